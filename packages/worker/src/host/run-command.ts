@@ -1,0 +1,73 @@
+import { spawn } from "node:child_process";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+
+export interface CommandOptions {
+  /** Called with each line of standard error as it arrives, for progress. */
+  readonly onLine?: (line: string) => void;
+  readonly cwd?: string;
+  readonly env?: Readonly<Record<string, string>>;
+  /** Written to standard input, which is empty otherwise. */
+  readonly input?: string | Uint8Array;
+  readonly signal?: AbortSignal;
+}
+
+// An error message quotes the end of standard error; more than this helps nobody.
+const quotedLines = 12;
+
+/**
+ * Runs a helper program to its end and returns its standard output. The only place that does.
+ * `label` says what the run is for: it opens the error message and names the step in tests.
+ * Arguments are always an array; no shell is involved.
+ *
+ * @throws a missing program and an exit code other than 0 are both `unavailable`
+ *   with the end of standard error; an abort is `canceled`.
+ */
+export async function runCommand(
+  label: string,
+  argv: readonly [string, ...string[]],
+  options: CommandOptions = {},
+): Promise<string> {
+  const [file, ...args] = argv;
+  const child = spawn(file, args, {
+    stdio: ["pipe", "pipe", "pipe"],
+    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+    ...(options.env === undefined ? {} : { env: { ...process.env, ...options.env } }),
+    ...(options.signal === undefined ? {} : { signal: options.signal }),
+  });
+  const stdout: Buffer[] = [];
+  const lines: string[] = [];
+  let partial = "";
+  child.stdout.on("data", (chunk: Buffer) => stdout.push(chunk));
+  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+    const parts = (partial + text).split(/[\r\n]/);
+    partial = parts.pop() ?? "";
+    for (const line of parts) {
+      if (line === "") continue;
+      lines.push(line);
+      if (lines.length > quotedLines) lines.shift();
+      options.onLine?.(line);
+    }
+  });
+  // A program that ends without reading its input is judged by its exit code, not by the broken pipe.
+  child.stdin.on("error", () => undefined);
+  child.stdin.end(options.input ?? "");
+
+  const { promise, resolve, reject } = Promise.withResolvers<string>();
+  child.once("error", (cause) => {
+    if (options.signal?.aborted === true) {
+      reject(new SandboxError("canceled", `${label}: canceled`, undefined, { cause }));
+    } else {
+      reject(new SandboxError("unavailable", `${label}: cannot run ${file}: ${cause.message}`, undefined, { cause }));
+    }
+  });
+  child.once("close", (code, signal) => {
+    if (partial !== "") lines.push(partial);
+    if (code === 0) {
+      resolve(Buffer.concat(stdout).toString("utf8"));
+    } else {
+      const end = code === null ? `was ended by ${signal}` : `exited with ${code}`;
+      reject(new SandboxError("unavailable", `${label}: ${file} ${end}\n${lines.join("\n")}`.trimEnd(), undefined));
+    }
+  });
+  return await promise;
+}
