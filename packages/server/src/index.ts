@@ -1,0 +1,30 @@
+import * as worker from "@opensandbox/worker";
+import type { Progress } from "@opensandbox/wire/worker/worker.ts";
+import { type ServerConfig } from "./config.ts";
+import { workerOptions } from "./worker-options.ts";
+
+export { readConfig, type ServerConfig } from "./config.ts";
+export { type Server, startServer } from "./start-server.ts";
+export type { Finding, ImageSummary } from "@opensandbox/worker";
+
+/** What this host can do and what it lacks. */
+export async function examineHost(config: ServerConfig): Promise<readonly worker.Finding[]> {
+  return await worker.examineHost(workerOptions(config));
+}
+
+export async function buildImage(
+  config: ServerConfig,
+  name: string,
+  onProgress: (progress: Progress) => void,
+  signal: AbortSignal,
+): Promise<worker.ImageSummary> {
+  return await worker.buildImage(config, name, onProgress, signal);
+}
+
+export async function listImages(config: ServerConfig): Promise<readonly worker.ImageSummary[]> {
+  return await worker.listImages(config);
+}
+
+export async function removeImage(config: ServerConfig, name: string): Promise<void> {
+  await worker.removeImage(config, name);
+}

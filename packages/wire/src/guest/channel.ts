@@ -1,0 +1,346 @@
+import { create, fromBinary, toBinary, type MessageShape, type DescMessage } from "@bufbuild/protobuf";
+import { asSandboxError, errorFromWire, SandboxError } from "../errors.ts";
+import { encodeFrame, type Frame, FrameReader, frameTypes, type FrameType, maxDataBytes, maxPayloadBytes } from "./frame.ts";
+import { FailureSchema, type Hello, HelloSchema } from "./messages_pb.js";
+import { generation, type Method } from "./methods.ts";
+
+/** Bytes of `message` and `data` that one side may send on a stream before the other has taken any. */
+export const initialCredit = 256 * 1024;
+
+/** More than this many bytes that are no frame, and the peer does not speak our language. */
+const maxSkippedBytes = 2 * maxPayloadBytes;
+
+/** Where the bytes go. `write` settles when more may follow; its bytes are in order of the calls. */
+export interface Transport {
+  write(bytes: Uint8Array): Promise<void>;
+}
+
+export type Incoming =
+  | { readonly kind: "message"; readonly payload: Uint8Array }
+  | { readonly kind: "data"; readonly tag: number; readonly payload: Uint8Array }
+  | { readonly kind: "end"; readonly payload: Uint8Array };
+
+export interface ChannelEvents {
+  /** A Hello of the peer. The host's starts an epoch; the guest's answers, or with epoch 0 announces a new agent. */
+  hello?(hello: Hello, epoch: number): void;
+  /** Guest only: the host opened a stream. */
+  opened?(stream: Stream, method: number, request: Uint8Array): void;
+  /** The peer broke the rules; the channel has been closed with this error. */
+  broken?(error: SandboxError): void;
+}
+
+/**
+ * Many streams over one line of bytes, each with its own flow control, so that a slow reader of one never holds up
+ * another. Both sides use it; only the host opens streams. It knows nothing of sockets, devices or methods.
+ */
+export class Channel {
+  readonly #transport: Transport;
+  readonly #events: ChannelEvents;
+  readonly #reader = new FrameReader();
+  readonly #streams = new Map<number, Stream>();
+  #nextStream = 1;
+  #epoch = 0;
+  #closed: SandboxError | undefined;
+
+  constructor(transport: Transport, events: ChannelEvents) {
+    this.#transport = transport;
+    this.#events = events;
+  }
+
+  /** Bytes from the peer, split anyhow. They must not be written to afterwards. */
+  receive(chunk: Uint8Array): void {
+    if (this.#closed !== undefined) return;
+    for (const frame of this.#reader.push(chunk)) this.#dispatch(frame);
+    if (this.#reader.skipped > maxSkippedBytes) {
+      this.#break(new SandboxError("unavailable", "the peer of the agent channel sends garbage", undefined));
+    }
+  }
+
+  /** Starts `epoch`: every stream of an earlier one ends with `reason`, every late frame of it is discarded. */
+  startEpoch(epoch: number, reason: SandboxError): void {
+    this.#epoch = epoch;
+    this.#failStreams(reason);
+  }
+
+  async sendHello(hello: { version: string; instance: bigint }): Promise<void> {
+    const payload = toBinary(HelloSchema, create(HelloSchema, { generation, ...hello }));
+    await this.send(frameTypes.hello, 0, 0, payload);
+  }
+
+  /** Host only. */
+  open<Request extends DescMessage>(method: Method<Request>, request: MessageShape<Request>): Stream {
+    if (this.#closed !== undefined) throw this.#closed;
+    const stream = new Stream(this, this.#nextStream, true);
+    this.#nextStream = this.#nextStream === 0xffff_ffff ? 1 : this.#nextStream + 1;
+    this.#streams.set(stream.id, stream);
+    // A transport that fails closes the channel, which ends the stream.
+    this.send(frameTypes.open, stream.id, method.id, toBinary(method.request, request)).catch(() => undefined);
+    return stream;
+  }
+
+  /** Ends every stream with `error`; nothing is sent or received any more. Closing twice does nothing. */
+  close(error: SandboxError): void {
+    if (this.#closed !== undefined) return;
+    this.#closed = error;
+    this.#failStreams(error);
+  }
+
+  /** For {@link Stream}. */
+  async send(type: FrameType, stream: number, tag: number, payload: Uint8Array): Promise<void> {
+    if (this.#closed !== undefined) throw this.#closed;
+    if (payload.length > maxPayloadBytes) {
+      throw new SandboxError("invalid_argument", `${payload.length} bytes do not fit into one message`, undefined);
+    }
+    try {
+      await this.#transport.write(encodeFrame({ stream, epoch: this.#epoch, type, tag, payload }));
+    } catch (error) {
+      this.close(new SandboxError("unavailable", "the agent channel is gone", undefined, { cause: error }));
+      throw this.#closed;
+    }
+  }
+
+  /** For {@link Stream}: it has ended on both sides or was given up. */
+  forget(stream: number): void {
+    this.#streams.delete(stream);
+  }
+
+  #dispatch(frame: Frame): void {
+    if (this.#closed !== undefined) return;
+    if (frame.type === frameTypes.hello) {
+      const hello = parse(HelloSchema, frame.payload);
+      if (hello === undefined) return this.#break(notUnderstood());
+      this.#events.hello?.(hello, frame.epoch);
+      return;
+    }
+    if (frame.epoch !== this.#epoch) return;
+    if (frame.type === frameTypes.open) {
+      if (this.#events.opened === undefined || this.#streams.has(frame.stream)) return this.#break(notUnderstood());
+      const stream = new Stream(this, frame.stream, false);
+      this.#streams.set(frame.stream, stream);
+      this.#events.opened(stream, frame.tag, frame.payload);
+      return;
+    }
+    // A stream that was given up here may still be spoken to for a while.
+    const error = this.#streams.get(frame.stream)?.accept(frame);
+    if (error !== undefined) this.#break(error);
+  }
+
+  #break(error: SandboxError): void {
+    this.close(error);
+    this.#events.broken?.(error);
+  }
+
+  #failStreams(error: SandboxError): void {
+    const streams = [...this.#streams.values()];
+    this.#streams.clear();
+    for (const stream of streams) stream.fail(error);
+  }
+}
+
+/** One call. What comes in is taken with {@link next}; taking it is what lets the peer send more. */
+export class Stream {
+  readonly id: number;
+  readonly #channel: Channel;
+  readonly #opener: boolean;
+  readonly #incoming: Incoming[] = [];
+  #waiting: { resolve(value: Incoming): void; reject(error: unknown): void } | undefined;
+  #failure: SandboxError | undefined;
+  /** The opener has been answered. */
+  #ended = false;
+  readonly #aborted = new AbortController();
+  #credit = initialCredit;
+  #creditWaiters: (() => void)[] = [];
+  /** What the peer may still send, and what of it has been taken but not yet granted again. */
+  #peerCredit = initialCredit;
+  #taken = 0;
+
+  constructor(channel: Channel, id: number, opener: boolean) {
+    this.#channel = channel;
+    this.id = id;
+    this.#opener = opener;
+  }
+
+  /** Aborted when nobody waits for this stream any more: given up by the peer, or the channel is gone. */
+  get signal(): AbortSignal {
+    return this.#aborted.signal;
+  }
+
+  /** The next message, data or the end. @throws the peer's failure, or why the channel ended */
+  async next(): Promise<Incoming> {
+    const first = this.#incoming.shift();
+    if (first !== undefined) {
+      this.#grant(first);
+      return first;
+    }
+    if (this.#failure !== undefined) throw this.#failure;
+    const { promise, resolve, reject } = Promise.withResolvers<Incoming>();
+    this.#waiting = { resolve, reject };
+    const incoming = await promise;
+    this.#grant(incoming);
+    return incoming;
+  }
+
+  async sendMessage<Desc extends DescMessage>(schema: Desc, message: MessageShape<Desc>): Promise<void> {
+    const payload = toBinary(schema, message);
+    await this.#takeCredit(payload.length);
+    await this.#channel.send(frameTypes.message, this.id, 0, payload);
+  }
+
+  /** Sends any number of bytes; settles when the peer's credit and the line have taken them all. */
+  async sendData(tag: number, bytes: Uint8Array): Promise<void> {
+    for (let at = 0; at < bytes.length; at += maxDataBytes) {
+      const part = bytes.subarray(at, at + maxDataBytes);
+      await this.#takeCredit(part.length);
+      await this.#channel.send(frameTypes.data, this.id, tag, part);
+    }
+  }
+
+  /** Host: no more input. */
+  async end(): Promise<void> {
+    await this.#channel.send(frameTypes.end, this.id, 0, new Uint8Array(0));
+  }
+
+  /** Guest: the answer; the stream is over. */
+  async reply<Desc extends DescMessage>(schema: Desc, message: MessageShape<Desc>): Promise<void> {
+    this.#channel.forget(this.id);
+    await this.#channel.send(frameTypes.end, this.id, 0, toBinary(schema, message));
+  }
+
+  /** Guest: the other answer. */
+  async refuse(error: unknown): Promise<void> {
+    const { code, message, details } = asSandboxError(error);
+    const failure = create(FailureSchema, {
+      code,
+      message,
+      detailsJson: details === undefined ? "" : JSON.stringify(details),
+    });
+    this.#channel.forget(this.id);
+    await this.#channel.send(frameTypes.failure, this.id, 0, toBinary(FailureSchema, failure));
+  }
+
+  /** Host: gives the stream up; the agent stops what it does for it. After the end it does nothing. */
+  reset(reason: SandboxError): void {
+    if (this.#failure !== undefined || this.#ended) return;
+    this.#channel.forget(this.id);
+    this.fail(reason);
+    // The channel's end is an end for the agent's side as well.
+    this.#channel.send(frameTypes.reset, this.id, 0, new Uint8Array(0)).catch(() => undefined);
+  }
+
+  /** For {@link Channel}: ends this side. What has come in before can still be taken. */
+  fail(error: SandboxError): void {
+    if (this.#failure !== undefined) return;
+    this.#failure = error;
+    this.#waiting?.reject(error);
+    this.#waiting = undefined;
+    this.#wakeSenders();
+    this.#aborted.abort(error);
+  }
+
+  /** For {@link Channel}: a frame of this stream. Returns what is wrong with it. */
+  accept(frame: Frame): SandboxError | undefined {
+    switch (frame.type) {
+      case frameTypes.message:
+        return this.#deliver({ kind: "message", payload: frame.payload });
+      case frameTypes.data:
+        return this.#deliver({ kind: "data", tag: frame.tag, payload: frame.payload });
+      case frameTypes.end:
+        if (this.#opener) {
+          this.#channel.forget(this.id);
+          this.#ended = true;
+          this.#wakeSenders();
+        }
+        return this.#deliver({ kind: "end", payload: frame.payload });
+      case frameTypes.failure: {
+        this.#channel.forget(this.id);
+        const failure = parse(FailureSchema, frame.payload);
+        if (failure === undefined) return notUnderstood();
+        this.fail(errorFromWire({ ...failure, ...detailsOf(failure.detailsJson) }));
+        return undefined;
+      }
+      case frameTypes.reset:
+        this.#channel.forget(this.id);
+        this.fail(new SandboxError("canceled", "the caller has gone", undefined));
+        return undefined;
+      case frameTypes.credit: {
+        if (frame.payload.length !== 4) return notUnderstood();
+        this.#credit += new DataView(frame.payload.buffer, frame.payload.byteOffset).getUint32(0, true);
+        this.#wakeSenders();
+        return undefined;
+      }
+      case frameTypes.hello:
+      case frameTypes.open:
+        return notUnderstood();
+    }
+  }
+
+  #deliver(incoming: Incoming): SandboxError | undefined {
+    if (incoming.kind !== "end") {
+      this.#peerCredit -= incoming.payload.length;
+      if (this.#peerCredit < 0) {
+        return new SandboxError("unavailable", "the peer of the agent channel sends more than it may", undefined);
+      }
+    }
+    if (this.#waiting === undefined) {
+      this.#incoming.push(incoming);
+    } else {
+      this.#waiting.resolve(incoming);
+      this.#waiting = undefined;
+    }
+    return undefined;
+  }
+
+  #grant(incoming: Incoming): void {
+    if (incoming.kind === "end") return;
+    this.#taken += incoming.payload.length;
+    if (this.#taken < initialCredit / 2 || this.#failure !== undefined) return;
+    const payload = new Uint8Array(4);
+    new DataView(payload.buffer).setUint32(0, this.#taken, true);
+    this.#peerCredit += this.#taken;
+    this.#taken = 0;
+    this.#channel.send(frameTypes.credit, this.id, 0, payload).catch(() => undefined);
+  }
+
+  async #takeCredit(bytes: number): Promise<void> {
+    if (bytes > initialCredit) {
+      throw new SandboxError("invalid_argument", `${bytes} bytes do not fit into one message`, undefined);
+    }
+    // First come, first served: who waits here is woken in order and looks again.
+    while (this.#failure === undefined && !this.#ended && this.#credit < bytes) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#creditWaiters.push(resolve);
+      await promise;
+    }
+    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#ended) throw new SandboxError("canceled", "the other side takes no more input", undefined);
+    this.#credit -= bytes;
+  }
+
+  #wakeSenders(): void {
+    const waiters = this.#creditWaiters;
+    this.#creditWaiters = [];
+    for (const wake of waiters) wake();
+  }
+}
+
+/** Undefined for bytes that are no such message: they come from the other side of a trust boundary. */
+export function parse<Desc extends DescMessage>(schema: Desc, bytes: Uint8Array): MessageShape<Desc> | undefined {
+  try {
+    return fromBinary(schema, bytes);
+  } catch {
+    return undefined;
+  }
+}
+
+function notUnderstood(): SandboxError {
+  return new SandboxError("unavailable", "the peer of the agent channel does not speak its protocol", undefined);
+}
+
+function detailsOf(json: string): { details?: unknown } {
+  if (json === "") return {};
+  try {
+    return { details: JSON.parse(json) as unknown };
+  } catch {
+    return {};
+  }
+}

@@ -1,0 +1,151 @@
+/**
+ * The frames of the agent channel: a 16-byte header, little-endian, then the payload.
+ *
+ * ```
+ *  0  u32  length of the payload
+ *  4  u32  stream; 0 belongs to the channel itself
+ *  8  u32  epoch: a new one starts with every Hello of the host, frames of another one are discarded
+ * 12  u8   type
+ * 13  u8   tag: the method of `open`, the pipe of `data`
+ * 14  u16  check: a sum over bytes 0 to 13, so that what is left of an earlier life is not read as a header
+ * ```
+ */
+export interface Frame {
+  readonly stream: number;
+  readonly epoch: number;
+  readonly type: FrameType;
+  readonly tag: number;
+  readonly payload: Uint8Array;
+}
+
+export const frameTypes = {
+  hello: 1,
+  /** Host to guest: starts a stream; the tag is the method, the payload its request. */
+  open: 2,
+  message: 3,
+  data: 4,
+  /** The sender is done. The guest's ends the stream and carries the reply. */
+  end: 5,
+  /** The guest's other ending: a `Failure`. */
+  failure: 6,
+  /** Host to guest: nobody waits for this stream any more. */
+  reset: 7,
+  /** Payload u32: so many more bytes of `message` and `data` may be sent on the stream. */
+  credit: 8,
+} as const;
+
+export type FrameType = (typeof frameTypes)[keyof typeof frameTypes];
+
+export const headerBytes = 16;
+
+/**
+ * A data frame with its header fills one write of the guest's virtio-serial driver, which takes at most 32 KiB
+ * at a time (`port_fops_write` in Linux' drivers/char/virtio_console.c).
+ */
+export const maxDataBytes = 32 * 1024 - headerBytes;
+
+/** An `open` may carry an environment; Linux takes at most 2 MiB of it with the arguments (execve(2)). */
+export const maxPayloadBytes = 2 * 1024 * 1024;
+
+const lastType = frameTypes.credit;
+
+export function encodeFrame(frame: Frame): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(headerBytes + frame.payload.length);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, frame.payload.length, true);
+  view.setUint32(4, frame.stream, true);
+  view.setUint32(8, frame.epoch, true);
+  view.setUint8(12, frame.type);
+  view.setUint8(13, frame.tag);
+  view.setUint16(14, headerCheck(bytes, 0), true);
+  bytes.set(frame.payload, headerBytes);
+  return bytes;
+}
+
+/**
+ * Turns any split of the byte stream back into frames. Bytes that cannot open a frame are skipped and counted:
+ * a reader that joins in the middle of an earlier life finds the next frame by itself.
+ */
+export class FrameReader {
+  /** Bytes skipped since the last frame. */
+  skipped = 0;
+  #rest: Uint8Array = new Uint8Array(0);
+  /** What is still missing of a frame larger than one chunk; its parts are joined once. */
+  #parts: Uint8Array[] = [];
+  #missing = 0;
+
+  /** The frames that `chunk` completes. Payloads may be views of `chunk`: it must not be written to again. */
+  push(chunk: Uint8Array): Frame[] {
+    if (this.#missing > chunk.length) {
+      this.#parts.push(chunk);
+      this.#missing -= chunk.length;
+      return [];
+    }
+    const bytes = this.#parts.length > 0 ? join([...this.#parts, chunk]) : join([this.#rest, chunk]);
+    this.#parts = [];
+    this.#missing = 0;
+    this.#rest = new Uint8Array(0);
+
+    const frames: Frame[] = [];
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    let at = 0;
+    while (bytes.length - at >= headerBytes) {
+      if (!opensFrame(bytes, view, at)) {
+        at += 1;
+        this.skipped += 1;
+        continue;
+      }
+      const length = view.getUint32(at, true);
+      const end = at + headerBytes + length;
+      if (end > bytes.length) {
+        this.#parts = [bytes.subarray(at)];
+        this.#missing = end - bytes.length;
+        return frames;
+      }
+      this.skipped = 0;
+      frames.push({
+        stream: view.getUint32(at + 4, true),
+        epoch: view.getUint32(at + 8, true),
+        type: view.getUint8(at + 12) as FrameType,
+        tag: view.getUint8(at + 13),
+        payload: bytes.subarray(at + headerBytes, end),
+      });
+      at = end;
+    }
+    this.#rest = bytes.subarray(at);
+    return frames;
+  }
+}
+
+function opensFrame(bytes: Uint8Array, view: DataView, at: number): boolean {
+  const type = bytes[at + 12]!;
+  return (
+    type >= 1 &&
+    type <= lastType &&
+    view.getUint32(at, true) <= maxPayloadBytes &&
+    view.getUint16(at + 14, true) === headerCheck(bytes, at)
+  );
+}
+
+/** Fletcher's sum with a start that makes sixteen zero bytes no header. */
+function headerCheck(bytes: Uint8Array, at: number): number {
+  let low = 0x5a;
+  let high = 0xa5;
+  for (let index = at; index < at + 14; index += 1) {
+    low = (low + bytes[index]!) % 255;
+    high = (high + low) % 255;
+  }
+  return (high << 8) | low;
+}
+
+function join(parts: readonly Uint8Array[]): Uint8Array {
+  const filled = parts.filter((part) => part.length > 0);
+  if (filled.length === 1) return filled[0]!;
+  const bytes = new Uint8Array(filled.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of filled) {
+    bytes.set(part, at);
+    at += part.length;
+  }
+  return bytes;
+}

@@ -1,0 +1,66 @@
+import type { DescMessage } from "@bufbuild/protobuf";
+import {
+  ConfigureReplySchema,
+  ConfigureRequestSchema,
+  EmptySchema,
+  ExecRequestSchema,
+  ExecResultSchema,
+  FileStatSchema,
+  MakeDirectoryRequestSchema,
+  PathRequestSchema,
+  PingReplySchema,
+  ReadFileRequestSchema,
+  ShutdownRequestSchema,
+  WriteFileReplySchema,
+  WriteFileRequestSchema,
+} from "./messages_pb.js";
+
+/**
+ * The closed list of what may be asked of a guest agent. The id is what `open` frames carry: never reuse one.
+ *
+ * What crosses a stream between the request and the reply:
+ * - `exec`: host -> guest `data` (standard input, ended by `end`) and `message` ExecSignal;
+ *   guest -> host `message` ExecStarted once, then `data` with the tags of {@link execPipes}.
+ * - `readFile`: guest -> host `message` FileStat once, then `data`.
+ * - `writeFile`: host -> guest `data`, ended by `end`. Nothing is visible at the path before that.
+ * - `list`: guest -> host `message` FileStats, several.
+ */
+export const methods = {
+  ping: method(1, EmptySchema, PingReplySchema),
+  configure: method(2, ConfigureRequestSchema, ConfigureReplySchema),
+  exec: method(3, ExecRequestSchema, ExecResultSchema),
+  readFile: method(4, ReadFileRequestSchema, EmptySchema),
+  writeFile: method(5, WriteFileRequestSchema, WriteFileReplySchema),
+  stat: method(6, PathRequestSchema, FileStatSchema),
+  list: method(7, PathRequestSchema, EmptySchema),
+  makeDirectory: method(8, MakeDirectoryRequestSchema, EmptySchema),
+  remove: method(9, PathRequestSchema, EmptySchema),
+  sync: method(10, EmptySchema, EmptySchema),
+  /** The reply comes before the machine goes down; then the channel ends. */
+  shutdown: method(11, ShutdownRequestSchema, EmptySchema),
+} as const;
+
+export type MethodName = keyof typeof methods;
+
+export interface Method<Request extends DescMessage = DescMessage, Reply extends DescMessage = DescMessage> {
+  readonly id: number;
+  readonly request: Request;
+  readonly reply: Reply;
+}
+
+/** The tags of `data` frames that an exec's output comes in. */
+export const execPipes = { stdout: 1, stderr: 2 } as const;
+
+/**
+ * What an agent can do, as one number; the lower side's holds. Raised when a method or a field is added that the
+ * other side has to know of.
+ */
+export const generation = 1;
+
+function method<Request extends DescMessage, Reply extends DescMessage>(
+  id: number,
+  request: Request,
+  reply: Reply,
+): Method<Request, Reply> {
+  return { id, request, reply };
+}

@@ -1,0 +1,17 @@
+import { z } from "zod";
+import { errorCodes, type ErrorCode, type SandboxError } from "../errors.ts";
+
+/** How every failure is answered. */
+export const ErrorReply = z
+  .object({
+    error: z.string().meta({ description: "What went wrong and what to do about it." }),
+    code: z.enum(Object.keys(errorCodes) as [ErrorCode, ...ErrorCode[]]).optional(),
+    retryable: z.boolean().optional().meta({ description: "The same call may succeed later, unchanged." }),
+    requestId: z.string().optional().meta({ description: "Names the entry in the server's log." }),
+  })
+  .meta({ id: "ErrorReply" });
+export type ErrorReply = z.infer<typeof ErrorReply>;
+
+export function errorReplyOf(error: SandboxError): ErrorReply {
+  return { error: error.message, code: error.code, ...(error.retryable ? { retryable: true } : {}) };
+}

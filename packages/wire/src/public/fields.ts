@@ -1,0 +1,17 @@
+import { z } from "zod";
+
+/** Text that can reach a program: the kernel ends strings at NUL. */
+export function plainText(name: string, description?: string): z.ZodType<string> {
+  const text = z.string().refine((value) => !value.includes("\0"), `${name} must not contain a NUL character`);
+  return description === undefined ? text : text.meta({ description });
+}
+
+/** Environment variables. */
+export const envs = z
+  .record(z.string(), z.string())
+  .refine(
+    (value) => Object.keys(value).every((name) => name !== "" && !/[=\0]/.test(name)),
+    "envs: a name must not be empty nor contain = or NUL",
+  )
+  .refine((value) => !Object.values(value).some((text) => text.includes("\0")), "envs: a value must not contain NUL")
+  .meta({ description: "Environment variables." });

@@ -1,0 +1,27 @@
+import type { Route } from "../route.ts";
+import { getExecResult, run, runAsync, streamExec } from "./execs.ts";
+import { listDirectory, makeDirectory, readFile, removeFile, writeFile } from "./files.ts";
+import { alive, health, openApi, ready } from "./health.ts";
+import { createSandbox, deleteSandbox, getSandbox, listSandboxes, setIdleTimeout } from "./sandboxes.ts";
+
+/** All that the control plane answers, in the order of the documentation. */
+export const publicRoutes = [
+  createSandbox,
+  listSandboxes,
+  getSandbox,
+  deleteSandbox,
+  setIdleTimeout,
+  run,
+  runAsync,
+  getExecResult,
+  streamExec,
+  readFile,
+  writeFile,
+  listDirectory,
+  makeDirectory,
+  removeFile,
+  health,
+  alive,
+  ready,
+  openApi,
+] as readonly Route[];

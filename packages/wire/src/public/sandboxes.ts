@@ -1,0 +1,239 @@
+import { z } from "zod";
+import { SandboxError } from "../errors.ts";
+import type { Route } from "../route.ts";
+import { envs } from "./fields.ts";
+
+const negativeTimeout = "timeout must be non-negative (0 disables auto-hibernate)";
+// Of a signed 32-bit number of seconds: 68 years.
+const longestTimeout = 2_147_483_647;
+
+function timeoutSeconds(absent: string): z.ZodType<number> {
+  return z
+    .number({ error: (issue) => (issue.input === undefined ? absent : "timeout must be a whole number of seconds") })
+    .nonnegative(negativeTimeout)
+    .int("timeout must be a whole number of seconds")
+    .max(longestTimeout, `timeout must be at most ${longestTimeout}`)
+    .meta({ description: "Idle seconds until the sandbox is put away; every use begins them anew. 0: never." });
+}
+
+const memoryRule = "memoryMB must be a multiple of 128 from 256 to 65536";
+const cpuRule = "cpuCount must be a whole number from 1 to 16";
+const diskRule = "diskMB must be a whole number";
+
+export const CreateSandboxBody = z
+  .object({
+    templateID: z.string().optional().meta({ description: 'What to start from. Absent, "", "base": the default image.' }),
+    timeout: timeoutSeconds("timeout must be a whole number of seconds").optional(),
+    envs: envs.optional(),
+    metadata: z.record(z.string(), z.string()).optional().meta({ description: "Labels of yours; kept, not used." }),
+    alias: z.string().max(255, "alias must be at most 255 characters").optional(),
+    cpuCount: z.number(cpuRule).int(cpuRule).min(1, cpuRule).max(16, cpuRule).optional(),
+    memoryMB: z.number(memoryRule).multipleOf(128, memoryRule).min(256, memoryRule).max(65_536, memoryRule).optional(),
+    diskMB: z
+      .number(diskRule)
+      .min(20_480, "diskMB must be at least 20480 (20GB)")
+      .max(262_144, "diskMB must be at most 262144 (256GB)")
+      .int(diskRule)
+      .optional()
+      .meta({ description: "Size of /workspace." }),
+    networkEnabled: z.boolean().optional().meta({ description: "Default: true." }),
+    image: z.unknown().optional().meta({ description: "Not there yet." }),
+    snapshot: z.string().optional().meta({ description: "Not there yet." }),
+    secretStore: z.string().optional().meta({ description: "Not there yet." }),
+    previewAuth: z.unknown().optional().meta({ description: "Not there yet." }),
+    webhooks: z.array(z.unknown()).optional().meta({ description: "Not there yet." }),
+  })
+  .meta({ id: "CreateSandbox" });
+export type CreateSandboxBody = z.infer<typeof CreateSandboxBody>;
+
+const status = z.enum(["creating", "running", "hibernated", "stopped", "error"]);
+
+export const SandboxReply = z
+  .object({
+    sandboxID: z.string(),
+    status,
+    templateID: z.string(),
+    template: z.string(),
+    alias: z.string(),
+    metadata: z.record(z.string(), z.string()),
+    cpuCount: z.int(),
+    memoryMB: z.int(),
+    diskMB: z.int(),
+    timeout: z.int().meta({ description: "Idle timeout in seconds; 0: never." }),
+    region: z.string(),
+    workerID: z.string(),
+    sandboxDomain: z.string().meta({ description: "Port P is served at {sandboxID}-pP.{sandboxDomain}." }),
+    token: z.string().meta({ description: "Empty: every call goes to this server." }),
+    createdAt: z.iso.datetime(),
+    startedAt: z.iso.datetime().optional(),
+    endAt: z.iso.datetime().optional().meta({ description: "When the idle timeout ends if nothing happens." }),
+    stoppedAt: z.iso.datetime().optional(),
+    reason: z.string().optional().meta({ description: "Why it does not run any more." }),
+    tags: z.record(z.string(), z.string()),
+    tagsLastUpdatedAt: z.iso.datetime().nullable(),
+  })
+  .meta({ id: "Sandbox" });
+export type SandboxReply = z.infer<typeof SandboxReply>;
+
+export const createSandbox: Route<CreateSandboxBody, unknown, SandboxReply> = {
+  method: "POST",
+  path: "/api/sandboxes",
+  name: "createSandbox",
+  summary: "Create a sandbox",
+  description:
+    "Answers when a command would work. With `Accept: text/event-stream` progress is told as events `build_log` " +
+    "(`{step, type, message}`) and the end as `result` (a Sandbox) or `error` (`{error}`). With an `Idempotency-Key` " +
+    "header the same key gives the same sandbox.",
+  access: "key",
+  body: CreateSandboxBody,
+  status: 201,
+  reply: SandboxReply,
+  otherReplies: { 200: { description: "Events, where they were asked for; or the sandbox of a repeated key." } },
+};
+
+export const listSandboxes: Route<unknown, unknown, SandboxReply[]> = {
+  method: "GET",
+  path: "/api/sandboxes",
+  name: "listSandboxes",
+  summary: "List running sandboxes, the newest 100",
+  access: "key",
+  status: 200,
+  reply: z.array(SandboxReply),
+};
+
+export const getSandbox: Route<unknown, unknown, SandboxReply> = {
+  method: "GET",
+  path: "/api/sandboxes/:id",
+  name: "getSandbox",
+  summary: "Get a sandbox, whether it runs or not",
+  access: "key",
+  status: 200,
+  reply: SandboxReply,
+};
+
+export const deleteSandbox: Route = {
+  method: "DELETE",
+  path: "/api/sandboxes/:id",
+  name: "deleteSandbox",
+  summary: "Stop a sandbox and remove all that belongs to it",
+  access: "key",
+  status: 204,
+};
+
+export const SetTimeoutBody = z
+  .object({ timeout: timeoutSeconds("timeout is required: idle seconds, or 0 for never") })
+  .meta({ id: "SetTimeout" });
+
+export const setIdleTimeout: Route<{ timeout: number }> = {
+  method: "POST",
+  path: "/api/sandboxes/:id/timeout",
+  name: "setIdleTimeout",
+  summary: "Set the idle timeout and begin it anew",
+  access: "key",
+  body: SetTimeoutBody,
+  status: 204,
+};
+
+/** What a client asks for, in the project's own words. Absent: the server's default. */
+export interface NewSandbox {
+  readonly image: string;
+  readonly vcpus?: number;
+  readonly memoryMib?: number;
+  readonly workspaceMib?: number;
+  readonly idleTimeoutSeconds?: number;
+  readonly envs: Readonly<Record<string, string>>;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly alias: string;
+  readonly networkEnabled: boolean;
+}
+
+export function newSandboxFrom(body: CreateSandboxBody): NewSandbox {
+  refuseWhatIsNotThereYet(body);
+  return {
+    image: imageOf(body.templateID ?? ""),
+    ...(body.cpuCount === undefined ? {} : { vcpus: body.cpuCount }),
+    ...(body.memoryMB === undefined ? {} : { memoryMib: body.memoryMB }),
+    ...(body.diskMB === undefined ? {} : { workspaceMib: body.diskMB }),
+    ...(body.timeout === undefined ? {} : { idleTimeoutSeconds: body.timeout }),
+    envs: body.envs ?? {},
+    metadata: body.metadata ?? {},
+    alias: body.alias ?? "",
+    networkEnabled: body.networkEnabled ?? true,
+  };
+}
+
+/** `""`, `base` and `default` all name the default image; any other template is an image of the same name. */
+function imageOf(templateID: string): string {
+  return templateID === "" || templateID === "base" ? "default" : templateID;
+}
+
+function refuseWhatIsNotThereYet(body: CreateSandboxBody): void {
+  const asked = Object.entries({
+    "creating from an image definition (image)": body.image !== undefined,
+    "creating from a snapshot (snapshot)": (body.snapshot ?? "") !== "",
+    "a secret store (secretStore)": (body.secretStore ?? "") !== "",
+    "authentication of preview URLs (previewAuth)": body.previewAuth !== undefined,
+    "webhooks of a sandbox (webhooks)": (body.webhooks ?? []).length > 0,
+  }).find(([, present]) => present);
+  if (asked !== undefined) throw new SandboxError("not_supported", `${asked[0]} is not there yet`, undefined);
+}
+
+/** What the control plane knows of a sandbox, as far as a client may see it. */
+interface SandboxToShow {
+  readonly id: string;
+  readonly state: keyof typeof statusOfState;
+  readonly image: string;
+  readonly alias: string;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly vcpus: number;
+  readonly memoryMib: number;
+  readonly workspaceMib: number;
+  readonly idleTimeoutSeconds: number;
+  readonly workerId: string;
+  readonly createdAt: Date;
+  readonly startedAt?: Date | undefined;
+  readonly expiresAt?: Date | undefined;
+  readonly endedAt?: Date | undefined;
+  readonly endReason?: string | undefined;
+}
+
+// The published words know no state on the way to another.
+const statusOfState = {
+  creating: "creating",
+  running: "running",
+  hibernating: "hibernated",
+  hibernated: "hibernated",
+  waking: "hibernated",
+  stopping: "stopped",
+  stopped: "stopped",
+  error: "error",
+} as const;
+
+export function sandboxReplyOf(
+  sandbox: SandboxToShow,
+  place: { readonly region: string; readonly sandboxDomain: string },
+): SandboxReply {
+  return {
+    sandboxID: sandbox.id,
+    status: statusOfState[sandbox.state],
+    templateID: sandbox.image,
+    template: sandbox.image,
+    alias: sandbox.alias,
+    metadata: { ...sandbox.metadata },
+    cpuCount: sandbox.vcpus,
+    memoryMB: sandbox.memoryMib,
+    diskMB: sandbox.workspaceMib,
+    timeout: sandbox.idleTimeoutSeconds,
+    region: place.region,
+    workerID: sandbox.workerId,
+    sandboxDomain: place.sandboxDomain,
+    token: "",
+    createdAt: sandbox.createdAt.toISOString(),
+    ...(sandbox.startedAt === undefined ? {} : { startedAt: sandbox.startedAt.toISOString() }),
+    ...(sandbox.expiresAt === undefined ? {} : { endAt: sandbox.expiresAt.toISOString() }),
+    ...(sandbox.endedAt === undefined ? {} : { stoppedAt: sandbox.endedAt.toISOString() }),
+    ...(sandbox.endReason === undefined ? {} : { reason: sandbox.endReason }),
+    tags: {},
+    tagsLastUpdatedAt: null,
+  };
+}

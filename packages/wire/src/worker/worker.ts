@@ -1,0 +1,136 @@
+import type { SandboxId } from "../ids.ts";
+
+/**
+ * What the control plane asks of a worker. In one process it is the worker itself; over a network a client with the
+ * same methods. Every error is a `SandboxError`; a sandbox that does not run here is `not_found`.
+ */
+export interface Worker {
+  readonly id: string;
+  describe(): WorkerDescription;
+
+  /**
+   * Disks, network, machine, guest: resolves when a command would work. After a failure nothing is left of it.
+   * `onProgress` hears of what takes longer than a moment, such as building an image.
+   */
+  startSandbox(
+    request: StartSandbox,
+    onProgress: (progress: Progress) => void,
+    signal: AbortSignal,
+  ): Promise<StartedSandbox>;
+  /** Ends the machine and removes all that belongs to it. A sandbox that is not here is none to stop: it returns. */
+  stopSandbox(id: SandboxId): Promise<void>;
+  /** Settles when the machine of the sandbox ends by itself; never rejects. */
+  ended(id: SandboxId): Promise<SandboxEnd>;
+
+  exec(id: SandboxId, request: Exec, signal: AbortSignal): Promise<RunningExec>;
+  readFile(id: SandboxId, path: string, signal: AbortSignal): Promise<OpenFile>;
+  /** Replaces the file at `path` when `content` has ended; before that nothing is visible. Returns the bytes written. */
+  writeFile(
+    id: SandboxId,
+    path: string,
+    content: AsyncIterable<Uint8Array>,
+    options: { readonly mode?: number },
+    signal: AbortSignal,
+  ): Promise<number>;
+  statFile(id: SandboxId, path: string, signal: AbortSignal): Promise<FileEntry>;
+  listDirectory(id: SandboxId, path: string, signal: AbortSignal): Promise<readonly FileEntry[]>;
+  makeDirectory(id: SandboxId, path: string, signal: AbortSignal): Promise<void>;
+  /** Recursive; a path that does not exist is removed already. */
+  removeFile(id: SandboxId, path: string, signal: AbortSignal): Promise<void>;
+}
+
+export interface WorkerDescription {
+  readonly hypervisor: HypervisorName;
+  readonly hypervisorVersion: string;
+  readonly accelerator: { readonly name: string; readonly reason: string };
+  readonly network: { readonly mode: string; readonly reason: string };
+  /** Names of the images that a sandbox can be started from. */
+  readonly images: readonly string[];
+}
+
+export type HypervisorName = "qemu" | "firecracker" | "fake";
+
+export interface StartSandbox {
+  readonly id: SandboxId;
+  /** Rises with every start of the same sandbox; an older one is refused. */
+  readonly generation: number;
+  readonly image: string;
+  readonly vcpus: number;
+  readonly memoryMib: number;
+  readonly workspaceMib: number;
+  readonly envs: Readonly<Record<string, string>>;
+  readonly networkEnabled: boolean;
+}
+
+export interface StartedSandbox {
+  /** Milliseconds of each part of the start, in order, for `Server-Timing`. */
+  readonly spans: readonly Span[];
+}
+
+export interface Span {
+  readonly name: string;
+  readonly milliseconds: number;
+}
+
+export interface Progress {
+  readonly step: string;
+  readonly percent?: number;
+}
+
+export interface SandboxEnd {
+  /** `stopped`: asked for. `exited`: the guest powered off or the process died; `detail` says what is known. */
+  readonly reason: "stopped" | "exited";
+  readonly detail: string;
+}
+
+export interface Exec {
+  readonly argv: readonly [string, ...string[]];
+  readonly envs?: Readonly<Record<string, string>>;
+  readonly cwd?: string;
+  readonly user?: string;
+  /** 0 or absent: none. */
+  readonly timeoutMs?: number;
+  /** Without it the command reads end of file at once. */
+  readonly stdin?: boolean;
+}
+
+/** A command on its way. Aborting the signal of `exec` kills its whole process group. */
+export interface RunningExec {
+  /** Ends when the result is known. Taking a chunk is what lets the command write more. */
+  readonly output: AsyncIterable<ExecOutput>;
+  /** Settles after `output` has ended; rejects when the command's end cannot be known. */
+  readonly result: Promise<ExecEnd>;
+  write(bytes: Uint8Array): Promise<void>;
+  closeStdin(): Promise<void>;
+  /** To the process group. */
+  kill(signal: number): Promise<void>;
+}
+
+export interface ExecOutput {
+  readonly pipe: "stdout" | "stderr";
+  readonly bytes: Uint8Array;
+}
+
+/** Only ever what the guest's kernel said. */
+export interface ExecEnd {
+  /** 0 when a signal ended it. */
+  readonly exitCode: number;
+  /** 0 when it exited by itself. */
+  readonly signal: number;
+  readonly timedOut: boolean;
+}
+
+export interface FileEntry {
+  readonly name: string;
+  readonly path: string;
+  readonly kind: "file" | "directory" | "symlink" | "other";
+  readonly size: number;
+  readonly mode: number;
+  readonly modifiedMs: number;
+}
+
+export interface OpenFile {
+  readonly entry: FileEntry;
+  /** Must be taken to its end, or the signal aborted. */
+  readonly content: AsyncIterable<Uint8Array>;
+}

@@ -1,0 +1,160 @@
+import { create, type DescMessage, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
+import { connect, type Socket } from "node:net";
+import { randomBytes } from "node:crypto";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { Channel, parse, type Stream } from "@opensandbox/wire/guest/channel.ts";
+import type { Hello } from "@opensandbox/wire/guest/messages_pb.js";
+import { type Method, methods } from "@opensandbox/wire/guest/methods.ts";
+
+/**
+ * The host's end of an agent channel. An agent that starts, for the first time or again, announces itself and is
+ * answered with a new epoch; whatever was under way in the old one fails with `unavailable`.
+ */
+export class GuestClient implements Disposable {
+  readonly #socket: Socket;
+  readonly #channel: Channel;
+  #epoch = 0;
+  #ready = Promise.withResolvers<Hello>();
+
+  constructor(socket: Socket) {
+    this.#socket = socket;
+    this.#ready.promise.catch(() => undefined);
+    this.#channel = new Channel(
+      { write: (bytes) => writeTo(socket, bytes) },
+      {
+        hello: (hello, epoch) => this.#onHello(hello, epoch),
+        broken: (error) => this.#close(error),
+      },
+    );
+    socket.on("data", (chunk: Buffer) => this.#channel.receive(chunk));
+    socket.on("error", () => socket.destroy());
+    socket.on("close", () => this.#close(new SandboxError("unavailable", "the machine has ended", undefined)));
+    this.#startEpoch();
+  }
+
+  /** Connects to a machine's agent socket. The agent need not be there yet; see {@link ready}. */
+  static async connect(path: string): Promise<GuestClient> {
+    const socket = connect(path);
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    socket.once("connect", resolve);
+    socket.once("error", reject);
+    try {
+      await promise;
+    } catch (cause) {
+      throw new SandboxError("unavailable", "the machine's agent socket cannot be reached", undefined, { cause });
+    }
+    socket.off("error", reject);
+    return new GuestClient(socket);
+  }
+
+  /** The agent's greeting in the present epoch. */
+  async ready(signal: AbortSignal): Promise<Hello> {
+    return await untilAborted(this.#ready.promise, signal);
+  }
+
+  /** A call that takes one message and gives one. */
+  async call<Request extends DescMessage, Reply extends DescMessage>(
+    method: Method<Request, Reply>,
+    request: MessageInitShape<Request>,
+    signal: AbortSignal,
+  ): Promise<MessageShape<Reply>> {
+    const stream = await this.open(method, request, signal);
+    const incoming = await stream.next();
+    return replyOf(method, incoming.kind === "end" ? incoming.payload : undefined);
+  }
+
+  /** Opens a stream that is given up when `signal` aborts. */
+  async open<Request extends DescMessage>(
+    method: Method<Request>,
+    request: MessageInitShape<Request>,
+    signal: AbortSignal,
+  ): Promise<Stream> {
+    await this.ready(signal);
+    const stream = this.#channel.open(method, create(method.request, request));
+    const onAbort = (): void => stream.reset(canceled(signal));
+    if (signal.aborted) onAbort();
+    else signal.addEventListener("abort", onAbort, { once: true, signal: stream.signal });
+    return stream;
+  }
+
+  /** Whether the agent answers. */
+  async ping(signal: AbortSignal): Promise<void> {
+    await this.call(methods.ping, {}, signal);
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket.destroy();
+  }
+
+  #onHello(hello: Hello, epoch: number): void {
+    if (epoch === 0) this.#startEpoch();
+    else if (epoch === this.#epoch) this.#ready.resolve(hello);
+  }
+
+  #startEpoch(): void {
+    // Who waits for an epoch that never came waits for the new one: only a settled promise is replaced.
+    this.#epoch = randomBytes(4).readUInt32LE() | 1;
+    this.#epoch >>>= 0;
+    const waiting = this.#ready;
+    this.#ready = Promise.withResolvers<Hello>();
+    this.#ready.promise.then(waiting.resolve, waiting.reject);
+    this.#channel.startEpoch(
+      this.#epoch,
+      new SandboxError("unavailable", "the guest agent was restarted; how the command ended is unknown", undefined),
+    );
+    // A socket that fails says so by its own event.
+    this.#channel.sendHello({ version: "", instance: 0n }).catch(() => undefined);
+  }
+
+  #close(error: SandboxError): void {
+    this.#channel.close(error);
+    this.#ready.reject(error);
+    this.#socket.destroy();
+  }
+}
+
+/** The message of a final `end`, or `unavailable` for an answer that is none. */
+export function replyOf<Reply extends DescMessage>(
+  method: Method<DescMessage, Reply>,
+  payload: Uint8Array | undefined,
+): MessageShape<Reply> {
+  const reply = payload === undefined ? undefined : parse(method.reply, payload);
+  if (reply === undefined) throw new SandboxError("unavailable", "the guest agent gave no valid answer", undefined);
+  return reply;
+}
+
+async function writeTo(socket: Socket, bytes: Uint8Array): Promise<void> {
+  if (socket.destroyed) throw new Error("the socket is closed");
+  if (socket.write(bytes)) return;
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const onClose = (): void => reject(new Error("the socket was closed"));
+  socket.once("drain", resolve);
+  socket.once("close", onClose);
+  try {
+    await promise;
+  } finally {
+    socket.off("drain", resolve);
+    socket.off("close", onClose);
+  }
+}
+
+async function untilAborted<Value>(promise: Promise<Value>, signal: AbortSignal): Promise<Value> {
+  if (signal.aborted) throw canceled(signal);
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const onAbort = (): void => reject(canceled(signal));
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
+}
+
+/** An abort by a deadline is a time-out, any other is the caller's wish. */
+function canceled(signal: AbortSignal): SandboxError {
+  const cause: unknown = signal.reason;
+  const timedOut = cause instanceof DOMException && cause.name === "TimeoutError";
+  return timedOut
+    ? new SandboxError("timed_out", "the guest agent did not answer in time", undefined, { cause })
+    : new SandboxError("canceled", "canceled", undefined, { cause });
+}

@@ -1,0 +1,76 @@
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { parse, type Stream } from "@opensandbox/wire/guest/channel.ts";
+import { type FileStat, FileStatSchema, FileStatsSchema } from "@opensandbox/wire/guest/messages_pb.js";
+import { methods } from "@opensandbox/wire/guest/methods.ts";
+import type { FileEntry, OpenFile } from "@opensandbox/wire/worker/worker.ts";
+import { type GuestClient, replyOf } from "./guest-client.ts";
+
+export async function readFile(guest: GuestClient, path: string, signal: AbortSignal): Promise<OpenFile> {
+  const stream = await guest.open(methods.readFile, { path }, signal);
+  const first = await stream.next();
+  const stat = first.kind === "message" ? parse(FileStatSchema, first.payload) : undefined;
+  if (stat === undefined) throw giveUp(stream);
+  return { entry: entryOf(stat), content: content(stream) };
+}
+
+export async function writeFile(
+  guest: GuestClient,
+  path: string,
+  content: AsyncIterable<Uint8Array>,
+  options: { readonly mode?: number },
+  signal: AbortSignal,
+): Promise<number> {
+  const stream = await guest.open(methods.writeFile, { path, mode: options.mode ?? 0 }, signal);
+  // The agent may refuse at any moment: a full disk must end the upload, not wait for its last byte.
+  const answer = stream.next();
+  answer.catch(() => undefined);
+  try {
+    for await (const chunk of content) await stream.sendData(0, chunk);
+    await stream.end();
+  } catch (error) {
+    stream.reset(new SandboxError("canceled", "the upload was not finished", undefined, { cause: error }));
+    throw error;
+  }
+  const incoming = await answer;
+  const { bytes } = replyOf(methods.writeFile, incoming.kind === "end" ? incoming.payload : undefined);
+  return Number(bytes);
+}
+
+export async function statFile(guest: GuestClient, path: string, signal: AbortSignal): Promise<FileEntry> {
+  return entryOf(await guest.call(methods.stat, { path }, signal));
+}
+
+export async function listDirectory(guest: GuestClient, path: string, signal: AbortSignal): Promise<FileEntry[]> {
+  const stream = await guest.open(methods.list, { path }, signal);
+  const entries: FileEntry[] = [];
+  for (;;) {
+    const incoming = await stream.next();
+    if (incoming.kind === "end") return entries;
+    const stats = incoming.kind === "message" ? parse(FileStatsSchema, incoming.payload) : undefined;
+    if (stats === undefined) throw giveUp(stream);
+    entries.push(...stats.entries.map(entryOf));
+  }
+}
+
+async function* content(stream: Stream): AsyncGenerator<Uint8Array> {
+  try {
+    for (;;) {
+      const incoming = await stream.next();
+      if (incoming.kind === "end") return;
+      if (incoming.kind === "data") yield incoming.payload;
+    }
+  } finally {
+    stream.reset(new SandboxError("canceled", "the file is not read any more", undefined));
+  }
+}
+
+function giveUp(stream: Stream): SandboxError {
+  const error = new SandboxError("unavailable", "the guest agent gave no valid answer", undefined);
+  stream.reset(error);
+  return error;
+}
+
+function entryOf({ name, path, kind, size, mode, modifiedMs }: FileStat): FileEntry {
+  const known = kind === "file" || kind === "directory" || kind === "symlink" ? kind : "other";
+  return { name, path, kind: known, size: Number(size), mode, modifiedMs: Number(modifiedMs) };
+}

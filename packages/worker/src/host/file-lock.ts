@@ -1,0 +1,59 @@
+import { closeSync, openSync } from "node:fs";
+import { setTimeout as delay } from "node:timers/promises";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { tryFlock } from "#host/libc.ts";
+
+// A blocking flock would stop the event loop, so the wait is a poll; what is waited for takes seconds to minutes.
+const pollMs = 50;
+
+/**
+ * Takes the exclusive lock on `path`, which is created when it is missing and stays when the lock is released
+ * (removing it would let two holders lock two different files). The kernel releases it when the process ends.
+ * Two callers in one process exclude each other too.
+ *
+ * @returns the lock, or undefined when `wait` is false and somebody else holds it
+ * @throws `canceled` when the signal ends the wait; `unavailable` when the file cannot be opened
+ */
+export function lockFile(path: string, options: { readonly wait: true }, signal?: AbortSignal): Promise<Disposable>;
+export function lockFile(
+  path: string,
+  options: { readonly wait: boolean },
+  signal?: AbortSignal,
+): Promise<Disposable | undefined>;
+export async function lockFile(
+  path: string,
+  options: { readonly wait: boolean },
+  signal?: AbortSignal,
+): Promise<Disposable | undefined> {
+  const fd = open(path);
+  try {
+    while (!tryFlock(fd)) {
+      if (!options.wait) {
+        closeSync(fd);
+        return undefined;
+      }
+      await delay(pollMs, undefined, signal === undefined ? {} : { signal });
+    }
+  } catch (cause) {
+    closeSync(fd);
+    if (signal?.aborted !== true) throw cause;
+    throw new SandboxError("canceled", `waiting for the lock ${path}: canceled`, undefined, { cause });
+  }
+  let held = true;
+  return {
+    [Symbol.dispose]: () => {
+      if (held) closeSync(fd);
+      held = false;
+    },
+  };
+}
+
+function open(path: string): number {
+  try {
+    return openSync(path, "a", 0o644);
+  } catch (cause) {
+    throw new SandboxError("unavailable", `cannot open the lock file ${path}: ${(cause as Error).message}`, undefined, {
+      cause,
+    });
+  }
+}

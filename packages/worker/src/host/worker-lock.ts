@@ -1,0 +1,44 @@
+import { closeSync, openSync } from "node:fs";
+import { mkdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { tryFlock } from "./libc.ts";
+
+/**
+ * Says that the worker `id` lives: a lock that the kernel drops with the process, however it ends.
+ * Disposing it ends the claim.
+ */
+export async function claimWorker(directory: string, id: string): Promise<AsyncDisposable> {
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  const file = lockFileOf(directory, id);
+  const fd = openSync(file, "w", 0o600);
+  if (!tryFlock(fd)) {
+    closeSync(fd);
+    throw new SandboxError("unavailable", `a worker ${id} runs already`, undefined);
+  }
+  return {
+    async [Symbol.asyncDispose]() {
+      await rm(file, { force: true });
+      closeSync(fd);
+    },
+  };
+}
+
+/** Whether the process of that worker still runs. */
+export function isWorkerAlive(directory: string, id: string): boolean {
+  let fd: number;
+  try {
+    fd = openSync(lockFileOf(directory, id), "r");
+  } catch {
+    return false;
+  }
+  try {
+    return !tryFlock(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function lockFileOf(directory: string, id: string): string {
+  return join(directory, `${id}.lock`);
+}

@@ -1,0 +1,23 @@
+import { fileURLToPath } from "node:url";
+
+export interface ImageSourceOptions {
+  /** Where built images are kept; made when it is missing. Every directory on the way must be open to QEMU's user. */
+  readonly imagesDirectory: string;
+  /** Where packages come from while building. An image itself always points at deb.debian.org. */
+  readonly debianMirror?: string;
+  readonly debianSecurityMirror?: string;
+  /** Where the recipes and guest scripts are. */
+  readonly recipesDirectory?: string;
+}
+
+export type ImageSource = Required<ImageSourceOptions>;
+
+/** The options with every default filled in. */
+export function imageSource(options: ImageSourceOptions): ImageSource {
+  return {
+    debianMirror: "http://deb.debian.org/debian",
+    debianSecurityMirror: "http://deb.debian.org/debian-security",
+    recipesDirectory: fileURLToPath(new URL("../../../../images", import.meta.url)),
+    ...options,
+  };
+}

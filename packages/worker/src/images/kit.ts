@@ -1,0 +1,101 @@
+import { createHash } from "node:crypto";
+import { chmod, copyFile, cp, mkdir, readdir, readFile, rename } from "node:fs/promises";
+import { join } from "node:path";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { runCommand } from "#host/run-command.ts";
+import { hashOfFile, provideArtifact } from "#images/artifact.ts";
+import { kernelElf } from "#images/kernel-elf.ts";
+import type { BuildOptions } from "#images/image-store.ts";
+import type { ImageSource } from "#images/image-source.ts";
+import { debianProgress } from "#images/progress.ts";
+import { removeBuild, runPrivileged } from "#images/privileged.ts";
+
+/** What every guest is made with, whatever its image: taken from Debian's packages, never from the host. */
+export interface Kit {
+  /** Stands for the content: whatever is made with the kit has it among its inputs. */
+  readonly id: string;
+  readonly kernelVersion: string;
+  /** The kernel as an uncompressed ELF file. */
+  readonly kernel: string;
+  /** A statically linked busybox, which runs on the host too. */
+  readonly busybox: string;
+  /** The module tree as it belongs below /usr/lib/modules, with the files of depmod. */
+  readonly modules: string;
+  /** Directory with the dynamic loader and libraries that the agent's Node needs. */
+  readonly libraries: string;
+}
+
+const recipe = {
+  suite: "trixie",
+  // The first is the kernel, without drivers for real hardware; the last four are what Node is linked with.
+  packages: ["linux-image-cloud-amd64", "busybox-static", "libc6", "libstdc++6", "libgcc-s1", "libatomic1"],
+  libraries: [
+    "ld-linux-x86-64.so.2",
+    ...["libatomic.so.1", "libc.so.6", "libdl.so.2", "libgcc_s.so.1", "libm.so.6", "libpthread.so.0"],
+    ...["libresolv.so.2", "librt.so.1", "libstdc++.so.6", "libutil.so.1"],
+  ],
+};
+
+/** The kit, fetched when it is not there, which takes some ten seconds. */
+export async function provideKit(source: ImageSource, { onProgress, signal }: BuildOptions): Promise<Kit> {
+  const { directory, facts } = await provideArtifact({
+    kind: "kit",
+    imagesDirectory: source.imagesDirectory,
+    inputs: recipe,
+    needMib: 500,
+    signal,
+    build: async (target) => {
+      const root = join(target, "root");
+      await runPrivileged(
+        "fetch the guest kernel",
+        [
+          ...["mmdebstrap", "--verbose", "--mode=root", "--format=directory", "--variant=extract"],
+          ...[`--include=${recipe.packages.join(",")}`, recipe.suite, root, source.debianMirror],
+        ],
+        {
+          env: { TMPDIR: target },
+          ...(signal === undefined ? {} : { signal }),
+          ...(onProgress === undefined ? {} : { onLine: debianProgress("fetching the guest kernel", onProgress) }),
+        },
+      );
+      return await assemble(root, target);
+    },
+  });
+  return {
+    id: facts.id ?? "",
+    kernelVersion: facts.kernelVersion ?? "",
+    kernel: join(directory, "vmlinux"),
+    busybox: join(directory, "busybox"),
+    modules: join(directory, "modules"),
+    libraries: join(directory, "lib"),
+  };
+}
+
+/** Picks the few files needed out of the unpacked packages in `root`. */
+async function assemble(root: string, target: string): Promise<{ id: string; kernelVersion: string }> {
+  const [kernelVersion, ...others] = await readdir(join(root, "usr/lib/modules"));
+  if (kernelVersion === undefined || others.length > 0) {
+    throw new SandboxError("internal", "the kernel package should bring one module tree", undefined);
+  }
+  const libraries = join(root, "usr/lib/x86_64-linux-gnu");
+  const loader = join(libraries, "ld-linux-x86-64.so.2");
+  // The package is unpacked, not installed, so its module index does not exist yet.
+  await runCommand("index the kernel modules", [
+    ...([loader, "--library-path", libraries, "--argv0", "depmod", join(root, "usr/bin/kmod")] as const),
+    ...["-b", root, "-m", "/usr/lib/modules", kernelVersion],
+  ]);
+  await rename(join(root, "usr/lib/modules"), join(target, "modules"));
+  await mkdir(join(target, "lib"));
+  for (const name of recipe.libraries) {
+    await cp(join(libraries, name), join(target, "lib", name), { dereference: true });
+  }
+  await copyFile(join(root, "usr/bin/busybox"), join(target, "busybox"));
+  await kernelElf(join(root, "boot", `vmlinuz-${kernelVersion}`), join(target, "vmlinux"));
+  await removeBuild(root);
+
+  const hash = createHash("sha256").update(kernelVersion);
+  for (const name of ["vmlinux", "busybox", ...recipe.libraries.map((library) => join("lib", library))]) {
+    hash.update(await hashOfFile(join(target, name)));
+  }
+  return { id: hash.digest("hex"), kernelVersion };
+}

@@ -1,0 +1,81 @@
+import { constants } from "node:fs";
+import { access, rm } from "node:fs/promises";
+import { geteuid } from "node:process";
+import { delimiter, join } from "node:path";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { type CommandOptions, runCommand } from "#host/run-command.ts";
+
+// System tools live in the sbin directories, which an ordinary user's PATH leaves out.
+const path = [process.env.PATH ?? "", "/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"].join(delimiter);
+
+/** The package that brings each tool, for the message that says what is missing. */
+const packageOf = {
+  mmdebstrap: "mmdebstrap",
+  mke2fs: "e2fsprogs",
+  unshare: "util-linux",
+  newuidmap: "uidmap",
+} as const;
+
+type Tool = keyof typeof packageOf;
+
+// SIGTERM must end the whole tree at once. Neither unshare (it blocks the signal) nor mmdebstrap (it waits for its
+// step) does that, but when unshare is killed the kernel kills everything in the process namespace, and the mounts
+// go with the mount namespace. setpriv sends the signal when this process dies, whose locks are then free.
+const endTree = `trap 'kill -KILL $! || exit' TERM; "$@" & wait $!`;
+
+/**
+ * Runs a tool that must be able to own files as any user and to mount, in namespaces of its own. As root it is just
+ * that; otherwise a user namespace makes it look so: files of "root" then belong to the caller, those of other users
+ * to the caller's subordinate ids. Aborting the signal leaves no process and no mount.
+ */
+export async function runPrivileged(
+  label: string,
+  argv: readonly [Tool | (string & {}), ...string[]],
+  options: CommandOptions = {},
+): Promise<string> {
+  const root = geteuid?.() === 0;
+  for (const tool of [argv[0], "unshare", ...(root ? [] : ["newuidmap"])]) await requireTool(tool);
+  const namespaces = ["--pid", "--fork", "--kill-child", "--mount", "--mount-proc"];
+  const identity = root ? [] : ["--map-root-user", "--map-auto"];
+  const tree = ["unshare", ...identity, ...namespaces, "--", ...argv];
+  return await runCommand(label, ["setpriv", "--pdeathsig", "TERM", "sh", "-c", endTree, "sh", ...tree], {
+    ...options,
+    env: { ...options.env, PATH: path },
+  });
+}
+
+/** Runs a tool from the sbin directories as whoever we are. */
+export async function runTool(
+  label: string,
+  argv: readonly [Tool, ...string[]],
+  options: CommandOptions = {},
+): Promise<string> {
+  await requireTool(argv[0]);
+  return await runCommand(label, argv, { ...options, env: { ...options.env, PATH: path } });
+}
+
+/** Removes a build with all files in it, whoever they belong to. A path that does not exist is removed already. */
+export async function removeBuild(directory: string): Promise<void> {
+  // The processes of an aborted build are dying, but may still have written something: hence the retries.
+  const removal = rm(directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
+  try {
+    await removal;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (geteuid?.() === 0 || (code !== "EACCES" && code !== "EPERM")) throw error;
+    await runPrivileged("remove an unfinished build", ["rm", "-rf", "--", directory]);
+  }
+}
+
+async function requireTool(tool: string): Promise<void> {
+  for (const directory of path.split(delimiter)) {
+    try {
+      await access(join(directory, tool), constants.X_OK);
+      return;
+    } catch {
+      // Not here.
+    }
+  }
+  const packageName = Object.hasOwn(packageOf, tool) ? packageOf[tool as Tool] : tool;
+  throw new SandboxError("unavailable", `${tool} is missing: install the package ${packageName}`, undefined);
+}

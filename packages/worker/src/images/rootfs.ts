@@ -1,0 +1,81 @@
+import { cp, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { hashOfFile, provideArtifact } from "#images/artifact.ts";
+import { makeExt4 } from "#images/ext4.ts";
+import type { BuildOptions } from "#images/image-store.ts";
+import type { ImageSource } from "#images/image-source.ts";
+import type { Kit } from "#images/kit.ts";
+import { debianProgress } from "#images/progress.ts";
+import { removeBuild, runPrivileged } from "#images/privileged.ts";
+import type { Recipe } from "#images/recipe.ts";
+
+export interface Rootfs {
+  readonly path: string;
+  readonly hash: string;
+}
+
+/** Directories whose files only people read. What a package's licence asks for stays. */
+const leftOut = [
+  ...["path-exclude=/usr/share/doc/*", "path-include=/usr/share/doc/*/copyright"],
+  ...["path-exclude=/usr/share/man/*", "path-exclude=/usr/share/info/*", "path-exclude=/usr/share/lintian/*"],
+  ...["path-exclude=/usr/share/locale/*", "path-include=/usr/share/locale/locale.alias"],
+];
+
+/** The root file system of an image, built when it is not there, which takes minutes. */
+export async function provideRootfs(
+  source: ImageSource,
+  recipe: Recipe,
+  kit: Kit,
+  { onProgress, signal }: BuildOptions,
+): Promise<Rootfs> {
+  const { name, suite, packages, rootfsMib } = recipe;
+  const setup = join(source.recipesDirectory, "setup.sh");
+  const artifact = await provideArtifact({
+    kind: "image",
+    imagesDirectory: source.imagesDirectory,
+    inputs: { name, suite, packages, rootfsMib, leftOut, kit: kit.id, setup: await hashOfFile(setup) },
+    needMib: recipe.buildMib,
+    signal,
+    build: async (target) => {
+      const title = `building the image ${name}`;
+      const root = join(target, "root");
+      await runPrivileged(
+        title,
+        [
+          ...(["mmdebstrap", "--verbose", "--mode=root", "--format=directory", "--variant=minbase"] as const),
+          ...["--skip=cleanup/apt/lists", ...leftOut.map((option) => `--dpkgopt=${option}`)],
+          ...[`--include=${packages.join(",")}`, `--customize-hook=${await readFile(setup, "utf8")}`],
+          ...[suite, root, ...packageSources(source, suite)],
+        ],
+        {
+          env: { TMPDIR: target, DEBIAN_FRONTEND: "noninteractive" },
+          ...(signal === undefined ? {} : { signal }),
+          ...(onProgress === undefined ? {} : { onLine: debianProgress(title, onProgress) }),
+        },
+      );
+      onProgress?.({ step: `${title}: making the file system` });
+      await cp(kit.modules, join(root, "usr/lib/modules"), { recursive: true, preserveTimestamps: true });
+      const file = join(target, "rootfs.ext4");
+      await makeExt4({
+        file,
+        sizeMib: rootfsMib,
+        content: root,
+        label: "rootfs",
+        uuid: "b3e7a0c4-2f61-4f0e-9a57-6d1c52b0e001",
+        journalMib: 32,
+        ...(signal === undefined ? {} : { signal }),
+      });
+      await removeBuild(root);
+      return { name, kernelVersion: kit.kernelVersion };
+    },
+  });
+  return { path: join(artifact.directory, "rootfs.ext4"), hash: artifact.hash };
+}
+
+function packageSources({ debianMirror, debianSecurityMirror }: ImageSource, suite: string): readonly string[] {
+  return [
+    `deb ${debianMirror} ${suite} main`,
+    `deb ${debianMirror} ${suite}-updates main`,
+    `deb ${debianSecurityMirror} ${suite}-security main`,
+  ];
+}

@@ -1,0 +1,153 @@
+import { chmod, mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { claimWorker, isWorkerAlive } from "#host/worker-lock.ts";
+import { provideAgentBundle } from "#images/agent-bundle.ts";
+import { ImageStore } from "#images/image-store.ts";
+import { fakeHypervisor } from "#machine/fake/fake-hypervisor.ts";
+import type { Hypervisor } from "#machine/machine.ts";
+import { examineQemu } from "#machine/qemu/examine-qemu.ts";
+import { qemuHypervisor } from "#machine/qemu/qemu.ts";
+import { hostResolver } from "#network/resolver.ts";
+import type { Host, Log, ProvideBootFiles } from "#sandboxes/host.ts";
+import { recoverSandboxes, workersDirectory } from "#sandboxes/recover-sandboxes.ts";
+import { SandboxWorker } from "#sandboxes/sandbox-worker.ts";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { randomHex, type SandboxId } from "@opensandbox/wire/ids.ts";
+import type { Worker, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
+
+export interface WorkerOptions {
+  readonly dataDirectory: string;
+  /** Where built images are cached; several data directories may share one. */
+  readonly imagesDirectory: string;
+  readonly hypervisor: "qemu" | "firecracker" | "fake";
+  readonly accelerator: "auto" | "kvm" | "tcg";
+  readonly network: "auto" | "tap" | "user";
+  readonly qemuProgram: string;
+  readonly debianMirror?: string;
+  readonly log: Log;
+}
+
+/** Disposing it stops every sandbox that runs on it. */
+export interface OpenedWorker extends AsyncDisposable {
+  readonly worker: Worker;
+  /** Sandboxes of killed workers that were removed at the start. */
+  readonly recovered: readonly SandboxId[];
+  isWorkerAlive(workerId: string): boolean;
+  /** Builds what is missing to start a sandbox of `image`. */
+  prepare(image: string, onProgress: Parameters<ProvideBootFiles>[1], signal: AbortSignal): Promise<void>;
+}
+
+/** The workspace that a sandbox gets when it does not ask for another size. */
+export const defaultWorkspaceMib = 20_480;
+
+/**
+ * Claims a worker's place in the data directory, removes what killed ones left and finds out what the host can do.
+ * @throws `unavailable` when the hypervisor is missing, `permission_denied` when the directory cannot be written to
+ */
+export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> {
+  const { dataDirectory, log } = options;
+  const root = process.getuid?.() === 0;
+  await openDataDirectory(dataDirectory);
+  await using undo = new AsyncDisposableStack();
+  const { hypervisor, accelerator } = await chooseHypervisor(options);
+  const workerId = `w-${randomHex(4)}`;
+  undo.use(await claimWorker(workersDirectory(dataDirectory), workerId));
+  const recovered = await recoverSandboxes(dataDirectory, root);
+  const images = imageStore(options);
+  const network = hypervisor.name === "fake" ? noNetwork : await chooseNetwork(options.network, root);
+  const description: WorkerDescription = {
+    hypervisor: hypervisor.name,
+    hypervisorVersion: hypervisor.version,
+    accelerator,
+    network: { mode: network.mode, reason: network.reason },
+    images: await images.names(),
+  };
+  const bootFiles = hypervisor.name === "fake" ? undefined : bootFilesFrom(images, options.imagesDirectory);
+  const host: Host = { workerId, dataDirectory, hypervisor, network, root, description, bootFiles, log };
+  const worker = undo.use(new SandboxWorker(host));
+  const owned = undo.move();
+  return {
+    worker,
+    recovered,
+    isWorkerAlive: (id) => id === workerId || isWorkerAlive(workersDirectory(dataDirectory), id),
+    async prepare(image, onProgress, signal) {
+      await bootFiles?.({ image, workspaceMib: defaultWorkspaceMib }, onProgress, signal);
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+export function imageStore(options: Pick<WorkerOptions, "imagesDirectory" | "debianMirror">): ImageStore {
+  const { imagesDirectory, debianMirror } = options;
+  return new ImageStore({ imagesDirectory, ...(debianMirror === undefined ? {} : { debianMirror }) });
+}
+
+/** @throws `permission_denied` with what to do when this process may not write there */
+async function openDataDirectory(directory: string): Promise<void> {
+  try {
+    await mkdir(directory, { recursive: true });
+    // Machines run as users of their own, who must pass through but not look around.
+    await chmod(directory, 0o711);
+    await mkdir(join(directory, "machines"), { recursive: true, mode: 0o711 });
+  } catch (cause) {
+    throw new SandboxError(
+      "permission_denied",
+      `cannot write to the data directory ${directory} (${String((cause as NodeJS.ErrnoException).code)}): run as its owner or set OPENSANDBOX_DATA_DIR to another one`,
+      undefined,
+      { cause },
+    );
+  }
+}
+
+async function chooseHypervisor(
+  options: WorkerOptions,
+): Promise<{ readonly hypervisor: Hypervisor; readonly accelerator: WorkerDescription["accelerator"] }> {
+  switch (options.hypervisor) {
+    case "qemu": {
+      const qemu = await examineQemu(options.qemuProgram, options.accelerator);
+      return { hypervisor: qemuHypervisor(qemu), accelerator: { name: qemu.accelerator, reason: qemu.reason } };
+    }
+    case "fake": {
+      const agent = join(import.meta.dirname, "../../guest-agent/src/main.ts");
+      return {
+        hypervisor: fakeHypervisor([process.execPath, "--disable-warning=ExperimentalWarning", agent]),
+        accelerator: { name: "none", reason: "the fake hypervisor runs plain processes and isolates nothing" },
+      };
+    }
+    case "firecracker":
+      throw new SandboxError(
+        "not_supported",
+        "firecracker is not there yet: use OPENSANDBOX_VM_BACKEND=qemu",
+        undefined,
+      );
+  }
+}
+
+type ChosenNetwork = Host["network"] & { readonly reason: string };
+
+const noNetwork: ChosenNetwork = { mode: "none", reason: "the host's own network, not isolated" };
+
+async function chooseNetwork(wanted: WorkerOptions["network"], root: boolean): Promise<ChosenNetwork> {
+  if (wanted === "user") return { mode: "user", reason: "OPENSANDBOX_NETWORK=user" };
+  if (!root) {
+    if (wanted === "tap") {
+      throw new SandboxError("permission_denied", "OPENSANDBOX_NETWORK=tap needs root", undefined);
+    }
+    return { mode: "user", reason: "without root there are no network namespaces: QEMU's own network is used" };
+  }
+  const resolver = await hostResolver();
+  if (resolver === undefined) {
+    return { mode: "user", reason: "the host's name server is on its own loopback, where guests cannot be sent" };
+  }
+  return { mode: "tap", resolver, reason: `a network namespace for each machine, names resolved by ${resolver}` };
+}
+
+function bootFilesFrom(images: ImageStore, imagesDirectory: string): ProvideBootFiles {
+  const nodeBinary = process.execPath;
+  return async ({ image, workspaceMib }, onProgress, signal) => {
+    const agentBundle = await provideAgentBundle(imagesDirectory, signal);
+    const boot = await images.provide(image, { onProgress, signal });
+    const platform = await images.providePlatform({ nodeBinary, agentBundle, workspaceMib }, { onProgress, signal });
+    return { ...boot, ...platform, workspaceBytes: workspaceMib * 2 ** 20 };
+  };
+}

@@ -1,0 +1,36 @@
+import type { Hypervisor } from "#machine/machine.ts";
+import type { Progress, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
+
+/** What a worker stands on: the outside world, as far as starting a sandbox needs it. */
+export interface Host {
+  readonly workerId: string;
+  /** Holds `journal/`, `machines/` and `workers/`. */
+  readonly dataDirectory: string;
+  readonly hypervisor: Hypervisor;
+  readonly network: { readonly mode: "tap"; readonly resolver: string } | { readonly mode: "user" | "none" };
+  /** Whether processes can be started as another user and namespaces made. */
+  readonly root: boolean;
+  readonly description: WorkerDescription;
+  /** The files that a machine boots from, built if need be; absent for a hypervisor that boots none. */
+  readonly bootFiles: ProvideBootFiles | undefined;
+  readonly log: Log;
+}
+
+export type ProvideBootFiles = (
+  request: { readonly image: string; readonly workspaceMib: number },
+  onProgress: (progress: Progress) => void,
+  signal: AbortSignal,
+) => Promise<BootFiles>;
+
+/** Paths of immutable files; sizes in bytes. */
+export interface BootFiles {
+  readonly kernel: string;
+  readonly initramfs: string;
+  readonly rootfs: string;
+  readonly rootfsBytes: number;
+  readonly workspace: string;
+  readonly workspaceBytes: number;
+  readonly agentDisk: string;
+}
+
+export type Log = (level: "info" | "warn" | "error", message: string, fields?: object) => void;
