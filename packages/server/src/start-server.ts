@@ -53,7 +53,7 @@ export async function startServer(
         ...(apiKey === undefined ? {} : { apiKey }),
         region: config.region,
         sandboxDomain: config.sandboxDomain,
-        isWorkerAlive: opened.isWorkerAlive,
+        isWorkerAlive: (id) => opened.isWorkerAlive(id),
         defaults: {
           vcpus: config.defaultVcpus,
           memoryMib: config.defaultMemoryMib,

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { chmod, mkdir, open, readdir, readFile, rename, stat, writeFile } from "node:fs/promises";
+import { mkdir, open, readdir, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { lockFile } from "#host/file-lock.ts";
@@ -159,8 +159,8 @@ async function sealFiles(directory: string): Promise<Artifact["files"]> {
     const path = join(directory, entry.name);
     await using file = await open(path);
     await file.sync();
-    await chmod(path, 0o444);
-    const { size, blocks } = await stat(path);
+    const { mode, size, blocks } = await file.stat();
+    await file.chmod((mode & 0o111) === 0 ? 0o444 : 0o555);
     files[entry.name] = { bytes: size, allocatedBytes: blocks * 512 };
   }
   return files;

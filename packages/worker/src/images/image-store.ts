@@ -3,7 +3,7 @@ import { artifactsOf, removeArtifact } from "#images/artifact.ts";
 import { provideInitramfs } from "#images/initramfs.ts";
 import { provideKit } from "#images/kit.ts";
 import { type ImageSource, imageSource, type ImageSourceOptions } from "#images/image-source.ts";
-import type { OnBuildProgress } from "#images/progress.ts";
+import type { BuildOptions } from "#images/progress.ts";
 import { readRecipe, recipeNames } from "#images/recipe.ts";
 import { provideRootfs } from "#images/rootfs.ts";
 import { provideWorkspace } from "#images/workspace.ts";
@@ -49,12 +49,6 @@ export interface ImageEntry {
     /** What all builds of the image take on the host's disk. */
     readonly allocatedBytes: number;
   };
-}
-
-export interface BuildOptions {
-  /** Called a few times a second while something is built, never when it is there already. */
-  readonly onProgress?: OnBuildProgress;
-  readonly signal?: AbortSignal;
 }
 
 /**

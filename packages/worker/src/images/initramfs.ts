@@ -4,8 +4,8 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { runCommand } from "#host/run-command.ts";
 import { hashOfFile, provideArtifact } from "#images/artifact.ts";
 import { cpioArchive, type CpioEntry } from "#images/cpio.ts";
-import type { BuildOptions } from "#images/image-store.ts";
 import type { ImageSource } from "#images/image-source.ts";
+import type { BuildOptions } from "#images/progress.ts";
 import type { Kit } from "#images/kit.ts";
 
 /** Drivers that the init script may load; each finds what it needs in a directory of its name. */
@@ -31,7 +31,7 @@ export async function provideInitramfs(source: ImageSource, kit: Kit, { signal }
       for (const driver of drivers) {
         entries.push(directoryEntry(`modules/${driver}`));
         for (const [position, module] of loadOrder(index, driver).entries()) {
-          const content = await unpackedModule(kit, module, join(target, "module.ko"), signal);
+          const content = await unpackedModule(join(kit.modules, kit.kernelVersion, module), kit.busybox, signal);
           // Loaded in the order of their names.
           entries.push({ path: `modules/${driver}/${position}.ko`, kind: "file", mode: 0o644, content });
         }
@@ -57,6 +57,14 @@ export function loadOrder(index: string, driver: string): readonly string[] {
     return [...needed.split(" ").filter(Boolean).toReversed(), module];
   }
   throw new SandboxError("internal", `the kernel has no module ${driver}`, undefined);
+}
+
+// Base64 because a command's output is text.
+async function unpackedModule(file: string, busybox: string, signal: AbortSignal | undefined): Promise<Uint8Array> {
+  const options = signal === undefined ? {} : { signal };
+  const script = `"$0" unxz -c "$1" | "$0" base64`;
+  const text = await runCommand("unpack a kernel module", ["sh", "-c", script, busybox, file], options);
+  return Buffer.from(text, "base64");
 }
 
 function directoryEntry(path: string): CpioEntry {

@@ -1,13 +1,12 @@
 import { createHash } from "node:crypto";
-import { chmod, copyFile, cp, mkdir, readdir, readFile, rename } from "node:fs/promises";
+import { copyFile, cp, mkdir, readdir, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { runCommand } from "#host/run-command.ts";
 import { hashOfFile, provideArtifact } from "#images/artifact.ts";
 import { kernelElf } from "#images/kernel-elf.ts";
-import type { BuildOptions } from "#images/image-store.ts";
 import type { ImageSource } from "#images/image-source.ts";
-import { debianProgress } from "#images/progress.ts";
+import { type BuildOptions, debianProgress } from "#images/progress.ts";
 import { removeBuild, runPrivileged } from "#images/privileged.ts";
 
 /** What every guest is made with, whatever its image: taken from Debian's packages, never from the host. */
@@ -49,7 +48,7 @@ export async function provideKit(source: ImageSource, { onProgress, signal }: Bu
       await runPrivileged(
         "fetch the guest kernel",
         [
-          ...["mmdebstrap", "--verbose", "--mode=root", "--format=directory", "--variant=extract"],
+          ...(["mmdebstrap", "--verbose", "--mode=root", "--format=directory", "--variant=extract"] as const),
           ...[`--include=${recipe.packages.join(",")}`, recipe.suite, root, source.debianMirror],
         ],
         {

@@ -12,6 +12,7 @@ const path = [process.env.PATH ?? "", "/usr/local/sbin", "/usr/sbin", "/sbin", "
 const packageOf = {
   mmdebstrap: "mmdebstrap",
   mke2fs: "e2fsprogs",
+  debugfs: "e2fsprogs",
   unshare: "util-linux",
   newuidmap: "uidmap",
 } as const;

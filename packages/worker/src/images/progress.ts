@@ -7,6 +7,12 @@ export interface BuildEvent {
 
 export type OnBuildProgress = (event: BuildEvent) => void;
 
+export interface BuildOptions {
+  /** Called a few times a second while something is built, never when it is there already. */
+  readonly onProgress?: OnBuildProgress;
+  readonly signal?: AbortSignal;
+}
+
 // Often enough to look alive, rare enough for a log.
 const intervalMs = 300;
 

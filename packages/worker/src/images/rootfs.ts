@@ -2,10 +2,9 @@ import { cp, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { hashOfFile, provideArtifact } from "#images/artifact.ts";
 import { makeExt4 } from "#images/ext4.ts";
-import type { BuildOptions } from "#images/image-store.ts";
 import type { ImageSource } from "#images/image-source.ts";
 import type { Kit } from "#images/kit.ts";
-import { debianProgress } from "#images/progress.ts";
+import { type BuildOptions, debianProgress } from "#images/progress.ts";
 import { removeBuild, runPrivileged } from "#images/privileged.ts";
 import type { Recipe } from "#images/recipe.ts";
 

@@ -1,16 +1,17 @@
-import { chmod, cp, mkdir } from "node:fs/promises";
+import { chmod, copyFile, mkdir, readdir, utimes } from "node:fs/promises";
 import { join } from "node:path";
-import { hashOfFiles, provideArtifact } from "#images/artifact.ts";
-import { makeExt4 } from "#images/ext4.ts";
-import type { BuildOptions } from "#images/image-store.ts";
+import { hashOfFile, provideArtifact } from "#images/artifact.ts";
+import { fixedTime, makeExt4 } from "#images/ext4.ts";
 import type { ImageSource } from "#images/image-source.ts";
+import type { BuildOptions } from "#images/progress.ts";
+import { removeBuild, runPrivileged, runTool } from "#images/privileged.ts";
 
-/** Of the user `sandbox` in every image. */
+/** The user `sandbox` of every image. */
 const owner = "1000:1000";
 
 /**
- * An empty workspace of `diskMib` MiB, built when it is not there, which takes a second: a sparse ext4 image that holds
- * the user's start-up files. Path of the image.
+ * An empty workspace of `diskMib` MiB, built when it is not there, which takes a second: a sparse ext4 image with
+ * nothing in it but the shell's start-up files. Path of the image.
  */
 export async function provideWorkspace(
   source: ImageSource,
@@ -18,14 +19,35 @@ export async function provideWorkspace(
   { signal }: BuildOptions,
 ): Promise<string> {
   const skeleton = join(source.recipesDirectory, "skel");
+  const names = (await readdir(skeleton)).toSorted();
+  const hashes = await Promise.all(names.map((name) => hashOfFile(join(skeleton, name))));
+  const options = signal === undefined ? {} : { signal };
   const { directory } = await provideArtifact({
     kind: "workspace",
     imagesDirectory: source.imagesDirectory,
-    inputs: { diskMib, owner, skeleton: await hashOfFiles(skeleton) },
+    inputs: { diskMib, owner, names, hashes },
     needMib: 64,
     signal,
     build: async (target) => {
       const content = join(target, "content");
+      await mkdir(content);
+      for (const name of names) {
+        const file = join(content, name);
+        await copyFile(join(skeleton, name), file);
+        await chmod(file, 0o644);
+        await utimes(file, fixedTime, fixedTime);
+      }
+      await chmod(content, 0o755);
+      await runPrivileged("give the workspace to its user", ["chown", "-R", owner, content], options);
+      const file = join(target, "workspace.ext4");
+      await makeExt4({
+        ...{ file, content, sizeMib: diskMib, label: "workspace", uuid: "b3e7a0c4-2f61-4f0e-9a57-6d1c52b0e002" },
+        ...{ journalMib: 32, extended: [`root_owner=${owner}`], ...options },
+      });
+      // A directory that only fsck needs, and which it makes itself, is not what a user expects to find.
+      await runTool("empty the workspace", ["debugfs", "-w", "-R", "rmdir /lost+found", file], options);
+      await removeBuild(content);
+      return { diskMib: `${diskMib}` };
     },
   });
   return join(directory, "workspace.ext4");

@@ -1,9 +1,8 @@
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { killProcessesOf } from "#host/kill-by-path.ts";
-import { anySlotTaken, leftOverSlots } from "#host/slots.ts";
 import { isWorkerAlive } from "#host/worker-lock.ts";
-import { closeHost, detachTap } from "#network/tap-network.ts";
+import { removeLeftOverNetworks } from "#network/host-network.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import { type JournalEntry, machineDirectory, readEntries, removeEntry } from "./journal.ts";
 
@@ -29,13 +28,4 @@ export async function recoverSandboxes(dataDirectory: string, root: boolean): Pr
 
 export function workersDirectory(dataDirectory: string): string {
   return join(dataDirectory, "workers");
-}
-
-/** Slots whose machine directory is gone, and the host's table when no machine needs it any more. */
-export async function removeLeftOverNetworks(): Promise<void> {
-  for (const slot of await leftOverSlots()) {
-    await detachTap(slot.number);
-    await slot[Symbol.asyncDispose]();
-  }
-  if (!(await anySlotTaken())) await closeHost();
 }

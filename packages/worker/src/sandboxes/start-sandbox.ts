@@ -4,8 +4,7 @@ import { createOverlay } from "#disks/qcow2.ts";
 import { GuestClient } from "#guest/guest-client.ts";
 import { claimSlot, type Slot } from "#host/slots.ts";
 import type { DiskAttachment, Machine, MachineSpec, NetworkAttachment } from "#machine/machine.ts";
-import { attachTap, closeHost, openHost } from "#network/tap-network.ts";
-import { anySlotTaken } from "#host/slots.ts";
+import { joinHostNetwork } from "#network/host-network.ts";
 import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { methods } from "@opensandbox/wire/guest/methods.ts";
 import type { Progress, Span, StartSandbox } from "@opensandbox/wire/worker/worker.ts";
@@ -119,12 +118,7 @@ async function attachNetwork(
   if (!request.networkEnabled || host.network.mode === "none") return { kind: "none" };
   if (host.network.mode !== "tap" || slot === undefined) return { kind: "user" };
   const { resolver } = host.network;
-  // The slot is released after this, so the last machine still holds it here: only others count.
-  undo.defer(async () => {
-    if (!(await anySlotTaken({ except: slot.number }))) await closeHost();
-  });
-  await openHost(resolver);
-  return undo.use(await attachTap(slot.number, resolver));
+  return undo.use(await joinHostNetwork(slot, resolver));
 }
 
 /** Waits for the agent and tells it who the machine is; fails with the console's last words when it never comes. */

@@ -1,0 +1,34 @@
+import { execClient } from "./exec.ts";
+import type { ExecClient } from "./exec.ts";
+import { filesClient } from "./files.ts";
+import type { FilesClient } from "./files.ts";
+import { httpClient } from "./http.ts";
+import { sandboxesClient } from "./sandboxes.ts";
+import type { SandboxesClient } from "./sandboxes.ts";
+import { openGlobalSocket } from "./socket.ts";
+import type { OpenSocket } from "./socket.ts";
+
+export interface ConnectOptions {
+  /** Address of the server, with or without `/api` at its end. */
+  readonly url: string;
+  /** Left out for a server that asks for none. */
+  readonly apiKey?: string;
+  /** How a WebSocket is opened. Default: the global `WebSocket`, which cannot slow down a fast command. */
+  readonly openSocket?: OpenSocket;
+}
+
+/** Every call rejects with a `SandboxError`; nothing is sent before the first call. */
+export interface Client {
+  readonly sandboxes: SandboxesClient;
+  readonly files: FilesClient;
+  readonly exec: ExecClient;
+}
+
+export function connect({ url, apiKey, openSocket = openGlobalSocket }: ConnectOptions): Client {
+  const http = httpClient(url, apiKey);
+  return {
+    sandboxes: sandboxesClient(http),
+    files: filesClient(http),
+    exec: execClient(http, openSocket),
+  };
+}

@@ -1,0 +1,73 @@
+import { chmod, copyFile, cp, mkdir, readdir, stat, utimes } from "node:fs/promises";
+import { join } from "node:path";
+import { hashOfFile, provideArtifact } from "#images/artifact.ts";
+import { fixedTime, makeExt4 } from "#images/ext4.ts";
+import type { ImageSource } from "#images/image-source.ts";
+import type { BuildOptions } from "#images/progress.ts";
+import type { Kit } from "#images/kit.ts";
+import { removeBuild } from "#images/privileged.ts";
+
+export interface AgentDiskRequest {
+  readonly kit: Kit;
+  /** The Node executable that runs the agent in the guest. */
+  readonly nodeBinary: string;
+  /** The agent as one JavaScript module. */
+  readonly agentBundle: string;
+}
+
+/**
+ * The disk that every guest mounts read-only at /run/opensandbox: init, the guest agent and all that they need, so
+ * that an image needs nothing of ours. Built when it is not there, which takes a few seconds. Path of the image.
+ */
+export async function provideAgentDisk(
+  source: ImageSource,
+  { kit, nodeBinary, agentBundle }: AgentDiskRequest,
+  { signal }: BuildOptions,
+): Promise<string> {
+  const init = join(source.recipesDirectory, "agent", "init");
+  const [node, agent, initHash] = await Promise.all([nodeBinary, agentBundle, init].map(hashOfFile));
+  const { directory } = await provideArtifact({
+    kind: "agent",
+    imagesDirectory: source.imagesDirectory,
+    inputs: { kit: kit.id, node, agent, init: initHash },
+    needMib: 500,
+    signal,
+    build: async (target) => {
+      const content = join(target, "content");
+      await mkdir(join(content, "bin"), { recursive: true });
+      await cp(kit.libraries, join(content, "lib"), { recursive: true });
+      const programs = [
+        [init, "init"],
+        [kit.busybox, "bin/busybox"],
+        [nodeBinary, "bin/node"],
+      ] as const;
+      for (const [from, to] of programs) await copyFile(from, join(content, to));
+      await copyFile(agentBundle, join(content, "agent.mjs"));
+      const sizeMib = await makeUniform(content);
+      await makeExt4({
+        file: join(target, "agent.ext4"),
+        ...{ content, sizeMib, label: "agent", uuid: "b3e7a0c4-2f61-4f0e-9a57-6d1c52b0e003", journalMib: 0 },
+        // A handful of files, and it never grows.
+        ...{ options: ["-N", "64"], features: ["^resize_inode"] },
+        ...(signal === undefined ? {} : { signal }),
+      });
+      await removeBuild(content);
+      return { agent: agent ?? "" };
+    },
+  });
+  return join(directory, "agent.ext4");
+}
+
+/** Sets modes and times that do not depend on where the files came from. Returns the MiB that hold them all. */
+async function makeUniform(content: string): Promise<number> {
+  let bytes = 0;
+  for (const entry of await readdir(content, { recursive: true, withFileTypes: true })) {
+    const path = join(entry.parentPath, entry.name);
+    const program = !entry.isFile() || entry.name === "init" || entry.parentPath !== content;
+    await chmod(path, program ? 0o755 : 0o644);
+    bytes += (await stat(path)).size;
+    await utimes(path, fixedTime, fixedTime);
+  }
+  // 2% and 2 MiB: block maps and the file system's own tables.
+  return Math.ceil((bytes * 1.02) / 2 ** 20) + 2;
+}
