@@ -39,9 +39,12 @@ export function pathOf(route: Pick<Route, "path">, parameters: Readonly<Record<s
  * found whatever their case and null counts as absent, as clients written in Go expect; unknown fields are ignored.
  */
 export function parse<T>(schema: z.ZodType<T>, value: unknown): T {
-  const result = schema.safeParse(schema instanceof z.ZodObject ? withNamesOf(schema, value) : value);
+  const named = schema instanceof z.ZodObject ? withNamesOf(schema, value) : value;
+  // Takes part only where the schema has no message of its own.
+  const result = schema.safeParse(named, { error: (issue) => `${nameOf(issue.path)}: ${inEnglish(issue)}` });
   if (result.success) return result.data;
-  throw new SandboxError("invalid_argument", explain(result.error), undefined, { cause: result.error });
+  const message = result.error.issues[0]?.message ?? "the request is not valid";
+  throw new SandboxError("invalid_argument", message, undefined, { cause: result.error });
 }
 
 function withNamesOf(schema: z.ZodObject, value: unknown): unknown {
@@ -56,16 +59,13 @@ function withNamesOf(schema: z.ZodObject, value: unknown): unknown {
   return found;
 }
 
-function explain(error: z.ZodError): string {
-  const issue = error.issues[0];
-  if (issue === undefined) return "the request is not valid";
-  // Messages of our own name the field themselves; zod's begin with a capital letter and do not.
-  const own = !/^(Invalid|Too|Unrecognized|Expected)/.test(issue.message);
-  if (own) return issue.message;
-  if (issue.path.length === 0) return `the request body must be a JSON object: ${lowerFirst(issue.message)}`;
-  return `${issue.path.join(".")}: ${lowerFirst(issue.message)}`;
+const english = z.locales.en().localeError;
+
+function inEnglish(issue: Parameters<typeof english>[0]): string {
+  const message = english(issue);
+  return typeof message === "string" ? message : (message?.message ?? "not valid");
 }
 
-function lowerFirst(text: string): string {
-  return text.charAt(0).toLowerCase() + text.slice(1);
+function nameOf(path: readonly PropertyKey[] | undefined): string {
+  return path === undefined || path.length === 0 ? "the request body" : path.map(String).join(".");
 }

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { SandboxError } from "../errors.ts";
 import type { Route } from "../route.ts";
-import type { Exec } from "../worker/worker.ts";
+import type { Exec, ExecEnd } from "../worker/worker.ts";
 import { envs, plainText } from "./fields.ts";
 
 const defaultTimeoutSeconds = 60;
@@ -157,6 +157,33 @@ function execOf(body: z.infer<typeof command>, timeoutSeconds: number): Exec {
     ...(body.cwd === undefined || body.cwd === "" ? {} : { cwd: body.cwd }),
     ...(body.user === undefined || body.user === "" ? {} : { user: body.user }),
   };
+}
+
+/** A command that has ended, as its caller reads it. */
+export function runReplyOf(ended: EndedExec): RunReply {
+  const { end, stdout, stderr, truncated } = ended;
+  return {
+    exitCode: end.timedOut || end.signal !== 0 ? -1 : end.exitCode,
+    stdout,
+    stderr: end.timedOut ? `${stderr}${timedOutText}` : stderr,
+    ...(truncated ? { truncated } : {}),
+  };
+}
+
+interface EndedExec {
+  readonly end: ExecEnd;
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly truncated: boolean;
+}
+
+/** What stderr ends in when the timeout ended the command. */
+export const timedOutText = "\nProcess timed out";
+
+/** The exit code on the stream: 128 + n for signal n, as shells have it; -1 for the timeout. */
+export function streamedExitCode(end: ExecEnd): number {
+  if (end.timedOut) return -1;
+  return end.signal === 0 ? end.exitCode : 128 + end.signal;
 }
 
 /** The signal a client sent, or `invalid_argument`. */

@@ -135,18 +135,6 @@ export const setIdleTimeout: Route<{ timeout: number }> = {
 };
 
 /** What a client asks for, in the project's own words. Absent: the server's default. */
-export interface NewSandbox {
-  readonly image: string;
-  readonly vcpus?: number;
-  readonly memoryMib?: number;
-  readonly workspaceMib?: number;
-  readonly idleTimeoutSeconds?: number;
-  readonly envs: Readonly<Record<string, string>>;
-  readonly metadata: Readonly<Record<string, string>>;
-  readonly alias: string;
-  readonly networkEnabled: boolean;
-}
-
 export function newSandboxFrom(body: CreateSandboxBody): NewSandbox {
   refuseWhatIsNotThereYet(body);
   return {
