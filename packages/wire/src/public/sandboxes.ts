@@ -135,7 +135,7 @@ export const setIdleTimeout: Route<{ timeout: number }> = {
 };
 
 /** What a client asks for, in the project's own words. Absent: the server's default. */
-export function newSandboxFrom(body: CreateSandboxBody): NewSandbox {
+export function newSandboxFrom(body: CreateSandboxBody) {
   refuseWhatIsNotThereYet(body);
   return {
     image: imageOf(body.templateID ?? ""),

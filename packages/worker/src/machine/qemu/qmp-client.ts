@@ -36,8 +36,11 @@ export class QmpClient implements Disposable {
     this.closed = promise;
     // The greeting may be waited for by nobody when the connection fails before.
     this.#greeting.promise.catch(() => undefined);
-    createInterface({ input: socket }).on("line", (line) => this.#receive(line));
-    socket.once("error", () => socket.destroy());
+    // A reset connection is an end like any other; "close" says what it means. The lines' own reader passes it on too.
+    socket.on("error", () => socket.destroy());
+    createInterface({ input: socket })
+      .on("error", () => socket.destroy())
+      .on("line", (line) => this.#receive(line));
     socket.once("close", () => {
       const gone = new SandboxError("unavailable", "QEMU has ended", undefined);
       this.#greeting.reject(gone);

@@ -1,0 +1,123 @@
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { test } from "node:test";
+import { Sandbox } from "@opencomputer/sdk";
+import { isSandboxError } from "@opensandbox/wire/errors.ts";
+import { type Server, startServer } from "@opensandbox/server";
+import { hostState } from "./host-state.ts";
+import { worldConfig } from "./world.ts";
+
+const never = new AbortController().signal;
+
+/** A server in a process of its own, which can be killed. */
+async function spawnServer(
+  dataDirectory: string,
+): Promise<{ readonly process: ChildProcess; readonly url: string; readonly apiKey: string }> {
+  const child = spawn(
+    process.execPath,
+    ["--disable-warning=ExperimentalWarning", join(import.meta.dirname, "serve.ts"), dataDirectory],
+    {
+      stdio: ["ignore", "pipe", "inherit"],
+    },
+  );
+  const { value } = (await createInterface({ input: child.stdout })[Symbol.asyncIterator]().next()) as {
+    value?: string;
+  };
+  assert.ok(value !== undefined, "the server did not start");
+  return { process: child, ...(JSON.parse(value) as { url: string; apiKey: string }) };
+}
+
+async function openServer(dataDirectory: string): Promise<Server> {
+  return await startServer(worldConfig(dataDirectory), { embedded: true, onProgress: () => undefined }, never);
+}
+
+async function statusOf(server: { url: string; apiKey?: string }, id: string): Promise<string> {
+  const response = await fetch(`${server.url}/api/sandboxes/${id}`, { headers: { "X-API-Key": server.apiKey ?? "" } });
+  return ((await response.json()) as { status: string }).status;
+}
+
+test("what a killed server leaves is removed by the next, and the rows tell the truth", async (t) => {
+  const dataDirectory = await mkdtemp(join(tmpdir(), "osb-kill-"));
+  t.after(() => rm(dataDirectory, { recursive: true }));
+  const before = hostState(dataDirectory);
+
+  const first = await spawnServer(dataDirectory);
+  const sandbox = await Sandbox.create({ template: "minimal", apiUrl: first.url, apiKey: first.apiKey });
+  const starting = Sandbox.create({ template: "minimal", apiUrl: first.url, apiKey: first.apiKey }).catch(
+    () => undefined,
+  );
+  await sandbox.commands.run("sleep 0.3");
+  first.process.kill("SIGKILL");
+  await once(first.process, "exit");
+  await starting;
+  assert.notDeepEqual(hostState(dataDirectory), before, "machines outlive the server");
+
+  {
+    await using second = await openServer(dataDirectory);
+    const { workers: _, ...after } = hostState(dataDirectory) as { workers: string[] };
+    const { workers: __, ...expected } = before as { workers: string[] };
+    assert.deepEqual(after, expected);
+    assert.equal(await statusOf(second, sandbox.sandboxId), "stopped");
+    const list = (await (
+      await fetch(`${second.url}/api/sandboxes`, { headers: { "X-API-Key": second.apiKey ?? "" } })
+    ).json()) as object[];
+    assert.deepEqual(list, []);
+  }
+});
+
+test("a server that is told to end takes its machines along", async (t) => {
+  const dataDirectory = await mkdtemp(join(tmpdir(), "osb-term-"));
+  t.after(() => rm(dataDirectory, { recursive: true }));
+  const before = hostState(dataDirectory);
+  const first = await spawnServer(dataDirectory);
+  await Sandbox.create({ template: "minimal", apiUrl: first.url, apiKey: first.apiKey });
+  first.process.kill("SIGTERM");
+  const [code] = (await once(first.process, "exit")) as [number | null];
+  assert.equal(code, 0);
+  assert.deepEqual(hostState(dataDirectory), before);
+});
+
+test("two servers on one data directory leave each other's machines alone", async (t) => {
+  const dataDirectory = await mkdtemp(join(tmpdir(), "osb-two-"));
+  t.after(() => rm(dataDirectory, { recursive: true }));
+  await using first = await openServer(dataDirectory);
+  const sandbox = await Sandbox.create({ template: "minimal", apiUrl: first.url, apiKey: first.apiKey ?? "" });
+  {
+    await using second = await openServer(dataDirectory);
+    assert.ok(second.url !== first.url);
+  }
+  assert.equal((await sandbox.commands.run("echo still here")).stdout, "still here\n");
+});
+
+test("a machine whose QEMU is killed is an error within the API, and nothing of it stays", async (t) => {
+  const dataDirectory = await mkdtemp(join(tmpdir(), "osb-qemu-"));
+  t.after(() => rm(dataDirectory, { recursive: true }));
+  const before = hostState(dataDirectory);
+  {
+    await using server = await openServer(dataDirectory);
+    const sandbox = await Sandbox.create({ template: "minimal", apiUrl: server.url, apiKey: server.apiKey ?? "" });
+    const running = sandbox.commands.run("sleep 100");
+    const failed = assert.rejects(running);
+    await sandbox.commands.run("true");
+    const { runCommand } = await import("../../packages/worker/src/host/run-command.ts");
+    await runCommand("kill QEMU", ["pkill", "-KILL", "-f", `guest=${sandbox.sandboxId}`]);
+    await failed;
+    assert.equal(await statusOf(server, sandbox.sandboxId), "error");
+    await sandbox.kill();
+    assert.equal(await statusOf(server, sandbox.sandboxId), "stopped");
+  }
+  assert.deepEqual(hostState(dataDirectory), before);
+});
+
+test(
+  "a data directory that cannot be written to is said at the start",
+  { skip: process.getuid?.() === 0 ? "root may write anywhere but to read-only file systems" : false },
+  async () => {
+    await assert.rejects(openServer("/sys/opensandbox"), (error) => isSandboxError(error, "permission_denied"));
+  },
+);

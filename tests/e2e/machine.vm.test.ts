@@ -1,0 +1,120 @@
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { after, before, suite, test } from "node:test";
+import { Sandbox } from "@opencomputer/sdk";
+import { startWorld, type World } from "./world.ts";
+
+// What a user finds in a machine of the default image, and what cannot hurt it.
+suite("inside a machine", () => {
+  let world: World;
+  let sandbox: Sandbox;
+
+  before(async () => {
+    world = await startWorld();
+    sandbox = await Sandbox.create({ template: "base", apiUrl: world.url, apiKey: world.apiKey });
+  });
+  after(async () => {
+    await world?.[Symbol.asyncDispose]();
+  });
+
+  /** What a command prints, without the last line's end. */
+  async function run(command: string, timeout = 120): Promise<string> {
+    const { exitCode, stdout, stderr } = await sandbox.commands.run(command, { timeout });
+    assert.equal(exitCode, 0, `${command}: ${stdout}${stderr}`);
+    return stdout.trimEnd();
+  }
+
+  test("the user is sandbox and may become root", async () => {
+    assert.equal(
+      await run("whoami; sudo whoami; id -u; pwd; hostname; echo $HOME $USER"),
+      "sandbox\nroot\n1000\n/home/sandbox\nsandbox\n/home/sandbox sandbox",
+    );
+  });
+
+  test("commands have no privilege of the agent's", async () => {
+    const status = await run("grep -E '^(Uid|Gid|Groups|CapEff|CapPrm)' /proc/self/status | tr -s '\\t ' ' '");
+    assert.match(
+      status,
+      /^Uid: 1000 1000 1000 1000\nGid: 1000 1000 1000 1000\nGroups: 1000 ?\nCapPrm: 0+\nCapEff: 0+$/,
+    );
+  });
+
+  test("the workspace is a disk of its own, also as home", async () => {
+    assert.match(await run("df /workspace | tail -1"), / \/workspace$/);
+    assert.equal(await run("echo kept > /workspace/note; cat ~/note; rm ~/note"), "kept");
+    assert.ok(Number(await run("df --output=size -BG /workspace | tail -1 | tr -d ' G'")) >= 18);
+  });
+
+  for (const program of ["python3 -c 'print(6*7)'", "node -p 6*7"]) {
+    test(program, async () => assert.equal(await run(program), "42"));
+  }
+
+  test("the usual tools run", async () => {
+    await run(
+      "git --version; curl --version; jq --version; npm --version; gcc --version; pip --version; wget --version",
+    );
+  });
+
+  test("packages come from the network", async () => {
+    assert.match(await run("sudo apt-get update 2>&1", 300), /^(Hit|Get):/m);
+  });
+
+  test("names are resolved", async () => {
+    await run("getent ahostsv4 deb.debian.org");
+  });
+
+  test("orphans are reaped", async () => {
+    await run("for i in 1 2 3 4 5; do (setsid sh -c 'sleep 0.1 &' &); done; sleep 1");
+    assert.equal(await run("ps -eo stat= | grep -c ^Z || true"), "0");
+  });
+
+  test("a background process outlives the command that started it", async () => {
+    await run("setsid sh -c 'sleep 300' > /dev/null 2>&1 & echo started");
+    await run("sh -c 'sleep 301 & echo also'");
+    assert.equal(await run("pgrep -fx 'sleep 30[01]' | wc -l; pkill -fx 'sleep 30[01]'"), "2");
+  });
+
+  test("QEMU runs without any privilege", async () => {
+    const pid = await qemuProcess(sandbox.sandboxId);
+    const status = await readFile(`/proc/${pid}/status`, "utf8");
+    const value = (name: string): string => new RegExp(`^${name}:\\s*(.*)$`, "m").exec(status)?.[1] ?? "";
+    assert.equal(value("NoNewPrivs"), "1");
+    assert.equal(value("Seccomp"), "2");
+    assert.equal(BigInt(`0x${value("CapEff")}`), 0n);
+    if (process.getuid?.() === 0) assert.ok(!value("Uid").split(/\s+/).includes("0"), value("Uid"));
+  });
+
+  test("a full disk is an error that says so, and the file before it stays", async () => {
+    await sandbox.files.write("/dev/shm/precious", "before");
+    await run(
+      "sudo mkdir -p /mnt/small && sudo mount -t tmpfs -o size=1m,mode=1777 tmpfs /mnt/small && echo before > /mnt/small/file",
+    );
+    const response = await fetch(`${world.url}/api/sandboxes/${sandbox.sandboxId}/files?path=/mnt/small/file`, {
+      method: "PUT",
+      headers: { "X-API-Key": world.apiKey },
+      body: new Uint8Array(4_000_000),
+    });
+    assert.equal(response.status, 429);
+    assert.match(((await response.json()) as { error: string }).error, /disk of the sandbox is full/);
+    assert.equal(await run("cat /mnt/small/file; ls -A /mnt/small"), "before\nfile");
+  });
+
+  test("a fork bomb leaves the agent answering", async () => {
+    await sandbox.commands.run("bomb() { bomb | bomb & }; bomb; sleep 5", { timeout: 5 }).catch(() => undefined);
+    assert.equal(await run("echo alive", 300), "alive");
+  });
+
+  test("more memory than there is kills the command and not the agent", async () => {
+    const { exitCode } = await sandbox.commands.run("python3 -c 'x = bytearray(2 * 2**30); print(len(x))'", {
+      timeout: 300,
+    });
+    assert.notEqual(exitCode, 0);
+    assert.equal(await run("echo alive", 300), "alive");
+  });
+});
+
+async function qemuProcess(sandboxId: string): Promise<number> {
+  const { runCommand } = await import("../../packages/worker/src/host/run-command.ts");
+  const found = await runCommand("find QEMU", ["pgrep", "-f", `guest=${sandboxId}`]);
+  return Number(found.trim().split("\n")[0]);
+}

@@ -1,0 +1,151 @@
+import assert from "node:assert/strict";
+import { createHash, randomBytes } from "node:crypto";
+import { after, before, suite, test } from "node:test";
+import { Sandbox } from "@opencomputer/sdk";
+import { startWorld, type World } from "./world.ts";
+
+// The client as it is on npm, unmodified, against a real machine.
+suite("the published client", () => {
+  let world: World;
+  let sandbox: Sandbox;
+
+  before(async () => {
+    world = await startWorld();
+    sandbox = await Sandbox.create({
+      template: "base",
+      apiUrl: world.url,
+      apiKey: world.apiKey,
+      envs: { FROM_CREATE: "yes" },
+    });
+  });
+  after(async () => {
+    await world?.[Symbol.asyncDispose]();
+  });
+
+  test("a created sandbox is running and can be connected to", async () => {
+    assert.match(sandbox.sandboxId, /^sb-[0-9a-f]{8}$/);
+    assert.equal(await sandbox.isRunning(), true);
+    const again = await Sandbox.connect(sandbox.sandboxId, { apiUrl: world.url, apiKey: world.apiKey });
+    assert.equal((await again.commands.run("echo again")).stdout, "again\n");
+  });
+
+  test("commands give their output, apart, and their exit code", async () => {
+    assert.deepEqual(await sandbox.commands.run("echo out; echo err >&2; exit 3"), {
+      exitCode: 3,
+      stdout: "out\n",
+      stderr: "err\n",
+    });
+  });
+
+  test("exec.run takes an environment and a directory", async () => {
+    const { stdout } = await sandbox.exec.run("echo $A $FROM_CREATE; pwd", { env: { A: "b" }, cwd: "/tmp" });
+    assert.equal(stdout, "b yes\n/tmp\n");
+  });
+
+  test("a command that takes too long is killed with all it started", async () => {
+    const { exitCode, stderr } = await sandbox.exec.run("(setsid sleep 1234 &) ; sleep 1234", { timeout: 1 });
+    assert.equal(exitCode, -1);
+    assert.match(stderr, /\nProcess timed out$/);
+    assert.equal((await sandbox.exec.run("pgrep -fx 'sleep 1234' | wc -l")).stdout.trim(), "0");
+  });
+
+  test("a command that a signal ends has no exit code of its own", async () => {
+    assert.equal((await sandbox.exec.run("kill -9 $$")).exitCode, -1);
+  });
+
+  test("10 000 lines arrive in order", async () => {
+    const { stdout } = await sandbox.exec.run("seq 10000");
+    assert.deepEqual(
+      stdout.split("\n").slice(0, -1),
+      Array.from({ length: 10_000 }, (_, index) => String(index + 1)),
+    );
+  });
+
+  test("20 MB of output arrive whole", async () => {
+    const { stdout, exitCode } = await sandbox.exec.run(
+      "head -c 15000000 /dev/urandom | base64 -w0 | tee /tmp/big; sha256sum /tmp/big | cut -c1-64 >&2",
+    );
+    assert.equal(exitCode, 0);
+    assert.equal(stdout.length, 20_000_000);
+    const { stdout: hash } = await sandbox.exec.run("sha256sum < /tmp/big | cut -c1-64");
+    assert.equal(createHash("sha256").update(stdout).digest("hex"), hash.trim());
+  });
+
+  test("ten commands at once do not mix", async () => {
+    const numbers = Array.from({ length: 10 }, (_, index) => index);
+    const results = await Promise.all(
+      numbers.map((number) => sandbox.commands.run(`sleep 0.2; echo ${number}; exit ${number}`)),
+    );
+    assert.deepEqual(
+      results,
+      numbers.map((number) => ({ exitCode: number, stdout: `${number}\n`, stderr: "" })),
+    );
+  });
+
+  for (const [name, bytes] of [
+    ["1 MB", 1_000_000],
+    ["100 MB", 100_000_000],
+    ["an empty file", 0],
+  ] as const) {
+    test(`${name} up and down`, async () => {
+      const content = randomBytes(bytes);
+      await sandbox.files.write("transfer", content);
+      const { stdout } = await sandbox.commands.run("sha256sum < transfer | cut -c1-64; stat -c %U:%a transfer");
+      assert.equal(stdout, `${createHash("sha256").update(content).digest("hex")}\nsandbox:644\n`);
+      assert.ok(content.equals(await sandbox.files.readBytes("transfer")));
+    });
+  }
+
+  test("a stream up", async () => {
+    const chunks = Array.from({ length: 50 }, () => randomBytes(10_000));
+    await sandbox.files.write("/tmp/streamed", ReadableStream.from(chunks));
+    assert.ok(Buffer.concat(chunks).equals(await sandbox.files.readBytes("/tmp/streamed")));
+  });
+
+  test("names with spaces, quotes and any script", async () => {
+    for (const name of ["a b", "ünï çödé 中文 🙂", 'it\'s "quoted" & $HOME; rm -rf', "%2e%2e", "-n"]) {
+      await sandbox.files.write(`/tmp/names/${name}`, name);
+      assert.equal(await sandbox.files.read(`/tmp/names/${name}`), name);
+    }
+    const listed = await sandbox.files.list("/tmp/names");
+    assert.equal(listed.length, 5);
+    await sandbox.files.remove("/tmp/names");
+    assert.equal(await sandbox.files.exists("/tmp/names/a b"), false);
+  });
+
+  test("directories: nested, listed, removed with all they hold", async () => {
+    await sandbox.files.makeDir("/workspace/tree/of/some/depth");
+    await sandbox.files.write("/workspace/tree/of/file", "12345");
+    assert.deepEqual(await sandbox.files.list("/workspace/tree/of"), [
+      { name: "file", isDir: false, size: 5, path: "/workspace/tree/of/file" },
+      {
+        name: "some",
+        isDir: true,
+        size: (await sandbox.files.list("/workspace/tree/of"))[1]?.size,
+        path: "/workspace/tree/of/some",
+      },
+    ]);
+    await sandbox.files.remove("/workspace/tree");
+    await sandbox.files.remove("/workspace/tree");
+    await assert.rejects(sandbox.files.list("/workspace/tree"));
+  });
+
+  test("exists is true for a file and for nothing else", async () => {
+    await sandbox.files.write("/tmp/here", "");
+    assert.equal(await sandbox.files.exists("/tmp/here"), true);
+    assert.equal(await sandbox.files.exists("/tmp"), false);
+    assert.equal(await sandbox.files.exists("/tmp/nothing"), false);
+  });
+
+  test("the time-out can be set and a killed sandbox says stopped", async () => {
+    await sandbox.setTimeout(600);
+    await sandbox.kill();
+    const response = await fetch(`${world.url}/api/sandboxes/${sandbox.sandboxId}`, {
+      headers: { "X-API-Key": world.apiKey },
+    });
+    assert.equal(response.status, 200);
+    assert.equal(((await response.json()) as { status: string }).status, "stopped");
+    assert.equal(await sandbox.isRunning(), false);
+    await assert.rejects(sandbox.commands.run("true"));
+  });
+});
