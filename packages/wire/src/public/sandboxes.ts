@@ -22,7 +22,10 @@ const diskRule = "diskMB must be a whole number";
 
 export const CreateSandboxBody = z
   .object({
-    templateID: z.string().optional().meta({ description: 'What to start from. Absent, "", "base": the default image.' }),
+    templateID: z
+      .string()
+      .optional()
+      .meta({ description: 'What to start from. Absent, "", "base": the default image.' }),
     timeout: timeoutSeconds("timeout must be a whole number of seconds").optional(),
     envs: envs.optional(),
     metadata: z.record(z.string(), z.string()).optional().meta({ description: "Labels of yours; kept, not used." }),

@@ -6,7 +6,7 @@ import { runCommand } from "#host/run-command.ts";
 import { hashOfFile, provideArtifact } from "#images/artifact.ts";
 import { kernelElf } from "#images/kernel-elf.ts";
 import type { ImageSource } from "#images/image-source.ts";
-import { type BuildOptions, debianProgress } from "#images/progress.ts";
+import type { BuildOptions } from "#images/progress.ts";
 import { removeBuild, runPrivileged } from "#images/privileged.ts";
 
 /** What every guest is made with, whatever its image: taken from Debian's packages, never from the host. */
@@ -44,17 +44,17 @@ export async function provideKit(source: ImageSource, { onProgress, signal }: Bu
     needMib: 500,
     signal,
     build: async (target) => {
+      onProgress?.({ step: "fetching the guest kernel" });
       const root = join(target, "root");
       await runPrivileged(
         "fetch the guest kernel",
         [
-          ...(["mmdebstrap", "--verbose", "--mode=root", "--format=directory", "--variant=extract"] as const),
+          ...(["mmdebstrap", "--mode=root", "--format=directory", "--variant=extract"] as const),
           ...[`--include=${recipe.packages.join(",")}`, recipe.suite, root, source.debianMirror],
         ],
         {
           env: { TMPDIR: target },
           ...(signal === undefined ? {} : { signal }),
-          ...(onProgress === undefined ? {} : { onLine: debianProgress("fetching the guest kernel", onProgress) }),
         },
       );
       return await assemble(root, target);

@@ -31,32 +31,40 @@ export function throttled(
   };
 }
 
+// mmdebstrap installs in two rounds, the essential packages and the rest. What they take of the whole, measured.
+const rounds = [
+  { from: 0, to: 40 },
+  { from: 40, to: 99 },
+] as const;
+
+const steps = [
+  { pattern: /^Get:\d+ \S+ \S+ (amd64|all) /, step: "fetching packages" },
+  { pattern: /^Unpacking /, step: "unpacking packages" },
+  { pattern: /^Setting up /, step: "setting up packages" },
+];
+
 /**
- * Reads the progress of a Debian build out of mmdebstrap's verbose output. Every package is fetched, unpacked and set
- * up once, so the count of packages that apt announces makes these lines a percentage of the whole.
+ * Reads the progress of an image's build out of mmdebstrap's verbose output. A round begins when apt announces how many
+ * packages it is going to install, and about each of them there are three more lines.
  */
 export function debianProgress(title: string, listener: OnBuildProgress): (line: string) => void {
-  const steps = [
-    { pattern: /^Get:\d+ .+ amd64 |^Get:\d+ .+ all /, step: "fetching packages" },
-    { pattern: /^Unpacking /, step: "unpacking packages" },
-    { pattern: /^Setting up /, step: "setting up packages" },
-  ];
-  let packages = 0;
-  let done = 0;
-  let current = `${title}: reading package lists`;
   const report = throttled(listener);
+  let round = -1;
+  let packages = 0;
+  let lines = 0;
   return (line) => {
-    packages += Number(/, (\d+) newly installed/.exec(line)?.[1] ?? 0);
-    const step = steps.find(({ pattern }) => pattern.test(line))?.step;
-    if (step !== undefined && packages > 0) {
-      done += 1;
-      current = `${title}: ${step}`;
+    const announced = Number(/, (\d+) newly installed/.exec(line)?.[1] ?? 0);
+    if (announced > 0) {
+      round += 1;
+      packages = announced;
+      lines = 0;
     }
-    report(done === 0 ? { step: current } : { step: current, percent: percentOf(done, packages * steps.length) });
+    const step = steps.find(({ pattern }) => pattern.test(line))?.step;
+    const range = rounds[round];
+    if (range === undefined || step === undefined) return;
+    lines += 1;
+    // Some packages are unpacked twice.
+    const share = Math.min(1, lines / (packages * steps.length));
+    report({ step: `${title}: ${step}`, percent: Math.floor(range.from + (range.to - range.from) * share) });
   };
-}
-
-// The count is an estimate (essential packages are unpacked twice), and 100 is said only by the end itself.
-function percentOf(done: number, total: number): number {
-  return Math.min(99, Math.floor((100 * done) / total));
 }

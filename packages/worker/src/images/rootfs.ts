@@ -37,6 +37,7 @@ export async function provideRootfs(
     signal,
     build: async (target) => {
       const title = `building the image ${name}`;
+      onProgress?.({ step: `${title}: reading package lists`, percent: 0 });
       const root = join(target, "root");
       await runPrivileged(
         title,
@@ -52,7 +53,7 @@ export async function provideRootfs(
           ...(onProgress === undefined ? {} : { onLine: debianProgress(title, onProgress) }),
         },
       );
-      onProgress?.({ step: `${title}: making the file system` });
+      onProgress?.({ step: `${title}: making the file system`, percent: 99 });
       await cp(kit.modules, join(root, "usr/lib/modules"), { recursive: true, preserveTimestamps: true });
       const file = join(target, "rootfs.ext4");
       await makeExt4({

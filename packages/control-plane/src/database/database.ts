@@ -1,0 +1,51 @@
+import { open } from "node:fs/promises";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { Kysely, sql, SqliteDialect, type SqliteDatabase } from "kysely";
+import { Migrator } from "kysely/migration";
+import * as first from "./migrations/0001-first.ts";
+import { sqliteDatabase } from "./sqlite.ts";
+import type { Tables } from "./tables.ts";
+
+export type Database = Kysely<Tables>;
+
+/** Opens the file, makes it where there is none, and brings its tables up to date. Several processes may share it. */
+export async function openDatabase(file: string): Promise<Database> {
+  const database = new Kysely<Tables>({ dialect: new SqliteDialect({ database: await openFile(file) }) });
+  try {
+    await checkIntegrity(database, file);
+    await migrate(database, file);
+    return database;
+  } catch (error) {
+    await database.destroy();
+    throw error;
+  }
+}
+
+async function openFile(file: string): Promise<SqliteDatabase> {
+  try {
+    // Made here, since SQLite would let others read it; its side files take over these permissions.
+    await (await open(file, "a", 0o600)).close();
+    return sqliteDatabase(file);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new SandboxError("unavailable", `cannot open the database ${file}: ${reason}`, undefined, { cause: error });
+  }
+}
+
+async function checkIntegrity(database: Database, file: string): Promise<void> {
+  const { rows } = await sql<{ quick_check: string }>`PRAGMA quick_check(1)`.execute(database);
+  const found = rows[0]?.quick_check;
+  if (found === "ok") return;
+  throw new SandboxError(
+    "unavailable",
+    `the database ${file} is damaged (${found}): restore it or move it away`,
+    undefined,
+  );
+}
+
+async function migrate(database: Database, file: string): Promise<void> {
+  const provider = { getMigrations: () => Promise.resolve({ "0001-first": first }) };
+  const { error } = await new Migrator({ db: database, provider }).migrateToLatest();
+  if (error === undefined) return;
+  throw new SandboxError("unavailable", `cannot bring the tables of ${file} up to date`, undefined, { cause: error });
+}

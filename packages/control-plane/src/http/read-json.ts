@@ -1,0 +1,40 @@
+import type { IncomingMessage } from "node:http";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+
+/** Largest JSON body, in bytes. */
+export const jsonBodyLimit = 2 ** 20;
+
+/** The body of a JSON route, whatever its Content-Type says; none is an empty object. */
+export async function readJson(request: IncomingMessage): Promise<unknown> {
+  const text = await readText(request);
+  if (text.trim() === "") return {};
+  try {
+    return JSON.parse(text) as unknown;
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new SandboxError("invalid_argument", `the request body is not JSON: ${reason}`, undefined, { cause: error });
+  }
+}
+
+/** Whether the request says itself that its body is too large. */
+export function isTooLarge(request: IncomingMessage): boolean {
+  return Number(request.headers["content-length"] ?? 0) > jsonBodyLimit;
+}
+
+async function readText(request: IncomingMessage): Promise<string> {
+  if (isTooLarge(request)) throw tooLarge();
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  // The socket must outlive this loop: the refusal is still to be sent.
+  for await (const chunk of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+    bytes += chunk.length;
+    if (bytes > jsonBodyLimit) throw tooLarge();
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString("utf8");
+}
+
+function tooLarge(): SandboxError {
+  const message = `the request body is larger than ${jsonBodyLimit / 2 ** 20} MiB: send files to .../files instead`;
+  return new SandboxError("invalid_argument", message, undefined);
+}

@@ -1,0 +1,60 @@
+import { errorCodes, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
+import { errorReplyOf, type ErrorReply } from "@opensandbox/wire/public/error-reply.ts";
+import type { FastifyInstance } from "fastify";
+import { describeError, type Log } from "../log.ts";
+
+// Long enough for a place to become free, short enough not to be noticed.
+const retryAfterSeconds = "1";
+
+/** Every failure becomes the same JSON, with the status of its code. */
+export function replyErrors(app: FastifyInstance, log: Log, ending: AbortSignal): void {
+  app.setErrorHandler((thrown, request, reply) => {
+    const { status, body } = failureOf(thrown, { requestId: request.id, log, ending });
+    if (body.retryable) reply.header("retry-after", retryAfterSeconds);
+    return reply.status(status).send(body);
+  });
+  app.setNotFoundHandler((request, reply) => {
+    const [path = ""] = request.url.split("?");
+    const message = `there is no ${request.method} ${path}: see /openapi.json`;
+    return reply.status(404).send({ error: message, code: "not_found" } satisfies ErrorReply);
+  });
+}
+
+/** What a caller is told of a failure. What is not ours to tell goes to the log. */
+export function failureOf(
+  thrown: unknown,
+  { requestId, log, ending }: { requestId: string; log: Log; ending: AbortSignal },
+): { status: number; body: ErrorReply } {
+  const error = knownError(thrown, ending);
+  if (error === undefined) {
+    log("error", "unexpected error", { requestId, ...describeError(thrown) });
+    const body = {
+      error: `internal error, see the server's log for ${requestId}`,
+      code: "internal" as const,
+      requestId,
+    };
+    return { status: 500, body };
+  }
+  const { status } = errorCodes[error.code];
+  const body = errorReplyOf(error);
+  if (status < 500 || error.code === "not_supported") return { status, body };
+  log("warn", "request failed", { requestId, ...describeError(error) });
+  return { status, body: { ...body, requestId } };
+}
+
+function knownError(thrown: unknown, ending: AbortSignal): SandboxError | undefined {
+  // Whatever an operation says when it is broken off, the reason is that the server ends.
+  if (ending.aborted && isSandboxError(ending.reason)) return ending.reason;
+  if (isSandboxError(thrown)) return thrown;
+  // The first failure; that cleaning up after it failed too is in the log.
+  if (thrown instanceof SuppressedError && isSandboxError(thrown.suppressed)) return thrown.suppressed;
+  return httpError(thrown);
+}
+
+/** What the HTTP library refuses by itself, such as a path that cannot be decoded. */
+function httpError(thrown: unknown): SandboxError | undefined {
+  if (!(thrown instanceof Error) || !("statusCode" in thrown)) return undefined;
+  const { statusCode } = thrown;
+  if (typeof statusCode !== "number" || statusCode < 400 || statusCode >= 500) return undefined;
+  return new SandboxError("invalid_argument", thrown.message, undefined, { cause: thrown });
+}

@@ -1,0 +1,48 @@
+import { parse, type Route } from "@opensandbox/wire/route.ts";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import { organizationOf } from "./authenticate.ts";
+import { callerSignal } from "./caller-signal.ts";
+import { readJson } from "./read-json.ts";
+
+/** One request, parsed. */
+export interface Call<Body, Query> {
+  readonly body: Body;
+  readonly query: Query;
+  readonly parameter: (name: string) => string;
+  readonly organizationId: string;
+  /** Aborted when the caller goes away or the server ends. */
+  readonly signal: AbortSignal;
+  readonly request: FastifyRequest;
+  readonly reply: FastifyReply;
+}
+
+/** What a handler that has answered by itself returns. */
+export const answered = Symbol("answered");
+
+/** Answers a route: parses what came, calls the handler, sends what it returns with the route's status. */
+export function serve<Body, Query, Reply>(
+  app: FastifyInstance,
+  ending: AbortSignal,
+  route: Route<Body, Query, Reply>,
+  handler: (call: Call<Body, Query>) => Promise<Reply | typeof answered>,
+): void {
+  app.route({
+    method: route.method,
+    url: route.path,
+    handler: async (request, reply) => {
+      const signal = callerSignal(reply, ending);
+      const result = await handler({
+        query: (route.query === undefined ? undefined : parse(route.query, request.query)) as Query,
+        body: (route.body === undefined ? undefined : parse(route.body, await readJson(request.raw))) as Body,
+        parameter: (name) => (request.params as Record<string, string>)[name] ?? "",
+        organizationId: organizationOf(request),
+        signal,
+        request,
+        reply,
+      });
+      if (result === answered) return reply;
+      if (reply.statusCode === 200) reply.status(route.status);
+      return route.reply === undefined ? reply.send() : reply.send(result);
+    },
+  });
+}

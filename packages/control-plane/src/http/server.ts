@@ -1,0 +1,84 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { randomHex } from "@opensandbox/wire/ids.ts";
+import { fastify, type FastifyInstance } from "fastify";
+import type { ApiContext } from "./api-context.ts";
+import { requireKey } from "./authenticate.ts";
+import { allowAllOrigins } from "./cross-origin.ts";
+import { serveExecStream } from "./exec-stream.ts";
+import { serveExec } from "./exec.ts";
+import { serveFiles } from "./files.ts";
+import { serveHealth } from "./health.ts";
+import { serveNotYet } from "./not-yet.ts";
+import { isTooLarge } from "./read-json.ts";
+import { replyErrors } from "./reply-error.ts";
+import { serveSandboxes } from "./sandboxes.ts";
+import { closeAfterUnreadBody } from "./unread-body.ts";
+import { isWebSocketUpgrade, routeUpgrades } from "./web-socket.ts";
+
+/** The HTTP server with all its routes, not listening yet. */
+export async function buildServer(api: ApiContext): Promise<FastifyInstance> {
+  const { log, ending } = api.sandboxes;
+  const app = fastify({
+    exposeHeadRoutes: false,
+    genReqId: () => `req-${randomHex(8)}`,
+    http: { shouldUpgradeCallback: isWebSocketUpgrade },
+    routerOptions: { maxParamLength: 1000 },
+  });
+
+  // Bodies come with any Content-Type or none, so none is looked at; each route reads its own.
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser("*", (_request, _payload, done) => done(null));
+  app.addHook("onRequest", (request, reply, done) => {
+    delete request.raw.headers["content-type"];
+    reply.raw.setHeader("x-request-id", request.id);
+    done();
+  });
+
+  allowAllOrigins(app);
+  replyErrors(app, log, ending);
+  closeAfterUnreadBody(app);
+  refuseBeforeSending(app);
+  routeUpgrades(app);
+
+  serveHealth(app, api);
+  await app.register((withKey, _options, done) => {
+    requireKey(withKey, api.authenticate);
+    serveSandboxes(withKey, api);
+    serveExec(withKey, api);
+    serveExecStream(withKey, api);
+    serveFiles(withKey, api);
+    serveNotYet(withKey);
+    done();
+  });
+  await app.ready();
+  return app;
+}
+
+/** The address it can be reached at. */
+export async function listen(app: FastifyInstance, { host, port }: { host: string; port: number }): Promise<string> {
+  try {
+    const url = await app.listen({ host, port });
+    return url;
+  } catch (error) {
+    throw listenError(error, host, port);
+  }
+}
+
+function listenError(error: unknown, host: string, port: number): SandboxError {
+  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  const message =
+    code === "EADDRINUSE"
+      ? `port ${port} on ${host} is in use: stop the other program or set OPENSANDBOX_PORT`
+      : `cannot listen on ${host} port ${port}: ${error instanceof Error ? error.message : String(error)}`;
+  return new SandboxError("unavailable", message, undefined, { cause: error });
+}
+
+/** A client that asks first is told to send its body only where it can be wanted. */
+function refuseBeforeSending(app: FastifyInstance): void {
+  app.server.on("checkContinue", (request: IncomingMessage, response: ServerResponse) => {
+    // Only files are larger than JSON may be.
+    if (request.method === "PUT" || !isTooLarge(request)) response.writeContinue();
+    app.server.emit("request", request, response);
+  });
+}

@@ -1,0 +1,23 @@
+import type { SandboxId } from "@opensandbox/wire/ids.ts";
+import type { SandboxContext } from "./sandbox-context.ts";
+import type { Sandbox } from "./sandbox.ts";
+
+// What the published clients expect of a list.
+const listLimit = 100;
+
+/** The sandbox, in whatever state. */
+export async function getSandbox(context: SandboxContext, organizationId: string, id: SandboxId): Promise<Sandbox> {
+  return withDeadline(context, await context.store.get(organizationId, id));
+}
+
+/** Those that run, the newest 100. */
+export async function listSandboxes(context: SandboxContext, organizationId: string): Promise<Sandbox[]> {
+  const sandboxes = await context.store.listRunning(organizationId, listLimit);
+  return sandboxes.map((sandbox) => withDeadline(context, sandbox));
+}
+
+/** The row's deadline is rounded up; memory has the exact one. */
+function withDeadline({ activity }: SandboxContext, sandbox: Sandbox): Sandbox {
+  if (sandbox.state !== "running") return { ...sandbox, expiresAt: undefined };
+  return { ...sandbox, expiresAt: activity.deadline(sandbox.id) ?? sandbox.expiresAt };
+}

@@ -1,0 +1,28 @@
+import { describeError } from "../log.ts";
+import type { SandboxContext } from "./sandbox-context.ts";
+import type { Sandbox } from "./sandbox.ts";
+
+/** Sees to it that the row tells when the machine of a running sandbox ends by itself. */
+export function watchMachine(context: SandboxContext, sandbox: Sandbox): void {
+  context.worker
+    .ended(sandbox.id)
+    .then(({ detail }) => context.gates.run(sandbox.id, () => markCrashed(context, sandbox, detail)))
+    .catch((error: unknown) => {
+      context.log("error", "the end of a machine could not be recorded", {
+        sandbox: sandbox.id,
+        ...describeError(error),
+      });
+    });
+}
+
+async function markCrashed(context: SandboxContext, watched: Sandbox, detail: string): Promise<void> {
+  // Whoever ends the control plane ends its sandboxes too, and the database closes after that.
+  if (context.ending.aborted) return;
+  const sandbox = await context.store.find(watched.id);
+  if (sandbox?.state !== "running" || sandbox.generation !== watched.generation) return;
+  context.activity.forget(sandbox.id);
+  const endReason = `the machine ended: ${detail}`;
+  await context.store.move(sandbox, "crashed", { endedAt: new Date(context.clock.now()), endReason });
+  context.log("warn", "the machine of a sandbox ended by itself", { sandbox: sandbox.id, detail });
+  await context.worker.stopSandbox(sandbox.id);
+}

@@ -1,0 +1,73 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { startControlPlane, type ControlPlane, type ControlPlaneOptions } from "../index.ts";
+import { TestWorker } from "./test-worker.ts";
+
+export const testKey = "key-of-the-test";
+
+export interface TestControlPlane extends AsyncDisposable {
+  readonly worker: TestWorker;
+  readonly plane: ControlPlane;
+  readonly url: string;
+  readonly databaseFile: string;
+  readonly logged: { level: string; message: string; fields?: object | undefined }[];
+  /** `fetch` with the key; a body that is no text, bytes or stream is sent as JSON. */
+  call(method: string, path: string, body?: unknown, init?: RequestInit): Promise<Response>;
+  /** Creates a sandbox and returns its id. */
+  create(body?: object): Promise<string>;
+}
+
+/** A control plane on a free port with a database of its own and a {@link TestWorker}. */
+export async function startForTest(
+  options: Partial<ControlPlaneOptions> & { worker?: TestWorker } = {},
+): Promise<TestControlPlane> {
+  await using undo = new AsyncDisposableStack();
+  const directory = await mkdtemp(join(tmpdir(), "control-plane-test-"));
+  undo.defer(() => rm(directory, { recursive: true }));
+  const worker = options.worker ?? new TestWorker();
+  const databaseFile = options.databaseFile ?? join(directory, "control-plane.db");
+  const logged: TestControlPlane["logged"] = [];
+  const plane = undo.use(
+    await startControlPlane({
+      listen: { host: "127.0.0.1", port: 0 },
+      apiKey: testKey,
+      region: "local",
+      sandboxDomain: "sandbox.test",
+      isWorkerAlive: (id) => id === worker.id,
+      defaults: { vcpus: 1, memoryMib: 1024, workspaceMib: 20_480, idleTimeoutSeconds: 300 },
+      ready: () => ({ ready: true }),
+      log: (level, message, fields) => logged.push({ level, message, fields }),
+      ...options,
+      worker,
+      databaseFile,
+    }),
+  );
+  const call: TestControlPlane["call"] = (method, path, body, init = {}) =>
+    fetch(`${plane.url}${path}`, {
+      method,
+      ...(body === undefined ? {} : { body: isRaw(body) ? body : JSON.stringify(body) }),
+      ...(body instanceof ReadableStream ? { duplex: "half" } : {}),
+      ...init,
+      headers: { "x-api-key": testKey, ...(init.headers as Record<string, string>) },
+    });
+  const owned = undo.move();
+  return {
+    worker,
+    plane,
+    url: plane.url,
+    databaseFile,
+    logged,
+    call,
+    create: async (body = {}) => {
+      const response = await call("POST", "/api/sandboxes", body);
+      if (response.status !== 201) throw new Error(`create: ${response.status} ${await response.text()}`);
+      return ((await response.json()) as { sandboxID: string }).sandboxID;
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+function isRaw(body: unknown): body is NonNullable<RequestInit["body"]> {
+  return typeof body === "string" || body instanceof Uint8Array || body instanceof ReadableStream;
+}

@@ -1,0 +1,271 @@
+import { spawn, type ChildProcessWithoutNullStreams } from "node:child_process";
+import { once } from "node:events";
+import { constants } from "node:os";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { SandboxId } from "@opensandbox/wire/ids.ts";
+import type {
+  Exec,
+  ExecEnd,
+  ExecOutput,
+  FileEntry,
+  OpenFile,
+  RunningExec,
+  SandboxEnd,
+  StartedSandbox,
+  StartSandbox,
+  Worker,
+  WorkerDescription,
+} from "@opensandbox/wire/worker/worker.ts";
+
+/** A worker for tests: sandboxes are entries, commands are processes of this host, files are in memory. */
+export class TestWorker implements Worker {
+  readonly id: string;
+  readonly started: StartSandbox[] = [];
+  readonly stopped: SandboxId[] = [];
+  /** Commands that have not ended. */
+  readonly running = new Set<ChildProcessWithoutNullStreams>();
+  /** Takes part in every start, so that a test can hold it or let it fail. */
+  onStart: (request: StartSandbox, onProgress: Parameters<Worker["startSandbox"]>[1], signal: AbortSignal) => unknown =
+    () => {};
+  onStop: (id: SandboxId) => unknown = () => {};
+  /** Takes part in every command; an error it throws is the command's failure to start. */
+  onExec: (request: Exec) => unknown = () => {};
+  /** Bytes of uploads that were given up. */
+  readonly brokenUploads: string[] = [];
+  readonly #sandboxes = new Map<SandboxId, { files: Map<string, StoredFile>; end: PromiseWithResolvers<SandboxEnd> }>();
+
+  constructor(id = "worker-1") {
+    this.id = id;
+  }
+
+  describe(): WorkerDescription {
+    return {
+      hypervisor: "fake",
+      hypervisorVersion: "0",
+      accelerator: { name: "none", reason: "a test" },
+      network: { mode: "none", reason: "a test" },
+      images: ["default", "minimal"],
+    };
+  }
+
+  get live(): SandboxId[] {
+    return [...this.#sandboxes.keys()];
+  }
+
+  async startSandbox(
+    request: StartSandbox,
+    onProgress: Parameters<Worker["startSandbox"]>[1],
+    signal: AbortSignal,
+  ): Promise<StartedSandbox> {
+    this.started.push(request);
+    await this.onStart(request, onProgress, signal);
+    signal.throwIfAborted();
+    this.#sandboxes.set(request.id, { files: new Map(), end: Promise.withResolvers() });
+    return { spans: [{ name: "machine start", milliseconds: 1.25 }] };
+  }
+
+  async stopSandbox(id: SandboxId): Promise<void> {
+    await this.onStop(id);
+    this.stopped.push(id);
+    this.#sandboxes.get(id)?.end.resolve({ reason: "stopped", detail: "asked for" });
+    this.#sandboxes.delete(id);
+  }
+
+  ended(id: SandboxId): Promise<SandboxEnd> {
+    return this.#sandbox(id).end.promise;
+  }
+
+  /** As if the process of the machine had died. */
+  crash(id: SandboxId, detail: string): void {
+    this.#sandbox(id).end.resolve({ reason: "exited", detail });
+  }
+
+  async exec(id: SandboxId, request: Exec, signal: AbortSignal): Promise<RunningExec> {
+    this.#sandbox(id);
+    await this.onExec(request);
+    const [program, ...args] = request.argv;
+    const env = { PATH: process.env["PATH"] ?? "", ...request.envs };
+    const child = spawn(program, args, { env, cwd: request.cwd ?? "/tmp", detached: true });
+    await once(child, "spawn").catch((error: unknown) => {
+      throw new SandboxError("not_found", `${program} not found`, { resource: "file", id: program }, { cause: error });
+    });
+    this.running.add(child);
+    return runningExec(child, request, signal, () => this.running.delete(child));
+  }
+
+  async readFile(id: SandboxId, path: string, signal: AbortSignal): Promise<OpenFile> {
+    const entry = await this.statFile(id, path, signal);
+    const chunks = this.#sandbox(id).files.get(path)?.chunks ?? [];
+    return {
+      entry,
+      content: (async function* () {
+        for (const chunk of chunks) {
+          await Promise.resolve();
+          signal.throwIfAborted();
+          if (chunk instanceof Error) throw chunk;
+          yield chunk;
+        }
+      })(),
+    };
+  }
+
+  async writeFile(
+    id: SandboxId,
+    path: string,
+    content: AsyncIterable<Uint8Array>,
+    options: { readonly mode?: number },
+    signal: AbortSignal,
+  ): Promise<number> {
+    const { files } = this.#sandbox(id);
+    const chunks: Uint8Array[] = [];
+    let bytes = 0;
+    try {
+      for await (const chunk of content) {
+        signal.throwIfAborted();
+        if (path.startsWith("/full/")) throw new SandboxError("quota_exceeded", `no space left for ${path}`, undefined);
+        bytes += chunk.length;
+        // Like a sink: only its size matters to tests with large bodies.
+        if (!path.startsWith("/sink/")) chunks.push(Uint8Array.from(chunk));
+      }
+    } catch (error) {
+      this.brokenUploads.push(path);
+      throw error;
+    }
+    files.set(path, { chunks, size: bytes, mode: options.mode ?? 0o644 });
+    return bytes;
+  }
+
+  /** Puts a file there as it never is on a disk: one that breaks in the middle, or whose size is wrong. */
+  plantFile(id: SandboxId, path: string, chunks: readonly (Uint8Array | Error)[], size: number): void {
+    this.#sandbox(id).files.set(path, { chunks, size, mode: 0o644 });
+  }
+
+  async statFile(id: SandboxId, path: string, signal: AbortSignal): Promise<FileEntry> {
+    const { files } = this.#sandbox(id);
+    await Promise.resolve();
+    signal.throwIfAborted();
+    const name = path.split("/").at(-1) ?? "";
+    const file = files.get(path);
+    if (file !== undefined) return { name, path, kind: "file", size: file.size, mode: file.mode, modifiedMs: 0 };
+    const isDirectory = [...files.keys()].some((other) => other.startsWith(`${path === "/" ? "" : path}/`));
+    if (isDirectory) return { name, path, kind: "directory", size: 4096, mode: 0o755, modifiedMs: 0 };
+    throw new SandboxError("not_found", `${path} does not exist`, { resource: "file", id: path });
+  }
+
+  async listDirectory(id: SandboxId, path: string, signal: AbortSignal): Promise<readonly FileEntry[]> {
+    const directory = await this.statFile(id, path, signal);
+    if (directory.kind !== "directory") {
+      throw new SandboxError("invalid_argument", `${path} is not a directory`, undefined);
+    }
+    const below = path === "/" ? "/" : `${path}/`;
+    const names = [...this.#sandbox(id).files.keys()]
+      .filter((file) => file.startsWith(below))
+      .map((file) => file.slice(below.length).split("/")[0] ?? "")
+      .filter((name) => name !== "");
+    return Promise.all([...new Set(names)].map((name) => this.statFile(id, below + name, signal)));
+  }
+
+  async makeDirectory(id: SandboxId, path: string): Promise<void> {
+    await Promise.resolve();
+    this.#sandbox(id).files.set(`${path}/`, { chunks: [], size: 0, mode: 0o755 });
+  }
+
+  async removeFile(id: SandboxId, path: string): Promise<void> {
+    await Promise.resolve();
+    const { files } = this.#sandbox(id);
+    for (const file of files.keys()) if (file === path || file.startsWith(`${path}/`)) files.delete(file);
+  }
+
+  #sandbox(id: SandboxId): { files: Map<string, StoredFile>; end: PromiseWithResolvers<SandboxEnd> } {
+    const sandbox = this.#sandboxes.get(id);
+    if (sandbox !== undefined) return sandbox;
+    throw new SandboxError("not_found", `sandbox ${id} does not run here`, { resource: "sandbox", id });
+  }
+}
+
+interface StoredFile {
+  readonly chunks: readonly (Uint8Array | Error)[];
+  readonly size: number;
+  readonly mode: number;
+}
+
+function runningExec(
+  child: ChildProcessWithoutNullStreams,
+  request: Exec,
+  signal: AbortSignal,
+  onEnd: () => void,
+): RunningExec {
+  let timedOut = false;
+  const killGroup = (signalNumber: number): void => {
+    try {
+      if (child.pid !== undefined) process.kill(-child.pid, signalNumber);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+    }
+  };
+  const abort = (): void => killGroup(9);
+  signal.addEventListener("abort", abort);
+  if (signal.aborted) abort();
+  const timer =
+    (request.timeoutMs ?? 0) === 0
+      ? undefined
+      : setTimeout(() => {
+          timedOut = true;
+          killGroup(9);
+        }, request.timeoutMs);
+  child.stdin.on("error", () => {});
+  if (!request.stdin) child.stdin.end();
+
+  const end = Promise.withResolvers<ExecEnd>();
+  child.once("exit", (code, name) => {
+    end.resolve({ exitCode: code ?? 0, signal: name === null ? 0 : constants.signals[name], timedOut });
+  });
+  const result = end.promise.finally(() => {
+    clearTimeout(timer);
+    signal.removeEventListener("abort", abort);
+    onEnd();
+  });
+  const ended = result.then((value) => {
+    signal.throwIfAborted();
+    return value;
+  });
+  ended.catch(() => {});
+  return {
+    output: merged(child),
+    result: ended,
+    write: (bytes) =>
+      new Promise((resolve, reject) => {
+        child.stdin.write(bytes, (error) => (error ? reject(error) : resolve()));
+      }),
+    closeStdin: async () => {
+      child.stdin.end();
+      await Promise.resolve();
+    },
+    kill: async (signalNumber) => {
+      killGroup(signalNumber);
+      await Promise.resolve();
+    },
+  };
+}
+
+/** Both pipes as they are read, a chunk at a time: nothing is read ahead of the caller. */
+async function* merged(child: ChildProcessWithoutNullStreams): AsyncGenerator<ExecOutput> {
+  const sources = {
+    stdout: child.stdout[Symbol.asyncIterator]() as AsyncIterator<Buffer>,
+    stderr: child.stderr[Symbol.asyncIterator]() as AsyncIterator<Buffer>,
+  };
+  const nexts = new Map(
+    (["stdout", "stderr"] as const).map((pipe) => [pipe, sources[pipe].next().then((next) => ({ pipe, next }))]),
+  );
+  while (nexts.size > 0) {
+    const { pipe, next } = await Promise.race(nexts.values());
+    if (next.done) nexts.delete(pipe);
+    else {
+      yield { pipe, bytes: next.value };
+      nexts.set(
+        pipe,
+        sources[pipe].next().then((following) => ({ pipe, next: following })),
+      );
+    }
+  }
+}
