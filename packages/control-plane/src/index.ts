@@ -30,8 +30,8 @@ export interface ControlPlaneOptions {
   /** Whether the worker of a row still lives, in whatever process. */
   isWorkerAlive(workerId: string): boolean;
   readonly defaults: SandboxDefaults;
-  /** Default: 50, per organization. */
-  readonly maxConcurrentSandboxes?: number;
+  /** How many an organization may have at once. Default: 50. */
+  readonly maxSandboxes?: number;
   ready(): { readonly ready: boolean; readonly reason?: string };
   readonly log: Log;
   /** What tests turn. */
@@ -84,7 +84,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     clock,
     log,
     defaults: options.defaults,
-    maxConcurrentSandboxes: options.maxConcurrentSandboxes ?? 50,
+    maxSandboxes: options.maxSandboxes ?? 50,
     isWorkerAlive: (workerId) => options.isWorkerAlive(workerId),
     ending: ending.signal,
   };

@@ -1,5 +1,6 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import { endOfStdinFrame, parseServerFrame, signalFrame, stdinFrame } from "./exec-frames.ts";
+import { run, stdinWindow, streamExec, streamFrame } from "@opensandbox/wire/public/execs.ts";
+import type { RunBody } from "@opensandbox/wire/public/execs.ts";
 import { errorFromReply } from "./http.ts";
 import type { HttpClient } from "./http.ts";
 import type { OpenSocket, Socket } from "./socket.ts";
@@ -11,15 +12,17 @@ export interface ExecRequest {
   readonly envs?: Readonly<Record<string, string>>;
   readonly cwd?: string;
   readonly user?: string;
-  /** Seconds until the command and all it started is killed. 0 or absent: the server's default. */
+  /** Seconds until the command and all it started is killed; 0: never. Default: 60 for `run`, 0 for `stream`. */
   readonly timeout?: number;
 }
 
 export interface ExecResult {
-  /** 128 + n when signal n ended the command, -1 when its time was over. */
+  /** -1 when a signal or the timeout ended the command. */
   readonly exitCode: number;
   readonly stdout: string;
   readonly stderr: string;
+  /** There was more output than the server keeps. */
+  readonly truncated?: boolean | undefined;
 }
 
 export interface ExecOutput {
@@ -31,8 +34,12 @@ export interface ExecOutput {
 export interface ExecStream {
   /** Must be taken: taking is what lets the command write more. Ends when the command has ended. */
   readonly output: AsyncIterable<ExecOutput>;
-  /** Settles after `output` has ended. Rejects when the end of the command is not known. */
+  /**
+   * Settles after `output` has ended: 128 + n when signal n ended the command, -1 when its time was over.
+   * Rejects when the end of the command is not known.
+   */
   readonly exitCode: Promise<number>;
+  /** Resolves when there is room for more; rejects when the command has ended. */
   write(bytes: Uint8Array): Promise<void>;
   closeStdin(): Promise<void>;
   /** To the command's process group. */
@@ -49,15 +56,10 @@ export interface ExecClient {
 export function execClient(http: HttpClient, openSocket: OpenSocket): ExecClient {
   return {
     async run(id, request, signal) {
-      const path = `/sandboxes/${encodeURIComponent(id)}/exec/run`;
-      const reply = await http.json<ExecResult | { error: string }>({ method: "POST", path, json: request }, signal);
-      // A long run has sent its status before it could fail.
-      if ("error" in reply) throw errorFromReply(500, JSON.stringify(reply));
-      return reply;
+      return await http.call(run, { parameters: { id }, body: request as RunBody }, signal);
     },
     async stream(id, request, signal) {
-      const path = `/sandboxes/${encodeURIComponent(id)}/exec/stream`;
-      const socket = await openSocket(http.socketUrl(path), signal);
+      const socket = await openSocket(http.socketUrl(streamExec, { id }), signal);
       try {
         await socket.send(JSON.stringify(request));
       } catch (error) {
@@ -73,20 +75,22 @@ function execStream(socket: Socket, signal: AbortSignal | undefined): ExecStream
   const exit = Promise.withResolvers<number>();
   // Whoever only reads output learns of a failure there.
   exit.promise.catch(() => undefined);
+  const window = stdinCredit();
 
   async function* output(): AsyncGenerator<ExecOutput, void> {
     try {
       for await (const message of socket.messages) {
         if (typeof message === "string") throw errorFromReply(500, message);
-        const frame = parseServerFrame(message);
-        if (frame.kind === "exit") {
-          exit.resolve(frame.exitCode);
+        const [id] = message;
+        if (id === streamFrame.exit && message.length === 5) {
+          exit.resolve(new DataView(message.buffer, message.byteOffset).getInt32(1));
           return;
+        } else if (id === streamFrame.stdinTaken && message.length === 5) {
+          window.give(new DataView(message.buffer, message.byteOffset).getUint32(1));
+        } else if (id === streamFrame.stdout || id === streamFrame.stderr) {
+          yield { pipe: id === streamFrame.stdout ? "stdout" : "stderr", bytes: message.subarray(1) };
         }
-        if (frame.kind === "unknown") {
-          throw new SandboxError("internal", `the server sent a frame of unknown kind ${frame.id}`, undefined);
-        }
-        yield { pipe: frame.kind, bytes: frame.bytes };
+        // Frames of kinds that a newer server knows are skipped.
       }
       throw new SandboxError("unavailable", "the connection ended before the command did", undefined);
     } catch (cause) {
@@ -96,6 +100,7 @@ function execStream(socket: Socket, signal: AbortSignal | undefined): ExecStream
     } finally {
       // Settled already unless the reader left early.
       exit.reject(new SandboxError("canceled", "the output was not read to its end", undefined));
+      window.end();
       socket.close();
     }
   }
@@ -103,8 +108,64 @@ function execStream(socket: Socket, signal: AbortSignal | undefined): ExecStream
   return {
     output: output(),
     exitCode: exit.promise,
-    write: async (bytes) => await socket.send(stdinFrame(bytes)),
-    closeStdin: async () => await socket.send(endOfStdinFrame()),
-    kill: async (number) => await socket.send(signalFrame(number)),
+    async write(bytes) {
+      for (let sent = 0; sent < bytes.length;) {
+        const size = await window.take(bytes.length - sent);
+        await socket.send(framed(streamFrame.stdin, bytes.subarray(sent, sent + size)));
+        sent += size;
+      }
+    },
+    closeStdin: async () => await socket.send(Uint8Array.of(streamFrame.stdinEnd)),
+    kill: async (number) => await socket.send(Uint8Array.of(streamFrame.signal, number)),
+  };
+}
+
+function framed(id: number, bytes: Uint8Array): Uint8Array {
+  const frame = new Uint8Array(bytes.length + 1);
+  frame[0] = id;
+  frame.set(bytes, 1);
+  return frame;
+}
+
+// A frame a quarter of the window, so that sending and taking overlap.
+const largestStdinFrame = stdinWindow / 4;
+
+/** Keeps stdin within the window, so that a signal behind it is always heard. */
+function stdinCredit(): { take(wanted: number): Promise<number>; give(bytes: number): void; end(): void } {
+  let credit = stdinWindow;
+  let ended = false;
+  let changed = Promise.withResolvers<void>();
+  const change = (): void => {
+    changed.resolve();
+    changed = Promise.withResolvers();
+  };
+
+  async function take(wanted: number): Promise<number> {
+    if (ended) {
+      throw new SandboxError("wrong_state", "the command has ended", {
+        resource: "exec",
+        state: "ended",
+        allowed: ["running"],
+      });
+    }
+    if (credit === 0) {
+      await changed.promise;
+      return await take(wanted);
+    }
+    const size = Math.min(wanted, credit, largestStdinFrame);
+    credit -= size;
+    return size;
+  }
+
+  return {
+    take,
+    give(bytes) {
+      credit += bytes;
+      change();
+    },
+    end() {
+      ended = true;
+      change();
+    },
   };
 }

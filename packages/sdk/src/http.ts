@@ -1,75 +1,104 @@
 import { errorCodes, errorFromWire, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { ErrorCode } from "@opensandbox/wire/errors.ts";
+import { pathOf } from "@opensandbox/wire/route.ts";
+import type { Route } from "@opensandbox/wire/route.ts";
 
-export interface HttpRequest {
-  readonly method: "GET" | "POST" | "PUT" | "DELETE";
-  /** Below `/api`, segments already encoded. */
-  readonly path: string;
-  readonly query?: Readonly<Record<string, string | undefined>>;
-  readonly json?: unknown;
-  readonly content?: ReadableStream<Uint8Array> | Uint8Array | string;
+export interface CallOptions<Body, Query> {
+  /** What stands for the `:name`s of the route's path. */
+  readonly parameters?: Readonly<Record<string, string>>;
+  readonly query?: Query;
+  readonly body?: Body;
+  readonly bytes?: ReadableStream<Uint8Array> | Uint8Array | string;
+  readonly headers?: Readonly<Record<string, string>>;
 }
 
 /** Speaks to one server with one key. */
 export interface HttpClient {
   /** A reply of status 2xx; its body is the caller's to read. */
-  send(request: HttpRequest, signal?: AbortSignal): Promise<Response>;
-  /** The body of a reply of status 2xx, parsed. */
-  json<T>(request: HttpRequest, signal?: AbortSignal): Promise<T>;
-  /** Waits for a reply of status 2xx that says nothing. */
-  done(request: HttpRequest, signal?: AbortSignal): Promise<void>;
+  send<Body, Query>(
+    route: Route<Body, Query>,
+    options?: CallOptions<Body, Query>,
+    signal?: AbortSignal,
+  ): Promise<Response>;
+  /** The reply of a route, checked against its schema; of a route without one, nothing. */
+  call<Body, Query, Reply>(
+    route: Route<Body, Query, Reply>,
+    options?: CallOptions<Body, Query>,
+    signal?: AbortSignal,
+  ): Promise<Reply>;
   /** Address of a WebSocket; the key is in the query, since a WebSocket has no headers. */
-  socketUrl(path: string): string;
+  socketUrl(route: Route, parameters: Readonly<Record<string, string>>): string;
 }
 
 export function httpClient(url: string, apiKey: string | undefined): HttpClient {
-  const base = `${url.replace(/\/+$/, "").replace(/\/api$/, "")}/api`;
+  // Paths of routes begin with /api.
+  const server = url.replace(/\/+$/, "").replace(/\/api$/, "");
 
-  async function send(request: HttpRequest, signal?: AbortSignal): Promise<Response> {
-    const response = await translate(base, signal, async () => {
-      const target = new URL(base + request.path);
-      for (const [name, value] of Object.entries(request.query ?? {})) {
+  async function send<Body, Query>(
+    route: Route<Body, Query>,
+    options: CallOptions<Body, Query> = {},
+    signal?: AbortSignal,
+  ): Promise<Response> {
+    const response = await translate(server, signal, async () => {
+      const target = new URL(server + pathOf(route, options.parameters));
+      for (const [name, value] of Object.entries<string | undefined>(options.query ?? {})) {
         if (value !== undefined) target.searchParams.set(name, value);
       }
-      const headers: Record<string, string> = apiKey === undefined ? {} : { "X-API-Key": apiKey };
-      let body: ReadableStream<Uint8Array> | Uint8Array<ArrayBuffer> | string | undefined;
-      if (request.json !== undefined) {
-        headers["Content-Type"] = "application/json";
-        body = JSON.stringify(request.json);
-      } else if (request.content !== undefined) {
-        headers["Content-Type"] = "application/octet-stream";
-        body = request.content as typeof body;
-      }
+      const body = options.body === undefined ? options.bytes : JSON.stringify(options.body);
+      const type = options.body === undefined ? "application/octet-stream" : "application/json";
       return await fetch(target, {
-        method: request.method,
-        headers,
+        method: route.method,
+        headers: {
+          ...(apiKey === undefined ? {} : { "X-API-Key": apiKey }),
+          ...(body === undefined ? {} : { "Content-Type": type }),
+          ...options.headers,
+        },
         // Without `half` a stream is refused as a body.
-        ...(body === undefined ? {} : { body, duplex: "half" as const }),
+        ...(body === undefined ? {} : { body: body as string, duplex: "half" as const }),
         ...(signal === undefined ? {} : { signal }),
       });
     });
-    if (!response.ok) throw await errorOf(response);
+    if (!response.ok) throw errorFromReply(response.status, await response.text().catch(() => ""));
     return response;
   }
 
   return {
     send,
-    async json<T>(request: HttpRequest, signal?: AbortSignal): Promise<T> {
-      const response = await send(request, signal);
-      return await translate(base, signal, async () => (await response.json()) as T);
+    async call<Body, Query, Reply>(
+      route: Route<Body, Query, Reply>,
+      options: CallOptions<Body, Query> = {},
+      signal?: AbortSignal,
+    ): Promise<Reply> {
+      const response = await send(route, options, signal);
+      const text = await translate(server, signal, async () => await response.text());
+      return replyOf(route, text);
     },
-    async done(request, signal) {
-      const response = await send(request, signal);
-      await translate(base, signal, async () => await response.arrayBuffer());
-    },
-    socketUrl(path) {
+    socketUrl(route, parameters) {
       const query = apiKey === undefined ? "" : `?api_key=${encodeURIComponent(apiKey)}`;
-      return base.replace(/^http/, "ws") + path + query;
+      return server.replace(/^http/, "ws") + pathOf(route, parameters) + query;
     },
   };
 }
 
-/** What a failed `fetch`, or the reading of its body, means. */
+/** The text of a reply as the route's type. */
+export function replyOf<Reply>(route: Pick<Route<unknown, unknown, Reply>, "name" | "reply">, text: string): Reply {
+  if (route.reply === undefined) return undefined as Reply;
+  const result = route.reply.safeParse(parseJson(text));
+  if (result.success) return result.data;
+  // A long run has sent its status before it could fail.
+  const error = parseError(text);
+  if (error !== undefined) throw errorFromReply(500, text);
+  throw new SandboxError(
+    "internal",
+    `the server's reply to ${route.name} is not what this version expects`,
+    undefined,
+    {
+      cause: result.error,
+    },
+  );
+}
+
+/** What a failed `fetch`, or the failed reading of its body, means. */
 export async function translate<T>(
   server: string,
   signal: AbortSignal | undefined,
@@ -80,34 +109,27 @@ export async function translate<T>(
   } catch (cause) {
     if (isSandboxError(cause)) throw cause;
     if (signal?.aborted === true) throw new SandboxError("canceled", "canceled", undefined, { cause });
-    if (cause instanceof SyntaxError) {
-      throw new SandboxError("internal", `the reply of ${server} is not JSON`, undefined, { cause });
-    }
     throw new SandboxError("unavailable", `cannot reach ${server}: ${reasonOf(cause)}`, undefined, { cause });
   }
 }
 
-/** The error in a reply that is not of status 2xx. */
-async function errorOf(response: Response): Promise<SandboxError> {
-  const text = await response.text().catch(() => "");
-  return errorFromReply(response.status, text);
-}
-
-/** Rebuilds the error of a reply `{"error", "code"}`; a reply that is not ours is judged by its status. */
+/** Rebuilds the error of a reply `{error, code}`; a reply that is not ours is judged by its status. */
 export function errorFromReply(status: number, text: string): SandboxError {
   const wire = parseError(text);
   const message = wire?.error ?? (text.trim().slice(0, 200) || `the server answered with status ${status}`);
-  return errorFromWire({ code: wire?.code ?? codeOfStatus(status), message, details: wire?.details });
+  return errorFromWire({ code: wire?.code ?? codeOfStatus(status), message });
 }
 
-function parseError(text: string): { error: string; code?: string; details?: unknown } | undefined {
+function parseError(text: string): { error: string; code?: string } | undefined {
+  const value = parseJson(text);
+  if (typeof value !== "object" || value === null || !("error" in value)) return undefined;
+  if (typeof value.error !== "string" || value.error === "") return undefined;
+  return { error: value.error, ...("code" in value && typeof value.code === "string" ? { code: value.code } : {}) };
+}
+
+function parseJson(text: string): unknown {
   try {
-    const value: unknown = JSON.parse(text);
-    if (typeof value !== "object" || value === null || !("error" in value) || typeof value.error !== "string") {
-      return undefined;
-    }
-    const code = "code" in value && typeof value.code === "string" ? { code: value.code } : {};
-    return { error: value.error, ...code, ...("details" in value ? { details: value.details } : {}) };
+    return JSON.parse(text);
   } catch {
     return undefined;
   }
@@ -120,8 +142,7 @@ function codeOfStatus(status: number): ErrorCode {
 
 /** `fetch failed` says nothing; its cause does. */
 function reasonOf(error: unknown): string {
+  if (error instanceof AggregateError && error.errors.length > 0) return error.errors.map(reasonOf).join("; ");
   if (!(error instanceof Error)) return String(error);
-  if (error.cause instanceof Error) return error.cause.message || reasonOf(error.cause) || error.message;
-  if (error instanceof AggregateError) return error.errors.map(reasonOf).join("; ");
-  return error.message;
+  return error.cause === undefined ? error.message : reasonOf(error.cause);
 }

@@ -1,93 +1,134 @@
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import {
+  createSandbox,
+  deleteSandbox,
+  getSandbox,
+  listSandboxes,
+  setIdleTimeout,
+} from "@opensandbox/wire/public/sandboxes.ts";
+import type { CreateSandboxBody, SandboxReply } from "@opensandbox/wire/public/sandboxes.ts";
+import { readEvents } from "./events.ts";
+import { errorFromReply, replyOf } from "./http.ts";
 import type { HttpClient } from "./http.ts";
 
 export interface CreateSandbox {
   readonly image?: string;
   readonly vcpus?: number;
   readonly memoryMib?: number;
+  /** Size of the workspace. */
   readonly diskMib?: number;
   readonly envs?: Readonly<Record<string, string>>;
   readonly metadata?: Readonly<Record<string, string>>;
-  /** Seconds without activity after which the sandbox goes; 0: never. */
+  /** Seconds without activity after which the sandbox is put away; 0: never. */
   readonly idleTimeoutSeconds?: number;
   readonly networkEnabled?: boolean;
 }
 
 export interface Sandbox {
   readonly id: string;
-  readonly status: string;
-  readonly image?: string;
+  readonly status: SandboxReply["status"];
+  readonly image: string;
+  readonly vcpus: number;
+  readonly memoryMib: number;
+  readonly diskMib: number;
+  /** 0: never. */
+  readonly idleTimeoutSeconds: number;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly createdAt: string;
   readonly startedAt?: string;
-  readonly vcpus?: number;
-  readonly memoryMib?: number;
+  /** When the idle timeout ends if nothing happens. */
+  readonly expiresAt?: string;
+  readonly stoppedAt?: string;
+  /** Why it does not run any more. */
+  readonly reason?: string;
+}
+
+export interface CreateOptions {
+  /** Hears of what takes longer than a moment, such as building an image. */
+  readonly onProgress?: (step: string) => void;
 }
 
 export interface SandboxesClient {
   /** Resolves when a command would work in it. */
-  create(request: CreateSandbox, signal?: AbortSignal): Promise<Sandbox>;
+  create(request: CreateSandbox, options?: CreateOptions, signal?: AbortSignal): Promise<Sandbox>;
   /** A killed sandbox is still known, as `stopped`. */
   get(id: string, signal?: AbortSignal): Promise<Sandbox>;
-  /** Those that run. */
+  /** The newest 100 that run. */
   list(signal?: AbortSignal): Promise<readonly Sandbox[]>;
   kill(id: string, signal?: AbortSignal): Promise<void>;
-  /** Sets the idle timeout, in seconds, and starts it anew. 0: never. */
+  /** Sets the idle timeout, in seconds, and begins it anew. 0: never. */
   setTimeout(id: string, seconds: number, signal?: AbortSignal): Promise<void>;
 }
 
 export function sandboxesClient(http: HttpClient): SandboxesClient {
-  const path = (id: string): string => `/sandboxes/${encodeURIComponent(id)}`;
   return {
-    async create(request, signal) {
-      const json = createToWire(request);
-      return sandboxFromWire(await http.json<SandboxOnWire>({ method: "POST", path: "/sandboxes", json }, signal));
+    async create(request, { onProgress } = {}, signal) {
+      const headers: Record<string, string> = onProgress === undefined ? {} : { Accept: "text/event-stream" };
+      const response = await http.send(createSandbox, { body: createBody(request), headers }, signal);
+      return sandboxOf(await createdSandbox(response, onProgress, signal));
     },
     async get(id, signal) {
-      return sandboxFromWire(await http.json<SandboxOnWire>({ method: "GET", path: path(id) }, signal));
+      return sandboxOf(await http.call(getSandbox, { parameters: { id } }, signal));
     },
     async list(signal) {
-      const sandboxes = await http.json<SandboxOnWire[]>({ method: "GET", path: "/sandboxes" }, signal);
-      return sandboxes.map(sandboxFromWire);
+      return (await http.call(listSandboxes, {}, signal)).map(sandboxOf);
     },
     async kill(id, signal) {
-      await http.done({ method: "DELETE", path: path(id) }, signal);
+      await http.call(deleteSandbox, { parameters: { id } }, signal);
     },
     async setTimeout(id, seconds, signal) {
-      await http.done({ method: "POST", path: `${path(id)}/timeout`, json: { timeout: seconds } }, signal);
+      await http.call(setIdleTimeout, { parameters: { id }, body: { timeout: seconds } }, signal);
     },
   };
 }
 
-/** The public wire's words, which are those of clients that exist. */
-interface SandboxOnWire {
-  readonly sandboxID: string;
-  readonly status: string;
-  readonly template?: string;
-  readonly templateID?: string;
-  readonly startedAt?: string;
-  readonly cpuCount?: number;
-  readonly memoryMB?: number;
+/** A server that knows nothing to tell answers without events. */
+async function createdSandbox(
+  response: Response,
+  onProgress: CreateOptions["onProgress"],
+  signal: AbortSignal | undefined,
+): Promise<SandboxReply> {
+  for await (const { event, data } of readEvents(response, signal)) {
+    if (event === "result") return replyOf(createSandbox, data);
+    if (event === "error") throw errorFromReply(500, data);
+    if (event === "build_log") onProgress?.(messageOf(data));
+  }
+  throw new SandboxError("unavailable", "the connection ended before the sandbox was created", undefined);
 }
 
-function createToWire(request: CreateSandbox): Record<string, unknown> {
+function messageOf(data: string): string {
+  const log: unknown = JSON.parse(data);
+  return typeof log === "object" && log !== null && "message" in log ? String(log.message) : data;
+}
+
+/** The published words of the wire are those of clients that exist. */
+function createBody(request: CreateSandbox): CreateSandboxBody {
   return {
-    templateID: request.image,
-    cpuCount: request.vcpus,
-    memoryMB: request.memoryMib,
-    diskMB: request.diskMib,
-    envs: request.envs,
-    metadata: request.metadata,
-    timeout: request.idleTimeoutSeconds,
-    networkEnabled: request.networkEnabled,
+    ...(request.image === undefined ? {} : { templateID: request.image }),
+    ...(request.vcpus === undefined ? {} : { cpuCount: request.vcpus }),
+    ...(request.memoryMib === undefined ? {} : { memoryMB: request.memoryMib }),
+    ...(request.diskMib === undefined ? {} : { diskMB: request.diskMib }),
+    ...(request.envs === undefined ? {} : { envs: { ...request.envs } }),
+    ...(request.metadata === undefined ? {} : { metadata: { ...request.metadata } }),
+    ...(request.idleTimeoutSeconds === undefined ? {} : { timeout: request.idleTimeoutSeconds }),
+    ...(request.networkEnabled === undefined ? {} : { networkEnabled: request.networkEnabled }),
   };
 }
 
-function sandboxFromWire(wire: SandboxOnWire): Sandbox {
-  const image = wire.template ?? wire.templateID;
+function sandboxOf(reply: SandboxReply): Sandbox {
   return {
-    id: wire.sandboxID,
-    status: wire.status,
-    ...(image === undefined ? {} : { image }),
-    ...(wire.startedAt === undefined ? {} : { startedAt: wire.startedAt }),
-    ...(wire.cpuCount === undefined ? {} : { vcpus: wire.cpuCount }),
-    ...(wire.memoryMB === undefined ? {} : { memoryMib: wire.memoryMB }),
+    id: reply.sandboxID,
+    status: reply.status,
+    image: reply.template,
+    vcpus: reply.cpuCount,
+    memoryMib: reply.memoryMB,
+    diskMib: reply.diskMB,
+    idleTimeoutSeconds: reply.timeout,
+    metadata: reply.metadata,
+    createdAt: reply.createdAt,
+    ...(reply.startedAt === undefined ? {} : { startedAt: reply.startedAt }),
+    ...(reply.endAt === undefined ? {} : { expiresAt: reply.endAt }),
+    ...(reply.stoppedAt === undefined ? {} : { stoppedAt: reply.stoppedAt }),
+    ...(reply.reason === undefined ? {} : { reason: reply.reason }),
   };
 }

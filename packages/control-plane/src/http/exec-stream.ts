@@ -57,7 +57,7 @@ async function stream({ sandboxes }: ApiContext, connection: Connection): Promis
   // Looked at when the output has ended.
   exec.result.catch(() => {});
   try {
-    takeInput(connection, exec, use, (error) => ended.abort(error));
+    takeInput(connection, { exec, use, tell: start.stdinCredit ?? false }, (error) => ended.abort(error));
     await sendOutput(socket, exec, use, signal);
   } catch (error) {
     // A caller that broke the rules hears of that, not of the end of its command that follows.
@@ -86,14 +86,15 @@ function jsonOf(text: string): unknown {
 
 function takeInput(
   { socket, inbox }: Connection,
-  exec: RunningExec,
-  use: Use,
+  { exec, use, tell }: { exec: RunningExec; use: Use; tell: boolean },
   refuse: (error: SandboxError) => void,
 ): void {
   const stdin = new StdinQueue(exec, {
     pause: () => socket.pause(),
     resume: () => socket.resume(),
-    taken: (bytes) => socket.send(frame(wire.streamFrame.stdinTaken, int32(bytes))),
+    taken: (bytes) => {
+      if (tell) socket.send(frame(wire.streamFrame.stdinTaken, int32(bytes)));
+    },
   });
   inbox.forEach(({ data, isBinary }) => {
     use.touch();

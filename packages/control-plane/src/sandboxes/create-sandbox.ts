@@ -34,9 +34,9 @@ export async function createSandbox(
 
     const sandbox = sandboxOf(context, request);
     const created = await context.gates.run(sandbox.id, async () => {
-      const added = await context.store.add(sandbox, context.maxConcurrentSandboxes);
+      const added = await context.store.add(sandbox, context.maxSandboxes);
       if (added === "limit reached") {
-        const message = `concurrent sandbox limit reached (${context.maxConcurrentSandboxes}): delete one first`;
+        const message = `concurrent sandbox limit reached (${context.maxSandboxes}): delete one first`;
         throw new SandboxError("quota_exceeded", message, undefined);
       }
       return added === "added" ? start(context, sandbox, onProgress, signal) : undefined;

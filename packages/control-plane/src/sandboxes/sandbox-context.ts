@@ -14,7 +14,7 @@ export interface SandboxContext {
   readonly clock: Clock;
   readonly log: Log;
   readonly defaults: SandboxDefaults;
-  readonly maxConcurrentSandboxes: number;
+  readonly maxSandboxes: number;
   isWorkerAlive(workerId: string): boolean;
   /** Aborted when the control plane ends. */
   readonly ending: AbortSignal;

@@ -1,6 +1,14 @@
 import { create, fromBinary, toBinary, type MessageShape, type DescMessage } from "@bufbuild/protobuf";
 import { asSandboxError, errorFromWire, SandboxError } from "../errors.ts";
-import { encodeFrame, type Frame, FrameReader, frameTypes, type FrameType, maxDataBytes, maxPayloadBytes } from "./frame.ts";
+import {
+  encodeFrame,
+  type Frame,
+  FrameReader,
+  frameTypes,
+  type FrameType,
+  maxDataBytes,
+  maxPayloadBytes,
+} from "./frame.ts";
 import { FailureSchema, type Hello, HelloSchema } from "./messages_pb.js";
 import { generation, type Method } from "./methods.ts";
 

@@ -7,11 +7,13 @@ export const ErrorReply = z
     error: z.string().meta({ description: "What went wrong and what to do about it." }),
     code: z.enum(Object.keys(errorCodes) as [ErrorCode, ...ErrorCode[]]).optional(),
     retryable: z.boolean().optional().meta({ description: "The same call may succeed later, unchanged." }),
+    details: z.unknown().optional().meta({ description: "Facts that belong to the code." }),
     requestId: z.string().optional().meta({ description: "Names the entry in the server's log." }),
   })
   .meta({ id: "ErrorReply" });
 export type ErrorReply = z.infer<typeof ErrorReply>;
 
 export function errorReplyOf(error: SandboxError): ErrorReply {
-  return { error: error.message, code: error.code, ...(error.retryable ? { retryable: true } : {}) };
+  const { message, code, details, retryable } = error;
+  return { error: message, code, ...(retryable ? { retryable } : {}), ...(details === undefined ? {} : { details }) };
 }

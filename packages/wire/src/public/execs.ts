@@ -102,6 +102,7 @@ export const StreamStart = command
   .extend({
     timeout: timeout("none"),
     stdin: z.boolean().optional().meta({ description: "Default: false, the command reads end of file at once." }),
+    stdinCredit: z.boolean().optional().meta({ description: "Default: false. Tell what was taken of stdin, by 0x07." }),
   })
   .meta({ id: "StreamStart" });
 export type StreamStart = z.infer<typeof StreamStart>;
@@ -129,7 +130,8 @@ export const streamExec: Route = {
     "The key comes in X-API-Key or `?api_key=`. The first message is text, a StreamStart. Then binary messages, whose " +
     "first byte says what follows.\n\nFrom the server: 0x01 stdout; 0x02 stderr; 0x03 exit code, int32 big-endian, " +
     "then the close 1000. The exit code is the command's own, 128 + n when signal n ended it, -1 when the timeout " +
-    "did (stderr then ends in `Process timed out`). 0x07 and uint32 big-endian: so many bytes of stdin were taken.\n\n" +
+    "did (stderr then ends in `Process timed out`). Where `stdinCredit` asked for it, 0x07: uint32 big-endian, so many " +
+    "bytes of stdin were taken.\n\n" +
     "From the client: 0x00 stdin; 0x05 end of stdin; 0x06 and one byte: that signal to the process group. A message " +
     `is at most 16 MiB. A client that keeps at most ${stdinWindow} bytes of stdin beyond what 0x07 has told can always ` +
     "be heard; one that sends more is not read from until the command takes its input.\n\nA command that could not " +

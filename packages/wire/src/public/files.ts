@@ -19,7 +19,7 @@ const WriteQuery = z.object({
   path,
   mode: z
     .string()
-    .regex(/^0?[0-7]{3,4}$/, "mode must be octal, such as 755")
+    .regex(/^[0-7]{1,7}$/, "mode must be octal, such as 755")
     .optional()
     .meta({ description: "Permissions in octal. Default: 644." }),
 });
@@ -32,7 +32,7 @@ const FileReply = z
     size: z.int(),
     path: z.string(),
     kind: z.enum(["file", "directory", "symlink", "other"]),
-    mode: z.string().meta({ description: "Permissions in octal." }),
+    mode: z.int().meta({ description: "Permission bits." }),
     modifiedAt: z.iso.datetime(),
   })
   .meta({ id: "File" });
@@ -94,7 +94,9 @@ export const removeFile: Route<unknown, PathQuery> = {
 /** The file a client means, in the project's own words. */
 export function fileFrom(query: PathQuery | WriteQuery): { readonly path: string; readonly mode?: number } {
   const path = query.path.startsWith("/") ? query.path : `${home}/${query.path}`;
-  return "mode" in query && query.mode !== undefined ? { path, mode: Number.parseInt(query.mode, 8) } : { path };
+  return "mode" in query && query.mode !== undefined
+    ? { path, mode: Number.parseInt(query.mode, 8) & 0o7777 }
+    : { path };
 }
 
 export function fileReplyOf(entry: FileEntry): FileReply {
@@ -104,7 +106,7 @@ export function fileReplyOf(entry: FileEntry): FileReply {
     size: entry.size,
     path: entry.path,
     kind: entry.kind,
-    mode: (entry.mode & 0o7777).toString(8).padStart(3, "0"),
+    mode: entry.mode & 0o7777,
     modifiedAt: new Date(entry.modifiedMs).toISOString(),
   };
 }
