@@ -11,8 +11,8 @@ const { functions: libc } = dlopen("libc.so.6", {
   flock: { return: "i32", arguments: ["i32", "i32"] },
   ioctl: { return: "i32", arguments: ["i32", "u64", "pointer"] },
   listen: { return: "i32", arguments: ["i32", "i32"] },
-  prlimit: { return: "i32", arguments: ["i32", "i32", "pointer", "pointer"] },
   setns: { return: "i32", arguments: ["i32", "i32"] },
+  setrlimit: { return: "i32", arguments: ["i32", "pointer"] },
   socket: { return: "i32", arguments: ["i32", "i32", "i32"] },
 });
 
@@ -108,11 +108,11 @@ export function openTap(name: string): number {
   }
 }
 
-/** No core dump of a process that holds a guest's memory. */
-export function forbidCoreDumps(pid: number): void {
+/** From now on this process and what it starts leave no core dump: machines hold their guests' memory. */
+export function forbidCoreDumps(): void {
   const RLIMIT_CORE = 4;
   const limit = Buffer.alloc(16);
-  checked("prlimit", libc.prlimit(pid, RLIMIT_CORE, limit, null));
+  checked("setrlimit", libc.setrlimit(RLIMIT_CORE, limit));
 }
 
 /** Whether the kernel's KVM can create a machine. That it then runs one is a question of the processor. */

@@ -42,6 +42,7 @@ export class VmProcess implements AsyncDisposable {
 
 /** @throws `unavailable` when the program cannot be started */
 export async function startVmProcess(options: VmProcessOptions): Promise<VmProcess> {
+  forbidCoreDumps();
   const child =
     options.namespace === undefined ? start(options) : inNetworkNamespace(options.namespace, () => start(options));
   const { promise, resolve, reject } = Promise.withResolvers<void>();
@@ -52,10 +53,7 @@ export async function startVmProcess(options: VmProcessOptions): Promise<VmProce
   } catch (cause) {
     throw new SandboxError("unavailable", `cannot run ${options.argv[0]}: ${String(cause)}`, undefined, { cause });
   }
-  const vm = new VmProcess(child as ChildProcess & { readonly pid: number });
-  // A process that has ended already has nothing to dump.
-  if (child.exitCode === null && child.signalCode === null) forbidCoreDumps(vm.pid);
-  return vm;
+  return new VmProcess(child as ChildProcess & { readonly pid: number });
 }
 
 function start(options: VmProcessOptions): ChildProcess {

@@ -17,7 +17,7 @@ export function fakeHypervisor(agent: readonly [string, ...string[]]): Hyperviso
     async boot(spec, signal) {
       signal.throwIfAborted();
       const home = join(spec.directory, "home");
-      await mkdir(home, { recursive: true });
+      await mkdir(home);
       const agentSocket = join(spec.directory, "agent.sock");
       await using undo = new AsyncDisposableStack();
       const vm = undo.use(

@@ -1,0 +1,170 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { connect } from "node:net";
+import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { SandboxId } from "@opensandbox/wire/ids.ts";
+import { eventually } from "#testing/eventually.ts";
+import { startForTest, testKey } from "#testing/start-for-test.ts";
+
+async function begin() {
+  const world = await startForTest();
+  const id = (await world.create()) as SandboxId;
+  const at = (path: string, more = "") => `/api/sandboxes/${id}/files${more}?path=${encodeURIComponent(path)}`;
+  return { world, id, at, [Symbol.asyncDispose]: () => world[Symbol.asyncDispose]() };
+}
+
+test("files are written, read, listed and removed, whatever their names and contents", async () => {
+  await using given = await begin();
+  const { world, at } = given;
+  const contents: [string, Uint8Array][] = [
+    ["/home/sandbox/empty", new Uint8Array()],
+    ["/home/sandbox/ünï cødé & more?.txt", Buffer.from("héllo")],
+    ["/home/sandbox/deep/er/binary", Uint8Array.from({ length: 70_000 }, (_, index) => index % 256)],
+  ];
+  for (const [path, bytes] of contents) {
+    assert.equal((await world.call("PUT", at(path), bytes)).status, 204);
+    const read = await world.call("GET", at(path));
+    assert.equal(read.status, 200);
+    assert.equal(read.headers.get("content-length"), `${bytes.length}`);
+    assert.equal(read.headers.get("content-type"), "application/octet-stream");
+    assert.deepEqual(new Uint8Array(await read.arrayBuffer()), Uint8Array.from(bytes));
+  }
+  const list = (await (await world.call("GET", at("/home/sandbox", "/list"))).json()) as {
+    name: string;
+    isDir: boolean;
+  }[];
+  assert.deepEqual(
+    list.map(({ name, isDir }) => [name, isDir]),
+    [
+      ["empty", false],
+      ["ünï cødé & more?.txt", false],
+      ["deep", true],
+    ],
+  );
+  assert.equal((await world.call("DELETE", at("/home/sandbox/deep"))).status, 204);
+  assert.equal((await world.call("GET", at("/home/sandbox/deep/er/binary"))).status, 404);
+  assert.equal((await world.call("DELETE", at("/nothing"))).status, 204);
+  assert.equal((await world.call("POST", at("/new", "/mkdir"))).status, 204);
+});
+
+test("a relative path begins at the home directory; a mode is kept", async () => {
+  await using given = await begin();
+  const { world, at } = given;
+  assert.equal((await world.call("PUT", `${at("tool.sh")}&mode=755`, "#!")).status, 204);
+  const [entry] = (await (await world.call("GET", at("/home/sandbox", "/list"))).json()) as [Record<string, unknown>];
+  assert.deepEqual(entry, {
+    name: "tool.sh",
+    isDir: false,
+    size: 2,
+    path: "/home/sandbox/tool.sh",
+    kind: "file",
+    mode: 0o755,
+    modifiedAt: "1970-01-01T00:00:00.000Z",
+  });
+  assert.equal((await world.call("PUT", `${at("tool.sh")}&mode=rwx`, "#!")).status, 400);
+});
+
+test("bad paths are refused with words that help", async () => {
+  await using given = await begin();
+  const { world, id, at } = given;
+  await world.call("PUT", at("/dir/file"), "x");
+  const refusal = async (method: string, path: string) => {
+    const response = await world.call(method, path);
+    return [response.status, ((await response.json()) as { error: string }).error];
+  };
+  const missing = [400, "path query parameter is required"];
+  for (const [method, route] of [
+    ["GET", ""],
+    ["PUT", ""],
+    ["DELETE", ""],
+    ["GET", "/list"],
+    ["POST", "/mkdir"],
+  ] as const) {
+    assert.deepEqual(await refusal(method, `/api/sandboxes/${id}/files${route}`), missing);
+    assert.deepEqual(await refusal(method, at("", route)), missing);
+  }
+  assert.deepEqual(await refusal("GET", at("a\0b")), [400, "path must not contain a NUL character"]);
+  assert.deepEqual(await refusal("GET", at("/none")), [404, "/none does not exist"]);
+  assert.deepEqual(await refusal("GET", at("/dir")), [400, "/dir is a directory: list it with .../files/list"]);
+});
+
+test("a write that fails while it is sent is answered, and no more is read", async () => {
+  await using given = await begin();
+  const { world, at } = given;
+  const { port, hostname } = new URL(world.url);
+  const socket = connect(Number(port), hostname);
+  let answer = "";
+  socket.on("data", (data: Buffer) => (answer += data.toString()));
+  socket.on("error", () => {});
+  socket.write(
+    `PUT ${at("/full/file")} HTTP/1.1\r\nHost: x\r\nX-API-Key: ${testKey}\r\nContent-Length: ${2 ** 30}\r\n\r\n`,
+  );
+  const closed = once(socket, "close");
+  let sent = 0;
+  while (!socket.destroyed && sent < 2 ** 30) {
+    sent += 2 ** 16;
+    if (!socket.write(Buffer.alloc(2 ** 16))) await Promise.race([once(socket, "drain").catch(() => {}), closed]);
+  }
+  await closed;
+  assert.match(answer, /^HTTP\/1.1 429 [\s\S]*no space left for \/full\/file/);
+  assert.ok(sent < 64 * 2 ** 20, `${sent} bytes were taken`);
+});
+
+test("a caller that goes away in the middle of an upload leaves no file", async () => {
+  await using given = await begin();
+  const { world, at } = given;
+  const { port, hostname } = new URL(world.url);
+  const socket = connect(Number(port), hostname);
+  socket.write(
+    `PUT ${at("/half")} HTTP/1.1\r\nHost: x\r\nX-API-Key: ${testKey}\r\nContent-Length: 1000000\r\n\r\nbegin`,
+  );
+  await sleep(50);
+  socket.destroy();
+  await eventually("it is given up", () => world.worker.brokenUploads.includes("/half"));
+  assert.equal((await world.call("GET", at("/half"))).status, 404);
+});
+
+test("200 MB go through in bounded memory", async () => {
+  await using given = await begin();
+  const { world, at } = given;
+  const chunk = new Uint8Array(2 ** 20);
+  let left = 200;
+  const body = new ReadableStream<Uint8Array>({
+    pull: (controller) => (left-- > 0 ? controller.enqueue(chunk) : controller.close()),
+  });
+  const before = process.memoryUsage().rss;
+  assert.equal((await world.call("PUT", at("/sink/large"), body)).status, 204);
+  assert.ok(process.memoryUsage().rss - before < 150 * 2 ** 20);
+});
+
+test("a read that breaks in the middle never looks complete", async () => {
+  await using given = await begin();
+  const { world, id, at } = given;
+  const half = new Uint8Array(1000);
+  world.worker.plantFile(id, "/breaks", [half, new Error("the disk is gone")], 2000);
+  world.worker.plantFile(id, "/shrinks", [half], 2000);
+  for (const path of ["/breaks", "/shrinks"]) {
+    const response = await world.call("GET", at(path));
+    assert.equal(response.status, 200);
+    await assert.rejects(response.arrayBuffer());
+  }
+});
+
+test("a read that breaks before its first byte has a status of its own", async () => {
+  await using given = await begin();
+  const { world, id, at } = given;
+  world.worker.plantFile(id, "/dead", [new Error("the disk is gone")], 2000);
+  assert.equal((await world.call("GET", at("/dead"))).status, 500);
+});
+
+test("a file that grows is cut where it ended, and one that only says it is empty is read", async () => {
+  await using given = await begin();
+  const { world, id, at } = given;
+  world.worker.plantFile(id, "/grows", [Buffer.from("1234"), Buffer.from("5678"), Buffer.from("9")], 6);
+  world.worker.plantFile(id, "/proc/cpuinfo", [Buffer.from("model")], 0);
+  assert.equal(await (await world.call("GET", at("/grows"))).text(), "123456");
+  const unsized = await world.call("GET", at("/proc/cpuinfo"));
+  assert.equal(unsized.headers.get("content-length"), null);
+  assert.equal(await unsized.text(), "model");
+});

@@ -1,0 +1,18 @@
+import type { Clock } from "../clock.ts";
+
+/** A clock that stands until a test moves it. */
+export class ManualClock implements Clock {
+  #milliseconds = 0;
+
+  now(): number {
+    return Date.UTC(2030, 0, 1) + this.#milliseconds;
+  }
+
+  elapsed(): number {
+    return this.#milliseconds;
+  }
+
+  advance(seconds: number): void {
+    this.#milliseconds += seconds * 1000;
+  }
+}

@@ -1,0 +1,24 @@
+import { readFileSync } from "node:fs";
+import { release } from "node:os";
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { ConfigureReplySchema, ConfigureRequest } from "@opensandbox/wire/guest/messages_pb.js";
+import type { MachineEnvironment } from "#exec/environment.ts";
+import type { System } from "#system/system.ts";
+
+/** Makes the machine what the host says it is. The first thing that fails ends it: nobody gets such a machine. */
+export function configure(
+  request: ConfigureRequest,
+  system: System,
+  environment: MachineEnvironment,
+): MessageInitShape<typeof ConfigureReplySchema> {
+  // Before all else: whatever draws a random number from here on draws its own.
+  if (request.entropy.length > 0) system.addEntropy(request.entropy);
+  const clockErrorNanos = request.clockUnixNanos === undefined ? 0n : system.setClock(request.clockUnixNanos);
+  if (request.hostname !== undefined) system.setHostname(request.hostname);
+  if (request.replaceEnvs) environment.replace(request.envs);
+  return { bootId: bootId(), kernel: release(), clockErrorNanos };
+}
+
+export function bootId(): string {
+  return readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim();
+}

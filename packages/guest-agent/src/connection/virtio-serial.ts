@@ -1,0 +1,75 @@
+import { closeSync, constants, openSync, readdirSync, readFileSync, readSync } from "node:fs";
+import { Socket } from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { Transport } from "@opensandbox/wire/guest/channel.ts";
+import type { Session } from "#server.ts";
+import { closeDescriptor, moveDescriptor, openSocketPair } from "#system/libc.ts";
+import { socketTransport } from "./socket-transport.ts";
+
+const portName = "agent";
+
+/** How often to look whether a host that is not there has come. */
+const absentMs = 20;
+
+/** Serves the host at the other end of the port, and the next one when that has gone, for ever. */
+export async function serveVirtioSerial(start: (transport: Transport) => Session): Promise<never> {
+  const device = `/dev/${deviceName()}`;
+  for (;;) {
+    const { port, bytes } = await hostPresent(device);
+    await serveOne(port, bytes, start);
+  }
+}
+
+/** There is no udev that would make /dev/virtio-ports. */
+function deviceName(): string {
+  const directory = "/sys/class/virtio-ports";
+  const device = readdirSync(directory).find(
+    (name) => readFileSync(`${directory}/${name}/name`, "latin1").trim() === portName,
+  );
+  if (device === undefined) throw new Error(`there is no virtio port ${portName}`);
+  return device;
+}
+
+/** The open port with the first bytes that were read from it. Reading tells whether a host is there. */
+async function hostPresent(device: string): Promise<{ readonly port: number; readonly bytes: Buffer }> {
+  const port = openSync(device, constants.O_RDWR | constants.O_NONBLOCK);
+  const buffer = Buffer.alloc(64 * 1024);
+  for (;;) {
+    try {
+      const count = readSync(port, buffer);
+      if (count > 0) return { port, bytes: buffer.subarray(0, count) };
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "EAGAIN") return { port, bytes: buffer.subarray(0, 0) };
+      closeSync(port);
+      throw error;
+    }
+    // End of file: nobody has the other end open, and the port's poll would say so without a pause.
+    await sleep(absentMs);
+  }
+}
+
+async function serveOne(port: number, bytes: Buffer, start: (transport: Transport) => Session): Promise<void> {
+  const socket = socketOf(port);
+  const session = start(socketTransport(socket));
+  const { promise, resolve } = Promise.withResolvers<void>();
+  socket.on("data", (chunk: Buffer) => session.receive(chunk));
+  socket.on("end", () => socket.destroy());
+  socket.on("error", () => socket.destroy());
+  socket.once("close", resolve);
+  if (bytes.length > 0) session.receive(bytes);
+  await promise;
+  session.close(new SandboxError("unavailable", "the host has gone", undefined));
+}
+
+/**
+ * Node makes no stream of a character device. It makes one of a socket, and only then the descriptor becomes the port's:
+ * reading, writing and polling are the same system calls for both.
+ */
+function socketOf(port: number): Socket {
+  const [fd, other] = openSocketPair();
+  closeDescriptor(other);
+  const socket = new Socket({ fd, readable: true, writable: true });
+  moveDescriptor(port, fd);
+  return socket;
+}

@@ -1,0 +1,54 @@
+import { create } from "@bufbuild/protobuf";
+import { lstat, readdir } from "node:fs/promises";
+import { join } from "node:path";
+import type { Stream } from "@opensandbox/wire/guest/channel.ts";
+import { type FileStat, FileStatsSchema, type PathRequest } from "@opensandbox/wire/guest/messages_pb.js";
+import type { System } from "#system/system.ts";
+import { aboutFile } from "./errors.ts";
+import { fileStat } from "./file-stat.ts";
+import { absolutePath } from "./path.ts";
+
+/** Looked at together, and sent together unless their names are long. */
+const batchEntries = 64;
+/** Well below what a message may have; one entry has at most some 4500 bytes. */
+const batchBytes = 24 * 1024;
+
+/** Sends what is in a directory, by name. A symbolic link is one. */
+export async function list(request: PathRequest, stream: Stream, system: System): Promise<object> {
+  const path = absolutePath(request.path);
+  await aboutFile(path, async () => {
+    const names = (await readdir(system.locate(path))).toSorted((a, b) => (a < b ? -1 : 1));
+    for (let at = 0; at < names.length; at += batchEntries) {
+      const batch = names.slice(at, at + batchEntries);
+      await send(await Promise.all(batch.map((name) => entryOf(join(path, name), system))), stream);
+    }
+  });
+  return {};
+}
+
+/** Undefined for one that was removed meanwhile. */
+async function entryOf(path: string, system: System): Promise<FileStat | undefined> {
+  try {
+    return fileStat(path, await lstat(system.locate(path)));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+async function send(entries: readonly (FileStat | undefined)[], stream: Stream): Promise<void> {
+  let batch: FileStat[] = [];
+  let bytes = 0;
+  for (const entry of entries) {
+    if (entry === undefined) continue;
+    if (bytes > batchBytes) {
+      await stream.sendMessage(FileStatsSchema, create(FileStatsSchema, { entries: batch }));
+      batch = [];
+      bytes = 0;
+    }
+    batch.push(entry);
+    // Names are UTF-8; the numbers take some 50 bytes.
+    bytes += 3 * (entry.name.length + entry.path.length) + 64;
+  }
+  if (batch.length > 0) await stream.sendMessage(FileStatsSchema, create(FileStatsSchema, { entries: batch }));
+}

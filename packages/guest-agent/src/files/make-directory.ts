@@ -1,0 +1,34 @@
+import { chmod, chown, mkdir } from "node:fs/promises";
+import { dirname, join, relative } from "node:path";
+import type { Stream } from "@opensandbox/wire/guest/channel.ts";
+import type { MakeDirectoryRequest } from "@opensandbox/wire/guest/messages_pb.js";
+import type { System } from "#system/system.ts";
+import { aboutFile } from "./errors.ts";
+import { absolutePath } from "./path.ts";
+
+/** Makes a directory with its parents. One that is there already is left as it is. */
+export async function makeDirectory(request: MakeDirectoryRequest, _stream: Stream, system: System): Promise<object> {
+  const path = absolutePath(request.path);
+  await aboutFile(path, () => make(system.locate(path), request.mode === 0 ? 0o755 : request.mode & 0o7777, system));
+  return {};
+}
+
+/** Makes the directories that a new file at `path` needs. */
+export async function makeParents(path: string, system: System): Promise<void> {
+  await make(dirname(path), 0o755, system);
+}
+
+async function make(path: string, mode: number, { owner }: System): Promise<void> {
+  const first = await mkdir(path, { recursive: true });
+  if (first === undefined) return;
+  for (const folder of foldersBetween(first, path)) {
+    if (owner !== undefined) await chown(folder, owner.uid, owner.gid);
+    await chmod(folder, folder === path ? mode : 0o755);
+  }
+}
+
+/** `first` and all below it on the way to `last`, both included. */
+function foldersBetween(first: string, last: string): readonly string[] {
+  const names = relative(first, last).split("/").filter(Boolean);
+  return names.reduce((folders, name) => [...folders, join(folders.at(-1)!, name)], [first]);
+}

@@ -1,0 +1,24 @@
+import { rm } from "node:fs/promises";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { Stream } from "@opensandbox/wire/guest/channel.ts";
+import type { PathRequest } from "@opensandbox/wire/guest/messages_pb.js";
+import type { System } from "#system/system.ts";
+import { aboutFile } from "./errors.ts";
+import { absolutePath } from "./path.ts";
+
+/** Removes a file, or a directory with all that is in it. What is not there is removed already. */
+export async function remove(request: PathRequest, _stream: Stream, system: System): Promise<object> {
+  const path = absolutePath(request.path);
+  const located = system.locate(path);
+  // A part of it would be gone before the mount point refused.
+  const mounted = system.mountPoints().find((point) => point === located || point.startsWith(`${located}/`));
+  if (located === "/" || mounted !== undefined) {
+    throw new SandboxError(
+      "invalid_argument",
+      `${path} cannot be removed: ${mounted ?? "/"} is a mount point; remove what is in it`,
+      undefined,
+    );
+  }
+  await aboutFile(path, () => rm(located, { recursive: true, force: true }));
+  return {};
+}

@@ -1,0 +1,91 @@
+import { randomBytes } from "node:crypto";
+import { constants, type Stats } from "node:fs";
+import { type FileHandle, lstat, open, readlink, rename, unlink } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { Stream } from "@opensandbox/wire/guest/channel.ts";
+import type { WriteFileRequest } from "@opensandbox/wire/guest/messages_pb.js";
+import type { System } from "#system/system.ts";
+import { aboutFile } from "./errors.ts";
+import { makeParents } from "./make-directory.ts";
+import { absolutePath } from "./path.ts";
+
+/**
+ * Writes a file: next to its place first, and there only when all of it has come. It is not forced to the disk, as
+ * little as what a command writes; `sync` does that.
+ */
+export async function writeFile(request: WriteFileRequest, stream: Stream, system: System): Promise<{ bytes: bigint }> {
+  const path = absolutePath(request.path);
+  return await aboutFile(path, async () => {
+    const { target, stats } = await followLinks(system.locate(path));
+    if (stats?.isDirectory() === true) throw new SandboxError("invalid_argument", `${path} is a directory`, undefined);
+    if (stats !== undefined && !stats.isFile()) return { bytes: await writeInPlace(target, stream) };
+    await makeParents(target, system);
+    const mode = request.mode === 0 ? (stats?.mode ?? 0o644) & 0o7777 : request.mode & 0o7777;
+    return { bytes: await replace({ target, mode, owner: stats ?? system.owner }, stream) };
+  });
+}
+
+interface Replacement {
+  readonly target: string;
+  readonly mode: number;
+  readonly owner: { readonly uid: number; readonly gid: number } | undefined;
+}
+
+async function replace({ target, mode, owner }: Replacement, stream: Stream): Promise<bigint> {
+  const temporary = join(dirname(target), `.opensandbox-${randomBytes(8).toString("hex")}`);
+  await using undo = new AsyncDisposableStack();
+  const file = await open(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
+  undo.defer(() => unlink(temporary));
+  const bytes = await closing(file, async () => {
+    const written = await writeAll(file, stream);
+    if (owner !== undefined) await file.chown(owner.uid, owner.gid);
+    await file.chmod(mode);
+    return written;
+  });
+  await rename(temporary, target);
+  undo.move();
+  return bytes;
+}
+
+/** A device or a named pipe stays what it is. */
+async function writeInPlace(target: string, stream: Stream): Promise<bigint> {
+  const file = await open(target, constants.O_WRONLY | constants.O_NONBLOCK);
+  return await closing(file, () => writeAll(file, stream));
+}
+
+/** Closing can tell of a failed write, which must not be lost behind a success. */
+async function closing<Result>(file: FileHandle, action: () => Promise<Result>): Promise<Result> {
+  await using _ = file;
+  return await action();
+}
+
+async function writeAll(file: FileHandle, stream: Stream): Promise<bigint> {
+  let bytes = 0;
+  for (;;) {
+    const incoming = await stream.next();
+    if (incoming.kind === "end") return BigInt(bytes);
+    if (incoming.kind === "message") throw new SandboxError("invalid_argument", "a file is sent as data", undefined);
+    for (let at = 0; at < incoming.payload.length;) {
+      at += (await file.write(incoming.payload, at)).bytesWritten;
+    }
+    bytes += incoming.payload.length;
+  }
+}
+
+// As many as Linux follows (path_resolution(7)).
+const maxLinks = 40;
+
+/** What a write to `path` would reach: the file itself, even if it is yet to be made, or that which links lead to. */
+async function followLinks(path: string): Promise<{ target: string; stats: Stats | undefined }> {
+  let target = path;
+  for (let links = 0; links <= maxLinks; links += 1) {
+    const stats = await lstat(target).catch((error: NodeJS.ErrnoException) => {
+      if (error.code === "ENOENT") return undefined;
+      throw error;
+    });
+    if (stats?.isSymbolicLink() !== true) return { target, stats };
+    target = resolve(dirname(target), await readlink(target));
+  }
+  throw new SandboxError("invalid_argument", `${path}: symbolic links lead in a circle`, undefined);
+}

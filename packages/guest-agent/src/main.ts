@@ -1,0 +1,69 @@
+import { randomBytes } from "node:crypto";
+import { parseArgs } from "node:util";
+import type { Transport } from "@opensandbox/wire/guest/channel.ts";
+import { bootId, configure } from "./configure.ts";
+import { listenOnUnixSocket } from "#connection/unix-socket.ts";
+import { serveVirtioSerial } from "#connection/virtio-serial.ts";
+import { MachineEnvironment } from "#exec/environment.ts";
+import { execs } from "#exec/exec.ts";
+import { list } from "#files/list.ts";
+import { makeDirectory } from "#files/make-directory.ts";
+import { readFile } from "#files/read-file.ts";
+import { remove } from "#files/remove.ts";
+import { stat } from "#files/stat.ts";
+import { writeFile } from "#files/write-file.ts";
+import { type Agent, startSession } from "./server.ts";
+import { fakeSystem } from "#system/fake-system.ts";
+import { guestSystem } from "#system/guest-system.ts";
+import type { System } from "#system/system.ts";
+
+const version = "0.1.0";
+
+/** On a tmpfs: it lives as long as the machine and not longer. */
+const environmentFile = "/run/sandbox-agent/environment.json";
+
+// In a guest it takes no arguments. `--fake --home DIR --socket PATH` makes it the whole of a fake machine.
+const { values } = parseArgs({
+  options: { fake: { type: "boolean" }, home: { type: "string" }, socket: { type: "string" } },
+});
+if (values.fake) {
+  const agent = agentOf(fakeSystem(values.home ?? process.cwd()), new MachineEnvironment(undefined));
+  await listenOnUnixSocket(values.socket ?? "agent.sock", serve(agent));
+} else {
+  await serveVirtioSerial(serve(agentOf(guestSystem(), new MachineEnvironment(environmentFile))));
+}
+
+function serve(agent: Agent) {
+  return (transport: Transport) => startSession(transport, agent);
+}
+
+function agentOf(system: System, environment: MachineEnvironment): Agent {
+  return {
+    version,
+    instance: randomBytes(8).readBigUInt64LE(),
+    handlers: {
+      ping: async () => ({
+        version,
+        uptimeMs: BigInt(Math.round(process.uptime() * 1000)),
+        bootId: bootId(),
+      }),
+      configure: async (request) => configure(request, system, environment),
+      exec: execs(system, environment),
+      readFile: (request, stream) => readFile(request, stream, system),
+      writeFile: (request, stream) => writeFile(request, stream, system),
+      stat: (request, stream) => stat(request, stream, system),
+      list: (request, stream) => list(request, stream, system),
+      makeDirectory: (request, stream) => makeDirectory(request, stream, system),
+      remove: (request, stream) => remove(request, stream, system),
+      sync: async () => {
+        system.sync();
+        return {};
+      },
+      shutdown: async () => {
+        system.sync();
+        return {};
+      },
+    },
+    powerOff: () => system.powerOff(),
+  };
+}

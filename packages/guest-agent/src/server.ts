@@ -1,0 +1,93 @@
+import { create, type DescMessage, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { Channel, parse, type Stream, type Transport } from "@opensandbox/wire/guest/channel.ts";
+import { type MethodName, methods } from "@opensandbox/wire/guest/methods.ts";
+
+type MethodOf<Name extends MethodName> = (typeof methods)[Name];
+
+/** What answers each method: the reply, or a rejection that becomes the refusal. */
+export type Handlers = {
+  readonly [Name in MethodName]: (
+    request: MessageShape<MethodOf<Name>["request"]>,
+    stream: Stream,
+  ) => Promise<MessageInitShape<MethodOf<Name>["reply"]>>;
+};
+
+export interface Agent {
+  readonly version: string;
+  /** Random per process. */
+  readonly instance: bigint;
+  readonly handlers: Handlers;
+  /** Done when the reply to `shutdown` is on its way. */
+  powerOff(): void;
+}
+
+/** One line to the host. `receive` takes what comes in; `close` ends all that is under way. */
+export interface Session {
+  receive(chunk: Uint8Array): void;
+  close(error: SandboxError): void;
+}
+
+/** Serves a host at the other end of `transport`. A host that breaks the rules is met again as a stranger. */
+export function startSession(transport: Transport, agent: Agent): Session {
+  let channel = open();
+  return {
+    receive: (chunk) => channel.receive(chunk),
+    close: (error) => channel.close(error),
+  };
+
+  function open(): Channel {
+    const opened: Channel = new Channel(transport, {
+      hello: (_, epoch) => {
+        if (epoch === 0) return;
+        opened.startEpoch(epoch, new SandboxError("unavailable", "the host has started a new epoch", undefined));
+        announce(opened, agent);
+      },
+      opened: (stream, method, request) => {
+        void serve(stream, method, request, agent);
+      },
+      broken: (error) => {
+        console.error(error.message);
+        channel = open();
+      },
+    });
+    announce(opened, agent);
+    return opened;
+  }
+}
+
+/** In epoch 0 it says that the agent is new; in another it answers the host's. */
+function announce(channel: Channel, { version, instance }: Agent): void {
+  // A line that fails closes the channel, which is then told of by whoever reads from it.
+  channel.sendHello({ version, instance }).catch(() => undefined);
+}
+
+async function serve(stream: Stream, method: number, request: Uint8Array, agent: Agent): Promise<void> {
+  try {
+    const name = nameOf(method);
+    if (name === undefined) {
+      throw new SandboxError("not_supported", `the guest agent ${agent.version} has no method ${method}`, undefined);
+    }
+    await answer(name, stream, request, agent);
+  } catch (error) {
+    // Nobody hears it any more when the stream is gone.
+    await stream.refuse(error).catch(() => undefined);
+  }
+}
+
+async function answer(name: MethodName, stream: Stream, bytes: Uint8Array, agent: Agent): Promise<void> {
+  const { request: schema, reply }: { request: DescMessage; reply: DescMessage } = methods[name];
+  const request = parse(schema, bytes);
+  if (request === undefined) {
+    throw new SandboxError("invalid_argument", `the request is no ${schema.typeName}`, undefined);
+  }
+  const handler = agent.handlers[name] as (request: unknown, stream: Stream) => Promise<Record<string, unknown>>;
+  await stream.reply(reply, create(reply, await handler(request, stream)));
+  if (name === "shutdown") agent.powerOff();
+}
+
+const names = new Map(Object.entries(methods).map(([name, { id }]) => [id, name as MethodName]));
+
+function nameOf(method: number): MethodName | undefined {
+  return names.get(method);
+}

@@ -1,0 +1,72 @@
+import { mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { CommandGroup } from "#exec/command-group.ts";
+
+const root = "/sys/fs/cgroup";
+const sandbox = join(root, "sandbox");
+
+/** Enough for language servers and package managers; a fork bomb ends here. */
+const maxPids = 4096;
+
+/** Of the machine's memory: the rest keeps the agent and the kernel alive when commands take all they can. */
+const memoryShare = 0.9;
+
+interface Cgroup {
+  readonly directory: string;
+  readonly descriptor: number;
+}
+
+/**
+ * The cgroups that commands are born in, one for each, below one that bounds them all together. A cgroup that has
+ * emptied is used again: making one is a good part of what a short command costs.
+ */
+export function commandCgroups(): () => CommandGroup {
+  setUp();
+  const empty: Cgroup[] = [];
+  /** Of commands that have ended and left something behind. */
+  let inhabited: Cgroup[] = [];
+  let made = 0;
+
+  function take(): Cgroup {
+    const ready = empty.pop();
+    if (ready !== undefined) return ready;
+    const emptied = inhabited.filter(isEmpty);
+    inhabited = inhabited.filter((cgroup) => !emptied.includes(cgroup));
+    empty.push(...emptied);
+    return empty.pop() ?? make();
+  }
+
+  function make(): Cgroup {
+    made += 1;
+    // An agent that is started again finds those of its predecessor, whose process id was another one.
+    const directory = join(sandbox, `${process.pid}-${made}`);
+    mkdirSync(directory);
+    return { directory, descriptor: openSync(directory, "r") };
+  }
+
+  return () => {
+    const cgroup = take();
+    return {
+      cgroup: cgroup.descriptor,
+      kill: () => writeFileSync(join(cgroup.directory, "cgroup.kill"), "1"),
+      release: () => {
+        if (isEmpty(cgroup)) empty.push(cgroup);
+        else inhabited.push(cgroup);
+      },
+    };
+  };
+}
+
+function isEmpty({ directory }: Cgroup): boolean {
+  return readFileSync(join(directory, "cgroup.procs"), "latin1") === "";
+}
+
+function setUp(): void {
+  writeFileSync(join(root, "cgroup.subtree_control"), "+cpu +memory +pids");
+  mkdirSync(sandbox, { recursive: true });
+  writeFileSync(join(sandbox, "pids.max"), String(maxPids));
+  const kib = Number(/^MemTotal:\s*(\d+)/m.exec(readFileSync("/proc/meminfo", "latin1"))?.[1]);
+  writeFileSync(join(sandbox, "memory.max"), String(Math.floor(kib * memoryShare) * 1024));
+  // Half of the ordinary: the agent answers also when commands want every processor.
+  writeFileSync(join(sandbox, "cpu.weight"), "50");
+}

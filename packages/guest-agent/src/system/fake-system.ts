@@ -1,0 +1,40 @@
+import { join, relative } from "node:path";
+import { processTrees } from "#system/process-tree.ts";
+import type { System } from "#system/system.ts";
+import { unknownUser } from "#system/users.ts";
+
+/** A fake machine: the commands are processes of this host, `home` is the workspace, and the rest is left alone. */
+export function fakeSystem(home: string): System {
+  const commands = processTrees();
+  process.once("SIGTERM", () => {
+    commands.killAll();
+    process.exit(0);
+  });
+  return {
+    findUser: (name) => {
+      if (name !== "sandbox" && name !== "root") throw unknownUser(name);
+      return { name, home, shell: "/bin/bash", credentials: undefined };
+    },
+    takeCommandGroup: commands.take,
+    starting: (start) => start(),
+    locate: (path) => {
+      const inside = below("/home/sandbox", path) ?? below("/workspace", path);
+      return inside === undefined ? path : join(home, inside);
+    },
+    owner: undefined,
+    mountPoints: () => ["/", home],
+    addEntropy: () => undefined,
+    setClock: () => 0n,
+    setHostname: () => undefined,
+    sync: () => undefined,
+    powerOff: () => {
+      commands.killAll();
+      process.exit(0);
+    },
+  };
+}
+
+function below(folder: string, path: string): string | undefined {
+  const rest = relative(folder, path);
+  return rest === ".." || rest.startsWith("../") ? undefined : rest;
+}

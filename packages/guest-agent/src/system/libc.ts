@@ -1,0 +1,272 @@
+import { constants } from "node:os";
+import { dlopen, getInt32, getRawPointer } from "node:ffi";
+import type { Credentials } from "#system/users.ts";
+
+// The system calls that Node does not offer. `node:ffi` is experimental in Node 26, which the agent brings along;
+// this is its only file that uses it. All of them are synchronous.
+const { functions: libc } = dlopen("libc.so.6", {
+  __errno_location: { return: "pointer", arguments: [] },
+  access: { return: "i32", arguments: ["pointer", "i32"] },
+  clock_gettime: { return: "i32", arguments: ["i32", "pointer"] },
+  clock_settime: { return: "i32", arguments: ["i32", "pointer"] },
+  close: { return: "i32", arguments: ["i32"] },
+  dup3: { return: "i32", arguments: ["i32", "i32", "i32"] },
+  ioctl: { return: "i32", arguments: ["i32", "u64", "pointer"] },
+  pipe2: { return: "i32", arguments: ["pointer", "i32"] },
+  posix_spawn: { return: "i32", arguments: ["pointer", "pointer", "pointer", "pointer", "pointer", "pointer"] },
+  posix_spawn_file_actions_addchdir_np: { return: "i32", arguments: ["pointer", "pointer"] },
+  posix_spawn_file_actions_adddup2: { return: "i32", arguments: ["pointer", "i32", "i32"] },
+  posix_spawn_file_actions_destroy: { return: "i32", arguments: ["pointer"] },
+  posix_spawn_file_actions_init: { return: "i32", arguments: ["pointer"] },
+  posix_spawnattr_init: { return: "i32", arguments: ["pointer"] },
+  posix_spawnattr_setflags: { return: "i32", arguments: ["pointer", "i16"] },
+  posix_spawnattr_setsigdefault: { return: "i32", arguments: ["pointer", "pointer"] },
+  posix_spawnattr_setsigmask: { return: "i32", arguments: ["pointer", "pointer"] },
+  reboot: { return: "i32", arguments: ["i32"] },
+  sethostname: { return: "i32", arguments: ["pointer", "u64"] },
+  socketpair: { return: "i32", arguments: ["i32", "i32", "i32", "pointer"] },
+  sync: { return: "void", arguments: [] },
+  syscall: { return: "i64", arguments: ["i64", "i64", "i64", "i64"] },
+  waitpid: { return: "i32", arguments: ["i32", "pointer", "i32"] },
+});
+
+// Resolved once: a call between the failing one and the reading of errno could overwrite it.
+const errnoAddress = libc.__errno_location();
+
+const O_CLOEXEC = 0o2000000;
+
+/** A system call that failed, as Node's own calls tell of it. */
+export function systemError(call: string, errno: number): NodeJS.ErrnoException {
+  const code = Object.entries(constants.errno).find(([, value]) => value === errno)?.[0] ?? `errno ${errno}`;
+  return Object.assign(new Error(`${call}: ${code}`), { code, errno: -errno, syscall: call });
+}
+
+function checked(call: string, result: number): number {
+  if (result < 0) throw systemError(call, getInt32(errnoAddress));
+  return result;
+}
+
+/** Both ends of a pipe that no child inherits by accident. */
+export function openPipe(): { readonly read: number; readonly write: number } {
+  const fds = Buffer.alloc(8);
+  checked("pipe2", libc.pipe2(fds, O_CLOEXEC));
+  return { read: fds.readInt32LE(0), write: fds.readInt32LE(4) };
+}
+
+/** Both ends of a stream of bytes that flows both ways. */
+export function openSocketPair(): readonly [number, number] {
+  const AF_UNIX = 1;
+  const SOCK_STREAM = 1;
+  const fds = Buffer.alloc(8);
+  checked("socketpair", libc.socketpair(AF_UNIX, SOCK_STREAM | O_CLOEXEC, 0, fds));
+  return [fds.readInt32LE(0), fds.readInt32LE(4)];
+}
+
+/** Unlike Node's own, for descriptors that Node did not open. */
+export function closeDescriptor(fd: number): void {
+  libc.close(fd);
+}
+
+/** Makes `target`, which may be open, stand for what `fd` stands for, and closes `fd`. */
+export function moveDescriptor(fd: number, target: number): void {
+  checked("dup3", libc.dup3(fd, target, O_CLOEXEC));
+  libc.close(fd);
+}
+
+/** Bytes that a pipe holds for its reader. */
+export function bytesInPipe(fd: number): number {
+  const FIONREAD = 0x541bn;
+  const count = Buffer.alloc(4);
+  checked("FIONREAD", libc.ioctl(fd, FIONREAD, count));
+  return count.readInt32LE(0);
+}
+
+/** 0, or why the real user of this thread may not execute the file: an errno. */
+export function mayExecute(path: string): number {
+  const X_OK = 1;
+  return libc.access(cString(path), X_OK) === 0 ? 0 : getInt32(errnoAddress);
+}
+
+/** A null-terminated array of pointers to strings; `data` must live as long as it is used. */
+export interface StringTable {
+  readonly table: Buffer;
+  readonly data: Buffer;
+}
+
+export function stringTable(strings: readonly string[]): StringTable {
+  const parts = strings.map(cString);
+  const data = Buffer.concat(parts.length === 0 ? [Buffer.alloc(1)] : parts);
+  const table = Buffer.alloc(8 * (strings.length + 1));
+  let address = getRawPointer(data);
+  for (const [index, part] of parts.entries()) {
+    table.writeBigUInt64LE(address, 8 * index);
+    address += BigInt(part.length);
+  }
+  return { table, data };
+}
+
+export interface PosixSpawn {
+  /** The program's file. */
+  readonly path: string;
+  readonly arguments: StringTable;
+  readonly environment: StringTable;
+  readonly cwd: string;
+  /** What becomes descriptors 0, 1 and 2. */
+  readonly stdio: readonly [number, number, number];
+  /** The cgroup that the process is born in. */
+  readonly cgroup: number | undefined;
+}
+
+/**
+ * Starts a process without forking this one: a session and group of its own, with no signal ignored or blocked, as the
+ * real user of this thread. Returns its id, or the errno as a negative number.
+ */
+export function posixSpawn(request: PosixSpawn): number {
+  const pid = Buffer.alloc(4);
+  const actions = Buffer.alloc(fileActionsBytes);
+  libc.posix_spawn_file_actions_init(actions);
+  try {
+    for (const [target, fd] of request.stdio.entries()) libc.posix_spawn_file_actions_adddup2(actions, fd, target);
+    libc.posix_spawn_file_actions_addchdir_np(actions, cString(request.cwd));
+    const errno = libc.posix_spawn(
+      pid,
+      cString(request.path),
+      actions,
+      attributesOf(request.cgroup),
+      request.arguments.table,
+      request.environment.table,
+    );
+    return errno === 0 ? pid.readInt32LE(0) : -errno;
+  } finally {
+    libc.posix_spawn_file_actions_destroy(actions);
+  }
+}
+
+// The sizes of glibc's types on x86-64 (spawn.h, bits/types/__sigset_t.h).
+const attributesBytes = 336;
+const fileActionsBytes = 80;
+const signalSetBytes = 128;
+
+function attributesOf(cgroup: number | undefined): Buffer {
+  const POSIX_SPAWN_RESETIDS = 0x01;
+  const POSIX_SPAWN_SETSIGDEF = 0x04;
+  const POSIX_SPAWN_SETSIGMASK = 0x08;
+  const POSIX_SPAWN_SETSID = 0x80;
+  const POSIX_SPAWN_SETCGROUP = 0x100;
+  const flags = POSIX_SPAWN_RESETIDS | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSID;
+  const bytes = Buffer.alloc(attributesBytes);
+  libc.posix_spawnattr_init(bytes);
+  libc.posix_spawnattr_setflags(bytes, cgroup === undefined ? flags : flags | POSIX_SPAWN_SETCGROUP);
+  libc.posix_spawnattr_setsigdefault(bytes, allSignals);
+  libc.posix_spawnattr_setsigmask(bytes, noSignals);
+  if (cgroup !== undefined) setCgroup(bytes, cgroup);
+  return bytes;
+}
+
+const allSignals = Buffer.alloc(signalSetBytes, 0xff);
+const noSignals = Buffer.alloc(signalSetBytes);
+
+let setCgroupOfAttributes: ((attributes: Buffer, cgroup: number) => number) | undefined;
+
+// Since glibc 2.39, which the agent disk has and the host of a fake machine may not have.
+function setCgroup(attributes: Buffer, cgroup: number): void {
+  setCgroupOfAttributes ??= dlopen("libc.so.6", {
+    posix_spawnattr_setcgroup_np: { return: "i32", arguments: ["pointer", "i32"] },
+  }).functions.posix_spawnattr_setcgroup_np;
+  setCgroupOfAttributes(attributes, cgroup);
+}
+
+/**
+ * Runs `work` with the real ids and groups of somebody else on this thread alone: raw system calls, which glibc does
+ * not pass on to the other threads. The effective ids stay root's, which is the way back.
+ */
+export function withRealUser<Result>({ uid, gid, groups }: Credentials, work: () => Result): Result {
+  const SYS_setgroups = 116n;
+  const SYS_setresuid = 117n;
+  const SYS_setresgid = 119n;
+  const unchanged = -1n;
+  const list = Buffer.alloc(4 * Math.max(1, groups.length));
+  for (const [index, group] of groups.entries()) list.writeUInt32LE(group, 4 * index);
+  const call = (number: bigint, a: bigint, b: bigint, c: bigint): void => {
+    // Going on as somebody else would be worse than being started again.
+    if (libc.syscall(number, a, b, c) !== 0n) process.abort();
+  };
+  call(SYS_setgroups, BigInt(groups.length), getRawPointer(list), 0n);
+  call(SYS_setresgid, BigInt(gid), unchanged, unchanged);
+  call(SYS_setresuid, BigInt(uid), unchanged, unchanged);
+  try {
+    return work();
+  } finally {
+    call(SYS_setresuid, 0n, unchanged, unchanged);
+    call(SYS_setresgid, 0n, unchanged, unchanged);
+    call(SYS_setgroups, 0n, 0n, 0n);
+  }
+}
+
+/** How a child ended, as waitpid(2) tells it, or undefined while it runs. */
+export function statusOfEnded(pid: number): number | undefined {
+  const WNOHANG = 1;
+  const status = Buffer.alloc(4);
+  return checked("waitpid", libc.waitpid(pid, status, WNOHANG)) === 0 ? undefined : status.readInt32LE(0);
+}
+
+const CLOCK_REALTIME = 0;
+
+/** Nanoseconds since 1970. */
+export function readClock(): bigint {
+  const time = Buffer.alloc(16);
+  checked("clock_gettime", libc.clock_gettime(CLOCK_REALTIME, time));
+  return time.readBigInt64LE(0) * 1_000_000_000n + time.readBigInt64LE(8);
+}
+
+export function writeClock(unixNanos: bigint): void {
+  const time = Buffer.alloc(16);
+  time.writeBigInt64LE(unixNanos / 1_000_000_000n, 0);
+  time.writeBigInt64LE(unixNanos % 1_000_000_000n, 8);
+  checked("clock_settime", libc.clock_settime(CLOCK_REALTIME, time));
+}
+
+export function setHostname(name: string): void {
+  const bytes = Buffer.from(name);
+  checked("sethostname", libc.sethostname(bytes, BigInt(bytes.length)));
+}
+
+/** Adds bytes to the kernel's entropy, credits them in full, and makes the generator use them at once. */
+export function addEntropy(randomDevice: number, bytes: Uint8Array): void {
+  // linux/random.h
+  const RNDADDENTROPY = 0x40085203n;
+  const RNDRESEEDCRNG = 0x5207n;
+  const info = Buffer.alloc(8 + bytes.length);
+  info.writeInt32LE(bytes.length * 8, 0);
+  info.writeInt32LE(bytes.length, 4);
+  info.set(bytes, 8);
+  checked("RNDADDENTROPY", libc.ioctl(randomDevice, RNDADDENTROPY, info));
+  checked("RNDRESEEDCRNG", libc.ioctl(randomDevice, RNDRESEEDCRNG, null));
+}
+
+export function syncFileSystems(): void {
+  libc.sync();
+}
+
+/** Holds back every write to the file system of an open directory. @throws EBUSY: it is held back already */
+export function freezeFileSystem(directory: number): void {
+  // linux/fs.h
+  const FIFREEZE = 0xc0045877n;
+  checked("FIFREEZE", libc.ioctl(directory, FIFREEZE, null));
+}
+
+/** @throws EINVAL: nothing is held back */
+export function thawFileSystem(directory: number): void {
+  const FITHAW = 0xc0045878n;
+  checked("FITHAW", libc.ioctl(directory, FITHAW, null));
+}
+
+/** Does not return when it works. */
+export function powerOff(): void {
+  const RB_POWER_OFF = 0x4321fedc;
+  checked("reboot", libc.reboot(RB_POWER_OFF));
+}
+
+function cString(text: string): Buffer {
+  return Buffer.from(`${text}\0`);
+}

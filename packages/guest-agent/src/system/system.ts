@@ -1,0 +1,24 @@
+import type { CommandGroup } from "#exec/command-group.ts";
+import type { User } from "#system/users.ts";
+
+/** What the agent may do to the machine it runs in. A fake machine is a process of the host: nothing is done to it. */
+export interface System {
+  /** @throws invalid_argument for a user that does not exist */
+  findUser(name: string): User;
+  takeCommandGroup(): CommandGroup;
+  /** Runs what starts a command, so that the command is not spared when memory runs out, as the agent is. */
+  starting<Result>(start: () => Result): Result;
+  /** Where an absolute path of the sandbox is. */
+  locate(path: string): string;
+  /** Whom new files belong to. Undefined: whoever the agent is. */
+  readonly owner: { readonly uid: number; readonly gid: number } | undefined;
+  /** What must not be removed, as located paths. */
+  mountPoints(): readonly string[];
+
+  addEntropy(bytes: Uint8Array): void;
+  /** Returns how far the clock was ahead, in nanoseconds. */
+  setClock(unixNanos: bigint): bigint;
+  setHostname(name: string): void;
+  sync(): void;
+  powerOff(): void;
+}
