@@ -1,3 +1,4 @@
+import { rename } from "node:fs/promises";
 import { createServer, type Socket } from "node:net";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Transport } from "@opensandbox/wire/guest/channel.ts";
@@ -17,6 +18,9 @@ export async function listenOnUnixSocket(path: string, start: (transport: Transp
   });
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   server.once("error", reject);
-  server.listen(path, resolve);
+  // The file is there a moment before it can be connected to, and whoever waits for it comes at once.
+  const early = `${path}.new`;
+  server.listen(early, resolve);
   await promise;
+  await rename(early, path);
 }
