@@ -61,7 +61,8 @@ export function execClient(http: HttpClient, openSocket: OpenSocket): ExecClient
     async stream(id, request, signal) {
       const socket = await openSocket(http.socketUrl(streamExec, { id }), signal);
       try {
-        await socket.send(JSON.stringify(request));
+        // What was taken of stdin is told, so that no more than the window is ever on its way.
+        await socket.send(JSON.stringify({ ...request, stdinCredit: request.stdin === true }));
       } catch (error) {
         socket.close();
         throw error;

@@ -117,14 +117,18 @@ export async function translate<T>(
 export function errorFromReply(status: number, text: string): SandboxError {
   const wire = parseError(text);
   const message = wire?.error ?? (text.trim().slice(0, 200) || `the server answered with status ${status}`);
-  return errorFromWire({ code: wire?.code ?? codeOfStatus(status), message });
+  return errorFromWire({ code: wire?.code ?? codeOfStatus(status), message, details: wire?.details });
 }
 
-function parseError(text: string): { error: string; code?: string } | undefined {
+function parseError(text: string): { error: string; code?: string; details?: unknown } | undefined {
   const value = parseJson(text);
   if (typeof value !== "object" || value === null || !("error" in value)) return undefined;
   if (typeof value.error !== "string" || value.error === "") return undefined;
-  return { error: value.error, ...("code" in value && typeof value.code === "string" ? { code: value.code } : {}) };
+  return {
+    error: value.error,
+    ...("code" in value && typeof value.code === "string" ? { code: value.code } : {}),
+    ...("details" in value ? { details: value.details } : {}),
+  };
 }
 
 function parseJson(text: string): unknown {

@@ -22,11 +22,15 @@ export interface CreateSandbox {
   /** Seconds without activity after which the sandbox is put away; 0: never. */
   readonly idleTimeoutSeconds?: number;
   readonly networkEnabled?: boolean;
+  /** A name of yours. */
+  readonly alias?: string;
 }
 
 export interface Sandbox {
   readonly id: string;
   readonly status: SandboxReply["status"];
+  /** Empty where it was given none. */
+  readonly alias: string;
   readonly image: string;
   readonly vcpus: number;
   readonly memoryMib: number;
@@ -112,6 +116,7 @@ function createBody(request: CreateSandbox): CreateSandboxBody {
     ...(request.metadata === undefined ? {} : { metadata: { ...request.metadata } }),
     ...(request.idleTimeoutSeconds === undefined ? {} : { timeout: request.idleTimeoutSeconds }),
     ...(request.networkEnabled === undefined ? {} : { networkEnabled: request.networkEnabled }),
+    ...(request.alias === undefined ? {} : { alias: request.alias }),
   };
 }
 
@@ -119,6 +124,7 @@ function sandboxOf(reply: SandboxReply): Sandbox {
   return {
     id: reply.sandboxID,
     status: reply.status,
+    alias: reply.alias,
     image: reply.template,
     vcpus: reply.cpuCount,
     memoryMib: reply.memoryMB,

@@ -58,6 +58,9 @@ export function errorOfClose(code: number, reason: string): SandboxError | undef
   return new SandboxError("unavailable", `the connection to the server ended: ${text}`, undefined);
 }
 
+/** What the refusal of an upgrade means: it is answered as any other request. */
+export { errorFromReply as errorOfRefusal } from "./http.ts";
+
 export interface MessageQueue {
   readonly messages: AsyncIterable<string | Uint8Array>;
   push(message: string | Uint8Array): void;

@@ -23,6 +23,24 @@ export interface ServerConfig {
   readonly maxSandboxes: number;
 }
 
+/** The variable that sets each of them; what is secret is left out. */
+export const variables = {
+  dataDirectory: "OPENSANDBOX_DATA_DIR",
+  imagesDirectory: "OPENSANDBOX_IMAGES_DIR",
+  host: "OPENSANDBOX_HOST",
+  port: "OPENSANDBOX_PORT",
+  region: "OPENSANDBOX_REGION",
+  sandboxDomain: "OPENSANDBOX_SANDBOX_DOMAIN",
+  hypervisor: "OPENSANDBOX_VM_BACKEND",
+  accelerator: "OPENSANDBOX_ACCEL",
+  network: "OPENSANDBOX_NETWORK",
+  qemuProgram: "OPENSANDBOX_QEMU_BIN",
+  debianMirror: "OPENSANDBOX_DEBIAN_MIRROR",
+  defaultMemoryMib: "OPENSANDBOX_DEFAULT_SANDBOX_MEMORY_MB",
+  defaultVcpus: "OPENSANDBOX_DEFAULT_SANDBOX_CPUS",
+  maxSandboxes: "OPENSANDBOX_MAX_CAPACITY",
+} as const satisfies Partial<Record<keyof ServerConfig, string>>;
+
 type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
@@ -30,8 +48,8 @@ type Environment = Readonly<Record<string, string | undefined>>;
  * @throws `invalid_argument` naming the variable that is wrong
  */
 export function readConfig(env: Environment): ServerConfig {
-  const dataDirectory = resolve(env["OPENSANDBOX_DATA_DIR"] || defaultDataDirectory(env));
-  const hypervisor = oneOf(env, "OPENSANDBOX_VM_BACKEND", ["qemu", "firecracker", "fake"]);
+  const dataDirectory = resolve(env[variables.dataDirectory] || defaultDataDirectory(env));
+  const hypervisor = oneOf(env, variables.hypervisor, ["qemu", "firecracker", "fake"]);
   if (hypervisor === "fake" && env["OPENSANDBOX_ALLOW_FAKE"] !== "1") {
     throw new SandboxError(
       "invalid_argument",
@@ -41,23 +59,23 @@ export function readConfig(env: Environment): ServerConfig {
   }
   oneOf(env, "OPENSANDBOX_MODE", ["combined"]);
   const apiKey = env["OPENSANDBOX_API_KEY"];
-  const debianMirror = env["OPENSANDBOX_DEBIAN_MIRROR"];
+  const debianMirror = env[variables.debianMirror];
   return {
     dataDirectory,
-    imagesDirectory: resolve(env["OPENSANDBOX_IMAGES_DIR"] || join(dataDirectory, "images")),
-    host: env["OPENSANDBOX_HOST"] || "127.0.0.1",
-    port: whole(env, "OPENSANDBOX_PORT", 8080, 0, 65_535),
+    imagesDirectory: resolve(env[variables.imagesDirectory] || join(dataDirectory, "images")),
+    host: env[variables.host] || "127.0.0.1",
+    port: whole(env, variables.port, 8080, 0, 65_535),
     ...(apiKey ? { apiKey } : {}),
-    region: env["OPENSANDBOX_REGION"] || "local",
-    sandboxDomain: env["OPENSANDBOX_SANDBOX_DOMAIN"] || "localhost",
+    region: env[variables.region] || "local",
+    sandboxDomain: env[variables.sandboxDomain] || "localhost",
     hypervisor,
-    accelerator: oneOf(env, "OPENSANDBOX_ACCEL", ["auto", "kvm", "tcg"]),
-    network: oneOf(env, "OPENSANDBOX_NETWORK", ["auto", "tap", "user"]),
-    qemuProgram: env["OPENSANDBOX_QEMU_BIN"] || "qemu-system-x86_64",
+    accelerator: oneOf(env, variables.accelerator, ["auto", "kvm", "tcg"]),
+    network: oneOf(env, variables.network, ["auto", "tap", "user"]),
+    qemuProgram: env[variables.qemuProgram] || "qemu-system-x86_64",
     ...(debianMirror ? { debianMirror } : {}),
-    defaultMemoryMib: whole(env, "OPENSANDBOX_DEFAULT_SANDBOX_MEMORY_MB", 1024, 256, 65_536),
-    defaultVcpus: whole(env, "OPENSANDBOX_DEFAULT_SANDBOX_CPUS", 1, 1, 16),
-    maxSandboxes: whole(env, "OPENSANDBOX_MAX_CAPACITY", 50, 1, 10_000),
+    defaultMemoryMib: whole(env, variables.defaultMemoryMib, 1024, 256, 65_536),
+    defaultVcpus: whole(env, variables.defaultVcpus, 1, 1, 16),
+    maxSandboxes: whole(env, variables.maxSandboxes, 50, 1, 10_000),
   };
 }
 

@@ -1,25 +1,26 @@
-import { mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { startControlPlane } from "@opensandbox/control-plane";
 import type { Progress, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
 import { randomHex } from "@opensandbox/wire/ids.ts";
 import { openWorker } from "@opensandbox/worker";
 import type { ServerConfig } from "./config.ts";
+import { keepFirstApiKey, knownApiKey } from "./first-api-key.ts";
 import { log } from "./log.ts";
+import { publishServer } from "./server-file.ts";
 import { workerOptions } from "./worker-options.ts";
 
 /** A control plane and a worker in one process. Disposing it stops every sandbox that runs on it. */
 export interface Server extends AsyncDisposable {
   readonly url: string;
-  /** The plain text of a key that works, when it is known: a fixed one, a throw-away one, or the first one. */
+  /** The plain text of a key that works, when it is known: a fixed one, a throw-away one, or the kept first one. */
   readonly apiKey?: string;
-  /** The database's first key, when this start has made it. It is stored as a hash and never shown again. */
+  /** The database's first key, when this start has made it. The database has only its hash. */
   readonly firstApiKey?: string;
   readonly description: WorkerDescription;
 }
 
 export interface StartServerOptions {
-  /** For the life of one command: any free port of 127.0.0.1, a key that nobody else has, and no log of what goes well. */
+  /** For the life of one command: any free port of 127.0.0.1, a key that nobody else has, and a log of errors only. */
   readonly embedded: boolean;
   /** Made ready before this returns, so that the first create does not wait for it. */
   readonly image?: string;
@@ -36,8 +37,9 @@ export async function startServer(
   signal: AbortSignal,
 ): Promise<Server> {
   await using undo = new AsyncDisposableStack();
+  // What fails is told to the one caller there is.
   const quiet: typeof log = (level, message, fields) => {
-    if (level !== "info") log(level, message, fields);
+    if (level === "error") log(level, message, fields);
   };
   const logTo = embedded ? quiet : log;
   const opened = undo.use(await openWorker({ ...workerOptions(config), log: logTo }));
@@ -67,9 +69,13 @@ export async function startServer(
       signal,
     ),
   );
-  if (!embedded) undo.use(await publishAddress(config.dataDirectory, controlPlane.url));
+  if (controlPlane.firstApiKey !== undefined) await keepFirstApiKey(config.dataDirectory, controlPlane.firstApiKey);
+  const known = apiKey ?? controlPlane.firstApiKey ?? (await knownApiKey(config.dataDirectory));
+  if (!embedded) {
+    const published = { url: controlPlane.url, pid: process.pid, ...(known === undefined ? {} : { apiKey: known }) };
+    undo.use(await publishServer(config.dataDirectory, published));
+  }
   const owned = undo.move();
-  const known = apiKey ?? controlPlane.firstApiKey;
   return {
     url: controlPlane.url,
     ...(known === undefined ? {} : { apiKey: known }),
@@ -77,13 +83,4 @@ export async function startServer(
     description: opened.worker.describe(),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
-}
-
-/** Lets the command line of this host find the server without being told where it is. */
-async function publishAddress(dataDirectory: string, url: string): Promise<AsyncDisposable> {
-  await mkdir(dataDirectory, { recursive: true });
-  const file = join(dataDirectory, "server.json");
-  await writeFile(`${file}.${process.pid}`, JSON.stringify({ url, pid: process.pid }));
-  await rename(`${file}.${process.pid}`, file);
-  return { [Symbol.asyncDispose]: () => rm(file, { force: true }) };
 }

@@ -1,0 +1,22 @@
+/** " (did you mean X?)", when one of the known words is near. */
+export function closest(word: string, known: readonly string[]): string {
+  const [nearest] = known
+    .map((candidate) => ({ candidate, distance: distanceBetween(word, candidate) }))
+    .filter(({ candidate, distance }) => distance <= Math.min(2, candidate.length - 2))
+    .toSorted((a, b) => a.distance - b.distance);
+  return nearest === undefined ? "" : ` (did you mean ${nearest.candidate}?)`;
+}
+
+/** Levenshtein's: letters to add, drop or replace. */
+function distanceBetween(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
+  for (const [i, letter] of a.split("").entries()) {
+    const next = [i + 1];
+    for (let j = 0; j < b.length; j++) {
+      const replaced = (row[j] ?? 0) + (letter === b[j] ? 0 : 1);
+      next.push(Math.min((row[j + 1] ?? 0) + 1, (next[j] ?? 0) + 1, replaced));
+    }
+    row = next;
+  }
+  return row.at(-1) ?? 0;
+}

@@ -1,0 +1,83 @@
+import type { Context } from "./context.ts";
+
+/** What may be set by name, such as `--image NAME`. `read` says what its values mean. */
+export interface Option<Value = unknown> {
+  readonly help: string;
+  /** What stands for the value in help; absent: it is a flag. */
+  readonly placeholder?: string;
+  /** One letter. */
+  readonly short?: string;
+  /** @throws `invalid_argument` when the values do not fit; `name` is the option as it was written */
+  read(values: readonly string[], name: string): Value;
+}
+
+/** What is told by its place. */
+export interface Argument<Value = unknown> {
+  readonly placeholder: string;
+  /** `command`: everything from there on, as it is. */
+  readonly takes: "one" | "at most one" | "some" | "command";
+  read(values: readonly string[]): Value;
+}
+
+export interface Example {
+  readonly line: string;
+  readonly shows: string;
+}
+
+type Inputs<Parts> = {
+  readonly [Name in keyof Parts]: Parts[Name] extends { read(...of: never): infer V } ? V : never;
+};
+
+interface Definition<Arguments, Options> {
+  /** Begins with a verb; no full stop. */
+  readonly summary: string;
+  /** Paragraphs for its own help. */
+  readonly description?: string;
+  /** By name, in their order. */
+  readonly arguments?: Arguments;
+  /** By name in camel case: `apiUrl` is `--api-url`. */
+  readonly options?: Options;
+  /** Without the program's name. */
+  readonly examples: readonly Example[];
+  /** What is wrong with an input whose parts are each fine. */
+  check?(input: Inputs<Arguments> & Inputs<Options>): string | undefined;
+  /** The exit code; nothing is 0. */
+  run(input: Inputs<Arguments> & Inputs<Options>, context: Context): Promise<number | void>;
+}
+
+/** A command as data: parsing, help and documentation read the same value. */
+export interface Command {
+  readonly kind: "command";
+  readonly summary: string;
+  readonly description?: string;
+  readonly arguments: Readonly<Record<string, Argument>>;
+  readonly options: Readonly<Record<string, Option>>;
+  readonly examples: readonly Example[];
+  check?(input: Readonly<Record<string, unknown>>): string | undefined;
+  run(input: Readonly<Record<string, unknown>>, context: Context): Promise<number | void>;
+}
+
+/** A noun with its verbs. */
+export interface Group {
+  readonly kind: "group";
+  readonly summary: string;
+  readonly commands: Commands;
+  /** What the noun alone does; absent: it shows its help. */
+  readonly alone?: Command;
+}
+
+/** By the word that calls them, in the order of help. */
+export interface Commands {
+  readonly [word: string]: Command | Group;
+}
+
+export function defineCommand<
+  const Arguments extends Readonly<Record<string, Argument>>,
+  const Options extends Readonly<Record<string, Option>>,
+>(definition: Definition<Arguments, Options>): Command {
+  return { kind: "command", arguments: {}, options: {}, ...definition };
+}
+
+export function defineGroup(definition: Omit<Group, "kind">): Group {
+  return { kind: "group", ...definition };
+}

@@ -1,0 +1,42 @@
+import { defineCommand } from "../command.ts";
+import { flag, pairs, text, whole } from "../inputs.ts";
+import { newSandboxOf, sandboxOptions } from "./sandbox-options.ts";
+
+export const create = defineCommand({
+  summary: "Create a sandbox and print its id",
+  description: "Returns when a command would work in it.",
+  options: {
+    ...sandboxOptions,
+    metadata: pairs("a label of yours"),
+    timeout: whole("SECONDS", "delete it when it was idle for so long; 0: never (default: the server's)"),
+    alias: text("NAME", "a name of yours"),
+    noNetwork: flag("without any network"),
+  },
+  examples: [
+    { line: "create", shows: "the default image and size" },
+    {
+      line: "create --image minimal --memory 2048 --cpus 2 --timeout 600",
+      shows: "choose them, and let it end when idle",
+    },
+    {
+      line: "create -e TOKEN=secret --metadata owner=alice --alias build-17",
+      shows: "with environment, labels and a name",
+    },
+    { line: "id=$(osb create) && osb exec $id -- uname -a && osb kill $id", shows: "use it in a script" },
+  ],
+  async run({ metadata, timeout, alias, noNetwork, ...asked }, { client, progress, print, signal }) {
+    const { sandboxes } = await client();
+    const request = {
+      ...newSandboxOf(asked),
+      metadata,
+      ...(timeout === undefined ? {} : { idleTimeoutSeconds: timeout }),
+      ...(alias === undefined ? {} : { alias }),
+      ...(noNetwork ? { networkEnabled: false } : {}),
+    };
+    using shown = progress();
+    shown.report("starting the machine");
+    const sandbox = await sandboxes.create(request, { onProgress: (step) => shown.report(step) }, signal);
+    shown.pause();
+    await print(sandbox.id, sandbox);
+  },
+});

@@ -1,0 +1,24 @@
+import { defineCommand } from "../../command.ts";
+import { megabytes } from "../../megabytes.ts";
+import { optional } from "../../inputs.ts";
+
+export const build = defineCommand({
+  summary: "Build an image, unless it is there",
+  description:
+    "The first use of an image builds it as well; this is for doing so beforehand. NAME is by default `default`.",
+  arguments: { name: optional("NAME") },
+  examples: [
+    { line: "image build", shows: "the default image" },
+    { line: "image build minimal", shows: "another one" },
+  ],
+  async run({ name = "default" }, { host, print, progress, signal }) {
+    using shown = progress();
+    shown.report(`building image ${name}`);
+    const { buildImage, readConfig } = await import("@opensandbox/server");
+    const onProgress = ({ step, percent }: { readonly step: string; readonly percent?: number }): void =>
+      shown.report(percent === undefined ? step : `${step} (${Math.round(percent)} %)`);
+    const built = await buildImage(readConfig(host.env), name, onProgress, signal);
+    shown.pause();
+    await print(`image ${name} is built: ${megabytes(built.bytes)} on disk`, built);
+  },
+});

@@ -1,0 +1,23 @@
+import type { ImageSummary } from "@opensandbox/server";
+import { age } from "../../age.ts";
+import { defineCommand } from "../../command.ts";
+import { megabytes } from "../../megabytes.ts";
+import { table } from "../../table.ts";
+
+export const ls = defineCommand({
+  summary: "List the images that there are or that can be built",
+  examples: [
+    { line: "image ls", shows: "as a table" },
+    { line: "image ls --json | jq -r '.[] | select(.built) | .name'", shows: "only those that are built" },
+  ],
+  async run(_input, { host, print }) {
+    const { listImages, readConfig } = await import("@opensandbox/server");
+    const images = await listImages(readConfig(host.env));
+    await print(table(["IMAGE", "BUILT", "ON DISK", "HASH"], images.map(rowOf)), images);
+  },
+});
+
+function rowOf({ name, built, bytes, hash, createdAt }: ImageSummary): string[] {
+  if (!built) return [name, "no", "-", "-"];
+  return [name, createdAt === undefined ? "yes" : `${age(createdAt)} ago`, megabytes(bytes), hash.slice(0, 12)];
+}

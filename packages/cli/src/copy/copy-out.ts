@@ -1,0 +1,224 @@
+import { randomUUID } from "node:crypto";
+import { constants, type Stats } from "node:fs";
+import { type FileHandle, lstat, mkdir, open, rename, stat, symlink, unlink } from "node:fs/promises";
+import { dirname, join, posix } from "node:path";
+import { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
+import type { FileEntry } from "@opensandbox/sdk";
+import { atOnce, counted, type CopyContext } from "./copied.ts";
+import { forEachAtOnce } from "./for-each-at-once.ts";
+import { onHost } from "./host-error.ts";
+
+// What a sandbox says of its files is not to be trusted: names stay names, nothing below the target is written through a
+// symbolic link, and links are made when all else is there.
+
+export interface CopyOut {
+  readonly id: string;
+  readonly from: string;
+  /** On this host. */
+  readonly to: string;
+  /** There are other sources: the target must be a directory. */
+  readonly several: boolean;
+}
+
+/** Copies a file or a directory of a sandbox to this host. Permissions come along, owners and times do not. */
+export async function copyOut(
+  { id, from, to, several }: CopyOut,
+  context: CopyContext,
+  signal: AbortSignal,
+): Promise<void> {
+  const entries = await listing(context, id, from, signal);
+  const into = several || to.endsWith("/") || (await onHost(to, () => statOf(to, stat)))?.isDirectory() === true;
+  if (into) await onHost(to, () => mkdir(to, { recursive: true }));
+  const target = into ? join(to, posix.basename(from)) : to;
+  if (entries === undefined) {
+    const mode = await modeOf(context, id, from, signal);
+    return await copyFile({ path: from, target, mode, explicit: true }, id, context, signal);
+  }
+  const links: SandboxEntry[] = [];
+  await forEachAtOnce(
+    walk({ id, path: from, target, entries }, context, signal),
+    atOnce,
+    async (entry, signal) => {
+      if (entry.kind === "symlink") links.push(entry);
+      else await copyFile({ ...entry, explicit: false }, id, context, signal);
+    },
+    signal,
+  );
+  await makeLinks(links, id, context, signal);
+}
+
+interface SandboxEntry {
+  readonly kind: FileEntry["kind"];
+  readonly path: string;
+  readonly target: string;
+  readonly mode: number;
+}
+
+interface Directory {
+  readonly id: string;
+  readonly path: string;
+  readonly target: string;
+  readonly entries: readonly FileEntry[];
+}
+
+/** All in the directory, each directory made before what is in it. */
+async function* walk(
+  { id, path, target, entries }: Directory,
+  context: CopyContext,
+  signal: AbortSignal,
+): AsyncGenerator<SandboxEntry> {
+  await makeDirectory(target);
+  context.copied.directories++;
+  for (const { name, kind, mode } of checked(entries, path)) {
+    const below = { kind, path: posix.join(path, name), target: join(target, name), mode };
+    if (kind === "directory") {
+      const inside = await context.client.files.list(id, below.path, signal);
+      yield* walk({ id, path: below.path, target: below.target, entries: inside }, context, signal);
+    } else if (kind === "other") {
+      context.note(`left out ${below.path}: neither a file, a directory nor a symbolic link`);
+    } else {
+      yield below;
+    }
+  }
+}
+
+/** Names that stay in their directory, each once. */
+function checked(entries: readonly FileEntry[], path: string): readonly FileEntry[] {
+  const names = new Set(entries.map(({ name }) => name));
+  const wrong = entries.find(({ name }) => name === "" || name === "." || name === ".." || /[/\0]/.test(name));
+  if (wrong === undefined && names.size === entries.length) return entries;
+  throw new SandboxError(
+    "internal",
+    `the sandbox tells of impossible names in ${path}; nothing more is copied`,
+    undefined,
+  );
+}
+
+/** A real one: what is reached through a link is not below the target. */
+async function makeDirectory(path: string): Promise<void> {
+  await onHost(path, async () => {
+    if ((await statOf(path, lstat)) === undefined) await mkdir(path, { recursive: true });
+    if (!(await lstat(path)).isDirectory()) {
+      throw new SandboxError("invalid_argument", `${path} is no directory on this host`, undefined);
+    }
+  });
+}
+
+interface FileCopy {
+  readonly path: string;
+  readonly target: string;
+  readonly mode: number;
+  /** The user has named the target: a link there is followed, and a device is written to. */
+  readonly explicit: boolean;
+}
+
+async function copyFile(
+  { path, target, mode, explicit }: FileCopy,
+  id: string,
+  context: CopyContext,
+  signal: AbortSignal,
+): Promise<void> {
+  const { content } = await context.client.files.read(id, path, signal);
+  await onHost(target, async () => {
+    const existing = await statOf(target, lstat);
+    if (existing === undefined || existing.isFile()) await replace(target, mode, counted(content, context));
+    else if (explicit) await writeInPlace(target, counted(content, context));
+    else throw new SandboxError("invalid_argument", `${target} is there already and is no file`, undefined);
+  });
+  context.copied.files++;
+}
+
+/** The file is there with all of its content, or as it was before. */
+async function replace(target: string, mode: number, content: AsyncIterable<Uint8Array>): Promise<void> {
+  const temporary = join(dirname(target), `.osb-${randomUUID()}`);
+  await using undo = new AsyncDisposableStack();
+  {
+    await using file = await open(temporary, "wx", mode & 0o777);
+    undo.defer(() => unlink(temporary));
+    await writeAll(file, content);
+  }
+  await rename(temporary, target);
+  undo.move();
+}
+
+async function writeInPlace(target: string, content: AsyncIterable<Uint8Array>): Promise<void> {
+  await using file = await open(target, constants.O_WRONLY | constants.O_TRUNC);
+  await writeAll(file, content);
+}
+
+async function writeAll(file: FileHandle, content: AsyncIterable<Uint8Array>): Promise<void> {
+  for await (const chunk of content) {
+    for (let at = 0; at < chunk.length;) at += (await file.write(chunk, at)).bytesWritten;
+  }
+}
+
+const linksPerCommand = 100;
+
+async function makeLinks(
+  links: readonly SandboxEntry[],
+  id: string,
+  { client, copied }: CopyContext,
+  signal: AbortSignal,
+): Promise<void> {
+  for (let at = 0; at < links.length; at += linksPerCommand) {
+    const batch = links.slice(at, at + linksPerCommand);
+    const args = ["-z", "--", ...batch.map(({ path }) => path)];
+    const { stdout, stderr } = await client.exec.run(id, { cmd: "readlink", args, user: "root" }, signal);
+    const texts = stdout.split("\0").slice(0, -1);
+    if (texts.length !== batch.length) {
+      throw new SandboxError(
+        "unavailable",
+        `cannot read symbolic links: ${stderr.trim() || "they have changed"}`,
+        undefined,
+      );
+    }
+    for (const [index, { target }] of batch.entries()) await makeLink(texts[index] ?? "", target);
+    copied.links += batch.length;
+  }
+}
+
+async function makeLink(text: string, target: string): Promise<void> {
+  await onHost(target, async () => {
+    const existing = await statOf(target, lstat);
+    if (existing?.isDirectory() === true) {
+      throw new SandboxError(
+        "invalid_argument",
+        `${target} is a directory on this host and a symbolic link in the sandbox`,
+        undefined,
+      );
+    }
+    if (existing !== undefined) await unlink(target);
+    await symlink(text, target);
+  });
+}
+
+/** What is in a directory; undefined for what is none. */
+async function listing(
+  { client }: CopyContext,
+  id: string,
+  path: string,
+  signal: AbortSignal,
+): Promise<readonly FileEntry[] | undefined> {
+  try {
+    return await client.files.list(id, path, signal);
+  } catch (error) {
+    if (isSandboxError(error, "invalid_argument")) return undefined;
+    throw error;
+  }
+}
+
+/** Of a file; the directory that it is in knows. */
+async function modeOf({ client }: CopyContext, id: string, path: string, signal: AbortSignal): Promise<number> {
+  const entries = await client.files.list(id, posix.dirname(path), signal);
+  const entry = entries.find(({ name }) => name === posix.basename(path));
+  return entry?.kind === "file" ? entry.mode : 0o644;
+}
+
+async function statOf(path: string, look: (path: string) => Promise<Stats>): Promise<Stats | undefined> {
+  try {
+    return await look(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw error;
+  }
+}

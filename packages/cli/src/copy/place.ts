@@ -1,0 +1,12 @@
+/** One end of a copy. */
+export type Place =
+  | { readonly kind: "host"; readonly path: string }
+  | { readonly kind: "sandbox"; readonly id: string; readonly path: string };
+
+/** `sb-1a2b3c4d:/path` is in a sandbox; nothing behind the colon is its home. A file of such a name is `./sb-...`. */
+export function placeOf(text: string): Place {
+  const match = /^(sb-[0-9a-f]{8}):(.*)$/s.exec(text);
+  if (match === null) return { kind: "host", path: text };
+  const [, id = "", path = ""] = match;
+  return { kind: "sandbox", id, path: path === "" ? "." : path };
+}

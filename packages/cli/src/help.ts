@@ -1,0 +1,123 @@
+import type { Argument, Command, Commands, Example, Group, Option } from "./command.ts";
+import { globalOptions } from "./global-options.ts";
+import { optionName } from "./option-name.ts";
+import { columns } from "./table.ts";
+
+/** All there is to know about what `path` names; an empty path names the program. */
+export function help(commands: Commands, path: readonly string[], program: string): string {
+  const found = look(commands, path);
+  if (found === undefined) return programHelp(commands, program);
+  return found.kind === "group" ? groupHelp(found, [program, ...path].join(" ")) : commandHelp(found, program, path);
+}
+
+/** One line that says how it is called. */
+export function usage(commands: Commands, path: readonly string[], program: string): string {
+  const found = look(commands, path);
+  const words = [program, ...path].join(" ");
+  if (found === undefined) return `${words} COMMAND [options]`;
+  if (found.kind === "group") return `${words} ${Object.keys(found.commands).join("|")} [options]`;
+  return [words, "[options]", ...Object.values(found.arguments).map(argumentUsage)].join(" ");
+}
+
+function look(commands: Commands, path: readonly string[]): Command | Group | undefined {
+  const [word, ...rest] = path;
+  if (word === undefined) return undefined;
+  const found = commands[word];
+  return found?.kind === "group" && rest.length > 0 ? look(found.commands, rest) : found;
+}
+
+function programHelp(commands: Commands, program: string): string {
+  return sections(
+    `OpenSandbox: a real Linux machine for every AI agent, on your own hosts.`,
+    `Usage: ${program} COMMAND [options]`,
+    `Commands:\n${indented(columns(commandRows(commands)))}`,
+    `Options of every command:\n${optionRows(globalOptions)}`,
+    examplesOf(
+      [
+        { line: "run -- uname -a", shows: "run one command in a new machine" },
+        { line: "up", shows: "start a server, so that machines can stay" },
+        { line: "create", shows: "then, in another terminal: a machine that stays, by its id" },
+        { line: "exec sb-1a2b3c4d -- python3 -V", shows: "run a command in it" },
+      ],
+      program,
+    ),
+    `See '${program} COMMAND --help' for more about a command.`,
+  );
+}
+
+function groupHelp({ summary, commands, alone }: Group, words: string): string {
+  return sections(
+    `${summary}.`,
+    `Usage: ${words} ${alone === undefined ? "COMMAND" : "[COMMAND]"} [options]`,
+    `Commands:\n${indented(columns(commandRows(commands)))}`,
+    alone === undefined ? undefined : `Alone it does this: ${lowerFirst(alone.summary)}.`,
+    examplesOf(
+      [...(alone?.examples ?? []), ...Object.values(commands).flatMap(firstExample)],
+      words.split(" ")[0] ?? "",
+    ),
+    `See '${words} COMMAND --help' for more about a command.`,
+  );
+}
+
+function commandHelp(command: Command, program: string, path: readonly string[]): string {
+  const words = [program, ...path, "[options]", ...Object.values(command.arguments).map(argumentUsage)];
+  return sections(
+    `${command.summary}.`,
+    `Usage: ${words.join(" ")}`,
+    command.description,
+    Object.keys(command.options).length === 0 ? undefined : `Options:\n${optionRows(command.options)}`,
+    `Options of every command:\n${optionRows(globalOptions)}`,
+    examplesOf(command.examples, program),
+  );
+}
+
+function argumentUsage({ placeholder, takes }: Argument): string {
+  switch (takes) {
+    case "one":
+      return placeholder;
+    case "at most one":
+      return `[${placeholder}]`;
+    case "some":
+      return `${placeholder}...`;
+    case "command":
+      return `[--] ${placeholder} [ARG...]`;
+  }
+}
+
+function commandRows(commands: Commands): string[][] {
+  return Object.entries(commands).map(([word, { summary }]) => [word, summary]);
+}
+
+function optionRows(options: Readonly<Record<string, Option>>): string {
+  const rows = Object.entries(options).map(([key, { help, placeholder, short }]) => {
+    const name = `${short === undefined ? "" : `-${short}, `}--${optionName(key)}`;
+    return [placeholder === undefined ? name : `${name} ${placeholder}`, help];
+  });
+  return indented(columns(rows));
+}
+
+function firstExample(entry: Command | Group): readonly Example[] {
+  return entry.kind === "command" ? entry.examples.slice(0, 1) : [];
+}
+
+function examplesOf(examples: readonly Example[], program: string): string | undefined {
+  if (examples.length === 0) return undefined;
+  return `Examples:\n${examples.map(({ line, shows }) => `  # ${shows}\n  ${exampleLine(line, program)}`).join("\n")}`;
+}
+
+/** The program's name stands where `osb` does, or at the beginning. */
+function exampleLine(line: string, program: string): string {
+  return /\bosb\b/.test(line) ? line.replaceAll(/\bosb\b/g, program) : `${program} ${line}`;
+}
+
+function indented(lines: string): string {
+  return lines.replaceAll(/^/gm, "  ");
+}
+
+function lowerFirst(text: string): string {
+  return text.charAt(0).toLowerCase() + text.slice(1);
+}
+
+function sections(...parts: readonly (string | undefined)[]): string {
+  return parts.filter((part) => part !== undefined).join("\n\n");
+}

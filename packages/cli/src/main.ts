@@ -1,0 +1,44 @@
+import { basename, delimiter, dirname } from "node:path";
+import type { Host } from "./context.ts";
+import { commands } from "./commands/commands.ts";
+import { listenForInterrupts } from "./interrupts.ts";
+import { runCli } from "./run-cli.ts";
+import { flushed } from "./write-to.ts";
+
+// The process around the command line: streams and signals in, an exit code out.
+
+const { stdout, stderr, env } = process;
+// A reader that went away is noticed by whoever writes next.
+for (const stream of [stdout, stderr]) stream.on("error", () => undefined);
+
+const host: Host = {
+  program: programName(env["OPENSANDBOX_PROGRAM"]),
+  env,
+  get stdin() {
+    return process.stdin;
+  },
+  stdout,
+  stderr,
+  interrupts: listenForInterrupts(process, (code) => process.exit(code)),
+  async connect(url, apiKey) {
+    const { connect } = await import("@opensandbox/sdk");
+    const openSocket = async (url: string, signal?: AbortSignal) => {
+      const { openPausingSocket } = await import("./open-socket.ts");
+      return await openPausingSocket(url, signal);
+    };
+    return connect({ url, openSocket, ...(apiKey === undefined ? {} : { apiKey }) });
+  },
+};
+
+const exitCode = await runCli(commands, process.argv.slice(2), host);
+// What is still on its way to a pipe would be lost.
+await Promise.all([flushed(stdout), flushed(stderr)]);
+// Not left to the end of all handles: a terminal that is read from never ends.
+process.exit(exitCode);
+
+/** As the user would type it: the launcher says how it was called. */
+function programName(called: string | undefined): string {
+  if (called === undefined || called === "") return "osb";
+  const found = (env["PATH"] ?? "").split(delimiter).includes(dirname(called));
+  return found ? basename(called) : called;
+}

@@ -1,0 +1,67 @@
+import { WebSocket } from "ws";
+import { errorOfClose, errorOfRefusal, messageQueue } from "@opensandbox/sdk/socket.ts";
+import type { Socket } from "@opensandbox/sdk";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+
+// A message is at most some 64 KiB of output: enough to be busy, little to hold.
+const mostWaiting = 16;
+
+/** A WebSocket that stops reading while nobody takes what it has read, so that a fast command waits for its reader. */
+export async function openPausingSocket(url: string, signal?: AbortSignal): Promise<Socket> {
+  const socket = new WebSocket(url, { perMessageDeflate: false });
+  const queue = messageQueue(() => {
+    if (queue.length < mostWaiting) socket.resume();
+  });
+  socket.on("message", (data: Buffer, isBinary) => {
+    queue.push(isBinary ? data : data.toString("utf8"));
+    if (queue.length >= mostWaiting) socket.pause();
+  });
+  socket.on("close", (code, reason) => queue.end(errorOfClose(code, reason.toString("utf8"))));
+  // Without waiting for the peer's farewell: a paused socket would never hear it.
+  const abort = (): void => socket.terminate();
+  signal?.addEventListener("abort", abort, { once: true });
+  if (signal?.aborted === true) abort();
+  try {
+    await opened(socket);
+  } catch (cause) {
+    if (signal?.aborted === true) throw new SandboxError("canceled", "canceled", undefined, { cause });
+    throw cause;
+  }
+  return {
+    messages: queue.messages,
+    send: async (data) => {
+      const { promise, resolve, reject } = Promise.withResolvers<void>();
+      socket.send(data, (error) => {
+        if (error)
+          reject(
+            new SandboxError("unavailable", `the connection ended: ${error.message}`, undefined, { cause: error }),
+          );
+        else resolve();
+      });
+      await promise;
+    },
+    close: () => {
+      signal?.removeEventListener("abort", abort);
+      socket.terminate();
+    },
+  };
+}
+
+async function opened(socket: WebSocket): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  socket.once("open", () => resolve());
+  socket.on("error", (cause) => {
+    const message = `cannot open a WebSocket to ${new URL(socket.url).origin}: ${cause.message}`;
+    reject(new SandboxError("unavailable", message, undefined, { cause }));
+  });
+  socket.once("unexpected-response", (_request, response) => {
+    let text = "";
+    response.setEncoding("utf8");
+    response.on("data", (chunk: string) => (text += chunk));
+    response.once("close", () => {
+      reject(errorOfRefusal(response.statusCode ?? 0, text));
+      socket.terminate();
+    });
+  });
+  await promise;
+}

@@ -1,0 +1,94 @@
+import { asSandboxError, isSandboxError, type SandboxError } from "@opensandbox/wire/errors.ts";
+import type { Command, Commands } from "./command.ts";
+import type { Context, Host } from "./context.ts";
+import { findCommand } from "./find-command.ts";
+import type { Globals } from "./global-options.ts";
+import { help, usage } from "./help.ts";
+import { exitCodeOf } from "./interrupts.ts";
+import { asksForJson, parseInput } from "./parse-input.ts";
+import { startProgress } from "./progress.ts";
+import { findServerAddress, noServer } from "./server/find-server-address.ts";
+import { usageOf } from "./usage-error.ts";
+import { isReaderGone, writeTo } from "./write-to.ts";
+
+// As a program that writes into a closed pipe ends: by SIGPIPE.
+const readerGoneCode = 141;
+
+/** Runs the command that `argv` names, to its end. Returns the exit code; never rejects. */
+export async function runCli(commands: Commands, argv: readonly string[], host: Host): Promise<number> {
+  try {
+    return await execute(commands, argv, host);
+  } catch (error) {
+    if (isReaderGone(error)) return readerGoneCode;
+    tell(asSandboxError(withoutCleanUp(error)), commands, argv, host);
+    if (error instanceof Error && usageOf(error) !== undefined) return 2;
+    if (isSandboxError(error, "canceled") && host.interrupts.last !== undefined)
+      return exitCodeOf(host.interrupts.last);
+    return 1;
+  }
+}
+
+async function execute(commands: Commands, argv: readonly string[], host: Host): Promise<number> {
+  const { path, found, rest } = findCommand(commands, argv);
+  const helpFor = (words: readonly string[]): string => help(commands, words, host.program);
+  const command = found?.kind === "group" ? found.alone : found;
+  // Options are looked at also where there is no command: a wrong one is a mistake to tell of.
+  const { globals, input } = parseInput(command ?? showHelp(path), rest, path);
+  const context = contextOf(host, globals, helpFor);
+  if (globals.help || command === undefined) {
+    await writeTo(host.stdout, `${helpFor(path)}\n`);
+    return 0;
+  }
+  return (await command.run(input, context)) ?? 0;
+}
+
+/** Stands for a word that does nothing alone. */
+function showHelp(path: readonly string[]): Command {
+  return {
+    kind: "command",
+    summary: "",
+    arguments: {},
+    options: {},
+    examples: [],
+    run: async (_input, { help, print }) => await print(help(path), { help: help(path) }),
+  };
+}
+
+function contextOf(host: Host, globals: Globals, helpFor: Context["help"]): Context {
+  return {
+    host,
+    globals,
+    signal: host.interrupts.signal,
+    print: async (human, machine) => {
+      const text = globals.json ? JSON.stringify(machine) : human;
+      if (text !== "") await writeTo(host.stdout, `${text}\n`);
+    },
+    note: (text) => {
+      host.stderr.write(`osb: ${text}\n`);
+    },
+    progress: () => startProgress(host.stderr),
+    client: async () => {
+      const address = await findServerAddress(globals, host.env);
+      if (address === undefined) throw noServer();
+      return await host.connect(address.url.value, address.apiKey?.value);
+    },
+    help: helpFor,
+  };
+}
+
+/** What failed first; that cleaning up after it failed as well does not help its reader. */
+function withoutCleanUp(error: unknown): unknown {
+  return error instanceof SuppressedError ? withoutCleanUp(error.suppressed) : error;
+}
+
+function tell(error: SandboxError, commands: Commands, argv: readonly string[], { program, stderr }: Host): void {
+  const { code, message } = error;
+  const path = usageOf(error);
+  const lines = path === undefined ? undefined : usage(commands, path, program);
+  if (asksForJson(argv)) {
+    stderr.write(`${JSON.stringify({ error: message, code, ...(lines === undefined ? {} : { usage: lines }) })}\n`);
+    return;
+  }
+  stderr.write(`osb: ${message}\n`);
+  if (lines !== undefined) stderr.write(`usage: ${lines}\nSee '${[program, ...(path ?? [])].join(" ")} --help'.\n`);
+}

@@ -1,0 +1,27 @@
+import type { Client } from "@opensandbox/sdk";
+import type { Context } from "../context.ts";
+import type { Progress } from "../progress.ts";
+import { findServerAddress } from "./find-server-address.ts";
+
+export interface OpenedServer extends AsyncDisposable {
+  readonly client: Client;
+  /** It lives only until it is disposed, and its sandboxes with it. */
+  readonly embedded: boolean;
+}
+
+/** The server that was named or runs here; without one, a server in this process. */
+export async function openServer({ host, globals, signal }: Context, progress: Progress): Promise<OpenedServer> {
+  const address = await findServerAddress(globals, host.env);
+  if (address !== undefined) {
+    const client = await host.connect(address.url.value, address.apiKey?.value);
+    return { client, embedded: false, async [Symbol.asyncDispose]() {} };
+  }
+  progress.report("starting a server for this command");
+  const { readConfig, startServer } = await import("@opensandbox/server");
+  await using undo = new AsyncDisposableStack();
+  const onProgress = ({ step }: { readonly step: string }): void => progress.report(step);
+  const server = undo.use(await startServer(readConfig(host.env), { embedded: true, onProgress }, signal));
+  const client = await host.connect(server.url, server.apiKey);
+  const owned = undo.move();
+  return { client, embedded: true, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
