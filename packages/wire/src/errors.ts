@@ -22,7 +22,18 @@ export const errorCodes = {
 export type ErrorCode = keyof typeof errorCodes;
 
 /** What an error can be about. */
-export type Resource = "sandbox" | "file" | "image" | "exec" | "route" | "api key";
+export type Resource =
+  | "sandbox"
+  | "file"
+  | "image"
+  | "exec"
+  | "exec session"
+  | "checkpoint"
+  | "snapshot"
+  | "patch"
+  | "preview URL"
+  | "route"
+  | "api key";
 
 /** What a caller may rely on beside the code. A code without an entry carries nothing. */
 export interface ErrorDetails {

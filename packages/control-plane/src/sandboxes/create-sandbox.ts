@@ -92,8 +92,9 @@ async function start(
   await using undo = new AsyncDisposableStack();
   undo.defer(() => undoCreate(context, sandbox));
 
-  const { id, generation, image, vcpus, memoryMib, workspaceMib, envs, networkEnabled } = sandbox;
-  const request = { id, generation, image, vcpus, memoryMib, workspaceMib, envs, networkEnabled };
+  const { id, generation, organizationId, image, vcpus, memoryMib, workspaceMib, envs, networkEnabled } = sandbox;
+  const from = { kind: "image", image } as const;
+  const request = { id, generation, organizationId, from, vcpus, memoryMib, workspaceMib, envs, networkEnabled };
   const { spans } = await worker.startSandbox(request, onProgress, signal);
   signal.throwIfAborted();
 

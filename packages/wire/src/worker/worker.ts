@@ -1,4 +1,4 @@
-import type { SandboxId } from "../ids.ts";
+import type { SandboxId, SnapshotId } from "../ids.ts";
 
 /**
  * What the control plane asks of a worker. In one process it is the worker itself; over a network a client with the
@@ -19,8 +19,36 @@ export interface Worker {
   ): Promise<StartedSandbox>;
   /** Ends the machine and removes all that belongs to it. A sandbox that is not here is none to stop: it returns. */
   stopSandbox(id: SandboxId): Promise<void>;
-  /** Settles when the machine of the sandbox ends by itself; never rejects. */
+  /**
+   * Settles when the machine of the sandbox ends by itself; never rejects. Its disks stay until `stopSandbox`, and
+   * `powerCycleSandbox` boots them again.
+   */
   ended(id: SandboxId): Promise<SandboxEnd>;
+  /** Sandboxes that a worker which is gone has left running and that run here now. Told once, at the start. */
+  readonly adopted: readonly AdoptedSandbox[];
+  /** Ends the worker and leaves its machines running, to be adopted by the next one. */
+  release(): Promise<void>;
+
+  /**
+   * Captures the machine and goes on: its pause is `pausedMs`. The snapshot exists when this resolves; after a failure
+   * nothing of it is left and the machine runs. `wrong_state` when the guest does not confirm that it holds still.
+   */
+  captureSandbox(id: SandboxId, request: Capture, signal: AbortSignal): Promise<CapturedSnapshot>;
+  /**
+   * Captures the machine and ends it. The snapshot exists before the machine goes; after a failure nothing of the
+   * snapshot is left and the machine runs.
+   */
+  hibernateSandbox(id: SandboxId, snapshotId: SnapshotId, signal: AbortSignal): Promise<CapturedSnapshot>;
+  /** Undefined: there is no such snapshot, or only an unfinished one, which does not count. */
+  findSnapshot(snapshotId: SnapshotId): Promise<StoredSnapshot | undefined>;
+  /** What other snapshots and running sandboxes need of it stays. A snapshot that is not there is removed already. */
+  removeSnapshot(snapshotId: SnapshotId): Promise<void>;
+  /** Starts the guest's kernel again: the disks, the network and the id stay. Resolves when a command would work. */
+  rebootSandbox(id: SandboxId, signal: AbortSignal): Promise<void>;
+  /** The same with a new machine on the same disks, whatever state the old one is in. */
+  powerCycleSandbox(id: SandboxId, signal: AbortSignal): Promise<void>;
+  /** Asks the guest to write to its disks what it holds back. */
+  syncSandbox(id: SandboxId, signal: AbortSignal): Promise<void>;
 
   exec(id: SandboxId, request: Exec, signal: AbortSignal): Promise<RunningExec>;
   readFile(id: SandboxId, path: string, signal: AbortSignal): Promise<OpenFile>;
@@ -54,7 +82,9 @@ export interface StartSandbox {
   readonly id: SandboxId;
   /** Rises with every start of the same sandbox; an older one is refused. */
   readonly generation: number;
-  readonly image: string;
+  /** Whose it is: what is private of one organization is never shared with another. */
+  readonly organizationId: string;
+  readonly from: StartFrom;
   readonly vcpus: number;
   readonly memoryMib: number;
   readonly workspaceMib: number;
@@ -62,7 +92,46 @@ export interface StartSandbox {
   readonly networkEnabled: boolean;
 }
 
+export type StartFrom =
+  | { readonly kind: "image"; readonly image: string }
+  /**
+   * `identity`: `same` continues the sandbox that was captured (wake, restore), `new` makes another one of it (fork).
+   * A shape that differs from the captured one, a snapshot of disks alone, or memory that cannot be restored here: the
+   * disks are booted. A snapshot whose files are not what was captured is refused as `incompatible`.
+   */
+  | {
+      readonly kind: "snapshot";
+      readonly snapshotId: SnapshotId;
+      readonly identity: "same" | "new";
+    };
+
+export interface Capture {
+  readonly snapshotId: SnapshotId;
+  /** `disks`: the memory is not kept, and what starts from it boots. */
+  readonly contents: "memory and disks" | "disks";
+}
+
+export interface StoredSnapshot {
+  /** What it takes on the host's disk beyond what it shares with others. */
+  readonly sizeBytes: number;
+}
+
+export interface CapturedSnapshot extends StoredSnapshot {
+  /** How long the guest stood still, in milliseconds. */
+  readonly pausedMs: number;
+}
+
+export interface AdoptedSandbox {
+  readonly id: SandboxId;
+  readonly generation: number;
+  /** False: its machine has ended meanwhile and only its disks are left, which `powerCycleSandbox` boots. */
+  readonly running: boolean;
+}
+
 export interface StartedSandbox {
+  /** `disk`: the guest was booted, and `restoredBecause` says why its memory was not restored. */
+  readonly restoredFrom: "memory" | "disk";
+  readonly restoredBecause?: string;
   /** Milliseconds of each part of the start, in order, for `Server-Timing`. */
   readonly spans: readonly Span[];
 }

@@ -1,5 +1,5 @@
 import { constants } from "node:os";
-import { dlopen, getInt32 } from "node:ffi";
+import { dlopen, getInt32, getRawPointer } from "node:ffi";
 import { closeSync, openSync } from "node:fs";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 
@@ -10,6 +10,8 @@ const { functions: libc } = dlopen("libc.so.6", {
   bind: { return: "i32", arguments: ["i32", "pointer", "u32"] },
   flock: { return: "i32", arguments: ["i32", "i32"] },
   ioctl: { return: "i32", arguments: ["i32", "u64", "pointer"] },
+  process_vm_readv: { return: "i64", arguments: ["i32", "pointer", "u64", "pointer", "u64", "u64"] },
+  process_vm_writev: { return: "i64", arguments: ["i32", "pointer", "u64", "pointer", "u64", "u64"] },
   listen: { return: "i32", arguments: ["i32", "i32"] },
   setns: { return: "i32", arguments: ["i32", "i32"] },
   setrlimit: { return: "i32", arguments: ["i32", "pointer"] },
@@ -131,6 +133,90 @@ export function canCreateKvmMachine(): boolean {
     return true;
   } finally {
     closeSync(fd);
+  }
+}
+
+/** Pages that were written to, as addresses: pairs of the first byte and the one after the last. */
+export type AddressRanges = readonly (readonly [start: number, end: number])[];
+
+/**
+ * The pages from `start` to `end` of a private file mapping that differ from the file: those that are present and not
+ * the file's own, or swapped out. `pagemap` is the open /proc/<pid>/pagemap. Undefined: this kernel cannot tell.
+ * PAGEMAP_SCAN since Linux 6.7 (Documentation/admin-guide/mm/pagemap.rst).
+ */
+export function scanChangedPages(pagemap: number, start: number, end: number): AddressRanges | undefined {
+  const PAGEMAP_SCAN = 0xc0606610n;
+  const PAGE_IS_FILE = 1n << 2n;
+  const PAGE_IS_PRESENT = 1n << 3n;
+  const PAGE_IS_SWAPPED = 1n << 4n;
+  const capacity = 8192;
+  const regionBytes = 24;
+  const regions = Buffer.alloc(capacity * regionBytes);
+  const request = Buffer.alloc(96);
+  const found: [number, number][] = [];
+  for (let at = start; at < end;) {
+    request.writeBigUInt64LE(96n, 0);
+    request.writeBigUInt64LE(BigInt(at), 16);
+    request.writeBigUInt64LE(BigInt(end), 24);
+    request.writeBigUInt64LE(getRawPointer(regions), 40);
+    request.writeBigUInt64LE(BigInt(capacity), 48);
+    request.writeBigUInt64LE(PAGE_IS_FILE, 64);
+    request.writeBigUInt64LE(PAGE_IS_FILE, 72);
+    request.writeBigUInt64LE(PAGE_IS_PRESENT | PAGE_IS_SWAPPED, 80);
+    // One category for all: neighbours become one region.
+    request.writeBigUInt64LE(PAGE_IS_FILE, 88);
+    const count = libc.ioctl(pagemap, PAGEMAP_SCAN, request);
+    if (count < 0) {
+      const errno = getInt32(errnoAddress);
+      if (errno === constants.errno.ENOTTY) return undefined;
+      throw failure("PAGEMAP_SCAN", errno);
+    }
+    for (let index = 0; index < count; index += 1) {
+      const [from, to] = [0, 8].map((offset) => Number(regions.readBigUInt64LE(index * regionBytes + offset)));
+      found.push([from!, to!]);
+    }
+    at = Number(request.readBigUInt64LE(32));
+  }
+  return found;
+}
+
+/** IOV_MAX of Linux. */
+const vectorLength = 1024;
+
+/** Copies memory of another process, range after range, into `target`, which has room for exactly all of it. */
+export function readProcessMemory(pid: number, ranges: AddressRanges, target: Buffer): void {
+  copyProcessMemory("process_vm_readv", pid, ranges, target);
+}
+
+/** Copies all of `source` into memory of another process, range after range. */
+export function writeProcessMemory(pid: number, ranges: AddressRanges, source: Buffer): void {
+  copyProcessMemory("process_vm_writev", pid, ranges, source);
+}
+
+function copyProcessMemory(
+  call: "process_vm_readv" | "process_vm_writev",
+  pid: number,
+  ranges: AddressRanges,
+  bytes: Buffer,
+): void {
+  const local = Buffer.alloc(16);
+  const remote = Buffer.alloc(16 * vectorLength);
+  let done = 0;
+  for (let first = 0; first < ranges.length; first += vectorLength) {
+    const part = ranges.slice(first, first + vectorLength);
+    let length = 0;
+    for (const [index, [start, end]] of part.entries()) {
+      remote.writeBigUInt64LE(BigInt(start), index * 16);
+      remote.writeBigUInt64LE(BigInt(end - start), index * 16 + 8);
+      length += end - start;
+    }
+    local.writeBigUInt64LE(getRawPointer(bytes) + BigInt(done), 0);
+    local.writeBigUInt64LE(BigInt(length), 8);
+    const count = Number(libc[call](pid, local, 1n, remote, BigInt(part.length), 0n));
+    if (count < 0) throw failure(call, getInt32(errnoAddress));
+    // Short of all: a part of the range is not mapped, which cannot be for a machine's memory.
+    if (count !== length) throw new SandboxError("unavailable", `${call}: ${count} of ${length} bytes`, undefined);
+    done += length;
   }
 }
 

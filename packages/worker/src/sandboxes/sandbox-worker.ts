@@ -36,7 +36,7 @@ export class SandboxWorker implements Worker, AsyncDisposable {
     } finally {
       this.#starting.delete(id);
     }
-    return { spans: (await started).spans };
+    return { restoredFrom: "disk", spans: (await started).spans };
   };
 
   stopSandbox: Worker["stopSandbox"] = async (id) => {

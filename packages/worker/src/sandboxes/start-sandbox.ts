@@ -34,7 +34,9 @@ export async function startSandbox(
   signal: AbortSignal,
 ): Promise<{ readonly sandbox: LiveSandbox; readonly spans: readonly Span[] }> {
   const spans = new Spans();
-  const files = await host.bootFiles?.(request, onProgress, signal);
+  if (request.from.kind !== "image") throw new SandboxError("not_supported", "snapshots are not there yet", undefined);
+  const { image } = request.from;
+  const files = await host.bootFiles?.({ image, workspaceMib: request.workspaceMib }, onProgress, signal);
   spans.end("image");
 
   await using undo = new AsyncDisposableStack();

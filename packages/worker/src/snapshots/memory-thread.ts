@@ -1,0 +1,344 @@
+// A thread of its own for what moves a machine's memory: system calls that copy megabytes at a time, which must not
+// hold up the worker's event loop. See memory-threads.ts for what it is asked.
+import { createHash, type Hash } from "node:crypto";
+import { closeSync, fstatSync, fsyncSync, openSync, readSync, writeSync, writevSync } from "node:fs";
+import { parentPort } from "node:worker_threads";
+import { asSandboxError, errorToWire, SandboxError } from "@opensandbox/wire/errors.ts";
+import { type AddressRanges, readProcessMemory, scanChangedPages, writeProcessMemory } from "#host/libc.ts";
+import type { MemoryMapping } from "#machine/guest-memory.ts";
+import { decodeRuns, encodeTail, footerBytes, pageBytes, type PageRun, readFooter } from "./delta.ts";
+import type { MemoryReply, MemoryRequest } from "./memory-threads.ts";
+
+/** What is copied at a time. */
+const chunkBytes = 4 * 2 ** 20;
+
+/** A delta up to this size is taken into the worker's own memory, so that the machine need not wait for the disk. */
+const heldBytes = 256 * 2 ** 20;
+
+const zeroPage = Buffer.alloc(pageBytes);
+
+/** Deltas that were read and checked and wait for the process that gets them. */
+const loaded = new Map<number, Delta>();
+
+parentPort?.on("message", (request: MemoryRequest) => {
+  const reply = (event: MemoryReply["event"]): void => parentPort?.postMessage({ id: request.id, event });
+  try {
+    reply({ kind: "done", ...run(request, reply) });
+  } catch (error) {
+    reply({ kind: "failed", error: errorToWire(asSandboxError(error)) });
+  }
+});
+
+function run(
+  request: MemoryRequest,
+  reply: (event: MemoryReply["event"]) => void,
+): { readonly bytes: number; readonly sha256: string } {
+  switch (request.kind) {
+    case "capture":
+      return capture(request.memory, request.file, (changedBytes) => reply({ kind: "copied", changedBytes }));
+    case "load": {
+      const { file, sha256, memoryBytes } = request;
+      const delta = readDelta(file, memoryBytes);
+      // A large one is checked while it is written, which comes before the machine runs.
+      if (delta.pages !== undefined) requireHash(file, delta.hash(), sha256);
+      loaded.set(request.key, delta);
+      return { bytes: delta.fileBytes, sha256 };
+    }
+    case "apply": {
+      const delta = loaded.get(request.key);
+      loaded.delete(request.key);
+      if (delta === undefined) throw new Error("a delta is applied that was not loaded");
+      const { memory } = request;
+      applyDelta(delta, (runs, bytes) => writeProcessMemory(memory.pid, addressesOf(runs, memory.start), bytes));
+      if (delta.pages === undefined) requireHash(request.file, delta.hash(), request.sha256);
+      return { bytes: delta.fileBytes, sha256: request.sha256 };
+    }
+    case "forget":
+      loaded.delete(request.key);
+      return { bytes: 0, sha256: "" };
+    case "hash":
+      return hashFile(request.file);
+    case "overwrite":
+      return overwrite(request.delta, request.image, request.memoryBytes);
+  }
+}
+
+/** Copies what has changed, says so, and then writes it to a new file. */
+function capture(
+  memory: MemoryMapping,
+  file: string,
+  onCopied: (bytes: number) => void,
+): { readonly bytes: number; readonly sha256: string } {
+  const ranges = changedRanges(memory);
+  const total = bytesOf(ranges);
+  const chunks = [...chunksOf(ranges)];
+  const out = new DeltaWriter(file, memory.start);
+  try {
+    const held = total <= heldBytes ? chunks.map((chunk) => copy(memory.pid, chunk)) : undefined;
+    if (held === undefined) for (const chunk of chunks) out.add(chunk, copy(memory.pid, chunk));
+    onCopied(total);
+    for (const [index, bytes] of held?.entries() ?? []) out.add(chunks[index]!, bytes);
+    return out.finish();
+  } finally {
+    out.close();
+  }
+}
+
+function copy(pid: number, ranges: AddressRanges): Buffer {
+  const bytes = Buffer.allocUnsafeSlow(bytesOf(ranges));
+  readProcessMemory(pid, ranges, bytes);
+  return bytes;
+}
+
+function changedRanges({ pid, start, bytes }: MemoryMapping): AddressRanges {
+  const pagemap = openSync(`/proc/${pid}/pagemap`, "r");
+  try {
+    return scanChangedPages(pagemap, start, start + bytes) ?? readPagemap(pagemap, start, bytes);
+  } finally {
+    closeSync(pagemap);
+  }
+}
+
+/** The way of older kernels: one word a page (Documentation/admin-guide/mm/pagemap.rst). */
+function readPagemap(pagemap: number, start: number, bytes: number): AddressRanges {
+  const words = new BigUint64Array(bytes / pageBytes);
+  const buffer = Buffer.from(words.buffer);
+  for (let at = 0; at < buffer.length;) {
+    at += readSync(pagemap, buffer, at, buffer.length - at, (start / pageBytes) * 8 + at);
+  }
+  const [file, swapped, present] = [1n << 61n, 1n << 62n, 1n << 63n];
+  const ranges: [number, number][] = [];
+  for (const [page, word] of words.entries()) {
+    const changed = (word & swapped) !== 0n || ((word & present) !== 0n && (word & file) === 0n);
+    if (!changed) continue;
+    const address = start + page * pageBytes;
+    const last = ranges.at(-1);
+    if (last?.[1] === address) last[1] = address + pageBytes;
+    else ranges.push([address, address + pageBytes]);
+  }
+  return ranges;
+}
+
+/** Cut so that no part is larger than a chunk. */
+function* chunksOf(ranges: AddressRanges): Generator<AddressRanges> {
+  let chunk: [number, number][] = [];
+  let room = chunkBytes;
+  for (const [start, end] of ranges) {
+    for (let at = start; at < end;) {
+      const to = Math.min(end, at + room);
+      chunk.push([at, to]);
+      room -= to - at;
+      at = to;
+      if (room > 0) continue;
+      yield chunk;
+      chunk = [];
+      room = chunkBytes;
+    }
+  }
+  if (chunk.length > 0) yield chunk;
+}
+
+function bytesOf(ranges: AddressRanges): number {
+  return ranges.reduce((sum, [start, end]) => sum + end - start, 0);
+}
+
+class DeltaWriter {
+  readonly #fd: number;
+  readonly #memoryStart: number;
+  readonly #hash = createHash("sha256");
+  readonly #runs: { first: number; count: number; zero: boolean }[] = [];
+  #bytes = 0;
+
+  constructor(file: string, memoryStart: number) {
+    this.#fd = openSync(file, "wx", 0o600);
+    this.#memoryStart = memoryStart;
+  }
+
+  add(ranges: AddressRanges, bytes: Buffer): void {
+    const parts: Buffer[] = [];
+    let at = 0;
+    for (const [start, end] of ranges) {
+      for (let address = start; address < end; address += pageBytes, at += pageBytes) {
+        const zero = bytes.compare(zeroPage, 0, pageBytes, at, at + pageBytes) === 0;
+        this.#extend((address - this.#memoryStart) / pageBytes, zero);
+        if (zero) continue;
+        const last = parts.at(-1);
+        const follows = last !== undefined && last.byteOffset + last.length === bytes.byteOffset + at;
+        if (follows) parts[parts.length - 1] = bytes.subarray(last.byteOffset - bytes.byteOffset, at + pageBytes);
+        else parts.push(bytes.subarray(at, at + pageBytes));
+      }
+    }
+    this.#write(parts);
+  }
+
+  finish(): { readonly bytes: number; readonly sha256: string } {
+    this.#write([encodeTail(this.#runs)]);
+    fsyncSync(this.#fd);
+    return { bytes: this.#bytes, sha256: this.#hash.digest("hex") };
+  }
+
+  close(): void {
+    closeSync(this.#fd);
+  }
+
+  #extend(page: number, zero: boolean): void {
+    const last = this.#runs.at(-1);
+    if (last !== undefined && last.zero === zero && last.first + last.count === page) last.count += 1;
+    else this.#runs.push({ first: page, count: 1, zero });
+  }
+
+  #write(parts: readonly Buffer[]): void {
+    // IOV_MAX of Linux.
+    for (let first = 0; first < parts.length; first += 1024) {
+      const some = parts.slice(first, first + 1024);
+      for (const part of some) this.#hash.update(part);
+      const length = some.reduce((sum, part) => sum + part.length, 0);
+      // A disk that fills up can take a part: the next write tells why it takes no more.
+      let written = writevSync(this.#fd, some);
+      if (written < length) {
+        const rest = Buffer.concat(some).subarray(written);
+        for (let at = 0; at < rest.length; at += written) written = writeSync(this.#fd, rest, at);
+      }
+      this.#bytes += length;
+    }
+  }
+}
+
+interface Delta {
+  readonly file: string;
+  readonly fileBytes: number;
+  readonly pagesEnd: number;
+  readonly runs: readonly PageRun[];
+  /** All pages, unless they are too many to be held. */
+  readonly pages: Buffer | undefined;
+  readonly tail: Buffer;
+  readonly hasher: Hash;
+  /** Of the whole file; to be asked once, when all pages have been read. */
+  hash(): string;
+}
+
+function readDelta(file: string, memoryBytes: number): Delta {
+  const fd = openSync(file, "r");
+  try {
+    const { size } = fstatSync(fd);
+    if (size < footerBytes) throw damaged(file);
+    const { pagesEnd } = readFooter(readAt(fd, size - footerBytes, footerBytes), size);
+    const tail = readAt(fd, pagesEnd, size - pagesEnd);
+    const runs = decodeRuns(tail.subarray(0, -footerBytes), memoryBytes / pageBytes);
+    const counted = runs.reduce((sum, { zero, count }) => sum + (zero ? 0 : count), 0);
+    if (counted * pageBytes !== pagesEnd) throw damaged(file);
+    const hasher = createHash("sha256");
+    const pages = pagesEnd <= heldBytes ? readAt(fd, 0, pagesEnd) : undefined;
+    if (pages !== undefined) hasher.update(pages);
+    return {
+      ...{ file, fileBytes: size, pagesEnd, runs, pages, tail, hasher },
+      hash: () => hasher.update(tail).digest("hex"),
+    };
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Gives the pages of a delta to `write`, some runs at a time, with exactly their bytes. */
+function applyDelta(delta: Delta, write: (runs: readonly PageRun[], bytes: Buffer) => void): void {
+  const fd = delta.pages === undefined ? openSync(delta.file, "r") : -1;
+  try {
+    let at = 0;
+    for (const runs of groupsOf(delta.runs)) {
+      const zero = runs[0]?.zero === true;
+      const length = runs.reduce((sum, { count }) => sum + count, 0) * pageBytes;
+      if (zero) {
+        write(runs, Buffer.alloc(length));
+        continue;
+      }
+      const bytes = delta.pages?.subarray(at, at + length) ?? readAt(fd, at, length);
+      if (delta.pages === undefined) delta.hasher.update(bytes);
+      write(runs, bytes);
+      at += length;
+    }
+  } finally {
+    if (fd >= 0) closeSync(fd);
+  }
+}
+
+/** Neighbours in the file of one kind, cut and gathered to about a chunk. */
+function* groupsOf(runs: readonly PageRun[]): Generator<PageRun[]> {
+  const most = chunkBytes / pageBytes;
+  let group: PageRun[] = [];
+  let pages = 0;
+  for (const run of runs) {
+    for (let done = 0; done < run.count;) {
+      if (group.length > 0 && (group[0]!.zero !== run.zero || pages >= most)) {
+        yield group;
+        group = [];
+        pages = 0;
+      }
+      const count = Math.min(run.count - done, most - pages);
+      group.push({ first: run.first + done, count, zero: run.zero });
+      pages += count;
+      done += count;
+    }
+  }
+  if (group.length > 0) yield group;
+}
+
+function addressesOf(runs: readonly PageRun[], start: number): AddressRanges {
+  return runs.map(({ first, count }) => [start + first * pageBytes, start + (first + count) * pageBytes]);
+}
+
+/** Writes a delta into a copy of its base, which becomes a base of its own. */
+function overwrite(file: string, image: string, memoryBytes: number): { bytes: number; sha256: string } {
+  const delta = readDelta(file, memoryBytes);
+  const fd = openSync(image, "r+");
+  try {
+    applyDelta(delta, (runs, bytes) => {
+      let at = 0;
+      for (const { first, count } of runs) {
+        const length = count * pageBytes;
+        for (let done = 0; done < length;) {
+          done += writeSync(fd, bytes, at + done, length - done, first * pageBytes + done);
+        }
+        at += length;
+      }
+    });
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+  return { bytes: delta.fileBytes, sha256: delta.hash() };
+}
+
+function hashFile(file: string): { readonly bytes: number; readonly sha256: string } {
+  const fd = openSync(file, "r");
+  try {
+    const hash = createHash("sha256");
+    const chunk = Buffer.allocUnsafeSlow(chunkBytes);
+    let bytes = 0;
+    for (;;) {
+      const count = readSync(fd, chunk, 0, chunk.length, bytes);
+      if (count === 0) return { bytes, sha256: hash.digest("hex") };
+      hash.update(chunk.subarray(0, count));
+      bytes += count;
+    }
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function readAt(fd: number, position: number, length: number): Buffer {
+  const bytes = Buffer.allocUnsafeSlow(length);
+  for (let at = 0; at < length;) {
+    const count = readSync(fd, bytes, at, length - at, position + at);
+    if (count === 0) throw new SandboxError("incompatible", "a file of the snapshot is shorter than it was", undefined);
+    at += count;
+  }
+  return bytes;
+}
+
+function requireHash(file: string, found: string, expected: string): void {
+  if (found !== expected) throw damaged(file);
+}
+
+function damaged(file: string): SandboxError {
+  return new SandboxError("incompatible", `the snapshot is damaged: ${file} is not what was captured`, undefined);
+}

@@ -1,0 +1,171 @@
+import { Worker } from "node:worker_threads";
+import { errorFromWire, type ErrorOnWire, SandboxError } from "@opensandbox/wire/errors.ts";
+import type { MemoryMapping } from "#machine/guest-memory.ts";
+
+/** What a memory thread is asked. */
+export type MemoryRequest = { readonly id: number } & (
+  | { readonly kind: "capture"; readonly memory: MemoryMapping; readonly file: string }
+  | {
+      readonly kind: "load";
+      readonly key: number;
+      readonly file: string;
+      readonly sha256: string;
+      readonly memoryBytes: number;
+    }
+  | {
+      readonly kind: "apply";
+      readonly key: number;
+      readonly file: string;
+      readonly sha256: string;
+      readonly memory: MemoryMapping;
+    }
+  | { readonly kind: "forget"; readonly key: number }
+  | { readonly kind: "hash"; readonly file: string }
+  | { readonly kind: "overwrite"; readonly delta: string; readonly image: string; readonly memoryBytes: number }
+);
+
+export interface MemoryReply {
+  readonly id: number;
+  readonly event:
+    | { readonly kind: "copied"; readonly changedBytes: number }
+    | ({ readonly kind: "done" } & StoredFile)
+    | { readonly kind: "failed"; readonly error: ErrorOnWire };
+}
+
+export interface StoredFile {
+  readonly bytes: number;
+  readonly sha256: string;
+}
+
+export interface MemoryCapture {
+  /** Settles when everything that has changed is copied and the machine may go on; with how many bytes that was. */
+  readonly copied: Promise<number>;
+  /** Settles when the copy is on the disk. */
+  readonly stored: Promise<StoredFile>;
+}
+
+/** A delta that was read and found whole. */
+export interface LoadedDelta extends Disposable {
+  /** Writes it over the memory of a machine that does not run yet. Once. */
+  apply(memory: MemoryMapping): Promise<void>;
+}
+
+type Ask = MemoryRequest extends infer Request ? (Request extends MemoryRequest ? Omit<Request, "id"> : never) : never;
+
+/** One for each of the two things that are worth doing at the same time on a small host: capturing and restoring. */
+const threadCount = 2;
+
+/**
+ * Moves the memory of machines between processes and files, beside the event loop. One for the whole worker; its
+ * threads start when they are needed and do not keep the process alive.
+ */
+export class MemoryThreads implements AsyncDisposable {
+  readonly #threads: MemoryThread[] = [];
+  #nextKey = 1;
+
+  /** The pages of `memory` that differ from its base, into the new file `file`. */
+  capture(memory: MemoryMapping, file: string): MemoryCapture {
+    const copied = Promise.withResolvers<number>();
+    const stored = this.#idlest().ask({ kind: "capture", memory, file }, (bytes) => copied.resolve(bytes));
+    stored.catch(copied.reject);
+    // Who waits for the one need not wait for the other.
+    copied.promise.catch(() => undefined);
+    return { copied: copied.promise, stored };
+  }
+
+  /** @throws `incompatible` when the file is not what was captured */
+  async load(file: string, sha256: string, memoryBytes: number): Promise<LoadedDelta> {
+    const key = this.#nextKey;
+    this.#nextKey += 1;
+    const thread = this.#idlest();
+    await thread.ask({ kind: "load", key, file, sha256, memoryBytes });
+    let held = true;
+    return {
+      apply: async (memory) => {
+        held = false;
+        await thread.ask({ kind: "apply", key, file, sha256, memory });
+      },
+      [Symbol.dispose]: () => {
+        if (held) thread.ask({ kind: "forget", key }).catch(() => undefined);
+        held = false;
+      },
+    };
+  }
+
+  async hash(file: string): Promise<StoredFile> {
+    return await this.#idlest().ask({ kind: "hash", file });
+  }
+
+  /** Writes a delta into `image`, a copy of its base. */
+  async overwrite(delta: string, image: string, memoryBytes: number): Promise<void> {
+    await this.#idlest().ask({ kind: "overwrite", delta, image, memoryBytes });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.#threads.splice(0).map((thread) => thread.end()));
+  }
+
+  #idlest(): MemoryThread {
+    const [idlest] = this.#threads.toSorted((a, b) => a.waiting - b.waiting);
+    if (idlest !== undefined && (idlest.waiting === 0 || this.#threads.length >= threadCount)) return idlest;
+    const thread = new MemoryThread();
+    this.#threads.push(thread);
+    return thread;
+  }
+}
+
+interface Waiting extends PromiseWithResolvers<StoredFile> {
+  readonly onCopied: (bytes: number) => void;
+}
+
+class MemoryThread {
+  readonly #worker: Worker;
+  readonly #waiting = new Map<number, Waiting>();
+  #nextId = 1;
+
+  constructor() {
+    this.#worker = new Worker(new URL("./memory-thread.ts", import.meta.url), { name: "memory" });
+    this.#worker.unref();
+    this.#worker.on("message", (reply: MemoryReply) => this.#receive(reply));
+    this.#worker.on("error", (cause) => this.#fail(cause));
+    this.#worker.on("exit", () => this.#fail(undefined));
+  }
+
+  get waiting(): number {
+    return this.#waiting.size;
+  }
+
+  async ask(request: Ask, onCopied: (bytes: number) => void = () => undefined): Promise<StoredFile> {
+    const id = this.#nextId;
+    this.#nextId += 1;
+    const waiting = { ...Promise.withResolvers<StoredFile>(), onCopied };
+    this.#waiting.set(id, waiting);
+    // A process that ends in the middle would cut a file off.
+    this.#worker.ref();
+    this.#worker.postMessage({ id, ...request });
+    return await waiting.promise;
+  }
+
+  async end(): Promise<void> {
+    await this.#worker.terminate();
+  }
+
+  #receive({ id, event }: MemoryReply): void {
+    const waiting = this.#waiting.get(id);
+    if (waiting === undefined) return;
+    if (event.kind === "copied") {
+      waiting.onCopied(event.changedBytes);
+      return;
+    }
+    this.#waiting.delete(id);
+    if (this.#waiting.size === 0) this.#worker.unref();
+    if (event.kind === "done") waiting.resolve({ bytes: event.bytes, sha256: event.sha256 });
+    else waiting.reject(errorFromWire(event.error));
+  }
+
+  #fail(cause: unknown): void {
+    const error = new SandboxError("unavailable", "the thread that moves memory has ended", undefined, { cause });
+    for (const { reject } of this.#waiting.values()) reject(error);
+    this.#waiting.clear();
+  }
+}
