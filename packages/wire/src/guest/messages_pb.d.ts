@@ -300,6 +300,13 @@ export declare type PathRequest = Message<"opensandbox.guest.v1.PathRequest"> & 
    * @generated from field: string path = 1;
    */
   path: string;
+
+  /**
+   * stat: of a symbolic link itself, not of what it leads to.
+   *
+   * @generated from field: bool no_follow = 2;
+   */
+  noFollow: boolean;
 };
 
 /**
@@ -443,6 +450,25 @@ export declare type FileStat = Message<"opensandbox.guest.v1.FileStat"> & {
    * @generated from field: int64 modified_ms = 8;
    */
   modifiedMs: bigint;
+
+  /**
+   * What a symbolic link says.
+   *
+   * @generated from field: string link_target = 9;
+   */
+  linkTarget: string;
+
+  /**
+   * Names of uid and gid, empty for those that have none.
+   *
+   * @generated from field: string owner = 10;
+   */
+  owner: string;
+
+  /**
+   * @generated from field: string group = 11;
+   */
+  group: string;
 };
 
 /**
@@ -478,4 +504,445 @@ export declare type ShutdownRequest = Message<"opensandbox.guest.v1.ShutdownRequ
  * Use `create(ShutdownRequestSchema)` to create a new message.
  */
 export declare const ShutdownRequestSchema: GenMessage<ShutdownRequest>;
+
+/**
+ * Whatever is at `to` is replaced, as by rename(2). Directories above it are made.
+ *
+ * @generated from message opensandbox.guest.v1.RenameRequest
+ */
+export declare type RenameRequest = Message<"opensandbox.guest.v1.RenameRequest"> & {
+  /**
+   * @generated from field: string from = 1;
+   */
+  from: string;
+
+  /**
+   * @generated from field: string to = 2;
+   */
+  to: string;
+};
+
+/**
+ * Describes the message opensandbox.guest.v1.RenameRequest.
+ * Use `create(RenameRequestSchema)` to create a new message.
+ */
+export declare const RenameRequestSchema: GenMessage<RenameRequest>;
+
+/**
+ * @generated from message opensandbox.guest.v1.SetAttributesRequest
+ */
+export declare type SetAttributesRequest = Message<"opensandbox.guest.v1.SetAttributesRequest"> & {
+  /**
+   * @generated from field: string path = 1;
+   */
+  path: string;
+
+  /**
+   * @generated from field: optional uint32 mode = 2;
+   */
+  mode?: number | undefined;
+
+  /**
+   * Names or numbers; empty: as it is.
+   *
+   * @generated from field: string owner = 3;
+   */
+  owner: string;
+
+  /**
+   * @generated from field: string group = 4;
+   */
+  group: string;
+};
+
+/**
+ * Describes the message opensandbox.guest.v1.SetAttributesRequest.
+ * Use `create(SetAttributesRequestSchema)` to create a new message.
+ */
+export declare const SetAttributesRequestSchema: GenMessage<SetAttributesRequest>;
+
+/**
+ * @generated from message opensandbox.guest.v1.WatchRequest
+ */
+export declare type WatchRequest = Message<"opensandbox.guest.v1.WatchRequest"> & {
+  /**
+   * @generated from field: string path = 1;
+   */
+  path: string;
+
+  /**
+   * Also everything below the directory.
+   *
+   * @generated from field: bool recursive = 2;
+   */
+  recursive: boolean;
+};
+
+/**
+ * Describes the message opensandbox.guest.v1.WatchRequest.
+ * Use `create(WatchRequestSchema)` to create a new message.
+ */
+export declare const WatchRequestSchema: GenMessage<WatchRequest>;
+
+/**
+ * @generated from message opensandbox.guest.v1.WatchEvents
+ */
+export declare type WatchEvents = Message<"opensandbox.guest.v1.WatchEvents"> & {
+  /**
+   * @generated from field: repeated opensandbox.guest.v1.WatchEvent events = 1;
+   */
+  events: WatchEvent[];
+};
+
+/**
+ * Describes the message opensandbox.guest.v1.WatchEvents.
+ * Use `create(WatchEventsSchema)` to create a new message.
+ */
+export declare const WatchEventsSchema: GenMessage<WatchEvents>;
+
+/**
+ * @generated from message opensandbox.guest.v1.WatchEvent
+ */
+export declare type WatchEvent = Message<"opensandbox.guest.v1.WatchEvent"> & {
+  /**
+   * `changed`: its content or attributes; `renamed`: it has appeared, or gone; `lost`: more has happened than can be
+   * told, look again.
+   *
+   * @generated from field: string kind = 1;
+   */
+  kind: string;
+
+  /**
+   * @generated from field: string path = 2;
+   */
+  path: string;
+};
+
+/**
+ * Describes the message opensandbox.guest.v1.WatchEvent.
+ * Use `create(WatchEventSchema)` to create a new message.
+ */
+export declare const WatchEventSchema: GenMessage<WatchEvent>;
+
+/**
+ * A session is a command with an id. It runs in the guest whoever listens: a stream ends with its epoch, a session
+ * does not.
+ *
+ * @generated from message opensandbox.guest.v1.SessionCreateRequest
+ */
+export declare type SessionCreateRequest = Message<"opensandbox.guest.v1.SessionCreateRequest"> & {
+  /**
+   * Chosen by the host: 1 to 64 letters, digits, "-" and "_".
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: opensandbox.guest.v1.ExecRequest command = 2;
+   */
+  command?: ExecRequest | undefined;
+
+  /**
+   * What the host has it for; told again with its info.
+   *
+   * @generated from field: string purpose = 3;
+   */
+  purpose: string;
+
+  /**
+   * All output is kept for as long as the session is, and not only the scrollback.
+   *
+   * @generated from field: bool keep_output = 4;
+   */
+  keepOutput: boolean;
+
+  /**
+   * So long after the last listener has gone the command and everything it started is killed. 0: never.
+   *
+   * @generated from field: uint32 detached_ms = 5;
+   */
+  detachedMs: number;
+
+  /**
+   * Standard input, output and error are one terminal of this size.
+   *
+   * @generated from field: opensandbox.guest.v1.TerminalSize terminal = 6;
+   */
+  terminal?: TerminalSize | undefined;
+
+  /**
+   * The stream goes on as one of sessionAttach, from the start of the output.
+   *
+   * @generated from field: bool attach = 7;
+   */
+  attach: boolean;
+
+  /**
+   * With attach: forgotten when this stream has told of the end.
+   *
+   * @generated from field: bool transient = 8;
+   */
+  transient: boolean;
+};
+
+/**
+ * Describes the message opensandbox.guest.v1.SessionCreateRequest.
+ * Use `create(SessionCreateRequestSchema)` to create a new message.
+ */
+export declare const SessionCreateRequestSchema: GenMessage<SessionCreateRequest>;
+
+/**
+ * @generated from message opensandbox.guest.v1.TerminalSize
+ */
+export declare type TerminalSize = Message<"opensandbox.guest.v1.TerminalSize"> & {
+  /**
+   * @generated from field: uint32 columns = 1;
+   */
+  columns: number;
+
+  /**
+   * @generated from field: uint32 rows = 2;
+   */
+  rows: number;
+};
+
+/**
+ * Describes the message opensandbox.guest.v1.TerminalSize.
+ * Use `create(TerminalSizeSchema)` to create a new message.
+ */
+export declare const TerminalSizeSchema: GenMessage<TerminalSize>;
+
+/**
+ * @generated from message opensandbox.guest.v1.SessionInfo
+ */
+export declare type SessionInfo = Message<"opensandbox.guest.v1.SessionInfo"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * Shortened where it is very long.
+   *
+   * @generated from field: repeated string argv = 2;
+   */
+  argv: string[];
+
+  /**
+   * @generated from field: string purpose = 3;
+   */
+  purpose: string;
+
+  /**
+   * @generated from field: bool terminal = 4;
+   */
+  terminal: boolean;
+
+  /**
+   * @generated from field: int64 started_ms = 5;
+   */
+  startedMs: bigint;
+
+  /**
+   * Streams attached now.
+   *
+   * @generated from field: uint32 attached = 6;
+   */
+  attached: number;
+
+  /**
+   * Absent while it runs, and until all it has written can be read.
+   *
+   * @generated from field: optional opensandbox.guest.v1.ExecResult result = 7;
+   */
+  result?: ExecResult | undefined;
+
+  /**
+   * @generated from field: int64 ended_ms = 8;
+   */
+  endedMs: bigint;
+
+  /**
+   * Bytes written until now.
+   *
+   * @generated from field: uint64 stdout_bytes = 9;
+   */
+  stdoutBytes: bigint;
+
+  /**
+   * @generated from field: uint64 stderr_bytes = 10;
+   */
+  stderrBytes: bigint;
+
+  /**
+   * Some of what was to be kept could not be: more than fits, or no room on the disk.
+   *
+   * @generated from field: bool truncated = 11;
+   */
+  truncated: boolean;
+};
+
+/**
+ * Describes the message opensandbox.guest.v1.SessionInfo.
+ * Use `create(SessionInfoSchema)` to create a new message.
+ */
+export declare const SessionInfoSchema: GenMessage<SessionInfo>;
+
+/**
+ * @generated from message opensandbox.guest.v1.SessionInfos
+ */
+export declare type SessionInfos = Message<"opensandbox.guest.v1.SessionInfos"> & {
+  /**
+   * @generated from field: repeated opensandbox.guest.v1.SessionInfo sessions = 1;
+   */
+  sessions: SessionInfo[];
+};
+
+/**
+ * Describes the message opensandbox.guest.v1.SessionInfos.
+ * Use `create(SessionInfosSchema)` to create a new message.
+ */
+export declare const SessionInfosSchema: GenMessage<SessionInfos>;
+
+/**
+ * @generated from message opensandbox.guest.v1.SessionAttachRequest
+ */
+export declare type SessionAttachRequest = Message<"opensandbox.guest.v1.SessionAttachRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * From the oldest output that is kept; else from the scrollback's start.
+   *
+   * @generated from field: bool from_start = 2;
+   */
+  fromStart: boolean;
+
+  /**
+   * Tags of the pipes that are wanted; none: all.
+   *
+   * @generated from field: repeated uint32 pipes = 3;
+   */
+  pipes: number[];
+};
+
+/**
+ * Describes the message opensandbox.guest.v1.SessionAttachRequest.
+ * Use `create(SessionAttachRequestSchema)` to create a new message.
+ */
+export declare const SessionAttachRequestSchema: GenMessage<SessionAttachRequest>;
+
+/**
+ * @generated from message opensandbox.guest.v1.SessionEvent
+ */
+export declare type SessionEvent = Message<"opensandbox.guest.v1.SessionEvent"> & {
+  /**
+   * @generated from oneof opensandbox.guest.v1.SessionEvent.event
+   */
+  event: {
+    /**
+     * Before everything else.
+     *
+     * @generated from field: opensandbox.guest.v1.SessionInfo attached = 1;
+     */
+    value: SessionInfo;
+    case: "attached";
+  } | {
+    /**
+     * What was there at the attach has been sent; what follows is new.
+     *
+     * @generated from field: opensandbox.guest.v1.Empty scrollback_end = 2;
+     */
+    value: Empty;
+    case: "scrollbackEnd";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message opensandbox.guest.v1.SessionEvent.
+ * Use `create(SessionEventSchema)` to create a new message.
+ */
+export declare const SessionEventSchema: GenMessage<SessionEvent>;
+
+/**
+ * @generated from message opensandbox.guest.v1.SessionWaitRequest
+ */
+export declare type SessionWaitRequest = Message<"opensandbox.guest.v1.SessionWaitRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: uint32 wait_ms = 2;
+   */
+  waitMs: number;
+};
+
+/**
+ * Describes the message opensandbox.guest.v1.SessionWaitRequest.
+ * Use `create(SessionWaitRequestSchema)` to create a new message.
+ */
+export declare const SessionWaitRequestSchema: GenMessage<SessionWaitRequest>;
+
+/**
+ * @generated from message opensandbox.guest.v1.SessionSignalRequest
+ */
+export declare type SessionSignalRequest = Message<"opensandbox.guest.v1.SessionSignalRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: int32 signal = 2;
+   */
+  signal: number;
+};
+
+/**
+ * Describes the message opensandbox.guest.v1.SessionSignalRequest.
+ * Use `create(SessionSignalRequestSchema)` to create a new message.
+ */
+export declare const SessionSignalRequestSchema: GenMessage<SessionSignalRequest>;
+
+/**
+ * @generated from message opensandbox.guest.v1.SessionResizeRequest
+ */
+export declare type SessionResizeRequest = Message<"opensandbox.guest.v1.SessionResizeRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: opensandbox.guest.v1.TerminalSize size = 2;
+   */
+  size?: TerminalSize | undefined;
+};
+
+/**
+ * Describes the message opensandbox.guest.v1.SessionResizeRequest.
+ * Use `create(SessionResizeRequestSchema)` to create a new message.
+ */
+export declare const SessionResizeRequestSchema: GenMessage<SessionResizeRequest>;
+
+/**
+ * @generated from message opensandbox.guest.v1.SessionRequest
+ */
+export declare type SessionRequest = Message<"opensandbox.guest.v1.SessionRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * Describes the message opensandbox.guest.v1.SessionRequest.
+ * Use `create(SessionRequestSchema)` to create a new message.
+ */
+export declare const SessionRequestSchema: GenMessage<SessionRequest>;
 

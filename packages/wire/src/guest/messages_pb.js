@@ -13,7 +13,7 @@ import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
  * Describes the file messages.proto.
  */
 export const file_messages = /*@__PURE__*/
-  fileDesc("Cg5tZXNzYWdlcy5wcm90bxIUb3BlbnNhbmRib3guZ3Vlc3QudjEiPgoFSGVsbG8SEgoKZ2VuZXJhdGlvbhgBIAEoDRIPCgd2ZXJzaW9uGAIgASgJEhAKCGluc3RhbmNlGAMgASgGIj4KB0ZhaWx1cmUSDAoEY29kZRgBIAEoCRIPCgdtZXNzYWdlGAIgASgJEhQKDGRldGFpbHNfanNvbhgDIAEoCSIHCgVFbXB0eSJACglQaW5nUmVwbHkSDwoHdmVyc2lvbhgBIAEoCRIRCgl1cHRpbWVfbXMYAiABKAQSDwoHYm9vdF9pZBgDIAEoCSL+AQoQQ29uZmlndXJlUmVxdWVzdBIVCghob3N0bmFtZRgBIAEoCUgAiAEBEh0KEGNsb2NrX3VuaXhfbmFub3MYAiABKANIAYgBARIPCgdlbnRyb3B5GAMgASgMEj4KBGVudnMYBCADKAsyMC5vcGVuc2FuZGJveC5ndWVzdC52MS5Db25maWd1cmVSZXF1ZXN0LkVudnNFbnRyeRIUCgxyZXBsYWNlX2VudnMYBSABKAgaKwoJRW52c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCwoJX2hvc3RuYW1lQhMKEV9jbG9ja191bml4X25hbm9zIkwKDkNvbmZpZ3VyZVJlcGx5Eg8KB2Jvb3RfaWQYASABKAkSDgoGa2VybmVsGAIgASgJEhkKEWNsb2NrX2Vycm9yX25hbm9zGAMgASgDIsEBCgtFeGVjUmVxdWVzdBIMCgRhcmd2GAEgAygJEjkKBGVudnMYAiADKAsyKy5vcGVuc2FuZGJveC5ndWVzdC52MS5FeGVjUmVxdWVzdC5FbnZzRW50cnkSCwoDY3dkGAMgASgJEgwKBHVzZXIYBCABKAkSEgoKdGltZW91dF9tcxgFIAEoDRINCgVzdGRpbhgGIAEoCBorCglFbnZzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIaCgtFeGVjU3RhcnRlZBILCgNwaWQYASABKA0iHAoKRXhlY1NpZ25hbBIOCgZzaWduYWwYASABKAUiQgoKRXhlY1Jlc3VsdBIRCglleGl0X2NvZGUYASABKAUSDgoGc2lnbmFsGAIgASgFEhEKCXRpbWVkX291dBgDIAEoCCIbCgtQYXRoUmVxdWVzdBIMCgRwYXRoGAEgASgJIj8KD1JlYWRGaWxlUmVxdWVzdBIMCgRwYXRoGAEgASgJEg4KBm9mZnNldBgCIAEoBBIOCgZsZW5ndGgYAyABKAQiLgoQV3JpdGVGaWxlUmVxdWVzdBIMCgRwYXRoGAEgASgJEgwKBG1vZGUYAiABKA0iHwoOV3JpdGVGaWxlUmVwbHkSDQoFYnl0ZXMYASABKAQiMgoUTWFrZURpcmVjdG9yeVJlcXVlc3QSDAoEcGF0aBgBIAEoCRIMCgRtb2RlGAIgASgNIn8KCEZpbGVTdGF0EgwKBG5hbWUYASABKAkSDAoEcGF0aBgCIAEoCRIMCgRraW5kGAMgASgJEgwKBHNpemUYBCABKAQSDAoEbW9kZRgFIAEoDRILCgN1aWQYBiABKA0SCwoDZ2lkGAcgASgNEhMKC21vZGlmaWVkX21zGAggASgDIjwKCUZpbGVTdGF0cxIvCgdlbnRyaWVzGAEgAygLMh4ub3BlbnNhbmRib3guZ3Vlc3QudjEuRmlsZVN0YXQiEQoPU2h1dGRvd25SZXF1ZXN0YgZwcm90bzM");
+  fileDesc("Cg5tZXNzYWdlcy5wcm90bxIUb3BlbnNhbmRib3guZ3Vlc3QudjEiPgoFSGVsbG8SEgoKZ2VuZXJhdGlvbhgBIAEoDRIPCgd2ZXJzaW9uGAIgASgJEhAKCGluc3RhbmNlGAMgASgGIj4KB0ZhaWx1cmUSDAoEY29kZRgBIAEoCRIPCgdtZXNzYWdlGAIgASgJEhQKDGRldGFpbHNfanNvbhgDIAEoCSIHCgVFbXB0eSJACglQaW5nUmVwbHkSDwoHdmVyc2lvbhgBIAEoCRIRCgl1cHRpbWVfbXMYAiABKAQSDwoHYm9vdF9pZBgDIAEoCSL+AQoQQ29uZmlndXJlUmVxdWVzdBIVCghob3N0bmFtZRgBIAEoCUgAiAEBEh0KEGNsb2NrX3VuaXhfbmFub3MYAiABKANIAYgBARIPCgdlbnRyb3B5GAMgASgMEj4KBGVudnMYBCADKAsyMC5vcGVuc2FuZGJveC5ndWVzdC52MS5Db25maWd1cmVSZXF1ZXN0LkVudnNFbnRyeRIUCgxyZXBsYWNlX2VudnMYBSABKAgaKwoJRW52c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCwoJX2hvc3RuYW1lQhMKEV9jbG9ja191bml4X25hbm9zIkwKDkNvbmZpZ3VyZVJlcGx5Eg8KB2Jvb3RfaWQYASABKAkSDgoGa2VybmVsGAIgASgJEhkKEWNsb2NrX2Vycm9yX25hbm9zGAMgASgDIsEBCgtFeGVjUmVxdWVzdBIMCgRhcmd2GAEgAygJEjkKBGVudnMYAiADKAsyKy5vcGVuc2FuZGJveC5ndWVzdC52MS5FeGVjUmVxdWVzdC5FbnZzRW50cnkSCwoDY3dkGAMgASgJEgwKBHVzZXIYBCABKAkSEgoKdGltZW91dF9tcxgFIAEoDRINCgVzdGRpbhgGIAEoCBorCglFbnZzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIaCgtFeGVjU3RhcnRlZBILCgNwaWQYASABKA0iHAoKRXhlY1NpZ25hbBIOCgZzaWduYWwYASABKAUiQgoKRXhlY1Jlc3VsdBIRCglleGl0X2NvZGUYASABKAUSDgoGc2lnbmFsGAIgASgFEhEKCXRpbWVkX291dBgDIAEoCCIuCgtQYXRoUmVxdWVzdBIMCgRwYXRoGAEgASgJEhEKCW5vX2ZvbGxvdxgCIAEoCCI/Cg9SZWFkRmlsZVJlcXVlc3QSDAoEcGF0aBgBIAEoCRIOCgZvZmZzZXQYAiABKAQSDgoGbGVuZ3RoGAMgASgEIi4KEFdyaXRlRmlsZVJlcXVlc3QSDAoEcGF0aBgBIAEoCRIMCgRtb2RlGAIgASgNIh8KDldyaXRlRmlsZVJlcGx5Eg0KBWJ5dGVzGAEgASgEIjIKFE1ha2VEaXJlY3RvcnlSZXF1ZXN0EgwKBHBhdGgYASABKAkSDAoEbW9kZRgCIAEoDSKyAQoIRmlsZVN0YXQSDAoEbmFtZRgBIAEoCRIMCgRwYXRoGAIgASgJEgwKBGtpbmQYAyABKAkSDAoEc2l6ZRgEIAEoBBIMCgRtb2RlGAUgASgNEgsKA3VpZBgGIAEoDRILCgNnaWQYByABKA0SEwoLbW9kaWZpZWRfbXMYCCABKAMSEwoLbGlua190YXJnZXQYCSABKAkSDQoFb3duZXIYCiABKAkSDQoFZ3JvdXAYCyABKAkiPAoJRmlsZVN0YXRzEi8KB2VudHJpZXMYASADKAsyHi5vcGVuc2FuZGJveC5ndWVzdC52MS5GaWxlU3RhdCIRCg9TaHV0ZG93blJlcXVlc3QiKQoNUmVuYW1lUmVxdWVzdBIMCgRmcm9tGAEgASgJEgoKAnRvGAIgASgJIl4KFFNldEF0dHJpYnV0ZXNSZXF1ZXN0EgwKBHBhdGgYASABKAkSEQoEbW9kZRgCIAEoDUgAiAEBEg0KBW93bmVyGAMgASgJEg0KBWdyb3VwGAQgASgJQgcKBV9tb2RlIi8KDFdhdGNoUmVxdWVzdBIMCgRwYXRoGAEgASgJEhEKCXJlY3Vyc2l2ZRgCIAEoCCI/CgtXYXRjaEV2ZW50cxIwCgZldmVudHMYASADKAsyIC5vcGVuc2FuZGJveC5ndWVzdC52MS5XYXRjaEV2ZW50IigKCldhdGNoRXZlbnQSDAoEa2luZBgBIAEoCRIMCgRwYXRoGAIgASgJIuoBChRTZXNzaW9uQ3JlYXRlUmVxdWVzdBIKCgJpZBgBIAEoCRIyCgdjb21tYW5kGAIgASgLMiEub3BlbnNhbmRib3guZ3Vlc3QudjEuRXhlY1JlcXVlc3QSDwoHcHVycG9zZRgDIAEoCRITCgtrZWVwX291dHB1dBgEIAEoCBITCgtkZXRhY2hlZF9tcxgFIAEoDRI0Cgh0ZXJtaW5hbBgGIAEoCzIiLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLlRlcm1pbmFsU2l6ZRIOCgZhdHRhY2gYByABKAgSEQoJdHJhbnNpZW50GAggASgIIi0KDFRlcm1pbmFsU2l6ZRIPCgdjb2x1bW5zGAEgASgNEgwKBHJvd3MYAiABKA0igwIKC1Nlc3Npb25JbmZvEgoKAmlkGAEgASgJEgwKBGFyZ3YYAiADKAkSDwoHcHVycG9zZRgDIAEoCRIQCgh0ZXJtaW5hbBgEIAEoCBISCgpzdGFydGVkX21zGAUgASgDEhAKCGF0dGFjaGVkGAYgASgNEjUKBnJlc3VsdBgHIAEoCzIgLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLkV4ZWNSZXN1bHRIAIgBARIQCghlbmRlZF9tcxgIIAEoAxIUCgxzdGRvdXRfYnl0ZXMYCSABKAQSFAoMc3RkZXJyX2J5dGVzGAogASgEEhEKCXRydW5jYXRlZBgLIAEoCEIJCgdfcmVzdWx0IkMKDFNlc3Npb25JbmZvcxIzCghzZXNzaW9ucxgBIAMoCzIhLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLlNlc3Npb25JbmZvIkUKFFNlc3Npb25BdHRhY2hSZXF1ZXN0EgoKAmlkGAEgASgJEhIKCmZyb21fc3RhcnQYAiABKAgSDQoFcGlwZXMYAyADKA0ihQEKDFNlc3Npb25FdmVudBI1CghhdHRhY2hlZBgBIAEoCzIhLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLlNlc3Npb25JbmZvSAASNQoOc2Nyb2xsYmFja19lbmQYAiABKAsyGy5vcGVuc2FuZGJveC5ndWVzdC52MS5FbXB0eUgAQgcKBWV2ZW50IjEKElNlc3Npb25XYWl0UmVxdWVzdBIKCgJpZBgBIAEoCRIPCgd3YWl0X21zGAIgASgNIjIKFFNlc3Npb25TaWduYWxSZXF1ZXN0EgoKAmlkGAEgASgJEg4KBnNpZ25hbBgCIAEoBSJUChRTZXNzaW9uUmVzaXplUmVxdWVzdBIKCgJpZBgBIAEoCRIwCgRzaXplGAIgASgLMiIub3BlbnNhbmRib3guZ3Vlc3QudjEuVGVybWluYWxTaXplIhwKDlNlc3Npb25SZXF1ZXN0EgoKAmlkGAEgASgJYgZwcm90bzM");
 
 /**
  * Describes the message opensandbox.guest.v1.Hello.
@@ -140,4 +140,109 @@ export const FileStatsSchema = /*@__PURE__*/
  */
 export const ShutdownRequestSchema = /*@__PURE__*/
   messageDesc(file_messages, 17);
+
+/**
+ * Describes the message opensandbox.guest.v1.RenameRequest.
+ * Use `create(RenameRequestSchema)` to create a new message.
+ */
+export const RenameRequestSchema = /*@__PURE__*/
+  messageDesc(file_messages, 18);
+
+/**
+ * Describes the message opensandbox.guest.v1.SetAttributesRequest.
+ * Use `create(SetAttributesRequestSchema)` to create a new message.
+ */
+export const SetAttributesRequestSchema = /*@__PURE__*/
+  messageDesc(file_messages, 19);
+
+/**
+ * Describes the message opensandbox.guest.v1.WatchRequest.
+ * Use `create(WatchRequestSchema)` to create a new message.
+ */
+export const WatchRequestSchema = /*@__PURE__*/
+  messageDesc(file_messages, 20);
+
+/**
+ * Describes the message opensandbox.guest.v1.WatchEvents.
+ * Use `create(WatchEventsSchema)` to create a new message.
+ */
+export const WatchEventsSchema = /*@__PURE__*/
+  messageDesc(file_messages, 21);
+
+/**
+ * Describes the message opensandbox.guest.v1.WatchEvent.
+ * Use `create(WatchEventSchema)` to create a new message.
+ */
+export const WatchEventSchema = /*@__PURE__*/
+  messageDesc(file_messages, 22);
+
+/**
+ * Describes the message opensandbox.guest.v1.SessionCreateRequest.
+ * Use `create(SessionCreateRequestSchema)` to create a new message.
+ */
+export const SessionCreateRequestSchema = /*@__PURE__*/
+  messageDesc(file_messages, 23);
+
+/**
+ * Describes the message opensandbox.guest.v1.TerminalSize.
+ * Use `create(TerminalSizeSchema)` to create a new message.
+ */
+export const TerminalSizeSchema = /*@__PURE__*/
+  messageDesc(file_messages, 24);
+
+/**
+ * Describes the message opensandbox.guest.v1.SessionInfo.
+ * Use `create(SessionInfoSchema)` to create a new message.
+ */
+export const SessionInfoSchema = /*@__PURE__*/
+  messageDesc(file_messages, 25);
+
+/**
+ * Describes the message opensandbox.guest.v1.SessionInfos.
+ * Use `create(SessionInfosSchema)` to create a new message.
+ */
+export const SessionInfosSchema = /*@__PURE__*/
+  messageDesc(file_messages, 26);
+
+/**
+ * Describes the message opensandbox.guest.v1.SessionAttachRequest.
+ * Use `create(SessionAttachRequestSchema)` to create a new message.
+ */
+export const SessionAttachRequestSchema = /*@__PURE__*/
+  messageDesc(file_messages, 27);
+
+/**
+ * Describes the message opensandbox.guest.v1.SessionEvent.
+ * Use `create(SessionEventSchema)` to create a new message.
+ */
+export const SessionEventSchema = /*@__PURE__*/
+  messageDesc(file_messages, 28);
+
+/**
+ * Describes the message opensandbox.guest.v1.SessionWaitRequest.
+ * Use `create(SessionWaitRequestSchema)` to create a new message.
+ */
+export const SessionWaitRequestSchema = /*@__PURE__*/
+  messageDesc(file_messages, 29);
+
+/**
+ * Describes the message opensandbox.guest.v1.SessionSignalRequest.
+ * Use `create(SessionSignalRequestSchema)` to create a new message.
+ */
+export const SessionSignalRequestSchema = /*@__PURE__*/
+  messageDesc(file_messages, 30);
+
+/**
+ * Describes the message opensandbox.guest.v1.SessionResizeRequest.
+ * Use `create(SessionResizeRequestSchema)` to create a new message.
+ */
+export const SessionResizeRequestSchema = /*@__PURE__*/
+  messageDesc(file_messages, 31);
+
+/**
+ * Describes the message opensandbox.guest.v1.SessionRequest.
+ * Use `create(SessionRequestSchema)` to create a new message.
+ */
+export const SessionRequestSchema = /*@__PURE__*/
+  messageDesc(file_messages, 32);
 

@@ -10,7 +10,17 @@ import {
   PathRequestSchema,
   PingReplySchema,
   ReadFileRequestSchema,
+  RenameRequestSchema,
+  SessionAttachRequestSchema,
+  SessionCreateRequestSchema,
+  SessionInfoSchema,
+  SessionRequestSchema,
+  SessionResizeRequestSchema,
+  SessionSignalRequestSchema,
+  SessionWaitRequestSchema,
+  SetAttributesRequestSchema,
   ShutdownRequestSchema,
+  WatchRequestSchema,
   WriteFileReplySchema,
   WriteFileRequestSchema,
 } from "./messages_pb.js";
@@ -24,6 +34,13 @@ import {
  * - `readFile`: guest -> host `message` FileStat once, then `data`.
  * - `writeFile`: host -> guest `data`, ended by `end`. Nothing is visible at the path before that.
  * - `list`: guest -> host `message` FileStats, several.
+ * - `sessionAttach`, and `sessionCreate` that asks for it: guest -> host `message` SessionEvent with `attached`, `data`
+ *   with the tags of {@link execPipes}, and between them SessionEvent with `scrollbackEnd`; the reply comes when the
+ *   command has ended and all of its output has been sent. Host -> guest `data` (standard input) and `end`, which closes
+ *   it. A host that resets the stream detaches: the command goes on.
+ * - `sessionList`: guest -> host `message` SessionInfos, several.
+ * - `watch`: guest -> host `message` WatchEvents, an empty one first, when nothing is missed any more; it ends when the
+ *   host resets it.
  */
 export const methods = {
   ping: method(1, EmptySchema, PingReplySchema),
@@ -38,6 +55,19 @@ export const methods = {
   sync: method(10, EmptySchema, EmptySchema),
   /** The reply comes before the machine goes down; then the channel ends. */
   shutdown: method(11, ShutdownRequestSchema, EmptySchema),
+  sessionCreate: method(12, SessionCreateRequestSchema, SessionInfoSchema),
+  sessionAttach: method(13, SessionAttachRequestSchema, SessionInfoSchema),
+  sessionList: method(14, EmptySchema, EmptySchema),
+  /** To the command's process group. */
+  sessionSignal: method(15, SessionSignalRequestSchema, EmptySchema),
+  sessionResize: method(16, SessionResizeRequestSchema, EmptySchema),
+  /** Replies when the command has ended or the time is over. */
+  sessionWait: method(17, SessionWaitRequestSchema, SessionInfoSchema),
+  /** Kills what is left of it and forgets it; one that is not there is forgotten already. */
+  sessionRemove: method(18, SessionRequestSchema, EmptySchema),
+  rename: method(19, RenameRequestSchema, EmptySchema),
+  setAttributes: method(20, SetAttributesRequestSchema, FileStatSchema),
+  watch: method(21, WatchRequestSchema, EmptySchema),
 } as const;
 
 export type MethodName = keyof typeof methods;

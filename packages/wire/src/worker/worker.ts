@@ -50,8 +50,37 @@ export interface Worker {
   /** Asks the guest to write to its disks what it holds back. */
   syncSandbox(id: SandboxId, signal: AbortSignal): Promise<void>;
 
+  /** A command that nobody but the caller knows of. */
   exec(id: SandboxId, request: Exec, signal: AbortSignal): Promise<RunningExec>;
-  readFile(id: SandboxId, path: string, signal: AbortSignal): Promise<OpenFile>;
+
+  /** Starts a command that has an id and goes on whoever listens, also while the sandbox hibernates. */
+  createSession(id: SandboxId, request: NewExecSession, signal: AbortSignal): Promise<ExecSession>;
+  /** The same, attached from the start of its output. */
+  runSession(
+    id: SandboxId,
+    request: NewExecSession & {
+      /** Forgotten when this attachment has been told of its end. */
+      readonly transient: boolean;
+    },
+    signal: AbortSignal,
+  ): Promise<AttachedSession>;
+  /** `not_found` for a session that is not there. */
+  attachSession(
+    id: SandboxId,
+    sessionId: string,
+    options: AttachOptions,
+    signal: AbortSignal,
+  ): Promise<AttachedSession>;
+  listSessions(id: SandboxId, signal: AbortSignal): Promise<readonly ExecSession[]>;
+  /** Resolves when the session has ended or the time is over, whichever comes first. */
+  waitForSession(id: SandboxId, sessionId: string, milliseconds: number, signal: AbortSignal): Promise<ExecSession>;
+  /** To the process group; nothing happens when it has ended. */
+  signalSession(id: SandboxId, sessionId: string, number: number, signal: AbortSignal): Promise<void>;
+  resizeSession(id: SandboxId, sessionId: string, size: TerminalSize, signal: AbortSignal): Promise<void>;
+  /** Kills everything it has started and forgets it; one that is not there is forgotten already. */
+  removeSession(id: SandboxId, sessionId: string, signal: AbortSignal): Promise<void>;
+
+  readFile(id: SandboxId, path: string, range: ByteRange, signal: AbortSignal): Promise<OpenFile>;
   /** Replaces the file at `path` when `content` has ended; before that nothing is visible. Returns the bytes written. */
   writeFile(
     id: SandboxId,
@@ -60,11 +89,33 @@ export interface Worker {
     options: { readonly mode?: number },
     signal: AbortSignal,
   ): Promise<number>;
-  statFile(id: SandboxId, path: string, signal: AbortSignal): Promise<FileEntry>;
+  /** Of a symbolic link what it leads to, or with `noFollow` the link itself. */
+  statFile(
+    id: SandboxId,
+    path: string,
+    options: { readonly noFollow?: boolean },
+    signal: AbortSignal,
+  ): Promise<FileEntry>;
   listDirectory(id: SandboxId, path: string, signal: AbortSignal): Promise<readonly FileEntry[]>;
   makeDirectory(id: SandboxId, path: string, signal: AbortSignal): Promise<void>;
   /** Recursive; a path that does not exist is removed already. */
   removeFile(id: SandboxId, path: string, signal: AbortSignal): Promise<void>;
+  /** Replaces what is at `to` and makes the directories above it. */
+  renameFile(id: SandboxId, from: string, to: string, signal: AbortSignal): Promise<void>;
+  /** What is absent stays as it is. */
+  setFileAttributes(
+    id: SandboxId,
+    path: string,
+    attributes: { readonly mode?: number; readonly owner?: string; readonly group?: string },
+    signal: AbortSignal,
+  ): Promise<FileEntry>;
+  /** Resolves when nothing is missed any more; the changes go on until the signal is aborted. */
+  watchFiles(
+    id: SandboxId,
+    path: string,
+    options: { readonly recursive: boolean },
+    signal: AbortSignal,
+  ): Promise<AsyncIterable<readonly FileChange[]>>;
 }
 
 export interface WorkerDescription {
@@ -189,6 +240,67 @@ export interface ExecEnd {
   readonly timedOut: boolean;
 }
 
+export interface NewExecSession {
+  /** 1 to 64 letters, digits, `-` and `_`; `already_exists` for one that is there. */
+  readonly id: string;
+  readonly command: Exec;
+  readonly purpose: SessionPurpose;
+  /** All output is kept for as long as the session is, and not only the scrollback. */
+  readonly keepOutput: boolean;
+  /** How long it goes on after the last one attached has gone. 0: until it ends. */
+  readonly detachedMs: number;
+  /** Its standard input, output and error are one terminal of this size. */
+  readonly terminal?: TerminalSize;
+}
+
+/** What the control plane has a session for. */
+export type SessionPurpose = "exec" | "run" | "terminal" | "agent";
+
+export interface TerminalSize {
+  readonly columns: number;
+  readonly rows: number;
+}
+
+/** A command with an id. One that has ended is there for ten minutes more. */
+export interface ExecSession {
+  readonly id: string;
+  /** Shortened where it is very long. */
+  readonly argv: readonly string[];
+  readonly purpose: SessionPurpose;
+  readonly terminal: boolean;
+  readonly startedMs: number;
+  /** How many are attached now. */
+  readonly attached: number;
+  /** Absent while it runs, and until all that it has written can be read. */
+  readonly end?: ExecEnd;
+  readonly endedMs?: number;
+  /** Written until now. */
+  readonly stdoutBytes: number;
+  readonly stderrBytes: number;
+  /** Some of what was to be kept could not be: the guest's disk is full, or it is more than is ever kept. */
+  readonly truncated: boolean;
+}
+
+export interface AttachOptions {
+  /** From the oldest output that is kept; else from the start of the scrollback. */
+  readonly fromStart: boolean;
+  /** Absent: both. */
+  readonly pipe?: ExecOutput["pipe"];
+}
+
+/** One listener to a session. Aborting the signal, or leaving `output` early, detaches; the command goes on. */
+export interface AttachedSession {
+  /** As it was at that moment. */
+  readonly session: ExecSession;
+  /** Ends when the command has ended. Not taking makes the command wait, unless others listen. */
+  readonly output: AsyncIterable<ExecOutput | "scrollback end">;
+  /** Settles after `output` has ended; rejects when the line to the guest ends before. */
+  readonly result: Promise<ExecSession & { readonly end: ExecEnd }>;
+  /** To standard input; settles when the command has taken it, or takes nothing any more. */
+  write(bytes: Uint8Array): Promise<void>;
+  closeStdin(): Promise<void>;
+}
+
 export interface FileEntry {
   readonly name: string;
   readonly path: string;
@@ -196,6 +308,23 @@ export interface FileEntry {
   readonly size: number;
   readonly mode: number;
   readonly modifiedMs: number;
+  /** Their names, or numbers for those that have none. */
+  readonly owner: string;
+  readonly group: string;
+  /** What a symbolic link says. */
+  readonly linkTarget?: string;
+}
+
+/** In bytes. A length of 0, or none: to the end. */
+export interface ByteRange {
+  readonly offset?: number;
+  readonly length?: number;
+}
+
+/** `lost`: more has happened than can be told. */
+export interface FileChange {
+  readonly kind: "changed" | "renamed" | "lost";
+  readonly path: string;
 }
 
 export interface OpenFile {
