@@ -143,6 +143,27 @@ export declare type ConfigureRequest = Message<"opensandbox.guest.v1.ConfigureRe
    * @generated from field: bool replace_envs = 5;
    */
   replaceEnvs: boolean;
+
+  /**
+   * Lets go what `freeze` held back, after entropy and clock and before anything that writes.
+   *
+   * @generated from field: bool thaw = 6;
+   */
+  thaw: boolean;
+
+  /**
+   * 32 hexadecimal digits for /etc/machine-id; empty: it stays.
+   *
+   * @generated from field: string machine_id = 7;
+   */
+  machineId: string;
+
+  /**
+   * The machine is a copy of another one: what is random and kept in files (ssh host keys, random seed) is made anew.
+   *
+   * @generated from field: bool new_identity = 8;
+   */
+  newIdentity: boolean;
 };
 
 /**
@@ -178,6 +199,24 @@ export declare type ConfigureReply = Message<"opensandbox.guest.v1.ConfigureRepl
  * Use `create(ConfigureReplySchema)` to create a new message.
  */
 export declare const ConfigureReplySchema: GenMessage<ConfigureReply>;
+
+/**
+ * @generated from message opensandbox.guest.v1.FreezeReply
+ */
+export declare type FreezeReply = Message<"opensandbox.guest.v1.FreezeReply"> & {
+  /**
+   * Every file system that is held back now. None of them can be written to until `thaw`.
+   *
+   * @generated from field: repeated string mountpoints = 1;
+   */
+  mountpoints: string[];
+};
+
+/**
+ * Describes the message opensandbox.guest.v1.FreezeReply.
+ * Use `create(FreezeReplySchema)` to create a new message.
+ */
+export declare const FreezeReplySchema: GenMessage<FreezeReply>;
 
 /**
  * @generated from message opensandbox.guest.v1.ExecRequest

@@ -6,6 +6,7 @@ import {
   ExecRequestSchema,
   ExecResultSchema,
   FileStatSchema,
+  FreezeReplySchema,
   MakeDirectoryRequestSchema,
   PathRequestSchema,
   PingReplySchema,
@@ -55,6 +56,13 @@ export const methods = {
   sync: method(10, EmptySchema, EmptySchema),
   /** The reply comes before the machine goes down; then the channel ends. */
   shutdown: method(11, ShutdownRequestSchema, EmptySchema),
+  /**
+   * Writes everything to the disks and holds back all that would be written from then on. It ends by itself when
+   * nobody thaws: a guest whose host has gone must not stand still for ever.
+   */
+  freeze: method(12, EmptySchema, FreezeReplySchema),
+  /** Thawing what is not frozen does nothing. */
+  thaw: method(13, EmptySchema, EmptySchema),
   sessionCreate: method(12, SessionCreateRequestSchema, SessionInfoSchema),
   sessionAttach: method(13, SessionAttachRequestSchema, SessionInfoSchema),
   sessionList: method(14, EmptySchema, EmptySchema),
