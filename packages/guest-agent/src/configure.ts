@@ -6,14 +6,18 @@ import type { MachineEnvironment } from "#exec/environment.ts";
 import type { System } from "#system/system.ts";
 
 /** Makes the machine what the host says it is. The first thing that fails ends it: nobody gets such a machine. */
-export function configure(
+export async function configure(
   request: ConfigureRequest,
   system: System,
   environment: MachineEnvironment,
-): MessageInitShape<typeof ConfigureReplySchema> {
+): Promise<MessageInitShape<typeof ConfigureReplySchema>> {
   // Before all else: whatever draws a random number from here on draws its own.
   if (request.entropy.length > 0) system.addEntropy(request.entropy);
   const clockErrorNanos = request.clockUnixNanos === undefined ? 0n : system.setClock(request.clockUnixNanos);
+  // Whatever comes after this writes.
+  if (request.thaw) system.fileSystems.thaw();
+  if (request.machineId !== "") system.setMachineId(request.machineId);
+  if (request.newIdentity) await system.renewSecrets();
   if (request.hostname !== undefined) system.setHostname(request.hostname);
   if (request.replaceEnvs) environment.replace(request.envs);
   return { bootId: bootId(), kernel: release(), clockErrorNanos };

@@ -47,7 +47,7 @@ function agentOf(system: System, environment: MachineEnvironment): Agent {
         uptimeMs: BigInt(Math.round(process.uptime() * 1000)),
         bootId: bootId(),
       }),
-      configure: async (request) => configure(request, system, environment),
+      configure: (request) => configure(request, system, environment),
       exec: execs(system, environment),
       readFile: (request, stream) => readFile(request, stream, system),
       writeFile: (request, stream) => writeFile(request, stream, system),
@@ -56,11 +56,16 @@ function agentOf(system: System, environment: MachineEnvironment): Agent {
       makeDirectory: (request, stream) => makeDirectory(request, stream, system),
       remove: (request, stream) => remove(request, stream, system),
       sync: async () => {
-        system.sync();
+        await system.fileSystems.sync();
         return {};
       },
       shutdown: async () => {
-        system.sync();
+        await system.fileSystems.sync();
+        return {};
+      },
+      freeze: async () => ({ mountpoints: [...(await system.fileSystems.freeze())] }),
+      thaw: async () => {
+        system.fileSystems.thaw();
         return {};
       },
     },

@@ -26,7 +26,9 @@ export function fakeSystem(home: string): System {
     addEntropy: () => undefined,
     setClock: () => 0n,
     setHostname: () => undefined,
-    sync: () => undefined,
+    setMachineId: () => undefined,
+    renewSecrets: async () => undefined,
+    fileSystems: { sync: async () => undefined, freeze: async () => [], thaw: () => undefined },
     powerOff: () => {
       commands.killAll();
       process.exit(0);

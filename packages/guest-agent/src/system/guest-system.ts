@@ -1,9 +1,10 @@
-import { readFileSync } from "node:fs";
 import { commandCgroups } from "#system/cgroup.ts";
 import { setClock } from "#system/clock.ts";
 import { addEntropy } from "#system/entropy.ts";
+import { fileSystems, mounts } from "#system/file-systems.ts";
 import { setHostname } from "#system/hostname.ts";
-import { powerOff, syncFileSystems } from "#system/libc.ts";
+import { setMachineId, renewSecrets } from "#system/identity.ts";
+import { powerOff } from "#system/libc.ts";
 import { spareAgent } from "#system/oom-score.ts";
 import type { System } from "#system/system.ts";
 import { findUser } from "#system/users.ts";
@@ -17,19 +18,13 @@ export function guestSystem(): System {
     locate: (path) => path,
     // useradd of the images; a user's own image may lack the entry, but not the number.
     owner: { uid: 1000, gid: 1000 },
-    mountPoints,
+    mountPoints: () => mounts().map(({ mountpoint }) => mountpoint),
     addEntropy,
     setClock,
     setHostname,
-    sync: syncFileSystems,
+    setMachineId,
+    renewSecrets,
+    fileSystems: fileSystems(),
     powerOff,
   };
-}
-
-function mountPoints(): readonly string[] {
-  // proc_pid_mountinfo(5): the fifth field, with blanks as octal numbers.
-  return readFileSync("/proc/self/mountinfo", "utf8")
-    .split("\n")
-    .flatMap((line) => line.split(" ")[4] ?? [])
-    .map((path) => path.replaceAll(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(parseInt(octal, 8))));
 }

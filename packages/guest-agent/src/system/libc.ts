@@ -25,7 +25,6 @@ const { functions: libc } = dlopen("libc.so.6", {
   reboot: { return: "i32", arguments: ["i32"] },
   sethostname: { return: "i32", arguments: ["pointer", "u64"] },
   socketpair: { return: "i32", arguments: ["i32", "i32", "i32", "pointer"] },
-  sync: { return: "void", arguments: [] },
   syscall: { return: "i64", arguments: ["i64", "i64", "i64", "i64"] },
   waitpid: { return: "i32", arguments: ["i32", "pointer", "i32"] },
 });
@@ -242,10 +241,6 @@ export function addEntropy(randomDevice: number, bytes: Uint8Array): void {
   info.set(bytes, 8);
   checked("RNDADDENTROPY", libc.ioctl(randomDevice, RNDADDENTROPY, info));
   checked("RNDRESEEDCRNG", libc.ioctl(randomDevice, RNDRESEEDCRNG, null));
-}
-
-export function syncFileSystems(): void {
-  libc.sync();
 }
 
 /** Holds back every write to the file system of an open directory. @throws EBUSY: it is held back already */

@@ -1,4 +1,5 @@
 import type { CommandGroup } from "#exec/command-group.ts";
+import type { FileSystems } from "#system/file-systems.ts";
 import type { User } from "#system/users.ts";
 
 /** What the agent may do to the machine it runs in. A fake machine is a process of the host: nothing is done to it. */
@@ -19,6 +20,9 @@ export interface System {
   /** Returns how far the clock was ahead, in nanoseconds. */
   setClock(unixNanos: bigint): bigint;
   setHostname(name: string): void;
-  sync(): void;
+  setMachineId(id: string): void;
+  /** Makes anew what a copy must not share with what it is a copy of. */
+  renewSecrets(): Promise<void>;
+  readonly fileSystems: FileSystems;
   powerOff(): void;
 }

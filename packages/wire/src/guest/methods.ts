@@ -60,9 +60,9 @@ export const methods = {
    * Writes everything to the disks and holds back all that would be written from then on. It ends by itself when
    * nobody thaws: a guest whose host has gone must not stand still for ever.
    */
-  freeze: method(12, EmptySchema, FreezeReplySchema),
+  freeze: method(22, EmptySchema, FreezeReplySchema),
   /** Thawing what is not frozen does nothing. */
-  thaw: method(13, EmptySchema, EmptySchema),
+  thaw: method(23, EmptySchema, EmptySchema),
   sessionCreate: method(12, SessionCreateRequestSchema, SessionInfoSchema),
   sessionAttach: method(13, SessionAttachRequestSchema, SessionInfoSchema),
   sessionList: method(14, EmptySchema, EmptySchema),
