@@ -1,6 +1,6 @@
 import { errorCodes, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { errorReplyOf, type ErrorReply } from "@opensandbox/wire/public/error-reply.ts";
-import type { FastifyInstance } from "fastify";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { describeError, type Log } from "../log.ts";
 
 // Long enough for a place to become free, short enough not to be noticed.
@@ -8,16 +8,23 @@ const retryAfterSeconds = "1";
 
 /** Every failure becomes the same JSON, with the status of its code. */
 export function replyErrors(app: FastifyInstance, log: Log, ending: AbortSignal): void {
-  app.setErrorHandler((thrown, request, reply) => {
-    const { status, body } = failureOf(thrown, { requestId: request.id, log, ending });
-    if (body.retryable) reply.header("retry-after", retryAfterSeconds);
-    return reply.status(status).send(body);
-  });
+  app.setErrorHandler((thrown, request, reply) => replyFailure(thrown, request, reply, { log, ending }));
   app.setNotFoundHandler((request, reply) => {
     const [path = ""] = request.url.split("?");
     const message = `there is no ${request.method} ${path}: see /openapi.json`;
     return reply.status(404).send({ error: message, code: "not_found" } satisfies ErrorReply);
   });
+}
+
+export function replyFailure(
+  thrown: unknown,
+  request: Pick<FastifyRequest, "id">,
+  reply: Pick<FastifyReply, "header" | "status">,
+  { log, ending }: { log: Log; ending: AbortSignal },
+): FastifyReply {
+  const { status, body } = failureOf(thrown, { requestId: request.id, log, ending });
+  if (body.retryable) reply.header("retry-after", retryAfterSeconds);
+  return reply.status(status).send(body);
 }
 
 /** What a caller is told of a failure. What is not ours to tell goes to the log. */

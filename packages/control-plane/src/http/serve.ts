@@ -19,7 +19,7 @@ export interface Call<Body, Query> {
 /** What a handler that has answered by itself returns. */
 export const answered = Symbol("answered");
 
-/** Answers a route: parses what came, calls the handler, sends what it returns with the route's status. */
+/** Answers a route: parses what came, calls the handler, sends what it returns, with the route's status unless it set another. */
 export function serve<Body, Query, Reply>(
   app: FastifyInstance,
   ending: AbortSignal,
@@ -31,6 +31,8 @@ export function serve<Body, Query, Reply>(
     url: route.path,
     handler: async (request, reply) => {
       const signal = callerSignal(reply, ending);
+      // Before the handler, which may know better.
+      reply.status(route.status);
       const result = await handler({
         query: (route.query === undefined ? undefined : parse(route.query, request.query)) as Query,
         body: (route.body === undefined ? undefined : parse(route.body, await readJson(request.raw))) as Body,
@@ -41,7 +43,6 @@ export function serve<Body, Query, Reply>(
         reply,
       });
       if (result === answered) return reply;
-      if (reply.statusCode === 200) reply.status(route.status);
       return route.reply === undefined ? reply.send() : reply.send(result);
     },
   });

@@ -153,8 +153,9 @@ for (const [what, path, key, status] of [
       let answer = "";
       let sent = 0;
       socket.on("data", (data: Buffer) => (answer += data.toString()));
+      // What the server has not read when it closes makes the close a reset.
       socket.on("error", () => {});
-      const closed = once(socket, "close");
+      const closed = new Promise((resolve) => socket.once("close", resolve));
       while (!socket.destroyed && sent < gigabyte) {
         sent += chunk.length;
         if (!socket.write(piece)) await Promise.race([once(socket, "drain").catch(() => {}), closed]);

@@ -11,7 +11,7 @@ import { serveFiles } from "./files.ts";
 import { serveHealth } from "./health.ts";
 import { serveNotYet } from "./not-yet.ts";
 import { isTooLarge } from "./read-json.ts";
-import { replyErrors } from "./reply-error.ts";
+import { replyErrors, replyFailure } from "./reply-error.ts";
 import { serveSandboxes } from "./sandboxes.ts";
 import { closeAfterUnreadBody } from "./unread-body.ts";
 import { isWebSocketUpgrade, routeUpgrades } from "./web-socket.ts";
@@ -21,6 +21,9 @@ export async function buildServer(api: ApiContext): Promise<FastifyInstance> {
   const { log, ending } = api.sandboxes;
   const app = fastify({
     exposeHeadRoutes: false,
+    frameworkErrors: (error, request, reply) => {
+      replyFailure(error, request, reply, { log, ending });
+    },
     genReqId: () => `req-${randomHex(8)}`,
     http: { shouldUpgradeCallback: isWebSocketUpgrade },
     routerOptions: { maxParamLength: 1000 },

@@ -12,7 +12,8 @@ export function closeAfterUnreadBody(app: FastifyInstance): void {
     reply.raw.once("finish", () => {
       const { socket } = request.raw;
       if (request.raw.complete || socket.destroyed) return;
-      socket.pause();
+      // Later: Node drops the rest of a request at this same event, and its resuming would undo a pause made now.
+      setImmediate(() => socket.pause());
       const timer = setTimeout(() => socket.destroy(), lingerMs);
       socket.once("close", () => clearTimeout(timer));
     });
