@@ -1,16 +1,22 @@
 import { randomBytes } from "node:crypto";
+import { dirname } from "node:path";
 import { parseArgs } from "node:util";
 import type { Transport } from "@opensandbox/wire/guest/channel.ts";
 import { bootId, configure } from "./configure.ts";
 import { listenOnUnixSocket } from "#connection/unix-socket.ts";
 import { serveVirtioSerial } from "#connection/virtio-serial.ts";
 import { MachineEnvironment } from "#exec/environment.ts";
+import { commandStarter } from "#exec/command.ts";
 import { execs } from "#exec/exec.ts";
+import { execSessions } from "#exec/exec-sessions.ts";
 import { list } from "#files/list.ts";
 import { makeDirectory } from "#files/make-directory.ts";
 import { readFile } from "#files/read-file.ts";
 import { remove } from "#files/remove.ts";
+import { rename } from "#files/rename.ts";
+import { setAttributes } from "#files/set-attributes.ts";
 import { stat } from "#files/stat.ts";
+import { watch } from "#files/watch.ts";
 import { writeFile } from "#files/write-file.ts";
 import { type Agent, startSession } from "./server.ts";
 import { fakeSystem } from "#system/fake-system.ts";
@@ -22,22 +28,27 @@ const version = "0.1.0";
 /** On a tmpfs: it lives as long as the machine and not longer. */
 const environmentFile = "/run/sandbox-agent/environment.json";
 
+/** Where output goes that does not fit into the agent's memory. */
+const spillDirectory = "/var/lib/opensandbox";
+
 // In a guest it takes no arguments. `--fake --home DIR --socket PATH` makes it the whole of a fake machine.
 const { values } = parseArgs({
   options: { fake: { type: "boolean" }, home: { type: "string" }, socket: { type: "string" } },
 });
 if (values.fake) {
-  const agent = agentOf(fakeSystem(values.home ?? process.cwd()), new MachineEnvironment(undefined));
+  const { home = process.cwd() } = values;
+  const agent = agentOf(fakeSystem(home), new MachineEnvironment(undefined), dirname(home));
   await listenOnUnixSocket(values.socket ?? "agent.sock", serve(agent));
 } else {
-  await serveVirtioSerial(serve(agentOf(guestSystem(), new MachineEnvironment(environmentFile))));
+  await serveVirtioSerial(serve(agentOf(guestSystem(), new MachineEnvironment(environmentFile), spillDirectory)));
 }
 
 function serve(agent: Agent) {
   return (transport: Transport) => startSession(transport, agent);
 }
 
-function agentOf(system: System, environment: MachineEnvironment): Agent {
+function agentOf(system: System, environment: MachineEnvironment, spillDirectory: string): Agent {
+  const start = commandStarter(system, environment);
   return {
     version,
     instance: randomBytes(8).readBigUInt64LE(),
@@ -48,13 +59,17 @@ function agentOf(system: System, environment: MachineEnvironment): Agent {
         bootId: bootId(),
       }),
       configure: (request) => configure(request, system, environment),
-      exec: execs(system, environment),
+      exec: execs(start),
+      ...execSessions(start, { directory: spillDirectory }),
       readFile: (request, stream) => readFile(request, stream, system),
       writeFile: (request, stream) => writeFile(request, stream, system),
       stat: (request, stream) => stat(request, stream, system),
       list: (request, stream) => list(request, stream, system),
       makeDirectory: (request, stream) => makeDirectory(request, stream, system),
       remove: (request, stream) => remove(request, stream, system),
+      rename: (request, stream) => rename(request, stream, system),
+      setAttributes: (request, stream) => setAttributes(request, stream, system),
+      watch: (request, stream) => watch(request, stream, system),
       sync: async () => {
         await system.fileSystems.sync();
         return {};

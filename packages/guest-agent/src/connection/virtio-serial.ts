@@ -1,10 +1,9 @@
 import { closeSync, constants, openSync, readdirSync, readFileSync, readSync } from "node:fs";
-import { Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Transport } from "@opensandbox/wire/guest/channel.ts";
 import type { Session } from "#server.ts";
-import { closeDescriptor, moveDescriptor, openSocketPair } from "#system/libc.ts";
+import { deviceSocket } from "#system/device-socket.ts";
 import { socketTransport } from "./socket-transport.ts";
 
 const portName = "agent";
@@ -50,7 +49,7 @@ async function hostPresent(device: string): Promise<{ readonly port: number; rea
 }
 
 async function serveOne(port: number, bytes: Buffer, start: (transport: Transport) => Session): Promise<void> {
-  const socket = socketOf(port);
+  const { socket } = deviceSocket(port);
   const session = start(socketTransport(socket));
   const { promise, resolve } = Promise.withResolvers<void>();
   socket.on("data", (chunk: Buffer) => session.receive(chunk));
@@ -60,16 +59,4 @@ async function serveOne(port: number, bytes: Buffer, start: (transport: Transpor
   if (bytes.length > 0) session.receive(bytes);
   await promise;
   session.close(new SandboxError("unavailable", "the host has gone", undefined));
-}
-
-/**
- * Node makes no stream of a character device. It makes one of a socket, and only then the descriptor becomes the port's:
- * reading, writing and polling are the same system calls for both.
- */
-function socketOf(port: number): Socket {
-  const [fd, other] = openSocketPair();
-  closeDescriptor(other);
-  const socket = new Socket({ fd, readable: true, writable: true });
-  moveDescriptor(port, fd);
-  return socket;
 }

@@ -1,12 +1,17 @@
-import { Socket } from "node:net";
+import type { Socket } from "node:net";
 
-/** A pipe that a command reads from. A command may end or close it at any time: what comes then is thrown away. */
+/** Ctrl-D: at the beginning of a line the end of the input, as long as a program has not changed its terminal. */
+const endOfTransmission = Uint8Array.of(4);
+
+/** What a command reads from. A command may end or close it at any time: what comes then is thrown away. */
 export class InputPipe {
   readonly #socket: Socket;
+  readonly #terminal: boolean;
 
-  constructor(fd: number) {
-    this.#socket = new Socket({ fd, readable: false, writable: true });
-    this.#socket.on("error", () => this.#socket.destroy());
+  constructor(socket: Socket, { terminal }: { terminal: boolean }) {
+    this.#socket = socket;
+    this.#terminal = terminal;
+    socket.on("error", () => socket.destroy());
   }
 
   /** Settles when the command's pipe has taken all, or takes nothing any more. */
@@ -18,7 +23,8 @@ export class InputPipe {
   }
 
   end(): void {
-    this.#socket.end();
+    if (this.#terminal) void this.write(endOfTransmission);
+    else this.#socket.end();
   }
 
   close(): void {

@@ -1,70 +1,110 @@
-import { Socket } from "node:net";
-import { bytesInPipe } from "#system/libc.ts";
+import { Socket, type SocketConstructorOpts } from "node:net";
+import { deviceSocket } from "#system/device-socket.ts";
+import { bytesInPipe, setWindowSize } from "#system/libc.ts";
+import type { TerminalSize } from "#system/terminal.ts";
 
-// One for all: what is read is copied out before anything else is read.
+// One for all: what is read is copied before anything else is read.
 const buffer = Buffer.alloc(64 * 1024);
 
 /**
- * A pipe that a command writes to. What comes out is given to `send` in order, and no more is taken before that has
- * settled. When it rejects, nobody wants the rest: that is read and thrown away, so that the writer goes on.
+ * How long a terminal must be silent after its program has ended, where others hold it open: what the program has
+ * written last is on its way through the kernel, and nothing tells of its arrival.
+ */
+const silenceMs = 100;
+
+/** Takes a copy. Returns a promise of the moment when more may come, or undefined when that is now. */
+export type TakeOutput = (bytes: Uint8Array) => Promise<void> | undefined;
+
+/**
+ * What a command writes to. What comes out is given to `take` in order, and no more is read before that may come. When
+ * its promise rejects, nobody wants the rest: that is read and thrown away, so that the writer goes on.
  */
 export class OutputPipe {
-  readonly #fd: number;
-  readonly #socket: Socket;
-  #send: ((bytes: Uint8Array) => Promise<void>) | undefined;
-  /** `send` is at work. */
+  /** A terminal's other direction is written to it. */
+  readonly socket: Socket;
+  readonly #descriptor: number;
+  readonly #terminal: boolean;
+  #take: TakeOutput | undefined;
+  /** What was taken last has not been dealt with. */
   #busy = false;
   #open = true;
   /** Bytes still to be delivered, known when the command has ended. */
   #left = Infinity;
+  #silence: NodeJS.Timeout | undefined;
   readonly #delivered = Promise.withResolvers<void>();
 
-  constructor(fd: number, send: (bytes: Uint8Array) => Promise<void>) {
-    this.#fd = fd;
-    this.#send = send;
-    this.#socket = new Socket({
-      fd,
-      readable: true,
-      writable: false,
-      onread: { buffer, callback: (length) => this.#take(length) },
-    });
+  constructor(fd: number, { terminal }: { terminal: boolean }, take: TakeOutput) {
+    this.#terminal = terminal;
+    this.#take = take;
+    const options: SocketConstructorOpts = { onread: { buffer, callback: (length) => this.#onRead(length) } };
+    if (terminal) {
+      ({ socket: this.socket, descriptor: this.#descriptor } = deviceSocket(fd, options));
+    } else {
+      this.socket = new Socket({ ...options, fd, readable: true, writable: false });
+      this.#descriptor = fd;
+    }
     const onEnd = (): void => {
       this.#open = false;
       this.#check();
     };
-    this.#socket.once("end", onEnd);
-    this.#socket.once("error", onEnd);
+    // A terminal that nobody has open any more says EIO.
+    this.socket.once("end", onEnd);
+    this.socket.once("error", onEnd);
   }
 
   /**
-   * Settles when all that was written until now has been sent. For the end of the command: what a process that it left
+   * Settles when all that was written until now has been taken. For the end of the command: what a process that it left
    * behind writes from now on is thrown away.
    */
   async finish(): Promise<void> {
-    this.#left = this.#open ? bytesInPipe(this.#fd) : 0;
+    if (!this.#open) this.#left = 0;
+    else if (this.#terminal) this.#awaitSilence();
+    else this.#left = bytesInPipe(this.#descriptor);
     this.#check();
     await this.#delivered.promise;
-    this.#send = undefined;
+    this.#take = undefined;
+    clearTimeout(this.#silence);
+    if (this.#terminal) this.socket.destroy();
   }
 
-  #take(length: number): boolean {
-    if (this.#send === undefined) return true;
-    this.#busy = true;
+  /** Of a terminal. */
+  resize(size: TerminalSize): void {
+    if (!this.socket.destroyed) setWindowSize(this.#descriptor, size);
+  }
+
+  #onRead(length: number): boolean {
+    if (this.#take === undefined) return true;
     this.#left -= length;
-    this.#send(buffer.subarray(0, length).slice()).then(
-      () => this.#sent(),
+    this.#silence?.refresh();
+    const taken = this.#take(buffer.subarray(0, length));
+    if (taken === undefined) {
+      this.#check();
+      return true;
+    }
+    this.#busy = true;
+    taken.then(
+      () => this.#onTaken(),
       () => {
-        this.#send = undefined;
-        this.#sent();
+        this.#take = undefined;
+        this.#onTaken();
       },
     );
     return false;
   }
 
-  #sent(): void {
+  #onTaken(): void {
     this.#busy = false;
+    this.#silence?.refresh();
     this.#check();
-    this.#socket.resume();
+    this.socket.resume();
+  }
+
+  #awaitSilence(): void {
+    this.#silence = setTimeout(() => {
+      if (this.#busy) return;
+      this.#left = 0;
+      this.#check();
+    }, silenceMs);
   }
 
   #check(): void {

@@ -7,12 +7,14 @@ import {
   mayExecute,
   openPipe,
   posixSpawn,
+  type Stdio,
   type StringTable,
   stringTable,
   systemError,
   withRealUser,
 } from "#system/libc.ts";
 import type { System } from "#system/system.ts";
+import { openTerminal, type TerminalSize } from "#system/terminal.ts";
 import type { User } from "#system/users.ts";
 import type { Environment } from "./environment.ts";
 
@@ -22,43 +24,51 @@ export interface SpawnRequest {
   /** Where it is, not what the sandbox calls it. */
   readonly cwd: string;
   readonly user: User;
-  /** Without it standard input is /dev/null. */
-  readonly stdin: boolean;
+  /** `pipe`: standard input is one as well. A size: all three are a terminal. */
+  readonly stdin: "null" | "pipe" | TerminalSize;
   readonly cgroup: number | undefined;
 }
 
-/** The agent's ends of the pipes are the caller's to close. */
+/** The agent's ends are the caller's to close. */
 export interface Spawned {
   readonly pid: number;
-  readonly stdin: number | undefined;
-  readonly stdout: number;
-  readonly stderr: number;
+  readonly stdio:
+    | { readonly stdin: number | undefined; readonly stdout: number; readonly stderr: number }
+    | { readonly terminal: number };
 }
 
 /** Starts a command. It runs when this returns. @throws why it cannot */
 export function spawn(request: SpawnRequest, system: System, nullDevice: number): Spawned {
   using theirs = new DisposableStack();
   using ours = new DisposableStack();
-  const pipe = (): { read: number; write: number } => openPipe();
-  const input = request.stdin ? pipe() : undefined;
-  if (input !== undefined) {
-    theirs.defer(() => closeDescriptor(input.read));
-    ours.defer(() => closeDescriptor(input.write));
+  const keep = (descriptor: number): number => ours.adopt(descriptor, closeDescriptor);
+  const pass = (descriptor: number): number => theirs.adopt(descriptor, closeDescriptor);
+  const { stdin, user } = request;
+  let stdio: Spawned["stdio"];
+  let theirStdio: Stdio;
+  if (typeof stdin === "object") {
+    const { descriptor, path } = openTerminal(stdin, user.credentials);
+    stdio = { terminal: keep(descriptor) };
+    theirStdio = { terminal: path };
+  } else {
+    const input = stdin === "pipe" ? openPipe() : undefined;
+    const output = openPipe();
+    const error = openPipe();
+    stdio = {
+      stdin: input === undefined ? undefined : keep(input.write),
+      stdout: keep(output.read),
+      stderr: keep(error.read),
+    };
+    theirStdio = [input === undefined ? nullDevice : pass(input.read), pass(output.write), pass(error.write)];
   }
-  const [output, error] = [pipe(), pipe()];
-  for (const { read, write } of [output, error]) {
-    theirs.defer(() => closeDescriptor(write));
-    ours.defer(() => closeDescriptor(read));
-  }
-  const stdio = [input?.read ?? nullDevice, output.write, error.write] as const;
-  const run = (): number => system.starting(() => execute(request, stdio));
-  const pid = request.user.credentials === undefined ? run() : withRealUser(request.user.credentials, run);
+  const run = (): number => system.starting(() => execute(request, theirStdio));
+  const pid = user.credentials === undefined ? run() : withRealUser(user.credentials, run);
   ours.move();
-  return { pid, stdin: input?.write, stdout: output.read, stderr: error.read };
+  return { pid, stdio };
 }
 
 /** Tries the files that the command's name can mean, in the order of its PATH, as execvp(3) does. */
-function execute(request: SpawnRequest, stdio: readonly [number, number, number]): number {
+function execute(request: SpawnRequest, stdio: Stdio): number {
   const { argv, environment, cwd, cgroup } = request;
   const [name = ""] = argv;
   const tables: { arguments: StringTable; environment: StringTable } = {

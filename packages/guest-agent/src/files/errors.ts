@@ -26,6 +26,10 @@ export function fileError(error: unknown, path: string): unknown {
       return refuse("is a directory");
     case "ENOTDIR":
       return refuse("a part of the path is no directory, or the path itself is none");
+    case "ENOTEMPTY":
+      return refuse("is a directory with something in it");
+    case "EINVAL":
+      return refuse("is a part of what is to be moved there, or not possible here");
     case "ENAMETOOLONG":
       return refuse("the path is too long (255 bytes a name, 4095 bytes in all)");
     case "ELOOP":

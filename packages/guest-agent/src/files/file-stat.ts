@@ -2,9 +2,10 @@ import { create } from "@bufbuild/protobuf";
 import type { Stats } from "node:fs";
 import { basename } from "node:path";
 import { type FileStat, FileStatSchema } from "@opensandbox/wire/guest/messages_pb.js";
+import { nameOfGroup, nameOfUser } from "#system/users.ts";
 
 /** `path` is the absolute path as the caller knows it. */
-export function fileStat(path: string, stats: Stats): FileStat {
+export function fileStat(path: string, stats: Stats, linkTarget = ""): FileStat {
   return create(FileStatSchema, {
     name: basename(path),
     path,
@@ -14,6 +15,9 @@ export function fileStat(path: string, stats: Stats): FileStat {
     uid: stats.uid,
     gid: stats.gid,
     modifiedMs: BigInt(Math.floor(stats.mtimeMs)),
+    linkTarget,
+    owner: nameOfUser(stats.uid) ?? "",
+    group: nameOfGroup(stats.gid) ?? "",
   });
 }
 

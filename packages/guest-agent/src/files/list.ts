@@ -1,16 +1,16 @@
 import { create } from "@bufbuild/protobuf";
-import { lstat, readdir } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { Stream } from "@opensandbox/wire/guest/channel.ts";
 import { type FileStat, FileStatsSchema, type PathRequest } from "@opensandbox/wire/guest/messages_pb.js";
 import type { System } from "#system/system.ts";
 import { aboutFile } from "./errors.ts";
-import { fileStat } from "./file-stat.ts";
 import { absolutePath } from "./path.ts";
+import { entryAt } from "./stat.ts";
 
 /** Looked at together, and sent together unless their names are long. */
 const batchEntries = 64;
-/** Well below what a message may have; one entry has at most some 4500 bytes. */
+/** Well below what a message may have; one entry has at most some 9000 bytes. */
 const batchBytes = 24 * 1024;
 
 /** Sends what is in a directory, by name. A symbolic link is one. */
@@ -29,7 +29,7 @@ export async function list(request: PathRequest, stream: Stream, system: System)
 /** Undefined for one that was removed meanwhile. */
 async function entryOf(path: string, system: System): Promise<FileStat | undefined> {
   try {
-    return fileStat(path, await lstat(system.locate(path)));
+    return await entryAt(path, system.locate(path));
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
     throw error;
@@ -47,8 +47,8 @@ async function send(entries: readonly (FileStat | undefined)[], stream: Stream):
       bytes = 0;
     }
     batch.push(entry);
-    // Names are UTF-8; the numbers take some 50 bytes.
-    bytes += 3 * (entry.name.length + entry.path.length) + 64;
+    // Names are UTF-8; the rest takes some 100 bytes.
+    bytes += 3 * (entry.name.length + entry.path.length + entry.linkTarget.length) + 128;
   }
   if (batch.length > 0) await stream.sendMessage(FileStatsSchema, create(FileStatsSchema, { entries: batch }));
 }

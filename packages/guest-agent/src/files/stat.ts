@@ -1,4 +1,4 @@
-import { stat as statFile } from "node:fs/promises";
+import { lstat, readlink, stat as statFile } from "node:fs/promises";
 import type { Stream } from "@opensandbox/wire/guest/channel.ts";
 import type { FileStat, PathRequest } from "@opensandbox/wire/guest/messages_pb.js";
 import type { System } from "#system/system.ts";
@@ -6,8 +6,17 @@ import { aboutFile } from "./errors.ts";
 import { fileStat } from "./file-stat.ts";
 import { absolutePath } from "./path.ts";
 
-/** What is at a path; of a symbolic link, what it leads to. */
+/** What is at a path; of a symbolic link, what it leads to, or with `noFollow` the link itself. */
 export async function stat(request: PathRequest, _stream: Stream, system: System): Promise<FileStat> {
   const path = absolutePath(request.path);
-  return await aboutFile(path, async () => fileStat(path, await statFile(system.locate(path))));
+  const located = system.locate(path);
+  return await aboutFile(path, async () =>
+    request.noFollow ? await entryAt(path, located) : fileStat(path, await statFile(located)),
+  );
+}
+
+/** What is at a path, links included. `path` is as the caller knows it. */
+export async function entryAt(path: string, located: string): Promise<FileStat> {
+  const stats = await lstat(located);
+  return fileStat(path, stats, stats.isSymbolicLink() ? await readlink(located) : undefined);
 }

@@ -15,6 +15,8 @@ export function fakeSystem(home: string): System {
       if (name !== "sandbox" && name !== "root") throw unknownUser(name);
       return { name, home, shell: "/bin/bash", credentials: undefined };
     },
+    // The users of a sandbox are none of the host's.
+    findOwner: () => ({}),
     takeCommandGroup: commands.take,
     starting: (start) => start(),
     locate: (path) => {

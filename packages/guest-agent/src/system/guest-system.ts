@@ -7,12 +7,13 @@ import { setMachineId, renewSecrets } from "#system/identity.ts";
 import { powerOff } from "#system/libc.ts";
 import { spareAgent } from "#system/oom-score.ts";
 import type { System } from "#system/system.ts";
-import { findUser } from "#system/users.ts";
+import { findOwner, findUser } from "#system/users.ts";
 
 /** The machine that the agent, as root, is the steward of. */
 export function guestSystem(): System {
   return {
     findUser,
+    findOwner,
     takeCommandGroup: commandCgroups(),
     starting: spareAgent(),
     locate: (path) => path,

@@ -15,6 +15,7 @@ const { functions: libc } = dlopen("libc.so.6", {
   pipe2: { return: "i32", arguments: ["pointer", "i32"] },
   posix_spawn: { return: "i32", arguments: ["pointer", "pointer", "pointer", "pointer", "pointer", "pointer"] },
   posix_spawn_file_actions_addchdir_np: { return: "i32", arguments: ["pointer", "pointer"] },
+  posix_spawn_file_actions_addopen: { return: "i32", arguments: ["pointer", "i32", "pointer", "i32", "u32"] },
   posix_spawn_file_actions_adddup2: { return: "i32", arguments: ["pointer", "i32", "i32"] },
   posix_spawn_file_actions_destroy: { return: "i32", arguments: ["pointer"] },
   posix_spawn_file_actions_init: { return: "i32", arguments: ["pointer"] },
@@ -80,6 +81,42 @@ export function bytesInPipe(fd: number): number {
   return count.readInt32LE(0);
 }
 
+/** Lets the other end of a new terminal be opened. */
+export function unlockTerminal(descriptor: number): void {
+  const TIOCSPTLCK = 0x40045431n;
+  checked("TIOCSPTLCK", libc.ioctl(descriptor, TIOCSPTLCK, Buffer.alloc(4)));
+}
+
+/** The number in the other end's name. */
+export function terminalNumber(descriptor: number): number {
+  const TIOCGPTN = 0x80045430n;
+  const number = Buffer.alloc(4);
+  checked("TIOCGPTN", libc.ioctl(descriptor, TIOCGPTN, number));
+  return number.readUInt32LE(0);
+}
+
+/** The kernel tells the programs in front by SIGWINCH. */
+export function setWindowSize(descriptor: number, { columns, rows }: { columns: number; rows: number }): void {
+  const TIOCSWINSZ = 0x5414n;
+  // struct winsize: rows, columns, and two sizes in pixels that nobody knows.
+  const size = Buffer.alloc(8);
+  size.writeUInt16LE(rows, 0);
+  size.writeUInt16LE(columns, 2);
+  checked("TIOCSWINSZ", libc.ioctl(descriptor, TIOCSWINSZ, size));
+}
+
+/** Line editing erases characters, not bytes. */
+export function setUtf8Input(descriptor: number): void {
+  const TCGETS = 0x5401n;
+  const TCSETS = 0x5402n;
+  const IUTF8 = 0o40000;
+  // struct termios of the kernel: four words of flags, of which the first is c_iflag, and 20 bytes more.
+  const termios = Buffer.alloc(36);
+  checked("TCGETS", libc.ioctl(descriptor, TCGETS, termios));
+  termios.writeUInt32LE((termios.readUInt32LE(0) | IUTF8) >>> 0, 0);
+  checked("TCSETS", libc.ioctl(descriptor, TCSETS, termios));
+}
+
 /** 0, or why the real user of this thread may not execute the file: an errno. */
 export function mayExecute(path: string): number {
   const X_OK = 1;
@@ -104,14 +141,16 @@ export function stringTable(strings: readonly string[]): StringTable {
   return { table, data };
 }
 
+/** What becomes descriptors 0, 1 and 2: open ones, or a terminal's file, which also becomes the controlling terminal. */
+export type Stdio = readonly [number, number, number] | { readonly terminal: string };
+
 export interface PosixSpawn {
   /** The program's file. */
   readonly path: string;
   readonly arguments: StringTable;
   readonly environment: StringTable;
   readonly cwd: string;
-  /** What becomes descriptors 0, 1 and 2. */
-  readonly stdio: readonly [number, number, number];
+  readonly stdio: Stdio;
   /** The cgroup that the process is born in. */
   readonly cgroup: number | undefined;
 }
@@ -125,7 +164,7 @@ export function posixSpawn(request: PosixSpawn): number {
   const actions = Buffer.alloc(fileActionsBytes);
   libc.posix_spawn_file_actions_init(actions);
   try {
-    for (const [target, fd] of request.stdio.entries()) libc.posix_spawn_file_actions_adddup2(actions, fd, target);
+    addStdio(actions, request.stdio);
     libc.posix_spawn_file_actions_addchdir_np(actions, cString(request.cwd));
     const errno = libc.posix_spawn(
       pid,
@@ -139,6 +178,18 @@ export function posixSpawn(request: PosixSpawn): number {
   } finally {
     libc.posix_spawn_file_actions_destroy(actions);
   }
+}
+
+function addStdio(actions: Buffer, stdio: Stdio): void {
+  if (!("terminal" in stdio)) {
+    for (const [target, fd] of stdio.entries()) libc.posix_spawn_file_actions_adddup2(actions, fd, target);
+    return;
+  }
+  const O_RDWR = 2;
+  // The new session's leader has no terminal yet, so the first that it opens is its own.
+  libc.posix_spawn_file_actions_addopen(actions, 0, cString(stdio.terminal), O_RDWR, 0);
+  libc.posix_spawn_file_actions_adddup2(actions, 0, 1);
+  libc.posix_spawn_file_actions_adddup2(actions, 0, 2);
 }
 
 // The sizes of glibc's types on x86-64 (spawn.h, bits/types/__sigset_t.h).

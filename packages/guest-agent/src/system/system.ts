@@ -6,6 +6,8 @@ import type { User } from "#system/users.ts";
 export interface System {
   /** @throws invalid_argument for a user that does not exist */
   findUser(name: string): User;
+  /** The numbers of names, or of numbers; absent for what is empty. @throws invalid_argument for unknown names */
+  findOwner(owner: string, group: string): { readonly uid?: number; readonly gid?: number };
   takeCommandGroup(): CommandGroup;
   /** Runs what starts a command, so that the command is not spared when memory runs out, as the agent is. */
   starting<Result>(start: () => Result): Result;

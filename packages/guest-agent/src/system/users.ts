@@ -20,6 +20,9 @@ type Account = Omit<User, "credentials"> & { readonly uid: number; readonly gid:
 
 const accounts = cachedFile("/etc/passwd", parseAccounts);
 const memberships = cachedFile("/etc/group", parseMemberships);
+const userNames = cachedFile("/etc/passwd", (text) => byNumber(numbersOf(text)));
+const groups = cachedFile("/etc/group", numbersOf);
+const groupNames = cachedFile("/etc/group", (text) => byNumber(numbersOf(text)));
 
 /** Looks in the image's own files: users come and go in a sandbox. @throws `invalid_argument` */
 export function findUser(name: string): User {
@@ -28,6 +31,30 @@ export function findUser(name: string): User {
   const { uid, gid, home, shell } = account;
   const groups = [gid, ...(memberships().get(name) ?? []).filter((group) => group !== gid)];
   return { name, home, shell, credentials: { uid, gid, groups } };
+}
+
+/** Of a name or a number; empty: undefined. @throws `invalid_argument` */
+export function findOwner(owner: string, group: string): { readonly uid?: number; readonly gid?: number } {
+  return {
+    ...(owner === "" ? {} : { uid: numberOf(owner) ?? accounts().get(owner)?.uid ?? refuse("user", owner) }),
+    ...(group === "" ? {} : { gid: numberOf(group) ?? groups().get(group) ?? refuse("group", group) }),
+  };
+}
+
+export function nameOfUser(uid: number): string | undefined {
+  return userNames().get(uid);
+}
+
+export function nameOfGroup(gid: number): string | undefined {
+  return groupNames().get(gid);
+}
+
+function numberOf(text: string): number | undefined {
+  return /^\d{1,10}$/.test(text) ? Number(text) : undefined;
+}
+
+function refuse(what: string, name: string): never {
+  throw new SandboxError("invalid_argument", `there is no ${what} ${name} in the sandbox`, undefined);
 }
 
 export function unknownUser(name: string): SandboxError {
@@ -57,4 +84,19 @@ function parseMemberships(text: string): ReadonlyMap<string, readonly number[]> 
     }
   }
   return groups;
+}
+
+/** passwd(5) and group(5) begin alike: a name, a password, a number. Of two lines with one name the first counts. */
+function numbersOf(text: string): ReadonlyMap<string, number> {
+  const lines = text.split("\n").toReversed();
+  return new Map(
+    lines.flatMap((line) => {
+      const [name = "", , number = ""] = line.split(":");
+      return /^\d+$/.test(number) ? [[name, Number(number)] as const] : [];
+    }),
+  );
+}
+
+function byNumber(numbers: ReadonlyMap<string, number>): ReadonlyMap<number, string> {
+  return new Map([...numbers].map(([name, number]) => [number, name]));
 }

@@ -644,8 +644,7 @@ export declare const WatchEventsSchema: GenMessage<WatchEvents>;
  */
 export declare type WatchEvent = Message<"opensandbox.guest.v1.WatchEvent"> & {
   /**
-   * `changed`: its content or attributes; `renamed`: it has appeared, or gone; `lost`: more has happened than can be
-   * told, look again.
+   * created, changed (content or attributes), removed, or lost: more has happened than can be told, look again.
    *
    * @generated from field: string kind = 1;
    */

@@ -71,7 +71,7 @@ export const methods = {
   sessionResize: method(16, SessionResizeRequestSchema, EmptySchema),
   /** Replies when the command has ended or the time is over. */
   sessionWait: method(17, SessionWaitRequestSchema, SessionInfoSchema),
-  /** Kills what is left of it and forgets it; one that is not there is forgotten already. */
+  /** Kills what is left of it and forgets it. */
   sessionRemove: method(18, SessionRequestSchema, EmptySchema),
   rename: method(19, RenameRequestSchema, EmptySchema),
   setAttributes: method(20, SetAttributesRequestSchema, FileStatSchema),

@@ -77,7 +77,7 @@ export interface Worker {
   /** To the process group; nothing happens when it has ended. */
   signalSession(id: SandboxId, sessionId: string, number: number, signal: AbortSignal): Promise<void>;
   resizeSession(id: SandboxId, sessionId: string, size: TerminalSize, signal: AbortSignal): Promise<void>;
-  /** Kills everything it has started and forgets it; one that is not there is forgotten already. */
+  /** Kills everything it has started and forgets it. */
   removeSession(id: SandboxId, sessionId: string, signal: AbortSignal): Promise<void>;
 
   readFile(id: SandboxId, path: string, range: ByteRange, signal: AbortSignal): Promise<OpenFile>;
@@ -321,9 +321,9 @@ export interface ByteRange {
   readonly length?: number;
 }
 
-/** `lost`: more has happened than can be told. */
+/** `created` may also be another file in the place of an old one; `lost`: more has happened than can be told. */
 export interface FileChange {
-  readonly kind: "changed" | "renamed" | "lost";
+  readonly kind: "created" | "changed" | "removed" | "lost";
   readonly path: string;
 }
 

@@ -1,0 +1,90 @@
+import { accessSync, constants, openSync } from "node:fs";
+import { resolve } from "node:path";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { ExecRequest } from "@opensandbox/wire/guest/messages_pb.js";
+import type { System } from "#system/system.ts";
+import type { TerminalSize } from "#system/terminal.ts";
+import { checkEnvironment, commandEnvironment, type MachineEnvironment } from "./environment.ts";
+import { type ExitStatus, Reaper } from "./reaper.ts";
+import { spawn, type Spawned, type SpawnRequest } from "./spawn.ts";
+
+/** SIGRTMAX. */
+const lastSignal = 64;
+
+/** A command that runs. The agent's ends of its pipes are the caller's to close. */
+export interface RunningCommand extends Spawned {
+  readonly ended: Promise<ExitStatus>;
+  /** Ends the command and all that it has started. */
+  kill(): void;
+  /** To be called when it has ended: what it left behind goes on. */
+  release(): void;
+}
+
+/** @throws why the command cannot be started */
+export type StartCommand = (request: ExecRequest, terminal?: TerminalSize) => RunningCommand;
+
+export function commandStarter(system: System, environment: MachineEnvironment): StartCommand {
+  const reaper = new Reaper();
+  const nullDevice = openSync("/dev/null", "r");
+  return (request, terminal) => {
+    const command = commandOf(request, terminal, { system, environment });
+    const group = system.takeCommandGroup();
+    try {
+      const spawned = spawn({ ...command, cgroup: group.cgroup }, system, nullDevice);
+      const { pid } = spawned;
+      return {
+        ...spawned,
+        ended: reaper.ended(pid),
+        kill: () => group.kill(pid),
+        release: () => group.release(pid),
+      };
+    } catch (error) {
+      group.release(0);
+      throw error;
+    }
+  };
+}
+
+/** To the process group of a command. One that has ended does not mind. @throws invalid_argument: no such signal */
+export function signalGroup(pid: number, signal: number): void {
+  if (signal < 1 || signal > lastSignal) {
+    throw new SandboxError("invalid_argument", `there is no signal ${signal}: choose 1 to ${lastSignal}`, undefined);
+  }
+  try {
+    process.kill(-pid, signal);
+  } catch (error) {
+    // It has ended meanwhile; its status is on the way.
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+  }
+}
+
+function commandOf(
+  { argv: asked, cwd, envs, user: name, stdin }: ExecRequest,
+  terminal: TerminalSize | undefined,
+  { system, environment }: { system: System; environment: MachineEnvironment },
+): Omit<SpawnRequest, "cgroup"> {
+  const argv = asked.length === 0 && terminal !== undefined ? [defaultShell()] : asked;
+  if ((argv[0] ?? "") === "") throw new SandboxError("invalid_argument", "there is no command to run", undefined);
+  if ([...argv, cwd].some((text) => text.includes("\0"))) {
+    throw new SandboxError("invalid_argument", "a command and its directory cannot hold a zero byte", undefined);
+  }
+  checkEnvironment(envs);
+  const user = system.findUser(name === "" ? "sandbox" : name);
+  const own = terminal === undefined ? envs : { TERM: "xterm-256color", ...envs };
+  return {
+    argv,
+    environment: commandEnvironment(user, environment.present, own),
+    cwd: cwd === "" ? user.home : system.locate(resolve(user.home, cwd)),
+    user,
+    stdin: terminal ?? (stdin ? "pipe" : "null"),
+  };
+}
+
+function defaultShell(): string {
+  try {
+    accessSync("/bin/bash", constants.X_OK);
+    return "/bin/bash";
+  } catch {
+    return "/bin/sh";
+  }
+}

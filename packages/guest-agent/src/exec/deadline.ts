@@ -1,0 +1,21 @@
+/** The longest that a timer can wait. */
+const longestMs = 2 ** 31 - 1;
+
+/** Does `action` after so many milliseconds, unless it is disposed before. */
+export class Deadline implements Disposable {
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(milliseconds: number, action: () => void) {
+    this.#wait(milliseconds, action);
+  }
+
+  [Symbol.dispose](): void {
+    clearTimeout(this.#timer);
+  }
+
+  #wait(milliseconds: number, action: () => void): void {
+    if (milliseconds > longestMs)
+      this.#timer = setTimeout(() => this.#wait(milliseconds - longestMs, action), longestMs);
+    else this.#timer = setTimeout(action, milliseconds);
+  }
+}

@@ -1,0 +1,211 @@
+import { create } from "@bufbuild/protobuf";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { Stream } from "@opensandbox/wire/guest/channel.ts";
+import {
+  EmptySchema,
+  ExecResultSchema,
+  type SessionEvent,
+  SessionEventSchema,
+  type SessionCreateRequest,
+  type SessionInfo,
+  SessionInfoSchema,
+  type TerminalSize,
+} from "@opensandbox/wire/guest/messages_pb.js";
+import { execPipes } from "@opensandbox/wire/guest/methods.ts";
+import { type RunningCommand, signalGroup } from "./command.ts";
+import { Deadline } from "./deadline.ts";
+import { deadlineOf, inputTo } from "./exec.ts";
+import { InputPipe } from "./input-pipe.ts";
+import type { OutputLog, OutputReader } from "./output-log.ts";
+import { OutputPipe } from "./output-pipe.ts";
+import type { ExitStatus } from "./reaper.ts";
+
+const SIGKILL = 9;
+
+/** Longer command lines are told in part: what is listed must stay small. */
+const longestArgv = 4096;
+
+/**
+ * A command with an id. It runs to its end whoever listens, and can be listened to by several at once, each of whom
+ * gets every byte from where it began.
+ */
+export class ExecSession {
+  readonly id: string;
+  /** Settles when it has ended and all of its output can be read. Never rejects. */
+  readonly ended: Promise<void>;
+  /** Who created it has been told everything and does not come back. */
+  told = false;
+  readonly #request: SessionCreateRequest;
+  readonly #command: RunningCommand;
+  readonly #log: OutputLog;
+  readonly #outputs: readonly OutputPipe[];
+  readonly #input: InputPipe | undefined;
+  readonly #startedMs = Date.now();
+  readonly #written = { stdout: 0, stderr: 0 };
+  #attached = 0;
+  #forgotten = false;
+  #detachedDeadline: Disposable | undefined;
+  #result: (ExitStatus & { readonly timedOut: boolean }) | undefined;
+  #endedMs = 0;
+
+  constructor(request: SessionCreateRequest, command: RunningCommand, log: OutputLog) {
+    this.id = request.id;
+    this.#request = request;
+    this.#command = command;
+    this.#log = log;
+    const { stdio } = command;
+    if ("terminal" in stdio) {
+      const output = new OutputPipe(stdio.terminal, { terminal: true }, (bytes) => this.#take("stdout", bytes));
+      this.#outputs = [output];
+      this.#input = new InputPipe(output.socket, { terminal: true });
+    } else {
+      this.#outputs = [
+        new OutputPipe(stdio.stdout, { terminal: false }, (bytes) => this.#take("stdout", bytes)),
+        new OutputPipe(stdio.stderr, { terminal: false }, (bytes) => this.#take("stderr", bytes)),
+      ];
+      this.#input = stdio.stdin === undefined ? undefined : inputTo(stdio.stdin);
+    }
+    this.ended = this.#attend();
+  }
+
+  get isRunning(): boolean {
+    return this.#result === undefined;
+  }
+
+  /** What it holds in the agent's memory. */
+  get memoryBytes(): number {
+    return this.#log.memoryBytes;
+  }
+
+  info(): SessionInfo {
+    const { command, purpose, terminal } = this.#request;
+    const result = this.#result === undefined ? {} : { result: create(ExecResultSchema, this.#result) };
+    return create(SessionInfoSchema, {
+      id: this.id,
+      argv: shortened(command?.argv ?? []),
+      purpose,
+      terminal: terminal !== undefined,
+      startedMs: BigInt(this.#startedMs),
+      attached: this.#attached,
+      ...result,
+      endedMs: BigInt(this.#endedMs),
+      stdoutBytes: BigInt(this.#written.stdout),
+      stderrBytes: BigInt(this.#written.stderr),
+      truncated: this.#log.truncated,
+    });
+  }
+
+  /** Passes output to the stream and input from it, until the command has ended or the stream has. */
+  async attach(stream: Stream, place: { fromStart: boolean; pipes: readonly number[] }): Promise<SessionInfo> {
+    using reader = this.#log.read(place);
+    this.#attached += 1;
+    this.#detachedDeadline?.[Symbol.dispose]();
+    const onGone = (): void => reader.fail(stream.signal.reason as SandboxError);
+    stream.signal.addEventListener("abort", onGone, { once: true });
+    try {
+      await stream.sendMessage(SessionEventSchema, event({ case: "attached", value: this.info() }));
+      this.#takeInput(stream).catch((error: SandboxError) => reader.fail(error));
+      await send(reader, stream);
+      return this.info();
+    } finally {
+      stream.signal.removeEventListener("abort", onGone);
+      this.#detach();
+    }
+  }
+
+  /** @throws invalid_argument: no such signal */
+  signal(number: number): void {
+    if (this.isRunning) signalGroup(this.#command.pid, number);
+  }
+
+  /** @throws invalid_argument: it has no terminal */
+  resize(size: TerminalSize): void {
+    if (this.#request.terminal === undefined) {
+      throw new SandboxError("invalid_argument", `session ${this.id} has no terminal`, undefined);
+    }
+    this.#outputs[0]?.resize(size);
+  }
+
+  /** Ends the command and all that it has started. */
+  kill(): void {
+    if (this.isRunning) this.#command.kill();
+  }
+
+  /** Its output is read from the disk from now on. */
+  async leaveMemory(): Promise<void> {
+    await this.#log.leaveMemory();
+  }
+
+  /** Frees what it holds, as soon as it has ended and nobody reads it any more. */
+  async dispose(): Promise<void> {
+    await this.ended;
+    this.#forgotten = true;
+    if (this.#attached === 0) this.#log.dispose();
+  }
+
+  #take(name: "stdout" | "stderr", bytes: Uint8Array): Promise<void> | undefined {
+    this.#written[name] += bytes.length;
+    return this.#log.append(execPipes[name], bytes);
+  }
+
+  async #attend(): Promise<void> {
+    let late = false;
+    using _ = deadlineOf(this.#request.command?.timeoutMs ?? 0, () => {
+      late = true;
+      this.#command.kill();
+    });
+    const status = await this.#command.ended;
+    this.#log.stopWaiting();
+    for (const output of this.#outputs) await output.finish();
+    this.#input?.close();
+    this.#command.release();
+    // A command that ended by itself just before the deadline has ended by itself.
+    this.#result = { ...status, timedOut: late && status.signal === SIGKILL };
+    this.#endedMs = Date.now();
+    this.#detachedDeadline?.[Symbol.dispose]();
+    this.#log.close();
+  }
+
+  async #takeInput(stream: Stream): Promise<never> {
+    for (;;) {
+      const incoming = await stream.next();
+      if (incoming.kind === "message") {
+        throw new SandboxError("invalid_argument", "a session's stream takes data alone", undefined);
+      }
+      if (incoming.kind === "data") await this.#input?.write(incoming.payload);
+      else this.#input?.end();
+    }
+  }
+
+  #detach(): void {
+    this.#attached -= 1;
+    if (this.#attached > 0) return;
+    if (this.#forgotten) this.#log.dispose();
+    const { detachedMs } = this.#request;
+    if (this.isRunning && detachedMs > 0) this.#detachedDeadline = new Deadline(detachedMs, () => this.kill());
+  }
+}
+
+async function send(reader: OutputReader, stream: Stream): Promise<void> {
+  for (let next = await reader.take(); next !== undefined; next = await reader.take()) {
+    if (next === "edge") await stream.sendMessage(SessionEventSchema, event({ case: "scrollbackEnd", value: empty }));
+    else await stream.sendData(next.pipe, next.bytes);
+  }
+}
+
+const empty = create(EmptySchema);
+
+function event(value: NonNullable<SessionEvent["event"]>): SessionEvent {
+  return create(SessionEventSchema, { event: value });
+}
+
+function shortened(argv: readonly string[]): string[] {
+  let left = longestArgv;
+  const shown: string[] = [];
+  for (const text of argv) {
+    if (left <= 0) break;
+    shown.push(text.length > left ? `${text.slice(0, left)}…` : text);
+    left -= text.length;
+  }
+  return shown;
+}

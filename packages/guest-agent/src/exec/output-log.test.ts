@@ -1,0 +1,233 @@
+import assert from "node:assert/strict";
+import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, suite, test } from "node:test";
+import { setImmediate as turn } from "node:timers/promises";
+import { isSandboxError } from "@opensandbox/wire/errors.ts";
+import fc from "fast-check";
+import { OutputLog, type OutputReader } from "./output-log.ts";
+import { SpillFile } from "./spill-file.ts";
+
+const limits = { memory: 64, window: 32, block: 16 };
+
+/** Output as a list of [pipe, bytes], where neighbours of one pipe are joined: how it was cut is nobody's business. */
+type Stretches = [pipe: number, text: string][];
+
+function joined(parts: Iterable<readonly [number, Uint8Array]>): Stretches {
+  const stretches: Stretches = [];
+  for (const [pipe, bytes] of parts) {
+    const text = Buffer.from(bytes).toString("latin1");
+    if (text === "") continue;
+    const last = stretches.at(-1);
+    if (last?.[0] === pipe) last[1] += text;
+    else stretches.push([pipe, text]);
+  }
+  return stretches;
+}
+
+/** Takes everything to the end. `edgeAt`: how many bytes came before the edge was told. */
+async function readAll(reader: OutputReader, pause: () => Promise<unknown> = async () => undefined) {
+  const parts: [number, Uint8Array][] = [];
+  let edgeAt: number | undefined;
+  for (let next = await reader.take(); next !== undefined; next = await reader.take()) {
+    if (next === "edge") {
+      assert.equal(edgeAt, undefined, "the edge is told once");
+      edgeAt = parts.reduce((sum, [, bytes]) => sum + bytes.length, 0);
+    } else {
+      parts.push([next.pipe, Uint8Array.from(next.bytes)]);
+    }
+    await pause();
+  }
+  return { stretches: joined(parts), edgeAt };
+}
+
+const written = fc.array(fc.tuple(fc.constantFrom(1, 2), fc.uint8Array({ maxLength: 50 })), { maxLength: 60 });
+
+suite("an output log", () => {
+  let directory: string;
+  before(async () => {
+    directory = await mkdtemp(join(tmpdir(), "osb-log-"));
+  });
+  after(() => rm(directory, { recursive: true }));
+
+  const logWith = (options: { keepAll: boolean; maxBytes?: number }) => {
+    const spill = new SpillFile({
+      directory,
+      ...(options.maxBytes === undefined ? {} : { maxBytes: options.maxBytes }),
+    });
+    return new OutputLog(spill, { keepAll: options.keepAll, limits });
+  };
+
+  test("gives every reader from the start the same stream, however it was cut and whenever they come", async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        written,
+        fc.nat(60),
+        fc.array(fc.nat(3), { minLength: 1, maxLength: 5 }),
+        async (parts, at, paces) => {
+          const log = logWith({ keepAll: true });
+          const reads: ReturnType<typeof readAll>[] = [];
+          const join = (pace: number): void => {
+            const pause = async (): Promise<void> => {
+              for (let turns = 0; turns < pace; turns += 1) await turn();
+            };
+            reads.push(readAll(log.read({ fromStart: true }), pause));
+          };
+          for (const [index, [pipe, bytes]] of parts.entries()) {
+            if (index === at) paces.forEach(join);
+            await log.append(pipe, bytes);
+          }
+          log.close();
+          if (at >= parts.length) paces.forEach(join);
+          const expected = joined(parts);
+          for (const { stretches, edgeAt } of await Promise.all(reads)) {
+            assert.deepEqual(stretches, expected);
+            const before = parts.slice(0, Math.min(at, parts.length)).reduce((sum, [, bytes]) => sum + bytes.length, 0);
+            assert.equal(edgeAt, before);
+          }
+          log.dispose();
+        },
+      ),
+    );
+  });
+
+  test("without keeping everything, whoever listens from the start on misses nothing", async () => {
+    await fc.assert(
+      fc.asyncProperty(written, fc.array(fc.nat(3), { minLength: 1, maxLength: 4 }), async (parts, paces) => {
+        const log = logWith({ keepAll: false });
+        const reads = paces.map((pace) => {
+          const reader = log.read({ fromStart: false });
+          return readAll(reader, async () => {
+            for (let turns = 0; turns < pace; turns += 1) await turn();
+          }).finally(() => reader[Symbol.dispose]());
+        });
+        for (const [pipe, bytes] of parts) await log.append(pipe, bytes);
+        log.close();
+        for (const { stretches } of await Promise.all(reads)) assert.deepEqual(stretches, joined(parts));
+        log.dispose();
+      }),
+    );
+  });
+
+  test("replays the end to who comes late, in whole blocks and no more than fits", async () => {
+    await fc.assert(
+      fc.asyncProperty(written, async (parts) => {
+        const log = logWith({ keepAll: false });
+        for (const [pipe, bytes] of parts) await log.append(pipe, bytes);
+        log.close();
+        const { stretches } = await readAll(log.read({ fromStart: true }));
+        const all = joined(parts).flatMap(([pipe, text]) => [...text].map((character) => `${pipe}${character}`));
+        const replayed = stretches.flatMap(([pipe, text]) => [...text].map((character) => `${pipe}${character}`));
+        assert.deepEqual(replayed, all.slice(all.length - replayed.length));
+        assert.ok(replayed.length <= limits.memory);
+        assert.ok(replayed.length === all.length || replayed.length > limits.memory - limits.block);
+        log.dispose();
+      }),
+    );
+  });
+
+  test("gives one pipe alone to who wants no other", async () => {
+    await fc.assert(
+      fc.asyncProperty(written, fc.constantFrom(1, 2), async (parts, wanted) => {
+        const log = logWith({ keepAll: true });
+        for (const [pipe, bytes] of parts) await log.append(pipe, bytes);
+        log.close();
+        const { stretches } = await readAll(log.read({ fromStart: true, pipes: [wanted] }));
+        assert.deepEqual(stretches, joined(parts.filter(([pipe]) => pipe === wanted)));
+        log.dispose();
+      }),
+    );
+  });
+
+  test("reads the same after it has left the memory", async () => {
+    await fc.assert(
+      fc.asyncProperty(written, fc.boolean(), fc.boolean(), async (parts, keepAll, fromStart) => {
+        const log = logWith({ keepAll });
+        for (const [pipe, bytes] of parts) await log.append(pipe, bytes);
+        log.close();
+        const { stretches: before } = await readAll(log.read({ fromStart }));
+        await log.leaveMemory();
+        assert.equal(log.memoryBytes, 0);
+        const { stretches } = await readAll(log.read({ fromStart }));
+        assert.deepEqual(stretches, before);
+        assert.equal(log.truncated, false);
+        log.dispose();
+      }),
+    );
+  });
+
+  test("the writer waits for the only reader, and for nobody where none reads", async () => {
+    const log = logWith({ keepAll: false });
+    const reader = log.read({ fromStart: false });
+    let waiting: Promise<void> | undefined;
+    let sent = 0;
+    while (waiting === undefined && sent < 1000) {
+      waiting = log.append(1, Buffer.alloc(8));
+      sent += 8;
+    }
+    assert.ok(sent <= limits.window + 16, `${sent} bytes went before the writer was made to wait`);
+    let released = false;
+    void waiting?.then(() => {
+      released = true;
+    });
+    await turn();
+    assert.equal(released, false);
+    reader[Symbol.dispose]();
+    await waiting;
+    for (let index = 0; index < 100; index += 1) assert.equal(log.append(1, Buffer.alloc(8)), undefined);
+    log.dispose();
+  });
+
+  test("a reader that stands still holds nobody up while others read, and goes on where it was", async () => {
+    const log = logWith({ keepAll: false });
+    const slow = log.read({ fromStart: false });
+    const fast = log.read({ fromStart: false });
+    const reading = readAll(fast);
+    const parts: [number, Buffer][] = Array.from({ length: 200 }, (_, index) => [
+      1 + (index % 2),
+      Buffer.from(`${index},`),
+    ]);
+    for (const [pipe, bytes] of parts) await log.append(pipe, bytes);
+    log.close();
+    assert.deepEqual((await reading).stretches, joined(parts));
+    fast[Symbol.dispose]();
+    assert.deepEqual((await readAll(slow)).stretches, joined(parts));
+    slow[Symbol.dispose]();
+    log.dispose();
+  });
+
+  test("what cannot be stored is said: to a reader that is behind by its end, of what is kept by a mark", async () => {
+    for (const keepAll of [false, true]) {
+      const log = logWith({ keepAll, maxBytes: 100 });
+      const slow = log.read({ fromStart: false });
+      const fast = log.read({ fromStart: false });
+      const reading = readAll(fast);
+      const parts: [number, Buffer][] = Array.from({ length: 100 }, (_, index) => [1, Buffer.from(`${index},`)]);
+      for (const [pipe, bytes] of parts) await log.append(pipe, bytes);
+      log.close();
+      assert.deepEqual((await reading).stretches, joined(parts));
+      await assert.rejects(readAll(slow), (error) => isSandboxError(error, "quota_exceeded"));
+      assert.equal(log.truncated, keepAll);
+      const { stretches } = await readAll(log.read({ fromStart: true }));
+      assert.ok(stretches.length > 0);
+      log.dispose();
+    }
+  });
+
+  test("leaves no file behind", async () => {
+    const log = logWith({ keepAll: true });
+    await log.append(1, Buffer.alloc(1000));
+    assert.deepEqual(await readdir(directory), []);
+    log.dispose();
+  });
+
+  test("a removed log ends its readers", async () => {
+    const log = logWith({ keepAll: false });
+    const reader = log.read({ fromStart: false });
+    assert.equal(await reader.take(), "edge");
+    const next = reader.take();
+    log.dispose();
+    await assert.rejects(next, (error) => isSandboxError(error, "unavailable"));
+  });
+});

@@ -1,0 +1,31 @@
+import { rename as renameFile } from "node:fs/promises";
+import type { Stream } from "@opensandbox/wire/guest/channel.ts";
+import type { RenameRequest } from "@opensandbox/wire/guest/messages_pb.js";
+import type { System } from "#system/system.ts";
+import { aboutFile, fileError } from "./errors.ts";
+import { makeParents } from "./make-directory.ts";
+import { moveAcross } from "./move-across.ts";
+import { absolutePath } from "./path.ts";
+
+/** Moves a file or a directory; directories above its new place are made. */
+export async function rename(request: RenameRequest, _stream: Stream, system: System): Promise<object> {
+  const from = absolutePath(request.from);
+  const to = absolutePath(request.to);
+  await aboutFile(to, () => makeParents(system.locate(to), system));
+  try {
+    await move(system.locate(from), system.locate(to));
+  } catch (error) {
+    // The directories above the new place are there, so what is missing is the old one; all else is in the new one's way.
+    throw fileError(error, (error as NodeJS.ErrnoException).code === "ENOENT" ? from : to);
+  }
+  return {};
+}
+
+async function move(from: string, to: string): Promise<void> {
+  try {
+    await renameFile(from, to);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EXDEV") throw error;
+    await moveAcross(from, to);
+  }
+}

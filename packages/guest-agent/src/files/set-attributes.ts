@@ -1,0 +1,22 @@
+import { chmod, chown, stat } from "node:fs/promises";
+import type { Stream } from "@opensandbox/wire/guest/channel.ts";
+import type { FileStat, SetAttributesRequest } from "@opensandbox/wire/guest/messages_pb.js";
+import type { System } from "#system/system.ts";
+import { aboutFile } from "./errors.ts";
+import { fileStat } from "./file-stat.ts";
+import { absolutePath } from "./path.ts";
+
+/** Changes who may do what with a file, and whose it is. Returns what it is then. */
+export async function setAttributes(request: SetAttributesRequest, _stream: Stream, system: System): Promise<FileStat> {
+  const path = absolutePath(request.path);
+  const located = system.locate(path);
+  const owner = system.findOwner(request.owner, request.group);
+  return await aboutFile(path, async () => {
+    const before = await stat(located);
+    const { uid = before.uid, gid = before.gid } = owner;
+    // The owner first: another one takes the set-user-id bit away.
+    if (uid !== before.uid || gid !== before.gid) await chown(located, uid, gid);
+    if (request.mode !== undefined) await chmod(located, request.mode & 0o7777);
+    return fileStat(path, await stat(located));
+  });
+}

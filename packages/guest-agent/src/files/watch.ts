@@ -1,0 +1,196 @@
+import { create } from "@bufbuild/protobuf";
+import { watch as watchFile, type FSWatcher } from "node:fs";
+import { lstat, readdir } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { Stream } from "@opensandbox/wire/guest/channel.ts";
+import {
+  type WatchEvent,
+  WatchEventSchema,
+  WatchEventsSchema,
+  type WatchRequest,
+} from "@opensandbox/wire/guest/messages_pb.js";
+import type { System } from "#system/system.ts";
+import { aboutFile, fileError } from "./errors.ts";
+import { absolutePath } from "./path.ts";
+
+/** Directories watched for one listener. A machine has some ten thousand watches for everybody (inotify(7)). */
+const maxDirectories = 4096;
+/** Changes that wait for the listener. */
+const maxWaiting = 4096;
+/** So many are told at once. */
+const batchEvents = 64;
+
+/** Tells of what happens to a file, or in a directory, until nobody listens any more. */
+export async function watch(request: WatchRequest, stream: Stream, system: System): Promise<object> {
+  const path = absolutePath(request.path);
+  const changes = new Changes(path);
+  using tree = new WatchedTree(changes, (located) => pathOf(located, { path, located: system.locate(path) }));
+  await aboutFile(path, async () => {
+    const located = system.locate(path);
+    if ((await lstat(located)).isDirectory()) await tree.add(located, { recursive: request.recursive });
+    else tree.addFile(located);
+  });
+  stream.signal.addEventListener("abort", () => changes.end(stream.signal.reason), { once: true });
+  if (stream.signal.aborted) changes.end(stream.signal.reason);
+  await stream.sendMessage(WatchEventsSchema, create(WatchEventsSchema));
+  for (;;) {
+    const events = await changes.take();
+    await stream.sendMessage(WatchEventsSchema, create(WatchEventsSchema, { events }));
+  }
+}
+
+/** What the sandbox calls it. */
+function pathOf(found: string, root: { path: string; located: string }): string {
+  return found === root.located ? root.path : join(root.path, found.slice(root.located.length));
+}
+
+/** Watches directories, and those that appear in them. */
+class WatchedTree implements Disposable {
+  readonly #changes: Changes;
+  readonly #pathOf: (located: string) => string;
+  readonly #watchers = new Map<string, FSWatcher>();
+
+  constructor(changes: Changes, pathOf: (located: string) => string) {
+    this.#changes = changes;
+    this.#pathOf = pathOf;
+  }
+
+  /** @throws for the directory itself; what vanishes below it meanwhile is left out */
+  async add(directory: string, { recursive }: { recursive: boolean }): Promise<void> {
+    if (this.#watchers.has(directory)) return;
+    if (this.#watchers.size >= maxDirectories) {
+      throw new SandboxError(
+        "quota_exceeded",
+        `more than ${maxDirectories} directories cannot be watched at once: watch a part of them`,
+        undefined,
+      );
+    }
+    this.#watch(directory, (kind, name) => {
+      if (name === undefined) this.#changes.add("lost", this.#pathOf(directory));
+      else
+        this.#look(kind, join(directory, name), { directory, recursive }).catch((error: unknown) => this.#fail(error));
+    });
+    if (!recursive) return;
+    for (const entry of await readdir(directory, { withFileTypes: true })) {
+      if (entry.isDirectory()) await this.#addBelow(join(directory, entry.name));
+    }
+  }
+
+  /** By its directory: a file that is replaced is another one. */
+  addFile(file: string): void {
+    this.#watch(dirname(file), (kind, name) => {
+      if (name !== basename(file)) return;
+      this.#look(kind, file, { directory: dirname(file), recursive: false }).catch((error: unknown) =>
+        this.#fail(error),
+      );
+    });
+  }
+
+  [Symbol.dispose](): void {
+    for (const watcher of this.#watchers.values()) watcher.close();
+  }
+
+  #watch(directory: string, listener: (kind: "rename" | "change", name: string | undefined) => void): void {
+    const watcher = watchFile(directory, { persistent: false }, (kind, name) => listener(kind, name ?? undefined));
+    watcher.on("error", (error) => this.#fail(error));
+    this.#watchers.set(directory, watcher);
+  }
+
+  async #look(
+    kind: "rename" | "change",
+    file: string,
+    { directory, recursive }: { directory: string; recursive: boolean },
+  ): Promise<void> {
+    if (kind === "change") return this.#changes.add("changed", this.#pathOf(file));
+    const stats = await orUndefined(lstat(file));
+    if (stats === undefined) {
+      this.#remove(file);
+      // The end of a directory is told under its own name, as if that were in it.
+      if ((await orUndefined(lstat(directory))) === undefined) return this.#remove(directory);
+      return this.#changes.add("removed", this.#pathOf(file));
+    }
+    this.#changes.add("created", this.#pathOf(file));
+    if (!recursive || !stats.isDirectory()) return;
+    await this.#addBelow(file);
+    // What came into it before it was watched.
+    for (const name of (await orUndefined(readdir(file))) ?? []) {
+      await this.#look("rename", join(file, name), { directory: file, recursive });
+    }
+  }
+
+  async #addBelow(directory: string): Promise<void> {
+    try {
+      await this.add(directory, { recursive: true });
+    } catch (error) {
+      if (!isGone(error)) throw error;
+    }
+  }
+
+  #remove(directory: string): void {
+    this.#watchers.get(directory)?.close();
+    if (this.#watchers.delete(directory)) this.#changes.add("removed", this.#pathOf(directory));
+  }
+
+  #fail(error: unknown): void {
+    this.#changes.end(fileError(error, "a directory below"));
+  }
+}
+
+/** What has happened and was not told yet, each thing once. */
+class Changes {
+  readonly #root: string;
+  readonly #waiting = new Map<string, WatchEvent>();
+  #wake: (() => void) | undefined;
+  #ended: { readonly reason: unknown } | undefined;
+
+  constructor(root: string) {
+    this.#root = root;
+  }
+
+  add(kind: string, path: string): void {
+    if (this.#waiting.size < maxWaiting) this.#put(kind, path);
+    else {
+      this.#waiting.clear();
+      this.#put("lost", this.#root);
+    }
+    this.#wake?.();
+  }
+
+  end(reason: unknown): void {
+    this.#ended ??= { reason };
+    this.#wake?.();
+  }
+
+  async take(): Promise<WatchEvent[]> {
+    for (;;) {
+      if (this.#ended !== undefined) throw this.#ended.reason;
+      if (this.#waiting.size > 0) {
+        const entries = [...this.#waiting].slice(0, batchEvents);
+        for (const [key] of entries) this.#waiting.delete(key);
+        return entries.map(([, event]) => event);
+      }
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#wake = resolve;
+      await promise;
+    }
+  }
+
+  #put(kind: string, path: string): void {
+    this.#waiting.set(`${kind} ${path}`, create(WatchEventSchema, { kind, path }));
+  }
+}
+
+async function orUndefined<Value>(promise: Promise<Value>): Promise<Value | undefined> {
+  try {
+    return await promise;
+  } catch (error) {
+    if (isGone(error)) return undefined;
+    throw error;
+  }
+}
+
+function isGone(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException;
+  return code === "ENOENT" || code === "ENOTDIR";
+}

@@ -1,0 +1,26 @@
+import { chownSync, constants, openSync, statSync } from "node:fs";
+import { closeDescriptor, setUtf8Input, setWindowSize, terminalNumber, unlockTerminal } from "#system/libc.ts";
+import type { Credentials } from "#system/users.ts";
+
+export interface TerminalSize {
+  readonly columns: number;
+  readonly rows: number;
+}
+
+/** A new terminal: our end of it, and the file that a program opens as its own. The descriptor is the caller's. */
+export function openTerminal(
+  size: TerminalSize,
+  owner: Credentials | undefined,
+): { readonly descriptor: number; readonly path: string } {
+  using undo = new DisposableStack();
+  const descriptor = openSync("/dev/ptmx", constants.O_RDWR | constants.O_NOCTTY | constants.O_NONBLOCK);
+  undo.defer(() => closeDescriptor(descriptor));
+  unlockTerminal(descriptor);
+  const path = `/dev/pts/${terminalNumber(descriptor)}`;
+  // It belongs to whoever opened the other end, and the program opens it as its user. The group is the system's choice.
+  if (owner !== undefined) chownSync(path, owner.uid, statSync(path).gid);
+  setUtf8Input(descriptor);
+  setWindowSize(descriptor, size);
+  undo.move();
+  return { descriptor, path };
+}
