@@ -1,11 +1,9 @@
 import type { Authenticate } from "#organizations/api-keys.ts";
 import type { SandboxContext } from "#sandboxes/sandbox-context.ts";
-import type { ExecResults } from "#execs/exec-results.ts";
 
 /** What the routes work with. */
 export interface ApiContext {
   readonly sandboxes: SandboxContext;
-  readonly execs: ExecResults;
   readonly authenticate: Authenticate;
   readonly place: { readonly region: string; readonly sandboxDomain: string };
   ready(): { readonly ready: boolean; readonly reason?: string };

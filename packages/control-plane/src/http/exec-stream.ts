@@ -10,12 +10,10 @@ import { useSandbox } from "#sandboxes/use-sandbox.ts";
 import type { ApiContext } from "./api-context.ts";
 import { MessageInbox, type Message } from "./message-inbox.ts";
 import { failureOf } from "./reply-error.ts";
+import { sendMessage } from "./send-message.ts";
 import { answered, serve } from "./serve.ts";
 import { StdinQueue } from "./stdin-queue.ts";
 import { acceptWebSocket } from "./web-socket.ts";
-
-// Above this the command waits until the client has read.
-const unsentLimit = 2 ** 20;
 
 /** One command over one WebSocket: what the connection carries is said at the route. */
 export function serveExecStream(app: FastifyInstance, api: ApiContext): void {
@@ -128,21 +126,11 @@ function takeFrame(data: Buffer, exec: RunningExec, stdin: StdinQueue): void {
 async function sendOutput(socket: WebSocket, exec: RunningExec, use: Use, signal: AbortSignal): Promise<void> {
   for await (const { pipe, bytes } of exec.output) {
     use.touch();
-    await send(socket, frame(wire.streamFrame[pipe], bytes), signal);
+    await sendMessage(socket, frame(wire.streamFrame[pipe], bytes), signal);
   }
   const end = await exec.result;
-  if (end.timedOut) await send(socket, frame(wire.streamFrame.stderr, Buffer.from(wire.timedOutText)), signal);
-  await send(socket, frame(wire.streamFrame.exit, int32(wire.streamedExitCode(end))), signal);
-}
-
-/** Returns when more may be sent. */
-async function send(socket: WebSocket, message: Buffer, signal: AbortSignal): Promise<void> {
-  signal.throwIfAborted();
-  const sent = Promise.withResolvers<void>();
-  // The callback comes when the system has the bytes, in order; an error means that the connection is gone.
-  socket.send(message, () => sent.resolve());
-  if (socket.bufferedAmount > unsentLimit) await sent.promise;
-  signal.throwIfAborted();
+  if (end.timedOut) await sendMessage(socket, frame(wire.streamFrame.stderr, Buffer.from(wire.timedOutText)), signal);
+  await sendMessage(socket, frame(wire.streamFrame.exit, int32(wire.streamedExitCode(end))), signal);
 }
 
 function frame(kind: number, payload: Uint8Array): Buffer {

@@ -5,6 +5,7 @@ import { fastify, type FastifyInstance } from "fastify";
 import type { ApiContext } from "./api-context.ts";
 import { requireKey } from "./authenticate.ts";
 import { allowAllOrigins } from "./cross-origin.ts";
+import { serveExecSessions } from "./exec-sessions.ts";
 import { serveExecStream } from "./exec-stream.ts";
 import { serveExec } from "./exec.ts";
 import { serveFiles } from "./files.ts";
@@ -50,6 +51,7 @@ export async function buildServer(api: ApiContext): Promise<FastifyInstance> {
     serveSandboxes(withKey, api);
     serveExec(withKey, api);
     serveExecStream(withKey, api);
+    serveExecSessions(withKey, api);
     serveFiles(withKey, api);
     serveNotYet(withKey);
     done();

@@ -1,17 +1,19 @@
 import { stdinWindow } from "@opensandbox/wire/public/execs.ts";
 import type { RunningExec } from "@opensandbox/wire/worker/worker.ts";
 
+type Input = Pick<RunningExec, "write" | "closeStdin">;
+
 /**
  * What a client has sent and the command has not taken yet. A client that keeps to the window is always read from, so
  * that its signals and its end are noticed while the command takes nothing; one that does not has to wait.
  */
 export class StdinQueue {
-  readonly #exec: RunningExec;
+  readonly #exec: Input;
   readonly #client: { pause(): void; resume(): void; taken(bytes: number): void };
   #work: Promise<void> = Promise.resolve();
   #waiting = 0;
 
-  constructor(exec: RunningExec, client: { pause(): void; resume(): void; taken(bytes: number): void }) {
+  constructor(exec: Input, client: { pause(): void; resume(): void; taken(bytes: number): void }) {
     this.#exec = exec;
     this.#client = client;
   }

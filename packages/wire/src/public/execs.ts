@@ -9,7 +9,8 @@ const defaultTimeoutSeconds = 60;
 const longestTimeoutSeconds = 4_000_000;
 const timeoutRule = `timeout must be seconds from 0 to ${longestTimeoutSeconds} (0: none)`;
 
-const command = z.object({
+/** What every request to run something has. */
+export const Command = z.object({
   cmd: z.string({ error: "cmd is required" }).min(1, "cmd is required").pipe(plainText("cmd")),
   args: z
     .array(plainText("args"))
@@ -20,7 +21,8 @@ const command = z.object({
   user: plainText("user", "Default: sandbox.").optional(),
 });
 
-function timeout(fallback: string): z.ZodType<number | undefined> {
+/** Seconds, where `fallback` is the number that an absent one means. */
+export function timeout(fallback: string): z.ZodType<number | undefined> {
   return z
     .number({ error: timeoutRule })
     .min(0, timeoutRule)
@@ -29,7 +31,7 @@ function timeout(fallback: string): z.ZodType<number | undefined> {
     .meta({ description: `Seconds until the whole process group is killed; 0: never. Default: ${fallback}.` });
 }
 
-export const RunBody = command.extend({ timeout: timeout(`${defaultTimeoutSeconds}`) }).meta({ id: "Run" });
+export const RunBody = Command.extend({ timeout: timeout(`${defaultTimeoutSeconds}`) }).meta({ id: "Run" });
 export type RunBody = z.infer<typeof RunBody>;
 
 export const RunReply = z
@@ -37,7 +39,10 @@ export const RunReply = z
     exitCode: z.int().meta({ description: "-1 when a signal or the timeout ended the command." }),
     stdout: z.string(),
     stderr: z.string(),
-    truncated: z.boolean().optional().meta({ description: "There was more output than is kept (64 MiB)." }),
+    truncated: z
+      .boolean()
+      .optional()
+      .meta({ description: "Some of the output is missing: the sandbox's disk was full, or it was more than 4 GiB." }),
   })
   .meta({ id: "RunResult" });
 export type RunReply = z.infer<typeof RunReply>;
@@ -66,7 +71,9 @@ export const runAsync: Route<RunBody, unknown, RunReply | z.infer<typeof RunHand
   path: "/api/sandboxes/:id/exec/run-async",
   name: "runAsync",
   summary: "Start a command; its result if it is quick",
-  description: "The command goes on when the request ends.",
+  description:
+    "The command goes on when the request ends, and also over hibernation and a restart of the server. It can be " +
+    "attached to as an exec session with the same id.",
   access: "key",
   body: RunBody,
   status: 200,
@@ -77,11 +84,11 @@ export const runAsync: Route<RunBody, unknown, RunReply | z.infer<typeof RunHand
 export const ExecResultReply = z
   .object({
     running: z.boolean(),
+    waking: z.boolean().optional().meta({ description: "The sandbox is not awake yet: ask again." }),
     exitCode: z.int().optional(),
-    stdout: z.string(),
+    stdout: z.string().meta({ description: "Empty while the command runs." }),
     stderr: z.string(),
     truncated: z.boolean().optional(),
-    error: z.string().optional().meta({ description: "Why the end of the command cannot be known." }),
   })
   .meta({ id: "ExecResult" });
 export type ExecResultReply = z.infer<typeof ExecResultReply>;
@@ -91,20 +98,20 @@ export const getExecResult: Route<unknown, unknown, ExecResultReply> = {
   path: "/api/sandboxes/:id/exec/:execId/result",
   name: "getExecResult",
   summary: "The result of a command started with run-async",
-  description: "Waits up to half a second for the command's end. A result is kept for ten minutes after it.",
+  description:
+    "Waits up to half a second for the command's end. A result is kept in the sandbox for ten minutes after it. A " +
+    "sandbox that sleeps is woken.",
   access: "key",
   status: 200,
   reply: ExecResultReply,
 };
 
 /** First message of a client on the stream, as text. */
-export const StreamStart = command
-  .extend({
-    timeout: timeout("none"),
-    stdin: z.boolean().optional().meta({ description: "Default: false, the command reads end of file at once." }),
-    stdinCredit: z.boolean().optional().meta({ description: "Default: false. Tell what was taken of stdin, by 0x07." }),
-  })
-  .meta({ id: "StreamStart" });
+export const StreamStart = Command.extend({
+  timeout: timeout("none"),
+  stdin: z.boolean().optional().meta({ description: "Default: false, the command reads end of file at once." }),
+  stdinCredit: z.boolean().optional().meta({ description: "Default: false. Tell what was taken of stdin, by 0x07." }),
+}).meta({ id: "StreamStart" });
 export type StreamStart = z.infer<typeof StreamStart>;
 
 /** First byte of a binary message of the stream. */
@@ -150,7 +157,8 @@ export function streamedExecFrom(start: StreamStart): Exec {
   return { ...execOf(start, start.timeout ?? 0), stdin: start.stdin ?? false };
 }
 
-function execOf(body: z.infer<typeof command>, timeoutSeconds: number): Exec {
+/** The command in the project's own words; a timeout of 0 is none. */
+export function execOf(body: z.infer<typeof Command>, timeoutSeconds: number): Exec {
   const { cmd, args = [] } = body;
   return {
     argv: args.length === 0 ? ["/bin/sh", "-c", cmd] : [cmd, ...args],
@@ -161,22 +169,9 @@ function execOf(body: z.infer<typeof command>, timeoutSeconds: number): Exec {
   };
 }
 
-/** A command that has ended, as its caller reads it. */
-export function runReplyOf(ended: EndedExec): RunReply {
-  const { end, stdout, stderr, truncated } = ended;
-  return {
-    exitCode: end.timedOut || end.signal !== 0 ? -1 : end.exitCode,
-    stdout,
-    stderr: end.timedOut ? `${stderr}${timedOutText}` : stderr,
-    ...(truncated ? { truncated } : {}),
-  };
-}
-
-interface EndedExec {
-  readonly end: ExecEnd;
-  readonly stdout: string;
-  readonly stderr: string;
-  readonly truncated: boolean;
+/** The exit code as the published clients expect it: -1 for whatever ended the command but itself. */
+export function exitCodeOf(end: ExecEnd): number {
+  return end.timedOut || end.signal !== 0 ? -1 : end.exitCode;
 }
 
 /** What stderr ends in when the timeout ended the command. */

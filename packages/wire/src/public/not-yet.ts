@@ -17,22 +17,12 @@ export const notYet: readonly (readonly [method: string, path: string, what: str
   ["GET", "/api/sandboxes/:id/scaling-lock", "the scaling lock"],
   ["GET", "/api/sandboxes/:id/allowed-hosts", "the list of allowed hosts"],
 
-  ["POST", "/api/sandboxes/:id/exec", "an exec session"],
-  ["GET", "/api/sandboxes/:id/exec", "the list of exec sessions"],
-  ["GET", "/api/sandboxes/:id/exec/:sessionId", "attaching to an exec session"],
-  ["POST", "/api/sandboxes/:id/exec/:sessionId/kill", "killing an exec session"],
-
   ["POST", "/api/sandboxes/:id/agent", "an agent session"],
   ["GET", "/api/sandboxes/:id/agent", "the list of agent sessions"],
   ["GET", "/api/sandboxes/:id/agent/:sessionId", "an agent session"],
   ["POST", "/api/sandboxes/:id/agent/:sessionId/prompt", "an agent session"],
   ["POST", "/api/sandboxes/:id/agent/:sessionId/interrupt", "an agent session"],
   ["POST", "/api/sandboxes/:id/agent/:sessionId/kill", "an agent session"],
-
-  ["POST", "/api/sandboxes/:id/pty", "a terminal"],
-  ["GET", "/api/sandboxes/:id/pty/:sessionId", "a terminal"],
-  ["POST", "/api/sandboxes/:id/pty/:sessionId/resize", "a terminal"],
-  ["DELETE", "/api/sandboxes/:id/pty/:sessionId", "a terminal"],
 
   ["POST", "/api/sandboxes/:id/files/download-url", "a signed URL"],
   ["POST", "/api/sandboxes/:id/files/upload-url", "a signed URL"],

@@ -1,4 +1,14 @@
 import type { Route } from "../route.ts";
+import {
+  attachSession,
+  attachTerminal,
+  closeTerminal,
+  killSession,
+  listSessions,
+  resizeTerminal,
+  startSession,
+  startTerminal,
+} from "./exec-sessions.ts";
 import { getExecResult, run, runAsync, streamExec } from "./execs.ts";
 import { listDirectory, makeDirectory, readFile, removeFile, writeFile } from "./files.ts";
 import { alive, health, openApi, ready } from "./health.ts";
@@ -15,6 +25,14 @@ export const publicRoutes = [
   runAsync,
   getExecResult,
   streamExec,
+  startSession,
+  listSessions,
+  attachSession,
+  killSession,
+  startTerminal,
+  attachTerminal,
+  resizeTerminal,
+  closeTerminal,
   readFile,
   writeFile,
   listDirectory,

@@ -1,0 +1,92 @@
+import { randomHex, type SandboxId } from "@opensandbox/wire/ids.ts";
+import type {
+  AttachedSession,
+  Exec,
+  ExecEnd,
+  ExecOutput,
+  ExecSession,
+  Worker,
+} from "@opensandbox/wire/worker/worker.ts";
+import { ByteBuffer } from "./byte-buffer.ts";
+
+/** What is held here of a command's output; more than that stays in the guest until it is asked for. */
+const heldBytes = 2 ** 20;
+
+/** How a command ended, and where its output is. */
+export interface RunResult {
+  readonly end: ExecEnd;
+  /** In memory, or to be read from the guest. */
+  readonly stdout: Uint8Array | AsyncIterable<Uint8Array>;
+  readonly stderr: Uint8Array | AsyncIterable<Uint8Array>;
+  /** Some of the output is missing. */
+  readonly truncated: boolean;
+}
+
+/** A command that runs for its result. It goes on whatever happens to who started it. */
+export interface StartedCommand {
+  readonly startedMs: number;
+  /**
+   * The result of a command that ends while somebody waits here and that says little; undefined for any other, and when
+   * the line to the guest ends. Never rejects.
+   */
+  readonly quickResult: Promise<RunResult | undefined>;
+}
+
+/** Settles when the command runs. Aborting the signal leaves it alone. @throws why it cannot be started */
+export async function startCommand(
+  worker: Worker,
+  sandboxId: SandboxId,
+  { id, command }: { readonly id: string; readonly command: Exec },
+  signal: AbortSignal,
+): Promise<StartedCommand> {
+  const request = { id, command, purpose: "run", keepOutput: true, detachedMs: 0, transient: true } as const;
+  const attached = await worker.runSession(sandboxId, request, signal);
+  return { startedMs: attached.session.startedMs, quickResult: heldResult(attached).catch(() => undefined) };
+}
+
+/** 32 bits, as the published clients know it. */
+export function newSessionId(): string {
+  return randomHex(4);
+}
+
+/** The result of a session that has ended. */
+export async function resultOf(
+  worker: Worker,
+  sandboxId: SandboxId,
+  session: ExecSession & { readonly end: ExecEnd },
+  signal: AbortSignal,
+): Promise<RunResult> {
+  const { id, end, truncated, stdoutBytes, stderrBytes } = session;
+  if (stdoutBytes + stderrBytes <= heldBytes) {
+    const held = await heldResult(await worker.attachSession(sandboxId, id, { fromStart: true }, signal));
+    if (held !== undefined) return held;
+  }
+  const pipe = (name: ExecOutput["pipe"]) => outputOf(worker, sandboxId, { id, pipe: name }, signal);
+  return { end, truncated, stdout: pipe("stdout"), stderr: pipe("stderr") };
+}
+
+export function hasEnded(session: ExecSession): session is ExecSession & { readonly end: ExecEnd } {
+  return session.end !== undefined;
+}
+
+/** Undefined for more than is held. */
+async function heldResult(attached: AttachedSession): Promise<RunResult | undefined> {
+  const held = { stdout: new ByteBuffer(), stderr: new ByteBuffer() };
+  for await (const part of attached.output) {
+    if (part === "scrollback end") continue;
+    held[part.pipe].add(part.bytes);
+    if (held.stdout.length + held.stderr.length > heldBytes) return undefined;
+  }
+  const { end, truncated } = await attached.result;
+  return { end, truncated, stdout: held.stdout.bytes, stderr: held.stderr.bytes };
+}
+
+async function* outputOf(
+  worker: Worker,
+  sandboxId: SandboxId,
+  { id, pipe }: { readonly id: string; readonly pipe: ExecOutput["pipe"] },
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array> {
+  const { output } = await worker.attachSession(sandboxId, id, { fromStart: true, pipe }, signal);
+  for await (const part of output) if (part !== "scrollback end") yield part.bytes;
+}
