@@ -7,29 +7,14 @@ export interface CommandOutput {
   write(pipe: "stdout" | "stderr", bytes: Uint8Array, signal: AbortSignal): Promise<void>;
   /** Something about the command that it does not say itself. */
   complain(message: string): void;
-  readonly readerGone: boolean;
-  /** Calls back when nobody reads any more. */
-  onReaderGone(callback: () => void): Disposable;
 }
 
 /** Straight to the streams of this process. */
 export function passedThrough(streams: { readonly stdout: Output; readonly stderr: Output }): CommandOutput {
-  const both = [streams.stdout, streams.stderr];
   return {
     write: async (pipe, bytes, signal) => await writeTo(streams[pipe], bytes, signal),
     complain: (message) => {
       streams.stderr.write(`osb: ${message}\n`);
-    },
-    get readerGone() {
-      return both.some(({ errored }) => errored !== null);
-    },
-    onReaderGone(callback) {
-      for (const stream of both) stream.on("error", callback);
-      return {
-        [Symbol.dispose]: () => {
-          for (const stream of both) stream.off("error", callback);
-        },
-      };
     },
   };
 }
@@ -56,8 +41,6 @@ export function collectedOutput(): CollectedOutput {
     complain: (message) => {
       kept.stderr.push(Buffer.from(`osb: ${message}\n`));
     },
-    readerGone: false,
-    onReaderGone: () => ({ [Symbol.dispose]: () => undefined }),
     // Decoded at once, so that no character is cut where two chunks meet.
     collected: () => ({
       stdout: Buffer.concat(kept.stdout).toString("utf8"),

@@ -8,11 +8,15 @@ import { flushed } from "./write-to.ts";
 // The process around the command line: streams and signals in, an exit code out.
 
 const { stdout, stderr, env } = process;
-// A reader that went away is noticed by whoever writes next.
+// Each write tells its own failure.
 for (const stream of [stdout, stderr]) stream.on("error", () => undefined);
 
+const program = programName(env["OPENSANDBOX_PROGRAM"]);
+// The launcher's words to this process, which are none to those that it starts.
+for (const name of ["OPENSANDBOX_PROGRAM", "NODE_COMPILE_CACHE"]) delete env[name];
+
 const host: Host = {
-  program: programName(env["OPENSANDBOX_PROGRAM"]),
+  program,
   env,
   get stdin() {
     return process.stdin;
@@ -31,8 +35,8 @@ const host: Host = {
 };
 
 const exitCode = await runCli(commands, process.argv.slice(2), host);
-// What is still on its way to a pipe would be lost.
-await Promise.all([flushed(stdout), flushed(stderr)]);
+// What is still on its way to a pipe would be lost; results have been waited for.
+await flushed(stderr, 1000);
 // Not left to the end of all handles: a terminal that is read from never ends.
 process.exit(exitCode);
 

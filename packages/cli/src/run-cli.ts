@@ -69,7 +69,7 @@ function contextOf(host: Host, globals: Globals, helpFor: Context["help"]): Cont
     progress: () => startProgress(host.stderr),
     client: async () => {
       const address = await findServerAddress(globals, host.env);
-      if (address === undefined) throw noServer();
+      if (address === undefined) throw noServer(host.program);
       return await host.connect(address.url.value, address.apiKey?.value);
     },
     help: helpFor,

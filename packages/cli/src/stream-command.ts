@@ -31,7 +31,6 @@ export async function streamCommand(command: CommandToStream, interrupts: Interr
   const { client, sandboxId, request, stdin, output } = command;
   const ended = new AbortController();
   const end = (): void => ended.abort(new SandboxError("canceled", "canceled", undefined));
-  using _leaves = output.onReaderGone(end);
   using held = holdInterrupts(interrupts, command.graceMs, end);
   try {
     const exec = await client.exec.stream(sandboxId, { ...request, stdin: stdin !== undefined }, ended.signal);
@@ -41,7 +40,7 @@ export async function streamCommand(command: CommandToStream, interrupts: Interr
     const exitCode = await exec.exitCode;
     return exitCode < 0 ? timedOutCode : exitCode;
   } catch (error) {
-    if (output.readerGone || isReaderGone(error)) return readerGoneCode;
+    if (isReaderGone(error)) return readerGoneCode;
     if (ended.signal.aborted && held.last !== undefined) return exitCodeOf(held.last);
     if (isNoSuchCommand(error)) {
       output.complain(error.message);

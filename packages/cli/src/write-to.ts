@@ -1,38 +1,36 @@
-import { once } from "node:events";
 import type { Writable } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 
 /**
- * Writes, and returns when there is room for more.
- * @throws `unavailable` when nothing can be written any more; see {@link isReaderGone}
+ * Writes, and returns when the system has taken it all.
+ * @throws `unavailable` when it takes no more, see {@link isReaderGone}; the signal's reason
  */
 export async function writeTo(stream: Writable, data: string | Uint8Array, signal?: AbortSignal): Promise<void> {
-  if (stream.errored !== null) throw writeError(stream.errored);
-  if (stream.destroyed || data.length === 0) return;
-  if (stream.write(data)) return;
+  signal?.throwIfAborted();
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const abort = (): void => reject(signal?.reason);
+  signal?.addEventListener("abort", abort, { once: true });
+  stream.write(data, (cause) => {
+    if (cause)
+      reject(new SandboxError("unavailable", `cannot write the output: ${cause.message}`, undefined, { cause }));
+    else resolve();
+  });
   try {
-    await once(stream, "drain", signal === undefined ? {} : { signal });
-  } catch (error) {
-    signal?.throwIfAborted();
-    throw writeError(error);
+    await promise;
+  } finally {
+    signal?.removeEventListener("abort", abort);
   }
 }
 
-/** Resolves when all that was written is with the system. */
-export async function flushed(stream: Writable): Promise<void> {
-  if (stream.errored !== null || stream.destroyed || stream.writableLength === 0) return;
-  const { promise, resolve } = Promise.withResolvers<void>();
-  stream.write("", () => resolve());
-  await promise;
+/** Resolves when all that was written is with the system, or when it takes too long: a reader may never read. */
+export async function flushed(stream: Writable, milliseconds: number): Promise<void> {
+  if (stream.writableLength === 0) return;
+  await Promise.race([writeTo(stream, "").catch(() => undefined), sleep(milliseconds, undefined, { ref: false })]);
 }
 
 /** True for the error of writing to a pipe that nobody reads from, such as that to a `head` which has ended. */
 export function isReaderGone(error: unknown): boolean {
   const cause = error instanceof SandboxError ? error.cause : error;
   return cause instanceof Error && "code" in cause && (cause.code === "EPIPE" || cause.code === "ERR_STREAM_DESTROYED");
-}
-
-function writeError(cause: unknown): SandboxError {
-  const reason = cause instanceof Error ? cause.message : String(cause);
-  return new SandboxError("unavailable", `cannot write the output: ${reason}`, undefined, { cause });
 }

@@ -46,7 +46,7 @@ over; 1 when the sandbox could not be made. Ctrl-C is passed on to the command; 
     using progress = context.progress();
     await using server = await openServer(context, progress);
     if (keep && server.embedded) {
-      throw usageError("--keep needs a server that stays: start one with `osb up`", ["run"]);
+      throw usageError(`--keep needs a server that stays: start one with '${context.host.program} up'`, ["run"]);
     }
     const request = { ...newSandboxOf(asked), idleTimeoutSeconds: keep ? 0 : abandonedSeconds };
     await using sandbox = await newSandbox(server.client, { request, keep }, progress, context);

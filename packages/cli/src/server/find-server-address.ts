@@ -45,10 +45,10 @@ export async function findServerAddress(
   return address({ value: server.url, from }, apiKey ?? optionOf(server.apiKey, from) ?? keyOfFile);
 }
 
-export function noServer(): SandboxError {
+export function noServer(program: string): SandboxError {
   return new SandboxError(
     "unavailable",
-    "no server runs here: start one with `osb up`, or name one with --api-url or OPENSANDBOX_API_URL",
+    `no server runs here: start one with '${program} up', or name one with --api-url or OPENSANDBOX_API_URL`,
     undefined,
   );
 }
