@@ -37,9 +37,10 @@ export async function startWorld(env: Readonly<Record<string, string>> = {}): Pr
 
 /** The configuration of a server on `dataDirectory` that shares the images of this host. */
 export function worldConfig(dataDirectory: string, env: Readonly<Record<string, string>> = {}): ServerConfig {
-  const { imagesDirectory } = readConfig(process.env);
+  const { imagesDirectory, templatesDirectory } = readConfig(process.env);
   return readConfig({
     OPENSANDBOX_IMAGES_DIR: imagesDirectory,
+    OPENSANDBOX_TEMPLATES_DIR: templatesDirectory,
     OPENSANDBOX_DATA_DIR: dataDirectory,
     OPENSANDBOX_PORT: "0",
     ...env,

@@ -21,6 +21,10 @@ export interface ServerConfig {
   readonly defaultMemoryMib: number;
   readonly defaultVcpus: number;
   readonly maxSandboxes: number;
+  /** Machines that are kept restored for sandboxes to come. */
+  readonly readyMachines: number;
+  /** What sandboxes of an image and a shape are restored from; several data directories may share it. */
+  readonly templatesDirectory: string;
 }
 
 /** The variable that sets each of them; what is secret is left out. */
@@ -39,6 +43,8 @@ export const variables = {
   defaultMemoryMib: "OPENSANDBOX_DEFAULT_SANDBOX_MEMORY_MB",
   defaultVcpus: "OPENSANDBOX_DEFAULT_SANDBOX_CPUS",
   maxSandboxes: "OPENSANDBOX_MAX_CAPACITY",
+  readyMachines: "OPENSANDBOX_READY_MACHINES",
+  templatesDirectory: "OPENSANDBOX_TEMPLATES_DIR",
 } as const satisfies Partial<Record<keyof ServerConfig, string>>;
 
 type Environment = Readonly<Record<string, string | undefined>>;
@@ -76,6 +82,8 @@ export function readConfig(env: Environment): ServerConfig {
     defaultMemoryMib: whole(env, variables.defaultMemoryMib, 1024, 256, 65_536),
     defaultVcpus: whole(env, variables.defaultVcpus, 1, 1, 16),
     maxSandboxes: whole(env, variables.maxSandboxes, 50, 1, 10_000),
+    readyMachines: whole(env, variables.readyMachines, 2, 0, 1000),
+    templatesDirectory: resolve(env[variables.templatesDirectory] || join(dataDirectory, "templates")),
   };
 }
 

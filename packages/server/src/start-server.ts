@@ -42,7 +42,15 @@ export async function startServer(
     if (level === "error") log(level, message, fields);
   };
   const logTo = embedded ? quiet : log;
-  const opened = undo.use(await openWorker({ ...workerOptions(config), log: logTo }));
+  const opened = undo.use(
+    await openWorker({
+      ...workerOptions(config),
+      // Who lives for one command has no use for machines that wait for a second one.
+      ...(embedded ? { readyMachines: 0 } : {}),
+      ephemeral: embedded,
+      log: logTo,
+    }),
+  );
   if (image !== undefined) await opened.prepare(image, onProgress, signal);
   signal.throwIfAborted();
   const apiKey = embedded ? `osb_${randomHex(32)}` : config.apiKey;

@@ -3,8 +3,9 @@ import type { ServerConfig } from "./config.ts";
 import { log } from "./log.ts";
 
 /** The worker's part of the configuration. */
-export function workerOptions(config: ServerConfig): WorkerOptions {
+export function workerOptions(config: ServerConfig): Omit<WorkerOptions, "ephemeral"> {
   const { dataDirectory, imagesDirectory, hypervisor, accelerator, network, qemuProgram, debianMirror } = config;
+  const { readyMachines, templatesDirectory } = config;
   return {
     dataDirectory,
     imagesDirectory,
@@ -12,6 +13,8 @@ export function workerOptions(config: ServerConfig): WorkerOptions {
     accelerator,
     network,
     qemuProgram,
+    readyMachines,
+    templatesDirectory,
     log,
     ...(debianMirror === undefined ? {} : { debianMirror }),
   };

@@ -5,6 +5,8 @@ import { examineQemu } from "#machine/qemu/examine-qemu.ts";
 import { hostResolver } from "#network/resolver.ts";
 import type { WorkerOptions } from "./open-worker.ts";
 
+type HostOptions = Pick<WorkerOptions, "qemuProgram" | "accelerator" | "dataDirectory">;
+
 /** One line of what a host can do. */
 export interface Finding {
   readonly name: string;
@@ -25,7 +27,7 @@ const programs = [
 const setUp = "run ./opensandbox setup as root";
 
 /** Looks at all that a worker needs, changing nothing. Never throws for what is missing: that is a finding. */
-export async function examineHost(options: WorkerOptions): Promise<readonly Finding[]> {
+export async function examineHost(options: HostOptions): Promise<readonly Finding[]> {
   const root = process.getuid?.() === 0;
   return [
     ...(await examineHypervisor(options)),
@@ -35,7 +37,7 @@ export async function examineHost(options: WorkerOptions): Promise<readonly Find
   ];
 }
 
-async function examineHypervisor({ qemuProgram, accelerator }: WorkerOptions): Promise<Finding[]> {
+async function examineHypervisor({ qemuProgram, accelerator }: HostOptions): Promise<Finding[]> {
   try {
     const qemu = await examineQemu(qemuProgram, accelerator);
     const level = qemu.accelerator === "kvm" ? "ok" : "warn";

@@ -9,29 +9,38 @@ import { examineQemu } from "#machine/qemu/examine-qemu.ts";
 import { qemuHypervisor } from "#machine/qemu/qemu.ts";
 import { hostResolver } from "#network/resolver.ts";
 import type { Host, Log, ProvideBootFiles } from "#sandboxes/host.ts";
-import { recoverSandboxes, workersDirectory } from "#sandboxes/recover-sandboxes.ts";
+import { adoptMachines, workersDirectory } from "#sandboxes/adopt-machines.ts";
+import { ReadyMachines } from "#sandboxes/ready-machines.ts";
 import { SandboxWorker } from "#sandboxes/sandbox-worker.ts";
+import { Templates } from "#sandboxes/templates.ts";
+import { MemoryThreads } from "#snapshots/memory-threads.ts";
+import { SnapshotStore } from "#snapshots/snapshot-store.ts";
+import { Verifier } from "#snapshots/verify.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import { randomHex, type SandboxId } from "@opensandbox/wire/ids.ts";
+import { randomHex } from "@opensandbox/wire/ids.ts";
 import type { Worker, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
 
 export interface WorkerOptions {
   readonly dataDirectory: string;
   /** Where built images are cached; several data directories may share one. */
   readonly imagesDirectory: string;
+  /** Where templates are kept; several data directories may share it too. */
+  readonly templatesDirectory: string;
   readonly hypervisor: "qemu" | "firecracker" | "fake";
   readonly accelerator: "auto" | "kvm" | "tcg";
   readonly network: "auto" | "tap" | "user";
   readonly qemuProgram: string;
   readonly debianMirror?: string;
+  /** It lives for one command: its sandboxes end with it, and it takes none over from others. */
+  readonly ephemeral: boolean;
+  /** How many machines are kept restored for sandboxes that are yet to be asked for. */
+  readonly readyMachines: number;
   readonly log: Log;
 }
 
 /** Disposing it stops every sandbox that runs on it. */
 export interface OpenedWorker extends AsyncDisposable {
   readonly worker: Worker;
-  /** Sandboxes of killed workers that were removed at the start. */
-  readonly recovered: readonly SandboxId[];
   isWorkerAlive(workerId: string): boolean;
   /** Builds what is missing to start a sandbox of `image`. */
   prepare(image: string, onProgress: Parameters<ProvideBootFiles>[1], signal: AbortSignal): Promise<void>;
@@ -52,7 +61,6 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
   const { hypervisor, accelerator } = await chooseHypervisor(options);
   const workerId = `w-${randomHex(4)}`;
   undo.use(await claimWorker(workersDirectory(dataDirectory), workerId));
-  const recovered = await recoverSandboxes(dataDirectory, root);
   const images = imageStore(options);
   const network = hypervisor.name === "fake" ? noNetwork : await chooseNetwork(options.network, root);
   const description: WorkerDescription = {
@@ -63,12 +71,21 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
     images: await images.names(),
   };
   const bootFiles = hypervisor.name === "fake" ? undefined : bootFilesFrom(images, options.imagesDirectory);
-  const host: Host = { workerId, dataDirectory, hypervisor, network, root, description, bootFiles, log };
-  const worker = undo.use(new SandboxWorker(host));
+  const memory = undo.use(new MemoryThreads());
+  const host: Host = {
+    ...{ workerId, dataDirectory, hypervisor, network, root, ephemeral: options.ephemeral, description, bootFiles },
+    snapshots: new SnapshotStore(join(dataDirectory, "snapshots")),
+    templates: new SnapshotStore(options.templatesDirectory),
+    templatesDirectory: options.templatesDirectory,
+    ...{ memory, log },
+  };
+  const adopted = await adoptMachines(host);
+  const templates = undo.use(new Templates(host));
+  const ready = undo.use(new ReadyMachines(host, options.readyMachines));
+  const worker = undo.use(new SandboxWorker(host, { templates, ready, verifier: new Verifier(memory) }, adopted));
   const owned = undo.move();
   return {
     worker,
-    recovered,
     isWorkerAlive: (id) => id === workerId || isWorkerAlive(workersDirectory(dataDirectory), id),
     async prepare(image, onProgress, signal) {
       await bootFiles?.({ image, workspaceMib: defaultWorkspaceMib }, onProgress, signal);

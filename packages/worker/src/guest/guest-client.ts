@@ -15,12 +15,20 @@ export class GuestClient implements Disposable {
   readonly #channel: Channel;
   #epoch = 0;
   #ready = Promise.withResolvers<Hello>();
+  /** While it is set nothing is sent: whoever is in the middle of a frame would be captured so. */
+  #held: PromiseWithResolvers<void> | undefined;
 
   constructor(socket: Socket) {
     this.#socket = socket;
     this.#ready.promise.catch(() => undefined);
     this.#channel = new Channel(
-      { write: (bytes) => writeTo(socket, bytes) },
+      {
+        write: async (bytes) => {
+          // In order: what waits here is woken in the order in which it came.
+          while (this.#held !== undefined) await this.#held.promise;
+          await writeTo(socket, bytes);
+        },
+      },
       {
         hello: (hello, epoch) => this.#onHello(hello, epoch),
         broken: (error) => this.#close(error),
@@ -77,6 +85,24 @@ export class GuestClient implements Disposable {
     return stream;
   }
 
+  /**
+   * Makes the guest hold its disks still, and sends nothing from then on: a copy of the guest must not wait for the rest
+   * of a frame that only this guest gets. Ends with {@link goOn}, which thaws, on every path.
+   */
+  async freeze(signal: AbortSignal): Promise<void> {
+    const stream = await this.open(methods.freeze, {}, signal);
+    this.#held ??= Promise.withResolvers();
+    const incoming = await stream.next();
+    const { mountpoints } = replyOf(methods.freeze, incoming.kind === "end" ? incoming.payload : undefined);
+    if (mountpoints.length === 0) throw new SandboxError("unavailable", "the guest holds no disk still", undefined);
+  }
+
+  /** Lets the guest write again. */
+  async goOn(signal: AbortSignal): Promise<void> {
+    this.#release();
+    await this.call(methods.thaw, {}, signal);
+  }
+
   /** Whether the agent answers. */
   async ping(signal: AbortSignal): Promise<void> {
     await this.call(methods.ping, {}, signal);
@@ -89,6 +115,12 @@ export class GuestClient implements Disposable {
   #onHello(hello: Hello, epoch: number): void {
     if (epoch === 0) this.#startEpoch();
     else if (epoch === this.#epoch) this.#ready.resolve(hello);
+  }
+
+  #release(): void {
+    const held = this.#held;
+    this.#held = undefined;
+    held?.resolve();
   }
 
   #startEpoch(): void {
@@ -107,6 +139,7 @@ export class GuestClient implements Disposable {
   }
 
   #close(error: SandboxError): void {
+    this.#release();
     this.#channel.close(error);
     this.#ready.reject(error);
     this.#socket.destroy();

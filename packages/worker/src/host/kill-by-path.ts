@@ -11,7 +11,7 @@ export async function killProcessesOf(directory: string): Promise<void> {
   // The kernel frees a killed QEMU's memory before it is gone; 10 s is far more than any machine has taken.
   const deadline = performance.now() + 10_000;
   for (;;) {
-    const pids = await processesNaming(`${directory}/`);
+    const pids = await processesOf(directory);
     if (pids.length === 0) return;
     if (performance.now() > deadline) {
       throw new SandboxError("unavailable", `process ${pids.join(", ")} of ${directory} cannot be killed`, undefined);
@@ -27,7 +27,9 @@ export async function killProcessesOf(directory: string): Promise<void> {
   }
 }
 
-async function processesNaming(text: string): Promise<number[]> {
+/** Every process whose command line names a path below `directory`. */
+export async function processesOf(directory: string): Promise<number[]> {
+  const text = `${directory}/`;
   const found: number[] = [];
   for (const entry of await readdir("/proc")) {
     if (!/^\d+$/.test(entry) || Number(entry) === process.pid) continue;

@@ -175,7 +175,10 @@ export function scanChangedPages(pagemap: number, start: number, end: number): A
       const [from, to] = [0, 8].map((offset) => Number(regions.readBigUInt64LE(index * regionBytes + offset)));
       found.push([from!, to!]);
     }
-    at = Number(request.readBigUInt64LE(32));
+    // Where the scan has stopped is also told, but not rightly after a range that took several of the kernel's buffers
+    // (Linux 6.18). Regions come in order and all of them, so a list that is not full is the last one.
+    if (count < capacity) break;
+    at = found.at(-1)?.[1] ?? end;
   }
   return found;
 }

@@ -1,4 +1,4 @@
-import { readFile } from "node:fs/promises";
+import { readFile, realpath } from "node:fs/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 
 /** Where a machine's memory is in its process. */
@@ -11,7 +11,7 @@ export interface MemoryMapping {
 
 /** Finds the private mapping of the file `base` in a process. @throws `unavailable` when it is not there whole */
 export async function findMemory(pid: number, base: string, bytes: number): Promise<MemoryMapping> {
-  const parts = mappingsOf(await readFile(`/proc/${pid}/maps`, "utf8"), base);
+  const parts = mappingsOf(await readFile(`/proc/${pid}/maps`, "utf8"), await realpath(base));
   const [first] = parts;
   // The kernel keeps parts of one mapping apart when advice about them differs.
   const contiguous = parts.every((part, index) => index === 0 || part.start === parts[index - 1]?.end);

@@ -1,4 +1,5 @@
 import type { HypervisorName } from "@opensandbox/wire/worker/worker.ts";
+import type { MemoryMapping } from "./guest-memory.ts";
 
 /**
  * Starts machines of one kind. A hypervisor knows nothing of sandboxes, images or the control plane: it is handed
@@ -12,6 +13,34 @@ export interface Hypervisor {
    * no process is left.
    */
   boot(spec: MachineSpec, signal: AbortSignal): Promise<Machine>;
+  /** Present where machines can be captured and restored. */
+  readonly restoring?: Restoring;
+  /**
+   * Takes a machine over that another process of ours has started from `spec` and that runs as process `pid`.
+   * @throws `unavailable` when it does not answer. Absent where machines end with the process that started them.
+   */
+  readonly adopt?: (spec: MachineSpec, pid: number, signal: AbortSignal) => Promise<Machine>;
+}
+
+export interface Restoring {
+  /**
+   * What a machine of `spec` is to its guest, as text: equal texts, and the memory and devices of the one can be put
+   * into the other. Pure.
+   */
+  compatibilityOf(spec: MachineSpec): string;
+  /** Starts the process of a machine whose memory and devices come from a snapshot. After a failure none is left. */
+  prepare(spec: MachineSpec, signal: AbortSignal): Promise<PreparedMachine>;
+}
+
+/** A process that waits to become a machine. Disposing it ends the process, unless it has become one. */
+export interface PreparedMachine extends AsyncDisposable {
+  readonly pid: number;
+  /** As the machine's; it may be connected to already. */
+  readonly agentSocket: string;
+  /** Where the guest's memory is; it holds the base until something else is written to it. */
+  readonly memory: MemoryMapping;
+  /** Reads the devices' state. The machine is paused then. Once. */
+  restore(deviceState: string, signal: AbortSignal): Promise<Machine>;
 }
 
 /** One running machine. Disposing it kills the process and frees nothing else; doing so twice does nothing. */
@@ -26,6 +55,27 @@ export interface Machine extends AsyncDisposable {
   resume(): Promise<void>;
   /** The last 64 KiB of what the guest wrote to its console. */
   console(): Promise<string>;
+  /** Present where the machine can be captured. */
+  readonly capturing?: Capturing;
+}
+
+/** The parts of capturing a machine, in the order in which they are asked. */
+export interface Capturing {
+  readonly memory: MemoryMapping;
+  /** Opens the empty layers that are to come over the disks: whatever can be done while the machine still runs. */
+  openLayers(layers: readonly NewLayer[]): Promise<void>;
+  /** Closes layers that were opened and not switched to. */
+  dropLayers(): Promise<void>;
+  /** The machine must be paused. Writes go to the opened layers from now on; all below them is complete, for ever. */
+  switchLayers(): Promise<void>;
+  /** The machine must be paused. Writes the state of its devices, without memory and disks, to a new file. */
+  saveDevices(file: string): Promise<void>;
+}
+
+export interface NewLayer {
+  /** The name of the disk. */
+  readonly disk: string;
+  readonly file: string;
 }
 
 export interface MachineExit {
@@ -43,6 +93,8 @@ export interface MachineSpec {
   readonly user?: { readonly uid: number; readonly gid: number };
   readonly vcpus: number;
   readonly memoryMib: number;
+  /** The file of `memoryMib` MiB that the memory begins as. It is mapped privately and never written to. */
+  readonly memoryBase: string;
   readonly kernel: string;
   readonly initramfs: string;
   readonly bootArguments: readonly string[];
@@ -51,16 +103,13 @@ export interface MachineSpec {
   readonly network: NetworkAttachment;
 }
 
-export type DiskAttachment =
-  | { readonly name: string; readonly format: "raw"; readonly file: string; readonly readOnly: true }
-  | {
-      readonly name: string;
-      readonly format: "qcow2";
-      readonly file: string;
-      readonly readOnly: false;
-      /** The raw image below the overlay. */
-      readonly base: string;
-    };
+export interface DiskAttachment {
+  readonly name: string;
+  /** A raw image, read only. */
+  readonly base: string;
+  /** qcow2 overlays over it, each over the one before; the last one is written to. None: the disk is read only. */
+  readonly layers: readonly string[];
+}
 
 /** The guest's side is the same for all: 10.0.2.15/24, gateway 10.0.2.2, name server 10.0.2.3. */
 export type NetworkAttachment =
@@ -69,3 +118,6 @@ export type NetworkAttachment =
   | { readonly kind: "user" }
   /** A TAP device, open in this process, and the namespace that the machine's process lives in. */
   | { readonly kind: "tap"; readonly namespace: string; openTap(): number };
+
+/** What a hypervisor makes in a machine's directory and must not find there when it starts. */
+export const socketFiles = ["qmp.sock", "agent.sock"] as const;

@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
+import { killProcessesOf } from "#host/kill-by-path.ts";
 import { forbidCoreDumps, inNetworkNamespace } from "#host/libc.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 
@@ -19,10 +20,15 @@ export interface VmProcessOptions {
 }
 
 /** A process of its own session: it survives this one, and a terminal's Ctrl-C does not reach it. */
-export class VmProcess implements AsyncDisposable {
+export interface VmProcess extends AsyncDisposable {
   readonly pid: number;
-  /** How the process ended, as the kernel says it. */
+  /** How the process ended, as the kernel says it; both are null for one that is not a child of this process. */
   readonly exited: Promise<{ readonly code: number | null; readonly signal: string | null }>;
+}
+
+class ChildVmProcess implements VmProcess {
+  readonly pid: number;
+  readonly exited: VmProcess["exited"];
   readonly #child: ChildProcess;
 
   constructor(child: ChildProcess & { readonly pid: number }) {
@@ -53,7 +59,19 @@ export async function startVmProcess(options: VmProcessOptions): Promise<VmProce
   } catch (cause) {
     throw new SandboxError("unavailable", `cannot run ${options.argv[0]}: ${String(cause)}`, undefined, { cause });
   }
-  return new VmProcess(child as ChildProcess & { readonly pid: number });
+  return new ChildVmProcess(child as ChildProcess & { readonly pid: number });
+}
+
+/**
+ * A process that an earlier worker has started. It is no child of this one, so the kernel does not tell of its end:
+ * `gone` does, which settles when a connection that it holds is closed.
+ */
+export function adoptVmProcess(pid: number, directory: string, gone: Promise<void>): VmProcess {
+  return {
+    pid,
+    exited: gone.then(() => ({ code: null, signal: null })),
+    [Symbol.asyncDispose]: () => killProcessesOf(directory),
+  };
 }
 
 function start(options: VmProcessOptions): ChildProcess {

@@ -2,7 +2,7 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { lockFile } from "#host/file-lock.ts";
 import { anySlotTaken, leftOverSlots, type Slot, slotsDirectory } from "#host/slots.ts";
-import { attachTap, closeHost, detachTap, openHost, type TapAttachment } from "./tap-network.ts";
+import { adoptTap, attachTap, closeHost, detachTap, openHost, type TapAttachment } from "./tap-network.ts";
 
 /**
  * The network of `slot`, and with the first one of the host the host's own rules, which go again with the last one.
@@ -18,6 +18,22 @@ export async function joinHostNetwork(slot: Slot, resolver: string): Promise<Tap
   const tap = undo.use(await attachTap(slot.number, resolver));
   const owned = undo.move();
   return { ...tap, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+/** The network of a slot that another process has joined for a machine which this one takes over. */
+export async function rejoinHostNetwork(slot: Slot, resolver: string): Promise<TapAttachment> {
+  {
+    using _lock = await lockHost();
+    await openHost(resolver);
+  }
+  const tap = adoptTap(slot.number);
+  return {
+    ...tap,
+    async [Symbol.asyncDispose]() {
+      await tap[Symbol.asyncDispose]();
+      await closeHostUnlessNeeded(slot);
+    },
+  };
 }
 
 /** Removes the networks of machines whose worker was killed, and the host's rules when nobody needs them any more. */

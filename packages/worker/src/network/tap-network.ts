@@ -45,6 +45,16 @@ export async function attachTap(slot: number, resolver: string): Promise<TapAtta
   };
 }
 
+/** The network of a slot that is there already. */
+export function adoptTap(slot: number): TapAttachment {
+  return {
+    kind: "tap",
+    namespace: namespaceFile(slotNames(slot)),
+    openTap: () => openTap("tap0"),
+    [Symbol.asyncDispose]: () => detachTap(slot),
+  };
+}
+
 /** Removes what there is of a slot's network, whether whole or half made. */
 export async function detachTap(slot: number): Promise<void> {
   const names = slotNames(slot);

@@ -1,18 +1,26 @@
 import type { Hypervisor } from "#machine/machine.ts";
+import type { MemoryThreads } from "#snapshots/memory-threads.ts";
+import type { SnapshotStore } from "#snapshots/snapshot-store.ts";
 import type { Progress, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
 
-/** What a worker stands on: the outside world, as far as starting a sandbox needs it. */
+/** What a worker stands on: the outside world, as far as its sandboxes need it. */
 export interface Host {
   readonly workerId: string;
-  /** Holds `journal/`, `machines/` and `workers/`. */
+  /** Holds `journal/`, `machines/`, `memory/`, `snapshots/` and `workers/`. */
   readonly dataDirectory: string;
   readonly hypervisor: Hypervisor;
   readonly network: { readonly mode: "tap"; readonly resolver: string } | { readonly mode: "user" | "none" };
   /** Whether processes can be started as another user and namespaces made. */
   readonly root: boolean;
+  /** The worker lives for one command: nothing of it is meant to outlive it. */
+  readonly ephemeral: boolean;
   readonly description: WorkerDescription;
   /** The files that a machine boots from, built if need be; absent for a hypervisor that boots none. */
   readonly bootFiles: ProvideBootFiles | undefined;
+  readonly snapshots: SnapshotStore;
+  readonly templates: SnapshotStore;
+  readonly templatesDirectory: string;
+  readonly memory: MemoryThreads;
   readonly log: Log;
 }
 

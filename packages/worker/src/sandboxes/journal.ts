@@ -1,41 +1,59 @@
-import { mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
+import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import type { SandboxId } from "@opensandbox/wire/ids.ts";
+import type { MachineSpec } from "#machine/machine.ts";
+import type { MachineFiles } from "#snapshots/manifest.ts";
+import type { SnapshotId } from "@opensandbox/wire/ids.ts";
+import type { StartSandbox } from "@opensandbox/wire/worker/worker.ts";
 
 /**
- * What a worker is about to do for a sandbox, on disk before the first side effect. The entry's id names everything
- * that comes after it, so that the next start can find and remove what a killed worker left.
+ * What a worker has begun for a machine, in a file before the first side effect. The machine's id names everything that
+ * comes after it, so that the next worker finds what a killed one has left: it takes a machine of a sandbox over, and
+ * removes any other.
+ *
+ * The file is for the death of the worker, not of the host, after which no machine is left to be taken over: so it is
+ * not forced to the disk.
  */
 export interface JournalEntry {
-  readonly id: SandboxId;
-  readonly generation: number;
+  readonly machineId: string;
   readonly workerId: string;
+  /** Nobody wants it once its worker is gone. */
+  readonly ephemeral: boolean;
+  /** Absent while the machine has not been given to anybody. */
+  readonly sandbox?: StartSandbox;
+  /** Absent until it runs for the first time. */
+  readonly machine?: JournaledMachine;
+  /** The snapshot that takes the machine's place when it exists. */
+  readonly hibernating?: SnapshotId;
 }
 
-/** Where the machine of a sandbox keeps its files. */
-export function machineDirectory(dataDirectory: string, id: string): string {
-  return join(dataDirectory, "machines", id);
+/** What another process needs to go on with a machine. */
+export interface JournaledMachine {
+  readonly slot?: number;
+  readonly spec: Omit<MachineSpec, "network">;
+  readonly network: "none" | "user" | "tap";
+  readonly image: string;
+  readonly files: MachineFiles;
+  /** The number that the next layer of a disk gets. */
+  readonly nextLayer: number;
 }
 
-/** Settles when the entry would survive a crash of the host. */
+/** Where a machine keeps its files. */
+export function machineDirectory(dataDirectory: string, machineId: string): string {
+  return join(dataDirectory, "machines", machineId);
+}
+
 export async function writeEntry(dataDirectory: string, entry: JournalEntry): Promise<void> {
-  await mkdir(journalDirectory(dataDirectory), { recursive: true, mode: 0o700 });
-  const file = entryFile(dataDirectory, entry.id);
-  const temporary = `${file}.new`;
-  const handle = await open(temporary, "w", 0o600);
-  try {
-    await handle.writeFile(JSON.stringify(entry));
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
-  await rename(temporary, file);
+  const directory = journalDirectory(dataDirectory);
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  const file = entryFile(dataDirectory, entry.machineId);
+  await writeFile(`${file}.new`, JSON.stringify(entry), { mode: 0o600 });
+  await rename(`${file}.new`, file);
 }
 
-/** The last thing that is done for a sandbox, when all else of it is gone. */
-export async function removeEntry(dataDirectory: string, id: SandboxId): Promise<void> {
-  await rm(entryFile(dataDirectory, id), { force: true });
+/** The last thing that is done for a machine, when all else of it is gone. */
+export async function removeEntry(dataDirectory: string, machineId: string): Promise<void> {
+  await rm(entryFile(dataDirectory, machineId), { force: true });
 }
 
 export async function readEntries(dataDirectory: string): Promise<readonly JournalEntry[]> {
@@ -51,10 +69,15 @@ export async function readEntries(dataDirectory: string): Promise<readonly Journ
   return entries;
 }
 
+/** Held by whoever takes machines of gone workers over, so that two do not take the same. */
+export function journalLock(dataDirectory: string): string {
+  return join(journalDirectory(dataDirectory), "lock");
+}
+
 function journalDirectory(dataDirectory: string): string {
   return join(dataDirectory, "journal");
 }
 
-function entryFile(dataDirectory: string, id: string): string {
-  return join(journalDirectory(dataDirectory), `${id}.json`);
+function entryFile(dataDirectory: string, machineId: string): string {
+  return join(journalDirectory(dataDirectory), `${machineId}.json`);
 }

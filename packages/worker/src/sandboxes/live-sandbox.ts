@@ -1,31 +1,35 @@
-import type { GuestClient } from "#guest/guest-client.ts";
-import type { Machine } from "#machine/machine.ts";
 import type { SandboxEnd, StartSandbox } from "@opensandbox/wire/worker/worker.ts";
+import type { LiveMachine } from "./live-machine.ts";
 
-/** A sandbox that runs here. Disposing it ends the machine and removes all that was made for it. */
+/** A sandbox that is here: with a machine that runs, or that has ended and left its disks. Disposing it removes all. */
 export class LiveSandbox implements AsyncDisposable {
   readonly request: StartSandbox;
-  readonly machine: Machine;
-  readonly guest: GuestClient;
-  /** Settles when the machine no longer runs; never rejects. */
-  readonly ended: Promise<SandboxEnd>;
-  readonly #owned: AsyncDisposableStack;
-  #disposing: Promise<void> | undefined;
+  readonly live: LiveMachine;
+  #end = Promise.withResolvers<SandboxEnd>();
 
-  constructor(request: StartSandbox, machine: Machine, guest: GuestClient, owned: AsyncDisposableStack) {
+  constructor(request: StartSandbox, live: LiveMachine) {
     this.request = request;
-    this.machine = machine;
-    this.guest = guest;
-    this.#owned = owned;
-    this.ended = machine.exited.then(({ reason, detail }) =>
-      reason === "killed"
-        ? { reason: "stopped", detail: "" }
-        : { reason: "exited", detail: `the machine ${reason}${detail === "" ? "" : `: ${detail}`}` },
-    );
+    this.live = live;
+    if (live.hasProcess) this.watch();
+    else this.#end.resolve({ reason: "exited", detail: "the machine ended while no worker was there" });
+  }
+
+  /** Settles when the machine ends, by itself or because it was asked to; never rejects. */
+  get ended(): Promise<SandboxEnd> {
+    return this.#end.promise;
+  }
+
+  /** A new machine runs: its end is what counts from now on. */
+  watch(): void {
+    const end = Promise.withResolvers<SandboxEnd>();
+    this.#end = end;
+    void this.live.machine.exited.then(({ reason, detail }) => {
+      const told = `the machine ${reason}${detail === "" ? "" : `: ${detail}`}`;
+      end.resolve(reason === "killed" ? { reason: "stopped", detail: "" } : { reason: "exited", detail: told });
+    });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#disposing ??= this.#owned.disposeAsync();
-    await this.#disposing;
+    await this.live[Symbol.asyncDispose]();
   }
 }

@@ -1,62 +1,149 @@
 import { startExec } from "#guest/guest-exec.ts";
-import { listDirectory, readFile, statFile, writeFile } from "#guest/guest-files.ts";
+import { listDirectory, readFile, setFileAttributes, statFile, watchFiles, writeFile } from "#guest/guest-files.ts";
+import * as sessions from "#guest/guest-sessions.ts";
 import type { GuestClient } from "#guest/guest-client.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { methods } from "@opensandbox/wire/guest/methods.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
-import type { Worker } from "@opensandbox/wire/worker/worker.ts";
+import type { AdoptedSandbox, Worker } from "@opensandbox/wire/worker/worker.ts";
+import type { Adopted } from "./adopt-machines.ts";
+import { captureSandbox, hibernateSandbox } from "./capture-sandbox.ts";
 import type { Host } from "./host.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
-import { startSandbox } from "./start-sandbox.ts";
+import { powerCycleSandbox, rebootSandbox } from "./reboot-sandbox.ts";
+import { type Sources, startSandbox } from "./start-sandbox.ts";
 
-/** The worker's use cases over the sandboxes that run here. Disposing it stops them all. */
+/** The worker's use cases over the sandboxes that are here. Disposing it stops them all. */
 export class SandboxWorker implements Worker, AsyncDisposable {
   readonly id: string;
+  readonly adopted: readonly AdoptedSandbox[];
   readonly #host: Host;
-  readonly #live = new Map<SandboxId, LiveSandbox>();
+  readonly #sources: Sources;
+  readonly #here = new Map<SandboxId, LiveSandbox>();
   readonly #starting = new Map<SandboxId, Promise<LiveSandbox>>();
+  #released = false;
 
-  constructor(host: Host) {
+  constructor(host: Host, sources: Sources, adopted: readonly Adopted[]) {
     this.id = host.workerId;
     this.#host = host;
+    this.#sources = sources;
+    for (const { sandbox } of adopted) this.#here.set(sandbox.request.id, sandbox);
+    this.adopted = adopted.map(({ sandbox: { request }, running }) => ({
+      id: request.id,
+      generation: request.generation,
+      running,
+    }));
   }
 
   describe: Worker["describe"] = () => this.#host.description;
 
   startSandbox: Worker["startSandbox"] = async (request, onProgress, signal) => {
     const { id } = request;
-    if (this.#live.has(id) || this.#starting.has(id)) {
+    if (this.#here.has(id) || this.#starting.has(id)) {
       throw new SandboxError("already_exists", `${id} runs already`, { resource: "sandbox", id });
     }
-    const started = startSandbox(request, this.#host, onProgress, signal);
+    using _ = this.#sources.ready.busy();
+    const started = startSandbox(request, this.#host, this.#sources, onProgress, signal);
     const sandbox = started.then((result) => result.sandbox);
     this.#starting.set(id, sandbox);
     try {
-      this.#live.set(id, await sandbox);
+      this.#here.set(id, await sandbox);
     } finally {
       this.#starting.delete(id);
     }
-    return { restoredFrom: "disk", spans: (await started).spans };
+    const { sandbox: __, ...told } = await started;
+    return told;
   };
 
   stopSandbox: Worker["stopSandbox"] = async (id) => {
     // A start that is under way is waited for; who wants it to end aborts its signal.
-    const sandbox = (await this.#starting.get(id)?.catch(() => undefined)) ?? this.#live.get(id);
+    const sandbox = (await this.#starting.get(id)?.catch(() => undefined)) ?? this.#here.get(id);
     if (sandbox === undefined) return;
     await sandbox[Symbol.asyncDispose]();
-    this.#live.delete(id);
+    this.#here.delete(id);
   };
 
   ended: Worker["ended"] = async (id) => await this.#sandbox(id).ended;
 
+  release: Worker["release"] = async () => {
+    this.#released = true;
+    for (const { live } of this.#here.values()) live.release();
+    this.#here.clear();
+  };
+
+  captureSandbox: Worker["captureSandbox"] = async (id, request, signal) =>
+    await captureSandbox(this.#sandbox(id), request, this.#host, signal);
+
+  hibernateSandbox: Worker["hibernateSandbox"] = async (id, snapshotId, signal) => {
+    const captured = await hibernateSandbox(this.#sandbox(id), snapshotId, this.#host, signal);
+    this.#here.delete(id);
+    return captured;
+  };
+
+  findSnapshot: Worker["findSnapshot"] = async (snapshotId) => {
+    const found = await this.#host.snapshots.find(snapshotId);
+    return found === undefined ? undefined : { sizeBytes: found.manifest.ownBytes };
+  };
+
+  removeSnapshot: Worker["removeSnapshot"] = async (snapshotId) => {
+    await this.#host.snapshots.remove(snapshotId);
+  };
+
+  rebootSandbox: Worker["rebootSandbox"] = async (id, signal) => {
+    await rebootSandbox(this.#sandbox(id), this.#host, signal);
+  };
+
+  powerCycleSandbox: Worker["powerCycleSandbox"] = async (id, signal) => {
+    await powerCycleSandbox(this.#sandbox(id), this.#host, signal);
+  };
+
+  syncSandbox: Worker["syncSandbox"] = async (id, signal) => {
+    await this.#guest(id).call(methods.sync, {}, signal);
+  };
+
   exec: Worker["exec"] = async (id, request, signal) => await startExec(this.#guest(id), request, signal);
 
-  readFile: Worker["readFile"] = async (id, path, signal) => await readFile(this.#guest(id), path, signal);
+  createSession: Worker["createSession"] = async (id, request, signal) =>
+    await sessions.createSession(this.#guest(id), request, signal);
+
+  runSession: Worker["runSession"] = async (id, request, signal) =>
+    await sessions.runSession(this.#guest(id), request, signal);
+
+  attachSession: Worker["attachSession"] = async (id, sessionId, options, signal) =>
+    await sessions.attachSession(this.#guest(id), sessionId, options, signal);
+
+  listSessions: Worker["listSessions"] = async (id, signal) => await sessions.listSessions(this.#guest(id), signal);
+
+  waitForSession: Worker["waitForSession"] = async (id, sessionId, milliseconds, signal) =>
+    await sessions.waitForSession(this.#guest(id), sessionId, milliseconds, signal);
+
+  signalSession: Worker["signalSession"] = async (id, sessionId, number, signal) =>
+    await sessions.signalSession(this.#guest(id), sessionId, number, signal);
+
+  resizeSession: Worker["resizeSession"] = async (id, sessionId, size, signal) =>
+    await sessions.resizeSession(this.#guest(id), sessionId, size, signal);
+
+  removeSession: Worker["removeSession"] = async (id, sessionId, signal) =>
+    await sessions.removeSession(this.#guest(id), sessionId, signal);
+
+  readFile: Worker["readFile"] = async (id, path, range, signal) =>
+    await readFile(this.#guest(id), path, range, signal);
 
   writeFile: Worker["writeFile"] = async (id, path, content, options, signal) =>
     await writeFile(this.#guest(id), path, content, options, signal);
 
-  statFile: Worker["statFile"] = async (id, path, signal) => await statFile(this.#guest(id), path, signal);
+  statFile: Worker["statFile"] = async (id, path, options, signal) =>
+    await statFile(this.#guest(id), path, options, signal);
+
+  renameFile: Worker["renameFile"] = async (id, from, to, signal) => {
+    await this.#guest(id).call(methods.rename, { from, to }, signal);
+  };
+
+  setFileAttributes: Worker["setFileAttributes"] = async (id, path, attributes, signal) =>
+    await setFileAttributes(this.#guest(id), path, attributes, signal);
+
+  watchFiles: Worker["watchFiles"] = async (id, path, options, signal) =>
+    await watchFiles(this.#guest(id), path, options, signal);
 
   listDirectory: Worker["listDirectory"] = async (id, path, signal) =>
     await listDirectory(this.#guest(id), path, signal);
@@ -70,14 +157,15 @@ export class SandboxWorker implements Worker, AsyncDisposable {
   };
 
   async [Symbol.asyncDispose](): Promise<void> {
-    const ids = [...this.#live.keys(), ...this.#starting.keys()];
+    if (this.#released) return;
+    const ids = [...this.#here.keys(), ...this.#starting.keys()];
     const ends = await Promise.allSettled(ids.map((id) => this.stopSandbox(id)));
     const failures = ends.filter((end) => end.status === "rejected").map((end) => end.reason as unknown);
     if (failures.length > 0) throw new AggregateError(failures, "not every sandbox could be stopped");
   }
 
   #sandbox(id: SandboxId): LiveSandbox {
-    const sandbox = this.#live.get(id);
+    const sandbox = this.#here.get(id);
     if (sandbox === undefined) {
       throw new SandboxError("not_found", `${id} does not run here`, { resource: "sandbox", id });
     }
@@ -85,6 +173,6 @@ export class SandboxWorker implements Worker, AsyncDisposable {
   }
 
   #guest(id: SandboxId): GuestClient {
-    return this.#sandbox(id).guest;
+    return this.#sandbox(id).live.guest;
   }
 }

@@ -1,179 +1,186 @@
-import { chown, mkdir, rm } from "node:fs/promises";
-import { join } from "node:path";
-import { createOverlay } from "#disks/qcow2.ts";
-import { GuestClient } from "#guest/guest-client.ts";
-import { claimSlot, type Slot } from "#host/slots.ts";
-import type { DiskAttachment, Machine, MachineSpec, NetworkAttachment } from "#machine/machine.ts";
-import { joinHostNetwork } from "#network/host-network.ts";
-import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
-import { methods } from "@opensandbox/wire/guest/methods.ts";
+import { asSandboxError, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Progress, Span, StartSandbox } from "@opensandbox/wire/worker/worker.ts";
-import { randomBytes } from "node:crypto";
-import { bootArguments } from "./boot-arguments.ts";
+import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
+import { Verifier } from "#snapshots/verify.ts";
 import type { BootFiles, Host } from "./host.ts";
-import { machineDirectory, removeEntry, writeEntry } from "./journal.ts";
+import { introduceGuest } from "./introduce-guest.ts";
+import { writeEntry } from "./journal.ts";
+import type { LiveMachine } from "./live-machine.ts";
 import { LiveSandbox } from "./live-sandbox.ts";
+import type { ReadyMachines } from "./ready-machines.ts";
+import { Spans } from "./spans.ts";
+import { bootMachine, type MachineRequest, newMachineId, restoreMachine } from "./start-machine.ts";
+import type { Templates } from "./templates.ts";
 
-/**
- * The first user id of machines: slot n's process runs as this plus n. Far above what distributions give to people
- * and to containers of users (/etc/subuid starts at 100000 and rarely has more than a few dozen ranges).
- */
-const firstMachineUser = 1_900_000_000;
+export interface Sources {
+  readonly templates: Templates;
+  readonly ready: ReadyMachines;
+  readonly verifier: Verifier;
+}
 
-/** Emulation boots in 5 to 10 s when it has a core to itself, and shares cores in a burst. */
-const guestReadyTimeoutMs = 180_000;
+export interface Started {
+  readonly sandbox: LiveSandbox;
+  readonly restoredFrom: "memory" | "disk";
+  readonly restoredBecause?: string;
+  readonly spans: readonly Span[];
+}
 
-/**
- * Disks, network, machine, guest, in that order; whatever fails, all that came before is undone, newest first.
- * Resolves when a command would work.
- */
+/** Resolves when a command would work; after a failure nothing is left. */
 export async function startSandbox(
   request: StartSandbox,
   host: Host,
+  sources: Sources,
   onProgress: (progress: Progress) => void,
   signal: AbortSignal,
-): Promise<{ readonly sandbox: LiveSandbox; readonly spans: readonly Span[] }> {
+): Promise<Started> {
   const spans = new Spans();
-  if (request.from.kind !== "image") throw new SandboxError("not_supported", "snapshots are not there yet", undefined);
-  const { image } = request.from;
+  const begun =
+    request.from.kind === "image"
+      ? await fromImage(request, request.from.image, host, sources, spans, onProgress, signal)
+      : await fromSnapshot(request, request.from, host, sources, spans, signal);
+  await using undo = new AsyncDisposableStack();
+  const live = undo.use(begun.live);
+  if (begun.from === "restore") await live.machine.resume();
+  const copied = request.from.kind === "image" ? begun.from === "restore" : request.from.identity === "new";
+  await introduceGuest(live, { id: request.id, envs: request.envs, copied }, begun.from, signal);
+  spans.end("guest");
+  await journal(live, request, host);
+  spans.end("journal");
+  undo.move();
+  return {
+    sandbox: new LiveSandbox(request, live),
+    restoredFrom: begun.from === "restore" ? "memory" : "disk",
+    ...(begun.because === undefined ? {} : { restoredBecause: begun.because }),
+    spans: spans.list,
+  };
+}
+
+/** What another worker needs to go on with the sandbox. */
+export async function journal(live: LiveMachine, request: StartSandbox, host: Host): Promise<void> {
+  const { workerId, ephemeral, dataDirectory } = host;
+  const entry = { machineId: live.id, workerId, ephemeral, sandbox: request, machine: live.journaled() };
+  await writeEntry(dataDirectory, entry);
+}
+
+interface Begun {
+  readonly live: LiveMachine;
+  /** `restore`: it is paused. */
+  readonly from: "boot" | "restore";
+  /** Why it was booted although it could have been restored. */
+  readonly because?: string;
+}
+
+async function fromImage(
+  request: StartSandbox,
+  image: string,
+  host: Host,
+  { templates, ready }: Sources,
+  spans: Spans,
+  onProgress: (progress: Progress) => void,
+  signal: AbortSignal,
+): Promise<Begun> {
+  const wanted = { image, shape: shapeOf(request), networkEnabled: request.networkEnabled };
   const files = await host.bootFiles?.({ image, workspaceMib: request.workspaceMib }, onProgress, signal);
   spans.end("image");
+  if (files === undefined || !templates.possible) return await boot(request, image, files, host, spans, signal);
 
-  await using undo = new AsyncDisposableStack();
-  await writeEntry(host.dataDirectory, { id: request.id, generation: request.generation, workerId: host.workerId });
-  undo.defer(() => removeEntry(host.dataDirectory, request.id));
-  const directory = machineDirectory(host.dataDirectory, request.id);
-  const place = undo.use(await makePlace(directory, host.root));
-  spans.end("journal");
-
-  const disks = files === undefined ? [] : await makeDisks(place, files);
-  spans.end("disks");
-  const network = await attachNetwork(request, host, place.slot, undo);
-  spans.end("network");
-
-  const spec: MachineSpec = {
-    directory,
-    ...(place.user === undefined ? {} : { user: place.user }),
-    vcpus: request.vcpus,
-    memoryMib: request.memoryMib,
-    kernel: files?.kernel ?? "",
-    initramfs: files?.initramfs ?? "",
-    bootArguments,
-    disks,
-    network,
-  };
-  const machine = undo.use(await host.hypervisor.boot(spec, signal));
-  spans.end("machine");
-  const guest = undo.use(await GuestClient.connect(machine.agentSocket));
-  await configureGuest(guest, machine, request, signal);
-  spans.end("guest");
-  return { sandbox: new LiveSandbox(request, machine, guest, undo.move()), spans: spans.list };
-}
-
-/** A directory of its own, and where this process is root a slot and a user of its own. */
-interface Place extends AsyncDisposable {
-  readonly directory: string;
-  readonly slot: Slot | undefined;
-  readonly user: { readonly uid: number; readonly gid: number } | undefined;
-}
-
-async function makePlace(directory: string, root: boolean): Promise<Place> {
-  await using undo = new AsyncDisposableStack();
-  // Passable but not readable: a machine's user reaches its own directory in it and no other.
-  await mkdir(join(directory, ".."), { recursive: true, mode: 0o711 });
-  undo.defer(() => rm(directory, { recursive: true, force: true }));
-  await mkdir(directory, { mode: 0o700 });
-  let slot: Slot | undefined;
-  let user: Place["user"];
-  if (root) {
-    slot = await claimSlot(directory);
-    undo.use(slot);
-    user = { uid: firstMachineUser + slot.number, gid: firstMachineUser + slot.number };
-    await chown(directory, user.uid, user.gid);
+  const key = templates.keyOf(wanted, files);
+  const claimed = ready.claim(key);
+  if (claimed !== undefined) {
+    spans.end("claim");
+    return { live: claimed, from: "restore" };
   }
-  const owned = undo.move();
-  return { directory, slot, user, [Symbol.asyncDispose]: () => owned.disposeAsync() };
-}
-
-async function makeDisks({ directory, user }: Place, files: BootFiles): Promise<DiskAttachment[]> {
-  const rootfs = join(directory, "rootfs.qcow2");
-  const workspace = join(directory, "workspace.qcow2");
-  await createOverlay(rootfs, files.rootfsBytes);
-  await createOverlay(workspace, files.workspaceBytes);
-  if (user !== undefined) {
-    await chown(rootfs, user.uid, user.gid);
-    await chown(workspace, user.uid, user.gid);
-  }
-  return [
-    { name: "rootfs", format: "qcow2", file: rootfs, readOnly: false, base: files.rootfs },
-    { name: "workspace", format: "qcow2", file: workspace, readOnly: false, base: files.workspace },
-    { name: "agent", format: "raw", file: files.agentDisk, readOnly: true },
-  ];
-}
-
-async function attachNetwork(
-  request: StartSandbox,
-  host: Host,
-  slot: Slot | undefined,
-  undo: AsyncDisposableStack,
-): Promise<NetworkAttachment> {
-  if (!request.networkEnabled || host.network.mode === "none") return { kind: "none" };
-  if (host.network.mode !== "tap" || slot === undefined) return { kind: "user" };
-  const { resolver } = host.network;
-  return undo.use(await joinHostNetwork(slot, resolver));
-}
-
-/** Waits for the agent and tells it who the machine is; fails with the console's last words when it never comes. */
-async function configureGuest(
-  guest: GuestClient,
-  machine: Machine,
-  request: StartSandbox,
-  signal: AbortSignal,
-): Promise<void> {
-  const ended = new AbortController();
-  const until = AbortSignal.any([signal, ended.signal, AbortSignal.timeout(guestReadyTimeoutMs)]);
-  const exit = machine.exited.then((end) => {
-    throw new SandboxError("unavailable", `the machine ${end.reason} while it was booting: ${end.detail}`, undefined);
-  });
+  let because: string;
   try {
-    await Promise.race([exit, introduce(guest, request, until)]);
+    const template = await templates.provide(key, wanted, files, onProgress, signal);
+    spans.end("template");
+    ready.want(key, template, wanted);
+    const machine = await begin({ ...machineRequest(request, image), organizationId: undefined }, request, host);
+    return { live: await restoreMachine(machine, template, host, spans, signal), from: "restore" };
   } catch (error) {
-    ended.abort();
     if (signal.aborted) throw error;
-    const console = await machine.console().catch(() => "");
-    const { code, message } = asSandboxError(error);
-    const said = console.trim() === "" ? "its console is empty" : `its console ends with:\n${lastLines(console)}`;
-    throw new SandboxError(code, `${message}; ${said}`, undefined, { cause: error });
+    because = asSandboxError(error).message;
+    host.log("error", "a sandbox is booted since its template does not work", { template: key, error: because });
+  }
+  return { ...(await boot(request, image, files, host, spans, signal)), because };
+}
+
+async function fromSnapshot(
+  request: StartSandbox,
+  { snapshotId }: { readonly snapshotId: string },
+  host: Host,
+  { verifier }: Sources,
+  spans: Spans,
+  signal: AbortSignal,
+): Promise<Begun> {
+  const snapshot = await host.snapshots.find(snapshotId);
+  if (snapshot === undefined) {
+    throw new SandboxError("not_found", `there is no snapshot ${snapshotId}`, { resource: "snapshot", id: snapshotId });
+  }
+  const verified = verifier.verify(snapshot);
+  verified.catch(() => undefined);
+  const { image } = snapshot.manifest;
+  let because = whyDisksAlone(snapshot, request);
+  if (because === undefined) {
+    const machine = await begin(machineRequest(request, image), request, host);
+    try {
+      const live = await restoreMachine(machine, snapshot, host, spans, signal);
+      await orDisposed(verified, live);
+      return { live, from: "restore" };
+    } catch (error) {
+      // Of a damaged snapshot nothing is made; memory that this host cannot use is another thing.
+      await verified;
+      if (!isSandboxError(error, "incompatible") || error.message.includes("damaged")) throw error;
+      because = error.message;
+    }
+  }
+  await verified;
+  return { ...(await boot(request, image, snapshot, host, spans, signal)), because };
+}
+
+async function orDisposed(verified: Promise<void>, live: LiveMachine): Promise<void> {
+  try {
+    await verified;
+  } catch (error) {
+    await live[Symbol.asyncDispose]();
+    throw error;
   }
 }
 
-async function introduce(guest: GuestClient, request: StartSandbox, signal: AbortSignal): Promise<void> {
-  await guest.ready(signal);
-  await guest.call(
-    methods.configure,
-    {
-      hostname: "sandbox",
-      clockUnixNanos: BigInt(Date.now()) * 1_000_000n,
-      entropy: randomBytes(64),
-      envs: { ...request.envs },
-      replaceEnvs: true,
-    },
-    signal,
-  );
-}
-
-function lastLines(text: string): string {
-  return text.trimEnd().split(/\r?\n/).slice(-12).join("\n");
-}
-
-/** What each part of a start took. */
-class Spans {
-  readonly list: Span[] = [];
-  #since = performance.now();
-
-  end(name: string): void {
-    const now = performance.now();
-    this.list.push({ name, milliseconds: now - this.#since });
-    this.#since = now;
+/** Pure: undefined when its memory may be restored for the request. */
+export function whyDisksAlone({ manifest }: StoredSnapshot, request: StartSandbox): string | undefined {
+  if (manifest.memory === undefined) return "the snapshot has no memory";
+  const { vcpus, memoryMib, workspaceMib } = manifest.shape;
+  if (vcpus !== request.vcpus || memoryMib !== request.memoryMib || workspaceMib !== request.workspaceMib) {
+    return `the snapshot is of a machine with ${vcpus} vCPUs, ${memoryMib} MiB and a workspace of ${workspaceMib} MiB`;
   }
+  return undefined;
+}
+
+async function boot(
+  request: StartSandbox,
+  image: string,
+  source: BootFiles | StoredSnapshot | undefined,
+  host: Host,
+  spans: Spans,
+  signal: AbortSignal,
+): Promise<Begun> {
+  const machine = await begin(machineRequest(request, image), request, host);
+  return { live: await bootMachine(machine, source, host, spans, signal), from: "boot" };
+}
+
+/** Names the machine in the journal before there is anything of it. */
+async function begin(machine: MachineRequest, request: StartSandbox, host: Host): Promise<MachineRequest> {
+  const { workerId, ephemeral, dataDirectory } = host;
+  await writeEntry(dataDirectory, { machineId: machine.id, workerId, ephemeral, sandbox: request });
+  return machine;
+}
+
+function machineRequest(request: StartSandbox, image: string): MachineRequest {
+  const { networkEnabled, organizationId } = request;
+  return { id: newMachineId(), image, shape: shapeOf(request), networkEnabled, organizationId };
+}
+
+function shapeOf({ vcpus, memoryMib, workspaceMib }: StartSandbox) {
+  return { vcpus, memoryMib, workspaceMib };
 }

@@ -21,7 +21,10 @@ const zeroPage = Buffer.alloc(pageBytes);
 const loaded = new Map<number, Delta>();
 
 parentPort?.on("message", (request: MemoryRequest) => {
-  const reply = (event: MemoryReply["event"]): void => parentPort?.postMessage({ id: request.id, event });
+  const reply = (event: MemoryReply["event"]): void => {
+    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has no origin
+    parentPort?.postMessage({ id: request.id, event });
+  };
   try {
     reply({ kind: "done", ...run(request, reply) });
   } catch (error) {

@@ -142,6 +142,7 @@ class MemoryThread {
     this.#waiting.set(id, waiting);
     // A process that ends in the middle would cut a file off.
     this.#worker.ref();
+    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has no origin
     this.#worker.postMessage({ id, ...request });
     return await waiting.promise;
   }

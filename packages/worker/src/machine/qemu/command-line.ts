@@ -1,4 +1,4 @@
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import type { DiskAttachment, MachineSpec, NetworkAttachment } from "../machine.ts";
 
 /** What the command line needs to know of the host. */
@@ -22,8 +22,11 @@ export const machineType = "pc-q35-9.0";
 /** How much of the guest's console QEMU keeps, a power of two. */
 export const consoleBytes = 64 * 1024;
 
+/** `boot`: from the kernel; `restore`: stopped, waiting for a state of its devices. */
+export type QemuStart = "boot" | "restore";
+
 /** The whole argument list, in the order `ps` shows it. Pure: the test is a snapshot. */
-export function qemuCommandLine(spec: MachineSpec, host: QemuHost): [string, ...string[]] {
+export function qemuCommandLine(spec: MachineSpec, host: QemuHost, start: QemuStart): [string, ...string[]] {
   return [
     host.program,
     ...["-name", `guest=${spec.directory.split("/").at(-1)}`],
@@ -47,7 +50,7 @@ export function qemuCommandLine(spec: MachineSpec, host: QemuHost): [string, ...
     ...["-cpu", host.accelerator === "kvm" ? "host,-vmx,-svm" : "max,-svm"],
     ...["-smp", `cpus=${spec.vcpus},sockets=1,cores=${spec.vcpus},threads=1`],
     ...["-m", `size=${spec.memoryMib}M`],
-    ...["-object", `memory-backend-memfd,id=ram,size=${spec.memoryMib}M,share=off`],
+    ...["-object", memoryBackend(spec)],
     ...["-rtc", "base=utc,clock=host,driftfix=none"],
     ...["-kernel", spec.kernel],
     ...["-initrd", spec.initramfs],
@@ -64,7 +67,31 @@ export function qemuCommandLine(spec: MachineSpec, host: QemuHost): [string, ...
     ...["-object", "rng-random,id=rng0,filename=/dev/urandom"],
     ...["-device", device("virtio-rng-pci", "rng=rng0")],
     ...["-device", "vmgenid,guid=auto"],
+    // The saved state is that of the devices alone, without the section that says what machine it is of: who restores
+    // it has compared that already.
+    ...(start === "restore" ? ["-global", "migration.send-configuration=off", "-incoming", "defer", "-S"] : []),
   ];
+}
+
+/**
+ * What the guest sees of its machine: the arguments that make devices, without the host's paths and descriptors. The
+ * state of devices can be read only by the same devices in the same order. Pure.
+ */
+export function guestVisible(spec: MachineSpec, host: QemuHost): readonly string[] {
+  const line = qemuCommandLine(spec, host, "boot");
+  return line
+    .filter((argument, index) => {
+      const option = line[index - 1] ?? "";
+      return ["-machine", "-cpu", "-accel", "-smp", "-m", "-device", "-rtc", "-append"].includes(option);
+    })
+    .map((argument) => argument.replace(/(?<=[,^])drive=[^,]*,/, ""));
+}
+
+/** Mapped privately: pages that nobody wrote to are the file's own, and shared with every other machine of that base. */
+function memoryBackend({ memoryBase, memoryMib }: MachineSpec): string {
+  // A comma in a file name is doubled (QEMU's option syntax).
+  const path = memoryBase.replaceAll(",", ",,");
+  return `memory-backend-file,id=ram,size=${memoryMib}M,mem-path=${path},share=off,readonly=on,rom=off`;
 }
 
 /** Modern virtio only. */
@@ -73,34 +100,37 @@ function device(driver: string, options: string): string {
 }
 
 function diskArguments(disk: DiskAttachment): string[] {
-  const { name, file, readOnly } = disk;
-  const blockdevs: object[] =
-    disk.format === "raw"
-      ? [rawFile(name, file)]
-      : [
-          rawFile(`${name}-base`, disk.base),
-          {
-            driver: "qcow2",
-            "node-name": name,
-            // The base is named here and not in the overlay: the chain is ours to say, never the file's.
-            backing: `${name}-base`,
-            discard: "unmap",
-            file: { driver: "file", filename: file, discard: "unmap" },
-          },
-        ];
+  const { name, base, layers } = disk;
+  const bottom = { driver: "raw", "node-name": `${name}-base`, "read-only": true, file: imageFile(base, true) };
+  const nodes = layers.map((file, index) => {
+    const backing = index === 0 ? bottom["node-name"] : layerNode(layers[index - 1]!);
+    return { ...layerBlockdev(file, { writable: index === layers.length - 1 }), backing };
+  });
+  const top = nodes.at(-1)?.["node-name"] ?? bottom["node-name"];
   return [
-    ...blockdevs.flatMap((blockdev) => ["-blockdev", JSON.stringify(blockdev)]),
-    ...["-device", device("virtio-blk-pci", `drive=${name},id=disk-${name},serial=${name}`)],
+    ...[bottom, ...nodes].flatMap((blockdev) => ["-blockdev", JSON.stringify(blockdev)]),
+    ...["-device", device("virtio-blk-pci", `drive=${top},id=disk-${name},serial=${name}`)],
   ];
+}
 
-  function rawFile(node: string, filename: string): object {
-    return {
-      driver: "raw",
-      "node-name": node,
-      "read-only": true,
-      file: { driver: "file", filename, "read-only": readOnly || node !== name },
-    };
-  }
+/** A qcow2 layer as QEMU opens it. What is below it is said here and not in the file: the chain is ours to say. */
+export function layerBlockdev(file: string, { writable }: { readonly writable: boolean }) {
+  return {
+    driver: "qcow2",
+    "node-name": layerNode(file),
+    "read-only": !writable,
+    ...(writable ? { discard: "unmap" } : {}),
+    file: imageFile(file, !writable),
+  };
+}
+
+/** Layers have names that differ within a machine's directory, and so have their nodes. */
+export function layerNode(file: string): string {
+  return basename(file, ".qcow2");
+}
+
+function imageFile(filename: string, readOnly: boolean): object {
+  return { driver: "file", filename, ...(readOnly ? { "read-only": true } : { discard: "unmap" }) };
 }
 
 function networkArguments(network: NetworkAttachment): string[] {

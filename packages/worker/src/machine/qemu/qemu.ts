@@ -2,11 +2,29 @@ import { join } from "node:path";
 import { closeSync } from "node:fs";
 import { listenUnix } from "#host/libc.ts";
 import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
-import type { Hypervisor, Machine, MachineExit, MachineSpec } from "../machine.ts";
-import { startVmProcess, type VmProcess } from "../vm-process.ts";
-import { consoleBytes, type QemuHost, qemuCommandLine, socketPaths } from "./command-line.ts";
+import { findMemory, type MemoryMapping } from "../guest-memory.ts";
+import type {
+  Capturing,
+  Hypervisor,
+  Machine,
+  MachineExit,
+  MachineSpec,
+  NewLayer,
+  PreparedMachine,
+} from "../machine.ts";
+import { adoptVmProcess, startVmProcess, type VmProcess } from "../vm-process.ts";
+import {
+  consoleBytes,
+  guestVisible,
+  layerBlockdev,
+  layerNode,
+  type QemuHost,
+  type QemuStart,
+  qemuCommandLine,
+  socketPaths,
+} from "./command-line.ts";
 import { QmpClient, type QmpEvent } from "./qmp-client.ts";
-import { cont, readRing, stop } from "./qmp-commands.ts";
+import * as commands from "./qmp-commands.ts";
 import { readEnd } from "./log.ts";
 
 /** Machines of QEMU. `host` comes from {@link examineQemu}. */
@@ -15,31 +33,83 @@ export function qemuHypervisor(host: QemuHost & { readonly version: string }): H
     name: "qemu",
     version: host.version,
     async boot(spec, signal) {
-      signal.throwIfAborted();
-      await using undo = new AsyncDisposableStack();
-      const log = join(spec.directory, "qemu.log");
-      const process = undo.use(await startQemu(spec, host, log));
-      const exit = new GuestEnd();
-      try {
-        const qmp = undo.use(
-          await QmpClient.connect(socketPaths(spec.directory).qmp, (event) => exit.observe(event), signal),
-        );
-        undo.move();
-        return new QemuMachine(spec, process, qmp, exit, log);
-      } catch (error) {
-        const said = await readEnd(log);
-        const { code, message } = asSandboxError(error);
-        if (code !== "unavailable" || said === "") throw error;
-        throw new SandboxError("unavailable", `${message}: ${said}`, undefined, { cause: error });
-      }
+      return (await start(spec, host, "boot", signal)).machine;
     },
+    restoring: {
+      compatibilityOf: (spec) => JSON.stringify([`qemu ${host.version}`, ...guestVisible(spec, host)]),
+      async prepare(spec, signal) {
+        const { machine, qmp, events } = await start(spec, host, "restore", signal);
+        try {
+          await commands.expectDevicesState(qmp);
+          return new Prepared(machine, qmp, events, machine.capturing.memory);
+        } catch (error) {
+          await machine[Symbol.asyncDispose]();
+          throw error;
+        }
+      },
+    },
+    adopt: (spec, pid, signal) => adopt(spec, pid, signal),
   };
 }
 
-async function startQemu(spec: MachineSpec, host: QemuHost, log: string): Promise<VmProcess> {
+interface Started {
+  readonly machine: QemuMachine;
+  readonly qmp: QmpClient;
+  readonly events: QmpEvents;
+}
+
+async function start(spec: MachineSpec, host: QemuHost, kind: QemuStart, signal: AbortSignal): Promise<Started> {
+  signal.throwIfAborted();
+  await using undo = new AsyncDisposableStack();
+  const log = join(spec.directory, "qemu.log");
+  const process = undo.use(await startQemu(spec, host, kind, log));
+  try {
+    const started = await connect(spec, process, log, undo, signal);
+    undo.move();
+    return started;
+  } catch (error) {
+    const said = await readEnd(log);
+    const { code, message } = asSandboxError(error);
+    if (code !== "unavailable" || said === "") throw error;
+    throw new SandboxError("unavailable", `${message}: ${said}`, undefined, { cause: error });
+  }
+}
+
+async function connect(
+  spec: MachineSpec,
+  process: VmProcess,
+  log: string,
+  undo: AsyncDisposableStack,
+  signal: AbortSignal,
+): Promise<Started> {
+  const events = new QmpEvents();
+  const qmp = undo.use(await QmpClient.connect(socketPaths(spec.directory).qmp, (event) => events.emit(event), signal));
+  // The memory is mapped before QEMU answers for the first time.
+  const memory = await findMemory(process.pid, spec.memoryBase, spec.memoryMib * 2 ** 20);
+  return { machine: new QemuMachine({ spec, process, qmp, events, log, memory }), qmp, events };
+}
+
+async function adopt(spec: MachineSpec, pid: number, signal: AbortSignal): Promise<Machine> {
+  await using undo = new AsyncDisposableStack();
+  const events = new QmpEvents();
+  const qmp = undo.use(await QmpClient.connect(socketPaths(spec.directory).qmp, (event) => events.emit(event), signal));
+  const process = adoptVmProcess(pid, spec.directory, qmp.closed);
+  const memory = await findMemory(pid, spec.memoryBase, spec.memoryMib * 2 ** 20);
+  const log = join(spec.directory, "qemu.log");
+  const machine = new QemuMachine({ spec, process, qmp, events, log, memory });
+  const status = await commands.queryStatus(qmp);
+  // The event was lost with the worker that it was meant for.
+  if (status === "shutdown" || status === "guest-panicked" || status === "internal-error") {
+    events.emit({ event: "SHUTDOWN", data: { reason: status === "shutdown" ? "guest-shutdown" : "guest-panic" } });
+  }
+  undo.move();
+  return machine;
+}
+
+async function startQemu(spec: MachineSpec, host: QemuHost, kind: QemuStart, log: string): Promise<VmProcess> {
   const { network } = spec;
   return await startVmProcess({
-    argv: qemuCommandLine(spec, host),
+    argv: qemuCommandLine(spec, host, kind),
     logFile: log,
     cwd: spec.directory,
     env: { PATH: "/usr/bin:/bin" },
@@ -62,58 +132,114 @@ async function startQemu(spec: MachineSpec, host: QemuHost, log: string): Promis
   });
 }
 
-/** Learns from QEMU's events why the guest ended. */
-class GuestEnd {
-  readonly ended: Promise<MachineExit>;
-  readonly #resolve: (exit: MachineExit) => void;
+/** Hands QEMU's events to whoever listens at the moment. */
+class QmpEvents {
+  readonly #listeners = new Set<(event: QmpEvent) => void>();
 
-  constructor() {
-    const { promise, resolve } = Promise.withResolvers<MachineExit>();
-    this.ended = promise;
-    this.#resolve = resolve;
+  emit(event: QmpEvent): void {
+    for (const listener of this.#listeners) listener(event);
   }
 
-  observe({ event, data }: QmpEvent): void {
-    if (event !== "SHUTDOWN") return;
-    // `reason` is one of QEMU's ShutdownCause; the kernel's panic=-1 turns a panic into a reset.
-    const reason = String(data?.["reason"]);
-    const panicked = reason === "guest-reset" || reason === "guest-panic";
-    this.#resolve({ reason: panicked ? "panicked" : "shutdown", detail: reason });
+  listen(listener: (event: QmpEvent) => void): Disposable {
+    this.#listeners.add(listener);
+    return { [Symbol.dispose]: () => void this.#listeners.delete(listener) };
   }
+}
+
+class Prepared implements PreparedMachine {
+  readonly pid: number;
+  readonly agentSocket: string;
+  readonly memory: MemoryMapping;
+  readonly #machine: QemuMachine;
+  readonly #qmp: QmpClient;
+  readonly #events: QmpEvents;
+  #restored = false;
+
+  constructor(machine: QemuMachine, qmp: QmpClient, events: QmpEvents, memory: MemoryMapping) {
+    this.pid = machine.pid;
+    this.agentSocket = machine.agentSocket;
+    this.memory = memory;
+    this.#machine = machine;
+    this.#qmp = qmp;
+    this.#events = events;
+  }
+
+  async restore(deviceState: string, signal: AbortSignal): Promise<Machine> {
+    const { promise: read, resolve, reject } = Promise.withResolvers<void>();
+    using _ = this.#events.listen(({ event, data }) => {
+      if (event !== "MIGRATION") return;
+      if (data?.["status"] === "completed") resolve();
+      if (data?.["status"] === "failed") reject(new SandboxError("incompatible", cannotRead, undefined));
+    });
+    const ended = this.#machine.exited.then(({ detail }) => {
+      // QEMU ends when it cannot read a state, and says why on its standard error.
+      throw new SandboxError("incompatible", `${cannotRead}: ${detail}`, undefined);
+    });
+    const given = Promise.withResolvers<never>();
+    const onAbort = (): void => given.reject(signal.reason);
+    signal.throwIfAborted();
+    signal.addEventListener("abort", onAbort, { once: true });
+    try {
+      await Promise.race([commands.readDevicesState(this.#qmp, deviceState), ended]);
+      await Promise.race([read, ended, given.promise]);
+    } finally {
+      signal.removeEventListener("abort", onAbort);
+      ended.catch(() => undefined);
+    }
+    this.#restored = true;
+    return this.#machine;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#restored) await this.#machine[Symbol.asyncDispose]();
+  }
+}
+
+const cannotRead = "QEMU cannot read the state of the devices";
+
+interface QemuParts {
+  readonly spec: MachineSpec;
+  readonly process: VmProcess;
+  readonly qmp: QmpClient;
+  readonly events: QmpEvents;
+  readonly log: string;
+  readonly memory: MemoryMapping;
 }
 
 class QemuMachine implements Machine {
   readonly pid: number;
   readonly agentSocket: string;
   readonly exited: Promise<MachineExit>;
+  readonly capturing: Capturing;
   readonly #process: VmProcess;
   readonly #qmp: QmpClient;
   #console = "";
   #disposed = false;
 
-  constructor(spec: MachineSpec, process: VmProcess, qmp: QmpClient, end: GuestEnd, log: string) {
+  constructor({ spec, process, qmp, events, log, memory }: QemuParts) {
     this.pid = process.pid;
     this.agentSocket = socketPaths(spec.directory).agent;
     this.#process = process;
     this.#qmp = qmp;
     const died = process.exited.then(async ({ code, signal }): Promise<MachineExit> => {
       if (this.#disposed) return { reason: "killed", detail: "" };
-      const how = signal === null ? `exited with ${code}` : `was ended by ${signal}`;
+      const how = signal !== null ? `was ended by ${signal}` : code === null ? "has ended" : `exited with ${code}`;
       return { reason: "died", detail: `QEMU ${how} ${await readEnd(log)}`.trim() };
     });
-    this.exited = Promise.race([end.ended, died]);
+    this.exited = Promise.race([guestEnd(events), died]);
+    this.capturing = new QemuCapturing(spec, qmp, memory);
   }
 
   async pause(): Promise<void> {
-    await stop(this.#qmp);
+    await commands.stop(this.#qmp);
   }
 
   async resume(): Promise<void> {
-    await cont(this.#qmp);
+    await commands.cont(this.#qmp);
   }
 
   async console(): Promise<string> {
-    const fresh = await readRing(this.#qmp, "console", consoleBytes);
+    const fresh = await commands.readRing(this.#qmp, "console", consoleBytes);
     this.#console = (this.#console + fresh).slice(-consoleBytes);
     return this.#console;
   }
@@ -122,5 +248,63 @@ class QemuMachine implements Machine {
     this.#disposed = true;
     await this.#process[Symbol.asyncDispose]();
     this.#qmp[Symbol.dispose]();
+  }
+}
+
+/** Learns from QEMU's events why the guest ended. */
+async function guestEnd(events: QmpEvents): Promise<MachineExit> {
+  const { promise, resolve } = Promise.withResolvers<MachineExit>();
+  events.listen(({ event, data }) => {
+    if (event !== "SHUTDOWN") return;
+    // `reason` is one of QEMU's ShutdownCause; the kernel's panic=-1 turns a panic into a reset.
+    const reason = String(data?.["reason"]);
+    const panicked = reason === "guest-reset" || reason === "guest-panic";
+    resolve({ reason: panicked ? "panicked" : "shutdown", detail: reason });
+  });
+  return await promise;
+}
+
+class QemuCapturing implements Capturing {
+  readonly memory: MemoryMapping;
+  readonly #qmp: QmpClient;
+  /** The node that each disk is written through. */
+  readonly #top: Map<string, string>;
+  #opened: NewLayer[] = [];
+
+  constructor(spec: MachineSpec, qmp: QmpClient, memory: MemoryMapping) {
+    this.memory = memory;
+    this.#qmp = qmp;
+    this.#top = new Map(
+      spec.disks.flatMap(({ name, layers }) => {
+        const top = layers.at(-1);
+        return top === undefined ? [] : [[name, layerNode(top)]];
+      }),
+    );
+  }
+
+  async openLayers(layers: readonly NewLayer[]): Promise<void> {
+    for (const layer of layers) {
+      await commands.blockdevAdd(this.#qmp, { ...layerBlockdev(layer.file, { writable: true }), backing: null });
+      this.#opened.push(layer);
+    }
+  }
+
+  async dropLayers(): Promise<void> {
+    for (const { file } of this.#opened.splice(0)) await commands.blockdevDel(this.#qmp, layerNode(file));
+  }
+
+  async switchLayers(): Promise<void> {
+    const pairs = this.#opened.map(({ disk, file }) => {
+      const node = this.#top.get(disk);
+      if (node === undefined)
+        throw new SandboxError("internal", `there is no disk ${disk} to be written to`, undefined);
+      return { node, overlay: layerNode(file) };
+    });
+    await commands.blockdevSnapshots(this.#qmp, pairs);
+    for (const { disk, file } of this.#opened.splice(0)) this.#top.set(disk, layerNode(file));
+  }
+
+  async saveDevices(file: string): Promise<void> {
+    await commands.saveDevicesState(this.#qmp, file);
   }
 }

@@ -3,6 +3,7 @@ import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { provideZeroMemory } from "#sandboxes/machine-files.ts";
 import { imageStore } from "../../open-worker.ts";
 import { type ContractStand, hypervisorContract } from "../machine-contract.ts";
 import { examineQemu } from "./examine-qemu.ts";
@@ -21,6 +22,7 @@ async function stand(): Promise<ContractStand> {
       directory,
       vcpus: 1,
       memoryMib: 256,
+      memoryBase: await provideZeroMemory(directory, 256),
       kernel,
       initramfs,
       bootArguments: ["console=ttyS0", "panic=-1"],

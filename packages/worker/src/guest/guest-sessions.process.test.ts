@@ -1,0 +1,344 @@
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, suite, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { isSandboxError } from "@opensandbox/wire/errors.ts";
+import type { AttachedSession, ExecSession, NewExecSession } from "@opensandbox/wire/worker/worker.ts";
+import { fakeHypervisor } from "#machine/fake/fake-hypervisor.ts";
+import type { Machine } from "#machine/machine.ts";
+import { GuestClient } from "./guest-client.ts";
+import { startExec } from "./guest-exec.ts";
+import {
+  attachSession,
+  createSession,
+  listSessions,
+  removeSession,
+  resizeSession,
+  runSession,
+  signalSession,
+  waitForSession,
+} from "./guest-sessions.ts";
+
+const never = new AbortController().signal;
+
+// The guest agent's sessions over its real channel; the machine is a process of this host.
+suite("exec sessions of a guest agent", () => {
+  let directory: string;
+  let machine: Machine;
+  let guest: GuestClient;
+  let ids = 0;
+
+  before(async () => {
+    directory = await mkdtemp(join(tmpdir(), "osb-sessions-"));
+    const agent = join(import.meta.dirname, "../../../guest-agent/src/main.ts");
+    const hypervisor = fakeHypervisor([process.execPath, "--disable-warning=ExperimentalWarning", agent]);
+    const nothing = { kernel: "", initramfs: "", bootArguments: [], disks: [], network: { kind: "none" } } as const;
+    machine = await hypervisor.boot({ directory, vcpus: 1, memoryMib: 256, memoryBase: "", ...nothing }, never);
+    guest = await GuestClient.connect(machine.agentSocket);
+  });
+  after(async () => {
+    guest?.[Symbol.dispose]();
+    await machine?.[Symbol.asyncDispose]();
+    await rm(directory, { recursive: true });
+  });
+
+  function sessionOf(script: string, more: Partial<NewExecSession> = {}): NewExecSession {
+    return {
+      id: `s${(ids += 1)}`,
+      command: { argv: ["/bin/sh", "-c", script], stdin: true },
+      purpose: "exec",
+      keepOutput: false,
+      detachedMs: 0,
+      ...more,
+    };
+  }
+
+  const create = async (script: string, more: Partial<NewExecSession> = {}): Promise<ExecSession> =>
+    await createSession(guest, sessionOf(script, more), never);
+
+  const attach = async (id: string, signal = never, fromStart = false): Promise<AttachedSession> =>
+    await attachSession(guest, id, { fromStart }, signal);
+
+  /** Takes everything to the end: both pipes joined, and what came before the scrollback's end. */
+  async function readAll({ output, result }: AttachedSession) {
+    const texts = { stdout: "", stderr: "", replayed: "", all: "" };
+    let told = 0;
+    for await (const part of output) {
+      if (part === "scrollback end") {
+        told += 1;
+        texts.replayed = texts.all;
+      } else {
+        const text = Buffer.from(part.bytes).toString("latin1");
+        texts[part.pipe] += text;
+        texts.all += text;
+      }
+    }
+    assert.equal(told, 1, "the scrollback's end is told once");
+    return { ...texts, end: (await result).end };
+  }
+
+  test("a session runs by itself, is listed, and is read after its end", async () => {
+    const { id, end } = await create("echo out; echo err >&2; exit 3");
+    assert.equal(end, undefined);
+    const ended = await waitForSession(guest, id, 30_000, never);
+    assert.deepEqual(ended.end, { exitCode: 3, signal: 0, timedOut: false });
+    assert.deepEqual([ended.stdoutBytes, ended.stderrBytes], [4, 4]);
+    for (let times = 0; times < 2; times += 1) {
+      const read = await readAll(await attach(id));
+      assert.deepEqual([read.stdout, read.stderr, read.end.exitCode], ["out\n", "err\n", 3]);
+      assert.equal(read.replayed.length, 8);
+    }
+    const listed = (await listSessions(guest, never)).find((session) => session.id === id);
+    assert.deepEqual(listed?.argv, ["/bin/sh", "-c", "echo out; echo err >&2; exit 3"]);
+    await assert.rejects(create("true", { id }), (error) => isSandboxError(error, "already_exists"));
+  });
+
+  test("input reaches the command, and its end too", async () => {
+    const { id } = await create("cat; echo done");
+    const attached = await attach(id);
+    const reading = readAll(attached);
+    await attached.write(Buffer.from("hello "));
+    await attached.write(Buffer.from("world\n"));
+    await attached.closeStdin();
+    assert.equal((await reading).stdout, "hello world\ndone\n");
+  });
+
+  test("detaching leaves the command alone, and what it wrote meanwhile is there on the way back", async () => {
+    const { id } = await create("read line; echo got $line; read line; echo got $line");
+    const leave = new AbortController();
+    const first = await attach(id, leave.signal);
+    await first.write(Buffer.from("one\n"));
+    leave.abort();
+    await assert.rejects(readAll(first), (error) => isSandboxError(error, "canceled"));
+    const second = await attach(id);
+    await second.write(Buffer.from("two\n"));
+    assert.equal((await readAll(second)).stdout, "got one\ngot two\n");
+  });
+
+  test("a signal goes to the whole group, and is told as one", async () => {
+    const { id } = await create("sleep 100 & echo started; wait");
+    const attached = await attach(id);
+    const reading = readAll(attached);
+    while ((await waitForSession(guest, id, 0, never)).stdoutBytes === 0) await sleep(5);
+    await signalSession(guest, id, 15, never);
+    assert.deepEqual((await reading).end, { exitCode: 0, signal: 15, timedOut: false });
+    await signalSession(guest, id, 9, never);
+    await assert.rejects(signalSession(guest, "none", 9, never), (error) => isSandboxError(error, "not_found"));
+  });
+
+  test("a timeout kills it and says so", async () => {
+    const { id } = await create("sleep 100", {
+      command: { argv: ["/bin/sh", "-c", "sleep 100"], timeoutMs: 100, stdin: true },
+    });
+    const { end } = await readAll(await attach(id));
+    assert.deepEqual(end, { exitCode: 0, signal: 9, timedOut: true });
+  });
+
+  test("left alone for too long it is killed, and not before", async () => {
+    const { id } = await create("echo begun; exec sleep 100", { detachedMs: 300 });
+    const leave = new AbortController();
+    const reading = readAll(await attach(id, leave.signal)).catch(() => undefined);
+    assert.equal((await waitForSession(guest, id, 600, never)).end, undefined, "somebody listens");
+    leave.abort();
+    await reading;
+    const { end } = await waitForSession(guest, id, 30_000, never);
+    assert.equal(end?.signal, 9);
+  });
+
+  test("a removed session is killed and gone", async () => {
+    const { id } = await create("exec sleep 100");
+    const reading = readAll(await attach(id));
+    await removeSession(guest, id, never);
+    assert.equal((await reading).end.signal, 9);
+    await assert.rejects(attach(id), (error) => isSandboxError(error, "not_found"));
+  });
+
+  test("a command that cannot be started is no session", async () => {
+    const request = sessionOf("", { command: { argv: ["/no/such/program"] } });
+    await assert.rejects(createSession(guest, request, never), (error) => isSandboxError(error, "not_found"));
+    await assert.rejects(attach(request.id), (error) => isSandboxError(error, "not_found"));
+  });
+
+  test("three listeners at once get the same bytes, one of them slowly, one coming back again and again", async () => {
+    const bytes = 8_000_000;
+    const { id } = await create(`sleep 0.3; head -c ${bytes} /dev/urandom | tee ${directory}/sent`);
+    const hashOf = async (attached: AttachedSession, pause: () => Promise<unknown>): Promise<string> => {
+      const hash = createHash("sha256");
+      for await (const part of attached.output) {
+        if (part !== "scrollback end") hash.update(part.bytes);
+        await pause();
+      }
+      return hash.digest("hex");
+    };
+    let taken = 0;
+    const slowly = async (): Promise<void> => {
+      taken += 1;
+      if (taken % 50 === 0) await sleep(20);
+    };
+    const [fast, slow] = await Promise.all([
+      attach(id).then((attached) => hashOf(attached, async () => undefined)),
+      attach(id).then((attached) => hashOf(attached, slowly)),
+    ]);
+    const { end } = await waitForSession(guest, id, 30_000, never);
+    assert.equal(end?.exitCode, 0);
+    const sent = createHash("sha256")
+      .update(await readFile(join(directory, "sent")))
+      .digest("hex");
+    assert.equal(fast, sent);
+    assert.equal(slow, sent);
+    const replayed = (await readAll(await attach(id))).all;
+    assert.ok(replayed.length <= 2 ** 20 && replayed.length > 2 ** 20 - 40_000, `${replayed.length}`);
+  });
+
+  test("a session that keeps its output gives all of it to who comes late, also one pipe alone", async () => {
+    const script = "for i in 1 2 3; do head -c 1000000 /dev/zero | tr '\\0' $i; echo $i >&2; done";
+    const { id } = await create(script, { keepOutput: true });
+    assert.equal((await waitForSession(guest, id, 30_000, never)).stdoutBytes, 3_000_000);
+    const { stdout, stderr } = await readAll(await attach(id, never, true));
+    assert.equal(stdout, "1".repeat(1e6) + "2".repeat(1e6) + "3".repeat(1e6));
+    assert.equal(stderr, "1\n2\n3\n");
+    const alone = await readAll(await attachSession(guest, id, { fromStart: true, pipe: "stderr" }, never));
+    assert.deepEqual([alone.stdout, alone.stderr], ["", "1\n2\n3\n"]);
+  });
+
+  test("the only listener holds the command up by not reading", async () => {
+    const { id } = await create("yes | head -c 20000000; echo end >&2");
+    const attached = await attach(id);
+    const parts = attached.output[Symbol.asyncIterator]();
+    await parts.next();
+    await sleep(500);
+    const { stdoutBytes, end } = await waitForSession(guest, id, 0, never);
+    assert.equal(end, undefined);
+    assert.ok(stdoutBytes < 4_000_000, `${stdoutBytes} bytes were taken from a command that nobody reads`);
+    let bytes = 0;
+    for (let next = await parts.next(); !next.done; next = await parts.next()) {
+      if (next.value !== "scrollback end" && next.value.pipe === "stdout") bytes += next.value.bytes.length;
+    }
+    assert.ok(bytes > 19_000_000);
+  });
+
+  test("run and attach in one: the output, and the end", async () => {
+    const request = { ...sessionOf("echo out; echo err >&2; exit 4", { keepOutput: true }), transient: true };
+    const { stdout, stderr, end } = await readAll(await runSession(guest, request, never));
+    assert.deepEqual([stdout, stderr, end.exitCode], ["out\n", "err\n", 4]);
+    assert.equal(
+      (await listSessions(guest, never)).some(({ id }) => id === request.id),
+      false,
+    );
+    // For a host that gave up at the very moment.
+    assert.equal((await waitForSession(guest, request.id, 0, never)).end?.exitCode, 4);
+  });
+
+  suite("with a terminal", () => {
+    const terminal = { columns: 100, rows: 30 };
+
+    async function until(attached: AttachedSession, wanted: string): Promise<string> {
+      let text = "";
+      for await (const part of attached.output) {
+        if (part !== "scrollback end") text += Buffer.from(part.bytes).toString();
+        if (text.includes(wanted)) return text;
+      }
+      throw new Error(`${wanted} did not come: ${text}`);
+    }
+
+    test("a program finds one, of the right size, that can be resized", async () => {
+      const { id } = await create(
+        "tty; stty size; echo $TERM; trap 'stty size; exit' WINCH; echo ready; while :; do sleep 0.05; done",
+        {
+          terminal,
+        },
+      );
+      const shown = await until(await attach(id), "ready");
+      assert.match(shown, /^\/dev\/pts\/\d+\r\n30 100\r\nxterm-256color\r\nready/);
+      await resizeSession(guest, id, { columns: 61, rows: 17 }, never);
+      assert.match((await readAll(await attach(id))).all, /17 61\r\n$/);
+    });
+
+    test("keys are echoed, Ctrl-C interrupts, Ctrl-D ends", async () => {
+      const { id } = await create("", { terminal, command: { argv: [], envs: { PS1: "$ " } } });
+      const attached = await attach(id);
+      const reading = readAll(attached);
+      await attached.write(Buffer.from("sleep 100\r"));
+      await sleep(300);
+      await attached.write(Buffer.of(3));
+      await attached.write(Buffer.from("echo $((6*7)) ünï\r"));
+      await attached.write(Buffer.of(4));
+      const { all, end } = await reading;
+      assert.match(Buffer.from(all, "latin1").toString(), /\r\n42 ünï\r\n/);
+      assert.equal(end.signal, 0);
+    });
+
+    test("bytes go through as they are in raw mode", async () => {
+      const { id } = await create("stty raw -echo; echo ready; head -c 256 | od -An -v -tu1 | tr -d '\\n'", {
+        terminal,
+      });
+      await until(await attach(id), "ready");
+      const attached = await attach(id);
+      const reading = readAll(attached);
+      await attached.write(Uint8Array.from({ length: 256 }, (_, index) => index));
+      const numbers = (await reading).all.split("ready")[1]?.trim().split(/\s+/).map(Number);
+      assert.deepEqual(
+        numbers,
+        Array.from({ length: 256 }, (_, index) => index),
+      );
+    });
+
+    test("what a program writes last is not lost, also when something holds on to the terminal", async () => {
+      for (let times = 0; times < 10; times += 1) {
+        const script = "sleep 5 & head -c 20000 /dev/zero | tr '\\0' x; echo; echo last";
+        const { all } = await readAll(await attach((await create(script, { terminal })).id));
+        assert.equal(all, `${"x".repeat(20_000)}\r\nlast\r\n`);
+      }
+    });
+  });
+
+  test("a hundred sessions at once", async () => {
+    const sessions = await Promise.all(
+      Array.from({ length: 100 }, async (_, index) => await create(`read line; echo ${index} $line`)),
+    );
+    const texts = await Promise.all(
+      sessions.map(async ({ id }) => {
+        const attached = await attach(id);
+        await attached.write(Buffer.from("go\n"));
+        return (await readAll(attached)).stdout;
+      }),
+    );
+    assert.deepEqual(
+      texts,
+      Array.from({ length: 100 }, (_, index) => `${index} go\n`),
+    );
+  });
+
+  suite("when the host is replaced", () => {
+    test("the streams end, sessions and plain commands go on, and what the old one gave up itself is killed", async () => {
+      const marker = join(directory, "marker");
+      const { id } = await create("read line; echo got $line");
+      const listening = readAll(await attach(id));
+      const left = await startExec(guest, { argv: ["/bin/sh", "-c", `sleep 0.7; echo left >> ${marker}`] }, never);
+      const giveUp = new AbortController();
+      const script = `sleep 0.5; echo given up >> ${marker}`;
+      const given = await startExec(guest, { argv: ["/bin/sh", "-c", script] }, giveUp.signal);
+      const outcomes = Promise.allSettled([listening, drain(left), drain(given)]);
+      giveUp.abort();
+      await sleep(100);
+
+      guest[Symbol.dispose]();
+      guest = await GuestClient.connect(machine.agentSocket);
+      const codes = (await outcomes).map((outcome) => outcome.status === "rejected" && outcome.reason.code);
+      assert.deepEqual(codes, ["unavailable", "unavailable", "canceled"]);
+
+      const attached = await attach(id);
+      await attached.write(Buffer.from("again\n"));
+      assert.equal((await readAll(attached)).stdout, "got again\n");
+      await sleep(1000);
+      assert.equal(await readFile(marker, "utf8"), "left\n");
+    });
+  });
+});
+
+async function drain({ output }: { output: AsyncIterable<unknown> }): Promise<void> {
+  for await (const _ of output);
+}

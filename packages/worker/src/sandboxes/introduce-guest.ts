@@ -1,0 +1,83 @@
+import { createHash, randomBytes } from "node:crypto";
+import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
+import { methods } from "@opensandbox/wire/guest/methods.ts";
+import type { LiveMachine } from "./live-machine.ts";
+
+/** Who a guest is told to be. */
+export interface GuestIdentity {
+  /** Also what its machine id is derived from, so that it stays the same however often the guest is started. */
+  readonly id: string;
+  readonly envs: Readonly<Record<string, string>>;
+  /** It is a copy: what is random and kept in files is made anew. */
+  readonly copied: boolean;
+}
+
+/** Emulation boots in 5 to 10 s when it has a core to itself, and shares cores in a burst. */
+const bootTimeoutMs = 180_000;
+/** A restored guest answers within a second unless its memory has to be read from a slow disk. */
+const restoreTimeoutMs = 60_000;
+
+/**
+ * Waits for the agent of a guest that runs and tells it who it is. Nobody gets a machine before it has confirmed that;
+ * when it does not, the error ends with the console's last words.
+ */
+export async function introduceGuest(
+  live: LiveMachine,
+  identity: GuestIdentity,
+  from: "boot" | "restore",
+  signal: AbortSignal,
+): Promise<void> {
+  const ended = new AbortController();
+  const timeout = AbortSignal.timeout(from === "boot" ? bootTimeoutMs : restoreTimeoutMs);
+  const until = AbortSignal.any([signal, ended.signal, timeout]);
+  const exit = live.machine.exited.then((end) => {
+    const when = from === "boot" ? "while it was booting" : "after it was restored";
+    throw new SandboxError("unavailable", `the machine ${end.reason} ${when}: ${end.detail}`, undefined);
+  });
+  try {
+    await Promise.race([exit, configure(live, identity, until)]);
+  } catch (error) {
+    ended.abort();
+    if (signal.aborted) throw error;
+    throw await withConsole(live, error);
+  }
+}
+
+/** One call, in which the agent takes the entropy first and thaws its disks before it writes to them. */
+async function configure(
+  { guest }: LiveMachine,
+  { id, envs, copied }: GuestIdentity,
+  signal: AbortSignal,
+): Promise<void> {
+  await guest.ready(signal);
+  await guest.call(
+    methods.configure,
+    {
+      // Debian's tools look their own host's name up; /etc/hosts has this one in every image.
+      hostname: "sandbox",
+      clockUnixNanos: BigInt(Date.now()) * 1_000_000n,
+      entropy: randomBytes(64),
+      envs: { ...envs },
+      replaceEnvs: true,
+      thaw: true,
+      machineId: machineIdOf(id),
+      newIdentity: copied,
+    },
+    signal,
+  );
+}
+
+function machineIdOf(id: string): string {
+  return createHash("sha256").update(`machine-id ${id}`).digest("hex").slice(0, 32);
+}
+
+async function withConsole({ machine }: LiveMachine, error: unknown): Promise<SandboxError> {
+  const console = await machine.console().catch(() => "");
+  const { code, message } = asSandboxError(error);
+  const said = console.trim() === "" ? "its console is empty" : `its console ends with:\n${lastLines(console)}`;
+  return new SandboxError(code, `${message}; ${said}`, undefined, { cause: error });
+}
+
+function lastLines(text: string): string {
+  return text.trimEnd().split(/\r?\n/).slice(-12).join("\n");
+}

@@ -1,0 +1,86 @@
+import { rm, stat } from "node:fs/promises";
+import { join } from "node:path";
+import type { DiskAttachment, NewLayer } from "#machine/machine.ts";
+import type { MachineFiles, StoredFile } from "#snapshots/manifest.ts";
+import { layerName, makeLayer, type Owner } from "./machine-files.ts";
+
+/**
+ * The files of a machine's disks: those that are complete and, over them, one of each disk that it writes to. Capturing
+ * puts a new one on top, and what was the top is complete then.
+ */
+export class LayerStack {
+  /** All but the tops. */
+  files: MachineFiles;
+  next: number;
+  readonly #owner: Owner | undefined;
+
+  constructor(files: MachineFiles, next: number, owner: Owner | undefined) {
+    this.files = files;
+    this.next = next;
+    this.#owner = owner;
+  }
+
+  /** The overlays that are written to, by their names in the directory. */
+  get tops(): readonly { readonly disk: string; readonly file: string }[] {
+    return this.files.disks
+      .filter(({ writable }) => writable)
+      .map(({ name }) => ({ disk: name, file: layerName(name, this.next - 1) }));
+  }
+
+  /** The disks as a hypervisor takes them. */
+  attachments(directory: string): readonly DiskAttachment[] {
+    const tops = new Map(this.tops.map(({ disk, file }) => [disk, file]));
+    return this.files.disks.map(({ name, base, layers }) => {
+      const top = tops.get(name);
+      const names = [...layers.map(({ file }) => file), ...(top === undefined ? [] : [top])];
+      return { name, base: join(directory, base), layers: names.map((file) => join(directory, file)) };
+    });
+  }
+
+  /** Makes the next layer of each disk that is written to: empty, and not in use before {@link push}. */
+  async make(directory: string): Promise<readonly NewLayer[]> {
+    const made: NewLayer[] = [];
+    for (const { name, base, writable } of this.files.disks) {
+      if (!writable) continue;
+      const file = join(directory, layerName(name, this.next));
+      // What an attempt that failed has left.
+      await rm(file, { force: true });
+      await makeLayer(file, (await stat(join(directory, base))).size, this.#owner);
+      made.push({ disk: name, file });
+    }
+    return made;
+  }
+
+  /** The made layers are the tops now. What were the tops are complete, with their hashes yet to be known. */
+  push(): readonly { readonly disk: string; readonly file: string }[] {
+    const complete = this.tops;
+    this.files = {
+      ...this.files,
+      disks: this.files.disks.map((disk) => {
+        const layer = complete.find((top) => top.disk === disk.name);
+        const layers = layer === undefined ? disk.layers : [...disk.layers, { file: layer.file, bytes: 0, sha256: "" }];
+        return { ...disk, layers };
+      }),
+    };
+    this.next += 1;
+    return complete;
+  }
+
+  /** Layers whose hashes are not known yet. */
+  get unhashed(): readonly string[] {
+    return this.files.disks.flatMap(({ layers }) =>
+      layers.filter(({ sha256 }) => sha256 === "").map(({ file }) => file),
+    );
+  }
+
+  /** Now they are. */
+  describe(known: ReadonlyMap<string, StoredFile>): void {
+    this.files = {
+      ...this.files,
+      disks: this.files.disks.map((disk) => ({
+        ...disk,
+        layers: disk.layers.map((layer) => known.get(layer.file) ?? layer),
+      })),
+    };
+  }
+}

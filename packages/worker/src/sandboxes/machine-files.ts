@@ -1,0 +1,108 @@
+import { chmod, chown, link, mkdir, open, rm, symlink } from "node:fs/promises";
+import { join } from "node:path";
+import { createOverlay } from "#disks/qcow2.ts";
+import type { MachineFiles } from "#snapshots/manifest.ts";
+import type { BootFiles } from "./host.ts";
+
+/** Whom files belong to so that a machine's process can use them. */
+export interface Owner {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** The names that the files of an image have in a machine's directory. */
+export const imageFiles: MachineFiles = {
+  kernel: "kernel",
+  initramfs: "initramfs",
+  memoryBase: "memory.zero",
+  disks: [
+    { name: "rootfs", base: "rootfs.base", layers: [], writable: true },
+    { name: "workspace", base: "workspace.base", layers: [], writable: true },
+    { name: "agent", base: "agent.base", layers: [], writable: false },
+  ],
+};
+
+/** Puts the files of an image into a machine's directory. */
+export async function linkImage(files: BootFiles, directory: string): Promise<void> {
+  const sources: Readonly<Record<string, string>> = {
+    [imageFiles.kernel]: files.kernel,
+    [imageFiles.initramfs]: files.initramfs,
+    "rootfs.base": files.rootfs,
+    "workspace.base": files.workspace,
+    "agent.base": files.agentDisk,
+  };
+  for (const [name, source] of Object.entries(sources)) await share(source, join(directory, name));
+}
+
+/** Puts files that are in one directory into another as well. */
+export async function linkFiles(names: readonly string[], from: string, to: string): Promise<void> {
+  for (const name of names) await share(join(from, name), join(to, name));
+}
+
+/** The same machine, with memory that begins as zeros. */
+export async function withZeroMemory(
+  files: MachineFiles,
+  zeroMemory: string,
+  directory: string,
+): Promise<MachineFiles> {
+  const memoryBase = "memory.zero";
+  // It may be there from an earlier boot.
+  await rm(join(directory, memoryBase), { force: true });
+  await share(zeroMemory, join(directory, memoryBase));
+  return { ...files, memoryBase };
+}
+
+/** A hard link, so that the content lives as long as anybody has it; where that cannot be, a symbolic one. */
+async function share(file: string, at: string): Promise<void> {
+  try {
+    await link(file, at);
+  } catch (error) {
+    // Images may be cached on another file system, and stay there.
+    if ((error as NodeJS.ErrnoException).code !== "EXDEV") throw error;
+    await symlink(file, at);
+  }
+}
+
+/** The name of a disk's overlay number `index`, which is never used twice in a directory. */
+export function layerName(disk: string, index: number): string {
+  return `${disk}-${index}.qcow2`;
+}
+
+/** The first number that no layer of `files` has. */
+export function nextLayer(files: MachineFiles): number {
+  const names = files.disks.flatMap(({ layers }) => layers.map(({ file }) => file));
+  return 1 + Math.max(0, ...names.map((name) => Number(/-(\d+)\.qcow2$/.exec(name)?.[1])));
+}
+
+/** An empty overlay for a machine's process to write to. */
+export async function makeLayer(file: string, bytes: number, owner: Owner | undefined): Promise<void> {
+  await createOverlay(file, bytes);
+  if (owner !== undefined) await chown(file, owner.uid, owner.gid);
+}
+
+/**
+ * A file that will never change: root's, and readable for the machines of one tenant or, without one, for all. Where
+ * this process is not root everything is its own.
+ */
+export async function seal(file: string, tenant: Owner | undefined): Promise<void> {
+  if (process.getuid?.() === 0) await chown(file, 0, tenant?.gid ?? 0);
+  await chmod(file, tenant === undefined ? 0o444 : 0o440);
+}
+
+/** A file of `memoryMib` MiB of zeros, which takes no room: what the memory of a machine that boots begins as. */
+export async function provideZeroMemory(dataDirectory: string, memoryMib: number): Promise<string> {
+  const directory = join(dataDirectory, "memory");
+  await mkdir(directory, { recursive: true, mode: 0o711 });
+  const file = join(directory, `zero-${memoryMib}`);
+  try {
+    await using handle = await open(`${file}.${process.pid}`, "wx", 0o444);
+    await handle.truncate(memoryMib * 2 ** 20);
+    // Two that come at once make the same file.
+    await link(`${file}.${process.pid}`, file);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+  } finally {
+    await rm(`${file}.${process.pid}`, { force: true });
+  }
+  return file;
+}

@@ -1,0 +1,141 @@
+import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
+import { describeError } from "./describe-error.ts";
+import type { Host } from "./host.ts";
+import { writeEntry } from "./journal.ts";
+import type { LiveMachine } from "./live-machine.ts";
+import { Spans } from "./spans.ts";
+import { newMachineId, restoreMachine } from "./start-machine.ts";
+import type { TemplateRequest } from "./templates.ts";
+
+/** How often a machine that waits is asked whether it still answers, in milliseconds. */
+const checkMs = 30_000;
+
+export interface ReadyState {
+  readonly size: number;
+  readonly ready: number;
+}
+
+/**
+ * Machines of one template that are restored and wait, paused, for the sandbox that they will be. It holds those of the
+ * template that was asked for last, fills up in the background, one machine at a time, and never while a sandbox is
+ * being started.
+ */
+export class ReadyMachines implements AsyncDisposable {
+  readonly #host: Host;
+  readonly #size: number;
+  #ready: LiveMachine[] = [];
+  #wanted: { readonly key: string; readonly template: StoredSnapshot; readonly request: TemplateRequest } | undefined;
+  #busy = 0;
+  #filling: Promise<void> | undefined;
+  readonly #ending = new AbortController();
+  readonly #checks: NodeJS.Timeout;
+
+  constructor(host: Host, size: number) {
+    this.#host = host;
+    this.#size = size;
+    this.#checks = setInterval(() => void this.#check(), checkMs);
+    this.#checks.unref();
+  }
+
+  get state(): ReadyState {
+    return { size: this.#size, ready: this.#ready.length };
+  }
+
+  /** A machine of that template, for the caller to own. Undefined: there is none at the moment. */
+  claim(key: string): LiveMachine | undefined {
+    if (this.#wanted?.key !== key) return undefined;
+    const machine = this.#ready.shift();
+    this.#fill();
+    return machine;
+  }
+
+  /** From now on machines of this template are kept. */
+  want(key: string, template: StoredSnapshot, request: TemplateRequest): void {
+    if (this.#wanted?.key !== key) {
+      for (const machine of this.#ready.splice(0)) this.#end(machine);
+      this.#wanted = { key, template, request };
+    }
+    this.#fill();
+  }
+
+  /** A sandbox is being started until it is disposed: that comes first. */
+  busy(): Disposable {
+    this.#busy += 1;
+    return {
+      [Symbol.dispose]: () => {
+        this.#busy -= 1;
+        this.#fill();
+      },
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#checks);
+    this.#ending.abort();
+    await this.#filling;
+    await Promise.all(this.#ready.splice(0).map((machine) => machine[Symbol.asyncDispose]()));
+  }
+
+  #fill(): void {
+    if (this.#filling !== undefined || this.#busy > 0 || this.#ending.signal.aborted) return;
+    if (this.#wanted === undefined || this.#ready.length >= this.#size) return;
+    this.#filling = this.#addOne()
+      .then(
+        () => true,
+        (error: unknown) => {
+          if (!this.#ending.signal.aborted) {
+            this.#host.log("warn", "a ready machine could not be made", describeError(error));
+          }
+          return false;
+        },
+      )
+      .then((added) => {
+        this.#filling = undefined;
+        // What failed is tried again with the next sandbox, not at once.
+        if (added) this.#fill();
+      });
+  }
+
+  async #addOne(): Promise<void> {
+    const wanted = this.#wanted;
+    if (wanted === undefined) return;
+    const { key, template, request } = wanted;
+    const id = newMachineId();
+    const { dataDirectory, workerId } = this.#host;
+    await writeEntry(dataDirectory, { machineId: id, workerId, ephemeral: true });
+    const machine = await restoreMachine(
+      { id, ...request, organizationId: undefined },
+      template,
+      this.#host,
+      new Spans(),
+      this.#ending.signal,
+    );
+    if (this.#wanted?.key !== key || this.#ending.signal.aborted) {
+      await machine[Symbol.asyncDispose]();
+      return;
+    }
+    this.#ready.push(machine);
+    void machine.machine.exited.then(() => this.#drop(machine));
+  }
+
+  async #check(): Promise<void> {
+    for (const machine of this.#ready) {
+      // It is paused already: the command does nothing but ask for an answer.
+      await machine.machine.pause().catch(() => this.#drop(machine));
+    }
+  }
+
+  #drop(machine: LiveMachine): void {
+    const at = this.#ready.indexOf(machine);
+    if (at < 0) return;
+    this.#ready.splice(at, 1);
+    this.#end(machine);
+    this.#fill();
+  }
+
+  #end(machine: LiveMachine): void {
+    machine[Symbol.asyncDispose]().catch((error: unknown) => {
+      this.#host.log("error", "a ready machine could not be removed", describeError(error));
+    });
+  }
+}

@@ -1,0 +1,34 @@
+import { methods } from "@opensandbox/wire/guest/methods.ts";
+import { describeError } from "./describe-error.ts";
+import type { Host } from "./host.ts";
+import { introduceGuest } from "./introduce-guest.ts";
+import type { LiveSandbox } from "./live-sandbox.ts";
+import { bootAgain } from "./start-machine.ts";
+import { journal } from "./start-sandbox.ts";
+
+/** What a guest gets to write down what it holds back, before its machine ends. */
+const syncTimeoutMs = 30_000;
+
+/** Starts the guest's kernel again, with everything on the disks that was written before. */
+export async function rebootSandbox(sandbox: LiveSandbox, host: Host, signal: AbortSignal): Promise<void> {
+  const { live, request } = sandbox;
+  const until = AbortSignal.any([signal, AbortSignal.timeout(syncTimeoutMs)]);
+  try {
+    await live.guest.call(methods.sync, {}, until);
+  } catch (error) {
+    signal.throwIfAborted();
+    // A guest that does not answer is rebooted all the same: that is what a reboot is for.
+    const message = "a guest is rebooted without having written to its disks what it held back";
+    host.log("warn", message, { sandbox: request.id, ...describeError(error) });
+  }
+  await powerCycleSandbox(sandbox, host, signal);
+}
+
+/** Ends the machine, if it has not ended, and boots a new one on its disks. */
+export async function powerCycleSandbox(sandbox: LiveSandbox, host: Host, signal: AbortSignal): Promise<void> {
+  const { live, request } = sandbox;
+  await bootAgain(live, host, signal);
+  sandbox.watch();
+  await journal(live, request, host);
+  await introduceGuest(live, { id: request.id, envs: request.envs, copied: false }, "boot", signal);
+}

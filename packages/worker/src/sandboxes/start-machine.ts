@@ -1,0 +1,239 @@
+import { chown, mkdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { GuestClient } from "#guest/guest-client.ts";
+import { type MachineSpec, socketFiles } from "#machine/machine.ts";
+import { allFiles, type MachineFiles, type Shape } from "#snapshots/manifest.ts";
+import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { randomHex } from "@opensandbox/wire/ids.ts";
+import { bootArguments } from "./boot-arguments.ts";
+import type { BootFiles, Host } from "./host.ts";
+import { type JournaledMachine, machineDirectory, removeEntry } from "./journal.ts";
+import { LayerStack } from "./layer-stack.ts";
+import { LiveMachine } from "./live-machine.ts";
+import {
+  imageFiles,
+  linkFiles,
+  linkImage,
+  nextLayer,
+  type Owner,
+  provideZeroMemory,
+  withZeroMemory,
+} from "./machine-files.ts";
+import { adoptSeat, type Seat, takeSeat } from "./seat.ts";
+import type { Spans } from "./spans.ts";
+
+/** What a machine is made for. */
+export interface MachineRequest {
+  readonly id: string;
+  readonly image: string;
+  readonly shape: Shape;
+  readonly networkEnabled: boolean;
+  /** Whose private files it may read; undefined: nobody's. */
+  readonly organizationId: string | undefined;
+}
+
+export function newMachineId(): string {
+  return `m-${randomHex(4)}`;
+}
+
+/** A machine that starts from the kernel: of an image, or of the disks of a snapshot. It runs, and is not ready yet. */
+export async function bootMachine(
+  request: MachineRequest,
+  source: BootFiles | StoredSnapshot | undefined,
+  host: Host,
+  spans: Spans,
+  signal: AbortSignal,
+): Promise<LiveMachine> {
+  signal.throwIfAborted();
+  await using undo = new AsyncDisposableStack();
+  const directory = undo.use(await makeDirectory(request.id, host));
+  const seat = undo.use(await takeSeat({ ...request, directory: directory.path }, host));
+  spans.end("network");
+  const zero = await provideZeroMemory(host.dataDirectory, request.shape.memoryMib);
+  const layers = await fillDirectory(directory.path, seat.user, source, zero);
+  spans.end("disks");
+  const spec = specOf(request.shape, directory.path, layers, seat);
+  const machine = undo.use(await host.hypervisor.boot(spec, signal));
+  const guest = undo.use(await GuestClient.connect(machine.agentSocket));
+  spans.end("machine");
+  undo.move();
+  return new LiveMachine({ ...request, directory, seat, layers, spec, machine, guest });
+}
+
+/**
+ * A machine with memory, devices and disks of a snapshot, paused. @throws `incompatible`: this host cannot use its
+ * memory, or, with `damaged` in the message, its files are not what was captured and nothing may be made of it.
+ */
+export async function restoreMachine(
+  request: MachineRequest,
+  snapshot: StoredSnapshot,
+  host: Host,
+  spans: Spans,
+  signal: AbortSignal,
+): Promise<LiveMachine> {
+  const { restoring } = host.hypervisor;
+  const { memory } = snapshot.manifest;
+  if (restoring === undefined || memory === undefined) throw new Error("there is no memory to restore");
+  signal.throwIfAborted();
+  await using undo = new AsyncDisposableStack();
+  // What costs most and needs no process: begun first.
+  const delta =
+    memory.delta === undefined
+      ? undefined
+      : host.memory.load(
+          join(snapshot.directory, memory.delta.file),
+          memory.delta.sha256,
+          request.shape.memoryMib * 2 ** 20,
+        );
+  undo.defer(async () => (await delta?.catch(() => undefined))?.[Symbol.dispose]());
+  delta?.catch(() => undefined);
+
+  const directory = undo.use(await makeDirectory(request.id, host));
+  const seat = undo.use(await takeSeat({ ...request, directory: directory.path }, host));
+  spans.end("network");
+  const layers = await fillDirectory(directory.path, seat.user, snapshot, undefined);
+  spans.end("disks");
+  const spec = specOf(request.shape, directory.path, layers, seat);
+  if (restoring.compatibilityOf(spec) !== memory.compatibility) {
+    throw new SandboxError("incompatible", "its memory is that of another kind of machine or another QEMU", undefined);
+  }
+  const prepared = undo.use(await restoring.prepare(spec, signal));
+  const guest = undo.use(await GuestClient.connect(prepared.agentSocket));
+  spans.end("process");
+  await (await delta)?.apply(prepared.memory);
+  spans.end("memory");
+  const machine = undo.use(await prepared.restore(join(directory.path, memory.devices.file), signal));
+  spans.end("devices");
+  undo.move();
+  return new LiveMachine({ ...request, directory, seat, layers, spec, machine, guest });
+}
+
+/** The machine that process `pid` runs, which another worker has started. */
+export async function adoptMachine(
+  request: MachineRequest,
+  journaled: JournaledMachine,
+  pid: number,
+  host: Host,
+): Promise<LiveMachine> {
+  const { adopt } = host.hypervisor;
+  if (adopt === undefined) {
+    throw new SandboxError("not_supported", `machines of ${host.hypervisor.name} end with their worker`, undefined);
+  }
+  await using undo = new AsyncDisposableStack();
+  const directory = undo.use(directoryOf(request.id, host));
+  const { slot, network, files, nextLayer } = journaled;
+  const seat = undo.use(await adoptSeat(directory.path, slot, network, request.organizationId, host));
+  const layers = new LayerStack(files, nextLayer, seat.user);
+  const spec = { ...specOf(request.shape, directory.path, layers, seat), memoryBase: journaled.spec.memoryBase };
+  const signal = AbortSignal.timeout(adoptTimeoutMs);
+  const machine = await adopt(spec, pid, signal);
+  const guest = await GuestClient.connect(machine.agentSocket);
+  undo.move();
+  return new LiveMachine({ ...request, directory, seat, layers, spec, machine, guest });
+}
+
+/** A QEMU that does not answer its monitor for so long does not work any more. */
+const adoptTimeoutMs = 30_000;
+
+/**
+ * Boots a machine anew on the disks that it has, whether its process still runs or not. It runs, and is not ready yet.
+ */
+export async function bootAgain(live: LiveMachine, host: Host, signal: AbortSignal): Promise<void> {
+  const { id, shape, networkEnabled, organizationId } = live;
+  await live.stop();
+  const path = live.directory.path;
+  for (const socket of socketFiles) await rm(join(path, socket), { force: true });
+  const seat = await takeSeat({ directory: path, networkEnabled, organizationId }, host);
+  live.sit(seat);
+  const zero = await provideZeroMemory(host.dataDirectory, shape.memoryMib);
+  const layers = new LayerStack(await withZeroMemory(live.layers.files, zero, path), live.layers.next, seat.user);
+  await give([path, ...layers.tops.map(({ file }) => join(path, file))], seat.user);
+  const spec = specOf(shape, path, layers, seat);
+  const machine = await host.hypervisor.boot(spec, signal);
+  live.start({ layers, spec, machine, guest: await GuestClient.connect(machine.agentSocket) });
+  host.log("info", "a machine was booted again on its disks", { machine: id });
+}
+
+/** The disks of a machine that has ended: {@link bootAgain} starts one on them. */
+export function endedMachine(request: MachineRequest, { files, nextLayer }: JournaledMachine, host: Host): LiveMachine {
+  const directory = directoryOf(request.id, host);
+  return LiveMachine.ended({ ...request, directory, layers: new LayerStack(files, nextLayer, undefined) });
+}
+
+/** A machine's own directory. Disposing it removes it, and at the very end the machine from the journal. */
+export interface MachineDirectory extends AsyncDisposable {
+  readonly path: string;
+}
+
+async function makeDirectory(id: string, host: Host): Promise<MachineDirectory> {
+  const directory = directoryOf(id, host);
+  await using undo = new AsyncDisposableStack();
+  undo.use(directory);
+  // Passable but not readable: a machine's user reaches its own directory in it and no other.
+  await mkdir(join(directory.path, ".."), { recursive: true, mode: 0o711 });
+  await mkdir(directory.path, { mode: 0o700 });
+  undo.move();
+  return directory;
+}
+
+function directoryOf(id: string, { dataDirectory }: Host): MachineDirectory {
+  const path = machineDirectory(dataDirectory, id);
+  return {
+    path,
+    async [Symbol.asyncDispose]() {
+      await rm(path, { recursive: true, force: true });
+      // The entry last: until here a crash of this process leads to the same removal again.
+      await removeEntry(dataDirectory, id);
+    },
+  };
+}
+
+/** Links what the machine is made of into its directory and makes the layers that it writes to. */
+async function fillDirectory(
+  directory: string,
+  user: Owner | undefined,
+  source: BootFiles | StoredSnapshot | undefined,
+  zeroMemory: string | undefined,
+): Promise<LayerStack> {
+  await give([directory], user);
+  if (source === undefined) return new LayerStack({ ...imageFiles, disks: [] }, 1, user);
+  const files = await linkSource(directory, source);
+  const begun = zeroMemory === undefined ? files : await withZeroMemory(files, zeroMemory, directory);
+  const layers = new LayerStack(begun, nextLayer(begun), user);
+  await layers.make(directory);
+  layers.next += 1;
+  return layers;
+}
+
+async function linkSource(directory: string, source: BootFiles | StoredSnapshot): Promise<MachineFiles> {
+  if ("manifest" in source) {
+    const { files, memory } = source.manifest;
+    const devices = memory === undefined ? [] : [memory.devices.file];
+    await linkFiles([...allFiles(files), ...devices], source.directory, directory);
+    return files;
+  }
+  await linkImage(source, directory);
+  return imageFiles;
+}
+
+async function give(paths: readonly string[], user: Owner | undefined): Promise<void> {
+  if (user === undefined) return;
+  for (const path of paths) await chown(path, user.uid, user.gid);
+}
+
+function specOf(shape: Shape, directory: string, layers: LayerStack, { user, network }: Seat): MachineSpec {
+  const { kernel, initramfs, memoryBase } = layers.files;
+  return {
+    directory,
+    ...(user === undefined ? {} : { user }),
+    vcpus: shape.vcpus,
+    memoryMib: shape.memoryMib,
+    memoryBase: join(directory, memoryBase),
+    kernel: join(directory, kernel),
+    initramfs: join(directory, initramfs),
+    bootArguments,
+    disks: layers.attachments(directory),
+    network,
+  };
+}

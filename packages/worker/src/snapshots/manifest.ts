@@ -1,0 +1,108 @@
+import { createHash } from "node:crypto";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { HypervisorName } from "@opensandbox/wire/worker/worker.ts";
+
+/** Raised when a reader of today could not understand what is written tomorrow. */
+const formatVersion = 1;
+
+export interface Shape {
+  readonly vcpus: number;
+  readonly memoryMib: number;
+  readonly workspaceMib: number;
+}
+
+/** A file that never changes any more, by its name in the directory. */
+export interface StoredFile {
+  readonly file: string;
+  readonly bytes: number;
+  readonly sha256: string;
+}
+
+/** The files that a machine is made of, by their names in its directory or that of a snapshot of it. */
+export interface MachineFiles {
+  readonly kernel: string;
+  readonly initramfs: string;
+  /** What the memory begins as. */
+  readonly memoryBase: string;
+  readonly disks: readonly DiskFiles[];
+}
+
+export interface DiskFiles {
+  readonly name: string;
+  /** A raw image that many share. */
+  readonly base: string;
+  /** The overlays over it that are complete, the lowest first. A disk that is only read has none, ever. */
+  readonly layers: readonly StoredFile[];
+  readonly writable: boolean;
+}
+
+/** What a snapshot is: written last, and what has none does not exist. */
+export interface SnapshotManifest {
+  readonly id: string;
+  readonly createdAt: string;
+  readonly image: string;
+  readonly shape: Shape;
+  readonly network: "none" | "user" | "tap";
+  readonly hypervisor: { readonly name: HypervisorName; readonly version: string };
+  /** The generation that the guest's agent speaks: snapshots keep old agents alive. */
+  readonly agentGeneration: number;
+  /** The guest confirmed that nothing was being written to its disks. Never false: such a snapshot is not made. */
+  readonly frozen: true;
+  readonly parent?: string;
+  readonly files: MachineFiles;
+  /** Absent: only the disks were kept. */
+  readonly memory?: MemoryFiles;
+  /** What the snapshot takes beyond what it shares with others, in bytes. */
+  readonly ownBytes: number;
+}
+
+export interface MemoryFiles {
+  /** What a machine must be for this memory: see `Restoring.compatibilityOf`. */
+  readonly compatibility: string;
+  readonly devices: StoredFile;
+  /** What differs from the base. Absent: the base is the memory. */
+  readonly delta?: StoredFile;
+}
+
+/** The manifest as a file, with a checksum over itself. */
+export function encodeManifest(manifest: SnapshotManifest): string {
+  const body = { formatVersion, ...manifest };
+  return `${JSON.stringify({ ...body, sha256: checksum(body) }, undefined, 2)}\n`;
+}
+
+/** @throws `incompatible` for a file that is damaged or of another version */
+export function decodeManifest(text: string): SnapshotManifest {
+  let found: Record<string, unknown>;
+  try {
+    found = JSON.parse(text) as Record<string, unknown>;
+  } catch (cause) {
+    throw new SandboxError("incompatible", "the snapshot is damaged: its manifest is no JSON", undefined, { cause });
+  }
+  const { sha256, ...body } = found;
+  if (sha256 !== checksum(body)) {
+    throw new SandboxError("incompatible", "the snapshot is damaged: its manifest is not what was written", undefined);
+  }
+  const { formatVersion: version, ...manifest } = body;
+  if (version !== formatVersion) {
+    throw new SandboxError(
+      "incompatible",
+      `the snapshot has format ${String(version)}, not ${formatVersion}`,
+      undefined,
+    );
+  }
+  return manifest as unknown as SnapshotManifest;
+}
+
+function checksum(body: object): string {
+  return createHash("sha256").update(JSON.stringify(body)).digest("hex");
+}
+
+/** Every file of `files` beside the layers. */
+export function sharedFiles({ kernel, initramfs, memoryBase, disks }: MachineFiles): readonly string[] {
+  return [kernel, initramfs, memoryBase, ...disks.map(({ base }) => base)];
+}
+
+/** All files of `files`. */
+export function allFiles(files: MachineFiles): readonly string[] {
+  return [...sharedFiles(files), ...files.disks.flatMap(({ layers }) => layers.map(({ file }) => file))];
+}

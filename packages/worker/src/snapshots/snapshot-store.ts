@@ -1,0 +1,100 @@
+import { existsSync } from "node:fs";
+import { mkdir, open, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { decodeManifest, encodeManifest, type SnapshotManifest } from "./manifest.ts";
+
+const manifestFile = "manifest.json";
+const unfinished = ".unfinished-";
+const removed = ".removed-";
+
+/** A snapshot that exists. */
+export interface StoredSnapshot {
+  readonly directory: string;
+  readonly manifest: SnapshotManifest;
+}
+
+/** A directory that becomes a snapshot when it is published, and else goes with its disposal. */
+export interface UnfinishedSnapshot extends AsyncDisposable {
+  readonly directory: string;
+  /** Settles when the snapshot would survive a crash of the host. */
+  publish(manifest: SnapshotManifest): Promise<StoredSnapshot>;
+}
+
+/**
+ * Directories of immutable files, each complete or not there. Files that several share are hard links: removing a
+ * directory frees what nobody else has, and nothing else.
+ */
+export class SnapshotStore {
+  readonly #directory: string;
+
+  constructor(directory: string) {
+    this.#directory = directory;
+  }
+
+  /** `owner` names who makes it: what it leaves when it dies is found by {@link removeUnfinished}. */
+  async begin(id: string, owner: string): Promise<UnfinishedSnapshot> {
+    await mkdir(this.#directory, { recursive: true, mode: 0o711 });
+    const directory = join(this.#directory, `${unfinished}${owner}-${id}`);
+    await mkdir(directory, { mode: 0o700 });
+    let published = false;
+    return {
+      directory,
+      publish: async (manifest) => {
+        await writeFile(join(directory, manifestFile), encodeManifest(manifest), { mode: 0o400 });
+        // Names and contents are on the disk before the name that makes them a snapshot is.
+        await flush(join(directory, manifestFile));
+        await flush(directory);
+        const final = join(this.#directory, id);
+        await rename(directory, final);
+        published = true;
+        await flush(this.#directory);
+        return { directory: final, manifest };
+      },
+      [Symbol.asyncDispose]: async () => {
+        if (!published) await rm(directory, { recursive: true, force: true });
+      },
+    };
+  }
+
+  /** @throws `incompatible` when its manifest is damaged */
+  async find(id: string): Promise<StoredSnapshot | undefined> {
+    const directory = join(this.#directory, id);
+    let text: string;
+    try {
+      text = await readFile(join(directory, manifestFile), "utf8");
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+      throw error;
+    }
+    return { directory, manifest: decodeManifest(text) };
+  }
+
+  async remove(id: string): Promise<void> {
+    const doomed = join(this.#directory, `${removed}${id}`);
+    await rm(doomed, { recursive: true, force: true });
+    try {
+      // It disappears in one step.
+      await rename(join(this.#directory, id), doomed);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    }
+    await rm(doomed, { recursive: true, force: true });
+  }
+
+  /** What owners that are gone have left. */
+  async removeUnfinished(isAlive: (owner: string) => boolean): Promise<void> {
+    for (const name of existsSync(this.#directory) ? await readdir(this.#directory) : []) {
+      const owner = name.startsWith(unfinished)
+        ? /^(w-[0-9a-f]+)-/.exec(name.slice(unfinished.length))?.[1]
+        : undefined;
+      const abandoned = owner !== undefined && !isAlive(owner);
+      if (abandoned || name.startsWith(removed))
+        await rm(join(this.#directory, name), { recursive: true, force: true });
+    }
+  }
+}
+
+async function flush(path: string): Promise<void> {
+  await using handle = await open(path);
+  await handle.sync();
+}
