@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { chmod, mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { claimWorker, isWorkerAlive } from "#host/worker-lock.ts";
@@ -8,7 +9,7 @@ import type { Hypervisor } from "#machine/machine.ts";
 import { examineQemu } from "#machine/qemu/examine-qemu.ts";
 import { qemuHypervisor } from "#machine/qemu/qemu.ts";
 import { hostResolver } from "#network/resolver.ts";
-import type { Host, Log, ProvideBootFiles } from "#sandboxes/host.ts";
+import type { BootFiles, Host, Log, ProvideBootFiles } from "#sandboxes/host.ts";
 import { adoptMachines, workersDirectory } from "#sandboxes/adopt-machines.ts";
 import { ReadyMachines } from "#sandboxes/ready-machines.ts";
 import { SandboxWorker } from "#sandboxes/sandbox-worker.ts";
@@ -159,12 +160,23 @@ async function chooseNetwork(wanted: WorkerOptions["network"], root: boolean): P
   return { mode: "tap", resolver, reason: `a network namespace for each machine, names resolved by ${resolver}` };
 }
 
+/**
+ * The files of each image, looked for once: what they are made of is hashed for that, and sandboxes should not wait for
+ * it. An image that was removed meanwhile is looked for, and built, again.
+ */
 function bootFilesFrom(images: ImageStore, imagesDirectory: string): ProvideBootFiles {
-  const nodeBinary = process.execPath;
+  const found = new Map<string, BootFiles>();
   return async ({ image, workspaceMib }, onProgress, signal) => {
+    const key = `${image} ${workspaceMib}`;
+    const known = found.get(key);
+    if (known !== undefined && existsSync(known.rootfs)) return known;
     const agentBundle = await provideAgentBundle(imagesDirectory, signal);
     const boot = await images.provide(image, { onProgress, signal });
-    const platform = await images.providePlatform({ nodeBinary, agentBundle, workspaceMib }, { onProgress, signal });
-    return { ...boot, ...platform, workspaceBytes: workspaceMib * 2 ** 20 };
+    const request = { nodeBinary: process.execPath, agentBundle, workspaceMib };
+    const platform = await images.providePlatform(request, { onProgress, signal });
+    const { kernel, initramfs, rootfs, rootfsBytes } = boot;
+    const files = { kernel, initramfs, rootfs, rootfsBytes, ...platform, workspaceBytes: workspaceMib * 2 ** 20 };
+    found.set(key, files);
+    return files;
   };
 }

@@ -1,5 +1,5 @@
-import { closeSync, openSync } from "node:fs";
-import { mkdir, rm } from "node:fs/promises";
+import { closeSync, existsSync, openSync } from "node:fs";
+import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { tryFlock } from "./libc.ts";
@@ -39,6 +39,17 @@ export function isWorkerAlive(directory: string, id: string): boolean {
   }
 }
 
+/** Removes the locks of workers that are gone and of which `needed` says that nothing is left to be taken over. */
+export async function removeDeadWorkers(directory: string, needed: (id: string) => boolean): Promise<void> {
+  for (const name of existsSync(directory) ? await readdir(directory) : []) {
+    const id = name.slice(0, -lockSuffix.length);
+    if (!name.endsWith(lockSuffix) || needed(id) || isWorkerAlive(directory, id)) continue;
+    await rm(join(directory, name), { force: true });
+  }
+}
+
+const lockSuffix = ".lock";
+
 function lockFileOf(directory: string, id: string): string {
-  return join(directory, `${id}.lock`);
+  return join(directory, `${id}${lockSuffix}`);
 }

@@ -2,7 +2,7 @@ import { mkdir, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { lockFile } from "#host/file-lock.ts";
 import { killProcessesOf, processesOf } from "#host/kill-by-path.ts";
-import { isWorkerAlive } from "#host/worker-lock.ts";
+import { isWorkerAlive, removeDeadWorkers } from "#host/worker-lock.ts";
 import { removeLeftOverNetworks } from "#network/host-network.ts";
 import { describeError } from "./describe-error.ts";
 import type { Host } from "./host.ts";
@@ -38,6 +38,8 @@ export async function adoptMachines(host: Host): Promise<readonly Adopted[]> {
   await host.snapshots.removeUnfinished(isAlive);
   await host.templates.removeUnfinished(isAlive);
   if (host.root) await removeLeftOverNetworks();
+  const left = new Set((await readEntries(dataDirectory)).map(({ workerId }) => workerId));
+  await removeDeadWorkers(workersDirectory(dataDirectory), (id) => left.has(id));
   return adopted;
 }
 

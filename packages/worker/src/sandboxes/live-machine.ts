@@ -20,7 +20,8 @@ export class LiveMachine implements AsyncDisposable {
   readonly image: string;
   readonly shape: MachineRequest["shape"];
   readonly networkEnabled: boolean;
-  readonly organizationId: string | undefined;
+  /** Whose it is; undefined while it waits for a sandbox. */
+  organizationId: string | undefined;
   readonly directory: MachineDirectory;
   layers: LayerStack;
   #seat: Seat | undefined;

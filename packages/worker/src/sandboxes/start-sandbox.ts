@@ -40,6 +40,7 @@ export async function startSandbox(
       : await fromSnapshot(request, request.from, host, sources, spans, signal);
   await using undo = new AsyncDisposableStack();
   const live = undo.use(begun.live);
+  live.organizationId = request.organizationId;
   if (begun.from === "restore") await live.machine.resume();
   const copied = request.from.kind === "image" ? begun.from === "restore" : request.from.identity === "new";
   await introduceGuest(live, { id: request.id, envs: request.envs, copied }, begun.from, signal);
