@@ -2,20 +2,31 @@ import type { Server } from "node:http";
 import type { Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { Worker } from "@opensandbox/wire/worker/worker.ts";
+import { Background } from "./background.ts";
 import { systemClock, type Clock } from "./clock.ts";
 import { describeError, type Log } from "./log.ts";
+import { regularly } from "./regularly.ts";
+import { SingleFlight } from "./single-flight.ts";
+import { CheckpointStore } from "#checkpoints/checkpoint-store.ts";
+import { PatchStore } from "#checkpoints/patch-store.ts";
+import { settleCheckpoints } from "#checkpoints/settle-checkpoints.ts";
 import { openDatabase } from "#database/database.ts";
-import { defaultExecLimits, ExecResults, type ExecLimits } from "#execs/exec-results.ts";
 import { defaultTiming, type ApiContext, type Timing } from "#http/api-context.ts";
 import { buildServer, listen } from "#http/server.ts";
 import { authenticator, makeDefaultOrganization, makeFirstApiKey } from "#organizations/api-keys.ts";
 import { Activity } from "#sandboxes/activity.ts";
+import { autosave } from "#sandboxes/autosave.ts";
+import { endService, type AtEnd } from "#sandboxes/end-service.ts";
 import { Gates } from "#sandboxes/gates.ts";
 import type { SandboxContext, SandboxDefaults } from "#sandboxes/sandbox-context.ts";
 import { SandboxStore } from "#sandboxes/sandbox-store.ts";
-import { stopAllSandboxes } from "#sandboxes/stop-all-sandboxes.ts";
-import { recordAbandoned, sweepSandboxes } from "#sandboxes/sweep-sandboxes.ts";
+import { settleSandboxes } from "#sandboxes/settle-sandboxes.ts";
+import { sweepSandboxes } from "#sandboxes/sweep-sandboxes.ts";
+import { Snapshots } from "#snapshots/snapshots.ts";
+
+export type { AtEnd } from "#sandboxes/end-service.ts";
 
 export interface ControlPlaneOptions {
   readonly worker: Worker;
@@ -33,19 +44,24 @@ export interface ControlPlaneOptions {
   /** How many an organization may have at once. Default: 50. */
   readonly maxSandboxes?: number;
   ready(): { readonly ready: boolean; readonly reason?: string };
+  /** What becomes of the sandboxes; asked when the end begins. Default: `hibernate`. */
+  atEnd?(): AtEnd;
+  /** Milliseconds for that; what has not been put away by then goes on, for the next server. Default: 5 minutes. */
+  readonly endWithinMs?: number;
+  /** How often guests are asked to write to their disks what they hold back, in milliseconds; 0: never. Default: 300000. */
+  readonly autosaveMs?: number;
   readonly log: Log;
   /** What tests turn. */
   readonly tuning?: {
     readonly clock?: Clock;
     readonly timing?: Partial<Timing>;
-    readonly execLimits?: Partial<ExecLimits>;
     readonly sweepMs?: number;
   };
 }
 
 /**
- * Disposing it stops accepting, ends what is on its way, stops the sandboxes of its worker and closes the database, in
- * that order.
+ * Disposing it stops accepting, ends what is on its way, puts away the sandboxes of its worker and closes the database,
+ * in that order.
  */
 export interface ControlPlane extends AsyncDisposable {
   readonly url: string;
@@ -55,6 +71,10 @@ export interface ControlPlane extends AsyncDisposable {
 
 // How long an idle timeout may be late.
 const defaultSweepMs = 1000;
+// What could not be removed at once can wait.
+const removeUnwantedMs = 60_000;
+const defaultEndWithinMs = 300_000;
+const defaultAutosaveMs = 300_000;
 // What a request that is broken off needs to tell its caller.
 const farewellMs = 1000;
 
@@ -71,32 +91,50 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   const firstApiKey = options.apiKey === undefined ? await makeFirstApiKey(database, clock.now()) : undefined;
 
   const ending = new AbortController();
+  const cutOff = new AbortController();
   const store = new SandboxStore(database);
+  const background = new Background(log);
   const sandboxes: SandboxContext = {
     worker: options.worker,
     store,
+    checkpoints: new CheckpointStore(database),
+    patches: new PatchStore(database),
+    snapshots: new Snapshots(database, options.worker, log),
     gates: new Gates(),
+    wakes: new SingleFlight(),
+    captures: new SingleFlight(),
     activity: new Activity(clock, (id, expiresAt) => {
       store.setExpiresAt(id, expiresAt).catch((error: unknown) => {
         log("warn", "a deadline could not be stored", { sandbox: id, ...describeError(error) });
       });
     }),
+    background,
     clock,
     log,
     defaults: options.defaults,
     maxSandboxes: options.maxSandboxes ?? 50,
     isWorkerAlive: (workerId) => options.isWorkerAlive(workerId),
     ending: ending.signal,
+    cutOff: cutOff.signal,
   };
-  await recordAbandoned(sandboxes);
-  undo.defer(() => stopAllSandboxes(sandboxes));
+  await Promise.all([settleSandboxes(sandboxes), settleCheckpoints(sandboxes)]);
+  await sandboxes.snapshots.removeUnwanted();
+  undo.defer(async () => {
+    const atEnd = options.atEnd?.() ?? "hibernate";
+    const withinMs = atEnd === "stop" ? 0 : (options.endWithinMs ?? defaultEndWithinMs);
+    using _ = abortAfter(withinMs, cutOff, "the server has ended");
+    await endService(sandboxes, atEnd, background);
+  });
 
-  const sweep = sweepRegularly(sandboxes, tuning.sweepMs ?? defaultSweepMs);
-  undo.use(sweep);
+  undo.use(regularly(tuning.sweepMs ?? defaultSweepMs, () => sweepSandboxes(sandboxes)));
+  undo.use(regularly(removeUnwantedMs, () => sandboxes.snapshots.removeUnwanted()));
+  const autosaveMs = options.autosaveMs ?? defaultAutosaveMs;
+  if (autosaveMs > 0) {
+    undo.use(autosave({ worker: options.worker, running: () => runningHere(sandboxes), everyMs: autosaveMs, log }));
+  }
 
   const api: ApiContext = {
     sandboxes,
-    execs: new ExecResults({ ...defaultExecLimits, ...tuning.execLimits }, clock),
     authenticate: authenticator(database, options.apiKey),
     place: { region: options.region, sandboxDomain: options.sandboxDomain },
     ready: () => options.ready(),
@@ -133,18 +171,15 @@ function openConnections(server: Server): ReadonlySet<Socket> {
   return connections;
 }
 
-/** Never two sweeps at once; disposing waits for the one on its way. */
-function sweepRegularly(sandboxes: SandboxContext, everyMs: number): AsyncDisposable {
-  let sweeping: Promise<void> | undefined;
-  const timer = setInterval(() => {
-    sweeping ??= sweepSandboxes(sandboxes).finally(() => {
-      sweeping = undefined;
-    });
-  }, everyMs);
-  return {
-    async [Symbol.asyncDispose]() {
-      clearInterval(timer);
-      await sweeping;
-    },
-  };
+async function runningHere({ store, worker }: SandboxContext): Promise<SandboxId[]> {
+  const held = await store.listHeld();
+  return held.filter(({ state, workerId }) => state === "running" && workerId === worker.id).map(({ id }) => id);
+}
+
+/** Disposing it before its time takes it back. */
+function abortAfter(milliseconds: number, controller: AbortController, message: string): Disposable {
+  const timer = setTimeout(() => {
+    controller.abort(new SandboxError("unavailable", message, undefined));
+  }, milliseconds);
+  return { [Symbol.dispose]: () => clearTimeout(timer) };
 }

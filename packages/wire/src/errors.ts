@@ -10,6 +10,7 @@ export const errorCodes = {
   already_exists: { status: 409, retryable: false },
   wrong_state: { status: 409, retryable: false },
   incompatible: { status: 409, retryable: false },
+  gone: { status: 410, retryable: false },
   quota_exceeded: { status: 429, retryable: false },
   canceled: { status: 499, retryable: false },
   internal: { status: 500, retryable: false },
@@ -32,6 +33,7 @@ export type Resource =
   | "snapshot"
   | "patch"
   | "preview URL"
+  | "network"
   | "route"
   | "api key";
 
@@ -40,6 +42,8 @@ export interface ErrorDetails {
   not_found: { resource: Resource; id: string };
   already_exists: { resource: Resource; id: string };
   wrong_state: { resource: Resource; state: string; allowed: readonly string[] };
+  /** It is still known, and does nothing any more. */
+  gone: { resource: Resource; state: string };
   no_capacity: { needMemoryMib: number; freeMemoryMib: number };
 }
 

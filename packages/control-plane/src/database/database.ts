@@ -3,6 +3,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { Kysely, sql, SqliteDialect, type SqliteDatabase } from "kysely";
 import { Migrator } from "kysely/migration";
 import * as first from "./migrations/0001-first.ts";
+import * as snapshots from "./migrations/0002-snapshots.ts";
 import { sqliteDatabase } from "./sqlite.ts";
 import type { Tables } from "./tables.ts";
 
@@ -44,7 +45,8 @@ async function checkIntegrity(database: Database, file: string): Promise<void> {
 }
 
 async function migrate(database: Database, file: string): Promise<void> {
-  const provider = { getMigrations: () => Promise.resolve({ "0001-first": first }) };
+  const migrations = { "0001-first": first, "0002-snapshots": snapshots };
+  const provider = { getMigrations: () => Promise.resolve(migrations) };
   const { error } = await new Migrator({ db: database, provider }).migrateToLatest();
   if (error === undefined) return;
   throw new SandboxError("unavailable", `cannot bring the tables of ${file} up to date`, undefined, { cause: error });

@@ -70,7 +70,7 @@ async function openFile(
   signal: AbortSignal,
 ): Promise<{ size: number | undefined; content: AsyncIterable<Uint8Array> }> {
   const enough = new AbortController();
-  const { entry, content } = await sandboxes.worker.readFile(id, path, AbortSignal.any([signal, enough.signal]));
+  const { entry, content } = await sandboxes.worker.readFile(id, path, {}, AbortSignal.any([signal, enough.signal]));
   try {
     if (entry.kind === "directory") {
       throw new SandboxError("invalid_argument", `${path} is a directory: list it with .../files/list`, undefined);

@@ -30,10 +30,10 @@ test("a sandbox is created, seen, listed, deleted, and then is stopped", async (
   assert.match(created.headers.get("server-timing") ?? "", /^machine-start;dur=1\.3$/);
   const sandbox = await json(created);
   assert.match(sandbox.sandboxID, /^sb-[0-9a-f]{8}$/);
-  const { envs, vcpus, memoryMib, image, generation } = world.worker.started[0] ?? assert.fail("not started");
+  const { envs, vcpus, memoryMib, from, generation } = world.worker.started[0] ?? assert.fail("not started");
   assert.deepEqual(
-    { envs, vcpus, memoryMib, image, generation },
-    { envs: { A: "1" }, vcpus: 2, memoryMib: 512, image: "default", generation: 1 },
+    { envs, vcpus, memoryMib, from, generation },
+    { envs: { A: "1" }, vcpus: 2, memoryMib: 512, from: { kind: "image", image: "default" }, generation: 1 },
   );
 
   const seen = await json(await world.call("GET", `/api/sandboxes/${sandbox.sandboxID}`));
@@ -62,8 +62,10 @@ test("no body at all creates the default sandbox; names are found in any case", 
   });
   assert.equal(response.status, 201);
   const [first, second] = world.worker.started;
-  assert.deepEqual([first?.image, first?.memoryMib, first?.workspaceMib], ["default", 1024, 20_480]);
-  assert.deepEqual([second?.image, second?.memoryMib], ["minimal", 256]);
+  assert.deepEqual(first?.from, { kind: "image", image: "default" });
+  assert.deepEqual([first?.memoryMib, first?.workspaceMib], [1024, 20_480]);
+  assert.deepEqual(second?.from, { kind: "image", image: "minimal" });
+  assert.equal(second?.memoryMib, 256);
 });
 
 for (const [body, status, message] of [
@@ -114,9 +116,9 @@ test("a call to a sandbox that was killed says so", async () => {
   const id = await world.create();
   await world.call("DELETE", `/api/sandboxes/${id}`);
   const response = await world.call("POST", `/api/sandboxes/${id}/exec/run`, { cmd: "true" });
-  assert.equal(response.status, 409);
+  assert.equal(response.status, 410);
   const { error, code } = await json(response);
-  assert.deepEqual([error, code], [`sandbox ${id} is stopped: it was deleted`, "wrong_state"]);
+  assert.deepEqual([error, code], [`sandbox ${id} is stopped: it was deleted`, "gone"]);
 });
 
 test("a start that fails answers with its error and leaves nothing", async () => {
@@ -221,7 +223,7 @@ test("the limit holds for creates at the same moment, and a deleted sandbox make
   );
   const refused = responses.find(({ status }) => status === 429) ?? assert.fail();
   const { error, code } = await json(refused);
-  assert.deepEqual([error, code], ["concurrent sandbox limit reached (3): delete one first", "quota_exceeded"]);
+  assert.deepEqual([error, code], ["concurrent sandbox limit reached (3): delete or hibernate one first", "quota_exceeded"]);
   await world.call("DELETE", `/api/sandboxes/${world.worker.live[0]}`);
   await world.create();
 });
@@ -275,23 +277,6 @@ test("a create with events that fails late tells the error as an event, early as
   assert.equal((await ask({ templateID: "nope" })).status, 404);
 });
 
-test("an idle sandbox is stopped; one in use is not", async () => {
-  const clock = new ManualClock();
-  await using world = await startForTest({ tuning: { clock, sweepMs: 5 } });
-  const idle = await world.create({ timeout: 60 });
-  const used = await world.create({ timeout: 60 });
-  const forever = await world.create({ timeout: 0 });
-  clock.advance(59);
-  await world.call("PUT", `/api/sandboxes/${used}/files?path=/a`, "x");
-  clock.advance(1);
-  await eventually("it is stopped", () => world.worker.stopped.length > 0);
-  const statusOf = async (id: string) => (await json(await world.call("GET", `/api/sandboxes/${id}`))).status;
-  await eventually("the row says so", async () => (await statusOf(idle)) === "stopped");
-  assert.deepEqual([await statusOf(used), await statusOf(forever)], ["running", "running"]);
-  const { reason } = await json(await world.call("GET", `/api/sandboxes/${idle}`));
-  assert.equal(reason, "it was idle for 60 seconds");
-});
-
 test("the idle timeout can be set, and is refused where it makes no sense", async () => {
   const clock = new ManualClock();
   await using world = await startForTest({ tuning: { clock, sweepMs: 5 } });
@@ -303,27 +288,18 @@ test("the idle timeout can be set, and is refused where it makes no sense", asyn
   assert.equal((await json(await set({}))).error, "timeout is required: idle seconds, or 0 for never");
 
   assert.equal((await set({ timeout: 100 })).status, 204);
-  const seen = await json(await world.call("GET", `/api/sandboxes/${id}`));
-  assert.equal(seen["timeout"], 100);
-  assert.equal(seen["endAt"], new Date(clock.now() + 100_000).toISOString());
-  clock.advance(99);
-  assert.equal((await json(await world.call("GET", `/api/sandboxes/${id}`))).status, "running");
-  clock.advance(1);
-  await eventually("it is stopped", () => world.worker.stopped.length > 0);
-  assert.equal((await set({ timeout: 5 })).status, 409);
-});
-
-test("a machine that ends by itself makes its sandbox an error that can be deleted", async () => {
-  await using world = await startForTest();
-  const id = await world.create();
-  world.worker.crash(id as never, "killed by signal 9");
   const get = async () => json(await world.call("GET", `/api/sandboxes/${id}`));
-  await eventually("the row says so", async () => (await get()).status === "error");
-  assert.equal((await get())["reason"], "the machine ended: killed by signal 9");
-  await eventually("nothing is left", () => world.worker.live.length === 0);
-  assert.equal((await world.call("GET", `/api/sandboxes/${id}/files?path=/a`)).status, 409);
-  assert.equal((await world.call("DELETE", `/api/sandboxes/${id}`)).status, 204);
-  assert.equal((await get()).status, "stopped");
+  assert.equal((await get())["timeout"], 100);
+  assert.equal((await get())["endAt"], new Date(clock.now() + 100_000).toISOString());
+  clock.advance(99);
+  assert.equal((await get()).status, "running");
+  clock.advance(1);
+  await eventually("it is hibernated", async () => (await get()).status === "hibernated");
+
+  assert.equal((await set({ timeout: 5 })).status, 204);
+  assert.deepEqual([(await get()).status, (await get())["timeout"]], ["hibernated", 5]);
+  await world.call("DELETE", `/api/sandboxes/${id}`);
+  assert.equal((await set({ timeout: 5 })).status, 410);
 });
 
 test("a sandbox that cannot be stopped says so, and can be deleted again", async () => {

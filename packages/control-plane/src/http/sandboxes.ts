@@ -1,7 +1,5 @@
-import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { parseSandboxId } from "@opensandbox/wire/ids.ts";
 import * as wire from "@opensandbox/wire/public/sandboxes.ts";
-import type { Span } from "@opensandbox/wire/worker/worker.ts";
 import type { FastifyInstance } from "fastify";
 import { createSandbox, type CreatedSandbox } from "#sandboxes/create-sandbox.ts";
 import { deleteSandbox } from "#sandboxes/delete-sandbox.ts";
@@ -9,8 +7,10 @@ import { getSandbox, listSandboxes } from "#sandboxes/get-sandbox.ts";
 import { setIdleTimeout } from "#sandboxes/set-idle-timeout.ts";
 import type { ApiContext } from "./api-context.ts";
 import { EventStream } from "./event-stream.ts";
+import { idempotencyKeyOf } from "./idempotency-key.ts";
 import { failureOf } from "./reply-error.ts";
 import { answered, serve, type Call } from "./serve.ts";
+import { serverTiming } from "./server-timing.ts";
 
 type CreateCall = Call<wire.CreateSandboxBody, unknown>;
 
@@ -26,8 +26,8 @@ export function serveSandboxes(app: FastifyInstance, api: ApiContext): void {
     return wire.sandboxReplyOf(created.sandbox, place);
   });
 
-  serve(app, ending, wire.listSandboxes, async ({ organizationId }) => {
-    const found = await listSandboxes(sandboxes, organizationId);
+  serve(app, ending, wire.listSandboxes, async ({ organizationId, query }) => {
+    const found = await listSandboxes(sandboxes, organizationId, wire.statesFrom(query));
     return found.map((sandbox) => wire.sandboxReplyOf(sandbox, place));
   });
 
@@ -51,7 +51,7 @@ function create(
   { body, organizationId, request, signal }: CreateCall,
   onProgress: Parameters<typeof createSandbox>[2],
 ): Promise<CreatedSandbox> {
-  const idempotencyKey = idempotencyKeyOf(request.headers["idempotency-key"]);
+  const idempotencyKey = idempotencyKeyOf(request);
   const sandbox = wire.newSandboxFrom(body);
   return createSandbox(sandboxes, { organizationId, sandbox, idempotencyKey }, onProgress, signal);
 }
@@ -73,16 +73,4 @@ async function createWithEvents(api: ApiContext, call: CreateCall): Promise<type
   }
   events.end();
   return answered;
-}
-
-function idempotencyKeyOf(header: string | string[] | undefined): string | undefined {
-  if (header === undefined) return undefined;
-  if (typeof header === "string" && header !== "" && header.length <= 255) return header;
-  throw new SandboxError("invalid_argument", "Idempotency-Key must have 1 to 255 characters", undefined);
-}
-
-function serverTiming(spans: readonly Span[]): string {
-  return spans
-    .map(({ name, milliseconds }) => `${name.replaceAll(/[^\w-]+/g, "-")};dur=${milliseconds.toFixed(1)}`)
-    .join(", ");
 }

@@ -135,7 +135,7 @@ const gigabyte = 2 ** 30;
 
 for (const [what, path, key, status] of [
   ["a JSON route", "/api/sandboxes", testKey, 400],
-  ["a route that takes nothing", "/api/sandboxes/sb-00000000/hibernate", testKey, 501],
+  ["a route that takes nothing", "/api/sandboxes/sb-00000000/hibernate", testKey, 404],
   ["any route with a wrong key", "/api/sandboxes", "wrong", 403],
 ] as const) {
   for (const announced of [true, false]) {

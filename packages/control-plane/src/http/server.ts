@@ -4,12 +4,14 @@ import { randomHex } from "@opensandbox/wire/ids.ts";
 import { fastify, type FastifyInstance } from "fastify";
 import type { ApiContext } from "./api-context.ts";
 import { requireKey } from "./authenticate.ts";
+import { serveCheckpoints } from "./checkpoints.ts";
 import { allowAllOrigins } from "./cross-origin.ts";
 import { serveExecSessions } from "./exec-sessions.ts";
 import { serveExecStream } from "./exec-stream.ts";
 import { serveExec } from "./exec.ts";
 import { serveFiles } from "./files.ts";
 import { serveHealth } from "./health.ts";
+import { serveLifecycle } from "./lifecycle.ts";
 import { serveNotYet } from "./not-yet.ts";
 import { isTooLarge } from "./read-json.ts";
 import { replyErrors, replyFailure } from "./reply-error.ts";
@@ -49,6 +51,8 @@ export async function buildServer(api: ApiContext): Promise<FastifyInstance> {
   await app.register((withKey, _options, done) => {
     requireKey(withKey, api.authenticate);
     serveSandboxes(withKey, api);
+    serveLifecycle(withKey, api);
+    serveCheckpoints(withKey, api);
     serveExec(withKey, api);
     serveExecStream(withKey, api);
     serveExecSessions(withKey, api);

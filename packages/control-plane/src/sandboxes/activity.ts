@@ -30,29 +30,41 @@ export class Activity {
 
   /** Begins to count, or counts anew with another timeout. The row must say {@link expiresAt} already. */
   watch(id: SandboxId, idleTimeoutSeconds: number): void {
-    const lastUsed = this.#clock.elapsed();
-    const idleTimeoutMs = idleTimeoutSeconds * 1000;
-    const storedUntil = lastUsed + idleTimeoutMs + slackMs;
-    this.#entries.set(id, { uses: this.#entries.get(id)?.uses ?? 0, lastUsed, idleTimeoutMs, storedUntil });
+    const entry = this.#entry(id);
+    entry.watched = true;
+    entry.lastUsed = this.#clock.elapsed();
+    entry.idleTimeoutMs = idleTimeoutSeconds * 1000;
+    entry.storedUntil = entry.lastUsed + entry.idleTimeoutMs + slackMs;
+  }
+
+  /** Goes on counting for a sandbox that another process has watched, whose row says `expiresAt`. */
+  resume(id: SandboxId, idleTimeoutSeconds: number, expiresAt: Date | undefined): void {
+    this.watch(id, idleTimeoutSeconds);
+    const entry = this.#entries.get(id);
+    if (entry === undefined || expiresAt === undefined) return;
+    entry.storedUntil = this.#clock.elapsed() + expiresAt.getTime() - this.#clock.now();
+    entry.lastUsed = Math.min(entry.lastUsed, entry.storedUntil - entry.idleTimeoutMs);
   }
 
   forget(id: SandboxId): void {
     this.#entries.delete(id);
   }
 
-  /** A call begins; for a sandbox that is not watched it counts nothing. */
+  /** A call begins. It also counts for a sandbox that is watched only after that. */
   begin(id: SandboxId): Use {
-    const entry = this.#entries.get(id);
-    if (entry === undefined) return { touch: () => {}, [Symbol.dispose]: () => {} };
+    const entry = this.#entry(id);
     entry.uses++;
-    const touch = (): void => this.#touch(id);
+    // Of a sandbox that was put away and came back meanwhile, this use is none any more.
+    const touch = (): void => {
+      if (this.#entries.get(id) === entry) this.#touch(id);
+    };
     touch();
     return {
       touch,
       [Symbol.dispose]: () => {
         touch();
-        const current = this.#entries.get(id);
-        if (current !== undefined) current.uses--;
+        entry.uses--;
+        if (entry.uses === 0 && !entry.watched && this.#entries.get(id) === entry) this.#entries.delete(id);
       },
     };
   }
@@ -77,6 +89,12 @@ export class Activity {
     return [...this.#entries.keys()].filter((id) => this.isExpired(id));
   }
 
+  #entry(id: SandboxId): Entry {
+    const entry = this.#entries.get(id) ?? { watched: false, uses: 0, lastUsed: 0, idleTimeoutMs: 0, storedUntil: 0 };
+    this.#entries.set(id, entry);
+    return entry;
+  }
+
   #touch(id: SandboxId): void {
     const entry = this.#entries.get(id);
     if (entry === undefined) return;
@@ -88,9 +106,10 @@ export class Activity {
 }
 
 interface Entry {
+  watched: boolean;
   uses: number;
   lastUsed: number;
-  readonly idleTimeoutMs: number;
+  idleTimeoutMs: number;
   /** Until when, by the elapsed clock, the row lets the sandbox live. */
   storedUntil: number;
 }

@@ -1,21 +1,26 @@
-import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { newSandboxId } from "@opensandbox/wire/ids.ts";
-import type { Progress, Span } from "@opensandbox/wire/worker/worker.ts";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { Progress, StartFrom } from "@opensandbox/wire/worker/worker.ts";
+import { applyPatches } from "#checkpoints/apply-patches.ts";
+import type { Checkpoint } from "#checkpoints/checkpoint.ts";
 import { describeError } from "../log.ts";
+import { markRunning, startMachine, type Started } from "./run-machine.ts";
 import type { SandboxContext } from "./sandbox-context.ts";
+import { limitReached } from "./sandbox-store.ts";
 import type { NewSandbox, Sandbox } from "./sandbox.ts";
-import { watchMachine } from "./watch-machine.ts";
 
 export interface CreateSandbox {
   readonly organizationId: string;
   readonly sandbox: NewSandbox;
+  /** What it is a fork of. Absent: it starts from its image. */
+  readonly checkpoint?: Checkpoint;
+  /** Builds an image; no user sees it. */
+  readonly hidden?: boolean;
   /** The same key gives the same sandbox. */
   readonly idempotencyKey?: string | undefined;
 }
 
-export interface CreatedSandbox {
-  readonly sandbox: Sandbox;
-  readonly spans: readonly Span[];
+export interface CreatedSandbox extends Started {
   /** It was there already, by its idempotency key. */
   readonly repeated: boolean;
 }
@@ -27,7 +32,7 @@ export async function createSandbox(
   onProgress: (progress: Progress) => void,
   signal: AbortSignal,
 ): Promise<CreatedSandbox> {
-  requireImage(context, request.sandbox.image);
+  if (request.checkpoint === undefined) requireImage(context, request.sandbox.image);
   for (;;) {
     const earlier = await findEarlier(context, request, signal);
     if (earlier !== undefined) return { sandbox: earlier, spans: [], repeated: true };
@@ -35,17 +40,14 @@ export async function createSandbox(
     const sandbox = sandboxOf(context, request);
     const created = await context.gates.run(sandbox.id, async () => {
       const added = await context.store.add(sandbox, context.maxSandboxes);
-      if (added === "limit reached") {
-        const message = `concurrent sandbox limit reached (${context.maxSandboxes}): delete one first`;
-        throw new SandboxError("quota_exceeded", message, undefined);
-      }
-      return added === "added" ? start(context, sandbox, onProgress, signal) : undefined;
+      if (added === "limit reached") throw limitReached(context.maxSandboxes);
+      return added === "added" ? start(context, { sandbox, request, onProgress }, signal) : undefined;
     });
     if (created !== undefined) return created;
   }
 }
 
-function requireImage({ worker }: SandboxContext, image: string): void {
+export function requireImage({ worker }: SandboxContext, image: string): void {
   const { images } = worker.describe();
   if (images.includes(image)) return;
   const known = images.flatMap((name) => (name === "default" ? ["base", "default"] : [name])).join(", ");
@@ -71,6 +73,7 @@ async function findEarlier(
 function sandboxOf({ defaults, worker, clock }: SandboxContext, request: CreateSandbox): Sandbox {
   return {
     ...defaults,
+    ephemeral: false,
     ...request.sandbox,
     id: newSandboxId(),
     organizationId: request.organizationId,
@@ -78,35 +81,47 @@ function sandboxOf({ defaults, worker, clock }: SandboxContext, request: CreateS
     state: "creating",
     generation: 1,
     workerId: worker.id,
+    hidden: request.hidden ?? false,
     createdAt: new Date(clock.now()),
+    fromCheckpointId: request.checkpoint?.id,
+    lastPatchSequence: 0,
+    bootsOnUse: false,
+    tags: {},
+    scalingLocked: false,
   };
+}
+
+interface Start {
+  readonly sandbox: Sandbox;
+  readonly request: CreateSandbox;
+  readonly onProgress: (progress: Progress) => void;
 }
 
 async function start(
   context: SandboxContext,
-  sandbox: Sandbox,
-  onProgress: (progress: Progress) => void,
+  { sandbox, request, onProgress }: Start,
   signal: AbortSignal,
 ): Promise<CreatedSandbox> {
-  const { worker, store, activity, clock } = context;
   await using undo = new AsyncDisposableStack();
   undo.defer(() => undoCreate(context, sandbox));
 
-  const { id, generation, organizationId, image, vcpus, memoryMib, workspaceMib, envs, networkEnabled } = sandbox;
-  const from = { kind: "image", image } as const;
-  const request = { id, generation, organizationId, from, vcpus, memoryMib, workspaceMib, envs, networkEnabled };
-  const { spans } = await worker.startSandbox(request, onProgress, signal);
+  const { checkpoint } = request;
+  using _ = checkpoint === undefined ? undefined : context.snapshots.use(checkpoint.snapshotId);
+  const started = await startMachine(context, sandbox, startFrom(request), signal, onProgress);
   signal.throwIfAborted();
-
-  activity.watch(id, sandbox.idleTimeoutSeconds);
-  const running = await store.move(sandbox, "started", {
-    startedAt: new Date(clock.now()),
-    expiresAt: activity.expiresAt(sandbox.idleTimeoutSeconds),
-  });
+  const patched = await applyPatches(context, sandbox, signal);
+  signal.throwIfAborted();
+  const running = await markRunning(context, patched, started);
   undo.move();
-  watchMachine(context, running);
-  context.log("info", "sandbox created", { sandbox: id, image, spans });
+  const { spans, ...restored } = started;
+  context.log("info", "sandbox created", { sandbox: sandbox.id, image: sandbox.image, ...restored, spans });
   return { sandbox: running, spans, repeated: false };
+}
+
+function startFrom({ checkpoint, sandbox }: CreateSandbox): StartFrom {
+  return checkpoint === undefined
+    ? { kind: "image", image: sandbox.image }
+    : { kind: "snapshot", snapshotId: checkpoint.snapshotId, identity: "new" };
 }
 
 async function undoCreate(context: SandboxContext, sandbox: Sandbox): Promise<void> {

@@ -1,4 +1,5 @@
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
+import { orAborted } from "../or-aborted.ts";
 
 /** One gate per sandbox: what changes its life goes through one at a time, everything else waits in front of it. */
 export class Gates {
@@ -23,17 +24,5 @@ export class Gates {
     for (let last = this.#last.get(id); last !== undefined; last = this.#last.get(id)) {
       await orAborted(last, signal);
     }
-  }
-}
-
-async function orAborted(promise: Promise<void>, signal: AbortSignal): Promise<void> {
-  signal.throwIfAborted();
-  const aborted = Promise.withResolvers<never>();
-  const abort = (): void => aborted.reject(signal.reason);
-  signal.addEventListener("abort", abort);
-  try {
-    await Promise.race([promise, aborted.promise]);
-  } finally {
-    signal.removeEventListener("abort", abort);
   }
 }

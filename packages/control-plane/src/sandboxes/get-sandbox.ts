@@ -1,5 +1,6 @@
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { SandboxContext } from "./sandbox-context.ts";
+import type { SandboxState } from "./sandbox-lifecycle.ts";
 import type { Sandbox } from "./sandbox.ts";
 
 // What the published clients expect of a list.
@@ -10,9 +11,13 @@ export async function getSandbox(context: SandboxContext, organizationId: string
   return withDeadline(context, await context.store.get(organizationId, id));
 }
 
-/** Those that run, the newest 100. */
-export async function listSandboxes(context: SandboxContext, organizationId: string): Promise<Sandbox[]> {
-  const sandboxes = await context.store.listRunning(organizationId, listLimit);
+/** Those in one of the states, the newest 100. */
+export async function listSandboxes(
+  context: SandboxContext,
+  organizationId: string,
+  states: readonly SandboxState[],
+): Promise<Sandbox[]> {
+  const sandboxes = await context.store.list(organizationId, states, listLimit);
   return sandboxes.map((sandbox) => withDeadline(context, sandbox));
 }
 

@@ -1,20 +1,15 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import type { SandboxId } from "@opensandbox/wire/ids.ts";
-import { sql } from "kysely";
+import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
+import { sql, type RawBuilder } from "kysely";
 import type { Database } from "#database/database.ts";
+import { dateOf, mapOf, rowOf } from "#database/row-of.ts";
 import type { SandboxRow } from "#database/tables.ts";
-import { activeStates, next, type Move } from "./sandbox-lifecycle.ts";
-import type { Sandbox } from "./sandbox.ts";
+import { discardSnapshot } from "#snapshots/discard-snapshot.ts";
+import { activeStates, next, wrongState, type Move, type SandboxState } from "./sandbox-lifecycle.ts";
+import type { Autoscale, Sandbox } from "./sandbox.ts";
 
-/** What a move may change beside the state. */
-export interface Changes {
-  readonly startedAt?: Date;
-  readonly expiresAt?: Date | undefined;
-  readonly endedAt?: Date;
-  readonly endReason?: string;
-  /** Forgets the key of a create that was never answered, so that it can be asked again. */
-  readonly idempotencyKey?: undefined;
-}
+/** What may change in the life of a sandbox, beside its state. A change to `undefined` forgets. */
+export type Changes = Partial<Omit<Sandbox, "id" | "organizationId" | "state" | "createdAt">>;
 
 /** The rows of sandboxes. */
 export class SandboxStore {
@@ -26,14 +21,13 @@ export class SandboxStore {
 
   /** Adds the row unless the organization has `limit` active sandboxes or the idempotency key has been used. */
   async add(sandbox: Sandbox, limit: number): Promise<"added" | "limit reached" | "key used"> {
-    const row = toRow(sandbox);
-    const columns = Object.keys(row) as (keyof SandboxRow)[];
+    const row = rowOf(sandbox);
+    const columns = Object.entries(row);
     // One statement counts and inserts, so that creates at the same moment cannot pass the limit together.
     const { numAffectedRows } = await sql`
-      INSERT INTO sandboxes (${sql.join(columns.map((column) => sql.ref(column)))})
-      SELECT ${sql.join(columns.map((column) => sql.val(row[column])))}
-      WHERE (SELECT count(*) FROM sandboxes WHERE organization_id = ${row.organization_id}
-             AND state IN (${sql.join(activeStates)})) < ${limit}
+      INSERT INTO sandboxes (${sql.join(columns.map(([column]) => sql.ref(column)))})
+      SELECT ${sql.join(columns.map(([, value]) => sql.val(value)))}
+      WHERE ${this.#activeOf(sandbox.organizationId)} < ${limit}
       ON CONFLICT (organization_id, idempotency_key) DO NOTHING`.execute(this.#database);
     if (numAffectedRows === 1n) return "added";
     const { organizationId, idempotencyKey } = sandbox;
@@ -45,11 +39,11 @@ export class SandboxStore {
     await this.#database.deleteFrom("sandboxes").where("id", "=", id).execute();
   }
 
-  /** The sandbox, or `not_found`: also when it belongs to another organization. */
+  /** The sandbox, or `not_found`: also when it belongs to another organization or is not for users. */
   async get(organizationId: string, id: SandboxId): Promise<Sandbox> {
     const sandbox = await this.find(id);
-    if (sandbox?.organizationId === organizationId) return sandbox;
-    throw new SandboxError("not_found", "sandbox not found", { resource: "sandbox", id });
+    if (sandbox?.organizationId === organizationId && !sandbox.hidden) return sandbox;
+    throw notFound(id);
   }
 
   async find(id: SandboxId): Promise<Sandbox | undefined> {
@@ -67,13 +61,14 @@ export class SandboxStore {
     return row && fromRow(row);
   }
 
-  /** The newest first. */
-  async listRunning(organizationId: string, limit: number): Promise<Sandbox[]> {
+  /** Those that users see, the newest first. */
+  async list(organizationId: string, states: readonly SandboxState[], limit: number): Promise<Sandbox[]> {
     const rows = await this.#database
       .selectFrom("sandboxes")
       .selectAll()
       .where("organization_id", "=", organizationId)
-      .where("state", "=", "running")
+      .where("state", "in", states)
+      .where("hidden", "=", 0)
       .orderBy("created_at", "desc")
       .orderBy("id")
       .limit(limit)
@@ -81,82 +76,80 @@ export class SandboxStore {
     return rows.map(fromRow);
   }
 
-  async listActive(): Promise<Sandbox[]> {
-    const rows = await this.#database.selectFrom("sandboxes").selectAll().where("state", "in", activeStates).execute();
+  /** Of all organizations, those of which a worker has something or may have. */
+  async listHeld(): Promise<Sandbox[]> {
+    const rows = await this.#database
+      .selectFrom("sandboxes")
+      .selectAll()
+      .where((row) => row.or([row("state", "in", [...activeStates, "error"]), row("hidden", "=", 1)]))
+      .execute();
     return rows.map(fromRow);
   }
 
-  /** One move of the lifecycle; `wrong_state` if it is not allowed or another process was quicker. */
-  async move(sandbox: Sandbox, move: Move, changes: Changes = {}): Promise<Sandbox> {
+  /**
+   * One move of the lifecycle. `wrong_state` if it is not allowed or another process was quicker; with a limit,
+   * `quota_exceeded` if the organization has that many active sandboxes. A hibernation snapshot that the sandbox
+   * refers to no more is unwanted from that moment on.
+   */
+  async move(sandbox: Sandbox, move: Move, changes: Changes = {}, limit?: number): Promise<Sandbox> {
     const state = next(sandbox.state, move);
-    const row = await this.#database
-      .updateTable("sandboxes")
-      .set({ state, ...columnsOf(changes) })
-      .where("id", "=", sandbox.id)
-      .where("state", "=", sandbox.state)
-      .where("generation", "=", sandbox.generation)
-      .returningAll()
-      .executeTakeFirst();
+    const row = await this.#database.transaction().execute(async (transaction) => {
+      const moved = await transaction
+        .updateTable("sandboxes")
+        .set({ state, ...rowOf(changes) } as Partial<SandboxRow>)
+        .where("id", "=", sandbox.id)
+        .where("state", "=", sandbox.state)
+        .where("generation", "=", sandbox.generation)
+        .$if(limit !== undefined, (query) => query.where(this.#activeOf(sandbox.organizationId), "<", limit ?? 0))
+        .returningAll()
+        .executeTakeFirst();
+      const before = sandbox.hibernationSnapshotId;
+      if (moved !== undefined && before !== undefined && moved.hibernation_snapshot_id !== before) {
+        await discardSnapshot(transaction, before);
+      }
+      return moved;
+    });
     if (row !== undefined) return fromRow(row);
     const found = await this.find(sandbox.id);
-    if (found === undefined || found.state === sandbox.state) {
-      throw new SandboxError("not_found", "sandbox not found", { resource: "sandbox", id: sandbox.id });
-    }
-    next(found.state, move);
-    return this.move(found, move, changes);
+    if (found === undefined) throw notFound(sandbox.id);
+    if (found.state === sandbox.state && found.generation === sandbox.generation) throw limitReached(limit ?? 0);
+    throw wrongState(found.state, [sandbox.state], `cannot ${move} sandbox ${sandbox.id}: it is ${found.state} now`);
   }
 
-  async setIdleTimeout(id: SandboxId, idleTimeoutSeconds: number, expiresAt: Date | undefined): Promise<void> {
-    await this.#database
+  /** Changes what has nothing to do with its state. */
+  async update(id: SandboxId, changes: Changes): Promise<Sandbox> {
+    const row = await this.#database
       .updateTable("sandboxes")
-      .set({ idle_timeout_seconds: idleTimeoutSeconds, ...columnsOf({ expiresAt }) })
+      .set(rowOf(changes) as Partial<SandboxRow>)
       .where("id", "=", id)
-      .execute();
+      .returningAll()
+      .executeTakeFirst();
+    if (row === undefined) throw notFound(id);
+    return fromRow(row);
   }
 
   async setExpiresAt(id: SandboxId, expiresAt: Date): Promise<void> {
     await this.#database
       .updateTable("sandboxes")
-      .set(columnsOf({ expiresAt }))
+      .set({ expires_at: expiresAt.getTime() })
       .where("id", "=", id)
       .where("state", "=", "running")
       .execute();
   }
+
+  #activeOf(organizationId: string): RawBuilder<number> {
+    return sql<number>`(SELECT count(*) FROM sandboxes WHERE organization_id = ${organizationId}
+      AND state IN (${sql.join(activeStates)}))`;
+  }
 }
 
-function columnsOf(changes: Changes): Partial<SandboxRow> {
-  return {
-    ...("startedAt" in changes ? { started_at: timeOf(changes.startedAt) } : {}),
-    ...("expiresAt" in changes ? { expires_at: timeOf(changes.expiresAt) } : {}),
-    ...("endedAt" in changes ? { ended_at: timeOf(changes.endedAt) } : {}),
-    ...("endReason" in changes ? { end_reason: changes.endReason ?? null } : {}),
-    ...("idempotencyKey" in changes ? { idempotency_key: null } : {}),
-  };
+export function limitReached(limit: number): SandboxError<"quota_exceeded"> {
+  const message = `concurrent sandbox limit reached (${limit}): delete or hibernate one first`;
+  return new SandboxError("quota_exceeded", message, undefined);
 }
 
-function toRow(sandbox: Sandbox): SandboxRow {
-  return {
-    id: sandbox.id,
-    organization_id: sandbox.organizationId,
-    state: sandbox.state,
-    generation: sandbox.generation,
-    worker_id: sandbox.workerId,
-    image: sandbox.image,
-    vcpus: sandbox.vcpus,
-    memory_mib: sandbox.memoryMib,
-    workspace_mib: sandbox.workspaceMib,
-    network_enabled: sandbox.networkEnabled ? 1 : 0,
-    envs: JSON.stringify(sandbox.envs),
-    metadata: JSON.stringify(sandbox.metadata),
-    alias: sandbox.alias,
-    idle_timeout_seconds: sandbox.idleTimeoutSeconds,
-    expires_at: timeOf(sandbox.expiresAt),
-    created_at: sandbox.createdAt.getTime(),
-    started_at: timeOf(sandbox.startedAt),
-    ended_at: timeOf(sandbox.endedAt),
-    end_reason: sandbox.endReason ?? null,
-    idempotency_key: sandbox.idempotencyKey ?? null,
-  };
+function notFound(id: SandboxId): SandboxError<"not_found"> {
+  return new SandboxError("not_found", "sandbox not found", { resource: "sandbox", id });
 }
 
 function fromRow(row: SandboxRow): Sandbox {
@@ -171,23 +164,29 @@ function fromRow(row: SandboxRow): Sandbox {
     memoryMib: row.memory_mib,
     workspaceMib: row.workspace_mib,
     networkEnabled: row.network_enabled !== 0,
-    envs: JSON.parse(row.envs) as Record<string, string>,
-    metadata: JSON.parse(row.metadata) as Record<string, string>,
+    envs: mapOf(row.envs),
+    metadata: mapOf(row.metadata),
     alias: row.alias,
     idleTimeoutSeconds: row.idle_timeout_seconds,
+    ephemeral: row.ephemeral !== 0,
+    hidden: row.hidden !== 0,
     idempotencyKey: row.idempotency_key ?? undefined,
     createdAt: new Date(row.created_at),
     startedAt: dateOf(row.started_at),
     expiresAt: dateOf(row.expires_at),
     endedAt: dateOf(row.ended_at),
     endReason: row.end_reason ?? undefined,
+    fromCheckpointId: row.from_checkpoint_id ?? undefined,
+    lastPatchSequence: row.last_patch_sequence,
+    patchError: row.patch_error ?? undefined,
+    hibernationSnapshotId: (row.hibernation_snapshot_id ?? undefined) as SnapshotId | undefined,
+    hibernationSizeBytes: row.hibernation_size_bytes ?? undefined,
+    restoredFrom: row.restored_from ?? undefined,
+    restoredBecause: row.restored_because ?? undefined,
+    bootsOnUse: row.boots_on_use !== 0,
+    tags: mapOf(row.tags),
+    tagsUpdatedAt: dateOf(row.tags_updated_at),
+    scalingLocked: row.scaling_locked !== 0,
+    autoscale: row.autoscale === null ? undefined : (JSON.parse(row.autoscale) as Autoscale),
   };
-}
-
-function timeOf(date: Date | undefined): number | null {
-  return date?.getTime() ?? null;
-}
-
-function dateOf(time: number | null): Date | undefined {
-  return time === null ? undefined : new Date(time);
 }

@@ -1,4 +1,4 @@
-import type { SandboxId } from "@opensandbox/wire/ids.ts";
+import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
 import type { SandboxState } from "./sandbox-lifecycle.ts";
 
 /** What is asked for. Absent: the server's default. */
@@ -12,6 +12,8 @@ export interface NewSandbox {
   readonly metadata: Readonly<Record<string, string>>;
   readonly alias: string;
   readonly networkEnabled: boolean;
+  /** Is deleted where another one would be hibernated. */
+  readonly ephemeral?: boolean;
 }
 
 /** A sandbox as the control plane knows it. */
@@ -20,11 +22,39 @@ export interface Sandbox extends Required<NewSandbox> {
   readonly organizationId: string;
   readonly state: SandboxState;
   readonly generation: number;
+  /** Empty where no worker has anything of it, such as while it hibernates. */
   readonly workerId: string;
+  /** Builds an image; no user sees it. */
+  readonly hidden: boolean;
   readonly idempotencyKey?: string | undefined;
   readonly createdAt: Date;
   readonly startedAt?: Date | undefined;
   readonly expiresAt?: Date | undefined;
   readonly endedAt?: Date | undefined;
+  /** Why it does not run, or could not be woken. */
   readonly endReason?: string | undefined;
+  /** The checkpoint that it was forked from. */
+  readonly fromCheckpointId?: string | undefined;
+  /** The patches of that checkpoint up to this one have been applied. */
+  readonly lastPatchSequence: number;
+  readonly patchError?: string | undefined;
+  /** Named before the worker is asked to make it, and until the wake from it has succeeded. */
+  readonly hibernationSnapshotId?: SnapshotId | undefined;
+  readonly hibernationSizeBytes?: number | undefined;
+  /** How its machine was started last. */
+  readonly restoredFrom?: "memory" | "disk" | undefined;
+  readonly restoredBecause?: string | undefined;
+  /** Its machine ended while no server ran: its disks are booted by the next use. */
+  readonly bootsOnUse: boolean;
+  readonly tags: Readonly<Record<string, string>>;
+  readonly tagsUpdatedAt?: Date | undefined;
+  readonly scalingLocked: boolean;
+  readonly autoscale?: Autoscale | undefined;
+}
+
+/** Between which sizes a sandbox is to be kept by its load. */
+export interface Autoscale {
+  readonly enabled: boolean;
+  readonly minMemoryMib?: number | undefined;
+  readonly maxMemoryMib?: number | undefined;
 }

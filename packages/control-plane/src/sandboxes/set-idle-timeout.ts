@@ -2,14 +2,21 @@ import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { SandboxContext } from "./sandbox-context.ts";
 import { useSandbox } from "./use-sandbox.ts";
 
-/** Begins the idle timeout anew with another length; 0 is never. */
+/** Begins the idle timeout anew with another length; 0 is never. One that sleeps keeps it for when it is awake. */
 export async function setIdleTimeout(
   context: SandboxContext,
   request: { readonly organizationId: string; readonly id: SandboxId; readonly idleTimeoutSeconds: number },
   signal: AbortSignal,
 ): Promise<void> {
   const { organizationId, id, idleTimeoutSeconds } = request;
+  const { store, activity, gates } = context;
+  await gates.open(id, signal);
+  const { state } = await store.get(organizationId, id);
+  if (state === "hibernated") {
+    await store.update(id, { idleTimeoutSeconds });
+    return;
+  }
   using _ = await useSandbox(context, organizationId, id, signal);
-  await context.store.setIdleTimeout(id, idleTimeoutSeconds, context.activity.expiresAt(idleTimeoutSeconds));
-  context.activity.watch(id, idleTimeoutSeconds);
+  await store.update(id, { idleTimeoutSeconds, expiresAt: activity.expiresAt(idleTimeoutSeconds) });
+  activity.watch(id, idleTimeoutSeconds);
 }

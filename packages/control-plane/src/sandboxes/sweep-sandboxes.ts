@@ -1,39 +1,40 @@
+import { isSandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import { describeError } from "../log.ts";
-import { abandon, endSandbox } from "./delete-sandbox.ts";
+import { endSandbox } from "./delete-sandbox.ts";
+import { putToSleep } from "./hibernate-sandbox.ts";
 import type { SandboxContext } from "./sandbox-context.ts";
+import type { Sandbox } from "./sandbox.ts";
 
-/** Ends what has been idle for too long and records what ended with another worker. Never rejects. */
+/** Puts away what has been idle for too long. Never rejects. */
 export async function sweepSandboxes(context: SandboxContext): Promise<void> {
-  await Promise.all([
-    ...context.activity.sweep().map((id) => reported(context, id, () => expire(context, id))),
-    recordAbandoned(context).catch((error: unknown) => {
-      context.log("error", "the rows of ended workers could not be brought up to date", describeError(error));
-    }),
-  ]);
-}
-
-/** Rows of workers that do not live any more say so. */
-export async function recordAbandoned(context: SandboxContext): Promise<void> {
-  const active = await context.store.listActive();
-  const gone = active.filter(({ workerId }) => workerId !== context.worker.id && !context.isWorkerAlive(workerId));
-  await Promise.all(gone.map((sandbox) => reported(context, sandbox.id, () => abandon(context, sandbox))));
+  await Promise.all(context.activity.sweep().map((id) => expire(context, id)));
 }
 
 async function expire(context: SandboxContext, id: SandboxId): Promise<void> {
-  await context.gates.run(id, async () => {
-    // It may have been used while this waited.
-    if (!context.activity.isExpired(id)) return;
-    const sandbox = await context.store.find(id);
-    if (sandbox === undefined) return context.activity.forget(id);
-    await endSandbox(context, sandbox, `it was idle for ${sandbox.idleTimeoutSeconds} seconds`);
-  });
+  try {
+    await context.gates.run(id, async () => {
+      // It may have been used while this waited.
+      if (!context.activity.isExpired(id)) return;
+      const sandbox = await context.store.find(id);
+      if (sandbox?.state !== "running") return context.activity.forget(id);
+      await putAway(context, sandbox, `it was idle for ${sandbox.idleTimeoutSeconds} seconds`);
+    });
+  } catch (error) {
+    // Tried again when it has been idle for as long once more.
+    context.activity.begin(id)[Symbol.dispose]();
+    context.log("error", "an idle sandbox could not be put away", { sandbox: id, ...describeError(error) });
+  }
 }
 
-async function reported(context: SandboxContext, sandbox: SandboxId, work: () => Promise<void>): Promise<void> {
+/** Hibernates a running sandbox whose gate is held; deletes it where it, or the hypervisor, is not for that. */
+export async function putAway(context: SandboxContext, sandbox: Sandbox, reason: string): Promise<void> {
+  if (sandbox.ephemeral || sandbox.hidden) return endSandbox(context, sandbox, reason);
   try {
-    await work();
+    await putToSleep(context, sandbox);
   } catch (error) {
-    context.log("error", "a sandbox could not be ended", { sandbox, ...describeError(error) });
+    if (!isSandboxError(error, "not_supported")) throw error;
+    const running = await context.store.find(sandbox.id);
+    if (running !== undefined) await endSandbox(context, running, `${reason}, and ${error.message}`);
   }
 }

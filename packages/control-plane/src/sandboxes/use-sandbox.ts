@@ -1,10 +1,17 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { Use } from "./activity.ts";
-import { elsewhere } from "./delete-sandbox.ts";
+import { elsewhere } from "./elsewhere.ts";
+import { bootDisks } from "./power-cycle-sandbox.ts";
 import type { SandboxContext } from "./sandbox-context.ts";
+import { wrongState } from "./sandbox-lifecycle.ts";
+import type { Sandbox } from "./sandbox.ts";
+import { wake } from "./wake-sandbox.ts";
 
-/** A call to a running sandbox begins: waits for what changes its life, and keeps it from being idle until disposed. */
+/**
+ * A call to a sandbox begins: waits for what changes its life, wakes it if it sleeps, and keeps it from being idle
+ * until disposed. However many calls a sleeping sandbox gets, it is woken once, and all of them share a failure.
+ */
 export async function useSandbox(
   context: SandboxContext,
   organizationId: string,
@@ -12,23 +19,44 @@ export async function useSandbox(
   signal: AbortSignal,
 ): Promise<Use> {
   await context.store.get(organizationId, id);
-  await context.gates.open(id, signal);
-  // Begun before the state is read: whoever ends idle sandboxes sees either this use or a stopped one is seen here.
-  const use = context.activity.begin(id);
-  try {
-    const sandbox = await context.store.get(organizationId, id);
-    if (sandbox.state !== "running") {
-      const why = sandbox.endReason === undefined ? "" : `: ${sandbox.endReason}`;
-      throw new SandboxError("wrong_state", `sandbox ${id} is ${sandbox.state}${why}`, {
-        resource: "sandbox",
-        state: sandbox.state,
-        allowed: ["running"],
-      });
+  for (;;) {
+    await context.gates.open(id, signal);
+    // Begun before the state is read: whoever puts idle sandboxes away sees this use, or here it is seen to sleep.
+    const use = context.activity.begin(id);
+    try {
+      const sandbox = await context.store.get(organizationId, id);
+      if (sandbox.state === "running") {
+        if (sandbox.workerId !== context.worker.id) throw elsewhere(context, sandbox);
+        return use;
+      }
+      if (!isAsleep(sandbox)) throw cannotBeUsed(sandbox);
+    } catch (error) {
+      use[Symbol.dispose]();
+      throw error;
     }
-    if (sandbox.workerId !== context.worker.id) throw elsewhere(sandbox);
-    return use;
-  } catch (error) {
     use[Symbol.dispose]();
-    throw error;
+    await context.wakes.run(id, () => rouse(context, id), signal);
   }
+}
+
+/** A call to it makes it run again. */
+function isAsleep({ state, bootsOnUse }: Sandbox): boolean {
+  return state === "hibernated" || (state === "error" && bootsOnUse);
+}
+
+async function rouse(context: SandboxContext, id: SandboxId): Promise<void> {
+  await context.gates.run(id, async () => {
+    const sandbox = await context.store.find(id);
+    if (sandbox === undefined || !isAsleep(sandbox)) return;
+    if (sandbox.state === "hibernated") await wake(context, sandbox);
+    else await bootDisks(context, sandbox);
+  });
+}
+
+function cannotBeUsed({ id, state, endReason }: Sandbox): SandboxError {
+  const message = `sandbox ${id} is ${state}${endReason === undefined ? "" : `: ${endReason}`}`;
+  if (state === "stopped" || state === "error") {
+    return new SandboxError("gone", message, { resource: "sandbox", state });
+  }
+  return wrongState(state, ["running"], message);
 }

@@ -1,11 +1,11 @@
+import type { SandboxEnd } from "@opensandbox/wire/worker/worker.ts";
 import { describeError } from "../log.ts";
 import type { SandboxContext } from "./sandbox-context.ts";
 import type { Sandbox } from "./sandbox.ts";
 
 /** Sees to it that the row tells when the machine of a running sandbox ends by itself. */
 export function watchMachine(context: SandboxContext, sandbox: Sandbox): void {
-  context.worker
-    .ended(sandbox.id)
+  ended(context, sandbox)
     .then(({ detail }) => context.gates.run(sandbox.id, () => markCrashed(context, sandbox, detail)))
     .catch((error: unknown) => {
       context.log("error", "the end of a machine could not be recorded", {
@@ -15,6 +15,11 @@ export function watchMachine(context: SandboxContext, sandbox: Sandbox): void {
     });
 }
 
+async function ended({ worker }: SandboxContext, { id }: Sandbox): Promise<SandboxEnd> {
+  return await worker.ended(id);
+}
+
+/** Its disks stay with the worker: they can be booted again. */
 async function markCrashed(context: SandboxContext, watched: Sandbox, detail: string): Promise<void> {
   // Whoever ends the control plane ends its sandboxes too, and the database closes after that.
   if (context.ending.aborted) return;
@@ -24,5 +29,4 @@ async function markCrashed(context: SandboxContext, watched: Sandbox, detail: st
   const endReason = `the machine ended: ${detail}`;
   await context.store.move(sandbox, "crashed", { endedAt: new Date(context.clock.now()), endReason });
   context.log("warn", "the machine of a sandbox ended by itself", { sandbox: sandbox.id, detail });
-  await context.worker.stopSandbox(sandbox.id);
 }

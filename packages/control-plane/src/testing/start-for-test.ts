@@ -37,6 +37,7 @@ export async function startForTest(
       isWorkerAlive: (id) => id === worker.id,
       defaults: { vcpus: 1, memoryMib: 1024, workspaceMib: 20_480, idleTimeoutSeconds: 300 },
       ready: () => ({ ready: true }),
+      atEnd: () => "stop",
       log: (level, message, fields) => logged.push({ level, message, fields }),
       ...options,
       worker,

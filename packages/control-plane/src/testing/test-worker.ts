@@ -2,8 +2,12 @@ import { spawn, type ChildProcessWithoutNullStreams } from "node:child_process";
 import { once } from "node:events";
 import { constants } from "node:os";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import type { SandboxId } from "@opensandbox/wire/ids.ts";
+import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
 import type {
+  AdoptedSandbox,
+  ByteRange,
+  Capture,
+  CapturedSnapshot,
   Exec,
   ExecEnd,
   ExecOutput,
@@ -13,9 +17,11 @@ import type {
   SandboxEnd,
   StartedSandbox,
   StartSandbox,
+  StoredSnapshot,
   Worker,
   WorkerDescription,
 } from "@opensandbox/wire/worker/worker.ts";
+import { TestHost, type TestMachine } from "./test-host.ts";
 
 /** A worker for tests: sandboxes are entries, commands are processes of this host, files are in memory. */
 export class TestWorker implements Worker {
@@ -30,12 +36,26 @@ export class TestWorker implements Worker {
   onStop: (id: SandboxId) => unknown = () => {};
   /** Takes part in every command; an error it throws is the command's failure to start. */
   onExec: (request: Exec) => unknown = () => {};
+  /** The others, in the same way; what they throw is the failure of the step, of which nothing has happened then. */
+  onHibernate: (id: SandboxId, snapshotId: SnapshotId, signal: AbortSignal) => unknown = () => {};
+  onCapture: (id: SandboxId, request: Capture, signal: AbortSignal) => unknown = () => {};
+  onReboot: (id: SandboxId) => unknown = () => {};
+  onPowerCycle: (id: SandboxId) => unknown = () => {};
+  onSync: (id: SandboxId, signal: AbortSignal) => unknown = () => {};
+  onRemoveSnapshot: (snapshotId: SnapshotId) => unknown = () => {};
+  /** Takes part when a step has happened and its caller does not know yet: where it hangs, the answer is lost. */
+  onDone: (step: "start" | "stop" | "hibernate" | "capture" | "power-cycle", id: SandboxId) => unknown = () => {};
   /** Bytes of uploads that were given up. */
   readonly brokenUploads: string[] = [];
-  readonly #sandboxes = new Map<SandboxId, { files: Map<string, StoredFile>; end: PromiseWithResolvers<SandboxEnd> }>();
+  readonly adopted: readonly AdoptedSandbox[];
+  released = false;
+  readonly host: TestHost;
 
-  constructor(id = "worker-1") {
+  /** Takes over what is on the host already. */
+  constructor(id = "worker-1", host = new TestHost()) {
     this.id = id;
+    this.host = host;
+    this.adopted = host.adopt();
   }
 
   describe(): WorkerDescription {
@@ -48,8 +68,9 @@ export class TestWorker implements Worker {
     };
   }
 
+  /** Those whose machines run. */
   get live(): SandboxId[] {
-    return [...this.#sandboxes.keys()];
+    return [...this.host.machines].filter(([, { running }]) => running).map(([id]) => id);
   }
 
   async startSandbox(
@@ -60,28 +81,78 @@ export class TestWorker implements Worker {
     this.started.push(request);
     await this.onStart(request, onProgress, signal);
     signal.throwIfAborted();
-    this.#sandboxes.set(request.id, { files: new Map(), end: Promise.withResolvers() });
-    return { spans: [{ name: "machine start", milliseconds: 1.25 }] };
+    const restored = this.host.start(request);
+    await this.onDone("start", request.id);
+    return { ...restored, spans: [{ name: "machine start", milliseconds: 1.25 }] };
   }
 
   async stopSandbox(id: SandboxId): Promise<void> {
     await this.onStop(id);
     this.stopped.push(id);
-    this.#sandboxes.get(id)?.end.resolve({ reason: "stopped", detail: "asked for" });
-    this.#sandboxes.delete(id);
+    this.host.stop(id);
+    await this.onDone("stop", id);
   }
 
   ended(id: SandboxId): Promise<SandboxEnd> {
-    return this.#sandbox(id).end.promise;
+    return this.host.machine(id).end.promise;
   }
 
   /** As if the process of the machine had died. */
   crash(id: SandboxId, detail: string): void {
-    this.#sandbox(id).end.resolve({ reason: "exited", detail });
+    this.host.crash(id, detail);
+  }
+
+  async captureSandbox(id: SandboxId, request: Capture, signal: AbortSignal): Promise<CapturedSnapshot> {
+    await this.onCapture(id, request, signal);
+    signal.throwIfAborted();
+    const { sizeBytes } = this.host.capture(id, request);
+    await this.onDone("capture", id);
+    return { sizeBytes, pausedMs: 1 };
+  }
+
+  async hibernateSandbox(id: SandboxId, snapshotId: SnapshotId, signal: AbortSignal): Promise<CapturedSnapshot> {
+    await this.onHibernate(id, snapshotId, signal);
+    signal.throwIfAborted();
+    const { sizeBytes } = this.host.capture(id, { snapshotId, contents: "memory and disks" });
+    this.host.stop(id);
+    await this.onDone("hibernate", id);
+    return { sizeBytes, pausedMs: 1 };
+  }
+
+  async findSnapshot(snapshotId: SnapshotId): Promise<StoredSnapshot | undefined> {
+    await Promise.resolve();
+    const snapshot = this.host.snapshots.get(snapshotId);
+    return snapshot && { sizeBytes: snapshot.sizeBytes };
+  }
+
+  async removeSnapshot(snapshotId: SnapshotId): Promise<void> {
+    await this.onRemoveSnapshot(snapshotId);
+    this.host.snapshots.delete(snapshotId);
+  }
+
+  async rebootSandbox(id: SandboxId): Promise<void> {
+    this.#machine(id);
+    await this.onReboot(id);
+  }
+
+  async powerCycleSandbox(id: SandboxId): Promise<void> {
+    await this.onPowerCycle(id);
+    this.host.powerCycle(id);
+    await this.onDone("power-cycle", id);
+  }
+
+  async syncSandbox(id: SandboxId, signal: AbortSignal): Promise<void> {
+    this.#machine(id);
+    await this.onSync(id, signal);
+  }
+
+  async release(): Promise<void> {
+    await Promise.resolve();
+    this.released = true;
   }
 
   async exec(id: SandboxId, request: Exec, signal: AbortSignal): Promise<RunningExec> {
-    this.#sandbox(id);
+    this.#machine(id);
     await this.onExec(request);
     const [program, ...args] = request.argv;
     const env = { PATH: process.env["PATH"] ?? "", ...request.envs };
@@ -93,9 +164,9 @@ export class TestWorker implements Worker {
     return runningExec(child, request, signal, () => this.running.delete(child));
   }
 
-  async readFile(id: SandboxId, path: string, signal: AbortSignal): Promise<OpenFile> {
-    const entry = await this.statFile(id, path, signal);
-    const chunks = this.#sandbox(id).files.get(path)?.chunks ?? [];
+  async readFile(id: SandboxId, path: string, _range: ByteRange, signal: AbortSignal): Promise<OpenFile> {
+    const entry = await this.statFile(id, path, {}, signal);
+    const chunks = this.#machine(id).files.get(path)?.chunks ?? [];
     return {
       entry,
       content: (async function* () {
@@ -116,7 +187,7 @@ export class TestWorker implements Worker {
     options: { readonly mode?: number },
     signal: AbortSignal,
   ): Promise<number> {
-    const { files } = this.#sandbox(id);
+    const { files } = this.#machine(id);
     const chunks: Uint8Array[] = [];
     let bytes = 0;
     try {
@@ -137,56 +208,56 @@ export class TestWorker implements Worker {
 
   /** Puts a file there as it never is on a disk: one that breaks in the middle, or whose size is wrong. */
   plantFile(id: SandboxId, path: string, chunks: readonly (Uint8Array | Error)[], size: number): void {
-    this.#sandbox(id).files.set(path, { chunks, size, mode: 0o644 });
+    this.#machine(id).files.set(path, { chunks, size, mode: 0o644 });
   }
 
-  async statFile(id: SandboxId, path: string, signal: AbortSignal): Promise<FileEntry> {
-    const { files } = this.#sandbox(id);
+  async statFile(
+    id: SandboxId,
+    path: string,
+    _options: { readonly noFollow?: boolean },
+    signal: AbortSignal,
+  ): Promise<FileEntry> {
+    const { files } = this.#machine(id);
     await Promise.resolve();
     signal.throwIfAborted();
     const name = path.split("/").at(-1) ?? "";
     const file = files.get(path);
-    if (file !== undefined) return { name, path, kind: "file", size: file.size, mode: file.mode, modifiedMs: 0 };
+    const owned = { modifiedMs: 0, owner: "sandbox", group: "sandbox" };
+    if (file !== undefined) return { name, path, kind: "file", size: file.size, mode: file.mode, ...owned };
     const isDirectory = [...files.keys()].some((other) => other.startsWith(`${path === "/" ? "" : path}/`));
-    if (isDirectory) return { name, path, kind: "directory", size: 4096, mode: 0o755, modifiedMs: 0 };
+    if (isDirectory) return { name, path, kind: "directory", size: 4096, mode: 0o755, ...owned };
     throw new SandboxError("not_found", `${path} does not exist`, { resource: "file", id: path });
   }
 
   async listDirectory(id: SandboxId, path: string, signal: AbortSignal): Promise<readonly FileEntry[]> {
-    const directory = await this.statFile(id, path, signal);
+    const directory = await this.statFile(id, path, {}, signal);
     if (directory.kind !== "directory") {
       throw new SandboxError("invalid_argument", `${path} is not a directory`, undefined);
     }
     const below = path === "/" ? "/" : `${path}/`;
-    const names = [...this.#sandbox(id).files.keys()]
+    const names = [...this.#machine(id).files.keys()]
       .filter((file) => file.startsWith(below))
       .map((file) => file.slice(below.length).split("/")[0] ?? "")
       .filter((name) => name !== "");
-    return Promise.all([...new Set(names)].map((name) => this.statFile(id, below + name, signal)));
+    return Promise.all([...new Set(names)].map((name) => this.statFile(id, below + name, {}, signal)));
   }
 
   async makeDirectory(id: SandboxId, path: string): Promise<void> {
     await Promise.resolve();
-    this.#sandbox(id).files.set(`${path}/`, { chunks: [], size: 0, mode: 0o755 });
+    this.#machine(id).files.set(`${path}/`, { chunks: [], size: 0, mode: 0o755 });
   }
 
   async removeFile(id: SandboxId, path: string): Promise<void> {
     await Promise.resolve();
-    const { files } = this.#sandbox(id);
+    const { files } = this.#machine(id);
     for (const file of files.keys()) if (file === path || file.startsWith(`${path}/`)) files.delete(file);
   }
 
-  #sandbox(id: SandboxId): { files: Map<string, StoredFile>; end: PromiseWithResolvers<SandboxEnd> } {
-    const sandbox = this.#sandboxes.get(id);
-    if (sandbox !== undefined) return sandbox;
-    throw new SandboxError("not_found", `sandbox ${id} does not run here`, { resource: "sandbox", id });
+  #machine(id: SandboxId): TestMachine {
+    const machine = this.host.machine(id);
+    if (machine.running) return machine;
+    throw new SandboxError("unavailable", `the machine of sandbox ${id} has ended`, undefined);
   }
-}
-
-interface StoredFile {
-  readonly chunks: readonly (Uint8Array | Error)[];
-  readonly size: number;
-  readonly mode: number;
 }
 
 function runningExec(

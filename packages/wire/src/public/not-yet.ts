@@ -2,10 +2,6 @@
 export const notYet: readonly (readonly [method: string, path: string, what: string])[] = [
   ["POST", "/api/auth/token", "signing in with a short-lived token"],
 
-  ["POST", "/api/sandboxes/:id/hibernate", "hibernating a sandbox"],
-  ["POST", "/api/sandboxes/:id/wake", "waking a sandbox"],
-  ["POST", "/api/sandboxes/:id/reboot", "rebooting a sandbox"],
-  ["POST", "/api/sandboxes/:id/power-cycle", "power-cycling a sandbox"],
   ["POST", "/api/sandboxes/:id/migrate", "moving a sandbox to another worker"],
   ["POST", "/api/sandboxes/:id/token/refresh", "a token of a sandbox"],
 
@@ -32,18 +28,6 @@ export const notYet: readonly (readonly [method: string, path: string, what: str
   ["POST", "/api/sandboxes/:id/mounts", "mounting remote storage"],
   ["GET", "/api/sandboxes/:id/mounts", "mounting remote storage"],
   ["DELETE", "/api/sandboxes/:id/mounts", "mounting remote storage"],
-
-  ["POST", "/api/sandboxes/:id/checkpoints", "a checkpoint"],
-  ["GET", "/api/sandboxes/:id/checkpoints", "the list of checkpoints"],
-  ["GET", "/api/sandboxes/:id/checkpoints/:checkpointId", "a checkpoint"],
-  ["DELETE", "/api/sandboxes/:id/checkpoints/:checkpointId", "deleting a checkpoint"],
-  ["POST", "/api/sandboxes/:id/checkpoints/:checkpointId/restore", "restoring a checkpoint"],
-  ["POST", "/api/sandboxes/from-checkpoint/:checkpointId", "forking a checkpoint"],
-  ["POST", "/api/sandboxes/checkpoints/:checkpointId/patches", "a checkpoint's patch"],
-  ["GET", "/api/sandboxes/checkpoints/:checkpointId/patches", "the list of a checkpoint's patches"],
-  ["DELETE", "/api/sandboxes/checkpoints/:checkpointId/patches/:patchId", "a checkpoint's patch"],
-  ["POST", "/api/sandboxes/checkpoints/:checkpointId/publish", "publishing a checkpoint"],
-  ["POST", "/api/sandboxes/checkpoints/:checkpointId/unpublish", "publishing a checkpoint"],
 
   ["POST", "/api/sandboxes/:id/preview", "a preview URL"],
   ["GET", "/api/sandboxes/:id/preview", "the list of preview URLs"],

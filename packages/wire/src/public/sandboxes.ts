@@ -7,7 +7,7 @@ const negativeTimeout = "timeout must be non-negative (0 disables auto-hibernate
 // Of a signed 32-bit number of seconds: 68 years.
 const longestTimeout = 2_147_483_647;
 
-function timeoutSeconds(absent: string): z.ZodType<number> {
+export function timeoutSeconds(absent: string): z.ZodType<number> {
   return z
     .number({ error: (issue) => (issue.input === undefined ? absent : "timeout must be a whole number of seconds") })
     .nonnegative(negativeTimeout)
@@ -17,6 +17,7 @@ function timeoutSeconds(absent: string): z.ZodType<number> {
 }
 
 const memoryRule = "memoryMB must be a multiple of 128 from 256 to 65536";
+export const memoryMb = z.number(memoryRule).multipleOf(128, memoryRule).min(256, memoryRule).max(65_536, memoryRule);
 const cpuRule = "cpuCount must be a whole number from 1 to 16";
 const diskRule = "diskMB must be a whole number";
 
@@ -31,7 +32,7 @@ export const CreateSandboxBody = z
     metadata: z.record(z.string(), z.string()).optional().meta({ description: "Labels of yours; kept, not used." }),
     alias: z.string().max(255, "alias must be at most 255 characters").optional(),
     cpuCount: z.number(cpuRule).int(cpuRule).min(1, cpuRule).max(16, cpuRule).optional(),
-    memoryMB: z.number(memoryRule).multipleOf(128, memoryRule).min(256, memoryRule).max(65_536, memoryRule).optional(),
+    memoryMB: memoryMb.optional(),
     diskMB: z
       .number(diskRule)
       .min(20_480, "diskMB must be at least 20480 (20GB)")
@@ -71,7 +72,14 @@ export const SandboxReply = z
     startedAt: z.iso.datetime().optional(),
     endAt: z.iso.datetime().optional().meta({ description: "When the idle timeout ends if nothing happens." }),
     stoppedAt: z.iso.datetime().optional(),
-    reason: z.string().optional().meta({ description: "Why it does not run any more." }),
+    reason: z.string().optional().meta({ description: "Why it does not run, or could not be woken." }),
+    restoredFrom: z
+      .enum(["memory", "disk"])
+      .optional()
+      .meta({ description: "How it was started last: its memory as it was, or booted from its disks." }),
+    restoredBecause: z.string().optional().meta({ description: "Why its memory was not restored." }),
+    fromCheckpointId: z.string().optional().meta({ description: "The checkpoint it was forked from." }),
+    patchError: z.string().optional().meta({ description: "Which patch of that checkpoint failed, and how." }),
     tags: z.record(z.string(), z.string()),
     tagsLastUpdatedAt: z.iso.datetime().nullable(),
   })
@@ -94,12 +102,24 @@ export const createSandbox: Route<CreateSandboxBody, unknown, SandboxReply> = {
   otherReplies: { 200: { description: "Events, where they were asked for; or the sandbox of a repeated key." } },
 };
 
-export const listSandboxes: Route<unknown, unknown, SandboxReply[]> = {
+const ListQuery = z.object({
+  status: z
+    .enum(
+      ["running", "hibernated", "error", "stopped", "all"],
+      "status must be running, hibernated, error, stopped or all",
+    )
+    .optional()
+    .meta({ description: "Default: running. `all`: every one that is not stopped." }),
+});
+type ListQuery = z.infer<typeof ListQuery>;
+
+export const listSandboxes: Route<unknown, ListQuery, SandboxReply[]> = {
   method: "GET",
   path: "/api/sandboxes",
   name: "listSandboxes",
-  summary: "List running sandboxes, the newest 100",
+  summary: "List sandboxes, those that run unless asked otherwise, the newest 100",
   access: "key",
+  query: ListQuery,
   status: 200,
   reply: z.array(SandboxReply),
 };
@@ -186,15 +206,22 @@ interface SandboxToShow {
   readonly expiresAt?: Date | undefined;
   readonly endedAt?: Date | undefined;
   readonly endReason?: string | undefined;
+  readonly restoredFrom?: "memory" | "disk" | undefined;
+  readonly restoredBecause?: string | undefined;
+  readonly fromCheckpointId?: string | undefined;
+  readonly patchError?: string | undefined;
+  readonly tags: Readonly<Record<string, string>>;
+  readonly tagsUpdatedAt?: Date | undefined;
 }
 
-// The published words know no state on the way to another.
+// The published words know no state on the way to another. One that is given another machine runs: calls wait for it.
 const statusOfState = {
   creating: "creating",
   running: "running",
   hibernating: "hibernated",
   hibernated: "hibernated",
   waking: "hibernated",
+  restarting: "running",
   stopping: "stopped",
   stopped: "stopped",
   error: "error",
@@ -220,11 +247,31 @@ export function sandboxReplyOf(
     sandboxDomain: place.sandboxDomain,
     token: "",
     createdAt: sandbox.createdAt.toISOString(),
-    ...(sandbox.startedAt === undefined ? {} : { startedAt: sandbox.startedAt.toISOString() }),
-    ...(sandbox.expiresAt === undefined ? {} : { endAt: sandbox.expiresAt.toISOString() }),
-    ...(sandbox.endedAt === undefined ? {} : { stoppedAt: sandbox.endedAt.toISOString() }),
-    ...(sandbox.endReason === undefined ? {} : { reason: sandbox.endReason }),
-    tags: {},
-    tagsLastUpdatedAt: null,
+    ...present({
+      startedAt: sandbox.startedAt?.toISOString(),
+      endAt: sandbox.expiresAt?.toISOString(),
+      stoppedAt: sandbox.endedAt?.toISOString(),
+      reason: sandbox.endReason,
+      restoredFrom: sandbox.restoredFrom,
+      restoredBecause: sandbox.restoredBecause,
+      fromCheckpointId: sandbox.fromCheckpointId,
+      patchError: sandbox.patchError,
+    }),
+    tags: { ...sandbox.tags },
+    tagsLastUpdatedAt: sandbox.tagsUpdatedAt?.toISOString() ?? null,
+  };
+}
+
+/** The states that a list is asked for. */
+export function statesFrom({ status = "running" }: ListQuery): readonly (keyof typeof statusOfState)[] {
+  const states = Object.keys(statusOfState) as (keyof typeof statusOfState)[];
+  if (status === "running") return ["running"];
+  return states.filter((state) => (status === "all" ? state !== "stopped" : statusOfState[state] === status));
+}
+
+/** Without what is undefined. */
+function present<T extends object>(values: T): { [Name in keyof T]?: Exclude<T[Name], undefined> } {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as {
+    [Name in keyof T]?: Exclude<T[Name], undefined>;
   };
 }

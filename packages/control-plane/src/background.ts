@@ -1,0 +1,26 @@
+import { describeError, type Log } from "./log.ts";
+
+/** Work that nobody waits for. Disposing waits for what is on its way. */
+export class Background implements AsyncDisposable {
+  readonly #log: Log;
+  readonly #running = new Set<Promise<void>>();
+
+  constructor(log: Log) {
+    this.#log = log;
+  }
+
+  /** Begins the work at once. What it throws is logged: a failure that somebody must hear of is the work's own matter. */
+  run(what: string, fields: object, work: () => Promise<unknown>): void {
+    const running: Promise<void> = work()
+      .then(
+        () => {},
+        (error: unknown) => this.#log("error", `${what} failed`, { ...fields, ...describeError(error) }),
+      )
+      .finally(() => this.#running.delete(running));
+    this.#running.add(running);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    while (this.#running.size > 0) await Promise.all(this.#running);
+  }
+}

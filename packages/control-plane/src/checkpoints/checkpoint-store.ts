@@ -1,0 +1,224 @@
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
+import { sql, type Transaction } from "kysely";
+import type { Database } from "#database/database.ts";
+import { dateOf, mapOf, rowOf } from "#database/row-of.ts";
+import type { CheckpointRow, Tables } from "#database/tables.ts";
+import { discardSnapshot } from "#snapshots/discard-snapshot.ts";
+import type { Checkpoint, CheckpointKind } from "./checkpoint.ts";
+
+/** How many checkpoints of its kind a sandbox may have. */
+export interface CheckpointLimit {
+  readonly count: number;
+  /** Only those that are being made count: the oldest of the others give way when this one is ready. */
+  readonly replaces: boolean;
+}
+
+/** The rows of checkpoints. Whatever drops a row also drops its reference to the snapshot. */
+export class CheckpointStore {
+  readonly #database: Database;
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  /** Failed checkpoints neither count nor keep their name. */
+  async add(checkpoint: Checkpoint, limit?: CheckpointLimit): Promise<"added" | "limit reached" | "name used"> {
+    const columns = Object.entries({ ...rowOf(checkpoint), patch_sequence: 0 });
+    const counted = limit?.replaces ? ["processing"] : ["processing", "ready"];
+    // One statement counts and inserts, so that creates at the same moment cannot pass the limit together.
+    const { numAffectedRows } = await sql`
+      INSERT INTO checkpoints (${sql.join(columns.map(([column]) => sql.ref(column)))})
+      SELECT ${sql.join(columns.map(([, value]) => sql.val(value)))}
+      WHERE (SELECT count(*) FROM checkpoints WHERE sandbox_id = ${checkpoint.sandboxId} AND kind = ${checkpoint.kind}
+             AND status IN (${sql.join(counted)})) < ${limit?.count ?? Number.MAX_SAFE_INTEGER}
+      ON CONFLICT DO NOTHING`.execute(this.#database);
+    if (numAffectedRows === 1n) return "added";
+    const named = await this.#database
+      .selectFrom("checkpoints")
+      .select("id")
+      .where("sandbox_id", "=", checkpoint.sandboxId)
+      .where("name", "=", checkpoint.name)
+      .where("status", "<>", "failed")
+      .executeTakeFirst();
+    return named === undefined ? "limit reached" : "name used";
+  }
+
+  /** Adds another checkpoint of the same snapshot; false if the one to copy is gone. */
+  async copy(id: string, copy: Pick<Checkpoint, "id" | "name" | "createdAt">): Promise<boolean> {
+    return this.#database.transaction().execute(async (transaction) => {
+      const row = await transaction
+        .selectFrom("checkpoints")
+        .selectAll()
+        .where("id", "=", id)
+        .where("status", "=", "ready")
+        .executeTakeFirst();
+      if (row === undefined) return false;
+      const own = { ...rowOf(copy), patch_sequence: 0, is_public: 0 };
+      await transaction
+        .insertInto("checkpoints")
+        .values({ ...row, ...own })
+        .execute();
+      return true;
+    });
+  }
+
+  async find(id: string): Promise<Checkpoint | undefined> {
+    const row = await this.#database.selectFrom("checkpoints").selectAll().where("id", "=", id).executeTakeFirst();
+    return row && fromRow(row);
+  }
+
+  /** The checkpoint, or `not_found`: also when it belongs to another organization. */
+  async get(organizationId: string, id: string): Promise<Checkpoint> {
+    const checkpoint = await this.find(id);
+    if (checkpoint?.organizationId === organizationId) return checkpoint;
+    throw checkpointNotFound(id);
+  }
+
+  /** The oldest first. */
+  async listOf(organizationId: string, sandboxId: SandboxId): Promise<Checkpoint[]> {
+    const rows = await this.#database
+      .selectFrom("checkpoints")
+      .selectAll()
+      .where("organization_id", "=", organizationId)
+      .where("sandbox_id", "=", sandboxId)
+      .where("hidden", "=", 0)
+      .orderBy("created_at")
+      .orderBy("id")
+      .execute();
+    return rows.map(fromRow);
+  }
+
+  /** Of all its sandboxes, also those that are deleted; the newest first. */
+  async list(organizationId: string, limit: number): Promise<Checkpoint[]> {
+    const rows = await this.#database
+      .selectFrom("checkpoints")
+      .selectAll()
+      .where("organization_id", "=", organizationId)
+      .where("hidden", "=", 0)
+      .orderBy("created_at", "desc")
+      .orderBy("id")
+      .limit(limit)
+      .execute();
+    return rows.map(fromRow);
+  }
+
+  async listProcessing(): Promise<Checkpoint[]> {
+    const rows = await this.#database
+      .selectFrom("checkpoints")
+      .selectAll()
+      .where("status", "=", "processing")
+      .execute();
+    return rows.map(fromRow);
+  }
+
+  /** It is `ready`, and with `keep` the oldest ready ones of its kind beyond that number are gone. False: it was deleted. */
+  async finish(checkpoint: Checkpoint, sizeBytes: number, keep?: number): Promise<boolean> {
+    return this.#database.transaction().execute(async (transaction) => {
+      const finished = await setStatus(transaction, checkpoint, { status: "ready", size_bytes: sizeBytes });
+      if (!finished) await discardSnapshot(transaction, checkpoint.snapshotId);
+      else if (keep !== undefined) await dropOldest(transaction, checkpoint, keep);
+      return finished;
+    });
+  }
+
+  /** It is `failed`, and its snapshot unwanted. */
+  async fail(checkpoint: Checkpoint, error: string, failedAt: Date): Promise<void> {
+    await this.#database.transaction().execute(async (transaction) => {
+      // The reference ends with the row's status: whoever looks at the snapshot looks at rows that have one.
+      const changes = { status: "failed", error, failed_at: failedAt.getTime(), snapshot_id: "" } as const;
+      await setStatus(transaction, checkpoint, changes);
+      await discardSnapshot(transaction, checkpoint.snapshotId);
+    });
+  }
+
+  async setPublic(id: string, isPublic: boolean): Promise<Checkpoint> {
+    const row = await this.#database
+      .updateTable("checkpoints")
+      .set({ is_public: isPublic ? 1 : 0 })
+      .where("id", "=", id)
+      .returningAll()
+      .executeTakeFirst();
+    if (row === undefined) throw checkpointNotFound(id);
+    return fromRow(row);
+  }
+
+  /** With its patches. */
+  async remove(checkpoint: Pick<Checkpoint, "id" | "snapshotId">): Promise<void> {
+    await this.#database.transaction().execute((transaction) => drop(transaction, checkpoint));
+  }
+}
+
+export function checkpointNotFound(id: string): SandboxError<"not_found"> {
+  return new SandboxError("not_found", "checkpoint not found", { resource: "checkpoint", id });
+}
+
+async function setStatus(
+  transaction: Transaction<Tables>,
+  { id }: Checkpoint,
+  changes: Partial<CheckpointRow>,
+): Promise<boolean> {
+  const { numUpdatedRows } = await transaction
+    .updateTable("checkpoints")
+    .set(changes)
+    .where("id", "=", id)
+    .where("status", "=", "processing")
+    .executeTakeFirst();
+  return numUpdatedRows === 1n;
+}
+
+async function dropOldest(
+  transaction: Transaction<Tables>,
+  { sandboxId, kind }: { readonly sandboxId: SandboxId; readonly kind: CheckpointKind },
+  keep: number,
+): Promise<void> {
+  const rows = await transaction
+    .selectFrom("checkpoints")
+    .select(["id", "snapshot_id"])
+    .where("sandbox_id", "=", sandboxId)
+    .where("kind", "=", kind)
+    .where("status", "=", "ready")
+    .orderBy("created_at", "desc")
+    .orderBy("id")
+    .execute();
+  for (const { id, snapshot_id: snapshotId } of rows.slice(keep)) {
+    await drop(transaction, { id, snapshotId: snapshotId as SnapshotId });
+  }
+}
+
+async function drop(
+  transaction: Transaction<Tables>,
+  { id, snapshotId }: Pick<Checkpoint, "id" | "snapshotId">,
+): Promise<void> {
+  await transaction.deleteFrom("patches").where("checkpoint_id", "=", id).execute();
+  await transaction.deleteFrom("checkpoints").where("id", "=", id).execute();
+  if (snapshotId !== "") await discardSnapshot(transaction, snapshotId);
+}
+
+function fromRow(row: CheckpointRow): Checkpoint {
+  return {
+    id: row.id,
+    organizationId: row.organization_id,
+    sandboxId: row.sandbox_id as SandboxId,
+    name: row.name,
+    kind: row.kind,
+    promoteToFull: row.promote_to_full !== 0,
+    status: row.status,
+    snapshotId: row.snapshot_id as SnapshotId,
+    sizeBytes: row.size_bytes,
+    isPublic: row.is_public !== 0,
+    hidden: row.hidden !== 0,
+    workerId: row.worker_id,
+    image: row.image,
+    vcpus: row.vcpus,
+    memoryMib: row.memory_mib,
+    workspaceMib: row.workspace_mib,
+    networkEnabled: row.network_enabled !== 0,
+    envs: mapOf(row.envs),
+    metadata: mapOf(row.metadata),
+    lastPatchSequence: row.last_patch_sequence,
+    createdAt: new Date(row.created_at),
+    failedAt: dateOf(row.failed_at),
+    error: row.error ?? undefined,
+  };
+}

@@ -1,0 +1,112 @@
+import { randomUUID } from "node:crypto";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { newSnapshotId, type SandboxId } from "@opensandbox/wire/ids.ts";
+import { elsewhere } from "#sandboxes/elsewhere.ts";
+import type { SandboxContext } from "#sandboxes/sandbox-context.ts";
+import { wrongState, type SandboxState } from "#sandboxes/sandbox-lifecycle.ts";
+import type { Sandbox } from "#sandboxes/sandbox.ts";
+import type { Checkpoint, CheckpointKind } from "./checkpoint.ts";
+
+export interface NewCheckpoint {
+  readonly name: string;
+  readonly kind: CheckpointKind;
+  readonly promoteToFull: boolean;
+  /** How many of its kind may stay when it is ready: the oldest beyond that are deleted. Absent: none is deleted. */
+  readonly keep?: number;
+}
+
+const limits = { full: 10, disk_only: 100 } as const satisfies Record<CheckpointKind, number>;
+
+// What is on its way to running is waited for, since the capture goes through the gate anyway.
+const capturable: readonly SandboxState[] = ["creating", "running", "waking", "restarting"];
+
+/**
+ * Names a checkpoint of a running sandbox and begins to make it: `processing` until its snapshot exists. Refuses with
+ * `invalid_argument` what the limits or the sandbox's state do not allow, with `already_exists` a name that is taken.
+ */
+export async function createCheckpoint(
+  context: SandboxContext,
+  { organizationId, id, wanted }: { organizationId: string; id: SandboxId; wanted: NewCheckpoint },
+): Promise<Checkpoint> {
+  const sandbox = await context.store.get(organizationId, id);
+  requireCapturable(context, sandbox);
+  const checkpoint = checkpointOf(context, sandbox, wanted);
+  const limit = { count: limits[wanted.kind], replaces: wanted.keep !== undefined };
+  const added = await context.checkpoints.add(checkpoint, limit);
+  if (added === "limit reached") {
+    const message = `maximum ${limit.count} ${wanted.kind === "full" ? "" : "disk_only "}checkpoints per sandbox`;
+    throw new SandboxError("invalid_argument", message, undefined);
+  }
+  if (added === "name used") {
+    const message = "checkpoint name already exists for this sandbox";
+    throw new SandboxError("already_exists", message, { resource: "checkpoint", id: wanted.name });
+  }
+  const keep = wanted.keep === undefined ? undefined : Math.min(wanted.keep, limit.count);
+  context.background.run("a checkpoint", { sandbox: id, checkpoint: checkpoint.id }, () =>
+    context.captures.run(checkpoint.id, () =>
+      context.gates.run(id, () => captureCheckpoint(context, checkpoint, keep)),
+    ),
+  );
+  return checkpoint;
+}
+
+/** Makes the snapshot of a checkpoint that is `processing`. The sandbox's gate must be held. */
+export async function captureCheckpoint(context: SandboxContext, checkpoint: Checkpoint, keep?: number): Promise<void> {
+  const { checkpoints, store, snapshots, worker, clock, log } = context;
+  const { id, sandboxId, snapshotId, kind } = checkpoint;
+  try {
+    using _ = snapshots.use(snapshotId);
+    const sandbox = await store.find(sandboxId);
+    if (sandbox?.state !== "running") {
+      throw wrongState(sandbox?.state ?? "stopped", ["running"], `the sandbox is ${sandbox?.state ?? "deleted"}`);
+    }
+    const contents = kind === "full" ? "memory and disks" : "disks";
+    const { sizeBytes, pausedMs } = await worker.captureSandbox(sandboxId, { snapshotId, contents }, context.cutOff);
+    await checkpoints.finish(checkpoint, sizeBytes, keep);
+    log("info", "checkpoint ready", { sandbox: sandboxId, checkpoint: id, sizeBytes, pausedMs });
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    await checkpoints.fail(checkpoint, why, new Date(clock.now()));
+    throw error;
+  } finally {
+    context.background.run("removing snapshots", { checkpoint: id }, () => snapshots.removeUnwanted());
+  }
+}
+
+function requireCapturable(context: SandboxContext, sandbox: Sandbox): void {
+  const { state, workerId } = sandbox;
+  const message = "sandbox must be running to create a checkpoint";
+  if (state === "hibernating" || state === "stopping") {
+    throw wrongState(state, ["running"], `${message}: it is ${state}`);
+  }
+  if (!capturable.includes(state)) throw new SandboxError("invalid_argument", message, undefined);
+  if (workerId !== context.worker.id) throw elsewhere(context, sandbox);
+}
+
+/** A checkpoint of the sandbox as it is. */
+export function checkpointOf(context: SandboxContext, sandbox: Sandbox, wanted: NewCheckpoint): Checkpoint {
+  const { organizationId, image, vcpus, memoryMib, workspaceMib, networkEnabled, envs, metadata } = sandbox;
+  return {
+    id: randomUUID(),
+    organizationId,
+    sandboxId: sandbox.id,
+    name: wanted.name,
+    kind: wanted.kind,
+    promoteToFull: wanted.promoteToFull,
+    status: "processing",
+    snapshotId: newSnapshotId(),
+    sizeBytes: 0,
+    isPublic: false,
+    hidden: sandbox.hidden,
+    workerId: context.worker.id,
+    image,
+    vcpus,
+    memoryMib,
+    workspaceMib,
+    networkEnabled,
+    envs,
+    metadata,
+    lastPatchSequence: sandbox.lastPatchSequence,
+    createdAt: new Date(context.clock.now()),
+  };
+}

@@ -1,0 +1,9 @@
+import type { SandboxContext } from "#sandboxes/sandbox-context.ts";
+import { getCheckpoint, type CheckpointOfSandbox } from "./get-checkpoint.ts";
+
+/** Removes a checkpoint and its patches. What runs as a fork of it goes on. */
+export async function deleteCheckpoint(context: SandboxContext, asked: CheckpointOfSandbox): Promise<void> {
+  const checkpoint = await getCheckpoint(context, asked);
+  await context.checkpoints.remove(checkpoint);
+  await context.snapshots.removeUnwanted();
+}

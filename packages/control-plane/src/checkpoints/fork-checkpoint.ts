@@ -1,0 +1,99 @@
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { createSandbox, type CreatedSandbox, type CreateSandbox } from "#sandboxes/create-sandbox.ts";
+import type { SandboxContext } from "#sandboxes/sandbox-context.ts";
+import { orAborted } from "../or-aborted.ts";
+import { checkpointNotFound } from "./checkpoint-store.ts";
+import type { Checkpoint } from "./checkpoint.ts";
+
+/** What a fork is to have of its own. Absent: as the checkpoint's. */
+export interface Fork {
+  readonly vcpus?: number;
+  readonly memoryMib?: number;
+  readonly workspaceMib?: number;
+  readonly idleTimeoutSeconds?: number;
+  readonly networkEnabled?: boolean;
+  /** Over those of the checkpoint. */
+  readonly envs: Readonly<Record<string, string>>;
+  /** Over that of the checkpoint. */
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly alias: string;
+}
+
+export interface ForkCheckpoint {
+  readonly organizationId: string;
+  readonly checkpointId: string;
+  readonly fork: Fork;
+  readonly idempotencyKey?: string | undefined;
+}
+
+// A capture takes seconds at most; a fork that is asked for right after it need not be asked for again.
+const readyTimeoutMs = 30_000;
+
+/** A new sandbox from a checkpoint of the organization or a public one. Returns when it runs and is patched. */
+export async function forkCheckpoint(
+  context: SandboxContext,
+  request: ForkCheckpoint,
+  signal: AbortSignal,
+): Promise<CreatedSandbox> {
+  const { organizationId, checkpointId, fork, idempotencyKey } = request;
+  const checkpoint = await readyCheckpoint(context, organizationId, checkpointId, signal);
+  const create = forkOf(checkpoint, { organizationId, fork, idempotencyKey });
+  return createSandbox(context, create, () => {}, signal);
+}
+
+/** What to create so that it is a fork of the checkpoint. */
+export function forkOf(
+  checkpoint: Checkpoint,
+  { organizationId, fork, idempotencyKey }: Omit<ForkCheckpoint, "checkpointId">,
+): CreateSandbox {
+  const { image, vcpus, memoryMib, workspaceMib, networkEnabled, envs, metadata } = checkpoint;
+  // What is public is the machine; the environment it was given may hold its owner's secrets.
+  const inherited = checkpoint.organizationId === organizationId ? { envs, metadata } : { envs: {}, metadata: {} };
+  return {
+    organizationId,
+    idempotencyKey,
+    checkpoint,
+    sandbox: {
+      image,
+      vcpus,
+      memoryMib,
+      workspaceMib,
+      networkEnabled,
+      ...fork,
+      envs: { ...inherited.envs, ...fork.envs },
+      metadata: { ...inherited.metadata, ...fork.metadata },
+    },
+  };
+}
+
+async function readyCheckpoint(
+  context: SandboxContext,
+  organizationId: string,
+  id: string,
+  signal: AbortSignal,
+): Promise<Checkpoint> {
+  const { checkpoints, captures } = context;
+  const find = async (): Promise<Checkpoint> => {
+    const checkpoint = await checkpoints.find(id);
+    if (checkpoint === undefined) throw checkpointNotFound(id);
+    if (checkpoint.organizationId !== organizationId && !checkpoint.isPublic) throw checkpointNotFound(id);
+    return checkpoint;
+  };
+  let checkpoint = await find();
+  const capture = captures.current(id);
+  if (checkpoint.status === "processing" && capture !== undefined) {
+    const enough = AbortSignal.any([signal, AbortSignal.timeout(readyTimeoutMs)]);
+    // Its failure is in its row.
+    await orAborted(
+      capture.catch(() => {}),
+      enough,
+    ).catch(() => signal.throwIfAborted());
+    checkpoint = await find();
+  }
+  if (checkpoint.status === "ready") return checkpoint;
+  if (checkpoint.status === "failed") {
+    const why = checkpoint.error === undefined ? "" : `: ${checkpoint.error}`;
+    throw new SandboxError("invalid_argument", `checkpoint is not ready: it failed${why}`, undefined);
+  }
+  throw new SandboxError("unavailable", "checkpoint is not ready yet: try again", undefined);
+}

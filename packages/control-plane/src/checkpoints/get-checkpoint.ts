@@ -1,0 +1,30 @@
+import type { SandboxId } from "@opensandbox/wire/ids.ts";
+import type { SandboxContext } from "#sandboxes/sandbox-context.ts";
+import { checkpointNotFound } from "./checkpoint-store.ts";
+import type { Checkpoint } from "./checkpoint.ts";
+
+export interface CheckpointOfSandbox {
+  readonly organizationId: string;
+  readonly id: SandboxId;
+  readonly checkpointId: string;
+}
+
+/** A checkpoint of that sandbox, or `not_found`. */
+export async function getCheckpoint(
+  { checkpoints }: Pick<SandboxContext, "checkpoints">,
+  { organizationId, id, checkpointId }: CheckpointOfSandbox,
+): Promise<Checkpoint> {
+  const checkpoint = await checkpoints.get(organizationId, checkpointId);
+  if (checkpoint.sandboxId !== id || checkpoint.hidden) throw checkpointNotFound(checkpointId);
+  return checkpoint;
+}
+
+/** Those of a sandbox, which may be deleted; the oldest first. */
+export async function listCheckpoints(
+  { store, checkpoints }: Pick<SandboxContext, "store" | "checkpoints">,
+  organizationId: string,
+  id: SandboxId,
+): Promise<Checkpoint[]> {
+  await store.get(organizationId, id);
+  return checkpoints.listOf(organizationId, id);
+}

@@ -1,0 +1,70 @@
+import { randomUUID } from "node:crypto";
+import type { Database } from "#database/database.ts";
+import type { PatchRow } from "#database/tables.ts";
+import { checkpointNotFound } from "./checkpoint-store.ts";
+import type { Patch } from "./checkpoint.ts";
+
+/** The rows of checkpoints' patches. */
+export class PatchStore {
+  readonly #database: Database;
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  async add(checkpointId: string, patch: Pick<Patch, "script" | "description" | "createdAt">): Promise<Patch> {
+    return this.#database.transaction().execute(async (transaction) => {
+      // Counted in the checkpoint: the number of a deleted patch is not given again, since forks have it behind them.
+      const counted = await transaction
+        .updateTable("checkpoints")
+        .set(({ eb }) => ({ patch_sequence: eb("patch_sequence", "+", 1) }))
+        .where("id", "=", checkpointId)
+        .returning("patch_sequence")
+        .executeTakeFirst();
+      if (counted === undefined) throw checkpointNotFound(checkpointId);
+      const row: PatchRow = {
+        id: randomUUID(),
+        checkpoint_id: checkpointId,
+        sequence: counted.patch_sequence,
+        script: patch.script,
+        description: patch.description,
+        created_at: patch.createdAt.getTime(),
+      };
+      await transaction.insertInto("patches").values(row).execute();
+      return fromRow(row);
+    });
+  }
+
+  /** In the order in which they are applied. */
+  async list(checkpointId: string, after = 0): Promise<Patch[]> {
+    const rows = await this.#database
+      .selectFrom("patches")
+      .selectAll()
+      .where("checkpoint_id", "=", checkpointId)
+      .where("sequence", ">", after)
+      .orderBy("sequence")
+      .execute();
+    return rows.map(fromRow);
+  }
+
+  /** False: there was none. */
+  async remove(checkpointId: string, id: string): Promise<boolean> {
+    const { numDeletedRows } = await this.#database
+      .deleteFrom("patches")
+      .where("checkpoint_id", "=", checkpointId)
+      .where("id", "=", id)
+      .executeTakeFirst();
+    return numDeletedRows === 1n;
+  }
+}
+
+function fromRow(row: PatchRow): Patch {
+  return {
+    id: row.id,
+    checkpointId: row.checkpoint_id,
+    sequence: row.sequence,
+    script: row.script,
+    description: row.description,
+    createdAt: new Date(row.created_at),
+  };
+}

@@ -1,0 +1,77 @@
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { StartedSandbox } from "@opensandbox/wire/worker/worker.ts";
+import { markRunning, startMachine } from "#sandboxes/run-machine.ts";
+import type { SandboxContext } from "#sandboxes/sandbox-context.ts";
+import type { Sandbox } from "#sandboxes/sandbox.ts";
+import { takeSandbox } from "#sandboxes/take-sandbox.ts";
+import { applyPatches } from "./apply-patches.ts";
+import type { Checkpoint } from "./checkpoint.ts";
+import type { CheckpointOfSandbox } from "./get-checkpoint.ts";
+
+/**
+ * Puts a sandbox back to one of its checkpoints. Returns when that has begun, with its gate held, so that every later
+ * call to the sandbox waits for the end. A sandbox whose machine has ended can be restored too.
+ */
+export async function restoreCheckpoint(
+  context: SandboxContext,
+  { organizationId, id, checkpointId }: CheckpointOfSandbox,
+): Promise<void> {
+  await context.store.get(organizationId, id);
+  const checkpoint = await context.checkpoints.get(organizationId, checkpointId);
+  if (checkpoint.sandboxId !== id) throw refusal("checkpoint does not belong to this sandbox");
+  if (checkpoint.status !== "ready") throw refusal("checkpoint is not ready");
+
+  const begun = Promise.withResolvers<void>();
+  const mustRun = refusal("sandbox must be running to restore a checkpoint");
+  const take = { organizationId, id, refusal: mustRun, states: ["running", "error"] } as const;
+  context.background.run("a restore", { sandbox: id, checkpoint: checkpointId }, async () => {
+    try {
+      await takeSandbox(context, take, (sandbox) => restore(context, { sandbox, checkpoint }, () => begun.resolve()));
+    } catch (error) {
+      begun.reject(error);
+      throw error;
+    }
+  });
+  await begun.promise;
+}
+
+async function restore(
+  context: SandboxContext,
+  { sandbox, checkpoint }: { readonly sandbox: Sandbox; readonly checkpoint: Checkpoint },
+  onBegin: () => void,
+): Promise<void> {
+  const { store, worker, activity, snapshots, log, cutOff } = context;
+  using _ = snapshots.use(checkpoint.snapshotId);
+  // A running one is active already and takes nobody's place.
+  const limit = sandbox.state === "running" ? undefined : context.maxSandboxes;
+  const endReason = `the restore of checkpoint ${checkpoint.name} was interrupted: restore it again`;
+  const generation = sandbox.generation + 1;
+  const restarting = await store.move(sandbox, "restart", { generation, workerId: worker.id, endReason }, limit);
+  activity.forget(sandbox.id);
+  onBegin();
+  let started: StartedSandbox;
+  try {
+    await worker.stopSandbox(sandbox.id);
+    const from = { kind: "snapshot", snapshotId: checkpoint.snapshotId, identity: "same" } as const;
+    started = await startMachine(context, { ...restarting, ...shapeOf(checkpoint) }, from, cutOff);
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    await store.move(restarting, "failed", {
+      endedAt: new Date(context.clock.now()),
+      endReason: `checkpoint ${checkpoint.name} could not be restored: ${why}`,
+    });
+    throw error;
+  }
+  const { lastPatchSequence } = checkpoint;
+  const running = await markRunning(context, restarting, started, { ...shapeOf(checkpoint), lastPatchSequence });
+  log("info", "sandbox restored", { sandbox: sandbox.id, checkpoint: checkpoint.id, ...started });
+  await applyPatches(context, running, context.ending);
+}
+
+function shapeOf({ vcpus, memoryMib, workspaceMib, networkEnabled }: Checkpoint) {
+  return { vcpus, memoryMib, workspaceMib, networkEnabled };
+}
+
+function refusal(message: string): SandboxError<"invalid_argument"> {
+  return new SandboxError("invalid_argument", message, undefined);
+}

@@ -1,0 +1,137 @@
+import type { SandboxId } from "@opensandbox/wire/ids.ts";
+import type { AdoptedSandbox } from "@opensandbox/wire/worker/worker.ts";
+import { describeError } from "../log.ts";
+import type { SandboxContext } from "./sandbox-context.ts";
+import type { Sandbox } from "./sandbox.ts";
+import { settlementOf, type Settlement } from "./settlement.ts";
+import { watchMachine } from "./watch-machine.ts";
+
+/**
+ * Makes the rows of ended server processes true: takes over what the worker has adopted, and says of the rest what has
+ * become of it. Done once, before the first request. What cannot be settled is logged, and stays for the next start.
+ */
+export async function settleSandboxes(context: SandboxContext): Promise<void> {
+  const adopted = new Map(context.worker.adopted.map((entry) => [entry.id, entry]));
+  const left = (await context.store.listHeld()).filter(({ workerId }) => !isElsewhere(context, workerId));
+  const ids = new Set([...adopted.keys(), ...left.map(({ id }) => id)]);
+  await Promise.all([...ids].map((id) => settle(context, id, adopted.get(id))));
+}
+
+function isElsewhere(context: SandboxContext, workerId: string): boolean {
+  return workerId !== "" && workerId !== context.worker.id && context.isWorkerAlive(workerId);
+}
+
+async function settle(context: SandboxContext, id: SandboxId, adopted: AdoptedSandbox | undefined): Promise<void> {
+  try {
+    const sandbox = await context.store.find(id);
+    const settlement = settlementOf({
+      ...(sandbox === undefined ? {} : { row: { ...sandbox, elsewhere: isElsewhere(context, sandbox.workerId) } }),
+      ...(adopted === undefined ? {} : { adopted }),
+      snapshot: await hasSnapshot(context, sandbox),
+    });
+    if (settlement === "leave") return;
+    context.log("info", "sandbox of an ended server", { sandbox: id, state: sandbox?.state, settlement });
+    if (sandbox === undefined) await cleanUp(context, id, settlement);
+    else await carryOut(context, { sandbox, adopted, settlement });
+  } catch (error) {
+    context.log("error", "a sandbox of an ended server could not be settled", { sandbox: id, ...describeError(error) });
+  }
+}
+
+async function hasSnapshot({ worker }: SandboxContext, sandbox: Sandbox | undefined): Promise<boolean> {
+  const snapshotId = sandbox?.hibernationSnapshotId;
+  return snapshotId !== undefined && (await worker.findSnapshot(snapshotId)) !== undefined;
+}
+
+async function cleanUp({ worker }: SandboxContext, id: SandboxId, settlement: Settlement): Promise<void> {
+  if (settlement === "clean") await worker.stopSandbox(id);
+}
+
+interface Settling {
+  readonly sandbox: Sandbox;
+  readonly adopted: AdoptedSandbox | undefined;
+  readonly settlement: Settlement;
+}
+
+async function carryOut(context: SandboxContext, { sandbox, adopted, settlement }: Settling): Promise<void> {
+  const { worker, store, clock } = context;
+  const { id } = sandbox;
+  const ended = { endedAt: new Date(clock.now()) };
+  const ours = oursOf(context, sandbox, adopted);
+  switch (settlement) {
+    case "leave":
+      return;
+    case "clean":
+      return worker.stopSandbox(id);
+    case "run":
+      if (adopted !== undefined) await takeOver(context, sandbox, adopted);
+      return;
+    case "boot on use": {
+      const endReason = "its machine ended while no server ran: the next call boots its disks";
+      await store.move(sandbox, "lost", {
+        ...ours,
+        ...ended,
+        endReason,
+        bootsOnUse: true,
+        hibernationSnapshotId: undefined,
+      });
+      return;
+    }
+    case "keep disks":
+      await store.update(id, ours);
+      return;
+    case "hibernated": {
+      // Remainders of a wake or a hibernation that was interrupted.
+      await worker.stopSandbox(id);
+      const stored = sandbox.hibernationSnapshotId && (await worker.findSnapshot(sandbox.hibernationSnapshotId));
+      const move = sandbox.state === "waking" ? "failed" : "stored";
+      await store.move(sandbox, move, {
+        workerId: "",
+        expiresAt: undefined,
+        ...(stored ? { hibernationSizeBytes: stored.sizeBytes } : {}),
+      });
+      return;
+    }
+    case "lost": {
+      const why = sandbox.state === "restarting" ? sandbox.endReason : undefined;
+      const endReason = why ?? "the server that ran it has ended, and its machine with it";
+      await store.move(sandbox, "lost", { ...ended, workerId: "", endReason, hibernationSnapshotId: undefined });
+      return;
+    }
+    case "undo":
+      await worker.stopSandbox(id);
+      await store.remove(id);
+      return;
+    case "stop":
+      await worker.stopSandbox(id);
+      await store.move(sandbox, "stopped", {
+        ...ended,
+        endReason: "it was deleted",
+        hibernationSnapshotId: undefined,
+        hibernationSizeBytes: undefined,
+      });
+  }
+}
+
+/** Its machine runs: so does it, and its idle time goes on from where it was. */
+async function takeOver(context: SandboxContext, sandbox: Sandbox, adopted: AdoptedSandbox): Promise<void> {
+  const { store, activity } = context;
+  // The old machine of a restart that did not come to its end: the row goes on telling of that.
+  const interrupted = sandbox.state === "restarting" && adopted.generation < sandbox.generation;
+  const expiresAt = sandbox.expiresAt ?? activity.expiresAt(sandbox.idleTimeoutSeconds);
+  const running = await store.move(sandbox, "adopted", {
+    ...oursOf(context, sandbox, adopted),
+    expiresAt,
+    endedAt: undefined,
+    endReason: interrupted ? sandbox.endReason : undefined,
+    bootsOnUse: false,
+    hibernationSnapshotId: undefined,
+    hibernationSizeBytes: undefined,
+  });
+  activity.resume(sandbox.id, sandbox.idleTimeoutSeconds, expiresAt);
+  watchMachine(context, running);
+}
+
+function oursOf({ worker }: SandboxContext, { generation }: Sandbox, adopted: AdoptedSandbox | undefined) {
+  return { workerId: worker.id, generation: Math.max(generation, adopted?.generation ?? 0) };
+}

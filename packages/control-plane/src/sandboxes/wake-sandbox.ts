@@ -1,0 +1,96 @@
+import { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
+import type { SandboxId } from "@opensandbox/wire/ids.ts";
+import type { StartedSandbox } from "@opensandbox/wire/worker/worker.ts";
+import { applyPatches } from "#checkpoints/apply-patches.ts";
+import { elsewhere } from "./elsewhere.ts";
+import { markRunning, startMachine, type Started } from "./run-machine.ts";
+import type { SandboxContext } from "./sandbox-context.ts";
+import { wrongState, type SandboxState } from "./sandbox-lifecycle.ts";
+import type { Sandbox } from "./sandbox.ts";
+
+export interface WakeSandbox {
+  readonly organizationId: string;
+  readonly id: SandboxId;
+  /** Absent: as it was. */
+  readonly idleTimeoutSeconds?: number;
+}
+
+/** States from which a sandbox that is asked to wake can be expected to run soon. */
+const sleeping: readonly SandboxState[] = ["hibernating", "hibernated", "waking"];
+
+/**
+ * Starts a hibernated sandbox, with another idle timeout if one is given. One that somebody else has woken since it
+ * was asked for is awake, and that is all that was wanted. `invalid_argument` if it does not sleep.
+ */
+export async function wakeSandbox(
+  context: SandboxContext,
+  { organizationId, id, idleTimeoutSeconds }: WakeSandbox,
+): Promise<Started> {
+  const asked = await context.store.get(organizationId, id);
+  if (!sleeping.includes(asked.state)) {
+    throw new SandboxError("invalid_argument", "sandbox is not hibernated", undefined);
+  }
+  return context.gates.run(id, async () => {
+    const sandbox = await context.store.get(organizationId, id);
+    if (sandbox.state === "hibernated") {
+      return wake(context, sandbox, idleTimeoutSeconds);
+    }
+    if (sandbox.state !== "running") {
+      throw wrongState(sandbox.state, ["hibernated"], `sandbox is not hibernated: it is ${sandbox.state}`);
+    }
+    if (sandbox.workerId !== context.worker.id) throw elsewhere(context, sandbox);
+    return { sandbox: await withTimeout(context, sandbox, idleTimeoutSeconds), spans: [] };
+  });
+}
+
+/**
+ * The wake of a hibernated sandbox whose gate is held. If it fails the sandbox stays hibernated and its row says why;
+ * what it was saved in is removed only when the row says that it runs.
+ */
+export async function wake(
+  context: SandboxContext,
+  sandbox: Sandbox,
+  idleTimeoutSeconds = sandbox.idleTimeoutSeconds,
+): Promise<Started> {
+  const { store, worker, snapshots, maxSandboxes } = context;
+  const generation = sandbox.generation + 1;
+  const waking = await store.move(sandbox, "wake", { workerId: worker.id, generation }, maxSandboxes);
+  const started = await startFromHibernation(context, waking);
+  const running = await markRunning(context, waking, started, {
+    idleTimeoutSeconds,
+    hibernationSnapshotId: undefined,
+    hibernationSizeBytes: undefined,
+  });
+  context.background.run("removing a snapshot", { sandbox: sandbox.id }, () => snapshots.removeUnwanted());
+  context.log("info", "sandbox woken", { sandbox: sandbox.id, ...started });
+  return { sandbox: await applyPatches(context, running, context.ending), spans: started.spans };
+}
+
+async function startFromHibernation(context: SandboxContext, waking: Sandbox): Promise<StartedSandbox> {
+  const snapshotId = waking.hibernationSnapshotId;
+  try {
+    if (snapshotId === undefined) throw noHibernation("none is recorded");
+    // Whoever asked for it may go away: others may be waiting for the same.
+    const from = { kind: "snapshot", snapshotId, identity: "same" } as const;
+    return await startMachine(context, waking, from, context.ending);
+  } catch (error) {
+    const told = isSandboxError(error, "not_found") ? noHibernation(error.message, error) : error;
+    const why = told instanceof Error ? told.message : String(told);
+    await context.store.move(waking, "failed", { workerId: "", endReason: `it could not be woken: ${why}` });
+    throw told;
+  }
+}
+
+function noHibernation(detail: string, cause?: SandboxError): SandboxError<"not_found"> {
+  const message = `no active hibernation found: ${detail}`;
+  return new SandboxError("not_found", message, { resource: "snapshot", id: "" }, { cause });
+}
+
+async function withTimeout(
+  { store, activity }: SandboxContext,
+  sandbox: Sandbox,
+  idleTimeoutSeconds = sandbox.idleTimeoutSeconds,
+): Promise<Sandbox> {
+  activity.watch(sandbox.id, idleTimeoutSeconds);
+  return store.update(sandbox.id, { idleTimeoutSeconds, expiresAt: activity.expiresAt(idleTimeoutSeconds) });
+}

@@ -1,0 +1,53 @@
+import type { SnapshotId } from "@opensandbox/wire/ids.ts";
+import type { Worker } from "@opensandbox/wire/worker/worker.ts";
+import type { Database } from "#database/database.ts";
+import { describeError, type Log } from "../log.ts";
+
+/**
+ * Removes snapshots that nothing refers to any more. What is unwanted is said in the transaction that drops the last
+ * reference, so that neither a crash nor a worker that fails leaves a snapshot behind for ever.
+ */
+export class Snapshots {
+  readonly #database: Database;
+  readonly #worker: Pick<Worker, "removeSnapshot">;
+  readonly #log: Log;
+  readonly #uses = new Map<SnapshotId, number>();
+
+  constructor(database: Database, worker: Pick<Worker, "removeSnapshot">, log: Log) {
+    this.#database = database;
+    this.#worker = worker;
+    this.#log = log;
+  }
+
+  /** Keeps the snapshot from being removed until disposed, also when it becomes unwanted meanwhile. */
+  use(snapshotId: SnapshotId): Disposable {
+    this.#uses.set(snapshotId, (this.#uses.get(snapshotId) ?? 0) + 1);
+    return {
+      [Symbol.dispose]: () => {
+        const left = (this.#uses.get(snapshotId) ?? 1) - 1;
+        if (left === 0) this.#uses.delete(snapshotId);
+        else this.#uses.set(snapshotId, left);
+      },
+    };
+  }
+
+  /** What cannot be removed now is tried again the next time. Never rejects. */
+  async removeUnwanted(): Promise<void> {
+    try {
+      const rows = await this.#database.selectFrom("unwanted_snapshots").selectAll().execute();
+      const ids = rows.map(({ snapshot_id: id }) => id as SnapshotId).filter((id) => !this.#uses.has(id));
+      await Promise.all(ids.map((id) => this.#remove(id)));
+    } catch (error) {
+      this.#log("error", "unwanted snapshots could not be looked up", describeError(error));
+    }
+  }
+
+  async #remove(id: SnapshotId): Promise<void> {
+    try {
+      await this.#worker.removeSnapshot(id);
+      await this.#database.deleteFrom("unwanted_snapshots").where("snapshot_id", "=", id).execute();
+    } catch (error) {
+      this.#log("warn", "a snapshot could not be removed yet", { snapshot: id, ...describeError(error) });
+    }
+  }
+}

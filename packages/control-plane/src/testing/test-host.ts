@@ -1,0 +1,107 @@
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
+import type {
+  AdoptedSandbox,
+  Capture,
+  SandboxEnd,
+  StartedSandbox,
+  StartFrom,
+  StartSandbox,
+} from "@opensandbox/wire/worker/worker.ts";
+
+export interface StoredFile {
+  readonly chunks: readonly (Uint8Array | Error)[];
+  readonly size: number;
+  readonly mode: number;
+}
+
+/** A machine and its disks, which stay when it ends by itself. */
+export interface TestMachine {
+  readonly request: StartSandbox;
+  readonly files: Map<string, StoredFile>;
+  running: boolean;
+  end: PromiseWithResolvers<SandboxEnd>;
+}
+
+export interface TestSnapshot {
+  readonly request: StartSandbox;
+  readonly files: ReadonlyMap<string, StoredFile>;
+  readonly hasMemory: boolean;
+  readonly sizeBytes: number;
+  /** Why its memory cannot be restored here; its disks can. */
+  memoryUnusableBecause?: string;
+  /** Its files are not what was captured. */
+  corrupt?: boolean;
+}
+
+/** What is on a host and outlives the workers on it: machines, disks, snapshots. */
+export class TestHost {
+  readonly machines = new Map<SandboxId, TestMachine>();
+  readonly snapshots = new Map<SnapshotId, TestSnapshot>();
+
+  adopt(): AdoptedSandbox[] {
+    return [...this.machines].map(([id, { request, running }]) => ({ id, generation: request.generation, running }));
+  }
+
+  machine(id: SandboxId): TestMachine {
+    const machine = this.machines.get(id);
+    if (machine !== undefined) return machine;
+    throw new SandboxError("not_found", `sandbox ${id} does not run here`, { resource: "sandbox", id });
+  }
+
+  start(request: StartSandbox): Omit<StartedSandbox, "spans"> {
+    const { id, from } = request;
+    if (this.machines.has(id)) throw new SandboxError("already_exists", `${id} runs`, { resource: "sandbox", id });
+    const files = new Map(from.kind === "snapshot" ? this.#usable(from.snapshotId).files : []);
+    this.machines.set(id, { request, files, running: true, end: Promise.withResolvers() });
+    return this.#restoredFrom(request, from);
+  }
+
+  stop(id: SandboxId): void {
+    this.machines.get(id)?.end.resolve({ reason: "stopped", detail: "asked for" });
+    this.machines.delete(id);
+  }
+
+  crash(id: SandboxId, detail: string): void {
+    const machine = this.machine(id);
+    machine.running = false;
+    machine.end.resolve({ reason: "exited", detail });
+  }
+
+  powerCycle(id: SandboxId): void {
+    const machine = this.machine(id);
+    machine.end.resolve({ reason: "stopped", detail: "power-cycled" });
+    machine.end = Promise.withResolvers();
+    machine.running = true;
+  }
+
+  capture(id: SandboxId, { snapshotId, contents }: Capture): TestSnapshot {
+    const { request, files, running } = this.machine(id);
+    if (!running) throw new SandboxError("unavailable", `the machine of sandbox ${id} has ended`, undefined);
+    const hasMemory = contents === "memory and disks";
+    const snapshot: TestSnapshot = { request, files: new Map(files), hasMemory, sizeBytes: 1_000_000 };
+    this.snapshots.set(snapshotId, snapshot);
+    return snapshot;
+  }
+
+  #usable(id: SnapshotId): TestSnapshot {
+    const snapshot = this.snapshots.get(id);
+    if (snapshot === undefined) {
+      throw new SandboxError("not_found", `snapshot ${id} is not there`, { resource: "snapshot", id });
+    }
+    if (snapshot.corrupt) {
+      throw new SandboxError("incompatible", `snapshot ${id} is damaged: its checksum differs`, undefined);
+    }
+    return snapshot;
+  }
+
+  #restoredFrom(request: StartSandbox, from: StartFrom): Omit<StartedSandbox, "spans"> {
+    if (from.kind === "image") return { restoredFrom: "disk" };
+    const { memoryUnusableBecause, hasMemory, request: captured } = this.#usable(from.snapshotId);
+    const because =
+      memoryUnusableBecause ??
+      (hasMemory ? undefined : "it has no memory") ??
+      (captured.memoryMib === request.memoryMib ? undefined : "its memory has another size");
+    return because === undefined ? { restoredFrom: "memory" } : { restoredFrom: "disk", restoredBecause: because };
+  }
+}
