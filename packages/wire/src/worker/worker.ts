@@ -243,7 +243,8 @@ export interface ExecEnd {
 export interface NewExecSession {
   /** 1 to 64 letters, digits, `-` and `_`; `already_exists` for one that is there. */
   readonly id: string;
-  readonly command: Exec;
+  /** Without a program, and with a terminal: the shell that the guest has. */
+  readonly command: Omit<Exec, "argv"> & { readonly argv: readonly string[] };
   readonly purpose: SessionPurpose;
   /** All output is kept for as long as the session is, and not only the scrollback. */
   readonly keepOutput: boolean;
@@ -331,4 +332,18 @@ export interface OpenFile {
   readonly entry: FileEntry;
   /** Must be taken to its end, or the signal aborted. */
   readonly content: AsyncIterable<Uint8Array>;
+}
+
+/** Something that a sandbox's network policy has not let through. */
+export interface NetworkRefusal {
+  /** The last time, ISO 8601. */
+  readonly at: string;
+  /** How often within the last hour. */
+  readonly count: number;
+  readonly protocol: "tcp" | "udp" | "icmp" | "dns" | "tls" | "http";
+  /** The name that was asked for. */
+  readonly host?: string;
+  readonly address?: string;
+  readonly port?: number;
+  readonly reason: string;
 }

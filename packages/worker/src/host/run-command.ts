@@ -1,5 +1,6 @@
 import { spawn } from "node:child_process";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { inNetworkNamespace } from "./libc.ts";
 
 export interface CommandOptions {
   /** Called with each line of standard error as it arrives, for progress. */
@@ -8,6 +9,8 @@ export interface CommandOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Written to standard input, which is empty otherwise. */
   readonly input?: string | Uint8Array;
+  /** The network namespace it runs in, a file such as /run/netns/a; absent: this process's own. */
+  readonly namespace?: string;
   readonly signal?: AbortSignal;
 }
 
@@ -28,12 +31,15 @@ export async function runCommand(
   options: CommandOptions = {},
 ): Promise<string> {
   const [file, ...args] = argv;
-  const child = spawn(file, args, {
-    stdio: ["pipe", "pipe", "pipe"],
-    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
-    ...(options.env === undefined ? {} : { env: { ...process.env, ...options.env } }),
-    ...(options.signal === undefined ? {} : { signal: options.signal }),
-  });
+  await failures.get(label)?.();
+  const start = () =>
+    spawn(file, args, {
+      stdio: ["pipe", "pipe", "pipe"],
+      ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+      ...(options.env === undefined ? {} : { env: { ...process.env, ...options.env } }),
+      ...(options.signal === undefined ? {} : { signal: options.signal }),
+    });
+  const child = options.namespace === undefined ? start() : inNetworkNamespace(options.namespace, start);
   const stdout: Buffer[] = [];
   const lines: string[] = [];
   let partial = "";
@@ -70,4 +76,21 @@ export async function runCommand(
     }
   });
   return await promise;
+}
+
+const failures = new Map<string, () => unknown>();
+
+/**
+ * For tests: from now on `fail` comes before every command of this label, and what it throws is how the command fails.
+ * Disposing it ends that.
+ */
+export function failOn(label: string, fail: () => unknown = failing(label)): Disposable {
+  failures.set(label, fail);
+  return { [Symbol.dispose]: () => void failures.delete(label) };
+}
+
+function failing(label: string): () => never {
+  return () => {
+    throw new SandboxError("unavailable", `${label}: made to fail`, undefined);
+  };
 }

@@ -1,0 +1,296 @@
+import { closeSync } from "node:fs";
+import type { Socket } from "node:net";
+import { constants } from "node:os";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { listenToNetlink, openNetlinkSocket, receiveBytes, sendBytes } from "./sockets.ts";
+
+/*
+ * Elements of nftables sets, read and changed by netlink: what `nft` does in some milliseconds and a process of its
+ * own takes some tens of microseconds here. Tables, chains and rules are made by `nft`; only what changes while a
+ * machine runs goes this way. Message layout: linux/netfilter/nfnetlink.h and nf_tables.h.
+ */
+
+/** One element. Bytes are in network order and each part of a concatenated key is padded to four bytes. */
+export interface SetElement {
+  readonly key: Uint8Array;
+  /** The value, in a map. */
+  readonly value?: Uint8Array;
+  /** Marks the first key behind an interval, in an interval set. */
+  readonly intervalEnd?: boolean;
+  readonly timeoutMs?: number;
+}
+
+export type SetChange =
+  /** Adding what is there already does nothing, whatever its timeout or value. */
+  | { readonly set: string; readonly add: readonly SetElement[] }
+  | { readonly set: string; readonly remove: readonly SetElement[] }
+  | { readonly set: string; readonly flush: true };
+
+/** Where a set is: a table of the `inet` family, in a namespace file or where this process runs. */
+export interface NftTable {
+  readonly table: string;
+  readonly namespace?: string;
+}
+
+/**
+ * Makes all of the changes at once or none of them: no packet sees one without the others.
+ * @throws `not_found` when the table, a set or an element to remove is not there; `unavailable` otherwise
+ */
+export function changeSets(where: NftTable, changes: readonly SetChange[]): void {
+  const messages = changes.flatMap((change) => messagesOf(where.table, change));
+  const request = Buffer.concat([
+    batchMessage(messageTypes.batchBegin, 1),
+    ...messages.map((message, index) => message(index + 2)),
+    batchMessage(messageTypes.batchEnd, messages.length + 2),
+  ]);
+  exchange(where.namespace, request, () => undefined);
+}
+
+export interface ReadElement {
+  readonly key: Buffer;
+  /** Until it is removed, where the set has timeouts. */
+  readonly expiresInMs?: number;
+  /** Packets that its counter has seen, where it has one. */
+  readonly packets?: number;
+}
+
+/** All elements of a set. @throws `not_found` when it is not there */
+export function readSet(where: NftTable, set: string): readonly ReadElement[] {
+  const elements: ReadElement[] = [];
+  const payload = Buffer.concat([
+    textAttribute(attributes.list.table, where.table),
+    textAttribute(attributes.list.set, set),
+  ]);
+  exchange(where.namespace, tableMessage(messageTypes.getElements, flags.dump, payload, 1), (message) => {
+    const list = attributesOf(message.subarray(netfilterHeaderBytes)).get(attributes.list.elements);
+    for (const element of list === undefined ? [] : listOf(list)) elements.push(readElement(element));
+  });
+  return elements;
+}
+
+/** Whether the table exists. */
+export function hasTable(where: NftTable): boolean {
+  const request = tableMessage(messageTypes.getTable, flags.ack, textAttribute(attributes.table.name, where.table), 1);
+  try {
+    exchange(where.namespace, request, () => undefined);
+    return true;
+  } catch (error) {
+    if (error instanceof SandboxError && error.code === "not_found") return false;
+    throw error;
+  }
+}
+
+/**
+ * Calls `onChange` whenever tables, chains or rules were changed in this process's own namespace, by anybody. Disposing
+ * it ends that.
+ */
+export function watchRules(onChange: () => void): Disposable {
+  const rulesGroup = 7;
+  let ended = false;
+  const listen = (): Socket => {
+    const socket = listenToNetlink(netlinkNetfilter, rulesGroup);
+    socket.on("data", (bytes: Buffer) => {
+      if ([...messagesIn(bytes)].some(({ type }) => ruleMessages.has(type))) onChange();
+    });
+    socket.on("error", () => socket.destroy());
+    socket.on("close", () => {
+      if (ended) return;
+      // More was changed at once than the kernel keeps for a listener.
+      listening = listen();
+      onChange();
+    });
+    return socket.unref();
+  };
+  let listening = listen();
+  return {
+    [Symbol.dispose]: () => {
+      ended = true;
+      listening.destroy();
+    },
+  };
+}
+
+const nftables = 10;
+const messageTypes = {
+  error: 2,
+  done: 3,
+  batchBegin: 16,
+  batchEnd: 17,
+  getTable: (nftables << 8) | 1,
+  addElements: (nftables << 8) | 12,
+  getElements: (nftables << 8) | 13,
+  removeElements: (nftables << 8) | 14,
+} as const;
+/** New and removed tables, chains and rules; not what happens to the elements of sets. */
+const ruleMessages = new Set([0, 2, 3, 5, 6, 8].map((type) => (nftables << 8) | type));
+const flags = { request: 0x1, ack: 0x4, dump: 0x300, create: 0x400 } as const;
+const attributes = {
+  table: { name: 1 },
+  list: { table: 1, set: 2, elements: 3, element: 1 },
+  element: { key: 1, value: 2, flags: 3, timeout: 4, expiration: 5, expression: 7 },
+  data: { value: 1 },
+  expression: { data: 2 },
+  counter: { packets: 2 },
+} as const;
+const intervalEndFlag = 1;
+const familyInet = 1;
+const netlinkNetfilter = 12;
+const headerBytes = 16;
+const netfilterHeaderBytes = 4;
+const nestedFlag = 0x8000;
+
+// One netlink message takes at most 64 KiB of attributes; a hundred bytes are more than an element needs.
+const elementsPerMessage = 400;
+
+type Numbered = (sequence: number) => Buffer;
+
+function messagesOf(table: string, change: SetChange): Numbered[] {
+  const named = [textAttribute(attributes.list.table, table), textAttribute(attributes.list.set, change.set)];
+  if ("flush" in change) {
+    const payload = Buffer.concat(named);
+    return [(sequence) => tableMessage(messageTypes.removeElements, flags.ack, payload, sequence)];
+  }
+  const [type, extra, elements] =
+    "add" in change
+      ? ([messageTypes.addElements, flags.create, change.add] as const)
+      : ([messageTypes.removeElements, 0, change.remove] as const);
+  const messages: Numbered[] = [];
+  for (let first = 0; first < elements.length; first += elementsPerMessage) {
+    const part = elements.slice(first, first + elementsPerMessage);
+    const list = part.map((element) => nested(attributes.list.element, elementAttributes(element)));
+    const payload = Buffer.concat([...named, nested(attributes.list.elements, Buffer.concat(list))]);
+    messages.push((sequence) => tableMessage(type, flags.ack | extra, payload, sequence));
+  }
+  return messages;
+}
+
+function elementAttributes({ key, value, intervalEnd = false, timeoutMs }: SetElement): Buffer {
+  return Buffer.concat([
+    nested(attributes.element.key, attribute(attributes.data.value, key)),
+    ...(value === undefined ? [] : [nested(attributes.element.value, attribute(attributes.data.value, value))]),
+    ...(intervalEnd ? [attribute(attributes.element.flags, bigEndian32(intervalEndFlag))] : []),
+    ...(timeoutMs === undefined ? [] : [attribute(attributes.element.timeout, bigEndian64(timeoutMs))]),
+  ]);
+}
+
+function readElement(bytes: Buffer): ReadElement {
+  const found = attributesOf(bytes);
+  const key = attributesOf(found.get(attributes.element.key) ?? Buffer.alloc(0)).get(attributes.data.value);
+  const expiration = found.get(attributes.element.expiration);
+  const expression = found.get(attributes.element.expression);
+  const counter = expression && attributesOf(expression).get(attributes.expression.data);
+  const packets = counter && attributesOf(counter).get(attributes.counter.packets);
+  return {
+    key: Buffer.from(key ?? []),
+    ...(expiration === undefined ? {} : { expiresInMs: Number(expiration.readBigUInt64BE()) }),
+    ...(packets === undefined ? {} : { packets: Number(packets.readBigUInt64BE()) }),
+  };
+}
+
+/** Sends the request and takes every answer. The kernel has done all of it when `send` returns, so nothing waits. */
+function exchange(namespace: string | undefined, request: Buffer, onMessage: (message: Buffer) => void): void {
+  const fd = openNetlinkSocket(netlinkNetfilter, namespace);
+  try {
+    sendBytes(fd, request);
+    const buffer = Buffer.alloc(128 * 1024);
+    for (;;) {
+      const datagram = receiveBytes(fd, buffer);
+      if (datagram === undefined) return;
+      for (const { type, payload } of messagesIn(datagram)) {
+        if (type === messageTypes.error) refuse(payload.readInt32LE());
+        else if (type === messageTypes.done) return;
+        else onMessage(payload);
+      }
+    }
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function* messagesIn(datagram: Buffer): Generator<{ readonly type: number; readonly payload: Buffer }> {
+  for (let at = 0; at + headerBytes <= datagram.length;) {
+    const length = datagram.readUInt32LE(at);
+    if (length < headerBytes) return;
+    yield { type: datagram.readUInt16LE(at + 4), payload: datagram.subarray(at + headerBytes, at + length) };
+    at += aligned(length);
+  }
+}
+
+/** Zero acknowledges. */
+function refuse(code: number): void {
+  if (code === 0) return;
+  const name = Object.entries(constants.errno).find(([, value]) => value === -code)?.[0] ?? `errno ${-code}`;
+  const message = `nftables refuses the change: ${name}`;
+  if (-code === constants.errno.ENOENT) {
+    throw new SandboxError("not_found", message, { resource: "network", id: "nftables" });
+  }
+  throw new SandboxError("unavailable", message, undefined);
+}
+
+function tableMessage(type: number, extraFlags: number, payload: Uint8Array, sequence: number): Buffer {
+  return message(type, extraFlags, Buffer.concat([Buffer.from([familyInet, 0, 0, 0]), payload]), sequence);
+}
+
+function batchMessage(type: number, sequence: number): Buffer {
+  return message(type, 0, Buffer.from([0, 0, 0, nftables]), sequence);
+}
+
+function message(type: number, extraFlags: number, payload: Uint8Array, sequence: number): Buffer {
+  const bytes = Buffer.alloc(aligned(headerBytes + payload.length));
+  bytes.writeUInt32LE(headerBytes + payload.length, 0);
+  bytes.writeUInt16LE(type, 4);
+  bytes.writeUInt16LE(flags.request | extraFlags, 6);
+  bytes.writeUInt32LE(sequence, 8);
+  bytes.set(payload, headerBytes);
+  return bytes;
+}
+
+function nested(type: number, payload: Uint8Array): Buffer {
+  return attribute(type | nestedFlag, payload);
+}
+
+function textAttribute(type: number, text: string): Buffer {
+  return attribute(type, Buffer.from(`${text}\0`));
+}
+
+function attribute(type: number, payload: Uint8Array): Buffer {
+  const bytes = Buffer.alloc(aligned(4 + payload.length));
+  bytes.writeUInt16LE(4 + payload.length, 0);
+  bytes.writeUInt16LE(type, 2);
+  bytes.set(payload, 4);
+  return bytes;
+}
+
+function attributesOf(bytes: Buffer): Map<number, Buffer> {
+  return new Map(attributePairs(bytes));
+}
+
+/** The payloads of a list, whose attributes all have the same type. */
+function listOf(bytes: Buffer): Buffer[] {
+  return [...attributePairs(bytes)].map(([, payload]) => payload);
+}
+
+function* attributePairs(bytes: Buffer): Generator<[number, Buffer]> {
+  for (let at = 0; at + 4 <= bytes.length;) {
+    const length = bytes.readUInt16LE(at);
+    if (length < 4) return;
+    yield [bytes.readUInt16LE(at + 2) & ~nestedFlag & 0x3fff, bytes.subarray(at + 4, at + length)];
+    at += aligned(length);
+  }
+}
+
+function aligned(length: number): number {
+  return (length + 3) & ~3;
+}
+
+function bigEndian32(value: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32BE(value);
+  return bytes;
+}
+
+function bigEndian64(value: number): Buffer {
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigUInt64BE(BigInt(value));
+  return bytes;
+}

@@ -1,0 +1,121 @@
+import { existsSync, readFileSync } from "node:fs";
+import { runCommand } from "#host/run-command.ts";
+import { cablePrefix } from "./address-plan.ts";
+import { table } from "./namespace-rules.ts";
+
+/*
+ * Docker, ufw and many hand-written firewalls drop what is forwarded and not expected, and what one table drops no
+ * other table can let through. So a chain that drops by its policy gets two rules of ours at its end: the administrator's
+ * own rules come before them, and what must not pass our own table has dropped already.
+ */
+
+/** What our rules in other people's chains are known by. */
+const mark = "opensandbox";
+
+interface Chain {
+  readonly family: string;
+  readonly table: string;
+  readonly name: string;
+}
+
+/** Lets guests' packets through chains of others that would drop them. Does nothing where that is so already. */
+export async function admitForwarding(): Promise<void> {
+  for (const chain of await droppingChains()) {
+    if ((await ourRules(chain)).length > 0) continue;
+    await runCommand("admit forwarding", ["nft", "-f", "-"], {
+      input: directions.map((device) => `add rule ${ruleOf(chain, device)}`).join("\n"),
+    });
+  }
+  const iptables = legacyIptables();
+  if (iptables === undefined || !(await legacyPolicyDrops(iptables))) return;
+  for (const rule of legacyRules) {
+    if (!(await succeeds([iptables, "-w", "-C", ...rule]))) {
+      await runCommand("admit forwarding", [iptables, "-w", "-A", ...rule]);
+    }
+  }
+}
+
+/** Takes our rules out of other people's chains again. */
+export async function withdrawForwarding(): Promise<void> {
+  for (const chain of await forwardChains()) {
+    const handles = await ourRules(chain);
+    if (handles.length === 0) continue;
+    const { family, table, name } = chain;
+    await runCommand("withdraw forwarding", ["nft", "-f", "-"], {
+      input: handles.map((handle) => `delete rule ${family} ${table} ${name} handle ${handle}`).join("\n"),
+    });
+  }
+  const iptables = legacyIptables();
+  if (iptables === undefined) return;
+  for (const rule of legacyRules) {
+    while (await succeeds([iptables, "-w", "-C", ...rule])) {
+      await runCommand("withdraw forwarding", [iptables, "-w", "-D", ...rule]);
+    }
+  }
+}
+
+// What comes to a guest without being an answer our own table drops, so the second rule need not look; and a chain of
+// iptables' may only have rules that iptables can read, or it refuses the whole table.
+const directions = [`iifname "${cablePrefix}*"`, `oifname "${cablePrefix}*"`];
+
+function ruleOf({ family, table, name }: Chain, device: string): string {
+  return `${family} ${table} ${name} ${device} counter accept comment "${mark}"`;
+}
+
+interface ListedChain extends Chain {
+  readonly hook?: string;
+  readonly policy?: string;
+}
+
+async function droppingChains(): Promise<readonly Chain[]> {
+  return (await forwardChains()).filter(({ policy }) => policy === "drop");
+}
+
+async function forwardChains(): Promise<readonly ListedChain[]> {
+  const listed = await runCommand("list firewall chains", ["nft", "-j", "list", "chains"]);
+  const { nftables } = JSON.parse(listed) as { nftables: readonly { readonly chain?: ListedChain }[] };
+  return nftables
+    .flatMap(({ chain }) => (chain === undefined ? [] : [chain]))
+    .filter(({ family, hook }) => hook === "forward" && (family === "ip" || family === "inet"))
+    .filter((chain) => chain.table !== table);
+}
+
+/** Handles of our rules in a chain. */
+async function ourRules({ family, table, name }: Chain): Promise<readonly number[]> {
+  const listed = await runCommand("list firewall rules", ["nft", "-j", "-a", "list", "chain", family, table, name]);
+  const { nftables } = JSON.parse(listed) as {
+    nftables: readonly { readonly rule?: { readonly comment?: string; readonly handle: number } }[];
+  };
+  return nftables.flatMap(({ rule }) => (rule?.comment === mark ? [rule.handle] : []));
+}
+
+const legacyRules = (["-i", "-o"] as const).map((direction) => [
+  ...["FORWARD", direction, `${cablePrefix}+`],
+  ...["-m", "comment", "--comment", mark, "-j", "ACCEPT"],
+]);
+
+/** The old iptables, where its rules are in use: merely listing them would bring them into being. */
+function legacyIptables(): string | undefined {
+  let tables: string;
+  try {
+    tables = readFileSync("/proc/net/ip_tables_names", "utf8");
+  } catch {
+    return undefined;
+  }
+  if (!tables.split("\n").includes("filter")) return undefined;
+  return ["/usr/sbin/iptables-legacy", "/sbin/iptables-legacy"].find((file) => existsSync(file));
+}
+
+async function legacyPolicyDrops(iptables: string): Promise<boolean> {
+  const rules = await runCommand("list legacy firewall", [iptables, "-w", "-S", "FORWARD"]);
+  return rules.includes("-P FORWARD DROP");
+}
+
+async function succeeds(argv: readonly [string, ...string[]]): Promise<boolean> {
+  try {
+    await runCommand("look for a legacy rule", argv);
+    return true;
+  } catch {
+    return false;
+  }
+}

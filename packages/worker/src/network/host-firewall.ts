@@ -1,0 +1,83 @@
+import { readFileSync, writeFileSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { lockFile } from "#host/file-lock.ts";
+import { hasTable, watchRules } from "#host/netfilter.ts";
+import { runCommand } from "#host/run-command.ts";
+import { anySlotTaken, leftOverSlots, removeGoneOwners, slotsDirectory } from "#host/slots.ts";
+import { asSandboxError } from "@opensandbox/wire/errors.ts";
+import { admitForwarding, withdrawForwarding } from "./foreign-firewalls.ts";
+import { hostRules, noHostRules } from "./host-rules.ts";
+import { table } from "./namespace-rules.ts";
+import { removeSlotNetworks } from "./slot-network.ts";
+
+type Log = (level: "info" | "warn" | "error", message: string, fields?: object) => void;
+
+// A firewall that is loaded anew changes hundreds of rules at once.
+const settleMs = 200;
+
+/**
+ * Lets guests out through the host, and puts that back when somebody has taken it away: Docker, ufw and administrators
+ * load their rules anew whenever they like. Disposing it ends the watch and leaves the rules.
+ */
+export async function keepHostNetworkOpen(log: Log): Promise<AsyncDisposable> {
+  await openHostNetwork();
+  let checking: Promise<void> | undefined;
+  let timer: NodeJS.Timeout | undefined;
+  const check = (): void => {
+    timer = undefined;
+    checking = putBack().catch((error: unknown) => {
+      log("error", "the host's rules could not be put back", { error: asSandboxError(error).message });
+    });
+  };
+  const watch = watchRules(() => {
+    timer ??= setTimeout(check, settleMs).unref();
+  });
+  return {
+    async [Symbol.asyncDispose]() {
+      watch[Symbol.dispose]();
+      clearTimeout(timer);
+      await checking;
+    },
+  };
+}
+
+/** Takes all of it away again, unless somebody on this host still needs it. Slots are given back before. */
+export async function closeHostNetwork(): Promise<void> {
+  using _lock = await lockHost();
+  if (await anySlotTaken()) return;
+  await withdrawForwarding();
+  await runCommand("remove the host's rules", ["nft", "-f", "-"], { input: noHostRules });
+}
+
+/** Removes the networks of slots whose owner is gone, and the host's rules when nobody needs them any more. */
+export async function removeLeftOverNetworks(): Promise<void> {
+  const left = await leftOverSlots();
+  await removeSlotNetworks(left.map(({ number }) => number));
+  for (const slot of left) await slot[Symbol.asyncDispose]();
+  await removeGoneOwners();
+  await closeHostNetwork();
+}
+
+async function openHostNetwork(): Promise<void> {
+  using _lock = await lockHost();
+  // It stays on afterwards: whoever else has come to rely on it is not known.
+  const forwarding = "/proc/sys/net/ipv4/ip_forward";
+  if (readFileSync(forwarding, "utf8").trim() !== "1") writeFileSync(forwarding, "1");
+  await runCommand("set the host's rules", ["nft", "-f", "-"], { input: hostRules() });
+  await admitForwarding();
+}
+
+async function putBack(): Promise<void> {
+  using _lock = await lockHost();
+  if (!hasTable({ table })) {
+    await runCommand("set the host's rules", ["nft", "-f", "-"], { input: hostRules() });
+  }
+  await admitForwarding();
+}
+
+async function lockHost(): Promise<Disposable> {
+  const directory = join(slotsDirectory, "..");
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  return await lockFile(join(directory, "network.lock"), { wait: true });
+}

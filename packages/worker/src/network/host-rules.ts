@@ -1,0 +1,51 @@
+import { forbiddenRanges } from "@opensandbox/wire/egress.ts";
+import { cablePrefix, outerNetwork } from "./address-plan.ts";
+import { table } from "./namespace-rules.ts";
+
+/** The host's one table; it is the same however many slots there are. */
+export const hostTable = `inet ${table}`;
+
+/**
+ * The rules of the host: out to the internet and nowhere else, neither to other guests nor to the host. Each namespace
+ * has the same and more in its own rules, so these are what holds when a namespace is taken over. Replaces an earlier
+ * version of itself.
+ */
+export function hostRules(): string {
+  const cable = `"${cablePrefix}*"`;
+  return `
+table ${hostTable}
+delete table ${hostTable}
+table ${hostTable} {
+  set forbidden { type ipv4_addr; flags interval; elements = { ${forbiddenRanges.join(", ")} }; }
+  chain prerouting {
+    type filter hook prerouting priority raw; policy accept;
+    iifname ${cable} meta nfproto != ipv4 drop
+    iifname ${cable} fib saddr . iif oif missing drop
+    iifname != { "lo", ${cable} } ip saddr ${outerNetwork} drop
+  }
+  chain forward {
+    type filter hook forward priority filter - 1; policy accept;
+    iifname ${cable} ip daddr @forbidden goto refuse
+    iifname ${cable} oifname ${cable} goto refuse
+    iifname ${cable} tcp flags syn tcp option maxseg size set rt mtu
+    oifname ${cable} ct state established,related accept
+    oifname ${cable} drop
+  }
+  chain input {
+    type filter hook input priority filter - 1; policy accept;
+    iifname ${cable} goto refuse
+  }
+  chain refuse {
+    meta l4proto tcp reject with tcp reset
+    reject with icmpx type admin-prohibited
+  }
+  chain postrouting {
+    type nat hook postrouting priority srcnat; policy accept;
+    ip saddr ${outerNetwork} oifname != ${cable} masquerade
+  }
+}
+`;
+}
+
+/** Takes our table away; naming it first makes removing what is not there no error. */
+export const noHostRules = `table ${hostTable}\ndelete table ${hostTable}\n`;

@@ -1,0 +1,176 @@
+/**
+ * DNS messages (RFC 1035) as far as a forwarder must understand them. Both sides are strangers: every length is
+ * checked, and what is not understood is undefined.
+ */
+export interface Question {
+  readonly id: number;
+  /** In lower case, without the last dot; undefined when it has characters that no host name has. */
+  readonly name: string | undefined;
+  readonly type: number;
+  readonly class: number;
+  /** Recursion desired. */
+  readonly recursion: boolean;
+  /** The largest answer that fits into a datagram of the asker's. */
+  readonly datagramBytes: number;
+  readonly extended: boolean;
+  /** DNSSEC records are wanted. */
+  readonly security: boolean;
+  /** The question section as it came. */
+  readonly bytes: Buffer;
+}
+
+export interface ResourceRecord {
+  readonly section: "answer" | "authority" | "additional";
+  readonly name: string | undefined;
+  readonly type: number;
+  readonly class: number;
+  readonly ttl: number;
+  readonly ttlAt: number;
+  readonly data: Buffer;
+  /** The name that a CNAME stands for. */
+  readonly target?: string | undefined;
+}
+
+export const recordTypes = { a: 1, cname: 5, aaaa: 28, opt: 41, svcb: 64, https: 65 } as const;
+export const responseCodes = { noError: 0, serverFailure: 2, nameError: 3, notImplemented: 4 } as const;
+
+const headerBytes = 12;
+const smallestDatagram = 512;
+/** What this forwarder asks for: it fits into one packet everywhere (DNS flag day 2020). */
+const askedDatagram = 1232;
+
+/** The one question of a query; undefined for anything else. */
+export function parseQuestion(message: Buffer): Question | undefined {
+  if (message.length < headerBytes) return undefined;
+  const flags = message.readUInt16BE(2);
+  const isResponse = (flags & 0x8000) !== 0;
+  const operation = (flags >> 11) & 15;
+  if (isResponse || operation !== 0 || message.readUInt16BE(4) !== 1) return undefined;
+  const name = readName(message, headerBytes);
+  if (name === undefined || name.end + 4 > message.length) return undefined;
+  const records = parseRecords(message);
+  const option = records?.find(({ section, type }) => section === "additional" && type === recordTypes.opt);
+  return {
+    id: message.readUInt16BE(0),
+    name: name.text,
+    type: message.readUInt16BE(name.end),
+    class: message.readUInt16BE(name.end + 2),
+    recursion: (flags & 0x0100) !== 0,
+    // An option record keeps the size where others have their class, and flags in its TTL.
+    datagramBytes: Math.max(smallestDatagram, option?.class ?? 0),
+    extended: option !== undefined,
+    security: option !== undefined && (option.ttl & 0x8000) !== 0,
+    bytes: Buffer.from(message.subarray(headerBytes, name.end + 4)),
+  };
+}
+
+/** The same question from us: nothing else of what the guest has sent goes further. */
+export function encodeQuery(question: Question, id: number): Buffer {
+  const option = Buffer.alloc(question.extended ? 11 : 0);
+  if (question.extended) {
+    option.writeUInt16BE(recordTypes.opt, 1);
+    option.writeUInt16BE(askedDatagram, 3);
+    option.writeUInt32BE(question.security ? 0x8000 : 0, 5);
+  }
+  return Buffer.concat([header(id, 0x0100, question.extended ? 1 : 0), question.bytes, option]);
+}
+
+/** An answer without records. */
+export function encodeRefusal(question: Question, code: number, { truncated = false } = {}): Buffer {
+  const flags = 0x8080 | (question.recursion ? 0x0100 : 0) | (truncated ? 0x0200 : 0) | code;
+  return Buffer.concat([header(question.id, flags, 0), question.bytes]);
+}
+
+/** Whether a message answers the question that was asked under `id`. */
+export function answersQuestion(message: Buffer, question: Question, id: number): boolean {
+  return (
+    message.length >= headerBytes + question.bytes.length &&
+    message.readUInt16BE(0) === id &&
+    (message.readUInt16BE(2) & 0x8000) !== 0 &&
+    message.readUInt16BE(4) === 1 &&
+    message
+      .subarray(headerBytes, headerBytes + question.bytes.length)
+      .toString("latin1")
+      .toLowerCase() === question.bytes.toString("latin1").toLowerCase()
+  );
+}
+
+export function isTruncated(message: Buffer): boolean {
+  return (message.readUInt16BE(2) & 0x0200) !== 0;
+}
+
+/** Every record of a message, in order; undefined when it is not whole. */
+export function parseRecords(message: Buffer): ResourceRecord[] | undefined {
+  if (message.length < headerBytes) return undefined;
+  let at = headerBytes;
+  for (let questions = message.readUInt16BE(4); questions > 0; questions -= 1) {
+    const name = readName(message, at);
+    if (name === undefined) return undefined;
+    at = name.end + 4;
+  }
+  const records: ResourceRecord[] = [];
+  for (const [index, section] of (["answer", "authority", "additional"] as const).entries()) {
+    for (let count = message.readUInt16BE(6 + 2 * index); count > 0; count -= 1) {
+      const name = readName(message, at);
+      if (name === undefined || name.end + 10 > message.length) return undefined;
+      const dataAt = name.end + 10;
+      const end = dataAt + message.readUInt16BE(name.end + 8);
+      if (end > message.length) return undefined;
+      const type = message.readUInt16BE(name.end);
+      records.push({
+        section,
+        name: name.text,
+        type,
+        class: message.readUInt16BE(name.end + 2),
+        ttl: message.readUInt32BE(name.end + 4),
+        ttlAt: name.end + 4,
+        data: message.subarray(dataAt, end),
+        ...(type === recordTypes.cname ? { target: readName(message, dataAt)?.text } : {}),
+      });
+      at = end;
+    }
+  }
+  return records;
+}
+
+function header(id: number, flags: number, additional: number): Buffer {
+  const bytes = Buffer.alloc(headerBytes);
+  bytes.writeUInt16BE(id, 0);
+  bytes.writeUInt16BE(flags, 2);
+  bytes.writeUInt16BE(1, 4);
+  bytes.writeUInt16BE(additional, 10);
+  return bytes;
+}
+
+/** The name at `at`, and where what follows it begins. */
+function readName(
+  message: Buffer,
+  at: number,
+): { readonly text: string | undefined; readonly end: number } | undefined {
+  const labels: string[] = [];
+  let end: number | undefined;
+  let length = 0;
+  for (let position = at; ;) {
+    if (position >= message.length) return undefined;
+    const size = message[position]!;
+    if (size === 0) {
+      const text = labels.join(".").toLowerCase();
+      return { text: /^[a-z0-9_.-]*$/.test(text) ? text : undefined, end: end ?? position + 1 };
+    }
+    if (size >= 0xc0) {
+      if (position + 2 > message.length) return undefined;
+      const target = message.readUInt16BE(position) & 0x3fff;
+      end ??= position + 2;
+      // Only backwards, so that it ends.
+      if (target >= position) return undefined;
+      position = target;
+      continue;
+    }
+    // A dot within a label would make another name of it.
+    const label = message.subarray(position + 1, position + 1 + size).toString("latin1");
+    length += size + 1;
+    if (size > 63 || length > 254 || position + 1 + size > message.length) return undefined;
+    labels.push(label.includes(".") ? "\0" : label);
+    position += 1 + size;
+  }
+}

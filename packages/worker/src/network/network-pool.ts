@@ -1,0 +1,165 @@
+import { adoptSlot, becomeSlotOwner, claimSlot, type Slot } from "#host/slots.ts";
+import { asSandboxError } from "@opensandbox/wire/errors.ts";
+import { closeHostNetwork, keepHostNetworkOpen } from "./host-firewall.ts";
+import { type AskResolvers, hostResolvers } from "./names/host-resolvers.ts";
+import { defaultLimits, type NetworkLimits } from "./namespace-rules.ts";
+import { SandboxNetwork } from "./sandbox-network.ts";
+import { makeSlotNetwork, removeSlotNetworks } from "./slot-network.ts";
+
+export interface NetworkPoolOptions {
+  /** How many networks are kept ready beyond those in use. */
+  readonly spare: number;
+  readonly limits?: NetworkLimits;
+  readonly ask?: AskResolvers;
+  readonly log: (level: "info" | "warn" | "error", message: string, fields?: object) => void;
+}
+
+/** Made at once: each is four programs, one after the other. */
+const mostAtOnce = 4;
+
+/**
+ * Networks that are made ahead of time, so that a machine gets one without a program being started, and removed behind
+ * its back. Disposing it removes those that nobody has and waits for those on their way; networks of machines that go on
+ * running stay, to be adopted by the next worker.
+ */
+export class NetworkPool implements AsyncDisposable {
+  readonly #options: NetworkPoolOptions;
+  readonly #limits: NetworkLimits;
+  readonly #ask: AskResolvers;
+  /** Of slots that no machine has: this process. */
+  readonly #owner: string;
+  readonly #owned: AsyncDisposableStack;
+  readonly #spare: Slot[] = [];
+  readonly #waiting: PromiseWithResolvers<Slot>[] = [];
+  readonly #making = new Set<Promise<void>>();
+  #leaving: Slot[] = [];
+  #removing: Promise<void> | undefined;
+  #ended = false;
+
+  private constructor(options: NetworkPoolOptions, owner: string, owned: AsyncDisposableStack) {
+    this.#options = options;
+    this.#limits = options.limits ?? defaultLimits;
+    this.#ask = options.ask ?? hostResolvers();
+    this.#owner = owner;
+    this.#owned = owned;
+  }
+
+  /** Opens the host's side and begins to make networks. @throws `unavailable` when the host's rules cannot be set */
+  static async open(options: NetworkPoolOptions): Promise<NetworkPool> {
+    await using undo = new AsyncDisposableStack();
+    undo.defer(closeHostNetwork);
+    undo.use(await keepHostNetworkOpen(options.log));
+    const { owner } = undo.use(await becomeSlotOwner());
+    const pool = new NetworkPool(options, owner, undo.move());
+    pool.#fill();
+    return pool;
+  }
+
+  /**
+   * A network for the machine that keeps its files in `machineDirectory`, which must exist. Nothing leaves it until a
+   * policy is set. @throws `no_capacity` or `unavailable` when none can be made
+   */
+  async claim(machineDirectory: string): Promise<SandboxNetwork> {
+    const slot = this.#spare.shift() ?? (await this.#next());
+    this.#fill();
+    try {
+      await slot.assign(machineDirectory);
+      return this.#networkOf(slot, machineDirectory, "");
+    } catch (error) {
+      this.#leave(slot);
+      throw error;
+    }
+  }
+
+  /** The network of a machine that another worker has started. @throws `not_found` when the slot is not the machine's */
+  async adopt(machineDirectory: string, number: number): Promise<SandboxNetwork> {
+    const { slot, state } = await adoptSlot(number, machineDirectory);
+    return this.#networkOf(slot, machineDirectory, state);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#ended = true;
+    await Promise.allSettled(this.#making);
+    for (const slot of this.#spare.splice(0)) this.#leave(slot);
+    await this.#removing;
+    await this.#owned.disposeAsync();
+  }
+
+  #networkOf(slot: Slot, owner: string, state: string): SandboxNetwork {
+    return new SandboxNetwork(
+      { number: slot.number, state, keep: (state) => slot.assign(owner, state) },
+      this.#ask,
+      async () => {
+        // No longer the machine's, whose directory goes now, and not yet anybody's.
+        await slot.assign(this.#owner);
+        this.#leave(slot);
+      },
+    );
+  }
+
+  async #next(): Promise<Slot> {
+    const waiting = Promise.withResolvers<Slot>();
+    this.#waiting.push(waiting);
+    this.#fill();
+    return await waiting.promise;
+  }
+
+  #fill(): void {
+    const { spare } = this.#options;
+    const wanted = (): number => this.#waiting.length + spare - this.#spare.length - this.#making.size;
+    while (!this.#ended && wanted() > 0 && this.#making.size < mostAtOnce) {
+      const making = this.#makeOne().finally(() => this.#making.delete(making));
+      this.#making.add(making);
+    }
+  }
+
+  async #makeOne(): Promise<void> {
+    let slot: Slot;
+    try {
+      slot = await this.#make();
+    } catch (error) {
+      const waiting = this.#waiting.shift();
+      if (waiting !== undefined) waiting.reject(error);
+      else this.#options.log("warn", "a network could not be made ready", { error: asSandboxError(error).message });
+      return;
+    }
+    const waiting = this.#waiting.shift();
+    if (waiting !== undefined) waiting.resolve(slot);
+    else this.#spare.push(slot);
+    // Its own promise is still in the set: what it has done counts in #spare or for who waited.
+    queueMicrotask(() => this.#fill());
+  }
+
+  async #make(): Promise<Slot> {
+    await using undo = new AsyncDisposableStack();
+    const slot = undo.use(await claimSlot(this.#owner));
+    await makeSlotNetwork(slot.number, this.#limits);
+    undo.move();
+    return slot;
+  }
+
+  #leave(slot: Slot): void {
+    this.#leaving.push(slot);
+    this.#removing ??= this.#remove();
+  }
+
+  /** Whatever has gathered is removed together; one that cannot be is left to the next start. */
+  async #remove(): Promise<void> {
+    // Those that are given back in the same turn go together.
+    await Promise.resolve();
+    while (this.#leaving.length > 0) {
+      const slots = this.#leaving;
+      this.#leaving = [];
+      try {
+        await removeSlotNetworks(slots.map(({ number }) => number));
+        for (const slot of slots) await slot[Symbol.asyncDispose]();
+      } catch (error) {
+        this.#options.log("error", "networks could not be removed", {
+          slots: slots.map(({ number }) => number),
+          error: asSandboxError(error).message,
+        });
+      }
+    }
+    this.#removing = undefined;
+  }
+}

@@ -1,0 +1,56 @@
+import { type EgressTarget, forbidden, type NetworkPolicy, parseEgress } from "@opensandbox/wire/egress.ts";
+import { isInRanges, mergeRanges, type Range } from "@opensandbox/wire/ipv4.ts";
+
+/** A policy as packets, names and web requests are judged by it. Pure. */
+export interface CompiledPolicy {
+  readonly policy: NetworkPolicy;
+  /** Everything on the internet is allowed but what is denied. */
+  readonly open: boolean;
+  /** Names decide, so it must be known which name a connection is for. */
+  readonly namesDecide: boolean;
+  readonly allowedRanges: readonly Range[];
+  readonly deniedRanges: readonly Range[];
+  /** Whether a name may be asked for and connected to. The name is lower case and without the last dot. */
+  allowsName(name: string): boolean;
+}
+
+/** Nothing leaves: what a network has until its sandbox is known. */
+export const closedPolicy: NetworkPolicy = { enabled: false };
+
+/** @throws `invalid_argument` naming the first entry that is wrong */
+export function compilePolicy(policy: NetworkPolicy): CompiledPolicy {
+  const { allow, deny } = parseEgress(policy.egress ?? {});
+  const open = policy.enabled && allow === undefined;
+  const denied = nameMatcher(deny);
+  const allowed = allow === undefined ? () => true : nameMatcher(allow);
+  return {
+    policy,
+    open,
+    namesDecide: policy.enabled && (!open || deny.some(({ kind }) => kind === "name")),
+    allowedRanges: policy.enabled ? rangesOf(allow ?? []) : [],
+    deniedRanges: policy.enabled ? rangesOf(deny) : [],
+    allowsName: (name) => policy.enabled && allowed(name) && !denied(name),
+  };
+}
+
+/** Whether an address may be the answer to a question for a name: one that no guest may reach is a trap. */
+export function isPublicIpv4(address: number): boolean {
+  return !isInRanges(address, forbidden);
+}
+
+function rangesOf(targets: readonly EgressTarget[]): Range[] {
+  return mergeRanges(targets.flatMap((target) => (target.kind === "range" ? [target.range] : [])));
+}
+
+function nameMatcher(targets: readonly EgressTarget[]): (name: string) => boolean {
+  const names = targets.flatMap((target) => (target.kind === "name" ? [target] : []));
+  const exact = new Set(names.filter(({ below }) => !below).map(({ name }) => name));
+  const below = new Set(names.filter(({ below }) => below).map(({ name }) => name));
+  return (name) => exact.has(name) || parentsOf(name).some((parent) => below.has(parent));
+}
+
+/** `a.b.c` is below `b.c` and `c`. */
+function parentsOf(name: string): string[] {
+  const labels = name.split(".");
+  return labels.slice(1).map((_, index) => labels.slice(index + 1).join("."));
+}

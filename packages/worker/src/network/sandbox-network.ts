@@ -1,0 +1,148 @@
+import { readFileSync } from "node:fs";
+import { networkInterfaces } from "node:os";
+import { changeSets, type NftTable } from "#host/netfilter.ts";
+import { inNetworkNamespace, openTap } from "#host/libc.ts";
+import type { NetworkPolicy } from "@opensandbox/wire/egress.ts";
+import { parseIpv4 } from "@opensandbox/wire/ipv4.ts";
+import type { NetworkRefusal } from "@opensandbox/wire/worker/worker.ts";
+import { devices, slotNames } from "./address-plan.ts";
+import { type MetadataSource, serveMetadata } from "./metadata-service.ts";
+import { sets, table } from "./namespace-rules.ts";
+import { NetworkRecord } from "./network-record.ts";
+import type { AskResolvers } from "./names/host-resolvers.ts";
+import { serveNames } from "./names/name-server.ts";
+import { PinnedNames } from "./names/pinned-names.ts";
+import { closedPolicy, compilePolicy, isPublicIpv4 } from "./policy.ts";
+import { addressKey, type AppliedPolicy, policyChanges } from "./policy-sets.ts";
+import { serveWeb, type WebProxy } from "./web/web-proxy.ts";
+
+/** A prepared slot, as the one that uses it sees it. */
+interface PreparedSlot {
+  readonly number: number;
+  /** What was kept with it by a worker before this one; empty: nothing. */
+  readonly state: string;
+  keep(state: string): Promise<void>;
+}
+
+/** What is kept for the next worker. */
+interface KeptState {
+  readonly policy: NetworkPolicy;
+  readonly epoch: number;
+}
+
+/**
+ * The network of one machine. Until a policy is set nothing leaves it. Disposing it ends its services and gives it
+ * back to be removed; the machine's process must have ended.
+ */
+export class SandboxNetwork implements AsyncDisposable {
+  readonly slot: number;
+  /** As the hypervisor takes it. */
+  readonly attachment: { readonly kind: "tap"; readonly namespace: string; openTap(): number };
+  readonly #where: Required<NftTable>;
+  readonly #prepared: PreparedSlot;
+  readonly #giveBack: () => Promise<void>;
+  readonly #pinned: PinnedNames;
+  readonly #record: NetworkRecord;
+  readonly #services = new DisposableStack();
+  #applied: AppliedPolicy = { policy: compilePolicy(closedPolicy), epoch: 0 };
+  #web: WebProxy | undefined;
+  #metadata: MetadataSource | undefined;
+
+  constructor(prepared: PreparedSlot, ask: AskResolvers, giveBack: () => Promise<void>) {
+    const { namespaceFile: namespace } = slotNames(prepared.number);
+    this.slot = prepared.number;
+    this.attachment = { kind: "tap", namespace, openTap: () => openTap(devices.tap) };
+    this.#prepared = prepared;
+    this.#giveBack = giveBack;
+    this.#where = { table, namespace };
+    this.#pinned = new PinnedNames(this.#where);
+    this.#record = new NetworkRecord(this.#where);
+    if (prepared.state === "") this.#refuseHost();
+    else this.#takeOver(JSON.parse(prepared.state) as KeptState);
+    try {
+      this.#services.use(
+        serveNames({ namespace, ask, pinned: this.#pinned, record: this.#record, policy: () => this.#applied.policy }),
+      );
+      this.#services.use(serveMetadata(namespace, () => this.#metadata));
+      if (this.#applied.policy.namesDecide) this.#serveWeb();
+    } catch (error) {
+      this.#services[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  get policy(): NetworkPolicy {
+    return this.#applied.policy.policy;
+  }
+
+  /**
+   * Holds the sandbox to `policy` from now on: no packet is judged by a part of it, and connections that it does not
+   * allow are cut. @throws `invalid_argument` for rules that are wrong; then nothing has changed
+   */
+  async setPolicy(policy: NetworkPolicy): Promise<void> {
+    const applied = { policy: compilePolicy(policy), epoch: this.#applied.epoch + 1 };
+    // Before the kernel sends anything there.
+    if (applied.policy.namesDecide) this.#serveWeb();
+    const before = this.#applied;
+    const pins = this.#pinned.retain((name) => applied.policy.namesDecide && applied.policy.allowsName(name));
+    changeSets(this.#where, [...policyChanges(before, applied), ...pins]);
+    this.#applied = applied;
+    this.#web?.judgeAgain();
+    await this.#prepared.keep(JSON.stringify({ policy, epoch: applied.epoch } satisfies KeptState));
+  }
+
+  /** Says whose machine it is, to the guest itself. */
+  identify(source: MetadataSource | undefined): void {
+    this.#metadata = source;
+  }
+
+  /** What the guest has sent and received, in bytes. */
+  traffic(): { readonly sentBytes: number; readonly receivedBytes: number } {
+    return inNetworkNamespace(this.#where.namespace, () => {
+      const line = readFileSync("/proc/thread-self/net/dev", "utf8")
+        .split("\n")
+        .find((text) => text.trim().startsWith(`${devices.tap}:`));
+      // The device's view: what it receives the guest has sent.
+      const numbers = (line ?? "").split(":").at(-1)?.trim().split(/\s+/).map(Number) ?? [];
+      return { sentBytes: numbers[0] ?? 0, receivedBytes: numbers[8] ?? 0 };
+    });
+  }
+
+  /** What was refused within the last hour, the newest first. */
+  refusals(): readonly NetworkRefusal[] {
+    return this.#record.list();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#services[Symbol.dispose]();
+    await this.#giveBack();
+  }
+
+  /** The host's own public addresses look like any other on the internet. */
+  #refuseHost(): void {
+    const addresses = Object.values(networkInterfaces())
+      .flatMap((list) => list ?? [])
+      .filter(({ family, address }) => family === "IPv4" && isPublicIpv4(parseIpv4(address) ?? 0))
+      .map(({ address }) => address);
+    const unique = [...new Set(addresses)];
+    if (unique.length === 0) return;
+    changeSets(this.#where, [{ set: sets.host, add: unique.map((address) => ({ key: addressKey(address) })) }]);
+  }
+
+  /** The kernel has gone on by the policy of the worker before. */
+  #takeOver({ policy, epoch }: KeptState): void {
+    this.#applied = { policy: compilePolicy(policy), epoch };
+    this.#pinned.inherit();
+  }
+
+  #serveWeb(): void {
+    this.#web ??= this.#services.use(
+      serveWeb({
+        namespace: this.#where.namespace,
+        pinned: this.#pinned,
+        record: this.#record,
+        policy: () => this.#applied.policy,
+      }),
+    );
+  }
+}

@@ -1,0 +1,97 @@
+import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
+import { after, before, suite, test } from "node:test";
+import { inNetworkNamespace } from "#host/libc.ts";
+import { runCommand } from "#host/run-command.ts";
+import { inner } from "./address-plan.ts";
+import type { SandboxNetwork } from "./sandbox-network.ts";
+import { arpRequest, isIpv6, pingIpv6, udpFrame } from "./testing/frames.ts";
+import { worldAddresses } from "./testing/internet.ts";
+import { inOwnHost } from "./testing/own-host.ts";
+import { type OwnWorld, startOwnWorld, switchHostRulesOff, switchNamespaceRulesOff } from "./testing/own-world.ts";
+import type { PluggedGuest } from "./testing/plugged-guest.ts";
+
+const otherMac = "52:54:00:aa:bb:cc";
+const otherAddress = "10.0.2.77";
+// Documentation addresses of IPv6, as 16 bytes.
+const insideIpv6 = Buffer.from("20010db8000000000000000000000015", "hex");
+const outsideIpv6 = Buffer.from("20010db8000000000000000000000002", "hex");
+
+inOwnHost(import.meta.filename, () => {
+  suite("a guest that sends what its kernel would not", () => {
+    const stack = new AsyncDisposableStack();
+    let world: OwnWorld;
+    let network: SandboxNetwork;
+    let guest: PluggedGuest;
+
+    before(async () => {
+      world = stack.use(await startOwnWorld());
+      ({ network, guest } = await world.plug());
+      await network.setPolicy({ enabled: true });
+      // The host can do IPv6, and so could the namespace.
+      inNetworkNamespace(network.attachment.namespace, () => {
+        for (const device of ["all", "default", "tap0"]) {
+          writeFileSync(`/proc/sys/net/ipv6/conf/${device}/disable_ipv6`, "0");
+        }
+      });
+      await inNamespace("add", "address", ["ip", "addr", "add", "2001:db8::2/64", "dev", "tap0", "nodad"]);
+      await inNamespace("add", "neighbour", [
+        ...["ip", "neigh", "replace", "2001:db8::15", "lladdr", inner.guestMac, "dev", "tap0", "nud", "permanent"],
+      ]);
+    });
+    after(() => stack.disposeAsync());
+
+    async function inNamespace(label: string, what: string, argv: string[]): Promise<string> {
+      return await runCommand(`${label} ${what}`, argv as [string], { namespace: network.attachment.namespace });
+    }
+
+    /** Sends a frame, and an ordinary datagram behind it: when that one is there, so is the frame, or never. */
+    async function arrived(frame: Buffer): Promise<readonly string[]> {
+      const { arrivals } = world.internet;
+      const before = arrivals.length;
+      guest.sendFrame(frame);
+      assert.deepEqual(await guest.udp(worldAddresses.site, 5000, "after it"), { reached: "after it" });
+      return arrivals.slice(before).map(({ text }) => text);
+    }
+
+    const forged = { to: worldAddresses.site, port: 5000, text: "forged" };
+    const frames = {
+      "a frame as any other": udpFrame({ ...forged, text: "ordinary" }),
+      "another's IP address": udpFrame({ ...forged, from: otherAddress }),
+      "another's MAC address": udpFrame({ ...forged, fromMac: otherMac }),
+    };
+
+    test("what is as it should be goes through", async () => {
+      assert.deepEqual(await arrived(frames["a frame as any other"]), ["ordinary", "after it"]);
+    });
+
+    for (const what of ["another's IP address", "another's MAC address"] as const) {
+      test(`with ${what} nothing does`, async () => {
+        assert.deepEqual(await arrived(frames[what]), ["after it"]);
+      });
+    }
+
+    test("a forged ARP is not believed", async () => {
+      await arrived(arpRequest(otherAddress, otherMac));
+      assert.equal(await inNamespace("show", "neighbour", ["ip", "neigh", "show", otherAddress]), "");
+    });
+
+    test("IPv6 is not answered, even where there is an address", async () => {
+      const seen = guest.frames.length;
+      await arrived(pingIpv6(insideIpv6, outsideIpv6));
+      assert.deepEqual(guest.frames.slice(seen).filter(isIpv6), []);
+    });
+
+    test("without our rules each of these is taken", async () => {
+      await switchNamespaceRulesOff(network);
+      await switchHostRulesOff();
+      assert.deepEqual(await arrived(frames["another's IP address"]), ["forged", "after it"]);
+      assert.deepEqual(await arrived(frames["another's MAC address"]), ["forged", "after it"]);
+      await arrived(arpRequest(otherAddress, otherMac));
+      assert.match(await inNamespace("show", "neighbour", ["ip", "neigh", "show", otherAddress]), /lladdr/);
+      const seen = guest.frames.length;
+      await arrived(pingIpv6(insideIpv6, outsideIpv6));
+      assert.notDeepEqual(guest.frames.slice(seen).filter(isIpv6), []);
+    });
+  });
+});

@@ -1,0 +1,81 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import { createInterface } from "node:readline";
+import { suite, test } from "node:test";
+
+/** One finished test of the other process. */
+export interface FinishedTest {
+  readonly names: readonly string[];
+  readonly error?: string;
+}
+
+const marker = "OPENSANDBOX_TEST_OWN_HOST";
+
+/** The resolver configuration of the host that tests have to themselves. */
+export const ownResolvConf = "/etc/resolv.conf";
+
+/**
+ * Runs the tests that `define` defines in a network of their own, with `/run/netns`, `/run/opensandbox` and
+ * `/etc/resolv.conf` of their own: nothing they do to "the host" touches this one, and nobody on this host touches
+ * theirs. They run in another process and are reported by this one. Needs root.
+ */
+export function inOwnHost(file: string, define: () => void): void {
+  if (process.env[marker] === "1") {
+    define();
+    return;
+  }
+  const skip = process.getuid?.() === 0 ? false : "network namespaces need root";
+  suite(`in a host of its own: ${basename(file)}`, { skip }, async () => {
+    // Known only when they have run, and a suite may define its tests late.
+    for (const { names, error } of skip === false ? await runElsewhere(file) : []) {
+      test(names.join(" > "), () => {
+        if (error !== undefined) throw new Error(error);
+      });
+    }
+  });
+}
+
+async function runElsewhere(file: string): Promise<readonly FinishedTest[]> {
+  const directory = await mkdtemp(join(tmpdir(), "osb-own-host-"));
+  try {
+    const resolvConf = join(directory, "resolv.conf");
+    await writeFile(resolvConf, "nameserver 127.0.0.53\n");
+    const { NODE_TEST_CONTEXT: _, ...env } = process.env;
+    const child = spawn(
+      "unshare",
+      [
+        ...["--net", "--mount", "--propagation", "private", "sh", "-ec", prepare, resolvConf],
+        ...[process.execPath, "--disable-warning=ExperimentalWarning", "--test", "--test-isolation=none"],
+        ...["--test-timeout=300000", `--test-reporter=${join(import.meta.dirname, "own-host-reporter.ts")}`, file],
+      ],
+      { stdio: ["ignore", "pipe", "inherit"], env: { ...env, [marker]: "1" } },
+    );
+    const finished: FinishedTest[] = [];
+    const exit = once(child, "exit");
+    for await (const line of createInterface({ input: child.stdout })) {
+      if (line.startsWith("{")) finished.push(JSON.parse(line) as FinishedTest);
+      else process.stderr.write(`${line}\n`);
+    }
+    const [code] = (await exit) as [number | null];
+    if (finished.length === 0 || (code !== 0 && finished.every(({ error }) => error === undefined))) {
+      finished.push({ names: ["the tests run to their end"], error: `their process exited with ${code}` });
+    }
+    return finished;
+  } finally {
+    await rm(directory, { recursive: true });
+  }
+}
+
+/** `$0` is the resolver configuration, the rest what to run. */
+const prepare = `
+mkdir -p /run/netns /run/opensandbox
+mount -t tmpfs tmpfs /run/netns
+mount -t tmpfs tmpfs /run/opensandbox
+mount -t sysfs sysfs /sys
+mount --bind "$0" ${ownResolvConf}
+ip link set lo up
+exec "$@"
+`;
