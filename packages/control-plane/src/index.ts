@@ -44,7 +44,9 @@ export interface ControlPlaneOptions {
   /** How many an organization may have at once. Default: 50. */
   readonly maxSandboxes?: number;
   ready(): { readonly ready: boolean; readonly reason?: string };
-  /** What becomes of the sandboxes; asked when the end begins. Default: `hibernate`. */
+  /** It lives for one command: its sandboxes are ephemeral, and it takes nobody's over. Default: false. */
+  readonly ephemeral?: boolean;
+  /** What becomes of the sandboxes; asked when the end begins. Default: `hibernate`, or `stop` if it is ephemeral. */
   atEnd?(): AtEnd;
   /** Milliseconds for that; what has not been put away by then goes on, for the next server. Default: 5 minutes. */
   readonly endWithinMs?: number;
@@ -113,6 +115,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     log,
     defaults: options.defaults,
     maxSandboxes: options.maxSandboxes ?? 50,
+    ephemeral: options.ephemeral ?? false,
     isWorkerAlive: (workerId) => options.isWorkerAlive(workerId),
     ending: ending.signal,
     cutOff: cutOff.signal,
@@ -120,7 +123,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   await Promise.all([settleSandboxes(sandboxes), settleCheckpoints(sandboxes)]);
   await sandboxes.snapshots.removeUnwanted();
   undo.defer(async () => {
-    const atEnd = options.atEnd?.() ?? "hibernate";
+    const atEnd = options.atEnd?.() ?? (sandboxes.ephemeral ? "stop" : "hibernate");
     const withinMs = atEnd === "stop" ? 0 : (options.endWithinMs ?? defaultEndWithinMs);
     using _ = abortAfter(withinMs, cutOff, "the server has ended");
     await endService(sandboxes, atEnd, background);

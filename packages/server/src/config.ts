@@ -21,6 +21,8 @@ export interface ServerConfig {
   readonly defaultMemoryMib: number;
   readonly defaultVcpus: number;
   readonly maxSandboxes: number;
+  /** How often guests write to their disks what they hold back; 0: never. */
+  readonly autosaveSeconds: number;
   /** Machines that are kept restored for sandboxes to come. */
   readonly readyMachines: number;
   /** What sandboxes of an image and a shape are restored from; several data directories may share it. */
@@ -43,6 +45,7 @@ export const variables = {
   defaultMemoryMib: "OPENSANDBOX_DEFAULT_SANDBOX_MEMORY_MB",
   defaultVcpus: "OPENSANDBOX_DEFAULT_SANDBOX_CPUS",
   maxSandboxes: "OPENSANDBOX_MAX_CAPACITY",
+  autosaveSeconds: "OPENSANDBOX_AUTOSAVE_INTERVAL",
   readyMachines: "OPENSANDBOX_READY_MACHINES",
   templatesDirectory: "OPENSANDBOX_TEMPLATES_DIR",
 } as const satisfies Partial<Record<keyof ServerConfig, string>>;
@@ -82,6 +85,7 @@ export function readConfig(env: Environment): ServerConfig {
     defaultMemoryMib: whole(env, variables.defaultMemoryMib, 1024, 256, 65_536),
     defaultVcpus: whole(env, variables.defaultVcpus, 1, 1, 16),
     maxSandboxes: whole(env, variables.maxSandboxes, 50, 1, 10_000),
+    autosaveSeconds: whole(env, variables.autosaveSeconds, 300, 0, 86_400),
     readyMachines: whole(env, variables.readyMachines, 2, 0, 1000),
     templatesDirectory: resolve(env[variables.templatesDirectory] || join(dataDirectory, "templates")),
   };

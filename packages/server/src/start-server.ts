@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { startControlPlane } from "@opensandbox/control-plane";
+import { startControlPlane, type AtEnd } from "@opensandbox/control-plane";
 import type { Progress, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
 import { randomHex } from "@opensandbox/wire/ids.ts";
 import { openWorker } from "@opensandbox/worker";
@@ -9,7 +9,10 @@ import { log } from "./log.ts";
 import { publishServer } from "./server-file.ts";
 import { workerOptions } from "./worker-options.ts";
 
-/** A control plane and a worker in one process. Disposing it stops every sandbox that runs on it. */
+/**
+ * A control plane and a worker in one process. Disposing it hibernates every sandbox that runs on it; an embedded one
+ * deletes them.
+ */
 export interface Server extends AsyncDisposable {
   readonly url: string;
   /** The plain text of a key that works, when it is known: a fixed one, a throw-away one, or the kept first one. */
@@ -42,6 +45,7 @@ export async function startServer(
     if (level === "error") log(level, message, fields);
   };
   const logTo = embedded ? quiet : log;
+  const end = embedded ? undefined : undo.use(leaveOnSignal());
   const opened = undo.use(
     await openWorker({
       ...workerOptions(config),
@@ -71,6 +75,9 @@ export async function startServer(
           idleTimeoutSeconds: 0,
         },
         maxSandboxes: config.maxSandboxes,
+        ephemeral: embedded,
+        ...(end === undefined ? {} : { atEnd: () => end.atEnd }),
+        autosaveMs: config.autosaveSeconds * 1000,
         ready: () => ({ ready: true }),
         log: logTo,
       },
@@ -90,5 +97,26 @@ export async function startServer(
     ...(controlPlane.firstApiKey === undefined ? {} : { firstApiKey: controlPlane.firstApiKey }),
     description: opened.worker.describe(),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+/**
+ * SIGUSR2 ends the server like SIGTERM does, but its machines go on and the next server takes them over: how a newer
+ * version takes the place of an older one.
+ */
+function leaveOnSignal(): Disposable & { readonly atEnd: AtEnd } {
+  let atEnd: AtEnd = "hibernate";
+  const leave = (): void => {
+    atEnd = "leave";
+    process.kill(process.pid, "SIGTERM");
+  };
+  process.on("SIGUSR2", leave);
+  return {
+    get atEnd() {
+      return atEnd;
+    },
+    [Symbol.dispose]() {
+      process.off("SIGUSR2", leave);
+    },
   };
 }

@@ -70,11 +70,11 @@ async function findEarlier(
   return store.find(earlier.id);
 }
 
-function sandboxOf({ defaults, worker, clock }: SandboxContext, request: CreateSandbox): Sandbox {
+function sandboxOf({ defaults, worker, clock, ephemeral }: SandboxContext, request: CreateSandbox): Sandbox {
   return {
     ...defaults,
-    ephemeral: false,
     ...request.sandbox,
+    ephemeral: ephemeral || (request.sandbox.ephemeral ?? false),
     id: newSandboxId(),
     organizationId: request.organizationId,
     idempotencyKey: request.idempotencyKey,

@@ -7,8 +7,8 @@ import { putAway } from "./sweep-sandboxes.ts";
 
 /**
  * What becomes of the sandboxes when the service ends.
- * - `hibernate`: they are hibernated, and wake when they are used again.
- * - `stop`: those of this process are deleted; what it has taken over from others is hibernated.
+ * - `hibernate`: they are hibernated, and wake when they are used again; those that are ephemeral are deleted.
+ * - `stop`: they are deleted.
  * - `leave`: their machines go on, and the next server takes them over.
  */
 export type AtEnd = "hibernate" | "stop" | "leave";
@@ -20,29 +20,27 @@ export type AtEnd = "hibernate" | "stop" | "leave";
 export async function endService(context: SandboxContext, atEnd: AtEnd, background: AsyncDisposable): Promise<void> {
   const { worker, log } = context;
   const held = atEnd === "leave" ? [] : (await context.store.listHeld()).filter((row) => row.workerId === worker.id);
-  const inherited = new Set(worker.adopted.map(({ id }) => id));
   const results = await Promise.allSettled(
     held.map(({ id }) =>
       context.gates.run(id, async () => {
         // Read again: what went through the gate before may have changed it.
         const sandbox = await context.store.find(id);
         if (sandbox === undefined || sandbox.workerId !== worker.id) return;
-        await end(context, sandbox, atEnd === "stop" && !inherited.has(id));
+        await end(context, sandbox, atEnd);
       }),
     ),
   );
   await background[Symbol.asyncDispose]();
   const errors = results.flatMap((result) => (result.status === "rejected" ? [result.reason as unknown] : []));
   for (const error of errors) log("error", "a sandbox could not be put away", describeError(error));
-  // Whatever machines and disks there still are, they are somebody's.
-  if (atEnd !== "stop" || inherited.size > 0) await worker.release();
+  if (atEnd !== "stop") await worker.release();
   else if (errors.length > 0) throw new AggregateError(errors, "not every sandbox could be stopped");
 }
 
 const reason = "the server was ended";
 
-async function end(context: SandboxContext, sandbox: Sandbox, stop: boolean): Promise<void> {
-  if (stop) return endSandbox(context, sandbox, reason);
+async function end(context: SandboxContext, sandbox: Sandbox, atEnd: AtEnd): Promise<void> {
+  if (atEnd === "stop" || sandbox.ephemeral) return endSandbox(context, sandbox, reason);
   if (sandbox.state === "running") return putAway(context, sandbox, reason);
   // The disks of a sandbox whose machine has ended stay.
   if (sandbox.state === "error") return;

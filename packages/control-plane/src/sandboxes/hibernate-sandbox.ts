@@ -31,7 +31,8 @@ export async function putToSleep(context: SandboxContext, sandbox: Sandbox): Pro
   }
   activity.forget(sandbox.id);
   const hibernated = await store.move(hibernating, "stored", {
-    workerId: "",
+    // Any worker may wake it; one that lives no longer than this server ends with it.
+    workerId: sandbox.ephemeral ? sandbox.workerId : "",
     expiresAt: undefined,
     hibernationSizeBytes: stored.sizeBytes,
   });

@@ -29,6 +29,8 @@ export interface SandboxContext {
   readonly log: Log;
   readonly defaults: SandboxDefaults;
   readonly maxSandboxes: number;
+  /** This control plane lives for one command, and its sandboxes no longer. */
+  readonly ephemeral: boolean;
   isWorkerAlive(workerId: string): boolean;
   /** Aborted when the control plane ends. */
   readonly ending: AbortSignal;

@@ -76,12 +76,15 @@ export class SandboxStore {
     return rows.map(fromRow);
   }
 
-  /** Of all organizations, those of which a worker has something or may have. */
+  /** Of all organizations, those of which a worker has something or may have, and those that end with their server. */
   async listHeld(): Promise<Sandbox[]> {
     const rows = await this.#database
       .selectFrom("sandboxes")
       .selectAll()
-      .where((row) => row.or([row("state", "in", [...activeStates, "error"]), row("hidden", "=", 1)]))
+      .where((row) =>
+        row.or([row("state", "in", [...activeStates, "error"]), row("hidden", "=", 1), row("ephemeral", "=", 1)]),
+      )
+      .where("state", "<>", "stopped")
       .execute();
     return rows.map(fromRow);
   }

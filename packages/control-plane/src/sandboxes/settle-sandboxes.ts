@@ -1,6 +1,7 @@
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { AdoptedSandbox } from "@opensandbox/wire/worker/worker.ts";
 import { describeError } from "../log.ts";
+import { endSandbox } from "./delete-sandbox.ts";
 import type { SandboxContext } from "./sandbox-context.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { settlementOf, type Settlement } from "./settlement.ts";
@@ -12,7 +13,9 @@ import { watchMachine } from "./watch-machine.ts";
  */
 export async function settleSandboxes(context: SandboxContext): Promise<void> {
   const adopted = new Map(context.worker.adopted.map((entry) => [entry.id, entry]));
-  const left = (await context.store.listHeld()).filter(({ workerId }) => !isElsewhere(context, workerId));
+  const held = (await context.store.listHeld()).filter(({ workerId }) => !isElsewhere(context, workerId));
+  // Who lives for one command takes nobody over, so that of the others it cannot know.
+  const left = context.ephemeral ? held.filter(({ ephemeral, hidden }) => ephemeral || hidden) : held;
   const ids = new Set([...adopted.keys(), ...left.map(({ id }) => id)]);
   await Promise.all([...ids].map((id) => settle(context, id, adopted.get(id))));
 }
@@ -46,6 +49,8 @@ async function hasSnapshot({ worker }: SandboxContext, sandbox: Sandbox | undefi
 async function cleanUp({ worker }: SandboxContext, id: SandboxId, settlement: Settlement): Promise<void> {
   if (settlement === "clean") await worker.stopSandbox(id);
 }
+
+const serverEnded = "the server that ran it has ended, and its machine with it";
 
 interface Settling {
   readonly sandbox: Sandbox;
@@ -94,7 +99,7 @@ async function carryOut(context: SandboxContext, { sandbox, adopted, settlement 
     }
     case "lost": {
       const why = sandbox.state === "restarting" ? sandbox.endReason : undefined;
-      const endReason = why ?? "the server that ran it has ended, and its machine with it";
+      const endReason = why ?? serverEnded;
       await store.move(sandbox, "lost", { ...ended, workerId: "", endReason, hibernationSnapshotId: undefined });
       return;
     }
@@ -103,13 +108,11 @@ async function carryOut(context: SandboxContext, { sandbox, adopted, settlement 
       await store.remove(id);
       return;
     case "stop":
-      await worker.stopSandbox(id);
-      await store.move(sandbox, "stopped", {
-        ...ended,
-        endReason: "it was deleted",
-        hibernationSnapshotId: undefined,
-        hibernationSizeBytes: undefined,
-      });
+      await endSandbox(
+        context,
+        { ...sandbox, workerId: worker.id },
+        sandbox.ephemeral ? serverEnded : "it was deleted",
+      );
   }
 }
 

@@ -10,6 +10,7 @@ export interface Found {
     /** Another server process that lives has it. */
     readonly elsewhere: boolean;
     readonly hidden: boolean;
+    readonly ephemeral: boolean;
   };
   /** What the worker has taken over of it. */
   readonly adopted?: Pick<AdoptedSandbox, "generation" | "running">;
@@ -25,7 +26,7 @@ export interface Found {
  * - `hibernated`: its snapshot is all there is of it, and enough.
  * - `lost`: nothing of it was found.
  * - `undo`: a create that nobody was told of; nothing stays.
- * - `stop`: its end goes on.
+ * - `stop`: its end goes on, or it ends with the server that it was for.
  * - `clean`: the row is true, and what the worker has of it is a remainder.
  */
 export type Settlement =
@@ -43,6 +44,7 @@ export type Settlement =
 export function settlementOf({ row, adopted, snapshot }: Found): Settlement {
   if (row === undefined || row.elsewhere) return adopted === undefined ? "leave" : "clean";
   if (row.hidden) return "undo";
+  if (row.ephemeral && row.state !== "creating" && row.state !== "stopped") return adopted?.running ? "run" : "stop";
   switch (row.state) {
     case "creating":
       return "undo";

@@ -2,7 +2,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { Use } from "./activity.ts";
 import { elsewhere } from "./elsewhere.ts";
-import { bootDisks } from "./power-cycle-sandbox.ts";
+import { restartMachine } from "./restart-machine.ts";
 import type { SandboxContext } from "./sandbox-context.ts";
 import { wrongState } from "./sandbox-lifecycle.ts";
 import type { Sandbox } from "./sandbox.ts";
@@ -49,7 +49,7 @@ async function rouse(context: SandboxContext, id: SandboxId): Promise<void> {
     const sandbox = await context.store.find(id);
     if (sandbox === undefined || !isAsleep(sandbox)) return;
     if (sandbox.state === "hibernated") await wake(context, sandbox);
-    else await bootDisks(context, sandbox);
+    else await restartMachine(context, sandbox, "power-cycled");
   });
 }
 

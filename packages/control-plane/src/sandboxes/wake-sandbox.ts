@@ -76,7 +76,8 @@ async function startFromHibernation(context: SandboxContext, waking: Sandbox): P
   } catch (error) {
     const told = isSandboxError(error, "not_found") ? noHibernation(error.message, error) : error;
     const why = told instanceof Error ? told.message : String(told);
-    await context.store.move(waking, "failed", { workerId: "", endReason: `it could not be woken: ${why}` });
+    const workerId = waking.ephemeral ? waking.workerId : "";
+    await context.store.move(waking, "failed", { workerId, endReason: `it could not be woken: ${why}` });
     throw told;
   }
 }

@@ -6,7 +6,9 @@ import type { Sandbox } from "./sandbox.ts";
 /** Sees to it that the row tells when the machine of a running sandbox ends by itself. */
 export function watchMachine(context: SandboxContext, sandbox: Sandbox): void {
   ended(context, sandbox)
-    .then(({ detail }) => context.gates.run(sandbox.id, () => markCrashed(context, sandbox, detail)))
+    .then(async ({ reason, detail }) => {
+      if (reason === "exited") await context.gates.run(sandbox.id, () => markCrashed(context, sandbox, detail));
+    })
     .catch((error: unknown) => {
       context.log("error", "the end of a machine could not be recorded", {
         sandbox: sandbox.id,
