@@ -1,0 +1,156 @@
+import assert from "node:assert/strict";
+import { globSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+
+interface Boundary {
+  /** Whose imports are looked at; tests and what only they use are not. */
+  readonly from: string;
+  readonly except?: string | readonly string[];
+  /** What none of them imports: a package, or a path from the repository's root. */
+  readonly to: RegExp;
+  /** Where naming a type of the other side binds nobody to its code. */
+  readonly typesMayCross?: true;
+  readonly because: string;
+}
+
+const boundaries: readonly Boundary[] = [
+  {
+    from: "packages/wire/src/**",
+    to: /^(@opensandbox\/|packages\/(?!wire\/)|node:)/,
+    because: "everything imports the wire, the SDK in browsers too",
+  },
+  {
+    from: "packages/sdk/src/**",
+    to: /^(node:|@opensandbox\/(?!wire\b))/,
+    because: "the SDK also runs in browsers and knows a server by its wire alone",
+  },
+  {
+    from: "packages/control-plane/src/**",
+    to: /^@opensandbox\/(?!wire\b)/,
+    because: "the control plane knows a worker by its wire alone",
+  },
+  {
+    from: "packages/worker/src/**",
+    to: /^@opensandbox\/(?!wire\b)/,
+    because: "a worker knows a control plane by its wire alone",
+  },
+  {
+    from: "packages/guest-agent/src/**",
+    to: /^(?!node:|@bufbuild\/protobuf\b|@opensandbox\/wire\/(errors\.ts|guest\/)|packages\/guest-agent\/)/,
+    because: "what the agent imports is loaded in every machine, and the guest's protocol is all it shares",
+  },
+  {
+    from: "packages/server/src/**",
+    to: /^@opensandbox\/(cli|sdk|guest-agent)\b/,
+    because: "a server does not know its clients",
+  },
+  {
+    from: "packages/cli/src/**",
+    to: /^@opensandbox\/(worker|control-plane|guest-agent)\b/,
+    because: "a command reaches them by a server, in this process or elsewhere",
+  },
+  {
+    from: "packages/worker/src/{machine,disks,network,snapshots,guest,images,host}/**",
+    to: /^packages\/worker\/src\/sandboxes\//,
+    because: "a use case knows its tools, and no tool its use cases",
+  },
+  ...["machine", "disks", "network", "snapshots", "guest", "images"].map((folder) => ({
+    from: `packages/worker/src/${folder}/**`,
+    to: new RegExp(`^packages/worker/src/(?!${folder}/)(machine|disks|network|snapshots|guest|images)/`),
+    typesMayCross: true as const,
+    because: "only sandboxes/ knows that a machine needs a disk, a network and a guest",
+  })),
+  {
+    from: "packages/worker/src/host/**",
+    to: /^packages\/worker\/src\/(?!host\/)/,
+    because: "what touches the host is below all else",
+  },
+  {
+    from: "packages/worker/src/machine/qemu/**",
+    to: /^packages\/worker\/src\/machine\/(firecracker|fake)\//,
+    because: "hypervisors meet only in machine.ts",
+  },
+  {
+    from: "packages/worker/src/machine/fake/**",
+    to: /^packages\/worker\/src\/machine\/(firecracker|qemu)\//,
+    because: "hypervisors meet only in machine.ts",
+  },
+  {
+    from: "packages/worker/src/**",
+    except: ["packages/worker/src/host/run-command.ts", "packages/worker/src/machine/vm-process.ts"],
+    to: /^node:child_process$/,
+    because: "helpers are run by run-command.ts and machines by vm-process.ts, and nothing else starts a process",
+  },
+  {
+    from: "packages/{worker,guest-agent}/src/**",
+    except: ["packages/worker/src/host/{libc,sockets}.ts", "packages/guest-agent/src/system/libc.ts"],
+    to: /^node:ffi$/,
+    because: "it is experimental, so what would have to change with it stays in one place each side",
+  },
+  {
+    from: "packages/control-plane/src/**",
+    except: "packages/control-plane/src/{http/**,index.ts}",
+    to: /^(packages\/control-plane\/src\/http\/|fastify$|ws$|node:http$)/,
+    because: "no use case knows a wire's words, status codes or quirks",
+  },
+  {
+    from: "packages/control-plane/src/http/**",
+    to: /^(kysely|node:sqlite|packages\/control-plane\/src\/database\/)/,
+    because: "a route calls a use case, and that a store",
+  },
+  {
+    from: "packages/control-plane/src/**",
+    except: "packages/control-plane/src/database/**",
+    to: /^node:sqlite$/,
+    because: "which database it is only database/ knows",
+  },
+];
+
+for (const { from, except, to, typesMayCross = false, because } of boundaries) {
+  test(`${from} does not import ${to.source}: ${because}`, () => {
+    const files = globSync(from, { cwd: root, exclude: except === undefined ? [] : [except].flat() }).filter(isOurs);
+    assert.ok(files.length > 0, `${from} names no file`);
+    const crossing = files.flatMap((file) =>
+      importsOf(file)
+        .filter(({ target, onlyType }) => to.test(target) && !(typesMayCross && onlyType))
+        .map(({ target }) => `${file} imports ${target}`),
+    );
+    assert.deepEqual(crossing, [], because);
+  });
+}
+
+test("only the entrances of processes read the environment", () => {
+  const allowed = /^packages\/(server\/src\/config|cli\/src\/main)\.ts$/;
+  // PATH is the host's, not a setting of ours.
+  const reader = /process\.env(?!\.PATH\b|\["PATH"\]|\s*\})/;
+  const readers = globSync("packages/*/src/**/*.ts", { cwd: root })
+    .filter((file) => isOurs(file) && !allowed.test(file) && !file.includes("/host/run-command.ts"))
+    .filter((file) => reader.test(readFileSync(join(root, file), "utf8")));
+  assert.deepEqual(readers, []);
+});
+
+function isOurs(file: string): boolean {
+  return /\.ts$/.test(file) && !/\.test\.ts$|\/testing\/|-contract\.ts$|_pb\./.test(file);
+}
+
+function importsOf(file: string): { readonly target: string; readonly onlyType: boolean }[] {
+  const text = readFileSync(join(root, file), "utf8");
+  const statements = text.matchAll(
+    /^(?:import|export)\s+(type\s)?(?:[^"';]*?\sfrom\s+)?"([^"]+)"|\bimport\("([^"]+)"\)/gm,
+  );
+  return [...statements].map(([, type, named, dynamic]) => ({
+    target: targetOf(file, named ?? dynamic ?? ""),
+    onlyType: type !== undefined,
+  }));
+}
+
+/** A file's path from the root, or a package's name. */
+function targetOf(file: string, specifier: string): string {
+  if (specifier.startsWith(".")) return join(dirname(file), specifier);
+  const [, home = ""] = /^(packages\/[^/]+\/src)\//.exec(file) ?? [];
+  return specifier.startsWith("#") ? join(home, specifier.slice(1)) : specifier;
+}
