@@ -55,6 +55,8 @@ export interface Machine extends AsyncDisposable {
   resume(): Promise<void>;
   /** The last 64 KiB of what the guest wrote to its console. */
   console(): Promise<string>;
+  /** Lets go of the process without ending it, for another one of ours to adopt. */
+  release(): void;
   /** Present where the machine can be captured. */
   readonly capturing?: Capturing;
 }
@@ -68,6 +70,12 @@ export interface Capturing {
   dropLayers(): Promise<void>;
   /** The machine must be paused. Writes go to the opened layers from now on; all below them is complete, for ever. */
   switchLayers(): Promise<void>;
+  /**
+   * Copies into the layer that a disk is written to what the layers below it hold, down to `over`, or to the base when
+   * that is absent: none of those is read any more then. It goes on beside the guest; an abort ends it, and what was
+   * copied does no harm. No layers may be opened or switched meanwhile.
+   */
+  mergeLayers(disk: string, over: string | undefined, signal: AbortSignal): Promise<void>;
   /** The machine must be paused. Writes the state of its devices, without memory and disks, to a new file. */
   saveDevices(file: string): Promise<void>;
 }

@@ -50,6 +50,7 @@ export async function captureMachine(
   if (capturing === undefined) {
     throw new SandboxError("not_supported", `${host.hypervisor.name} machines cannot be captured`, undefined);
   }
+  await live.merging.stop();
   await using undo = new AsyncDisposableStack();
   await capturing.openLayers(await layers.make(live.directory.path));
   // Nothing to drop once they are in use.

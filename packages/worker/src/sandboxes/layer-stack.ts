@@ -83,4 +83,16 @@ export class LayerStack {
       })),
     };
   }
+
+  /** The layers of a disk over the lowest `keep` are in its top now. Returns what they were. */
+  merged(disk: string, keep: number): readonly string[] {
+    const before = this.files.disks.find(({ name }) => name === disk)?.layers ?? [];
+    this.files = {
+      ...this.files,
+      disks: this.files.disks.map((files) =>
+        files.name === disk ? { ...files, layers: files.layers.slice(0, keep) } : files,
+      ),
+    };
+    return before.slice(keep).map(({ file }) => file);
+  }
 }

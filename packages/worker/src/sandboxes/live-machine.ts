@@ -24,6 +24,8 @@ export class LiveMachine implements AsyncDisposable {
   organizationId: string | undefined;
   readonly directory: MachineDirectory;
   layers: LayerStack;
+  /** What makes long chains of layers short again, beside all else. */
+  readonly merging = new Merging();
   #seat: Seat | undefined;
   #running: RunningParts | undefined;
   #disposing: Promise<void> | undefined;
@@ -80,6 +82,7 @@ export class LiveMachine implements AsyncDisposable {
 
   /** Ends the process and gives its seat back; the disks stay. */
   async stop(): Promise<void> {
+    await this.merging.stop();
     const running = this.#running;
     this.#running = undefined;
     running?.guest[Symbol.dispose]();
@@ -99,8 +102,10 @@ export class LiveMachine implements AsyncDisposable {
   }
 
   /** Lets go of it without ending it: another process goes on with it. */
-  release(): void {
+  async release(): Promise<void> {
+    await this.merging.stop();
     this.#running?.guest[Symbol.dispose]();
+    this.#running?.machine.release();
     this.#disposing = Promise.resolve();
   }
 
@@ -117,5 +122,31 @@ export class LiveMachine implements AsyncDisposable {
   get #parts(): RunningParts {
     if (this.#running !== undefined) return this.#running;
     throw new SandboxError("unavailable", "the machine has ended; it can be started again on its disks", undefined);
+  }
+}
+
+/** At most one thing that goes on beside the machine's life and gives way to whatever changes that. */
+class Merging {
+  #present: { readonly abort: AbortController; readonly done: Promise<void> } | undefined;
+
+  get busy(): boolean {
+    return this.#present !== undefined;
+  }
+
+  start(work: (signal: AbortSignal) => Promise<void>): void {
+    if (this.#present !== undefined) return;
+    const abort = new AbortController();
+    const done = work(abort.signal).finally(() => {
+      this.#present = undefined;
+    });
+    this.#present = { abort, done };
+    // Who stops it waits for its end and not for its success.
+    done.catch(() => undefined);
+  }
+
+  async stop(): Promise<void> {
+    const present = this.#present;
+    present?.abort.abort(new SandboxError("canceled", "the machine is needed for something else", undefined));
+    await present?.done.catch(() => undefined);
   }
 }

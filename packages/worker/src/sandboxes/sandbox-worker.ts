@@ -10,6 +10,7 @@ import type { Adopted } from "./adopt-machines.ts";
 import { captureSandbox, hibernateSandbox } from "./capture-sandbox.ts";
 import type { Host } from "./host.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
+import { mergeLayers } from "./merge-layers.ts";
 import { powerCycleSandbox, rebootSandbox } from "./reboot-sandbox.ts";
 import { type Sources, startSandbox } from "./start-sandbox.ts";
 
@@ -67,7 +68,7 @@ export class SandboxWorker implements Worker, AsyncDisposable {
 
   release: Worker["release"] = async () => {
     this.#released = true;
-    for (const { live } of this.#here.values()) live.release();
+    await Promise.all([...this.#here.values()].map(({ live }) => live.release()));
     this.#here.clear();
   };
 
@@ -87,6 +88,8 @@ export class SandboxWorker implements Worker, AsyncDisposable {
 
   removeSnapshot: Worker["removeSnapshot"] = async (snapshotId) => {
     await this.#host.snapshots.remove(snapshotId);
+    // What only the snapshot shared with a machine is the machine's alone now.
+    for (const sandbox of this.#here.values()) mergeLayers(sandbox, this.#host);
   };
 
   rebootSandbox: Worker["rebootSandbox"] = async (id, signal) => {

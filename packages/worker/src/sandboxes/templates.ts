@@ -1,4 +1,4 @@
-import { copyFile, constants, mkdir, rename, rm } from "node:fs/promises";
+import { mkdir, open, rm } from "node:fs/promises";
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { lockFile } from "#host/file-lock.ts";
@@ -113,7 +113,7 @@ export class Templates implements AsyncDisposable {
     const capture = await captureMachine(live, wanted, host, signal);
     const { memory } = capture;
     if (memory?.delta === undefined) throw new Error("a template without memory");
-    const base = await materialize(directory, memory.delta.file, capture.files.memoryBase, request.shape, host);
+    const base = await materialize(directory, memory.delta.file, request.shape, host);
     const { delta: _, ...captured } = memory;
     spans.end("capture");
     host.log("info", "template made", { template: key, image: request.image, spans: spans.list });
@@ -145,22 +145,18 @@ export function manifestOf(
   };
 }
 
-/** Makes a base of a base and a delta, in the directory that has both. Returns its name there. */
-export async function materialize(
-  directory: string,
-  delta: string,
-  base: string,
-  shape: Shape,
-  host: Host,
-): Promise<string> {
+/** Makes a base of the memory of a guest that has booted, in the directory that has its delta. Returns its name there. */
+async function materialize(directory: string, delta: string, shape: Shape, host: Host): Promise<string> {
   const made = "memory.base";
-  const unfinished = join(directory, `${made}.new`);
-  // Where the file system can, the copy shares what it does not change.
-  await copyFile(join(directory, base), unfinished, constants.COPYFILE_FICLONE);
-  await host.memory.overwrite(join(directory, delta), unfinished, shape.memoryMib * 2 ** 20);
+  const bytes = shape.memoryMib * 2 ** 20;
+  {
+    // What the guest never touched is a hole in the file.
+    await using image = await open(join(directory, made), "wx", 0o600);
+    await image.truncate(bytes);
+  }
+  await host.memory.overwrite(join(directory, delta), join(directory, made), bytes);
   await rm(join(directory, delta));
-  await rm(join(directory, base), { force: true });
-  await rename(unfinished, join(directory, made));
+  await rm(join(directory, imageFiles.memoryBase));
   await seal(join(directory, made), undefined);
   return made;
 }

@@ -79,6 +79,10 @@ class FakeMachine implements Machine {
     process.kill(this.pid, "SIGCONT");
   }
 
+  release(): void {
+    // Nothing is held but the process, which is one of its own.
+  }
+
   async console(): Promise<string> {
     return "";
   }

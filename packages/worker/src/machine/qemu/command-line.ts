@@ -101,7 +101,7 @@ function device(driver: string, options: string): string {
 
 function diskArguments(disk: DiskAttachment): string[] {
   const { name, base, layers } = disk;
-  const bottom = { driver: "raw", "node-name": `${name}-base`, "read-only": true, file: imageFile(base, true) };
+  const bottom = { driver: "raw", "node-name": baseNode(name), "read-only": true, file: imageFile(base, true) };
   const nodes = layers.map((file, index) => {
     const backing = index === 0 ? bottom["node-name"] : layerNode(layers[index - 1]!);
     return { ...layerBlockdev(file, { writable: index === layers.length - 1 }), backing };
@@ -122,6 +122,10 @@ export function layerBlockdev(file: string, { writable }: { readonly writable: b
     ...(writable ? { discard: "unmap" } : {}),
     file: imageFile(file, !writable),
   };
+}
+
+export function baseNode(disk: string): string {
+  return `${disk}-base`;
 }
 
 /** Layers have names that differ within a machine's directory, and so have their nodes. */

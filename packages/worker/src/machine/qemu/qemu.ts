@@ -14,6 +14,7 @@ import type {
 } from "../machine.ts";
 import { adoptVmProcess, startVmProcess, type VmProcess } from "../vm-process.ts";
 import {
+  baseNode,
   consoleBytes,
   guestVisible,
   layerBlockdev,
@@ -195,6 +196,10 @@ class Prepared implements PreparedMachine {
   }
 }
 
+function gone(): SandboxError {
+  return new SandboxError("unavailable", "QEMU has ended", undefined);
+}
+
 const cannotRead = "QEMU cannot read the state of the devices";
 
 interface QemuParts {
@@ -227,7 +232,7 @@ class QemuMachine implements Machine {
       return { reason: "died", detail: `QEMU ${how} ${await readEnd(log)}`.trim() };
     });
     this.exited = Promise.race([guestEnd(events), died]);
-    this.capturing = new QemuCapturing(spec, qmp, memory);
+    this.capturing = new QemuCapturing(spec, qmp, events, memory);
   }
 
   async pause(): Promise<void> {
@@ -236,6 +241,10 @@ class QemuMachine implements Machine {
 
   async resume(): Promise<void> {
     await commands.cont(this.#qmp);
+  }
+
+  release(): void {
+    this.#qmp[Symbol.dispose]();
   }
 
   async console(): Promise<string> {
@@ -267,18 +276,19 @@ async function guestEnd(events: QmpEvents): Promise<MachineExit> {
 class QemuCapturing implements Capturing {
   readonly memory: MemoryMapping;
   readonly #qmp: QmpClient;
-  /** The node that each disk is written through. */
-  readonly #top: Map<string, string>;
+  readonly #events: QmpEvents;
+  /** The nodes of each disk that is written to, the base first; the last one is written through. */
+  readonly #chains: Map<string, string[]>;
   #opened: NewLayer[] = [];
 
-  constructor(spec: MachineSpec, qmp: QmpClient, memory: MemoryMapping) {
+  constructor(spec: MachineSpec, qmp: QmpClient, events: QmpEvents, memory: MemoryMapping) {
     this.memory = memory;
     this.#qmp = qmp;
-    this.#top = new Map(
-      spec.disks.flatMap(({ name, layers }) => {
-        const top = layers.at(-1);
-        return top === undefined ? [] : [[name, layerNode(top)]];
-      }),
+    this.#events = events;
+    this.#chains = new Map(
+      spec.disks
+        .filter(({ layers }) => layers.length > 0)
+        .map(({ name, layers }) => [name, [baseNode(name), ...layers.map(layerNode)]]),
     );
   }
 
@@ -294,17 +304,49 @@ class QemuCapturing implements Capturing {
   }
 
   async switchLayers(): Promise<void> {
-    const pairs = this.#opened.map(({ disk, file }) => {
-      const node = this.#top.get(disk);
-      if (node === undefined)
-        throw new SandboxError("internal", `there is no disk ${disk} to be written to`, undefined);
-      return { node, overlay: layerNode(file) };
-    });
+    const pairs = this.#opened.map(({ disk, file }) => ({
+      node: this.#chain(disk).at(-1)!,
+      overlay: layerNode(file),
+    }));
     await commands.blockdevSnapshots(this.#qmp, pairs);
-    for (const { disk, file } of this.#opened.splice(0)) this.#top.set(disk, layerNode(file));
+    for (const { disk, file } of this.#opened.splice(0)) this.#chain(disk).push(layerNode(file));
+  }
+
+  async mergeLayers(disk: string, over: string | undefined, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    const chain = this.#chain(disk);
+    const base = over === undefined ? baseNode(disk) : layerNode(over);
+    const id = `merge-${disk}`;
+    const ended = Promise.withResolvers<void>();
+    using _ = this.#events.listen(({ event, data }) => {
+      if (data?.["device"] !== id) return;
+      const failed = data["error"] as string | undefined;
+      if (event === "BLOCK_JOB_CANCELLED") ended.reject(signal.reason);
+      if (event !== "BLOCK_JOB_COMPLETED") return;
+      if (failed === undefined) ended.resolve();
+      else ended.reject(new SandboxError("unavailable", `QEMU cannot merge layers: ${failed}`, undefined));
+    });
+    // Who cancels is told by the event, and one that has ended needs no cancelling.
+    const onAbort = (): void => void commands.cancelBlockJob(this.#qmp, id).catch(() => undefined);
+    signal.addEventListener("abort", onAbort, { once: true });
+    try {
+      await commands.blockStream(this.#qmp, { id, device: chain.at(-1)!, base });
+      await Promise.race([ended.promise, this.#qmp.closed.then(() => Promise.reject(gone()))]);
+    } finally {
+      signal.removeEventListener("abort", onAbort);
+    }
+    // Nothing reads them any more; from the top, since each holds the one below it.
+    const unused = chain.splice(chain.indexOf(base) + 1, chain.length - chain.indexOf(base) - 2);
+    for (const node of unused.toReversed()) await commands.blockdevDel(this.#qmp, node);
   }
 
   async saveDevices(file: string): Promise<void> {
     await commands.saveDevicesState(this.#qmp, file);
+  }
+
+  #chain(disk: string): string[] {
+    const chain = this.#chains.get(disk);
+    if (chain === undefined) throw new SandboxError("internal", `there is no disk ${disk} to be written to`, undefined);
+    return chain;
   }
 }

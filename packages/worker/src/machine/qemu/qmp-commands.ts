@@ -56,3 +56,15 @@ export async function expectDevicesState(qmp: QmpClient): Promise<void> {
 export async function readDevicesState(qmp: QmpClient, file: string): Promise<void> {
   await qmp.execute("migrate-incoming", { uri: `file:${file}` });
 }
+
+/** Begins to copy into `device` what the nodes below it hold, down to `base`, which is not copied. */
+export async function blockStream(
+  qmp: QmpClient,
+  job: { readonly id: string; readonly device: string; readonly base: string },
+): Promise<void> {
+  await qmp.execute("block-stream", { "job-id": job.id, device: job.device, "base-node": job.base });
+}
+
+export async function cancelBlockJob(qmp: QmpClient, id: string): Promise<void> {
+  await qmp.execute("block-job-cancel", { device: id });
+}

@@ -1,0 +1,42 @@
+import { rm, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { isSandboxError } from "@opensandbox/wire/errors.ts";
+import type { DiskFiles } from "#snapshots/manifest.ts";
+import { describeError } from "./describe-error.ts";
+import type { Host } from "./host.ts";
+import type { LiveMachine } from "./live-machine.ts";
+import type { LiveSandbox } from "./live-sandbox.ts";
+import { journal } from "./start-sandbox.ts";
+
+/** So many layers that are a machine's alone are worth the copying: every hibernation and checkpoint adds one. */
+const mostOwnLayers = 8;
+
+/**
+ * Begins to make the disks of a sandbox into short chains again, beside all else that happens to it, where they have
+ * become long. What checkpoints or other machines share is left as it is.
+ */
+export function mergeLayers({ live, request }: LiveSandbox, host: Host): void {
+  if (!live.hasProcess || live.merging.busy) return;
+  const long = live.layers.files.disks.filter(({ layers }) => layers.length > mostOwnLayers);
+  if (long.length === 0) return;
+  live.merging.start(async (signal) => {
+    try {
+      for (const disk of long) await mergeDisk(live, disk, signal);
+      await journal(live, request, host);
+    } catch (error) {
+      if (isSandboxError(error, "canceled")) return;
+      host.log("warn", "layers of a disk could not be merged", { sandbox: request.id, ...describeError(error) });
+    }
+  });
+}
+
+async function mergeDisk(live: LiveMachine, { name, layers }: DiskFiles, signal: AbortSignal): Promise<void> {
+  const directory = live.directory.path;
+  const shared = await Promise.all(layers.map(async ({ file }) => (await stat(join(directory, file))).nlink > 1));
+  // Below a shared layer nothing can be taken away.
+  const keep = shared.lastIndexOf(true) + 1;
+  if (layers.length - keep <= mostOwnLayers) return;
+  const over = layers[keep - 1]?.file;
+  await live.machine.capturing?.mergeLayers(name, over === undefined ? undefined : join(directory, over), signal);
+  for (const file of live.layers.merged(name, keep)) await rm(join(directory, file), { force: true });
+}

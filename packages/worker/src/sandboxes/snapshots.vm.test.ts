@@ -1,0 +1,218 @@
+import assert from "node:assert/strict";
+import { open, readdir, readFile, writeFile } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { processesOf } from "#host/kill-by-path.ts";
+import { isSandboxError } from "@opensandbox/wire/errors.ts";
+import { newSnapshotId, type SandboxId, type SnapshotId } from "@opensandbox/wire/ids.ts";
+import { decodeManifest, encodeManifest } from "#snapshots/manifest.ts";
+import { startTestHost, type TestHost } from "../testing/test-host.ts";
+
+const never = new AbortController().signal;
+let host: TestHost;
+
+before(async () => {
+  host = await startTestHost();
+});
+after(() => host[Symbol.asyncDispose]());
+
+async function checkpoint(id: SandboxId): Promise<SnapshotId> {
+  const snapshotId = newSnapshotId();
+  await host.worker.captureSandbox(id, { snapshotId, contents: "memory and disks" }, never);
+  return snapshotId;
+}
+
+/** Hibernates and wakes; returns from what it came back. */
+async function sleepAndWake(id: SandboxId, envs: Readonly<Record<string, string>> = {}): Promise<string> {
+  const snapshotId = newSnapshotId();
+  await host.worker.hibernateSandbox(id, snapshotId, never);
+  const { restoredFrom } = await host.start({ kind: "snapshot", snapshotId, identity: "same" }, { id, envs });
+  await host.worker.removeSnapshot(snapshotId);
+  return restoredFrom;
+}
+
+/** A process that counts without an end, and what it has counted to. */
+const startCounting =
+  "cd /dev/shm; setsid sh -c 'while :; do i=$((i+1)); echo $i >new; mv new count; sleep 0.1; done' >/dev/null 2>&1 & " +
+  "until [ -e count ]; do sleep 0.1; done; cd;";
+const counted = "cat /dev/shm/count";
+
+test("a sandbox lives on through checkpoint, fork, hibernation and wake", async (t) => {
+  const { id, restoredFrom } = await host.start(undefined, { envs: { NAME: "kept" } });
+  assert.equal(restoredFrom, "memory");
+  await host.shell(id, `${startCounting} head -c 20000000 /dev/urandom >/workspace/big; sha256sum /workspace/big >sum`);
+  const before = Number(await host.shell(id, counted));
+
+  const snapshotId = await checkpoint(id);
+  await host.shell(id, "echo later >/workspace/later");
+  assert.equal(await sleepAndWake(id, { NAME: "kept" }), "memory");
+
+  await t.test("its processes, files and environment are there, and the clock is right", async () => {
+    assert.ok(Number(await host.shell(id, counted)) > before);
+    await host.shell(id, "echo 3 | sudo tee /proc/sys/vm/drop_caches; sha256sum -c sum; grep later /workspace/later");
+    assert.equal(await host.shell(id, "echo $NAME"), "kept");
+    const skew = Math.abs(Number(await host.shell(id, "date +%s%3N")) - Date.now());
+    // What the command itself takes is in it.
+    assert.ok(skew < 5000, `${skew} ms`);
+  });
+
+  const fork = await host.start({ kind: "snapshot", snapshotId, identity: "new" }, { envs: { NAME: "fork" } });
+  await t.test("a fork is alive, is of the instant of the checkpoint, and has an environment of its own", async () => {
+    assert.equal(fork.restoredFrom, "memory");
+    assert.ok(Number(await host.shell(fork.id, counted)) > before);
+    await host.shell(
+      fork.id,
+      "echo 3 | sudo tee /proc/sys/vm/drop_caches; sha256sum -c sum; test ! -e /workspace/later",
+    );
+    assert.equal(await host.shell(fork.id, "echo $NAME"), "fork");
+  });
+
+  await t.test("what must differ between two that come from one does", async () => {
+    const again = await host.start({ kind: "snapshot", snapshotId, identity: "new" });
+    const facts =
+      "cat /proc/sys/kernel/random/uuid /etc/machine-id; python3 -c 'import uuid, os; print(uuid.uuid4(), os.urandom(8).hex())'";
+    const seen = [];
+    for (const one of [id, fork.id, again.id]) seen.push(...(await host.shell(one, facts)).split("\n"));
+    assert.equal(new Set(seen).size, seen.length, seen.join("\n"));
+    await host.worker.stopSandbox(again.id);
+  });
+
+  await t.test("a checkpoint without which a fork could not be stays as long as the fork", async () => {
+    await host.worker.removeSnapshot(snapshotId);
+    await host.shell(fork.id, "echo 3 | sudo tee /proc/sys/vm/drop_caches; sha256sum -c sum");
+    assert.equal(await sleepAndWake(fork.id), "memory");
+    await host.shell(fork.id, "sha256sum -c sum");
+  });
+
+  await t.test("the file systems are clean", async () => {
+    const complaints = "sudo dmesg | grep -iE 'ext4.*(error|warning|corrupt)|I/O error|hung task' || true";
+    for (const one of [id, fork.id]) assert.equal(await host.shell(one, complaints), "");
+  });
+  await host.worker.stopSandbox(id);
+  await host.worker.stopSandbox(fork.id);
+});
+
+test("long chains of layers become short again, and the content stays", async () => {
+  const { id } = await host.start();
+  await host.shell(id, "head -c 3000000 /dev/urandom >/workspace/first; sha256sum /workspace/first >sum");
+  for (let round = 0; round < 10; round += 1) {
+    await host.shell(id, `head -c 300000 /dev/urandom >/workspace/${round}; sha256sum /workspace/${round} >>sum`);
+    await host.worker.removeSnapshot(await checkpoint(id));
+  }
+  await layersAtMost(9);
+  await host.shell(id, "echo 3 | sudo tee /proc/sys/vm/drop_caches; sha256sum -c sum");
+  assert.equal(await sleepAndWake(id), "memory");
+  await host.shell(id, "echo 3 | sudo tee /proc/sys/vm/drop_caches; sha256sum -c sum");
+  await host.worker.stopSandbox(id);
+
+  async function layersAtMost(most: number): Promise<void> {
+    const [machine = ""] = await readdir(join(host.dataDirectory, "machines"));
+    for (;;) {
+      const files = await readdir(join(host.dataDirectory, "machines", machine));
+      if (files.filter((file) => file.startsWith("workspace-")).length <= most) return;
+      // It goes on beside the guest and tells nobody of its end.
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
+});
+
+test("a damaged snapshot is refused whatever file it is in, and others are not affected", async () => {
+  const { id } = await host.start();
+  await host.shell(id, "echo content >/workspace/file; sync");
+  const good = await checkpoint(id);
+  const bad = await checkpoint(id);
+  const directory = join(host.dataDirectory, "snapshots", bad);
+  const { files } = decodeManifest(await readFile(join(directory, "manifest.json"), "utf8"));
+  const own = files.disks.flatMap(({ layers }) => layers.slice(-1).map(({ file }) => file));
+  const devices = (await readdir(directory)).filter((name) => name.startsWith("devices"));
+  for (const file of ["manifest.json", "memory.delta", ...devices, ...own]) {
+    const flip = await flipByte(join(directory, file));
+    await assert.rejects(
+      host.start({ kind: "snapshot", snapshotId: bad, identity: "new" }),
+      (error) => isSandboxError(error, "incompatible") && error.message.includes("damaged"),
+      file,
+    );
+    await flip();
+  }
+  const fork = await host.start({ kind: "snapshot", snapshotId: good, identity: "new" });
+  assert.equal(await host.shell(fork.id, "cat /workspace/file"), "content");
+  await host.worker.stopSandbox(fork.id);
+  await host.worker.stopSandbox(id);
+  await host.worker.removeSnapshot(good);
+  await host.worker.removeSnapshot(bad);
+  assert.deepEqual(await readdir(join(host.dataDirectory, "machines")), []);
+});
+
+test("memory of another QEMU, or another shape, is not restored: the disks are booted and that is said", async () => {
+  const { id } = await host.start();
+  await host.shell(id, "echo content >/workspace/file");
+  const snapshotId = newSnapshotId();
+  await host.worker.hibernateSandbox(id, snapshotId, never);
+  const manifestFile = join(host.dataDirectory, "snapshots", snapshotId, "manifest.json");
+  const manifest = decodeManifest(await readFile(manifestFile, "utf8"));
+  assert.ok(manifest.memory);
+  const compatibility = manifest.memory.compatibility.replace(/qemu [\d.]+/, "qemu 9.0.0");
+  await writeFile(manifestFile, encodeManifest({ ...manifest, memory: { ...manifest.memory, compatibility } }));
+
+  const woken = await host.start({ kind: "snapshot", snapshotId, identity: "same" }, { id });
+  assert.equal(woken.restoredFrom, "disk");
+  assert.match(woken.restoredBecause ?? "", /another QEMU/);
+  assert.equal(await host.shell(id, "cat /workspace/file"), "content");
+  await host.worker.stopSandbox(id);
+});
+
+test("a machine outlives its worker and is taken over with all it holds", async () => {
+  const { id } = await host.start(undefined, { envs: { NAME: "kept" } });
+  await host.shell(id, startCounting);
+  const before = Number(await host.shell(id, counted));
+  await host.worker.release();
+  const worker = await host.reopen();
+  assert.deepEqual(worker.adopted, [{ id, generation: 1, running: true }]);
+  assert.ok(Number(await host.shell(id, counted)) > before);
+  assert.equal(await host.shell(id, "echo $NAME"), "kept");
+  assert.equal(await sleepAndWake(id), "memory");
+  await worker.stopSandbox(id);
+});
+
+test("a machine that was killed can be booted again on its disks", async () => {
+  const { id } = await host.start();
+  await host.shell(id, "echo content >/workspace/file; sync");
+  const ended = host.worker.ended(id);
+  const [machine = ""] = await readdir(join(host.dataDirectory, "machines"));
+  const [pid = 0] = await processesOf(join(host.dataDirectory, "machines", machine));
+  process.kill(pid, "SIGKILL");
+  assert.equal((await ended).reason, "exited");
+  await assert.rejects(host.shell(id, "true"), (error) => isSandboxError(error, "unavailable"));
+  await host.worker.powerCycleSandbox(id, never);
+  assert.equal(await host.shell(id, "cat /workspace/file"), "content");
+
+  // What was booted is captured like what was restored.
+  assert.equal(await sleepAndWake(id), "memory");
+  assert.equal(await host.shell(id, "cat /workspace/file"), "content");
+  await host.worker.stopSandbox(id);
+});
+
+test("after all of it nothing is left behind", async () => {
+  for (const name of ["machines", "snapshots", "journal"]) {
+    const directory = join(host.dataDirectory, name);
+    const left = existsSync(directory) ? (await readdir(directory)).filter((file) => file !== "lock") : [];
+    // One snapshot of a test above is kept on purpose.
+    assert.deepEqual(name === "snapshots" ? left.slice(1) : left, [], name);
+  }
+  assert.deepEqual(await processesOf(host.dataDirectory), []);
+});
+
+/** Changes one byte in the middle of a file; the returned function undoes it. */
+async function flipByte(path: string): Promise<() => Promise<void>> {
+  const position = Math.floor((await readFile(path)).length / 2);
+  const flip = async (): Promise<void> => {
+    await using file = await open(path, "r+");
+    const byte = Buffer.alloc(1);
+    await file.read(byte, 0, 1, position);
+    byte[0]! ^= 0x01;
+    await file.write(byte, 0, 1, position);
+  };
+  await flip();
+  return flip;
+}

@@ -1,0 +1,69 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import * as fc from "fast-check";
+import { isSandboxError } from "@opensandbox/wire/errors.ts";
+import { decodeRuns, encodeTail, footerBytes, pageBytes, type PageRun, readFooter } from "./delta.ts";
+
+/** Runs in order, some of zeros, that fit into a memory of `pages` pages. */
+function runsWithin(pages: number): fc.Arbitrary<PageRun[]> {
+  const step = fc.record({ gap: fc.nat(50), count: fc.integer({ min: 1, max: 50 }), zero: fc.boolean() });
+  return fc.array(step, { maxLength: 40 }).map((steps) => {
+    const runs: PageRun[] = [];
+    let at = 0;
+    for (const { gap, count, zero } of steps) {
+      const first = at + gap;
+      if (first + count > pages) break;
+      runs.push({ first, count, zero });
+      at = first + count;
+    }
+    return runs;
+  });
+}
+
+const memoryPages = 4096;
+
+test("what is written of runs is read again", () => {
+  fc.assert(
+    fc.property(runsWithin(memoryPages), (runs) => {
+      const stored = runs.reduce((sum, { count, zero }) => sum + (zero ? 0 : count), 0) * pageBytes;
+      const tail = encodeTail(runs);
+      const { pagesEnd } = readFooter(tail.subarray(-footerBytes), stored + tail.length);
+      assert.equal(pagesEnd, stored);
+      assert.deepEqual(decodeRuns(tail.subarray(0, -footerBytes), memoryPages), runs);
+    }),
+  );
+});
+
+test("a file that is cut off, or is another one, is refused", () => {
+  const tail = encodeTail([{ first: 3, count: 2, zero: false }]);
+  const footer = tail.subarray(-footerBytes);
+  const whole = 2 * pageBytes + tail.length;
+  assert.ok(readFooter(footer, whole));
+  for (const bytes of [whole - 1, whole + pageBytes, tail.length]) {
+    assert.throws(
+      () => readFooter(footer, bytes),
+      (error) => isSandboxError(error, "incompatible"),
+    );
+  }
+  const other = Buffer.from(footer);
+  other.write("SOMETHIN", 0);
+  assert.throws(
+    () => readFooter(other, whole),
+    (error) => isSandboxError(error, "incompatible"),
+  );
+});
+
+test("runs beyond the memory or out of order are refused", () => {
+  const index = (runs: PageRun[]): Buffer => encodeTail(runs).subarray(0, -footerBytes);
+  const beyond = index([{ first: memoryPages - 1, count: 2, zero: false }]);
+  const backwards = index([
+    { first: 9, count: 1, zero: true },
+    { first: 3, count: 1, zero: true },
+  ]);
+  for (const wrong of [beyond, backwards]) {
+    assert.throws(
+      () => decodeRuns(wrong, memoryPages),
+      (error) => isSandboxError(error, "incompatible"),
+    );
+  }
+});

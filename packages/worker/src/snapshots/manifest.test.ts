@@ -1,0 +1,57 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { isSandboxError } from "@opensandbox/wire/errors.ts";
+import { decodeManifest, encodeManifest, type SnapshotManifest } from "./manifest.ts";
+
+const manifest: SnapshotManifest = {
+  id: "0a944a06-154a-4ddf-8747-2d95cec0a483",
+  createdAt: "2026-01-01T00:00:00.000Z",
+  image: "minimal",
+  shape: { vcpus: 1, memoryMib: 1024, workspaceMib: 20_480 },
+  network: "tap",
+  hypervisor: { name: "qemu", version: "10.0.2" },
+  agentGeneration: 1,
+  frozen: true,
+  files: {
+    kernel: "kernel",
+    initramfs: "initramfs",
+    memoryBase: "memory.base",
+    disks: [
+      {
+        name: "rootfs",
+        base: "rootfs.base",
+        layers: [{ file: "rootfs-1.qcow2", bytes: 3, sha256: "aa" }],
+        writable: true,
+      },
+    ],
+  },
+  ownBytes: 12,
+};
+
+test("a manifest is read as it was written", () => {
+  assert.deepEqual(decodeManifest(encodeManifest(manifest)), manifest);
+});
+
+test("any changed byte is noticed", () => {
+  const text = encodeManifest(manifest);
+  for (let at = 0; at < text.length; at += 1) {
+    const changed = `${text.slice(0, at)}${text[at] === "1" ? "2" : "1"}${text.slice(at + 1)}`;
+    let read: SnapshotManifest;
+    try {
+      read = decodeManifest(changed);
+    } catch (error) {
+      assert.ok(isSandboxError(error, "incompatible"), `byte ${at}: ${String(error)}`);
+      continue;
+    }
+    // White space outside of strings means nothing.
+    assert.deepEqual(read, manifest, `byte ${at}`);
+  }
+});
+
+test("a later format is refused as such", () => {
+  const later = encodeManifest(manifest).replace('"formatVersion": 1', '"formatVersion": 2');
+  assert.throws(
+    () => decodeManifest(later),
+    (error) => isSandboxError(error, "incompatible"),
+  );
+});

@@ -1,0 +1,67 @@
+import assert from "node:assert/strict";
+import { link, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import type { SnapshotManifest } from "./manifest.ts";
+import { SnapshotStore } from "./snapshot-store.ts";
+
+async function withStore(run: (store: SnapshotStore, directory: string) => Promise<void>): Promise<void> {
+  const directory = await mkdtemp(join(tmpdir(), "osb-store-"));
+  try {
+    await run(new SnapshotStore(directory), directory);
+  } finally {
+    await rm(directory, { recursive: true });
+  }
+}
+
+const manifest = { id: "a", image: "minimal", ownBytes: 1 } as SnapshotManifest;
+
+test("a snapshot exists from its publication until its removal", async () => {
+  await withStore(async (store, directory) => {
+    await using unfinished = await store.begin("a", "w-1");
+    await writeFile(join(unfinished.directory, "memory.delta"), "pages");
+    assert.equal(await store.find("a"), undefined);
+    await unfinished.publish(manifest);
+    const found = await store.find("a");
+    assert.equal(found?.manifest.image, "minimal");
+    assert.equal(await readFile(join(found?.directory ?? "", "memory.delta"), "utf8"), "pages");
+    await store.remove("a");
+    await store.remove("a");
+    assert.equal(await store.find("a"), undefined);
+    assert.deepEqual(await readdir(directory), []);
+  });
+});
+
+test("what is not published goes with its disposal", async () => {
+  await withStore(async (store, directory) => {
+    {
+      await using unfinished = await store.begin("a", "w-1");
+      await writeFile(join(unfinished.directory, "memory.delta"), "pages");
+    }
+    assert.deepEqual(await readdir(directory), []);
+  });
+});
+
+test("what a dead owner has left is removed, what a living one makes is not", async () => {
+  await withStore(async (store, directory) => {
+    await store.begin("a", "w-1");
+    await store.begin("b", "w-2");
+    await store.removeUnfinished((owner) => owner === "w-2");
+    assert.deepEqual(await readdir(directory), [".unfinished-w-2-b"]);
+  });
+});
+
+test("removing one leaves what another one shares with it", async () => {
+  await withStore(async (store) => {
+    await using first = await store.begin("a", "w-1");
+    await writeFile(join(first.directory, "layer"), "content");
+    const published = await first.publish(manifest);
+    await using second = await store.begin("b", "w-1");
+    await link(join(published.directory, "layer"), join(second.directory, "layer"));
+    const kept = await second.publish({ ...manifest, id: "b" });
+    await store.remove("a");
+    assert.equal(await readFile(join(kept.directory, "layer"), "utf8"), "content");
+    assert.equal((await stat(join(kept.directory, "layer"))).nlink, 1);
+  });
+});

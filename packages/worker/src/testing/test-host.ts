@@ -1,0 +1,69 @@
+import { chmod, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { newSandboxId, type SandboxId } from "@opensandbox/wire/ids.ts";
+import type { StartedSandbox, StartFrom, StartSandbox, Worker } from "@opensandbox/wire/worker/worker.ts";
+import { type OpenedWorker, openWorker } from "../open-worker.ts";
+
+const never = new AbortController().signal;
+const cache = process.env["OPENSANDBOX_DATA_DIR"] ?? "/var/lib/opensandbox";
+
+/** A data directory of its own with a worker on it; images and templates are those of this host. */
+export interface TestHost extends AsyncDisposable {
+  readonly dataDirectory: string;
+  readonly worker: Worker;
+  readonly logged: { readonly level: string; readonly message: string; readonly fields?: object | undefined }[];
+  /** Opens another worker on the same directory, as after a restart. The one before must have been released. */
+  reopen(): Promise<Worker>;
+  /** A sandbox of the image `minimal`, or of what `from` names, with any other wish. */
+  start(from?: StartFrom, wishes?: Partial<StartSandbox>): Promise<StartedSandbox & { readonly id: SandboxId }>;
+  /** Standard output of a shell command that must succeed. */
+  shell(id: SandboxId, line: string): Promise<string>;
+}
+
+export async function startTestHost(): Promise<TestHost> {
+  const dataDirectory = await mkdtemp(join(tmpdir(), "osb-host-"));
+  await chmod(dataDirectory, 0o711);
+  const logged: TestHost["logged"] = [];
+  const open = (): Promise<OpenedWorker> =>
+    openWorker({
+      dataDirectory,
+      imagesDirectory: process.env["OPENSANDBOX_IMAGES_DIR"] ?? join(cache, "images"),
+      templatesDirectory: process.env["OPENSANDBOX_TEMPLATES_DIR"] ?? join(cache, "templates"),
+      ...({ hypervisor: "qemu", accelerator: "auto", network: "auto", qemuProgram: "qemu-system-x86_64" } as const),
+      ...{ ephemeral: false, readyMachines: 0 },
+      log: (level, message, fields) => logged.push({ level, message, fields }),
+    });
+  let opened = await open();
+  return {
+    dataDirectory,
+    logged,
+    get worker() {
+      return opened.worker;
+    },
+    async reopen() {
+      await opened[Symbol.asyncDispose]();
+      opened = await open();
+      return opened.worker;
+    },
+    async start(from = { kind: "image", image: "minimal" }, wishes = {}) {
+      const id = newSandboxId();
+      const shape = { vcpus: 1, memoryMib: 1024, workspaceMib: 20_480 };
+      const request = { id, generation: 1, organizationId: "org-test", from, envs: {}, networkEnabled: true };
+      const wanted = { ...request, ...shape, ...wishes };
+      return { ...(await opened.worker.startSandbox(wanted, () => undefined, never)), id: wanted.id };
+    },
+    async shell(id, line) {
+      const exec = await opened.worker.exec(id, { argv: ["/bin/sh", "-c", line], timeoutMs: 300_000 }, never);
+      const output = { stdout: "", stderr: "" };
+      for await (const { pipe, bytes } of exec.output) output[pipe] += Buffer.from(bytes).toString();
+      const { exitCode } = await exec.result;
+      if (exitCode !== 0) throw new Error(`${line}: exit code ${exitCode}: ${output.stderr}`);
+      return output.stdout.trim();
+    },
+    async [Symbol.asyncDispose]() {
+      await opened[Symbol.asyncDispose]();
+      await rm(dataDirectory, { recursive: true });
+    },
+  };
+}
