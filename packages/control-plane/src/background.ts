@@ -1,7 +1,7 @@
 import { describeError, type Log } from "./log.ts";
 
-/** Work that nobody waits for. Disposing waits for what is on its way. */
-export class Background implements AsyncDisposable {
+/** Work that nobody waits for. */
+export class Background {
   readonly #log: Log;
   readonly #running = new Set<Promise<void>>();
 
@@ -20,7 +20,8 @@ export class Background implements AsyncDisposable {
     this.#running.add(running);
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  /** Resolves when nothing is on its way. */
+  async idle(): Promise<void> {
     while (this.#running.size > 0) await Promise.all(this.#running);
   }
 }

@@ -4,27 +4,18 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { Worker } from "@opensandbox/wire/worker/worker.ts";
-import { Background } from "./background.ts";
 import { systemClock, type Clock } from "./clock.ts";
-import { describeError, type Log } from "./log.ts";
+import type { Log } from "./log.ts";
 import { regularly } from "./regularly.ts";
-import { SingleFlight } from "./single-flight.ts";
-import { CheckpointStore } from "#checkpoints/checkpoint-store.ts";
-import { PatchStore } from "#checkpoints/patch-store.ts";
-import { settleCheckpoints } from "#checkpoints/settle-checkpoints.ts";
 import { openDatabase } from "#database/database.ts";
 import { defaultTiming, type ApiContext, type Timing } from "#http/api-context.ts";
 import { buildServer, listen } from "#http/server.ts";
 import { authenticator, makeDefaultOrganization, makeFirstApiKey } from "#organizations/api-keys.ts";
-import { Activity } from "#sandboxes/activity.ts";
 import { autosave } from "#sandboxes/autosave.ts";
 import { endService, type AtEnd } from "#sandboxes/end-service.ts";
-import { Gates } from "#sandboxes/gates.ts";
 import type { SandboxContext, SandboxDefaults } from "#sandboxes/sandbox-context.ts";
-import { SandboxStore } from "#sandboxes/sandbox-store.ts";
-import { settleSandboxes } from "#sandboxes/settle-sandboxes.ts";
+import { openSandboxes } from "#sandboxes/open-sandboxes.ts";
 import { sweepSandboxes } from "#sandboxes/sweep-sandboxes.ts";
-import { Snapshots } from "#snapshots/snapshots.ts";
 
 export type { AtEnd } from "#sandboxes/end-service.ts";
 
@@ -94,23 +85,9 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
 
   const ending = new AbortController();
   const cutOff = new AbortController();
-  const store = new SandboxStore(database);
-  const background = new Background(log);
-  const sandboxes: SandboxContext = {
+  const sandboxes = await openSandboxes({
     worker: options.worker,
-    store,
-    checkpoints: new CheckpointStore(database),
-    patches: new PatchStore(database),
-    snapshots: new Snapshots(database, options.worker, log),
-    gates: new Gates(),
-    wakes: new SingleFlight(),
-    captures: new SingleFlight(),
-    activity: new Activity(clock, (id, expiresAt) => {
-      store.setExpiresAt(id, expiresAt).catch((error: unknown) => {
-        log("warn", "a deadline could not be stored", { sandbox: id, ...describeError(error) });
-      });
-    }),
-    background,
+    database,
     clock,
     log,
     defaults: options.defaults,
@@ -119,14 +96,12 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     isWorkerAlive: (workerId) => options.isWorkerAlive(workerId),
     ending: ending.signal,
     cutOff: cutOff.signal,
-  };
-  await Promise.all([settleSandboxes(sandboxes), settleCheckpoints(sandboxes)]);
-  await sandboxes.snapshots.removeUnwanted();
+  });
   undo.defer(async () => {
     const atEnd = options.atEnd?.() ?? (sandboxes.ephemeral ? "stop" : "hibernate");
     const withinMs = atEnd === "stop" ? 0 : (options.endWithinMs ?? defaultEndWithinMs);
     using _ = abortAfter(withinMs, cutOff, "the server has ended");
-    await endService(sandboxes, atEnd, background);
+    await endService(sandboxes, atEnd);
   });
 
   undo.use(regularly(tuning.sweepMs ?? defaultSweepMs, () => sweepSandboxes(sandboxes)));

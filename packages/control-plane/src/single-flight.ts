@@ -11,9 +11,10 @@ export class SingleFlight<Key, T> {
     return signal === undefined ? await flight : await orAborted(flight, signal);
   }
 
-  /** The work on `key` that is on its way. */
-  current(key: Key): Promise<T> | undefined {
-    return this.#flights.get(key);
+  /** Waits for the work on `key` that is on its way, if there is any. */
+  async join(key: Key, signal: AbortSignal): Promise<void> {
+    const flight = this.#flights.get(key);
+    if (flight !== undefined) await orAborted(flight, signal);
   }
 
   #begin(key: Key, work: () => Promise<T>): Promise<T> {

@@ -1,7 +1,6 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { createSandbox, type CreatedSandbox, type CreateSandbox } from "#sandboxes/create-sandbox.ts";
 import type { SandboxContext } from "#sandboxes/sandbox-context.ts";
-import { orAborted } from "../or-aborted.ts";
 import { checkpointNotFound } from "./checkpoint-store.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 
@@ -80,14 +79,10 @@ async function readyCheckpoint(
     return checkpoint;
   };
   let checkpoint = await find();
-  const capture = captures.current(id);
-  if (checkpoint.status === "processing" && capture !== undefined) {
+  if (checkpoint.status === "processing") {
     const enough = AbortSignal.any([signal, AbortSignal.timeout(readyTimeoutMs)]);
-    // Its failure is in its row.
-    await orAborted(
-      capture.catch(() => {}),
-      enough,
-    ).catch(() => signal.throwIfAborted());
+    // Whether it has failed is in its row.
+    await captures.join(id, enough).catch(() => signal.throwIfAborted());
     checkpoint = await find();
   }
   if (checkpoint.status === "ready") return checkpoint;

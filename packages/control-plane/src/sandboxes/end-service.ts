@@ -17,7 +17,7 @@ export type AtEnd = "hibernate" | "stop" | "leave";
  * Sees to every sandbox of this process, all at the same time; what is on its way in the background is waited for until
  * `cutOff` is aborted. What cannot be put away stays as it is, for the next server to take over.
  */
-export async function endService(context: SandboxContext, atEnd: AtEnd, background: AsyncDisposable): Promise<void> {
+export async function endService(context: SandboxContext, atEnd: AtEnd): Promise<void> {
   const { worker, log } = context;
   const held = atEnd === "leave" ? [] : (await context.store.listHeld()).filter((row) => row.workerId === worker.id);
   const results = await Promise.allSettled(
@@ -30,7 +30,7 @@ export async function endService(context: SandboxContext, atEnd: AtEnd, backgrou
       }),
     ),
   );
-  await background[Symbol.asyncDispose]();
+  await context.background.idle();
   const errors = results.flatMap((result) => (result.status === "rejected" ? [result.reason as unknown] : []));
   for (const error of errors) log("error", "a sandbox could not be put away", describeError(error));
   if (atEnd !== "stop") await worker.release();

@@ -20,6 +20,7 @@ export async function useSandbox(
 ): Promise<Use> {
   await context.store.get(organizationId, id);
   for (;;) {
+    await context.wakes.join(id, signal);
     await context.gates.open(id, signal);
     // Begun before the state is read: whoever puts idle sandboxes away sees this use, or here it is seen to sleep.
     const use = context.activity.begin(id);

@@ -27,7 +27,8 @@ export async function wakeSandbox(
   { organizationId, id, idleTimeoutSeconds }: WakeSandbox,
 ): Promise<Started> {
   const asked = await context.store.get(organizationId, id);
-  if (!sleeping.includes(asked.state)) {
+  // One that is being deleted has been quicker, which is told when it is known how that ends.
+  if (!sleeping.includes(asked.state) && asked.state !== "stopping") {
     throw new SandboxError("invalid_argument", "sandbox is not hibernated", undefined);
   }
   return context.gates.run(id, async () => {

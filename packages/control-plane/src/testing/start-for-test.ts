@@ -1,6 +1,8 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { SandboxId } from "@opensandbox/wire/ids.ts";
+import type { SandboxReply } from "@opensandbox/wire/public/sandboxes.ts";
 import { startControlPlane, type ControlPlane, type ControlPlaneOptions } from "../index.ts";
 import { TestWorker } from "./test-worker.ts";
 
@@ -15,8 +17,15 @@ export interface TestControlPlane extends AsyncDisposable {
   /** `fetch` with the key; a body that is no text, bytes or stream is sent as JSON. */
   call(method: string, path: string, body?: unknown, init?: RequestInit): Promise<Response>;
   /** Creates a sandbox and returns its id. */
-  create(body?: object): Promise<string>;
+  create(body?: object): Promise<SandboxId>;
+  /** What is known of a sandbox. */
+  get(id: string): Promise<SandboxReply>;
+  /** The same call, and what it answers with as status and JSON. */
+  ask(method: string, path: string, body?: unknown, init?: RequestInit): Promise<[status: number, reply: Json]>;
 }
+
+// oxlint-disable-next-line typescript/no-explicit-any -- what a test reads of a reply, it checks
+export type Json = any;
 
 /** A control plane on a free port with a database of its own and a {@link TestWorker}. */
 export async function startForTest(
@@ -63,10 +72,24 @@ export async function startForTest(
     create: async (body = {}) => {
       const response = await call("POST", "/api/sandboxes", body);
       if (response.status !== 201) throw new Error(`create: ${response.status} ${await response.text()}`);
-      return ((await response.json()) as { sandboxID: string }).sandboxID;
+      return ((await response.json()) as { sandboxID: SandboxId }).sandboxID;
+    },
+    get: async (id) => (await (await call("GET", `/api/sandboxes/${id}`)).json()) as SandboxReply,
+    ask: async (...request) => {
+      const response = await call(...request);
+      const text = await response.text();
+      return [response.status, text === "" ? undefined : JSON.parse(text)];
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
+}
+
+/** Another control plane over the same database and host, as if the process of the first one had been killed. */
+export async function startAfterCrash(
+  { worker, databaseFile }: TestControlPlane,
+  options: Partial<ControlPlaneOptions> = {},
+): Promise<TestControlPlane> {
+  return startForTest({ ...options, databaseFile, worker: new TestWorker("worker-2", worker.host) });
 }
 
 function isRaw(body: unknown): body is NonNullable<RequestInit["body"]> {

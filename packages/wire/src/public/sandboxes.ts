@@ -41,6 +41,10 @@ export const CreateSandboxBody = z
       .optional()
       .meta({ description: "Size of /workspace." }),
     networkEnabled: z.boolean().optional().meta({ description: "Default: true." }),
+    ephemeral: z
+      .boolean()
+      .optional()
+      .meta({ description: "Delete it where it would be hibernated: when it is idle, and when the server ends." }),
     image: z.unknown().optional().meta({ description: "Not there yet." }),
     snapshot: z.string().optional().meta({ description: "Not there yet." }),
     secretStore: z.string().optional().meta({ description: "Not there yet." }),
@@ -170,6 +174,7 @@ export function newSandboxFrom(body: CreateSandboxBody) {
     metadata: body.metadata ?? {},
     alias: body.alias ?? "",
     networkEnabled: body.networkEnabled ?? true,
+    ephemeral: body.ephemeral ?? false,
   };
 }
 

@@ -1,0 +1,243 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
+import { createCheckpoint } from "#checkpoints/create-checkpoint.ts";
+import { forkCheckpoint } from "#checkpoints/fork-checkpoint.ts";
+import { restoreCheckpoint } from "#checkpoints/restore-checkpoint.ts";
+import { contextForTest, type TestContext } from "#testing/context-for-test.ts";
+import { Held } from "#testing/held.ts";
+import { deleteSandbox } from "./delete-sandbox.ts";
+import { hibernateSandbox } from "./hibernate-sandbox.ts";
+import { powerCycleSandbox } from "./power-cycle-sandbox.ts";
+import type { Sandbox } from "./sandbox.ts";
+import { useSandbox } from "./use-sandbox.ts";
+import { wakeSandbox } from "./wake-sandbox.ts";
+
+// What is asked for at the same moment: one comes first, and the other hears of the state that the first has led to.
+
+const never = new AbortController().signal;
+const wanted = { name: "c", kind: "full", promoteToFull: false } as const;
+
+/** The operations, on one sandbox. */
+function on({ context, organizationId }: TestContext, { id }: Sandbox) {
+  return {
+    hibernate: () => hibernateSandbox(context, organizationId, id),
+    wake: (idleTimeoutSeconds?: number) =>
+      wakeSandbox(context, { organizationId, id, ...(idleTimeoutSeconds === undefined ? {} : { idleTimeoutSeconds }) }),
+    use: () => useSandbox(context, organizationId, id, never),
+    kill: () => deleteSandbox(context, organizationId, id),
+    powerCycle: () => powerCycleSandbox(context, organizationId, id),
+    checkpoint: (name = "c") => createCheckpoint(context, { organizationId, id, wanted: { ...wanted, name } }),
+    restore: (checkpointId: string) => restoreCheckpoint(context, { organizationId, id, checkpointId }),
+    state: async () => (await context.store.find(id))?.state,
+  };
+}
+
+const lostTo = (state: string) => (error: unknown) =>
+  isSandboxError(error, "wrong_state") && error.details.state === state;
+
+test("wakes and calls at once are one wake, and the last timeout holds", async () => {
+  await using world = await contextForTest();
+  const sandbox = await world.create();
+  const { hibernate, wake, use } = on(world, sandbox);
+  await hibernate();
+  const [first, second, ...uses] = await Promise.all([wake(), wake(60), use(), use()]);
+  for (const call of uses) call[Symbol.dispose]();
+  assert.equal(world.worker.started.length, 2);
+  assert.deepEqual([first.sandbox.state, second.sandbox.state], ["running", "running"]);
+  assert.equal((await world.context.store.find(sandbox.id))?.idleTimeoutSeconds, 60);
+});
+
+test("a wake that fails is one attempt and one failure for all who wait", async () => {
+  await using world = await contextForTest();
+  const { hibernate, use, state } = on(world, await world.create());
+  await hibernate();
+  using held = new Held();
+  world.worker.onStart = async () => {
+    await held.here();
+    throw new SandboxError("unavailable", "no room for it", undefined);
+  };
+  const early = Array.from({ length: 20 }, () => assert.rejects(use(), /no room for it/));
+  await held.reached;
+  const late = Array.from({ length: 20 }, () => assert.rejects(use(), /no room for it/));
+  // They have to have come as far as waiting for it.
+  await world.context.store.listHeld();
+  held.release();
+  await Promise.all([...early, ...late]);
+  assert.equal(world.worker.started.length, 2);
+  assert.equal(await state(), "hibernated");
+});
+
+test("a kill before a wake: the wake is told that it is stopped, and nothing is started", async () => {
+  await using world = await contextForTest();
+  const { hibernate, kill, wake, use, state } = on(world, await world.create());
+  await hibernate();
+  const killing = kill();
+  const waking = assert.rejects(wake(), lostTo("stopped"));
+  const calling = assert.rejects(use(), (error) => isSandboxError(error, "gone"));
+  await Promise.all([killing, waking, calling]);
+  assert.equal(await state(), "stopped");
+  assert.equal(world.worker.started.length, 1);
+  assert.equal(world.worker.host.snapshots.size, 0);
+});
+
+test("a wake before a kill: what has been woken is ended", async () => {
+  await using world = await contextForTest();
+  const { hibernate, kill, wake, state } = on(world, await world.create());
+  await hibernate();
+  using held = new Held();
+  world.worker.onStart = held.here;
+  const waking = wake();
+  await held.reached;
+  const killing = kill();
+  held.release();
+  assert.equal((await waking).sandbox.state, "running");
+  await killing;
+  assert.equal(await state(), "stopped");
+  assert.deepEqual(world.worker.live, []);
+  await world.context.background.idle();
+  assert.equal(world.worker.host.snapshots.size, 0);
+});
+
+test("two hibernations: the second is told that it is hibernated", async () => {
+  await using world = await contextForTest();
+  const { hibernate, state } = on(world, await world.create());
+  await Promise.all([hibernate(), assert.rejects(hibernate(), lostTo("hibernated"))]);
+  assert.equal(await state(), "hibernated");
+  assert.equal(world.worker.host.snapshots.size, 1);
+});
+
+test("a checkpoint during a hibernation is told so; one before it is made first", async () => {
+  await using world = await contextForTest();
+  const sandbox = await world.create();
+  const { hibernate, checkpoint, state } = on(world, sandbox);
+  using held = new Held();
+  world.worker.onCapture = held.here;
+  const { id } = await checkpoint("before");
+  const hibernating = hibernate();
+  await held.reached;
+  assert.equal(await state(), "running");
+  using heldAgain = new Held();
+  world.worker.onHibernate = heldAgain.here;
+  held.release();
+  await heldAgain.reached;
+  assert.equal((await world.context.checkpoints.find(id))?.status, "ready");
+  await assert.rejects(checkpoint("during"), lostTo("hibernating"));
+  heldAgain.release();
+  assert.equal((await hibernating).state, "hibernated");
+  const listed = await world.context.checkpoints.listOf(world.organizationId, sandbox.id);
+  assert.deepEqual(
+    listed.map(({ name, status }) => [name, status]),
+    [["before", "ready"]],
+  );
+});
+
+test("a fork during the hibernation of its source does not mind", async () => {
+  await using world = await contextForTest();
+  const { hibernate, checkpoint } = on(world, await world.create());
+  const { id: checkpointId } = await checkpoint();
+  await world.context.background.idle();
+  using held = new Held();
+  world.worker.onHibernate = held.here;
+  const hibernating = hibernate();
+  await held.reached;
+  const fork = { envs: {}, metadata: {}, alias: "" };
+  const { sandbox } = await forkCheckpoint(
+    world.context,
+    { organizationId: world.organizationId, checkpointId, fork },
+    never,
+  );
+  assert.equal(sandbox.state, "running");
+  held.release();
+  assert.equal((await hibernating).state, "hibernated");
+});
+
+test("a kill before a queued checkpoint: the checkpoint fails, and says so", async () => {
+  await using world = await contextForTest();
+  const { kill, checkpoint } = on(world, await world.create());
+  using held = new Held();
+  world.worker.onStop = held.here;
+  // Asked for first, but its capture comes after the kill's turn at the gate.
+  const asking = checkpoint();
+  const killing = kill();
+  await held.reached;
+  const { id } = await asking;
+  held.release();
+  await killing;
+  await world.context.background.idle();
+  const { status, error } = (await world.context.checkpoints.find(id)) ?? assert.fail();
+  assert.deepEqual([status, error], ["failed", "the sandbox is stopped"]);
+});
+
+test("a hibernation before a restore: the restore is told the state", async () => {
+  await using world = await contextForTest();
+  const { hibernate, checkpoint, restore, state } = on(world, await world.create());
+  const { id } = await checkpoint();
+  await world.context.background.idle();
+  await Promise.all([hibernate(), assert.rejects(restore(id), lostTo("hibernated"))]);
+  assert.equal(await state(), "hibernated");
+});
+
+test("a restore before a hibernation: what was restored is hibernated", async () => {
+  await using world = await contextForTest();
+  const { hibernate, checkpoint, restore, state } = on(world, await world.create());
+  const { id } = await checkpoint();
+  await world.context.background.idle();
+  using held = new Held();
+  world.worker.onStart = held.here;
+  await restore(id);
+  await held.reached;
+  assert.equal(await state(), "restarting");
+  const hibernating = hibernate();
+  held.release();
+  await hibernating;
+  assert.equal(await state(), "hibernated");
+});
+
+test("two power-cycles are two, one after the other", async () => {
+  await using world = await contextForTest();
+  const sandbox = await world.create();
+  const { powerCycle, state } = on(world, sandbox);
+  await Promise.all([powerCycle(), powerCycle()]);
+  assert.equal(await state(), "running");
+  assert.equal((await world.context.store.find(sandbox.id))?.generation, 3);
+});
+
+test("a checkpoint that is deleted while it is made leaves no snapshot", async () => {
+  await using world = await contextForTest();
+  const { checkpoint } = on(world, await world.create());
+  using held = new Held();
+  world.worker.onCapture = held.here;
+  const made = await checkpoint();
+  await held.reached;
+  await world.context.checkpoints.remove(made);
+  await world.context.snapshots.removeUnwanted();
+  held.release();
+  await world.context.background.idle();
+  await world.context.snapshots.removeUnwanted();
+  assert.equal(world.worker.host.snapshots.size, 0);
+  assert.equal(await world.context.checkpoints.find(made.id), undefined);
+});
+
+test("a checkpoint that is deleted during a fork of it is there until the fork is", async () => {
+  await using world = await contextForTest();
+  const { checkpoint } = on(world, await world.create());
+  const made = await checkpoint();
+  await world.context.background.idle();
+  using held = new Held();
+  world.worker.onStart = held.here;
+  const request = {
+    organizationId: world.organizationId,
+    checkpointId: made.id,
+    fork: { envs: {}, metadata: {}, alias: "" },
+  };
+  const forking = forkCheckpoint(world.context, request, never);
+  await held.reached;
+  await world.context.checkpoints.remove(made);
+  await world.context.snapshots.removeUnwanted();
+  assert.equal(world.worker.host.snapshots.size, 1);
+  held.release();
+  assert.equal((await forking).sandbox.state, "running");
+  await world.context.snapshots.removeUnwanted();
+  assert.equal(world.worker.host.snapshots.size, 0);
+});

@@ -1,0 +1,60 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { openDatabase } from "#database/database.ts";
+import { defaultOrganizationId, makeDefaultOrganization } from "#organizations/api-keys.ts";
+import { createSandbox } from "#sandboxes/create-sandbox.ts";
+import { openSandboxes } from "#sandboxes/open-sandboxes.ts";
+import type { SandboxContext } from "#sandboxes/sandbox-context.ts";
+import type { Sandbox } from "#sandboxes/sandbox.ts";
+import { ManualClock } from "./manual-clock.ts";
+import { TestWorker } from "./test-worker.ts";
+
+export interface TestContext extends AsyncDisposable {
+  readonly context: SandboxContext;
+  readonly worker: TestWorker;
+  readonly organizationId: string;
+  create(): Promise<Sandbox>;
+}
+
+/** What the use cases work with, without HTTP: calls that are made one after another come in that order. */
+export async function contextForTest(): Promise<TestContext> {
+  const worker = new TestWorker();
+  const clock = new ManualClock();
+  await using undo = new AsyncDisposableStack();
+  const directory = await mkdtemp(join(tmpdir(), "sandboxes-test-"));
+  undo.defer(() => rm(directory, { recursive: true }));
+  const database = await openDatabase(join(directory, "control-plane.db"));
+  undo.defer(() => database.destroy());
+  await makeDefaultOrganization(database, clock.now());
+  const ended = new AbortController();
+  const context = await openSandboxes({
+    worker,
+    database,
+    clock,
+    log: () => {},
+    defaults: { vcpus: 1, memoryMib: 1024, workspaceMib: 20_480, idleTimeoutSeconds: 300 },
+    maxSandboxes: 50,
+    ephemeral: false,
+    isWorkerAlive: (id) => id === worker.id,
+    ending: ended.signal,
+    cutOff: ended.signal,
+  });
+  undo.defer(async () => {
+    ended.abort(new Error("the test has ended"));
+    await context.background.idle();
+  });
+  const owned = undo.move();
+  const organizationId = defaultOrganizationId;
+  return {
+    context,
+    worker,
+    organizationId,
+    create: async () => {
+      const request = { image: "default", envs: {}, metadata: {}, alias: "", networkEnabled: true };
+      const created = await createSandbox(context, { organizationId, sandbox: request }, () => {}, ended.signal);
+      return created.sandbox;
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
