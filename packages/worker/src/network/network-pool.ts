@@ -77,6 +77,15 @@ export class NetworkPool implements AsyncDisposable {
     return this.#networkOf(slot, machineDirectory, state);
   }
 
+  /** When nothing is being made or removed any more. */
+  async settled(): Promise<void> {
+    while (this.#making.size > 0 || this.#removing !== undefined) {
+      await Promise.allSettled([...this.#making, this.#removing]);
+      // What has been made may be followed by the next.
+      await Promise.resolve();
+    }
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#ended = true;
     await Promise.allSettled(this.#making);

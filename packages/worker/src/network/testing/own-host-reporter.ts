@@ -12,7 +12,9 @@ export default async function* report(events: AsyncIterable<TestEvent>): AsyncGe
     if (data.details.type === "suite") continue;
     const finished: FinishedTest = {
       names: [...names.slice(0, data.nesting), data.name],
+      milliseconds: Math.round(data.details.duration_ms),
       ...(error === undefined ? {} : { error }),
+      ...(typeof data.skip === "string" ? { skip: data.skip } : {}),
     };
     yield `${JSON.stringify(finished)}\n`;
   }

@@ -9,7 +9,10 @@ import { suite, test } from "node:test";
 /** One finished test of the other process. */
 export interface FinishedTest {
   readonly names: readonly string[];
+  readonly milliseconds: number;
   readonly error?: string;
+  /** Why it was not run. */
+  readonly skip?: string;
 }
 
 const marker = "OPENSANDBOX_TEST_OWN_HOST";
@@ -27,11 +30,12 @@ export function inOwnHost(file: string, define: () => void): void {
     define();
     return;
   }
-  const skip = process.getuid?.() === 0 ? false : "network namespaces need root";
-  suite(`in a host of its own: ${basename(file)}`, { skip }, async () => {
+  const skipAll = process.getuid?.() === 0 ? false : "network namespaces need root";
+  suite(`in a host of its own: ${basename(file)}`, { skip: skipAll }, async () => {
     // Known only when they have run, and a suite may define its tests late.
-    for (const { names, error } of skip === false ? await runElsewhere(file) : []) {
-      test(names.join(" > "), () => {
+    for (const { names, milliseconds, error, skip } of skipAll === false ? await runElsewhere(file) : []) {
+      test(names.join(" > "), { skip: skip ?? false }, (t) => {
+        t.diagnostic(`took ${milliseconds} ms`);
         if (error !== undefined) throw new Error(error);
       });
     }
@@ -61,7 +65,11 @@ async function runElsewhere(file: string): Promise<readonly FinishedTest[]> {
     }
     const [code] = (await exit) as [number | null];
     if (finished.length === 0 || (code !== 0 && finished.every(({ error }) => error === undefined))) {
-      finished.push({ names: ["the tests run to their end"], error: `their process exited with ${code}` });
+      finished.push({
+        names: ["the tests run to their end"],
+        milliseconds: 0,
+        error: `their process exited with ${code}`,
+      });
     }
     return finished;
   } finally {

@@ -24,7 +24,7 @@ export interface PluggedGuest extends AsyncDisposable {
   readonly frames: readonly Buffer[];
   /** Sends a frame of Ethernet as it is. */
   sendFrame(frame: Buffer): void;
-  tcp(address: string, port: number, say?: string): Promise<Outcome>;
+  tcp(address: string, port: number, say?: string | Buffer): Promise<Outcome>;
   udp(address: string, port: number, say?: string): Promise<Outcome>;
   /** A socket in the guest that is being connected. */
   connect(address: string, port: number): Socket;
@@ -99,7 +99,7 @@ function connectFrom(namespace: string, address: string, port: number): Socket {
   return socket;
 }
 
-async function tryTcp(socket: Socket, say: string | undefined): Promise<Outcome> {
+async function tryTcp(socket: Socket, say: string | Buffer | undefined): Promise<Outcome> {
   const { promise, resolve } = Promise.withResolvers<Outcome>();
   socket.setTimeout(silenceMs, () => resolve({ refused: "silence" }));
   socket.on("error", (error: NodeJS.ErrnoException) => resolve({ refused: error.code ?? error.message }));

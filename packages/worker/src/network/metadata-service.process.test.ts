@@ -1,0 +1,75 @@
+import assert from "node:assert/strict";
+import { after, before, suite, test } from "node:test";
+import type { MetadataSource } from "./metadata-service.ts";
+import { inOwnHost } from "./testing/own-host.ts";
+import { type OwnWorld, startOwnWorld } from "./testing/own-world.ts";
+import type { PluggedGuest } from "./testing/plugged-guest.ts";
+
+inOwnHost(import.meta.filename, () => {
+  suite("the metadata service", () => {
+    const stack = new AsyncDisposableStack();
+    let world: OwnWorld;
+    const guests: PluggedGuest[] = [];
+
+    before(async () => {
+      world = stack.use(await startOwnWorld({ ports: [] }));
+      for (const id of ["sb-00000001", "sb-00000002", undefined]) {
+        const { network, guest } = await world.plug();
+        if (id !== undefined) network.identify(sourceOf(id));
+        guests.push(guest);
+      }
+    });
+    after(() => stack.disposeAsync());
+
+    async function ask(guest: PluggedGuest | undefined, request: string, headers = ""): Promise<string> {
+      assert.ok(guest !== undefined);
+      const socket = guest.connect("169.254.169.254", 80);
+      socket.setEncoding("utf8");
+      socket.write(`${request} HTTP/1.1\r\nHost: 169.254.169.254\r\nConnection: close\r\n${headers}\r\n`);
+      let text = "";
+      for await (const chunk of socket) text += String(chunk);
+      return `${text.slice(9, 12)} ${text
+        .split("\r\n\r\n")[1]
+        ?.replace(/^\w+\r\n|\r\n0$/g, "")
+        .trim()}`;
+    }
+
+    test("tells each guest of itself, known by its network and nothing else", async () => {
+      assert.equal(await ask(guests[0], "GET /v1/status"), '200 {"sandboxId":"sb-00000001","uptime":7}');
+      assert.equal(await ask(guests[1], "GET /v1/status"), '200 {"sandboxId":"sb-00000002","uptime":7}');
+      assert.equal(
+        await ask(guests[0], "GET /v1/status", "X-Forwarded-For: 10.213.0.6\r\n"),
+        '200 {"sandboxId":"sb-00000001","uptime":7}',
+      );
+    });
+
+    test("tells its limits, what it was made from, and what there is to ask", async () => {
+      assert.equal(await ask(guests[0], "GET /v1/limits"), '200 {"memLimit":1}');
+      assert.equal(await ask(guests[0], "GET /v1/metadata"), '200 {"region":"here","template":"default"}');
+      assert.match(await ask(guests[0], "GET /"), /^200 .*"GET \/v1\/status"/);
+    });
+
+    test("refuses the rest in words", async () => {
+      assert.match(await ask(guests[0], "GET /latest/meta-data/"), /^404 .*see GET \//);
+      assert.match(await ask(guests[0], "POST /v1/status"), /^404 /);
+      assert.match(await ask(guests[0], "POST /v1/scale"), /^501 /);
+      assert.match(await ask(guests[0], "GET /v1/status", "Origin: http://evil.example\r\n"), /^403 /);
+      assert.match(await ask(guests[2], "GET /v1/status"), /^503 /);
+    });
+
+    test("outlives the guest that asks for nothing", async () => {
+      const idle = guests[1]?.connect("169.254.169.254", 80);
+      idle?.on("error", () => undefined);
+      idle?.write("nonsense\r\n\r\n");
+      assert.match(await ask(guests[1], "GET /v1/status"), /^200 /);
+    });
+  });
+});
+
+function sourceOf(sandboxId: string): MetadataSource {
+  return {
+    status: () => ({ sandboxId, uptime: 7 }),
+    limits: () => Promise.resolve({ memLimit: 1 }),
+    metadata: () => ({ region: "here", template: "default" }),
+  };
+}
