@@ -9,7 +9,7 @@ import { socketTransport } from "./socket-transport.ts";
 const portName = "agent";
 
 /** How often to look whether a host that is not there has come. */
-const absentMs = 20;
+const absentMs = 100;
 
 /** Serves the host at the other end of the port, and the next one when that has gone, for ever. */
 export async function serveVirtioSerial(start: (transport: Transport) => Session): Promise<never> {

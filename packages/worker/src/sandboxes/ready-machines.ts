@@ -1,6 +1,9 @@
+import { startExec } from "#guest/guest-exec.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
+import { admit, hostRoom } from "./admission.ts";
 import { describeError } from "./describe-error.ts";
 import type { Host } from "./host.ts";
+import { introduceGuest } from "./introduce-guest.ts";
 import { writeEntry } from "./journal.ts";
 import type { LiveMachine } from "./live-machine.ts";
 import { Spans } from "./spans.ts";
@@ -100,6 +103,8 @@ export class ReadyMachines implements AsyncDisposable {
     const wanted = this.#wanted;
     if (wanted === undefined) return;
     const { key, template, request } = wanted;
+    // Room for one that is asked for comes before one that may be.
+    admit(await hostRoom(this.#host.dataDirectory), 2 * request.shape.memoryMib);
     const id = newMachineId();
     const { dataDirectory, workerId } = this.#host;
     await writeEntry(dataDirectory, { machineId: id, workerId, ephemeral: true });
@@ -110,14 +115,16 @@ export class ReadyMachines implements AsyncDisposable {
       new Spans(),
       this.#ending.signal,
     );
-    if (this.#wanted?.key !== key || this.#ending.signal.aborted) {
-      await machine[Symbol.asyncDispose]();
-      return;
-    }
+    await using undo = new AsyncDisposableStack();
+    undo.use(machine);
+    await warm(machine, this.#ending.signal);
+    if (this.#wanted?.key !== key) return;
+    undo.move();
     this.#ready.push(machine);
     void machine.machine.exited.then(() => this.#drop(machine));
   }
 
+  /** A paused machine that does not answer is no use to anybody. */
   async #check(): Promise<void> {
     for (const machine of this.#ready) {
       // It is paused already: the command does nothing but ask for an answer.
@@ -138,4 +145,18 @@ export class ReadyMachines implements AsyncDisposable {
       this.#host.log("error", "a ready machine could not be removed", describeError(error));
     });
   }
+}
+
+/**
+ * Lets a restored machine answer and run one command before it waits: what is done for the first time in a process
+ * (pages that come from a file, code that an emulator has to translate) is done then. It is told who it is once more
+ * when it is claimed, its random numbers included.
+ */
+async function warm(live: LiveMachine, signal: AbortSignal): Promise<void> {
+  await live.machine.resume();
+  await introduceGuest(live, { id: live.id, envs: {}, copied: true }, "restore", signal);
+  const exec = await startExec(live.guest, { argv: ["/bin/sh", "-c", "true"], timeoutMs: 60_000 }, signal);
+  for await (const _ of exec.output);
+  await exec.result;
+  await live.machine.pause();
 }

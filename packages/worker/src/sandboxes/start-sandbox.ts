@@ -2,6 +2,7 @@ import { asSandboxError, isSandboxError, SandboxError } from "@opensandbox/wire/
 import type { Progress, Span, StartSandbox } from "@opensandbox/wire/worker/worker.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { Verifier } from "#snapshots/verify.ts";
+import { admit, hostRoom } from "./admission.ts";
 import type { BootFiles, Host } from "./host.ts";
 import { introduceGuest } from "./introduce-guest.ts";
 import { writeEntry } from "./journal.ts";
@@ -34,6 +35,7 @@ export async function startSandbox(
   signal: AbortSignal,
 ): Promise<Started> {
   const spans = new Spans();
+  admit(await hostRoom(host.dataDirectory), request.memoryMib);
   const begun =
     request.from.kind === "image"
       ? await fromImage(request, request.from.image, host, sources, spans, onProgress, signal)
