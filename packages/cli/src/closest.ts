@@ -1,8 +1,9 @@
-/** " (did you mean X?)", when one of the known words is near. */
+/** " (did you mean X?)", when one of the known words is near; few mistype the first letter. */
 export function closest(word: string, known: readonly string[]): string {
   const [nearest] = known
+    .filter((candidate) => candidate[0] === word[0])
     .map((candidate) => ({ candidate, distance: distanceBetween(word, candidate) }))
-    .filter(({ candidate, distance }) => distance <= Math.min(2, candidate.length - 2))
+    .filter(({ candidate, distance }) => distance <= 2 && distance < candidate.length)
     .toSorted((a, b) => a.distance - b.distance);
   return nearest === undefined ? "" : ` (did you mean ${nearest.candidate}?)`;
 }

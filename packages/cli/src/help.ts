@@ -64,7 +64,7 @@ function commandHelp(command: Command, program: string, path: readonly string[])
   return sections(
     `${command.summary}.`,
     `Usage: ${words.join(" ")}`,
-    command.description,
+    command.description === undefined ? undefined : wrapped(command.description),
     Object.keys(command.options).length === 0 ? undefined : `Options:\n${optionRows(command.options)}`,
     `Options of every command:\n${optionRows(globalOptions)}`,
     examplesOf(command.examples, program),
@@ -108,6 +108,27 @@ function examplesOf(examples: readonly Example[], program: string): string | und
 /** The program's name stands where `osb` does, or at the beginning. */
 function exampleLine(line: string, program: string): string {
   return /\bosb\b/.test(line) ? line.replaceAll(/\bosb\b/g, program) : `${program} ${line}`;
+}
+
+/** Paragraphs whose lines fit; a line of the source ends where its author liked. */
+function wrapped(text: string): string {
+  return text.split("\n\n").map(wrappedParagraph).join("\n\n");
+}
+
+const lineWidth = 90;
+
+function wrappedParagraph(text: string): string {
+  const lines: string[] = [];
+  let line = "";
+  for (const word of text.split(/\s+/)) {
+    if (line !== "" && line.length + 1 + word.length > lineWidth) {
+      lines.push(line);
+      line = word;
+    } else {
+      line = line === "" ? word : `${line} ${word}`;
+    }
+  }
+  return [...lines, line].join("\n");
 }
 
 function indented(lines: string): string {

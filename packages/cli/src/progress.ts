@@ -7,21 +7,20 @@ export interface Progress extends Disposable {
   pause(): void;
 }
 
-// What is over within this was no wait.
+// What is over within this was no wait; a terminal's line is drawn anew as often.
 const silentMs = 1000;
-const redrawMs = 1000;
 const lineEveryMs = 5000;
 // A step that takes long says now and then that it goes on.
 const repeatEveryMs = 30_000;
 
 /** On a terminal one line that changes; elsewhere a line now and then. */
-export function startProgress(stream: Output): Progress {
-  const show = stream.isTTY === true ? onTerminal(stream) : asLines(stream);
+export function startProgress(stream: Output, now: () => number = performance.now.bind(performance)): Progress {
+  const show = stream.isTTY === true ? onTerminal(stream) : asLines(stream, now);
   let step: string | undefined;
   let since = 0;
   let timer: NodeJS.Timeout | undefined;
   const tick = (): void => {
-    if (step !== undefined) show.step(step, performance.now() - since);
+    if (step !== undefined) show.step(step, now() - since);
   };
   const pause = (): void => {
     clearInterval(timer);
@@ -31,10 +30,10 @@ export function startProgress(stream: Output): Progress {
   };
   return {
     report(next) {
-      if (step === undefined) since = performance.now();
+      if (step === undefined) since = now();
       step = next;
-      timer ??= setInterval(tick, Math.min(silentMs, redrawMs));
-      if (performance.now() - since >= silentMs) tick();
+      timer ??= setInterval(tick, silentMs);
+      if (now() - since >= silentMs) tick();
     },
     pause,
     [Symbol.dispose]: pause,
@@ -64,14 +63,14 @@ function onTerminal(stream: Output): Show {
   };
 }
 
-function asLines(stream: Output): Show {
+function asLines(stream: Output, now: () => number): Show {
   let last = { step: "", at: Number.NEGATIVE_INFINITY };
   return {
     step(step, elapsedMs) {
-      const now = performance.now();
+      const time = now();
       const wait = step === last.step ? repeatEveryMs : lineEveryMs;
-      if (now - last.at < wait) return;
-      last = { step, at: now };
+      if (time - last.at < wait) return;
+      last = { step, at: time };
       stream.write(`osb: ${oneLine(step)} (${seconds(elapsedMs)})\n`);
     },
     clear() {

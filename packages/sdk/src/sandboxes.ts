@@ -21,6 +21,8 @@ export interface CreateSandbox {
   readonly metadata?: Readonly<Record<string, string>>;
   /** Seconds without activity after which the sandbox is put away; 0: never. */
   readonly idleTimeoutSeconds?: number;
+  /** Deleted where it would be hibernated: when it is idle, and when the server ends. */
+  readonly ephemeral?: boolean;
   readonly networkEnabled?: boolean;
   /** A name of yours. */
   readonly alias?: string;
@@ -115,6 +117,7 @@ function createBody(request: CreateSandbox): CreateSandboxBody {
     ...(request.envs === undefined ? {} : { envs: { ...request.envs } }),
     ...(request.metadata === undefined ? {} : { metadata: { ...request.metadata } }),
     ...(request.idleTimeoutSeconds === undefined ? {} : { timeout: request.idleTimeoutSeconds }),
+    ...(request.ephemeral === undefined ? {} : { ephemeral: request.ephemeral }),
     ...(request.networkEnabled === undefined ? {} : { networkEnabled: request.networkEnabled }),
     ...(request.alias === undefined ? {} : { alias: request.alias }),
   };

@@ -8,7 +8,8 @@ export const create = defineCommand({
   options: {
     ...sandboxOptions,
     metadata: pairs("a label of yours"),
-    timeout: whole("SECONDS", "delete it when it was idle for so long; 0: never (default: the server's)"),
+    timeout: whole("SECONDS", "hibernate it when idle for so long; 0: never (default: the server's)"),
+    ephemeral: flag("delete it where it would be hibernated"),
     alias: text("NAME", "a name of yours"),
     noNetwork: flag("without any network"),
   },
@@ -16,7 +17,7 @@ export const create = defineCommand({
     { line: "create", shows: "the default image and size" },
     {
       line: "create --image minimal --memory 2048 --cpus 2 --timeout 600",
-      shows: "choose them, and let it end when idle",
+      shows: "choose them, and put it away when idle",
     },
     {
       line: "create -e TOKEN=secret --metadata owner=alice --alias build-17",
@@ -24,12 +25,13 @@ export const create = defineCommand({
     },
     { line: "id=$(osb create) && osb exec $id -- uname -a && osb kill $id", shows: "use it in a script" },
   ],
-  async run({ metadata, timeout, alias, noNetwork, ...asked }, { client, progress, print, signal }) {
+  async run({ metadata, timeout, ephemeral, alias, noNetwork, ...asked }, { client, progress, print, signal }) {
     const { sandboxes } = await client();
     const request = {
       ...newSandboxOf(asked),
       metadata,
       ...(timeout === undefined ? {} : { idleTimeoutSeconds: timeout }),
+      ...(ephemeral ? { ephemeral } : {}),
       ...(alias === undefined ? {} : { alias }),
       ...(noNetwork ? { networkEnabled: false } : {}),
     };

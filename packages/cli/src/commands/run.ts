@@ -48,7 +48,7 @@ over; 1 when the sandbox could not be made. Ctrl-C is passed on to the command; 
     if (keep && server.embedded) {
       throw usageError(`--keep needs a server that stays: start one with '${context.host.program} up'`, ["run"]);
     }
-    const request = { ...newSandboxOf(asked), idleTimeoutSeconds: keep ? 0 : abandonedSeconds };
+    const request = { ...newSandboxOf(asked), idleTimeoutSeconds: keep ? 0 : abandonedSeconds, ephemeral: !keep };
     await using sandbox = await newSandbox(server.client, { request, keep }, progress, context);
     progress.pause();
     const exec = execRequestOf({ command, ...asked });

@@ -8,8 +8,8 @@ import { columns } from "../table.ts";
 
 export const up = defineCommand({
   summary: "Start a server in the foreground",
-  description: `Prints where it can be reached when it is ready, and runs until Ctrl-C or SIGTERM, which end its sandboxes too.
-Its log goes to standard error. On this host the same user needs no configuration to use it; elsewhere, set
+  description: `Prints where it can be reached when it is ready, and runs until Ctrl-C or SIGTERM; then its sandboxes are
+hibernated. After SIGUSR2 their machines run on, for the next server. Its log goes to standard error. On this host the same user needs no configuration to use it; elsewhere, set
 OPENSANDBOX_API_URL and OPENSANDBOX_API_KEY, or use 'osb config set'.`,
   options: {
     host: text("ADDRESS", "the address to listen on (OPENSANDBOX_HOST, default: 127.0.0.1)"),
@@ -32,7 +32,7 @@ OPENSANDBOX_API_URL and OPENSANDBOX_API_KEY, or use 'osb config set'.`,
     shown.pause();
     await tell(server, config.dataDirectory, context);
     if (!context.signal.aborted) await once(context.signal, "abort");
-    context.note("stopping the server and its sandboxes");
+    context.note("ending the server; its sandboxes are put away first");
     return 0;
   },
 });

@@ -1,0 +1,104 @@
+import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import type { Client, FileEntry } from "@opensandbox/sdk";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { copyOut } from "./copy-out.ts";
+
+const never = new AbortController().signal;
+
+type Tree = Readonly<Record<string, readonly Partial<FileEntry>[]>>;
+
+/** A sandbox that tells of its files whatever the test wants. */
+function sandboxOf(directories: Tree): Client {
+  const client = {
+    files: {
+      list: async (_id: string, path: string) => {
+        const entries = directories[path];
+        if (entries === undefined) throw new SandboxError("invalid_argument", `${path}: is none`, undefined);
+        return entries.map((entry) => ({ kind: "file", mode: 0o644, ...entry }));
+      },
+      read: async (_id: string, path: string) => ({ content: [Buffer.from(`content of ${path}`)] }),
+    },
+    exec: {
+      run: async (_id: string, { args = [] }: { args?: readonly string[] }) => ({
+        exitCode: 0,
+        stdout: args
+          .slice(2)
+          .map(() => "/etc\0")
+          .join(""),
+        stderr: "",
+      }),
+    },
+  };
+  return client as unknown as Client;
+}
+
+async function copyForTest(
+  t: TestContext,
+  tree: Tree,
+  prepare: (target: string) => Promise<void> = async () => undefined,
+) {
+  const directory = await mkdtemp(join(tmpdir(), "osb-copy-"));
+  t.after(() => rm(directory, { recursive: true }));
+  const to = join(directory, "to");
+  await prepare(to);
+  const copied = { files: 0, directories: 0, links: 0, bytes: 0 };
+  const context = { client: sandboxOf(tree), copied, note: () => undefined, onProgress: () => undefined };
+  const copying = copyOut({ id: "sb-1a2b3c4d", from: "/d/.", to, several: false }, context, never);
+  return { directory, to, copied, copying };
+}
+
+test("files, directories and links arrive", async (t) => {
+  const { to, copied, copying } = await copyForTest(t, {
+    "/d/.": [{ name: "a" }, { name: "sub", kind: "directory" }, { name: "l", kind: "symlink" }],
+    "/d/sub": [{ name: "b", mode: 0o755 }],
+  });
+  await copying;
+  assert.equal(await readFile(join(to, "sub/b"), "utf8"), "content of /d/sub/b");
+  assert.deepEqual((await readdir(to)).toSorted(), ["a", "l", "sub"]);
+  assert.deepEqual({ ...copied, bytes: 0 }, { files: 2, directories: 2, links: 1, bytes: 0 });
+});
+
+for (const name of ["..", ".", "", "../x", "/etc/x", "a\0b"]) {
+  test(`a sandbox cannot name a file ${JSON.stringify(name)}`, async (t) => {
+    const { copying, directory } = await copyForTest(t, { "/d/.": [{ name: "ok" }, { name }] });
+    await assert.rejects(copying, /impossible names/);
+    assert.deepEqual(await readdir(directory), ["to"]);
+  });
+}
+
+test("a sandbox cannot make a link and then write through it", async (t) => {
+  const twice = await copyForTest(t, {
+    "/d/.": [
+      { name: "x", kind: "symlink" },
+      { name: "x", kind: "directory" },
+    ],
+    "/d/x": [{ name: "passwd" }],
+  });
+  await assert.rejects(twice.copying, /impossible names/);
+});
+
+test("a link that an earlier copy has made is not written through", async (t) => {
+  const outside = await mkdtemp(join(tmpdir(), "osb-outside-"));
+  t.after(() => rm(outside, { recursive: true }));
+  const tree = { "/d/.": [{ name: "x", kind: "directory" as const }], "/d/x": [{ name: "passwd" }] };
+  const { copying } = await copyForTest(t, tree, async (to) => {
+    await mkdir(to);
+    await symlink(outside, join(to, "x"));
+  });
+  await assert.rejects(copying, /is no directory on this host/);
+  assert.ok(!existsSync(join(outside, "passwd")));
+
+  const file = join(outside, "file");
+  await writeFile(file, "before");
+  const second = await copyForTest(t, { "/d/.": [{ name: "y" }] }, async (to) => {
+    await mkdir(to);
+    await symlink(file, join(to, "y"));
+  });
+  await assert.rejects(second.copying, /is there already and is no file/);
+  assert.equal(await readFile(file, "utf8"), "before");
+});

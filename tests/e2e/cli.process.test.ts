@@ -1,0 +1,292 @@
+import assert from "node:assert/strict";
+import { createHash, randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { mkdir, mkdtemp, readFile, readlink, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { after, before, suite, test } from "node:test";
+import { type EndedCli, startCli, type StartedCli } from "./cli.ts";
+import { hostState } from "./host-state.ts";
+
+// The command line as a process, with the fake hypervisor: everything but the machine is real.
+
+const main = join(import.meta.dirname, "../../packages/cli/src/main.ts");
+const program = [process.execPath, "--disable-warning=ExperimentalWarning", main] as const;
+const seconds = 1000;
+
+let directory: string;
+let env: Record<string, string>;
+
+before(async () => {
+  directory = await mkdtemp(join(tmpdir(), "osb-cli-"));
+  env = {
+    OPENSANDBOX_VM_BACKEND: "fake",
+    OPENSANDBOX_ALLOW_FAKE: "1",
+    OPENSANDBOX_DATA_DIR: join(directory, "data"),
+    XDG_CONFIG_HOME: join(directory, "config"),
+    // Starts are many here.
+    NODE_COMPILE_CACHE: join(directory, "compiled"),
+  };
+});
+after(() => rm(directory, { recursive: true, force: true }));
+
+const start = (args: readonly string[], stdin?: string | Buffer | null): StartedCli =>
+  startCli(program, args, { env, ...(stdin === undefined ? {} : { stdin }) });
+
+const osb = async (args: readonly string[], stdin: string | Buffer | null = null): Promise<EndedCli> =>
+  await start(args, stdin).ended;
+
+/** What machines and the servers that run them have on this host. */
+function nothingLeft(): void {
+  const state = hostState(env["OPENSANDBOX_DATA_DIR"] ?? "") as Record<string, string[]>;
+  const left = Object.fromEntries(["workers", "machines", "journal", "processes"].map((part) => [part, state[part]]));
+  // The lock of the journal belongs to no machine.
+  left["journal"] = left["journal"]?.filter((name) => name !== "lock");
+  assert.deepEqual(left, { workers: [], machines: [], journal: [], processes: [] });
+}
+
+/** What is said when it fails, without what was told of its progress on a busy host. */
+function lastLine({ code, stderr }: EndedCli): { readonly code: number; readonly says: string | undefined } {
+  return { code, says: stderr.trimEnd().split("\n").at(-1) };
+}
+
+/** What it takes until the command in it runs, which says so on standard output. */
+async function running(started: StartedCli): Promise<StartedCli> {
+  await once(started.stdout, "data");
+  return started;
+}
+
+async function timed(action: () => Promise<EndedCli>): Promise<{ ended: EndedCli; milliseconds: number }> {
+  const since = performance.now();
+  return { ended: await action(), milliseconds: performance.now() - since };
+}
+
+suite("run, without a server", () => {
+  test("standard input goes in, output comes out apart, and the code is the command's", async () => {
+    assert.equal((await osb(["run", "--", "cat"], "hi\n")).stdout.toString(), "hi\n");
+    const { code, stdout, stderr } = await osb(["run", "--", "sh", "-c", "echo out; echo err >&2; exit 3"]);
+    assert.deepEqual([code, stdout.toString()], [3, "out\n"]);
+    assert.match(stderr, /^err$/m);
+    nothingLeft();
+  });
+
+  test("much comes through whole, both ways", async () => {
+    assert.equal((await osb(["run", "--", "head", "-c", "50000000", "/dev/urandom"])).stdout.length, 50_000_000);
+    const sent = randomBytes(20_000_000);
+    const { stdout } = await osb(["run", "--", "sha256sum"], sent);
+    assert.equal(stdout.toString().slice(0, 64), createHash("sha256").update(sent).digest("hex"));
+  });
+
+  test("an input that stays open, or is not read, does not hold it", async () => {
+    assert.equal((await start(["run", "--", "echo", "done"]).ended).stdout.toString(), "done\n");
+    assert.equal((await osb(["run", "--", "true"], randomBytes(3_000_000))).code, 0);
+    assert.equal((await start(["run", "-n", "--", "cat"]).ended).code, 0);
+  });
+
+  test("codes: of a signal, of a command that there is not, of a time that is over", async () => {
+    assert.equal((await osb(["run", "--", "sh", "-c", "kill -9 $$"])).code, 137);
+    assert.equal((await osb(["run", "--", "no-such-program", "x"])).code, 127);
+    assert.equal((await osb(["run", "--timeout", "1", "--", "sleep", "60"])).code, 124);
+  });
+
+  test("--json tells all in one line, and still has the code", async () => {
+    const { code, stdout } = await osb(["run", "--json", "--", "sh", "-c", "echo out; echo err >&2; exit 4"]);
+    const { sandboxId, ...result } = JSON.parse(stdout.toString()) as Record<string, unknown>;
+    assert.match(String(sandboxId), /^sb-[0-9a-f]{8}$/);
+    assert.deepEqual([code, result], [4, { exitCode: 4, stdout: "out\n", stderr: "err\n" }]);
+  });
+
+  for (const [signal, code] of [
+    ["SIGINT", 130],
+    ["SIGTERM", 143],
+  ] as const) {
+    test(`${signal} ends a sleeping command at once, and nothing is left`, async () => {
+      const started = await running(start(["run", "--", "sh", "-c", "echo running; exec sleep 600"]));
+      const { ended, milliseconds } = await timed(async () => {
+        started.kill(signal);
+        return await started.ended;
+      });
+      assert.equal(ended.code, code);
+      assert.ok(milliseconds < 3 * seconds, `${milliseconds} ms`);
+      nothingLeft();
+    });
+  }
+
+  test("a command that does not care for SIGINT is ended all the same; one that does ends as it likes", async () => {
+    const stubborn = await running(start(["run", "--", "sh", "-c", "trap '' INT; echo running; sleep 600"]));
+    const { ended, milliseconds } = await timed(async () => {
+      stubborn.kill("SIGINT");
+      return await stubborn.ended;
+    });
+    assert.equal(ended.code, 130);
+    assert.ok(milliseconds < 5 * seconds, `${milliseconds} ms`);
+    nothingLeft();
+
+    const script = "trap 'echo bye; exit 7' INT; echo running; while :; do sleep 0.1; done";
+    const careful = await running(start(["run", "--", "sh", "-c", script]));
+    careful.kill("SIGINT");
+    assert.equal((await careful.ended).code, 7);
+  });
+
+  test("an interrupt while the machine starts leaves nothing", async () => {
+    const started = start(["run", "--", "true"]);
+    setTimeout(() => started.kill("SIGINT"), 400);
+    const { code } = await started.ended;
+    assert.ok(code === 130 || code === 0, `${code}`);
+    nothingLeft();
+  });
+
+  test("a reader that leaves ends it quietly", async () => {
+    const started = start(["run", "--", "yes"]);
+    await once(started.stdout, "data");
+    started.stdout.destroy();
+    assert.equal((await started.ended).code, 141);
+    assert.doesNotMatch(started.stderr(), /EPIPE|cannot write/);
+    nothingLeft();
+  });
+
+  test("two at once do not clash", async () => {
+    const both = await Promise.all([osb(["run", "--", "echo", "one"]), osb(["run", "--", "echo", "two"])]);
+    assert.deepEqual(
+      both.map(({ stdout }) => stdout.toString()),
+      ["one\n", "two\n"],
+    );
+    nothingLeft();
+  });
+});
+
+suite("with a server", () => {
+  let server: StartedCli;
+  let ready: { url: string; apiKey: string };
+  let id: string;
+
+  before(async () => {
+    server = start(["up", "--port", "0", "--json"]);
+    const lines = createInterface({ input: server.stdout });
+    const [line] = (await once(lines, "line")) as [string];
+    ready = JSON.parse(line) as typeof ready;
+    const created = await osb(["create", "--alias", "mine", "-e", "FROM_CREATE=yes"]);
+    id = created.stdout.toString().trim();
+  });
+
+  test("another process of the same user finds it", async () => {
+    assert.match(id, /^sb-[0-9a-f]{8}$/);
+    const [listed] = JSON.parse((await osb(["ls", "--json"])).stdout.toString()) as { id: string; alias: string }[];
+    assert.deepEqual([listed?.id, listed?.alias], [id, "mine"]);
+    assert.match((await osb(["get", id])).stdout.toString(), /^status +running$/m);
+    const file = join(env["OPENSANDBOX_DATA_DIR"] ?? "", "server.json");
+    assert.equal((await stat(file)).mode & 0o777, 0o600);
+    assert.equal((JSON.parse(await readFile(file, "utf8")) as { url: string }).url, ready.url);
+  });
+
+  test("exec passes streams, environment and code through", async () => {
+    const { code, stdout } = await osb(
+      ["exec", "-e", "A=b", id, "--", "sh", "-c", "cat; echo $A $FROM_CREATE; exit 5"],
+      "in\n",
+    );
+    assert.deepEqual([code, stdout.toString()], [5, "in\nb yes\n"]);
+    assert.equal((await osb(["exec", id, "echo a line | tr a-z A-Z"])).stdout.toString(), "A LINE\n");
+    const missing = await osb(["exec", "sb-00000000", "--", "true"]);
+    assert.deepEqual(lastLine(missing), { code: 1, says: "osb: sandbox not found" });
+    const unwelcome = await osb(["exec", "--api-key", "wrong", id, "--", "true"]);
+    assert.deepEqual(lastLine(unwelcome), { code: 1, says: "osb: invalid API key" });
+  });
+
+  test("run uses it, and removes its sandbox", async () => {
+    assert.equal((await osb(["run", "--", "echo", "hi"])).stdout.toString(), "hi\n");
+    assert.equal((JSON.parse((await osb(["ls", "--json"])).stdout.toString()) as unknown[]).length, 1);
+  });
+
+  test("cp takes files and directories there and back", async () => {
+    const from = join(directory, "from");
+    await mkdir(join(from, "sub/empty"), { recursive: true });
+    await writeFile(join(from, "program"), "#!/bin/sh\n", { mode: 0o755 });
+    await writeFile(join(from, "sub/large"), randomBytes(3_000_000));
+    await symlink("program", join(from, "link"));
+
+    const there = await osb(["cp", "--json", from, `${id}:copy`]);
+    assert.deepEqual(JSON.parse(there.stdout.toString()), { files: 2, directories: 3, links: 1, bytes: 3_000_010 });
+    const back = join(directory, "back");
+    assert.equal((await osb(["cp", `${id}:copy`, back])).code, 0);
+    assert.deepEqual(await readFile(join(back, "sub/large")), await readFile(join(from, "sub/large")));
+    assert.equal((await stat(join(back, "program"))).mode & 0o777, 0o755);
+    assert.equal(await readlink(join(back, "link")), "program");
+    assert.ok((await stat(join(back, "sub/empty"))).isDirectory());
+
+    // Into a directory that exists, under its own name; several at once.
+    await osb(["cp", join(from, "program"), join(from, "sub"), `${id}:copy/sub`]);
+    const listed = await osb(["exec", id, "ls copy/sub copy/sub/sub"]);
+    assert.equal(listed.stdout.toString(), "copy/sub:\nempty\nlarge\nprogram\nsub\n\ncopy/sub/sub:\nempty\nlarge\n");
+    await osb(["cp", `${id}:copy/program`, `${directory}/`]);
+    assert.equal(await readFile(join(directory, "program"), "utf8"), "#!/bin/sh\n");
+
+    const nothing = await osb(["cp", `${id}:nothing`, directory]);
+    assert.deepEqual(lastLine(nothing), { code: 1, says: "osb: /home/sandbox/nothing does not exist" });
+  });
+
+  test("a port that is in use is said, with what to do", async () => {
+    const { code, stdout, stderr } = await osb(["up", "--port", new URL(ready.url).port]);
+    assert.deepEqual([code, stdout.toString()], [1, ""]);
+    assert.match(stderr, /osb: port \d+ on 127\.0\.0\.1 is in use/);
+  });
+
+  test("an interrupted exec ends, and the sandbox stays", async () => {
+    const started = await running(start(["exec", id, "--", "sh", "-c", "echo running; exec sleep 600"]));
+    started.kill("SIGINT");
+    assert.equal((await started.ended).code, 130);
+    assert.match((await osb(["get", id])).stdout.toString(), /^status +running$/m);
+  });
+
+  test("kill, and the server's end, leave nothing; its key stays the same", async () => {
+    assert.equal((await osb(["kill", id])).stdout.toString(), `killed ${id}\n`);
+    assert.equal((await osb(["create"])).code, 0);
+    server.kill("SIGINT");
+    const { code, stderr } = await server.ended;
+    assert.equal(code, 0);
+    assert.match(stderr, /^osb: ending the server; its sandboxes are put away first$/m);
+    nothingLeft();
+    const alone = await osb(["ls"]);
+    assert.equal(alone.code, 1);
+    assert.match(alone.stderr, /^osb: no server runs here: start one with 'osb up'/);
+
+    const again = start(["up", "--port", "0", "--json"]);
+    const [line] = (await once(createInterface({ input: again.stdout }), "line")) as [string];
+    assert.equal((JSON.parse(line) as typeof ready).apiKey, ready.apiKey);
+    again.kill("SIGTERM");
+    assert.equal((await again.ended).code, 0);
+  });
+});
+
+test("a data directory that cannot be written to is said, with what to do", async () => {
+  const file = join(directory, "a-file");
+  await writeFile(file, "");
+  const dataDirectory = join(file, "data");
+  const started = startCli(program, ["up"], { env: { ...env, OPENSANDBOX_DATA_DIR: dataDirectory }, stdin: null });
+  const { code, stderr } = await started.ended;
+  assert.equal(code, 1);
+  assert.ok(stderr.includes(`osb: cannot write to the data directory ${dataDirectory} `), stderr);
+});
+
+test("a QEMU that is not there is said, with what to do", async () => {
+  const { OPENSANDBOX_VM_BACKEND: _, ...real } = env;
+  const { code, stderr } = await startCli(program, ["up"], {
+    env: { ...real, OPENSANDBOX_QEMU_BIN: "/no/qemu" },
+    stdin: null,
+  }).ended;
+  assert.equal(code, 1);
+  assert.match(stderr, /^osb: \/no\/qemu does not run\. QEMU 9\.0 or newer is needed/m);
+});
+
+test("help comes without loading the server", async () => {
+  const { execFileSync } = await import("node:child_process");
+  const script = `import { registerHooks } from "node:module";
+    registerHooks({ resolve(specifier, context, next) {
+      if (/^(@opensandbox.(server|worker|control-plane|sdk)|zod|ws|fastify|kysely)/.test(specifier)) throw new Error("loaded " + specifier);
+      return next(specifier, context);
+    } });
+    process.argv[2] = "--help";
+    await import(${JSON.stringify(main)});`;
+  const args = ["--disable-warning=ExperimentalWarning", "--input-type=module", "-e", script, "--", "osb"];
+  assert.match(execFileSync(process.execPath, args, { encoding: "utf8" }), /^OpenSandbox: /);
+});

@@ -1,0 +1,58 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import type { Readable } from "node:stream";
+
+export interface EndedCli {
+  /** As a shell has it: 128 + n for signal n. */
+  readonly code: number;
+  readonly stdout: Buffer;
+  readonly stderr: string;
+}
+
+export interface StartedCli {
+  readonly pid: number;
+  readonly stdout: Readable;
+  /** What it has written to standard error so far. */
+  readonly stderr: () => string;
+  kill(signal: NodeJS.Signals): void;
+  readonly ended: Promise<EndedCli>;
+}
+
+export interface CliOptions {
+  readonly env: Readonly<Record<string, string>>;
+  /** `null`: /dev/null. Absent: a pipe that stays open. */
+  readonly stdin?: string | Buffer | null;
+}
+
+/** Starts the command line as `program` and its first arguments have it, in a process of its own. */
+export function startCli(
+  program: readonly [string, ...string[]],
+  args: readonly string[],
+  options: CliOptions,
+): StartedCli {
+  const [file, ...first] = program;
+  const child = spawn(file, [...first, ...args], {
+    env: { PATH: process.env["PATH"] ?? "", HOME: process.env["HOME"] ?? "", ...options.env },
+    stdio: [options.stdin === null ? "ignore" : "pipe", "pipe", "pipe"],
+  });
+  const { stdin, stdout, stderr } = child;
+  // It may end before it has read all of it.
+  stdin?.on("error", () => undefined);
+  if (options.stdin !== undefined && options.stdin !== null) stdin?.end(options.stdin);
+  let said = "";
+  stderr?.setEncoding("utf8").on("data", (text: string) => (said += text));
+  const output: Buffer[] = [];
+  stdout?.on("data", (chunk: Buffer) => output.push(chunk));
+  const ended = async (): Promise<EndedCli> => {
+    const [code] = (await once(child, "close")) as [number | null];
+    if (code === null) throw new Error(`the command line was killed; it said: ${said}`);
+    return { code, stdout: Buffer.concat(output), stderr: said };
+  };
+  return {
+    pid: child.pid ?? 0,
+    stdout: stdout!,
+    stderr: () => said,
+    kill: (signal) => void child.kill(signal),
+    ended: ended(),
+  };
+}
