@@ -1,0 +1,257 @@
+// Runs what there is to test and ends with one line: N passed, N failed, N skipped. `./test --help` says how.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { globSync, statSync } from "node:fs";
+import { chmod, mkdtemp, readFile, rm } from "node:fs/promises";
+import { constants, tmpdir } from "node:os";
+import { delimiter, join, relative, resolve } from "node:path";
+import { killProcessesOf } from "../packages/worker/src/host/kill-by-path.ts";
+import { removeLeftOverNetworks } from "../packages/worker/src/network/host-network.ts";
+import type { TestResult } from "./test-results.ts";
+
+const help = `usage: ./test [fast | FILE...]
+
+  ./test          everything: checks, fast tests, tests with real processes, tests in real machines
+  ./test fast     only what starts no machine; also what \`npm run check\` runs
+  ./test FILE...  only these test files
+
+The last line is: N passed, N failed, N skipped. Before it, each failed test is named again and each skip says why.
+Tests in real machines are named *.vm.test.ts, those with other real processes *.process.test.ts.
+`;
+
+const root = resolve(import.meta.dirname, "..");
+const node = [process.execPath, "--disable-warning=ExperimentalWarning"] as const;
+
+/** The emulator boots in 5 to 10 s alone and in minutes on a crowded host, and a test may start several machines. */
+const testTimeoutMs = 900_000;
+
+const checks = [
+  { name: "format", argv: ["oxfmt", "--check"] },
+  { name: "lint and types", argv: ["oxlint", "--type-aware", "--type-check", "--deny-warnings"] },
+  { name: "unused code", argv: ["knip"] },
+  { name: "openapi/control-plane.json", argv: [...node, "tools/print-openapi.ts", "--check"] },
+] as const;
+
+const kinds = [
+  { name: "fast tests", files: "{packages,tools,tests}/**/!(*.vm|*.process).test.ts" },
+  { name: "tests with processes", files: "{packages,tools,tests}/**/*.process.test.ts" },
+  { name: "tests in machines", files: "{packages,tools,tests}/**/*.vm.test.ts" },
+] as const;
+
+type Kind = (typeof kinds)[number]["name"];
+
+const results: TestResult[] = [];
+const interrupted = new AbortController();
+/** Everything that tests make goes below here, so that it can be found and removed whatever happens. */
+const scratch = await mkdtemp(join(tmpdir(), "osb-test-"));
+// The users that machines run as must pass through.
+await chmod(scratch, 0o755);
+
+process.exitCode = await main(process.argv.slice(2));
+
+async function main(args: readonly string[]): Promise<number> {
+  const unknown = args.find((arg) => arg.startsWith("-") && arg !== "--help" && arg !== "-h");
+  if (args.length > 0 && args.every((arg) => arg.startsWith("-"))) {
+    process[unknown === undefined ? "stdout" : "stderr"].write(help);
+    await rm(scratch, { recursive: true });
+    return unknown === undefined ? 0 : 2;
+  }
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    process.once(signal, () => interrupted.abort(signal));
+  }
+  const since = performance.now();
+  try {
+    if (args.length === 0) await runEverything();
+    else if (args.length === 1 && args[0] === "fast") await runFast();
+    else await runFiles(args.map(existing));
+  } finally {
+    await removeLeftOvers();
+  }
+  return summarize(since);
+}
+
+async function runFast(): Promise<void> {
+  for (const check of checks) await runCheck(check);
+  await runKind("fast tests");
+  await runKind("tests with processes");
+}
+
+async function runEverything(): Promise<void> {
+  await runFast();
+  for (const image of ["minimal", "default"]) {
+    const built = await step(`image ${image}`, ["./opensandbox", "image", "build", image], process.env);
+    // Without them each test in a machine would fail with the same words.
+    if (!built) return;
+  }
+  await runKind("tests in machines");
+}
+
+async function runKind(kind: Kind): Promise<void> {
+  const files = globSync(kinds.find(({ name }) => name === kind)?.files ?? "", {
+    cwd: root,
+    exclude: (name) => name === "node_modules",
+  });
+  await runTests(kind, files.toSorted());
+}
+
+async function runFiles(files: readonly string[]): Promise<void> {
+  const kindOf = (file: string): Kind =>
+    /\.vm\.test\.ts$/.test(file)
+      ? "tests in machines"
+      : /\.process\.test\.ts$/.test(file)
+        ? "tests with processes"
+        : "fast tests";
+  for (const { name } of kinds) {
+    const ofKind = files.filter((file) => kindOf(file) === name);
+    if (ofKind.length > 0) await runTests(name, ofKind);
+  }
+}
+
+/** A check passes or fails as a whole. */
+async function runCheck({ name, argv }: (typeof checks)[number]): Promise<void> {
+  await step(name, argv, process.env);
+}
+
+/** Runs a program that passes or fails as a whole. */
+async function step(name: string, argv: readonly string[], env: NodeJS.ProcessEnv): Promise<boolean> {
+  if (interrupted.signal.aborted) return false;
+  const since = performance.now();
+  title(name);
+  const passed = (await run(argv, env)) === 0;
+  if (passed) say(`${name}: passed in ${seconds(since)}`);
+  results.push({ name, file: "", outcome: passed ? "passed" : "failed" });
+  return passed;
+}
+
+async function runTests(kind: Kind, files: readonly string[]): Promise<void> {
+  switch (kind) {
+    case "fast tests":
+      // One process for all: they change nothing but themselves. What is printed is a dot a test and each failure.
+      return await runRunner(kind, ["--test-isolation=none", "--test-reporter=dot"], files);
+    case "tests with processes":
+      return await runRunner(kind, ["--test-concurrency=1", "--test-reporter=spec"], files);
+    case "tests in machines":
+      // One after another: a machine takes a whole processor while it boots.
+      for (const file of files) await runRunner(file, ["--test-reporter=spec"], [file]);
+  }
+}
+
+async function runRunner(name: string, options: readonly string[], files: readonly string[]): Promise<void> {
+  if (interrupted.signal.aborted) return;
+  const since = performance.now();
+  title(name);
+  const output = join(scratch, "results");
+  await rm(output, { force: true });
+  const status = await run(
+    [
+      ...node,
+      "--test",
+      `--test-timeout=${testTimeoutMs}`,
+      ...[...options, "--test-reporter-destination=stdout"],
+      ...["--test-reporter=./tools/test-results.ts", `--test-reporter-destination=${output}`],
+      ...files,
+    ],
+    { ...process.env, TMPDIR: scratch },
+  );
+  const lines = (await readFile(output, "utf8").catch(() => "")).split("\n").filter(Boolean);
+  const ended = lines.map((line) => JSON.parse(line) as TestResult);
+  results.push(...ended);
+  // A runner that fails, or runs nothing, without a failed test has not run them all.
+  if ((status !== 0 || ended.length === 0) && !ended.some(({ outcome }) => outcome === "failed")) {
+    results.push({
+      name: `the test runner ended with ${status} after ${ended.length} tests`,
+      file: name,
+      outcome: "failed",
+    });
+  }
+  say(`${name}: ${countsOf(ended)} in ${seconds(since)}`);
+}
+
+/** Runs a program to its end in a process group of its own, which an interruption ends as a whole. */
+async function run(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
+  const [program = "", ...args] = argv;
+  const child = spawn(program, args, {
+    cwd: root,
+    stdio: ["ignore", "inherit", "inherit"],
+    env: { ...env, PATH: [join(root, "node_modules/.bin"), env["PATH"]].join(delimiter) },
+    detached: true,
+  });
+  const end = (signal: NodeJS.Signals): void => {
+    try {
+      if (child.pid !== undefined) process.kill(-child.pid, signal);
+    } catch {
+      // They have all ended.
+    }
+  };
+  const onInterrupt = (): void => {
+    end("SIGTERM");
+    // Time for a server to take its machines along.
+    setTimeout(() => end("SIGKILL"), 10_000).unref();
+  };
+  interrupted.signal.addEventListener("abort", onInterrupt, { once: true });
+  try {
+    const [code, signal] = (await once(child, "exit")) as [number | null, NodeJS.Signals | null];
+    return code ?? 128 + (signal === null ? 0 : constants.signals[signal]);
+  } catch (error) {
+    say(`cannot run ${program}: ${String(error)}`);
+    return 127;
+  } finally {
+    interrupted.signal.removeEventListener("abort", onInterrupt);
+  }
+}
+
+/** Tests clean up after themselves; killed ones cannot. */
+async function removeLeftOvers(): Promise<void> {
+  await killProcessesOf(scratch);
+  await rm(scratch, { recursive: true, force: true });
+  // A namespace whose machine's directory is gone belongs to nobody.
+  if (process.getuid?.() === 0) await removeLeftOverNetworks();
+}
+
+function summarize(since: number): number {
+  process.stdout.write("\n");
+  const skipped = Object.groupBy(
+    results.filter(({ outcome }) => outcome === "skipped"),
+    ({ reason }) => reason ?? "no reason is given",
+  );
+  for (const [reason, tests = []] of Object.entries(skipped)) {
+    process.stdout.write(`skipped, ${reason}:\n${tests.map((test) => `  ${titleOf(test)}\n`).join("")}`);
+  }
+  const failed = results.filter(({ outcome }) => outcome === "failed");
+  if (failed.length > 0) process.stdout.write(`failed:\n${failed.map((test) => `  ${titleOf(test)}\n`).join("")}`);
+  if (interrupted.signal.aborted) process.stdout.write("interrupted: not everything was run\n");
+  process.stdout.write(`after ${seconds(since)}:\n${countsOf(results)}\n`);
+  if (interrupted.signal.aborted) return 128 + constants.signals[interrupted.signal.reason as NodeJS.Signals];
+  return failed.length === 0 && results.some(({ outcome }) => outcome === "passed") ? 0 : 1;
+}
+
+function titleOf({ name, file }: TestResult): string {
+  return file === "" ? name : `${file}: ${name}`;
+}
+
+function countsOf(tests: readonly TestResult[]): string {
+  const count = (outcome: TestResult["outcome"]): number => tests.filter((test) => test.outcome === outcome).length;
+  return `${count("passed")} passed, ${count("failed")} failed, ${count("skipped")} skipped`;
+}
+
+function existing(file: string): string {
+  const path = resolve(process.env["INIT_CWD"] ?? process.cwd(), file);
+  if (statSync(path, { throwIfNoEntry: false })?.isFile() !== true) {
+    say(`there is no test file ${file}; ./test --help says how to run tests`);
+    process.exit(2);
+  }
+  return relative(root, path);
+}
+
+function title(text: string): void {
+  process.stdout.write(`\n== ${text}\n`);
+}
+
+function say(text: string): void {
+  process.stdout.write(`${text}\n`);
+}
+
+function seconds(since: number): string {
+  const all = Math.round((performance.now() - since) / 1000);
+  return all < 60 ? `${all} s` : `${Math.floor(all / 60)} min ${all % 60} s`;
+}
