@@ -134,7 +134,7 @@ test("only the entrances of processes read the environment", () => {
 });
 
 function isOurs(file: string): boolean {
-  return /\.ts$/.test(file) && !/\.test\.ts$|\/testing\/|-contract\.ts$|_pb\./.test(file);
+  return file.endsWith(".ts") && !/\.test\.ts$|\/testing\/|-contract\.ts$|_pb\./.test(file);
 }
 
 function importsOf(file: string): { readonly target: string; readonly onlyType: boolean }[] {

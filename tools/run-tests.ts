@@ -96,9 +96,9 @@ async function runKind(kind: Kind): Promise<void> {
 
 async function runFiles(files: readonly string[]): Promise<void> {
   const kindOf = (file: string): Kind =>
-    /\.vm\.test\.ts$/.test(file)
+    file.endsWith(".vm.test.ts")
       ? "tests in machines"
-      : /\.process\.test\.ts$/.test(file)
+      : file.endsWith(".process.test.ts")
         ? "tests with processes"
         : "fast tests";
   for (const { name } of kinds) {
