@@ -49,6 +49,7 @@ export interface ControlPlaneOptions {
     readonly clock?: Clock;
     readonly timing?: Partial<Timing>;
     readonly sweepMs?: number;
+    readonly farewellMs?: number;
   };
 }
 
@@ -69,7 +70,7 @@ const removeUnwantedMs = 60_000;
 const defaultEndWithinMs = 300_000;
 const defaultAutosaveMs = 300_000;
 // What a request that is broken off needs to tell its caller.
-const farewellMs = 1000;
+const defaultFarewellMs = 1000;
 
 /** Starts the control plane; a start that fails leaves nothing. `unavailable`: port in use, database not usable. */
 export async function startControlPlane(options: ControlPlaneOptions, signal?: AbortSignal): Promise<ControlPlane> {
@@ -124,7 +125,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     ending.abort(new SandboxError("unavailable", "the server is ending", undefined));
     const closed = app.close();
     app.server.closeIdleConnections();
-    await Promise.race([closed, sleep(farewellMs)]);
+    await Promise.race([closed, sleep(tuning.farewellMs ?? defaultFarewellMs)]);
     for (const connection of connections) connection.destroy();
     await closed;
   });

@@ -49,6 +49,7 @@ export async function startForTest(
       atEnd: () => "stop",
       log: (level, message, fields) => logged.push({ level, message, fields }),
       ...options,
+      tuning: { farewellMs: 50, ...options.tuning },
       worker,
       databaseFile,
     }),
