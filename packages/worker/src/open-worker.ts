@@ -81,9 +81,10 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
     ...{ memory, log },
   };
   const adopted = await adoptMachines(host);
-  const templates = undo.use(new Templates(host));
+  const verifier = new Verifier(memory);
+  const templates = undo.use(new Templates(host, verifier));
   const ready = undo.use(new ReadyMachines(host, options.readyMachines));
-  const worker = undo.use(new SandboxWorker(host, { templates, ready, verifier: new Verifier(memory) }, adopted));
+  const worker = undo.use(new SandboxWorker(host, { templates, ready, verifier }, adopted));
   const owned = undo.move();
   return {
     worker,

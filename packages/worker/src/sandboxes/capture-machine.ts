@@ -2,6 +2,7 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Machine } from "#machine/machine.ts";
 import { allFiles, type MemoryFiles, type MachineFiles, type StoredFile } from "#snapshots/manifest.ts";
+import type { CaptureTurn } from "#snapshots/memory-threads.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Host } from "./host.ts";
 import type { LiveMachine } from "./live-machine.ts";
@@ -51,6 +52,7 @@ export async function captureMachine(
     throw new SandboxError("not_supported", `${host.hypervisor.name} machines cannot be captured`, undefined);
   }
   await live.merging.stop();
+  using turn = await host.memory.captureTurn();
   await using undo = new AsyncDisposableStack();
   await capturing.openLayers(await layers.make(live.directory.path));
   // Nothing to drop once they are in use.
@@ -65,7 +67,7 @@ export async function captureMachine(
   await machine.pause();
   await capturing.switchLayers();
   const complete = layers.push();
-  const taken = request.contents === "disks" ? undefined : await takeMemory(live, request.directory, host);
+  const taken = request.contents === "disks" ? undefined : await takeMemory(live, request.directory, turn, host);
   if (request.afterwards === "go on") {
     await resume.run();
     await thaw.run();
@@ -126,7 +128,7 @@ class Resume extends Once {
 }
 
 /** Both at the same time; settles when both are taken, and `stored` when they are on the disk. */
-async function takeMemory(live: LiveMachine, directory: string, host: Host) {
+async function takeMemory(live: LiveMachine, directory: string, turn: CaptureTurn, host: Host) {
   const { capturing } = live.machine;
   if (capturing === undefined) throw new Error("the machine cannot be captured");
   const deltaFile = "memory.delta";
@@ -134,7 +136,7 @@ async function takeMemory(live: LiveMachine, directory: string, host: Host) {
   const devicesFile = `devices-${live.layers.next}`;
   const written = join(live.directory.path, devicesFile);
   await rm(written, { force: true });
-  const memory = host.memory.capture(capturing.memory, join(directory, deltaFile));
+  const memory = turn.capture(capturing.memory, join(directory, deltaFile));
   await Promise.all([memory.copied, capturing.saveDevices(written)]);
   return {
     stored: async () => {

@@ -5,8 +5,9 @@ import { lockFile } from "#host/file-lock.ts";
 import { startExec } from "#guest/guest-exec.ts";
 import type { MachineSpec } from "#machine/machine.ts";
 import type { SnapshotManifest, Shape } from "#snapshots/manifest.ts";
+import type { Verifier } from "#snapshots/verify.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
-import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
+import { asSandboxError, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { generation } from "@opensandbox/wire/guest/methods.ts";
 import type { Progress } from "@opensandbox/wire/worker/worker.ts";
 import { bootArguments } from "./boot-arguments.ts";
@@ -32,11 +33,13 @@ export interface TemplateRequest {
  */
 export class Templates implements AsyncDisposable {
   readonly #host: Host;
+  readonly #verifier: Verifier;
   readonly #making = new Map<string, Promise<StoredSnapshot>>();
   readonly #ending = new AbortController();
 
-  constructor(host: Host) {
+  constructor(host: Host, verifier: Verifier) {
     this.#host = host;
+    this.#verifier = verifier;
   }
 
   /** Whether a template can be made and used on this host at all. */
@@ -56,8 +59,11 @@ export class Templates implements AsyncDisposable {
   /** Undefined: it has to be made first, which takes as long as a boot. */
   async find(key: string): Promise<StoredSnapshot | undefined> {
     try {
-      return await this.#host.templates.find(key);
+      const found = await this.#host.templates.find(key);
+      if (found !== undefined) await this.#verifier.verify(found);
+      return found;
     } catch (error) {
+      if (!isSandboxError(error, "incompatible")) throw error;
       // A damaged one is made again.
       this.#host.log("warn", "a template is damaged and is made again", { template: key, error: String(error) });
       await this.#host.templates.remove(key);

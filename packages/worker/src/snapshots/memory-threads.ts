@@ -52,8 +52,17 @@ export interface LoadedDelta extends Disposable {
 
 type Ask = MemoryRequest extends infer Request ? (Request extends MemoryRequest ? Omit<Request, "id"> : never) : never;
 
-/** One for each of the two things that are worth doing at the same time on a small host: capturing and restoring. */
+/** For all but capturing: more at the same time only wait for the same disk and memory. */
 const threadCount = 2;
+
+/** As many machines are captured at the same time, each by a thread that does nothing else meanwhile. */
+const captureCount = 2;
+
+/** The right to capture at once, without waiting for anything: a machine stands still for it. */
+export interface CaptureTurn extends Disposable {
+  /** The pages of `memory` that differ from its base, into the new file `file`. */
+  capture(memory: MemoryMapping, file: string): MemoryCapture;
+}
 
 /**
  * Moves the memory of machines between processes and files, beside the event loop. One for the whole worker; its
@@ -61,16 +70,29 @@ const threadCount = 2;
  */
 export class MemoryThreads implements AsyncDisposable {
   readonly #threads: MemoryThread[] = [];
+  readonly #captureThreads: MemoryThread[] = [];
+  readonly #freeCaptureThreads: MemoryThread[] = [];
+  readonly #captureQueue: ((thread: MemoryThread) => void)[] = [];
   #nextKey = 1;
 
-  /** The pages of `memory` that differ from its base, into the new file `file`. */
-  capture(memory: MemoryMapping, file: string): MemoryCapture {
-    const copied = Promise.withResolvers<number>();
-    const stored = this.#idlest().ask({ kind: "capture", memory, file }, (bytes) => copied.resolve(bytes));
-    stored.catch(copied.reject);
-    // Who waits for the one need not wait for the other.
-    copied.promise.catch(() => undefined);
-    return { copied: copied.promise, stored };
+  /** Waits until a thread is free. To be asked before the machine is paused. */
+  async captureTurn(): Promise<CaptureTurn> {
+    const thread = await this.#takeCaptureThread();
+    let held = true;
+    let last: Promise<unknown> = Promise.resolve();
+    return {
+      capture: (memory, file) => {
+        const capture = captureOn(thread, memory, file);
+        last = capture.stored;
+        return capture;
+      },
+      [Symbol.dispose]: () => {
+        if (!held) return;
+        held = false;
+        const free = (): void => this.#giveCaptureThread(thread);
+        last.then(free, free);
+      },
+    };
   }
 
   /** @throws `incompatible` when the file is not what was captured */
@@ -102,7 +124,27 @@ export class MemoryThreads implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all(this.#threads.splice(0).map((thread) => thread.end()));
+    const all = [...this.#threads.splice(0), ...this.#captureThreads.splice(0)];
+    await Promise.all(all.map((thread) => thread.end()));
+  }
+
+  async #takeCaptureThread(): Promise<MemoryThread> {
+    const free = this.#freeCaptureThreads.pop();
+    if (free !== undefined) return free;
+    if (this.#captureThreads.length < captureCount) {
+      const thread = new MemoryThread();
+      this.#captureThreads.push(thread);
+      return thread;
+    }
+    const { promise, resolve } = Promise.withResolvers<MemoryThread>();
+    this.#captureQueue.push(resolve);
+    return await promise;
+  }
+
+  #giveCaptureThread(thread: MemoryThread): void {
+    const next = this.#captureQueue.shift();
+    if (next === undefined) this.#freeCaptureThreads.push(thread);
+    else next(thread);
   }
 
   #idlest(): MemoryThread {
@@ -112,6 +154,15 @@ export class MemoryThreads implements AsyncDisposable {
     this.#threads.push(thread);
     return thread;
   }
+}
+
+function captureOn(thread: MemoryThread, memory: MemoryMapping, file: string): MemoryCapture {
+  const copied = Promise.withResolvers<number>();
+  const stored = thread.ask({ kind: "capture", memory, file }, (bytes) => copied.resolve(bytes));
+  stored.catch(copied.reject);
+  // Who waits for the one need not wait for the other.
+  copied.promise.catch(() => undefined);
+  return { copied: copied.promise, stored };
 }
 
 interface Waiting extends PromiseWithResolvers<StoredFile> {

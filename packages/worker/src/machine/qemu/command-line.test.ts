@@ -21,7 +21,7 @@ const spec: MachineSpec = {
   ],
   network: { kind: "none" },
 };
-const host = { program: "qemu", accelerator: "tcg", vhostVsock: false } as const;
+const host = { program: "qemu", accelerator: "tcg", vhostVsock: false, processor: "" } as const;
 
 test("the whole command line of a machine", (t) => {
   t.assert.snapshot(qemuCommandLine(spec, host, "boot"));

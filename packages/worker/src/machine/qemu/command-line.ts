@@ -6,6 +6,8 @@ export interface QemuHost {
   readonly program: string;
   readonly accelerator: "kvm" | "tcg";
   readonly vhostVsock: boolean;
+  /** What of the host's processor the guest sees; empty where it sees one that is emulated. */
+  readonly processor: string;
 }
 
 /** Descriptors that QEMU inherits, in the order of {@link qemuCommandLine}'s use of them. */

@@ -10,6 +10,8 @@ export interface ExaminedQemu {
   /** Why this accelerator, for people. */
   readonly reason: string;
   readonly vhostVsock: boolean;
+  /** See `QemuHost.processor`. */
+  readonly processor: string;
 }
 
 const oldest = [9, 0] as const;
@@ -30,7 +32,14 @@ export async function examineQemu(program: string, wanted: "auto" | "kvm" | "tcg
   }
   const accelerator = wanted === "auto" ? (kvm.works ? "kvm" : "tcg") : wanted;
   const reason = wanted === "auto" ? kvm.reason : `OPENSANDBOX_ACCEL=${wanted}`;
-  return { program, version, accelerator, reason, vhostVsock: false };
+  const processor = accelerator === "kvm" ? describeProcessor(await readFile("/proc/cpuinfo", "utf8")) : "";
+  return { program, version, accelerator, reason, vhostVsock: false, processor };
+}
+
+/** Model and features: memory of a guest that has seen them can only go on where they are the same. */
+function describeProcessor(cpuinfo: string): string {
+  const field = (name: string): string => new RegExp(`^${name}\\s*:\\s*(.*)$`, "m").exec(cpuinfo)?.[1] ?? "";
+  return [field("model name"), field("stepping"), field("flags")].join("; ");
 }
 
 async function qemuVersion(program: string): Promise<string> {

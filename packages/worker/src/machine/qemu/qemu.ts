@@ -37,7 +37,7 @@ export function qemuHypervisor(host: QemuHost & { readonly version: string }): H
       return (await start(spec, host, "boot", signal)).machine;
     },
     restoring: {
-      compatibilityOf: (spec) => JSON.stringify([`qemu ${host.version}`, ...guestVisible(spec, host)]),
+      compatibilityOf: (spec) => JSON.stringify([`qemu ${host.version}`, host.processor, ...guestVisible(spec, host)]),
       async prepare(spec, signal) {
         const { machine, qmp, events } = await start(spec, host, "restore", signal);
         try {
