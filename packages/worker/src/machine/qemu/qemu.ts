@@ -176,6 +176,8 @@ class Prepared implements PreparedMachine {
       // QEMU ends when it cannot read a state, and says why on its standard error.
       throw new SandboxError("incompatible", `${cannotRead}: ${detail}`, undefined);
     });
+    // Whichever is not waited for in the end is no news to anyone.
+    for (const end of [read, ended]) end.catch(() => undefined);
     const given = Promise.withResolvers<never>();
     const onAbort = (): void => given.reject(signal.reason);
     signal.throwIfAborted();
@@ -185,7 +187,6 @@ class Prepared implements PreparedMachine {
       await Promise.race([read, ended, given.promise]);
     } finally {
       signal.removeEventListener("abort", onAbort);
-      ended.catch(() => undefined);
     }
     this.#restored = true;
     return this.#machine;
