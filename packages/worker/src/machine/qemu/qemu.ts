@@ -176,9 +176,9 @@ class Prepared implements PreparedMachine {
       // QEMU ends when it cannot read a state, and says why on its standard error.
       throw new SandboxError("incompatible", `${cannotRead}: ${detail}`, undefined);
     });
-    // Whichever is not waited for in the end is no news to anyone.
-    for (const end of [read, ended]) end.catch(() => undefined);
     const given = Promise.withResolvers<never>();
+    // One that comes while nobody waits for it is no news to anyone.
+    for (const end of [read, ended, given.promise]) end.catch(() => undefined);
     const onAbort = (): void => given.reject(signal.reason);
     signal.throwIfAborted();
     signal.addEventListener("abort", onAbort, { once: true });
