@@ -27,10 +27,14 @@ export interface TestControlPlane extends AsyncDisposable {
 // oxlint-disable-next-line typescript/no-explicit-any -- what a test reads of a reply, it checks
 export type Json = any;
 
+export interface TestOptions extends Partial<ControlPlaneOptions> {
+  readonly worker?: TestWorker;
+  /** The keys that are good are those of the database, and not {@link testKey}. */
+  readonly storedKeys?: boolean;
+}
+
 /** A control plane on a free port with a database of its own and a {@link TestWorker}. */
-export async function startForTest(
-  options: Partial<ControlPlaneOptions> & { worker?: TestWorker } = {},
-): Promise<TestControlPlane> {
+export async function startForTest({ storedKeys = false, ...options }: TestOptions = {}): Promise<TestControlPlane> {
   await using undo = new AsyncDisposableStack();
   const directory = await mkdtemp(join(tmpdir(), "control-plane-test-"));
   undo.defer(() => rm(directory, { recursive: true }));
@@ -40,7 +44,7 @@ export async function startForTest(
   const plane = undo.use(
     await startControlPlane({
       listen: { host: "127.0.0.1", port: 0 },
-      apiKey: testKey,
+      ...(storedKeys ? {} : { apiKey: testKey }),
       region: "local",
       sandboxDomain: "sandbox.test",
       isWorkerAlive: (id) => id === worker.id,

@@ -37,7 +37,12 @@ export interface TestSnapshot {
 /** What is on a host and outlives the workers on it: machines, disks, snapshots. */
 export class TestHost {
   readonly machines = new Map<SandboxId, TestMachine>();
-  readonly snapshots = new Map<SnapshotId, TestSnapshot>();
+  readonly snapshots: Map<SnapshotId, TestSnapshot>;
+
+  /** The snapshots may be those of another host. */
+  constructor(snapshots = new Map<SnapshotId, TestSnapshot>()) {
+    this.snapshots = snapshots;
+  }
 
   adopt(): AdoptedSandbox[] {
     return [...this.machines].map(([id, { request, running }]) => ({ id, generation: request.generation, running }));
