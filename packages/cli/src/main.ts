@@ -34,11 +34,19 @@ const host: Host = {
   },
 };
 
+// A mistake in this process is no reason to leave machines behind: it ends as after SIGTERM.
+let broken = false;
+process.on("uncaughtException", (error) => {
+  broken = true;
+  stderr.write(`osb: internal error: ${error.stack ?? error.message}\n`);
+  process.emit("SIGTERM", "SIGTERM");
+});
+
 const exitCode = await runCli(commands, process.argv.slice(2), host);
 // What is still on its way to a pipe would be lost; results have been waited for.
 await flushed(stderr, 1000);
 // Not left to the end of all handles: a terminal that is read from never ends.
-process.exit(exitCode);
+process.exit(broken ? 1 : exitCode);
 
 /** As the user would type it: the launcher says how it was called. */
 function programName(called: string | undefined): string {

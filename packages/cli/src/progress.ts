@@ -49,7 +49,8 @@ function onTerminal(stream: Output): Show {
   let drawn = false;
   return {
     step(step, elapsedMs) {
-      const room = (stream.columns ?? 80) - 1;
+      // Some terminals do not know how wide they are.
+      const room = (stream.columns || 80) - 1;
       const time = ` (${seconds(elapsedMs)})`;
       const text = oneLine(step);
       const shown = text.length + time.length > room ? `${text.slice(0, Math.max(0, room - time.length - 1))}…` : text;
