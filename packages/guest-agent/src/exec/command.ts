@@ -13,6 +13,7 @@ const lastSignal = 64;
 
 /** A command that runs. The agent's ends of its pipes are the caller's to close. */
 export interface RunningCommand extends Spawned {
+  readonly argv: readonly string[];
   readonly ended: Promise<ExitStatus>;
   /** Ends the command and all that it has started. */
   kill(): void;
@@ -34,6 +35,7 @@ export function commandStarter(system: System, environment: MachineEnvironment):
       const { pid } = spawned;
       return {
         ...spawned,
+        argv: command.argv,
         ended: reaper.ended(pid),
         kill: () => group.kill(pid),
         release: () => group.release(pid),

@@ -78,11 +78,11 @@ export class ExecSession {
   }
 
   info(): SessionInfo {
-    const { command, purpose, terminal } = this.#request;
+    const { purpose, terminal } = this.#request;
     const result = this.#result === undefined ? {} : { result: create(ExecResultSchema, this.#result) };
     return create(SessionInfoSchema, {
       id: this.id,
-      argv: shortened(command?.argv ?? []),
+      argv: shortened(this.#command.argv),
       purpose,
       terminal: terminal !== undefined,
       startedMs: BigInt(this.#startedMs),

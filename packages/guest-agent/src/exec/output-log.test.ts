@@ -5,11 +5,11 @@ import { join } from "node:path";
 import { after, before, suite, test } from "node:test";
 import { setImmediate as turn } from "node:timers/promises";
 import { isSandboxError } from "@opensandbox/wire/errors.ts";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { OutputLog, type OutputReader } from "./output-log.ts";
 import { SpillFile } from "./spill-file.ts";
 
-const limits = { memory: 64, window: 32, block: 16 };
+const limits = { memory: 64, window: 32, block: 16, portion: 24 };
 
 /** Output as a list of [pipe, bytes], where neighbours of one pipe are joined: how it was cut is nobody's business. */
 type Stretches = [pipe: number, text: string][];
@@ -133,7 +133,8 @@ suite("an output log", () => {
         const log = logWith({ keepAll: true });
         for (const [pipe, bytes] of parts) await log.append(pipe, bytes);
         log.close();
-        const { stretches } = await readAll(log.read({ fromStart: true, pipes: [wanted] }));
+        const { stretches, edgeAt } = await readAll(log.read({ fromStart: true, pipes: [wanted] }));
+        assert.notEqual(edgeAt, undefined);
         assert.deepEqual(stretches, joined(parts.filter(([pipe]) => pipe === wanted)));
         log.dispose();
       }),

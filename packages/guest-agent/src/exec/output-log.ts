@@ -15,16 +15,21 @@ export interface OutputLimits {
   readonly memory: number;
   /** How far behind the fastest reader may be before the writer waits for it. */
   readonly window: number;
-  /** What is dropped or moved as one. */
+  /** What is dropped as one. */
   readonly block: number;
+  /** The file is not written to in smaller pieces; so much more may be in memory until then. */
+  readonly portion: number;
 }
 
-export const defaultOutputLimits: OutputLimits = { memory: 2 ** 20, window: 2 ** 19, block: maxDataBytes };
+export const defaultOutputLimits: OutputLimits = {
+  memory: 2 ** 20,
+  window: 2 ** 19,
+  block: maxDataBytes,
+  portion: 2 ** 18,
+};
 
 /** Two pipes that take turns byte by byte would fill the memory with bookkeeping. */
 const maxBlocks = 8192;
-/** The file is written in portions of several blocks. */
-const spillBytes = 256 * 1024;
 
 /**
  * What a command has written, in the order in which it was read: the end of it in memory, and what must outlast that in
@@ -72,7 +77,7 @@ export class OutputLog {
   append(pipe: number, bytes: Uint8Array): Promise<void> | undefined {
     for (let at = 0; at < bytes.length;) at += this.#put(pipe, bytes, at);
     for (const reader of this.#readers) reader.wake();
-    if (this.#isFull() && this.#spilling === undefined) this.#dropOldest();
+    if (this.#spilling === undefined) this.#dropOldest();
     return this.#isFull() || this.#isAhead() ? this.#makeRoom() : undefined;
   }
 
@@ -90,7 +95,7 @@ export class OutputLog {
 
   /** Begins where the scrollback does, or with the oldest output that is kept. Without `pipes` it reads both. */
   read({ fromStart, pipes = [] }: { fromStart: boolean; pipes?: readonly number[] }): OutputReader {
-    const start = fromStart && this.#keepAll && !this.#spill.isEmpty ? this.#spill.start : this.#scrollbackStart;
+    const start = fromStart && this.#keepAll ? this.#oldest : this.#scrollbackStart;
     const reader = new OutputReader(this, { start, edge: this.#end, pipes });
     this.#readers.add(reader);
     return reader;
@@ -98,7 +103,7 @@ export class OutputLog {
 
   /** Moves what is in memory to the file. For a log that is closed: from now on it is read from there. */
   async leaveMemory(): Promise<void> {
-    this.#leftFrom ??= this.#memoryStart;
+    this.#leftFrom = this.#scrollbackStart;
     this.#keepAll = true;
     await this.#spilling;
     if (this.#blocks.length > 0) await this.#evict(this.#blocks.length);
@@ -150,8 +155,18 @@ export class OutputLog {
     return this.#blocks[0]?.at ?? this.#end;
   }
 
+  get #oldest(): number {
+    return this.#spill.isEmpty ? this.#memoryStart : this.#spill.start;
+  }
+
   get #scrollbackStart(): number {
-    return this.#leftFrom ?? this.#memoryStart;
+    if (this.#leftFrom !== undefined) return this.#leftFrom;
+    let bytes = this.#bytes;
+    for (const { at, length } of this.#blocks) {
+      if (bytes <= this.#limits.memory) return at;
+      bytes -= length;
+    }
+    return this.#end;
   }
 
   #put(pipe: number, bytes: Uint8Array, from: number): number {
@@ -182,7 +197,7 @@ export class OutputLog {
   }
 
   #isFull(): boolean {
-    return this.#bytes > this.#limits.memory || this.#blocks.length > maxBlocks;
+    return this.#bytes > this.#limits.memory + this.#limits.portion || this.#blocks.length > maxBlocks;
   }
 
   /** Further ahead of every reader than it may be. Where nobody reads, nobody is waited for. */
@@ -203,17 +218,19 @@ export class OutputLog {
   }
 
   #dropOldest(): void {
-    while (this.#isFull() && !this.#isNeeded(this.#blocks[0]!)) this.#bytes -= this.#blocks.shift()!.length;
+    while (this.#bytes > this.#limits.memory || this.#blocks.length > maxBlocks) {
+      if (this.#isNeeded(this.#blocks[0]!)) return;
+      this.#bytes -= this.#blocks.shift()!.length;
+    }
   }
 
   async #shorten(): Promise<void> {
-    const excess = this.#bytes - this.#limits.memory;
-    const excessBlocks = this.#blocks.length - maxBlocks;
+    const fewer = Math.max(0, this.#blocks.length - maxBlocks / 2);
     let count = 0;
-    let bytes = 0;
-    while (bytes < excess || count < excessBlocks) bytes += this.#blocks[count++]!.length;
-    // More than need be, so that the file is not written to in small pieces.
-    while (bytes < spillBytes && count < this.#blocks.length / 2) bytes += this.#blocks[count++]!.length;
+    let bytes = this.#bytes;
+    while (bytes > this.#limits.memory || (this.#blocks.length > maxBlocks && count < fewer)) {
+      bytes -= this.#blocks[count++]!.length;
+    }
     this.#spilling = this.#evict(count);
     try {
       await this.#spilling;
@@ -323,7 +340,10 @@ export class OutputReader implements Disposable {
         return "edge";
       }
       const output = this.#fromBlock();
-      if (output !== undefined) return output;
+      if (output !== undefined) {
+        if (this.#wants(output)) return output;
+        continue;
+      }
       if (this.#block === undefined || this.#log.isSealed(this.#block)) {
         this.#after = this.#log.placeOf(this.next);
         this.#block = undefined;
@@ -365,7 +385,11 @@ export class OutputReader implements Disposable {
     const bytes = block.bytes.subarray(this.#taken, until);
     this.#taken = until;
     this.#log.moved();
-    return this.#pipes.length === 0 || this.#pipes.includes(block.pipe) ? { pipe: block.pipe, bytes } : undefined;
+    return { pipe: block.pipe, bytes };
+  }
+
+  #wants({ pipe }: Output): boolean {
+    return this.#pipes.length === 0 || this.#pipes.includes(pipe);
   }
 
   async #more(): Promise<void> {
