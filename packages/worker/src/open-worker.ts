@@ -11,6 +11,7 @@ import { qemuHypervisor } from "#machine/qemu/qemu.ts";
 import { hostResolver } from "#network/resolver.ts";
 import type { BootFiles, Host, Log, ProvideBootFiles } from "#sandboxes/host.ts";
 import { adoptMachines, workersDirectory } from "#sandboxes/adopt-machines.ts";
+import { OwnMemory } from "#sandboxes/own-memory.ts";
 import { ReadyMachines } from "#sandboxes/ready-machines.ts";
 import { SandboxWorker } from "#sandboxes/sandbox-worker.ts";
 import { Templates } from "#sandboxes/templates.ts";
@@ -83,8 +84,9 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
   const adopted = await adoptMachines(host);
   const verifier = new Verifier(memory);
   const templates = undo.use(new Templates(host, verifier));
+  const ownMemory = undo.use(new OwnMemory(host));
   const ready = undo.use(new ReadyMachines(host, options.readyMachines));
-  const worker = undo.use(new SandboxWorker(host, { templates, ready, verifier }, adopted));
+  const worker = undo.use(new SandboxWorker(host, { templates, ready, verifier, ownMemory }, adopted));
   const owned = undo.move();
   return {
     worker,

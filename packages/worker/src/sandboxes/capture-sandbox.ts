@@ -5,7 +5,7 @@ import { describeError } from "./describe-error.ts";
 import type { Host } from "./host.ts";
 import { writeEntry } from "./journal.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
-import { tenantGroup } from "./seat.ts";
+import { tenantOf } from "./seat.ts";
 import { manifestOf } from "./templates.ts";
 
 /** A snapshot of a sandbox that goes on. */
@@ -86,9 +86,4 @@ async function journalLayers({ request, live }: Pick<LiveSandbox, "request" | "l
   const { workerId, ephemeral, dataDirectory } = host;
   const entry = { machineId: live.id, workerId, ephemeral, sandbox: request, machine: live.journaled() };
   await writeEntry(dataDirectory, entry);
-}
-
-function tenantOf(organizationId: string): { readonly uid: number; readonly gid: number } | undefined {
-  const gid = tenantGroup(organizationId);
-  return gid === undefined ? undefined : { uid: 0, gid };
 }

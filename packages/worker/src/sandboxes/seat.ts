@@ -74,8 +74,13 @@ function userOf({ number }: Slot, organizationId: string | undefined): Owner {
   return { uid, gid: tenantGroup(organizationId) ?? uid };
 }
 
+/** Whom the private files of an organization belong to: root, and readable for the processes of its machines. */
+export function tenantOf(organizationId: string): Owner {
+  return { uid: 0, gid: tenantGroup(organizationId) ?? 0 };
+}
+
 /** The group that may read what is private of an organization. */
-export function tenantGroup(organizationId: string | undefined): number | undefined {
+function tenantGroup(organizationId: string | undefined): number | undefined {
   if (organizationId === undefined) return undefined;
   return firstTenantGroup + createHash("sha256").update(organizationId).digest().readUIntBE(0, 3);
 }

@@ -117,6 +117,29 @@ test("long chains of layers become short again, and the content stays", async ()
   }
 });
 
+test("a snapshot that is forked often gets memory of its own, which its forks share", async () => {
+  const { id } = await host.start();
+  await host.shell(id, "head -c 20000000 /dev/urandom >/dev/shm/big; sha256sum /dev/shm/big >sum");
+  const snapshotId = await checkpoint(id);
+  await host.worker.stopSandbox(id);
+  for (let fork = 0; fork < 3; fork += 1) {
+    const early = await host.start({ kind: "snapshot", snapshotId, identity: "new" });
+    await host.worker.stopSandbox(early.id);
+  }
+  const file = join(host.dataDirectory, "snapshots", snapshotId, "manifest.json");
+  const memory = async () => decodeManifest(await readFile(file, "utf8")).memory;
+  // It is made beside all else and tells nobody of its end.
+  while ((await memory())?.delta !== undefined) await new Promise((resolve) => setTimeout(resolve, 100));
+
+  const late = await host.start({ kind: "snapshot", snapshotId, identity: "new" });
+  assert.equal(late.restoredFrom, "memory");
+  await host.shell(late.id, "sha256sum -c sum");
+  assert.equal(await sleepAndWake(late.id), "memory");
+  await host.worker.removeSnapshot(snapshotId);
+  await host.shell(late.id, "sha256sum -c sum");
+  await host.worker.stopSandbox(late.id);
+});
+
 test("a damaged snapshot is refused whatever file it is in, and others are not affected", async () => {
   const { id } = await host.start();
   await host.shell(id, "echo content >/workspace/file; sync");

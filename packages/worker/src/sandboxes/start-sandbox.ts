@@ -8,6 +8,7 @@ import { introduceGuest } from "./introduce-guest.ts";
 import { writeEntry } from "./journal.ts";
 import type { LiveMachine } from "./live-machine.ts";
 import { LiveSandbox } from "./live-sandbox.ts";
+import type { OwnMemory } from "./own-memory.ts";
 import type { ReadyMachines } from "./ready-machines.ts";
 import { Spans } from "./spans.ts";
 import { bootMachine, type MachineRequest, newMachineId, restoreMachine } from "./start-machine.ts";
@@ -17,6 +18,7 @@ export interface Sources {
   readonly templates: Templates;
   readonly ready: ReadyMachines;
   readonly verifier: Verifier;
+  readonly ownMemory: OwnMemory;
 }
 
 export interface Started {
@@ -112,7 +114,7 @@ async function fromSnapshot(
   request: StartSandbox,
   { snapshotId }: { readonly snapshotId: string },
   host: Host,
-  { verifier }: Sources,
+  { verifier, ownMemory }: Sources,
   spans: Spans,
   signal: AbortSignal,
 ): Promise<Begun> {
@@ -129,6 +131,9 @@ async function fromSnapshot(
     try {
       const live = await restoreMachine(machine, snapshot, host, spans, signal);
       await orDisposed(verified, live);
+      if (request.from.kind === "snapshot" && request.from.identity === "new") {
+        ownMemory.forked(snapshot, request.organizationId);
+      }
       return { live, from: "restore" };
     } catch (error) {
       // Of a damaged snapshot nothing is made; memory that this host cannot use is another thing.

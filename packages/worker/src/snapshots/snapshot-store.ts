@@ -69,6 +69,25 @@ export class SnapshotStore {
     return { directory, manifest: decodeManifest(text) };
   }
 
+  /**
+   * Adds a file to a snapshot and makes `manifest`, which says the same in another way, its manifest. Who has read the
+   * one before finds all its files where they were.
+   */
+  async amend(
+    id: string,
+    manifest: SnapshotManifest,
+    added: { readonly from: string; readonly to: string },
+  ): Promise<void> {
+    const directory = join(this.#directory, id);
+    await rename(added.from, join(directory, added.to));
+    await flush(join(directory, added.to));
+    const amended = join(directory, `${manifestFile}.new`);
+    await writeFile(amended, encodeManifest(manifest), { mode: 0o400 });
+    await flush(amended);
+    await rename(amended, join(directory, manifestFile));
+    await flush(directory);
+  }
+
   async remove(id: string): Promise<void> {
     const doomed = join(this.#directory, `${removed}${id}`);
     await rm(doomed, { recursive: true, force: true });
