@@ -29,7 +29,7 @@ test("elsewhere than on a terminal there is a line now and then", (t) => {
   assert.deepEqual(text().trimEnd().split("\n"), [
     "osb: building (1 %) (1 s)",
     "osb: building (15 %) (6 s)",
-    "osb: building (28 %) (11 s)",
+    "osb: building (28 %) (12 s)",
     "osb: starting the machine (17 s)",
     "osb: starting the machine (47 s)",
   ]);

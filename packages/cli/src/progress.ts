@@ -81,7 +81,7 @@ function asLines(stream: Output, now: () => number): Show {
 }
 
 function seconds(milliseconds: number): string {
-  return `${Math.floor(milliseconds / 1000)} s`;
+  return `${Math.round(milliseconds / 1000)} s`;
 }
 
 function oneLine(text: string): string {

@@ -48,6 +48,8 @@ test("help names every command, and help of each has an example", async () => {
 const wrong = [
   { line: "rnu", says: 'there is no command "rnu" (did you mean run?)', usage: "osb COMMAND" },
   { line: "image bild", says: 'there is no command "image bild" (did you mean build?)', usage: "osb image" },
+  { line: "help rnu", says: 'there is no command "rnu" (did you mean run?)', usage: "osb COMMAND" },
+  { line: "help get it", says: 'unexpected argument "it"', usage: "osb get" },
   { line: "--jsn ls", says: "unknown option --jsn (did you mean --json?)", usage: "osb COMMAND" },
   { line: "ls --al", says: "unknown option --al", usage: "osb ls" },
   { line: "run --imge minimal -- true", says: "unknown option --imge (did you mean --image?)", usage: "osb run" },

@@ -8,7 +8,7 @@ import { exitCodeOf } from "./interrupts.ts";
 import { asksForJson, parseInput } from "./parse-input.ts";
 import { startProgress } from "./progress.ts";
 import { findServerAddress, noServer } from "./server/find-server-address.ts";
-import { usageOf } from "./usage-error.ts";
+import { usageError, usageOf } from "./usage-error.ts";
 import { isReaderGone, writeTo } from "./write-to.ts";
 
 // As a program that writes into a closed pipe ends: by SIGPIPE.
@@ -30,7 +30,11 @@ export async function runCli(commands: Commands, argv: readonly string[], host: 
 
 async function execute(commands: Commands, argv: readonly string[], host: Host): Promise<number> {
   const { path, found, rest } = findCommand(commands, argv);
-  const helpFor = (words: readonly string[]): string => help(commands, words, host.program);
+  const helpFor = (words: readonly string[]): string => {
+    const { path, rest } = findCommand(commands, words);
+    if (rest.length > 0) throw usageError(`unexpected argument "${rest[0]}"`, path);
+    return help(commands, path, host.program);
+  };
   const command = found?.kind === "group" ? found.alone : found;
   // Options are looked at also where there is no command: a wrong one is a mistake to tell of.
   const { globals, input } = parseInput(command ?? showHelp(path), rest, path);
