@@ -11,10 +11,17 @@ export class Background {
 
   /** Begins the work at once. What it throws is logged: a failure that somebody must hear of is the work's own matter. */
   run(what: string, fields: object, work: () => Promise<unknown>): void {
-    const running: Promise<void> = work()
+    this.wait(
+      work().catch((error: unknown) => this.#log("error", `${what} failed`, { ...fields, ...describeError(error) })),
+    );
+  }
+
+  /** Takes part in {@link idle}; a failure is the business of those who look at it. */
+  wait(work: Promise<unknown>): void {
+    const running: Promise<void> = work
       .then(
         () => {},
-        (error: unknown) => this.#log("error", `${what} failed`, { ...fields, ...describeError(error) }),
+        () => {},
       )
       .finally(() => this.#running.delete(running));
     this.#running.add(running);

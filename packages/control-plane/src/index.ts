@@ -10,6 +10,10 @@ import { regularly } from "./regularly.ts";
 import { openDatabase } from "#database/database.ts";
 import { defaultTiming, type ApiContext, type Timing } from "#http/api-context.ts";
 import { buildServer, listen } from "#http/server.ts";
+import { Builds } from "#images/builds.ts";
+import type { ImageContext } from "#images/image-context.ts";
+import { ImageStore } from "#images/image-store.ts";
+import { settleImages } from "#images/settle-images.ts";
 import { authenticator, makeDefaultOrganization, makeFirstApiKey } from "#organizations/api-keys.ts";
 import { autosave } from "#sandboxes/autosave.ts";
 import { endService, type AtEnd } from "#sandboxes/end-service.ts";
@@ -112,8 +116,13 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     undo.use(autosave({ worker: options.worker, running: () => runningHere(sandboxes), everyMs: autosaveMs, log }));
   }
 
+  const images: ImageContext = { sandboxes, images: new ImageStore(database), builds: new Builds() };
+  await settleImages(images);
+  undo.defer(() => images.builds.idle());
+
   const api: ApiContext = {
     sandboxes,
+    images,
     authenticate: authenticator(database, options.apiKey),
     place: { region: options.region, sandboxDomain: options.sandboxDomain },
     ready: () => options.ready(),

@@ -3,7 +3,7 @@ import { SandboxError } from "./errors.ts";
 
 /** One operation of a wire, as data: server, clients and the OpenAPI document read the same value. */
 export interface Route<Body = unknown, Query = unknown, Reply = unknown> {
-  readonly method: "GET" | "POST" | "PUT" | "DELETE" | "PATCH";
+  readonly method: "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "PATCH";
   /** With `:name` where a parameter stands. */
   readonly path: string;
   /** Also the name of the operation in the OpenAPI document. */
@@ -15,6 +15,8 @@ export interface Route<Body = unknown, Query = unknown, Reply = unknown> {
   readonly query?: z.ZodType<Query>;
   /** A JSON body; absent: none, or bytes. */
   readonly body?: z.ZodType<Body>;
+  /** Largest JSON body in bytes; absent: {@link defaultBodyLimit}. */
+  readonly bodyLimit?: number;
   readonly bytesIn?: true;
   /** Status of a success. */
   readonly status: number;
@@ -24,6 +26,9 @@ export interface Route<Body = unknown, Query = unknown, Reply = unknown> {
   /** Further replies that are no errors, such as 202. */
   readonly otherReplies?: Readonly<Record<number, { readonly description: string; readonly reply?: z.ZodType }>>;
 }
+
+/** Of a JSON body, in bytes. */
+export const defaultBodyLimit = 2 ** 20;
 
 /** The path of a route with its parameters filled in. */
 export function pathOf(route: Pick<Route, "path">, parameters: Readonly<Record<string, string>> = {}): string {

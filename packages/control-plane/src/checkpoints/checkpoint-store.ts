@@ -45,7 +45,7 @@ export class CheckpointStore {
   }
 
   /** Adds another checkpoint of the same snapshot; false if the one to copy is gone. */
-  async copy(id: string, copy: Pick<Checkpoint, "id" | "name" | "createdAt">): Promise<boolean> {
+  async copy(id: string, copy: Pick<Checkpoint, "id" | "name" | "createdAt" | "workerId">): Promise<boolean> {
     return this.#database.transaction().execute(async (transaction) => {
       const row = await transaction
         .selectFrom("checkpoints")
@@ -108,6 +108,23 @@ export class CheckpointStore {
       .selectFrom("checkpoints")
       .selectAll()
       .where("status", "=", "processing")
+      .execute();
+    return rows.map(fromRow);
+  }
+
+  /** Those that were made for images and that no image has. */
+  async listUnnamed(): Promise<Checkpoint[]> {
+    const rows = await this.#database
+      .selectFrom("checkpoints")
+      .selectAll()
+      .where("hidden", "=", 1)
+      .where((row) =>
+        row.not(
+          row.exists(
+            row.selectFrom("images").select("images.id").whereRef("images.checkpoint_id", "=", "checkpoints.id"),
+          ),
+        ),
+      )
       .execute();
     return rows.map(fromRow);
   }

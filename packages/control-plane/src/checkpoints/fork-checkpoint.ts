@@ -16,6 +16,7 @@ export interface Fork {
   /** Over that of the checkpoint. */
   readonly metadata: Readonly<Record<string, string>>;
   readonly alias: string;
+  readonly ephemeral?: boolean;
 }
 
 export interface ForkCheckpoint {

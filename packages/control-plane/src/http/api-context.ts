@@ -1,9 +1,11 @@
 import type { Authenticate } from "#organizations/api-keys.ts";
+import type { ImageContext } from "#images/image-context.ts";
 import type { SandboxContext } from "#sandboxes/sandbox-context.ts";
 
 /** What the routes work with. */
 export interface ApiContext {
   readonly sandboxes: SandboxContext;
+  readonly images: ImageContext;
   readonly authenticate: Authenticate;
   readonly place: { readonly region: string; readonly sandboxDomain: string };
   ready(): { readonly ready: boolean; readonly reason?: string };

@@ -1,12 +1,9 @@
 import type { IncomingMessage } from "node:http";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 
-/** Largest JSON body, in bytes. */
-export const jsonBodyLimit = 2 ** 20;
-
-/** The body of a JSON route, whatever its Content-Type says; none is an empty object. */
-export async function readJson(request: IncomingMessage): Promise<unknown> {
-  const text = await readText(request);
+/** The body of a JSON route of at most `limit` bytes, whatever its Content-Type says; none is an empty object. */
+export async function readJson(request: IncomingMessage, limit: number): Promise<unknown> {
+  const text = await readText(request, limit);
   if (text.trim() === "") return {};
   try {
     return JSON.parse(text) as unknown;
@@ -17,24 +14,24 @@ export async function readJson(request: IncomingMessage): Promise<unknown> {
 }
 
 /** Whether the request says itself that its body is too large. */
-export function isTooLarge(request: IncomingMessage): boolean {
-  return Number(request.headers["content-length"] ?? 0) > jsonBodyLimit;
+export function isTooLarge(request: IncomingMessage, limit: number): boolean {
+  return Number(request.headers["content-length"] ?? 0) > limit;
 }
 
-async function readText(request: IncomingMessage): Promise<string> {
-  if (isTooLarge(request)) throw tooLarge();
+async function readText(request: IncomingMessage, limit: number): Promise<string> {
+  if (isTooLarge(request, limit)) throw tooLarge(limit);
   const chunks: Buffer[] = [];
   let bytes = 0;
   // The socket must outlive this loop: the refusal is still to be sent.
   for await (const chunk of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
     bytes += chunk.length;
-    if (bytes > jsonBodyLimit) throw tooLarge();
+    if (bytes > limit) throw tooLarge(limit);
     chunks.push(chunk);
   }
   return Buffer.concat(chunks).toString("utf8");
 }
 
-function tooLarge(): SandboxError {
-  const message = `the request body is larger than ${jsonBodyLimit / 2 ** 20} MiB: send files to .../files instead`;
+function tooLarge(limit: number): SandboxError {
+  const message = `the request body is larger than ${limit / 2 ** 20} MiB: send files to .../files instead`;
   return new SandboxError("invalid_argument", message, undefined);
 }

@@ -84,8 +84,7 @@ for (const [body, status, message] of [
   [{ envs: { "A=B": "1" } }, 400, "envs: a name must not be empty nor contain = or NUL"],
   [{ envs: { A: 1 } }, 400, "envs.A: Invalid input: expected string, received number"],
   [{ networkEnabled: "yes" }, 400, "networkEnabled: Invalid input: expected boolean, received string"],
-  [{ snapshot: "mine" }, 501, "creating from a snapshot (snapshot) is not there yet"],
-  [{ image: { base: "x" } }, 501, "creating from an image definition (image) is not there yet"],
+  [{ snapshot: "mine" }, 404, "snapshot not found"],
   [[], 400, "the request body: Invalid input: expected object, received array"],
   ["{nope", 400, "the request body is not JSON: "],
 ] as const) {
@@ -223,7 +222,10 @@ test("the limit holds for creates at the same moment, and a deleted sandbox make
   );
   const refused = responses.find(({ status }) => status === 429) ?? assert.fail();
   const { error, code } = await json(refused);
-  assert.deepEqual([error, code], ["concurrent sandbox limit reached (3): delete or hibernate one first", "quota_exceeded"]);
+  assert.deepEqual(
+    [error, code],
+    ["concurrent sandbox limit reached (3): delete or hibernate one first", "quota_exceeded"],
+  );
   await world.call("DELETE", `/api/sandboxes/${world.worker.live[0]}`);
   await world.create();
 });

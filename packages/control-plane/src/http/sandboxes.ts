@@ -1,15 +1,17 @@
 import { parseSandboxId } from "@opensandbox/wire/ids.ts";
 import * as wire from "@opensandbox/wire/public/sandboxes.ts";
+import type { Progress } from "@opensandbox/wire/worker/worker.ts";
 import type { FastifyInstance } from "fastify";
+import { createFromImage } from "#images/create-from-image.ts";
+import type { BuildLog } from "#images/image.ts";
 import { createSandbox, type CreatedSandbox } from "#sandboxes/create-sandbox.ts";
 import { deleteSandbox } from "#sandboxes/delete-sandbox.ts";
 import { getSandbox, listSandboxes } from "#sandboxes/get-sandbox.ts";
 import { setIdleTimeout } from "#sandboxes/set-idle-timeout.ts";
 import type { ApiContext } from "./api-context.ts";
-import { EventStream } from "./event-stream.ts";
+import { answerWithEvents, wantsEvents } from "./build-events.ts";
 import { idempotencyKeyOf } from "./idempotency-key.ts";
-import { failureOf } from "./reply-error.ts";
-import { answered, serve, type Call } from "./serve.ts";
+import { serve, type Call } from "./serve.ts";
 import { serverTiming } from "./server-timing.ts";
 
 type CreateCall = Call<wire.CreateSandboxBody, unknown>;
@@ -19,7 +21,12 @@ export function serveSandboxes(app: FastifyInstance, api: ApiContext): void {
   const { ending } = sandboxes;
 
   serve(app, ending, wire.createSandbox, async (call) => {
-    if (call.request.headers.accept?.includes("text/event-stream")) return createWithEvents(api, call);
+    if (wantsEvents(call)) {
+      return answerWithEvents(api, call, async (tell) => {
+        const { sandbox } = await create(api, call, tell);
+        return wire.sandboxReplyOf(sandbox, place);
+      });
+    }
     const created = await create(api, call, () => {});
     call.reply.header("server-timing", serverTiming(created.spans));
     call.reply.status(created.repeated ? 200 : 201);
@@ -46,31 +53,19 @@ export function serveSandboxes(app: FastifyInstance, api: ApiContext): void {
   });
 }
 
-function create(
-  { sandboxes }: ApiContext,
-  { body, organizationId, request, signal }: CreateCall,
-  onProgress: Parameters<typeof createSandbox>[2],
-): Promise<CreatedSandbox> {
+function create(api: ApiContext, call: CreateCall, tell: (log: BuildLog) => void): Promise<CreatedSandbox> {
+  const { body, organizationId, request, signal } = call;
   const idempotencyKey = idempotencyKeyOf(request);
-  const sandbox = wire.newSandboxFrom(body);
-  return createSandbox(sandboxes, { organizationId, sandbox, idempotencyKey }, onProgress, signal);
-}
-
-async function createWithEvents(api: ApiContext, call: CreateCall): Promise<typeof answered> {
-  using events = new EventStream(call.reply, api.timing.keepAliveMs);
-  try {
-    let step = 0;
-    const { sandbox } = await create(api, call, (progress) => {
-      const percent = progress.percent === undefined ? "" : ` (${Math.round(progress.percent)} %)`;
-      events.send("build_log", { step: step++, type: "progress", message: `${progress.step}${percent}` });
-    });
-    events.send("result", wire.sandboxReplyOf(sandbox, api.place));
-  } catch (error) {
-    if (!events.begun) throw error;
-    const { log, ending } = api.sandboxes;
-    const { body } = failureOf(error, { requestId: call.request.id, log, ending });
-    events.send("error", body);
+  const asked = wire.newSandboxFrom(body);
+  if (asked.kind === "from image") {
+    const { image, fork } = asked;
+    return createFromImage(api.images, { organizationId, image, fork, idempotencyKey }, tell, signal);
   }
-  events.end();
-  return answered;
+  let step = 0;
+  const onProgress = (progress: Progress): void => {
+    const percent = progress.percent === undefined ? "" : ` (${Math.round(progress.percent)} %)`;
+    tell({ step: step++, type: "progress", message: `${progress.step}${percent}` });
+  };
+  const { sandbox } = asked;
+  return createSandbox(api.sandboxes, { organizationId, sandbox, idempotencyKey }, onProgress, signal);
 }

@@ -1,4 +1,4 @@
-import { parse, type Route } from "@opensandbox/wire/route.ts";
+import { defaultBodyLimit, parse, type Route } from "@opensandbox/wire/route.ts";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { organizationOf } from "./authenticate.ts";
 import { callerSignal } from "./caller-signal.ts";
@@ -35,7 +35,9 @@ export function serve<Body, Query, Reply>(
       reply.status(route.status);
       const result = await handler({
         query: (route.query === undefined ? undefined : parse(route.query, request.query)) as Query,
-        body: (route.body === undefined ? undefined : parse(route.body, await readJson(request.raw))) as Body,
+        body: (route.body === undefined
+          ? undefined
+          : parse(route.body, await readJson(request.raw, route.bodyLimit ?? defaultBodyLimit))) as Body,
         parameter: (name) => (request.params as Record<string, string>)[name] ?? "",
         organizationId: organizationOf(request),
         signal,

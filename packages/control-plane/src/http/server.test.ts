@@ -184,10 +184,12 @@ test("a client that asks before it sends 1 GB is told no at once", async () => {
 
 test("a body of just over 1 MiB is refused and says what to do; one below is read", async () => {
   await using world = await startForTest();
-  const body = (bytes: number) => JSON.stringify({ alias: "x", metadata: { filler: "y".repeat(bytes) } });
-  const refused = await world.call("POST", "/api/sandboxes", body(2 ** 20));
+  const id = await world.create();
+  const body = (bytes: number) => JSON.stringify({ cmd: "true", filler: "y".repeat(bytes) });
+  const timeout = (bytes: number) => JSON.stringify({ timeout: 60, filler: "y".repeat(bytes) });
+  const refused = await world.call("POST", `/api/sandboxes/${id}/exec/run`, body(2 ** 20));
   assert.equal(refused.status, 400);
   const { error } = (await refused.json()) as { error: string };
   assert.equal(error, "the request body is larger than 1 MiB: send files to .../files instead");
-  assert.equal((await world.call("POST", "/api/sandboxes", body(2 ** 20 - 100))).status, 201);
+  assert.equal((await world.call("POST", `/api/sandboxes/${id}/timeout`, timeout(2 ** 20 - 100))).status, 204);
 });

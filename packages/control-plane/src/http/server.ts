@@ -1,6 +1,8 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { randomHex } from "@opensandbox/wire/ids.ts";
+import { publicRoutes } from "@opensandbox/wire/public/routes.ts";
+import { defaultBodyLimit } from "@opensandbox/wire/route.ts";
 import { fastify, type FastifyInstance } from "fastify";
 import type { ApiContext } from "./api-context.ts";
 import { requireKey } from "./authenticate.ts";
@@ -11,6 +13,7 @@ import { serveExecStream } from "./exec-stream.ts";
 import { serveExec } from "./exec.ts";
 import { serveFiles } from "./files.ts";
 import { serveHealth } from "./health.ts";
+import { serveImages } from "./images.ts";
 import { serveLifecycle } from "./lifecycle.ts";
 import { serveNotYet } from "./not-yet.ts";
 import { isTooLarge } from "./read-json.ts";
@@ -53,6 +56,7 @@ export async function buildServer(api: ApiContext): Promise<FastifyInstance> {
     serveSandboxes(withKey, api);
     serveLifecycle(withKey, api);
     serveCheckpoints(withKey, api);
+    serveImages(withKey, api);
     serveExec(withKey, api);
     serveExecStream(withKey, api);
     serveExecSessions(withKey, api);
@@ -83,11 +87,13 @@ function listenError(error: unknown, host: string, port: number): SandboxError {
   return new SandboxError("unavailable", message, undefined, { cause: error });
 }
 
+const largestBody = Math.max(...publicRoutes.map(({ bodyLimit }) => bodyLimit ?? defaultBodyLimit));
+
 /** A client that asks first is told to send its body only where it can be wanted. */
 function refuseBeforeSending(app: FastifyInstance): void {
   app.server.on("checkContinue", (request: IncomingMessage, response: ServerResponse) => {
-    // Only files are larger than JSON may be.
-    if (request.method === "PUT" || !isTooLarge(request)) response.writeContinue();
+    // Only files are larger than any JSON may be.
+    if (request.method === "PUT" || !isTooLarge(request, largestBody)) response.writeContinue();
     app.server.emit("request", request, response);
   });
 }

@@ -1,7 +1,8 @@
 import { z } from "zod";
 import type { Route } from "../route.ts";
 import { envs } from "./fields.ts";
-import { memoryMb, SandboxReply, timeoutSeconds } from "./sandboxes.ts";
+import { memoryMb } from "./memory.ts";
+import { SandboxReply, timeoutSeconds } from "./sandboxes.ts";
 
 const nameMissing = "name is required";
 const keepRule = "retentionPolicy.maxCount must be a whole number of at least 1";

@@ -21,10 +21,34 @@ import {
   startTerminal,
 } from "./exec-sessions.ts";
 import { getExecResult, run, runAsync, streamExec } from "./execs.ts";
-import { listDirectory, makeDirectory, readFile, removeFile, writeFile } from "./files.ts";
+import {
+  downloadSigned,
+  headFile,
+  listDirectory,
+  makeDirectory,
+  readFile,
+  removeFile,
+  renameFile,
+  setFileAttributes,
+  signDownload,
+  signUpload,
+  statFile,
+  uploadSigned,
+  watchFiles,
+  writeFile,
+} from "./files.ts";
 import { alive, health, openApi, ready } from "./health.ts";
+import {
+  createSnapshot,
+  deleteImage,
+  deleteSnapshot,
+  getSnapshot,
+  listImages,
+  listSnapshots,
+  publications,
+} from "./images.ts";
 import { hibernateSandbox, powerCycleSandbox, rebootSandbox, wakeSandbox } from "./lifecycle.ts";
-import { checkpointPatches } from "./patches.ts";
+import { checkpointPatches, imagePatches, snapshotPatches } from "./patches.ts";
 import { createSandbox, deleteSandbox, getSandbox, listSandboxes, setIdleTimeout } from "./sandboxes.ts";
 
 /** All that the control plane answers, in the order of the documentation. */
@@ -50,6 +74,19 @@ export const publicRoutes = [
   checkpointPatches.create,
   checkpointPatches.list,
   checkpointPatches.remove,
+  createSnapshot,
+  listSnapshots,
+  getSnapshot,
+  deleteSnapshot,
+  snapshotPatches.create,
+  snapshotPatches.list,
+  snapshotPatches.remove,
+  listImages,
+  deleteImage,
+  imagePatches.create,
+  imagePatches.list,
+  imagePatches.remove,
+  ...publications.map(({ route }) => route),
   run,
   runAsync,
   getExecResult,
@@ -63,10 +100,19 @@ export const publicRoutes = [
   resizeTerminal,
   closeTerminal,
   readFile,
+  headFile,
   writeFile,
+  setFileAttributes,
+  statFile,
   listDirectory,
   makeDirectory,
+  renameFile,
   removeFile,
+  watchFiles,
+  signDownload,
+  signUpload,
+  downloadSigned,
+  uploadSigned,
   health,
   alive,
   ready,

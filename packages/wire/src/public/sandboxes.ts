@@ -2,6 +2,8 @@ import { z } from "zod";
 import { SandboxError } from "../errors.ts";
 import type { Route } from "../route.ts";
 import { envs } from "./fields.ts";
+import { ImageManifest, manifestBodyLimit } from "./images.ts";
+import { memoryMb } from "./memory.ts";
 
 const negativeTimeout = "timeout must be non-negative (0 disables auto-hibernate)";
 // Of a signed 32-bit number of seconds: 68 years.
@@ -16,8 +18,6 @@ export function timeoutSeconds(absent: string): z.ZodType<number> {
     .meta({ description: "Idle seconds until the sandbox is put away; every use begins them anew. 0: never." });
 }
 
-const memoryRule = "memoryMB must be a multiple of 128 from 256 to 65536";
-export const memoryMb = z.number(memoryRule).multipleOf(128, memoryRule).min(256, memoryRule).max(65_536, memoryRule);
 const cpuRule = "cpuCount must be a whole number from 1 to 16";
 const diskRule = "diskMB must be a whole number";
 
@@ -45,8 +45,11 @@ export const CreateSandboxBody = z
       .boolean()
       .optional()
       .meta({ description: "Delete it where it would be hibernated: when it is idle, and when the server ends." }),
-    image: z.unknown().optional().meta({ description: "Not there yet." }),
-    snapshot: z.string().optional().meta({ description: "Not there yet." }),
+    image: ImageManifest.optional().meta({ description: "What to build and start from, in place of templateID." }),
+    snapshot: z
+      .string()
+      .optional()
+      .meta({ description: "The name of an image to start from, in place of templateID." }),
     secretStore: z.string().optional().meta({ description: "Not there yet." }),
     previewAuth: z.unknown().optional().meta({ description: "Not there yet." }),
     webhooks: z.array(z.unknown()).optional().meta({ description: "Not there yet." }),
@@ -101,6 +104,7 @@ export const createSandbox: Route<CreateSandboxBody, unknown, SandboxReply> = {
     "header the same key gives the same sandbox.",
   access: "key",
   body: CreateSandboxBody,
+  bodyLimit: manifestBodyLimit,
   status: 201,
   reply: SandboxReply,
   otherReplies: { 200: { description: "Events, where they were asked for; or the sandbox of a repeated key." } },
@@ -161,21 +165,25 @@ export const setIdleTimeout: Route<{ timeout: number }> = {
   status: 204,
 };
 
-/** What a client asks for, in the project's own words. Absent: the server's default. */
+/** What a client asks for, in the project's own words. Absent: the server's default, or what its image has. */
 export function newSandboxFrom(body: CreateSandboxBody) {
   refuseWhatIsNotThereYet(body);
-  return {
-    image: imageOf(body.templateID ?? ""),
+  const asked = {
     ...(body.cpuCount === undefined ? {} : { vcpus: body.cpuCount }),
     ...(body.memoryMB === undefined ? {} : { memoryMib: body.memoryMB }),
     ...(body.diskMB === undefined ? {} : { workspaceMib: body.diskMB }),
     ...(body.timeout === undefined ? {} : { idleTimeoutSeconds: body.timeout }),
+    ...(body.networkEnabled === undefined ? {} : { networkEnabled: body.networkEnabled }),
     envs: body.envs ?? {},
     metadata: body.metadata ?? {},
     alias: body.alias ?? "",
-    networkEnabled: body.networkEnabled ?? true,
     ephemeral: body.ephemeral ?? false,
   };
+  if (body.image !== undefined) return { kind: "from image", image: { manifest: body.image }, fork: asked } as const;
+  if ((body.snapshot ?? "") !== "") {
+    return { kind: "from image", image: { name: body.snapshot ?? "" }, fork: asked } as const;
+  }
+  return { kind: "new", sandbox: { networkEnabled: true, ...asked, image: imageOf(body.templateID ?? "") } } as const;
 }
 
 /** `""`, `base` and `default` all name the default image; any other template is an image of the same name. */
@@ -185,8 +193,6 @@ function imageOf(templateID: string): string {
 
 function refuseWhatIsNotThereYet(body: CreateSandboxBody): void {
   const asked = Object.entries({
-    "creating from an image definition (image)": body.image !== undefined,
-    "creating from a snapshot (snapshot)": (body.snapshot ?? "") !== "",
     "a secret store (secretStore)": (body.secretStore ?? "") !== "",
     "authentication of preview URLs (previewAuth)": body.previewAuth !== undefined,
     "webhooks of a sandbox (webhooks)": (body.webhooks ?? []).length > 0,

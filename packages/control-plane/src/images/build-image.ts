@@ -1,0 +1,222 @@
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { ImageManifest, ImageStep } from "@opensandbox/wire/public/images.ts";
+import type { Exec } from "@opensandbox/wire/worker/worker.ts";
+import { captureCheckpoint, checkpointOf } from "#checkpoints/create-checkpoint.ts";
+import type { Checkpoint, CheckpointKind } from "#checkpoints/checkpoint.ts";
+import { createSandbox, type CreateSandbox } from "#sandboxes/create-sandbox.ts";
+import { endSandbox } from "#sandboxes/delete-sandbox.ts";
+import type { SandboxContext } from "#sandboxes/sandbox-context.ts";
+import type { Sandbox } from "#sandboxes/sandbox.ts";
+import type { BuildLog } from "./image.ts";
+import { actionsOf, type StepAction } from "./step-actions.ts";
+
+// Of one step.
+const stepTimeoutMs = 300_000;
+// Of the output of a step that failed, its end is told.
+const keptLines = 50;
+const keptLineLength = 2000;
+
+export interface BuildImage {
+  readonly organizationId: string;
+  /** Of the checkpoint. */
+  readonly name: string;
+  readonly manifest: ImageManifest;
+}
+
+/**
+ * Makes an image in a hidden sandbox and returns the checkpoint of it, with memory of the size that sandboxes created
+ * from it have. `invalid_argument` with the output when a step fails; nothing is left then.
+ */
+export async function buildImage(
+  context: SandboxContext,
+  { organizationId, name, manifest }: BuildImage,
+  tell: (log: BuildLog) => void,
+  signal: AbortSignal,
+): Promise<Checkpoint> {
+  const runtimeMib = manifest.runtimeMemoryMB ?? context.defaults.memoryMib;
+  const builderMib = manifest.builderMemoryMB ?? runtimeMib;
+  const sandbox = { image: baseOf(manifest), envs: {}, metadata: {}, alias: "", networkEnabled: true };
+  const progress = ({ step }: { readonly step: string }): void => tell({ step: 0, type: "progress", message: step });
+
+  const build: CreateSandbox = { organizationId, sandbox: { ...sandbox, memoryMib: builderMib } };
+  const built = await inHiddenSandbox(context, { create: build, progress }, signal, async (builder) => {
+    await runSteps(context, builder, manifest.steps, tell, signal);
+    return capture(context, builder, { name, kind: builderMib === runtimeMib ? "full" : "disk_only" });
+  });
+  if (builderMib === runtimeMib) return built;
+  try {
+    tell({ step: manifest.steps.length, type: "progress", message: `starting it with ${runtimeMib} MiB` });
+    const start: CreateSandbox = { organizationId, sandbox: { ...sandbox, memoryMib: runtimeMib }, checkpoint: built };
+    return await inHiddenSandbox(context, { create: start, progress }, signal, (runtime) =>
+      capture(context, runtime, { name, kind: "full" }),
+    );
+  } finally {
+    await context.checkpoints.remove(built);
+    await context.snapshots.removeUnwanted();
+  }
+}
+
+/** The name of the image that it begins with. */
+export function baseOf({ base }: ImageManifest): string {
+  return base === "" || base === "base" ? "default" : base;
+}
+
+/** Nothing of the sandbox stays, not even its row. */
+async function inHiddenSandbox<T>(
+  context: SandboxContext,
+  { create, progress }: { create: CreateSandbox; progress: Parameters<typeof createSandbox>[2] },
+  signal: AbortSignal,
+  work: (sandbox: Sandbox) => Promise<T>,
+): Promise<T> {
+  const request = { ...create, sandbox: { ...create.sandbox, idleTimeoutSeconds: 0 }, hidden: true };
+  const { sandbox } = await createSandbox(context, request, progress, signal);
+  await using undo = new AsyncDisposableStack();
+  undo.defer(() =>
+    context.gates.run(sandbox.id, async () => {
+      const left = await context.store.find(sandbox.id);
+      if (left !== undefined) await endSandbox(context, left, "the image was built");
+      await context.store.remove(sandbox.id);
+    }),
+  );
+  return await work(sandbox);
+}
+
+async function capture(
+  context: SandboxContext,
+  sandbox: Sandbox,
+  { name, kind }: { readonly name: string; readonly kind: CheckpointKind },
+): Promise<Checkpoint> {
+  const checkpoint = checkpointOf(context, sandbox, { name, kind, promoteToFull: false });
+  await context.checkpoints.add(checkpoint);
+  try {
+    await context.gates.run(sandbox.id, () => captureCheckpoint(context, checkpoint));
+  } catch (error) {
+    await context.checkpoints.remove(checkpoint);
+    throw error;
+  }
+  return { ...checkpoint, status: "ready" };
+}
+
+async function runSteps(
+  context: SandboxContext,
+  sandbox: Sandbox,
+  steps: readonly ImageStep[],
+  tell: (log: BuildLog) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  let workdir: string | undefined;
+  for (const [index, step] of steps.entries()) {
+    const number = index + 1;
+    const say = (message: string): void => tell({ step: number, type: step.type, message });
+    say(`step ${number} of ${steps.length}: ${titleOf(step)}`);
+    const until = AbortSignal.any([signal, AbortSignal.timeout(stepTimeoutMs)]);
+    for (const action of actionsOf(step, workdir)) {
+      try {
+        await act(context, sandbox, action, say, until);
+      } catch (error) {
+        signal.throwIfAborted();
+        const why = until.aborted ? `it took longer than ${stepTimeoutMs / 1000} seconds` : messageOf(error);
+        const message = `step ${number} (${step.type}) failed: ${why}`;
+        throw new SandboxError("invalid_argument", message, undefined, { cause: error });
+      }
+    }
+    if (step.type === "workdir") workdir = step.args.path;
+  }
+}
+
+async function act(
+  { worker }: SandboxContext,
+  { id }: Sandbox,
+  action: StepAction,
+  say: (message: string) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  switch (action.kind) {
+    case "directory":
+      return worker.makeDirectory(id, action.path, signal);
+    case "file":
+      await worker.writeFile(id, action.path, chunksOf(action.content), {}, signal);
+      return;
+    case "command":
+      return runCommand({ worker }, id, action.command, say, signal);
+  }
+}
+
+async function runCommand(
+  { worker }: Pick<SandboxContext, "worker">,
+  id: Sandbox["id"],
+  command: Exec,
+  say: (message: string) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  const exec = await worker.exec(id, command, signal);
+  // It may reject while output is still being taken; it is looked at after that.
+  exec.result.catch(() => {});
+  const last: string[] = [];
+  const lines = new Lines((line) => {
+    say(line);
+    last.push(line);
+    if (last.length > keptLines) last.shift();
+  });
+  for await (const { bytes } of exec.output) lines.take(bytes);
+  lines.end();
+  const { exitCode, signal: killedBy } = await exec.result;
+  if (exitCode === 0 && killedBy === 0) return;
+  const how = killedBy === 0 ? `exit code ${exitCode}` : `signal ${killedBy}`;
+  throw new SandboxError("invalid_argument", [how, ...last].join("\n"), undefined);
+}
+
+/** The lines of what comes in pieces. */
+class Lines {
+  readonly #tell: (line: string) => void;
+  readonly #decoder = new TextDecoder();
+  #begun = "";
+
+  constructor(tell: (line: string) => void) {
+    this.#tell = tell;
+  }
+
+  take(bytes: Uint8Array): void {
+    const lines = (this.#begun + this.#decoder.decode(bytes, { stream: true })).split(/\r?\n|\r/);
+    this.#begun = (lines.pop() ?? "").slice(0, keptLineLength);
+    for (const line of lines) this.#say(line);
+  }
+
+  end(): void {
+    this.#say(this.#begun);
+  }
+
+  #say(line: string): void {
+    if (line !== "") this.#tell(line.slice(0, keptLineLength));
+  }
+}
+
+// A frame of the agent channel is not larger.
+const chunkBytes = 65_536;
+
+async function* chunksOf(content: Uint8Array): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < content.length; at += chunkBytes) {
+    await Promise.resolve();
+    yield content.subarray(at, at + chunkBytes);
+  }
+}
+
+function titleOf(step: ImageStep): string {
+  switch (step.type) {
+    case "apt_install":
+    case "pip_install":
+      return `${step.type} ${step.args.packages.join(" ")}`;
+    case "run":
+      return `run ${step.args.commands.join("; ").slice(0, 200)}`;
+    case "env":
+      return `env ${Object.keys(step.args.vars).join(" ")}`;
+    case "workdir":
+    case "add_file":
+    case "add_dir":
+      return `${step.type} ${step.args.path}`;
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,19 @@
+import type { ImageContext } from "./image-context.ts";
+import type { Image } from "./image.ts";
+
+/**
+ * Removes an image; what was created from it goes on. With the last name of a content goes what was built for it, so
+ * that a deleted image does not go on taking its room.
+ */
+export async function deleteImage({ images, sandboxes }: ImageContext, image: Image): Promise<void> {
+  const others = (await images.list(image.organizationId)).filter(
+    ({ id, contentHash }) => id !== image.id && contentHash === image.contentHash,
+  );
+  const last = image.name !== undefined && others.every(({ name }) => name === undefined);
+  for (const { id, checkpointId } of last ? [image, ...others] : [image]) {
+    await images.remove(id);
+    const checkpoint = checkpointId === undefined ? undefined : await sandboxes.checkpoints.find(checkpointId);
+    if (checkpoint !== undefined) await sandboxes.checkpoints.remove(checkpoint);
+  }
+  await sandboxes.snapshots.removeUnwanted();
+}

@@ -1,0 +1,11 @@
+import type { SandboxContext } from "#sandboxes/sandbox-context.ts";
+import type { Builds } from "./builds.ts";
+import type { ImageStore } from "./image-store.ts";
+import type { Image } from "./image.ts";
+
+/** What the use cases of images work with. */
+export interface ImageContext {
+  readonly sandboxes: SandboxContext;
+  readonly images: ImageStore;
+  readonly builds: Builds<Image>;
+}

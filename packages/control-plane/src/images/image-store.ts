@@ -1,0 +1,150 @@
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { ImageManifest } from "@opensandbox/wire/public/images.ts";
+import type { Database } from "#database/database.ts";
+import { rowOf } from "#database/row-of.ts";
+import type { ImageRow } from "#database/tables.ts";
+import type { Image } from "./image.ts";
+
+/** The rows of images. */
+export class ImageStore {
+  readonly #database: Database;
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  /** Replaces a failed one of the same name; `already_exists` for any other. */
+  async add(image: Image): Promise<void> {
+    await this.#database.transaction().execute(async (transaction) => {
+      if (image.name !== undefined) {
+        const named = await transaction
+          .selectFrom("images")
+          .select(["id", "status"])
+          .where("organization_id", "=", image.organizationId)
+          .where("name", "=", image.name)
+          .executeTakeFirst();
+        if (named !== undefined && named.status !== "failed") {
+          throw new SandboxError("already_exists", "snapshot name already exists", {
+            resource: "snapshot",
+            id: image.name,
+          });
+        }
+        if (named !== undefined) await transaction.deleteFrom("images").where("id", "=", named.id).execute();
+      }
+      await transaction.insertInto("images").values(rowOf(image)).execute();
+    });
+  }
+
+  async find(id: string): Promise<Image | undefined> {
+    const row = await this.#database.selectFrom("images").selectAll().where("id", "=", id).executeTakeFirst();
+    return row && fromRow(row);
+  }
+
+  /** The image of that name, or `not_found`. */
+  async get(organizationId: string, name: string): Promise<Image> {
+    const row = await this.#database
+      .selectFrom("images")
+      .selectAll()
+      .where("organization_id", "=", organizationId)
+      .where("name", "=", name)
+      .executeTakeFirst();
+    if (row === undefined) throw imageNotFound(name);
+    return fromRow(row);
+  }
+
+  /** The image with that name, id or content hash, or `not_found`. */
+  async getAny(organizationId: string, word: string): Promise<Image> {
+    const rows = await this.#database
+      .selectFrom("images")
+      .selectAll()
+      .where("organization_id", "=", organizationId)
+      .where((row) =>
+        row.or([
+          row("name", "=", word),
+          row("id", "=", word),
+          row.and([row("content_hash", "=", word), row("name", "is", null)]),
+        ]),
+      )
+      .execute();
+    const row = rows.find(({ name }) => name === word) ?? rows[0];
+    if (row === undefined) throw imageNotFound(word);
+    return fromRow(row);
+  }
+
+  /** The one that is found by its content, when it is ready. */
+  async findByContent(organizationId: string, contentHash: string): Promise<Image | undefined> {
+    const row = await this.#database
+      .selectFrom("images")
+      .selectAll()
+      .where("organization_id", "=", organizationId)
+      .where("content_hash", "=", contentHash)
+      .where("name", "is", null)
+      .where("status", "=", "ready")
+      .executeTakeFirst();
+    return row && fromRow(row);
+  }
+
+  /** The newest first. */
+  async list(organizationId: string): Promise<Image[]> {
+    const rows = await this.#database
+      .selectFrom("images")
+      .selectAll()
+      .where("organization_id", "=", organizationId)
+      .orderBy("created_at", "desc")
+      .orderBy("id")
+      .execute();
+    return rows.map(fromRow);
+  }
+
+  async listBuilding(): Promise<Image[]> {
+    const rows = await this.#database.selectFrom("images").selectAll().where("status", "=", "building").execute();
+    return rows.map(fromRow);
+  }
+
+  /** Undefined: it was deleted meanwhile. */
+  async finish(id: string, checkpointId: string): Promise<Image | undefined> {
+    const row = await this.#database
+      .updateTable("images")
+      .set({ status: "ready", checkpoint_id: checkpointId })
+      .where("id", "=", id)
+      .returningAll()
+      .executeTakeFirst();
+    return row && fromRow(row);
+  }
+
+  async fail(id: string, error: string): Promise<void> {
+    await this.#database.updateTable("images").set({ status: "failed", error }).where("id", "=", id).execute();
+  }
+
+  async touch(id: string, lastUsedAt: Date): Promise<void> {
+    await this.#database
+      .updateTable("images")
+      .set({ last_used_at: lastUsedAt.getTime() })
+      .where("id", "=", id)
+      .execute();
+  }
+
+  async remove(id: string): Promise<void> {
+    await this.#database.deleteFrom("images").where("id", "=", id).execute();
+  }
+}
+
+export function imageNotFound(name: string): SandboxError<"not_found"> {
+  return new SandboxError("not_found", "snapshot not found", { resource: "snapshot", id: name });
+}
+
+function fromRow(row: ImageRow): Image {
+  return {
+    id: row.id,
+    organizationId: row.organization_id,
+    contentHash: row.content_hash,
+    name: row.name ?? undefined,
+    checkpointId: row.checkpoint_id ?? undefined,
+    manifest: JSON.parse(row.manifest) as ImageManifest,
+    status: row.status,
+    workerId: row.worker_id,
+    createdAt: new Date(row.created_at),
+    lastUsedAt: new Date(row.last_used_at),
+    error: row.error ?? undefined,
+  };
+}

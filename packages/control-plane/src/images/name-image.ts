@@ -1,0 +1,53 @@
+import { randomUUID } from "node:crypto";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { ImageManifest } from "@opensandbox/wire/public/images.ts";
+import { requireImage } from "#sandboxes/create-sandbox.ts";
+import { baseOf } from "./build-image.ts";
+import type { ImageContext } from "./image-context.ts";
+import type { BuildLog, Image } from "./image.ts";
+import { checkpointOfImage, imageOf, provideImage } from "./provide-image.ts";
+
+export interface NameImage {
+  readonly organizationId: string;
+  readonly name: string;
+  readonly manifest: ImageManifest;
+}
+
+/** Adds the row of an image with a name, to be built by {@link buildNamedImage}. `already_exists` if it is taken. */
+export async function nameImage(context: ImageContext, { organizationId, name, manifest }: NameImage): Promise<Image> {
+  requireImage(context.sandboxes, baseOf(manifest));
+  const image = imageOf(context, { organizationId, manifest, name });
+  await context.images.add(image);
+  return image;
+}
+
+/** Makes it ready: what its name stands for has a checkpoint, and patches, of its own. If it fails its row says why. */
+export async function buildNamedImage(
+  context: ImageContext,
+  image: Image,
+  tell: (log: BuildLog) => void,
+  signal: AbortSignal,
+): Promise<Image> {
+  const { images, sandboxes } = context;
+  try {
+    const built = await checkpointOfImage(context, await provideImage(context, image, tell, signal));
+    const copy = {
+      id: randomUUID(),
+      name: image.id,
+      workerId: image.workerId,
+      createdAt: new Date(sandboxes.clock.now()),
+    };
+    if (!(await sandboxes.checkpoints.copy(built.id, copy))) throw deleted();
+    const ready = await images.finish(image.id, copy.id);
+    if (ready !== undefined) return ready;
+    await sandboxes.checkpoints.remove({ ...built, id: copy.id });
+    throw deleted();
+  } catch (error) {
+    await images.fail(image.id, error instanceof Error ? error.message : String(error));
+    throw error;
+  }
+}
+
+function deleted(): SandboxError<"unavailable"> {
+  return new SandboxError("unavailable", "the image was deleted while it was built", undefined);
+}
