@@ -45,9 +45,10 @@ export async function bootMachine(
   spans: Spans,
   signal: AbortSignal,
 ): Promise<LiveMachine> {
-  signal.throwIfAborted();
   await using undo = new AsyncDisposableStack();
+  // It is in the journal already, and leaves it with its directory: whatever ends this early comes after.
   const directory = undo.use(await makeDirectory(request.id, host));
+  signal.throwIfAborted();
   const seat = undo.use(await takeSeat({ ...request, directory: directory.path }, host));
   spans.end("network");
   const zero = await provideZeroMemory(host.dataDirectory, request.shape.memoryMib);
@@ -75,7 +76,6 @@ export async function restoreMachine(
   const { restoring } = host.hypervisor;
   const { memory } = snapshot.manifest;
   if (restoring === undefined || memory === undefined) throw new Error("there is no memory to restore");
-  signal.throwIfAborted();
   await using undo = new AsyncDisposableStack();
   // What costs most and needs no process: begun first.
   const delta =
@@ -90,6 +90,7 @@ export async function restoreMachine(
   delta?.catch(() => undefined);
 
   const directory = undo.use(await makeDirectory(request.id, host));
+  signal.throwIfAborted();
   const seat = undo.use(await takeSeat({ ...request, directory: directory.path }, host));
   spans.end("network");
   const layers = await fillDirectory(directory.path, seat.user, snapshot, undefined);
