@@ -8,6 +8,7 @@ import { systemClock, type Clock } from "./clock.ts";
 import type { Log } from "./log.ts";
 import { regularly } from "./regularly.ts";
 import { openDatabase } from "#database/database.ts";
+import { serverKey } from "#database/server-key.ts";
 import { defaultTiming, type ApiContext, type Timing } from "#http/api-context.ts";
 import { buildServer, listen } from "#http/server.ts";
 import { Builds } from "#images/builds.ts";
@@ -124,6 +125,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     sandboxes,
     images,
     authenticate: authenticator(database, options.apiKey),
+    signingKey: await serverKey(database, "signed URLs"),
     place: { region: options.region, sandboxDomain: options.sandboxDomain },
     ready: () => options.ready(),
     timing: { ...defaultTiming, ...tuning.timing },

@@ -10,6 +10,8 @@ export interface Tables {
   images: ImageRow;
   /** Snapshots that nothing refers to any more and that are still to be removed. */
   unwanted_snapshots: { snapshot_id: string };
+  /** Hexadecimal. */
+  server_keys: { name: string; key: string };
 }
 
 interface ApiKeyRow {

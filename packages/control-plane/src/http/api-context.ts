@@ -7,6 +7,8 @@ export interface ApiContext {
   readonly sandboxes: SandboxContext;
   readonly images: ImageContext;
   readonly authenticate: Authenticate;
+  /** What URLs are signed with, hexadecimal. */
+  readonly signingKey: string;
   readonly place: { readonly region: string; readonly sandboxDomain: string };
   ready(): { readonly ready: boolean; readonly reason?: string };
   readonly timing: Timing;

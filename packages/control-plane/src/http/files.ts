@@ -1,11 +1,13 @@
-import { Readable } from "node:stream";
-import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { once } from "node:events";
 import { parseSandboxId, type SandboxId } from "@opensandbox/wire/ids.ts";
 import * as wire from "@opensandbox/wire/public/files.ts";
-import type { FastifyInstance } from "fastify";
+import type { FastifyInstance, FastifyReply } from "fastify";
 import { useSandbox } from "#sandboxes/use-sandbox.ts";
 import type { Use } from "#sandboxes/activity.ts";
 import type { ApiContext } from "./api-context.ts";
+import { EventStream } from "./event-stream.ts";
+import { failureOf } from "./reply-error.ts";
+import { fileHeaders, sendFile, statFile } from "./send-file.ts";
 import { answered, serve, type Call } from "./serve.ts";
 
 export function serveFiles(app: FastifyInstance, api: ApiContext): void {
@@ -14,28 +16,37 @@ export function serveFiles(app: FastifyInstance, api: ApiContext): void {
 
   serve(app, ending, wire.readFile, async (call) => {
     const { use, id } = await begin(api, call);
-    try {
-      const { path } = wire.fileFrom(call.query);
-      const { size, content } = await openFile(api, { id, path }, call.signal);
-      call.reply.type("application/octet-stream");
-      if (size !== undefined) call.reply.header("content-length", size);
-      const stream = Readable.from(content, { objectMode: false });
-      stream.once("close", () => use[Symbol.dispose]());
-      call.reply.send(stream);
-      return answered;
-    } catch (error) {
-      use[Symbol.dispose]();
-      throw error;
-    }
+    using _ = use;
+    await sendFile(worker, { id, path: wire.fileFrom(call.query).path }, call, call.signal);
+    return answered;
+  });
+
+  serve(app, ending, wire.headFile, async (call) => {
+    const { use, id } = await begin(api, call);
+    using _ = use;
+    const entry = await statFile(worker, { id, path: wire.fileFrom(call.query).path }, call.signal);
+    call.reply.headers(fileHeaders(entry)).type("application/octet-stream").header("content-length", entry.size);
   });
 
   serve(app, ending, wire.writeFile, async (call) => {
     const { use, id } = await begin(api, call);
     using _ = use;
     const { path, mode } = wire.fileFrom(call.query);
-    // The socket must outlive a write that fails: the refusal is still to be sent.
-    const body = call.request.raw.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>;
-    await worker.writeFile(id, path, body, mode === undefined ? {} : { mode }, call.signal);
+    await worker.writeFile(id, path, bodyOf(call), mode === undefined ? {} : { mode }, call.signal);
+  });
+
+  serve(app, ending, wire.setFileAttributes, async (call) => {
+    const { use, id } = await begin(api, call);
+    using _ = use;
+    const { path } = wire.fileFrom(call.query);
+    return wire.fileReplyOf(await worker.setFileAttributes(id, path, wire.attributesFrom(call.body), call.signal));
+  });
+
+  serve(app, ending, wire.statFile, async (call) => {
+    const { use, id } = await begin(api, call);
+    using _ = use;
+    const noFollow = call.query.follow !== "true";
+    return wire.fileReplyOf(await worker.statFile(id, wire.fileFrom(call.query).path, { noFollow }, call.signal));
   });
 
   serve(app, ending, wire.listDirectory, async (call) => {
@@ -51,11 +62,37 @@ export function serveFiles(app: FastifyInstance, api: ApiContext): void {
     await worker.makeDirectory(id, wire.fileFrom(call.query).path, call.signal);
   });
 
+  serve(app, ending, wire.renameFile, async (call) => {
+    const { use, id } = await begin(api, call);
+    using _ = use;
+    const { from, to } = wire.renameFrom(call.body);
+    await worker.renameFile(id, from, to, call.signal);
+  });
+
   serve(app, ending, wire.removeFile, async (call) => {
     const { use, id } = await begin(api, call);
     using _ = use;
     await worker.removeFile(id, wire.fileFrom(call.query).path, call.signal);
   });
+
+  serve(app, ending, wire.watchFiles, async (call) => {
+    const { use, id } = await begin(api, call);
+    const { path } = wire.fileFrom(call.query);
+    const recursive = call.query.recursive === "true";
+    let changes: AsyncIterable<readonly object[]>;
+    {
+      // Watching is no activity: a sandbox that is watched may sleep, which ends the watch.
+      using _ = use;
+      changes = await worker.watchFiles(id, path, { recursive }, call.signal);
+    }
+    await sendChanges(api, call, changes);
+    return answered;
+  });
+}
+
+/** What a client sends. The socket must outlive a write that fails: the refusal is still to be sent. */
+export function bodyOf({ request }: Call<unknown, unknown>): AsyncIterable<Uint8Array> {
+  return request.raw.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>;
 }
 
 async function begin(api: ApiContext, call: Call<unknown, unknown>): Promise<{ use: Use; id: SandboxId }> {
@@ -63,50 +100,26 @@ async function begin(api: ApiContext, call: Call<unknown, unknown>): Promise<{ u
   return { id, use: await useSandbox(api.sandboxes, call.organizationId, id, call.signal) };
 }
 
-/** The file once its first bytes are there, so that what fails until then can still be answered with its status. */
-async function openFile(
-  { sandboxes }: ApiContext,
-  { id, path }: { id: SandboxId; path: string },
-  signal: AbortSignal,
-): Promise<{ size: number | undefined; content: AsyncIterable<Uint8Array> }> {
-  const enough = new AbortController();
-  const { entry, content } = await sandboxes.worker.readFile(id, path, {}, AbortSignal.any([signal, enough.signal]));
+async function sendChanges(
+  { sandboxes, timing }: ApiContext,
+  { reply, signal }: Call<unknown, unknown>,
+  changes: AsyncIterable<readonly object[]>,
+): Promise<void> {
+  using stream = new EventStream(reply, timing.keepAliveMs);
+  stream.send("ready", {});
   try {
-    if (entry.kind === "directory") {
-      throw new SandboxError("invalid_argument", `${path} is a directory: list it with .../files/list`, undefined);
+    for await (const batch of changes) {
+      for (const change of batch) stream.send("change", change);
+      await room(reply, signal);
     }
-    const chunks = content[Symbol.asyncIterator]();
-    const first = await chunks.next();
-    // Files of /proc say that they are empty and are not.
-    const size = entry.size === 0 && !first.done ? undefined : entry.size;
-    return { size, content: wholeFile(first, chunks, { size, path, enough }) };
   } catch (error) {
-    enough.abort();
-    throw error;
+    const { log, ending } = sandboxes;
+    stream.send("error", failureOf(error, { requestId: reply.request.id, log, ending }).body);
   }
+  stream.end();
 }
 
-/** Exactly `size` bytes, as was promised, or an error that cuts the connection: a file may change while it is read. */
-async function* wholeFile(
-  first: IteratorResult<Uint8Array>,
-  chunks: AsyncIterator<Uint8Array>,
-  {
-    size = Number.POSITIVE_INFINITY,
-    path,
-    enough,
-  }: { size: number | undefined; path: string; enough: AbortController },
-): AsyncGenerator<Uint8Array> {
-  try {
-    let sent = 0;
-    for (let next = first; !next.done && sent < size; next = await chunks.next()) {
-      const chunk = next.value.subarray(0, size - sent);
-      sent += chunk.length;
-      if (chunk.length > 0) yield chunk;
-    }
-    if (Number.isFinite(size) && sent < size) {
-      throw new SandboxError("unavailable", `${path} became shorter while it was read`, undefined);
-    }
-  } finally {
-    enough.abort();
-  }
+/** Settles when the client has taken enough for more to be sent. */
+async function room({ raw }: FastifyReply, signal: AbortSignal): Promise<void> {
+  if (raw.writableNeedDrain) await once(raw, "drain", { signal });
 }

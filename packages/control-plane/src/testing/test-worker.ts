@@ -1,6 +1,7 @@
 import { spawn, type ChildProcessWithoutNullStreams } from "node:child_process";
 import { once } from "node:events";
 import { constants } from "node:os";
+import { setTimeout as sleep } from "node:timers/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
 import type {
@@ -11,7 +12,9 @@ import type {
   Exec,
   ExecEnd,
   ExecOutput,
+  FileChange,
   FileEntry,
+  NewExecSession,
   OpenFile,
   RunningExec,
   SandboxEnd,
@@ -22,6 +25,7 @@ import type {
   WorkerDescription,
 } from "@opensandbox/wire/worker/worker.ts";
 import { TestHost, type TestMachine } from "./test-host.ts";
+import { type TestSession, TestSessions } from "./test-sessions.ts";
 
 /** A worker for tests: sandboxes are entries, commands are processes of this host, files are in memory. */
 export class TestWorker implements Worker {
@@ -45,9 +49,13 @@ export class TestWorker implements Worker {
   onRemoveSnapshot: (snapshotId: SnapshotId) => unknown = () => {};
   /** Takes part when a step has happened and its caller does not know yet: where it hangs, the answer is lost. */
   onDone: (step: "start" | "stop" | "hibernate" | "capture" | "power-cycle", id: SandboxId) => unknown = () => {};
+  /** What is told to those who watch a path. */
+  readonly changes = new Map<string, readonly (readonly FileChange[])[]>();
   /** Bytes of uploads that were given up. */
   readonly brokenUploads: string[] = [];
   readonly adopted: readonly AdoptedSandbox[];
+  /** They stay when a machine hibernates. */
+  readonly #sessions = new Map<SandboxId, TestSessions>();
   released = false;
   readonly host: TestHost;
 
@@ -164,9 +172,59 @@ export class TestWorker implements Worker {
     return runningExec(child, request, signal, () => this.running.delete(child));
   }
 
-  async readFile(id: SandboxId, path: string, _range: ByteRange, signal: AbortSignal): Promise<OpenFile> {
+  sessions(id: SandboxId): TestSessions {
+    this.#machine(id);
+    const sessions = this.#sessions.get(id) ?? new TestSessions(this.running);
+    this.#sessions.set(id, sessions);
+    return sessions;
+  }
+
+  createSession: Worker["createSession"] = async (id, request) => (await this.#start(id, request)).info();
+
+  runSession: Worker["runSession"] = async (id, request, signal) => (await this.#start(id, request)).attach({}, signal);
+
+  attachSession: Worker["attachSession"] = async (id, sessionId, options, signal) => {
+    await Promise.resolve();
+    return this.sessions(id).get(sessionId).attach(options, signal);
+  };
+
+  listSessions: Worker["listSessions"] = async (id) => {
+    await Promise.resolve();
+    return this.sessions(id).list();
+  };
+
+  waitForSession: Worker["waitForSession"] = async (id, sessionId, milliseconds, signal) => {
+    const session = this.sessions(id).get(sessionId);
+    const over = sleep(milliseconds, undefined, { signal, ref: false });
+    await Promise.race([session.ended, over]);
+    over.catch(() => {});
+    return session.info();
+  };
+
+  signalSession: Worker["signalSession"] = async (id, sessionId, number) => {
+    await Promise.resolve();
+    this.sessions(id).get(sessionId).kill(number);
+  };
+
+  resizeSession: Worker["resizeSession"] = async (id, sessionId, size) => {
+    await Promise.resolve();
+    this.sessions(id).get(sessionId).size = size;
+  };
+
+  removeSession: Worker["removeSession"] = async (id, sessionId) => {
+    await Promise.resolve();
+    this.sessions(id).remove(sessionId);
+  };
+
+  async #start(id: SandboxId, request: NewExecSession): Promise<TestSession> {
+    const [program = "/bin/sh", ...args] = request.command.argv;
+    await this.onExec({ ...request.command, argv: [program, ...args] });
+    return await this.sessions(id).create(request);
+  }
+
+  async readFile(id: SandboxId, path: string, range: ByteRange, signal: AbortSignal): Promise<OpenFile> {
     const entry = await this.statFile(id, path, {}, signal);
-    const chunks = this.#machine(id).files.get(path)?.chunks ?? [];
+    const chunks = partOf(this.#machine(id).files.get(path)?.chunks ?? [], range);
     return {
       entry,
       content: (async function* () {
@@ -242,6 +300,33 @@ export class TestWorker implements Worker {
     return Promise.all([...new Set(names)].map((name) => this.statFile(id, below + name, {}, signal)));
   }
 
+  renameFile: Worker["renameFile"] = async (id, from, to) => {
+    await Promise.resolve();
+    const { files } = this.#machine(id);
+    const file = files.get(from);
+    if (file === undefined) {
+      throw new SandboxError("not_found", `${from} does not exist`, { resource: "file", id: from });
+    }
+    files.set(to, file);
+    files.delete(from);
+  };
+
+  setFileAttributes: Worker["setFileAttributes"] = async (id, path, { mode }, signal) => {
+    const { files } = this.#machine(id);
+    const file = files.get(path);
+    if (file !== undefined && mode !== undefined) files.set(path, { ...file, mode });
+    return await this.statFile(id, path, {}, signal);
+  };
+
+  watchFiles: Worker["watchFiles"] = async (id, path, _options, signal) => {
+    await this.statFile(id, path, {}, signal);
+    const changes = this.changes.get(path) ?? [];
+    return (async function* () {
+      yield* changes;
+      await sleep(2 ** 30, undefined, { signal, ref: false });
+    })();
+  };
+
   async makeDirectory(id: SandboxId, path: string): Promise<void> {
     await Promise.resolve();
     this.#machine(id).files.set(`${path}/`, { chunks: [], size: 0, mode: 0o755 });
@@ -258,6 +343,15 @@ export class TestWorker implements Worker {
     if (machine.running) return machine;
     throw new SandboxError("unavailable", `the machine of sandbox ${id} has ended`, undefined);
   }
+}
+
+function partOf(
+  chunks: readonly (Uint8Array | Error)[],
+  { offset, length }: ByteRange,
+): readonly (Uint8Array | Error)[] {
+  if (offset === undefined && length === undefined) return chunks;
+  const bytes = Buffer.concat(chunks.filter((chunk) => chunk instanceof Uint8Array));
+  return [bytes.subarray(offset ?? 0, (offset ?? 0) + (length ?? bytes.length))];
 }
 
 function runningExec(

@@ -15,14 +15,9 @@ const detachedRule = `maxRunAfterDisconnect must be seconds from 0 to ${longestS
 
 export const StartSessionBody = Command.extend({
   timeout: timeout("none"),
-  maxRunAfterDisconnect: z
-    .number(detachedRule)
-    .min(0, detachedRule)
-    .max(longestSeconds, detachedRule)
-    .optional()
-    .meta({
-      description: "Seconds from the moment the last client has gone until it is killed. Default: 0, for ever.",
-    }),
+  maxRunAfterDisconnect: z.number(detachedRule).min(0, detachedRule).max(longestSeconds, detachedRule).optional().meta({
+    description: "Seconds from the moment the last client has gone until it is killed. Default: 0, for ever.",
+  }),
   pty: z.boolean().optional().meta({ description: "Its input and output are a terminal. Default: false." }),
   cols: Cells.optional().meta({ description: `Of the terminal. Default: ${defaultSize.columns}.` }),
   rows: Cells.optional().meta({ description: `Of the terminal. Default: ${defaultSize.rows}.` }),

@@ -1,0 +1,188 @@
+import { spawn, type ChildProcessWithoutNullStreams } from "node:child_process";
+import { once } from "node:events";
+import { constants } from "node:os";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type {
+  AttachedSession,
+  AttachOptions,
+  ExecEnd,
+  ExecOutput,
+  ExecSession,
+  NewExecSession,
+  TerminalSize,
+} from "@opensandbox/wire/worker/worker.ts";
+
+/** The sessions of one machine for tests: processes of this host whose output is kept in memory. */
+export class TestSessions {
+  readonly #sessions = new Map<string, TestSession>();
+  readonly #running: Set<ChildProcessWithoutNullStreams>;
+
+  /** Adds processes to `running` for as long as they run. */
+  constructor(running: Set<ChildProcessWithoutNullStreams>) {
+    this.#running = running;
+  }
+
+  async create(request: NewExecSession): Promise<TestSession> {
+    const { argv, envs, cwd = "/tmp", stdin = false } = request.command;
+    const [program = "/bin/sh", ...args] = argv;
+    const env = { PATH: process.env["PATH"] ?? "", ...envs };
+    const child = spawn(program, args, { env, cwd, detached: true });
+    await once(child, "spawn").catch((error: unknown) => {
+      throw new SandboxError("not_found", `${program} not found`, { resource: "file", id: program }, { cause: error });
+    });
+    if (!stdin && request.terminal === undefined) child.stdin.end();
+    const session = new TestSession(request, child);
+    this.#sessions.set(request.id, session);
+    this.#running.add(child);
+    void session.ended.then(() => this.#running.delete(child));
+    return session;
+  }
+
+  get(id: string): TestSession {
+    const session = this.#sessions.get(id);
+    if (session === undefined)
+      throw new SandboxError("not_found", "session not found", { resource: "exec session", id });
+    return session;
+  }
+
+  list(): ExecSession[] {
+    return [...this.#sessions.values()].map((session) => session.info());
+  }
+
+  remove(id: string): void {
+    this.get(id).kill(constants.signals.SIGKILL);
+    this.#sessions.delete(id);
+  }
+
+  /** The line to the guest ends: whoever listens is told so, and the commands go on. */
+  loseLine(): void {
+    for (const session of this.#sessions.values()) session.loseLine();
+  }
+}
+
+export class TestSession {
+  readonly ended: Promise<void>;
+  size: TerminalSize | undefined;
+  readonly #request: NewExecSession;
+  readonly #child: ChildProcessWithoutNullStreams;
+  readonly #parts: ExecOutput[] = [];
+  readonly #startedMs = Date.now();
+  #end: ExecEnd | undefined;
+  #endedMs = 0;
+  #attached = 0;
+  #line = new AbortController();
+  #changed = Promise.withResolvers<void>();
+
+  constructor(request: NewExecSession, child: ChildProcessWithoutNullStreams) {
+    this.#request = request;
+    this.#child = child;
+    this.size = request.terminal;
+    for (const pipe of ["stdout", "stderr"] as const) {
+      child[pipe].on("data", (bytes: Buffer) => {
+        this.#parts.push({ pipe, bytes });
+        this.#change();
+      });
+    }
+    child.stdin.on("error", () => {});
+    const timeoutMs = request.command.timeoutMs ?? 0;
+    let timedOut = false;
+    const onTimeout = (): void => {
+      timedOut = true;
+      this.kill(constants.signals.SIGKILL);
+    };
+    const timer = timeoutMs === 0 ? undefined : setTimeout(onTimeout, timeoutMs);
+    this.ended = once(child, "close").then(([code, signal]: (number | NodeJS.Signals | null)[]) => {
+      clearTimeout(timer);
+      this.#end = {
+        exitCode: Number(code ?? 0),
+        signal: signal === null ? 0 : constants.signals[signal as NodeJS.Signals],
+        timedOut,
+      };
+      this.#endedMs = Date.now();
+      this.#change();
+    });
+  }
+
+  info(): ExecSession {
+    const bytesOf = (pipe: string): number =>
+      this.#parts.reduce((sum, part) => sum + (part.pipe === pipe ? part.bytes.length : 0), 0);
+    return {
+      id: this.#request.id,
+      argv: this.#request.command.argv,
+      purpose: this.#request.purpose,
+      terminal: this.#request.terminal !== undefined,
+      startedMs: this.#startedMs,
+      attached: this.#attached,
+      ...(this.#end === undefined ? {} : { end: this.#end, endedMs: this.#endedMs }),
+      stdoutBytes: bytesOf("stdout"),
+      stderrBytes: bytesOf("stderr"),
+      truncated: false,
+    };
+  }
+
+  attach({ pipe }: Pick<AttachOptions, "pipe">, signal: AbortSignal): AttachedSession {
+    const end = Promise.withResolvers<ExecSession & { readonly end: ExecEnd }>();
+    end.promise.catch(() => {});
+    return {
+      session: this.info(),
+      output: this.#output({ pipe, end, signal: AbortSignal.any([signal, this.#line.signal]) }),
+      result: end.promise,
+      write: async (bytes) => {
+        if (!this.#child.stdin.write(bytes)) await once(this.#child.stdin, "drain");
+      },
+      closeStdin: async () => {
+        this.#child.stdin.end();
+        await Promise.resolve();
+      },
+    };
+  }
+
+  kill(signal: number): void {
+    if (this.#end === undefined && this.#child.pid !== undefined) process.kill(-this.#child.pid, signal);
+  }
+
+  loseLine(): void {
+    this.#line.abort(new SandboxError("unavailable", "the line to the guest has ended", undefined));
+    this.#line = new AbortController();
+  }
+
+  async *#output({
+    pipe,
+    end,
+    signal,
+  }: {
+    pipe: ExecOutput["pipe"] | undefined;
+    end: PromiseWithResolvers<ExecSession & { readonly end: ExecEnd }>;
+    signal: AbortSignal;
+  }): AsyncGenerator<ExecOutput | "scrollback end"> {
+    const gone = new Promise<never>((_, reject) => {
+      signal.addEventListener("abort", () => reject(signal.reason as Error));
+    });
+    gone.catch(() => {});
+    this.#attached += 1;
+    try {
+      const replay = this.#parts.length;
+      let index = 0;
+      const isWanted = (part: ExecOutput): boolean => pipe === undefined || part.pipe === pipe;
+      for (; index < replay; index += 1) yield* this.#parts.slice(index, index + 1).filter(isWanted);
+      yield "scrollback end";
+      for (;;) {
+        signal.throwIfAborted();
+        for (; index < this.#parts.length; index += 1) yield* this.#parts.slice(index, index + 1).filter(isWanted);
+        if (this.#end !== undefined) break;
+        await Promise.race([this.#changed.promise, gone]);
+      }
+      end.resolve({ ...this.info(), end: this.#end });
+    } catch (error) {
+      end.reject(error);
+      throw error;
+    } finally {
+      this.#attached -= 1;
+    }
+  }
+
+  #change(): void {
+    this.#changed.resolve();
+    this.#changed = Promise.withResolvers();
+  }
+}
