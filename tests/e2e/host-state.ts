@@ -1,16 +1,19 @@
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 
 /**
  * What machines leave on a host while they run: processes, namespaces, cables, slots, and the files of their own below
- * `dataDirectory`. Two of these are compared to show that nothing is left behind.
+ * `dataDirectory`. Two of these are compared to show that nothing is left behind. Networks that a running server keeps
+ * ready for machines to come are no machine's.
  */
 export function hostState(dataDirectory: string): object {
+  const spare = new Set(spareSlots());
+  const isMachines = (name: string): boolean => !spare.has(name.replace(/^\D+/, ""));
   return {
     processes: processesNaming(dataDirectory),
-    namespaces: entries("/run/netns").filter((name) => name.startsWith("osb-")),
-    links: entries("/sys/class/net").filter((name) => name.startsWith("osbv")),
-    slots: entries("/run/opensandbox/slots"),
+    namespaces: entries("/run/netns").filter((name) => name.startsWith("osb-") && isMachines(name)),
+    links: entries("/sys/class/net").filter((name) => name.startsWith("osbv") && isMachines(name)),
+    slots: entries(slots).filter(isMachines),
     machines: entries(join(dataDirectory, "machines")),
     journal: entries(join(dataDirectory, "journal")),
     workers: entries(join(dataDirectory, "workers")),
@@ -18,6 +21,26 @@ export function hostState(dataDirectory: string): object {
       .split("\n")
       .filter((line) => line.includes(dataDirectory)),
   };
+}
+
+const slots = "/run/opensandbox/slots";
+
+/** Those whose owner is no machine but a process that holds the lock of a file. */
+function spareSlots(): string[] {
+  const locked = new Set(
+    readFileSync("/proc/locks", "utf8")
+      .split("\n")
+      .map((line) => /:(\d+) \d+ EOF$/.exec(line)?.[1]),
+  );
+  return entries(slots).filter((name) => {
+    try {
+      const [owner = ""] = readFileSync(join(slots, name), "utf8").split("\n");
+      return owner.endsWith(".owner") && locked.has(String(statSync(owner).ino));
+    } catch {
+      // Given back meanwhile.
+      return true;
+    }
+  });
 }
 
 function entries(directory: string): string[] {

@@ -18,6 +18,7 @@ import { setAttributes } from "#files/set-attributes.ts";
 import { stat } from "#files/stat.ts";
 import { watch } from "#files/watch.ts";
 import { writeFile } from "#files/write-file.ts";
+import { connect } from "#ports/connect.ts";
 import { type Agent, startSession } from "./server.ts";
 import { fakeSystem } from "#system/fake-system.ts";
 import { guestSystem } from "#system/guest-system.ts";
@@ -70,6 +71,7 @@ function agentOf(system: System, environment: MachineEnvironment, spillDirectory
       rename: (request, stream) => rename(request, stream, system),
       setAttributes: (request, stream) => setAttributes(request, stream, system),
       watch: (request, stream) => watch(request, stream, system),
+      connect,
       sync: async () => {
         await system.fileSystems.sync();
         return {};

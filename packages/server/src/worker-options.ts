@@ -5,7 +5,7 @@ import { log } from "./log.ts";
 /** The worker's part of the configuration. */
 export function workerOptions(config: ServerConfig): Omit<WorkerOptions, "ephemeral"> {
   const { dataDirectory, imagesDirectory, hypervisor, accelerator, network, qemuProgram, debianMirror } = config;
-  const { readyMachines, templatesDirectory } = config;
+  const { readyMachines, templatesDirectory, region } = config;
   return {
     dataDirectory,
     imagesDirectory,
@@ -14,6 +14,7 @@ export function workerOptions(config: ServerConfig): Omit<WorkerOptions, "epheme
     network,
     qemuProgram,
     readyMachines,
+    region,
     templatesDirectory,
     log,
     ...(debianMirror === undefined ? {} : { debianMirror }),

@@ -34,6 +34,7 @@ export type Resource =
   | "patch"
   | "preview URL"
   | "network"
+  | "port"
   | "route"
   | "api key";
 

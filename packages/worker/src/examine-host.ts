@@ -2,7 +2,8 @@ import { access, constants, statfs } from "node:fs/promises";
 import { delimiter, dirname, join } from "node:path";
 import { asSandboxError } from "@opensandbox/wire/errors.ts";
 import { examineQemu } from "#machine/qemu/examine-qemu.ts";
-import { hostResolver } from "#network/resolver.ts";
+import { readServers } from "#network/names/host-resolvers.ts";
+import { notEnforced } from "./not-enforced.ts";
 import type { WorkerOptions } from "./open-worker.ts";
 
 type HostOptions = Pick<WorkerOptions, "qemuProgram" | "accelerator" | "dataDirectory">;
@@ -22,6 +23,7 @@ const programs = [
   { name: "mke2fs", for: "disks are made with it" },
   { name: "ip", for: "machines get their network by it" },
   { name: "nft", for: "machines get their network by it" },
+  { name: "tc", for: "machines get their network by it" },
 ] as const;
 
 const setUp = "run ./opensandbox setup as root";
@@ -78,20 +80,16 @@ async function examineNetwork(root: boolean): Promise<Finding> {
     return {
       name,
       level: "warn",
-      detail: "without root machines use QEMU's own network, which does not keep them from private addresses",
+      detail: `without root machines use QEMU's own network: ${notEnforced.user.join("; ")}`,
       fix: "run as root for a network namespace for each machine",
     };
   }
-  const resolver = await hostResolver();
-  if (resolver === undefined) {
-    return {
-      name,
-      level: "warn",
-      detail: "the only name server is on the host's own loopback, so machines use QEMU's own network",
-      fix: "name a server that is not on loopback in /etc/resolv.conf",
-    };
-  }
-  return { name, level: "ok", detail: `a namespace for each machine, names resolved by ${resolver}` };
+  const servers = await readServers("/etc/resolv.conf");
+  return {
+    name,
+    level: "ok",
+    detail: `a network namespace for each machine; names are asked of ${servers.join(", ")}, from this host`,
+  };
 }
 
 async function examineDirectory(directory: string): Promise<Finding[]> {

@@ -6,9 +6,10 @@ import { provideAgentBundle } from "#images/agent-bundle.ts";
 import { ImageStore } from "#images/image-store.ts";
 import { fakeHypervisor } from "#machine/fake/fake-hypervisor.ts";
 import type { Hypervisor } from "#machine/machine.ts";
+import { notEnforced } from "./not-enforced.ts";
 import { examineQemu } from "#machine/qemu/examine-qemu.ts";
 import { qemuHypervisor } from "#machine/qemu/qemu.ts";
-import { hostResolver } from "#network/resolver.ts";
+import { NetworkPool } from "#network/network-pool.ts";
 import type { BootFiles, Host, Log, ProvideBootFiles } from "#sandboxes/host.ts";
 import { adoptMachines, workersDirectory } from "#sandboxes/adopt-machines.ts";
 import { OwnMemory } from "#sandboxes/own-memory.ts";
@@ -18,7 +19,7 @@ import { Templates } from "#sandboxes/templates.ts";
 import { MemoryThreads } from "#snapshots/memory-threads.ts";
 import { SnapshotStore } from "#snapshots/snapshot-store.ts";
 import { Verifier } from "#snapshots/verify.ts";
-import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { randomHex } from "@opensandbox/wire/ids.ts";
 import type { Worker, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
 
@@ -31,6 +32,8 @@ export interface WorkerOptions {
   readonly hypervisor: "qemu" | "firecracker" | "fake";
   readonly accelerator: "auto" | "kvm" | "tcg";
   readonly network: "auto" | "tap" | "user";
+  /** Where this host is, as sandboxes are told. */
+  readonly region: string;
   readonly qemuProgram: string;
   readonly debianMirror?: string;
   /** It lives for one command: its sandboxes end with it, and it takes none over from others. */
@@ -64,18 +67,24 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
   const workerId = `w-${randomHex(4)}`;
   undo.use(await claimWorker(workersDirectory(dataDirectory), workerId));
   const images = imageStore(options);
-  const network = hypervisor.name === "fake" ? noNetwork : await chooseNetwork(options.network, root);
+  const network = hypervisor.name === "fake" ? noNetwork : await chooseNetwork(options, root);
+  if (network.mode === "tap") undo.use(network.pool);
   const description: WorkerDescription = {
     hypervisor: hypervisor.name,
     hypervisorVersion: hypervisor.version,
     accelerator,
-    network: { mode: network.mode, reason: network.reason },
+    network: {
+      mode: network.mode,
+      reason: network.reason,
+      ...(network.mode === "tap" ? {} : { notEnforced: notEnforced[network.mode] }),
+    },
     images: await images.names(),
   };
   const bootFiles = hypervisor.name === "fake" ? undefined : bootFilesFrom(images, options.imagesDirectory);
   const memory = undo.use(new MemoryThreads());
   const host: Host = {
     ...{ workerId, dataDirectory, hypervisor, network, root, ephemeral: options.ephemeral, description, bootFiles },
+    region: options.region,
     snapshots: new SnapshotStore(join(dataDirectory, "snapshots")),
     templates: new SnapshotStore(options.templatesDirectory),
     templatesDirectory: options.templatesDirectory,
@@ -148,7 +157,11 @@ type ChosenNetwork = Host["network"] & { readonly reason: string };
 
 const noNetwork: ChosenNetwork = { mode: "none", reason: "the host's own network, not isolated" };
 
-async function chooseNetwork(wanted: WorkerOptions["network"], root: boolean): Promise<ChosenNetwork> {
+/** Networks that wait for a machine: one for what lives for one command, and for a server enough for a burst. */
+const spareNetworks = 4;
+
+async function chooseNetwork(options: WorkerOptions, root: boolean): Promise<ChosenNetwork> {
+  const { network: wanted, ephemeral, log } = options;
   if (wanted === "user") return { mode: "user", reason: "OPENSANDBOX_NETWORK=user" };
   if (!root) {
     if (wanted === "tap") {
@@ -156,11 +169,15 @@ async function chooseNetwork(wanted: WorkerOptions["network"], root: boolean): P
     }
     return { mode: "user", reason: "without root there are no network namespaces: QEMU's own network is used" };
   }
-  const resolver = await hostResolver();
-  if (resolver === undefined) {
-    return { mode: "user", reason: "the host's name server is on its own loopback, where guests cannot be sent" };
+  try {
+    const pool = await NetworkPool.open({ spare: ephemeral ? 1 : spareNetworks, log });
+    return { mode: "tap", pool, reason: "a network namespace for each machine" };
+  } catch (error) {
+    if (wanted === "tap") throw error;
+    const { message } = asSandboxError(error);
+    log("warn", "machines use QEMU's own network, which holds them to no policy", { error: message });
+    return { mode: "user", reason: `network namespaces do not work on this host: ${message}` };
   }
-  return { mode: "tap", resolver, reason: `a network namespace for each machine, names resolved by ${resolver}` };
 }
 
 /**

@@ -6,14 +6,21 @@ import {
   FrameReader,
   frameTypes,
   type FrameType,
+  headerBytes,
   maxDataBytes,
   maxPayloadBytes,
 } from "./frame.ts";
 import { FailureSchema, type Hello, HelloSchema } from "./messages_pb.js";
 import { generation, type Method } from "./methods.ts";
 
-/** Bytes of `message` and `data` that one side may send on a stream before the other has taken any. */
+/** Bytes of `message` and `data` frames that one side may send on a stream before the other has taken any. */
 export const initialCredit = 256 * 1024;
+
+/**
+ * The longest `message`. Credit is granted anew when half of it was taken, so a sender whose frames have all been taken
+ * has at least the other half: more than that could wait for ever.
+ */
+export const maxMessageBytes = initialCredit / 2 - headerBytes;
 
 /** More than this many bytes that are no frame, and the peer does not speak our language. */
 const maxSkippedBytes = 2 * maxPayloadBytes;
@@ -96,9 +103,7 @@ export class Channel {
   /** For {@link Stream}. */
   async send(type: FrameType, stream: number, tag: number, payload: Uint8Array): Promise<void> {
     if (this.#closed !== undefined) throw this.#closed;
-    if (payload.length > maxPayloadBytes) {
-      throw new SandboxError("invalid_argument", `${payload.length} bytes do not fit into one message`, undefined);
-    }
+    if (payload.length > maxPayloadBytes) throw tooLong(payload.length);
     try {
       await this.#transport.write(encodeFrame({ stream, epoch: this.#epoch, type, tag, payload }));
     } catch (error) {
@@ -190,7 +195,8 @@ export class Stream {
 
   async sendMessage<Desc extends DescMessage>(schema: Desc, message: MessageShape<Desc>): Promise<void> {
     const payload = toBinary(schema, message);
-    await this.#takeCredit(payload.length);
+    if (payload.length > maxMessageBytes) throw tooLong(payload.length);
+    await this.#takeCredit(costOf(payload));
     await this.#channel.send(frameTypes.message, this.id, 0, payload);
   }
 
@@ -198,7 +204,7 @@ export class Stream {
   async sendData(tag: number, bytes: Uint8Array): Promise<void> {
     for (let at = 0; at < bytes.length; at += maxDataBytes) {
       const part = bytes.subarray(at, at + maxDataBytes);
-      await this.#takeCredit(part.length);
+      await this.#takeCredit(costOf(part));
       await this.#channel.send(frameTypes.data, this.id, tag, part);
     }
   }
@@ -284,13 +290,13 @@ export class Stream {
 
   #deliver(incoming: Incoming): SandboxError | undefined {
     if (incoming.kind !== "end") {
-      this.#peerCredit -= incoming.payload.length;
+      this.#peerCredit -= costOf(incoming.payload);
       if (this.#peerCredit < 0) {
         return new SandboxError("unavailable", "the peer of the agent channel sends more than it may", undefined);
       }
     }
     if (this.#waiting === undefined) {
-      this.#incoming.push(incoming);
+      this.#incoming.push({ ...incoming, payload: ofItsOwn(incoming.payload) });
     } else {
       this.#waiting.resolve(incoming);
       this.#waiting = undefined;
@@ -300,7 +306,7 @@ export class Stream {
 
   #grant(incoming: Incoming): void {
     if (incoming.kind === "end") return;
-    this.#taken += incoming.payload.length;
+    this.#taken += costOf(incoming.payload);
     if (this.#taken < initialCredit / 2 || this.#failure !== undefined) return;
     const payload = new Uint8Array(4);
     new DataView(payload.buffer).setUint32(0, this.#taken, true);
@@ -310,9 +316,6 @@ export class Stream {
   }
 
   async #takeCredit(bytes: number): Promise<void> {
-    if (bytes > initialCredit) {
-      throw new SandboxError("invalid_argument", `${bytes} bytes do not fit into one message`, undefined);
-    }
     // First come, first served: who waits here is woken in order and looks again.
     while (this.#failure === undefined && !this.#ended && this.#credit < bytes) {
       const { promise, resolve } = Promise.withResolvers<void>();
@@ -331,6 +334,16 @@ export class Stream {
   }
 }
 
+/** What a frame takes of the credit: its header as well, so that empty ones cannot pile up without a bound. */
+function costOf(payload: Uint8Array): number {
+  return headerBytes + payload.length;
+}
+
+/** What waits to be taken must not keep alive a chunk of which it is a small part. */
+function ofItsOwn(payload: Uint8Array): Uint8Array {
+  return payload.length * 2 < payload.buffer.byteLength ? new Uint8Array(payload) : payload;
+}
+
 /** Undefined for bytes that are no such message: they come from the other side of a trust boundary. */
 export function parse<Desc extends DescMessage>(schema: Desc, bytes: Uint8Array): MessageShape<Desc> | undefined {
   try {
@@ -338,6 +351,10 @@ export function parse<Desc extends DescMessage>(schema: Desc, bytes: Uint8Array)
   } catch {
     return undefined;
   }
+}
+
+function tooLong(bytes: number): SandboxError {
+  return new SandboxError("invalid_argument", `${bytes} bytes do not fit into one message`, undefined);
 }
 
 function notUnderstood(): SandboxError {

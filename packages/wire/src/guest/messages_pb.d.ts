@@ -984,3 +984,21 @@ export declare type SessionRequest = Message<"opensandbox.guest.v1.SessionReques
  */
 export declare const SessionRequestSchema: GenMessage<SessionRequest>;
 
+/**
+ * @generated from message opensandbox.guest.v1.ConnectRequest
+ */
+export declare type ConnectRequest = Message<"opensandbox.guest.v1.ConnectRequest"> & {
+  /**
+   * Of the guest's own loopback.
+   *
+   * @generated from field: uint32 port = 1;
+   */
+  port: number;
+};
+
+/**
+ * Describes the message opensandbox.guest.v1.ConnectRequest.
+ * Use `create(ConnectRequestSchema)` to create a new message.
+ */
+export declare const ConnectRequestSchema: GenMessage<ConnectRequest>;
+

@@ -2,6 +2,7 @@ import type { DescMessage } from "@bufbuild/protobuf";
 import {
   ConfigureReplySchema,
   ConfigureRequestSchema,
+  ConnectRequestSchema,
   EmptySchema,
   ExecRequestSchema,
   ExecResultSchema,
@@ -42,6 +43,8 @@ import {
  * - `sessionList`: guest -> host `message` SessionInfos, several.
  * - `watch`: guest -> host `message` WatchEvents, an empty one first, when nothing is missed any more; it ends when the
  *   host resets it.
+ * - `connect`: guest -> host `message` Empty once, when the connection is there, then `data`; host -> guest `data`, ended
+ *   by `end`. The reply comes when the server has ended its side.
  */
 export const methods = {
   ping: method(1, EmptySchema, PingReplySchema),
@@ -76,6 +79,7 @@ export const methods = {
   rename: method(19, RenameRequestSchema, EmptySchema),
   setAttributes: method(20, SetAttributesRequestSchema, FileStatSchema),
   watch: method(21, WatchRequestSchema, EmptySchema),
+  connect: method(24, ConnectRequestSchema, EmptySchema),
 } as const;
 
 export type MethodName = keyof typeof methods;

@@ -1,3 +1,4 @@
+import type { EgressRules, NetworkPolicy } from "../egress.ts";
 import type { SandboxId, SnapshotId } from "../ids.ts";
 
 /**
@@ -116,13 +117,41 @@ export interface Worker {
     options: { readonly recursive: boolean },
     signal: AbortSignal,
   ): Promise<AsyncIterable<readonly FileChange[]>>;
+
+  /**
+   * Holds the sandbox's packets to another policy from now on, also those of connections that exist. `not_supported`
+   * where it cannot be held: see {@link WorkerDescription}.
+   */
+  setNetworkPolicy(id: SandboxId, policy: NetworkPolicy): Promise<void>;
+  /** What the policy has not let through within the last hour, the newest first. */
+  networkRefusals(id: SandboxId): Promise<readonly NetworkRefusal[]>;
+  /**
+   * Connects to a server in the guest, as a program in the guest would: also one that listens on localhost alone.
+   * `not_found` when nothing listens there. The connection lasts until the server has ended it or `signal` aborts.
+   */
+  openPort(id: SandboxId, port: number, signal: AbortSignal): Promise<PortConnection>;
+}
+
+/** A TCP connection to a server in the guest. */
+export interface PortConnection {
+  /** What the server sends, until it has ended. Taking a chunk is what lets it send more. Rejects when it breaks. */
+  readonly incoming: AsyncIterable<Uint8Array>;
+  /** Settles when more may follow. */
+  write(bytes: Uint8Array): Promise<void>;
+  /** Nothing more will be written. */
+  end(): Promise<void>;
 }
 
 export interface WorkerDescription {
   readonly hypervisor: HypervisorName;
   readonly hypervisorVersion: string;
   readonly accelerator: { readonly name: string; readonly reason: string };
-  readonly network: { readonly mode: string; readonly reason: string };
+  readonly network: {
+    readonly mode: string;
+    readonly reason: string;
+    /** What a policy says that does not hold in this mode, in words; absent: everything holds. */
+    readonly notEnforced?: readonly string[];
+  };
   /** Names of the images that a sandbox can be started from. */
   readonly images: readonly string[];
 }
@@ -141,6 +170,8 @@ export interface StartSandbox {
   readonly workspaceMib: number;
   readonly envs: Readonly<Record<string, string>>;
   readonly networkEnabled: boolean;
+  /** `not_supported` where rules cannot be held. */
+  readonly egress?: EgressRules | undefined;
 }
 
 export type StartFrom =

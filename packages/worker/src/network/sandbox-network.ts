@@ -28,6 +28,8 @@ interface PreparedSlot {
 interface KeptState {
   readonly policy: NetworkPolicy;
   readonly epoch: number;
+  /** When the first policy was set, in milliseconds since 1970. */
+  readonly since: number;
 }
 
 /**
@@ -45,6 +47,7 @@ export class SandboxNetwork implements AsyncDisposable {
   readonly #record: NetworkRecord;
   readonly #services = new DisposableStack();
   #applied: AppliedPolicy = { policy: compilePolicy(closedPolicy), epoch: 0 };
+  #since = 0;
   #web: WebProxy | undefined;
   #metadata: MetadataSource | undefined;
 
@@ -71,6 +74,11 @@ export class SandboxNetwork implements AsyncDisposable {
     }
   }
 
+  /** When the machine was given to its sandbox, in milliseconds since 1970: when its first policy was set. */
+  get since(): number {
+    return this.#since;
+  }
+
   get policy(): NetworkPolicy {
     return this.#applied.policy.policy;
   }
@@ -88,7 +96,9 @@ export class SandboxNetwork implements AsyncDisposable {
     changeSets(this.#where, [...policyChanges(before, applied), ...pins]);
     this.#applied = applied;
     this.#web?.judgeAgain();
-    await this.#prepared.keep(JSON.stringify({ policy, epoch: applied.epoch } satisfies KeptState));
+    if (this.#since === 0) this.#since = Date.now();
+    const kept: KeptState = { policy, epoch: applied.epoch, since: this.#since };
+    await this.#prepared.keep(JSON.stringify(kept));
   }
 
   /** Says whose machine it is, to the guest itself. */
@@ -130,7 +140,8 @@ export class SandboxNetwork implements AsyncDisposable {
   }
 
   /** The kernel has gone on by the policy of the worker before. */
-  #takeOver({ policy, epoch }: KeptState): void {
+  #takeOver({ policy, epoch, since }: KeptState): void {
+    this.#since = since;
     this.#applied = { policy: compilePolicy(policy), epoch };
     this.#pinned.inherit();
   }

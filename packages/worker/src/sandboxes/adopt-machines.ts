@@ -3,12 +3,22 @@ import { dirname, join } from "node:path";
 import { lockFile } from "#host/file-lock.ts";
 import { killProcessesOf, processesOf } from "#host/kill-by-path.ts";
 import { isWorkerAlive, removeDeadWorkers } from "#host/worker-lock.ts";
-import { removeLeftOverNetworks } from "#network/host-network.ts";
+import { removeLeftOverNetworks } from "#network/host-firewall.ts";
 import { describeError } from "./describe-error.ts";
 import type { Host } from "./host.ts";
-import { type JournalEntry, journalLock, machineDirectory, readEntries, removeEntry, writeEntry } from "./journal.ts";
+import {
+  type JournaledMachine,
+  type JournalEntry,
+  journalLock,
+  machineDirectory,
+  readEntries,
+  removeEntry,
+  writeEntry,
+} from "./journal.ts";
 import { goOnAfterCapture } from "./capture-machine.ts";
 import { LiveSandbox } from "./live-sandbox.ts";
+import { applyNetworkPolicy } from "./network-policy.ts";
+import { adoptSeat } from "./seat.ts";
 import { adoptMachine, endedMachine } from "./start-machine.ts";
 
 export interface Adopted {
@@ -65,6 +75,8 @@ async function adopt(entry: JournalEntry, host: Host): Promise<Adopted | undefin
     const [pid] = await processesOf(machineDirectory(host.dataDirectory, id));
     const live =
       pid === undefined ? endedMachine(wanted, machine, host) : await adoptMachine(wanted, machine, pid, host);
+    if (live.hasProcess) await applyNetworkPolicy(live, request, host);
+    else await giveSeatBack(machine, id, organizationId, host);
     // A worker that died while it captured has left the machine paused and its disks frozen; others are as they were.
     if (live.hasProcess) await goOnAfterCapture(live);
     await writeEntry(host.dataDirectory, {
@@ -82,6 +94,19 @@ async function adopt(entry: JournalEntry, host: Host): Promise<Adopted | undefin
     });
     return undefined;
   }
+}
+
+/** Of a machine that has ended: the next one on its disks takes another. */
+async function giveSeatBack(
+  { slot, network }: JournaledMachine,
+  machineId: string,
+  organizationId: string,
+  host: Host,
+): Promise<void> {
+  if (slot === undefined) return;
+  const directory = machineDirectory(host.dataDirectory, machineId);
+  const seat = await adoptSeat(directory, slot, network, organizationId, host);
+  await seat[Symbol.asyncDispose]();
 }
 
 async function remove(entry: JournalEntry, dataDirectory: string): Promise<void> {

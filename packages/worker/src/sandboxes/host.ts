@@ -1,4 +1,5 @@
 import type { Hypervisor } from "#machine/machine.ts";
+import type { NetworkPool } from "#network/network-pool.ts";
 import type { MemoryThreads } from "#snapshots/memory-threads.ts";
 import type { SnapshotStore } from "#snapshots/snapshot-store.ts";
 import type { Progress, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
@@ -9,7 +10,9 @@ export interface Host {
   /** Holds `journal/`, `machines/`, `memory/`, `snapshots/` and `workers/`. */
   readonly dataDirectory: string;
   readonly hypervisor: Hypervisor;
-  readonly network: { readonly mode: "tap"; readonly resolver: string } | { readonly mode: "user" | "none" };
+  readonly network: { readonly mode: "tap"; readonly pool: NetworkPool } | { readonly mode: "user" | "none" };
+  /** Where this host is, in the operator's words. */
+  readonly region: string;
   /** Whether processes can be started as another user and namespaces made. */
   readonly root: boolean;
   /** The worker lives for one command: nothing of it is meant to outlive it. */

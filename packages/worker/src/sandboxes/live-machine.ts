@@ -1,5 +1,6 @@
 import type { GuestClient } from "#guest/guest-client.ts";
 import type { Machine, MachineSpec } from "#machine/machine.ts";
+import type { SandboxNetwork } from "#network/sandbox-network.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { JournaledMachine } from "./journal.ts";
 import type { LayerStack } from "./layer-stack.ts";
@@ -65,6 +66,11 @@ export class LiveMachine implements AsyncDisposable {
   /** Whether there is a process, in whatever state. */
   get hasProcess(): boolean {
     return this.#running !== undefined;
+  }
+
+  /** What its packets are held to; undefined where they are not, or without a process. */
+  get sandboxNetwork(): SandboxNetwork | undefined {
+    return this.#seat?.sandboxNetwork;
   }
 
   /** What another process needs to go on with it. */

@@ -3,7 +3,8 @@ import type { LiveMachine } from "./live-machine.ts";
 
 /** A sandbox that is here: with a machine that runs, or that has ended and left its disks. Disposing it removes all. */
 export class LiveSandbox implements AsyncDisposable {
-  readonly request: StartSandbox;
+  /** As it was asked for, with what has been changed since. */
+  request: StartSandbox;
   readonly live: LiveMachine;
   #end = Promise.withResolvers<SandboxEnd>();
 

@@ -3,6 +3,7 @@ import { describeError } from "./describe-error.ts";
 import type { Host } from "./host.ts";
 import { introduceGuest } from "./introduce-guest.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
+import { applyNetworkPolicy } from "./network-policy.ts";
 import { bootAgain } from "./start-machine.ts";
 import { journal } from "./start-sandbox.ts";
 
@@ -28,6 +29,7 @@ export async function rebootSandbox(sandbox: LiveSandbox, host: Host, signal: Ab
 export async function powerCycleSandbox(sandbox: LiveSandbox, host: Host, signal: AbortSignal): Promise<void> {
   const { live, request } = sandbox;
   await bootAgain(live, host, signal);
+  await applyNetworkPolicy(live, request, host);
   sandbox.watch();
   await journal(live, request, host);
   await introduceGuest(live, { id: request.id, envs: request.envs, copied: false }, "boot", signal);

@@ -1,5 +1,6 @@
 import { startExec } from "#guest/guest-exec.ts";
 import { listDirectory, readFile, setFileAttributes, statFile, watchFiles, writeFile } from "#guest/guest-files.ts";
+import { openPort } from "#guest/guest-ports.ts";
 import * as sessions from "#guest/guest-sessions.ts";
 import type { GuestClient } from "#guest/guest-client.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
@@ -12,6 +13,7 @@ import type { Host } from "./host.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
 import { mergeLayers } from "./merge-layers.ts";
 import { powerCycleSandbox, rebootSandbox } from "./reboot-sandbox.ts";
+import { setNetworkPolicy } from "./set-network-policy.ts";
 import { type Sources, startSandbox } from "./start-sandbox.ts";
 
 /** The worker's use cases over the sandboxes that are here. Disposing it stops them all. */
@@ -158,6 +160,15 @@ export class SandboxWorker implements Worker, AsyncDisposable {
   removeFile: Worker["removeFile"] = async (id, path, signal) => {
     await this.#guest(id).call(methods.remove, { path }, signal);
   };
+
+  setNetworkPolicy: Worker["setNetworkPolicy"] = async (id, policy) => {
+    await setNetworkPolicy(this.#sandbox(id), policy, this.#host);
+  };
+
+  networkRefusals: Worker["networkRefusals"] = async (id) =>
+    await Promise.resolve(this.#sandbox(id).live.sandboxNetwork?.refusals() ?? []);
+
+  openPort: Worker["openPort"] = async (id, port, signal) => await openPort(this.#guest(id), port, signal);
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#released) return;

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { adoptSlot, claimSlot, type Slot } from "#host/slots.ts";
 import type { NetworkAttachment } from "#machine/machine.ts";
-import { joinHostNetwork, rejoinHostNetwork } from "#network/host-network.ts";
+import type { SandboxNetwork } from "#network/sandbox-network.ts";
 import type { Host } from "./host.ts";
 import type { Owner } from "./machine-files.ts";
 
@@ -20,6 +20,8 @@ export interface Seat extends AsyncDisposable {
   /** Undefined where this process is not root and cannot choose. */
   readonly user: Owner | undefined;
   readonly network: NetworkAttachment;
+  /** What the machine's packets are held to. Undefined where they are not. */
+  readonly sandboxNetwork: SandboxNetwork | undefined;
 }
 
 export interface SeatRequest {
@@ -31,10 +33,15 @@ export interface SeatRequest {
 }
 
 export async function takeSeat(request: SeatRequest, host: Host): Promise<Seat> {
+  const { directory, networkEnabled, organizationId } = request;
   await using undo = new AsyncDisposableStack();
-  const slot = host.root ? undo.use(await claimSlot(request.directory)) : undefined;
-  const network = await attach(request.networkEnabled, slot, host, undo);
-  return seat(slot, network, request.organizationId, undo);
+  if (host.network.mode === "tap") {
+    // Also of a sandbox without a network: its policy keeps it off, and may be changed.
+    return seatWith(undo.use(await host.network.pool.claim(directory)), organizationId, undo);
+  }
+  const slot = host.root ? undo.use(await claimSlot(directory)) : undefined;
+  const kind = networkEnabled ? host.network.mode : "none";
+  return seatWithout({ kind }, slot, organizationId, undo);
 }
 
 /** The seat of a machine that another worker has started and that still runs. */
@@ -46,31 +53,43 @@ export async function adoptSeat(
   host: Host,
 ): Promise<Seat> {
   await using undo = new AsyncDisposableStack();
+  if (network === "tap" && slotNumber !== undefined && host.network.mode === "tap") {
+    return seatWith(undo.use(await host.network.pool.adopt(directory, slotNumber)), organizationId, undo);
+  }
   const slot = slotNumber === undefined ? undefined : undo.use((await adoptSlot(slotNumber, directory)).slot);
-  const attachment: NetworkAttachment =
-    network === "tap" && slot !== undefined && host.network.mode === "tap"
-      ? undo.use(await rejoinHostNetwork(slot, host.network.resolver))
-      : { kind: network === "user" ? "user" : "none" };
-  return seat(slot, attachment, organizationId, undo);
+  return seatWithout({ kind: network === "user" ? "user" : "none" }, slot, organizationId, undo);
 }
 
-function seat(
-  slot: Slot | undefined,
+function seatWith(
+  sandboxNetwork: SandboxNetwork,
+  organizationId: string | undefined,
+  undo: AsyncDisposableStack,
+): Seat {
+  const { slot, attachment } = sandboxNetwork;
+  const owned = undo.move();
+  return {
+    ...{ slot, user: userOf(slot, organizationId), network: attachment, sandboxNetwork },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+function seatWithout(
   network: NetworkAttachment,
+  slot: Slot | undefined,
   organizationId: string | undefined,
   undo: AsyncDisposableStack,
 ): Seat {
   const owned = undo.move();
   return {
     slot: slot?.number,
-    user: slot === undefined ? undefined : userOf(slot, organizationId),
-    network,
+    user: slot === undefined ? undefined : userOf(slot.number, organizationId),
+    ...{ network, sandboxNetwork: undefined },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }
 
-function userOf({ number }: Slot, organizationId: string | undefined): Owner {
-  const uid = firstMachineUser + number;
+function userOf(slot: number, organizationId: string | undefined): Owner {
+  const uid = firstMachineUser + slot;
   return { uid, gid: tenantGroup(organizationId) ?? uid };
 }
 
@@ -83,15 +102,4 @@ export function tenantOf(organizationId: string): Owner {
 function tenantGroup(organizationId: string | undefined): number | undefined {
   if (organizationId === undefined) return undefined;
   return firstTenantGroup + createHash("sha256").update(organizationId).digest().readUIntBE(0, 3);
-}
-
-async function attach(
-  enabled: boolean,
-  slot: Slot | undefined,
-  { network }: Host,
-  undo: AsyncDisposableStack,
-): Promise<NetworkAttachment> {
-  if (!enabled || network.mode === "none") return { kind: "none" };
-  if (network.mode !== "tap" || slot === undefined) return { kind: "user" };
-  return undo.use(await joinHostNetwork(slot, network.resolver));
 }

@@ -9,6 +9,7 @@ import { writeEntry } from "./journal.ts";
 import type { LiveMachine } from "./live-machine.ts";
 import { LiveSandbox } from "./live-sandbox.ts";
 import type { OwnMemory } from "./own-memory.ts";
+import { applyNetworkPolicy, policyOf, requirePolicy } from "./network-policy.ts";
 import type { ReadyMachines } from "./ready-machines.ts";
 import { Spans } from "./spans.ts";
 import { bootMachine, type MachineRequest, newMachineId, restoreMachine } from "./start-machine.ts";
@@ -36,6 +37,7 @@ export async function startSandbox(
   onProgress: (progress: Progress) => void,
   signal: AbortSignal,
 ): Promise<Started> {
+  requirePolicy(policyOf(request), host);
   const spans = new Spans();
   admit(await hostRoom(host.dataDirectory), request.memoryMib);
   const begun =
@@ -45,6 +47,7 @@ export async function startSandbox(
   await using undo = new AsyncDisposableStack();
   const live = undo.use(begun.live);
   live.organizationId = request.organizationId;
+  await applyNetworkPolicy(live, request, host);
   if (begun.from === "restore") await live.machine.resume();
   const copied = request.from.kind === "image" ? begun.from === "restore" : request.from.identity === "new";
   await introduceGuest(live, { id: request.id, envs: request.envs, copied }, begun.from, signal);
@@ -84,7 +87,9 @@ async function fromImage(
   onProgress: (progress: Progress) => void,
   signal: AbortSignal,
 ): Promise<Begun> {
-  const wanted = { image, shape: shapeOf(request), networkEnabled: request.networkEnabled };
+  // Rules keep a network off, where there are rules: then every machine has the device.
+  const networkEnabled = request.networkEnabled || host.network.mode === "tap";
+  const wanted = { image, shape: shapeOf(request), networkEnabled };
   const files = await host.bootFiles?.({ image, workspaceMib: request.workspaceMib }, onProgress, signal);
   spans.end("image");
   if (files === undefined || !templates.possible) return await boot(request, image, files, host, spans, signal);

@@ -31,7 +31,7 @@ export async function startTestHost(): Promise<TestHost> {
       imagesDirectory: process.env["OPENSANDBOX_IMAGES_DIR"] ?? join(cache, "images"),
       templatesDirectory: process.env["OPENSANDBOX_TEMPLATES_DIR"] ?? join(cache, "templates"),
       ...({ hypervisor: "qemu", accelerator: "auto", network: "auto", qemuProgram: "qemu-system-x86_64" } as const),
-      ...{ ephemeral: false, readyMachines: 0 },
+      ...{ ephemeral: false, readyMachines: 0, region: "local" },
       log: (level, message, fields) => logged.push({ level, message, fields }),
     });
   let opened = await open();

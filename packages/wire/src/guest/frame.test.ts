@@ -1,0 +1,113 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import * as fc from "fast-check";
+import {
+  encodeFrame,
+  type Frame,
+  FrameReader,
+  frameTypes,
+  type FrameType,
+  headerBytes,
+  maxPayloadBytes,
+} from "./frame.ts";
+
+const frames: fc.Arbitrary<Frame> = fc.record({
+  stream: fc.integer({ min: 0, max: 0xffff_ffff }),
+  epoch: fc.integer({ min: 0, max: 0xffff_ffff }),
+  type: fc.constantFrom<FrameType>(...Object.values(frameTypes)),
+  tag: fc.integer({ min: 0, max: 255 }),
+  payload: fc.uint8Array({ maxLength: 200 }),
+});
+
+test("any split of the bytes gives the same frames", () => {
+  fc.assert(
+    fc.property(
+      fc.array(frames, { maxLength: 8 }),
+      fc.infiniteStream(fc.integer({ min: 1, max: 90 })),
+      (sent, sizes) => {
+        const reader = new FrameReader();
+        const got = splitBy(Buffer.concat(sent.map(encodeFrame)), sizes).flatMap((chunk) => reader.push(chunk));
+        assert.deepEqual(got.map(plain), sent.map(plain));
+        assert.equal(reader.skipped, 0);
+      },
+    ),
+  );
+});
+
+test("garbage in front of a frame is skipped and counted, however it is split", () => {
+  fc.assert(
+    fc.property(
+      fc.uint8Array({ maxLength: 300 }),
+      fc.array(frames, { minLength: 1, maxLength: 4 }),
+      fc.infiniteStream(fc.integer({ min: 1, max: 90 })),
+      (garbage, sent, sizes) => {
+        const reader = new FrameReader();
+        const bytes = Buffer.concat([garbage, ...sent.map(encodeFrame)]);
+        const got = splitBy(bytes, sizes).flatMap((chunk) => reader.push(chunk));
+        assert.deepEqual(got.map(plain), sent.map(plain));
+        assert.equal(reader.skipped, 0, "counted from the last frame on");
+        reader.push(Buffer.alloc(50));
+        assert.equal(reader.skipped, 50 - (headerBytes - 1));
+      },
+    ),
+  );
+});
+
+test("a reader that joins in the middle of a frame finds the next one", () => {
+  fc.assert(
+    fc.property(frames, frames, fc.nat(), (missed, next, cut) => {
+      const torn = encodeFrame(missed);
+      const rest = torn.subarray(1 + (cut % (torn.length - 1)));
+      const got = new FrameReader().push(Buffer.concat([rest, encodeFrame(next)]));
+      assert.deepEqual(plain(got.at(-1)!), plain(next));
+    }),
+  );
+});
+
+test("a header with any bit wrong opens no frame", () => {
+  fc.assert(
+    fc.property(frames, fc.integer({ min: 0, max: headerBytes * 8 - 1 }), (frame, bit) => {
+      const bytes = encodeFrame({ ...frame, payload: new Uint8Array(0) });
+      bytes[bit >> 3]! ^= 1 << (bit & 7);
+      assert.deepEqual(new FrameReader().push(bytes), []);
+    }),
+  );
+});
+
+test("the largest frame passes and a larger one is none", () => {
+  const largest: Frame = {
+    stream: 1,
+    epoch: 2,
+    type: frameTypes.open,
+    tag: 3,
+    payload: new Uint8Array(maxPayloadBytes),
+  };
+  const reader = new FrameReader();
+  const got = splitBy(Buffer.from(encodeFrame(largest)), [65_536]).flatMap((chunk) => reader.push(chunk));
+  assert.deepEqual(got.map(plain), [plain(largest)]);
+  const tooLarge = encodeFrame({ ...largest, payload: new Uint8Array(maxPayloadBytes + 1) });
+  assert.deepEqual(new FrameReader().push(tooLarge), []);
+});
+
+test("zeros are no frames", () => {
+  const reader = new FrameReader();
+  assert.deepEqual(reader.push(Buffer.alloc(100_000)), []);
+  assert.equal(reader.skipped, 100_000 - (headerBytes - 1));
+});
+
+/** Pieces of the given sizes, the last size for all that are left. */
+function splitBy(bytes: Buffer, sizes: Iterable<number>): Buffer[] {
+  const pieces: Buffer[] = [];
+  const next = sizes[Symbol.iterator]();
+  let size = 1;
+  for (let at = 0; at < bytes.length; at += size) {
+    size = (next.next().value as number | undefined) ?? size;
+    pieces.push(bytes.subarray(at, at + size));
+  }
+  return pieces;
+}
+
+/** Whatever kind of view the payload is. */
+function plain({ payload, ...header }: Frame): object {
+  return { ...header, payload: Buffer.from(payload).toString("hex") };
+}

@@ -1,0 +1,46 @@
+import { readFile } from "#guest/guest-files.ts";
+import type { MetadataSource } from "#network/metadata-service.ts";
+import type { StartSandbox } from "@opensandbox/wire/worker/worker.ts";
+import type { Host } from "./host.ts";
+import type { LiveMachine } from "./live-machine.ts";
+
+/** A guest that does not answer in this time is not asked for longer, in milliseconds. */
+const patienceMs = 5000;
+
+/** Far more than these files have; what is at their place is the guest's to say. */
+const longestFile = 16 * 1024;
+
+/** What a guest may learn about its sandbox. */
+export function metadataSource(live: LiveMachine, { id, vcpus, memoryMib }: StartSandbox, host: Host): MetadataSource {
+  const seconds = (): number => Math.floor((Date.now() - (live.sandboxNetwork?.since ?? Date.now())) / 1000);
+  return {
+    status: () => ({ sandboxId: id, uptime: seconds() }),
+    metadata: () => ({ region: host.region, template: live.image }),
+    async limits() {
+      const traffic = live.sandboxNetwork?.traffic();
+      const [memory, load] = await Promise.all([guestFile(live, "/proc/meminfo"), guestFile(live, "/proc/loadavg")]);
+      return {
+        cpuPercent: vcpus * 100,
+        memUsage: memoryUsage(memory),
+        memLimit: memoryMib * 2 ** 20,
+        // "running/all", of threads.
+        pids: Number(/\d+\/(\d+)/.exec(load)?.[1] ?? 0),
+        netInput: traffic?.receivedBytes ?? 0,
+        netOutput: traffic?.sentBytes ?? 0,
+      };
+    },
+  };
+}
+
+function memoryUsage(meminfo: string): number {
+  const bytes = (name: string): number =>
+    Number(new RegExp(`^${name}:\\s*(\\d+) kB`, "m").exec(meminfo)?.[1] ?? 0) * 1024;
+  return bytes("MemTotal") - bytes("MemAvailable");
+}
+
+async function guestFile({ guest }: LiveMachine, path: string): Promise<string> {
+  const { content } = await readFile(guest, path, { length: longestFile }, AbortSignal.timeout(patienceMs));
+  const parts: Uint8Array[] = [];
+  for await (const part of content) parts.push(part);
+  return Buffer.concat(parts).toString("latin1");
+}

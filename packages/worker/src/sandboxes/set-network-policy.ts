@@ -1,0 +1,26 @@
+import type { NetworkPolicy } from "@opensandbox/wire/egress.ts";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { Host } from "./host.ts";
+import type { LiveSandbox } from "./live-sandbox.ts";
+import { policyOf, requirePolicy } from "./network-policy.ts";
+import { journal } from "./start-sandbox.ts";
+
+/** Holds a sandbox that runs to another policy, now and whenever its machine is started again. */
+export async function setNetworkPolicy(sandbox: LiveSandbox, policy: NetworkPolicy, host: Host): Promise<void> {
+  requirePolicy(policy, host);
+  const { live, request } = sandbox;
+  if (live.sandboxNetwork === undefined) {
+    if (JSON.stringify(policy) === JSON.stringify(policyOf(request))) return;
+    const message = `a network policy cannot be changed on this host: ${host.description.network.reason}`;
+    throw new SandboxError("not_supported", message, undefined);
+  }
+  const { egress: _, ...rest } = request;
+  const changed = {
+    ...rest,
+    networkEnabled: policy.enabled,
+    ...(policy.egress === undefined ? {} : { egress: policy.egress }),
+  };
+  await live.sandboxNetwork.setPolicy(policy);
+  sandbox.request = changed;
+  await journal(live, changed, host);
+}
