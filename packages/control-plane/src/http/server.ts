@@ -19,6 +19,9 @@ import { serveNotYet } from "./not-yet.ts";
 import { isTooLarge } from "./read-json.ts";
 import { replyErrors, replyFailure } from "./reply-error.ts";
 import { serveSandboxes } from "./sandboxes.ts";
+import { serveSigned, serveSigning } from "./signed-files.ts";
+import { serveSettings } from "./settings.ts";
+import { serveTags } from "./tags.ts";
 import { closeAfterUnreadBody } from "./unread-body.ts";
 import { isWebSocketUpgrade, routeUpgrades } from "./web-socket.ts";
 
@@ -51,16 +54,20 @@ export async function buildServer(api: ApiContext): Promise<FastifyInstance> {
   routeUpgrades(app);
 
   serveHealth(app, api);
+  serveSigned(app, api);
   await app.register((withKey, _options, done) => {
     requireKey(withKey, api.authenticate);
     serveSandboxes(withKey, api);
     serveLifecycle(withKey, api);
     serveCheckpoints(withKey, api);
     serveImages(withKey, api);
+    serveTags(withKey, api);
+    serveSettings(withKey, api);
     serveExec(withKey, api);
     serveExecStream(withKey, api);
     serveExecSessions(withKey, api);
     serveFiles(withKey, api);
+    serveSigning(withKey, api);
     serveNotYet(withKey);
     done();
   });

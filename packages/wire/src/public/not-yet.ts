@@ -5,14 +5,6 @@ export const notYet: readonly (readonly [method: string, path: string, what: str
   ["POST", "/api/sandboxes/:id/migrate", "moving a sandbox to another worker"],
   ["POST", "/api/sandboxes/:id/token/refresh", "a token of a sandbox"],
 
-  ["POST", "/api/sandboxes/:id/scale", "resizing a sandbox"],
-  ["PUT", "/api/sandboxes/:id/limits", "resizing a sandbox"],
-  ["PUT", "/api/sandboxes/:id/autoscale", "resizing by load"],
-  ["GET", "/api/sandboxes/:id/autoscale", "resizing by load"],
-  ["PUT", "/api/sandboxes/:id/scaling-lock", "the scaling lock"],
-  ["GET", "/api/sandboxes/:id/scaling-lock", "the scaling lock"],
-  ["GET", "/api/sandboxes/:id/allowed-hosts", "the list of allowed hosts"],
-
   ["POST", "/api/sandboxes/:id/agent", "an agent session"],
   ["GET", "/api/sandboxes/:id/agent", "the list of agent sessions"],
   ["GET", "/api/sandboxes/:id/agent/:sessionId", "an agent session"],
@@ -43,9 +35,6 @@ export const notYet: readonly (readonly [method: string, path: string, what: str
   ["PUT", "/api/secret-stores/:id/secrets/:name", "a secret"],
   ["DELETE", "/api/secret-stores/:id/secrets/:name", "a secret"],
 
-  ["GET", "/api/sandboxes/:id/tags", "tagging a sandbox"],
-  ["PUT", "/api/sandboxes/:id/tags", "tagging a sandbox"],
-  ["GET", "/api/tags", "the list of tags"],
   ["GET", "/api/usage", "the usage report"],
   ["GET", "/api/sandboxes/:id/usage", "the usage report"],
   ["GET", "/api/sandboxes/:id/logs", "the log of a sandbox"],

@@ -1,4 +1,5 @@
 import type { Route } from "../route.ts";
+import { getAllowedHosts } from "./allowed-hosts.ts";
 import {
   createCheckpoint,
   deleteCheckpoint,
@@ -50,6 +51,8 @@ import {
 import { hibernateSandbox, powerCycleSandbox, rebootSandbox, wakeSandbox } from "./lifecycle.ts";
 import { checkpointPatches, imagePatches, snapshotPatches } from "./patches.ts";
 import { createSandbox, deleteSandbox, getSandbox, listSandboxes, setIdleTimeout } from "./sandboxes.ts";
+import { getAutoscale, getScalingLock, scaleSandbox, setAutoscale, setLimits, setScalingLock } from "./scaling.ts";
+import { getTags, listTagKeys, setTags } from "./tags.ts";
 
 /** All that the control plane answers, in the order of the documentation. */
 export const publicRoutes = [
@@ -62,6 +65,16 @@ export const publicRoutes = [
   wakeSandbox,
   rebootSandbox,
   powerCycleSandbox,
+  getTags,
+  setTags,
+  listTagKeys,
+  scaleSandbox,
+  setLimits,
+  setAutoscale,
+  getAutoscale,
+  setScalingLock,
+  getScalingLock,
+  getAllowedHosts,
   createCheckpoint,
   listCheckpoints,
   getCheckpoint,

@@ -1,0 +1,96 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { ManualClock } from "#testing/manual-clock.ts";
+import { startForTest } from "#testing/start-for-test.ts";
+
+test("tags are replaced as a whole, in any state, and their keys are counted", async () => {
+  const clock = new ManualClock();
+  await using world = await startForTest({ tuning: { clock } });
+  const [first, second, third] = [await world.create(), await world.create(), await world.create()];
+  const tags = (id: string, body?: object) =>
+    world.ask(body === undefined ? "GET" : "PUT", `/api/sandboxes/${id}/tags`, body);
+  assert.deepEqual(await tags(first), [200, { tags: {}, tagsLastUpdatedAt: null }]);
+  const tagsLastUpdatedAt = new Date(clock.now()).toISOString();
+  assert.deepEqual(await tags(first, { team: "a", env: "dev" }), [
+    200,
+    { tags: { team: "a", env: "dev" }, tagsLastUpdatedAt },
+  ]);
+  const seen = await world.get(first);
+  assert.deepEqual([seen.tags, seen.tagsLastUpdatedAt], [{ team: "a", env: "dev" }, tagsLastUpdatedAt]);
+  await tags(second, { team: "b", "x:y.z-1": "" });
+  await tags(third, { team: "c" });
+  await world.ask("POST", `/api/sandboxes/${second}/hibernate`);
+  await world.call("DELETE", `/api/sandboxes/${third}`);
+  assert.deepEqual(await world.ask("GET", "/api/tags"), [
+    200,
+    {
+      keys: [
+        { key: "env", sandboxCount: 1, valueCount: 1 },
+        { key: "team", sandboxCount: 2, valueCount: 2 },
+        { key: "x:y.z-1", sandboxCount: 1, valueCount: 1 },
+      ],
+    },
+  ]);
+  assert.deepEqual((await tags(first, {}))[1].tags, {});
+  assert.equal((await tags("sb-00000000", {}))[0], 404);
+});
+
+for (const [body, message] of [
+  [Object.fromEntries(Array.from({ length: 51 }, (_, n) => [`k${n}`, ""])), "a sandbox has at most 50 tags"],
+  [{ "a b": "" }, "a tag's key has 1 to 128 letters, digits, _ . - and :"],
+  [{ ["x".repeat(129)]: "" }, "a tag's key has 1 to 128 letters, digits, _ . - and :"],
+  [{ "oc:mine": "" }, "a tag's key must not begin with oc:, which is reserved"],
+  [{ a: "x".repeat(257) }, "a tag's value has at most 256 characters"],
+  [{ a: 1 }, "a: Invalid input: expected string, received number"],
+] as const) {
+  test(`tags are refused: ${message}`, async () => {
+    await using world = await startForTest();
+    const id = await world.create();
+    const [status, { error }] = await world.ask("PUT", `/api/sandboxes/${id}/tags`, body);
+    assert.deepEqual([status, error], [400, message]);
+    assert.deepEqual((await world.get(id)).tags, {});
+  });
+}
+
+test("a size is refused in honest words, and the lock comes first", async () => {
+  await using world = await startForTest();
+  const id = await world.create();
+  const ask = (method: string, path: string, body?: object) => world.ask(method, `/api/sandboxes/${id}/${path}`, body);
+  for (const memoryMB of [undefined, 0, -1]) {
+    const [status, { error }] = await ask("POST", "scale", { memoryMB });
+    assert.deepEqual([status, error], [400, "memoryMB is required and must be positive"]);
+  }
+  assert.deepEqual(await ask("POST", "scale", { memoryMB: 2048 }), [
+    501,
+    { error: "resizing a sandbox is not there yet", code: "not_supported" },
+  ]);
+  assert.equal((await ask("PUT", "limits", { memoryMB: 2048, cpuPercent: 100 }))[0], 501);
+  assert.deepEqual(await ask("GET", "scaling-lock"), [200, { sandboxID: id, locked: false }]);
+  assert.deepEqual(await ask("PUT", "scaling-lock", { locked: true }), [200, { sandboxID: id, locked: true }]);
+  assert.deepEqual(await ask("GET", "scaling-lock"), [200, { sandboxID: id, locked: true }]);
+  for (const [method, path, body] of [
+    ["POST", "scale", { memoryMB: 2048 }],
+    ["PUT", "limits", { memoryMB: 2048 }],
+    ["PUT", "autoscale", { enabled: true }],
+  ] as const) {
+    const [status, { code }] = await ask(method, path, body);
+    assert.deepEqual([status, code], [403, "scaling_locked"]);
+  }
+});
+
+test("autoscale is kept, says that it has no effect, and ends with the lock", async () => {
+  await using world = await startForTest();
+  const id = await world.create({ memoryMB: 512 });
+  const ask = (method: string, path: string, body?: object) => world.ask(method, `/api/sandboxes/${id}/${path}`, body);
+  const off = { sandboxID: id, enabled: false, minMemoryMB: 512, maxMemoryMB: 512, effective: false };
+  assert.deepEqual(await ask("GET", "autoscale"), [200, off]);
+  const on = { sandboxID: id, enabled: true, minMemoryMB: 512, maxMemoryMB: 4096, effective: false };
+  assert.deepEqual(await ask("PUT", "autoscale", { enabled: true, minMemoryMB: 512, maxMemoryMB: 4096 }), [200, on]);
+  assert.deepEqual(await ask("GET", "autoscale"), [200, on]);
+  const [status, { error }] = await ask("PUT", "autoscale", { enabled: true, minMemoryMB: 1024, maxMemoryMB: 512 });
+  assert.deepEqual([status, error], [400, "minMemoryMB must not be more than maxMemoryMB"]);
+  await ask("PUT", "scaling-lock", { locked: true });
+  assert.deepEqual(await ask("GET", "autoscale"), [200, { ...on, enabled: false }]);
+  await ask("PUT", "scaling-lock", { locked: false });
+  assert.equal((await ask("GET", "autoscale"))[1].enabled, false);
+});

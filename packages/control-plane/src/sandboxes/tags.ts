@@ -1,0 +1,36 @@
+import type { SandboxId } from "@opensandbox/wire/ids.ts";
+import type { SandboxContext } from "./sandbox-context.ts";
+import { moves, type SandboxState } from "./sandbox-lifecycle.ts";
+import type { Sandbox } from "./sandbox.ts";
+
+/** Replaces the tags of a sandbox, in whatever state it is. */
+export async function setTags(
+  { store, clock }: SandboxContext,
+  { organizationId, id, tags }: { organizationId: string; id: SandboxId; tags: Readonly<Record<string, string>> },
+): Promise<Sandbox> {
+  await store.get(organizationId, id);
+  return store.update(id, { tags, tagsUpdatedAt: new Date(clock.now()) });
+}
+
+export interface TagKey {
+  readonly key: string;
+  readonly sandboxCount: number;
+  readonly valueCount: number;
+}
+
+/** The keys of sandboxes that are not stopped, in their order. */
+export async function listTagKeys({ store }: SandboxContext, organizationId: string): Promise<TagKey[]> {
+  const states = (Object.keys(moves) as SandboxState[]).filter((state) => state !== "stopped");
+  const sandboxes = await store.list(organizationId, states, Number.MAX_SAFE_INTEGER);
+  const values = Map.groupBy(
+    sandboxes.flatMap(({ tags }) => Object.entries(tags)),
+    ([key]) => key,
+  );
+  return [...values]
+    .map(([key, entries]) => ({
+      key,
+      sandboxCount: entries.length,
+      valueCount: new Set(entries.map(([, value]) => value)).size,
+    }))
+    .toSorted((a, b) => (a.key < b.key ? -1 : 1));
+}
