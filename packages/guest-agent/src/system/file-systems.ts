@@ -25,9 +25,19 @@ export function fileSystems(): FileSystems {
 
   function thaw(): void {
     clearTimeout(deadline);
-    // The last one first: a file system that lies in a file of another one is held back before that.
-    for (const mountpoint of frozen.toReversed()) onFileSystem(mountpoint, thawFileSystem);
+    const held = frozen;
     frozen = [];
+    const failures: unknown[] = [];
+    // The last one first: a file system that lies in a file of another one is held back before that.
+    for (const mountpoint of held.toReversed()) {
+      try {
+        onFileSystem(mountpoint, thawFileSystem);
+      } catch (error) {
+        // Somebody in the guest was faster.
+        if ((error as NodeJS.ErrnoException).code !== "EINVAL") failures.push(error);
+      }
+    }
+    if (failures.length > 0) throw new AggregateError(failures, "not every disk could be let go");
   }
 
   // An agent that died while it held the disks back has left them so.
@@ -42,6 +52,8 @@ export function fileSystems(): FileSystems {
   return {
     sync: () => sync(reaper),
     async freeze() {
+      // Whoever holds them has not let go, and this must not do it for them.
+      if (frozen.length > 0) throw cannotHold("they are held still already");
       // Whatever is still to be written now keeps the guest from writing for as long as it takes.
       await sync(reaper);
       deadline = setTimeout(thaw, longestFreezeMs);
@@ -53,15 +65,19 @@ export function fileSystems(): FileSystems {
         return frozen;
       } catch (cause) {
         thaw();
-        throw new SandboxError("wrong_state", `the guest's disks cannot be held still: ${String(cause)}`, {
-          resource: "sandbox",
-          state: "running",
-          allowed: [],
-        });
+        throw cannotHold(String(cause));
       }
     },
     thaw,
   };
+}
+
+function cannotHold(why: string): SandboxError {
+  return new SandboxError("wrong_state", `the guest's disks cannot be held still: ${why}`, {
+    resource: "sandbox",
+    state: "running",
+    allowed: [],
+  });
 }
 
 /** Freezes, unless the file system does not know how to. */

@@ -12,6 +12,7 @@ const { functions: libc } = dlopen("libc.so.6", {
   close: { return: "i32", arguments: ["i32"] },
   dup3: { return: "i32", arguments: ["i32", "i32", "i32"] },
   ioctl: { return: "i32", arguments: ["i32", "u64", "pointer"] },
+  mount: { return: "i32", arguments: ["pointer", "pointer", "pointer", "u64", "pointer"] },
   pipe2: { return: "i32", arguments: ["pointer", "i32"] },
   posix_spawn: { return: "i32", arguments: ["pointer", "pointer", "pointer", "pointer", "pointer", "pointer"] },
   posix_spawn_file_actions_addchdir_np: { return: "i32", arguments: ["pointer", "pointer"] },
@@ -305,6 +306,12 @@ export function freezeFileSystem(directory: number): void {
 export function thawFileSystem(directory: number): void {
   const FITHAW = 0xc0045878n;
   checked("FITHAW", libc.ioctl(directory, FITHAW, null));
+}
+
+/** Lets the file `at` have the content of `file` from now on. */
+export function bindFile(file: string, at: string): void {
+  const MS_BIND = 4096n;
+  checked("mount", libc.mount(cString(file), cString(at), null, MS_BIND, null));
 }
 
 /** Does not return when it works. */
