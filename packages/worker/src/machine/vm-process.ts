@@ -42,6 +42,8 @@ class ChildVmProcess implements VmProcess {
   /** Kills the process and waits until it is gone. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#child.kill("SIGKILL");
+    // It may be the last thing that this process waits for.
+    this.#child.ref();
     await this.exited;
   }
 }
