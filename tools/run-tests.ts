@@ -6,7 +6,7 @@ import { chmod, mkdtemp, readFile, rm } from "node:fs/promises";
 import { constants, tmpdir } from "node:os";
 import { delimiter, join, relative, resolve } from "node:path";
 import { killProcessesOf } from "../packages/worker/src/host/kill-by-path.ts";
-import { removeLeftOverNetworks } from "../packages/worker/src/network/host-network.ts";
+import { removeLeftOverNetworks } from "../packages/worker/src/network/host-firewall.ts";
 import type { TestResult } from "./test-results.ts";
 
 const help = `usage: ./test [fast | FILE...]

@@ -64,9 +64,22 @@ export async function readEntries(dataDirectory: string): Promise<readonly Journ
     if (!name.endsWith(".json")) continue;
     // Another process may have finished with it since.
     const text = await readFile(join(directory, name), "utf8").catch(() => undefined);
-    if (text !== undefined) entries.push(JSON.parse(text) as JournalEntry);
+    if (text !== undefined) entries.push(parse(text) ?? nothingKnown(name));
   }
   return entries;
+}
+
+function parse(text: string): JournalEntry | undefined {
+  try {
+    return JSON.parse(text) as JournalEntry;
+  } catch {
+    return undefined;
+  }
+}
+
+/** A host that dies may leave an empty file: what its name says is enough to remove what is left. */
+function nothingKnown(name: string): JournalEntry {
+  return { machineId: name.slice(0, -".json".length), workerId: "", ephemeral: true };
 }
 
 /** Held by whoever takes machines of gone workers over, so that two do not take the same. */

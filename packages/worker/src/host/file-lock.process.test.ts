@@ -1,0 +1,52 @@
+import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import { isSandboxError } from "@opensandbox/wire/errors.ts";
+import { lockFile } from "./file-lock.ts";
+import { startHolder } from "./testing/holder.ts";
+
+async function lockPath(t: TestContext): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), "osb-lock-"));
+  t.after(() => rm(directory, { recursive: true }));
+  return join(directory, "lock");
+}
+
+test("two in one process exclude each other, until the first lets go", async (t) => {
+  const path = await lockPath(t);
+  const first = await lockFile(path, { wait: true });
+  assert.equal(await lockFile(path, { wait: false }), undefined);
+  const second = lockFile(path, { wait: true });
+  first[Symbol.dispose]();
+  first[Symbol.dispose]();
+  using _held = await second;
+  assert.equal(await lockFile(path, { wait: false }), undefined);
+});
+
+test("a lock goes with the process that held it, however that ends", async (t) => {
+  const path = await lockPath(t);
+  await using holder = await startHolder("file", path);
+  assert.equal(await lockFile(path, { wait: false }), undefined);
+  const waiting = lockFile(path, { wait: true });
+  await holder.kill();
+  using _held = await waiting;
+});
+
+test("who waits can give up", async (t) => {
+  const path = await lockPath(t);
+  using _held = await lockFile(path, { wait: true });
+  const giveUp = new AbortController();
+  const waiting = lockFile(path, { wait: true }, giveUp.signal);
+  giveUp.abort();
+  await assert.rejects(waiting, (error) => isSandboxError(error, "canceled"));
+});
+
+test("a lock that cannot be made is said", async (t) => {
+  const path = `${await lockPath(t)}/below/nothing`;
+  await assert.rejects(lockFile(path, { wait: true }), (error) => {
+    assert.ok(isSandboxError(error, "unavailable"));
+    assert.ok(error.message.includes(`cannot open the lock file ${path}`));
+    return true;
+  });
+});
