@@ -1,0 +1,135 @@
+import assert from "node:assert/strict";
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
+import { type ArtifactRequest, artifactsOf, provideArtifact, removeArtifact } from "./artifact.ts";
+
+async function imagesDirectory(t: TestContext): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), "osb-images-"));
+  t.after(() => rm(directory, { recursive: true }));
+  return join(directory, "images");
+}
+
+function requestOf(directory: string, more: Partial<ArtifactRequest> = {}): ArtifactRequest {
+  return {
+    kind: "thing",
+    imagesDirectory: directory,
+    inputs: 1,
+    needMib: 1,
+    signal: undefined,
+    async build(target) {
+      await writeFile(join(target, "data"), "content");
+      await writeFile(join(target, "program"), "#!", { mode: 0o755 });
+      return { color: "blue" };
+    },
+    ...more,
+  };
+}
+
+async function visible(directory: string): Promise<string[]> {
+  return (await readdir(directory)).filter((name) => name !== "locks");
+}
+
+test("an artifact is built once for the same inputs, and its files are read-only", async (t) => {
+  const directory = await imagesDirectory(t);
+  let builds = 0;
+  const { build } = requestOf(directory);
+  const request = requestOf(directory, {
+    build: async (target) => {
+      builds += 1;
+      return await build(target);
+    },
+  });
+  const [first, second] = await Promise.all([provideArtifact(request), provideArtifact(request)]);
+  assert.deepEqual(first, second);
+  assert.equal(builds, 1);
+  assert.deepEqual(first.facts, { color: "blue" });
+  assert.equal(first.files["data"]?.bytes, 7);
+  const modes = await Promise.all(
+    ["data", "program", "manifest.json"].map(async (name) => (await stat(join(first.directory, name))).mode & 0o777),
+  );
+  assert.deepEqual(modes, [0o444, 0o555, 0o444]);
+
+  const other = await provideArtifact({ ...request, inputs: 2 });
+  assert.equal(builds, 2);
+  assert.notEqual(other.directory, first.directory);
+  assert.equal((await artifactsOf(directory, "thing")).length, 2);
+  assert.deepEqual(await artifactsOf(directory, "thin"), []);
+});
+
+test("a build that fails leaves nothing and says its own error", async (t) => {
+  const directory = await imagesDirectory(t);
+  const failure = new SandboxError("unavailable", "mke2fs exited with 1", undefined);
+  const broken = requestOf(directory, {
+    async build(target) {
+      await mkdir(join(target, "deep"));
+      await writeFile(join(target, "deep/half"), "half");
+      throw failure;
+    },
+  });
+  await assert.rejects(provideArtifact(broken), failure);
+  assert.deepEqual(await visible(directory), []);
+  await provideArtifact(requestOf(directory));
+});
+
+test("a build that is aborted leaves nothing and is canceled", async (t) => {
+  const directory = await imagesDirectory(t);
+  const abort = new AbortController();
+  const request = requestOf(directory, {
+    signal: abort.signal,
+    async build(target) {
+      await writeFile(join(target, "half"), "half");
+      abort.abort();
+      return {};
+    },
+  });
+  await assert.rejects(provideArtifact(request), (error) => isSandboxError(error, "canceled"));
+  assert.deepEqual(await visible(directory), []);
+});
+
+test("too little room is said before anything is written", async (t) => {
+  const directory = await imagesDirectory(t);
+  await assert.rejects(provideArtifact(requestOf(directory, { needMib: 2 ** 40 })), (error) => {
+    assert.ok(isSandboxError(error, "unavailable"));
+    assert.match(error.message, /building thing needs \d+ MiB below .+, where \d+ MiB are free: make room there/);
+    return true;
+  });
+  assert.deepEqual(await visible(directory), []);
+});
+
+test("a removed artifact is gone, and what was being removed when its remover died goes with the next build", async (t) => {
+  const directory = await imagesDirectory(t);
+  const artifact = await provideArtifact(requestOf(directory));
+  await removeArtifact(artifact);
+  assert.deepEqual(await visible(directory), []);
+  await mkdir(join(directory, ".removed-thing-0123"));
+  await mkdir(join(directory, ".building-other-0123"));
+  await provideArtifact(requestOf(directory));
+  assert.deepEqual(await visible(directory), [artifact.directory.slice(directory.length + 1)]);
+});
+
+test("a damaged manifest is said with its name", async (t) => {
+  const directory = await imagesDirectory(t);
+  const artifact = await provideArtifact(requestOf(directory));
+  const file = join(artifact.directory, "manifest.json");
+  await rm(file);
+  await writeFile(file, (await readFile(join(artifact.directory, "data"), "utf8")).slice(0, 3));
+  await assert.rejects(provideArtifact(requestOf(directory)), (error) => {
+    assert.ok(isSandboxError(error, "unavailable"));
+    assert.ok(error.message.includes(file));
+    return true;
+  });
+});
+
+test("an images directory that cannot be made is said", async (t) => {
+  const directory = await imagesDirectory(t);
+  await mkdir(directory);
+  await writeFile(join(directory, "file"), "");
+  await assert.rejects(provideArtifact(requestOf(join(directory, "file/images"))), (error) => {
+    assert.ok(isSandboxError(error, "unavailable"));
+    assert.match(error.message, /^cannot/);
+    return true;
+  });
+});

@@ -1,0 +1,45 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { type BuildEvent, debianProgress, throttled } from "./progress.ts";
+
+test("a new step is passed on at once, a new percentage only now and then", () => {
+  let now = 0;
+  const heard: BuildEvent[] = [];
+  const report = throttled(
+    (event) => heard.push(event),
+    () => now,
+  );
+  report({ step: "a", percent: 1 });
+  report({ step: "a", percent: 2 });
+  now += 1000;
+  report({ step: "a", percent: 3 });
+  report({ step: "a", percent: 3 });
+  report({ step: "b", percent: 3 });
+  assert.deepEqual(
+    heard.map(({ step, percent }) => `${step}${percent}`),
+    ["a1", "a3", "b3"],
+  );
+});
+
+test("mmdebstrap's lines become steps whose percentage never falls and ends below 100", () => {
+  const heard: BuildEvent[] = [];
+  const line = debianProgress("building", (event) => heard.push(event));
+  for (const packages of [3, 5]) {
+    line(`0 upgraded, ${packages} newly installed, 0 to remove`);
+    for (const verb of ["Get:1 http://deb.debian.org/debian trixie/main amd64", "Unpacking", "Setting up"]) {
+      for (let count = 0; count < packages; count += 1) line(`${verb} package${count} (1.0)`);
+    }
+    // More lines than were announced.
+    line("Unpacking once more");
+  }
+  const percents = heard.map(({ percent }) => percent ?? Number.NaN);
+  assert.deepEqual(
+    percents,
+    percents.toSorted((a, b) => a - b),
+  );
+  assert.ok(percents.at(-1)! <= 99);
+  assert.deepEqual(
+    [...new Set(heard.map(({ step }) => step))],
+    ["building: fetching packages", "building: unpacking packages", "building: setting up packages"],
+  );
+});
