@@ -57,8 +57,9 @@ async function share(file: string, at: string): Promise<void> {
   try {
     await link(file, at);
   } catch (error) {
-    // Images may be cached on another file system, and stay there.
-    if ((error as NodeJS.ErrnoException).code !== "EXDEV") throw error;
+    // Images may be cached on another file system, or be somebody else's (protected_hardlinks in proc_sys_fs(5)), and
+    // stay where they are.
+    if (!["EXDEV", "EPERM"].includes((error as NodeJS.ErrnoException).code ?? "")) throw error;
     await symlink(file, at);
   }
 }
