@@ -1,11 +1,12 @@
-// A server in a process of its own, for tests that kill it: prints {url, apiKey} and runs until SIGTERM.
+// A server in a process of its own, for tests that kill it: prints {url, apiKey} and runs until SIGTERM. Its sandboxes
+// end with it, unless a second argument says that it stays.
 import { startServer } from "@opensandbox/server";
 import { worldConfig } from "./world.ts";
 
-const [dataDirectory = ""] = process.argv.slice(2);
+const [dataDirectory = "", stays] = process.argv.slice(2);
 const server = await startServer(
-  worldConfig(dataDirectory),
-  { embedded: true, onProgress: () => undefined },
+  worldConfig(dataDirectory, { ...process.env, OPENSANDBOX_DATA_DIR: dataDirectory, OPENSANDBOX_PORT: "0" }),
+  { embedded: stays === undefined, onProgress: () => undefined },
   new AbortController().signal,
 );
 process.stdout.write(`${JSON.stringify({ url: server.url, apiKey: server.apiKey })}\n`);

@@ -1,0 +1,127 @@
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { chmod, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Sandbox } from "@opencomputer/sdk";
+import { machineProcesses } from "./machine-processes.ts";
+
+// One server after another over the same machine.
+
+interface SpawnedServer {
+  readonly process: ChildProcess;
+  readonly options: { readonly apiUrl: string; readonly apiKey: string };
+}
+
+async function spawnServer(dataDirectory: string): Promise<SpawnedServer> {
+  const child = spawn(
+    process.execPath,
+    ["--disable-warning=ExperimentalWarning", join(import.meta.dirname, "serve.ts"), dataDirectory, "stays"],
+    {
+      // The log of what is done here is long; errors of the process itself are not in it.
+      stdio: ["ignore", "pipe", "ignore"],
+      env: {
+        ...process.env,
+        OPENSANDBOX_API_KEY: "key-of-the-test",
+        OPENSANDBOX_READY_MACHINES: "0",
+        OPENSANDBOX_DEFAULT_SANDBOX_MEMORY_MB: "512",
+      },
+    },
+  );
+  const { value } = (await createInterface({ input: child.stdout })[Symbol.asyncIterator]().next()) as {
+    value?: string;
+  };
+  assert.ok(value !== undefined, "the server did not start");
+  const { url, apiKey } = JSON.parse(value) as { url: string; apiKey: string };
+  return { process: child, options: { apiUrl: url, apiKey } };
+}
+
+async function end({ process: child }: SpawnedServer, signal: NodeJS.Signals): Promise<number | null> {
+  child.kill(signal);
+  const [code] = (await once(child, "exit")) as [number | null];
+  return code;
+}
+
+async function run(sandbox: Sandbox, command: string): Promise<string> {
+  const { exitCode, stdout, stderr } = await sandbox.commands.run(command, { timeout: 120 });
+  assert.equal(exitCode, 0, `${command}: ${stdout}${stderr}`);
+  return stdout.trimEnd();
+}
+
+async function restoredFrom(sandbox: Sandbox, { options }: SpawnedServer): Promise<unknown> {
+  const response = await fetch(`${options.apiUrl}/api/sandboxes/${sandbox.sandboxId}`, {
+    headers: { "X-API-Key": options.apiKey },
+  });
+  return ((await response.json()) as { restoredFrom?: string }).restoredFrom;
+}
+
+test("a machine goes on whatever happens to its server, and is put away and found again", async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), "osb-takeover-"));
+  await chmod(directory, 0o711);
+  const servers: SpawnedServer[] = [];
+  const next = async (): Promise<SpawnedServer> => {
+    const server = await spawnServer(directory);
+    servers.push(server);
+    return server;
+  };
+  t.after(async () => {
+    for (const { process: child } of servers) child.kill("SIGKILL");
+    for (const pid of await machineProcesses(directory)) process.kill(pid, "SIGKILL");
+    await rm(directory, { recursive: true, force: true });
+  });
+
+  const first = await next();
+  let sandbox = await Sandbox.create({ ...first.options, template: "minimal" });
+  await run(sandbox, "echo kept > /workspace/note; (setsid sleep 100000 > /dev/null 2>&1 &)");
+  const pid = await run(sandbox, "pgrep -x sleep");
+  const machines = await machineProcesses(directory);
+  assert.equal(machines.length, 1);
+
+  await t.test("a server that is killed leaves its machine to the next", async () => {
+    await end(first, "SIGKILL");
+    const second = await next();
+    sandbox = await Sandbox.connect(sandbox.sandboxId, second.options);
+    assert.equal(sandbox.status, "running");
+    assert.deepEqual(await machineProcesses(directory), machines);
+    assert.equal(await run(sandbox, "pgrep -x sleep; cat /workspace/note"), `${pid}\nkept`);
+  });
+
+  await t.test("so does one that is replaced", async () => {
+    assert.equal(await end(servers.at(-1) ?? assert.fail(), "SIGUSR2"), 0);
+    assert.deepEqual(await machineProcesses(directory), machines);
+    const third = await next();
+    sandbox = await Sandbox.connect(sandbox.sandboxId, third.options);
+    assert.equal(sandbox.status, "running");
+    assert.equal(await run(sandbox, "pgrep -x sleep"), pid);
+    await sandbox.files.write("/workspace/later", "also kept");
+  });
+
+  await t.test("one that is told to end hibernates it", async () => {
+    assert.equal(await end(servers.at(-1) ?? assert.fail(), "SIGTERM"), 0);
+    assert.deepEqual(await machineProcesses(directory), []);
+    const fourth = await next();
+    sandbox = await Sandbox.connect(sandbox.sandboxId, fourth.options);
+    assert.equal(sandbox.status, "hibernated");
+    assert.equal(await run(sandbox, "pgrep -x sleep; cat /workspace/later"), `${pid}\nalso kept`);
+    assert.equal(await restoredFrom(sandbox, fourth), "memory");
+  });
+
+  await t.test("after a host's crash the next call boots its disks", async () => {
+    await run(sandbox, "sync");
+    await end(servers.at(-1) ?? assert.fail(), "SIGKILL");
+    for (const machine of await machineProcesses(directory)) process.kill(machine, "SIGKILL");
+    while ((await machineProcesses(directory)).length > 0) await sleep(50);
+    const fifth = await next();
+    sandbox = await Sandbox.connect(sandbox.sandboxId, fifth.options);
+    assert.equal(sandbox.status, "error");
+    assert.equal(await run(sandbox, "cat /workspace/note; pgrep -x sleep || echo booted"), "kept\nbooted");
+    assert.equal(await restoredFrom(sandbox, fifth), "disk");
+    await sandbox.kill();
+    assert.deepEqual(await machineProcesses(directory), []);
+    assert.equal(await end(fifth, "SIGTERM"), 0);
+  });
+});
