@@ -19,5 +19,5 @@ test("a range is one part of the file, none, or out of reach", () => {
     ["bytes=-", 100, undefined],
     ["lines=1-2", 100, undefined],
   ];
-  for (const [header, size, expected] of cases) assert.deepEqual(partOf(header, size), expected, header);
+  for (const [header, size, expected] of cases) assert.deepEqual(partOf(header, size), expected, `${header}`);
 });

@@ -3,13 +3,12 @@ import { once } from "node:events";
 import { connect } from "node:net";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import { eventually } from "#testing/eventually.ts";
 import { startForTest, testKey } from "#testing/start-for-test.ts";
 
 async function begin() {
   const world = await startForTest();
-  const id = (await world.create()) as SandboxId;
+  const id = await world.create();
   const at = (path: string, more = "") => `/api/sandboxes/${id}/files${more}?path=${encodeURIComponent(path)}`;
   return { world, id, at, [Symbol.asyncDispose]: () => world[Symbol.asyncDispose]() };
 }
@@ -61,6 +60,8 @@ test("a relative path begins at the home directory; a mode is kept", async () =>
     kind: "file",
     mode: 0o755,
     modifiedAt: "1970-01-01T00:00:00.000Z",
+    owner: "sandbox",
+    group: "sandbox",
   });
   assert.equal((await world.call("PUT", `${at("tool.sh")}&mode=rwx`, "#!")).status, 400);
 });
@@ -168,4 +169,71 @@ test("a file that grows is cut where it ended, and one that only says it is empt
   const unsized = await world.call("GET", at("/proc/cpuinfo"));
   assert.equal(unsized.headers.get("content-length"), null);
   assert.equal(await unsized.text(), "model");
+});
+
+test("a part of a file is sent where one is asked for", async () => {
+  await using given = await begin();
+  const { world, at } = given;
+  await world.call("PUT", at("/digits"), "0123456789");
+  const read = async (headers: Record<string, string>) => {
+    const response = await world.call("GET", at("/digits"), undefined, { headers });
+    return [response.status, response.headers.get("content-range"), await response.text()];
+  };
+  assert.deepEqual(await read({ range: "bytes=2-4" }), [206, "bytes 2-4/10", "234"]);
+  assert.deepEqual(await read({ range: "bytes=7-" }), [206, "bytes 7-9/10", "789"]);
+  assert.deepEqual(await read({ range: "bytes=-2" }), [206, "bytes 8-9/10", "89"]);
+  assert.deepEqual(await read({ range: "bytes=0-1,3-4" }), [200, null, "0123456789"]);
+  assert.deepEqual(await read({ range: "bytes=2-4", "if-range": '"etag"' }), [200, null, "0123456789"]);
+  const [status, range] = await read({ range: "bytes=10-" });
+  assert.deepEqual([status, range], [416, "bytes */10"]);
+});
+
+test("the head of a file has its size and no body", async () => {
+  await using given = await begin();
+  const { world, at } = given;
+  await world.call("PUT", at("/digits"), "0123456789");
+  const head = await world.call("HEAD", at("/digits"));
+  assert.deepEqual(
+    [head.status, head.headers.get("content-length"), head.headers.get("accept-ranges")],
+    [200, "10", "bytes"],
+  );
+  assert.equal(await head.text(), "");
+  assert.equal((await world.call("HEAD", at("/none"))).status, 404);
+});
+
+test("what is at a path is told, moved and changed", async () => {
+  await using given = await begin();
+  const { world, id, at } = given;
+  await world.call("PUT", at("/here"), "x");
+  const [status, entry] = await world.ask("GET", at("/here", "/stat"));
+  assert.deepEqual([status, entry.kind, entry.size, entry.owner], [200, "file", 1, "sandbox"]);
+  const rename = async (body: object) => (await world.call("POST", `/api/sandboxes/${id}/files/rename`, body)).status;
+  assert.equal(await rename({ from: "/here", to: "moved" }), 204);
+  assert.equal((await world.call("GET", at("/home/sandbox/moved"))).status, 200);
+  assert.deepEqual([await rename({ from: "/here", to: "/x" }), await rename({ from: "/a" })], [404, 400]);
+  const [changed, { mode }] = await world.ask("PATCH", at("moved"), { mode: "600" });
+  assert.deepEqual([changed, mode], [200, 0o600]);
+  assert.equal((await world.ask("PATCH", at("moved"), { mode: "rw" }))[0], 400);
+});
+
+test("changes are told as they come", async () => {
+  await using given = await begin();
+  const { world, at } = given;
+  await world.call("PUT", at("/dir/file"), "x");
+  world.worker.changes.set("/dir", [[{ kind: "created", path: "/dir/new" }], [{ kind: "removed", path: "/dir/new" }]]);
+  const giveUp = new AbortController();
+  const response = await world.call("GET", at("/dir", "/watch"), undefined, { signal: giveUp.signal });
+  assert.equal(response.headers.get("content-type"), "text/event-stream");
+  let text = "";
+  for await (const chunk of response.body ?? assert.fail("there is no body")) {
+    text += Buffer.from(chunk).toString();
+    if (text.includes("removed")) break;
+  }
+  giveUp.abort();
+  assert.equal(
+    text,
+    'event: ready\ndata: {}\n\nevent: change\ndata: {"kind":"created","path":"/dir/new"}\n\n' +
+      'event: change\ndata: {"kind":"removed","path":"/dir/new"}\n\n',
+  );
+  assert.equal((await world.ask("GET", at("/none", "/watch")))[0], 404);
 });

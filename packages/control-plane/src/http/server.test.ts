@@ -19,13 +19,15 @@ test("every route that needs a key refuses none, a wrong one and an empty one", 
   ];
   for (const { method, path } of routes) {
     const url = world.url + pathOf({ path }, anyParameters);
-    const none = await fetch(url, { method });
-    assert.deepEqual([none.status, await none.json()], [401, { error: "missing API key", code: "unauthenticated" }]);
-    const wrong = await fetch(url, { method, headers: { "x-api-key": "wrong" } });
-    assert.deepEqual(
-      [wrong.status, await wrong.json()],
-      [403, { error: "invalid API key", code: "permission_denied" }],
-    );
+    const refusal = async (headers: Record<string, string>) => {
+      const response = await fetch(url, { method, headers });
+      const text = await response.text();
+      return method === "HEAD" ? [response.status] : [response.status, JSON.parse(text)];
+    };
+    const none = [401, { error: "missing API key", code: "unauthenticated" }];
+    const wrong = [403, { error: "invalid API key", code: "permission_denied" }];
+    assert.deepEqual(await refusal({}), method === "HEAD" ? none.slice(0, 1) : none);
+    assert.deepEqual(await refusal({ "x-api-key": "wrong" }), method === "HEAD" ? wrong.slice(0, 1) : wrong);
   }
 });
 

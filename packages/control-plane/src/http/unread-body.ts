@@ -1,7 +1,10 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
 import type { FastifyInstance } from "fastify";
 
 // Time for the caller to see the answer before its connection is cut.
 const lingerMs = 2000;
+// A body of this many bytes is swallowed faster than a new connection is made.
+const smallBytes = 65_536;
 
 /**
  * An answer given before the whole request has been read is the end of the connection. Reading on would swallow what
@@ -9,14 +12,21 @@ const lingerMs = 2000;
  */
 export function closeAfterUnreadBody(app: FastifyInstance): void {
   app.addHook("onRequest", (request, reply, done) => {
-    reply.raw.once("finish", () => {
-      const { socket } = request.raw;
-      if (request.raw.complete || socket.destroyed) return;
-      // Later: Node drops the rest of a request at this same event, and its resuming would undo a pause made now.
-      setImmediate(() => socket.pause());
-      const timer = setTimeout(() => socket.destroy(), lingerMs);
-      socket.once("close", () => clearTimeout(timer));
-    });
+    closeAfterUnread(request.raw, reply.raw);
     done();
+  });
+}
+
+/** The same for one request. */
+export function closeAfterUnread(request: IncomingMessage, response: ServerResponse): void {
+  response.once("finish", () => {
+    const { socket } = request;
+    if (request.complete || socket.destroyed) return;
+    // Node reads the rest by itself, and the caller may go on using the connection.
+    if (Number(request.headers["content-length"] ?? Infinity) <= smallBytes) return;
+    // Later: Node drops the rest of a request at this same event, and its resuming would undo a pause made now.
+    setImmediate(() => socket.pause());
+    const timer = setTimeout(() => socket.destroy(), lingerMs);
+    socket.once("close", () => clearTimeout(timer));
   });
 }

@@ -39,6 +39,8 @@ export async function startForTest({ storedKeys = false, ...options }: TestOptio
   const directory = await mkdtemp(join(tmpdir(), "control-plane-test-"));
   undo.defer(() => rm(directory, { recursive: true }));
   const worker = options.worker ?? new TestWorker();
+  // What a hibernated machine has in its memory is a process of this host here.
+  if (options.worker === undefined) undo.defer(() => worker.killAll());
   const databaseFile = options.databaseFile ?? join(directory, "control-plane.db");
   const logged: TestControlPlane["logged"] = [];
   const plane = undo.use(

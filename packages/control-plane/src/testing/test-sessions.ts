@@ -16,10 +16,12 @@ import type {
 export class TestSessions {
   readonly #sessions = new Map<string, TestSession>();
   readonly #running: Set<ChildProcessWithoutNullStreams>;
+  readonly #now: () => number;
 
-  /** Adds processes to `running` for as long as they run. */
-  constructor(running: Set<ChildProcessWithoutNullStreams>) {
+  /** Adds processes to `running` for as long as they run; `now` is the clock of the guest. */
+  constructor(running: Set<ChildProcessWithoutNullStreams>, now: () => number) {
     this.#running = running;
+    this.#now = now;
   }
 
   async create(request: NewExecSession): Promise<TestSession> {
@@ -31,7 +33,7 @@ export class TestSessions {
       throw new SandboxError("not_found", `${program} not found`, { resource: "file", id: program }, { cause: error });
     });
     if (!stdin && request.terminal === undefined) child.stdin.end();
-    const session = new TestSession(request, child);
+    const session = new TestSession(request, child, this.#now);
     this.#sessions.set(request.id, session);
     this.#running.add(child);
     void session.ended.then(() => this.#running.delete(child));
@@ -54,6 +56,10 @@ export class TestSessions {
     this.#sessions.delete(id);
   }
 
+  removeAll(): void {
+    for (const id of this.#sessions.keys()) this.remove(id);
+  }
+
   /** The line to the guest ends: whoever listens is told so, and the commands go on. */
   loseLine(): void {
     for (const session of this.#sessions.values()) session.loseLine();
@@ -66,14 +72,15 @@ export class TestSession {
   readonly #request: NewExecSession;
   readonly #child: ChildProcessWithoutNullStreams;
   readonly #parts: ExecOutput[] = [];
-  readonly #startedMs = Date.now();
+  readonly #startedMs: number;
   #end: ExecEnd | undefined;
   #endedMs = 0;
   #attached = 0;
   #line = new AbortController();
   #changed = Promise.withResolvers<void>();
 
-  constructor(request: NewExecSession, child: ChildProcessWithoutNullStreams) {
+  constructor(request: NewExecSession, child: ChildProcessWithoutNullStreams, now: () => number) {
+    this.#startedMs = now();
     this.#request = request;
     this.#child = child;
     this.size = request.terminal;
@@ -98,7 +105,7 @@ export class TestSession {
         signal: signal === null ? 0 : constants.signals[signal as NodeJS.Signals],
         timedOut,
       };
-      this.#endedMs = Date.now();
+      this.#endedMs = now();
       this.#change();
     });
   }

@@ -1,7 +1,9 @@
 import { spawn, type ChildProcessWithoutNullStreams } from "node:child_process";
 import { once } from "node:events";
+import { connect } from "node:net";
 import { constants } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
+import type { NetworkPolicy } from "@opensandbox/wire/egress.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
 import type {
@@ -14,6 +16,7 @@ import type {
   ExecOutput,
   FileChange,
   FileEntry,
+  NetworkRefusal,
   NewExecSession,
   OpenFile,
   RunningExec,
@@ -53,7 +56,14 @@ export class TestWorker implements Worker {
   readonly changes = new Map<string, readonly (readonly FileChange[])[]>();
   /** Bytes of uploads that were given up. */
   readonly brokenUploads: string[] = [];
+  onSetNetworkPolicy: (id: SandboxId, policy: NetworkPolicy) => unknown = () => {};
+  readonly policies = new Map<SandboxId, NetworkPolicy>();
+  refusals: readonly NetworkRefusal[] = [];
+  /** Ports that were connected to, or tried. */
+  readonly opened: number[] = [];
   readonly adopted: readonly AdoptedSandbox[];
+  /** The clock of the guests. */
+  now: () => number = Date.now;
   /** They stay when a machine hibernates. */
   readonly #sessions = new Map<SandboxId, TestSessions>();
   released = false;
@@ -98,6 +108,8 @@ export class TestWorker implements Worker {
     await this.onStop(id);
     this.stopped.push(id);
     this.host.stop(id);
+    this.#sessions.get(id)?.removeAll();
+    this.#sessions.delete(id);
     await this.onDone("stop", id);
   }
 
@@ -174,9 +186,18 @@ export class TestWorker implements Worker {
 
   sessions(id: SandboxId): TestSessions {
     this.#machine(id);
-    const sessions = this.#sessions.get(id) ?? new TestSessions(this.running);
+    const sessions = this.#sessions.get(id) ?? new TestSessions(this.running, () => this.now());
     this.#sessions.set(id, sessions);
     return sessions;
+  }
+
+  killAll(): void {
+    for (const child of this.running) child.kill("SIGKILL");
+  }
+
+  /** As when the machine is stopped, or its agent. */
+  loseLines(id: SandboxId): void {
+    this.#sessions.get(id)?.loseLine();
   }
 
   createSession: Worker["createSession"] = async (id, request) => (await this.#start(id, request)).info();
@@ -195,6 +216,7 @@ export class TestWorker implements Worker {
 
   waitForSession: Worker["waitForSession"] = async (id, sessionId, milliseconds, signal) => {
     const session = this.sessions(id).get(sessionId);
+    signal.throwIfAborted();
     const over = sleep(milliseconds, undefined, { signal, ref: false });
     await Promise.race([session.ended, over]);
     over.catch(() => {});
@@ -337,6 +359,43 @@ export class TestWorker implements Worker {
     const { files } = this.#machine(id);
     for (const file of files.keys()) if (file === path || file.startsWith(`${path}/`)) files.delete(file);
   }
+
+  setNetworkPolicy: Worker["setNetworkPolicy"] = async (id, policy) => {
+    this.#machine(id);
+    await this.onSetNetworkPolicy(id, policy);
+    this.policies.set(id, policy);
+  };
+
+  networkRefusals: Worker["networkRefusals"] = async (id) => {
+    await Promise.resolve();
+    this.#machine(id);
+    return this.refusals;
+  };
+
+  /** Ports of every sandbox are those of this host. */
+  openPort: Worker["openPort"] = async (id, port, signal) => {
+    this.#machine(id);
+    this.opened.push(port);
+    const socket = connect({ host: "127.0.0.1", port, allowHalfOpen: true, signal });
+    socket.on("error", () => {});
+    try {
+      await once(socket, "connect");
+    } catch (error) {
+      const details = { resource: "port", id: String(port) } as const;
+      throw new SandboxError("not_found", `nothing listens on port ${port}`, details, { cause: error });
+    }
+    return {
+      incoming: socket,
+      write: async (bytes) => {
+        if (socket.destroyed || socket.write(bytes)) return;
+        await Promise.race([once(socket, "drain"), once(socket, "close")]);
+      },
+      end: async () => {
+        await Promise.resolve();
+        socket.end();
+      },
+    };
+  };
 
   #machine(id: SandboxId): TestMachine {
     const machine = this.host.machine(id);
