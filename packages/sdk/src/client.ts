@@ -1,3 +1,5 @@
+import { checkpointsClient } from "./checkpoints.ts";
+import type { CheckpointsClient } from "./checkpoints.ts";
 import { execClient } from "./exec.ts";
 import type { ExecClient } from "./exec.ts";
 import { filesClient } from "./files.ts";
@@ -5,6 +7,8 @@ import type { FilesClient } from "./files.ts";
 import { httpClient } from "./http.ts";
 import { sandboxesClient } from "./sandboxes.ts";
 import type { SandboxesClient } from "./sandboxes.ts";
+import { sessionsClient } from "./sessions.ts";
+import type { SessionsClient } from "./sessions.ts";
 import { openGlobalSocket } from "./socket.ts";
 import type { OpenSocket } from "./socket.ts";
 
@@ -20,15 +24,19 @@ export interface ConnectOptions {
 /** Every call rejects with a `SandboxError`; nothing is sent before the first call. */
 export interface Client {
   readonly sandboxes: SandboxesClient;
+  readonly checkpoints: CheckpointsClient;
   readonly files: FilesClient;
   readonly exec: ExecClient;
+  readonly sessions: SessionsClient;
 }
 
 export function connect({ url, apiKey, openSocket = openGlobalSocket }: ConnectOptions): Client {
   const http = httpClient(url, apiKey);
   return {
     sandboxes: sandboxesClient(http),
+    checkpoints: checkpointsClient(http),
     files: filesClient(http),
     exec: execClient(http, openSocket),
+    sessions: sessionsClient(http, openSocket),
   };
 }

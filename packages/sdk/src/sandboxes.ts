@@ -1,4 +1,5 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { hibernateSandbox, powerCycleSandbox, rebootSandbox, wakeSandbox } from "@opensandbox/wire/public/lifecycle.ts";
 import {
   createSandbox,
   deleteSandbox,
@@ -47,6 +48,14 @@ export interface Sandbox {
   readonly stoppedAt?: string;
   /** Why it does not run any more. */
   readonly reason?: string;
+  /** What it was last started from. `disk`: its memory could not be restored, and `restoredBecause` says why. */
+  readonly restoredFrom?: "memory" | "disk";
+  readonly restoredBecause?: string;
+}
+
+export interface ListOptions {
+  /** Default: those that run. `all`: every one that is not stopped. */
+  readonly status?: "running" | "hibernated" | "error" | "stopped" | "all";
 }
 
 export interface CreateOptions {
@@ -59,8 +68,16 @@ export interface SandboxesClient {
   create(request: CreateSandbox, options?: CreateOptions, signal?: AbortSignal): Promise<Sandbox>;
   /** A killed sandbox is still known, as `stopped`. */
   get(id: string, signal?: AbortSignal): Promise<Sandbox>;
-  /** The newest 100 that run. */
-  list(signal?: AbortSignal): Promise<readonly Sandbox[]>;
+  /** The newest 100. */
+  list(options?: ListOptions, signal?: AbortSignal): Promise<readonly Sandbox[]>;
+  /** Saves it with its memory and its processes, and frees what it takes of the host. Any use of it wakes it. */
+  hibernate(id: string, signal?: AbortSignal): Promise<{ readonly sizeBytes: number }>;
+  /** Without a timeout, in seconds, it keeps the idle timeout that it had. */
+  wake(id: string, options?: { readonly idleTimeoutSeconds?: number }, signal?: AbortSignal): Promise<Sandbox>;
+  /** Starts the guest's kernel again; what is on the disks stays. */
+  reboot(id: string, signal?: AbortSignal): Promise<void>;
+  /** Boots the disks with a new machine, also when the old one has ended by itself. */
+  powerCycle(id: string, signal?: AbortSignal): Promise<void>;
   kill(id: string, signal?: AbortSignal): Promise<void>;
   /** Sets the idle timeout, in seconds, and begins it anew. 0: never. */
   setTimeout(id: string, seconds: number, signal?: AbortSignal): Promise<void>;
@@ -76,8 +93,23 @@ export function sandboxesClient(http: HttpClient): SandboxesClient {
     async get(id, signal) {
       return sandboxOf(await http.call(getSandbox, { parameters: { id } }, signal));
     },
-    async list(signal) {
-      return (await http.call(listSandboxes, {}, signal)).map(sandboxOf);
+    async list({ status } = {}, signal) {
+      const query = status === undefined ? {} : { status };
+      return (await http.call(listSandboxes, { query }, signal)).map(sandboxOf);
+    },
+    async hibernate(id, signal) {
+      const { sizeBytes } = await http.call(hibernateSandbox, { parameters: { id } }, signal);
+      return { sizeBytes };
+    },
+    async wake(id, { idleTimeoutSeconds } = {}, signal) {
+      const body = idleTimeoutSeconds === undefined ? {} : { timeout: idleTimeoutSeconds };
+      return sandboxOf(await http.call(wakeSandbox, { parameters: { id }, body }, signal));
+    },
+    async reboot(id, signal) {
+      await http.call(rebootSandbox, { parameters: { id } }, signal);
+    },
+    async powerCycle(id, signal) {
+      await http.call(powerCycleSandbox, { parameters: { id } }, signal);
     },
     async kill(id, signal) {
       await http.call(deleteSandbox, { parameters: { id } }, signal);
@@ -123,7 +155,7 @@ function createBody(request: CreateSandbox): CreateSandboxBody {
   };
 }
 
-function sandboxOf(reply: SandboxReply): Sandbox {
+export function sandboxOf(reply: SandboxReply): Sandbox {
   return {
     id: reply.sandboxID,
     status: reply.status,
@@ -139,5 +171,7 @@ function sandboxOf(reply: SandboxReply): Sandbox {
     ...(reply.endAt === undefined ? {} : { expiresAt: reply.endAt }),
     ...(reply.stoppedAt === undefined ? {} : { stoppedAt: reply.stoppedAt }),
     ...(reply.reason === undefined ? {} : { reason: reply.reason }),
+    ...(reply.restoredFrom === undefined ? {} : { restoredFrom: reply.restoredFrom }),
+    ...(reply.restoredBecause === undefined ? {} : { restoredBecause: reply.restoredBecause }),
   };
 }

@@ -1,18 +1,26 @@
 import type { Commands } from "../command.ts";
+import { checkpoint } from "./checkpoint/checkpoint.ts";
 import { config } from "./config/config.ts";
 import { cp } from "./cp.ts";
 import { create } from "./create.ts";
 import { doctor } from "./doctor.ts";
 import { exec } from "./exec.ts";
+import { fork } from "./fork.ts";
 import { get } from "./get.ts";
 import { help } from "./help.ts";
+import { hibernate } from "./hibernate.ts";
 import { image } from "./image/image.ts";
 import { kill } from "./kill.ts";
 import { ls } from "./ls.ts";
+import { reboot } from "./reboot.ts";
+import { restore } from "./restore.ts";
 import { run } from "./run.ts";
+import { session } from "./session/session.ts";
+import { shell } from "./shell.ts";
 import { timeout } from "./timeout.ts";
 import { up } from "./up.ts";
 import { version } from "./version.ts";
+import { wake } from "./wake.ts";
 
 /** Every command, in the order of help. */
 export const commands: Commands = {
@@ -22,9 +30,17 @@ export const commands: Commands = {
   ls,
   get,
   exec,
+  shell,
+  session,
   cp,
   kill,
   timeout,
+  hibernate,
+  wake,
+  checkpoint,
+  restore,
+  fork,
+  reboot,
   image,
   doctor,
   config,

@@ -1,20 +1,22 @@
 import type { Sandbox } from "@opensandbox/sdk";
 import { age } from "../age.ts";
 import { defineCommand } from "../command.ts";
+import { flag } from "../inputs.ts";
 import { table } from "../table.ts";
 
 export const ls = defineCommand({
-  summary: "List the sandboxes that run",
+  summary: "List the sandboxes that run or sleep",
   description: "The newest 100. With --json an array; [] when there is none.",
+  options: { running: flag("only those that run") },
   examples: [
     { line: "ls", shows: "as a table" },
     { line: "ls --json | jq -r '.[].id'", shows: "only their ids" },
   ],
-  async run(_input, { client, print, signal }) {
+  async run({ running }, { client, print, signal }) {
     const { sandboxes } = await client();
-    const found = await sandboxes.list(signal);
+    const found = await sandboxes.list({ status: running ? "running" : "all" }, signal);
     const head = ["SANDBOX", "ALIAS", "STATUS", "IMAGE", "CPUS", "MEMORY", "AGE"];
-    await print(found.length === 0 ? "no sandbox runs" : table(head, found.map(rowOf)), found);
+    await print(found.length === 0 ? "there is no sandbox" : table(head, found.map(rowOf)), found);
   },
 });
 

@@ -1,0 +1,27 @@
+import type { Checkpoint } from "@opensandbox/sdk";
+import { age } from "../../age.ts";
+import { defineCommand } from "../../command.ts";
+import { optional } from "../../inputs.ts";
+import { megabytes } from "../../megabytes.ts";
+import { table } from "../../table.ts";
+
+export const ls = defineCommand({
+  summary: "List the checkpoints of a sandbox, or all",
+  description: "They outlive their sandbox.",
+  arguments: { id: optional("SANDBOX") },
+  examples: [
+    { line: "checkpoint ls sb-1a2b3c4d", shows: "those of one" },
+    { line: "checkpoint ls --json | jq -r '.[].id'", shows: "the ids of all" },
+  ],
+  async run({ id }, { client, print, signal }) {
+    const { checkpoints } = await client();
+    const found = await checkpoints.list(id, signal);
+    const head = ["CHECKPOINT", "NAME", "SANDBOX", "KIND", "STATUS", "ON DISK", "AGE"];
+    await print(found.length === 0 ? "there is no checkpoint" : table(head, found.map(rowOf)), found);
+  },
+});
+
+function rowOf({ id, name, sandboxId, kind, status, sizeBytes, createdAt, error }: Checkpoint): string[] {
+  const told = error === undefined ? status : `${status}: ${error}`;
+  return [id, name, sandboxId, kind, told, megabytes(sizeBytes), age(createdAt)];
+}

@@ -1,0 +1,15 @@
+import { defineCommand } from "../../command.ts";
+import { one, whole } from "../../inputs.ts";
+
+export const kill = defineCommand({
+  summary: "Send a signal to an exec session",
+  description: "To its whole process group.",
+  arguments: { id: one("SANDBOX"), session: one("SESSION") },
+  options: { signal: whole("NUMBER", "which (default: 9)") },
+  examples: [{ line: "session kill --signal 15 sb-1a2b3c4d 5f0d3e5d", shows: "ask it to end" }],
+  async run({ id, session, signal: number }, { client, print, signal }) {
+    const { sessions } = await client();
+    await sessions.kill(id, session, number, signal);
+    await print(`sent signal ${number ?? 9} to ${session}`, { id: session, signal: number ?? 9 });
+  },
+});
