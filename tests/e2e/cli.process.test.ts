@@ -1,12 +1,10 @@
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
-import { once } from "node:events";
 import { mkdir, mkdtemp, readFile, readlink, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { after, before, suite, test } from "node:test";
-import { type EndedCli, startCli, type StartedCli } from "./cli.ts";
+import { type EndedCli, firstOutput, startCli, type StartedCli } from "./cli.ts";
 import { hostState } from "./host-state.ts";
 
 // The command line as a process, with the fake hypervisor: everything but the machine is real.
@@ -53,7 +51,7 @@ function lastLine({ code, stderr }: EndedCli): { readonly code: number; readonly
 
 /** What it takes until the command in it runs, which says so on standard output. */
 async function running(started: StartedCli): Promise<StartedCli> {
-  await once(started.stdout, "data");
+  await firstOutput(started);
   return started;
 }
 
@@ -71,30 +69,8 @@ suite("run, without a server", () => {
     nothingLeft();
   });
 
-  test("much comes through whole, both ways", async () => {
+  test("much comes through whole", async () => {
     assert.equal((await osb(["run", "--", "head", "-c", "50000000", "/dev/urandom"])).stdout.length, 50_000_000);
-    const sent = randomBytes(20_000_000);
-    const { stdout } = await osb(["run", "--", "sha256sum"], sent);
-    assert.equal(stdout.toString().slice(0, 64), createHash("sha256").update(sent).digest("hex"));
-  });
-
-  test("an input that stays open, or is not read, does not hold it", async () => {
-    assert.equal((await start(["run", "--", "echo", "done"]).ended).stdout.toString(), "done\n");
-    assert.equal((await osb(["run", "--", "true"], randomBytes(3_000_000))).code, 0);
-    assert.equal((await start(["run", "-n", "--", "cat"]).ended).code, 0);
-  });
-
-  test("codes: of a signal, of a command that there is not, of a time that is over", async () => {
-    assert.equal((await osb(["run", "--", "sh", "-c", "kill -9 $$"])).code, 137);
-    assert.equal((await osb(["run", "--", "no-such-program", "x"])).code, 127);
-    assert.equal((await osb(["run", "--timeout", "1", "--", "sleep", "60"])).code, 124);
-  });
-
-  test("--json tells all in one line, and still has the code", async () => {
-    const { code, stdout } = await osb(["run", "--json", "--", "sh", "-c", "echo out; echo err >&2; exit 4"]);
-    const { sandboxId, ...result } = JSON.parse(stdout.toString()) as Record<string, unknown>;
-    assert.match(String(sandboxId), /^sb-[0-9a-f]{8}$/);
-    assert.deepEqual([code, result], [4, { exitCode: 4, stdout: "out\n", stderr: "err\n" }]);
   });
 
   for (const [signal, code] of [
@@ -113,7 +89,7 @@ suite("run, without a server", () => {
     });
   }
 
-  test("a command that does not care for SIGINT is ended all the same; one that does ends as it likes", async () => {
+  test("a command that does not care for SIGINT is ended all the same", async () => {
     const stubborn = await running(start(["run", "--", "sh", "-c", "trap '' INT; echo running; sleep 600"]));
     const { ended, milliseconds } = await timed(async () => {
       stubborn.kill("SIGINT");
@@ -122,11 +98,6 @@ suite("run, without a server", () => {
     assert.equal(ended.code, 130);
     assert.ok(milliseconds < 5 * seconds, `${milliseconds} ms`);
     nothingLeft();
-
-    const script = "trap 'echo bye; exit 7' INT; echo running; while :; do sleep 0.1; done";
-    const careful = await running(start(["run", "--", "sh", "-c", script]));
-    careful.kill("SIGINT");
-    assert.equal((await careful.ended).code, 7);
   });
 
   test("an interrupt while the machine starts leaves nothing", async () => {
@@ -139,7 +110,7 @@ suite("run, without a server", () => {
 
   test("a reader that leaves ends it quietly", async () => {
     const started = start(["run", "--", "yes"]);
-    await once(started.stdout, "data");
+    await firstOutput(started);
     started.stdout.destroy();
     assert.equal((await started.ended).code, 141);
     assert.doesNotMatch(started.stderr(), /EPIPE|cannot write/);
@@ -163,9 +134,7 @@ suite("with a server", () => {
 
   before(async () => {
     server = start(["up", "--port", "0", "--json"]);
-    const lines = createInterface({ input: server.stdout });
-    const [line] = (await once(lines, "line")) as [string];
-    ready = JSON.parse(line) as typeof ready;
+    ready = JSON.parse(await firstOutput(server)) as typeof ready;
     const created = await osb(["create", "--alias", "mine", "-e", "FROM_CREATE=yes"]);
     id = created.stdout.toString().trim();
   });
@@ -191,6 +160,30 @@ suite("with a server", () => {
     assert.deepEqual(lastLine(missing), { code: 1, says: "osb: sandbox not found" });
     const unwelcome = await osb(["exec", "--api-key", "wrong", id, "--", "true"]);
     assert.deepEqual(lastLine(unwelcome), { code: 1, says: "osb: invalid API key" });
+  });
+
+  test("much goes in whole", async () => {
+    const sent = randomBytes(20_000_000);
+    const { stdout } = await osb(["exec", id, "--", "sha256sum"], sent);
+    assert.equal(stdout.toString().slice(0, 64), createHash("sha256").update(sent).digest("hex"));
+  });
+
+  test("an input that stays open, or is not read, does not hold it", async () => {
+    assert.equal((await start(["exec", id, "--", "echo", "done"]).ended).stdout.toString(), "done\n");
+    assert.equal((await osb(["exec", id, "--", "true"], randomBytes(3_000_000))).code, 0);
+    assert.equal((await start(["exec", "-n", id, "--", "cat"]).ended).code, 0);
+  });
+
+  test("codes: of a signal, of a command that there is not, of a time that is over", async () => {
+    assert.equal((await osb(["exec", id, "--", "sh", "-c", "kill -9 $$"])).code, 137);
+    assert.equal((await osb(["exec", id, "--", "no-such-program", "x"])).code, 127);
+    assert.equal((await osb(["exec", "--timeout", "1", id, "--", "sleep", "60"])).code, 124);
+  });
+
+  test("--json tells all in one line, and still has the code", async () => {
+    const { code, stdout } = await osb(["exec", "--json", id, "--", "sh", "-c", "echo out; echo err >&2; exit 4"]);
+    const result = { sandboxId: id, exitCode: 4, stdout: "out\n", stderr: "err\n" };
+    assert.deepEqual([code, JSON.parse(stdout.toString())], [4, result]);
   });
 
   test("run uses it, and removes its sandbox", async () => {
@@ -231,7 +224,11 @@ suite("with a server", () => {
     assert.match(stderr, /osb: port \d+ on 127\.0\.0\.1 is in use/);
   });
 
-  test("an interrupted exec ends, and the sandbox stays", async () => {
+  test("an interrupted command ends as it likes, and the sandbox stays", async () => {
+    const script = "trap 'echo bye; exit 7' INT; echo running; while :; do sleep 0.1; done";
+    const careful = await running(start(["exec", id, "--", "sh", "-c", script]));
+    careful.kill("SIGINT");
+    assert.equal((await careful.ended).code, 7);
     const started = await running(start(["exec", id, "--", "sh", "-c", "echo running; exec sleep 600"]));
     started.kill("SIGINT");
     assert.equal((await started.ended).code, 130);
@@ -251,8 +248,7 @@ suite("with a server", () => {
     assert.match(alone.stderr, /^osb: no server runs here: start one with 'osb up'/);
 
     const again = start(["up", "--port", "0", "--json"]);
-    const [line] = (await once(createInterface({ input: again.stdout }), "line")) as [string];
-    assert.equal((JSON.parse(line) as typeof ready).apiKey, ready.apiKey);
+    assert.equal((JSON.parse(await firstOutput(again)) as typeof ready).apiKey, ready.apiKey);
     again.kill("SIGTERM");
     assert.equal((await again.ended).code, 0);
   });

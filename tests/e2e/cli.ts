@@ -1,5 +1,6 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { constants } from "node:os";
 import type { Readable } from "node:stream";
 
 export interface EndedCli {
@@ -44,9 +45,8 @@ export function startCli(
   const output: Buffer[] = [];
   stdout?.on("data", (chunk: Buffer) => output.push(chunk));
   const ended = async (): Promise<EndedCli> => {
-    const [code] = (await once(child, "close")) as [number | null];
-    if (code === null) throw new Error(`the command line was killed; it said: ${said}`);
-    return { code, stdout: Buffer.concat(output), stderr: said };
+    const [code, signal] = (await once(child, "close")) as [number, null] | [null, NodeJS.Signals];
+    return { code: code ?? 128 + constants.signals[signal], stdout: Buffer.concat(output), stderr: said };
   };
   return {
     pid: child.pid ?? 0,
@@ -55,4 +55,14 @@ export function startCli(
     kill: (signal) => void child.kill(signal),
     ended: ended(),
   };
+}
+
+/** The first line, or piece of output, of a command line that goes on; one that ends before fails. */
+export async function firstOutput({ stdout, ended }: StartedCli): Promise<string> {
+  const early = ended.then(({ code, stderr }) => {
+    throw new Error(`the command line ended with ${code} before it said anything; on standard error: ${stderr}`);
+  });
+  const [chunk] = (await Promise.race([once(stdout, "data"), early])) as [Buffer];
+  early.catch(() => undefined);
+  return chunk.toString();
 }

@@ -1,12 +1,10 @@
 import assert from "node:assert/strict";
-import { once } from "node:events";
 import { chmod, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { after, before, suite, test } from "node:test";
 import { readConfig } from "@opensandbox/server";
-import { type EndedCli, startCli, type StartedCli } from "./cli.ts";
+import { type EndedCli, firstOutput, startCli, type StartedCli } from "./cli.ts";
 import { hostState } from "./host-state.ts";
 
 // The launcher and the command line, as a user calls them, with real machines.
@@ -68,7 +66,7 @@ suite("run, without a server", () => {
   ] as const) {
     test(`${signal} ends a sleeping command within three seconds, and nothing is left`, async () => {
       const started = start(run("sh", "-c", "echo running; exec sleep 60"));
-      await once(started.stdout, "data");
+      await firstOutput(started);
       const since = performance.now();
       started.kill(signal);
       const ended = await started.ended;
@@ -94,7 +92,7 @@ suite("with a server", () => {
 
   before(async () => {
     server = start(["up", "--port", "0", "--json"]);
-    await once(createInterface({ input: server.stdout }), "line");
+    await firstOutput(server);
     const created = await osb(["create", "--image", "minimal"]);
     assert.equal(created.code, 0, created.stderr);
     id = created.stdout.toString().trim();

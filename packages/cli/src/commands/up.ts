@@ -52,6 +52,7 @@ async function tell(server: Server, dataDirectory: string, { host, print }: Cont
     ["hypervisor", `${hypervisor} ${hypervisorVersion}`],
     ["accelerator", `${accelerator.name}: ${accelerator.reason}`],
     ["network", `${network.mode}: ${network.reason}`],
+    ...(network.notEnforced ?? []).map((text) => ["", `- ${text}`]),
     ["data", dataDirectory],
   ];
   const human = `OpenSandbox is ready at ${bold(url)}
