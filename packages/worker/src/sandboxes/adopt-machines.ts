@@ -13,6 +13,7 @@ import {
   machineDirectory,
   readEntries,
   removeEntry,
+  removeUnfinishedEntries,
   writeEntry,
 } from "./journal.ts";
 import { goOnAfterCapture } from "./capture-machine.ts";
@@ -45,6 +46,7 @@ export async function adoptMachines(host: Host): Promise<readonly Adopted[]> {
     if (sandbox === undefined) await remove(entry, dataDirectory);
     else adopted.push(sandbox);
   }
+  await removeUnfinishedEntries(dataDirectory, isAlive);
   await host.snapshots.removeUnfinished(isAlive);
   await host.templates.removeUnfinished(isAlive);
   if (host.root) await removeLeftOverNetworks();

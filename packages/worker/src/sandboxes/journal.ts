@@ -46,9 +46,25 @@ export function machineDirectory(dataDirectory: string, machineId: string): stri
 export async function writeEntry(dataDirectory: string, entry: JournalEntry): Promise<void> {
   const directory = journalDirectory(dataDirectory);
   await mkdir(directory, { recursive: true, mode: 0o700 });
-  const file = entryFile(dataDirectory, entry.machineId);
-  await writeFile(`${file}.new`, JSON.stringify(entry), { mode: 0o600 });
-  await rename(`${file}.new`, file);
+  const unfinished = join(directory, `${entry.machineId}.${entry.workerId}${unfinishedSuffix}`);
+  await writeFile(unfinished, JSON.stringify(entry), { mode: 0o600 });
+  await rename(unfinished, entryFile(dataDirectory, entry.machineId));
+}
+
+/** How the name of an entry ends that is being written; before it stands who writes. */
+const unfinishedSuffix = ".new";
+
+/** Removes what workers that are gone were writing. What an entry was to announce has not begun. */
+export async function removeUnfinishedEntries(
+  dataDirectory: string,
+  isAlive: (workerId: string) => boolean,
+): Promise<void> {
+  const directory = journalDirectory(dataDirectory);
+  for (const name of existsSync(directory) ? await readdir(directory) : []) {
+    if (!name.endsWith(unfinishedSuffix)) continue;
+    const [, workerId = ""] = name.split(".");
+    if (!isAlive(workerId)) await rm(join(directory, name), { force: true });
+  }
 }
 
 /** The last thing that is done for a machine, when all else of it is gone. */
