@@ -22,8 +22,8 @@ Tests in real machines are named *.vm.test.ts, those with other real processes *
 const root = resolve(import.meta.dirname, "..");
 const node = [process.execPath, "--disable-warning=ExperimentalWarning"] as const;
 
-/** The emulator boots in 5 to 10 s alone and in minutes on a crowded host, and a test may start several machines. */
-const testTimeoutMs = 900_000;
+/** Of a whole file or suite. The emulator boots in 5 to 10 s alone, and in minutes on a crowded host. */
+const testTimeoutMs = 1_800_000;
 
 const checks = [
   { name: "format", argv: ["oxfmt", "--check"] },

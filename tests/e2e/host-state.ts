@@ -4,18 +4,18 @@ import { join } from "node:path";
 /**
  * What machines leave on a host while they run: processes, namespaces, cables, slots, and the files of their own below
  * `dataDirectory`. Two of these are compared to show that nothing is left behind. Networks that a running server keeps
- * ready for machines to come are no machine's.
+ * ready for machines to come are no machine's, and those of machines elsewhere on this host are not looked at.
  */
 export function hostState(dataDirectory: string): object {
-  const spare = new Set(spareSlots());
-  const isMachines = (name: string): boolean => !spare.has(name.replace(/^\D+/, ""));
+  const others = new Set([...spareSlots(), ...slotsElsewhere(dataDirectory)]);
+  const isMachines = (name: string): boolean => !others.has(name.replace(/^\D+/, ""));
   return {
     processes: processesNaming(dataDirectory),
     namespaces: entries("/run/netns").filter((name) => name.startsWith("osb-") && isMachines(name)),
     links: entries("/sys/class/net").filter((name) => name.startsWith("osbv") && isMachines(name)),
     slots: entries(slots).filter(isMachines),
     machines: entries(join(dataDirectory, "machines")),
-    journal: entries(join(dataDirectory, "journal")),
+    journal: entries(join(dataDirectory, "journal")).filter((name) => name !== "lock"),
     workers: entries(join(dataDirectory, "workers")),
     sockets: readFileSync("/proc/net/unix", "utf8")
       .split("\n")
@@ -41,6 +41,22 @@ function spareSlots(): string[] {
       return true;
     }
   });
+}
+
+/** Those of machines that run on another data directory. */
+function slotsElsewhere(dataDirectory: string): string[] {
+  return entries(slots).filter((name) => {
+    const owner = ownerOf(name);
+    return owner !== undefined && !owner.startsWith(`${dataDirectory}/`) && existsSync(owner);
+  });
+}
+
+function ownerOf(slot: string): string | undefined {
+  try {
+    return readFileSync(join(slots, slot), "utf8").split("\n")[0];
+  } catch {
+    return undefined;
+  }
 }
 
 function entries(directory: string): string[] {

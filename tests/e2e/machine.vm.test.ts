@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { after, before, suite, test } from "node:test";
 import { Sandbox } from "@opencomputer/sdk";
+import { machineProcesses } from "./machine-processes.ts";
 import { startWorld, type World } from "./world.ts";
 
 // What a user finds in a machine of the default image, and what cannot hurt it.
@@ -31,6 +32,10 @@ suite("inside a machine", () => {
     );
   });
 
+  test("sudo knows the machine's own name", async () => {
+    assert.deepEqual(await sandbox.commands.run("sudo true"), { exitCode: 0, stdout: "", stderr: "" });
+  });
+
   test("commands have no privilege of the agent's", async () => {
     const status = await run("grep -E '^(Uid|Gid|Groups|CapEff|CapPrm)' /proc/self/status | tr -s '\\t ' ' '");
     assert.match(
@@ -57,6 +62,8 @@ suite("inside a machine", () => {
 
   test("packages come from the network", async () => {
     assert.match(await run("sudo apt-get update 2>&1", 300), /^(Hit|Get):/m);
+    // As whoever follows instructions that are meant for root.
+    assert.match(await run("apt-get update 2>&1", 300), /^(Hit|Get):/m);
   });
 
   test("names are resolved", async () => {
@@ -75,7 +82,7 @@ suite("inside a machine", () => {
   });
 
   test("QEMU runs without any privilege", async () => {
-    const pid = await qemuProcess(sandbox.sandboxId);
+    const [pid] = await machineProcesses(world.config.dataDirectory);
     const status = await readFile(`/proc/${pid}/status`, "utf8");
     const value = (name: string): string => new RegExp(`^${name}:\\s*(.*)$`, "m").exec(status)?.[1] ?? "";
     assert.equal(value("NoNewPrivs"), "1");
@@ -112,9 +119,3 @@ suite("inside a machine", () => {
     assert.equal(await run("echo alive", 300), "alive");
   });
 });
-
-async function qemuProcess(sandboxId: string): Promise<number> {
-  const { runCommand } = await import("../../packages/worker/src/host/run-command.ts");
-  const found = await runCommand("find QEMU", ["pgrep", "-f", `guest=${sandboxId}`]);
-  return Number(found.trim().split("\n")[0]);
-}
