@@ -1,3 +1,4 @@
+import type { EgressRules } from "@opensandbox/wire/egress.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
 import { sql, type Transaction } from "kysely";
@@ -231,6 +232,7 @@ function fromRow(row: CheckpointRow): Checkpoint {
     memoryMib: row.memory_mib,
     workspaceMib: row.workspace_mib,
     networkEnabled: row.network_enabled !== 0,
+    egress: row.egress === null ? undefined : (JSON.parse(row.egress) as EgressRules),
     envs: mapOf(row.envs),
     metadata: mapOf(row.metadata),
     lastPatchSequence: row.last_patch_sequence,

@@ -1,3 +1,4 @@
+import type { EgressRules } from "@opensandbox/wire/egress.ts";
 import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
 
 /** A named restore point of a sandbox, as the control plane knows it. It stays when its sandbox is deleted. */
@@ -25,6 +26,7 @@ export interface Checkpoint {
   readonly memoryMib: number;
   readonly workspaceMib: number;
   readonly networkEnabled: boolean;
+  readonly egress?: EgressRules | undefined;
   readonly envs: Readonly<Record<string, string>>;
   readonly metadata: Readonly<Record<string, string>>;
   /** How far its sandbox had been patched by the checkpoint that it was forked from. */

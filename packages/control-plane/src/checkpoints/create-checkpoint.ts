@@ -85,7 +85,7 @@ function requireCapturable(context: SandboxContext, sandbox: Sandbox): void {
 
 /** A checkpoint of the sandbox as it is. */
 export function checkpointOf(context: SandboxContext, sandbox: Sandbox, wanted: NewCheckpoint): Checkpoint {
-  const { organizationId, image, vcpus, memoryMib, workspaceMib, networkEnabled, envs, metadata } = sandbox;
+  const { organizationId, image, vcpus, memoryMib, workspaceMib, networkEnabled, egress, envs, metadata } = sandbox;
   return {
     id: randomUUID(),
     organizationId,
@@ -104,6 +104,7 @@ export function checkpointOf(context: SandboxContext, sandbox: Sandbox, wanted: 
     memoryMib,
     workspaceMib,
     networkEnabled,
+    egress,
     envs,
     metadata,
     lastPatchSequence: sandbox.lastPatchSequence,

@@ -1,3 +1,4 @@
+import type { EgressRules } from "@opensandbox/wire/egress.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { createSandbox, type CreatedSandbox, type CreateSandbox } from "#sandboxes/create-sandbox.ts";
 import type { SandboxContext } from "#sandboxes/sandbox-context.ts";
@@ -11,6 +12,9 @@ export interface Fork {
   readonly workspaceMib?: number;
   readonly idleTimeoutSeconds?: number;
   readonly networkEnabled?: boolean;
+  readonly egress?: EgressRules | undefined;
+  readonly previewTokenHash?: string | undefined;
+  readonly forwardedPort?: number | undefined;
   /** Over those of the checkpoint. */
   readonly envs: Readonly<Record<string, string>>;
   /** Over that of the checkpoint. */
@@ -46,7 +50,7 @@ export function forkOf(
   checkpoint: Checkpoint,
   { organizationId, fork, idempotencyKey }: Omit<ForkCheckpoint, "checkpointId">,
 ): CreateSandbox {
-  const { image, vcpus, memoryMib, workspaceMib, networkEnabled, envs, metadata } = checkpoint;
+  const { image, vcpus, memoryMib, workspaceMib, networkEnabled, egress, envs, metadata } = checkpoint;
   // What is public is the machine; the environment it was given may hold its owner's secrets.
   const inherited = checkpoint.organizationId === organizationId ? { envs, metadata } : { envs: {}, metadata: {} };
   return {
@@ -59,6 +63,7 @@ export function forkOf(
       memoryMib,
       workspaceMib,
       networkEnabled,
+      egress,
       ...fork,
       envs: { ...inherited.envs, ...fork.envs },
       metadata: { ...inherited.metadata, ...fork.metadata },

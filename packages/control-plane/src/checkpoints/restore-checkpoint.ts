@@ -68,8 +68,9 @@ async function restore(
   await applyPatches(context, running, context.ending);
 }
 
-function shapeOf({ vcpus, memoryMib, workspaceMib, networkEnabled }: Checkpoint) {
-  return { vcpus, memoryMib, workspaceMib, networkEnabled };
+/** What it may reach stays as it is: that is the owner's to change, and not the past's. */
+function shapeOf({ vcpus, memoryMib, workspaceMib }: Checkpoint) {
+  return { vcpus, memoryMib, workspaceMib };
 }
 
 function refusal(message: string): SandboxError<"invalid_argument"> {

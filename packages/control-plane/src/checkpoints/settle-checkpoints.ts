@@ -1,3 +1,4 @@
+import { isSandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxContext } from "#sandboxes/sandbox-context.ts";
 import { describeError } from "../log.ts";
 
@@ -9,7 +10,7 @@ export async function settleCheckpoints(context: SandboxContext): Promise<void> 
   await Promise.all(
     left.map(async (checkpoint) => {
       try {
-        const stored = await worker.findSnapshot(checkpoint.snapshotId);
+        const stored = await worker.findSnapshot(checkpoint.snapshotId).catch(damaged);
         if (stored !== undefined) await checkpoints.finish(checkpoint, stored.sizeBytes);
         else await checkpoints.fail(checkpoint, "the server ended while it was being made", new Date(clock.now()));
       } catch (error) {
@@ -20,4 +21,9 @@ export async function settleCheckpoints(context: SandboxContext): Promise<void> 
       }
     }),
   );
+}
+
+/** What cannot be read is as good as not there. */
+function damaged(error: unknown): undefined {
+  if (!isSandboxError(error, "incompatible")) throw error;
 }

@@ -203,6 +203,19 @@ test("two power-cycles are two, one after the other", async () => {
   assert.equal((await world.context.store.find(sandbox.id))?.generation, 3);
 });
 
+test("a sandbox that an operation has left on its way can still be deleted", async () => {
+  await using world = await contextForTest();
+  for (const move of ["hibernate", "restart"] as const) {
+    const sandbox = await world.create();
+    // As if the database could not be written to when the operation had come to its end.
+    await world.context.store.move(sandbox, move);
+    const { kill, state } = on(world, sandbox);
+    await kill();
+    assert.equal(await state(), "stopped");
+  }
+  assert.deepEqual(world.worker.live, []);
+});
+
 test("a checkpoint that is deleted while it is made leaves no snapshot", async () => {
   await using world = await contextForTest();
   const { checkpoint } = on(world, await world.create());

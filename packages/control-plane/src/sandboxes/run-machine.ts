@@ -19,10 +19,10 @@ export async function startMachine(
   signal: AbortSignal,
   onProgress: (progress: Progress) => void = () => {},
 ): Promise<StartedSandbox> {
-  const { id, generation, organizationId, vcpus, memoryMib, workspaceMib, envs, networkEnabled } = sandbox;
+  const { id, generation, organizationId, vcpus, memoryMib, workspaceMib, envs, networkEnabled, egress } = sandbox;
   const shape = { vcpus, memoryMib, workspaceMib };
   return worker.startSandbox(
-    { id, generation, organizationId, from, ...shape, envs, networkEnabled },
+    { id, generation, organizationId, from, ...shape, envs, networkEnabled, egress },
     onProgress,
     signal,
   );

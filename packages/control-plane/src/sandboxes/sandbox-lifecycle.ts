@@ -3,10 +3,11 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 /**
  * The life of a sandbox: which move leads from which state to which. `restart` gives a sandbox another machine, either
  * on the same disks (power-cycle) or from a checkpoint (restore). `lost` and `adopted` are what a start of the control
- * plane finds of sandboxes whose worker is gone. A create that fails leaves no row at all.
+ * plane finds of sandboxes whose worker is gone. `delete` leads out of every state, also out of one that an operation
+ * has left behind because the database could not be written to. A create that fails leaves no row at all.
  */
 export const moves = {
-  creating: { started: "running", failed: "error" },
+  creating: { started: "running", failed: "error", delete: "stopping" },
   running: {
     hibernate: "hibernating",
     restart: "restarting",
@@ -15,10 +16,10 @@ export const moves = {
     lost: "error",
     adopted: "running",
   },
-  hibernating: { stored: "hibernated", failed: "running", lost: "error", adopted: "running" },
+  hibernating: { stored: "hibernated", failed: "running", delete: "stopping", lost: "error", adopted: "running" },
   hibernated: { wake: "waking", delete: "stopping", lost: "error", adopted: "running" },
-  waking: { started: "running", failed: "hibernated", lost: "error", adopted: "running" },
-  restarting: { started: "running", failed: "error", lost: "error", adopted: "running" },
+  waking: { started: "running", failed: "hibernated", delete: "stopping", lost: "error", adopted: "running" },
+  restarting: { started: "running", failed: "error", delete: "stopping", lost: "error", adopted: "running" },
   stopping: { delete: "stopping", stopped: "stopped", failed: "error" },
   stopped: {},
   error: { restart: "restarting", delete: "stopping", lost: "error", adopted: "running" },

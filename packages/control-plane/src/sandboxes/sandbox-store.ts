@@ -1,3 +1,4 @@
+import type { EgressRules } from "@opensandbox/wire/egress.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
 import { sql, type RawBuilder } from "kysely";
@@ -72,6 +73,17 @@ export class SandboxStore {
       .orderBy("created_at", "desc")
       .orderBy("id")
       .limit(limit)
+      .execute();
+    return rows.map(fromRow);
+  }
+
+  /** Of all organizations, those that have asked for a port of this host and have not been stopped. */
+  async listForwarded(): Promise<Sandbox[]> {
+    const rows = await this.#database
+      .selectFrom("sandboxes")
+      .selectAll()
+      .where("forwarded_port", "is not", null)
+      .where("state", "<>", "stopped")
       .execute();
     return rows.map(fromRow);
   }
@@ -167,6 +179,10 @@ function fromRow(row: SandboxRow): Sandbox {
     memoryMib: row.memory_mib,
     workspaceMib: row.workspace_mib,
     networkEnabled: row.network_enabled !== 0,
+    egress: row.egress === null ? undefined : (JSON.parse(row.egress) as EgressRules),
+    previewTokenHash: row.preview_token_hash ?? undefined,
+    forwardedPort: row.forwarded_port ?? undefined,
+    hostPort: row.host_port ?? undefined,
     envs: mapOf(row.envs),
     metadata: mapOf(row.metadata),
     alias: row.alias,

@@ -1,3 +1,4 @@
+import type { EgressRules } from "@opensandbox/wire/egress.ts";
 import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
 import type { SandboxState } from "./sandbox-lifecycle.ts";
 
@@ -12,12 +13,20 @@ export interface NewSandbox {
   readonly metadata: Readonly<Record<string, string>>;
   readonly alias: string;
   readonly networkEnabled: boolean;
+  /** What it may reach; absent: the internet. */
+  readonly egress?: EgressRules | undefined;
+  /** SHA-256 of the token that its previews need, hexadecimal; absent: none. */
+  readonly previewTokenHash?: string | undefined;
+  /** The port of the guest that a port of this server is to lead to. */
+  readonly forwardedPort?: number | undefined;
   /** Is deleted where another one would be hibernated. */
   readonly ephemeral?: boolean;
 }
 
+type OptionalOfNew = "egress" | "previewTokenHash" | "forwardedPort";
+
 /** A sandbox as the control plane knows it. */
-export interface Sandbox extends Required<NewSandbox> {
+export interface Sandbox extends Required<Omit<NewSandbox, OptionalOfNew>>, Pick<NewSandbox, OptionalOfNew> {
   readonly id: SandboxId;
   readonly organizationId: string;
   readonly state: SandboxState;
@@ -50,6 +59,8 @@ export interface Sandbox extends Required<NewSandbox> {
   readonly tagsUpdatedAt?: Date | undefined;
   readonly scalingLocked: boolean;
   readonly autoscale?: Autoscale | undefined;
+  /** The port of this server that leads to {@link forwardedPort}. */
+  readonly hostPort?: number | undefined;
 }
 
 /** Between which sizes a sandbox is to be kept by its load. */

@@ -1,3 +1,4 @@
+import { isSandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { AdoptedSandbox } from "@opensandbox/wire/worker/worker.ts";
 import { describeError } from "../log.ts";
@@ -30,7 +31,7 @@ async function settle(context: SandboxContext, id: SandboxId, adopted: AdoptedSa
     const settlement = settlementOf({
       ...(sandbox === undefined ? {} : { row: { ...sandbox, elsewhere: isElsewhere(context, sandbox.workerId) } }),
       ...(adopted === undefined ? {} : { adopted }),
-      snapshot: await hasSnapshot(context, sandbox),
+      snapshot: (await findSnapshot(context, sandbox)) !== undefined,
     });
     if (settlement === "leave") return;
     context.log("info", "sandbox of an ended server", { sandbox: id, state: sandbox?.state, settlement });
@@ -41,9 +42,19 @@ async function settle(context: SandboxContext, id: SandboxId, adopted: AdoptedSa
   }
 }
 
-async function hasSnapshot({ worker }: SandboxContext, sandbox: Sandbox | undefined): Promise<boolean> {
+/** The snapshot of its hibernation. One that is damaged is there too: the wake says so. */
+async function findSnapshot(
+  { worker }: SandboxContext,
+  sandbox: Sandbox | undefined,
+): Promise<{ readonly sizeBytes?: number } | undefined> {
   const snapshotId = sandbox?.hibernationSnapshotId;
-  return snapshotId !== undefined && (await worker.findSnapshot(snapshotId)) !== undefined;
+  if (snapshotId === undefined) return undefined;
+  try {
+    return await worker.findSnapshot(snapshotId);
+  } catch (error) {
+    if (isSandboxError(error, "incompatible")) return {};
+    throw error;
+  }
 }
 
 async function cleanUp({ worker }: SandboxContext, id: SandboxId, settlement: Settlement): Promise<void> {
@@ -88,12 +99,12 @@ async function carryOut(context: SandboxContext, { sandbox, adopted, settlement 
     case "hibernated": {
       // Remainders of a wake or a hibernation that was interrupted.
       await worker.stopSandbox(id);
-      const stored = sandbox.hibernationSnapshotId && (await worker.findSnapshot(sandbox.hibernationSnapshotId));
+      const { sizeBytes } = (await findSnapshot(context, sandbox)) ?? {};
       const move = sandbox.state === "waking" ? "failed" : "stored";
       await store.move(sandbox, move, {
         workerId: "",
         expiresAt: undefined,
-        ...(stored ? { hibernationSizeBytes: stored.sizeBytes } : {}),
+        ...(sizeBytes === undefined ? {} : { hibernationSizeBytes: sizeBytes }),
       });
       return;
     }

@@ -1,0 +1,59 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { SandboxId } from "@opensandbox/wire/ids.ts";
+import { eventually } from "#testing/eventually.ts";
+import { autosave } from "./autosave.ts";
+
+const ids = Array.from({ length: 25 }, (_, n) => `sb-${String(n).padStart(8, "0")}` as SandboxId);
+const running = () => Promise.resolve(ids);
+
+test("every sandbox is saved, ten at a time, and one that fails keeps no other from it", async () => {
+  const saved = new Set<SandboxId>();
+  const logged: object[] = [];
+  let now = 0;
+  let most = 0;
+  const worker = {
+    async syncSandbox(id: SandboxId) {
+      most = Math.max(most, ++now);
+      await new Promise(setImmediate);
+      now--;
+      if (id === ids[3]) throw new Error("no answer");
+      saved.add(id);
+    },
+  };
+  await using _ = autosave({
+    worker,
+    running,
+    everyMs: 1,
+    log: (_level, _message, fields = {}) => logged.push(fields),
+  });
+  await eventually("all are saved", () => saved.size === 24);
+  assert.equal(most, 10);
+  await eventually("the failure is logged", () => logged.length > 0);
+  assert.deepEqual((logged[0] as { sandbox: string }).sandbox, ids[3]);
+});
+
+test("a round that takes long is not begun again beside itself, and the end breaks it off", async () => {
+  let begun = 0;
+  let rounds = 0;
+  const worker = {
+    syncSandbox: (_id: SandboxId, signal: AbortSignal) =>
+      new Promise<void>((_resolve, reject) => {
+        begun++;
+        signal.addEventListener("abort", () => reject(signal.reason));
+      }),
+  };
+  const saving = autosave({
+    worker,
+    running: () => {
+      rounds++;
+      return running();
+    },
+    everyMs: 1,
+    log: (_level, message) => assert.fail(message),
+  });
+  await eventually("it has begun", () => begun === 10);
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  await saving[Symbol.asyncDispose]();
+  assert.deepEqual([begun, rounds], [10, 1]);
+});

@@ -1,0 +1,47 @@
+import type { NetworkPolicy } from "@opensandbox/wire/egress.ts";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { SandboxId } from "@opensandbox/wire/ids.ts";
+import type { NetworkRefusal } from "@opensandbox/wire/worker/worker.ts";
+import { elsewhere } from "./elsewhere.ts";
+import type { SandboxContext } from "./sandbox-context.ts";
+import type { Sandbox } from "./sandbox.ts";
+
+export interface SetNetworkPolicy {
+  readonly organizationId: string;
+  readonly id: SandboxId;
+  /** From the present policy to the next. Pure. */
+  readonly change: (present: NetworkPolicy) => NetworkPolicy;
+}
+
+/**
+ * Changes what a sandbox may reach: at once where it runs, else when it is woken; it is not woken for that.
+ * `not_supported` where its host cannot hold it to such a policy.
+ */
+export async function setNetworkPolicy(
+  context: SandboxContext,
+  { organizationId, id, change }: SetNetworkPolicy,
+): Promise<Sandbox> {
+  const { store, gates, worker } = context;
+  return gates.run(id, async () => {
+    const sandbox = await store.get(organizationId, id);
+    if (sandbox.state === "stopped") {
+      throw new SandboxError("gone", `sandbox ${id} is stopped`, { resource: "sandbox", state: "stopped" });
+    }
+    const policy = change({ enabled: sandbox.networkEnabled, egress: sandbox.egress });
+    if (sandbox.state === "running") {
+      if (sandbox.workerId !== worker.id) throw elsewhere(context, sandbox);
+      await worker.setNetworkPolicy(id, policy);
+    }
+    return store.update(id, { networkEnabled: policy.enabled, egress: policy.egress });
+  });
+}
+
+/** What it was refused lately. Nothing of a sandbox that does not run. */
+export async function networkLog(
+  { store, worker }: SandboxContext,
+  organizationId: string,
+  id: SandboxId,
+): Promise<readonly NetworkRefusal[]> {
+  const sandbox = await store.get(organizationId, id);
+  return sandbox.state === "running" && sandbox.workerId === worker.id ? worker.networkRefusals(id) : [];
+}
