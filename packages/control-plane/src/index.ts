@@ -10,12 +10,16 @@ import { regularly } from "./regularly.ts";
 import { openDatabase } from "#database/database.ts";
 import { serverKey } from "#database/server-key.ts";
 import { defaultTiming, type ApiContext, type Timing } from "#http/api-context.ts";
+import type { Tls } from "#http/make-server.ts";
 import { buildServer, listen } from "#http/server.ts";
 import { Builds } from "#images/builds.ts";
 import type { ImageContext } from "#images/image-context.ts";
 import { ImageStore } from "#images/image-store.ts";
 import { settleImages } from "#images/settle-images.ts";
 import { authenticator, makeDefaultOrganization, makeFirstApiKey } from "#organizations/api-keys.ts";
+import { HostPorts } from "#previews/host-ports.ts";
+import { PreviewStore } from "#previews/preview-store.ts";
+import { PreviewTargets } from "#previews/preview-target.ts";
 import { autosave } from "#sandboxes/autosave.ts";
 import { endService, type AtEnd } from "#sandboxes/end-service.ts";
 import type { SandboxContext, SandboxDefaults } from "#sandboxes/sandbox-context.ts";
@@ -34,6 +38,8 @@ export interface ControlPlaneOptions {
   readonly apiKey?: string;
   readonly region: string;
   readonly sandboxDomain: string;
+  /** With it HTTPS is spoken, and no HTTP. */
+  readonly tls?: Tls | undefined;
   /** Whether the worker of a row still lives, in whatever process. */
   isWorkerAlive(workerId: string): boolean;
   readonly defaults: SandboxDefaults;
@@ -72,6 +78,8 @@ export interface ControlPlane extends AsyncDisposable {
 const defaultSweepMs = 1000;
 // What could not be removed at once can wait.
 const removeUnwantedMs = 60_000;
+// A port that leads nowhere any more hurts nobody.
+const closeEndedPortsMs = 60_000;
 const defaultEndWithinMs = 300_000;
 const defaultAutosaveMs = 300_000;
 // What a request that is broken off needs to tell its caller.
@@ -121,12 +129,25 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   await settleImages(images);
   undo.defer(() => images.builds.idle());
 
+  const previews = new PreviewStore(database);
+  const hostPorts = undo.use(new HostPorts(sandboxes));
+  for (const sandbox of await sandboxes.store.listForwarded()) await hostPorts.open(sandbox);
+  undo.use(regularly(closeEndedPortsMs, () => hostPorts.sweep()));
+
   const api: ApiContext = {
     sandboxes,
     images,
     authenticate: authenticator(database, options.apiKey),
     signingKey: await serverKey(database, "signed URLs"),
-    place: { region: options.region, sandboxDomain: options.sandboxDomain },
+    previews,
+    previewTargets: new PreviewTargets(previews),
+    hostPorts,
+    tls: options.tls,
+    place: {
+      region: options.region,
+      sandboxDomain: options.sandboxDomain,
+      networkNotEnforced: options.worker.describe().network.notEnforced,
+    },
     ready: () => options.ready(),
     timing: { ...defaultTiming, ...tuning.timing },
   };

@@ -13,6 +13,8 @@ export interface ServerConfig {
   readonly region: string;
   /** The domain that names of sandboxes' ports are made of. */
   readonly sandboxDomain: string;
+  /** Files of a certificate chain and its key, as PEM: with them HTTPS is spoken. */
+  readonly tls?: { readonly certFile: string; readonly keyFile: string };
   readonly hypervisor: "qemu" | "firecracker" | "fake";
   readonly accelerator: "auto" | "kvm" | "tcg";
   readonly network: "auto" | "tap" | "user";
@@ -75,6 +77,7 @@ export function readConfig(env: Environment): ServerConfig {
     host: env[variables.host] || "127.0.0.1",
     port: whole(env, variables.port, 8080, 0, 65_535),
     ...(apiKey ? { apiKey } : {}),
+    ...tlsFrom(env),
     region: env[variables.region] || "local",
     sandboxDomain: env[variables.sandboxDomain] || "localhost",
     hypervisor,
@@ -89,6 +92,15 @@ export function readConfig(env: Environment): ServerConfig {
     readyMachines: whole(env, variables.readyMachines, 2, 0, 1000),
     templatesDirectory: resolve(env[variables.templatesDirectory] || join(dataDirectory, "templates")),
   };
+}
+
+function tlsFrom(env: Environment): Pick<ServerConfig, "tls"> {
+  const [certName, keyName] = ["OPENSANDBOX_TLS_CERT", "OPENSANDBOX_TLS_KEY"] as const;
+  const { [certName]: certFile, [keyName]: keyFile } = env;
+  if (!certFile && !keyFile) return {};
+  if (certFile && keyFile) return { tls: { certFile: resolve(certFile), keyFile: resolve(keyFile) } };
+  const missing = certFile ? keyName : certName;
+  throw new SandboxError("invalid_argument", `${missing} is missing: a certificate needs its key`, undefined);
 }
 
 function defaultDataDirectory(env: Environment): string {

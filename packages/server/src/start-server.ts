@@ -1,5 +1,7 @@
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { startControlPlane, type AtEnd } from "@opensandbox/control-plane";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Progress, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
 import { randomHex } from "@opensandbox/wire/ids.ts";
 import { openWorker } from "@opensandbox/worker";
@@ -65,6 +67,7 @@ export async function startServer(
         databaseFile: join(config.dataDirectory, "opensandbox.sqlite"),
         listen: embedded ? { host: "127.0.0.1", port: 0 } : { host: config.host, port: config.port },
         ...(apiKey === undefined ? {} : { apiKey }),
+        ...(config.tls === undefined || embedded ? {} : { tls: await readTls(config.tls) }),
         region: config.region,
         sandboxDomain: config.sandboxDomain,
         isWorkerAlive: (id) => opened.isWorkerAlive(id),
@@ -119,4 +122,16 @@ function leaveOnSignal(): Disposable & { readonly atEnd: AtEnd } {
       process.off("SIGUSR2", leave);
     },
   };
+}
+
+async function readTls({
+  certFile,
+  keyFile,
+}: NonNullable<ServerConfig["tls"]>): Promise<{ cert: string; key: string }> {
+  try {
+    return { cert: await readFile(certFile, "utf8"), key: await readFile(keyFile, "utf8") };
+  } catch (cause) {
+    const message = `the certificate cannot be read: ${(cause as Error).message}`;
+    throw new SandboxError("unavailable", message, undefined, { cause });
+  }
 }

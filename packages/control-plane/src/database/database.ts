@@ -5,6 +5,7 @@ import { Migrator } from "kysely/migration";
 import * as first from "./migrations/0001-first.ts";
 import * as snapshots from "./migrations/0002-snapshots.ts";
 import * as serverKeys from "./migrations/0003-server-keys.ts";
+import * as network from "./migrations/0004-network.ts";
 import { sqliteDatabase } from "./sqlite.ts";
 import type { Tables } from "./tables.ts";
 
@@ -46,7 +47,12 @@ async function checkIntegrity(database: Database, file: string): Promise<void> {
 }
 
 async function migrate(database: Database, file: string): Promise<void> {
-  const migrations = { "0001-first": first, "0002-snapshots": snapshots, "0003-server-keys": serverKeys };
+  const migrations = {
+    "0001-first": first,
+    "0002-snapshots": snapshots,
+    "0003-server-keys": serverKeys,
+    "0004-network": network,
+  };
   const provider = { getMigrations: () => Promise.resolve(migrations) };
   const { error } = await new Migrator({ db: database, provider }).migrateToLatest();
   if (error === undefined) return;

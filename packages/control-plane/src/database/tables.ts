@@ -12,6 +12,7 @@ export interface Tables {
   unwanted_snapshots: { snapshot_id: string };
   /** Hexadecimal. */
   server_keys: { name: string; key: string };
+  previews: PreviewRow;
 }
 
 interface ApiKeyRow {
@@ -67,6 +68,20 @@ export interface SandboxRow {
   tags_updated_at: number | null;
   scaling_locked: number;
   autoscale: string | null;
+  egress: string | null;
+  /** SHA-256 of the token, hexadecimal. Null: previews need none. */
+  preview_token_hash: string | null;
+  /** The guest's port that {@link host_port} of this server leads to. */
+  forwarded_port: number | null;
+  host_port: number | null;
+}
+
+export interface PreviewRow {
+  id: string;
+  sandbox_id: string;
+  port: number;
+  custom_hostname: string | null;
+  created_at: number;
 }
 
 export interface CheckpointRow {
@@ -90,6 +105,7 @@ export interface CheckpointRow {
   memory_mib: number;
   workspace_mib: number;
   network_enabled: number;
+  egress: string | null;
   envs: string;
   metadata: string;
   /** How far the sandbox had been patched by the checkpoint that it was forked from. */

@@ -1,6 +1,11 @@
+import type { SandboxPlace } from "@opensandbox/wire/public/sandboxes.ts";
 import type { Authenticate } from "#organizations/api-keys.ts";
 import type { ImageContext } from "#images/image-context.ts";
+import type { HostPorts } from "#previews/host-ports.ts";
+import type { PreviewStore } from "#previews/preview-store.ts";
+import type { PreviewTargets } from "#previews/preview-target.ts";
 import type { SandboxContext } from "#sandboxes/sandbox-context.ts";
+import type { Tls } from "./make-server.ts";
 
 /** What the routes work with. */
 export interface ApiContext {
@@ -9,7 +14,12 @@ export interface ApiContext {
   readonly authenticate: Authenticate;
   /** What URLs are signed with, hexadecimal. */
   readonly signingKey: string;
-  readonly place: { readonly region: string; readonly sandboxDomain: string };
+  readonly previews: PreviewStore;
+  readonly previewTargets: PreviewTargets;
+  readonly hostPorts: HostPorts;
+  /** Absent: plain HTTP. */
+  readonly tls?: Tls | undefined;
+  readonly place: SandboxPlace;
   ready(): { readonly ready: boolean; readonly reason?: string };
   readonly timing: Timing;
 }
@@ -22,6 +32,16 @@ export interface Timing {
   readonly resultHoldMs: number;
   /** How often something is sent where nothing happens. */
   readonly keepAliveMs: number;
+  /** How long a browser waits for a sandbox that sleeps before it is given a page to look at. */
+  readonly previewWaitMs: number;
+  /** How long a server in a sandbox may take to begin an answer. */
+  readonly previewAnswerMs: number;
 }
 
-export const defaultTiming: Timing = { inlineHoldMs: 400, resultHoldMs: 500, keepAliveMs: 15_000 };
+export const defaultTiming: Timing = {
+  inlineHoldMs: 400,
+  resultHoldMs: 500,
+  keepAliveMs: 15_000,
+  previewWaitMs: 1000,
+  previewAnswerMs: 60_000,
+};

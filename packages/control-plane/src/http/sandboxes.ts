@@ -4,6 +4,7 @@ import type { Progress } from "@opensandbox/wire/worker/worker.ts";
 import type { FastifyInstance } from "fastify";
 import { createFromImage } from "#images/create-from-image.ts";
 import type { BuildLog } from "#images/image.ts";
+import { newPreviewToken } from "#previews/preview-token.ts";
 import { createSandbox, type CreatedSandbox } from "#sandboxes/create-sandbox.ts";
 import { deleteSandbox } from "#sandboxes/delete-sandbox.ts";
 import { getSandbox, listSandboxes } from "#sandboxes/get-sandbox.ts";
@@ -23,14 +24,14 @@ export function serveSandboxes(app: FastifyInstance, api: ApiContext): void {
   serve(app, ending, wire.createSandbox, async (call) => {
     if (wantsEvents(call)) {
       return answerWithEvents(api, call, async (tell) => {
-        const { sandbox } = await create(api, call, tell);
-        return wire.sandboxReplyOf(sandbox, place);
+        const { sandbox, previewAuthToken } = await create(api, call, tell);
+        return { ...wire.sandboxReplyOf(sandbox, place), ...previewAuthToken };
       });
     }
     const created = await create(api, call, () => {});
     call.reply.header("server-timing", serverTiming(created.spans));
     call.reply.status(created.repeated ? 200 : 201);
-    return wire.sandboxReplyOf(created.sandbox, place);
+    return { ...wire.sandboxReplyOf(created.sandbox, place), ...created.previewAuthToken };
   });
 
   serve(app, ending, wire.listSandboxes, async ({ organizationId, query }) => {
@@ -44,7 +45,9 @@ export function serveSandboxes(app: FastifyInstance, api: ApiContext): void {
   });
 
   serve(app, ending, wire.deleteSandbox, async ({ organizationId, parameter }) => {
-    await deleteSandbox(sandboxes, organizationId, parseSandboxId(parameter("id")));
+    const id = parseSandboxId(parameter("id"));
+    await deleteSandbox(sandboxes, organizationId, id);
+    api.hostPorts.close(id);
   });
 
   serve(app, ending, wire.setIdleTimeout, async ({ organizationId, parameter, body, signal }) => {
@@ -53,12 +56,32 @@ export function serveSandboxes(app: FastifyInstance, api: ApiContext): void {
   });
 }
 
-function create(api: ApiContext, call: CreateCall, tell: (log: BuildLog) => void): Promise<CreatedSandbox> {
+interface AnsweredCreate extends CreatedSandbox {
+  /** As the reply has it: told once, and only by the create that has set it. */
+  readonly previewAuthToken: { readonly previewAuthToken?: string };
+}
+
+async function create(api: ApiContext, call: CreateCall, tell: (log: BuildLog) => void): Promise<AnsweredCreate> {
+  const { previewAuth } = call.body;
+  const auth = previewAuth && newPreviewToken(previewAuth.token);
+  const created = await begin(api, call, auth?.hash, tell);
+  const sandbox = await api.hostPorts.open(created.sandbox);
+  const isSet = auth !== undefined && sandbox.previewTokenHash === auth.hash;
+  return { ...created, sandbox, previewAuthToken: isSet ? { previewAuthToken: auth.token } : {} };
+}
+
+function begin(
+  api: ApiContext,
+  call: CreateCall,
+  previewTokenHash: string | undefined,
+  tell: (log: BuildLog) => void,
+): Promise<CreatedSandbox> {
   const { body, organizationId, request, signal } = call;
   const idempotencyKey = idempotencyKeyOf(request);
   const asked = wire.newSandboxFrom(body);
   if (asked.kind === "from image") {
-    const { image, fork } = asked;
+    const { image, fork: wished } = asked;
+    const fork = { ...wished, previewTokenHash };
     return createFromImage(api.images, { organizationId, image, fork, idempotencyKey }, tell, signal);
   }
   let step = 0;
@@ -66,6 +89,6 @@ function create(api: ApiContext, call: CreateCall, tell: (log: BuildLog) => void
     const percent = progress.percent === undefined ? "" : ` (${Math.round(progress.percent)} %)`;
     tell({ step: step++, type: "progress", message: `${progress.step}${percent}` });
   };
-  const { sandbox } = asked;
+  const sandbox = { ...asked.sandbox, previewTokenHash };
   return createSandbox(api.sandboxes, { organizationId, sandbox, idempotencyKey }, onProgress, signal);
 }

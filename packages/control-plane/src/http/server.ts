@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { Server as TlsServer } from "node:https";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { randomHex } from "@opensandbox/wire/ids.ts";
 import { publicRoutes } from "@opensandbox/wire/public/routes.ts";
@@ -17,24 +18,29 @@ import { serveImages } from "./images.ts";
 import { serveLifecycle } from "./lifecycle.ts";
 import { serveNotYet } from "./not-yet.ts";
 import { isTooLarge } from "./read-json.ts";
+import { makeServer } from "./make-server.ts";
+import { serveNetwork } from "./network.ts";
+import { previewGateway, type PreviewGateway } from "./preview-gateway.ts";
+import { servePreviews } from "./previews.ts";
 import { replyErrors, replyFailure } from "./reply-error.ts";
 import { serveSandboxes } from "./sandboxes.ts";
 import { serveSigned, serveSigning } from "./signed-files.ts";
 import { serveSettings } from "./settings.ts";
 import { serveTags } from "./tags.ts";
 import { closeAfterUnreadBody } from "./unread-body.ts";
-import { isWebSocketUpgrade, routeUpgrades } from "./web-socket.ts";
+import { routeUpgrades } from "./web-socket.ts";
 
 /** The HTTP server with all its routes, not listening yet. */
 export async function buildServer(api: ApiContext): Promise<FastifyInstance> {
   const { log, ending } = api.sandboxes;
+  const previews = previewGateway(api);
   const app = fastify({
     exposeHeadRoutes: false,
     frameworkErrors: (error, request, reply) => {
       replyFailure(error, request, reply, { log, ending });
     },
     genReqId: () => `req-${randomHex(8)}`,
-    http: { shouldUpgradeCallback: isWebSocketUpgrade },
+    serverFactory: (handle) => makeServer(handle, previews, api.tls),
     routerOptions: { maxParamLength: 1000 },
   });
 
@@ -50,8 +56,8 @@ export async function buildServer(api: ApiContext): Promise<FastifyInstance> {
   allowAllOrigins(app);
   replyErrors(app, log, ending);
   closeAfterUnreadBody(app);
-  refuseBeforeSending(app);
-  routeUpgrades(app);
+  refuseBeforeSending(app, previews);
+  routeUpgrades(app, previews);
 
   serveHealth(app, api);
   serveSigned(app, api);
@@ -63,6 +69,8 @@ export async function buildServer(api: ApiContext): Promise<FastifyInstance> {
     serveImages(withKey, api);
     serveTags(withKey, api);
     serveSettings(withKey, api);
+    serveNetwork(withKey, api);
+    servePreviews(withKey, api);
     serveExec(withKey, api);
     serveExecStream(withKey, api);
     serveExecSessions(withKey, api);
@@ -79,7 +87,7 @@ export async function buildServer(api: ApiContext): Promise<FastifyInstance> {
 export async function listen(app: FastifyInstance, { host, port }: { host: string; port: number }): Promise<string> {
   try {
     const url = await app.listen({ host, port });
-    return url;
+    return app.server instanceof TlsServer ? url.replace(/^http:/, "https:") : url;
   } catch (error) {
     throw listenError(error, host, port);
   }
@@ -97,10 +105,11 @@ function listenError(error: unknown, host: string, port: number): SandboxError {
 const largestBody = Math.max(...publicRoutes.map(({ bodyLimit }) => bodyLimit ?? defaultBodyLimit));
 
 /** A client that asks first is told to send its body only where it can be wanted. */
-function refuseBeforeSending(app: FastifyInstance): void {
+function refuseBeforeSending(app: FastifyInstance, previews: PreviewGateway): void {
   app.server.on("checkContinue", (request: IncomingMessage, response: ServerResponse) => {
-    // Only files are larger than any JSON may be.
-    if (request.method === "PUT" || !isTooLarge(request, largestBody)) response.writeContinue();
+    // Only files are larger than any JSON may be, and what sandboxes take is theirs to say.
+    if (request.method === "PUT" || previews.isPreview(request) || !isTooLarge(request, largestBody))
+      response.writeContinue();
     app.server.emit("request", request, response);
   });
 }

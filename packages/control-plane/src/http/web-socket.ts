@@ -3,6 +3,7 @@ import type { Socket } from "node:net";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { WebSocketServer, type WebSocket } from "ws";
+import type { PreviewGateway } from "./preview-gateway.ts";
 
 // Larger messages are refused by closing with 1009.
 const messageLimit = 16 * 2 ** 20;
@@ -18,19 +19,23 @@ export function isWebSocketUpgrade(request: IncomingMessage): boolean {
 }
 
 /** Sends upgrade requests through the same routes, hooks and error replies as all others. */
-export function routeUpgrades(app: FastifyInstance): void {
+export function routeUpgrades(app: FastifyInstance, previews: PreviewGateway): void {
   app.server.on("upgrade", (request: IncomingMessage, socket: Socket, head: Buffer) => {
-    upgrades.set(request, { socket, head });
-    socket.on("error", () => socket.destroy());
-    const response = new ServerResponse(request);
-    response.assignSocket(socket);
-    response.shouldKeepAlive = false;
-    response.once("finish", () => {
-      // Answered as an ordinary request, so it was refused.
-      if (upgrades.has(request)) socket.end();
-    });
-    app.routing(request, response);
+    previews.upgrade(request, socket, head, () => routeUpgrade(app, request, socket, head));
   });
+}
+
+function routeUpgrade(app: FastifyInstance, request: IncomingMessage, socket: Socket, head: Buffer): void {
+  upgrades.set(request, { socket, head });
+  socket.on("error", () => socket.destroy());
+  const response = new ServerResponse(request);
+  response.assignSocket(socket);
+  response.shouldKeepAlive = false;
+  response.once("finish", () => {
+    // Answered as an ordinary request, so it was refused.
+    if (upgrades.has(request)) socket.end();
+  });
+  app.routing(request, response);
 }
 
 /** The WebSocket that the request asked for, paused. */

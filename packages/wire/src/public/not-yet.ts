@@ -16,11 +16,6 @@ export const notYet: readonly (readonly [method: string, path: string, what: str
   ["GET", "/api/sandboxes/:id/mounts", "mounting remote storage"],
   ["DELETE", "/api/sandboxes/:id/mounts", "mounting remote storage"],
 
-  ["POST", "/api/sandboxes/:id/preview", "a preview URL"],
-  ["GET", "/api/sandboxes/:id/preview", "the list of preview URLs"],
-  ["DELETE", "/api/sandboxes/:id/preview/:port", "deleting a preview URL"],
-  ["POST", "/api/sandboxes/:id/preview/rotate", "a preview URL's token"],
-
   ["POST", "/api/templates", "building a template"],
   ["GET", "/api/templates", "the list of templates"],
   ["GET", "/api/templates/:name", "a template"],

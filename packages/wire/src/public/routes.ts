@@ -38,7 +38,7 @@ import {
   watchFiles,
   writeFile,
 } from "./files.ts";
-import { alive, health, openApi, ready } from "./health.ts";
+import { alive, documentation, health, openApi, ready } from "./health.ts";
 import {
   createSnapshot,
   deleteImage,
@@ -49,6 +49,8 @@ import {
   publications,
 } from "./images.ts";
 import { hibernateSandbox, powerCycleSandbox, rebootSandbox, wakeSandbox } from "./lifecycle.ts";
+import { getNetwork, getNetworkLog, setNetwork } from "./network.ts";
+import { createPreview, deletePreview, listPreviews, rotatePreviewToken } from "./previews.ts";
 import { checkpointPatches, imagePatches, snapshotPatches } from "./patches.ts";
 import { createSandbox, deleteSandbox, getSandbox, listSandboxes, setIdleTimeout } from "./sandboxes.ts";
 import { getAutoscale, getScalingLock, scaleSandbox, setAutoscale, setLimits, setScalingLock } from "./scaling.ts";
@@ -75,6 +77,13 @@ export const publicRoutes = [
   setScalingLock,
   getScalingLock,
   getAllowedHosts,
+  getNetwork,
+  setNetwork,
+  getNetworkLog,
+  createPreview,
+  listPreviews,
+  deletePreview,
+  rotatePreviewToken,
   createCheckpoint,
   listCheckpoints,
   getCheckpoint,
@@ -130,4 +139,5 @@ export const publicRoutes = [
   alive,
   ready,
   openApi,
+  documentation,
 ] as readonly Route[];

@@ -1,9 +1,12 @@
 import { z } from "zod";
+import type { EgressRules } from "../egress.ts";
 import { SandboxError } from "../errors.ts";
 import type { Route } from "../route.ts";
 import { envs } from "./fields.ts";
 import { ImageManifest, manifestBodyLimit } from "./images.ts";
 import { memoryMb } from "./memory.ts";
+import { Egress, writableEgress } from "./network.ts";
+import { port, PreviewAuth } from "./previews.ts";
 
 const negativeTimeout = "timeout must be non-negative (0 disables auto-hibernate)";
 // Of a signed 32-bit number of seconds: 68 years.
@@ -41,6 +44,8 @@ export const CreateSandboxBody = z
       .optional()
       .meta({ description: "Size of /workspace." }),
     networkEnabled: z.boolean().optional().meta({ description: "Default: true." }),
+    egress: Egress.optional(),
+    port: port.optional().meta({ description: "A port of the guest that hostPort of this server is to lead to." }),
     ephemeral: z
       .boolean()
       .optional()
@@ -51,7 +56,7 @@ export const CreateSandboxBody = z
       .optional()
       .meta({ description: "The name of an image to start from, in place of templateID." }),
     secretStore: z.string().optional().meta({ description: "Not there yet." }),
-    previewAuth: z.unknown().optional().meta({ description: "Not there yet." }),
+    previewAuth: PreviewAuth.optional(),
     webhooks: z.array(z.unknown()).optional().meta({ description: "Not there yet." }),
   })
   .meta({ id: "CreateSandbox" });
@@ -75,6 +80,17 @@ export const SandboxReply = z
     workerID: z.string(),
     sandboxDomain: z.string().meta({ description: "Port P is served at {sandboxID}-pP.{sandboxDomain}." }),
     token: z.string().meta({ description: "Empty: every call goes to this server." }),
+    networkEnabled: z.boolean(),
+    egress: Egress.optional(),
+    networkNotEnforced: z
+      .array(z.string())
+      .optional()
+      .meta({ description: "What of its network policy does not hold on this host, in words." }),
+    hostPort: z.int().optional().meta({ description: "A port of this server that leads to the port asked for." }),
+    previewAuthToken: z
+      .string()
+      .optional()
+      .meta({ description: "What its previews need. Told by the create that asked for it, and never again." }),
     createdAt: z.iso.datetime(),
     startedAt: z.iso.datetime().optional(),
     endAt: z.iso.datetime().optional().meta({ description: "When the idle timeout ends if nothing happens." }),
@@ -174,6 +190,8 @@ export function newSandboxFrom(body: CreateSandboxBody) {
     ...(body.diskMB === undefined ? {} : { workspaceMib: body.diskMB }),
     ...(body.timeout === undefined ? {} : { idleTimeoutSeconds: body.timeout }),
     ...(body.networkEnabled === undefined ? {} : { networkEnabled: body.networkEnabled }),
+    ...(body.egress === undefined ? {} : { egress: body.egress }),
+    ...(body.port === undefined ? {} : { forwardedPort: body.port }),
     envs: body.envs ?? {},
     metadata: body.metadata ?? {},
     alias: body.alias ?? "",
@@ -194,7 +212,6 @@ function imageOf(templateID: string): string {
 function refuseWhatIsNotThereYet(body: CreateSandboxBody): void {
   const asked = Object.entries({
     "a secret store (secretStore)": (body.secretStore ?? "") !== "",
-    "authentication of preview URLs (previewAuth)": body.previewAuth !== undefined,
     "webhooks of a sandbox (webhooks)": (body.webhooks ?? []).length > 0,
   }).find(([, present]) => present);
   if (asked !== undefined) throw new SandboxError("not_supported", `${asked[0]} is not there yet`, undefined);
@@ -212,6 +229,9 @@ interface SandboxToShow {
   readonly workspaceMib: number;
   readonly idleTimeoutSeconds: number;
   readonly workerId: string;
+  readonly networkEnabled: boolean;
+  readonly egress?: EgressRules | undefined;
+  readonly hostPort?: number | undefined;
   readonly createdAt: Date;
   readonly startedAt?: Date | undefined;
   readonly expiresAt?: Date | undefined;
@@ -238,10 +258,15 @@ const statusOfState = {
   error: "error",
 } as const;
 
-export function sandboxReplyOf(
-  sandbox: SandboxToShow,
-  place: { readonly region: string; readonly sandboxDomain: string },
-): SandboxReply {
+/** What is the same for all sandboxes of a server. */
+export interface SandboxPlace {
+  readonly region: string;
+  readonly sandboxDomain: string;
+  /** What of network policies does not hold on this host. */
+  readonly networkNotEnforced?: readonly string[] | undefined;
+}
+
+export function sandboxReplyOf(sandbox: SandboxToShow, place: SandboxPlace): SandboxReply {
   return {
     sandboxID: sandbox.id,
     status: statusOfState[sandbox.state],
@@ -257,6 +282,7 @@ export function sandboxReplyOf(
     workerID: sandbox.workerId,
     sandboxDomain: place.sandboxDomain,
     token: "",
+    networkEnabled: sandbox.networkEnabled,
     createdAt: sandbox.createdAt.toISOString(),
     ...present({
       startedAt: sandbox.startedAt?.toISOString(),
@@ -267,6 +293,9 @@ export function sandboxReplyOf(
       restoredBecause: sandbox.restoredBecause,
       fromCheckpointId: sandbox.fromCheckpointId,
       patchError: sandbox.patchError,
+      egress: sandbox.egress && writableEgress(sandbox.egress),
+      hostPort: sandbox.hostPort,
+      networkNotEnforced: place.networkNotEnforced && [...place.networkNotEnforced],
     }),
     tags: { ...sandbox.tags },
     tagsLastUpdatedAt: sandbox.tagsUpdatedAt?.toISOString() ?? null,

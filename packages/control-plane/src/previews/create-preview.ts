@@ -1,0 +1,27 @@
+import { randomUUID } from "node:crypto";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { SandboxId } from "@opensandbox/wire/ids.ts";
+import type { SandboxContext } from "#sandboxes/sandbox-context.ts";
+import type { PreviewStore } from "./preview-store.ts";
+import type { Preview } from "./preview.ts";
+
+export interface CreatePreview {
+  readonly organizationId: string;
+  readonly sandboxId: SandboxId;
+  readonly port: number;
+  readonly customHostname?: string | undefined;
+}
+
+/** Names a port of a sandbox that exists; the name of a port that has one already stays. */
+export async function createPreview(
+  { store, clock }: SandboxContext,
+  previews: PreviewStore,
+  request: CreatePreview,
+): Promise<{ readonly preview: Preview; readonly added: boolean }> {
+  const { organizationId, sandboxId } = request;
+  const sandbox = await store.find(sandboxId);
+  // It may sleep: the first request wakes it.
+  const exists = sandbox?.organizationId === organizationId && !sandbox.hidden && sandbox.state !== "stopped";
+  if (!exists) throw new SandboxError("invalid_argument", "sandbox is not running or not found", undefined);
+  return previews.add({ ...request, id: randomUUID(), createdAt: new Date(clock.now()) });
+}

@@ -1,0 +1,25 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { isSandboxError } from "@opensandbox/wire/errors.ts";
+import type { SandboxId } from "@opensandbox/wire/ids.ts";
+import type { PortConnection, Worker } from "@opensandbox/wire/worker/worker.ts";
+
+/** Between the attempts, in milliseconds: a server that has just been started needs a moment. */
+const pauses = [50, 100, 200, 400, 500, 500];
+
+/** Connects to a port of a sandbox that runs, seven times at most. @throws `not_found` when nothing listens there still */
+export async function openGuestPort(
+  worker: Worker,
+  id: SandboxId,
+  port: number,
+  signal: AbortSignal,
+): Promise<PortConnection> {
+  for (const pause of pauses) {
+    try {
+      return await worker.openPort(id, port, signal);
+    } catch (error) {
+      if (!isSandboxError(error, "not_found")) throw error;
+      await sleep(pause, undefined, { signal });
+    }
+  }
+  return worker.openPort(id, port, signal);
+}

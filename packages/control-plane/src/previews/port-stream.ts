@@ -1,0 +1,42 @@
+import { Duplex } from "node:stream";
+import type { PortConnection } from "@opensandbox/wire/worker/worker.ts";
+
+/** A connection to a guest's port as a stream. Destroying it calls `abort`, which must end the connection. */
+export function portStream(connection: PortConnection, abort: () => void): Duplex {
+  const incoming = connection.incoming[Symbol.asyncIterator]();
+  const stream: Duplex = new Duplex({
+    allowHalfOpen: true,
+    read() {
+      // One chunk at a time: what is not asked for is not taken.
+      incoming.next().then(
+        ({ done, value }) => stream.push(done === true ? null : value),
+        (error: unknown) => stream.destroy(asError(error)),
+      );
+    },
+    write(chunk: Buffer, _encoding, done) {
+      void settle(connection.write(chunk), done);
+    },
+    final(done) {
+      void settle(connection.end(), done);
+    },
+    destroy(error, done) {
+      abort();
+      done(error);
+    },
+  });
+  return stream;
+}
+
+async function settle(work: Promise<void>, done: (error?: Error) => void): Promise<void> {
+  try {
+    await work;
+  } catch (error) {
+    done(asError(error));
+    return;
+  }
+  done();
+}
+
+function asError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error));
+}
