@@ -1,8 +1,10 @@
-import { alive, health, openApi, ready } from "@opensandbox/wire/public/health.ts";
+import { alive, documentation, health, openApi, ready } from "@opensandbox/wire/public/health.ts";
 import { openApiDocument } from "@opensandbox/wire/public/openapi.ts";
+import { publicRoutes } from "@opensandbox/wire/public/routes.ts";
 import type { FastifyInstance } from "fastify";
 import type { ApiContext } from "./api-context.ts";
-import { serve } from "./serve.ts";
+import { documentationPage } from "./documentation-page.ts";
+import { answered, serve } from "./serve.ts";
 
 export function serveHealth(app: FastifyInstance, api: ApiContext): void {
   const { ending } = api.sandboxes;
@@ -17,4 +19,9 @@ export function serveHealth(app: FastifyInstance, api: ApiContext): void {
     return Promise.resolve({ status: "not ready", ...(state.reason === undefined ? {} : { reason: state.reason }) });
   });
   serve(app, ending, openApi, () => Promise.resolve(document));
+  const page = documentationPage(publicRoutes, document);
+  serve(app, ending, documentation, async ({ reply }) => {
+    await reply.type("text/html; charset=utf-8").send(page);
+    return answered;
+  });
 }

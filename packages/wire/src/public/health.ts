@@ -44,3 +44,13 @@ export const openApi: Route = {
   status: 200,
   reply: z.unknown(),
 };
+
+export const documentation: Route = {
+  method: "GET",
+  path: "/docs",
+  name: "documentation",
+  summary: "The same as a page for people",
+  access: "open",
+  status: 200,
+  bytesOut: true,
+};
