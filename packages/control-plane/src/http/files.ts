@@ -1,4 +1,5 @@
 import { once } from "node:events";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { parseSandboxId, type SandboxId } from "@opensandbox/wire/ids.ts";
 import * as wire from "@opensandbox/wire/public/files.ts";
 import type { FastifyInstance, FastifyReply } from "fastify";
@@ -91,8 +92,12 @@ export function serveFiles(app: FastifyInstance, api: ApiContext): void {
 }
 
 /** What a client sends. The socket must outlive a write that fails: the refusal is still to be sent. */
-export function bodyOf({ request }: Call<unknown, unknown>): AsyncIterable<Uint8Array> {
-  return request.raw.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>;
+export async function* bodyOf({ request }: Call<unknown, unknown>): AsyncGenerator<Uint8Array> {
+  try {
+    yield* request.raw.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>;
+  } catch (cause) {
+    throw new SandboxError("canceled", "the upload was broken off", undefined, { cause });
+  }
 }
 
 async function begin(api: ApiContext, call: Call<unknown, unknown>): Promise<{ use: Use; id: SandboxId }> {

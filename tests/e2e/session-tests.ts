@@ -1,0 +1,407 @@
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { createHash, randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { chmod, mkdtemp, readFile, rm } from "node:fs/promises";
+import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { after, before, suite, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { type ExecSession, Sandbox } from "@opencomputer/sdk";
+import { decodeServerFrame, encodeClientFrame } from "@opensandbox/wire/public/exec-sessions.ts";
+import { WebSocket } from "ws";
+
+/** What is tried beside the machine. */
+export interface SessionTestOptions {
+  /** Of the server's process. */
+  readonly env: Readonly<Record<string, string>>;
+  /** How much goes through one session's output. */
+  readonly streamedBytes: number;
+  /** The server's memory must not grow by more while that happens. */
+  readonly growthBytes: number;
+}
+
+/** Exec sessions, terminals and files as the published client uses them, against a server in a process of its own. */
+export function sessionTests(name: string, { env, streamedBytes, growthBytes }: SessionTestOptions): void {
+  suite(name, () => {
+    let directory: string;
+    let server: ChildProcess;
+    let api: { readonly apiUrl: string; readonly apiKey: string };
+    let sandbox: Sandbox;
+
+    before(async () => {
+      directory = await mkdtemp(join(tmpdir(), "osb-sessions-"));
+      await chmod(directory, 0o711);
+      const serve = join(import.meta.dirname, "serve.ts");
+      server = spawn(process.execPath, ["--disable-warning=ExperimentalWarning", serve, directory], {
+        stdio: ["ignore", "pipe", "inherit"],
+        env: { ...process.env, ...env },
+      });
+      const lines = createInterface({ input: server.stdout ?? assert.fail("there is no standard output") });
+      const { url, apiKey } = JSON.parse(((await once(lines, "line")) as [string])[0]) as {
+        url: string;
+        apiKey: string;
+      };
+      api = { apiUrl: url, apiKey };
+      sandbox = await Sandbox.create({ template: "minimal", envs: { FROM_CREATE: "yes" }, ...api });
+    });
+    after(async () => {
+      if (server?.exitCode === null) {
+        server.kill("SIGTERM");
+        await once(server, "exit");
+      }
+      await rm(directory, { recursive: true, force: true });
+    });
+
+    const path = (rest: string): string => `${api.apiUrl}/api/sandboxes/${sandbox.sandboxId}${rest}`;
+
+    async function call(method: string, rest: string, body?: unknown): Promise<Response> {
+      return await fetch(path(rest), {
+        method,
+        headers: { "X-API-Key": api.apiKey },
+        ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      });
+    }
+
+    async function run(command: string): Promise<string> {
+      const { exitCode, stdout, stderr } = await sandbox.commands.run(command, { timeout: 120 });
+      assert.equal(exitCode, 0, `${command}: ${stdout}${stderr}`);
+      return stdout.trimEnd();
+    }
+
+    /** What a session says, as text. */
+    function ear() {
+      const heard = { stdout: "", stderr: "", replayed: undefined as string | undefined };
+      const decoders = { stdout: new TextDecoder(), stderr: new TextDecoder() };
+      return {
+        heard,
+        onStdout: (bytes: Uint8Array) => (heard.stdout += decoders.stdout.decode(bytes, { stream: true })),
+        onStderr: (bytes: Uint8Array) => (heard.stderr += decoders.stderr.decode(bytes, { stream: true })),
+        onScrollbackEnd: () => {
+          assert.equal(heard.replayed, undefined, "the scrollback's end is told once");
+          heard.replayed = heard.stdout + heard.stderr;
+        },
+      };
+    }
+
+    async function eventually(what: string, isSo: () => boolean | Promise<boolean>): Promise<void> {
+      const giveUp = performance.now() + 120_000;
+      while (!(await isSo())) {
+        if (performance.now() > giveUp) throw new Error(`it did not happen: ${what}`);
+        await sleep(10);
+      }
+    }
+
+    test("commands.run, ten at once: each has its own output and exit code", async () => {
+      const numbers = Array.from({ length: 10 }, (_, index) => index);
+      const results = await Promise.all(
+        numbers.map((number) => sandbox.commands.run(`echo ${number}; echo e${number} >&2; exit ${number}`)),
+      );
+      assert.deepEqual(
+        results,
+        numbers.map((number) => ({ exitCode: number, stdout: `${number}\n`, stderr: `e${number}\n` })),
+      );
+    });
+
+    test("commands.run for longer than the hold: output before and after, environment, directory", async () => {
+      const { stdout, exitCode } = await sandbox.exec.run("echo $FROM_CREATE $MORE; pwd; sleep 1; echo end; exit 4", {
+        env: { MORE: "too" },
+        cwd: "/tmp",
+      });
+      assert.deepEqual([stdout, exitCode], ["yes too\n/tmp\nend\n", 4]);
+    });
+
+    test("commands.run with 20 MB of output in two pipes is exact", async () => {
+      const { stdout, stderr } = await sandbox.exec.run(
+        "yes 0123456789 | head -c 10000000; yes abcdefghi | head -c 10000000 >&2",
+        { timeout: 300 },
+      );
+      assert.ok(stdout === "0123456789\n".repeat(909_091).slice(0, 10_000_000), "standard output");
+      assert.ok(stderr === "abcdefghi\n".repeat(1_000_000), "standard error");
+    });
+
+    test("exec.start: input, both pipes, the exit code, the list", async () => {
+      const listener = ear();
+      const session = await sandbox.exec.start("cat; echo bye >&2; exit 9", listener);
+      session.sendStdin("hello ü\n");
+      await eventually("it is echoed", () => listener.heard.stdout.includes("ü\n"));
+      const listed = (await sandbox.exec.list()).find(({ sessionID }) => sessionID === session.sessionId);
+      assert.deepEqual([listed?.running, listed?.attachedClients], [true, 1]);
+      await session.kill(15);
+      assert.equal(await session.done, -1);
+      const ended = (await sandbox.exec.list()).find(({ sessionID }) => sessionID === session.sessionId);
+      assert.deepEqual([ended?.running, ended?.exitCode], [false, -1]);
+      await assert.rejects(sandbox.exec.kill("00000000"), /404/);
+    });
+
+    test("exec.start: the end of the input, which the published client cannot say", async () => {
+      const { sessionID } = (await (await call("POST", "/exec", { cmd: "wc -c" })).json()) as { sessionID: string };
+      const socket = new WebSocket(path(`/exec/${sessionID}?api_key=${api.apiKey}`).replace("http", "ws"));
+      await once(socket, "open");
+      let stdout = "";
+      socket.on("message", (data: Buffer) => {
+        const frame = decodeServerFrame(data);
+        if (frame?.pipe === "stdout") stdout += Buffer.from(frame.bytes).toString();
+      });
+      for (let index = 0; index < 10; index += 1) {
+        socket.send(encodeClientFrame({ kind: "stdin", bytes: Buffer.alloc(100_000) }));
+      }
+      socket.send(encodeClientFrame({ kind: "stdin end" }));
+      await once(socket, "close");
+      assert.equal(stdout.trim(), "1000000");
+    });
+
+    test("exec.attach: detached and back, by two at once, and after the end", async () => {
+      const first = ear();
+      const session = await sandbox.exec.background(
+        "echo one; read a; echo got $a; read b; echo got $b; exit 3",
+        first,
+      );
+      await eventually("it has begun", () => first.heard.stdout.includes("one"));
+      session.close();
+      await session.done;
+      const [second, third] = [ear(), ear()];
+      const back = await sandbox.exec.attach(session.sessionId, second);
+      const other = await sandbox.exec.attach(session.sessionId, third);
+      await eventually("it is replayed", () => second.heard.replayed === "one\n" && third.heard.replayed === "one\n");
+      back.sendStdin("x\n");
+      await eventually("both hear it", () => [second, third].every(({ heard }) => heard.stdout.includes("got x")));
+      other.sendStdin("y\n");
+      assert.deepEqual(await Promise.all([back.done, other.done]), [3, 3]);
+      const late = ear();
+      assert.equal(await (await sandbox.exec.attach(session.sessionId, late)).done, 3);
+      for (const { heard } of [second, third, late]) assert.equal(heard.stdout, "one\ngot x\ngot y\n");
+    });
+
+    test("maxRunAfterDisconnect ends what nobody listens to", async () => {
+      const session = await sandbox.exec.start("echo begun; exec sleep 600", { maxRunAfterDisconnect: 1 });
+      await sleep(1500);
+      const running = async () =>
+        (await sandbox.exec.list()).find(({ sessionID }) => sessionID === session.sessionId)?.running;
+      assert.equal(await running(), true);
+      session.close();
+      await eventually("it is killed", async () => !(await running()));
+    });
+
+    test("exec.shell keeps directory and variables, and is found again", async () => {
+      const shell = await sandbox.exec.shell({ cwd: "/tmp", env: { A: "1" } });
+      assert.equal((await shell.run("pwd; echo $A; B=2; cd /")).stdout, "/tmp\n1\n");
+      const { exitCode, stdout, stderr } = await shell.run("pwd; echo $B >&2; (exit 7)");
+      assert.deepEqual([exitCode, stdout, stderr], [7, "/\n", "2\n"]);
+      const again = await sandbox.exec.reattachShell(shell.sessionId);
+      assert.equal((await again.run("echo $B")).stdout, "2\n");
+      await again.close();
+    });
+
+    test("pty: a shell with the sandbox's environment, resized, heard again, closed", async () => {
+      let text = "";
+      const decoder = new TextDecoder();
+      const pty = await sandbox.pty.create({
+        cols: 90,
+        rows: 20,
+        onOutput: (bytes) => (text += decoder.decode(bytes, { stream: true })),
+      });
+      await eventually("there is a prompt", () => /[$#] /.test(text));
+      pty.send("stty size; echo $TERM $FROM_CREATE ünï\r");
+      await eventually("it answers", () => text.includes("20 90\r\nxterm-256color yes ünï\r\n"));
+      assert.equal((await call("POST", `/pty/${pty.sessionId}/resize`, { cols: 50, rows: 10 })).status, 200);
+      pty.send(new TextEncoder().encode("stty size\r"));
+      await eventually("it has the new size", () => text.includes("10 50\r\n"));
+      pty.close();
+      const socket = new WebSocket(path(`/pty/${pty.sessionId}?api_key=${api.apiKey}`).replace("http", "ws"));
+      let replayed = "";
+      socket.on("message", (data: Buffer) => (replayed += data.toString()));
+      await eventually("it is replayed", () => replayed.includes("10 50\r\n"));
+      socket.send("exit\r");
+      const [code] = (await once(socket, "close")) as [number];
+      assert.equal(code, 1000);
+    });
+
+    test("signed URLs: up and down without a key", async () => {
+      const content = randomBytes(300_000);
+      const upload = await sandbox.uploadUrl("/tmp/signed file");
+      assert.equal((await fetch(upload, { method: "PUT", body: content })).status, 204);
+      const download = await sandbox.downloadUrl("/tmp/signed file", { expiresIn: 60 });
+      assert.ok(content.equals(Buffer.from(await (await fetch(download)).arrayBuffer())));
+      const part = await fetch(download, { headers: { range: "bytes=1000-1999" } });
+      assert.deepEqual([part.status, part.headers.get("content-range")], [206, "bytes 1000-1999/300000"]);
+      assert.ok(content.subarray(1000, 2000).equals(Buffer.from(await part.arrayBuffer())));
+      const forged = new URL(download);
+      forged.searchParams.set("path", "/etc/passwd");
+      assert.equal((await fetch(forged)).status, 403);
+    });
+
+    test("files are described, moved, changed and watched", async () => {
+      await run("rm -rf ~/watched; mkdir ~/watched; echo x > ~/watched/file; ln -s file ~/watched/link");
+      const home = await run("cd ~/watched && pwd -P");
+      const watching = new AbortController();
+      const events = await fetch(path("/files/watch?path=watched&recursive=true"), {
+        headers: { "X-API-Key": api.apiKey },
+        signal: watching.signal,
+      });
+      let told = "";
+      const listening = (async () => {
+        for await (const chunk of events.body ?? []) told += Buffer.from(chunk).toString();
+      })().catch(() => undefined);
+      await eventually("it watches", () => told.includes("event: ready"));
+
+      const stat = (await (await call("GET", "/files/stat?path=watched/link")).json()) as Record<string, unknown>;
+      assert.deepEqual([stat["kind"], stat["linkTarget"]], ["symlink", "file"]);
+      assert.equal(
+        (await call("POST", "/files/rename", { from: "watched/file", to: "watched/new/moved" })).status,
+        204,
+      );
+      assert.equal((await call("PATCH", "/files?path=watched/new/moved", { mode: "640" })).status, 200);
+      assert.equal(await run(`stat -c %a ${home}/new/moved`), "640");
+      assert.equal((await call("POST", "/files/rename", { from: "watched/none", to: "watched/x" })).status, 404);
+      await eventually("it is told", () => /"created","path":"[^"]*\/watched\/new\/moved"/.test(told));
+      await eventually("it is told", () => /"removed","path":"[^"]*\/watched\/file"/.test(told));
+      await run("echo y >> ~/watched/new/moved");
+      await eventually("it is told", () => /"changed","path":"[^"]*\/watched\/new\/moved"/.test(told));
+      watching.abort();
+      await listening;
+    });
+
+    test("an upload that breaks off leaves no torn file, and writers at once do not mix", async () => {
+      await sandbox.files.write("/tmp/target", "before");
+      const { port, hostname } = new URL(api.apiUrl);
+      const socket = connect(Number(port), hostname);
+      socket.write(
+        `PUT /api/sandboxes/${sandbox.sandboxId}/files?path=/tmp/target HTTP/1.1\r\nHost: x\r\n` +
+          `X-API-Key: ${api.apiKey}\r\nContent-Length: 10000000\r\n\r\n${"x".repeat(1_000_000)}`,
+      );
+      await sleep(300);
+      socket.destroy();
+      const leftovers = async () => await run("ls -A /tmp | grep -c opensandbox- || true");
+      await eventually("what was written is removed", async () => (await leftovers()) === "0");
+      assert.equal(await sandbox.files.read("/tmp/target"), "before");
+      await Promise.all(
+        ["a", "b", "c", "d"].map((letter) => sandbox.files.write("/tmp/target", letter.repeat(1_000_000))),
+      );
+      assert.match(await sandbox.files.read("/tmp/target"), /^(a{1000000}|b{1000000}|c{1000000}|d{1000000})$/);
+    });
+
+    test("garbage, text and a broken connection disturb no session", async () => {
+      const listener = ear();
+      const session = await sandbox.exec.start("cat", listener);
+      const socket = new WebSocket(path(`/exec/${session.sessionId}?api_key=${api.apiKey}`).replace("http", "ws"));
+      await once(socket, "open");
+      for (const message of [Buffer.alloc(1000, 0xee), "text", new Uint8Array(), Buffer.of(3, 0, 0, 0, 0)]) {
+        socket.send(message);
+      }
+      socket.terminate();
+      const raw = connect(Number(new URL(api.apiUrl).port), new URL(api.apiUrl).hostname);
+      raw.on("error", () => undefined);
+      raw.write(
+        `GET /api/sandboxes/${sandbox.sandboxId}/exec/${session.sessionId}?api_key=${api.apiKey} HTTP/1.1\r\nHost: x\r\n` +
+          "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" +
+          "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+      );
+      await once(raw, "data");
+      raw.write(randomBytes(10_000));
+      await once(raw, "close");
+      await eventually("it is still there", async () =>
+        (await sandbox.exec.list()).some(({ sessionID, running }) => sessionID === session.sessionId && running),
+      );
+      await session.kill();
+      assert.equal(await session.done, -1);
+    });
+
+    test("a hundred sessions at once", async () => {
+      const sessions: [ExecSession, ReturnType<typeof ear>][] = [];
+      for (let index = 0; index < 100; index += 1) {
+        const listener = ear();
+        sessions.push([await sandbox.exec.start(`read x; echo ${index} $x; exit ${index}`, listener), listener]);
+      }
+      const running = (await sandbox.exec.list()).filter((session) => session.running);
+      assert.ok(running.length >= 100, `${running.length} run`);
+      for (const [session] of sessions) session.sendStdin("go\n");
+      const codes = await Promise.all(sessions.map(([session]) => session.done));
+      assert.deepEqual(
+        codes,
+        sessions.map((_, index) => index),
+      );
+      assert.deepEqual(
+        sessions.map(([, { heard }]) => heard.stdout),
+        sessions.map((_, index) => `${index} go\n`),
+      );
+    });
+
+    test(`${streamedBytes / 1e6} MB are the same for a client that pauses and one that comes back every second`, async () => {
+      const script =
+        `read go; head -c ${streamedBytes} /dev/urandom | tee /tmp/sent; ` +
+        "sha256sum < /tmp/sent | cut -c1-64 >&2; rm /tmp/sent";
+      const { sessionID } = (await (await call("POST", "/exec", { cmd: script })).json()) as { sessionID: string };
+      const before = await residentBytes(server.pid);
+      let largest = before;
+      const watching = setInterval(() => {
+        void residentBytes(server.pid).then((bytes) => (largest = Math.max(largest, bytes)));
+      }, 50);
+
+      const open = () => new WebSocket(path(`/exec/${sessionID}?api_key=${api.apiKey}`).replace("http", "ws"));
+      // One that reads everything, and now and then nothing for a while.
+      const steady = open();
+      const hash = createHash("sha256");
+      let expected = "";
+      let bytes = 0;
+      steady.on("message", (data: Buffer) => {
+        const frame = decodeServerFrame(data);
+        if (frame?.pipe === "stderr") expected += Buffer.from(frame.bytes).toString();
+        if (frame?.pipe !== "stdout") return;
+        hash.update(frame.bytes);
+        bytes += frame.bytes.length;
+        if (Math.random() < 0.01) {
+          steady.pause();
+          setTimeout(() => steady.resume(), 300 * Math.random());
+        }
+      });
+      const ended = once(steady, "close") as Promise<[number]>;
+      await once(steady, "open");
+      steady.send(encodeClientFrame({ kind: "stdin", bytes: Buffer.from("go\n") }));
+
+      // One that stands still all the time, and one that leaves and comes back.
+      const still = open();
+      await once(still, "open");
+      still.pause();
+      let isOver = false;
+      let visits = 0;
+      const visiting = (async () => {
+        while (!isOver) {
+          const visitor = open();
+          await once(visitor, "open");
+          visits += 1;
+          await Promise.race([sleep(1000), ended]);
+          visitor.terminate();
+        }
+      })();
+
+      const [code] = await ended;
+      isOver = true;
+      await visiting;
+      clearInterval(watching);
+      assert.equal(code, 1000);
+      assert.equal(bytes, streamedBytes);
+      assert.equal(hash.digest("hex"), expected.trim());
+      assert.ok(visits > 0);
+      assert.ok(largest - before < growthBytes, `the server grew by ${(largest - before) / 2 ** 20} MiB`);
+
+      // Whoever stood still has lost nothing.
+      const late = createHash("sha256");
+      still.on("message", (data: Buffer) => {
+        const frame = decodeServerFrame(data);
+        if (frame?.pipe === "stdout") late.update(frame.bytes);
+      });
+      still.resume();
+      const [stillCode] = (await once(still, "close")) as [number];
+      assert.equal(stillCode, 1000);
+      assert.equal(late.digest("hex"), expected.trim());
+    });
+  });
+}
+
+async function residentBytes(pid: number | undefined): Promise<number> {
+  const kib = /^VmRSS:\s*(\d+) kB$/m.exec(await readFile(`/proc/${pid}/status`, "utf8"))?.[1];
+  return Number(kib) * 1024;
+}

@@ -1,0 +1,10 @@
+import { sessionTests } from "./session-tests.ts";
+
+// In one real machine. More goes through it with OPENSANDBOX_TEST_STREAM_MB.
+const streamedMb = Number(process.env["OPENSANDBOX_TEST_STREAM_MB"] ?? 40);
+
+sessionTests("sessions and files in a machine", {
+  env: { OPENSANDBOX_READY_MACHINES: "0", OPENSANDBOX_DEFAULT_SANDBOX_MEMORY_MB: "512" },
+  streamedBytes: streamedMb * 1_000_000,
+  growthBytes: 100 * 2 ** 20,
+});
