@@ -1,0 +1,20 @@
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+const cwd = fileURLToPath(new URL("..", import.meta.url));
+const installed = spawnSync("shellcheck", ["--version"]).error === undefined;
+const skip = installed ? false : "shellcheck is not installed";
+
+for (const script of ["opensandbox", "test", ".ci/run", "images/initramfs/init", "images/agent/init"]) {
+  test(`shellcheck finds nothing in ${script}`, { skip }, () => check([script]));
+}
+
+// It is a hook of mmdebstrap's and has no line that says what runs it.
+test("shellcheck finds nothing in images/setup.sh", { skip }, () => check(["--shell=dash", "images/setup.sh"]));
+
+function check(args: readonly string[]): void {
+  const { stdout } = spawnSync("shellcheck", args, { cwd, encoding: "utf8" });
+  assert.equal(stdout, "");
+}
