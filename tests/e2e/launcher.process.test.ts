@@ -1,0 +1,99 @@
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
+import { chmod, copyFile, mkdir, mkdtemp, rm, symlink } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { delimiter, join, resolve } from "node:path";
+import { suite, test, type TestContext } from "node:test";
+import { promisify } from "node:util";
+
+const root = resolve(import.meta.dirname, "../..");
+const nobody = 65_534;
+
+/** All that the launcher runs before it knows what is missing. */
+const basics = [
+  "bash",
+  "env",
+  "readlink",
+  "stat",
+  "sed",
+  "grep",
+  "cmp",
+  "flock",
+  "mktemp",
+  "rm",
+  "mv",
+  "cat",
+  "tail",
+  "sleep",
+];
+
+// What somebody finds who has just cloned the repository and is not root.
+suite(
+  "the launcher, for a user who may not install anything",
+  {
+    skip: process.getuid?.() === 0 ? false : "only root can become another user",
+  },
+  () => {
+    /** A checkout of its own, whose programs are the basic ones and `programs`. */
+    async function checkout(t: TestContext, { node, programs }: { node: boolean; programs: readonly string[] }) {
+      const directory = await mkdtemp(join(tmpdir(), "osb-checkout-"));
+      t.after(() => rm(directory, { recursive: true }));
+      await chmod(directory, 0o755);
+      const bin = join(directory, "bin");
+      await mkdir(bin);
+      for (const program of [...basics, ...programs]) await symlink(pathOf(program), join(bin, program));
+      await copyFile(join(root, "opensandbox"), join(directory, "opensandbox"));
+      const shared = ["package.json", "package-lock.json", ...(node ? ["node_modules", "packages"] : [])];
+      for (const name of shared) await symlink(join(root, name), join(directory, name));
+      const launcher = join(directory, "opensandbox");
+      return {
+        launcher,
+        run: async (
+          ...args: string[]
+        ): Promise<{ readonly code: number; readonly stderr: string; readonly stdout: string }> => {
+          const user = ["--reuid", `${nobody}`, "--regid", `${nobody}`, "--clear-groups"];
+          const ran = promisify(execFile)(pathOf("setpriv"), [...user, launcher, ...args], {
+            env: { PATH: bin, HOME: "/nonexistent", OPENSANDBOX_DATA_DIR: join(directory, "data") },
+          });
+          return await ran.then(
+            (output) => ({ code: 0, ...output }),
+            (error: { code: number; stdout: string; stderr: string }) => error,
+          );
+        },
+      };
+    }
+
+    for (const args of [["run", "--", "true"], ["setup"], ["--help"]]) {
+      test(`without Node, ${args.join(" ")} says what to type`, async (t) => {
+        const { launcher, run } = await checkout(t, { node: false, programs: ["apt-get"] });
+        const { code, stdout, stderr } = await run(...args);
+        assert.equal(code, 1);
+        assert.equal(stdout, "");
+        assert.equal(stderr, `opensandbox: missing nodejs, npm. Install with: sudo ${launcher} setup\n`);
+      });
+    }
+
+    test("where there is no apt-get it does not name one", async (t) => {
+      const { run } = await checkout(t, { node: false, programs: [] });
+      const { stderr } = await run("run", "--", "true");
+      assert.match(stderr, /missing nodejs, npm\. Those are Debian's names; this is another distribution/);
+    });
+
+    test("without QEMU, what starts no machine runs and what starts one says what to type", async (t) => {
+      const { launcher, run } = await checkout(t, { node: true, programs: ["apt-get"] });
+      const help = await run("--help");
+      assert.deepEqual([help.code, help.stderr], [0, ""]);
+      const { code, stderr } = await run("run", "--", "true");
+      assert.notEqual(code, 0);
+      const [first = ""] = stderr.split("\n");
+      assert.match(first, /^opensandbox: machines cannot start here: missing qemu-system-x86 \(9\.0 or newer\), /);
+      assert.ok(first.endsWith(`Install with: sudo ${launcher} setup`), first);
+    });
+  },
+);
+
+function pathOf(program: string): string {
+  const found = (process.env["PATH"] ?? "").split(delimiter).find((directory) => existsSync(join(directory, program)));
+  return join(found ?? "/usr/bin", program);
+}
