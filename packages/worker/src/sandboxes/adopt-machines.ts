@@ -21,6 +21,7 @@ import { LiveSandbox } from "./live-sandbox.ts";
 import { applyNetworkPolicy } from "./network-policy.ts";
 import { adoptSeat } from "./seat.ts";
 import { adoptMachine, endedMachine } from "./start-machine.ts";
+import { isBeingMade } from "./templates.ts";
 
 export interface Adopted {
   readonly sandbox: LiveSandbox;
@@ -48,7 +49,7 @@ export async function adoptMachines(host: Host): Promise<readonly Adopted[]> {
   }
   await removeUnfinishedEntries(dataDirectory, isAlive);
   await host.snapshots.removeUnfinished(isAlive);
-  await host.templates.removeUnfinished(isAlive);
+  await host.templates.removeUnfinished(async (_worker, key) => await isBeingMade(host, key));
   if (host.root) await removeLeftOverNetworks();
   const left = new Set((await readEntries(dataDirectory)).map(({ workerId }) => workerId));
   await removeDeadWorkers(workersDirectory(dataDirectory), (id) => left.has(id));

@@ -98,9 +98,7 @@ export class Templates implements AsyncDisposable {
   async #make(key: string, request: TemplateRequest, files: BootFiles): Promise<StoredSnapshot> {
     const host = this.#host;
     const signal = this.#ending.signal;
-    const locks = join(host.templatesDirectory, "locks");
-    await mkdir(locks, { recursive: true, mode: 0o700 });
-    using _lock = await lockFile(join(locks, key), { wait: true }, signal);
+    using _lock = await lockFile(await lockOf(host, key), { wait: true }, signal);
     const madeMeanwhile = await this.find(key);
     if (madeMeanwhile !== undefined) return madeMeanwhile;
 
@@ -130,6 +128,18 @@ export class Templates implements AsyncDisposable {
       ownBytes: capture.ownBytes,
     });
   }
+}
+
+/** Whether some process makes the template: the directory may be that of several workers, who do not know each other. */
+export async function isBeingMade(host: Pick<Host, "templatesDirectory">, key: string): Promise<boolean> {
+  using lock = await lockFile(await lockOf(host, key), { wait: false });
+  return lock === undefined;
+}
+
+async function lockOf(host: Pick<Host, "templatesDirectory">, key: string): Promise<string> {
+  const locks = join(host.templatesDirectory, "locks");
+  await mkdir(locks, { recursive: true, mode: 0o700 });
+  return join(locks, key);
 }
 
 /** What a manifest says beside the captured files. */

@@ -100,13 +100,12 @@ export class SnapshotStore {
     await rm(doomed, { recursive: true, force: true });
   }
 
-  /** What owners that are gone have left. */
-  async removeUnfinished(isAlive: (owner: string) => boolean): Promise<void> {
+  /** What owners that are gone have left. `isAlive` says of an owner whether it may still be making the snapshot `id`. */
+  async removeUnfinished(isAlive: (owner: string, id: string) => boolean | Promise<boolean>): Promise<void> {
     for (const name of existsSync(this.#directory) ? await readdir(this.#directory) : []) {
-      const owner = name.startsWith(unfinished)
-        ? /^(w-[0-9a-f]+)-/.exec(name.slice(unfinished.length))?.[1]
-        : undefined;
-      const abandoned = owner !== undefined && !isAlive(owner);
+      const [, owner, id] =
+        (name.startsWith(unfinished) ? /^(w-[0-9a-f]+)-(.+)$/.exec(name.slice(unfinished.length)) : null) ?? [];
+      const abandoned = owner !== undefined && id !== undefined && !(await isAlive(owner, id));
       if (abandoned || name.startsWith(removed))
         await rm(join(this.#directory, name), { recursive: true, force: true });
     }
