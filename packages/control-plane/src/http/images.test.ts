@@ -21,7 +21,7 @@ async function framesOf(response: Response): Promise<{ event: string; data: Json
   const frames = (await response.text()).split("\n\n").filter((frame) => frame !== "" && !frame.startsWith(":"));
   return frames.map((frame) => {
     const [, event = "", data = ""] = /^event: (\S+)\ndata: (.*)$/.exec(frame) ?? assert.fail(frame);
-    return { event, data: JSON.parse(data) as Json };
+    return { event, data: JSON.parse(data) };
   });
 }
 

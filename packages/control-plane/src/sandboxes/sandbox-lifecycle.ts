@@ -18,7 +18,7 @@ export const moves = {
   },
   hibernating: { stored: "hibernated", failed: "running", delete: "stopping", lost: "error", adopted: "running" },
   hibernated: { wake: "waking", delete: "stopping", lost: "error", adopted: "running" },
-  waking: { started: "running", failed: "hibernated", delete: "stopping", lost: "error", adopted: "running" },
+  waking: { started: "running", failed: "hibernated", delete: "stopping", adopted: "running" },
   restarting: { started: "running", failed: "error", delete: "stopping", lost: "error", adopted: "running" },
   stopping: { delete: "stopping", stopped: "stopped", failed: "error" },
   stopped: {},

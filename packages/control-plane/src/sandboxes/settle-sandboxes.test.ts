@@ -71,6 +71,34 @@ test("killed, and nothing of the machine is left: the row says so, and can be de
   assert.equal((await second.get(id)).status, "stopped");
 });
 
+test("killed when a machine had ended and its disks are gone: a checkpoint of it can still be restored", async () => {
+  const { world: first, id } = await worldWithNote();
+  await using _ = first;
+  const [, { id: checkpoint }] = await post(first, id, "checkpoints", { name: "c" });
+  const path = `/api/sandboxes/${id}/checkpoints/${checkpoint}`;
+  await eventually("it is ready", async () => (await first.ask("GET", path))[1].status === "ready");
+  first.worker.crash(id, "it fell over");
+  await eventually("the row says so", async () => (await first.get(id)).status === "error");
+  first.worker.host.machines.clear();
+  await using second = await startAfterCrash(first);
+  const { status, reason } = await second.get(id);
+  assert.deepEqual([status, reason], ["error", "the machine ended: it fell over"]);
+  assert.equal((await second.ask("POST", `${path}/restore`))[0], 200);
+  assert.deepEqual(await read(second, id), [200, "kept"]);
+});
+
+test("killed when a machine had ended: its disks can still be booted", async () => {
+  const { world: first, id } = await worldWithNote();
+  await using _ = first;
+  first.worker.crash(id, "it fell over");
+  await eventually("the row says so", async () => (await first.get(id)).status === "error");
+  await using second = await startAfterCrash(first);
+  assert.equal((await second.get(id)).reason, "the machine ended: it fell over");
+  assert.equal((await read(second, id))[0], 410);
+  assert.equal((await post(second, id, "power-cycle"))[0], 204);
+  assert.deepEqual(await read(second, id), [200, "kept"]);
+});
+
 test("killed during a create: nothing is left, and the same key creates one again", async () => {
   await using first = await startForTest();
   using held = new Held();

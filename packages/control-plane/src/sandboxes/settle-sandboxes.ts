@@ -14,7 +14,9 @@ import { watchMachine } from "./watch-machine.ts";
  */
 export async function settleSandboxes(context: SandboxContext): Promise<void> {
   const adopted = new Map(context.worker.adopted.map((entry) => [entry.id, entry]));
-  const held = (await context.store.listHeld()).filter(({ workerId }) => !isElsewhere(context, workerId));
+  const held = (await context.store.listHeld()).filter(
+    ({ state, workerId }) => !isElsewhere(context, workerId) && !(state === "error" && workerId === ""),
+  );
   // Who lives for one command takes nobody over, so that of the others it cannot know.
   const left = context.ephemeral ? held.filter(({ ephemeral, hidden }) => ephemeral || hidden) : held;
   const ids = new Set([...adopted.keys(), ...left.map(({ id }) => id)]);
@@ -109,9 +111,14 @@ async function carryOut(context: SandboxContext, { sandbox, adopted, settlement 
       return;
     }
     case "lost": {
-      const why = sandbox.state === "restarting" ? sandbox.endReason : undefined;
-      const endReason = why ?? serverEnded;
-      await store.move(sandbox, "lost", { ...ended, workerId: "", endReason, hibernationSnapshotId: undefined });
+      const isKnown = sandbox.state === "restarting" || (sandbox.state === "error" && !sandbox.bootsOnUse);
+      await store.move(sandbox, "lost", {
+        ...ended,
+        workerId: "",
+        endReason: isKnown ? sandbox.endReason : serverEnded,
+        bootsOnUse: false,
+        hibernationSnapshotId: undefined,
+      });
       return;
     }
     case "undo":

@@ -27,7 +27,7 @@ for (const [state, nothing, machine, disks] of [
   ["restarting", "lost", "run", "boot on use"],
   ["stopping", "stop", "stop", "stop"],
   ["stopped", "leave", "clean", "clean"],
-  ["error", "leave", "run", "keep disks"],
+  ["error", "lost", "run", "keep disks"],
 ] as const satisfies readonly (readonly [SandboxState, Settlement, Settlement, Settlement])[]) {
   test(`a sandbox left ${state}: ${nothing} with nothing there, ${machine} with a machine, ${disks} with disks`, () => {
     assert.equal(settlementOf(found(state, undefined)), nothing);

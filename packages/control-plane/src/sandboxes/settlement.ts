@@ -24,7 +24,7 @@ export interface Found {
  * - `boot on use`: its machine has ended and its disks are here; the next call boots them.
  * - `keep disks`: the row is true, and its disks are here now.
  * - `hibernated`: its snapshot is all there is of it, and enough.
- * - `lost`: nothing of it was found.
+ * - `lost`: nothing of it was found, not even disks.
  * - `undo`: a create that nobody was told of; nothing stays.
  * - `stop`: its end goes on, or it ends with the server that it was for.
  * - `clean`: the row is true, and what the worker has of it is a remainder.
@@ -68,7 +68,7 @@ export function settlementOf({ row, adopted, snapshot }: Found): Settlement {
       if (adopted.running) return "run";
       return snapshot ? "clean" : "boot on use";
     case "error":
-      if (adopted === undefined) return "leave";
+      if (adopted === undefined) return "lost";
       return adopted.running ? "run" : "keep disks";
   }
 }
