@@ -3,8 +3,9 @@ import type { FastifyInstance } from "fastify";
 
 // Time for the caller to see the answer before its connection is cut.
 const lingerMs = 2000;
-// A body of this many bytes is swallowed faster than a new connection is made.
-const smallBytes = 65_536;
+// Bodies up to this are swallowed: their senders may look for an answer only when they have sent all, and a connection
+// that is cut before would lose it.
+const smallBytes = 16 * 2 ** 20;
 
 /**
  * An answer given before the whole request has been read is the end of the connection. Reading on would swallow what
