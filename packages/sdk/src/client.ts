@@ -5,6 +5,10 @@ import type { ExecClient } from "./exec.ts";
 import { filesClient } from "./files.ts";
 import type { FilesClient } from "./files.ts";
 import { httpClient } from "./http.ts";
+import { networkClient } from "./network.ts";
+import type { NetworkClient } from "./network.ts";
+import { previewsClient } from "./previews.ts";
+import type { PreviewsClient } from "./previews.ts";
 import { sandboxesClient } from "./sandboxes.ts";
 import type { SandboxesClient } from "./sandboxes.ts";
 import { sessionsClient } from "./sessions.ts";
@@ -28,6 +32,8 @@ export interface Client {
   readonly files: FilesClient;
   readonly exec: ExecClient;
   readonly sessions: SessionsClient;
+  readonly previews: PreviewsClient;
+  readonly network: NetworkClient;
 }
 
 export function connect({ url, apiKey, openSocket = openGlobalSocket }: ConnectOptions): Client {
@@ -38,5 +44,7 @@ export function connect({ url, apiKey, openSocket = openGlobalSocket }: ConnectO
     files: filesClient(http),
     exec: execClient(http, openSocket),
     sessions: sessionsClient(http, openSocket),
+    previews: previewsClient(http),
+    network: networkClient(http),
   };
 }

@@ -8,3 +8,5 @@ export { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 export type { ErrorCode } from "@opensandbox/wire/errors.ts";
 export type { Checkpoint, CheckpointsClient, CreateCheckpoint, Fork } from "./checkpoints.ts";
 export type { AttachedSession, ExecSession, SessionsClient, StartSession, TerminalSize } from "./sessions.ts";
+export type { CreatePreview, Preview, PreviewsClient } from "./previews.ts";
+export type { Egress, Network, NetworkClient, NetworkRefusal, SetNetwork } from "./network.ts";

@@ -12,6 +12,8 @@ import { hibernate } from "./hibernate.ts";
 import { image } from "./image/image.ts";
 import { kill } from "./kill.ts";
 import { ls } from "./ls.ts";
+import { network } from "./network/network.ts";
+import { preview } from "./preview/preview.ts";
 import { reboot } from "./reboot.ts";
 import { restore } from "./restore.ts";
 import { run } from "./run.ts";
@@ -33,6 +35,8 @@ export const commands: Commands = {
   shell,
   session,
   cp,
+  preview,
+  network,
   kill,
   timeout,
   hibernate,

@@ -1,0 +1,26 @@
+import type { Network } from "@opensandbox/sdk";
+import { defineCommand } from "../../command.ts";
+import { one } from "../../inputs.ts";
+
+export const show = defineCommand({
+  summary: "Show what a sandbox may reach",
+  arguments: { id: one("SANDBOX") },
+  examples: [{ line: "network show sb-1a2b3c4d", shows: "on or off, and the rules" }],
+  async run({ id }, { client, print, signal }) {
+    const { network } = await client();
+    const found = await network.get(id, signal);
+    await print(networkText(found), found);
+  },
+});
+
+/** For people. */
+export function networkText({ enabled, egress, notEnforced }: Network): string {
+  const listed = (name: string, entries: readonly string[] | undefined): string[] =>
+    entries === undefined ? [] : [`${name}: ${entries.length === 0 ? "nothing" : entries.join(", ")}`];
+  return [
+    enabled ? "on" : "off",
+    ...listed("allow", egress?.allow),
+    ...listed("deny", egress?.deny),
+    ...notEnforced.map((what) => `on this host: ${what}`),
+  ].join("\n");
+}

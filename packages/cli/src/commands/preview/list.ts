@@ -1,0 +1,20 @@
+import { age } from "../../age.ts";
+import { defineCommand } from "../../command.ts";
+import { one } from "../../inputs.ts";
+import { table } from "../../table.ts";
+
+export const list = defineCommand({
+  summary: "List the ports of a sandbox that have been named",
+  arguments: { id: one("SANDBOX") },
+  examples: [{ line: "preview list sb-1a2b3c4d", shows: "port, host names and age" }],
+  async run({ id }, { client, print, signal }) {
+    const { previews } = await client();
+    const found = await previews.list(id, signal);
+    const rows = found.map(({ port, hostname, customHostname = "", createdAt }) => [
+      ...[String(port), hostname, customHostname],
+      age(createdAt),
+    ]);
+    const head = ["PORT", "HOST NAME", "DOMAIN", "AGE"];
+    await print(rows.length === 0 ? "no port has been named" : table(head, rows), found);
+  },
+});
