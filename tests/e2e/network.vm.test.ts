@@ -106,7 +106,7 @@ suite("the network of a machine", { skip }, () => {
     await run("mkdir -p /tmp/site && echo from inside > /tmp/site/index.html");
     await run("cd /tmp/site && setsid python3 -m http.server --bind 127.0.0.1 8000 > /dev/null 2>&1 & echo");
     await run("until curl -sf http://127.0.0.1:8000/ > /dev/null; do sleep 0.2; done");
-    const headers = { host: `${sandbox.getPreviewDomain(8000)}` };
+    const headers = { host: sandbox.getPreviewDomain(8000) };
     const request = startRequest(world.url, { headers, agent: false }).end();
     const [response] = (await once(request, "response")) as [IncomingMessage];
     assert.equal(response.statusCode, 200);
@@ -116,7 +116,7 @@ suite("the network of a machine", { skip }, () => {
   test("after a sleep the same holds, at once", async () => {
     await setNetwork({ egress: { allow: ["deb.debian.org"] } });
     await sandbox.hibernate();
-    const headers = { host: `${sandbox.getPreviewDomain(8000)}` };
+    const headers = { host: sandbox.getPreviewDomain(8000) };
     const request = startRequest(world.url, { headers, agent: false }).end();
     const [response] = (await once(request, "response")) as [IncomingMessage];
     assert.equal(await text(response), "from inside\n");

@@ -1,0 +1,58 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { Network } from "@opensandbox/sdk";
+import { runForTest } from "../../testing/test-host.ts";
+
+const id = "sb-1a2b3c4d";
+
+async function setNetwork(...options: string[]): Promise<{ readonly asked: unknown; readonly told: string }> {
+  let asked: unknown;
+  const set = async (_id: string, request: unknown): Promise<Network> => {
+    asked = request;
+    return { enabled: true, egress: { allow: ["a.example"], deny: [] }, notEnforced: ["nothing holds here"] };
+  };
+  const { stdout, stderr } = await runForTest(["network", "set", id, ...options], { client: { network: { set } } });
+  return { asked, told: stdout + stderr };
+}
+
+test("network set sends what is to change, and shows what is so now", async () => {
+  const { asked, told } = await setNetwork("--allow", "a.example, *.b.example,203.0.113.0/24");
+  assert.deepEqual(asked, { egress: { allow: ["a.example", "*.b.example", "203.0.113.0/24"] } });
+  assert.equal(told, "on\nallow: a.example\ndeny: nothing\non this host: nothing holds here\n");
+  assert.deepEqual((await setNetwork("--allow", "")).asked, { egress: { allow: [] } });
+  assert.deepEqual((await setNetwork("--off")).asked, { enabled: false });
+  assert.deepEqual((await setNetwork("--on", "--open")).asked, { enabled: true, egress: {} });
+});
+
+for (const [options, says] of [
+  [["--on", "--off"], "--on and --off exclude each other"],
+  [["--open", "--deny", "a.example"], "--open is without --allow and --deny"],
+  [[], "say what to change"],
+] as const) {
+  test(`network set ${options.join(" ")}`, async () => {
+    const { asked, told } = await setNetwork(...options);
+    assert.equal(asked, undefined);
+    assert.match(told, new RegExp(says));
+  });
+}
+
+test("network log lists what was refused", async () => {
+  const at = new Date().toISOString();
+  const log = async () => [
+    { at, count: 3, protocol: "tcp", address: "10.0.0.1", port: 22, reason: "no" },
+    { at, count: 1, protocol: "dns", host: "a.example", reason: "no such name" },
+  ];
+  const { stdout } = await runForTest(["network", "log", id], { client: { network: { log } } });
+  assert.match(stdout, /^LAST .*\n.* 3 +tcp +10\.0\.0\.1:22 +no\n.* 1 +dns +a\.example +no such name\n$/);
+});
+
+test("preview create prints where to look", async () => {
+  const create = async (_id: string, { port, domain }: { port: number; domain?: string }) => ({
+    ...{ port, hostname: `${id}-p${port}.localhost`, createdAt: new Date().toISOString() },
+    ...(domain === undefined ? {} : { customHostname: domain }),
+  });
+  const client = { previews: { create } };
+  assert.equal((await runForTest(["preview", "create", id, "80"], { client })).stdout, `${id}-p80.localhost\n`);
+  const named = await runForTest(["preview", "create", id, "80", "--domain", "app.example.com"], { client });
+  assert.equal(named.stdout, "app.example.com\n");
+});

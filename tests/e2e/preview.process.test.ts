@@ -1,0 +1,117 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { request as startRequest, type IncomingMessage } from "node:http";
+import { text } from "node:stream/consumers";
+import { after, before, suite, test } from "node:test";
+import { Sandbox } from "@opencomputer/sdk";
+import { createServer, type AddressInfo } from "node:net";
+import { startWorld, type World } from "./world.ts";
+
+// The published client, a server, a worker and a real guest agent; only the machine is a process of this host.
+suite("previews of a sandbox", () => {
+  const stack = new AsyncDisposableStack();
+  let world: World;
+  let sandbox: Sandbox;
+  let port: number;
+
+  before(async () => {
+    world = stack.use(await startWorld({ OPENSANDBOX_VM_BACKEND: "fake", OPENSANDBOX_ALLOW_FAKE: "1" }));
+    sandbox = await Sandbox.create({ apiUrl: world.url, apiKey: world.apiKey, previewAuth: { token: "auto" } });
+    port = await freePort();
+    const program = [
+      "const http = require('node:http');",
+      "http.createServer((request, response) => {",
+      "  response.setHeader('x-url', request.url);",
+      "  request.pipe(response);",
+      `}).listen(${port}, '127.0.0.1');`,
+    ].join("\n");
+    await sandbox.files.write("server.cjs", program);
+    await sandbox.exec.start("sh", { args: ["-c", `exec ${process.execPath} server.cjs`] });
+  });
+  after(() => stack.disposeAsync());
+
+  async function ask(body: Buffer, headers: Record<string, string> = {}): Promise<IncomingMessage> {
+    const host = sandbox.getPreviewDomain(port);
+    const token = { "x-oc-preview-token": sandbox.previewAuthToken };
+    const request = startRequest(`${world.url}/a?b`, {
+      method: "POST",
+      headers: { ...token, ...headers, host },
+      agent: false,
+    });
+    request.end(body);
+    const [response] = (await once(request, "response")) as [IncomingMessage];
+    return response;
+  }
+
+  test("a server that is starting is waited for, and what it is sent comes back", async () => {
+    let response = await ask(Buffer.from("hello"));
+    // Starting takes as long as it takes; until then it is said that nothing listens.
+    while (response.statusCode === 502) {
+      assert.match(await text(response), /nothing listens/);
+      response = await ask(Buffer.from("hello"));
+    }
+    assert.equal(response.headers["x-url"], "/a?b");
+    assert.equal(await text(response), "hello");
+  });
+
+  test("through the agent large bodies come whole", async () => {
+    const body = Buffer.alloc(20 * 2 ** 20, "0123456789");
+    const response = await ask(body);
+    const parts: Buffer[] = [];
+    for await (const part of response as AsyncIterable<Buffer>) parts.push(part);
+    assert.ok(Buffer.concat(parts).equals(body));
+  });
+
+  test("many at once are answered", async () => {
+    const answers = await Promise.all(
+      Array.from({ length: 100 }, async (_, n) => text(await ask(Buffer.from(`request ${n}`)))),
+    );
+    assert.deepEqual(
+      answers,
+      Array.from({ length: 100 }, (_, n) => `request ${n}`),
+    );
+  });
+
+  test("the token that the client was given is needed, and rotated by it", async () => {
+    const before = sandbox.previewAuthToken;
+    assert.match(before, /^[0-9a-f]{64}$/);
+    assert.equal((await ask(Buffer.alloc(0), { "x-oc-preview-token": "wrong" })).statusCode, 401);
+    await sandbox.rotatePreviewAuthToken();
+    assert.equal((await ask(Buffer.alloc(0), { "x-oc-preview-token": before })).statusCode, 401);
+    assert.equal((await ask(Buffer.alloc(0))).statusCode, 200);
+  });
+
+  test("the client makes, lists and deletes preview URLs", async () => {
+    const made = await sandbox.createPreviewURL({ port });
+    assert.equal(made.hostname, sandbox.getPreviewDomain(port));
+    assert.deepEqual(
+      (await sandbox.listPreviewURLs()).map(({ port }) => port),
+      [port],
+    );
+    await sandbox.deletePreviewURL(port);
+    assert.deepEqual(await sandbox.listPreviewURLs(), []);
+  });
+
+  test("rules that would not hold are refused, and what does not hold is said", async () => {
+    const create = (body: object): Promise<Response> =>
+      fetch(`${world.url}/api/sandboxes`, {
+        method: "POST",
+        headers: { "X-API-Key": world.apiKey },
+        body: JSON.stringify(body),
+      });
+    const refused = await create({ egress: { allow: ["example.com"] } });
+    assert.equal(refused.status, 501);
+    assert.match(await refused.text(), /do not hold on this host/);
+    const created = (await (await create({})).json()) as { networkNotEnforced: string[] };
+    assert.ok(created.networkNotEnforced.length > 0);
+  });
+});
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, "close");
+  return port;
+}
