@@ -33,9 +33,9 @@ const checks = [
 ] as const;
 
 const kinds = [
-  { name: "fast tests", files: "{packages,tools,tests}/**/!(*.vm|*.process).test.ts" },
-  { name: "tests with processes", files: "{packages,tools,tests}/**/*.process.test.ts" },
-  { name: "tests in machines", files: "{packages,tools,tests}/**/*.vm.test.ts" },
+  { name: "fast tests", files: "{packages,tools,tests,bench}/**/!(*.vm|*.process).test.ts" },
+  { name: "tests with processes", files: "{packages,tools,tests,bench}/**/*.process.test.ts" },
+  { name: "tests in machines", files: "{packages,tools,tests,bench}/**/*.vm.test.ts" },
 ] as const;
 
 type Kind = (typeof kinds)[number]["name"];
@@ -89,7 +89,7 @@ async function runEverything(): Promise<void> {
 async function runKind(kind: Kind): Promise<void> {
   const files = globSync(kinds.find(({ name }) => name === kind)?.files ?? "", {
     cwd: root,
-    exclude: (name) => name === "node_modules",
+    exclude: ["**/node_modules/**"],
   });
   await runTests(kind, files.toSorted());
 }
