@@ -1,4 +1,4 @@
-import { open } from "node:fs/promises";
+import { open, stat } from "node:fs/promises";
 
 const clusterBits = 16;
 const clusterBytes = 1 << clusterBits;
@@ -19,6 +19,12 @@ export async function createOverlay(file: string, bytes: number): Promise<void> 
   } finally {
     await handle.close();
   }
+}
+
+/** Whether the file is an overlay of the virtual size `bytes` that was made to the end. */
+export async function isOverlay(file: string, bytes: number): Promise<boolean> {
+  const size = (await stat(file).catch(() => undefined))?.size ?? 0;
+  return size >= overlayBytes(bytes);
 }
 
 /** Header, refcount table, refcount block and the beginning of the L1 table, each at the start of a cluster. Pure. */

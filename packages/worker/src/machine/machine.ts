@@ -64,6 +64,12 @@ export interface Machine extends AsyncDisposable {
 /** The parts of capturing a machine, in the order in which they are asked. */
 export interface Capturing {
   readonly memory: MemoryMapping;
+  /**
+   * The layers that each disk has, by their files' names, the lowest first and the one that is written to last: asked of
+   * the machine when another process has changed them or a change was not answered. Undefined: they are as they are
+   * known. What was left half done is undone.
+   */
+  reviewLayers(): Promise<ReadonlyMap<string, readonly string[]> | undefined>;
   /** Opens the empty layers that are to come over the disks: whatever can be done while the machine still runs. */
   openLayers(layers: readonly NewLayer[]): Promise<void>;
   /** Closes layers that were opened and not switched to. */

@@ -123,6 +123,11 @@ export class SandboxNetwork implements AsyncDisposable {
     return this.#record.list();
   }
 
+  /** Ends its services and leaves the network to the process that takes the machine over. */
+  release(): void {
+    this.#services[Symbol.dispose]();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#services[Symbol.dispose]();
     await this.#giveBack();

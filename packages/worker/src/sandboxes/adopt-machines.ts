@@ -1,9 +1,13 @@
 import { mkdir, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { failpoint } from "#host/failpoints.ts";
 import { lockFile } from "#host/file-lock.ts";
 import { killProcessesOf, processesOf } from "#host/kill-by-path.ts";
 import { isWorkerAlive, removeDeadWorkers } from "#host/worker-lock.ts";
 import { removeLeftOverNetworks } from "#network/host-firewall.ts";
+import { isSandboxError } from "@opensandbox/wire/errors.ts";
+import type { SnapshotId } from "@opensandbox/wire/ids.ts";
+import type { StartSandbox } from "@opensandbox/wire/worker/worker.ts";
 import { describeError } from "./describe-error.ts";
 import type { Host } from "./host.ts";
 import {
@@ -17,10 +21,11 @@ import {
   writeEntry,
 } from "./journal.ts";
 import { goOnAfterCapture } from "./capture-machine.ts";
+import type { LiveMachine } from "./live-machine.ts";
 import { LiveSandbox } from "./live-sandbox.ts";
 import { applyNetworkPolicy } from "./network-policy.ts";
 import { adoptSeat } from "./seat.ts";
-import { adoptMachine, endedMachine } from "./start-machine.ts";
+import { adoptMachine, endedMachine, type MachineRequest } from "./start-machine.ts";
 import { isBeingMade } from "./templates.ts";
 
 export interface Adopted {
@@ -65,7 +70,7 @@ async function adopt(entry: JournalEntry, host: Host): Promise<Adopted | undefin
   const { machineId: id, sandbox: request, machine, hibernating, ...rest } = entry;
   if (request === undefined || machine === undefined) return undefined;
   // The snapshot was complete before the machine was to be ended.
-  if (hibernating !== undefined && (await host.snapshots.find(hibernating)) !== undefined) return undefined;
+  if (hibernating !== undefined && (await isThere(hibernating, host))) return undefined;
   const { vcpus, memoryMib, workspaceMib, networkEnabled, organizationId } = request;
   const wanted = {
     id,
@@ -74,42 +79,71 @@ async function adopt(entry: JournalEntry, host: Host): Promise<Adopted | undefin
     networkEnabled,
     organizationId,
   };
+  const taken = await takeOver(wanted, machine, request, host);
+  const live = taken ?? (await keepDisks(wanted, machine, host));
+  await failpoint("journal adoption");
+  const journaled = taken?.journaled() ?? machine;
+  const { workerId } = host;
+  await writeEntry(host.dataDirectory, { machineId: id, sandbox: request, ...rest, machine: journaled, workerId });
+  return { sandbox: new LiveSandbox(request, live), running: live.hasProcess };
+}
+
+/** A damaged one is none: the machine is worth more. */
+async function isThere(snapshotId: SnapshotId, host: Host): Promise<boolean> {
   try {
-    const [pid] = await processesOf(machineDirectory(host.dataDirectory, id));
-    const live =
-      pid === undefined ? endedMachine(wanted, machine, host) : await adoptMachine(wanted, machine, pid, host);
-    if (live.hasProcess) await applyNetworkPolicy(live, request, host);
-    else await giveSeatBack(machine, id, organizationId, host);
-    // A worker that died while it captured has left the machine paused and its disks frozen; others are as they were.
-    if (live.hasProcess) await goOnAfterCapture(live);
-    await writeEntry(host.dataDirectory, {
-      machineId: id,
-      sandbox: request,
-      machine,
-      ...rest,
-      workerId: host.workerId,
-    });
-    return { sandbox: new LiveSandbox(request, live), running: live.hasProcess };
+    return (await host.snapshots.find(snapshotId)) !== undefined;
   } catch (error) {
-    host.log("error", "a machine could not be taken over and is removed", {
-      sandbox: request.id,
-      ...describeError(error),
+    if (isSandboxError(error, "incompatible")) return false;
+    throw error;
+  }
+}
+
+/** Undefined: there is no process, or none that answers. */
+async function takeOver(
+  wanted: MachineRequest,
+  machine: JournaledMachine,
+  request: StartSandbox,
+  host: Host,
+): Promise<LiveMachine | undefined> {
+  const [pid] = await processesOf(machineDirectory(host.dataDirectory, wanted.id));
+  if (pid === undefined) return undefined;
+  const fields = { sandbox: request.id, machine: wanted.id };
+  await using undo = new AsyncDisposableStack();
+  try {
+    await failpoint("adopt machine");
+    const live = await adoptMachine(wanted, machine, pid, host);
+    undo.defer(() => live.stop());
+    await applyNetworkPolicy(live, request, host);
+    await failpoint("go on after adoption");
+    // A worker that died while it captured has left the machine paused and its disks frozen; others are as they were.
+    await goOnAfterCapture(live).catch((error: unknown) => {
+      host.log("warn", "a machine that was taken over may stand still", { ...fields, ...describeError(error) });
     });
+    undo.move();
+    return live;
+  } catch (error) {
+    host.log("error", "a machine could not be taken over: its disks are kept", { ...fields, ...describeError(error) });
     return undefined;
   }
 }
 
-/** Of a machine that has ended: the next one on its disks takes another. */
-async function giveSeatBack(
-  { slot, network }: JournaledMachine,
-  machineId: string,
-  organizationId: string,
-  host: Host,
-): Promise<void> {
-  if (slot === undefined) return;
-  const directory = machineDirectory(host.dataDirectory, machineId);
-  const seat = await adoptSeat(directory, slot, network, organizationId, host);
-  await seat[Symbol.asyncDispose]();
+/** The disks are the sandbox when its machine has ended; the next machine on them takes another seat. */
+async function keepDisks(wanted: MachineRequest, machine: JournaledMachine, host: Host): Promise<LiveMachine> {
+  const { id, organizationId } = wanted;
+  const directory = machineDirectory(host.dataDirectory, id);
+  // The process first: nothing that it uses may be given to another one before.
+  await killProcessesOf(directory);
+  const { slot, network } = machine;
+  try {
+    const seat = slot === undefined ? undefined : await adoptSeat(directory, slot, network, organizationId, host);
+    await seat?.[Symbol.asyncDispose]();
+  } catch (error) {
+    // It went when the host was started again, or was given back already.
+    if (!isSandboxError(error, "not_found")) {
+      host.log("warn", "a network is left over until its machine is removed", { machine: id, ...describeError(error) });
+    }
+  }
+  return endedMachine(wanted, machine, host);
 }
 
 async function remove(entry: JournalEntry, dataDirectory: string): Promise<void> {

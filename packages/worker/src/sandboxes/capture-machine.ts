@@ -1,21 +1,27 @@
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import type { Machine } from "#machine/machine.ts";
+import { failpoint } from "#host/failpoints.ts";
 import { allFiles, type MemoryFiles, type MachineFiles, type StoredFile } from "#snapshots/manifest.ts";
 import type { CaptureTurn } from "#snapshots/memory-threads.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { describeError } from "./describe-error.ts";
 import type { Host } from "./host.ts";
 import type { LiveMachine } from "./live-machine.ts";
 import { linkFiles, type Owner, seal } from "./machine-files.ts";
+import { asRoomError } from "./no-room.ts";
 
 /** How long the guest has to bring its disks to rest. A gigabyte that is still to be written takes seconds. */
 const freezeTimeoutMs = 60_000;
 
-/** A guest thaws by itself after 30 s: what was frozen longer ago than this may not be so any more. */
-const freshFreezeMs = 10_000;
+/** A guest thaws by itself after 30 s: one that was told to freeze longer ago than this may have done so. */
+const freshFreezeMs = 25_000;
+const freezeAttempts = 3;
 
 /** A thaw that does not come back leaves the guest to its own deadline. */
 const thawTimeoutMs = 30_000;
+
+/** The same for a capture that has failed already: its caller waits for nothing else. */
+const undoThawTimeoutMs = 5_000;
 
 export interface MachineCapture {
   /** Of the snapshot's directory, all of it there now. */
@@ -38,9 +44,23 @@ export interface CaptureRequest {
 /**
  * Memory, devices and disks of one instant, into the files of a snapshot. The guest confirms that nothing is being
  * written before the machine is paused, and the machine stands still only for what must be taken at once: the rest is
- * written after it goes on. Whatever fails, the machine goes on with its disks thawed.
+ * written after it goes on. Whatever fails, the machine goes on with its disks thawed. @throws `no_capacity` when the
+ * host's disk has no room for it
  */
 export async function captureMachine(
+  live: LiveMachine,
+  request: CaptureRequest,
+  host: Host,
+  signal: AbortSignal,
+): Promise<MachineCapture> {
+  try {
+    return await capture(live, request, host, signal);
+  } catch (error) {
+    throw await asRoomError(error, host.dataDirectory);
+  }
+}
+
+async function capture(
   live: LiveMachine,
   request: CaptureRequest,
   host: Host,
@@ -54,29 +74,33 @@ export async function captureMachine(
   await live.merging.stop();
   using turn = await host.memory.captureTurn();
   await using undo = new AsyncDisposableStack();
-  await capturing.openLayers(await layers.make(live.directory.path));
+  await reviewLayers(live);
+  await failpoint("make layers");
+  const made = await layers.make(live.directory.path);
   // Nothing to drop once they are in use.
-  undo.defer(() => capturing.dropLayers());
-  const frozenSince = performance.now();
-  const thaw = undo.adopt(new Thaw(live), (it) => it.run());
-  await live.guest.freeze(AbortSignal.any([signal, AbortSignal.timeout(freezeTimeoutMs)]));
-
-  const pausedSince = performance.now();
-  if (pausedSince - frozenSince > freezeTimeoutMs + freshFreezeMs) throw tooLate();
-  const resume = undo.adopt(new Resume(machine), (it) => it.run());
-  await machine.pause();
+  undo.defer(quietly("empty layers could not be dropped", live, host, () => capturing.dropLayers()));
+  await failpoint("open layers");
+  await capturing.openLayers(made);
+  const { pausedSince, resume, thaw } = await holdStill(live, undo, host, signal);
+  await failpoint("switch layers");
   await capturing.switchLayers();
-  const complete = layers.push();
+  layers.push();
   const taken = request.contents === "disks" ? undefined : await takeMemory(live, request.directory, turn, host);
   if (request.afterwards === "go on") {
+    await failpoint("go on");
     await resume.run();
-    await thaw.run();
+    await failpoint("thaw");
+    await thaw.run(thawTimeoutMs);
   }
   const pausedMs = performance.now() - pausedSince;
 
+  await failpoint("store memory");
   const stored = await taken?.stored();
-  for (const { file } of complete) await seal(join(live.directory.path, file), request.tenant);
+  await failpoint("hash layers");
+  const fresh = layers.unhashed;
+  for (const file of fresh) await seal(join(live.directory.path, file), request.tenant);
   await hashLayers(live, host);
+  await failpoint("link files");
   await linkFiles(allFiles(layers.files), live.directory.path, request.directory);
   const compatibility = host.hypervisor.restoring?.compatibilityOf(live.spec) ?? "";
   const memory = stored === undefined ? undefined : { compatibility, ...stored };
@@ -86,28 +110,68 @@ export async function captureMachine(
     resume.cancel();
     thaw.cancel();
   }
-  return { files: layers.files, memory, ownBytes: ownBytesOf(layers.files, complete, memory), pausedMs };
+  return { files: layers.files, memory, ownBytes: ownBytesOf(layers.files, fresh, memory), pausedMs };
 }
 
 /** Lets a machine go on that was captured to stay. */
 export async function goOnAfterCapture(live: LiveMachine): Promise<void> {
   await live.machine.resume();
-  await new Thaw(live).run();
+  await live.guest.goOn(AbortSignal.timeout(thawTimeoutMs));
+}
+
+/** Makes what is known of the machine's layers true, where that is in doubt. */
+export async function reviewLayers({ machine, layers }: LiveMachine): Promise<void> {
+  const reviewed = await machine.capturing?.reviewLayers();
+  if (reviewed !== undefined) layers.follow(reviewed);
+}
+
+interface Still {
+  readonly pausedSince: number;
+  readonly resume: Once<[]>;
+  readonly thaw: Once<[timeoutMs: number]>;
+}
+
+/** Freezes the guest's disks and pauses the machine while they are certainly frozen. `undo` lets it go on. */
+async function holdStill(
+  live: LiveMachine,
+  undo: AsyncDisposableStack,
+  host: Host,
+  signal: AbortSignal,
+): Promise<Still> {
+  const { guest, machine } = live;
+  for (let attempt = 1; attempt <= freezeAttempts; attempt += 1) {
+    const frozenSince = performance.now();
+    const thaw = new Once((timeoutMs: number) => guest.goOn(AbortSignal.timeout(timeoutMs)));
+    undo.defer(quietly("a guest could not be thawed", live, host, () => thaw.run(undoThawTimeoutMs)));
+    await failpoint("freeze");
+    await guest.freeze(AbortSignal.any([signal, AbortSignal.timeout(freezeTimeoutMs)]));
+
+    const pausedSince = performance.now();
+    const resume = new Once(() => machine.resume());
+    undo.defer(quietly("a machine could not be resumed", live, host, () => resume.run()));
+    await failpoint("pause");
+    await machine.pause();
+    if (performance.now() - frozenSince < freshFreezeMs) return { pausedSince, resume, thaw };
+    // What took so long was writing, most likely, and there is less to be written the next time.
+    await resume.run();
+    await thaw.run(thawTimeoutMs);
+  }
+  throw new SandboxError("unavailable", "the guest took too long to hold its disks still", undefined);
 }
 
 /** What is done once, early or by unwinding. */
-class Once {
+class Once<Arguments extends unknown[]> {
   #done = false;
-  readonly #act: () => Promise<void>;
+  readonly #act: (...args: Arguments) => Promise<void>;
 
-  constructor(act: () => Promise<void>) {
+  constructor(act: (...args: Arguments) => Promise<void>) {
     this.#act = act;
   }
 
-  async run(): Promise<void> {
+  async run(...args: Arguments): Promise<void> {
     if (this.#done) return;
     this.#done = true;
-    await this.#act();
+    await this.#act(...args);
   }
 
   cancel(): void {
@@ -115,16 +179,15 @@ class Once {
   }
 }
 
-class Thaw extends Once {
-  constructor({ guest }: LiveMachine) {
-    super(() => guest.goOn(AbortSignal.timeout(thawTimeoutMs)));
-  }
-}
-
-class Resume extends Once {
-  constructor(machine: Machine) {
-    super(() => machine.resume());
-  }
+/** A step of unwinding: that it fails is worth a line, and why the capture failed is what the caller is told. */
+function quietly(message: string, { id }: LiveMachine, host: Host, act: () => Promise<void>): () => Promise<void> {
+  return async () => {
+    try {
+      await act();
+    } catch (error) {
+      host.log("warn", message, { machine: id, ...describeError(error) });
+    }
+  };
 }
 
 /** Both at the same time; settles when both are taken, and `stored` when they are on the disk. */
@@ -136,8 +199,16 @@ async function takeMemory(live: LiveMachine, directory: string, turn: CaptureTur
   const devicesFile = `devices-${live.layers.next}`;
   const written = join(live.directory.path, devicesFile);
   await rm(written, { force: true });
+  await failpoint("copy memory");
   const memory = turn.capture(capturing.memory, join(directory, deltaFile));
-  await Promise.all([memory.copied, capturing.saveDevices(written)]);
+  try {
+    await failpoint("save devices");
+    await Promise.all([memory.copied, capturing.saveDevices(written)]);
+  } catch (error) {
+    // Until it has ended it may still make its file.
+    await memory.stored.catch(() => undefined);
+    throw error;
+  }
   return {
     stored: async () => {
       await linkFiles([devicesFile], live.directory.path, directory);
@@ -157,17 +228,9 @@ async function hashLayers({ layers, directory }: LiveMachine, host: Host): Promi
   layers.describe(new Map(known));
 }
 
-function ownBytesOf(
-  files: MachineFiles,
-  complete: readonly { readonly file: string }[],
-  memory: MemoryFiles | undefined,
-): number {
-  const own = new Set(complete.map(({ file }) => file));
+function ownBytesOf(files: MachineFiles, fresh: readonly string[], memory: MemoryFiles | undefined): number {
+  const own = new Set(fresh);
   const layers = files.disks.flatMap((disk) => disk.layers).filter(({ file }) => own.has(file));
   const parts = [...layers, ...(memory === undefined ? [] : [memory.devices, memory.delta])];
   return parts.reduce((sum, part) => sum + (part?.bytes ?? 0), 0);
-}
-
-function tooLate(): SandboxError {
-  return new SandboxError("unavailable", "the guest took too long to hold its disks still", undefined);
 }

@@ -1,11 +1,13 @@
 import type { SnapshotId } from "@opensandbox/wire/ids.ts";
 import type { Capture, CapturedSnapshot } from "@opensandbox/wire/worker/worker.ts";
+import { failpoint } from "#host/failpoints.ts";
 import { captureMachine, goOnAfterCapture, type MachineCapture } from "./capture-machine.ts";
 import { describeError } from "./describe-error.ts";
 import type { Host } from "./host.ts";
-import { writeEntry } from "./journal.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
+import { asRoomError } from "./no-room.ts";
 import { tenantOf } from "./seat.ts";
+import { journal } from "./start-sandbox.ts";
 import { manifestOf } from "./templates.ts";
 
 /** A snapshot of a sandbox that goes on. */
@@ -18,8 +20,12 @@ export async function captureSandbox(
   await using unfinished = await host.snapshots.begin(snapshotId, host.workerId);
   const { directory } = unfinished;
   const wanted = { directory, contents, afterwards: "go on", tenant: tenantOf(request.organizationId) } as const;
-  const capture = await captureMachine(live, wanted, host, signal);
-  await journalLayers({ request, live }, host);
+  const capture = await captureMachine(live, wanted, host, signal).catch(async (error: unknown) => {
+    await journalFailure({ request, live }, host);
+    throw error;
+  });
+  await failpoint("journal layers");
+  await journal(live, request, host);
   const { files, memory, ownBytes, pausedMs } = capture;
   await unfinished.publish({
     ...manifestOf(snapshotId, live, { image: live.image, shape: live.shape }, host),
@@ -38,11 +44,7 @@ export async function hibernateSandbox(
   signal: AbortSignal,
 ): Promise<CapturedSnapshot> {
   const { request, live } = sandbox;
-  const entry = () => ({
-    ...{ machineId: live.id, workerId: host.workerId, ephemeral: host.ephemeral },
-    ...{ sandbox: request, machine: live.journaled() },
-  });
-  await writeEntry(host.dataDirectory, { ...entry(), hibernating: snapshotId });
+  await journal(live, request, host, snapshotId);
   let capture: MachineCapture;
   {
     await using unfinished = await host.snapshots.begin(snapshotId, host.workerId);
@@ -54,7 +56,7 @@ export async function hibernateSandbox(
       host,
       signal,
     ).catch(async (error: unknown) => {
-      await writeEntry(host.dataDirectory, entry());
+      await journalFailure(sandbox, host);
       throw error;
     });
     const { files, memory, ownBytes } = capture;
@@ -67,12 +69,13 @@ export async function hibernateSandbox(
       });
     } catch (error) {
       await goOnAfterCapture(live);
-      await writeEntry(host.dataDirectory, entry());
-      throw error;
+      await journalFailure(sandbox, host);
+      throw await asRoomError(error, host.dataDirectory);
     }
   }
   // From here on the snapshot is the sandbox, whatever becomes of the machine.
-  await sandbox[Symbol.asyncDispose]().catch((error: unknown) => {
+  await failpoint("end machine");
+  await live[Symbol.asyncDispose]().catch((error: unknown) => {
     host.log("error", "the machine of a hibernated sandbox could not be removed", {
       sandbox: request.id,
       ...describeError(error),
@@ -81,9 +84,13 @@ export async function hibernateSandbox(
   return { sizeBytes: capture.ownBytes, pausedMs: capture.pausedMs };
 }
 
-/** The disks have a layer more than the journal knows. */
-async function journalLayers({ request, live }: Pick<LiveSandbox, "request" | "live">, host: Host): Promise<void> {
-  const { workerId, ephemeral, dataDirectory } = host;
-  const entry = { machineId: live.id, workerId, ephemeral, sandbox: request, machine: live.journaled() };
-  await writeEntry(dataDirectory, entry);
+/**
+ * The machine is the sandbox after all, perhaps with another layer on its disks. Where that cannot be written down the
+ * next worker asks the machine itself.
+ */
+async function journalFailure({ request, live }: Pick<LiveSandbox, "request" | "live">, host: Host): Promise<void> {
+  if (!live.hasProcess) return;
+  await journal(live, request, host).catch((error: unknown) => {
+    host.log("warn", "a machine could not be written down", { sandbox: request.id, ...describeError(error) });
+  });
 }

@@ -1,8 +1,9 @@
 import { rm, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { isOverlay } from "#disks/qcow2.ts";
 import type { DiskAttachment, NewLayer } from "#machine/machine.ts";
 import type { MachineFiles, StoredFile } from "#snapshots/manifest.ts";
-import { layerName, makeLayer, type Owner } from "./machine-files.ts";
+import { layerName, layerNumber, makeLayer, type Owner } from "./machine-files.ts";
 
 /**
  * The files of a machine's disks: those that are complete and, over them, one of each disk that it writes to. Capturing
@@ -58,12 +59,48 @@ export class LayerStack {
       ...this.files,
       disks: this.files.disks.map((disk) => {
         const layer = complete.find((top) => top.disk === disk.name);
-        const layers = layer === undefined ? disk.layers : [...disk.layers, { file: layer.file, bytes: 0, sha256: "" }];
+        const layers = layer === undefined ? disk.layers : [...disk.layers, unhashed(layer.file)];
         return { ...disk, layers };
       }),
     };
     this.next += 1;
     return complete;
+  }
+
+  /** The machine has these layers, by their files' names, whatever was known of it; see `Capturing.reviewLayers`. */
+  follow(layers: ReadonlyMap<string, readonly string[]>): void {
+    this.files = {
+      ...this.files,
+      disks: this.files.disks.map((disk) => {
+        const known = new Map(disk.layers.map((layer) => [layer.file, layer]));
+        const complete = layers.get(disk.name)?.slice(0, -1);
+        if (complete === undefined) return disk;
+        return { ...disk, layers: complete.map((file) => known.get(file) ?? unhashed(file)) };
+      }),
+    };
+    const tops = [...layers.values()].map((names) => layerNumber(names.at(-1) ?? ""));
+    this.next = 1 + Math.max(...tops, this.next - 1);
+  }
+
+  /**
+   * Makes the stack of a machine that has ended one that can be booted. A capture that was cut off may have put more
+   * tops over the disks than is known: those that are there whole are in use, or empty. And a host that lost its power
+   * may have lost a top, to which nothing was flushed then.
+   */
+  async recover(directory: string): Promise<void> {
+    const writable = this.files.disks.filter((disk) => disk.writable);
+    if (writable.length === 0) return;
+    const isWhole = async (disk: string, base: string, number: number): Promise<boolean> =>
+      await isOverlay(join(directory, layerName(disk, number)), (await stat(join(directory, base))).size);
+    const allWhole = async (number: number): Promise<boolean> =>
+      (await Promise.all(writable.map(({ name, base }) => isWhole(name, base, number)))).every(Boolean);
+    while (await allWhole(this.next)) this.push();
+    for (const { name, base } of writable) {
+      if (await isWhole(name, base, this.next - 1)) continue;
+      const file = join(directory, layerName(name, this.next - 1));
+      await rm(file, { force: true });
+      await makeLayer(file, (await stat(join(directory, base))).size, this.#owner);
+    }
   }
 
   /** Layers whose hashes are not known yet. */
@@ -95,4 +132,9 @@ export class LayerStack {
     };
     return before.slice(keep).map(({ file }) => file);
   }
+}
+
+/** A layer of which it is not known yet what is in it. */
+function unhashed(file: string): StoredFile {
+  return { file, bytes: 0, sha256: "" };
 }

@@ -112,6 +112,7 @@ export class LiveMachine implements AsyncDisposable {
     await this.merging.stop();
     this.#running?.guest[Symbol.dispose]();
     this.#running?.machine.release();
+    this.sandboxNetwork?.release();
     this.#disposing = Promise.resolve();
   }
 

@@ -1,3 +1,4 @@
+import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxEnd, StartSandbox } from "@opensandbox/wire/worker/worker.ts";
 import type { LiveMachine } from "./live-machine.ts";
 
@@ -7,6 +8,7 @@ export class LiveSandbox implements AsyncDisposable {
   request: StartSandbox;
   readonly live: LiveMachine;
   #end = Promise.withResolvers<SandboxEnd>();
+  #operation: { readonly state: string; readonly done: Promise<unknown> } | undefined;
 
   constructor(request: StartSandbox, live: LiveMachine) {
     this.request = request;
@@ -30,7 +32,32 @@ export class LiveSandbox implements AsyncDisposable {
     });
   }
 
+  /** Whether something is being done that concerns the machine as a whole. */
+  get busy(): boolean {
+    return this.#operation !== undefined;
+  }
+
+  /** Does what concerns the machine as a whole, one at a time. @throws `wrong_state` while something else is being done */
+  async exclusively<Result>(state: string, work: () => Promise<Result>): Promise<Result> {
+    if (this.#operation !== undefined) {
+      const present = this.#operation.state;
+      throw new SandboxError("wrong_state", `${this.request.id} is ${present} at the moment`, {
+        ...{ resource: "sandbox", state: present, allowed: [] },
+      });
+    }
+    const done = work();
+    this.#operation = { state, done };
+    try {
+      return await done;
+    } finally {
+      this.#operation = undefined;
+    }
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
+    // Without a process what is being done comes to its end, and then it needs no files any more.
+    await this.live.stop();
+    await this.#operation?.done.catch(() => undefined);
     await this.live[Symbol.asyncDispose]();
   }
 }

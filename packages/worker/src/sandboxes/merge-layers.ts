@@ -15,14 +15,18 @@ const mostOwnLayers = 8;
  * Begins to make the disks of a sandbox into short chains again, beside all else that happens to it, where they have
  * become long. What checkpoints or other machines share is left as it is.
  */
-export function mergeLayers({ live, request }: LiveSandbox, host: Host): void {
-  if (!live.hasProcess || live.merging.busy) return;
+export function mergeLayers(sandbox: LiveSandbox, host: Host): void {
+  const { live, request } = sandbox;
+  if (!live.hasProcess || live.merging.busy || sandbox.busy) return;
   const long = live.layers.files.disks.filter(({ layers }) => layers.length > mostOwnLayers);
   if (long.length === 0) return;
   live.merging.start(async (signal) => {
     try {
-      for (const disk of long) await mergeDisk(live, disk, signal);
+      const merged: string[] = [];
+      for (const disk of long) merged.push(...(await mergeDisk(live, disk, signal)));
       await journal(live, request, host);
+      // What the journal names is there.
+      for (const file of merged) await rm(join(live.directory.path, file), { force: true });
     } catch (error) {
       if (isSandboxError(error, "canceled")) return;
       host.log("warn", "layers of a disk could not be merged", { sandbox: request.id, ...describeError(error) });
@@ -30,13 +34,18 @@ export function mergeLayers({ live, request }: LiveSandbox, host: Host): void {
   });
 }
 
-async function mergeDisk(live: LiveMachine, { name, layers }: DiskFiles, signal: AbortSignal): Promise<void> {
+/** Returns the files that the disk does not need any more. */
+async function mergeDisk(
+  live: LiveMachine,
+  { name, layers }: DiskFiles,
+  signal: AbortSignal,
+): Promise<readonly string[]> {
   const directory = live.directory.path;
   const shared = await Promise.all(layers.map(async ({ file }) => (await stat(join(directory, file))).nlink > 1));
   // Below a shared layer nothing can be taken away.
   const keep = shared.lastIndexOf(true) + 1;
-  if (layers.length - keep <= mostOwnLayers) return;
+  if (layers.length - keep <= mostOwnLayers) return [];
   const over = layers[keep - 1]?.file;
   await live.machine.capturing?.mergeLayers(name, over === undefined ? undefined : join(directory, over), signal);
-  for (const file of live.layers.merged(name, keep)) await rm(join(directory, file), { force: true });
+  return live.layers.merged(name, keep);
 }

@@ -1,4 +1,3 @@
-import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { runCommand } from "#host/run-command.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
@@ -58,17 +57,15 @@ const baseName = "memory.own";
 async function makeBase({ directory, manifest }: StoredSnapshot, organizationId: string, host: Host): Promise<void> {
   const { files, memory, shape } = manifest;
   if (memory?.delta === undefined) return;
-  const unfinished = join(directory, `${baseName}.${host.workerId}`);
-  try {
-    // Where the file system can, the copy shares what it does not change; holes stay holes.
-    const base = join(directory, files.memoryBase);
-    await runCommand("copy a memory base", ["cp", "--sparse=always", "--reflink=auto", base, unfinished]);
-    await host.memory.overwrite(join(directory, memory.delta.file), unfinished, shape.memoryMib * 2 ** 20);
-    await seal(unfinished, tenantOf(organizationId));
-    const { delta: _, ...rest } = memory;
-    const own = { ...manifest, files: { ...files, memoryBase: baseName }, memory: rest };
-    await host.snapshots.amend(manifest.id, own, { from: unfinished, to: baseName });
-  } finally {
-    await rm(unfinished, { force: true });
-  }
+  using _held = host.snapshots.hold(manifest.id);
+  await using unfinished = await host.snapshots.begin(`${manifest.id}-memory`, host.workerId);
+  const made = join(unfinished.directory, baseName);
+  // Where the file system can, the copy shares what it does not change; holes stay holes.
+  const base = join(directory, files.memoryBase);
+  await runCommand("copy a memory base", ["cp", "--sparse=always", "--reflink=auto", base, made]);
+  await host.memory.overwrite(join(directory, memory.delta.file), made, shape.memoryMib * 2 ** 20);
+  await seal(made, tenantOf(organizationId));
+  const { delta: _, ...rest } = memory;
+  const own = { ...manifest, files: { ...files, memoryBase: baseName }, memory: rest };
+  await host.snapshots.amend(manifest.id, own, { from: made, to: baseName });
 }

@@ -74,13 +74,18 @@ export class SandboxWorker implements Worker, AsyncDisposable {
     this.#here.clear();
   };
 
-  captureSandbox: Worker["captureSandbox"] = async (id, request, signal) =>
-    await captureSandbox(this.#sandbox(id), request, this.#host, signal);
+  captureSandbox: Worker["captureSandbox"] = async (id, request, signal) => {
+    const sandbox = this.#sandbox(id);
+    return await sandbox.exclusively("being captured", () => captureSandbox(sandbox, request, this.#host, signal));
+  };
 
   hibernateSandbox: Worker["hibernateSandbox"] = async (id, snapshotId, signal) => {
-    const captured = await hibernateSandbox(this.#sandbox(id), snapshotId, this.#host, signal);
-    this.#here.delete(id);
-    return captured;
+    const sandbox = this.#sandbox(id);
+    return await sandbox.exclusively("hibernating", async () => {
+      const captured = await hibernateSandbox(sandbox, snapshotId, this.#host, signal);
+      this.#here.delete(id);
+      return captured;
+    });
   };
 
   findSnapshot: Worker["findSnapshot"] = async (snapshotId) => {
@@ -95,11 +100,13 @@ export class SandboxWorker implements Worker, AsyncDisposable {
   };
 
   rebootSandbox: Worker["rebootSandbox"] = async (id, signal) => {
-    await rebootSandbox(this.#sandbox(id), this.#host, signal);
+    const sandbox = this.#sandbox(id);
+    await sandbox.exclusively("restarting", () => rebootSandbox(sandbox, this.#host, signal));
   };
 
   powerCycleSandbox: Worker["powerCycleSandbox"] = async (id, signal) => {
-    await powerCycleSandbox(this.#sandbox(id), this.#host, signal);
+    const sandbox = this.#sandbox(id);
+    await sandbox.exclusively("restarting", () => powerCycleSandbox(sandbox, this.#host, signal));
   };
 
   syncSandbox: Worker["syncSandbox"] = async (id, signal) => {

@@ -1,5 +1,7 @@
 import { chown, mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { failpoint } from "#host/failpoints.ts";
+import { killProcessesOf } from "#host/kill-by-path.ts";
 import { GuestClient } from "#guest/guest-client.ts";
 import { type MachineSpec, socketFiles } from "#machine/machine.ts";
 import { allFiles, type MachineFiles, type Shape } from "#snapshots/manifest.ts";
@@ -7,6 +9,7 @@ import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { randomHex } from "@opensandbox/wire/ids.ts";
 import { bootArguments } from "./boot-arguments.ts";
+import { reviewLayers } from "./capture-machine.ts";
 import type { BootFiles, Host } from "./host.ts";
 import { type JournaledMachine, machineDirectory, removeEntry } from "./journal.ts";
 import { LayerStack } from "./layer-stack.ts";
@@ -49,12 +52,15 @@ export async function bootMachine(
   // It is in the journal already, and leaves it with its directory: whatever ends this early comes after.
   const directory = undo.use(await makeDirectory(request.id, host));
   signal.throwIfAborted();
+  await failpoint("take seat");
   const seat = undo.use(await takeSeat({ ...request, directory: directory.path }, host));
   spans.end("network");
+  await failpoint("fill directory");
   const zero = await provideZeroMemory(host.dataDirectory, request.shape.memoryMib);
   const layers = await fillDirectory(directory.path, seat.user, source, zero);
   spans.end("disks");
   const spec = specOf(request.shape, directory.path, layers, seat);
+  await failpoint("start process");
   const machine = undo.use(await host.hypervisor.boot(spec, signal));
   const guest = undo.use(await GuestClient.connect(machine.agentSocket));
   spans.end("machine");
@@ -91,19 +97,24 @@ export async function restoreMachine(
 
   const directory = undo.use(await makeDirectory(request.id, host));
   signal.throwIfAborted();
+  await failpoint("take seat");
   const seat = undo.use(await takeSeat({ ...request, directory: directory.path }, host));
   spans.end("network");
+  await failpoint("fill directory");
   const layers = await fillDirectory(directory.path, seat.user, snapshot, undefined);
   spans.end("disks");
   const spec = specOf(request.shape, directory.path, layers, seat);
   if (restoring.compatibilityOf(spec) !== memory.compatibility) {
     throw new SandboxError("incompatible", "its memory is that of another kind of machine or another QEMU", undefined);
   }
+  await failpoint("start process");
   const prepared = undo.use(await restoring.prepare(spec, signal));
   const guest = undo.use(await GuestClient.connect(prepared.agentSocket));
   spans.end("process");
+  await failpoint("load memory");
   await (await delta)?.apply(prepared.memory);
   spans.end("memory");
+  await failpoint("restore devices");
   const machine = undo.use(await prepared.restore(join(directory.path, memory.devices.file), signal));
   spans.end("devices");
   undo.move();
@@ -122,16 +133,20 @@ export async function adoptMachine(
     throw new SandboxError("not_supported", `machines of ${host.hypervisor.name} end with their worker`, undefined);
   }
   await using undo = new AsyncDisposableStack();
-  const directory = undo.use(directoryOf(request.id, host));
+  const directory = directoryOf(request.id, host);
   const { slot, network, files, nextLayer } = journaled;
   const seat = undo.use(await adoptSeat(directory.path, slot, network, request.organizationId, host));
   const layers = new LayerStack(files, nextLayer, seat.user);
   const spec = { ...specOf(request.shape, directory.path, layers, seat), memoryBase: journaled.spec.memoryBase };
   const signal = AbortSignal.timeout(adoptTimeoutMs);
+  // Its seat is another's only when it is gone.
+  undo.defer(() => killProcessesOf(directory.path));
   const machine = await adopt(spec, pid, signal);
-  const guest = await GuestClient.connect(machine.agentSocket);
+  const guest = undo.use(await GuestClient.connect(machine.agentSocket));
+  const live = new LiveMachine({ ...request, directory, seat, layers, spec, machine, guest });
+  await reviewLayers(live);
   undo.move();
-  return new LiveMachine({ ...request, directory, seat, layers, spec, machine, guest });
+  return live;
 }
 
 /** A QEMU that does not answer its monitor for so long does not work any more. */
@@ -144,12 +159,15 @@ export async function bootAgain(live: LiveMachine, host: Host, signal: AbortSign
   const { id, shape, networkEnabled, organizationId } = live;
   await live.stop();
   const path = live.directory.path;
+  await live.layers.recover(path);
   for (const socket of socketFiles) await rm(join(path, socket), { force: true });
   const seat = await takeSeat({ directory: path, networkEnabled, organizationId }, host);
   live.sit(seat);
   const zero = await provideZeroMemory(host.dataDirectory, shape.memoryMib);
   const layers = new LayerStack(await withZeroMemory(live.layers.files, zero, path), live.layers.next, seat.user);
-  await give([path, ...layers.tops.map(({ file }) => join(path, file))], seat.user);
+  // Layers that a capture has not come to are still the user's of the machine that wrote them.
+  const given = [...layers.unhashed, ...layers.tops.map(({ file }) => file)];
+  await give([path, ...given.map((file) => join(path, file))], seat.user);
   const spec = specOf(shape, path, layers, seat);
   const machine = await host.hypervisor.boot(spec, signal);
   live.start({ layers, spec, machine, guest: await GuestClient.connect(machine.agentSocket) });
@@ -171,6 +189,7 @@ async function makeDirectory(id: string, host: Host): Promise<MachineDirectory> 
   const directory = directoryOf(id, host);
   await using undo = new AsyncDisposableStack();
   undo.use(directory);
+  await failpoint("make directory");
   // Passable but not readable: a machine's user reaches its own directory in it and no other.
   await mkdir(join(directory.path, ".."), { recursive: true, mode: 0o711 });
   await mkdir(directory.path, { mode: 0o700 });
@@ -183,8 +202,10 @@ function directoryOf(id: string, { dataDirectory }: Host): MachineDirectory {
   return {
     path,
     async [Symbol.asyncDispose]() {
+      await failpoint("remove directory");
       await rm(path, { recursive: true, force: true });
       // The entry last: until here a crash of this process leads to the same removal again.
+      await failpoint("remove journal entry");
       await removeEntry(dataDirectory, id);
     },
   };

@@ -1,8 +1,11 @@
 import { asSandboxError, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
+import type { SnapshotId } from "@opensandbox/wire/ids.ts";
 import type { Progress, Span, StartSandbox } from "@opensandbox/wire/worker/worker.ts";
+import { failpoint } from "#host/failpoints.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { Verifier } from "#snapshots/verify.ts";
 import { admit, hostRoom } from "./admission.ts";
+import { describeError } from "./describe-error.ts";
 import type { BootFiles, Host } from "./host.ts";
 import { introduceGuest } from "./introduce-guest.ts";
 import { writeEntry } from "./journal.ts";
@@ -13,7 +16,10 @@ import { applyNetworkPolicy, policyOf, requirePolicy } from "./network-policy.ts
 import type { ReadyMachines } from "./ready-machines.ts";
 import { Spans } from "./spans.ts";
 import { bootMachine, type MachineRequest, newMachineId, restoreMachine } from "./start-machine.ts";
-import type { Templates } from "./templates.ts";
+import type { TemplateRequest, Templates } from "./templates.ts";
+
+/** A ready machine has answered before, so this is plenty; and there is another way when it does not. */
+const readyTimeoutMs = 15_000;
 
 export interface Sources {
   readonly templates: Templates;
@@ -40,18 +46,32 @@ export async function startSandbox(
   requirePolicy(policyOf(request), host);
   const spans = new Spans();
   admit(await hostRoom(host.dataDirectory), request.memoryMib);
-  const begun =
-    request.from.kind === "image"
-      ? await fromImage(request, request.from.image, host, sources, spans, onProgress, signal)
-      : await fromSnapshot(request, request.from, host, sources, spans, signal);
+  if (request.from.kind === "image") {
+    return await fromImage(request, request.from.image, host, sources, spans, onProgress, signal);
+  }
+  const begun = await fromSnapshot(request, request.from, host, sources, spans, signal);
+  return await finish(begun, request, host, spans, signal);
+}
+
+/** Lets a machine that has begun become the sandbox. After a failure nothing is left of it. */
+async function finish(
+  begun: Begun,
+  request: StartSandbox,
+  host: Host,
+  spans: Spans,
+  signal: AbortSignal,
+): Promise<Started> {
   await using undo = new AsyncDisposableStack();
   const live = undo.use(begun.live);
   live.organizationId = request.organizationId;
   await applyNetworkPolicy(live, request, host);
+  await failpoint("resume");
   if (begun.from === "restore") await live.machine.resume();
   const copied = request.from.kind === "image" ? begun.from === "restore" : request.from.identity === "new";
+  await failpoint("introduce guest");
   await introduceGuest(live, { id: request.id, envs: request.envs, copied }, begun.from, signal);
   spans.end("guest");
+  await failpoint("journal sandbox");
   await journal(live, request, host);
   spans.end("journal");
   undo.move();
@@ -64,10 +84,15 @@ export async function startSandbox(
 }
 
 /** What another worker needs to go on with the sandbox. */
-export async function journal(live: LiveMachine, request: StartSandbox, host: Host): Promise<void> {
+export async function journal(
+  live: LiveMachine,
+  request: StartSandbox,
+  host: Host,
+  hibernating?: SnapshotId,
+): Promise<void> {
   const { workerId, ephemeral, dataDirectory } = host;
   const entry = { machineId: live.id, workerId, ephemeral, sandbox: request, machine: live.journaled() };
-  await writeEntry(dataDirectory, entry);
+  await writeEntry(dataDirectory, hibernating === undefined ? entry : { ...entry, hibernating });
 }
 
 interface Begun {
@@ -86,31 +111,61 @@ async function fromImage(
   spans: Spans,
   onProgress: (progress: Progress) => void,
   signal: AbortSignal,
-): Promise<Begun> {
+): Promise<Started> {
   // Rules keep a network off, where there are rules: then every machine has the device.
   const networkEnabled = request.networkEnabled || host.network.mode === "tap";
   const wanted = { image, shape: shapeOf(request), networkEnabled };
   const files = await host.bootFiles?.({ image, workspaceMib: request.workspaceMib }, onProgress, signal);
   spans.end("image");
-  if (files === undefined || !templates.possible) return await boot(request, image, files, host, spans, signal);
-
-  const key = templates.keyOf(wanted, files);
-  const claimed = ready.claim(key);
-  if (claimed !== undefined) {
-    spans.end("claim");
-    return { live: claimed, from: "restore" };
+  if (files === undefined || !templates.possible) {
+    return await finish(await boot(request, image, files, host, spans, signal), request, host, spans, signal);
   }
+  const key = templates.keyOf(wanted, files);
+  for (let claimed = ready.claim(key); claimed !== undefined; claimed = ready.claim(key)) {
+    spans.end("claim");
+    const until = AbortSignal.any([signal, AbortSignal.timeout(readyTimeoutMs)]);
+    try {
+      return await finish({ live: claimed, from: "restore" }, request, host, spans, until);
+    } catch (error) {
+      if (signal.aborted) throw error;
+      const fields = { machine: claimed.id, ...describeError(error) };
+      host.log("warn", "a ready machine does not work: another one is taken", fields);
+    }
+  }
+  const template = { key, wanted, provide: () => templates.provide(key, wanted, files, onProgress, signal) };
+  const begun = await fromTemplate(request, { image, files, template }, host, ready, spans, signal);
+  return await finish(begun, request, host, spans, signal);
+}
+
+async function fromTemplate(
+  request: StartSandbox,
+  source: {
+    readonly image: string;
+    readonly files: BootFiles;
+    readonly template: {
+      readonly key: string;
+      readonly wanted: TemplateRequest;
+      provide(): Promise<StoredSnapshot>;
+    };
+  },
+  host: Host,
+  ready: ReadyMachines,
+  spans: Spans,
+  signal: AbortSignal,
+): Promise<Begun> {
+  const { image, files, template } = source;
   let because: string;
   try {
-    const template = await templates.provide(key, wanted, files, onProgress, signal);
+    const snapshot = await template.provide();
     spans.end("template");
-    ready.want(key, template, wanted);
+    ready.want(template.key, snapshot, template.wanted);
     const machine = await begin({ ...machineRequest(request, image), organizationId: undefined }, request, host);
-    return { live: await restoreMachine(machine, template, host, spans, signal), from: "restore" };
+    return { live: await restoreMachine(machine, snapshot, host, spans, signal), from: "restore" };
   } catch (error) {
     if (signal.aborted) throw error;
     because = asSandboxError(error).message;
-    host.log("error", "a sandbox is booted since its template does not work", { template: key, error: because });
+    const fields = { template: template.key, error: because };
+    host.log("error", "a sandbox is booted since its template does not work", fields);
   }
   return { ...(await boot(request, image, files, host, spans, signal)), because };
 }
@@ -123,6 +178,8 @@ async function fromSnapshot(
   spans: Spans,
   signal: AbortSignal,
 ): Promise<Begun> {
+  // Who removes it meanwhile waits, and what this machine needs of it is its own then.
+  using _held = host.snapshots.hold(snapshotId);
   const snapshot = await host.snapshots.find(snapshotId);
   if (snapshot === undefined) {
     throw new SandboxError("not_found", `there is no snapshot ${snapshotId}`, { resource: "snapshot", id: snapshotId });

@@ -1,7 +1,8 @@
 // A thread of its own for what moves a machine's memory: system calls that copy megabytes at a time, which must not
 // hold up the worker's event loop. See memory-threads.ts for what it is asked.
 import { createHash, type Hash } from "node:crypto";
-import { closeSync, fstatSync, fsyncSync, openSync, readSync, writeSync, writevSync } from "node:fs";
+import { closeSync, fstatSync, fsyncSync, openSync, readSync, statfsSync, writeSync, writevSync } from "node:fs";
+import { dirname } from "node:path";
 import { parentPort } from "node:worker_threads";
 import { asSandboxError, errorToWire, SandboxError } from "@opensandbox/wire/errors.ts";
 import { type AddressRanges, readProcessMemory, scanChangedPages, writeProcessMemory } from "#host/libc.ts";
@@ -14,6 +15,9 @@ const chunkBytes = 4 * 2 ** 20;
 
 /** A delta up to this size is taken into the worker's own memory, so that the machine need not wait for the disk. */
 const heldBytes = 256 * 2 ** 20;
+
+/** One part in so many of the disk is left to the guests. */
+const keptShare = 100;
 
 const zeroPage = Buffer.alloc(pageBytes);
 
@@ -74,6 +78,7 @@ function capture(
 ): { readonly bytes: number; readonly sha256: string } {
   const ranges = changedRanges(memory);
   const total = bytesOf(ranges);
+  requireRoom(dirname(file), total);
   const chunks = [...chunksOf(ranges)];
   const out = new DeltaWriter(file, memory.start);
   try {
@@ -85,6 +90,19 @@ function capture(
   } finally {
     out.close();
   }
+}
+
+/** What would not fit is not begun: guests write to the same disk. */
+function requireRoom(directory: string, bytes: number): void {
+  const { bavail, blocks, bsize } = statfsSync(directory);
+  const kept = (blocks * bsize) / keptShare;
+  if (bavail * bsize - bytes >= kept) return;
+  throw new SandboxError(
+    "no_capacity",
+    `the host's disk has no room for the ${Math.ceil(bytes / 2 ** 20)} MiB of memory that a snapshot takes: delete ` +
+      "sandboxes or checkpoints",
+    { needMemoryMib: 0, freeMemoryMib: 0 },
+  );
 }
 
 function copy(pid: number, ranges: AddressRanges): Buffer {

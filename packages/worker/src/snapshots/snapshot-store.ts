@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { mkdir, open, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { failpoint } from "#host/failpoints.ts";
 import { decodeManifest, encodeManifest, type SnapshotManifest } from "./manifest.ts";
 
 const manifestFile = "manifest.json";
@@ -26,6 +27,8 @@ export interface UnfinishedSnapshot extends AsyncDisposable {
  */
 export class SnapshotStore {
   readonly #directory: string;
+  /** Whoever reads a snapshot at the moment. */
+  readonly #holds = new Map<string, Set<Promise<void>>>();
 
   constructor(directory: string) {
     this.#directory = directory;
@@ -40,14 +43,22 @@ export class SnapshotStore {
     return {
       directory,
       publish: async (manifest) => {
+        await failpoint("write manifest");
         await writeFile(join(directory, manifestFile), encodeManifest(manifest), { mode: 0o400 });
         // Names and contents are on the disk before the name that makes them a snapshot is.
-        await flush(join(directory, manifestFile));
+        for (const name of await readdir(directory)) await flush(join(directory, name));
         await flush(directory);
+        await failpoint("publish snapshot");
         const final = join(this.#directory, id);
         await rename(directory, final);
         published = true;
-        await flush(this.#directory);
+        try {
+          await failpoint("flush published snapshot");
+          await flush(this.#directory);
+        } catch (error) {
+          await rm(final, { recursive: true, force: true });
+          throw error;
+        }
         return { directory: final, manifest };
       },
       [Symbol.asyncDispose]: async () => {
@@ -88,7 +99,23 @@ export class SnapshotStore {
     await flush(directory);
   }
 
+  /** Until it is disposed, {@link remove} of the snapshot waits. To be taken before {@link find}. */
+  hold(id: string): Disposable {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const holds = this.#holds.get(id) ?? new Set();
+    this.#holds.set(id, holds.add(promise));
+    return {
+      [Symbol.dispose]: () => {
+        holds.delete(promise);
+        if (holds.size === 0) this.#holds.delete(id);
+        resolve();
+      },
+    };
+  }
+
+  /** Waits until nobody reads it. */
   async remove(id: string): Promise<void> {
+    for (let holds = this.#holds.get(id); holds !== undefined; holds = this.#holds.get(id)) await Promise.all(holds);
     const doomed = join(this.#directory, `${removed}${id}`);
     await rm(doomed, { recursive: true, force: true });
     try {

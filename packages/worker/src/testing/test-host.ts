@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { newSandboxId, type SandboxId } from "@opensandbox/wire/ids.ts";
 import type { StartedSandbox, StartFrom, StartSandbox, Worker } from "@opensandbox/wire/worker/worker.ts";
-import { type OpenedWorker, openWorker } from "../open-worker.ts";
+import { type OpenedWorker, openWorker, type WorkerOptions } from "../open-worker.ts";
 
 const never = new AbortController().signal;
 const cache = process.env["OPENSANDBOX_DATA_DIR"] ?? "/var/lib/opensandbox";
@@ -21,18 +21,18 @@ export interface TestHost extends AsyncDisposable {
   shell(id: SandboxId, line: string): Promise<string>;
 }
 
-export async function startTestHost(): Promise<TestHost> {
-  const dataDirectory = await mkdtemp(join(tmpdir(), "osb-host-"));
-  await chmod(dataDirectory, 0o711);
+/** `directory`: an empty one to be used, which stays; without it one is made and removed. */
+export async function startTestHost(
+  wishes: Partial<WorkerOptions> & { readonly directory?: string } = {},
+): Promise<TestHost> {
+  const { directory, ...options } = wishes;
+  const dataDirectory = directory ?? (await makeDataDirectory());
   const logged: TestHost["logged"] = [];
   const open = (): Promise<OpenedWorker> =>
-    openWorker({
+    openTestWorker({
       dataDirectory,
-      imagesDirectory: process.env["OPENSANDBOX_IMAGES_DIR"] ?? join(cache, "images"),
-      templatesDirectory: process.env["OPENSANDBOX_TEMPLATES_DIR"] ?? join(cache, "templates"),
-      ...({ hypervisor: "qemu", accelerator: "auto", network: "auto", qemuProgram: "qemu-system-x86_64" } as const),
-      ...{ ephemeral: false, readyMachines: 0, region: "local" },
       log: (level, message, fields) => logged.push({ level, message, fields }),
+      ...options,
     });
   let opened = await open();
   return {
@@ -46,24 +46,56 @@ export async function startTestHost(): Promise<TestHost> {
       opened = await open();
       return opened.worker;
     },
-    async start(from = { kind: "image", image: "minimal" }, wishes = {}) {
-      const id = newSandboxId();
-      const shape = { vcpus: 1, memoryMib: 1024, workspaceMib: 20_480 };
-      const request = { id, generation: 1, organizationId: "org-test", from, envs: {}, networkEnabled: true };
-      const wanted = { ...request, ...shape, ...wishes };
-      return { ...(await opened.worker.startSandbox(wanted, () => undefined, never)), id: wanted.id };
+    async start(from, wishes) {
+      const request = startRequest(from, wishes);
+      return { ...(await opened.worker.startSandbox(request, () => undefined, never)), id: request.id };
     },
     async shell(id, line) {
-      const exec = await opened.worker.exec(id, { argv: ["/bin/sh", "-c", line], timeoutMs: 300_000 }, never);
-      const output = { stdout: "", stderr: "" };
-      for await (const { pipe, bytes } of exec.output) output[pipe] += Buffer.from(bytes).toString();
-      const { exitCode } = await exec.result;
-      if (exitCode !== 0) throw new Error(`${line}: exit code ${exitCode}: ${output.stderr}`);
-      return output.stdout.trim();
+      return await shell(opened.worker, id, line);
     },
     async [Symbol.asyncDispose]() {
       await opened[Symbol.asyncDispose]();
-      await rm(dataDirectory, { recursive: true });
+      if (directory === undefined) await rm(dataDirectory, { recursive: true });
     },
   };
+}
+
+/** A new directory that the users of machines can pass through. */
+export async function makeDataDirectory(): Promise<string> {
+  const dataDirectory = await mkdtemp(join(tmpdir(), "osb-host-"));
+  await chmod(dataDirectory, 0o711);
+  return dataDirectory;
+}
+
+/** A worker with QEMU that shares the images and templates of this host. */
+export async function openTestWorker(
+  options: Partial<WorkerOptions> & Pick<WorkerOptions, "dataDirectory" | "log">,
+): Promise<OpenedWorker> {
+  return await openWorker({
+    imagesDirectory: process.env["OPENSANDBOX_IMAGES_DIR"] ?? join(cache, "images"),
+    templatesDirectory: process.env["OPENSANDBOX_TEMPLATES_DIR"] ?? join(cache, "templates"),
+    ...({ hypervisor: "qemu", accelerator: "auto", network: "auto", qemuProgram: "qemu-system-x86_64" } as const),
+    ...{ ephemeral: false, readyMachines: 0, region: "local" },
+    ...options,
+  });
+}
+
+/** A sandbox of the image `minimal`, or of what `from` names, with any other wish. */
+export function startRequest(
+  from: StartFrom = { kind: "image", image: "minimal" },
+  wishes: Partial<StartSandbox> = {},
+): StartSandbox {
+  const shape = { vcpus: 1, memoryMib: 1024, workspaceMib: 20_480 };
+  const request = { generation: 1, organizationId: "org-test", from, envs: {}, networkEnabled: true };
+  return { id: newSandboxId(), ...request, ...shape, ...wishes };
+}
+
+/** Standard output of a shell command that must succeed. */
+export async function shell(worker: Worker, id: SandboxId, line: string): Promise<string> {
+  const exec = await worker.exec(id, { argv: ["/bin/sh", "-c", line], timeoutMs: 300_000 }, never);
+  const output = { stdout: "", stderr: "" };
+  for await (const { pipe, bytes } of exec.output) output[pipe] += Buffer.from(bytes).toString();
+  const { exitCode } = await exec.result;
+  if (exitCode !== 0) throw new Error(`${line}: exit code ${exitCode}: ${output.stderr}`);
+  return output.stdout.trim();
 }

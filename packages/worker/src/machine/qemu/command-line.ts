@@ -111,7 +111,7 @@ function diskArguments(disk: DiskAttachment): string[] {
   const top = nodes.at(-1)?.["node-name"] ?? bottom["node-name"];
   return [
     ...[bottom, ...nodes].flatMap((blockdev) => ["-blockdev", JSON.stringify(blockdev)]),
-    ...["-device", device("virtio-blk-pci", `drive=${top},id=disk-${name},serial=${name}`)],
+    ...["-device", device("virtio-blk-pci", `drive=${top},id=${diskDevice(name)},serial=${name}`)],
   ];
 }
 
@@ -133,6 +133,21 @@ export function baseNode(disk: string): string {
 /** Layers have names that differ within a machine's directory, and so have their nodes. */
 export function layerNode(file: string): string {
   return basename(file, ".qcow2");
+}
+
+/** Whether a node is a layer of the disk, rather than another disk's or QEMU's own. */
+export function isLayerOf(disk: string, node: string): boolean {
+  return node.startsWith(`${disk}-`) && !Number.isNaN(layerNumber(node));
+}
+
+/** Rises with the age of a disk: see the names of layers. NaN for what is no layer. */
+export function layerNumber(node: string): number {
+  return Number(/-(\d+)$/.exec(node)?.[1]);
+}
+
+/** The id of a disk's device. */
+export function diskDevice(disk: string): string {
+  return `disk-${disk}`;
 }
 
 function imageFile(filename: string, readOnly: boolean): object {

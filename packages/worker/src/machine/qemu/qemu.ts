@@ -16,9 +16,12 @@ import { adoptVmProcess, startVmProcess, type VmProcess } from "../vm-process.ts
 import {
   baseNode,
   consoleBytes,
+  diskDevice,
   guestVisible,
+  isLayerOf,
   layerBlockdev,
   layerNode,
+  layerNumber,
   type QemuHost,
   type QemuStart,
   qemuCommandLine,
@@ -97,7 +100,7 @@ async function adopt(spec: MachineSpec, pid: number, signal: AbortSignal): Promi
   const process = adoptVmProcess(pid, spec.directory, qmp.closed);
   const memory = await findMemory(pid, spec.memoryBase, spec.memoryMib * 2 ** 20);
   const log = join(spec.directory, "qemu.log");
-  const machine = new QemuMachine({ spec, process, qmp, events, log, memory });
+  const machine = new QemuMachine({ spec, process, qmp, events, log, memory, adopted: true });
   const status = await commands.queryStatus(qmp);
   // The event was lost with the worker that it was meant for.
   if (status === "shutdown" || status === "guest-panicked" || status === "internal-error") {
@@ -182,10 +185,13 @@ class Prepared implements PreparedMachine {
     const onAbort = (): void => given.reject(signal.reason);
     signal.throwIfAborted();
     signal.addEventListener("abort", onAbort, { once: true });
+    const silent = new SandboxError("unavailable", "QEMU does not finish reading the state of the devices", undefined);
+    const timer = setTimeout(() => given.reject(silent), restoreTimeoutMs);
     try {
       await Promise.race([commands.readDevicesState(this.#qmp, deviceState), ended]);
       await Promise.race([read, ended, given.promise]);
     } finally {
+      clearTimeout(timer);
       signal.removeEventListener("abort", onAbort);
     }
     this.#restored = true;
@@ -201,6 +207,12 @@ function gone(): SandboxError {
   return new SandboxError("unavailable", "QEMU has ended", undefined);
 }
 
+/** Reading a state takes tens of milliseconds, and minutes only where it never ends. */
+const restoreTimeoutMs = 60_000;
+
+/** How often a machine that waits for room on the host's disk tries again. */
+const noRoomRetryMs = 2_000;
+
 const cannotRead = "QEMU cannot read the state of the devices";
 
 interface QemuParts {
@@ -210,6 +222,8 @@ interface QemuParts {
   readonly events: QmpEvents;
   readonly log: string;
   readonly memory: MemoryMapping;
+  /** Another process has started it, and may have died in the middle of anything. */
+  readonly adopted?: boolean;
 }
 
 class QemuMachine implements Machine {
@@ -221,8 +235,10 @@ class QemuMachine implements Machine {
   readonly #qmp: QmpClient;
   #console = "";
   #disposed = false;
+  /** By whoever has it, and not by QEMU itself. */
+  #paused = false;
 
-  constructor({ spec, process, qmp, events, log, memory }: QemuParts) {
+  constructor({ spec, process, qmp, events, log, memory, adopted = false }: QemuParts) {
     this.pid = process.pid;
     this.agentSocket = socketPaths(spec.directory).agent;
     this.#process = process;
@@ -233,14 +249,21 @@ class QemuMachine implements Machine {
       return { reason: "died", detail: `QEMU ${how} ${await readEnd(log)}`.trim() };
     });
     this.exited = Promise.race([guestEnd(events), died]);
-    this.capturing = new QemuCapturing(spec, qmp, events, memory);
+    events.listen(({ event, data }) => {
+      // The host's disk is full. The guest stands still then, and its write is done again when it goes on.
+      if (event !== "BLOCK_IO_ERROR" || data?.["action"] !== "stop") return;
+      setTimeout(() => this.#tryAgain(), noRoomRetryMs).unref();
+    });
+    this.capturing = new QemuCapturing(spec, qmp, events, memory, adopted);
   }
 
   async pause(): Promise<void> {
+    this.#paused = true;
     await commands.stop(this.#qmp);
   }
 
   async resume(): Promise<void> {
+    this.#paused = false;
     await commands.cont(this.#qmp);
   }
 
@@ -258,6 +281,12 @@ class QemuMachine implements Machine {
     this.#disposed = true;
     await this.#process[Symbol.asyncDispose]();
     this.#qmp[Symbol.dispose]();
+  }
+
+  #tryAgain(): void {
+    if (this.#paused) return;
+    // One that has ended meanwhile has told so, and one that does not answer tells whoever asks it next.
+    commands.cont(this.#qmp).catch(() => undefined);
   }
 }
 
@@ -281,11 +310,14 @@ class QemuCapturing implements Capturing {
   /** The nodes of each disk that is written to, the base first; the last one is written through. */
   readonly #chains: Map<string, string[]>;
   #opened: NewLayer[] = [];
+  /** Whether QEMU may have other chains than these. */
+  #unsure: boolean;
 
-  constructor(spec: MachineSpec, qmp: QmpClient, events: QmpEvents, memory: MemoryMapping) {
+  constructor(spec: MachineSpec, qmp: QmpClient, events: QmpEvents, memory: MemoryMapping, unsure: boolean) {
     this.memory = memory;
     this.#qmp = qmp;
     this.#events = events;
+    this.#unsure = unsure;
     this.#chains = new Map(
       spec.disks
         .filter(({ layers }) => layers.length > 0)
@@ -293,15 +325,40 @@ class QemuCapturing implements Capturing {
     );
   }
 
-  async openLayers(layers: readonly NewLayer[]): Promise<void> {
-    for (const layer of layers) {
-      await commands.blockdevAdd(this.#qmp, { ...layerBlockdev(layer.file, { writable: true }), backing: null });
-      this.#opened.push(layer);
+  async reviewLayers(): Promise<ReadonlyMap<string, readonly string[]> | undefined> {
+    if (!this.#unsure) return undefined;
+    for (const job of await commands.queryBlockJobs(this.#qmp)) await this.#endJob(job);
+    const images = await commands.queryImages(this.#qmp);
+    for (const [disk, chain] of this.#chains) {
+      const files = images.get(`/machine/peripheral/${diskDevice(disk)}/virtio-backend`) ?? [];
+      // The base is no layer.
+      chain.splice(1, Infinity, ...files.slice(0, -1).toReversed().map(layerNode));
     }
+    this.#opened = [];
+    const used = new Set([...this.#chains.values()].flat());
+    const ours = (node: string): boolean => [...this.#chains.keys()].some((disk) => isLayerOf(disk, node));
+    // The newest first, since each holds the one below it.
+    const unused = (await commands.queryNodes(this.#qmp)).filter((node) => ours(node) && !used.has(node));
+    for (const node of unused.toSorted((a, b) => layerNumber(b) - layerNumber(a))) {
+      await commands.blockdevDel(this.#qmp, node);
+    }
+    this.#unsure = false;
+    return new Map([...this.#chains].map(([disk, [, ...layers]]) => [disk, layers.map((node) => `${node}.qcow2`)]));
+  }
+
+  async openLayers(layers: readonly NewLayer[]): Promise<void> {
+    await this.#changing(async () => {
+      for (const layer of layers) {
+        await commands.blockdevAdd(this.#qmp, { ...layerBlockdev(layer.file, { writable: true }), backing: null });
+        this.#opened.push(layer);
+      }
+    });
   }
 
   async dropLayers(): Promise<void> {
-    for (const { file } of this.#opened.splice(0)) await commands.blockdevDel(this.#qmp, layerNode(file));
+    await this.#changing(async () => {
+      for (const { file } of this.#opened.splice(0)) await commands.blockdevDel(this.#qmp, layerNode(file));
+    });
   }
 
   async switchLayers(): Promise<void> {
@@ -309,7 +366,7 @@ class QemuCapturing implements Capturing {
       node: this.#chain(disk).at(-1)!,
       overlay: layerNode(file),
     }));
-    await commands.blockdevSnapshots(this.#qmp, pairs);
+    await this.#changing(() => commands.blockdevSnapshots(this.#qmp, pairs));
     for (const { disk, file } of this.#opened.splice(0)) this.#chain(disk).push(layerNode(file));
   }
 
@@ -331,18 +388,44 @@ class QemuCapturing implements Capturing {
     const onAbort = (): void => void commands.cancelBlockJob(this.#qmp, id).catch(() => undefined);
     signal.addEventListener("abort", onAbort, { once: true });
     try {
-      await commands.blockStream(this.#qmp, { id, device: chain.at(-1)!, base });
+      await this.#changing(() => commands.blockStream(this.#qmp, { id, device: chain.at(-1)!, base }));
       await Promise.race([ended.promise, this.#qmp.closed.then(() => Promise.reject(gone()))]);
     } finally {
       signal.removeEventListener("abort", onAbort);
     }
     // Nothing reads them any more; from the top, since each holds the one below it.
     const unused = chain.splice(chain.indexOf(base) + 1, chain.length - chain.indexOf(base) - 2);
-    for (const node of unused.toReversed()) await commands.blockdevDel(this.#qmp, node);
+    await this.#changing(async () => {
+      for (const node of unused.toReversed()) await commands.blockdevDel(this.#qmp, node);
+    });
   }
 
   async saveDevices(file: string): Promise<void> {
     await commands.saveDevicesState(this.#qmp, file);
+  }
+
+  /** A change that fails may have been made all the same, when its answer did not come. */
+  async #changing(change: () => Promise<void>): Promise<void> {
+    try {
+      await change();
+    } catch (error) {
+      this.#unsure = true;
+      throw error;
+    }
+  }
+
+  /** Ends a job that another process has begun. */
+  async #endJob(id: string): Promise<void> {
+    const ended = Promise.withResolvers<void>();
+    using _ = this.#events.listen(({ event, data }) => {
+      if (data?.["device"] === id && (event === "BLOCK_JOB_CANCELLED" || event === "BLOCK_JOB_COMPLETED")) {
+        ended.resolve();
+      }
+    });
+    // It may have ended in between.
+    await commands.cancelBlockJob(this.#qmp, id).catch(() => undefined);
+    if (!(await commands.queryBlockJobs(this.#qmp)).includes(id)) return;
+    await Promise.race([ended.promise, this.#qmp.closed.then(() => Promise.reject(gone()))]);
   }
 
   #chain(disk: string): string[] {

@@ -16,6 +16,9 @@ interface Pending {
 // A monitor that says nothing for so long does not work any more; the slowest command measured takes 2 s.
 const answerTimeoutMs = 30_000;
 
+/** One that has let a command wait so long gets the next ones too, for when it works again, but little more time. */
+const silentTimeoutMs = 1_000;
+
 /**
  * QEMU's monitor: commands in, answers and events out, as lines of JSON
  * (https://www.qemu.org/docs/master/interop/qmp-spec.html). Closed together with QEMU.
@@ -28,6 +31,8 @@ export class QmpClient implements Disposable {
   readonly #onEvent: (event: QmpEvent) => void;
   readonly #greeting = Promise.withResolvers<void>();
   #nextId = 1;
+  /** It owes an answer and has said nothing since. */
+  #silent = false;
 
   constructor(socket: Socket, onEvent: (event: QmpEvent) => void) {
     this.#socket = socket;
@@ -53,6 +58,9 @@ export class QmpClient implements Disposable {
   /** Connects and leaves the negotiation mode. */
   static async connect(path: string, onEvent: (event: QmpEvent) => void, signal: AbortSignal): Promise<QmpClient> {
     const client = new QmpClient(connect(path), onEvent);
+    const timer = setTimeout(() => {
+      client.#greeting.reject(new SandboxError("unavailable", "QEMU does not answer", undefined));
+    }, answerTimeoutMs);
     try {
       await abortable(client.#greeting.promise, signal);
       await client.execute("qmp_capabilities");
@@ -60,6 +68,8 @@ export class QmpClient implements Disposable {
     } catch (error) {
       client[Symbol.dispose]();
       throw error;
+    } finally {
+      clearTimeout(timer);
     }
   }
 
@@ -69,10 +79,14 @@ export class QmpClient implements Disposable {
     const id = this.#nextId;
     this.#nextId += 1;
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
-    const timer = setTimeout(() => {
-      this.#pending.delete(id);
-      reject(new SandboxError("unavailable", `QEMU does not answer ${command}`, undefined));
-    }, answerTimeoutMs);
+    const timer = setTimeout(
+      () => {
+        this.#silent = true;
+        this.#pending.delete(id);
+        reject(new SandboxError("unavailable", `QEMU does not answer ${command}`, undefined));
+      },
+      this.#silent ? silentTimeoutMs : answerTimeoutMs,
+    );
     this.#pending.set(id, { command, resolve, reject });
     this.#socket.write(`${JSON.stringify({ execute: command, arguments: parameters, id })}\n`);
     try {
@@ -87,6 +101,7 @@ export class QmpClient implements Disposable {
   }
 
   #receive(line: string): void {
+    this.#silent = false;
     const message = JSON.parse(line) as {
       QMP?: object;
       event?: string;

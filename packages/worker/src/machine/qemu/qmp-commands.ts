@@ -20,6 +20,34 @@ export async function queryStatus(qmp: QmpClient): Promise<string> {
   return status;
 }
 
+interface ImageInfo {
+  readonly filename: string;
+  readonly "backing-image"?: ImageInfo;
+}
+
+/** The image files of each device that has one, by the device's path, the one that is written to first. */
+export async function queryImages(qmp: QmpClient): Promise<ReadonlyMap<string, readonly string[]>> {
+  const devices = (await qmp.execute("query-block")) as { qdev?: string; inserted?: { image: ImageInfo } }[];
+  return new Map(devices.map(({ qdev = "", inserted }) => [qdev, [...imagesFrom(inserted?.image)]]));
+}
+
+function* imagesFrom(top: ImageInfo | undefined): Generator<string> {
+  for (let image = top; image !== undefined; image = image["backing-image"]) yield fileOf(image.filename);
+}
+
+/** What QEMU calls the file name of an image that was opened with options is all of them, as JSON. */
+function fileOf(filename: string): string {
+  if (!filename.startsWith("json:")) return filename;
+  const { file } = JSON.parse(filename.slice("json:".length)) as { file: { filename: string } };
+  return file.filename;
+}
+
+/** The names of all nodes of the block graph. */
+export async function queryNodes(qmp: QmpClient): Promise<readonly string[]> {
+  const nodes = (await qmp.execute("query-named-block-nodes", { flat: true })) as { "node-name": string }[];
+  return nodes.map((node) => node["node-name"]);
+}
+
 /** Adds a node to the block graph. */
 export async function blockdevAdd(qmp: QmpClient, blockdev: object): Promise<void> {
   await qmp.execute("blockdev-add", blockdev);
@@ -63,6 +91,12 @@ export async function blockStream(
   job: { readonly id: string; readonly device: string; readonly base: string },
 ): Promise<void> {
   await qmp.execute("block-stream", { "job-id": job.id, device: job.device, "base-node": job.base });
+}
+
+/** The jobs that have not ended, by their ids. */
+export async function queryBlockJobs(qmp: QmpClient): Promise<readonly string[]> {
+  const jobs = (await qmp.execute("query-block-jobs")) as { device: string }[];
+  return jobs.map(({ device }) => device);
 }
 
 export async function cancelBlockJob(qmp: QmpClient, id: string): Promise<void> {

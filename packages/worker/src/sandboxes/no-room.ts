@@ -1,0 +1,24 @@
+import { statfs } from "node:fs/promises";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+
+/** What an operation that fails on a disk with less room than this has most likely failed of. */
+const noRoomBytes = 2 ** 20;
+
+/** The error as it is or, where the host's disk is full, as what callers know that by: `no_capacity`. */
+export async function asRoomError(error: unknown, directory: string): Promise<unknown> {
+  const code = (error as NodeJS.ErrnoException).code;
+  const told = code === "ENOSPC" || code === "EDQUOT";
+  const unclear = code === "internal" || code === "unavailable";
+  if (!told && !(unclear && (await freeBytes(directory)) < noRoomBytes)) return error;
+  return new SandboxError(
+    "no_capacity",
+    "the host's disk is full: delete sandboxes or checkpoints",
+    { needMemoryMib: 0, freeMemoryMib: 0 },
+    { cause: error },
+  );
+}
+
+async function freeBytes(directory: string): Promise<number> {
+  const { bavail, bsize } = await statfs(directory);
+  return bavail * bsize;
+}
