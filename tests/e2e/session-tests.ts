@@ -365,10 +365,10 @@ export function sessionTests(name: string, { env, streamedBytes, growthBytes }: 
       const still = open();
       await once(still, "open");
       still.pause();
-      let isOver = false;
+      const over = new AbortController();
       let visits = 0;
       const visiting = (async () => {
-        while (!isOver) {
+        while (!over.signal.aborted) {
           const visitor = open();
           await once(visitor, "open");
           visits += 1;
@@ -378,7 +378,7 @@ export function sessionTests(name: string, { env, streamedBytes, growthBytes }: 
       })();
 
       const [code] = await ended;
-      isOver = true;
+      over.abort();
       await visiting;
       clearInterval(watching);
       assert.equal(code, 1000);

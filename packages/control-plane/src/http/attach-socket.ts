@@ -1,7 +1,6 @@
-import type { AttachedSession, ExecOutput, ExecSession } from "@opensandbox/wire/worker/worker.ts";
-import type { ExecEnd } from "@opensandbox/wire/worker/worker.ts";
-import type { WebSocket } from "ws";
 import type { ClientFrame } from "@opensandbox/wire/public/exec-sessions.ts";
+import type { AttachedSession, ExecEnd, ExecOutput, ExecSession } from "@opensandbox/wire/worker/worker.ts";
+import type { WebSocket } from "ws";
 import { MessageInbox } from "./message-inbox.ts";
 import { sendMessage } from "./send-message.ts";
 import { StdinQueue } from "./stdin-queue.ts";
@@ -39,7 +38,7 @@ export async function attachSocket(
     for await (const part of attached.output) {
       touch();
       const message = words.output(part);
-      if (message !== undefined) await sendMessage(socket, message, signal);
+      if (message !== undefined && message.length > 0) await sendMessage(socket, message, signal);
     }
     const exit = words.exit(await attached.result);
     if (exit !== undefined) await sendMessage(socket, exit, signal);

@@ -10,6 +10,7 @@ import type { ApiContext } from "./api-context.ts";
 import { attachSocket, type SessionWords } from "./attach-socket.ts";
 import { failureOf } from "./reply-error.ts";
 import { answered, type Call, serve } from "./serve.ts";
+import { TerminalReplay } from "./terminal-replay.ts";
 import { acceptWebSocket } from "./web-socket.ts";
 
 /** A session that has ended is listed for so long. */
@@ -52,7 +53,7 @@ export function serveExecSessions(app: FastifyInstance, api: ApiContext): void {
     return { sessionID: session.id, sandboxID: id };
   });
 
-  serve(app, ending, wire.attachTerminal, async (call) => await attach(api, call, terminalWords));
+  serve(app, ending, wire.attachTerminal, async (call) => await attach(api, call, terminalWords()));
 
   serve(app, ending, wire.resizeTerminal, async (call) => {
     const { id, use } = await begin(api, call);
@@ -73,11 +74,20 @@ const execWords: SessionWords = {
   input: (message) => wire.decodeClientFrame(message),
 };
 
-const terminalWords: SessionWords = {
-  output: (part) => (part === "scrollback end" ? undefined : part.bytes),
-  exit: () => undefined,
-  input: (message) => ({ kind: "stdin", bytes: message }),
-};
+/** Bytes as they are, but for what a replay must not ask again. */
+function terminalWords(): SessionWords {
+  let replay: TerminalReplay | undefined = new TerminalReplay();
+  return {
+    output: (part) => {
+      if (part !== "scrollback end") return replay === undefined ? part.bytes : replay.pass(part.bytes);
+      const rest = replay?.end();
+      replay = undefined;
+      return rest;
+    },
+    exit: () => undefined,
+    input: (message) => ({ kind: "stdin", bytes: message }),
+  };
+}
 
 async function begin(api: ApiContext, call: Call<unknown, unknown>): Promise<{ use: Use; id: SandboxId }> {
   const id = parseSandboxId(call.parameter("id"));
