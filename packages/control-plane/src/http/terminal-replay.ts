@@ -18,6 +18,7 @@ const questions = new RegExp(
 );
 
 /** The beginning of what could become a question; a longer one is none. */
+// oxlint-disable-next-line no-control-regex -- it is about control characters
 const beginning = /\x1b(?:\[[>=?]?[0-9;]{0,64}\$?|\][^\x07\x1b]{0,256}\x1b?|P[^\x1b]{0,256}\x1b?)?$/;
 
 /** Takes questions to the terminal out of what it is shown again, however that is cut. */
