@@ -140,7 +140,10 @@ inOwnHost(import.meta.filename, () => {
         await network.setPolicy({ enabled: false });
         assert.deepEqual(await guest.tcp(worldAddresses.site, 5000), { refused: "ECONNREFUSED" });
       }
-      await network[Symbol.asyncDispose]();
+      network.release();
+      const again = await pool.adopt(directory, slot);
+      assert.deepEqual(again.policy, { enabled: false });
+      await again[Symbol.asyncDispose]();
       await pool[Symbol.asyncDispose]();
       assert.deepEqual(await hostTraces(), before);
       assert.equal(internet.arrivals.length, 1);
