@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { chmod, mkdtemp, readdir, rm } from "node:fs/promises";
+import { chmod, mkdtemp, open, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, suite, test } from "node:test";
@@ -109,6 +109,25 @@ suite("the life of a sandbox", () => {
     await sandbox.setTimeout(600);
     assert.equal((await get())["status"], "hibernated");
     assert.equal(await run("cat /workspace/note"), "first");
+  });
+
+  test("a damaged snapshot is refused and kept, and wakes when it is whole again", async () => {
+    await sandbox.hibernate();
+    const [snapshot = ""] = (await readdir(join(directory, "snapshots"))).filter((name) => !name.startsWith("."));
+    const flip = async (): Promise<void> => {
+      await using file = await open(join(directory, "snapshots", snapshot, "memory.delta"), "r+");
+      const { buffer } = await file.read(Buffer.alloc(1), 0, 1, 5000);
+      await file.write(Buffer.from([~(buffer[0] ?? 0) & 0xff]), 0, 1, 5000);
+    };
+    await flip();
+    await assert.rejects(sandbox.wake(), /409 .*"code":"incompatible"/);
+    await assert.rejects(run("true"), /409/);
+    const { status, reason } = await get();
+    assert.equal(status, "hibernated");
+    assert.match(String(reason), /^it could not be woken: /);
+    await flip();
+    assert.equal(await run("cat /workspace/note"), "first");
+    assert.equal((await get())["restoredFrom"], "memory");
   });
 
   test("a checkpoint is made, restored in place, and its name is taken", async () => {

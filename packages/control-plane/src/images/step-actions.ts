@@ -13,7 +13,7 @@ export function actionsOf(step: ImageStep, workdir: string | undefined): StepAct
   switch (step.type) {
     case "apt_install":
       return [
-        asRoot('apt-get update && exec apt-get install -y "$@"', step.args.packages, {
+        asRoot('apt-get update && exec apt-get install -y -o Dpkg::Use-Pty=0 "$@"', step.args.packages, {
           DEBIAN_FRONTEND: "noninteractive",
         }),
       ];
