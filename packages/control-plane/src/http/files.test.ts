@@ -113,6 +113,23 @@ test("a write that fails while it is sent is answered, and no more is read", asy
   assert.ok(sent < 64 * 2 ** 20, `${sent} bytes were taken`);
 });
 
+test("after a write of ordinary size has failed the connection can be used again", async () => {
+  await using given = await begin();
+  const { world, at } = given;
+  const { port, hostname } = new URL(world.url);
+  const socket = connect(Number(port), hostname);
+  let answer = "";
+  socket.on("data", (data: Buffer) => (answer += data.toString()));
+  const headers = `Host: x\r\nX-API-Key: ${testKey}\r\n`;
+  socket.write(`PUT ${at("/full/file")} HTTP/1.1\r\n${headers}Content-Length: 4000000\r\n\r\n`);
+  // Longer than the system keeps on the way, so that the server has to take it.
+  socket.write(Buffer.alloc(4_000_000));
+  socket.write(`GET ${at("/nothing")} HTTP/1.1\r\n${headers}\r\n`);
+  await eventually("both are answered", () => answer.split("HTTP/1.1").length === 3);
+  assert.match(answer, /^HTTP\/1\.1 429 [\s\S]*HTTP\/1\.1 404 /);
+  socket.destroy();
+});
+
 test("a caller that goes away in the middle of an upload leaves no file", async () => {
   await using given = await begin();
   const { world, at } = given;

@@ -23,8 +23,11 @@ export function closeAfterUnread(request: IncomingMessage, response: ServerRespo
   response.once("finish", () => {
     const { socket } = request;
     if (request.complete || socket.destroyed) return;
-    // Node reads the rest by itself, and the caller may go on using the connection.
-    if (Number(request.headers["content-length"] ?? Infinity) <= smallBytes) return;
+    if (Number(request.headers["content-length"] ?? Infinity) <= smallBytes) {
+      // Node reads on by itself only where nothing of the body was read. Then the connection can be used again.
+      request.resume();
+      return;
+    }
     // Later: Node drops the rest of a request at this same event, and its resuming would undo a pause made now.
     setImmediate(() => socket.pause());
     const timer = setTimeout(() => socket.destroy(), lingerMs);
