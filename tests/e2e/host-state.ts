@@ -13,7 +13,8 @@ export function hostState(dataDirectory: string): object {
     processes: processesNaming(dataDirectory),
     namespaces: entries("/run/netns").filter((name) => name.startsWith("osb-") && isMachines(name)),
     links: entries("/sys/class/net").filter((name) => name.startsWith("osbv") && isMachines(name)),
-    slots: entries(slots).filter(isMachines),
+    // Those of a number: the others are being written.
+    slots: entries(slots).filter((name) => /^\d+$/.test(name) && isMachines(name)),
     machines: entries(join(dataDirectory, "machines")),
     journal: entries(join(dataDirectory, "journal")).filter((name) => name !== "lock"),
     workers: entries(join(dataDirectory, "workers")),
