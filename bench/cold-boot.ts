@@ -1,35 +1,38 @@
-// How far a cold boot through the API is from the same machine driven by hand: both in turn, in one run, so that a
-// busy host slows both. Usage: node bench/cold-boot.ts [rounds]   (default 5; needs the image `minimal`)
+// How far a boot through the API is from the same machine booted by hand: both in turn, in one run, so that a busy host
+// slows both. Usage: node bench/cold-boot.ts [rounds]   (default 5; needs the image `minimal`)
 //
-// By hand means: QEMU spawned with the same arguments, image and disks by this file, the agent channel opened, `true`
-// run. It uses the wire's codec and nothing of the worker.
+// Creating a sandbox restores a template and boots nothing; what boots is POST .../power-cycle, which also ends the
+// machine that was there. By hand means: QEMU spawned with the same arguments and files by this file, the agent channel
+// opened, `true` run. It uses the wire's codec and nothing of the worker.
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { create } from "@bufbuild/protobuf";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { Channel } from "@opensandbox/wire/guest/channel.ts";
 import { methods } from "@opensandbox/wire/guest/methods.ts";
+import { machineProcesses } from "../tests/e2e/machine-processes.ts";
 import { startWorld } from "../tests/e2e/world.ts";
 
 const rounds = Number(process.argv[2] ?? 5);
 await using world = await startWorld();
-const headers = { "X-API-Key": world.apiKey, "Content-Type": "application/json" };
+const id = await createSandbox();
 
 interface Boot {
   readonly total: number;
+  /** Milliseconds of each part, in order. */
   readonly parts: Readonly<Record<string, number>>;
 }
 
 const ours: Boot[] = [];
 const byHand: Boot[] = [];
-// The first machine's own command line is what the raw one is started with: the same devices by construction.
 for (let round = 0; round <= rounds; round += 1) {
   const boot = await bootThroughApi();
-  const raw = await bootByHand(boot.argv);
+  const raw = await bootByHand();
   // The first round warms the page cache for both.
   if (round === 0) continue;
   ours.push(boot);
@@ -43,63 +46,72 @@ print("by hand", byHand);
 const ratio = median(ours.map((boot, index) => boot.total / (byHand[index]?.total ?? Number.NaN)));
 process.stdout.write(`ratio of each pair, median: ${ratio.toFixed(2)} (target: at most 1.15)\n`);
 
-async function bootThroughApi(): Promise<Boot & { readonly argv: readonly string[] }> {
+async function createSandbox(): Promise<string> {
+  const reply = await ask("", { templateID: "minimal" });
+  return (reply as { sandboxID: string }).sandboxID;
+}
+
+async function ask(path: string, body: object): Promise<unknown> {
+  const response = await fetch(`${world.url}/api/sandboxes${path}`, {
+    method: "POST",
+    headers: { "X-API-Key": world.apiKey },
+    body: JSON.stringify(body),
+  });
+  const text = await response.text();
+  if (!response.ok) throw new Error(text);
+  return text === "" ? undefined : JSON.parse(text);
+}
+
+async function run(cmd: string): Promise<string> {
+  return ((await ask(`/${id}/exec/run`, { cmd })) as { stdout: string }).stdout;
+}
+
+async function bootThroughApi(): Promise<Boot> {
   const since = performance.now();
-  const created = await fetch(`${world.url}/api/sandboxes`, {
-    method: "POST",
-    headers,
-    body: JSON.stringify({ templateID: "minimal" }),
-  });
-  if (created.status !== 201) throw new Error(await created.text());
-  const { sandboxID: id } = (await created.json()) as { sandboxID: string };
-  const afterCreate = performance.now();
-  await fetch(`${world.url}/api/sandboxes/${id}/exec/run`, {
-    method: "POST",
-    headers,
-    body: JSON.stringify({ cmd: "true" }),
-  }).then((reply) => reply.json());
+  await ask(`/${id}/power-cycle`, {});
+  const booted = performance.now();
+  await run("true");
   const end = performance.now();
-  const argv = commandLineOf(id);
-  const parts: Record<string, number> = {};
-  for (const [, name = "", milliseconds] of (created.headers.get("server-timing") ?? "").matchAll(
-    /([\w-]+);dur=([\d.]+)/g,
-  )) {
-    parts[name] = Number(milliseconds);
-  }
-  const inGuest = await bootMarks(id);
-  await fetch(`${world.url}/api/sandboxes/${id}`, { method: "DELETE", headers });
-  return { total: end - since, parts: { ...parts, ...inGuest, "first command": end - afterCreate }, argv };
+  return { total: end - since, parts: { ...(await guestParts()), "first command": end - booted } };
 }
 
-/** What the guest's own clock says of its start: seconds since the kernel's first instruction, in the kernel's log. */
-async function bootMarks(id: string): Promise<Record<string, number>> {
-  const reply = await fetch(`${world.url}/api/sandboxes/${id}/exec/run`, {
-    method: "POST",
-    headers,
-    body: JSON.stringify({ cmd: "sudo dmesg | grep 'opensandbox:'" }),
-  });
-  const { stdout } = (await reply.json()) as { stdout: string };
-  const marks: Record<string, number> = {};
-  for (const [, seconds, name] of stdout.matchAll(/\[\s*([\d.]+)\] opensandbox: (.+)/g))
-    marks[`guest clock: ${name}`] = Number(seconds) * 1000;
-  return marks;
+/** By the guest's own clock, which begins with the kernel's first instruction: see `mark` in images/initramfs/init. */
+async function guestParts(): Promise<Record<string, number>> {
+  const log = await run(
+    "sudo dmesg; echo agent $(sudo cat /proc/$(pgrep -f agent.mjs | head -1)/stat | cut -d' ' -f22)",
+  );
+  const at = (mark: string): number =>
+    Number(new RegExp(`\\[\\s*([\\d.]+)\\] opensandbox: ${mark}`).exec(log)?.[1]) * 1000;
+  // In hundredths of a second.
+  const agent = Number(/^agent (\d+)/m.exec(log)?.[1]) * 10;
+  return {
+    "in the guest: kernel": at("kernel up"),
+    "in the guest: disks": at("disks mounted") - at("kernel up"),
+    "in the guest: network": at("network up") - at("disks mounted"),
+    "in the guest: to the agent's start": agent - at("network up"),
+  };
 }
 
-async function bootByHand(argv: readonly string[]): Promise<Boot> {
+async function bootByHand(): Promise<Boot> {
+  const [pid = 0] = await machineProcesses(world.config.dataDirectory);
+  const theirs = join(
+    world.config.dataDirectory,
+    "machines",
+    readdirSync(join(world.config.dataDirectory, "machines"))[0]!,
+  );
   const directory = mkdtempSync(join(tmpdir(), "osb-floor-"));
   try {
-    const machine = /\/machines\/sb-[0-9a-f]{8}/;
-    const own = argv.map((argument) =>
-      argument
-        .replaceAll(new RegExp(`[^",=]*${machine.source}`, "g"), directory)
-        .replace(/^socket,id=(\w+),fd=\d+/, `socket,id=$1,path=${directory}/$1.sock`)
-        .replace(/^tap,id=net0,.*/, "user,id=net0,ipv6=off"),
-    );
-    for (const disk of ["rootfs", "workspace"]) {
-      execFileSync("qemu-img", ["create", "-q", "-f", "qcow2", join(directory, `${disk}.qcow2`), "20G"]);
-    }
+    takeFiles(theirs, directory);
+    const [program = "", ...args] = readFileSync(`/proc/${pid}/cmdline`, "utf8")
+      .split("\0")
+      .slice(0, -1)
+      .map((argument) =>
+        argument
+          .replaceAll(theirs, directory)
+          .replace(/^socket,id=(\w+),fd=\d+/, `socket,id=$1,path=${directory}/$1.sock`)
+          .replace(/^tap,id=net0,.*/, "user,id=net0,ipv6=off"),
+      );
     const since = performance.now();
-    const [program = "", ...args] = own;
     const qemu = spawn(program, args, { stdio: ["ignore", "ignore", "inherit"] });
     const socket = await connected(join(directory, "agent.sock"));
     const qemuUp = performance.now();
@@ -115,7 +127,7 @@ async function bootByHand(argv: readonly string[]): Promise<Boot> {
         hello(_hello, of) {
           if (of !== 0 && of === epoch) return answered.resolve();
           epoch += 1;
-          channel.startEpoch(epoch, new Error("again") as never);
+          channel.startEpoch(epoch, new SandboxError("unavailable", "another agent has started", undefined));
           void channel.sendHello({ version: "", instance: 0n });
         },
       },
@@ -130,10 +142,31 @@ async function bootByHand(argv: readonly string[]): Promise<Boot> {
     await once(qemu, "exit");
     return {
       total: end - since,
-      parts: { qemu: qemuUp - since, "kernel to agent": agentUp - qemuUp, "first command": end - agentUp },
+      parts: {
+        QEMU: qemuUp - since,
+        "guest, until the agent answers": agentUp - qemuUp,
+        "first command": end - agentUp,
+      },
     };
   } finally {
     rmSync(directory, { recursive: true });
+  }
+}
+
+/** The files that never change are the same ones, and what is written to begins empty, as it did for the other. */
+function takeFiles(from: string, to: string): void {
+  for (const name of readdirSync(from)) {
+    const file = join(from, name);
+    const { mode } = statSync(file);
+    if (name.endsWith(".sock") || name.endsWith(".log")) continue;
+    if ((mode & 0o222) === 0) {
+      symlinkSync(file, join(to, name));
+    } else if (name.endsWith(".qcow2")) {
+      const { "virtual-size": size } = JSON.parse(
+        execFileSync("qemu-img", ["info", "-U", "-f", "qcow2", "--output=json", file], { encoding: "utf8" }),
+      ) as { "virtual-size": number };
+      execFileSync("qemu-img", ["create", "-q", "-f", "qcow2", join(to, name), `${size}`]);
+    }
   }
 }
 
@@ -149,27 +182,13 @@ async function connected(path: string): Promise<ReturnType<typeof connect>> {
   }
 }
 
-/** The arguments of the machine's QEMU. */
-function commandLineOf(id: string): string[] {
-  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
-    let argv: string[];
-    try {
-      argv = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").slice(0, -1);
-    } catch {
-      continue;
-    }
-    if (argv.includes(`guest=${id}`)) return argv;
-  }
-  throw new Error(`no QEMU of ${id}`);
-}
-
 function print(title: string, boots: readonly Boot[]): void {
   process.stdout.write(
     `${title}: median ${median(boots.map(({ total }) => total)).toFixed(0)} ms of ${boots.length}\n`,
   );
   for (const name of Object.keys(boots[0]?.parts ?? {})) {
     process.stdout.write(
-      `  ${name.padEnd(32)} ${median(boots.map(({ parts }) => parts[name] ?? Number.NaN))
+      `  ${name.padEnd(36)} ${median(boots.map(({ parts }) => parts[name] ?? Number.NaN))
         .toFixed(0)
         .padStart(6)} ms\n`,
     );

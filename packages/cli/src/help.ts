@@ -50,13 +50,21 @@ function groupHelp({ summary, commands, alone }: Group, words: string): string {
     `${summary}.`,
     `Usage: ${words} ${alone === undefined ? "COMMAND" : "[COMMAND]"} [options]`,
     `Commands:\n${indented(columns(commandRows(commands)))}`,
-    alone === undefined ? undefined : `Alone it does this: ${lowerFirst(alone.summary)}.`,
+    ...(alone === undefined ? [] : aloneHelp(alone)),
     examplesOf(
       [...(alone?.examples ?? []), ...Object.values(commands).flatMap(firstExample)],
       words.split(" ")[0] ?? "",
     ),
     `See '${words} COMMAND --help' for more about a command.`,
   );
+}
+
+function aloneHelp({ summary, description, options }: Command): readonly (string | undefined)[] {
+  return [
+    `Alone it does this: ${lowerFirst(summary)}.`,
+    description === undefined ? undefined : wrapped(description),
+    Object.keys(options).length === 0 ? undefined : `Options when alone:\n${optionRows(options)}`,
+  ];
 }
 
 function commandHelp(command: Command, program: string, path: readonly string[]): string {

@@ -1,4 +1,5 @@
 import type { Commands } from "../command.ts";
+import { bench } from "./bench.ts";
 import { checkpoint } from "./checkpoint/checkpoint.ts";
 import { config } from "./config/config.ts";
 import { cp } from "./cp.ts";
@@ -47,6 +48,7 @@ export const commands: Commands = {
   reboot,
   image,
   doctor,
+  bench,
   config,
   version,
   help,

@@ -1,0 +1,72 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { compareRuns } from "./compare-runs.ts";
+import { figureOf, type FigureName } from "./figures.ts";
+import type { BenchResult, Measured } from "./report/result.ts";
+
+function samples(values: readonly number[]): Measured[] {
+  return values.map((value, index) => ({ round: index + 1, value }));
+}
+
+function run(
+  figures: Partial<Record<FigureName, readonly [ours: readonly number[], raw: readonly number[]]>>,
+): BenchResult {
+  return {
+    ...{ formatVersion: 1, startedAt: "2026-01-01T00:00:00.000Z", seconds: 1, skipped: [] },
+    options: { rounds: 10, image: "minimal", quick: false },
+    host: {
+      ...{ processor: "", processors: 2, memoryMib: 1, kernel: "", node: "", hypervisor: "", accelerator: "tcg" },
+      ...{ network: "", loadBefore: 0, loadAfter: 0 },
+    },
+    figures: (Object.keys(figures) as FigureName[]).map((name) => {
+      const [ours, raw] = figures[name]!;
+      return { name, ...figureOf(name), ours: samples(ours), raw: samples(raw) };
+    }),
+  };
+}
+
+const around100 = [101, 99, 100, 102, 98, 103, 97, 104, 96, 105];
+const times = (by: number, of: readonly number[] = around100): number[] => of.map((value) => value * by + value / 1e4);
+
+function verdicts(before: BenchResult, after: BenchResult): Record<string, string> {
+  return Object.fromEntries(compareRuns(before, after).map(({ name, verdict }) => [name, verdict]));
+}
+
+test("what is clearly quicker is better, and for throughput what is more", () => {
+  const before = run({ wake: [times(1), around100], "file-up": [times(1), around100] });
+  const after = run({ wake: [times(0.8), around100], "file-up": [times(0.8), around100] });
+  assert.deepEqual(verdicts(before, after), { wake: "better", "file-up": "worse" });
+  assert.deepEqual(verdicts(after, before), { wake: "worse", "file-up": "better" });
+});
+
+test("a host that is slower in all is no change: values are told in their own floor", () => {
+  const before = run({ wake: [times(1), around100] });
+  const after = run({ wake: [times(3), times(3)] });
+  const [comparison] = compareRuns(before, after);
+  assert.equal(comparison?.verdict, "cannot tell");
+  assert.equal(comparison?.in, "floor");
+});
+
+test("noise is no change, and the same run twice neither", () => {
+  const before = run({ wake: [around100, around100] });
+  assert.deepEqual(verdicts(before, run({ wake: [around100.toReversed().map((value) => value + 0.4), around100] })), {
+    wake: "cannot tell",
+  });
+  assert.deepEqual(verdicts(before, before), { wake: "cannot tell" });
+});
+
+test("among many figures a difference has to be less probable to be believed", () => {
+  // By itself it would be believed: p is 0.035.
+  const a = [10, 11, 12, 13, 14, 15, 16];
+  const b = [13.5, 15.5, 16.5, 17.5, 18.5, 19.5, 20.5].map((value) => value - 1);
+  assert.deepEqual(verdicts(run({ delete: [a, []] }), run({ delete: [b, []] })), { delete: "worse" });
+  const others = { wake: [around100, around100], fork: [around100, around100], burst: [around100, around100] } as const;
+  assert.equal(
+    verdicts(run({ delete: [a, []], ...others }), run({ delete: [b, []], ...others }))["delete"],
+    "cannot tell",
+  );
+});
+
+test("figures that only one run has are left out", () => {
+  assert.deepEqual(compareRuns(run({ wake: [around100, []] }), run({ fork: [around100, []] })), []);
+});

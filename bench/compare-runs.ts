@@ -1,0 +1,69 @@
+import { table } from "../packages/cli/src/table.ts";
+import type { FigureName } from "./figures.ts";
+import { digits } from "./report/numbers.ts";
+import type { BenchResult, FigureResult } from "./report/result.ts";
+import { mannWhitney } from "./statistics/mann-whitney.ts";
+import { median } from "./statistics/quantile.ts";
+import { values } from "./statistics/ratio.ts";
+
+export interface Comparison {
+  readonly name: FigureName;
+  /** `floor`: both runs' values are told in their own floor, so that a slower or busier host is no change. */
+  readonly in: "floor" | FigureResult["unit"];
+  readonly before: number;
+  readonly after: number;
+  /** How probable such a difference is when nothing has changed. */
+  readonly p: number;
+  readonly verdict: "better" | "worse" | "cannot tell";
+}
+
+/** How often a change may be claimed that is none, for all figures of a comparison together. */
+const mistakes = 0.05;
+
+/**
+ * What has changed between two runs, figure by figure, by the Mann-Whitney U test. Many figures are looked at, so the
+ * least probable one has to be the most improbable: Holm's method.
+ */
+export function compareRuns(before: BenchResult, after: BenchResult): readonly Comparison[] {
+  const pairs = before.figures.flatMap((a) => {
+    const b = after.figures.find(({ name }) => name === a.name);
+    return b === undefined || a.ours.length === 0 || b.ours.length === 0 ? [] : [compare(a, b)];
+  });
+  const ranked = pairs.toSorted((a, b) => a.p - b.p);
+  let believed = true;
+  const certain = new Set<FigureName>();
+  for (const [index, { name, p }] of ranked.entries()) {
+    believed &&= p <= mistakes / (ranked.length - index);
+    if (believed) certain.add(name);
+  }
+  return pairs.map((pair) => (certain.has(pair.name) ? pair : { ...pair, verdict: "cannot tell" }));
+}
+
+function compare(a: FigureResult, b: FigureResult): Comparison {
+  const inFloor = a.raw.length > 0 && b.raw.length > 0;
+  const [x, y] = [a, b].map((figure) => {
+    const unit = inFloor ? median(values(figure.raw)) : 1;
+    return values(figure.ours).map((value) => value / unit);
+  }) as [number[], number[]];
+  const before = median(x);
+  const after = median(y);
+  const improved = a.better === "less" ? after < before : after > before;
+  return {
+    ...{ name: a.name, in: inFloor ? "floor" : a.unit, before, after, p: mannWhitney(x, y).p },
+    verdict: improved ? "better" : "worse",
+  };
+}
+
+/** For people. */
+export function comparisonTable(comparisons: readonly Comparison[]): string {
+  const rows = comparisons.map(({ name, in: unit, before, after, p, verdict }) => [
+    name,
+    unit === "floor" ? "x floor" : unit,
+    digits(before),
+    digits(after),
+    `${after >= before ? "+" : ""}${digits((after / before - 1) * 100)} %`,
+    p < 0.001 ? "<0.001" : p.toFixed(3),
+    verdict,
+  ]);
+  return table(["figure", "", "before", "after", "change", "p", ""], rows);
+}

@@ -1,0 +1,12 @@
+// Writes a byte to standard output every PERIOD microseconds until it is killed: whoever reads them with a clock of his
+// own sees when the machine stood still. Usage: tick PERIOD
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+int main(int argc, char **argv) {
+  if (argc != 2) return 2;
+  struct timespec period = {.tv_sec = 0, .tv_nsec = atol(argv[1]) * 1000};
+  while (write(1, ".", 1) == 1) nanosleep(&period, NULL);
+  return 1;
+}

@@ -1,0 +1,136 @@
+import { randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { connect, type Socket } from "node:net";
+import { create, type DescMessage, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { Channel, type Stream } from "@opensandbox/wire/guest/channel.ts";
+import { encodeFrame, frameTypes } from "@opensandbox/wire/guest/frame.ts";
+import { HelloSchema } from "@opensandbox/wire/guest/messages_pb.js";
+import { generation, type Method, methods } from "@opensandbox/wire/guest/methods.ts";
+
+/** The host's end of an agent channel, with nothing around the wire's codec. */
+export class RawAgent implements Disposable {
+  readonly #socket: Socket;
+  readonly #channel: Channel;
+  readonly #ready = Promise.withResolvers<void>();
+  #epoch = 0;
+
+  constructor(socket: Socket) {
+    this.#socket = socket;
+    this.#channel = new Channel(
+      {
+        async write(bytes) {
+          if (!socket.write(bytes)) await once(socket, "drain");
+        },
+      },
+      {
+        hello: (_, epoch) => {
+          if (epoch !== 0 && epoch === this.#epoch) this.#ready.resolve();
+          else if (epoch === 0) this.#greet();
+        },
+      },
+    );
+    socket.on("data", (chunk: Buffer) => this.#channel.receive(chunk));
+    socket.on("error", () => socket.destroy());
+    this.#greet();
+  }
+
+  /** Connects to the socket of a QEMU that runs; the guest need not. */
+  static async connect(path: string): Promise<RawAgent> {
+    const socket = connect(path);
+    await once(socket, "connect");
+    return new RawAgent(socket);
+  }
+
+  /** A round trip, the first one with the greeting that comes before it. */
+  async ping(): Promise<void> {
+    await this.call(methods.ping, {});
+  }
+
+  async call<Request extends DescMessage>(method: Method<Request>, request: MessageInitShape<Request>): Promise<void> {
+    const stream = await this.open(method, request);
+    while ((await stream.next()).kind !== "end");
+  }
+
+  async open<Request extends DescMessage>(
+    method: Method<Request>,
+    request: MessageInitShape<Request>,
+  ): Promise<Stream> {
+    await this.#ready.promise;
+    return this.#channel.open(method, create(method.request, request));
+  }
+
+  /** Runs a command to its end and returns its output. @throws when its exit code is not 0 */
+  async run(...argv: readonly string[]): Promise<string> {
+    const stream = await this.open(methods.exec, { argv: [...argv] });
+    const output: Uint8Array[] = [];
+    for (;;) {
+      const incoming = await stream.next();
+      if (incoming.kind === "data") output.push(incoming.payload);
+      if (incoming.kind !== "end") continue;
+      const text = Buffer.concat(output).toString("utf8");
+      const { exitCode, signal } = fromBinary(methods.exec.reply, incoming.payload);
+      if (exitCode !== 0 || signal !== 0) throw new Error(`${argv.join(" ")}: exit code ${exitCode}\n${text}`);
+      return text;
+    }
+  }
+
+  /** Starts a command; disposing what is returned ends it. */
+  async start(argv: readonly string[], onOutput: (bytes: Uint8Array) => void): Promise<Disposable> {
+    const stream = await this.open(methods.exec, { argv: [...argv] });
+    const read = async (): Promise<void> => {
+      for (;;) {
+        const incoming = await stream.next();
+        if (incoming.kind === "end") return;
+        if (incoming.kind === "data") onOutput(incoming.payload);
+      }
+    };
+    // It ends by being given up.
+    read().catch(() => undefined);
+    const givenUp = new SandboxError("canceled", "enough was seen", undefined);
+    return { [Symbol.dispose]: () => stream.reset(givenUp) };
+  }
+
+  async writeFile(path: string, content: Uint8Array, mode: number): Promise<void> {
+    const stream = await this.open(methods.writeFile, { path, mode });
+    const answer = stream.next();
+    await stream.sendData(0, content);
+    await stream.end();
+    await answer;
+  }
+
+  [Symbol.dispose](): void {
+    this.#channel.close(new SandboxError("canceled", "the raw agent channel was closed", undefined));
+    this.#socket.destroy();
+  }
+
+  #greet(): void {
+    this.#epoch = (randomBytes(4).readUInt32LE() | 1) >>> 0;
+    this.#channel.startEpoch(this.#epoch, new SandboxError("unavailable", "the raw agent was restarted", undefined));
+    // A socket that fails ends what waits for it.
+    this.#channel.sendHello({ version: "", instance: 0n }).catch(() => undefined);
+  }
+}
+
+/** What the native channel program is given: a greeting and a request, each as a frame after its length. */
+export function requestFrames<Request extends DescMessage>(
+  method: Method<Request>,
+  request: MessageInitShape<Request>,
+): Buffer {
+  const epoch = (randomBytes(4).readUInt32LE() | 1) >>> 0;
+  const hello = toBinary(HelloSchema, create(HelloSchema, { generation, version: "", instance: 0n }));
+  const frames = [
+    encodeFrame({ stream: 0, epoch, type: frameTypes.hello, tag: 0, payload: hello }),
+    encodeFrame({
+      ...{ stream: 1, epoch, type: frameTypes.open, tag: method.id },
+      payload: toBinary(method.request, create(method.request, request)),
+    }),
+  ];
+  return Buffer.concat(
+    frames.flatMap((frame) => {
+      const length = Buffer.alloc(4);
+      length.writeUInt32LE(frame.length);
+      return [length, frame];
+    }),
+  );
+}

@@ -1,0 +1,42 @@
+import { setTimeout as sleep } from "node:timers/promises";
+
+/** So many ticks show that they come regularly. */
+const steadyTicks = 20;
+
+/** A source that ticks for so long and not at all is taken for dead. */
+const deadMs = 120_000;
+
+/** The pauses between what comes regularly. */
+export class Gaps {
+  #last = performance.now();
+  #longest = 0;
+  #ticks = 0;
+
+  tick(): void {
+    const now = performance.now();
+    this.#longest = Math.max(this.#longest, now - this.#last);
+    this.#last = now;
+    this.#ticks += 1;
+  }
+
+  /** Waits until ticks come, and forgets the gaps until then. */
+  async steady(): Promise<void> {
+    await this.#more(steadyTicks);
+    this.#longest = 0;
+  }
+
+  /** The longest gap since then, in milliseconds; one that has begun is waited for. */
+  async longest(): Promise<number> {
+    await this.#more(2);
+    return this.#longest;
+  }
+
+  async #more(ticks: number): Promise<void> {
+    const wanted = this.#ticks + ticks;
+    const deadline = performance.now() + deadMs;
+    while (this.#ticks < wanted) {
+      if (performance.now() > deadline) throw new Error("the guest's output has stopped");
+      await sleep(1);
+    }
+  }
+}

@@ -1,0 +1,38 @@
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import type { Sandbox } from "./client.ts";
+import { journalOf, type OurServer } from "./server.ts";
+
+/** How far a guest's clock may be from the host's, in milliseconds. */
+const clockToleranceMs = 1000;
+
+/** Every random id that any sandbox of this run has drawn. */
+const drawn = new Set<string>();
+
+/**
+ * Asserts that a sandbox which has just started was given all that a start owes it: a figure that improves because
+ * something was left out is none. Not measured.
+ */
+export async function proveComplete(sandbox: Sandbox, server: OurServer): Promise<void> {
+  const before = Date.now();
+  const script = "cat /proc/sys/kernel/random/uuid /etc/machine-id; date +%s%N; hostname; id -un";
+  const { exitCode, stdout, stderr } = await sandbox.exec.run(script);
+  const after = Date.now();
+  assert.equal(exitCode, 0, `${script}: ${stderr}`);
+  const [uuid = "", machineId, clock, hostname, user] = stdout.split("\n");
+  assert.match(uuid, /^[0-9a-f-]{36}$/);
+  assert.ok(!drawn.has(uuid), `two sandboxes have drawn the same random id ${uuid}`);
+  drawn.add(uuid);
+  assert.equal(machineId, machineIdOf(sandbox.sandboxId), "the machine id is not the sandbox's own");
+  const guest = Number(clock) / 1e6;
+  const off = guest < before ? before - guest : Math.max(0, guest - after);
+  assert.ok(off <= clockToleranceMs, `the guest's clock is ${off.toFixed(0)} ms off`);
+  assert.deepEqual([hostname, user], ["sandbox", "sandbox"]);
+  const entry = (await journalOf(server)).find((found) => found.sandbox?.id === sandbox.sandboxId);
+  assert.ok(entry?.machine !== undefined, `the journal has no running machine for ${sandbox.sandboxId}`);
+}
+
+/** As the worker derives it: the same for a sandbox however often it is started, and another for each sandbox. */
+function machineIdOf(sandboxId: string): string {
+  return createHash("sha256").update(`machine-id ${sandboxId}`).digest("hex").slice(0, 32);
+}

@@ -1,0 +1,55 @@
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { Figure, FigureName } from "../figures.ts";
+import type { Sample } from "../statistics/ratio.ts";
+
+/** Raised when a reader of today could not understand what is written tomorrow. */
+export const formatVersion = 1;
+
+export interface Measured extends Sample {
+  /** Where the time went, in milliseconds. */
+  readonly parts?: Readonly<Record<string, number>>;
+}
+
+export interface FigureResult extends Figure {
+  readonly name: FigureName;
+  readonly ours: readonly Measured[];
+  readonly raw: readonly Measured[];
+  /** How it was measured here. */
+  readonly note?: string;
+}
+
+export interface HostFacts {
+  readonly processor: string;
+  readonly processors: number;
+  readonly memoryMib: number;
+  readonly kernel: string;
+  readonly node: string;
+  readonly hypervisor: string;
+  readonly accelerator: string;
+  readonly network: string;
+  /** Of one minute, when the run began and when it ended: what else the host had to do. */
+  readonly loadBefore: number;
+  readonly loadAfter: number;
+}
+
+/** One run, with every value: what a report needs and another run can be compared with. */
+export interface BenchResult {
+  readonly formatVersion: typeof formatVersion;
+  readonly startedAt: string;
+  readonly seconds: number;
+  readonly options: { readonly rounds: number; readonly image: string; readonly quick: boolean };
+  readonly host: HostFacts;
+  readonly figures: readonly FigureResult[];
+  readonly skipped: readonly { readonly name: FigureName; readonly because: string }[];
+}
+
+/** What `--json` has written. @throws `invalid_argument` for what is no result of this version */
+export function parseResult(file: string, text: string): BenchResult {
+  try {
+    const result = JSON.parse(text) as Partial<BenchResult>;
+    if (result.formatVersion === formatVersion && Array.isArray(result.figures)) return result as BenchResult;
+  } catch (cause) {
+    throw new SandboxError("invalid_argument", `${file} is no JSON`, undefined, { cause });
+  }
+  throw new SandboxError("invalid_argument", `${file} is no result of this version of the benchmark`, undefined);
+}

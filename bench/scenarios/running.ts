@@ -1,0 +1,291 @@
+import { execFile } from "node:child_process";
+import { request } from "node:http";
+import { setTimeout as sleep } from "node:timers/promises";
+import { promisify } from "node:util";
+import { readFile } from "node:fs/promises";
+import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
+import { type Method, methods } from "@opensandbox/wire/guest/methods.ts";
+import { alternate, type Bench, type Ours, type Scenario } from "../bench.ts";
+import { requestFrames } from "../floor/raw-agent.ts";
+import { RawMachine } from "../floor/raw-machine.ts";
+import type { Sandbox } from "../ours/client.ts";
+import { installed, killed, ran, ranTrue } from "../ours/sandboxes.ts";
+import { Stopwatch } from "../stopwatch.ts";
+
+/** A sandbox and a raw machine that run, with the same programs and files in both. */
+interface Pair extends AsyncDisposable, Ours {
+  readonly sandbox: Sandbox;
+  readonly machine: RawMachine;
+}
+
+async function pairOf(bench: Bench): Promise<Pair> {
+  await using undo = new AsyncDisposableStack();
+  const ours = await bench.ours("plain");
+  const sandbox = await ours.client.create();
+  undo.use(killed(sandbox));
+  const [machine] = await RawMachine.restored(await bench.kit(), bench.newPath(), bench.mover);
+  undo.use(machine);
+  const owned = undo.move();
+  return { ...ours, sandbox, machine, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+/** How many calls of a kind come one after the other in a round. */
+const calls = 10;
+
+export const commands: Scenario = {
+  figures: ["warm-exec", "agent-exec", "agent-round-trip"],
+  async run(bench, keep) {
+    await using pair = await pairOf(bench);
+    const { sandbox, machine } = pair;
+    const spawn = await installed(sandbox, "spawn", bench.natives.spawn);
+    const ours = async (round: number): Promise<void> => {
+      for (let call = 0; call < calls; call += 1) {
+        const watch = new Stopwatch();
+        await ranTrue(sandbox);
+        keep("warm-exec", "ours", round, watch.elapsed);
+      }
+    };
+    const floor = async (round: number): Promise<void> => {
+      // The published client's commands are lines of the shell too.
+      const told = await ran(sandbox, `${spawn} ${calls} /bin/sh -c true`);
+      for (const line of told.trim().split("\n")) keep("warm-exec", "floor", round, Number(line) / 1000);
+      for (let call = 0; call < calls; call += 1) {
+        const watch = new Stopwatch();
+        await machine.agent.run("/bin/sh", "-c", "true");
+        keep("agent-exec", "floor", round, watch.elapsed);
+        const ping = new Stopwatch();
+        await machine.agent.ping();
+        keep("agent-round-trip", "floor", round, ping.elapsed);
+      }
+    };
+    await alternate(bench, "commands", bench.options.rounds, ours, floor);
+  },
+};
+
+/** What the design promises, unless it would take too long here. */
+const mostMegabytes = 100;
+const leastMegabytes = 2;
+const transferSeconds = { quick: 2, full: 8 };
+const transferRounds = 5;
+
+export const transfers: Scenario = {
+  figures: ["exec-stream", "file-up", "file-down"],
+  async run(bench, keep) {
+    await using pair = await pairOf(bench);
+    const { sandbox, machine } = pair;
+    const bytes = await transferBytes(bench, machine);
+    for (const name of transfers.figures) bench.note(name, `${bytes / 1e6} MB`);
+    const content = Buffer.alloc(bytes, "OpenSandbox ");
+    const file = "/home/sandbox/transfer";
+    const line = ["head", "-c", `${bytes}`, "/dev/zero"];
+    const perSecond = (milliseconds: number): number => bytes / 1000 / milliseconds;
+
+    const ours = async (round: number): Promise<void> => {
+      const up = new Stopwatch();
+      await sandbox.files.write(file, content);
+      keep("file-up", "ours", round, perSecond(up.elapsed));
+      const down = new Stopwatch();
+      const read = await sandbox.files.readBytes(file);
+      keep("file-down", "ours", round, perSecond(down.elapsed));
+      expectBytes(read.length, bytes);
+      let streamed = 0;
+      const stream = new Stopwatch();
+      const session = await sandbox.exec.start("head", {
+        args: line.slice(1),
+        onStdout: (chunk) => (streamed += chunk.length),
+      });
+      await session.done;
+      keep("exec-stream", "ours", round, perSecond(stream.elapsed));
+      expectBytes(streamed, bytes);
+      await sandbox.files.remove(file);
+    };
+    const floor = async (round: number): Promise<void> => {
+      machine.hangUp();
+      const native = async <Request extends DescMessage>(
+        method: Method<Request>,
+        request: MessageInitShape<Request>,
+        ...how: readonly string[]
+      ): Promise<number> => {
+        const { bytes: moved, milliseconds } = await overChannel(bench, machine, method, request, how);
+        expectBytes(moved, bytes);
+        return perSecond(milliseconds);
+      };
+      keep("file-up", "floor", round, await native(methods.writeFile, { path: file }, "give", `${bytes}`));
+      keep("file-down", "floor", round, await native(methods.readFile, { path: file }, "take"));
+      keep("exec-stream", "floor", round, await native(methods.exec, { argv: line }, "take"));
+      await machine.callAgain();
+      await machine.agent.run("rm", file);
+    };
+    await alternate(bench, "transfers", Math.min(transferRounds, bench.options.rounds), ours, floor);
+  },
+};
+
+/** As much as the raw channel moves in the time that there is for it. */
+async function transferBytes(bench: Bench, machine: RawMachine): Promise<number> {
+  const file = "/home/sandbox/probe";
+  const content = Buffer.alloc(leastMegabytes * 1e6);
+  const watch = new Stopwatch();
+  await machine.agent.writeFile(file, content, 0o644);
+  const perSecond = (leastMegabytes * 1000) / watch.elapsed;
+  await machine.agent.run("rm", file);
+  const fitting = Math.round(perSecond * (bench.options.quick ? transferSeconds.quick : transferSeconds.full));
+  return Math.max(leastMegabytes, Math.min(mostMegabytes, fitting)) * 1e6;
+}
+
+/** The guest notices that a host has gone and waits for the next one; it looks every tenth of a second. */
+const hangUpMs = 300;
+
+async function overChannel<Request extends DescMessage>(
+  bench: Bench,
+  machine: RawMachine,
+  method: Method<Request>,
+  request: MessageInitShape<Request>,
+  how: readonly string[],
+): Promise<{ readonly bytes: number; readonly milliseconds: number }> {
+  await sleep(hangUpMs);
+  const running = promisify(execFile)(bench.natives.channel, [machine.agentSocket, ...how], { signal: bench.signal });
+  running.child.stdin?.end(requestFrames(method, request));
+  const { stdout } = await running;
+  const [bytes = 0, microseconds = 0] = stdout.trim().split(" ").map(Number);
+  return { bytes, milliseconds: microseconds / 1000 };
+}
+
+function expectBytes(found: number, expected: number): void {
+  if (found !== expected) throw new Error(`${found} bytes arrived of ${expected}`);
+}
+
+export const terminals: Scenario = {
+  figures: ["terminal-echo"],
+  async run(bench, keep) {
+    await using pair = await pairOf(bench);
+    const { sandbox, machine } = pair;
+    const heard = new Echo();
+    const terminal = await sandbox.pty.create({ onOutput: (bytes) => heard.output(bytes) });
+    await using ends = new AsyncDisposableStack();
+    ends.defer(() => terminal.close());
+    const rawHeard = new Echo();
+    const raw = await machine.agent.open(methods.sessionCreate, {
+      ...{ id: "bench", attach: true, terminal: { columns: 80, rows: 24 }, command: { argv: ["/bin/bash"] } },
+    });
+    const read = async (): Promise<void> => {
+      for (;;) {
+        const incoming = await raw.next();
+        if (incoming.kind === "data") rawHeard.output(incoming.payload);
+        if (incoming.kind === "end") return;
+      }
+    };
+    // It ends with the machine.
+    read().catch(() => undefined);
+    await Promise.all([heard.silence(), rawHeard.silence()]);
+
+    const ours = async (round: number): Promise<void> => {
+      for (let call = 0; call < calls; call += 1) {
+        keep("terminal-echo", "ours", round, await heard.after(() => terminal.send("x")));
+      }
+    };
+    const floor = async (round: number): Promise<void> => {
+      for (let call = 0; call < calls; call += 1) {
+        keep("terminal-echo", "floor", round, await rawHeard.after(() => void raw.sendData(0, Buffer.from("x"))));
+      }
+    };
+    await alternate(bench, "keys in a terminal", bench.options.rounds, ours, floor);
+  },
+};
+
+/** A shell that has said nothing for so long has finished its prompt. */
+const promptMs = 1000;
+const echoTimeoutMs = 60_000;
+
+/** Waits for what a terminal sends back. */
+class Echo {
+  #heard: (() => void) | undefined;
+  #last = performance.now();
+
+  output(bytes: Uint8Array): void {
+    this.#last = performance.now();
+    if (bytes.includes("x".charCodeAt(0))) this.#heard?.();
+  }
+
+  async silence(): Promise<void> {
+    // The first prompt takes longer than those that follow.
+    await sleep(promptMs);
+    while (performance.now() - this.#last < promptMs) await sleep(20);
+  }
+
+  /** Milliseconds from the key to its echo. */
+  async after(press: () => void): Promise<number> {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.#heard = resolve;
+    const timer = setTimeout(() => reject(new Error("the terminal does not echo")), echoTimeoutMs);
+    const watch = new Stopwatch();
+    press();
+    try {
+      await promise;
+      return watch.elapsed;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}
+
+const port = 8000;
+
+export const previews: Scenario = {
+  figures: ["preview"],
+  async run(bench, keep) {
+    await using pair = await pairOf(bench);
+    const { sandbox, machine, server } = pair;
+    const program = await installed(sandbox, "answer", bench.natives.answer);
+    const session = await sandbox.exec.start(program, { args: [`${port}`] });
+    await machine.agent.writeFile("/home/sandbox/answer", await readFile(bench.natives.answer), 0o755);
+    using _raw = await machine.agent.start(["/home/sandbox/answer", `${port}`], () => undefined);
+    const host = sandbox.getPreviewDomain(port);
+
+    const ours = async (round: number): Promise<void> => {
+      for (let call = 0; call < calls; call += 1) {
+        const watch = new Stopwatch();
+        await expectOk(() => asked(server.url, host));
+        keep("preview", "ours", round, watch.elapsed);
+      }
+    };
+    const floor = async (round: number): Promise<void> => {
+      for (let call = 0; call < calls; call += 1) {
+        const watch = new Stopwatch();
+        await expectOk(() => askedRaw(machine));
+        keep("preview", "floor", round, watch.elapsed);
+      }
+    };
+    await alternate(bench, "requests to a server in the guest", bench.options.rounds, ours, floor);
+    await session.kill();
+  },
+};
+
+async function expectOk(ask: () => Promise<string>): Promise<void> {
+  const answer = await ask();
+  if (answer !== "ok") throw new Error(`the server in the guest answers "${answer.slice(0, 200)}"`);
+}
+
+/** A request by the name of the sandbox's port, to the server's address. */
+async function asked(url: string, host: string): Promise<string> {
+  const { promise, resolve, reject } = Promise.withResolvers<string>();
+  const asking = request(url, { headers: { host } }, (response) => {
+    const parts: Buffer[] = [];
+    response.on("data", (part: Buffer) => parts.push(part));
+    response.on("end", () => resolve(Buffer.concat(parts).toString("utf8")));
+    response.on("error", reject);
+  });
+  asking.on("error", reject);
+  asking.end();
+  return await promise;
+}
+
+async function askedRaw({ agent }: RawMachine): Promise<string> {
+  const stream = await agent.open(methods.connect, { port });
+  await stream.sendData(0, Buffer.from(`GET / HTTP/1.1\r\nHost: localhost:${port}\r\nConnection: close\r\n\r\n`));
+  const parts: Uint8Array[] = [];
+  for (;;) {
+    const incoming = await stream.next();
+    if (incoming.kind === "data") parts.push(incoming.payload);
+    if (incoming.kind === "end") return Buffer.concat(parts).toString("utf8").split("\r\n\r\n")[1] ?? "";
+  }
+}

@@ -1,0 +1,29 @@
+// Loaded into a server that the benchmark starts, before the server's own code (`node --import`): answers over the IPC
+// channel what cannot be seen from outside, and ends the server with the benchmark.
+import { monitorEventLoopDelay } from "node:perf_hooks";
+import type { ProbeReport } from "./ours/server.ts";
+
+// The delay is that of a timer of so many milliseconds, which is taken off.
+const resolution = 1;
+const delay = monitorEventLoopDelay({ resolution });
+delay.enable();
+let cpuSince = process.cpuUsage();
+let since = performance.now();
+
+process.on("message", () => {
+  const { user, system } = process.cpuUsage(cpuSince);
+  const now = performance.now();
+  const report: ProbeReport = {
+    cpuPercent: (user + system) / 10 / (now - since),
+    loopP99Ms: Math.max(0, delay.percentile(99) / 1e6 - resolution),
+    loopMaxMs: Math.max(0, delay.max / 1e6 - resolution),
+    rssBytes: process.memoryUsage.rss(),
+  };
+  cpuSince = process.cpuUsage();
+  since = now;
+  delay.reset();
+  process.send?.(report);
+});
+process.once("disconnect", () => process.kill(process.pid, "SIGTERM"));
+// It must not keep a server alive that has ended.
+process.channel?.unref();

@@ -1,0 +1,17 @@
+/** Laps by name, in milliseconds, from the moment that it was made. */
+export class Stopwatch {
+  readonly laps: Record<string, number> = {};
+  readonly #start = performance.now();
+  #since = this.#start;
+
+  lap(name: string): void {
+    const now = performance.now();
+    this.laps[name] = (this.laps[name] ?? 0) + now - this.#since;
+    this.#since = now;
+  }
+
+  /** Since it was made. */
+  get elapsed(): number {
+    return performance.now() - this.#start;
+  }
+}

@@ -1,0 +1,98 @@
+import { readFile, writeFile } from "node:fs/promises";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { defineCommand, defineGroup } from "../command.ts";
+import { flag, one, optional, text, whole } from "../inputs.ts";
+import { usageError } from "../usage-error.ts";
+import { writeTo } from "../write-to.ts";
+
+const quickRounds = 3;
+const fullRounds = 15;
+
+const measure = defineCommand({
+  summary: "Measure this host, beside the floor: the same machines driven raw",
+  description: `Starts servers of its own, and takes some ten minutes with a processor for itself. Each figure is
+measured in turn with its floor, so that a slow or a busy host changes both: the ratio is what counts. Exits with 1
+when a promise is clearly missed.
+
+Needs gcc: the floor's programs are compiled first.`,
+  arguments: { file: optional("FILE") },
+  options: {
+    rounds: whole("N", `how often each figure is measured (default: ${fullRounds}, with --quick ${quickRounds})`),
+    only: text("NAME,...", "only these figures"),
+    image: text("NAME", "minimal or default (default: default)"),
+    quick: flag("fewer rounds, smaller bursts, less to wait for"),
+    explain: flag("also say where the time goes"),
+    html: text("FILE", "write a page with plots"),
+  },
+  examples: [
+    { line: "bench", shows: "every figure" },
+    {
+      line: "bench --quick --image minimal --only create-ready,wake --explain",
+      shows: "some, and where their time goes",
+    },
+    { line: "bench --json before.json --html before.html", shows: "keep every value, and make a page of them" },
+    { line: "bench compare before.json after.json", shows: "what has changed between two runs" },
+  ],
+  check: ({ image, rounds }) => {
+    if (image !== undefined && image !== "minimal" && image !== "default") return "--image must be minimal or default";
+    return rounds === 0 ? "--rounds must be at least 1" : undefined;
+  },
+  async run({ file, rounds, only, image, quick, explain, html }, { host, globals, print, progress, signal }) {
+    if (file !== undefined && !globals.json) throw usageError("a FILE goes with --json", ["bench"]);
+    const { runBench, parseFigureNames } = await import("../../../../bench/run-bench.ts");
+    const { resultTable, explanation } = await import("../../../../bench/report/table.ts");
+    const { missedPromises } = await import("../../../../bench/report/judge.ts");
+    using shown = progress();
+    const options = {
+      rounds: rounds ?? (quick ? quickRounds : fullRounds),
+      only: parseFigureNames(only ?? ""),
+      image: image === "minimal" ? "minimal" : "default",
+      quick,
+    } as const;
+    const result = await runBench(options, host.env, (step) => shown.report(step), signal);
+    shown.pause();
+    if (html !== undefined) {
+      const { resultPage } = await import("../../../../bench/report/html.ts");
+      await writeFile(html, resultPage(result));
+    }
+    const human = `${resultTable(result)}${explain ? `\n\n${explanation(result)}` : ""}`;
+    if (file === undefined) {
+      await print(human, result);
+    } else {
+      await writeFile(file, `${JSON.stringify(result)}\n`);
+      await writeTo(host.stdout, `${human}\n`);
+    }
+    return missedPromises(result).length > 0 ? 1 : 0;
+  },
+});
+
+const compare = defineCommand({
+  summary: "Say what has changed between two runs",
+  description: `By the Mann-Whitney U test, which does not mind outliers. Where both runs have a floor, values are told in
+it: another host, or a busy one, is no change. Exits with 1 when something is worse.`,
+  arguments: { before: one("BEFORE"), after: one("AFTER") },
+  examples: [{ line: "bench compare before.json after.json", shows: "figure by figure: better, worse or cannot tell" }],
+  async run({ before, after }, { print }) {
+    const { compareRuns, comparisonTable } = await import("../../../../bench/compare-runs.ts");
+    const { parseResult } = await import("../../../../bench/report/result.ts");
+    const [a, b] = await Promise.all([before, after].map(async (file) => parseResult(file, await readResult(file))));
+    const comparisons = compareRuns(a!, b!);
+    await print(comparisonTable(comparisons), comparisons);
+    return comparisons.some(({ verdict }) => verdict === "worse") ? 1 : 0;
+  },
+});
+
+export const bench = defineGroup({
+  summary: "Measure this host, and compare two runs",
+  alone: measure,
+  commands: { compare },
+});
+
+async function readResult(file: string): Promise<string> {
+  try {
+    return await readFile(file, "utf8");
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    throw new SandboxError("invalid_argument", `cannot read ${file} (${code})`, undefined, { cause });
+  }
+}
