@@ -157,6 +157,7 @@ async function runRunner(name: string, options: readonly string[], files: readon
   const ended = lines.map((line) => JSON.parse(line) as TestResult);
   results.push(...ended);
   // A runner that fails, or runs nothing, without a failed test has not run them all.
+  if (interrupted.signal.aborted) return;
   if ((status !== 0 || ended.length === 0) && !ended.some(({ outcome }) => outcome === "failed")) {
     results.push({
       name: `the test runner ended with ${status} after ${ended.length} tests`,
