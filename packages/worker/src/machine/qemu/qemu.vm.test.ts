@@ -37,10 +37,21 @@ hypervisorContract("qemu", stand);
 
 test("qemu: a guest that panics is noticed, and its console can still be read", async () => {
   await using standing = await stand();
-  await using machine = await standing.hypervisor.boot(standing.spec, new AbortController().signal);
+  // Without a first program, and without a disk that could have one, there is nothing else left to do.
+  const bootArguments = [...standing.spec.bootArguments, "rdinit=/nonexistent"];
+  const spec = { ...standing.spec, bootArguments };
+  await using machine = await standing.hypervisor.boot(spec, new AbortController().signal);
   const { reason } = await machine.exited;
   assert.equal(reason, "panicked");
-  assert.match(await machine.console(), /Linux version|init|panic/);
+  assert.match(await machine.console(), /Kernel panic/);
+});
+
+test("qemu: a guest that powers off has not panicked, and says on its console why", async () => {
+  await using standing = await stand();
+  await using machine = await standing.hypervisor.boot(standing.spec, new AbortController().signal);
+  const { reason } = await machine.exited;
+  assert.equal(reason, "shutdown");
+  assert.match(await machine.console(), /cannot boot: there is no disk/);
 });
 
 test("qemu: a command line that QEMU refuses is an error with QEMU's own words", async () => {
