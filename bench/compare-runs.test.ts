@@ -12,7 +12,7 @@ function run(
   figures: Partial<Record<FigureName, readonly [ours: readonly number[], raw: readonly number[]]>>,
 ): BenchResult {
   return {
-    ...{ formatVersion: 1, startedAt: "2026-01-01T00:00:00.000Z", seconds: 1, skipped: [] },
+    ...{ formatVersion: 1, startedAt: "2026-01-01T00:00:00.000Z", seconds: 1, skipped: [], failed: [] },
     options: { rounds: 10, image: "minimal", quick: false },
     host: {
       ...{ processor: "", processors: 2, memoryMib: 1, kernel: "", node: "", hypervisor: "", accelerator: "tcg" },

@@ -35,6 +35,7 @@ export async function runBench(
   const { bench } = world;
   const kept = new Map<FigureName, { readonly ours: Measured[]; readonly raw: Measured[] }>();
   const skipped: { name: FigureName; because: string }[] = [];
+  const failed: BenchResult["failed"][number][] = [];
   const keep: Keep = (name, side, round, value, parts) => {
     if (round === 0) return;
     const found = kept.get(name) ?? { ours: [], raw: [] };
@@ -45,8 +46,18 @@ export async function runBench(
     const wanted = scenario.figures.filter((name) => options.only.length === 0 || options.only.includes(name));
     if (wanted.length === 0) continue;
     const because = scenario.whyNot?.(bench);
-    if (because === undefined) await orAborted(scenario.run(bench, keep), signal);
-    else skipped.push(...wanted.map((name) => ({ name, because })));
+    if (because !== undefined) {
+      skipped.push(...wanted.map((name) => ({ name, because })));
+      continue;
+    }
+    try {
+      await orAborted(scenario.run(bench, keep), signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      // The others can still be measured.
+      const because = error instanceof Error ? error.message : String(error);
+      failed.push({ names: wanted, because, log: await world.logs() });
+    }
   }
   const { description } = (await bench.ours("plain")).server;
   return {
@@ -74,6 +85,7 @@ export async function runBench(
       return [{ name, ...figureOf(name), ...found, ...(note === undefined ? {} : { note }) }];
     }),
     skipped,
+    failed,
   };
 }
 
@@ -91,6 +103,8 @@ export function parseFigureNames(text: string): readonly FigureName[] {
 interface World extends AsyncDisposable {
   readonly bench: Bench;
   readonly notes: ReadonlyMap<FigureName, string>;
+  /** The last lines of each server's. */
+  logs(): Promise<string>;
 }
 
 async function openWorld(
@@ -113,6 +127,7 @@ async function openWorld(
   const mover = undo.use(startMemoryMover(natives.memory));
   const timings = undo.use(observeTimings());
   const servers = undo.use(new AsyncDisposableStack());
+  const logs: (() => Promise<string>)[] = [];
   const serverEnv = {
     ...env,
     OPENSANDBOX_IMAGES_DIR: imagesDirectory,
@@ -122,6 +137,7 @@ async function openWorld(
     report(`starting a server (${kind})`);
     const server = await startOurServer(join(scratch, kind), { ...serverEnv, ...envOf(kind) }, signal);
     servers.use(server);
+    logs.push(() => server.log());
     const client = clientOf(server, kind === "fake" ? "minimal" : options.image, timings);
     return await warmedUp({ server, client }, kind, report, signal);
   });
@@ -144,7 +160,11 @@ async function openWorld(
     note: (name, text) => void notes.set(name, text),
   };
   const owned = undo.move();
-  return { bench, notes, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+  return {
+    ...{ bench, notes },
+    logs: async () => (await Promise.all(logs.map((log) => log()))).join("\n"),
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
 }
 
 async function makeScratch(dataDirectory: string): Promise<string> {

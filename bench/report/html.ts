@@ -26,6 +26,7 @@ ${judged.map(tableRow).join("\n")}
 </table>
 ${judged.map(section).join("\n")}
 ${result.skipped.map(({ name, because }) => `<p>${escaped(name)} was not measured: ${escaped(because)}.</p>`).join("\n")}
+${result.failed.map(({ names, because }) => `<p class="miss">${escaped(names.join(", "))} failed: ${escaped(because)}</p>`).join("\n")}
 </html>
 `;
 }

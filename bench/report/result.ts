@@ -41,6 +41,8 @@ export interface BenchResult {
   readonly host: HostFacts;
   readonly figures: readonly FigureResult[];
   readonly skipped: readonly { readonly name: FigureName; readonly because: string }[];
+  /** What could not be measured since something does not work. `log`: the last lines of the servers'. */
+  readonly failed: readonly { readonly names: readonly FigureName[]; readonly because: string; readonly log: string }[];
 }
 
 /** What `--json` has written. @throws `invalid_argument` for what is no result of this version */

@@ -19,6 +19,7 @@ export function resultTable(result: BenchResult): string {
   const notes = result.figures.flatMap(({ name, note }) => (note === undefined ? [] : [[name, note]]));
   const skipped = result.skipped.map(({ name, because }) => [name, `not measured: ${because}`]);
   if (notes.length + skipped.length > 0) lines.push("", columns([...notes, ...skipped]));
+  for (const { names, because, log } of result.failed) lines.push("", `FAILED: ${names.join(", ")}: ${because}`, log);
   return lines.join("\n");
 }
 

@@ -12,7 +12,7 @@ const measure = defineCommand({
   summary: "Measure this host, beside the floor: the same machines driven raw",
   description: `Starts servers of its own, and takes some ten minutes with a processor for itself. Each figure is
 measured in turn with its floor, so that a slow or a busy host changes both: the ratio is what counts. Exits with 1
-when a promise is clearly missed.
+when a promise is clearly missed, or something does not work.
 
 Needs gcc: the floor's programs are compiled first.`,
   arguments: { file: optional("FILE") },
@@ -62,7 +62,7 @@ Needs gcc: the floor's programs are compiled first.`,
       await writeFile(file, `${JSON.stringify(result)}\n`);
       await writeTo(host.stdout, `${human}\n`);
     }
-    return missedPromises(result).length > 0 ? 1 : 0;
+    return result.failed.length > 0 || missedPromises(result).length > 0 ? 1 : 0;
   },
 });
 
