@@ -86,7 +86,7 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
     ...{ workerId, dataDirectory, hypervisor, network, root, ephemeral: options.ephemeral, description, bootFiles },
     region: options.region,
     snapshots: new SnapshotStore(join(dataDirectory, "snapshots")),
-    templates: new SnapshotStore(options.templatesDirectory),
+    templates: new SnapshotStore(options.templatesDirectory, { passable: true }),
     templatesDirectory: options.templatesDirectory,
     ...{ memory, log },
   };

@@ -17,6 +17,8 @@ export class GuestClient implements Disposable {
   #ready = Promise.withResolvers<Hello>();
   /** While it is set nothing is sent: whoever is in the middle of a frame would be captured so. */
   #held: PromiseWithResolvers<void> | undefined;
+  /** The epoch in which the guest's disks were frozen. */
+  #frozenIn = 0;
 
   constructor(socket: Socket) {
     this.#socket = socket;
@@ -95,11 +97,18 @@ export class GuestClient implements Disposable {
     const incoming = await stream.next();
     const { mountpoints } = replyOf(methods.freeze, incoming.kind === "end" ? incoming.payload : undefined);
     if (mountpoints.length === 0) throw new SandboxError("unavailable", "the guest holds no disk still", undefined);
+    this.#frozenIn = this.#epoch;
+  }
+
+  /** Whether the agent that has frozen the disks is still there: another one has let them go. */
+  get frozen(): boolean {
+    return this.#frozenIn === this.#epoch;
   }
 
   /** Lets the guest write again. */
   async goOn(signal: AbortSignal): Promise<void> {
     this.#release();
+    this.#frozenIn = 0;
     await this.call(methods.thaw, {}, signal);
   }
 

@@ -35,6 +35,7 @@ export const failpointLabels = {
   ],
   afterCapture: ["journal layers"],
   hibernate: ["end machine", "remove directory", "remove journal entry"],
+  ready: ["machine is ready"],
   adopt: ["adopt machine", "go on after adoption", "journal adoption"],
 } as const;
 

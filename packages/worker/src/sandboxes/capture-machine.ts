@@ -8,7 +8,6 @@ import { describeError } from "./describe-error.ts";
 import type { Host } from "./host.ts";
 import type { LiveMachine } from "./live-machine.ts";
 import { linkFiles, type Owner, seal } from "./machine-files.ts";
-import { asRoomError } from "./no-room.ts";
 
 /** How long the guest has to bring its disks to rest. A gigabyte that is still to be written takes seconds. */
 const freezeTimeoutMs = 60_000;
@@ -44,23 +43,9 @@ export interface CaptureRequest {
 /**
  * Memory, devices and disks of one instant, into the files of a snapshot. The guest confirms that nothing is being
  * written before the machine is paused, and the machine stands still only for what must be taken at once: the rest is
- * written after it goes on. Whatever fails, the machine goes on with its disks thawed. @throws `no_capacity` when the
- * host's disk has no room for it
+ * written after it goes on. Whatever fails, the machine goes on with its disks thawed.
  */
 export async function captureMachine(
-  live: LiveMachine,
-  request: CaptureRequest,
-  host: Host,
-  signal: AbortSignal,
-): Promise<MachineCapture> {
-  try {
-    return await capture(live, request, host, signal);
-  } catch (error) {
-    throw await asRoomError(error, host.dataDirectory);
-  }
-}
-
-async function capture(
   live: LiveMachine,
   request: CaptureRequest,
   host: Host,
@@ -151,12 +136,17 @@ async function holdStill(
     undo.defer(quietly("a machine could not be resumed", live, host, () => resume.run()));
     await failpoint("pause");
     await machine.pause();
+    if (!guest.frozen) throw notStill("the guest's agent was started again while its disks were held still");
     if (performance.now() - frozenSince < freshFreezeMs) return { pausedSince, resume, thaw };
     // What took so long was writing, most likely, and there is less to be written the next time.
     await resume.run();
     await thaw.run(thawTimeoutMs);
   }
-  throw new SandboxError("unavailable", "the guest took too long to hold its disks still", undefined);
+  throw notStill("the guest took too long to hold its disks still");
+}
+
+function notStill(message: string): SandboxError {
+  return new SandboxError("unavailable", message, undefined);
 }
 
 /** What is done once, early or by unwinding. */

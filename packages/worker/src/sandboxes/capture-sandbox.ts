@@ -5,7 +5,6 @@ import { captureMachine, goOnAfterCapture, type MachineCapture } from "./capture
 import { describeError } from "./describe-error.ts";
 import type { Host } from "./host.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
-import { asRoomError } from "./no-room.ts";
 import { tenantOf } from "./seat.ts";
 import { journal } from "./start-sandbox.ts";
 import { manifestOf } from "./templates.ts";
@@ -70,7 +69,7 @@ export async function hibernateSandbox(
     } catch (error) {
       await goOnAfterCapture(live);
       await journalFailure(sandbox, host);
-      throw await asRoomError(error, host.dataDirectory);
+      throw error;
     }
   }
   // From here on the snapshot is the sandbox, whatever becomes of the machine.

@@ -11,7 +11,7 @@ import { removeSlotNetworks } from "#network/slot-network.ts";
 import { newSnapshotId, type SandboxId, type SnapshotId } from "@opensandbox/wire/ids.ts";
 import { leftBehind, nothing } from "../testing/left-behind.ts";
 import { type SpawnedWorker, spawnWorker, workerDied } from "../testing/spawn-worker.ts";
-import { makeDataDirectory, startRequest } from "../testing/test-host.ts";
+import { makeDataDirectory, startCounting, startRequest } from "../testing/test-host.ts";
 
 let dataDirectory: string;
 let worker: SpawnedWorker;
@@ -43,10 +43,6 @@ async function start(...args: Parameters<typeof startRequest>): Promise<SandboxI
 function fork(snapshotId: SnapshotId): Promise<SandboxId> {
   return start({ kind: "snapshot", snapshotId, identity: "new" });
 }
-
-const startCounting =
-  "cd /dev/shm; setsid sh -c 'while :; do i=$((i+1)); echo $i >new; mv new count; sleep 0.1; done' >/dev/null 2>&1 & " +
-  "until [ -e count ]; do sleep 0.1; done";
 
 /** A sandbox with a process that counts, and that writes down what it is told before each fault. */
 class Witness {

@@ -41,7 +41,7 @@ export class LiveMachine implements AsyncDisposable {
     this.layers = parts.layers;
     this.#seat = parts.seat;
     const { layers, spec, machine, guest } = parts;
-    if (machine !== undefined) this.#running = { layers, spec, machine, guest };
+    if (machine !== undefined) this.start({ layers, spec, machine, guest });
   }
 
   /** One without a process. */
@@ -105,6 +105,8 @@ export class LiveMachine implements AsyncDisposable {
   start(parts: RunningParts): void {
     this.layers = parts.layers;
     this.#running = parts;
+    // A guest that has ended answers nothing any more, although its process may stay for what it has written to be read.
+    void parts.machine.exited.then(() => parts.guest[Symbol.dispose]());
   }
 
   /** Lets go of it without ending it: another process goes on with it. */

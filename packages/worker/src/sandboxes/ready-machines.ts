@@ -1,5 +1,6 @@
 import { startExec } from "#guest/guest-exec.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
+import { failpoint } from "#host/failpoints.ts";
 import { admit, hostRoom } from "./admission.ts";
 import { describeError } from "./describe-error.ts";
 import type { Host } from "./host.ts";
@@ -121,6 +122,7 @@ export class ReadyMachines implements AsyncDisposable {
     if (this.#wanted?.key !== key) return;
     undo.move();
     this.#ready.push(machine);
+    await failpoint("machine is ready");
     void machine.machine.exited.then(() => this.#drop(machine));
   }
 

@@ -6,12 +6,13 @@ import type { GuestClient } from "#guest/guest-client.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { methods } from "@opensandbox/wire/guest/methods.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
-import type { AdoptedSandbox, Worker } from "@opensandbox/wire/worker/worker.ts";
+import type { AdoptedSandbox, CapturedSnapshot, Worker } from "@opensandbox/wire/worker/worker.ts";
 import type { Adopted } from "./adopt-machines.ts";
 import { captureSandbox, hibernateSandbox } from "./capture-sandbox.ts";
 import type { Host } from "./host.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
 import { mergeLayers } from "./merge-layers.ts";
+import { orNoRoom } from "./no-room.ts";
 import { powerCycleSandbox, rebootSandbox } from "./reboot-sandbox.ts";
 import { setNetworkPolicy } from "./set-network-policy.ts";
 import { type Sources, startSandbox } from "./start-sandbox.ts";
@@ -46,7 +47,9 @@ export class SandboxWorker implements Worker, AsyncDisposable {
       throw new SandboxError("already_exists", `${id} runs already`, { resource: "sandbox", id });
     }
     using _ = this.#sources.ready.busy();
-    const started = startSandbox(request, this.#host, this.#sources, onProgress, signal);
+    const started = orNoRoom(this.#host.dataDirectory, () =>
+      startSandbox(request, this.#host, this.#sources, onProgress, signal),
+    );
     const sandbox = started.then((result) => result.sandbox);
     this.#starting.set(id, sandbox);
     try {
@@ -76,16 +79,19 @@ export class SandboxWorker implements Worker, AsyncDisposable {
 
   captureSandbox: Worker["captureSandbox"] = async (id, request, signal) => {
     const sandbox = this.#sandbox(id);
-    return await sandbox.exclusively("being captured", () => captureSandbox(sandbox, request, this.#host, signal));
+    return await orNoRoom(this.#host.dataDirectory, () =>
+      sandbox.exclusively("being captured", () => captureSandbox(sandbox, request, this.#host, signal)),
+    );
   };
 
   hibernateSandbox: Worker["hibernateSandbox"] = async (id, snapshotId, signal) => {
     const sandbox = this.#sandbox(id);
-    return await sandbox.exclusively("hibernating", async () => {
+    const hibernate = async (): Promise<CapturedSnapshot> => {
       const captured = await hibernateSandbox(sandbox, snapshotId, this.#host, signal);
       this.#here.delete(id);
       return captured;
-    });
+    };
+    return await orNoRoom(this.#host.dataDirectory, () => sandbox.exclusively("hibernating", hibernate));
   };
 
   findSnapshot: Worker["findSnapshot"] = async (snapshotId) => {

@@ -1,10 +1,20 @@
 // A thread of its own for what moves a machine's memory: system calls that copy megabytes at a time, which must not
 // hold up the worker's event loop. See memory-threads.ts for what it is asked.
 import { createHash, type Hash } from "node:crypto";
-import { closeSync, fstatSync, fsyncSync, openSync, readSync, statfsSync, writeSync, writevSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  fsyncSync,
+  openSync,
+  readSync,
+  statfsSync,
+  writeSync,
+  writevSync,
+} from "node:fs";
 import { dirname } from "node:path";
 import { parentPort } from "node:worker_threads";
-import { asSandboxError, errorToWire, SandboxError } from "@opensandbox/wire/errors.ts";
+import { asSandboxError, errorToWire, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { type AddressRanges, readProcessMemory, scanChangedPages, writeProcessMemory } from "#host/libc.ts";
 import type { MemoryMapping } from "#machine/guest-memory.ts";
 import { decodeRuns, encodeTail, footerBytes, pageBytes, type PageRun, readFooter } from "./delta.ts";
@@ -45,7 +55,7 @@ function run(
       return capture(request.memory, request.file, (changedBytes) => reply({ kind: "copied", changedBytes }));
     case "load": {
       const { file, sha256, memoryBytes } = request;
-      const delta = readDelta(file, memoryBytes);
+      const delta = readIntactDelta(file, sha256, memoryBytes);
       // A large one is checked while it is written, which comes before the machine runs.
       if (delta.pages !== undefined) requireHash(file, delta.hash(), sha256);
       loaded.set(request.key, delta);
@@ -238,8 +248,18 @@ interface Delta {
   hash(): string;
 }
 
+/** What cannot be understood is of another version only when it is what was captured. */
+function readIntactDelta(file: string, sha256: string, memoryBytes: number): Delta {
+  try {
+    return readDelta(file, memoryBytes);
+  } catch (error) {
+    if (isSandboxError(error, "incompatible") && existsSync(file)) requireHash(file, hashFile(file).sha256, sha256);
+    throw error;
+  }
+}
+
 function readDelta(file: string, memoryBytes: number): Delta {
-  const fd = openSync(file, "r");
+  const fd = openDelta(file);
   try {
     const { size } = fstatSync(fd);
     if (size < footerBytes) throw damaged(file);
@@ -257,6 +277,15 @@ function readDelta(file: string, memoryBytes: number): Delta {
     };
   } finally {
     closeSync(fd);
+  }
+}
+
+function openDelta(file: string): number {
+  try {
+    return openSync(file, "r");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") throw damaged(file);
+    throw error;
   }
 }
 

@@ -1,7 +1,8 @@
 import { existsSync } from "node:fs";
-import { mkdir, open, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, open, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { failpoint } from "#host/failpoints.ts";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { decodeManifest, encodeManifest, type SnapshotManifest } from "./manifest.ts";
 
 const manifestFile = "manifest.json";
@@ -27,18 +28,25 @@ export interface UnfinishedSnapshot extends AsyncDisposable {
  */
 export class SnapshotStore {
   readonly #directory: string;
+  readonly #passable: boolean;
   /** Whoever reads a snapshot at the moment. */
   readonly #holds = new Map<string, Set<Promise<void>>>();
 
-  constructor(directory: string) {
+  /**
+   * `passable`: machines get to the files by their names here, as they must where a hard link cannot be made. What they
+   * may read the files themselves say.
+   */
+  constructor(directory: string, { passable }: { readonly passable: boolean } = { passable: false }) {
     this.#directory = directory;
+    this.#passable = passable;
   }
 
   /** `owner` names who makes it: what it leaves when it dies is found by {@link removeUnfinished}. */
   async begin(id: string, owner: string): Promise<UnfinishedSnapshot> {
-    await mkdir(this.#directory, { recursive: true, mode: 0o711 });
+    await mkdir(this.#directory, { recursive: true });
+    await chmod(this.#directory, 0o711);
     const directory = join(this.#directory, `${unfinished}${owner}-${id}`);
-    await mkdir(directory, { mode: 0o700 });
+    await mkdir(directory, { mode: this.#passable ? 0o711 : 0o700 });
     let published = false;
     return {
       directory,
@@ -77,7 +85,11 @@ export class SnapshotStore {
       if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
       throw error;
     }
-    return { directory, manifest: decodeManifest(text) };
+    const manifest = decodeManifest(text);
+    if (manifest.id !== id) {
+      throw new SandboxError("incompatible", "the snapshot is damaged: its manifest is that of another", undefined);
+    }
+    return { directory, manifest };
   }
 
   /**

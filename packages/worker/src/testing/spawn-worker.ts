@@ -79,12 +79,14 @@ export async function spawnWorker(options: WorkerProcessOptions, failpoints = ""
     else if (reply.kind === "result") waiting.get(reply.id)?.resolve(reply.result);
     else waiting.get(reply.id)?.reject(errorFromWire(reply.error));
   });
-  void ended.then(() => {
-    for (const { reject } of [opened, ...waiting.values()]) reject(new Error(workerDied));
+  const died = ended.then(() => {
+    throw new Error(workerDied);
   });
+  // Who waits for nothing at the moment need not hear of it.
+  died.catch(() => undefined);
   let nextId = 1;
   return {
-    adopted: await opened.promise,
+    adopted: await Promise.race([opened.promise, died]),
     ...{ logged, ended },
     async call(name, ...args) {
       const id = nextId;
@@ -93,7 +95,7 @@ export async function spawnWorker(options: WorkerProcessOptions, failpoints = ""
       waiting.set(id, answer);
       const request: Request = { id, name, args };
       child.stdin.write(`${JSON.stringify(request)}\n`);
-      return (await answer.promise) as ReturnType<WorkerCalls[typeof name]>;
+      return (await Promise.race([answer.promise, died])) as ReturnType<WorkerCalls[typeof name]>;
     },
     async kill() {
       child.kill("SIGKILL");

@@ -90,12 +90,20 @@ export function startRequest(
   return { id: newSandboxId(), ...request, ...shape, ...wishes };
 }
 
+/** A shell line that leaves a process behind which counts without an end, in /dev/shm/count. */
+export const startCounting =
+  "cd /dev/shm; setsid sh -c 'while :; do i=$((i+1)); echo $i >new; mv new count; sleep 0.1; done' >/dev/null 2>&1 & " +
+  "until [ -e /dev/shm/count ]; do sleep 0.1; done";
+
 /** Standard output of a shell command that must succeed. */
 export async function shell(worker: Worker, id: SandboxId, line: string): Promise<string> {
   const exec = await worker.exec(id, { argv: ["/bin/sh", "-c", line], timeoutMs: 300_000 }, never);
   const output = { stdout: "", stderr: "" };
   for await (const { pipe, bytes } of exec.output) output[pipe] += Buffer.from(bytes).toString();
-  const { exitCode } = await exec.result;
-  if (exitCode !== 0) throw new Error(`${line}: exit code ${exitCode}: ${output.stderr}`);
+  const { exitCode, signal, timedOut } = await exec.result;
+  if (exitCode !== 0 || signal !== 0 || timedOut) {
+    const end = timedOut ? "took too long" : signal === 0 ? `exit code ${exitCode}` : `was ended by signal ${signal}`;
+    throw new Error(`${line}: ${end}: ${output.stderr}`);
+  }
   return output.stdout.trim();
 }

@@ -1,0 +1,425 @@
+// What a worker makes of machines, agents and guests that fail, and of what comes at the wrong time: cases 5 to 7, 9, 11,
+// 13, 18, 20, 24, 25 and 28 of docs/faults.md.
+import assert from "node:assert/strict";
+import { copyFile, readdir, readFile, rm, truncate } from "node:fs/promises";
+import { join } from "node:path";
+import { after, before, test, type TestContext } from "node:test";
+import { setTimeout } from "node:timers/promises";
+import { armFailpoint, type FailpointLabel, failpointLabels } from "#host/failpoints.ts";
+import { processesOf } from "#host/kill-by-path.ts";
+import { decodeManifest } from "#snapshots/manifest.ts";
+import { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
+import { newSnapshotId, type SandboxId, type SnapshotId } from "@opensandbox/wire/ids.ts";
+import { machineDirectory, readEntries } from "./journal.ts";
+import { leftBehind, nothing } from "../testing/left-behind.ts";
+import { startCounting, startRequest, startTestHost, type TestHost } from "../testing/test-host.ts";
+
+const never = new AbortController().signal;
+let host: TestHost;
+
+before(async () => {
+  host = await startTestHost();
+});
+after(() => host[Symbol.asyncDispose]());
+
+/** A sandbox for one test, of which nothing stays. */
+async function sandbox(t: TestContext, wishes: Parameters<TestHost["start"]>[1] = {}): Promise<SandboxId> {
+  const { id } = await host.start(undefined, wishes);
+  t.after(async () => {
+    await host.worker.stopSandbox(id);
+    assert.deepEqual(await leftBehind(host.dataDirectory), nothing);
+  });
+  return id;
+}
+
+async function checkpoint(id: SandboxId): Promise<SnapshotId> {
+  const snapshotId = newSnapshotId();
+  await host.worker.captureSandbox(id, { snapshotId, contents: "memory and disks" }, never);
+  return snapshotId;
+}
+
+async function hibernate(id: SandboxId): Promise<SnapshotId> {
+  const snapshotId = newSnapshotId();
+  await host.worker.hibernateSandbox(id, snapshotId, never);
+  return snapshotId;
+}
+
+async function fork(snapshotId: SnapshotId, wishes: Parameters<TestHost["start"]>[1] = {}): Promise<SandboxId> {
+  const { id, restoredFrom } = await host.start({ kind: "snapshot", snapshotId, identity: "new" }, wishes);
+  assert.equal(restoredFrom, "memory");
+  return id;
+}
+
+async function wake(id: SandboxId, snapshotId: SnapshotId): Promise<void> {
+  const { restoredFrom } = await host.start({ kind: "snapshot", snapshotId, identity: "same" }, { id });
+  assert.equal(restoredFrom, "memory");
+  await host.worker.removeSnapshot(snapshotId);
+}
+
+/** The only machine there is. */
+async function onlyPid(): Promise<number> {
+  const [pid] = await processesOf(join(host.dataDirectory, "machines"));
+  return pid ?? assert.fail("no machine runs");
+}
+
+/** A sandbox that works: it answers, and can be captured, slept and woken with what is in it. */
+async function works(id: SandboxId): Promise<void> {
+  const word = newSnapshotId();
+  await host.shell(id, `echo ${word} >/workspace/word; echo ${word} >/dev/shm/word; sync`);
+  const snapshotId = await checkpoint(id);
+  const copy = await fork(snapshotId);
+  assert.equal(await host.shell(copy, "cat /workspace/word /dev/shm/word"), `${word}\n${word}`);
+  await host.worker.stopSandbox(copy);
+  await host.worker.removeSnapshot(snapshotId);
+  await wake(id, await hibernate(id));
+  assert.equal(await host.shell(id, "cat /workspace/word /dev/shm/word"), `${word}\n${word}`);
+}
+
+const refusedAs = (code: SandboxError["code"]) => (error: unknown) =>
+  isSandboxError(error, code) || assert.fail(String(error));
+
+test("5: a QEMU that is killed is noticed by its end, commands end unknown, and the disks boot again", async (t) => {
+  const id = await sandbox(t);
+  await host.shell(id, "echo content >/workspace/file; sync");
+  const ended = host.worker.ended(id);
+  const running = host.shell(id, "sleep 1000");
+  const refused = assert.rejects(running, refusedAs("unavailable"));
+  process.kill(await onlyPid(), "SIGKILL");
+  assert.equal((await ended).reason, "exited");
+  await refused;
+  await host.worker.powerCycleSandbox(id, never);
+  assert.equal(await host.shell(id, "cat /workspace/file"), "content");
+});
+
+test("6: a QEMU that stands still fails its capture by a deadline and holds up nobody else", async (t) => {
+  const id = await sandbox(t);
+  const pid = await onlyPid();
+  const other = await sandbox(t);
+  const snapshotId = newSnapshotId();
+  {
+    // Where it matters most: what it was asked it will do, and the worker does not know.
+    using _ = armFailpoint("switch layers", () => process.kill(pid, "SIGSTOP"));
+    const captured = host.worker.captureSandbox(id, { snapshotId, contents: "memory and disks" }, never);
+    const refused = assert.rejects(captured, refusedAs("unavailable"));
+    assert.equal(await host.shell(other, "echo there"), "there");
+    await refused;
+  }
+  assert.equal(await host.worker.findSnapshot(snapshotId), undefined);
+  process.kill(pid, "SIGCONT");
+  assert.equal(await host.shell(id, "echo back"), "back");
+  await host.worker.stopSandbox(other);
+  await works(id);
+});
+
+test("7: an agent that is killed is started again; while it holds the disks still, the capture is refused", async (t) => {
+  const id = await sandbox(t);
+  await assert.rejects(host.shell(id, "sudo kill -9 $(pgrep -f 'agent[.]mjs')"), refusedAs("unavailable"));
+  assert.equal(await host.shell(id, "echo back"), "back");
+
+  await host.worker.writeFile(id, "/dev/shm/killer.py", chunks(killerWhileFrozen), {}, never);
+  await host.shell(
+    id,
+    "sudo setsid python3 /dev/shm/killer.py >/dev/null 2>&1 & until [ -e /dev/shm/armed ]; do sleep 0.1; done",
+  );
+  const snapshotId = newSnapshotId();
+  {
+    // Time for the killer to see it, and for the next agent to let the disks go.
+    using _ = armFailpoint("pause", () => setTimeout(10_000));
+    const captured = host.worker.captureSandbox(id, { snapshotId, contents: "memory and disks" }, never);
+    await assert.rejects(captured, refusedAs("unavailable"));
+  }
+  assert.equal(await host.worker.findSnapshot(snapshotId), undefined);
+  await host.shell(id, "echo written >/workspace/after; sync");
+  await works(id);
+});
+
+/** Kills the agent when a write has been held back for a second. */
+const killerWhileFrozen = `
+import os, signal, threading, time
+agent = next(int(p) for p in os.listdir("/proc") if p.isdigit() and b"agent.mjs" in open(f"/proc/{p}/cmdline", "rb").read())
+last = time.monotonic()
+def beat():
+    global last
+    while True:
+        with open("/workspace/beat", "w") as file: file.write("x")
+        last = time.monotonic()
+        time.sleep(0.05)
+threading.Thread(target=beat, daemon=True).start()
+open("/dev/shm/armed", "w").close()
+while time.monotonic() - last < 1: time.sleep(0.05)
+os.kill(agent, signal.SIGKILL)
+`;
+
+async function* chunks(text: string): AsyncGenerator<Uint8Array> {
+  yield Buffer.from(text);
+}
+
+test("7: a freeze that is not confirmed is no freeze", async (t) => {
+  const id = await sandbox(t);
+  // Somebody in the guest holds the disk already, so the agent cannot say that it does.
+  const hold =
+    "fsfreeze -f /workspace; touch held; until [ -e go ]; do sleep 0.1; done; fsfreeze -u /workspace; touch gone";
+  await host.shell(
+    id,
+    `cd /dev/shm; sudo setsid sh -c '${hold}' >/dev/null 2>&1 & until [ -e /dev/shm/held ]; do sleep 0.1; done`,
+  );
+  await assert.rejects(checkpoint(id), refusedAs("wrong_state"));
+  await assert.rejects(hibernate(id), refusedAs("wrong_state"));
+  await host.shell(id, "touch /dev/shm/go; until [ -e /dev/shm/gone ]; do sleep 0.1; done");
+  await host.shell(id, "echo written >/workspace/after; sync");
+  await works(id);
+});
+
+test("9: a guest that runs out of everything keeps its agent, and its sandbox can still sleep", async (t) => {
+  const id = await sandbox(t);
+  const still = async (): Promise<void> => assert.equal(await host.shell(id, "echo still"), "still");
+  await t.test("memory", async () => {
+    const hog = "python3 -c 'b=[]\nwhile True: b.append(b\"x\"*50_000_000)'";
+    assert.match(await host.shell(id, `${hog} 2>&1; echo $?`), /137|MemoryError/);
+    await still();
+  });
+  await t.test("processes", async () => {
+    const bomb = [
+      "import threading, time",
+      "threading.stack_size(32768)",
+      "try:",
+      " while True: threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()",
+      "except RuntimeError: print(threading.active_count(), flush=True)",
+      "import os; os._exit(0)",
+    ].join("\n");
+    const most = Number(await host.shell(id, `python3 -c '${bomb}'`));
+    assert.ok(most > 1000 && most <= 4096, String(most));
+    await still();
+  });
+  await t.test("disk", async () => {
+    await host.shell(id, "fallocate -l $(df --output=avail -B1 /workspace | tail -1) /workspace/fill || true");
+    await assert.rejects(host.shell(id, "head -c 50000000 /dev/zero >/workspace/more"), /No space left/);
+    await still();
+    await wake(id, await hibernate(id));
+    await host.shell(id, "rm /workspace/fill /workspace/more; echo content >/workspace/file");
+  });
+  await t.test("console", async () => {
+    const before = await residentBytes();
+    await host.shell(id, "timeout 3 sudo sh -c 'yes >/dev/console' || true");
+    await still();
+    assert.ok((await residentBytes()) - before < 64 * 2 ** 20);
+  });
+  await t.test("its kernel", async () => {
+    await host.shell(id, "echo content >/workspace/file; sync");
+    const ended = host.worker.ended(id);
+    await assert.rejects(host.shell(id, "echo c | sudo tee /proc/sysrq-trigger"), refusedAs("unavailable"));
+    assert.match((await ended).detail, /panicked/);
+    await host.worker.powerCycleSandbox(id, never);
+    assert.equal(await host.shell(id, "cat /workspace/file"), "content");
+  });
+});
+
+async function residentBytes(): Promise<number> {
+  const status = await readFile(`/proc/${await onlyPid()}/status`, "utf8");
+  return 1024 * Number(/^VmRSS:\s*(\d+)/m.exec(status)?.[1]);
+}
+
+test("11: a capture that fails at any step leaves nothing but a machine that runs", async (t) => {
+  const id = await sandbox(t);
+  await host.shell(id, startCounting);
+  let counted = 0;
+  const labels: readonly FailpointLabel[] = [...failpointLabels.capture, ...failpointLabels.afterCapture];
+  for (const label of labels) {
+    using _ = armFailpoint(label);
+    const snapshotId = newSnapshotId();
+    const message = (error: unknown) => error instanceof Error && error.message === `${label}: made to fail`;
+    await assert.rejects(
+      host.worker.captureSandbox(id, { snapshotId, contents: "memory and disks" }, never),
+      message,
+      label,
+    );
+    // Who sleeps does not go on, and what comes after that is not the capture's.
+    if (label !== "go on" && label !== "thaw" && label !== "journal layers") {
+      await assert.rejects(host.worker.hibernateSandbox(id, snapshotId, never), message, `hibernate: ${label}`);
+    }
+    assert.equal(await host.worker.findSnapshot(snapshotId), undefined, label);
+    assert.deepEqual(await readdir(join(host.dataDirectory, "snapshots")), [], label);
+    const now = Number(await host.shell(id, "cat /dev/shm/count"));
+    assert.ok(now > counted, label);
+    counted = now;
+  }
+  await works(id);
+});
+
+test("13: a snapshot that is not what was captured is refused, and boots nothing", async (t) => {
+  const id = await sandbox(t);
+  await host.shell(id, "echo content >/workspace/file; sync");
+  const [good, bad] = [await checkpoint(id), await checkpoint(id)];
+  const directory = join(host.dataDirectory, "snapshots", bad);
+  const refused = async (what: string, code: SandboxError["code"] = "incompatible"): Promise<void> => {
+    await assert.rejects(fork(bad), refusedAs(code), what);
+    assert.equal((await leftBehind(host.dataDirectory)).machines.length, 1, what);
+  };
+  const { memory, files } = decodeManifest(await readFile(join(directory, "manifest.json"), "utf8"));
+  const layer = files.disks[0]?.layers.at(-1)?.file ?? "";
+  for (const file of ["memory.delta", memory?.devices.file ?? "", layer]) {
+    const path = join(directory, file);
+    const kept = join(host.dataDirectory, "kept");
+    await copyFile(path, kept);
+    const { length } = await readFile(path);
+    // Another file of that name, since a layer is the running machine's too.
+    await rm(path);
+    await refused(`${file} is missing`);
+    await copyFile(kept, path);
+    await truncate(path, length - 4096);
+    await refused(`${file} is short`);
+    await rm(path);
+    await copyFile(kept, path);
+    await rm(kept);
+  }
+  const other = join(host.dataDirectory, "snapshots", good, "manifest.json");
+  await rm(join(directory, "manifest.json"));
+  await copyFile(other, join(directory, "manifest.json"));
+  await refused("the manifest of another");
+
+  if (process.getuid?.() === 0) {
+    await assert.rejects(fork(good, { organizationId: "org-other" }), (error) => isSandboxError(error));
+    assert.equal((await leftBehind(host.dataDirectory)).machines.length, 1);
+  }
+  const copy = await fork(good);
+  assert.equal(await host.shell(copy, "cat /workspace/file"), "content");
+  await host.worker.stopSandbox(copy);
+  for (const snapshotId of [good, bad]) await host.worker.removeSnapshot(snapshotId);
+});
+
+test("18: of what comes at the same time one wins, and the others are told the state", async (t) => {
+  const id = await sandbox(t);
+  await host.shell(id, startCounting);
+  const before = await checkpoint(id);
+  const snapshotId = newSnapshotId();
+  await assert.rejects(
+    host.worker.startSandbox(startRequest(undefined, { id }), () => undefined, never),
+    refusedAs("already_exists"),
+  );
+
+  const hibernating = host.worker.hibernateSandbox(id, snapshotId, never);
+  for (const late of [
+    host.worker.hibernateSandbox(id, newSnapshotId(), never),
+    checkpoint(id),
+    host.worker.rebootSandbox(id, never),
+    host.worker.powerCycleSandbox(id, never),
+  ]) {
+    await assert.rejects(
+      late,
+      (error) => isSandboxError(error, "wrong_state") && error.details.state === "hibernating",
+    );
+  }
+  const copy = await fork(before);
+  await hibernating;
+  await assert.rejects(host.shell(id, "true"), refusedAs("not_found"));
+
+  const from = { kind: "snapshot", snapshotId, identity: "same" } as const;
+  const wakes = await Promise.allSettled([host.start(from, { id }), host.start(from, { id })]);
+  assert.deepEqual(wakes.map(({ status }) => status).toSorted(), ["fulfilled", "rejected"]);
+  assert.ok(Number(await host.shell(id, "cat /dev/shm/count")) > 0);
+
+  // Deleted while it falls asleep: it is gone, or asleep and gone, and never half.
+  const asleep = newSnapshotId();
+  const [slept] = await Promise.allSettled([
+    host.worker.hibernateSandbox(id, asleep, never),
+    host.worker.stopSandbox(id),
+  ]);
+  assert.equal((await host.worker.findSnapshot(asleep)) !== undefined, slept.status === "fulfilled");
+  await host.worker.stopSandbox(copy);
+  for (const one of [before, snapshotId, asleep]) await host.worker.removeSnapshot(one);
+});
+
+test("20: who leaves in the middle leaves nothing half done", async (t) => {
+  for (const label of failpointLabels.start) {
+    const left = new AbortController();
+    using _ = armFailpoint(label, () => left.abort());
+    const request = startRequest();
+    const started = host.worker.startSandbox(request, () => undefined, left.signal);
+    // At the last step it has become a sandbox.
+    if (label !== "journal sandbox") await assert.rejects(started, label);
+    else await started.then(() => host.worker.stopSandbox(request.id));
+    assert.deepEqual(await leftBehind(host.dataDirectory), nothing, label);
+  }
+
+  const id = await sandbox(t);
+  await t.test("a command", async () => {
+    const left = new AbortController();
+    const exec = await host.worker.exec(id, { argv: ["sh", "-c", "echo on; sleep 4242 & sleep 4242"] }, left.signal);
+    for await (const _ of exec.output) break;
+    left.abort();
+    await assert.rejects(exec.result);
+    await host.shell(id, "while pgrep -f 'sleep 424[2]'; do sleep 0.1; done");
+  });
+  await t.test("an upload", async () => {
+    await host.shell(id, "echo before >/workspace/file; ls -A /workspace >/dev/shm/names");
+    const left = new AbortController();
+    async function* content(): AsyncGenerator<Uint8Array> {
+      yield Buffer.alloc(1_000_000, 1);
+      left.abort();
+      yield Buffer.alloc(1_000_000, 1);
+    }
+    await assert.rejects(host.worker.writeFile(id, "/workspace/file", content(), {}, left.signal));
+    assert.equal(await host.shell(id, "cat /workspace/file"), "before");
+    await host.shell(id, "until ls -A /workspace | cmp - /dev/shm/names; do sleep 0.1; done");
+  });
+  await t.test("a capture", async () => {
+    const left = new AbortController();
+    using _ = armFailpoint("freeze", () => left.abort());
+    const request = { snapshotId: newSnapshotId(), contents: "memory and disks" } as const;
+    await assert.rejects(host.worker.captureSandbox(id, request, left.signal), refusedAs("canceled"));
+  });
+  await works(id);
+});
+
+test("24: a host that is full says so, keeps nothing half made, and takes sandboxes again when it has room", async (t) => {
+  await assert.rejects(
+    host.start(undefined, { memoryMib: 2 ** 20 }),
+    (error) => isSandboxError(error, "no_capacity") && error.retryable && error.details.needMemoryMib > 2 ** 18,
+  );
+  {
+    using _ = armFailpoint("take seat", () => {
+      throw new SandboxError("no_capacity", "all slots are taken", { needMemoryMib: 0, freeMemoryMib: 0 });
+    });
+    const burst = await Promise.allSettled([host.start(), host.start(), host.start()]);
+    for (const one of burst) assert.ok(one.status === "rejected" && isSandboxError(one.reason, "no_capacity"));
+    assert.deepEqual(await leftBehind(host.dataDirectory), nothing);
+  }
+  await works(await sandbox(t));
+});
+
+test("28: what is removed while a fork or a wake starts from it is there for that one", async (t) => {
+  const id = await sandbox(t);
+  await host.shell(id, "echo content >/workspace/file; sync");
+  for (const label of ["fill directory", "load memory"] as const) {
+    const snapshotId = await checkpoint(id);
+    let removed: Promise<void> | undefined;
+    using _ = armFailpoint(label, () => {
+      removed ??= host.worker.removeSnapshot(snapshotId);
+    });
+    const copy = await fork(snapshotId);
+    await removed;
+    assert.equal(await host.worker.findSnapshot(snapshotId), undefined);
+    await host.shell(copy, "echo 3 | sudo tee /proc/sys/vm/drop_caches; grep content /workspace/file");
+    await host.worker.stopSandbox(copy);
+    await assert.rejects(fork(snapshotId), refusedAs("not_found"));
+  }
+});
+
+test("25: a ready machine that is dead is not what anybody gets", async () => {
+  await using ready = await startTestHost({ readyMachines: 1 });
+  const isReady = Promise.withResolvers<void>();
+  using _ = armFailpoint("machine is ready", () => isReady.resolve());
+  await ready.start();
+  await isReady.promise;
+  const waiting = (await readEntries(ready.dataDirectory)).filter(({ sandbox }) => sandbox === undefined);
+  const [pid = 0] = await processesOf(machineDirectory(ready.dataDirectory, waiting[0]?.machineId ?? ""));
+  let claimed = false;
+  // It dies at the moment in which it is taken.
+  using __ = armFailpoint("resume", () => {
+    if (!claimed) process.kill(pid, "SIGKILL");
+    claimed = true;
+  });
+  const { id } = await ready.start();
+  assert.equal(await ready.shell(id, "echo works"), "works");
+  assert.ok(ready.logged.some(({ message }) => message.startsWith("a ready machine does not work")));
+});
