@@ -1,0 +1,18 @@
+/** Numbers that a seed decides. */
+export interface Random {
+  /** A whole number from 0 to `limit`, without `limit`. */
+  below(limit: number): number;
+}
+
+/** Mulberry32: good enough to choose what comes next, and the same everywhere. */
+export function randomFrom(seed: number): Random {
+  let state = seed >>> 0;
+  return {
+    below(limit) {
+      state = (state + 0x6d2b79f5) >>> 0;
+      let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+      mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+      return ((mixed ^ (mixed >>> 14)) >>> 0) % limit;
+    },
+  };
+}
