@@ -83,7 +83,8 @@ async function answer(name: MethodName, stream: Stream, bytes: Uint8Array, agent
   }
   const handler = agent.handlers[name] as (request: unknown, stream: Stream) => Promise<Record<string, unknown>>;
   await stream.reply(reply, create(reply, await handler(request, stream)));
-  if (name === "shutdown") agent.powerOff();
+  // What is written in a turn goes out at its end.
+  if (name === "shutdown") setImmediate(() => agent.powerOff());
 }
 
 const names = new Map(Object.entries(methods).map(([name, { id }]) => [id, name as MethodName]));

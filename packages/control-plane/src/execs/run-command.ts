@@ -41,7 +41,7 @@ export async function startCommand(
 ): Promise<StartedCommand> {
   const request = { id, command, purpose: "run", keepOutput: true, detachedMs: 0, transient: true } as const;
   const attached = await worker.runSession(sandboxId, request, signal);
-  return { startedMs: attached.session.startedMs, quickResult: heldResult(attached).catch(() => undefined) };
+  return { startedMs: attached.startedMs, quickResult: heldResult(attached).catch(() => undefined) };
 }
 
 /** 32 bits, as the published clients know it. */

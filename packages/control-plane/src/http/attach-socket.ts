@@ -1,5 +1,5 @@
 import type { ClientFrame } from "@opensandbox/wire/public/exec-sessions.ts";
-import type { AttachedSession, ExecEnd, ExecOutput, ExecSession } from "@opensandbox/wire/worker/worker.ts";
+import type { AttachedSession, EndedSession, ExecOutput } from "@opensandbox/wire/worker/worker.ts";
 import type { WebSocket } from "ws";
 import { MessageInbox } from "./message-inbox.ts";
 import { sendMessage } from "./send-message.ts";
@@ -8,7 +8,7 @@ import { StdinQueue } from "./stdin-queue.ts";
 /** How what happens in a session is said on a WebSocket. Undefined: not at all. */
 export interface SessionWords {
   output(part: ExecOutput | "scrollback end"): Uint8Array | undefined;
-  exit(session: ExecSession & { readonly end: ExecEnd }): Uint8Array | undefined;
+  exit(session: EndedSession): Uint8Array | undefined;
   input(message: Buffer): ClientFrame | undefined;
 }
 

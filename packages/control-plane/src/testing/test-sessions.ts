@@ -131,7 +131,7 @@ export class TestSession {
     const end = Promise.withResolvers<ExecSession & { readonly end: ExecEnd }>();
     end.promise.catch(() => {});
     return {
-      session: this.info(),
+      startedMs: this.#startedMs,
       output: this.#output({ pipe, end, signal: AbortSignal.any([signal, this.#line.signal]) }),
       result: end.promise,
       write: async (bytes) => {

@@ -1,22 +1,53 @@
 import type { Socket } from "node:net";
 import type { Transport } from "@opensandbox/wire/guest/channel.ts";
 
-/** Writes to a socket as fast as it takes the bytes. */
+/** What may wait here before whoever writes has to. */
+const mostWaiting = 128 * 1024;
+/** What is copied together, so that it goes in one system call, which is dear in a guest. */
+const mostTogether = 64 * 1024;
+
+/** Writes to a socket as fast as it takes the bytes. What is written in one turn of the event loop goes together. */
 export function socketTransport(socket: Socket): Transport {
+  let frames: Uint8Array[] = [];
+  let bytes = 0;
+  let drained: Promise<void> | undefined;
+
+  function flush(): void {
+    const [all, count] = [frames, bytes];
+    frames = [];
+    bytes = 0;
+    if (socket.destroyed) return;
+    if (all.length === 1) socket.write(all[0]!);
+    else if (count <= mostTogether) socket.write(Buffer.concat(all, count));
+    else for (const frame of all) socket.write(frame);
+  }
+
   return {
-    write: async (bytes) => {
-      if (socket.destroyed) throw new Error("the connection is closed");
-      if (socket.write(bytes)) return;
-      const { promise, resolve, reject } = Promise.withResolvers<void>();
-      const onClose = (): void => reject(new Error("the connection was closed"));
-      socket.once("drain", resolve);
-      socket.once("close", onClose);
-      try {
-        await promise;
-      } finally {
-        socket.off("drain", resolve);
-        socket.off("close", onClose);
-      }
+    write(frame) {
+      if (socket.destroyed) return Promise.reject(new Error("the connection is closed"));
+      if (frames.length === 0) process.nextTick(flush);
+      frames.push(frame);
+      bytes += frame.length;
+      if (bytes + socket.writableLength < mostWaiting) return undefined;
+      if (bytes >= mostTogether) flush();
+      if (!socket.writableNeedDrain) return undefined;
+      drained ??= untilDrained(socket).finally(() => {
+        drained = undefined;
+      });
+      return drained;
     },
   };
+}
+
+async function untilDrained(socket: Socket): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const onClose = (): void => reject(new Error("the connection was closed"));
+  socket.once("drain", resolve);
+  socket.once("close", onClose);
+  try {
+    await promise;
+  } finally {
+    socket.off("drain", resolve);
+    socket.off("close", onClose);
+  }
 }

@@ -8,6 +8,9 @@ import { socketTransport } from "./socket-transport.ts";
 
 const portName = "agent";
 
+/** What is read goes here first. */
+const received = Buffer.alloc(64 * 1024);
+
 /** How often to look whether a host that is not there has come. */
 const absentMs = 100;
 
@@ -49,10 +52,14 @@ async function hostPresent(device: string): Promise<{ readonly port: number; rea
 }
 
 async function serveOne(port: number, bytes: Buffer, start: (transport: Transport) => Session): Promise<void> {
-  const { socket } = deviceSocket(port);
+  const { socket } = deviceSocket(port, { onread: { buffer: received, callback: (length) => take(length) } });
   const session = start(socketTransport(socket));
+  const take = (length: number): boolean => {
+    // What is in it is kept for as long as somebody needs it, and the buffer is read into again at once.
+    session.receive(new Uint8Array(received.subarray(0, length)));
+    return true;
+  };
   const { promise, resolve } = Promise.withResolvers<void>();
-  socket.on("data", (chunk: Buffer) => session.receive(chunk));
   socket.on("end", () => socket.destroy());
   socket.on("error", () => socket.destroy());
   socket.once("close", resolve);

@@ -4,9 +4,16 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { ExecRequest } from "@opensandbox/wire/guest/messages_pb.js";
 import type { System } from "#system/system.ts";
 import type { TerminalSize } from "#system/terminal.ts";
-import { checkEnvironment, commandEnvironment, type MachineEnvironment } from "./environment.ts";
+import type { User } from "#system/users.ts";
+import {
+  checkEnvironment,
+  commandEnvironment,
+  type Environment,
+  imageEnvironment,
+  type MachineEnvironment,
+} from "./environment.ts";
 import { type ExitStatus, Reaper } from "./reaper.ts";
-import { spawn, type Spawned, type SpawnRequest } from "./spawn.ts";
+import { spawn, type Spawned, type SpawnRequest, type Variables, variablesFrom } from "./spawn.ts";
 
 /** SIGRTMAX. */
 const lastSignal = 64;
@@ -27,8 +34,9 @@ export type StartCommand = (request: ExecRequest, terminal?: TerminalSize) => Ru
 export function commandStarter(system: System, environment: MachineEnvironment): StartCommand {
   const reaper = new Reaper();
   const nullDevice = openSync("/dev/null", "r");
+  const variablesOf = rememberedVariables(environment);
   return (request, terminal) => {
-    const command = commandOf(request, terminal, { system, environment });
+    const command = commandOf(request, terminal, { system, variablesOf });
     const group = system.takeCommandGroup();
     try {
       const spawned = spawn({ ...command, cgroup: group.cgroup }, system, nullDevice);
@@ -63,7 +71,7 @@ export function signalGroup(pid: number, signal: number): void {
 function commandOf(
   { argv: asked, cwd, envs, user: name, stdin }: ExecRequest,
   terminal: TerminalSize | undefined,
-  { system, environment }: { system: System; environment: MachineEnvironment },
+  { system, variablesOf }: { system: System; variablesOf: VariablesOf },
 ): Omit<SpawnRequest, "cgroup"> {
   const argv = asked.length === 0 && terminal !== undefined ? [defaultShell()] : asked;
   if ((argv[0] ?? "") === "") throw new SandboxError("invalid_argument", "there is no command to run", undefined);
@@ -72,13 +80,31 @@ function commandOf(
   }
   checkEnvironment(envs);
   const user = system.findUser(name === "" ? "sandbox" : name);
-  const own = terminal === undefined ? envs : { TERM: "xterm-256color", ...envs };
   return {
     argv,
-    environment: commandEnvironment(user, environment.present, own),
+    variables: variablesOf(user, terminal === undefined ? envs : { TERM: "xterm-256color", ...envs }),
     cwd: cwd === "" ? user.home : system.locate(resolve(user.home, cwd)),
     user,
     stdin: terminal ?? (stdin ? "pipe" : "null"),
+  };
+}
+
+type VariablesOf = (user: User, own: Environment) => Variables;
+
+/** Most commands have no variables of their own: what they get is put together once for each user. */
+function rememberedVariables(environment: MachineEnvironment): VariablesOf {
+  let known = new Map<string, Variables>();
+  let ofMachine: Environment | undefined;
+  let ofImage: Environment | undefined;
+  return (user, own) => {
+    const [machine, image] = [environment.present, imageEnvironment()];
+    if (Object.keys(own).length > 0) return variablesFrom(commandEnvironment(user, machine, own));
+    if (machine !== ofMachine || image !== ofImage) known = new Map();
+    [ofMachine, ofImage] = [machine, image];
+    const key = `${user.name}\0${user.home}\0${user.shell}`;
+    const variables = known.get(key) ?? variablesFrom(commandEnvironment(user, machine, own));
+    known.set(key, variables);
+    return variables;
   };
 }
 

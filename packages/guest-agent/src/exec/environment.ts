@@ -6,14 +6,15 @@ import type { User } from "#system/users.ts";
 
 export type Environment = Readonly<Record<string, string>>;
 
-const image = cachedFile("/etc/environment", parseEnvironment);
+/** The image's own. */
+export const imageEnvironment = cachedFile("/etc/environment", parseEnvironment);
 
 /** What a command finds in its environment: the image's, the user's, the machine's, its own; the last one wins. */
 export function commandEnvironment(user: User, machine: Environment, command: Environment): Environment {
   return {
     PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     LANG: "C.UTF-8",
-    ...image(),
+    ...imageEnvironment(),
     HOME: user.home,
     USER: user.name,
     LOGNAME: user.name,

@@ -4,9 +4,9 @@ import type { Stream } from "@opensandbox/wire/guest/channel.ts";
 import {
   EmptySchema,
   ExecResultSchema,
+  type SessionCreateRequest,
   type SessionEvent,
   SessionEventSchema,
-  type SessionCreateRequest,
   type SessionInfo,
   SessionInfoSchema,
   type TerminalSize,
@@ -18,12 +18,24 @@ import { deadlineOf, inputTo } from "./exec.ts";
 import { InputPipe } from "./input-pipe.ts";
 import type { OutputLog, OutputReader } from "./output-log.ts";
 import { OutputPipe } from "./output-pipe.ts";
+import type { QuickOutcome } from "./quick-outcome.ts";
 import type { ExitStatus } from "./reaper.ts";
 
 const SIGKILL = 9;
 
 /** Longer command lines are told in part: what is listed must stay small. */
 const longestArgv = 4096;
+
+/** What a session begins with. */
+export interface SessionStart {
+  readonly request: SessionCreateRequest;
+  readonly command: RunningCommand;
+  /** Its command has ended before anybody had to listen to it. */
+  readonly outcome?: QuickOutcome;
+  readonly log: OutputLog;
+  /** When the command was started, in milliseconds since 1970. */
+  readonly startedMs: number;
+}
 
 /**
  * A command with an id. It runs to its end whoever listens, and can be listened to by several at once, each of whom
@@ -40,7 +52,7 @@ export class ExecSession {
   readonly #log: OutputLog;
   readonly #outputs: readonly OutputPipe[];
   readonly #input: InputPipe | undefined;
-  readonly #startedMs = Date.now();
+  readonly #startedMs: number;
   readonly #written = { stdout: 0, stderr: 0 };
   #attached = 0;
   #forgotten = false;
@@ -48,12 +60,22 @@ export class ExecSession {
   #result: (ExitStatus & { readonly timedOut: boolean }) | undefined;
   #endedMs = 0;
 
-  constructor(request: SessionCreateRequest, command: RunningCommand, log: OutputLog) {
+  constructor({ request, command, outcome, log, startedMs }: SessionStart) {
     this.id = request.id;
     this.#request = request;
     this.#command = command;
     this.#log = log;
+    this.#startedMs = startedMs;
     const { stdio } = command;
+    if (outcome !== undefined) {
+      this.#outputs = [];
+      // Little enough for nobody to have to wait.
+      void this.#take("stdout", outcome.stdout);
+      void this.#take("stderr", outcome.stderr);
+      this.#end({ ...outcome.status, timedOut: false });
+      this.ended = Promise.resolve();
+      return;
+    }
     if ("terminal" in stdio) {
       const output = new OutputPipe(stdio.terminal, { terminal: true }, (bytes) => this.#take("stdout", bytes));
       this.#outputs = [output];
@@ -95,20 +117,31 @@ export class ExecSession {
     });
   }
 
+  /** How it has ended, for who knows the rest. */
+  briefInfo(): SessionInfo {
+    return create(SessionInfoSchema, {
+      id: this.id,
+      ...(this.#result === undefined ? {} : { result: create(ExecResultSchema, this.#result) }),
+      startedMs: BigInt(this.#startedMs),
+      endedMs: BigInt(this.#endedMs),
+      stdoutBytes: BigInt(this.#written.stdout),
+      stderrBytes: BigInt(this.#written.stderr),
+      truncated: this.#log.truncated,
+    });
+  }
+
   /** Passes output to the stream and input from it, until the command has ended or the stream has. */
   async attach(stream: Stream, place: { fromStart: boolean; pipes: readonly number[] }): Promise<SessionInfo> {
     using reader = this.#log.read(place);
     this.#attached += 1;
     this.#detachedDeadline?.[Symbol.dispose]();
-    const onGone = (): void => reader.fail(stream.signal.reason as SandboxError);
-    stream.signal.addEventListener("abort", onGone, { once: true });
     try {
       await stream.sendMessage(SessionEventSchema, event({ case: "attached", value: this.info() }));
+      // It ends with the stream, for whatever reason.
       this.#takeInput(stream).catch((error: SandboxError) => reader.fail(error));
       await send(reader, stream);
-      return this.info();
+      return this.briefInfo();
     } finally {
-      stream.signal.removeEventListener("abort", onGone);
       this.#detach();
     }
   }
@@ -158,12 +191,17 @@ export class ExecSession {
     this.#log.stopWaiting();
     for (const output of this.#outputs) await output.finish();
     this.#input?.close();
-    this.#command.release();
     // A command that ended by itself just before the deadline has ended by itself.
-    this.#result = { ...status, timedOut: late && status.signal === SIGKILL };
+    this.#end({ ...status, timedOut: late && status.signal === SIGKILL });
+  }
+
+  #end(result: ExitStatus & { readonly timedOut: boolean }): void {
+    this.#result = result;
     this.#endedMs = Date.now();
     this.#detachedDeadline?.[Symbol.dispose]();
     this.#log.close();
+    // After those who listen have been told.
+    setImmediate(() => this.#command.release());
   }
 
   async #takeInput(stream: Stream): Promise<never> {
@@ -189,7 +227,7 @@ export class ExecSession {
 async function send(reader: OutputReader, stream: Stream): Promise<void> {
   for (let next = await reader.take(); next !== undefined; next = await reader.take()) {
     if (next === "edge") await stream.sendMessage(SessionEventSchema, event({ case: "scrollbackEnd", value: empty }));
-    else await stream.sendData(next.pipe, next.bytes);
+    else await stream.pushData(next.pipe, next.bytes);
   }
 }
 

@@ -13,6 +13,7 @@ import { type RunningCommand, signalGroup, type StartCommand } from "./command.t
 import { Deadline } from "./deadline.ts";
 import { InputPipe } from "./input-pipe.ts";
 import { OutputPipe } from "./output-pipe.ts";
+import { type QuickOutcome, quickOutcome } from "./quick-outcome.ts";
 
 const SIGKILL = 9;
 
@@ -25,18 +26,32 @@ type Exec = (request: ExecRequest, stream: Stream) => Promise<MessageInitShape<t
 export function execs(start: StartCommand): Exec {
   return async (request, stream) => {
     const command = start(request);
+    const quick = await quickOutcome(command, request.timeoutMs);
     try {
-      return await attend(command, request, stream);
+      return quick === undefined ? await attend(command, request, stream) : await tell(quick, command, stream);
     } finally {
-      command.release();
+      // After the answer.
+      setImmediate(() => command.release());
     }
   };
+}
+
+/** How a command that has ended already is told. */
+async function tell(
+  { status, stdout, stderr }: QuickOutcome,
+  { pid }: RunningCommand,
+  stream: Stream,
+): ReturnType<Exec> {
+  await stream.sendMessage(ExecStartedSchema, create(ExecStartedSchema, { pid }));
+  if (stdout.length > 0) await stream.pushData(execPipes.stdout, stdout);
+  if (stderr.length > 0) await stream.pushData(execPipes.stderr, stderr);
+  return { ...status, timedOut: false };
 }
 
 async function attend(command: RunningCommand, { timeoutMs }: ExecRequest, stream: Stream): ReturnType<Exec> {
   const { pid, stdio, ended } = command;
   if ("terminal" in stdio) throw new Error("a command without a session has no terminal");
-  const send = (pipe: number) => (bytes: Uint8Array) => stream.sendData(pipe, Uint8Array.from(bytes));
+  const send = (pipe: number) => (bytes: Uint8Array) => stream.pushData(pipe, bytes);
   const outputs = [
     new OutputPipe(stdio.stdout, { terminal: false }, send(execPipes.stdout)),
     new OutputPipe(stdio.stderr, { terminal: false }, send(execPipes.stderr)),

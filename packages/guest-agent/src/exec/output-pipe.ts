@@ -1,10 +1,11 @@
 import { Socket, type SocketConstructorOpts } from "node:net";
+import { maxDataBytes } from "@opensandbox/wire/guest/frame.ts";
 import { deviceSocket } from "#system/device-socket.ts";
 import { bytesInPipe, setWindowSize } from "#system/libc.ts";
 import type { TerminalSize } from "#system/terminal.ts";
 
-// One for all: what is read is copied before anything else is read.
-const buffer = Buffer.alloc(64 * 1024);
+// One for all: what is read is copied before anything else is read. Two frames' worth, as a pipe holds 64 KiB.
+const buffer = Buffer.alloc(2 * maxDataBytes);
 
 /**
  * How long a terminal must be silent after its program has ended, where others hold it open: what the program has

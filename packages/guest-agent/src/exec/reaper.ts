@@ -1,10 +1,13 @@
-import { statusOfEnded } from "#system/libc.ts";
+import { endedChild, statusOfEnded } from "#system/libc.ts";
 
 /** How a process ended: the code it gave to exit, or the signal that ended it. The other one is 0. */
 export interface ExitStatus {
   readonly exitCode: number;
   readonly signal: number;
 }
+
+/** So many are each asked for: finding out which one it was costs more. */
+const fewChildren = 4;
 
 /**
  * The one owner of `waitpid`, and only for children that it is told of: whoever waits for any child takes the status
@@ -14,10 +17,7 @@ export class Reaper {
   readonly #waiting = new Map<number, (status: ExitStatus) => void>();
 
   constructor() {
-    // Signals of several children may arrive as one.
-    process.on("SIGCHLD", () => {
-      for (const pid of this.#waiting.keys()) this.#collect(pid);
-    });
+    process.on("SIGCHLD", () => this.#collectEnded());
   }
 
   /** Settles when the child has ended. To be called in the turn in which it was started: later the signal is past. */
@@ -25,6 +25,22 @@ export class Reaper {
     const { promise, resolve } = Promise.withResolvers<ExitStatus>();
     this.#waiting.set(pid, resolve);
     return await promise;
+  }
+
+  /** Signals of several children may arrive as one. */
+  #collectEnded(): void {
+    if (this.#waiting.size <= fewChildren) {
+      for (const pid of this.#waiting.keys()) this.#collect(pid);
+      return;
+    }
+    for (let pid = endedChild(); pid !== undefined; pid = endedChild()) {
+      if (!this.#waiting.has(pid)) {
+        // Somebody else's, in front of which ours cannot be seen.
+        for (const ours of this.#waiting.keys()) this.#collect(ours);
+        return;
+      }
+      this.#collect(pid);
+    }
   }
 
   #collect(pid: number): void {

@@ -1,11 +1,12 @@
 import { constants } from "node:os";
-import { statSync } from "node:fs";
+import { closeSync, statSync } from "node:fs";
 import { resolve } from "node:path";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import {
-  closeDescriptor,
   mayExecute,
+  openNonBlockingPipe,
   openPipe,
+  type Pipe,
   posixSpawn,
   type Stdio,
   type StringTable,
@@ -20,13 +21,24 @@ import type { Environment } from "./environment.ts";
 
 export interface SpawnRequest {
   readonly argv: readonly string[];
-  readonly environment: Environment;
+  readonly variables: Variables;
   /** Where it is, not what the sandbox calls it. */
   readonly cwd: string;
   readonly user: User;
   /** `pipe`: standard input is one as well. A size: all three are a terminal. */
   readonly stdin: "null" | "pipe" | TerminalSize;
   readonly cgroup: number | undefined;
+}
+
+/** An environment as the kernel takes it. */
+export interface Variables {
+  readonly path: string;
+  readonly table: StringTable;
+}
+
+export function variablesFrom(environment: Environment): Variables {
+  const lines = Object.entries(environment).map(([name, value]) => `${name}=${value}`);
+  return { path: environment["PATH"] ?? "", table: stringTable(lines) };
 }
 
 /** The agent's ends are the caller's to close. */
@@ -41,8 +53,8 @@ export interface Spawned {
 export function spawn(request: SpawnRequest, system: System, nullDevice: number): Spawned {
   using theirs = new DisposableStack();
   using ours = new DisposableStack();
-  const keep = (descriptor: number): number => ours.adopt(descriptor, closeDescriptor);
-  const pass = (descriptor: number): number => theirs.adopt(descriptor, closeDescriptor);
+  const keep = (descriptor: number): number => ours.adopt(descriptor, closeSync);
+  const pass = (descriptor: number): number => theirs.adopt(descriptor, closeSync);
   const { stdin, user } = request;
   let stdio: Spawned["stdio"];
   let theirStdio: Stdio;
@@ -52,8 +64,8 @@ export function spawn(request: SpawnRequest, system: System, nullDevice: number)
     theirStdio = { terminal: path };
   } else {
     const input = stdin === "pipe" ? openPipe() : undefined;
-    const output = openPipe();
-    const error = openPipe();
+    const output = takePipe();
+    const error = takePipe();
     stdio = {
       stdin: input === undefined ? undefined : keep(input.write),
       stdout: keep(output.read),
@@ -67,17 +79,30 @@ export function spawn(request: SpawnRequest, system: System, nullDevice: number)
   return { pid, stdio };
 }
 
+/** Made before they are needed, when there is nothing else to do. */
+const readyPipes: Pipe[] = [];
+const mostReadyPipes = 2;
+
+function takePipe(): Pipe {
+  const ready = readyPipes.pop() ?? openNonBlockingPipe();
+  if (readyPipes.length === 0) setImmediate(makePipesReady);
+  return ready;
+}
+
+function makePipesReady(): void {
+  while (readyPipes.length < mostReadyPipes) readyPipes.push(openNonBlockingPipe());
+}
+
 /** Tries the files that the command's name can mean, in the order of its PATH, as execvp(3) does. */
 function execute(request: SpawnRequest, stdio: Stdio): number {
-  const { argv, environment, cwd, cgroup } = request;
+  const { argv, variables, cwd, cgroup } = request;
   const [name = ""] = argv;
-  const tables: { arguments: StringTable; environment: StringTable } = {
-    arguments: stringTable(argv),
-    environment: stringTable(Object.entries(environment).map(([key, value]) => `${key}=${value}`)),
-  };
+  const tables = { arguments: stringTable(argv), environment: variables.table };
+  const paths = candidates(name, variables.path, cwd);
   let failure: number = constants.errno.ENOENT;
-  for (const path of candidates(name, environment["PATH"] ?? "", cwd)) {
-    const denied = mayExecute(path);
+  for (const path of paths) {
+    // Asking first is cheaper than starting in vain, where there are several to try.
+    const denied = paths.length === 1 ? 0 : mayExecute(path);
     const result = denied === 0 ? posixSpawn({ path, ...tables, cwd, stdio, cgroup }) : -denied;
     if (result > 0) return result;
     // One that may not be executed gives way to a later one, and is what is told of if there is none.

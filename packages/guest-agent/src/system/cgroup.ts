@@ -1,4 +1,4 @@
-import { mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, openSync, readFileSync, readSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { CommandGroup } from "#exec/command-group.ts";
 
@@ -14,6 +14,8 @@ const memoryShare = 0.9;
 interface Cgroup {
   readonly directory: string;
   readonly descriptor: number;
+  /** The list of its processes, open. */
+  readonly members: number;
 }
 
 /**
@@ -41,7 +43,7 @@ export function commandCgroups(): () => CommandGroup {
     // An agent that is started again finds those of its predecessor, whose process id was another one.
     const directory = join(sandbox, `${process.pid}-${made}`);
     mkdirSync(directory);
-    return { directory, descriptor: openSync(directory, "r") };
+    return { directory, descriptor: openSync(directory, "r"), members: openSync(join(directory, "cgroup.procs"), "r") };
   }
 
   return () => {
@@ -57,8 +59,10 @@ export function commandCgroups(): () => CommandGroup {
   };
 }
 
-function isEmpty({ directory }: Cgroup): boolean {
-  return readFileSync(join(directory, "cgroup.procs"), "latin1") === "";
+const oneByte = Buffer.alloc(1);
+
+function isEmpty({ members }: Cgroup): boolean {
+  return readSync(members, oneByte, 0, 1, 0) === 0;
 }
 
 function setUp(): void {

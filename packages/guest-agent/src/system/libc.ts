@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { constants } from "node:os";
 import { dlopen, getInt32, getRawPointer } from "node:ffi";
 import type { Credentials } from "#system/users.ts";
@@ -13,8 +14,6 @@ const { functions: libc } = dlopen("libc.so.6", {
   dup3: { return: "i32", arguments: ["i32", "i32", "i32"] },
   ioctl: { return: "i32", arguments: ["i32", "u64", "pointer"] },
   mount: { return: "i32", arguments: ["pointer", "pointer", "pointer", "u64", "pointer"] },
-  pipe2: { return: "i32", arguments: ["pointer", "i32"] },
-  posix_spawn: { return: "i32", arguments: ["pointer", "pointer", "pointer", "pointer", "pointer", "pointer"] },
   posix_spawn_file_actions_addchdir_np: { return: "i32", arguments: ["pointer", "pointer"] },
   posix_spawn_file_actions_addopen: { return: "i32", arguments: ["pointer", "i32", "pointer", "i32", "u32"] },
   posix_spawn_file_actions_adddup2: { return: "i32", arguments: ["pointer", "i32", "i32"] },
@@ -28,13 +27,29 @@ const { functions: libc } = dlopen("libc.so.6", {
   sethostname: { return: "i32", arguments: ["pointer", "u64"] },
   socketpair: { return: "i32", arguments: ["i32", "i32", "i32", "pointer"] },
   syscall: { return: "i64", arguments: ["i64", "i64", "i64", "i64"] },
-  waitpid: { return: "i32", arguments: ["i32", "pointer", "i32"] },
+  waitid: { return: "i32", arguments: ["i32", "u32", "pointer", "i32"] },
 });
+
+// What every command needs, with addresses as numbers of their own: a Buffer as an argument costs an interpreter far
+// more than the call itself.
+const { functions: lean } = dlopen("libc.so.6", {
+  fcntl: { return: "i32", arguments: ["i32", "i32", "i32"] },
+  ioctl: { return: "i32", arguments: ["i32", "i32", "u64"] },
+  pipe2: { return: "i32", arguments: ["u64", "i32"] },
+  posix_spawn: { return: "i32", arguments: ["u64", "u64", "u64", "u64", "u64", "u64"] },
+  syscall: { return: "i32", arguments: ["i32", "i32", "i32", "i32"] },
+  waitpid: { return: "i32", arguments: ["i32", "u64", "i32"] },
+});
+
+/** Where the kernel writes its small answers. Larger than what V8 may move about. */
+const answer = Buffer.alloc(128);
+const answerAddress = getRawPointer(answer);
 
 // Resolved once: a call between the failing one and the reading of errno could overwrite it.
 const errnoAddress = libc.__errno_location();
 
 const O_CLOEXEC = 0o2000000;
+const O_NONBLOCK = 0o4000;
 
 /** A system call that failed, as Node's own calls tell of it. */
 export function systemError(call: string, errno: number): NodeJS.ErrnoException {
@@ -48,10 +63,22 @@ function checked(call: string, result: number): number {
 }
 
 /** Both ends of a pipe that no child inherits by accident. */
-export function openPipe(): { readonly read: number; readonly write: number } {
-  const fds = Buffer.alloc(8);
-  checked("pipe2", libc.pipe2(fds, O_CLOEXEC));
-  return { read: fds.readInt32LE(0), write: fds.readInt32LE(4) };
+export interface Pipe {
+  readonly read: number;
+  readonly write: number;
+}
+
+export function openPipe(): Pipe {
+  checked("pipe2", lean.pipe2(answerAddress, O_CLOEXEC));
+  return { read: answer.readInt32LE(0), write: answer.readInt32LE(4) };
+}
+
+/** Reading from it does not wait. */
+export function openNonBlockingPipe(): Pipe {
+  const F_SETFL = 4;
+  const pipe = openPipe();
+  checked("fcntl", lean.fcntl(pipe.read, F_SETFL, O_NONBLOCK));
+  return pipe;
 }
 
 /** Both ends of a stream of bytes that flows both ways. */
@@ -76,10 +103,9 @@ export function moveDescriptor(fd: number, target: number): void {
 
 /** Bytes that a pipe holds for its reader. */
 export function bytesInPipe(fd: number): number {
-  const FIONREAD = 0x541bn;
-  const count = Buffer.alloc(4);
-  checked("FIONREAD", libc.ioctl(fd, FIONREAD, count));
-  return count.readInt32LE(0);
+  const FIONREAD = 0x541b;
+  checked("FIONREAD", lean.ioctl(fd, FIONREAD, answerAddress));
+  return answer.readInt32LE(0);
 }
 
 /** Lets the other end of a new terminal be opened. */
@@ -124,22 +150,25 @@ export function mayExecute(path: string): number {
   return libc.access(cString(path), X_OK) === 0 ? 0 : getInt32(errnoAddress);
 }
 
-/** A null-terminated array of pointers to strings; `data` must live as long as it is used. */
+/** A null-terminated array of pointers to strings; the buffers must live as long as the address is used. */
 export interface StringTable {
+  readonly address: bigint;
   readonly table: Buffer;
   readonly data: Buffer;
 }
 
 export function stringTable(strings: readonly string[]): StringTable {
-  const parts = strings.map(cString);
-  const data = Buffer.concat(parts.length === 0 ? [Buffer.alloc(1)] : parts);
-  const table = Buffer.alloc(8 * (strings.length + 1));
-  let address = getRawPointer(data);
-  for (const [index, part] of parts.entries()) {
-    table.writeBigUInt64LE(address, 8 * index);
-    address += BigInt(part.length);
+  const data = cString(strings.join("\0"));
+  // Larger than what V8 may move about.
+  const table = Buffer.alloc(Math.max(128, 8 * (strings.length + 1)));
+  // Addresses of programs have 47 bits, which numbers hold exactly.
+  const start = Number(getRawPointer(data));
+  for (let index = 0, at = 0; index < strings.length; index += 1) {
+    table.writeUInt32LE((start + at) % 2 ** 32, 8 * index);
+    table.writeUInt32LE(Math.floor((start + at) / 2 ** 32), 8 * index + 4);
+    at = data.indexOf(0, at) + 1;
   }
-  return { table, data };
+  return { address: getRawPointer(table), table, data };
 }
 
 /** What becomes descriptors 0, 1 and 2: open ones, or a terminal's file, which also becomes the controlling terminal. */
@@ -161,24 +190,47 @@ export interface PosixSpawn {
  * real user of this thread. Returns its id, or the errno as a negative number.
  */
 export function posixSpawn(request: PosixSpawn): number {
-  const pid = Buffer.alloc(4);
+  const path = cString(request.path);
+  const errno = lean.posix_spawn(
+    answerAddress,
+    getRawPointer(path),
+    fileActions(request),
+    attributesOf(request.cgroup),
+    request.arguments.address,
+    request.environment.address,
+  );
+  return errno === 0 ? answer.readInt32LE(0) : -errno;
+}
+
+/** A structure of the C library, and where it is. */
+interface Structure {
+  readonly bytes: Buffer;
+  readonly address: bigint;
+}
+
+function structureOf(bytes: Buffer): Structure {
+  return { bytes, address: getRawPointer(bytes) };
+}
+
+/** Descriptors are used again and again, so most commands need what an earlier one has needed. */
+const knownActions = new Map<string, Structure>();
+const mostKnownActions = 64;
+
+function fileActions({ stdio, cwd }: PosixSpawn): bigint {
+  const key = `${"terminal" in stdio ? stdio.terminal : stdio.join()} ${cwd}`;
+  const known = knownActions.get(key);
+  if (known !== undefined) return known.address;
+  if (knownActions.size >= mostKnownActions) {
+    for (const { bytes } of knownActions.values()) libc.posix_spawn_file_actions_destroy(bytes);
+    knownActions.clear();
+  }
   const actions = Buffer.alloc(fileActionsBytes);
   libc.posix_spawn_file_actions_init(actions);
-  try {
-    addStdio(actions, request.stdio);
-    libc.posix_spawn_file_actions_addchdir_np(actions, cString(request.cwd));
-    const errno = libc.posix_spawn(
-      pid,
-      cString(request.path),
-      actions,
-      attributesOf(request.cgroup),
-      request.arguments.table,
-      request.environment.table,
-    );
-    return errno === 0 ? pid.readInt32LE(0) : -errno;
-  } finally {
-    libc.posix_spawn_file_actions_destroy(actions);
-  }
+  addStdio(actions, stdio);
+  libc.posix_spawn_file_actions_addchdir_np(actions, cString(cwd));
+  const structure = structureOf(actions);
+  knownActions.set(key, structure);
+  return structure.address;
 }
 
 function addStdio(actions: Buffer, stdio: Stdio): void {
@@ -198,7 +250,15 @@ const attributesBytes = 336;
 const fileActionsBytes = 80;
 const signalSetBytes = 128;
 
-function attributesOf(cgroup: number | undefined): Buffer {
+const knownAttributes = new Map<number | undefined, Structure>();
+
+function attributesOf(cgroup: number | undefined): bigint {
+  const attributes = knownAttributes.get(cgroup) ?? structureOf(makeAttributes(cgroup));
+  knownAttributes.set(cgroup, attributes);
+  return attributes.address;
+}
+
+function makeAttributes(cgroup: number | undefined): Buffer {
   const POSIX_SPAWN_RESETIDS = 0x01;
   const POSIX_SPAWN_SETSIGDEF = 0x04;
   const POSIX_SPAWN_SETSIGMASK = 0x08;
@@ -208,14 +268,22 @@ function attributesOf(cgroup: number | undefined): Buffer {
   const bytes = Buffer.alloc(attributesBytes);
   libc.posix_spawnattr_init(bytes);
   libc.posix_spawnattr_setflags(bytes, cgroup === undefined ? flags : flags | POSIX_SPAWN_SETCGROUP);
-  libc.posix_spawnattr_setsigdefault(bytes, allSignals);
+  libc.posix_spawnattr_setsigdefault(bytes, ignoredSignals);
   libc.posix_spawnattr_setsigmask(bytes, noSignals);
   if (cgroup !== undefined) setCgroup(bytes, cgroup);
   return bytes;
 }
 
-const allSignals = Buffer.alloc(signalSetBytes, 0xff);
 const noSignals = Buffer.alloc(signalSetBytes);
+/** What has a handler is reset in any case; each one more would be a system call more. */
+const ignoredSignals = Buffer.alloc(signalSetBytes);
+ignoredSignals.writeBigUInt64LE(signalsIgnored());
+
+/** By this process, as a set: Node ignores SIGPIPE, and perhaps who started it ignored more. */
+function signalsIgnored(): bigint {
+  const [, mask = "0"] = /^SigIgn:\s*([0-9a-f]+)$/m.exec(readFileSync("/proc/self/status", "latin1")) ?? [];
+  return BigInt(`0x${mask}`);
+}
 
 let setCgroupOfAttributes: ((attributes: Buffer, cgroup: number) => number) | undefined;
 
@@ -228,37 +296,61 @@ function setCgroup(attributes: Buffer, cgroup: number): void {
 }
 
 /**
- * Runs `work` with the real ids and groups of somebody else on this thread alone: raw system calls, which glibc does
- * not pass on to the other threads. The effective ids stay root's, which is the way back.
+ * Runs `work` with the real user of somebody else, and with its groups, on this thread alone: raw system calls, which
+ * glibc does not pass on to the other threads. The effective ids stay root's, which is the way back.
  */
 export function withRealUser<Result>({ uid, gid, groups }: Credentials, work: () => Result): Result {
-  const SYS_setgroups = 116n;
-  const SYS_setresuid = 117n;
-  const SYS_setresgid = 119n;
-  const unchanged = -1n;
-  const list = Buffer.alloc(4 * Math.max(1, groups.length));
-  for (const [index, group] of groups.entries()) list.writeUInt32LE(group, 4 * index);
-  const call = (number: bigint, a: bigint, b: bigint, c: bigint): void => {
-    // Going on as somebody else would be worse than being started again.
-    if (libc.syscall(number, a, b, c) !== 0n) process.abort();
-  };
-  call(SYS_setgroups, BigInt(groups.length), getRawPointer(list), 0n);
-  call(SYS_setresgid, BigInt(gid), unchanged, unchanged);
-  call(SYS_setresuid, BigInt(uid), unchanged, unchanged);
+  takeGroups(gid, groups);
+  setRealUser(uid);
   try {
     return work();
   } finally {
-    call(SYS_setresuid, 0n, unchanged, unchanged);
-    call(SYS_setresgid, 0n, unchanged, unchanged);
-    call(SYS_setgroups, 0n, 0n, 0n);
+    // At once: whoever has the real user may signal this process.
+    setRealUser(0);
   }
+}
+
+let presentGroups = "";
+
+/** They stay: to root they mean nothing, and the next command is most likely the same user's. */
+function takeGroups(gid: number, groups: readonly number[]): void {
+  const SYS_setgroups = 116n;
+  const SYS_setresgid = 119;
+  const wanted = `${gid} ${groups.join()}`;
+  if (wanted === presentGroups) return;
+  const list = Buffer.alloc(4 * Math.max(1, groups.length));
+  for (const [index, group] of groups.entries()) list.writeUInt32LE(group, 4 * index);
+  // Going on as somebody else would be worse than being started again.
+  if (libc.syscall(SYS_setgroups, BigInt(groups.length), getRawPointer(list), 0n) !== 0n) process.abort();
+  if (lean.syscall(SYS_setresgid, gid | 0, unchanged, unchanged) !== 0) process.abort();
+  presentGroups = wanted;
+}
+
+const unchanged = -1;
+
+function setRealUser(uid: number): void {
+  const SYS_setresuid = 117;
+  // Ids above 2^31 are negative to a function that takes signed numbers.
+  if (lean.syscall(SYS_setresuid, uid | 0, unchanged, unchanged) !== 0) process.abort();
+}
+
+/** A child that has ended and whose status nobody has taken yet, or undefined. */
+export function endedChild(): number | undefined {
+  const P_ALL = 0;
+  const WNOHANG = 1;
+  const WEXITED = 4;
+  const WNOWAIT = 0x0100_0000;
+  // siginfo_t; si_pid is 16 bytes in, and stays zero when there is none.
+  const info = Buffer.alloc(128);
+  // A failure says that there are no children.
+  if (libc.waitid(P_ALL, 0, info, WEXITED | WNOHANG | WNOWAIT) !== 0) return undefined;
+  return info.readInt32LE(16) || undefined;
 }
 
 /** How a child ended, as waitpid(2) tells it, or undefined while it runs. */
 export function statusOfEnded(pid: number): number | undefined {
   const WNOHANG = 1;
-  const status = Buffer.alloc(4);
-  return checked("waitpid", libc.waitpid(pid, status, WNOHANG)) === 0 ? undefined : status.readInt32LE(0);
+  return checked("waitpid", lean.waitpid(pid, answerAddress, WNOHANG)) === 0 ? undefined : answer.readInt32LE(0);
 }
 
 const CLOCK_REALTIME = 0;

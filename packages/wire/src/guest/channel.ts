@@ -25,9 +25,12 @@ export const maxMessageBytes = initialCredit / 2 - headerBytes;
 /** More than this many bytes that are no frame, and the peer does not speak our language. */
 const maxSkippedBytes = 2 * maxPayloadBytes;
 
-/** Where the bytes go. `write` settles when more may follow; its bytes are in order of the calls. */
+/**
+ * Where the bytes go, in order of the calls. `write` returns a promise of the moment when more may follow, or undefined
+ * when that is now. A transport that has failed rejects.
+ */
 export interface Transport {
-  write(bytes: Uint8Array): Promise<void>;
+  write(bytes: Uint8Array): Promise<void> | undefined;
 }
 
 export type Incoming =
@@ -88,8 +91,7 @@ export class Channel {
     const stream = new Stream(this, this.#nextStream, true);
     this.#nextStream = this.#nextStream === 0xffff_ffff ? 1 : this.#nextStream + 1;
     this.#streams.set(stream.id, stream);
-    // A transport that fails closes the channel, which ends the stream.
-    this.send(frameTypes.open, stream.id, method.id, toBinary(method.request, request)).catch(() => undefined);
+    this.tell(frameTypes.open, stream.id, method.id, toBinary(method.request, request));
     return stream;
   }
 
@@ -100,16 +102,20 @@ export class Channel {
     this.#failStreams(error);
   }
 
-  /** For {@link Stream}. */
-  async send(type: FrameType, stream: number, tag: number, payload: Uint8Array): Promise<void> {
-    if (this.#closed !== undefined) throw this.#closed;
-    if (payload.length > maxPayloadBytes) throw tooLong(payload.length);
-    try {
-      await this.#transport.write(encodeFrame({ stream, epoch: this.#epoch, type, tag, payload }));
-    } catch (error) {
-      this.close(new SandboxError("unavailable", "the agent channel is gone", undefined, { cause: error }));
+  /** For {@link Stream}: like a transport's `write`. */
+  send(type: FrameType, stream: number, tag: number, payload: Uint8Array): Promise<void> | undefined {
+    if (this.#closed !== undefined) return Promise.reject(this.#closed);
+    if (payload.length > maxPayloadBytes) return Promise.reject(tooLong(payload.length));
+    const written = this.#transport.write(encodeFrame({ stream, epoch: this.#epoch, type, tag, payload }));
+    return written?.catch((cause: unknown) => {
+      this.close(new SandboxError("unavailable", "the agent channel is gone", undefined, { cause }));
       throw this.#closed;
-    }
+    });
+  }
+
+  /** For {@link Stream}: sends what nobody waits for. A transport that fails closes the channel, which ends the streams. */
+  tell(type: FrameType, stream: number, tag: number, payload: Uint8Array): void {
+    this.send(type, stream, tag, payload)?.catch(() => undefined);
   }
 
   /** For {@link Stream}: it has ended on both sides or was given up. */
@@ -160,9 +166,12 @@ export class Stream {
   #failure: SandboxError | undefined;
   /** The opener has been answered. */
   #ended = false;
-  readonly #aborted = new AbortController();
+  /** Made when it is asked for: most streams end without. */
+  #aborted: AbortController | undefined;
   #credit = initialCredit;
   #creditWaiters: (() => void)[] = [];
+  /** Calls that send several frames and are not done. */
+  #sending = 0;
   /** What the peer may still send, and what of it has been taken but not yet granted again. */
   #peerCredit = initialCredit;
   #taken = 0;
@@ -175,6 +184,10 @@ export class Stream {
 
   /** Aborted when nobody waits for this stream any more: given up by the peer, or the channel is gone. */
   get signal(): AbortSignal {
+    if (this.#aborted === undefined) {
+      this.#aborted = new AbortController();
+      if (this.#failure !== undefined) this.#aborted.abort(this.#failure);
+    }
     return this.#aborted.signal;
   }
 
@@ -202,11 +215,27 @@ export class Stream {
 
   /** Sends any number of bytes; settles when the peer's credit and the line have taken them all. */
   async sendData(tag: number, bytes: Uint8Array): Promise<void> {
+    await this.#sendParts(tag, bytes);
+  }
+
+  /**
+   * The same without a promise where nothing has to be waited for: undefined says that all has been taken. The bytes may
+   * be written to again when it returns.
+   */
+  pushData(tag: number, bytes: Uint8Array): Promise<void> | undefined {
     for (let at = 0; at < bytes.length; at += maxDataBytes) {
       const part = bytes.subarray(at, at + maxDataBytes);
-      await this.#takeCredit(costOf(part));
-      await this.#channel.send(frameTypes.data, this.id, tag, part);
+      const isNext = this.#sending === 0 && this.#creditWaiters.length === 0;
+      if (!isNext || this.#credit < costOf(part) || this.#refusal !== undefined) return this.#pushRest(tag, bytes, at);
+      this.#credit -= costOf(part);
+      const written = this.#channel.send(frameTypes.data, this.id, tag, part);
+      if (written === undefined) continue;
+      if (at + part.length === bytes.length) return written;
+      // Whoever sends the rest hears of the same failure.
+      written.catch(() => undefined);
+      return this.#pushRest(tag, bytes, at + part.length);
     }
+    return undefined;
   }
 
   /** Host: no more input. */
@@ -238,7 +267,7 @@ export class Stream {
     this.#channel.forget(this.id);
     this.fail(reason);
     // The channel's end is an end for the agent's side as well.
-    this.#channel.send(frameTypes.reset, this.id, 0, new Uint8Array(0)).catch(() => undefined);
+    this.#channel.tell(frameTypes.reset, this.id, 0, new Uint8Array(0));
   }
 
   /** For {@link Channel}: ends this side. What has come in before can still be taken. */
@@ -248,7 +277,7 @@ export class Stream {
     this.#waiting?.reject(error);
     this.#waiting = undefined;
     this.#wakeSenders();
-    this.#aborted.abort(error);
+    this.#aborted?.abort(error);
   }
 
   /** For {@link Channel}: a frame of this stream. Returns what is wrong with it. */
@@ -312,7 +341,30 @@ export class Stream {
     new DataView(payload.buffer).setUint32(0, this.#taken, true);
     this.#peerCredit += this.#taken;
     this.#taken = 0;
-    this.#channel.send(frameTypes.credit, this.id, 0, payload).catch(() => undefined);
+    this.#channel.tell(frameTypes.credit, this.id, 0, payload);
+  }
+
+  async #pushRest(tag: number, bytes: Uint8Array, from: number): Promise<void> {
+    await this.#sendParts(tag, new Uint8Array(bytes.subarray(from)));
+  }
+
+  async #sendParts(tag: number, bytes: Uint8Array): Promise<void> {
+    this.#sending += 1;
+    try {
+      for (let at = 0; at < bytes.length; at += maxDataBytes) {
+        const part = bytes.subarray(at, at + maxDataBytes);
+        await this.#takeCredit(costOf(part));
+        await this.#channel.send(frameTypes.data, this.id, tag, part);
+      }
+    } finally {
+      this.#sending -= 1;
+    }
+  }
+
+  /** Why nothing can be sent any more. */
+  get #refusal(): SandboxError | undefined {
+    if (this.#failure !== undefined || !this.#ended) return this.#failure;
+    return new SandboxError("canceled", "the other side takes no more input", undefined);
   }
 
   async #takeCredit(bytes: number): Promise<void> {
@@ -322,8 +374,8 @@ export class Stream {
       this.#creditWaiters.push(resolve);
       await promise;
     }
-    if (this.#failure !== undefined) throw this.#failure;
-    if (this.#ended) throw new SandboxError("canceled", "the other side takes no more input", undefined);
+    const refusal = this.#refusal;
+    if (refusal !== undefined) throw refusal;
     this.#credit -= bytes;
   }
 

@@ -37,9 +37,10 @@ import {
  * - `writeFile`: host -> guest `data`, ended by `end`. Nothing is visible at the path before that.
  * - `list`: guest -> host `message` FileStats, several.
  * - `sessionAttach`, and `sessionCreate` that asks for it: guest -> host `message` SessionEvent with `attached`, `data`
- *   with the tags of {@link execPipes}, and between them SessionEvent with `scrollbackEnd`; the reply comes when the
- *   command has ended and all of its output has been sent. Host -> guest `data` (standard input) and `end`, which closes
- *   it. A host that resets the stream detaches: the command goes on.
+ *   with the tags of {@link execPipes}, and between them SessionEvent with `scrollbackEnd`; the reply, which need not say
+ *   again what `attached` did, comes when the command has ended and all of its output has been sent. A command that has
+ *   ended while it was created needs no messages. Host -> guest `data` (standard input) and `end`, which closes it. A
+ *   host that resets the stream detaches: the command goes on.
  * - `sessionList`: guest -> host `message` SessionInfos, several.
  * - `watch`: guest -> host `message` WatchEvents, an empty one first, when nothing is missed any more; it ends when the
  *   host resets it.

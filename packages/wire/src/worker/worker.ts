@@ -313,6 +313,9 @@ export interface ExecSession {
   readonly truncated: boolean;
 }
 
+/** How a session has ended, as those attached hear of it. */
+export type EndedSession = Pick<ExecSession, "truncated"> & { readonly end: ExecEnd };
+
 export interface AttachOptions {
   /** From the oldest output that is kept; else from the start of the scrollback. */
   readonly fromStart: boolean;
@@ -322,12 +325,14 @@ export interface AttachOptions {
 
 /** One listener to a session. Aborting the signal, or leaving `output` early, detaches; the command goes on. */
 export interface AttachedSession {
-  /** As it was at that moment. */
-  readonly session: ExecSession;
-  /** Ends when the command has ended. Not taking makes the command wait, unless others listen. */
+  readonly startedMs: number;
+  /**
+   * Ends when the command has ended. Not taking makes the command wait, unless others listen. A session that was just
+   * created has no scrollback, and may not tell of its end.
+   */
   readonly output: AsyncIterable<ExecOutput | "scrollback end">;
   /** Settles after `output` has ended; rejects when the line to the guest ends before. */
-  readonly result: Promise<ExecSession & { readonly end: ExecEnd }>;
+  readonly result: Promise<EndedSession>;
   /** To standard input; settles when the command has taken it, or takes nothing any more. */
   write(bytes: Uint8Array): Promise<void>;
   closeStdin(): Promise<void>;

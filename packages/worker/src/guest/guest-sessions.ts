@@ -1,6 +1,6 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
-import { parse, type Stream } from "@opensandbox/wire/guest/channel.ts";
+import { type Incoming, parse, type Stream } from "@opensandbox/wire/guest/channel.ts";
 import {
   type SessionCreateRequestSchema,
   SessionEventSchema,
@@ -11,7 +11,7 @@ import { execPipes, type Method, methods } from "@opensandbox/wire/guest/methods
 import type {
   AttachedSession,
   AttachOptions,
-  ExecEnd,
+  EndedSession,
   ExecOutput,
   ExecSession,
   NewExecSession,
@@ -108,13 +108,14 @@ type Attaching = typeof methods.sessionCreate | typeof methods.sessionAttach;
 async function attachedBy(method: Attaching, stream: Stream): Promise<AttachedSession> {
   const first = await stream.next();
   const event = first.kind === "message" ? parse(SessionEventSchema, first.payload)?.event : undefined;
-  if (event?.case !== "attached") throw giveUp(stream);
-  const end = Promise.withResolvers<ExecSession & { readonly end: ExecEnd }>();
+  if (first.kind === "message" && event?.case !== "attached") throw giveUp(stream);
+  const session = event?.case === "attached" ? sessionOf(event.value) : undefined;
+  const end = Promise.withResolvers<EndedSession>();
   // The output rejects with the same error; who takes only that need not take this too.
   end.promise.catch(() => undefined);
   return {
-    session: sessionOf(event.value),
-    output: output(method, stream, end),
+    startedMs: session?.startedMs ?? Date.now(),
+    output: output(method, { stream, first: session === undefined ? first : undefined }, end),
     result: end.promise,
     write: (bytes) => untilEnd(stream.sendData(0, bytes)),
     closeStdin: () => untilEnd(stream.end()),
@@ -123,12 +124,11 @@ async function attachedBy(method: Attaching, stream: Stream): Promise<AttachedSe
 
 async function* output(
   method: Attaching,
-  stream: Stream,
-  end: PromiseWithResolvers<ExecSession & { readonly end: ExecEnd }>,
+  { stream, first }: { readonly stream: Stream; first: Incoming | undefined },
+  end: PromiseWithResolvers<EndedSession>,
 ): AsyncGenerator<ExecOutput | "scrollback end"> {
   try {
-    for (;;) {
-      const incoming = await stream.next();
+    for (let incoming = first ?? (await stream.next()); ; incoming = await stream.next()) {
       if (incoming.kind === "data") {
         yield { pipe: incoming.tag === execPipes.stderr ? "stderr" : "stdout", bytes: incoming.payload };
       } else if (incoming.kind === "message") {
@@ -149,11 +149,10 @@ async function* output(
   }
 }
 
-function endedSession(method: Method, payload: Uint8Array): ExecSession & { readonly end: ExecEnd } {
-  const session = sessionOf(replyOf(method, payload) as SessionInfo);
-  const { end } = session;
+function endedSession(method: Method, payload: Uint8Array): EndedSession {
+  const { end, truncated } = sessionOf(replyOf(method, payload) as SessionInfo);
   if (end === undefined) throw new SandboxError("unavailable", "the guest agent did not say how it ended", undefined);
-  return { ...session, end };
+  return { end, truncated };
 }
 
 /** A command that has ended takes no input: that is no error of the sender's. */
