@@ -8,6 +8,7 @@ import { type Kit, share } from "./kit.ts";
 import type { Mapping, MemoryMover } from "./memory-mover.ts";
 import { listenForQmp, type Qmp } from "./qmp.ts";
 import { RawAgent } from "./raw-agent.ts";
+import { RawPort } from "./raw-port.ts";
 import { Stopwatch } from "../stopwatch.ts";
 
 /** What a raw capture leaves: enough to go on from. */
@@ -137,6 +138,33 @@ export class RawMachine implements AsyncDisposable {
   async callAgain(): Promise<void> {
     this.#agent = await RawAgent.connect(this.agentSocket);
     await this.agent.ping();
+  }
+
+  /** Booted, with a place for one more port: a template's machine has none. */
+  static async booted(kit: Kit, directory: string): Promise<RawMachine> {
+    const argv = kit.argv
+      .filter((argument, index) => argument !== "-incoming" && kit.argv[index - 1] !== "-incoming")
+      .map((argument) => argument.replace("max_ports=2", "max_ports=3"));
+    const machine = await RawMachine.prepare({ ...kit, argv }, directory);
+    try {
+      await machine.resume();
+      await machine.agent.ping();
+      return machine;
+    } catch (error) {
+      await machine[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  /** One more virtio-serial port, plugged in now. Whoever serves it in the guest may come later. */
+  async addPort(name: string): Promise<RawPort> {
+    const path = join(this.directory, `${name}.sock`);
+    const address = { type: "unix", data: { path } };
+    const backend = { type: "socket", data: { addr: address, server: true, wait: false } };
+    await this.qmp.execute("chardev-add", { id: name, backend });
+    const port = await RawPort.connect(name, path);
+    await this.qmp.execute("device_add", { driver: "virtserialport", id: `port-${name}`, chardev: name, name });
+    return port;
   }
 
   get agentSocket(): string {

@@ -34,11 +34,18 @@ async function pairOf(bench: Bench): Promise<Pair> {
 const calls = 10;
 
 export const commands: Scenario = {
-  figures: ["warm-exec", "agent-exec", "agent-round-trip"],
+  figures: ["warm-exec", "native-spawn", "agent-exec", "agent-round-trip"],
   async run(bench, keep) {
     await using pair = await pairOf(bench);
     const { sandbox, machine } = pair;
     const spawn = await installed(sandbox, "spawn", bench.natives.spawn);
+    const program = "/home/sandbox/spawn";
+    await using native = await RawMachine.booted(await bench.kit(), bench.newPath());
+    await native.agent.writeFile(program, await readFile(bench.natives.spawn), 0o755);
+    using port = await native.addPort("native");
+    // Devices are root's.
+    const line = ["sudo", program, "serve", port.name, "/bin/sh", "-c", "true"];
+    using _ = await native.agent.start(line, (output) => bench.report(`spawn: ${Buffer.from(output).toString()}`));
     const ours = async (round: number): Promise<void> => {
       for (let call = 0; call < calls; call += 1) {
         const watch = new Stopwatch();
@@ -49,8 +56,12 @@ export const commands: Scenario = {
     const floor = async (round: number): Promise<void> => {
       // The published client's commands are lines of the shell too.
       const told = await ran(sandbox, `${spawn} ${calls} /bin/sh -c true`);
-      for (const line of told.trim().split("\n")) keep("warm-exec", "floor", round, Number(line) / 1000);
+      for (const line of told.trim().split("\n")) keep("native-spawn", "floor", round, Number(line) / 1000);
       for (let call = 0; call < calls; call += 1) {
+        const asked = new Stopwatch();
+        const exitCode = await port.ask();
+        keep("warm-exec", "floor", round, asked.elapsed);
+        if (exitCode !== 0) throw new Error(`the native program's command ended with ${exitCode}`);
         const watch = new Stopwatch();
         await machine.agent.run("/bin/sh", "-c", "true");
         keep("agent-exec", "floor", round, watch.elapsed);

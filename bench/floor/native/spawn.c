@@ -1,10 +1,15 @@
-// Runs a program N times by posix_spawn, one after another, with its output in a pipe as an agent would have it, and
-// prints what each took in microseconds. Usage: spawn N PROGRAM [ARGUMENT...]
+// Runs a program by posix_spawn, with its output in a pipe as an agent would have it.
+//
+// spawn N PROGRAM [ARGUMENT...]           N times, one after another; prints what each took in microseconds
+// spawn serve PORT PROGRAM [ARGUMENT...]  once for each byte that comes in by the virtio-serial port with that name, and
+//                                         answers with its exit code as a byte; ends with the port
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <glob.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -17,26 +22,65 @@ static double now(void) {
   return at.tv_sec * 1e6 + at.tv_nsec / 1e3;
 }
 
+// Its exit code, or -1.
+static int run(char **argv) {
+  int output[2];
+  if (pipe2(output, O_CLOEXEC) != 0) return -1;
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, output[1], 1);
+  posix_spawn_file_actions_adddup2(&actions, output[1], 2);
+  pid_t child;
+  if (posix_spawn(&child, argv[0], &actions, NULL, argv, environ) != 0) return -1;
+  close(output[1]);
+  char buffer[4096];
+  while (read(output[0], buffer, sizeof buffer) > 0) continue;
+  int status;
+  if (waitpid(child, &status, 0) != child) return -1;
+  close(output[0]);
+  posix_spawn_file_actions_destroy(&actions);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+// The kernel names ports by numbers; what QEMU calls them is in a file of each.
+static int open_port(const char *name) {
+  glob_t ports;
+  if (glob("/sys/class/virtio-ports/*/name", 0, NULL, &ports) != 0) return -1;
+  for (size_t i = 0; i < ports.gl_pathc; i++) {
+    char found[64] = "", device[64] = "";
+    FILE *file = fopen(ports.gl_pathv[i], "r");
+    if (file == NULL) continue;
+    if (fscanf(file, "%63s", found) != 1) found[0] = 0;
+    fclose(file);
+    if (strcmp(found, name) != 0) continue;
+    sscanf(ports.gl_pathv[i], "/sys/class/virtio-ports/%50[^/]", found);
+    snprintf(device, sizeof device, "/dev/%s", found);
+    return open(device, O_RDWR | O_CLOEXEC);
+  }
+  return -1;
+}
+
+static int serve(const char *name, char **argv) {
+  int port = open_port(name);
+  if (port < 0) {
+    perror(name);
+    return 1;
+  }
+  char request;
+  while (read(port, &request, 1) == 1) {
+    char answer = (char)run(argv);
+    if (write(port, &answer, 1) != 1) return 1;
+  }
+  return 0;
+}
+
 int main(int argc, char **argv) {
   if (argc < 3) return 2;
+  if (strcmp(argv[1], "serve") == 0) return argc < 4 ? 2 : serve(argv[2], argv + 3);
   int times = atoi(argv[1]);
   for (int i = 0; i < times; i++) {
     double since = now();
-    int output[2];
-    if (pipe2(output, O_CLOEXEC) != 0) return 1;
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, output[1], 1);
-    posix_spawn_file_actions_adddup2(&actions, output[1], 2);
-    pid_t child;
-    if (posix_spawn(&child, argv[2], &actions, NULL, argv + 2, environ) != 0) return 1;
-    close(output[1]);
-    char buffer[4096];
-    while (read(output[0], buffer, sizeof buffer) > 0) continue;
-    int status;
-    if (waitpid(child, &status, 0) != child || status != 0) return 1;
-    close(output[0]);
-    posix_spawn_file_actions_destroy(&actions);
+    if (run(argv + 2) != 0) return 1;
     printf("%.1f\n", now() - since);
   }
   return 0;

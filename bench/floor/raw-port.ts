@@ -1,0 +1,39 @@
+import { once } from "node:events";
+import { connect, type Socket } from "node:net";
+
+/** The host's end of a virtio-serial port behind which a native program answers each byte with one. */
+export class RawPort implements Disposable {
+  readonly name: string;
+  readonly #socket: Socket;
+
+  private constructor(name: string, socket: Socket) {
+    this.name = name;
+    this.#socket = socket;
+  }
+
+  static async connect(name: string, path: string): Promise<RawPort> {
+    const socket = connect(path);
+    await once(socket, "connect");
+    return new RawPort(name, socket);
+  }
+
+  /** What the program answers. @throws when the line ends before */
+  async ask(): Promise<number> {
+    const { promise, resolve, reject } = Promise.withResolvers<number>();
+    const onData = (bytes: Buffer): void => resolve(bytes.readInt8(bytes.length - 1));
+    const onClose = (): void => reject(new Error(`port ${this.name} was closed`));
+    this.#socket.once("data", onData);
+    this.#socket.once("close", onClose);
+    try {
+      this.#socket.write("x");
+      return await promise;
+    } finally {
+      this.#socket.off("data", onData);
+      this.#socket.off("close", onClose);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket.destroy();
+  }
+}
