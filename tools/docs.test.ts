@@ -58,6 +58,12 @@ test("the states in ARCHITECTURE.md are those of the code", async () => {
   assert.deepEqual(inOrder(said), inOrder(real));
 });
 
+test("the tests that docs/faults.md names are there", () => {
+  const rows = [...read("docs/faults.md").matchAll(/^\|.*`([^`]+\.test\.ts)`: "([^"]+)"/gm)];
+  assert.ok(rows.length > 0);
+  for (const [, file = "", name = ""] of rows) assert.ok(read(file).includes(`"${name}`), `${file}: ${name}`);
+});
+
 test("decisions are numbered one after another", () => {
   const numbers = globSync("docs/decisions/*.md", { cwd: root }).map((file) => Number(/(\d{4})-/.exec(file)?.[1]));
   assert.deepEqual(

@@ -1,11 +1,16 @@
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import { once } from "node:events";
+import { readFile } from "node:fs/promises";
 import { createServer, type AddressInfo } from "node:net";
 import { networkInterfaces } from "node:os";
 import { after, before, suite, test } from "node:test";
 import { Sandbox } from "@opencomputer/sdk";
 import { request as startRequest, type IncomingMessage } from "node:http";
 import { text } from "node:stream/consumers";
+import { setTimeout as sleep } from "node:timers/promises";
+import { promisify } from "node:util";
+import { readEntries } from "../../packages/worker/src/sandboxes/journal.ts";
 import { startWorld, type World } from "./world.ts";
 
 const skip = process.getuid?.() === 0 ? false : "network namespaces need root";
@@ -104,7 +109,11 @@ suite("the network of a machine", { skip }, () => {
 
   test("a server on its localhost has a preview", async () => {
     await run("mkdir -p /tmp/site && echo from inside > /tmp/site/index.html");
-    await run("cd /tmp/site && setsid python3 -m http.server --bind 127.0.0.1 8000 > /dev/null 2>&1 & echo");
+    // With room for all who come at once: the kernel turns away who finds none.
+    const serve =
+      "import http.server as h; h.ThreadingHTTPServer.request_queue_size = 1024; " +
+      "h.ThreadingHTTPServer(('127.0.0.1', 8000), h.SimpleHTTPRequestHandler).serve_forever()";
+    await run(`cd /tmp/site && setsid python3 -c "${serve}" > /dev/null 2>&1 & echo`);
     await run("until curl -sf http://127.0.0.1:8000/ > /dev/null; do sleep 0.2; done");
     const headers = { host: sandbox.getPreviewDomain(8000) };
     const request = startRequest(world.url, { headers, agent: false }).end();
@@ -123,4 +132,62 @@ suite("the network of a machine", { skip }, () => {
     assert.match(await run("curl -sSI http://deb.debian.org/debian/ | head -1"), /^HTTP\/1\.1 /);
     assert.match(await run("curl -sSI http://security.debian.org/ || true"), /Could not resolve host/);
   });
+
+  test("500 requests at once to one that sleeps wake it once, and all are answered", async () => {
+    const generation = async (): Promise<number | undefined> =>
+      (await readEntries(world.config.dataDirectory))[0]?.sandbox?.generation;
+    const before = (await generation()) ?? assert.fail("no machine runs");
+    await sandbox.hibernate();
+    const headers = { host: sandbox.getPreviewDomain(8000) };
+    const ask = async (): Promise<string> => {
+      const request = startRequest(world.url, { headers, agent: false }).end();
+      const [response] = (await once(request, "response")) as [IncomingMessage];
+      return `${response.statusCode} ${await text(response)}`;
+    };
+    const answers = await Promise.all(Array.from({ length: 500 }, ask));
+    assert.deepEqual(new Set(answers), new Set(["200 from inside\n"]));
+    // Each start of a machine has a number of its own.
+    assert.equal(await generation(), before + 1);
+  });
+
+  test("packages and registries are reached, after a sleep and in a fork too", async () => {
+    const api = { apiUrl: world.url, apiKey: world.apiKey };
+    const registry = await registryOfHost();
+    // A host behind a proxy may trust an authority that a guest does not know.
+    const { NODE_EXTRA_CA_CERTS: trusted = "" } = process.env;
+    const authorities = trusted === "" ? "" : "--cafile authorities.pem";
+    const checks = [
+      "getent ahostsv4 deb.debian.org | wc -l",
+      "sudo apt-get update 2>&1 | grep -cE '^(Hit|Get):'",
+      ...(registry === undefined ? [] : [`npm view npm version --registry ${registry} ${authorities} | cut -d. -f1`]),
+    ];
+    const first = await Sandbox.create({ template: "base", timeout: 3600, ...api });
+    if (trusted !== "") await first.files.write("authorities.pem", await readFile(trusted));
+    const { id } = await first.createCheckpoint("connected");
+    const isReady = async () =>
+      (await first.listCheckpoints()).some((found) => found.id === id && found.status === "ready");
+    while (!(await isReady())) await sleep(200);
+    const fork = await Sandbox.createFromCheckpoint(id, api);
+    await first.hibernate();
+    await first.wake();
+    for (const one of [first, fork]) {
+      for (const check of checks) {
+        const { stdout, stderr } = await one.commands.run(check, { timeout: 300 });
+        assert.ok(Number(stdout) > 0, `${check}: ${stdout}${stderr}`);
+      }
+      await one.kill();
+    }
+  });
 });
+
+/** The package registry that this host uses. Undefined: it has no `npm`, or does not reach it itself. */
+async function registryOfHost(): Promise<string | undefined> {
+  try {
+    const { stdout } = await promisify(execFile)("npm", ["config", "get", "registry"]);
+    const answer = await fetch(new URL("npm", stdout.trim()));
+    await answer.body?.cancel();
+    return answer.ok ? stdout.trim() : undefined;
+  } catch {
+    return undefined;
+  }
+}

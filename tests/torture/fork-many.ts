@@ -25,6 +25,7 @@ const facts = [
   "echo kernel-uuid $(cat /proc/sys/kernel/random/uuid)",
   "echo boot-id $(cat /proc/sys/kernel/random/boot_id)",
   "echo machine-id $(cat /etc/machine-id)",
+  "! command -v uuidgen >/dev/null || echo uuidgen $(uuidgen)",
   "! command -v openssl >/dev/null || echo openssl $(openssl rand -hex 16)",
 ].join("; ");
 

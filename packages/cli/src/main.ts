@@ -27,7 +27,7 @@ const host: Host = {
   async connect(url, apiKey) {
     const { connect } = await import("@opensandbox/sdk");
     const openSocket = async (url: string, signal?: AbortSignal) => {
-      const { openPausingSocket } = await import("./open-socket.ts");
+      const { openPausingSocket } = await import("@opensandbox/sdk/node-socket.ts");
       return await openPausingSocket(url, signal);
     };
     return connect({ url, openSocket, ...(apiKey === undefined ? {} : { apiKey }) });

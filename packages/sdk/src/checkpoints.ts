@@ -11,7 +11,7 @@ import {
   unpublishCheckpoint,
 } from "@opensandbox/wire/public/checkpoints.ts";
 import type { HttpClient } from "./http.ts";
-import type { Sandbox } from "./sandboxes.ts";
+import type { SandboxInfo } from "./sandboxes.ts";
 import { sandboxOf } from "./sandboxes.ts";
 
 /** A named instant of a sandbox, which it can be put back to and others can be made of. */
@@ -54,7 +54,7 @@ export interface CheckpointsClient {
   /** Puts the sandbox back, in place. Resolves when that has begun; calls to the sandbox wait for its end. */
   restore(sandboxId: string, checkpointId: string, signal?: AbortSignal): Promise<void>;
   /** Another sandbox, alive, of that instant. Resolves when a command would work. */
-  fork(checkpointId: string, request?: Fork, signal?: AbortSignal): Promise<Sandbox>;
+  fork(checkpointId: string, request?: Fork, signal?: AbortSignal): Promise<SandboxInfo>;
   /** Lets every organization fork it, or no other one any more. */
   publish(checkpointId: string, isPublic: boolean, signal?: AbortSignal): Promise<void>;
 }
@@ -102,7 +102,9 @@ export function checkpointsClient(http: HttpClient): CheckpointsClient {
         ...(alias === undefined ? {} : { alias }),
         ...(idleTimeoutSeconds === undefined ? {} : { timeout: idleTimeoutSeconds }),
       };
-      return sandboxOf(await http.call(forkCheckpoint, { parameters: { checkpointId }, body }, signal));
+      return sandboxOf(
+        await http.call(forkCheckpoint, { parameters: { checkpointId }, body, idempotent: true }, signal),
+      );
     },
     async publish(checkpointId, isPublic, signal) {
       const route = isPublic ? publishCheckpoint : unpublishCheckpoint;

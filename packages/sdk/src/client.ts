@@ -5,6 +5,8 @@ import type { ExecClient } from "./exec.ts";
 import { filesClient } from "./files.ts";
 import type { FilesClient } from "./files.ts";
 import { httpClient } from "./http.ts";
+import { imagesClient } from "./images.ts";
+import type { ImagesClient } from "./images.ts";
 import { networkClient } from "./network.ts";
 import type { NetworkClient } from "./network.ts";
 import { previewsClient } from "./previews.ts";
@@ -25,10 +27,14 @@ export interface ConnectOptions {
   readonly openSocket?: OpenSocket;
 }
 
-/** Every call rejects with a `SandboxError`; nothing is sent before the first call. */
+/**
+ * All that a server does, by the ids of sandboxes. Every call rejects with a `SandboxError`; nothing is sent before the
+ * first call. Calls that read, and creates, are made again after a failure that passes; all others are made once.
+ */
 export interface Client {
   readonly sandboxes: SandboxesClient;
   readonly checkpoints: CheckpointsClient;
+  readonly images: ImagesClient;
   readonly files: FilesClient;
   readonly exec: ExecClient;
   readonly sessions: SessionsClient;
@@ -41,6 +47,7 @@ export function connect({ url, apiKey, openSocket = openGlobalSocket }: ConnectO
   return {
     sandboxes: sandboxesClient(http),
     checkpoints: checkpointsClient(http),
+    images: imagesClient(http),
     files: filesClient(http),
     exec: execClient(http, openSocket),
     sessions: sessionsClient(http, openSocket),

@@ -1,3 +1,4 @@
+import { deferred } from "./deferred.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { run, stdinWindow, streamExec, streamFrame } from "@opensandbox/wire/public/execs.ts";
 import type { RunBody } from "@opensandbox/wire/public/execs.ts";
@@ -73,7 +74,7 @@ export function execClient(http: HttpClient, openSocket: OpenSocket): ExecClient
 }
 
 function execStream(socket: Socket, signal: AbortSignal | undefined): ExecStream {
-  const exit = Promise.withResolvers<number>();
+  const exit = deferred<number>();
   // Whoever only reads output learns of a failure there.
   exit.promise.catch(() => undefined);
   const window = stdinCredit();
@@ -135,10 +136,10 @@ const largestStdinFrame = stdinWindow / 4;
 function stdinCredit(): { take(wanted: number): Promise<number>; give(bytes: number): void; end(): void } {
   let credit = stdinWindow;
   let ended = false;
-  let changed = Promise.withResolvers<void>();
+  let changed = deferred<void>();
   const change = (): void => {
     changed.resolve();
-    changed = Promise.withResolvers();
+    changed = deferred<void>();
   };
 
   async function take(wanted: number): Promise<number> {

@@ -1,5 +1,6 @@
 import { errorCodes, errorFromWire, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { ErrorCode } from "@opensandbox/wire/errors.ts";
+import { retrying } from "./retry.ts";
 import { pathOf } from "@opensandbox/wire/route.ts";
 import type { Route } from "@opensandbox/wire/route.ts";
 
@@ -10,6 +11,8 @@ export interface CallOptions<Body, Query> {
   readonly body?: Body;
   readonly bytes?: ReadableStream<Uint8Array> | Uint8Array | string;
   readonly headers?: Readonly<Record<string, string>>;
+  /** The server makes it once, however often it comes: it is sent again after a failure that passes. */
+  readonly idempotent?: boolean;
 }
 
 /** Speaks to one server with one key. */
@@ -39,7 +42,10 @@ export function httpClient(url: string, apiKey: string | undefined): HttpClient 
     options: CallOptions<Body, Query> = {},
     signal?: AbortSignal,
   ): Promise<Response> {
-    const response = await translate(server, signal, async () => {
+    const repeats = options.idempotent === true || route.method === "GET" || route.method === "HEAD";
+    // The same for each attempt.
+    const key = options.idempotent === true ? { "Idempotency-Key": crypto.randomUUID() } : {};
+    const once = async (): Promise<Response> => {
       const target = new URL(server + pathOf(route, options.parameters));
       for (const [name, value] of Object.entries<string | undefined>(options.query ?? {})) {
         if (value !== undefined) target.searchParams.set(name, value);
@@ -51,13 +57,21 @@ export function httpClient(url: string, apiKey: string | undefined): HttpClient 
         headers: {
           ...(apiKey === undefined ? {} : { "X-API-Key": apiKey }),
           ...(body === undefined ? {} : { "Content-Type": type }),
+          ...key,
           ...options.headers,
         },
         // Without `half` a stream is refused as a body.
         ...(body === undefined ? {} : { body: body as string, duplex: "half" as const }),
         ...(signal === undefined ? {} : { signal }),
       });
-    });
+    };
+    // Of `fetch`: it has not reached the server, or not heard from it.
+    const isUnreachable = (error: unknown): boolean => error instanceof TypeError;
+    const response = await translate(
+      server,
+      signal,
+      repeats ? async () => await retrying(once, isUnreachable, signal) : once,
+    );
     if (!response.ok) throw errorFromReply(response.status, await response.text().catch(() => ""));
     return response;
   }

@@ -1,8 +1,35 @@
+export { Sandbox } from "./sandbox.ts";
+export type {
+  Abortable,
+  Command,
+  CommandLine,
+  CommandOptions,
+  Connection,
+  CreateOptions,
+  SandboxCheckpoints,
+  SandboxExec,
+  SandboxFiles,
+  SandboxNetwork,
+  SandboxPreviews,
+  SandboxPty,
+  SandboxSessions,
+  Terminal,
+} from "./sandbox.ts";
 export { connect } from "./client.ts";
 export type { Client, ConnectOptions } from "./client.ts";
-export type { ExecOutput, ExecRequest, ExecResult, ExecStream } from "./exec.ts";
-export type { FileEntry, OpenFile, WriteOptions } from "./files.ts";
-export type { CreateOptions, CreateSandbox, ListOptions, Sandbox, SandboxesClient } from "./sandboxes.ts";
+export type { ExecClient, ExecOutput, ExecRequest, ExecResult, ExecStream } from "./exec.ts";
+export type {
+  FileAttributes,
+  FileChange,
+  FileEntry,
+  FilesClient,
+  OpenFile,
+  ReadOptions,
+  SignedUrl,
+  WriteOptions,
+} from "./files.ts";
+export type { BuiltImage, ImageRecipe, ImagesClient, ImageStep } from "./images.ts";
+export type { CreateSandbox, ListOptions, SandboxesClient, SandboxInfo } from "./sandboxes.ts";
 export type { OpenSocket, Socket } from "./socket.ts";
 export { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 export type { ErrorCode } from "@opensandbox/wire/errors.ts";

@@ -67,7 +67,14 @@ function networkOf({ networkEnabled, egress, notEnforced = [] }: NetworkReply): 
   return { enabled: networkEnabled, ...(egress === undefined ? {} : { egress: egressBody(egress) }), notEnforced };
 }
 
-function egressBody({ allow, deny }: { allow?: readonly string[] | undefined; deny?: readonly string[] | undefined }): {
+/** As a body has it. */
+export function egressBody({
+  allow,
+  deny,
+}: {
+  allow?: readonly string[] | undefined;
+  deny?: readonly string[] | undefined;
+}): {
   allow?: string[];
   deny?: string[];
 } {

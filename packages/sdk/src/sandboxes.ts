@@ -11,6 +11,8 @@ import type { CreateSandboxBody, SandboxReply } from "@opensandbox/wire/public/s
 import { readEvents } from "./events.ts";
 import { errorFromReply, replyOf } from "./http.ts";
 import type { HttpClient } from "./http.ts";
+import { egressBody } from "./network.ts";
+import type { Egress } from "./network.ts";
 
 export interface CreateSandbox {
   readonly image?: string;
@@ -25,13 +27,15 @@ export interface CreateSandbox {
   /** Deleted where it would be hibernated: when it is idle, and when the server ends. */
   readonly ephemeral?: boolean;
   readonly networkEnabled?: boolean;
+  /** What it may reach. */
+  readonly egress?: Egress;
   /** A name of yours. */
   readonly alias?: string;
 }
 
-export interface Sandbox {
+export interface SandboxInfo {
   readonly id: string;
-  readonly status: SandboxReply["status"];
+  readonly status: "creating" | "running" | "hibernated" | "stopped" | "error";
   /** Empty where it was given none. */
   readonly alias: string;
   readonly image: string;
@@ -64,16 +68,16 @@ export interface CreateOptions {
 }
 
 export interface SandboxesClient {
-  /** Resolves when a command would work in it. */
-  create(request: CreateSandbox, options?: CreateOptions, signal?: AbortSignal): Promise<Sandbox>;
+  /** Resolves when a command would work in it. Made again after a failed connection, it makes one sandbox all the same. */
+  create(request: CreateSandbox, options?: CreateOptions, signal?: AbortSignal): Promise<SandboxInfo>;
   /** A killed sandbox is still known, as `stopped`. */
-  get(id: string, signal?: AbortSignal): Promise<Sandbox>;
+  get(id: string, signal?: AbortSignal): Promise<SandboxInfo>;
   /** The newest 100. */
-  list(options?: ListOptions, signal?: AbortSignal): Promise<readonly Sandbox[]>;
+  list(options?: ListOptions, signal?: AbortSignal): Promise<readonly SandboxInfo[]>;
   /** Saves it with its memory and its processes, and frees what it takes of the host. Any use of it wakes it. */
   hibernate(id: string, signal?: AbortSignal): Promise<{ readonly sizeBytes: number }>;
   /** Without a timeout, in seconds, it keeps the idle timeout that it had. */
-  wake(id: string, options?: { readonly idleTimeoutSeconds?: number }, signal?: AbortSignal): Promise<Sandbox>;
+  wake(id: string, options?: { readonly idleTimeoutSeconds?: number }, signal?: AbortSignal): Promise<SandboxInfo>;
   /** Starts the guest's kernel again; what is on the disks stays. */
   reboot(id: string, signal?: AbortSignal): Promise<void>;
   /** Boots the disks with a new machine, also when the old one has ended by itself. */
@@ -86,8 +90,9 @@ export interface SandboxesClient {
 export function sandboxesClient(http: HttpClient): SandboxesClient {
   return {
     async create(request, { onProgress } = {}, signal) {
-      const headers: Record<string, string> = onProgress === undefined ? {} : { Accept: "text/event-stream" };
-      const response = await http.send(createSandbox, { body: createBody(request), headers }, signal);
+      const headers = onProgress === undefined ? undefined : { Accept: "text/event-stream" };
+      const options = { body: createBody(request), ...(headers === undefined ? {} : { headers }), idempotent: true };
+      const response = await http.send(createSandbox, options, signal);
       return sandboxOf(await createdSandbox(response, onProgress, signal));
     },
     async get(id, signal) {
@@ -151,11 +156,12 @@ function createBody(request: CreateSandbox): CreateSandboxBody {
     ...(request.idleTimeoutSeconds === undefined ? {} : { timeout: request.idleTimeoutSeconds }),
     ...(request.ephemeral === undefined ? {} : { ephemeral: request.ephemeral }),
     ...(request.networkEnabled === undefined ? {} : { networkEnabled: request.networkEnabled }),
+    ...(request.egress === undefined ? {} : { egress: egressBody(request.egress) }),
     ...(request.alias === undefined ? {} : { alias: request.alias }),
   };
 }
 
-export function sandboxOf(reply: SandboxReply): Sandbox {
+export function sandboxOf(reply: SandboxReply): SandboxInfo {
   return {
     id: reply.sandboxID,
     status: reply.status,

@@ -1,3 +1,4 @@
+import { deferred } from "./deferred.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import {
   attachSession,
@@ -88,7 +89,7 @@ export function sessionsClient(http: HttpClient, openSocket: OpenSocket): Sessio
 }
 
 function attached(socket: Socket): AttachedSession {
-  const exit = Promise.withResolvers<number>();
+  const exit = deferred<number>();
   // Whoever only reads output learns of a failure there.
   exit.promise.catch(() => undefined);
 

@@ -1,3 +1,4 @@
+import { deferred } from "./deferred.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 
 /** A WebSocket as a stream of messages. */
@@ -30,7 +31,7 @@ export async function openGlobalSocket(url: string, signal?: AbortSignal): Promi
   const abort = (): void => socket.close();
   signal?.addEventListener("abort", abort, { once: true });
 
-  const { promise: opened, resolve, reject } = Promise.withResolvers<void>();
+  const { promise: opened, resolve, reject } = deferred<void>();
   socket.addEventListener("open", () => resolve());
   socket.addEventListener("error", () => {
     reject(new SandboxError("unavailable", `cannot open a WebSocket to ${new URL(url).origin}`, undefined));

@@ -1,4 +1,4 @@
-import type { Sandbox } from "@opensandbox/sdk";
+import type { SandboxInfo } from "@opensandbox/sdk";
 import { defineCommand } from "../command.ts";
 import { one } from "../inputs.ts";
 import { columns } from "../table.ts";
@@ -17,7 +17,7 @@ export const get = defineCommand({
   },
 });
 
-function rowsOf(sandbox: Sandbox): string[][] {
+function rowsOf(sandbox: SandboxInfo): string[][] {
   const { idleTimeoutSeconds, metadata } = sandbox;
   const labels = Object.entries(metadata).map(([name, value]) => `${name}=${value}`);
   return [

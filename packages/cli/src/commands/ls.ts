@@ -1,4 +1,4 @@
-import type { Sandbox } from "@opensandbox/sdk";
+import type { SandboxInfo } from "@opensandbox/sdk";
 import { age } from "../age.ts";
 import { defineCommand } from "../command.ts";
 import { flag } from "../inputs.ts";
@@ -20,6 +20,6 @@ export const ls = defineCommand({
   },
 });
 
-function rowOf({ id, alias, status, image, vcpus, memoryMib, createdAt }: Sandbox): string[] {
+function rowOf({ id, alias, status, image, vcpus, memoryMib, createdAt }: SandboxInfo): string[] {
   return [id, alias || "-", status, image, `${vcpus}`, `${memoryMib} MB`, age(createdAt)];
 }

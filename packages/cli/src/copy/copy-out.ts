@@ -118,7 +118,7 @@ async function copyFile(
   context: CopyContext,
   signal: AbortSignal,
 ): Promise<void> {
-  const { content } = await context.client.files.read(id, path, signal);
+  const { content } = await context.client.files.read(id, path, {}, signal);
   await onHost(target, async () => {
     const existing = await statOf(target, lstat);
     if (existing === undefined || existing.isFile()) await replace(target, mode, counted(content, context));

@@ -39,7 +39,7 @@ const FileReply = z
     linkTarget: z.string().optional().meta({ description: "What a symbolic link says." }),
   })
   .meta({ id: "File" });
-type FileReply = z.infer<typeof FileReply>;
+export type FileReply = z.infer<typeof FileReply>;
 
 export const readFile: Route<unknown, PathQuery> = {
   method: "GET",

@@ -1,4 +1,5 @@
-import { chmod, chown, link, mkdir, open, rm, symlink } from "node:fs/promises";
+import { constants } from "node:fs";
+import { chmod, chown, copyFile, link, mkdir, open, rm, stat, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { createOverlay } from "#disks/qcow2.ts";
 import type { MachineFiles } from "#snapshots/manifest.ts";
@@ -34,9 +35,26 @@ export async function linkImage(files: BootFiles, directory: string): Promise<vo
   for (const [name, source] of Object.entries(sources)) await share(source, join(directory, name));
 }
 
-/** Puts files that are in one directory into another as well. */
-export async function linkFiles(names: readonly string[], from: string, to: string): Promise<void> {
-  for (const name of names) await share(join(from, name), join(to, name));
+/** Puts files that are in one directory into another as well; for a `user`, so that it can read them. */
+export async function linkFiles(names: readonly string[], from: string, to: string, user?: Owner): Promise<void> {
+  for (const name of names) {
+    const [file, at] = [join(from, name), join(to, name)];
+    if (await isForeign(file, user)) await copy(file, at, user);
+    else await share(file, at);
+  }
+}
+
+/** Whether a file is private of another tenant than the user's: of one who lets everybody make copies of a snapshot. */
+async function isForeign(file: string, user: Owner | undefined): Promise<boolean> {
+  if (user === undefined) return false;
+  const { mode, gid } = await stat(file);
+  return (mode & 0o004) === 0 && gid !== user.gid;
+}
+
+/** What is private stays with its tenant: another one gets the content in files of its own. */
+async function copy(file: string, at: string, tenant: Owner | undefined): Promise<void> {
+  await copyFile(file, at, constants.COPYFILE_FICLONE);
+  await seal(at, tenant);
 }
 
 /** The same machine, with memory that begins as zeros. */

@@ -1,4 +1,3 @@
-import { startExec } from "#guest/guest-exec.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { failpoint } from "#host/failpoints.ts";
 import { admit, hostRoom } from "./admission.ts";
@@ -10,6 +9,7 @@ import type { LiveMachine } from "./live-machine.ts";
 import { Spans } from "./spans.ts";
 import { newMachineId, restoreMachine } from "./start-machine.ts";
 import type { TemplateRequest } from "./templates.ts";
+import { runOnce } from "./warm-up.ts";
 
 /** How often a machine that waits is asked whether it still answers, in milliseconds. */
 const checkMs = 30_000;
@@ -157,8 +157,6 @@ export class ReadyMachines implements AsyncDisposable {
 async function warm(live: LiveMachine, signal: AbortSignal): Promise<void> {
   await live.machine.resume();
   await introduceGuest(live, { id: live.id, envs: {}, copied: true }, "restore", signal);
-  const exec = await startExec(live.guest, { argv: ["/bin/sh", "-c", "true"], timeoutMs: 60_000 }, signal);
-  for await (const _ of exec.output);
-  await exec.result;
+  await runOnce(live.guest, ["/bin/sh", "-c", "true"], signal);
   await live.machine.pause();
 }

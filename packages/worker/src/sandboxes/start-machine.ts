@@ -220,7 +220,7 @@ async function fillDirectory(
 ): Promise<LayerStack> {
   await give([directory], user);
   if (source === undefined) return new LayerStack({ ...imageFiles, disks: [] }, 1, user);
-  const files = await linkSource(directory, source);
+  const files = await linkSource(directory, source, user);
   const begun = zeroMemory === undefined ? files : await withZeroMemory(files, zeroMemory, directory);
   const layers = new LayerStack(begun, nextLayer(begun), user);
   await layers.make(directory);
@@ -228,11 +228,15 @@ async function fillDirectory(
   return layers;
 }
 
-async function linkSource(directory: string, source: BootFiles | StoredSnapshot): Promise<MachineFiles> {
+async function linkSource(
+  directory: string,
+  source: BootFiles | StoredSnapshot,
+  user: Owner | undefined,
+): Promise<MachineFiles> {
   if ("manifest" in source) {
     const { files, memory } = source.manifest;
     const devices = memory === undefined ? [] : [memory.devices.file];
-    await linkFiles([...allFiles(files), ...devices], source.directory, directory);
+    await linkFiles([...allFiles(files), ...devices], source.directory, directory, user);
     return files;
   }
   await linkImage(source, directory);

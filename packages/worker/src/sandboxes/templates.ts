@@ -2,7 +2,6 @@ import { mkdir, open, rm } from "node:fs/promises";
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { lockFile } from "#host/file-lock.ts";
-import { startExec } from "#guest/guest-exec.ts";
 import type { MachineSpec } from "#machine/machine.ts";
 import type { SnapshotManifest, Shape } from "#snapshots/manifest.ts";
 import type { Verifier } from "#snapshots/verify.ts";
@@ -19,6 +18,7 @@ import type { LiveMachine } from "./live-machine.ts";
 import { imageFiles, seal } from "./machine-files.ts";
 import { Spans } from "./spans.ts";
 import { bootMachine, newMachineId } from "./start-machine.ts";
+import { runOnce, useFilesOnce } from "./warm-up.ts";
 
 /** What templates differ in. */
 export interface TemplateRequest {
@@ -52,7 +52,7 @@ export class Templates implements AsyncDisposable {
     const { hypervisor, network } = this.#host;
     const kind = request.networkEnabled ? network.mode : "none";
     const compatibility = hypervisor.restoring?.compatibilityOf(exampleSpec(request.shape, kind));
-    const parts = [compatibility, files, generation, warmUps];
+    const parts = [compatibility, files, generation, warmUps, warmUpVersion];
     return createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 32);
   }
 
@@ -108,7 +108,8 @@ export class Templates implements AsyncDisposable {
     const spans = new Spans();
     const machine = { id, ...request, organizationId: undefined };
     await using live = await bootMachine(machine, files, host, spans, signal);
-    await introduceGuest(live, { id: "template", envs: {}, copied: false }, "boot", signal);
+    // As a copy, although it is none: what copies do is done once then.
+    await introduceGuest(live, { id: "template", envs: {}, copied: true }, "boot", signal);
     spans.end("guest");
     await warmUp(live, signal);
     spans.end("warm-up");
@@ -177,9 +178,13 @@ async function materialize(directory: string, delta: string, shape: Shape, host:
   return made;
 }
 
+/** Raised when guests are warmed up in another way, and templates that were not are to be made again. */
+const warmUpVersion = 2;
+
 /**
  * Run in a guest that has just booted: what they read stays in its memory, which all sandboxes of the template share,
- * and the agent has done everything once that it does in a first command.
+ * and the agent has done everything once that it does for a first caller. What its JavaScript does for the first time
+ * has to be compiled before, in each copy again.
  */
 const warmUps: readonly (readonly [string, ...string[]])[] = [
   ["/bin/sh", "-c", "echo; ls -la / >/dev/null; id >/dev/null"],
@@ -193,13 +198,12 @@ const warmUps: readonly (readonly [string, ...string[]])[] = [
 
 async function warmUp(live: LiveMachine, signal: AbortSignal): Promise<void> {
   for (const argv of warmUps) {
-    const exec = await startExec(live.guest, { argv, timeoutMs: 60_000 }, signal);
-    for await (const _ of exec.output);
-    const { exitCode, timedOut } = await exec.result;
+    const { exitCode, timedOut } = await runOnce(live.guest, argv, signal);
     if (exitCode !== 0 || timedOut) {
       throw new SandboxError("unavailable", `${argv.join(" ")} does not work in a guest that has booted`, undefined);
     }
   }
+  await useFilesOnce(live.guest, signal);
 }
 
 /** A machine of the shape, without files: what decides whether memory fits does not depend on them. */

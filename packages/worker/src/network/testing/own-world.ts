@@ -53,7 +53,11 @@ export async function nft(rules: string, namespace?: string): Promise<void> {
 const masquerade = "table ip off { chain out { type nat hook postrouting priority srcnat; masquerade; }; }";
 
 /** Leaves a namespace with nothing but the way out. */
-export async function switchNamespaceRulesOff({ attachment }: SandboxNetwork): Promise<void> {
+export async function switchNamespaceRulesOff({
+  attachment,
+}: {
+  readonly attachment: { readonly namespace: string };
+}): Promise<void> {
   await nft(`flush ruleset\n${masquerade}`, attachment.namespace);
 }
 

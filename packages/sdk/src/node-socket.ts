@@ -1,13 +1,19 @@
-import { WebSocket } from "ws";
-import { errorOfClose, errorOfRefusal, messageQueue } from "@opensandbox/sdk/socket.ts";
-import type { Socket } from "@opensandbox/sdk";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { WebSocket } from "ws";
+import { deferred } from "./deferred.ts";
+import { errorOfClose, errorOfRefusal, messageQueue } from "./socket.ts";
+import type { Socket } from "./socket.ts";
 
 // A message is at most some 64 KiB of output: enough to be busy, little to hold.
 const mostWaiting = 16;
 
-/** A WebSocket that stops reading while nobody takes what it has read, so that a fast command waits for its reader. */
+/**
+ * A WebSocket for Node.js that stops reading while nobody takes what it has read, so that a fast command waits for its
+ * reader.
+ */
 export async function openPausingSocket(url: string, signal?: AbortSignal): Promise<Socket> {
+  // Only here: browsers have no use for it.
+  const { WebSocket } = await import("ws");
   const socket = new WebSocket(url, { perMessageDeflate: false });
   const queue = messageQueue(() => {
     if (queue.length < mostWaiting) socket.resume();
@@ -30,7 +36,7 @@ export async function openPausingSocket(url: string, signal?: AbortSignal): Prom
   return {
     messages: queue.messages,
     send: async (data) => {
-      const { promise, resolve, reject } = Promise.withResolvers<void>();
+      const { promise, resolve, reject } = deferred<void>();
       socket.send(data, (error) => {
         if (error)
           reject(
@@ -48,7 +54,7 @@ export async function openPausingSocket(url: string, signal?: AbortSignal): Prom
 }
 
 async function opened(socket: WebSocket): Promise<void> {
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const { promise, resolve, reject } = deferred<void>();
   socket.once("open", () => resolve());
   socket.on("error", (cause) => {
     const message = `cannot open a WebSocket to ${new URL(socket.url).origin}: ${cause.message}`;

@@ -1,0 +1,130 @@
+// What is published: built, packed, and used as its users will.
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { access, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { delimiter, join, resolve } from "node:path";
+import { after, before, suite, test } from "node:test";
+import { promisify } from "node:util";
+import { checkPackage, createPackageFromTarballData } from "@arethetypeswrong/core";
+import { publint } from "publint";
+import { formatMessage } from "publint/utils";
+import { startWorld, type World } from "../../../tests/e2e/world.ts";
+
+const root = resolve(import.meta.dirname, "../../..");
+const run = promisify(execFile);
+
+suite("the package of the SDK", () => {
+  const stack = new AsyncDisposableStack();
+  let directory: string;
+  let built: string;
+  /** A project of somebody who uses it. */
+  let project: string;
+  let tarball: string;
+  let world: World;
+
+  before(async () => {
+    directory = await mkdtemp(join(tmpdir(), "osb-sdk-"));
+    stack.defer(() => rm(directory, { recursive: true }));
+    built = join(directory, "built");
+    project = join(directory, "project");
+    await run(process.execPath, [join(root, "tools/build-sdk.ts"), built]);
+    const { stdout } = await run("npm", ["pack", "--ignore-scripts", "--json", "--pack-destination", directory], {
+      cwd: built,
+    });
+    tarball = join(directory, (JSON.parse(stdout) as [{ filename: string }])[0].filename);
+    const modules = join(project, "node_modules/@opensandbox/sdk");
+    await mkdir(modules, { recursive: true });
+    await run("tar", ["-xzf", tarball, "-C", modules, "--strip-components=1"]);
+    const { dependencies } = JSON.parse(await readFile(join(built, "package.json"), "utf8")) as {
+      dependencies: Readonly<Record<string, string>>;
+    };
+    for (const name of Object.keys(dependencies)) {
+      await symlink(join(root, "node_modules", name), join(project, "node_modules", name));
+    }
+    await writeFile(join(project, "package.json"), JSON.stringify({ type: "module" }));
+    world = stack.use(await startWorld({ OPENSANDBOX_VM_BACKEND: "fake", OPENSANDBOX_ALLOW_FAKE: "1" }));
+  });
+  after(() => stack.disposeAsync());
+
+  test("publint has nothing to say", async () => {
+    const { messages, pkg } = await publint({ pkgDir: built, strict: true });
+    assert.deepEqual(
+      messages.map((message) => formatMessage(message, pkg ?? {})),
+      [],
+    );
+  });
+
+  test("its types are right wherever modules are looked for", async () => {
+    const analysis = await checkPackage(createPackageFromTarballData(new Uint8Array(await readFile(tarball))));
+    assert.ok(analysis.types !== false);
+    // There is no CommonJS: Node loads a module by `require` itself, and 10 is older than any that runs this.
+    const expected = new Set(["CJSResolvesToESM", "NoResolution"]);
+    assert.deepEqual(
+      analysis.problems.filter(({ kind }) => !expected.has(kind)),
+      [],
+    );
+  });
+
+  test("nothing of the wire is left to be found, and nothing of Node stands at its top", async () => {
+    for (const name of ["index.js", "index.d.ts"]) {
+      const text = await readFile(join(built, name), "utf8");
+      assert.doesNotMatch(text, /from "(@opensandbox\/|node:)/, name);
+    }
+    assert.doesNotMatch(await readFile(join(built, "index.d.ts"), "utf8"), /zod/);
+  });
+
+  for (const module of ["nodenext", "bundler"]) {
+    test(`the examples compile against it with modules of ${module}`, async () => {
+      const examples = join(root, "packages/sdk/examples");
+      for (const name of await readdir(examples)) {
+        await writeFile(join(project, name), await readFile(join(examples, name)));
+      }
+      const options = {
+        ...{ strict: true, noEmit: true, target: "es2024", lib: ["esnext", "dom", "dom.asynciterable"], types: [] },
+        ...(module === "nodenext" ? { module } : { module: "esnext", moduleResolution: module }),
+      };
+      await writeFile(join(project, "tsconfig.json"), JSON.stringify({ compilerOptions: options, include: ["*.ts"] }));
+      await run(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), "-p", project]).catch(
+        ({ stdout }: { stdout: string }) => assert.fail(stdout),
+      );
+    });
+  }
+
+  test("it runs in every Node there is here, from 20 on", async (t) => {
+    await writeFile(
+      join(project, "smoke.mjs"),
+      `import { Sandbox, isSandboxError } from "@opensandbox/sdk";
+const sandbox = await Sandbox.create();
+const { stdout } = await sandbox.exec.run("echo from inside");
+const command = await sandbox.exec.stream("cat", { stdin: true });
+await command.write(new TextEncoder().encode("streamed"));
+await command.closeStdin();
+let streamed = "";
+for await (const { bytes } of command.output) streamed += new TextDecoder().decode(bytes);
+await sandbox.files.write("file", "content");
+const text = await sandbox.files.readText("file");
+const missing = await sandbox.files.readText("missing").catch((error) => isSandboxError(error) && error.code);
+await sandbox.kill();
+console.log(JSON.stringify([stdout, streamed, await command.exitCode, text, missing]));
+`,
+    );
+    const programs = new Set([process.execPath]);
+    for (const folder of (process.env["PATH"] ?? "").split(delimiter)) {
+      const program = join(folder, "node");
+      const version = await run(program, ["--version"]).catch(() => undefined);
+      if (Number(/^v(\d+)/.exec(version?.stdout ?? "")?.[1]) >= 20) programs.add(program);
+    }
+    for (const program of programs) {
+      await access(program);
+      const { stdout: version } = await run(program, ["--version"]);
+      t.diagnostic(version.trim());
+      const { stdout } = await run(program, ["smoke.mjs"], { cwd: project, env: environment() });
+      assert.deepEqual(JSON.parse(stdout), ["from inside\n", "streamed", 0, "content", "not_found"]);
+    }
+  });
+
+  function environment(): NodeJS.ProcessEnv {
+    return { ...process.env, OPENSANDBOX_API_URL: world.url, OPENSANDBOX_API_KEY: world.apiKey };
+  }
+});

@@ -1,0 +1,398 @@
+import type { Checkpoint, CreateCheckpoint, Fork } from "./checkpoints.ts";
+import { connect } from "./client.ts";
+import type { Client } from "./client.ts";
+import type { ExecResult, ExecStream } from "./exec.ts";
+import type { FileAttributes, FileChange, FileEntry, ReadOptions, SignedUrl, WriteOptions } from "./files.ts";
+import type { ImagesClient } from "./images.ts";
+import type { Network, NetworkRefusal, SetNetwork } from "./network.ts";
+import { openPausingSocket } from "./node-socket.ts";
+import type { CreatePreview, Preview } from "./previews.ts";
+import type { CreateSandbox, ListOptions, SandboxInfo } from "./sandboxes.ts";
+import type { AttachedSession, ExecSession, StartSession, TerminalSize } from "./sessions.ts";
+import { openGlobalSocket } from "./socket.ts";
+import type { OpenSocket } from "./socket.ts";
+import { bytesOfPipe, readableBytes, writableTo } from "./streams.ts";
+
+/** Which server, and as whom. What is absent is taken from `OPENSANDBOX_API_URL` and `OPENSANDBOX_API_KEY`. */
+export interface Connection {
+  /** Default: `OPENSANDBOX_API_URL`, else `http://127.0.0.1:8080`. */
+  readonly url?: string;
+  /** Default: `OPENSANDBOX_API_KEY`. */
+  readonly apiKey?: string;
+  /** How a WebSocket is opened, where the global one will not do. */
+  readonly openSocket?: OpenSocket;
+}
+
+/** Aborting it ends the call, and what it was streaming; the call rejects with `canceled`. */
+export interface Abortable {
+  readonly signal?: AbortSignal;
+}
+
+export interface CreateOptions extends CreateSandbox, Connection, Abortable {
+  /** Hears of what takes longer than a moment, such as building an image. */
+  readonly onProgress?: (step: string) => void;
+}
+
+/** How a command is run. */
+export interface CommandOptions extends Abortable {
+  readonly envs?: Readonly<Record<string, string>>;
+  /** Default: the user's home. */
+  readonly cwd?: string;
+  /** Default: `sandbox`. */
+  readonly user?: string;
+  /** Seconds until the command and all it started is killed; 0: never. Default: 60 for `run`, else 0. */
+  readonly timeout?: number;
+}
+
+/** A command whose output is read while it runs. Read `output`, `stdout` or `stderr`, and only one of them. */
+export interface Command extends ExecStream {
+  /** What it writes to standard output, as a web stream; the rest is dropped. */
+  readonly stdout: ReadableStream<Uint8Array<ArrayBuffer>>;
+  readonly stderr: ReadableStream<Uint8Array<ArrayBuffer>>;
+  /** Its standard input as a web stream, for one that was started with `stdin`. */
+  readonly stdin: WritableStream<Uint8Array>;
+}
+
+/** A program whose input and output are a terminal. It runs on when the line is lost, and can be attached to again. */
+export interface Terminal extends Omit<AttachedSession, "output"> {
+  readonly sessionId: string;
+  /** What it writes, as bytes; ends with the program. */
+  readonly output: AsyncIterable<Uint8Array>;
+  resize(size: TerminalSize, options?: Abortable): Promise<void>;
+  /** A signal to its process group. Default: 9. */
+  kill(signal?: number, options?: Abortable): Promise<void>;
+}
+
+/** A command line for `/bin/sh -c`, or a program with its arguments, which no shell sees. */
+export type CommandLine = string | readonly [string, ...string[]];
+
+/**
+ * A Linux machine of your own.
+ *
+ * @example
+ * await using sandbox = await Sandbox.create();
+ * const { stdout } = await sandbox.exec.run("python3 -c 'print(6*7)'");
+ */
+export class Sandbox implements AsyncDisposable {
+  readonly id: string;
+  readonly exec: SandboxExec;
+  readonly execSessions: SandboxSessions;
+  readonly pty: SandboxPty;
+  readonly files: SandboxFiles;
+  readonly checkpoints: SandboxCheckpoints;
+  readonly previews: SandboxPreviews;
+  readonly network: SandboxNetwork;
+  readonly #client: Client;
+
+  private constructor(client: Client, id: string) {
+    this.id = id;
+    this.#client = client;
+    this.exec = execOf(client, id);
+    this.execSessions = sessionsOf(client, id);
+    this.pty = ptyOf(client, id);
+    this.files = filesOf(client, id);
+    this.checkpoints = checkpointsOf(client, id);
+    this.previews = {
+      create: async (request, { signal } = {}) => await client.previews.create(id, request, signal),
+      list: async ({ signal } = {}) => await client.previews.list(id, signal),
+      delete: async (port, { signal } = {}) => await client.previews.delete(id, port, signal),
+    };
+    this.network = {
+      get: async ({ signal } = {}) => await client.network.get(id, signal),
+      set: async (request, { signal } = {}) => await client.network.set(id, request, signal),
+      log: async ({ signal } = {}) => await client.network.log(id, signal),
+    };
+  }
+
+  /** Resolves when a command would work in it. @throws SandboxError */
+  static async create(options: CreateOptions = {}): Promise<Sandbox> {
+    const { url: _url, apiKey: _key, openSocket: _open, signal, onProgress, ...request } = options;
+    const client = clientOf(options);
+    const { id } = await client.sandboxes.create(request, onProgress === undefined ? {} : { onProgress }, signal);
+    return new Sandbox(client, id);
+  }
+
+  /** One that is there. @throws SandboxError `not_found` */
+  static async connect(id: string, options: Connection & Abortable = {}): Promise<Sandbox> {
+    const client = clientOf(options);
+    await client.sandboxes.get(id, options.signal);
+    return new Sandbox(client, id);
+  }
+
+  /** The newest 100. */
+  static async list(options: ListOptions & Connection & Abortable = {}): Promise<readonly SandboxInfo[]> {
+    return await clientOf(options).sandboxes.list(options, options.signal);
+  }
+
+  /** A new sandbox, alive, of the instant of a checkpoint. */
+  static async fromCheckpoint(checkpointId: string, options: Fork & Connection & Abortable = {}): Promise<Sandbox> {
+    const client = clientOf(options);
+    const { url: _url, apiKey: _key, openSocket: _open, signal, ...request } = options;
+    return new Sandbox(client, (await client.checkpoints.fork(checkpointId, request, signal)).id);
+  }
+
+  /** Images that are built of steps, in a machine. */
+  static images(connection: Connection = {}): ImagesClient {
+    return clientOf(connection).images;
+  }
+
+  /** What the server knows of it now. */
+  async info({ signal }: Abortable = {}): Promise<SandboxInfo> {
+    return await this.#client.sandboxes.get(this.id, signal);
+  }
+
+  /** Saves it with its memory and its processes, and frees what it takes of the host. Any use of it wakes it. */
+  async hibernate({ signal }: Abortable = {}): Promise<void> {
+    await this.#client.sandboxes.hibernate(this.id, signal);
+  }
+
+  async wake({ signal }: Abortable = {}): Promise<SandboxInfo> {
+    return await this.#client.sandboxes.wake(this.id, {}, signal);
+  }
+
+  /** Starts the guest's kernel again; what is on the disks stays. */
+  async reboot({ signal }: Abortable = {}): Promise<void> {
+    await this.#client.sandboxes.reboot(this.id, signal);
+  }
+
+  /** Another sandbox, alive, as this one is at this moment. This one stands still for a moment and goes on. */
+  async fork(options: Fork & Abortable = {}): Promise<Sandbox> {
+    const { signal, ...request } = options;
+    const { checkpoints } = this.#client;
+    const { id } = await checkpoints.create(this.id, { name: `fork-${crypto.randomUUID()}` }, signal);
+    try {
+      return new Sandbox(this.#client, (await checkpoints.fork(id, request, signal)).id);
+    } finally {
+      // What was made of it goes on without it.
+      await checkpoints.delete(this.id, id);
+    }
+  }
+
+  /** Seconds without activity after which it is put away; 0: never. Begins anew. */
+  async setTimeout(seconds: number, { signal }: Abortable = {}): Promise<void> {
+    await this.#client.sandboxes.setTimeout(this.id, seconds, signal);
+  }
+
+  /** Ends it. What is not in a checkpoint is gone. */
+  async kill({ signal }: Abortable = {}): Promise<void> {
+    await this.#client.sandboxes.kill(this.id, signal);
+  }
+
+  /** Ends it, so that `await using` leaves nothing behind. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.kill();
+  }
+}
+
+export interface SandboxExec {
+  /** Runs a command to its end. A command that fails is no error: look at `exitCode`. */
+  run(command: CommandLine, options?: CommandOptions): Promise<ExecResult>;
+  /** Starts a command and streams. Without `stdin` it reads end of file at once. */
+  stream(command: CommandLine, options?: CommandOptions & { readonly stdin?: boolean }): Promise<Command>;
+}
+
+export interface SandboxSessions {
+  start(
+    command: CommandLine,
+    options?: CommandOptions & Pick<StartSession, "terminal" | "maxRunAfterDisconnect">,
+  ): Promise<ExecSession>;
+  list(options?: Abortable): Promise<readonly ExecSession[]>;
+  attach(sessionId: string, options?: Abortable): Promise<AttachedSession>;
+  /** A signal to its process group. Default: 9. */
+  kill(sessionId: string, signal?: number, options?: Abortable): Promise<void>;
+}
+
+export interface SandboxPty {
+  /** Starts a program, by default the user's shell, with a terminal. */
+  open(options?: CommandOptions & Partial<TerminalSize> & { readonly command?: CommandLine }): Promise<Terminal>;
+}
+
+/** Paths are the guest's; a relative one begins at the user's home. */
+export interface SandboxFiles {
+  read(path: string, options?: ReadOptions & Abortable): Promise<Uint8Array>;
+  readText(path: string, options?: Abortable): Promise<string>;
+  /** For what is larger than memory. */
+  readStream(path: string, options?: ReadOptions & Abortable): Promise<ReadableStream<Uint8Array<ArrayBuffer>>>;
+  /** Replaces the file when all of `content` has arrived; directories above it are made. */
+  write(
+    path: string,
+    content: ReadableStream<Uint8Array> | AsyncIterable<Uint8Array> | Uint8Array | string,
+    options?: WriteOptions & Abortable,
+  ): Promise<void>;
+  list(path: string, options?: Abortable): Promise<readonly FileEntry[]>;
+  stat(path: string, options?: Abortable): Promise<FileEntry>;
+  exists(path: string, options?: Abortable): Promise<boolean>;
+  mkdir(path: string, options?: Abortable): Promise<void>;
+  rename(from: string, to: string, options?: Abortable): Promise<void>;
+  setAttributes(path: string, attributes: FileAttributes, options?: Abortable): Promise<FileEntry>;
+  /** Recursive; a path that does not exist is removed already. */
+  remove(path: string, options?: Abortable): Promise<void>;
+  /** What happens to a file or in a directory from the moment that this resolves. Leaving the iteration ends it. */
+  watch(path: string, options?: Abortable & { readonly recursive?: boolean }): Promise<AsyncIterable<FileChange>>;
+  /** A URL that the file can be read from without a key. Seconds: an hour unless said. */
+  downloadUrl(path: string, options?: Abortable & { readonly seconds?: number }): Promise<SignedUrl>;
+  uploadUrl(path: string, options?: Abortable & { readonly seconds?: number }): Promise<SignedUrl>;
+}
+
+export interface SandboxCheckpoints {
+  /** Resolves when it can be used. */
+  create(request: CreateCheckpoint, options?: Abortable): Promise<Checkpoint>;
+  list(options?: Abortable): Promise<readonly Checkpoint[]>;
+  /** Puts the sandbox back, in place. */
+  restore(checkpointId: string, options?: Abortable): Promise<void>;
+  /** What was made of it goes on. */
+  delete(checkpointId: string, options?: Abortable): Promise<void>;
+}
+
+export interface SandboxPreviews {
+  create(request: CreatePreview, options?: Abortable): Promise<Preview>;
+  list(options?: Abortable): Promise<readonly Preview[]>;
+  delete(port: number, options?: Abortable): Promise<void>;
+}
+
+export interface SandboxNetwork {
+  get(options?: Abortable): Promise<Network>;
+  /** At once, also for connections that exist. */
+  set(request: SetNetwork, options?: Abortable): Promise<Network>;
+  /** What was refused within the last hour, the newest first. */
+  log(options?: Abortable): Promise<readonly NetworkRefusal[]>;
+}
+
+function execOf(client: Client, id: string): SandboxExec {
+  return {
+    async run(command, { signal, ...options } = {}) {
+      return await client.exec.run(id, { ...requestOf(command), ...options }, signal);
+    },
+    async stream(command, { signal, ...options } = {}) {
+      const stream = await client.exec.stream(id, { ...requestOf(command), ...options }, signal);
+      return {
+        ...stream,
+        // Made when they are asked for: the output can be taken once.
+        get stdout() {
+          return readableBytes(bytesOfPipe(stream.output, "stdout"));
+        },
+        get stderr() {
+          return readableBytes(bytesOfPipe(stream.output, "stderr"));
+        },
+        get stdin() {
+          return writableTo(stream);
+        },
+      };
+    },
+  };
+}
+
+function sessionsOf(client: Client, id: string): SandboxSessions {
+  return {
+    async start(command, { signal, ...options } = {}) {
+      return await client.sessions.start(id, { ...requestOf(command), ...options }, signal);
+    },
+    list: async ({ signal } = {}) => await client.sessions.list(id, signal),
+    attach: async (sessionId, { signal } = {}) => await client.sessions.attach(id, sessionId, signal),
+    kill: async (sessionId, number, { signal } = {}) => await client.sessions.kill(id, sessionId, number, signal),
+  };
+}
+
+const defaultTerminal = { columns: 80, rows: 24 } as const;
+
+function ptyOf(client: Client, id: string): SandboxPty {
+  return {
+    async open({ command, columns, rows, signal, ...options } = {}) {
+      const terminal = { columns: columns ?? defaultTerminal.columns, rows: rows ?? defaultTerminal.rows };
+      const program = command === undefined ? { cmd: "/bin/bash", args: ["-l"] } : requestOf(command);
+      const session = await client.sessions.start(id, { ...program, ...options, terminal }, signal);
+      const attached = await client.sessions.attach(id, session.id, signal);
+      return {
+        ...attached,
+        sessionId: session.id,
+        output: bytesOfPipe(attached.output, "stdout"),
+        resize: async (size, { signal } = {}) => await client.sessions.resize(id, session.id, size, signal),
+        kill: async (number, { signal } = {}) => await client.sessions.kill(id, session.id, number, signal),
+      };
+    },
+  };
+}
+
+function filesOf({ files }: Client, id: string): SandboxFiles {
+  return {
+    async read(path, { signal, ...part } = {}) {
+      return await joined((await files.read(id, path, part, signal)).content);
+    },
+    async readText(path, { signal } = {}) {
+      return new TextDecoder().decode(await joined((await files.read(id, path, {}, signal)).content));
+    },
+    async readStream(path, { signal, ...part } = {}) {
+      return readableBytes((await files.read(id, path, part, signal)).content);
+    },
+    async write(path, content, { signal, ...options } = {}) {
+      await files.write(id, path, content, options, signal);
+    },
+    list: async (path, { signal } = {}) => await files.list(id, path, signal),
+    stat: async (path, { signal } = {}) => await files.stat(id, path, signal),
+    exists: async (path, { signal } = {}) => await files.exists(id, path, signal),
+    mkdir: async (path, { signal } = {}) => await files.mkdir(id, path, signal),
+    rename: async (from, to, { signal } = {}) => await files.rename(id, from, to, signal),
+    setAttributes: async (path, attributes, { signal } = {}) => await files.setAttributes(id, path, attributes, signal),
+    remove: async (path, { signal } = {}) => await files.remove(id, path, signal),
+    watch: async (path, { signal, ...options } = {}) => await files.watch(id, path, options, signal),
+    downloadUrl: async (path, { seconds, signal } = {}) => await files.signDownload(id, path, seconds, signal),
+    uploadUrl: async (path, { seconds, signal } = {}) => await files.signUpload(id, path, seconds, signal),
+  };
+}
+
+function checkpointsOf({ checkpoints }: Client, id: string): SandboxCheckpoints {
+  return {
+    create: async (request, { signal } = {}) => await checkpoints.create(id, request, signal),
+    list: async ({ signal } = {}) => await checkpoints.list(id, signal),
+    restore: async (checkpointId, { signal } = {}) => await checkpoints.restore(id, checkpointId, signal),
+    delete: async (checkpointId, { signal } = {}) => await checkpoints.delete(id, checkpointId, signal),
+  };
+}
+
+function requestOf(command: CommandLine): { readonly cmd: string; readonly args?: readonly string[] } {
+  if (typeof command === "string") return { cmd: command };
+  const [cmd, ...args] = command;
+  return { cmd, args };
+}
+
+async function joined(content: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+  const parts: Uint8Array[] = [];
+  let length = 0;
+  for await (const part of content) {
+    parts.push(part);
+    length += part.length;
+  }
+  const all = new Uint8Array(length);
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
+}
+
+const localServer = "http://127.0.0.1:8080";
+
+function clientOf({ url, apiKey, openSocket }: Connection): Client {
+  const key = apiKey ?? variable("OPENSANDBOX_API_KEY");
+  return connect({
+    url: url ?? variable("OPENSANDBOX_API_URL") ?? localServer,
+    ...(key === undefined ? {} : { apiKey: key }),
+    openSocket: openSocket ?? defaultSocket(),
+  });
+}
+
+/** Of the environment, where there is one: browsers have none. */
+function variable(name: string): string | undefined {
+  const { process } = globalThis as { process?: { env?: Record<string, string | undefined> } };
+  const value = process?.env?.[name];
+  return value === "" ? undefined : value;
+}
+
+/** Node's global WebSocket, where there is one, cannot pause. Bun and Deno have theirs. */
+function defaultSocket(): OpenSocket {
+  const { process } = globalThis as { process?: { versions?: Record<string, string | undefined> } };
+  const versions = process?.versions;
+  const isNode = versions?.["node"] !== undefined && versions["bun"] === undefined && versions["deno"] === undefined;
+  return isNode ? openPausingSocket : openGlobalSocket;
+}

@@ -1,0 +1,15 @@
+import { defineConfig } from "tsdown";
+
+export default defineConfig({
+  entry: { index: "src/index.ts" },
+  format: "esm",
+  platform: "neutral",
+  // Node 20, and browsers of its time.
+  target: "es2022",
+  dts: true,
+  clean: false,
+  // The wire is not published: what is used of it goes along.
+  deps: { alwaysBundle: [/^@opensandbox\//], neverBundle: ["ws", "zod"] },
+  report: false,
+  logLevel: "warn",
+});

@@ -1,0 +1,40 @@
+import type { GuestClient } from "#guest/guest-client.ts";
+import { listDirectory, readFile, statFile, writeFile } from "#guest/guest-files.ts";
+import { runSession } from "#guest/guest-sessions.ts";
+import { methods } from "@opensandbox/wire/guest/methods.ts";
+import { randomHex } from "@opensandbox/wire/ids.ts";
+import type { ExecEnd } from "@opensandbox/wire/worker/worker.ts";
+
+const timeoutMs = 60_000;
+
+/** Runs a command to its end in the way in which a caller's first one will be run. */
+export async function runOnce(
+  guest: GuestClient,
+  argv: readonly [string, ...string[]],
+  signal: AbortSignal,
+): Promise<ExecEnd> {
+  // Of a name that is never used again: a session may be remembered for a moment after its end.
+  const id = `warm-up-${randomHex(4)}`;
+  const kept = { keepOutput: true, detachedMs: 0, transient: true };
+  const run = await runSession(guest, { id, command: { argv, timeoutMs }, purpose: "run", ...kept }, signal);
+  for await (const _ of run.output);
+  return (await run.result).end;
+}
+
+const scratchFile = "/tmp/opensandbox-warm-up";
+
+/** Does once what callers do with files, and leaves nothing of it. */
+export async function useFilesOnce(guest: GuestClient, signal: AbortSignal): Promise<void> {
+  await writeFile(guest, scratchFile, content(), {}, signal);
+  const { content: read } = await readFile(guest, scratchFile, {}, signal);
+  for await (const _ of read);
+  await statFile(guest, scratchFile, {}, signal);
+  await listDirectory(guest, "/tmp", signal);
+  await guest.call(methods.makeDirectory, { path: `${scratchFile}.d` }, signal);
+  for (const path of [scratchFile, `${scratchFile}.d`]) await guest.call(methods.remove, { path }, signal);
+}
+
+// oxlint-disable-next-line typescript/require-await -- the wire takes content as it comes
+async function* content(): AsyncGenerator<Uint8Array> {
+  yield new Uint8Array(1);
+}
