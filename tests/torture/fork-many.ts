@@ -39,7 +39,7 @@ export async function forkMany({ count, batch, image, say }: ForkMany): Promise<
   const { id: parent } = await host.start(from);
   await host.shell(
     parent,
-    `${startCounting}; head -c 3000000 /dev/urandom >/workspace/file; sha256sum /workspace/file >sum`,
+    `${startCounting}; head -c 3000000 /dev/urandom >/workspace/file; sha256sum /workspace/file >~/sum`,
   );
   await compare(parent, "the parent");
   const snapshotId = newSnapshotId();

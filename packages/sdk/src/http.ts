@@ -29,6 +29,8 @@ export interface HttpClient {
     options?: CallOptions<Body, Query>,
     signal?: AbortSignal,
   ): Promise<Reply>;
+  /** The reply of a route that is no JSON, whole. */
+  text(route: Route, options?: CallOptions<unknown, unknown>, signal?: AbortSignal): Promise<string>;
   /** Address of a WebSocket; the key is in the query, since a WebSocket has no headers. */
   socketUrl(route: Route, parameters: Readonly<Record<string, string>>): string;
 }
@@ -86,6 +88,10 @@ export function httpClient(url: string, apiKey: string | undefined): HttpClient 
       const response = await send(route, options, signal);
       const text = await translate(server, signal, async () => await response.text());
       return replyOf(route, text);
+    },
+    async text(route, options = {}, signal) {
+      const response = await send(route, options, signal);
+      return await translate(server, signal, async () => await response.text());
     },
     socketUrl(route, parameters) {
       const query = apiKey === undefined ? "" : `?api_key=${encodeURIComponent(apiKey)}`;

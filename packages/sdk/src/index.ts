@@ -29,7 +29,7 @@ export type {
   WriteOptions,
 } from "./files.ts";
 export type { BuiltImage, ImageRecipe, ImagesClient, ImageStep } from "./images.ts";
-export type { CreateSandbox, ListOptions, SandboxesClient, SandboxInfo } from "./sandboxes.ts";
+export type { CreateSandbox, ListOptions, ReadyMachines, SandboxesClient, SandboxInfo } from "./sandboxes.ts";
 export type { OpenSocket, Socket } from "./socket.ts";
 export { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 export type { ErrorCode } from "@opensandbox/wire/errors.ts";

@@ -1,4 +1,5 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { getConsole, getReadyMachines } from "@opensandbox/wire/public/host.ts";
 import { hibernateSandbox, powerCycleSandbox, rebootSandbox, wakeSandbox } from "@opensandbox/wire/public/lifecycle.ts";
 import {
   createSandbox,
@@ -16,6 +17,8 @@ import type { Egress } from "./network.ts";
 
 export interface CreateSandbox {
   readonly image?: string;
+  /** An image that was built by steps, by its name; instead of `image`. */
+  readonly snapshot?: string;
   readonly vcpus?: number;
   readonly memoryMib?: number;
   /** Size of the workspace. */
@@ -67,6 +70,17 @@ export interface CreateOptions {
   readonly onProgress?: (step: string) => void;
 }
 
+/** Of the image and the shape that was asked for last, which are absent where none was. */
+export interface ReadyMachines {
+  /** How many are kept. */
+  readonly wanted: number;
+  /** How many wait at the moment. */
+  readonly ready: number;
+  readonly image?: string;
+  readonly memoryMib?: number;
+  readonly vcpus?: number;
+}
+
 export interface SandboxesClient {
   /** Resolves when a command would work in it. Made again after a failed connection, it makes one sandbox all the same. */
   create(request: CreateSandbox, options?: CreateOptions, signal?: AbortSignal): Promise<SandboxInfo>;
@@ -83,6 +97,10 @@ export interface SandboxesClient {
   /** Boots the disks with a new machine, also when the old one has ended by itself. */
   powerCycle(id: string, signal?: AbortSignal): Promise<void>;
   kill(id: string, signal?: AbortSignal): Promise<void>;
+  /** What its machine has written to its console, as far as it is kept. Of one that sleeps there is none. */
+  console(id: string, signal?: AbortSignal): Promise<string>;
+  /** Machines that wait to become a sandbox. */
+  pool(signal?: AbortSignal): Promise<ReadyMachines>;
   /** Sets the idle timeout, in seconds, and begins it anew. 0: never. */
   setTimeout(id: string, seconds: number, signal?: AbortSignal): Promise<void>;
 }
@@ -119,6 +137,18 @@ export function sandboxesClient(http: HttpClient): SandboxesClient {
     async kill(id, signal) {
       await http.call(deleteSandbox, { parameters: { id } }, signal);
     },
+    async console(id, signal) {
+      return await http.text(getConsole, { parameters: { id } }, signal);
+    },
+    async pool(signal) {
+      const { wanted, ready, image, memoryMB, cpuCount } = await http.call(getReadyMachines, {}, signal);
+      return {
+        ...{ wanted, ready },
+        ...(image === undefined ? {} : { image }),
+        ...(memoryMB === undefined ? {} : { memoryMib: memoryMB }),
+        ...(cpuCount === undefined ? {} : { vcpus: cpuCount }),
+      };
+    },
     async setTimeout(id, seconds, signal) {
       await http.call(setIdleTimeout, { parameters: { id }, body: { timeout: seconds } }, signal);
     },
@@ -148,6 +178,7 @@ function messageOf(data: string): string {
 function createBody(request: CreateSandbox): CreateSandboxBody {
   return {
     ...(request.image === undefined ? {} : { templateID: request.image }),
+    ...(request.snapshot === undefined ? {} : { snapshot: request.snapshot }),
     ...(request.vcpus === undefined ? {} : { cpuCount: request.vcpus }),
     ...(request.memoryMib === undefined ? {} : { memoryMB: request.memoryMib }),
     ...(request.diskMib === undefined ? {} : { diskMB: request.diskMib }),

@@ -1,6 +1,7 @@
 import type { Commands } from "../command.ts";
 import { bench } from "./bench.ts";
 import { checkpoint } from "./checkpoint/checkpoint.ts";
+import { completion } from "./completion/completion.ts";
 import { config } from "./config/config.ts";
 import { cp } from "./cp.ts";
 import { create } from "./create.ts";
@@ -12,14 +13,17 @@ import { help } from "./help.ts";
 import { hibernate } from "./hibernate.ts";
 import { image } from "./image/image.ts";
 import { kill } from "./kill.ts";
+import { logs } from "./logs.ts";
 import { ls } from "./ls.ts";
 import { network } from "./network/network.ts";
+import { pool } from "./pool.ts";
 import { preview } from "./preview/preview.ts";
 import { reboot } from "./reboot.ts";
 import { restore } from "./restore.ts";
 import { run } from "./run.ts";
 import { session } from "./session/session.ts";
 import { shell } from "./shell.ts";
+import { snapshot } from "./snapshot/snapshot.ts";
 import { timeout } from "./timeout.ts";
 import { up } from "./up.ts";
 import { version } from "./version.ts";
@@ -35,6 +39,7 @@ export const commands: Commands = {
   exec,
   shell,
   session,
+  logs,
   cp,
   preview,
   network,
@@ -46,10 +51,13 @@ export const commands: Commands = {
   restore,
   fork,
   reboot,
+  snapshot,
   image,
+  pool,
   doctor,
   bench,
   config,
+  completion,
   version,
   help,
 };

@@ -7,6 +7,7 @@ export const create = defineCommand({
   description: "Returns when a command would work in it.",
   options: {
     ...sandboxOptions,
+    snapshot: text("NAME", "an image that was built by steps, instead of --image"),
     metadata: pairs("a label of yours"),
     timeout: whole("SECONDS", "hibernate it when idle for so long; 0: never (default: the server's)"),
     ephemeral: flag("delete it where it would be hibernated"),
@@ -25,11 +26,17 @@ export const create = defineCommand({
     },
     { line: "id=$(osb create) && osb exec $id -- uname -a && osb kill $id", shows: "use it in a script" },
   ],
-  async run({ metadata, timeout, ephemeral, alias, noNetwork, ...asked }, { client, progress, print, signal }) {
+  check: ({ image, snapshot }) =>
+    image === undefined || snapshot === undefined ? undefined : "--image and --snapshot are both what to start from",
+  async run(
+    { snapshot, metadata, timeout, ephemeral, alias, noNetwork, ...asked },
+    { client, progress, print, signal },
+  ) {
     const { sandboxes } = await client();
     const request = {
       ...newSandboxOf(asked),
       metadata,
+      ...(snapshot === undefined ? {} : { snapshot }),
       ...(timeout === undefined ? {} : { idleTimeoutSeconds: timeout }),
       ...(ephemeral ? { ephemeral } : {}),
       ...(alias === undefined ? {} : { alias }),

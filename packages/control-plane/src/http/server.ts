@@ -14,6 +14,7 @@ import { serveExecStream } from "./exec-stream.ts";
 import { serveExec } from "./exec.ts";
 import { serveFiles } from "./files.ts";
 import { serveHealth } from "./health.ts";
+import { serveHost } from "./host.ts";
 import { serveImages } from "./images.ts";
 import { serveLifecycle } from "./lifecycle.ts";
 import { serveNotYet } from "./not-yet.ts";
@@ -70,6 +71,7 @@ export async function buildServer(api: ApiContext): Promise<FastifyInstance> {
     serveTags(withKey, api);
     serveSettings(withKey, api);
     serveNetwork(withKey, api);
+    serveHost(withKey, api);
     servePreviews(withKey, api);
     serveExec(withKey, api);
     serveExecStream(withKey, api);

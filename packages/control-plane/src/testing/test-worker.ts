@@ -372,6 +372,14 @@ export class TestWorker implements Worker {
     return this.refusals;
   };
 
+  readConsole: Worker["readConsole"] = async (id) => {
+    await Promise.resolve();
+    this.#machine(id);
+    return "the console\n";
+  };
+
+  readyMachines: Worker["readyMachines"] = () => ({ wanted: 2, ready: 1, image: "default", memoryMib: 1024, vcpus: 1 });
+
   /** Ports of every sandbox are those of this host. */
   openPort: Worker["openPort"] = async (id, port, signal) => {
     this.#machine(id);

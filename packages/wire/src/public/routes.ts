@@ -51,6 +51,7 @@ import {
 import { hibernateSandbox, powerCycleSandbox, rebootSandbox, wakeSandbox } from "./lifecycle.ts";
 import { getNetwork, getNetworkLog, setNetwork } from "./network.ts";
 import { createPreview, deletePreview, listPreviews, rotatePreviewToken } from "./previews.ts";
+import { getConsole, getReadyMachines } from "./host.ts";
 import { checkpointPatches, imagePatches, snapshotPatches } from "./patches.ts";
 import { createSandbox, deleteSandbox, getSandbox, listSandboxes, setIdleTimeout } from "./sandboxes.ts";
 import { getAutoscale, getScalingLock, scaleSandbox, setAutoscale, setLimits, setScalingLock } from "./scaling.ts";
@@ -135,6 +136,8 @@ export const publicRoutes = [
   signUpload,
   downloadSigned,
   uploadSigned,
+  getConsole,
+  getReadyMachines,
   health,
   alive,
   ready,

@@ -27,6 +27,10 @@ export interface Worker {
   ended(id: SandboxId): Promise<SandboxEnd>;
   /** Sandboxes that a worker which is gone has left running and that run here now. Told once, at the start. */
   readonly adopted: readonly AdoptedSandbox[];
+  /** The end of what the machine of a sandbox has written to its console. */
+  readConsole(id: SandboxId): Promise<string>;
+  /** Machines that wait to become a sandbox. */
+  readyMachines(): ReadyMachinesState;
   /** Ends the worker and leaves its machines running, to be adopted by the next one. */
   release(): Promise<void>;
 
@@ -130,6 +134,15 @@ export interface Worker {
    * `not_found` when nothing listens there. The connection lasts until the server has ended it or `signal` aborts.
    */
   openPort(id: SandboxId, port: number, signal: AbortSignal): Promise<PortConnection>;
+}
+
+/** Of the image and the shape that was asked for last, which are absent where none was. */
+export interface ReadyMachinesState {
+  readonly wanted: number;
+  readonly ready: number;
+  readonly image?: string;
+  readonly memoryMib?: number;
+  readonly vcpus?: number;
 }
 
 /** A TCP connection to a server in the guest. */

@@ -1,3 +1,4 @@
+import type { ReadyMachinesState } from "@opensandbox/wire/worker/worker.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { failpoint } from "#host/failpoints.ts";
 import { admit, hostRoom } from "./admission.ts";
@@ -13,11 +14,6 @@ import { runOnce } from "./warm-up.ts";
 
 /** How often a machine that waits is asked whether it still answers, in milliseconds. */
 const checkMs = 30_000;
-
-export interface ReadyState {
-  readonly size: number;
-  readonly ready: number;
-}
 
 /**
  * Machines of one template that are restored and wait, paused, for the sandbox that they will be. It holds those of the
@@ -41,8 +37,11 @@ export class ReadyMachines implements AsyncDisposable {
     this.#checks.unref();
   }
 
-  get state(): ReadyState {
-    return { size: this.#size, ready: this.#ready.length };
+  get state(): ReadyMachinesState {
+    const counts = { wanted: this.#size, ready: this.#ready.length };
+    if (this.#wanted === undefined) return counts;
+    const { image, shape } = this.#wanted.request;
+    return { ...counts, image, memoryMib: shape.memoryMib, vcpus: shape.vcpus };
   }
 
   /** A machine of that template, for the caller to own. Undefined: there is none at the moment. */

@@ -181,6 +181,10 @@ export class SandboxWorker implements Worker, AsyncDisposable {
   networkRefusals: Worker["networkRefusals"] = async (id) =>
     await Promise.resolve(this.#sandbox(id).live.sandboxNetwork?.refusals() ?? []);
 
+  readConsole: Worker["readConsole"] = async (id) => await this.#sandbox(id).live.machine.console();
+
+  readyMachines: Worker["readyMachines"] = () => this.#sources.ready.state;
+
   openPort: Worker["openPort"] = async (id, port, signal) => await openPort(this.#guest(id), port, signal);
 
   async [Symbol.asyncDispose](): Promise<void> {

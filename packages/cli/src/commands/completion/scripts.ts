@@ -1,0 +1,38 @@
+/** Shells that can be made to complete. */
+export const shells = ["bash", "zsh", "fish"] as const;
+type Shell = (typeof shells)[number];
+
+export function isShell(name: string): name is Shell {
+  return (shells as readonly string[]).includes(name);
+}
+
+/** Each asks the program itself, so that it always knows what there is. */
+export function scriptFor(shell: Shell, program: string): string {
+  const names = [...new Set(["osb", "opensandbox", program])].join(" ");
+  switch (shell) {
+    case "bash":
+      return [
+        "_osb() {",
+        "  local IFS=$'\\n'",
+        `  COMPREPLY=($(compgen -W "$("$1" completion words -- "\${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)" -- "$2"))`,
+        "}",
+        `complete -o default -F _osb ${names}`,
+      ].join("\n");
+    case "zsh":
+      return [
+        "_osb() {",
+        `  local -a found=(\${(f)"$("\${words[1]}" completion words -- "\${(@)words[2,CURRENT]}" 2>/dev/null)"})`,
+        "  (( $#found )) && compadd -- $found || _files",
+        "}",
+        `compdef _osb ${names}`,
+      ].join("\n");
+    case "fish":
+      return [
+        "function __osb_words",
+        "  set -l typed (commandline -opc) (commandline -ct)",
+        "  $typed[1] completion words -- $typed[2..-1] 2>/dev/null",
+        "end",
+        ...names.split(" ").map((name) => `complete -c ${name} -a '(__osb_words)'`),
+      ].join("\n");
+  }
+}

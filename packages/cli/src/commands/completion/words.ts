@@ -1,0 +1,98 @@
+import type { Client } from "@opensandbox/sdk";
+import type { Argument, Command, Commands, Group } from "../../command.ts";
+import { defineCommand } from "../../command.ts";
+import { globalOptions } from "../../global-options.ts";
+import { optionName } from "../../option-name.ts";
+
+/** Longer than this nobody waits for a key to do something. */
+const patienceMs = 1500;
+
+export const words = defineCommand({
+  summary: "Print what the last of some words can become, a line each: what completion scripts ask",
+  arguments: { typed: { placeholder: "WORD", takes: "command", read: (values) => values } },
+  examples: [{ line: "completion words -- checkpoint ''", shows: "the commands of `checkpoint`" }],
+  async run({ typed }, { client, print, signal }) {
+    const { commands } = await import("../commands.ts");
+    const ids = async (kind: Kind): Promise<readonly string[]> => {
+      try {
+        return await idsOf(kind, await client(), AbortSignal.any([signal, AbortSignal.timeout(patienceMs)]));
+      } catch {
+        // Without a server there are none; a shell is no place to say so.
+        return [];
+      }
+    };
+    const found = await candidates(commands, typed, ids);
+    await print(found.join("\n"), found);
+  },
+});
+
+export type Kind = "sandboxes" | "checkpoints";
+
+const kinds: Readonly<Record<string, Kind>> = {
+  SANDBOX: "sandboxes",
+  CHECKPOINT: "checkpoints",
+};
+
+/** What the last word of `typed`, which may be empty, can become. None: a file, perhaps. */
+export async function candidates(
+  commands: Commands,
+  typed: readonly string[],
+  ids: (kind: Kind) => Promise<readonly string[]>,
+): Promise<readonly string[]> {
+  const before = typed.slice(0, -1);
+  const last = typed.at(-1) ?? "";
+  const fits = (found: readonly string[]): readonly string[] => found.filter((word) => word.startsWith(last));
+  const { found, rest } = follow(commands, before);
+  // What follows is another program's.
+  if (rest.includes("--")) return [];
+  if (last.startsWith("-")) return fits(optionsOf(found).map(({ name }) => name));
+  if (found === undefined) return fits(Object.keys(commands));
+  if (found.kind === "group") return fits(Object.keys(found.commands));
+  const kind = kinds[argumentAt(found, rest)?.placeholder ?? ""];
+  return kind === undefined ? [] : fits(await ids(kind));
+}
+
+/** As far as the words name commands. */
+function follow(
+  commands: Commands,
+  before: readonly string[],
+): { readonly found: Command | Group | undefined; readonly rest: readonly string[] } {
+  let found: Command | Group | undefined;
+  for (const [at, word] of before.entries()) {
+    if (found?.kind === "command") return { found, rest: before.slice(at) };
+    const among = found?.commands ?? commands;
+    if (Object.hasOwn(among, word)) found = among[word];
+  }
+  return { found, rest: [] };
+}
+
+interface NamedOption {
+  readonly name: string;
+  readonly takesValue: boolean;
+}
+
+function optionsOf(found: Command | Group | undefined): readonly NamedOption[] {
+  const own = found?.kind === "command" ? found.options : (found?.alone?.options ?? {});
+  return Object.entries({ ...own, ...globalOptions }).map(([key, { placeholder }]) => ({
+    name: `--${optionName(key)}`,
+    takesValue: placeholder !== undefined,
+  }));
+}
+
+/** Which argument comes after `rest`. */
+function argumentAt(command: Command, rest: readonly string[]): Argument | undefined {
+  const withValues = new Set(optionsOf(command).flatMap(({ name, takesValue }) => (takesValue ? [name] : [])));
+  // The value of an option, not an argument.
+  if (withValues.has(rest.at(-1) ?? "")) return undefined;
+  const given = rest.filter((word, at) => !word.startsWith("-") && !withValues.has(rest[at - 1] ?? "")).length;
+  const all = Object.values(command.arguments);
+  const last = all.at(-1);
+  return all[given] ?? (last?.takes === "some" ? last : undefined);
+}
+
+async function idsOf(kind: Kind, client: Client, signal: AbortSignal): Promise<readonly string[]> {
+  if (kind === "sandboxes") {
+    return (await client.sandboxes.list({ status: "all" }, signal)).map(({ id }) => id);
+  }
+  return (await client.checkpoints.list(undefined, signal)).map(({ id }) => id);
+}

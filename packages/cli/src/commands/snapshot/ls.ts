@@ -1,0 +1,18 @@
+import { age } from "../../age.ts";
+import { defineCommand } from "../../command.ts";
+import { table } from "../../table.ts";
+
+export const ls = defineCommand({
+  summary: "List the images that were built by steps",
+  description: "Those without a name were built for a create.",
+  examples: [{ line: "snapshot ls", shows: "as a table" }],
+  async run(_input, { client, print, signal }) {
+    const { images } = await client();
+    const found = await images.list(signal);
+    const rows = found.map(({ name, id, status, error, createdAt }) => [
+      ...[name === "" ? "-" : name, id, error === undefined ? status : `${status}: ${error}`],
+      age(createdAt),
+    ]);
+    await print(rows.length === 0 ? "there is none" : table(["NAME", "ID", "STATUS", "AGE"], rows), found);
+  },
+});

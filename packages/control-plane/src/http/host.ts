@@ -1,0 +1,27 @@
+import { parseSandboxId } from "@opensandbox/wire/ids.ts";
+import * as wire from "@opensandbox/wire/public/host.ts";
+import type { FastifyInstance } from "fastify";
+import { readConsole } from "#sandboxes/read-console.ts";
+import type { ApiContext } from "./api-context.ts";
+import { answered, serve } from "./serve.ts";
+
+/** What there is to know of machines, beside what they are for. */
+export function serveHost(app: FastifyInstance, { sandboxes }: ApiContext): void {
+  const { ending, worker } = sandboxes;
+
+  serve(app, ending, wire.getConsole, async ({ organizationId, parameter, reply }) => {
+    const text = await readConsole(sandboxes, organizationId, parseSandboxId(parameter("id")));
+    await reply.type("text/plain; charset=utf-8").send(text);
+    return answered;
+  });
+
+  serve(app, ending, wire.getReadyMachines, async () => {
+    const { wanted, ready, image, memoryMib, vcpus } = await Promise.resolve(worker.readyMachines());
+    return {
+      ...{ wanted, ready },
+      ...(image === undefined ? {} : { image }),
+      ...(memoryMib === undefined ? {} : { memoryMB: memoryMib }),
+      ...(vcpus === undefined ? {} : { cpuCount: vcpus }),
+    };
+  });
+}
