@@ -36,7 +36,9 @@ the shell ends this command with its code.`,
       return await attached.exitCode;
     } catch (error) {
       if (!left.value) throw error;
-      note(`\r\nthe shell goes on: ${host.program} shell --session ${sessionId} ${id}`);
+      // The cursor is where the shell has left it.
+      await writeTo(host.stdout, "\n");
+      note(`the shell goes on: ${host.program} shell --session ${sessionId} ${id}`);
       return 0;
     } finally {
       host.stdin.destroy();

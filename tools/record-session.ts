@@ -1,0 +1,238 @@
+// Writes docs/first-session.md by doing what it tells of, with real machines. With --check: says whether it is still true.
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { delimiter, join } from "node:path";
+import { readConfig } from "../packages/server/src/config.ts";
+import { RecordedTerminal } from "./terminal.ts";
+
+const root = join(import.meta.dirname, "..");
+
+/** The document that is written. */
+export const sessionFile = join(root, "docs/first-session.md");
+
+/** Of one command. The emulator boots in 5 to 10 s alone, and in minutes on a crowded host. */
+const patienceMs = 600_000;
+
+const introduction = `# A first session
+
+What a new user types, and sees, on a host as \`README.md\` has it. \`node tools/record-session.ts\` has typed it, in real terminals with real machines, and has written this down; \`tools/record-session.vm.test.ts\` does it again and compares. Ids, keys, sizes, ages and what is said of the host differ from one time to the next, and are the same here each time.`;
+
+/** Types the whole session, and returns the document as it would be written now. */
+export async function recordSession(): Promise<string> {
+  await using undo = new AsyncDisposableStack();
+  const scratch = await mkdtemp(join(tmpdir(), "osb-first-session-"));
+  undo.defer(() => rm(scratch, { recursive: true, force: true }));
+  // The users that machines run as must pass through.
+  await chmod(scratch, 0o755);
+  const home = join(scratch, "home");
+  await mkdir(home);
+  const session = new Session(scratch, home);
+  await install(session);
+  {
+    await using _server = await startServer(session);
+    await use(session);
+  }
+  return session.document;
+}
+
+async function install(session: Session): Promise<void> {
+  session.say(`## Install
+
+In a checkout, as root: what is missing is installed, and the command line gets a short name.`);
+  await session.runs("./opensandbox setup", root);
+  await session.runs('mkdir -p ~/.local/bin && ln -s "$PWD/opensandbox" ~/.local/bin/osb', root);
+  session.say(`## One command
+
+In a new machine, which is gone afterwards. The first time of all takes some minutes: the image is built.`);
+  await session.runs("osb run -- uname -sm");
+  await session.runs("echo 6 7 | osb run -- awk '{ print $1 * $2 }'");
+}
+
+async function startServer(session: Session): Promise<AsyncDisposable> {
+  session.say(`## A server
+
+It keeps machines. It runs in a terminal of its own, until Ctrl-C.`);
+  await using undo = new AsyncDisposableStack();
+  const terminal = undo.use(session.open("osb up"));
+  undo.defer(async () => {
+    terminal.type("\u0003");
+    await terminal.ended(AbortSignal.timeout(patienceMs));
+  });
+  await terminal.shows(/create --image minimal/, AbortSignal.timeout(patienceMs));
+  session.show("osb up", aboutHost(terminal.text));
+  return undo.move();
+}
+
+/** What is said of a host is another on another host. */
+function aboutHost(text: string): string {
+  return text
+    .split("\n")
+    .filter((line) => !/^ {2} +- /.test(line))
+    .join("\n")
+    .replaceAll(/^( {2}(?:hypervisor|accelerator|network) +).*(?:\n(?! {2}\w+ {2}|$).*)*/gm, "$1...");
+}
+
+async function use(session: Session): Promise<void> {
+  session.say("## A sandbox\n\nA machine that stays. In another terminal:");
+  const id = await session.runs("osb create");
+  await session.runs("osb ls");
+  session.say("Commands in it, with their output, input and exit code:");
+  await session.runs(`osb exec ${id} -- python3 -c 'print(6 * 7)'`);
+  await session.runs(`osb exec ${id} 'echo hello | tee greeting; exit 3' || echo "it ended with $?"`);
+  session.say("A command that runs on by itself:");
+  await session.runs(`osb session start ${id} -- sleep 100000`);
+
+  session.say("## A shell\n\nCtrl-] leaves it running.");
+  const left = await session.types(`osb shell ${id}`, [
+    { prompts: 1, typed: "whoami\r" },
+    { prompts: 2, typed: "n=kept\r" },
+    { prompts: 3, typed: "\u001d" },
+  ]);
+  const [, shellId = ""] = /--session (\S+)/.exec(left) ?? [];
+  session.say("It is as it was left; what it has shown is shown again.");
+  await session.types(`osb shell --session ${shellId} ${id}`, [
+    { prompts: 3, typed: "echo $n\r" },
+    { prompts: 4, typed: "exit\r" },
+  ]);
+
+  session.say("## Files\n\nThere and back.");
+  await session.runs(`echo 'print("from the host")' > hello.py`);
+  await session.runs(`osb cp hello.py ${id}:`);
+  await session.runs(`osb exec ${id} -- python3 hello.py`);
+  await session.runs(`osb cp ${id}:greeting . && cat greeting`);
+
+  session.say("## Sleep\n\nA sandbox that sleeps takes no memory, and its processes go on where they were.");
+  await session.runs(`osb hibernate ${id}`);
+  await session.runs("osb ls");
+  await session.runs(`osb wake ${id}`);
+  await session.runs(`osb exec ${id} -- pgrep --count --exact sleep`);
+
+  session.say("## Checkpoints and forks\n\nAn instant of a sandbox, to go back to, or to start others from.");
+  const checkpoint = await session.runs(`osb checkpoint create ${id} --name before`);
+  await session.runs(`osb exec ${id} -- rm greeting`);
+  const fork = await session.runs(`osb fork ${checkpoint}`);
+  await session.runs(`osb exec ${fork} -- cat greeting`);
+  await session.runs(`osb restore ${id} ${checkpoint}`);
+  await session.runs(`osb exec ${id} -- cat greeting`);
+
+  session.say("## The end");
+  await session.runs(`osb kill ${id} ${fork}`);
+  await session.runs("osb ls");
+}
+
+/** One user on one host, and what is written of it. */
+class Session {
+  readonly #home: string;
+  readonly #env: NodeJS.ProcessEnv;
+  readonly #names: Names;
+  readonly #parts: string[] = [introduction];
+  #isInBlock = false;
+
+  constructor(scratch: string, home: string) {
+    const { imagesDirectory, templatesDirectory } = readConfig(process.env);
+    const data = join(scratch, "data");
+    this.#home = home;
+    this.#env = {
+      HOME: home,
+      LANG: "C.UTF-8",
+      PATH: [join(home, ".local/bin"), process.env["PATH"]].join(delimiter),
+      OPENSANDBOX_DATA_DIR: data,
+      OPENSANDBOX_PORT: "0",
+      OPENSANDBOX_IMAGES_DIR: imagesDirectory,
+      OPENSANDBOX_TEMPLATES_DIR: templatesDirectory,
+    };
+    this.#names = new Names(data);
+  }
+
+  get document(): string {
+    return `${this.#parts.join("\n\n")}\n`;
+  }
+
+  say(text: string): void {
+    this.#parts.push(text);
+    this.#isInBlock = false;
+  }
+
+  /** Writes down a command and what it has shown. */
+  show(line: string, shown: string): void {
+    const text = this.#names.normalise([`$ ${line}`, ...(shown === "" ? [] : [shown])].join("\n"));
+    const before = this.#isInBlock ? this.#parts.pop()?.replace(/\n```$/, "") : "```console";
+    this.#parts.push(`${before ?? ""}\n${text}\n\`\`\``);
+    this.#isInBlock = true;
+  }
+
+  open(line: string, cwd = this.#home): RecordedTerminal {
+    return new RecordedTerminal(line, { cwd, env: this.#env });
+  }
+
+  /** A command to its end, which must be a good one. Returns what it has shown. */
+  async runs(line: string, cwd?: string): Promise<string> {
+    return await this.types(line, [], cwd);
+  }
+
+  /** A command in which `keys` are typed, each once so many prompts are to be seen. */
+  async types(line: string, keys: readonly TypedKeys[], cwd?: string): Promise<string> {
+    process.stderr.write(`$ ${line}\n`);
+    await using terminal = this.open(line, cwd);
+    const signal = AbortSignal.timeout(patienceMs);
+    for (const { prompts, typed } of keys) {
+      await terminal.shows(new RegExp(`(?:${prompt.source}[^]*){${prompts}}$`), signal);
+      terminal.type(typed);
+    }
+    const code = await terminal.ended(signal);
+    if (code !== 0) throw new Error(`${line}: ended with ${code}:\n${terminal.text}`);
+    this.show(line, terminal.text);
+    return terminal.text;
+  }
+}
+
+interface TypedKeys {
+  readonly prompts: number;
+  readonly typed: string;
+}
+
+const prompt = /sandbox@sandbox:\S+\$/;
+
+/** What differs from one time to the next, by names that do not. */
+class Names {
+  readonly #dataDirectory: string;
+  readonly #sandboxes: string[] = [];
+  readonly #checkpoints: string[] = [];
+
+  constructor(dataDirectory: string) {
+    this.#dataDirectory = dataDirectory;
+  }
+
+  normalise(text: string): string {
+    return text
+      .replaceAll(this.#dataDirectory, "/var/lib/opensandbox")
+      .replaceAll(/\bsb-[0-9a-f]{8}\b/g, (id) => `sb-0000000${place(id, this.#sandboxes)}`)
+      .replaceAll(
+        /\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b/g,
+        (id) => `00000000-0000-4000-8000-00000000000${place(id, this.#checkpoints)}`,
+      )
+      .replaceAll(/\bosb_[\w-]{16,}/g, "osb_0123456789abcdef")
+      .replaceAll(/\b127\.0\.0\.1:\d+/g, "127.0.0.1:8080")
+      .replaceAll(/[\d.]+ MB on disk/g, "30 MB on disk")
+      .replaceAll(/(?<=\d MB +)\d+[smh]$/gm, "12s")
+      .replaceAll(/(?<=--session )\S+/g, "00000002")
+      .replaceAll(/^[0-9a-f]{8}$/gm, "00000001");
+  }
+}
+
+/** From 1 on, in the order in which they are seen. */
+function place(id: string, seen: string[]): number {
+  if (!seen.includes(id)) seen.push(id);
+  return seen.indexOf(id) + 1;
+}
+
+if (import.meta.main) {
+  const recorded = await recordSession();
+  if (!process.argv.includes("--check")) {
+    await writeFile(sessionFile, recorded);
+  } else if (recorded !== (await readFile(sessionFile, "utf8"))) {
+    process.stdout.write(recorded);
+    console.error("docs/first-session.md differs from that: run `node tools/record-session.ts` and commit the file");
+    process.exitCode = 1;
+  }
+}

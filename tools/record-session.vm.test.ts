@@ -1,0 +1,8 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import { recordSession, sessionFile } from "./record-session.ts";
+
+test("docs/first-session.md tells what a first session is like", async () => {
+  assert.equal(await recordSession(), readFileSync(sessionFile, "utf8"));
+});

@@ -1,0 +1,86 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+// It is CommonJS: names cannot be taken from it one by one.
+import xterm from "@xterm/headless";
+
+const columns = 120;
+
+/** A command in a real terminal of its own, and what a person sees in it. */
+export class RecordedTerminal implements AsyncDisposable {
+  readonly #screen = new xterm.Terminal({ cols: columns, rows: 50, scrollback: 1000, allowProposedApi: true });
+  readonly #child;
+  readonly #closed: Promise<unknown>;
+  #changed = Promise.withResolvers<void>();
+  #isClosed = false;
+
+  /** `line` is for bash. */
+  constructor(line: string, options: { readonly cwd: string; readonly env: NodeJS.ProcessEnv }) {
+    // script(1) makes the terminal, but gives it no size.
+    const sized = `stty cols ${columns} rows 50; ${line}`;
+    this.#child = spawn("script", ["--quiet", "--flush", "--return", "--command", sized, "/dev/null"], {
+      ...options,
+      env: { ...options.env, SHELL: "/bin/bash", TERM: "xterm-256color" },
+      stdio: ["pipe", "pipe", "inherit"],
+    });
+    // It may end before it has read all keys.
+    this.#child.stdin.on("error", () => undefined);
+    this.#child.stdout.on("data", (bytes: Buffer) => this.#screen.write(bytes, () => this.#tell()));
+    this.#closed = once(this.#child, "close").then(() => {
+      this.#isClosed = true;
+      this.#tell();
+    });
+  }
+
+  /** The lines so far, without the blanks at their ends and the empty lines below. */
+  get text(): string {
+    const { active } = this.#screen.buffer;
+    const lines = Array.from({ length: active.length }, (_, row) => active.getLine(row)?.translateToString(true) ?? "");
+    return lines
+      .map((line) => line.trimEnd())
+      .join("\n")
+      .trimEnd();
+  }
+
+  type(keys: string): void {
+    this.#child.stdin.write(keys);
+  }
+
+  /** Resolves when `pattern` is to be seen; rejects with what is, when the command has ended or `signal` is aborted. */
+  async shows(pattern: RegExp, signal: AbortSignal): Promise<void> {
+    while (!pattern.test(this.text)) {
+      if (this.#isClosed) throw new Error(`ended without ${String(pattern)}; the terminal shows:\n${this.text}`);
+      await this.#change(signal);
+    }
+  }
+
+  /** The command's code, once it has ended. */
+  async ended(signal: AbortSignal): Promise<number> {
+    while (!this.#isClosed) await this.#change(signal);
+    // What came last is drawn after the end has been told.
+    await new Promise<void>((resolve) => this.#screen.write("", resolve));
+    return this.#child.exitCode ?? 1;
+  }
+
+  /** Hangs up where the command goes on, and waits for its end. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#isClosed) this.#child.kill("SIGTERM");
+    await this.#closed;
+  }
+
+  async #change(signal: AbortSignal): Promise<void> {
+    const { promise, reject } = Promise.withResolvers<never>();
+    const stop = (): void => reject(new Error(`too long; the terminal shows:\n${this.text}`));
+    if (signal.aborted) stop();
+    signal.addEventListener("abort", stop, { once: true });
+    try {
+      await Promise.race([this.#changed.promise, promise]);
+    } finally {
+      signal.removeEventListener("abort", stop);
+    }
+  }
+
+  #tell(): void {
+    this.#changed.resolve();
+    this.#changed = Promise.withResolvers();
+  }
+}
