@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
-import { mkdir, mkdtemp, readFile, readlink, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { once } from "node:events";
+import { watch } from "node:fs";
+import { mkdir, mkdtemp, readdir, readFile, readlink, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, suite, test } from "node:test";
@@ -218,6 +220,58 @@ suite("with a server", () => {
     assert.deepEqual(lastLine(nothing), { code: 1, says: "osb: /home/sandbox/nothing does not exist" });
   });
 
+  test("cp - is standard input, or standard output", async () => {
+    const content = randomBytes(3_000_000);
+    assert.equal((await osb(["cp", "-", `${id}:streamed`], content)).code, 0);
+    const { code, stdout } = await osb(["cp", `${id}:streamed`, "-"]);
+    assert.equal(code, 0);
+    assert.deepEqual(stdout, content);
+  });
+
+  test("an interrupted cp leaves no torn file, on neither side", async () => {
+    await osb(["exec", id, "echo before > kept; truncate --size 20G huge"]);
+    const sending = start(["cp", "-", `${id}:kept`]);
+    sending.stdin?.write(randomBytes(3_000_000));
+    await osb(["exec", id, "until ls -A | grep -vxE '[a-z]+' >/dev/null; do sleep 0.05; done"]);
+    sending.kill("SIGINT");
+    assert.equal((await sending.ended).code, 130);
+    assert.equal((await osb(["exec", id, "cat kept"])).stdout.toString(), "before\n");
+
+    const to = join(directory, "torn");
+    await mkdir(to);
+    await writeFile(join(to, "huge"), "before");
+    const changes = watch(to);
+    const begun = once(changes, "change");
+    const receiving = start(["cp", `${id}:huge`, to]);
+    await begun;
+    changes.close();
+    receiving.kill("SIGINT");
+    assert.equal((await receiving.ended).code, 130);
+    assert.deepEqual(await readdir(to), ["huge"]);
+    assert.equal(await readFile(join(to, "huge"), "utf8"), "before");
+    await osb(["exec", id, "rm huge kept"]);
+  });
+
+  test("exec --detach tells the session, which goes on", async () => {
+    const started = (await osb(["exec", "--detach", id, "--", "sleep", "100"])).stdout.toString().trim();
+    const listed = JSON.parse((await osb(["session", "ls", "--json", id])).stdout.toString()) as { id: string }[];
+    assert.ok(listed.some((session) => session.id === started));
+    assert.equal((await osb(["session", "kill", id, started])).code, 0);
+  });
+
+  test("pool tells what waits, logs what the machine has said", async () => {
+    assert.match((await osb(["pool"])).stdout.toString(), /^READY +WANTED +IMAGE +SHAPE\n\d+ +\d+ /);
+    const { code, stderr } = await osb(["logs", "sb-00000000"]);
+    assert.deepEqual([code, stderr], [1, "osb: sandbox not found\n"]);
+  });
+
+  test("a shell completes ids by asking the server, and nothing where there is none", async () => {
+    const words = ["completion", "words", "--", "get", ""];
+    assert.deepEqual((await osb(words)).stdout.toString(), `${id}\n`);
+    const alone = await osb(["--api-url", "http://127.0.0.1:1", ...words]);
+    assert.deepEqual([alone.code, alone.stdout.toString(), alone.stderr], [0, "", ""]);
+  });
+
   test("a port that is in use is said, with what to do", async () => {
     const { code, stdout, stderr } = await osb(["up", "--port", new URL(ready.url).port]);
     assert.deepEqual([code, stdout.toString()], [1, ""]);
@@ -272,6 +326,21 @@ test("a QEMU that is not there is said, with what to do", async () => {
   }).ended;
   assert.equal(code, 1);
   assert.match(stderr, /^osb: \/no\/qemu does not run\. QEMU 9\.0 or newer is needed/m);
+});
+
+test("colours are for terminals alone, and not with NO_COLOR", async () => {
+  const escape = "\u001b[";
+  const seen = async (more: Record<string, string>): Promise<string> => {
+    const line = program.map((word) => `'${word}'`).join(" ");
+    const terminal = ["script", "--quiet", "--command", `${line} doctor`, "/dev/null"] as const;
+    const shown = startCli(terminal, [], { env: { ...env, TERM: "xterm", SHELL: "/bin/sh", ...more } });
+    return (await shown.ended).stdout.toString();
+  };
+  assert.ok((await seen({})).includes(escape));
+  const plain = await seen({ NO_COLOR: "1" });
+  assert.ok(plain !== "" && !plain.includes(escape), plain);
+  const { stdout } = await osb(["doctor"]);
+  assert.ok(stdout.length > 0 && !stdout.includes(escape));
 });
 
 test("help comes without loading the server", async () => {

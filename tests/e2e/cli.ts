@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { constants } from "node:os";
-import type { Readable } from "node:stream";
+import type { Readable, Writable } from "node:stream";
 
 export interface EndedCli {
   /** As a shell has it: 128 + n for signal n. */
@@ -12,6 +12,8 @@ export interface EndedCli {
 
 export interface StartedCli {
   readonly pid: number;
+  /** Undefined: it has none. */
+  readonly stdin: Writable | undefined;
   readonly stdout: Readable;
   /** What it has written to standard error so far. */
   readonly stderr: () => string;
@@ -50,6 +52,7 @@ export function startCli(
   };
   return {
     pid: child.pid ?? 0,
+    stdin: stdin ?? undefined,
     stdout: stdout!,
     stderr: () => said,
     kill: (signal) => void child.kill(signal),

@@ -69,6 +69,8 @@ const wrong = [
   { line: "timeout sb-1a2b3c4d soon", says: 'SECONDS takes a whole number, not "soon"', usage: "osb timeout" },
   { line: "cp a b", says: "either the sources or the target must be in a sandbox", usage: "osb cp" },
   { line: "cp sb-1a2b3c4d:a sb-1a2b3c4d:b", says: "either the sources or the target", usage: "osb cp" },
+  { line: "cp - a sb-1a2b3c4d:b", says: "- stands for one file", usage: "osb cp" },
+  { line: "cp - sb-1a2b3c4d:b/", says: "- has no name", usage: "osb cp" },
   { line: "config set color red", says: 'there is no setting "color"', usage: "osb config set" },
   { line: "config set api-url example.com", says: "api-url must begin with http", usage: "osb config set" },
   { line: "up --port 70000", says: "--port must be from 0 to 65535", usage: "osb up" },

@@ -1,32 +1,23 @@
-import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { defineCommand, defineGroup } from "../../command.ts";
-import { one } from "../../inputs.ts";
-import { isShell, scriptFor, shells } from "./scripts.ts";
+import { scriptFor, type Shell } from "./scripts.ts";
 import { words } from "./words.ts";
 
-const script = defineCommand({
-  summary: "Print what makes a shell complete commands, options and the ids of sandboxes",
-  arguments: { shell: one(shells.join("|")) },
-  examples: [
-    { line: 'eval "$(osb completion script bash)"', shows: "in ~/.bashrc" },
-    { line: 'eval "$(osb completion script zsh)"', shows: "in ~/.zshrc, after compinit" },
-    { line: "completion script fish > ~/.config/fish/completions/osb.fish", shows: "once" },
-  ],
-  async run({ shell }, { host, print }) {
-    if (!isShell(shell)) {
-      const known = shells.join(", ");
-      throw new SandboxError(
-        "invalid_argument",
-        `there is no completion for "${shell}": there is for ${known}`,
-        undefined,
-      );
-    }
-    const text = scriptFor(shell, host.program);
-    await print(text, { shell, script: text });
-  },
-});
+const script = (shell: Shell, line: string, shows: string) =>
+  defineCommand({
+    summary: `Print the script for ${shell}`,
+    examples: [{ line, shows }],
+    async run(_input, { host, print }) {
+      const text = scriptFor(shell, host.program);
+      await print(text, { shell, script: text });
+    },
+  });
 
 export const completion = defineGroup({
   summary: "Complete commands, options and ids in a shell",
-  commands: { script, words },
+  commands: {
+    bash: script("bash", 'eval "$(osb completion bash)"', "in ~/.bashrc"),
+    zsh: script("zsh", 'eval "$(osb completion zsh)"', "in ~/.zshrc, after compinit"),
+    fish: script("fish", "completion fish > ~/.config/fish/completions/osb.fish", "once"),
+    words,
+  },
 });

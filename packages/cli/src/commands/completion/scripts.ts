@@ -1,10 +1,6 @@
-/** Shells that can be made to complete. */
+/** Shells that can be made to complete; each is a command of `completion`. */
 export const shells = ["bash", "zsh", "fish"] as const;
-type Shell = (typeof shells)[number];
-
-export function isShell(name: string): name is Shell {
-  return (shells as readonly string[]).includes(name);
-}
+export type Shell = (typeof shells)[number];
 
 /** Each asks the program itself, so that it always knows what there is. */
 export function scriptFor(shell: Shell, program: string): string {

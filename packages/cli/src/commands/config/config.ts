@@ -4,6 +4,6 @@ import { show } from "./show.ts";
 
 export const config = defineGroup({
   summary: "Show or change the configuration",
-  commands: { set },
+  commands: { show, set },
   alone: show,
 });

@@ -1,0 +1,32 @@
+import type { Readable } from "node:stream";
+import type { Output } from "../context.ts";
+import { writeTo } from "../write-to.ts";
+import { counted, type CopyContext } from "./copied.ts";
+
+interface FileOf {
+  readonly id: string;
+  readonly path: string;
+}
+
+/** Standard input to a file of a sandbox, which is there when all of it has arrived, or as it was before. */
+export async function copyFromStream(
+  stdin: Readable,
+  { id, path }: FileOf,
+  context: CopyContext,
+  signal: AbortSignal,
+): Promise<void> {
+  await context.client.files.write(id, path, counted(stdin, context), {}, signal);
+  context.copied.files++;
+}
+
+/** A file of a sandbox to standard output, as fast as that is read. */
+export async function copyToStream(
+  { id, path }: FileOf,
+  stdout: Output,
+  context: CopyContext,
+  signal: AbortSignal,
+): Promise<void> {
+  const { content } = await context.client.files.read(id, path, {}, signal);
+  for await (const chunk of counted(content, context)) await writeTo(stdout, chunk, signal);
+  context.copied.files++;
+}
