@@ -4,7 +4,7 @@ import { request as startRequest, type IncomingMessage } from "node:http";
 import { text } from "node:stream/consumers";
 import { after, before, suite, test } from "node:test";
 import { Sandbox } from "@opencomputer/sdk";
-import { createServer, type AddressInfo } from "node:net";
+import { createServer, type AddressInfo, type Socket } from "node:net";
 import { startWorld, type World } from "./world.ts";
 
 // The published client, a server, a worker and a real guest agent; only the machine is a process of this host.
@@ -22,7 +22,12 @@ suite("previews of a sandbox", () => {
       "const http = require('node:http');",
       "http.createServer((request, response) => {",
       "  response.setHeader('x-url', request.url);",
+      "  if (request.headers.accept === 'text/event-stream') response.setHeader('content-type', 'text/event-stream');",
       "  request.pipe(response);",
+      "}).on('upgrade', (request, socket, head) => {",
+      "  socket.write('HTTP/1.1 101 Switching Protocols\\r\\nConnection: upgrade\\r\\nUpgrade: websocket\\r\\n\\r\\n');",
+      "  socket.write(head);",
+      "  socket.pipe(socket);",
       `}).listen(${port}, '127.0.0.1');`,
     ].join("\n");
     await sandbox.files.write("server.cjs", program);
@@ -60,6 +65,52 @@ suite("previews of a sandbox", () => {
     const parts: Buffer[] = [];
     for await (const part of response as AsyncIterable<Buffer>) parts.push(part);
     assert.ok(Buffer.concat(parts).equals(body));
+  });
+
+  test("each event comes before the next is sent, both ways", async () => {
+    const request = startRequest(world.url, {
+      method: "POST",
+      headers: {
+        host: sandbox.getPreviewDomain(port),
+        "x-oc-preview-token": sandbox.previewAuthToken,
+        accept: "text/event-stream",
+      },
+      agent: false,
+    });
+    request.flushHeaders();
+    request.write("data: 0\n\n");
+    const [response] = (await once(request, "response")) as [IncomingMessage];
+    response.setEncoding("utf8");
+    for (let count = 0; count < 20; count += 1) {
+      const [event] = (await once(response, "data")) as [string];
+      assert.equal(event, `data: ${count}\n\n`);
+      request.write(`data: ${count + 1}\n\n`);
+    }
+    request.destroy();
+    response.destroy();
+  });
+
+  test("an upgraded connection carries bytes both ways", async () => {
+    const request = startRequest(world.url, {
+      headers: {
+        host: sandbox.getPreviewDomain(port),
+        "x-oc-preview-token": sandbox.previewAuthToken,
+        connection: "upgrade",
+        upgrade: "websocket",
+      },
+      agent: false,
+    }).end();
+    const [response, socket] = (await once(request, "upgrade", { signal: AbortSignal.timeout(20_000) })) as [
+      IncomingMessage,
+      Socket,
+    ];
+    assert.equal(response.statusCode, 101);
+    for (const word of ["one", "two"]) {
+      socket.write(word);
+      const [echo] = (await once(socket, "data")) as [Buffer];
+      assert.equal(echo.toString(), word);
+    }
+    socket.destroy();
   });
 
   test("many at once are answered", async () => {

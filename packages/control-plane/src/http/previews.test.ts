@@ -478,6 +478,23 @@ suite("previews", () => {
       assert.ok(!(await read.text()).includes(reply.previewAuthToken));
     });
 
+    test("do not pass it on to a fork, which has one of its own when it asks for it", async () => {
+      const [, checkpoint] = await world.ask("POST", `/api/sandboxes/${guarded}/checkpoints`, { name: "guarded" });
+      const [status, { sandboxID: fork }] = await world.ask(
+        "POST",
+        `/api/sandboxes/from-checkpoint/${checkpoint.id}`,
+        {},
+      );
+      assert.equal(status, 201);
+      port = await serve((_request, response) => response.end("fork"));
+      assert.equal(await askText(hostOf(port, fork)), "200 fork");
+      const [, { previewAuthToken }] = await world.ask("POST", `/api/sandboxes/${fork}/preview/rotate`);
+      const withToken = (value: string): Ask => ({ headers: { authorization: `Bearer ${value}` } });
+      assert.match(await askText(hostOf(port, fork)), /^401 /);
+      assert.match(await askText(hostOf(port, fork), withToken(token)), /^401 /);
+      assert.equal(await askText(hostOf(port, fork), withToken(previewAuthToken)), "200 fork");
+    });
+
     test("may have one of the caller's own, if it is long enough", async () => {
       const create = (token: string): Promise<Response> =>
         world.call("POST", "/api/sandboxes", { previewAuth: { token } });
