@@ -405,6 +405,11 @@ test("another organization sees nothing, until a checkpoint is public; then it m
   const forkPath = `/api/sandboxes/from-checkpoint/${checkpoint}`;
   const publish = `/api/sandboxes/checkpoints/${checkpoint}/publish`;
   for (const [method, path] of [
+    ["GET", `/api/sandboxes/${id}`],
+    ["DELETE", `/api/sandboxes/${id}`],
+    ["GET", `/api/sandboxes/${id}/network/log`],
+    ["POST", `/api/sandboxes/${id}/preview/rotate`],
+    ["DELETE", `/api/sandboxes/${id}/preview/80`],
     ["GET", `/api/sandboxes/${id}/checkpoints`],
     ["GET", `/api/sandboxes/${id}/checkpoints/${checkpoint}`],
     ["DELETE", `/api/sandboxes/${id}/checkpoints/${checkpoint}`],
