@@ -4,6 +4,7 @@ The argument is JSON: {"known": what was acknowledged before, "last": whether no
 writers and has the file systems checked. Run as root.
 """
 
+import contextlib
 import glob
 import hashlib
 import json
@@ -116,17 +117,28 @@ def check_git():
             command = ["git", "-c", f"safe.directory={repository}", "-C", repository, *arguments]
             return subprocess.run(command, capture_output=True, text=True, **options)
 
-        # It reads what objects there are before it reads what refers to them: a commit that is made between looks as if it
-        # were missing. What is missing in truth is missing every time.
-        for _ in range(3):
+        # It reads what objects there are before it reads what refers to them: a commit that is made between would look as
+        # if it were missing.
+        with standing_still("write_git.py"):
             fsck = run("fsck", "--full", "--no-dangling")
-            if fsck.returncode == 0:
-                break
         there = run("cat-file", "--batch-check=%(objecttype)", input="".join(f"{commit}\n" for commit in commits))
         if not os.path.isdir(repository) or ["drop", repository] in ledger.read("git"):
             continue
         require(fsck.returncode == 0, f"git fsck of {repository}: {(fsck.stdout + fsck.stderr)[:400]}")
         require(there.stdout.split() == ["commit"] * len(commits), f"commits of {repository} are not there")
+
+
+@contextlib.contextmanager
+def standing_still(writer):
+    """The writer and all it has started."""
+    groups = {os.getpgid(pid) for pid, line in processes() if writer in line}
+    for group in groups:
+        os.killpg(group, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for group in groups:
+            os.killpg(group, signal.SIGCONT)
 
 
 def check_writers(known):
@@ -143,14 +155,19 @@ def check_writers(known):
 
 
 def command_lines():
-    lines = []
+    return [line for _, line in processes()]
+
+
+def processes():
+    """Ids and command lines."""
+    found = []
     for path in glob.glob("/proc/[0-9]*/cmdline"):
         try:
             with open(path, "rb") as file:
-                lines.append(file.read().decode())
+                found.append((int(path.split("/")[2]), file.read().decode()))
         except OSError:
             pass
-    return lines
+    return found
 
 
 def stop_writers():
@@ -251,11 +268,17 @@ def main():
     if request.get("last"):
         stop_writers()
         drop_caches()
-    for check in (check_sqlite, check_blocks, check_files, check_git):
+    checks = {
+        "SQLite": check_sqlite,
+        "blocks": check_blocks,
+        "files": check_files,
+        "Git": check_git,
+    }
+    for name, check in checks.items():
         try:
             check()
         except (OSError, ValueError, sqlite3.Error) as error:
-            failures.append(f"{check.__name__}: {error!r}")
+            failures.append(f"{name}: {error!r}")
     if request.get("last"):
         check_disks()
     check_kernel()

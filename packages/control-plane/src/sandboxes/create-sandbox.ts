@@ -121,7 +121,7 @@ async function start(
 function startFrom({ checkpoint, sandbox }: CreateSandbox): StartFrom {
   return checkpoint === undefined
     ? { kind: "image", image: sandbox.image }
-    : { kind: "snapshot", snapshotId: checkpoint.snapshotId, identity: "new" };
+    : { kind: "snapshot", snapshotId: checkpoint.snapshotId, identity: "new", public: checkpoint.isPublic };
 }
 
 async function undoCreate(context: SandboxContext, sandbox: Sandbox): Promise<void> {

@@ -55,10 +55,13 @@ export class MachineEnvironment {
 
   replace(environment: Environment): void {
     checkEnvironment(environment);
+    const text = JSON.stringify(environment);
+    // Most machines wake up with what they had.
+    if (text === JSON.stringify(this.#present)) return;
     if (this.#file !== undefined) {
       // Secrets are among them.
       mkdirSync(dirname(this.#file), { recursive: true, mode: 0o700 });
-      writeFileSync(`${this.#file}.new`, JSON.stringify(environment), { mode: 0o600 });
+      writeFileSync(`${this.#file}.new`, text, { mode: 0o600 });
       renameSync(`${this.#file}.new`, this.#file);
     }
     this.#present = environment;

@@ -8,10 +8,16 @@ export function setHostname(name: string): void {
   if (!/^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,62}[a-zA-Z0-9])?$/.test(name)) {
     throw new SandboxError("invalid_argument", `${JSON.stringify(name)} is no host name`, undefined);
   }
+  // It has been done, and a user may have chosen another one since.
+  if (name === given) return;
   setKernelHostname(name);
   replace("/etc/hostname", () => `${name}\n`);
   replace("/etc/hosts", (hosts) => withOwnName(hosts, name));
+  given = name;
 }
+
+/** The name that was given last, which a restored agent remembers. */
+let given: string | undefined;
 
 /** The line of 127.0.1.1, Debian's for the machine's own name, with `name`. */
 function withOwnName(hosts: string, name: string): string {

@@ -198,6 +198,8 @@ export type StartFrom =
       readonly kind: "snapshot";
       readonly snapshotId: SnapshotId;
       readonly identity: "same" | "new";
+      /** It may be another organization's, which lets everybody make copies of it. */
+      readonly public?: boolean;
     };
 
 export interface Capture {

@@ -213,7 +213,10 @@ inOwnHost(import.meta.filename, () => {
     test("after a sleep and in a fork all of it is the same", async () => {
       const checkpoint = newSnapshotId();
       await host.worker.captureSandbox(id, { snapshotId: checkpoint, contents: "memory and disks" }, never);
-      const fork = await host.start({ kind: "snapshot", snapshotId: checkpoint, identity: "new" });
+      const fork = await host.start(
+        { kind: "snapshot", snapshotId: checkpoint, identity: "new" },
+        { organizationId: "org-one" },
+      );
       await assertConnected(fork.id);
       await host.worker.stopSandbox(fork.id);
 

@@ -1,6 +1,7 @@
 import { constants } from "node:fs";
 import { chmod, chown, copyFile, link, mkdir, open, rm, stat, symlink } from "node:fs/promises";
 import { join } from "node:path";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { createOverlay } from "#disks/qcow2.ts";
 import type { MachineFiles } from "#snapshots/manifest.ts";
 import type { BootFiles } from "./host.ts";
@@ -35,16 +36,31 @@ export async function linkImage(files: BootFiles, directory: string): Promise<vo
   for (const [name, source] of Object.entries(sources)) await share(source, join(directory, name));
 }
 
-/** Puts files that are in one directory into another as well; for a `user`, so that it can read them. */
-export async function linkFiles(names: readonly string[], from: string, to: string, user?: Owner): Promise<void> {
+/** Who is to read files that are another machine's too. */
+export interface Reader {
+  readonly user: Owner | undefined;
+  /** What is private of another tenant is copied. */
+  readonly fromPublic?: boolean;
+}
+
+/**
+ * Puts files that are in one directory into another as well; for a `reader`, so that it can read them.
+ * @throws `permission_denied` for files of another tenant that are not public
+ */
+export async function linkFiles(names: readonly string[], from: string, to: string, reader?: Reader): Promise<void> {
   for (const name of names) {
     const [file, at] = [join(from, name), join(to, name)];
-    if (await isForeign(file, user)) await copy(file, at, user);
-    else await share(file, at);
+    if (!(await isForeign(file, reader?.user))) {
+      await share(file, at);
+    } else if (reader?.fromPublic === true) {
+      await copy(file, at, reader.user);
+    } else {
+      throw new SandboxError("permission_denied", "the snapshot is another organization's", undefined);
+    }
   }
 }
 
-/** Whether a file is private of another tenant than the user's: of one who lets everybody make copies of a snapshot. */
+/** Whether a file is private of another tenant than the user's. */
 async function isForeign(file: string, user: Owner | undefined): Promise<boolean> {
   if (user === undefined) return false;
   const { mode, gid } = await stat(file);

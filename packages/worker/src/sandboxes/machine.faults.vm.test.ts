@@ -278,8 +278,14 @@ test("13: a snapshot that is not what was captured is refused, and boots nothing
   await refused("the manifest of another");
 
   if (process.getuid?.() === 0) {
-    await assert.rejects(fork(good, { organizationId: "org-other" }), (error) => isSandboxError(error));
+    const other = { organizationId: "org-other" };
+    await assert.rejects(fork(good, other), refusedAs("permission_denied"));
     assert.equal((await leftBehind(host.dataDirectory)).machines.length, 1);
+    const from = { kind: "snapshot", snapshotId: good, identity: "new", public: true } as const;
+    const { id: copy, restoredFrom } = await host.start(from, other);
+    assert.equal(restoredFrom, "memory");
+    assert.equal(await host.shell(copy, "cat /workspace/file"), "content");
+    await host.worker.stopSandbox(copy);
   }
   const copy = await fork(good);
   assert.equal(await host.shell(copy, "cat /workspace/file"), "content");

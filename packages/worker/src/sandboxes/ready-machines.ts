@@ -12,6 +12,12 @@ import { newMachineId, restoreMachine } from "./start-machine.ts";
 import type { TemplateRequest } from "./templates.ts";
 import { runOnce } from "./warm-up.ts";
 
+/**
+ * So long nothing was started before another machine is made, in milliseconds: who has just got a sandbox runs the first
+ * command in it, and is not to share the processors with what comes next.
+ */
+const quietMs = 500;
+
 /** How often a machine that waits is asked whether it still answers, in milliseconds. */
 const checkMs = 30_000;
 
@@ -27,6 +33,7 @@ export class ReadyMachines implements AsyncDisposable {
   #wanted: { readonly key: string; readonly template: StoredSnapshot; readonly request: TemplateRequest } | undefined;
   #busy = 0;
   #filling: Promise<void> | undefined;
+  #quiet: NodeJS.Timeout | undefined;
   readonly #ending = new AbortController();
   readonly #checks: NodeJS.Timeout;
 
@@ -48,7 +55,7 @@ export class ReadyMachines implements AsyncDisposable {
   claim(key: string): LiveMachine | undefined {
     if (this.#wanted?.key !== key) return undefined;
     const machine = this.#ready.shift();
-    this.#fill();
+    this.#fillLater();
     return machine;
   }
 
@@ -67,16 +74,22 @@ export class ReadyMachines implements AsyncDisposable {
     return {
       [Symbol.dispose]: () => {
         this.#busy -= 1;
-        this.#fill();
+        this.#fillLater();
       },
     };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#checks);
+    clearTimeout(this.#quiet);
     this.#ending.abort();
     await this.#filling;
     await Promise.all(this.#ready.splice(0).map((machine) => machine[Symbol.asyncDispose]()));
+  }
+
+  #fillLater(): void {
+    clearTimeout(this.#quiet);
+    this.#quiet = setTimeout(() => this.#fill(), quietMs);
   }
 
   #fill(): void {
@@ -148,14 +161,17 @@ export class ReadyMachines implements AsyncDisposable {
   }
 }
 
+/** After so many an emulator has translated, and a process has been given, what the next one needs. */
+const warmUpRuns = 2;
+
 /**
- * Lets a restored machine answer and run one command before it waits: what is done for the first time in a process
+ * Lets a restored machine answer and run a few commands before it waits: what is done for the first time in a process
  * (pages that come from a file, code that an emulator has to translate) is done then. It is told who it is once more
  * when it is claimed, its random numbers included.
  */
 async function warm(live: LiveMachine, signal: AbortSignal): Promise<void> {
   await live.machine.resume();
   await introduceGuest(live, { id: live.id, envs: {}, copied: true }, "restore", signal);
-  await runOnce(live.guest, ["/bin/sh", "-c", "true"], signal);
+  for (let run = 0; run < warmUpRuns; run += 1) await runOnce(live.guest, ["/bin/sh", "-c", "true"], signal);
   await live.machine.pause();
 }

@@ -21,6 +21,7 @@ import {
   nextLayer,
   type Owner,
   provideZeroMemory,
+  type Reader,
   withZeroMemory,
 } from "./machine-files.ts";
 import { adoptSeat, type Seat, takeSeat } from "./seat.ts";
@@ -34,6 +35,8 @@ export interface MachineRequest {
   readonly networkEnabled: boolean;
   /** Whose private files it may read; undefined: nobody's. */
   readonly organizationId: string | undefined;
+  /** What is private of another organization is copied for this one. */
+  readonly fromPublic?: boolean;
 }
 
 export function newMachineId(): string {
@@ -57,7 +60,7 @@ export async function bootMachine(
   spans.end("network");
   await failpoint("fill directory");
   const zero = await provideZeroMemory(host.dataDirectory, request.shape.memoryMib);
-  const layers = await fillDirectory(directory.path, seat.user, source, zero);
+  const layers = await fillDirectory(directory.path, { ...request, user: seat.user }, source, zero);
   spans.end("disks");
   const spec = specOf(request.shape, directory.path, layers, seat);
   await failpoint("start process");
@@ -101,7 +104,7 @@ export async function restoreMachine(
   const seat = undo.use(await takeSeat({ ...request, directory: directory.path }, host));
   spans.end("network");
   await failpoint("fill directory");
-  const layers = await fillDirectory(directory.path, seat.user, snapshot, undefined);
+  const layers = await fillDirectory(directory.path, { ...request, user: seat.user }, snapshot, undefined);
   spans.end("disks");
   const spec = specOf(request.shape, directory.path, layers, seat);
   if (restoring.compatibilityOf(spec) !== memory.compatibility) {
@@ -214,13 +217,14 @@ function directoryOf(id: string, { dataDirectory }: Host): MachineDirectory {
 /** Links what the machine is made of into its directory and makes the layers that it writes to. */
 async function fillDirectory(
   directory: string,
-  user: Owner | undefined,
+  reader: Reader,
   source: BootFiles | StoredSnapshot | undefined,
   zeroMemory: string | undefined,
 ): Promise<LayerStack> {
+  const { user } = reader;
   await give([directory], user);
   if (source === undefined) return new LayerStack({ ...imageFiles, disks: [] }, 1, user);
-  const files = await linkSource(directory, source, user);
+  const files = await linkSource(directory, source, reader);
   const begun = zeroMemory === undefined ? files : await withZeroMemory(files, zeroMemory, directory);
   const layers = new LayerStack(begun, nextLayer(begun), user);
   await layers.make(directory);
@@ -231,12 +235,12 @@ async function fillDirectory(
 async function linkSource(
   directory: string,
   source: BootFiles | StoredSnapshot,
-  user: Owner | undefined,
+  reader: Reader,
 ): Promise<MachineFiles> {
   if ("manifest" in source) {
     const { files, memory } = source.manifest;
     const devices = memory === undefined ? [] : [memory.devices.file];
-    await linkFiles([...allFiles(files), ...devices], source.directory, directory, user);
+    await linkFiles([...allFiles(files), ...devices], source.directory, directory, reader);
     return files;
   }
   await linkImage(source, directory);
