@@ -67,18 +67,6 @@ async function configure(
   );
 }
 
-/**
- * Tells the time again, half a round trip ahead. The first time was told over a line, and to a guest, that had done
- * nothing yet, and was late by what that took.
- */
-export async function settleClock({ guest }: LiveMachine, signal: AbortSignal): Promise<void> {
-  const asked = performance.now();
-  await guest.ping(signal);
-  const halfMs = (performance.now() - asked) / 2;
-  const clockUnixNanos = BigInt(Math.round((Date.now() + halfMs) * 1000)) * 1000n;
-  await guest.call(methods.configure, { clockUnixNanos }, signal);
-}
-
 function machineIdOf(id: string): string {
   return createHash("sha256").update(`machine-id ${id}`).digest("hex").slice(0, 32);
 }

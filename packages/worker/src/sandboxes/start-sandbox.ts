@@ -7,7 +7,7 @@ import { Verifier } from "#snapshots/verify.ts";
 import { admit, hostRoom } from "./admission.ts";
 import { describeError } from "./describe-error.ts";
 import type { BootFiles, Host } from "./host.ts";
-import { introduceGuest, settleClock } from "./introduce-guest.ts";
+import { introduceGuest } from "./introduce-guest.ts";
 import { writeEntry } from "./journal.ts";
 import type { LiveMachine } from "./live-machine.ts";
 import { LiveSandbox } from "./live-sandbox.ts";
@@ -75,10 +75,6 @@ async function finish(
   await journal(live, request, host);
   spans.end("journal");
   undo.move();
-  // Nobody waits for it: the clock is right to a few hundredths of a second already.
-  settleClock(live, AbortSignal.timeout(clockTimeoutMs)).catch((error: unknown) => {
-    host.log("info", "the clock of a guest was not told twice", { sandbox: request.id, ...describeError(error) });
-  });
   return {
     sandbox: new LiveSandbox(request, live),
     restoredFrom: begun.from === "restore" ? "memory" : "disk",
@@ -86,9 +82,6 @@ async function finish(
     spans: spans.list,
   };
 }
-
-/** A guest that is put away or ended meanwhile does not answer any more. */
-const clockTimeoutMs = 10_000;
 
 /** What another worker needs to go on with the sandbox. */
 export async function journal(
