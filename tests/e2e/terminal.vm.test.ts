@@ -95,7 +95,10 @@ suite("full-screen programs in a terminal", () => {
     );
     await screen.shows((lines) => /^[$#] +│right$/.test(lines[0] ?? ""));
     screen.type("echo left ☃\r");
-    await screen.shows((lines) => lines[1]?.startsWith("left ☃") === true && lines[1].includes("│"));
+    // With the prompt: what comes after it is compared.
+    await screen.shows(
+      (lines) => lines[1]?.startsWith("left ☃") === true && lines[1].includes("│") && /^[$#] +│/.test(lines[2] ?? ""),
+    );
     const before = screen.lines;
     screen.disconnect();
     const again = await attach(session);
