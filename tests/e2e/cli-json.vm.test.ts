@@ -3,8 +3,7 @@ import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { readConfig } from "@opensandbox/server";
-import { firstOutput, startCli, type StartedCli } from "./cli.ts";
+import { cliEnvironment, firstOutput, startCli, type StartedCli } from "./cli.ts";
 
 // What programs read of the command line: the names and kinds of all that `--json` prints, as a snapshot.
 
@@ -19,13 +18,7 @@ before(async () => {
   directory = await mkdtemp(join(tmpdir(), "osb-cli-json-"));
   // The users that machines run as must pass through.
   await chmod(directory, 0o711);
-  const { imagesDirectory, templatesDirectory } = readConfig(process.env);
-  env = {
-    OPENSANDBOX_IMAGES_DIR: imagesDirectory,
-    OPENSANDBOX_TEMPLATES_DIR: templatesDirectory,
-    OPENSANDBOX_DATA_DIR: join(directory, "data"),
-    XDG_CONFIG_HOME: join(directory, "config"),
-  };
+  env = cliEnvironment(directory);
   server = startCli([launcher], ["up", "--port", "0", "--json"], { env, stdin: null });
   up = JSON.parse(await firstOutput(server));
 });

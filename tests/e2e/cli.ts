@@ -1,7 +1,9 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { constants } from "node:os";
+import { join } from "node:path";
 import type { Readable, Writable } from "node:stream";
+import { readConfig } from "@opensandbox/server";
 
 export interface EndedCli {
   /** As a shell has it: 128 + n for signal n. */
@@ -25,6 +27,17 @@ export interface CliOptions {
   readonly env: Readonly<Record<string, string>>;
   /** `null`: /dev/null. Absent: a pipe that stays open. */
   readonly stdin?: string | Buffer | null;
+}
+
+/** Of a user of its own, with everything below `directory`; the built images are those of this host. */
+export function cliEnvironment(directory: string): Record<string, string> {
+  const { imagesDirectory, templatesDirectory } = readConfig(process.env);
+  return {
+    OPENSANDBOX_IMAGES_DIR: imagesDirectory,
+    OPENSANDBOX_TEMPLATES_DIR: templatesDirectory,
+    OPENSANDBOX_DATA_DIR: join(directory, "data"),
+    XDG_CONFIG_HOME: join(directory, "config"),
+  };
 }
 
 /** Starts the command line as `program` and its first arguments have it, in a process of its own. */

@@ -3,8 +3,7 @@ import { chmod, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, suite, test } from "node:test";
-import { readConfig } from "@opensandbox/server";
-import { type EndedCli, firstOutput, startCli, type StartedCli } from "./cli.ts";
+import { cliEnvironment, type EndedCli, firstOutput, startCli, type StartedCli } from "./cli.ts";
 import { hostState } from "./host-state.ts";
 
 // The launcher and the command line, as a user calls them, with real machines.
@@ -17,13 +16,7 @@ let env: Record<string, string>;
 before(async () => {
   directory = await mkdtemp(join(tmpdir(), "osb-cli-vm-"));
   await chmod(directory, 0o711);
-  const { imagesDirectory, templatesDirectory } = readConfig(process.env);
-  env = {
-    OPENSANDBOX_IMAGES_DIR: imagesDirectory,
-    OPENSANDBOX_TEMPLATES_DIR: templatesDirectory,
-    OPENSANDBOX_DATA_DIR: join(directory, "data"),
-    XDG_CONFIG_HOME: join(directory, "config"),
-  };
+  env = cliEnvironment(directory);
   // Whatever the first machine needs is made here, so that no test waits for it.
   const first = await osb(["run", "--image", "minimal", "--", "true"]);
   assert.equal(first.code, 0, first.stderr);

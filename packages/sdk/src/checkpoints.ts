@@ -13,6 +13,7 @@ import {
 import type { HttpClient } from "./http.ts";
 import type { SandboxInfo } from "./sandboxes.ts";
 import { sandboxOf } from "./sandboxes.ts";
+import { wait } from "./wait.ts";
 
 /** A named instant of a sandbox, which it can be put back to and others can be made of. */
 export interface Checkpoint {
@@ -72,7 +73,7 @@ export function checkpointsClient(http: HttpClient): CheckpointsClient {
         const why = checkpoint.error ?? "no reason is known";
         throw new SandboxError("unavailable", `the checkpoint could not be made: ${why}`, undefined);
       }
-      await new Promise((resolve) => setTimeout(resolve, pollMs));
+      await wait(pollMs, signal);
     }
   }
 

@@ -1,4 +1,10 @@
-import { getNetwork, getNetworkLog, type NetworkReply, setNetwork } from "@opensandbox/wire/public/network.ts";
+import {
+  getNetwork,
+  getNetworkLog,
+  type NetworkReply,
+  setNetwork,
+  writableEgress,
+} from "@opensandbox/wire/public/network.ts";
 import type { HttpClient } from "./http.ts";
 
 /** Domains, `*.domains`, IPv4 addresses and ranges. */
@@ -53,7 +59,7 @@ export function networkClient(http: HttpClient): NetworkClient {
     async set(id, { enabled, egress }, signal) {
       const body = {
         ...(enabled === undefined ? {} : { networkEnabled: enabled }),
-        ...(egress === undefined ? {} : { egress: egressBody(egress) }),
+        ...(egress === undefined ? {} : { egress: writableEgress(egress) }),
       };
       return networkOf(await http.call(setNetwork, { parameters: { id }, body }, signal));
     },
@@ -64,22 +70,5 @@ export function networkClient(http: HttpClient): NetworkClient {
 }
 
 function networkOf({ networkEnabled, egress, notEnforced = [] }: NetworkReply): Network {
-  return { enabled: networkEnabled, ...(egress === undefined ? {} : { egress: egressBody(egress) }), notEnforced };
-}
-
-/** As a body has it. */
-export function egressBody({
-  allow,
-  deny,
-}: {
-  allow?: readonly string[] | undefined;
-  deny?: readonly string[] | undefined;
-}): {
-  allow?: string[];
-  deny?: string[];
-} {
-  return {
-    ...(allow === undefined ? {} : { allow: [...allow] }),
-    ...(deny === undefined ? {} : { deny: [...deny] }),
-  };
+  return { enabled: networkEnabled, ...(egress === undefined ? {} : { egress: writableEgress(egress) }), notEnforced };
 }

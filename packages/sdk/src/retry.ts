@@ -1,4 +1,4 @@
-import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { wait } from "./wait.ts";
 
 /** So often a call is made in all. */
 const mostAttempts = 4;
@@ -37,18 +37,4 @@ export async function retrying(
 /** Of the header `Retry-After` in seconds; its other form, a date, is not what our servers say. */
 function retryAfterMs(header: string | null): number | undefined {
   return header !== null && /^\d+$/.test(header) ? Number(header) * 1000 : undefined;
-}
-
-async function wait(milliseconds: number, signal: AbortSignal | undefined): Promise<void> {
-  await new Promise<void>((resolve, reject) => {
-    const onAbort = (): void => {
-      clearTimeout(timer);
-      reject(new SandboxError("canceled", "canceled", undefined, { cause: signal?.reason }));
-    };
-    const timer = setTimeout(() => {
-      signal?.removeEventListener("abort", onAbort);
-      resolve();
-    }, milliseconds);
-    signal?.addEventListener("abort", onAbort, { once: true });
-  });
 }

@@ -1,5 +1,6 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { getConsole, getReadyMachines } from "@opensandbox/wire/public/host.ts";
+import { writableEgress } from "@opensandbox/wire/public/network.ts";
 import { hibernateSandbox, powerCycleSandbox, rebootSandbox, wakeSandbox } from "@opensandbox/wire/public/lifecycle.ts";
 import {
   createSandbox,
@@ -12,7 +13,6 @@ import type { CreateSandboxBody, SandboxReply } from "@opensandbox/wire/public/s
 import { readEvents } from "./events.ts";
 import { errorFromReply, replyOf } from "./http.ts";
 import type { HttpClient } from "./http.ts";
-import { egressBody } from "./network.ts";
 import type { Egress } from "./network.ts";
 
 export interface CreateSandbox {
@@ -187,7 +187,7 @@ function createBody(request: CreateSandbox): CreateSandboxBody {
     ...(request.idleTimeoutSeconds === undefined ? {} : { timeout: request.idleTimeoutSeconds }),
     ...(request.ephemeral === undefined ? {} : { ephemeral: request.ephemeral }),
     ...(request.networkEnabled === undefined ? {} : { networkEnabled: request.networkEnabled }),
-    ...(request.egress === undefined ? {} : { egress: egressBody(request.egress) }),
+    ...(request.egress === undefined ? {} : { egress: writableEgress(request.egress) }),
     ...(request.alias === undefined ? {} : { alias: request.alias }),
   };
 }

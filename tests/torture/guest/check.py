@@ -172,19 +172,12 @@ def processes():
 
 def stop_writers():
     while True:
-        left = 0
-        for path in glob.glob("/proc/[0-9]*/cmdline"):
-            pid = int(path.split("/")[2])
-            try:
-                with open(path, "rb") as file:
-                    writer = any(name in file.read().decode() for name in (*WRITERS, "git-"))
-                if writer and pid != os.getpid():
-                    left += 1
-                    os.kill(pid, signal.SIGKILL)
-            except OSError:
-                pass
-        if left == 0:
+        left = [pid for pid, line in processes() if any(name in line for name in (*WRITERS, "git-")) and pid != os.getpid()]
+        if not left:
             return
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
 
 

@@ -33,16 +33,18 @@ input, or standard output.`,
     const copying: CopyContext = { client: await client(), copied, note, onProgress };
     const [first = ""] = sources;
     const [from, to] = [placeOf(first), placeOf(target)];
-    if (first === standard && to.kind === "sandbox") {
-      const { copyFromStream } = await import("../copy/copy-stream.ts");
-      await copyFromStream(host.stdin, to, copying, signal);
-    } else if (target === standard && from.kind === "sandbox") {
+    if (target === standard && from.kind === "sandbox") {
       const { copyToStream } = await import("../copy/copy-stream.ts");
       // Standard output is the file's alone.
       return await copyToStream(from, host.stdout, copying, signal);
     }
-    for (const source of first === standard ? [] : sources) {
-      await copy({ from: placeOf(source), to: placeOf(target), several: sources.length > 1 }, copying, signal);
+    if (first === standard && to.kind === "sandbox") {
+      const { copyFromStream } = await import("../copy/copy-stream.ts");
+      await copyFromStream(host.stdin, to, copying, signal);
+    } else {
+      for (const source of sources) {
+        await copy({ from: placeOf(source), to, several: sources.length > 1 }, copying, signal);
+      }
     }
     shown.pause();
     await print(`copied ${copied.files} ${copied.files === 1 ? "file" : "files"}, ${megabytes(copied.bytes)}`, copied);

@@ -16,12 +16,7 @@ export function serveHost(app: FastifyInstance, { sandboxes }: ApiContext): void
   });
 
   serve(app, ending, wire.getReadyMachines, async () => {
-    const { wanted, ready, image, memoryMib, vcpus } = await Promise.resolve(worker.readyMachines());
-    return {
-      ...{ wanted, ready },
-      ...(image === undefined ? {} : { image }),
-      ...(memoryMib === undefined ? {} : { memoryMB: memoryMib }),
-      ...(vcpus === undefined ? {} : { cpuCount: vcpus }),
-    };
+    const { memoryMib, vcpus, ...rest } = worker.readyMachines();
+    return await Promise.resolve({ ...rest, memoryMB: memoryMib, cpuCount: vcpus });
   });
 }

@@ -11,6 +11,8 @@ export async function readConsole(
   const { state, workerId } = await store.get(organizationId, id);
   if (state === "running" && workerId === worker.id) return await worker.readConsole(id);
   throw new SandboxError("wrong_state", `only a sandbox that runs has a console: ${id} is ${state}`, {
-    ...{ resource: "sandbox", state, allowed: ["running"] },
+    resource: "sandbox",
+    state,
+    allowed: ["running"],
   });
 }

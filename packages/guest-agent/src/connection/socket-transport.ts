@@ -1,5 +1,6 @@
 import type { Socket } from "node:net";
 import type { Transport } from "@opensandbox/wire/guest/channel.ts";
+import { untilDrained } from "./until-drained.ts";
 
 /** What may wait here before whoever writes has to. */
 const mostWaiting = 128 * 1024;
@@ -31,7 +32,7 @@ export function socketTransport(socket: Socket): Transport {
       if (bytes + socket.writableLength < mostWaiting) return undefined;
       if (bytes >= mostTogether) flush();
       if (!socket.writableNeedDrain) return undefined;
-      drained ??= untilDrained(socket).finally(() => {
+      drained ??= untilRoom(socket).finally(() => {
         drained = undefined;
       });
       return drained;
@@ -39,15 +40,7 @@ export function socketTransport(socket: Socket): Transport {
   };
 }
 
-async function untilDrained(socket: Socket): Promise<void> {
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const onClose = (): void => reject(new Error("the connection was closed"));
-  socket.once("drain", resolve);
-  socket.once("close", onClose);
-  try {
-    await promise;
-  } finally {
-    socket.off("drain", resolve);
-    socket.off("close", onClose);
-  }
+async function untilRoom(socket: Socket): Promise<void> {
+  await untilDrained(socket);
+  if (socket.destroyed) throw new Error("the connection was closed");
 }

@@ -7,12 +7,11 @@ import {
   type SessionInfo,
   SessionInfosSchema,
 } from "@opensandbox/wire/guest/messages_pb.js";
-import { execPipes } from "@opensandbox/wire/guest/methods.ts";
 import type { Handlers } from "#server.ts";
 import type { StartCommand } from "./command.ts";
 import { ExecSession } from "./exec-session.ts";
 import { OutputLog } from "./output-log.ts";
-import { type QuickOutcome, quickOutcome } from "./quick-outcome.ts";
+import { type QuickOutcome, quickOutcome, sendOutput } from "./quick-outcome.ts";
 import { SessionTable } from "./session-table.ts";
 import { SpillFile, type SpillOptions } from "./spill-file.ts";
 
@@ -93,9 +92,8 @@ async function attach(session: ExecSession, stream: Stream): Promise<SessionInfo
 }
 
 /** To who has created a session that has ended already. */
-async function tell(session: ExecSession, { stdout, stderr }: QuickOutcome, stream: Stream): Promise<SessionInfo> {
-  if (stdout.length > 0) await stream.pushData(execPipes.stdout, stdout);
-  if (stderr.length > 0) await stream.pushData(execPipes.stderr, stderr);
+async function tell(session: ExecSession, outcome: QuickOutcome, stream: Stream): Promise<SessionInfo> {
+  await sendOutput(outcome, stream);
   return session.briefInfo();
 }
 

@@ -13,7 +13,7 @@ import { type RunningCommand, signalGroup, type StartCommand } from "./command.t
 import { Deadline } from "./deadline.ts";
 import { InputPipe } from "./input-pipe.ts";
 import { OutputPipe } from "./output-pipe.ts";
-import { type QuickOutcome, quickOutcome } from "./quick-outcome.ts";
+import { type QuickOutcome, quickOutcome, sendOutput } from "./quick-outcome.ts";
 
 const SIGKILL = 9;
 
@@ -37,15 +37,10 @@ export function execs(start: StartCommand): Exec {
 }
 
 /** How a command that has ended already is told. */
-async function tell(
-  { status, stdout, stderr }: QuickOutcome,
-  { pid }: RunningCommand,
-  stream: Stream,
-): ReturnType<Exec> {
+async function tell(outcome: QuickOutcome, { pid }: RunningCommand, stream: Stream): ReturnType<Exec> {
   await stream.sendMessage(ExecStartedSchema, create(ExecStartedSchema, { pid }));
-  if (stdout.length > 0) await stream.pushData(execPipes.stdout, stdout);
-  if (stderr.length > 0) await stream.pushData(execPipes.stderr, stderr);
-  return { ...status, timedOut: false };
+  await sendOutput(outcome, stream);
+  return { ...outcome.status, timedOut: false };
 }
 
 async function attend(command: RunningCommand, { timeoutMs }: ExecRequest, stream: Stream): ReturnType<Exec> {

@@ -1,4 +1,6 @@
 import { closeSync, readSync } from "node:fs";
+import type { Stream } from "@opensandbox/wire/guest/channel.ts";
+import { execPipes } from "@opensandbox/wire/guest/methods.ts";
 import type { RunningCommand } from "./command.ts";
 import type { ExitStatus } from "./reaper.ts";
 
@@ -26,6 +28,12 @@ export async function quickOutcome(
   const status = await Promise.race([ended, noLongerYoung()]);
   if (status === undefined) return undefined;
   return { status, stdout: takeAll(stdio.stdout), stderr: takeAll(stdio.stderr) };
+}
+
+/** Its output, to who waits for it. */
+export async function sendOutput({ stdout, stderr }: QuickOutcome, stream: Stream): Promise<void> {
+  if (stdout.length > 0) await stream.pushData(execPipes.stdout, stdout);
+  if (stderr.length > 0) await stream.pushData(execPipes.stderr, stderr);
 }
 
 let youth: Promise<undefined> | undefined;

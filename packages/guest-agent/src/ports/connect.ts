@@ -3,6 +3,7 @@ import { connect as openConnection, type Socket } from "node:net";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Stream } from "@opensandbox/wire/guest/channel.ts";
 import { type ConnectRequest, EmptySchema } from "@opensandbox/wire/guest/messages_pb.js";
+import { untilDrained } from "#connection/until-drained.ts";
 
 // A server may listen on one of them alone.
 const loopback = ["127.0.0.1", "::1"];
@@ -69,14 +70,5 @@ async function takeFromHost(stream: Stream, socket: Socket): Promise<void> {
 
 /** Settles when the server has room for more. */
 async function write(socket: Socket, bytes: Uint8Array): Promise<void> {
-  if (socket.destroyed || socket.write(bytes)) return;
-  const { promise, resolve } = Promise.withResolvers<void>();
-  socket.once("drain", resolve);
-  socket.once("close", resolve);
-  try {
-    await promise;
-  } finally {
-    socket.off("drain", resolve);
-    socket.off("close", resolve);
-  }
+  if (!socket.destroyed && !socket.write(bytes)) await untilDrained(socket);
 }

@@ -1,5 +1,6 @@
-import { type FSWatcher, readFileSync, watch } from "node:fs";
+import { type FSWatcher, watch } from "node:fs";
 import { basename, dirname } from "node:path";
+import { textOf } from "./text-of.ts";
 
 /**
  * What `parse` makes of a text file that seldom changes, parsed again when it did. A file that is not there is empty.
@@ -60,14 +61,5 @@ function watchDirectory(directory: string): Watched | undefined {
     return watched;
   } catch {
     return undefined;
-  }
-}
-
-function textOf(path: string): string {
-  try {
-    return readFileSync(path, "utf8");
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return "";
-    throw error;
   }
 }

@@ -1,6 +1,7 @@
-import { readFileSync, renameSync, writeFileSync } from "node:fs";
+import { renameSync, writeFileSync } from "node:fs";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { setHostname as setKernelHostname } from "#system/libc.ts";
+import { textOf } from "#system/text-of.ts";
 
 /** Names the machine, and keeps /etc/hostname and /etc/hosts in step: sudo looks its own host name up. */
 export function setHostname(name: string): void {
@@ -33,13 +34,4 @@ function replace(path: string, change: (text: string) => string): void {
   if (after === before) return;
   writeFileSync(`${path}.opensandbox`, after, { mode: 0o644 });
   renameSync(`${path}.opensandbox`, path);
-}
-
-function textOf(path: string): string {
-  try {
-    return readFileSync(path, "utf8");
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return "";
-    throw error;
-  }
 }

@@ -11,7 +11,7 @@ import {
   writeSync,
 } from "node:fs";
 import { execFile } from "node:child_process";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { promisify } from "node:util";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { bindFile } from "#system/libc.ts";
@@ -23,15 +23,11 @@ const machineIdFile = "/etc/machine-id";
 const bootIdFile = "/proc/sys/kernel/random/boot_id";
 
 /**
- * What lies over them, in memory: a new sandbox waits for them to be written, and its first write to a disk would take
- * several times as long. What is on the disk is of no use to anybody, since the host tells the machine who it is
- * whenever it starts.
+ * What lies over them, by the same names, in memory: a new sandbox waits for them to be written, and its first write to
+ * a disk would take several times as long. What is on the disk is of no use to anybody, since the host tells the machine
+ * who it is whenever it starts.
  */
 const overDirectory = "/run/sandbox-agent";
-const over: Readonly<Record<string, string>> = {
-  [machineIdFile]: `${overDirectory}/machine-id`,
-  [bootIdFile]: `${overDirectory}/boot_id`,
-};
 
 /** What the machine is called by programs that want something that never changes: machine-id(5). */
 export function setMachineId(id: string): void {
@@ -43,7 +39,7 @@ export function setMachineId(id: string): void {
 
 /** Lets whoever reads `file` find `content`, which must be as long as what was laid over it before. */
 function layOver(file: string, content: string): void {
-  const own = over[file] ?? "";
+  const own = join(overDirectory, basename(file));
   if (existsSync(own)) {
     // In one piece over what is there: whoever reads it finds one content or the other.
     const descriptor = openSync(own, constants.O_WRONLY);
@@ -65,7 +61,7 @@ function layOver(file: string, content: string): void {
 export async function renewSecrets(): Promise<void> {
   renewBootId();
   // Looked for first: what is not there costs less so.
-  if (existsSync(randomSeedFile)) rmSync(randomSeedFile, { force: true });
+  if (existsSync(randomSeedFile)) rmSync(randomSeedFile);
   const keys = hostKeys();
   if (keys.length === 0) return;
   for (const key of keys) rmSync(join(sshDirectory, key));

@@ -120,7 +120,10 @@ export function networkReplyOf(
 export function writableEgress({
   allow,
   deny,
-}: NonNullable<NetworkPolicy["egress"]>): NonNullable<NetworkReply["egress"]> {
+}: {
+  readonly allow?: readonly string[] | undefined;
+  readonly deny?: readonly string[] | undefined;
+}): { allow?: string[]; deny?: string[] } {
   return {
     ...(allow === undefined ? {} : { allow: [...allow] }),
     ...(deny === undefined ? {} : { deny: [...deny] }),

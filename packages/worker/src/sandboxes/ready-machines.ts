@@ -90,6 +90,7 @@ export class ReadyMachines implements AsyncDisposable {
   #fillLater(): void {
     clearTimeout(this.#quiet);
     this.#quiet = setTimeout(() => this.#fill(), quietMs);
+    this.#quiet.unref();
   }
 
   #fill(): void {
