@@ -10,6 +10,7 @@ import { forkCheckpoint } from "#checkpoints/fork-checkpoint.ts";
 import { getCheckpoint, listCheckpoints } from "#checkpoints/get-checkpoint.ts";
 import { restoreCheckpoint } from "#checkpoints/restore-checkpoint.ts";
 import type { ApiContext } from "./api-context.ts";
+import { createGuarded } from "./create-guarded.ts";
 import { idempotencyKeyOf } from "./idempotency-key.ts";
 import { servePatches } from "./patches.ts";
 import { serve } from "./serve.ts";
@@ -62,13 +63,14 @@ export function serveCheckpoints(app: FastifyInstance, api: ApiContext): void {
     const asked = {
       organizationId,
       checkpointId: parameter("checkpointId"),
-      fork: wire.forkFrom(body),
       idempotencyKey: idempotencyKeyOf(request),
     };
-    const { sandbox, spans, repeated } = await forkCheckpoint(sandboxes, asked, signal);
-    reply.header("server-timing", serverTiming(spans));
-    reply.status(repeated ? 200 : 201);
-    return sandboxReplyOf(sandbox, place);
+    const forked = await createGuarded(api, body.previewAuth, (own) =>
+      forkCheckpoint(sandboxes, { ...asked, fork: { ...wire.forkFrom(body), ...own } }, signal),
+    );
+    reply.header("server-timing", serverTiming(forked.spans));
+    reply.status(forked.repeated ? 200 : 201);
+    return { ...sandboxReplyOf(forked.sandbox, place), ...forked.previewAuthToken };
   });
 
   serve(app, ending, wire.publishCheckpoint, async ({ organizationId, parameter }) => {

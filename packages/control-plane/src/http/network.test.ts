@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { after, before, suite, test } from "node:test";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { startForTest, type TestControlPlane } from "../testing/start-for-test.ts";
+import { TestWorker } from "../testing/test-worker.ts";
 
 suite("what a sandbox may reach", () => {
   const stack = new AsyncDisposableStack();
@@ -64,6 +65,18 @@ suite("what a sandbox may reach", () => {
     const fork = await world.call("POST", `/api/sandboxes/from-checkpoint/${checkpoint}`, {});
     assert.equal(fork.status, 201, await fork.clone().text());
     assert.deepEqual(world.worker.started.at(-1)?.egress, rules);
+    const other = { allow: ["203.0.113.7"] };
+    for (const [asked, egress, networkEnabled] of [
+      [{ egress: other }, other, true],
+      [{ egress: {} }, undefined, true],
+      [{ networkEnabled: false }, rules, false],
+    ] as const) {
+      const own = await world.call("POST", `/api/sandboxes/from-checkpoint/${checkpoint}`, asked);
+      const reply = (await own.json()) as { egress?: object; networkEnabled: boolean };
+      assert.deepEqual([own.status, reply.egress, reply.networkEnabled], [201, egress, networkEnabled]);
+      const started = world.worker.started.at(-1);
+      assert.deepEqual([started?.egress, started?.networkEnabled], [egress, networkEnabled]);
+    }
   });
 
   test("is not changed where the worker cannot hold it", async () => {
@@ -76,7 +89,35 @@ suite("what a sandbox may reach", () => {
     assert.deepEqual(await get(id), { sandboxID: id, networkEnabled: true });
   });
 
+  test("is not changed in its sleep either where the host cannot hold it", async () => {
+    const network = { mode: "user", reason: "it is not root", notEnforced: ["rules are refused"] } as const;
+    const worker = new TestWorker();
+    const description = { ...worker.describe(), network };
+    worker.describe = () => description;
+    await using elsewhere = await startForTest({ worker });
+    const id = await elsewhere.create();
+    await elsewhere.call("POST", `/api/sandboxes/${id}/hibernate`);
+    const path = `/api/sandboxes/${id}/network`;
+    const [status, { error }] = await elsewhere.ask("PUT", path, { egress: rules });
+    assert.equal(status, 501);
+    assert.match(error, /do not hold on this host: it is not root/);
+    const here = { sandboxID: id, networkEnabled: true, notEnforced: network.notEnforced };
+    assert.deepEqual(await elsewhere.ask("GET", path), [200, here]);
+    worker.killAll();
+  });
+
+  test("is not changed by a body that says nothing of it", async () => {
+    const id = await world.create({ egress: rules });
+    for (const body of [{}, { allow: ["example.com"] }]) {
+      const response = await put(id, body);
+      assert.equal(response.status, 400);
+      assert.match(await response.text(), /networkEnabled or egress is required/);
+    }
+    assert.deepEqual(await get(id), { sandboxID: id, networkEnabled: true, egress: rules });
+  });
+
   for (const [egress, error] of [
+    [{ alow: ["example.com"] }, /alow/],
     [{ allow: ["http://example.com"] }, /"http:\/\/example.com": /],
     [{ allow: ["10.0.0.0/8"] }, /private/],
     [{ allow: "example.com" }, /egress/],
@@ -114,7 +155,7 @@ suite("what a sandbox may reach", () => {
 
   test("is nobody else's business", async () => {
     assert.equal((await world.call("GET", "/api/sandboxes/sb-00000000/network")).status, 404);
-    assert.equal((await put("sb-00000000", {})).status, 404);
+    assert.equal((await put("sb-00000000", { egress: rules })).status, 404);
     assert.equal((await world.call("GET", "/api/sandboxes/sb-00000000/network/log")).status, 404);
   });
 });

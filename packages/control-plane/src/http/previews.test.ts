@@ -495,6 +495,28 @@ suite("previews", () => {
       assert.equal(await askText(hostOf(port, fork), withToken(previewAuthToken)), "200 fork");
     });
 
+    test("guard a fork from its first moment on when it asks for that, and are told once", async () => {
+      const [, checkpoint] = await world.ask("POST", `/api/sandboxes/${guarded}/checkpoints`, {
+        name: "to be guarded",
+      });
+      const path = `/api/sandboxes/from-checkpoint/${checkpoint.id}`;
+      assert.equal((await world.ask("POST", path, { previewAuth: { scheme: "basic" } }))[0], 400);
+      assert.equal((await world.ask("POST", path, { previewAuth: { token: "short" } }))[0], 400);
+      port = await serve((_request, response) => response.end("fork"));
+      const init = { headers: { "idempotency-key": "guarded-fork" } };
+      const body = { previewAuth: { scheme: "bearer", token: "auto" }, port };
+      const [status, { sandboxID: fork, previewAuthToken, hostPort }] = await world.ask("POST", path, body, init);
+      assert.equal(status, 201);
+      assert.notEqual(previewAuthToken, token);
+      const withToken = (value: string): Ask => ({ headers: { authorization: `Bearer ${value}` } });
+      assert.match(await askText(hostOf(port, fork)), /^401 /);
+      assert.match(await askText(hostOf(port, fork), withToken(token)), /^401 /);
+      assert.equal(await askText(hostOf(port, fork), withToken(previewAuthToken)), "200 fork");
+      assert.equal(await (await fetch(`http://127.0.0.1:${hostPort}`)).text(), "fork");
+      const [again, repeated] = await world.ask("POST", path, body, init);
+      assert.deepEqual([again, repeated.sandboxID, repeated.previewAuthToken], [200, fork, undefined]);
+    });
+
     test("may have one of the caller's own, if it is long enough", async () => {
       const create = (token: string): Promise<Response> =>
         world.call("POST", "/api/sandboxes", { previewAuth: { token } });

@@ -4,13 +4,13 @@ import type { Progress } from "@opensandbox/wire/worker/worker.ts";
 import type { FastifyInstance } from "fastify";
 import { createFromImage } from "#images/create-from-image.ts";
 import type { BuildLog } from "#images/image.ts";
-import { newPreviewToken } from "#previews/preview-token.ts";
 import { createSandbox, type CreatedSandbox } from "#sandboxes/create-sandbox.ts";
 import { deleteSandbox } from "#sandboxes/delete-sandbox.ts";
 import { getSandbox, listSandboxes } from "#sandboxes/get-sandbox.ts";
 import { setIdleTimeout } from "#sandboxes/set-idle-timeout.ts";
 import type { ApiContext } from "./api-context.ts";
 import { answerWithEvents, wantsEvents } from "./build-events.ts";
+import { createGuarded, type GuardedSandbox } from "./create-guarded.ts";
 import { idempotencyKeyOf } from "./idempotency-key.ts";
 import { serve, type Call } from "./serve.ts";
 import { serverTiming } from "./server-timing.ts";
@@ -56,24 +56,14 @@ export function serveSandboxes(app: FastifyInstance, api: ApiContext): void {
   });
 }
 
-interface AnsweredCreate extends CreatedSandbox {
-  /** As the reply has it: told once, and only by the create that has set it. */
-  readonly previewAuthToken: { readonly previewAuthToken?: string };
-}
-
-async function create(api: ApiContext, call: CreateCall, tell: (log: BuildLog) => void): Promise<AnsweredCreate> {
-  const { previewAuth } = call.body;
-  const auth = previewAuth && newPreviewToken(previewAuth.token);
-  const created = await begin(api, call, auth?.hash, tell);
-  const sandbox = await api.hostPorts.open(created.sandbox);
-  const isSet = auth !== undefined && sandbox.previewTokenHash === auth.hash;
-  return { ...created, sandbox, previewAuthToken: isSet ? { previewAuthToken: auth.token } : {} };
+function create(api: ApiContext, call: CreateCall, tell: (log: BuildLog) => void): Promise<GuardedSandbox> {
+  return createGuarded(api, call.body.previewAuth, (own) => begin(api, call, own, tell));
 }
 
 function begin(
   api: ApiContext,
   call: CreateCall,
-  previewTokenHash: string | undefined,
+  own: { readonly previewTokenHash: string | undefined },
   tell: (log: BuildLog) => void,
 ): Promise<CreatedSandbox> {
   const { body, organizationId, request, signal } = call;
@@ -81,7 +71,7 @@ function begin(
   const asked = wire.newSandboxFrom(body);
   if (asked.kind === "from image") {
     const { image, fork: wished } = asked;
-    const fork = { ...wished, previewTokenHash };
+    const fork = { ...wished, ...own };
     return createFromImage(api.images, { organizationId, image, fork, idempotencyKey }, tell, signal);
   }
   let step = 0;
@@ -89,6 +79,6 @@ function begin(
     const percent = progress.percent === undefined ? "" : ` (${Math.round(progress.percent)} %)`;
     tell({ step: step++, type: "progress", message: `${progress.step}${percent}` });
   };
-  const sandbox = { ...asked.sandbox, previewTokenHash };
+  const sandbox = { ...asked.sandbox, ...own };
   return createSandbox(api.sandboxes, { organizationId, sandbox, idempotencyKey }, onProgress, signal);
 }

@@ -2,6 +2,8 @@ import { z } from "zod";
 import type { Route } from "../route.ts";
 import { envs } from "./fields.ts";
 import { memoryMb } from "./memory.ts";
+import { Egress, egressFrom } from "./network.ts";
+import { port, PreviewAuth } from "./previews.ts";
 import { SandboxReply, timeoutSeconds } from "./sandboxes.ts";
 
 const nameMissing = "name is required";
@@ -131,6 +133,10 @@ const ForkBody = z
     metadata: z.record(z.string(), z.string()).optional().meta({ description: "Over that of the checkpoint." }),
     alias: z.string().max(255, "alias must be at most 255 characters").optional(),
     memoryMB: memoryMb.optional().meta({ description: "With another size than the checkpoint's, it boots." }),
+    networkEnabled: z.boolean().optional().meta({ description: "Absent: as the checkpoint's." }),
+    egress: Egress.optional().meta({ description: "Absent: as the checkpoint's. Without any list: no rules." }),
+    port: port.optional().meta({ description: "A port of the guest that hostPort of this server is to lead to." }),
+    previewAuth: PreviewAuth.optional(),
     secretStore: z.string().optional().meta({ description: "Not there yet." }),
   })
   .meta({ id: "Fork" });
@@ -190,11 +196,15 @@ export function newCheckpointFrom({
 }
 
 /** What a client asks for, in the project's own words. */
-export function forkFrom({ timeout, envs = {}, metadata = {}, alias = "", memoryMB }: ForkBody) {
+export function forkFrom(body: ForkBody) {
+  const { timeout, envs = {}, metadata = {}, alias = "", memoryMB, networkEnabled, egress, port } = body;
   return {
     envs,
     metadata,
     alias,
+    ...(networkEnabled === undefined ? {} : { networkEnabled }),
+    ...(egress === undefined ? {} : { egress: egressFrom(egress) }),
+    ...(port === undefined ? {} : { forwardedPort: port }),
     ...(timeout === undefined ? {} : { idleTimeoutSeconds: timeout }),
     ...(memoryMB === undefined ? {} : { memoryMib: memoryMB }),
   };

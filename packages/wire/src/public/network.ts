@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { parseEgress, type NetworkPolicy } from "../egress.ts";
+import { type EgressRules, type NetworkPolicy, parseEgress } from "../egress.ts";
 import type { Route } from "../route.ts";
 
 const most = 256;
@@ -7,7 +7,8 @@ const targets = z.array(z.string()).max(most, `egress: a list has at most ${most
 
 /** Parsed to see whether they can be understood; they stay as they were written. */
 export const Egress = z
-  .object({
+  // A misspelt list would be no list, which is the internet.
+  .strictObject({
     allow: targets.optional().meta({
       description:
         "All that may be reached: domains, *.domains (names below it), IPv4 addresses and ranges such as " +
@@ -34,6 +35,10 @@ export const NetworkBody = z
     networkEnabled: z.boolean().optional().meta({ description: "Absent: as it is." }),
     egress: Egress.optional().meta({ description: "Absent: as it is. Without any list: no rules." }),
   })
+  .refine(
+    ({ networkEnabled, egress }) => networkEnabled !== undefined || egress !== undefined,
+    "networkEnabled or egress is required",
+  )
   .meta({ id: "SetNetwork" });
 export type NetworkBody = z.infer<typeof NetworkBody>;
 
@@ -99,9 +104,13 @@ export const getNetworkLog: Route<unknown, unknown, NetworkLogReply> = {
 
 /** The policy that is asked for, where it is now `present`. */
 export function networkPolicyFrom({ networkEnabled, egress }: NetworkBody, present: NetworkPolicy): NetworkPolicy {
-  const rules = egress ?? present.egress;
-  const none = rules?.allow === undefined && rules?.deny === undefined;
-  return { enabled: networkEnabled ?? present.enabled, ...(none ? {} : { egress: rules }) };
+  const rules = egress === undefined ? present.egress : egressFrom(egress);
+  return { enabled: networkEnabled ?? present.enabled, ...(rules === undefined ? {} : { egress: rules }) };
+}
+
+/** Rules without any list are none. */
+export function egressFrom(egress: EgressRules): EgressRules | undefined {
+  return egress.allow === undefined && egress.deny === undefined ? undefined : egress;
 }
 
 export function networkReplyOf(

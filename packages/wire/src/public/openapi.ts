@@ -101,7 +101,8 @@ function schemaOf(schema: z.ZodType, schemas: Json, io: "input" | "output"): Jso
   for (const [name, definition] of Object.entries($defs ?? {})) keep(name, definition as Json, schemas);
   const name = schema.meta()?.id;
   if (name === undefined) return withReferences(own);
-  keep(name, own, schemas);
+  // A schema that others share is among the definitions, and only referred to here.
+  if ($defs?.[name] === undefined) keep(name, own, schemas);
   return { $ref: `#/components/schemas/${name}` };
 }
 

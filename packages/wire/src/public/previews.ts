@@ -19,6 +19,7 @@ export const PreviewAuth = z
       .optional(),
   })
   .meta({ id: "PreviewAuth", description: "Requests to any port of it need this token." });
+export type PreviewAuth = z.infer<typeof PreviewAuth>;
 
 const CreatePreviewBody = z
   .object({

@@ -5,7 +5,7 @@ import type { Route } from "../route.ts";
 import { envs } from "./fields.ts";
 import { ImageManifest, manifestBodyLimit } from "./images.ts";
 import { memoryMb } from "./memory.ts";
-import { Egress, writableEgress } from "./network.ts";
+import { Egress, egressFrom, writableEgress } from "./network.ts";
 import { port, PreviewAuth } from "./previews.ts";
 
 const negativeTimeout = "timeout must be non-negative (0 disables auto-hibernate)";
@@ -190,7 +190,7 @@ export function newSandboxFrom(body: CreateSandboxBody) {
     ...(body.diskMB === undefined ? {} : { workspaceMib: body.diskMB }),
     ...(body.timeout === undefined ? {} : { idleTimeoutSeconds: body.timeout }),
     ...(body.networkEnabled === undefined ? {} : { networkEnabled: body.networkEnabled }),
-    ...(body.egress === undefined ? {} : { egress: body.egress }),
+    ...(body.egress === undefined ? {} : { egress: egressFrom(body.egress) }),
     ...(body.port === undefined ? {} : { forwardedPort: body.port }),
     envs: body.envs ?? {},
     metadata: body.metadata ?? {},
