@@ -10,7 +10,12 @@ const messageLimit = 16 * 2 ** 20;
 // A caller whose host vanished is noticed about ten seconds after this.
 const probeAfterMs = 30_000;
 
-const server = new WebSocketServer({ noServer: true, maxPayload: messageLimit, perMessageDeflate: false });
+// A caller reads at its own pace to the very end: what is on its way when the connection is closed stays so this long.
+const farewellMs = 3_600_000;
+
+// A value of its own: the type of the options does not know `closeTimeout` yet.
+const options = { noServer: true, maxPayload: messageLimit, perMessageDeflate: false, closeTimeout: farewellMs };
+const server = new WebSocketServer(options);
 const upgrades = new WeakMap<IncomingMessage, { socket: Socket; head: Buffer }>();
 
 /** Only these are taken out of the ordinary way: some clients ask every server for HTTP/2 by an upgrade. */

@@ -198,6 +198,34 @@ suite("an output log", () => {
     log.dispose();
   });
 
+  test("who comes while much is moved to the file begins with what stays in memory", async () => {
+    const roomy = { memory: 1e6, window: 1e9, block: 16, portion: 1e6 };
+    const log = new OutputLog(new SpillFile({ directory }), { keepAll: false, limits: roomy });
+    using behind = log.read({ fromStart: false });
+    let written = 0;
+    // One block each, as of a program that writes to both pipes in turn.
+    const write = (blocks: number): (Promise<void> | undefined)[] =>
+      Array.from({ length: blocks }, () => log.append(1 + (written % 2), Buffer.of(written++ % 251)));
+    const full = write(8193).at(-1);
+    write(4100);
+    // While the first half is on its way to the file the reader passes it, so that not all of the next is needed.
+    assert.equal(await behind.take(), "edge");
+    for (let block = 0; block < 6000; block += 1) await behind.take();
+    const all = log.memoryBytes;
+    while (log.memoryBytes === all) await turn();
+    using late = log.read({ fromStart: false });
+    await full;
+    log.close();
+    const heard: number[] = [];
+    for (let next = await late.take(); next !== undefined; next = await late.take()) {
+      if (next !== "edge") heard.push(...next.bytes);
+    }
+    const expected = Array.from({ length: heard.length }, (_, index) => (written - heard.length + index) % 251);
+    assert.ok(heard.length > 4000, `${heard.length} bytes`);
+    assert.deepEqual(heard, expected);
+    log.dispose();
+  });
+
   test("what cannot be stored is said: to a reader that is behind by its end, of what is kept by a mark", async () => {
     for (const keepAll of [false, true]) {
       const log = logWith({ keepAll, maxBytes: 100 });

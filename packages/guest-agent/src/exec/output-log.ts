@@ -52,6 +52,8 @@ export class OutputLog {
   #truncated = false;
   readonly #readers = new Set<OutputReader>();
   #spilling: Promise<void> | undefined;
+  /** So many of the oldest blocks are about to leave the memory: it is settled who of those that read gets them. */
+  #leaving = 0;
   #blockedWriters: (() => void)[] = [];
 
   /** With `keepAll` nothing is ever dropped for as long as the file can take it. */
@@ -162,8 +164,8 @@ export class OutputLog {
   get #scrollbackStart(): number {
     if (this.#leftFrom !== undefined) return this.#leftFrom;
     let bytes = this.#bytes;
-    for (const { at, length } of this.#blocks) {
-      if (bytes <= this.#limits.memory) return at;
+    for (const [index, { at, length }] of this.#blocks.entries()) {
+      if (index >= this.#leaving && bytes <= this.#limits.memory) return at;
       bytes -= length;
     }
     return this.#end;
@@ -242,7 +244,9 @@ export class OutputLog {
   /** Takes the oldest blocks out of memory, into the file where somebody needs them. */
   async #evict(count: number): Promise<void> {
     const needed = this.#blocks.slice(0, count).filter((block) => this.#isNeeded(block));
+    this.#leaving = count;
     if (needed.length > 0 && !(await this.#store(needed))) this.#lose(needed.at(-1)!);
+    this.#leaving = 0;
     for (const { length } of this.#blocks.splice(0, count)) this.#bytes -= length;
     this.#dropFile();
   }
