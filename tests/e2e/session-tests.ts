@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
-import { createHash, randomBytes } from "node:crypto";
+import { createHash, type Hash, randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { chmod, mkdtemp, readFile, rm } from "node:fs/promises";
+import { readFileSync } from "node:fs";
+import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -329,84 +330,122 @@ export function sessionTests(name: string, { env, streamedBytes, growthBytes }: 
       );
     });
 
-    test(`${streamedBytes / 1e6} MB are the same for a client that pauses and one that comes back every second`, async () => {
+    test(`${streamedBytes / 1e6} MB are the same for clients that pause, stand still, and come back every second`, async () => {
       const script =
         `read go; head -c ${streamedBytes} /dev/urandom | tee /tmp/sent; ` +
         "sha256sum < /tmp/sent | cut -c1-64 >&2; rm /tmp/sent";
       const { sessionID } = (await (await call("POST", "/exec", { cmd: script })).json()) as { sessionID: string };
-      const before = await residentBytes(server.pid);
-      let largest = before;
-      const watching = setInterval(() => {
-        void residentBytes(server.pid).then((bytes) => (largest = Math.max(largest, bytes)));
-      }, 50);
+      const memory = watchMemory(server.pid);
 
-      const open = () => new WebSocket(path(`/exec/${sessionID}?api_key=${api.apiKey}`).replace("http", "ws"));
-      // One that reads everything, and now and then nothing for a while.
-      const steady = open();
-      const hash = createHash("sha256");
-      let expected = "";
+      const whole = Buffer.alloc(streamedBytes);
       let bytes = 0;
-      steady.on("message", (data: Buffer) => {
-        const frame = decodeServerFrame(data);
-        if (frame?.pipe === "stderr") expected += Buffer.from(frame.bytes).toString();
-        if (frame?.pipe !== "stdout") return;
-        hash.update(frame.bytes);
-        bytes += frame.bytes.length;
+      let expected = "";
+      // One that reads everything, and now and then nothing for a while.
+      const steady = listen(sessionID, ({ pipe, bytes: part }) => {
+        if (pipe === "stderr") expected += Buffer.from(part).toString();
+        if (pipe !== "stdout") return;
+        // More than there is would go unseen.
+        whole.set(part, bytes);
+        bytes += part.length;
         if (Math.random() < 0.01) {
           steady.pause();
           setTimeout(() => steady.resume(), 300 * Math.random());
         }
       });
-      const ended = once(steady, "close") as Promise<[number]>;
-      await once(steady, "open");
-      steady.send(encodeClientFrame({ kind: "stdin", bytes: Buffer.from("go\n") }));
-
-      // One that stands still all the time, and one that leaves and comes back.
-      const still = open();
+      // One that reads nothing until the command has ended.
       const late = createHash("sha256");
       let lateBytes = 0;
-      // From the beginning: the first frames may come with the answer to the handshake, before it stands still.
-      still.on("message", (data: Buffer) => {
-        const frame = decodeServerFrame(data);
-        if (frame?.pipe !== "stdout") return;
-        late.update(frame.bytes);
-        lateBytes += frame.bytes.length;
+      const still = listen(sessionID, ({ pipe, bytes: part }) => {
+        if (pipe !== "stdout") return;
+        late.update(part);
+        lateBytes += part.length;
       });
-      await once(still, "open");
+      // Before there is any output: who comes later hears what is left of it by then.
+      await Promise.all([once(steady, "open"), once(still, "open")]);
       still.pause();
-      const over = new AbortController();
-      let visits = 0;
-      const visiting = (async () => {
-        while (!over.signal.aborted) {
-          const visitor = open();
-          await once(visitor, "open");
-          visits += 1;
-          await Promise.race([sleep(1000), ended]);
-          visitor.terminate();
-        }
-      })();
+      const ended = once(steady, "close") as Promise<[number]>;
+      steady.send(encodeClientFrame({ kind: "stdin", bytes: Buffer.from("go\n") }));
+
+      // One that leaves and comes back.
+      const visits: Visit[] = [];
+      let over = false;
+      void ended.then(() => (over = true));
+      while (!over) {
+        const visit: Visit = { first: Buffer.alloc(0), hash: createHash("sha256"), bytes: 0, scrollbackEnds: 0 };
+        const visitor = listen(sessionID, ({ pipe, bytes: part }) => {
+          if (pipe === "scrollback end") visit.scrollbackEnds += 1;
+          if (pipe !== "stdout") return;
+          if (visit.first.length < 32) visit.first = Buffer.concat([visit.first, part]);
+          visit.hash.update(part);
+          visit.bytes += part.length;
+        });
+        await once(visitor, "open");
+        await Promise.race([sleep(1000), ended]);
+        visitor.terminate();
+        visits.push(visit);
+      }
 
       const [code] = await ended;
-      over.abort();
-      await visiting;
-      clearInterval(watching);
       assert.equal(code, 1000);
       assert.equal(bytes, streamedBytes);
-      assert.equal(hash.digest("hex"), expected.trim());
-      assert.ok(visits > 0);
-      assert.ok(largest - before < growthBytes, `the server grew by ${(largest - before) / 2 ** 20} MiB`);
+      assert.equal(sha256(whole), expected.trim());
+      assert.ok(visits.length > 0);
+      for (const { first, hash, bytes: heard, scrollbackEnds } of visits) {
+        if (heard < 32) continue;
+        // Wherever it began, from there on it has heard the stream without a gap.
+        const at = whole.indexOf(first.subarray(0, 32));
+        assert.notEqual(at, -1, "a visitor's first bytes are of the stream");
+        assert.equal(hash.digest("hex"), sha256(whole.subarray(at, at + heard)), `${heard} bytes from ${at} on`);
+        assert.equal(scrollbackEnds, 1);
+      }
+      const grown = memory.stop();
+      assert.ok(grown < growthBytes, `the server grew by ${grown / 2 ** 20} MiB`);
 
       // Whoever stood still has lost nothing.
       still.resume();
       const [stillCode] = (await once(still, "close")) as [number];
-      assert.equal(stillCode, 1000);
-      assert.equal(lateBytes, streamedBytes);
+      assert.deepEqual([stillCode, lateBytes], [1000, streamedBytes]);
       assert.equal(late.digest("hex"), expected.trim());
     });
+
+    /** Attaches to a session. The first frames may come with the answer to the handshake: none is missed. */
+    function listen(session: string, onFrame: (frame: { pipe: string; bytes: Uint8Array }) => void): WebSocket {
+      const socket = new WebSocket(path(`/exec/${session}?api_key=${api.apiKey}`).replace("http", "ws"));
+      socket.on("message", (data: Buffer) => {
+        const frame = decodeServerFrame(data) ?? assert.fail(`unknown frame ${data.toString("hex")}`);
+        onFrame({ bytes: new Uint8Array(), ...frame });
+      });
+      return socket;
+    }
   });
 }
 
-async function residentBytes(pid: number | undefined): Promise<number> {
-  const kib = /^VmRSS:\s*(\d+) kB$/m.exec(await readFile(`/proc/${pid}/status`, "utf8"))?.[1];
+/** What a client has heard between coming and leaving. */
+interface Visit {
+  first: Buffer;
+  readonly hash: Hash;
+  bytes: number;
+  scrollbackEnds: number;
+}
+
+function sha256(bytes: Uint8Array): string {
+  return createHash("sha256").update(bytes).digest("hex");
+}
+
+/** By how much the memory of a process grows at most until it is stopped, in bytes. */
+function watchMemory(pid: number | undefined): { stop(): number } {
+  const before = residentBytes(pid);
+  let largest = before;
+  const watching = setInterval(() => (largest = Math.max(largest, residentBytes(pid))), 50);
+  return {
+    stop: () => {
+      clearInterval(watching);
+      return largest - before;
+    },
+  };
+}
+
+function residentBytes(pid: number | undefined): number {
+  const kib = /^VmRSS:\s*(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
   return Number(kib) * 1024;
 }
