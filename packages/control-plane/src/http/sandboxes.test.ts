@@ -202,6 +202,21 @@ test("the same idempotency key gives the same sandbox, also at the same moment",
   assert.notEqual(await world.create(), sandboxes[0]?.sandboxID);
 });
 
+test("an idempotency key is good for a day", async () => {
+  const clock = new ManualClock();
+  await using world = await startForTest({ tuning: { clock } });
+  const create = () => world.call("POST", "/api/sandboxes", {}, { headers: { "idempotency-key": "k1" } });
+  const { sandboxID: first } = await json(await create());
+  clock.advance(24 * 3600 - 1);
+  assert.equal((await json(await create())).sandboxID, first);
+  clock.advance(1);
+  const responses = await Promise.all([create(), create()]);
+  const [second, third] = await Promise.all(responses.map(json));
+  assert.notEqual(second?.sandboxID, first);
+  assert.equal(third?.sandboxID, second?.sandboxID);
+  assert.notEqual((await world.get(first)).status, "stopped");
+});
+
 test("a create that failed can be asked for again with its key", async () => {
   await using world = await startForTest();
   world.worker.onStart = () => {

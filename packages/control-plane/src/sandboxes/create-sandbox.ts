@@ -16,7 +16,7 @@ export interface CreateSandbox {
   readonly checkpoint?: Checkpoint;
   /** Builds an image; no user sees it. */
   readonly hidden?: boolean;
-  /** The same key gives the same sandbox. */
+  /** The same key gives the same sandbox, for {@link keyLifetimeMs}. */
   readonly idempotencyKey?: string | undefined;
 }
 
@@ -24,6 +24,9 @@ export interface CreatedSandbox extends Started {
   /** It was there already, by its idempotency key. */
   readonly repeated: boolean;
 }
+
+/** Longer than any caller goes on with one create; after it the same key is that of another one. */
+const keyLifetimeMs = 24 * 3_600_000;
 
 /** Returns when a command would work. After a failure, or when the signal is aborted, nothing is left. */
 export async function createSandbox(
@@ -59,13 +62,17 @@ export function requireImage({ worker }: SandboxContext, image: string): void {
 
 /** The sandbox of the same idempotency key, when it is known whether its create succeeds. */
 async function findEarlier(
-  { store, gates }: SandboxContext,
+  { store, gates, clock }: SandboxContext,
   { organizationId, idempotencyKey }: CreateSandbox,
   signal: AbortSignal,
 ): Promise<Sandbox | undefined> {
   if (idempotencyKey === undefined) return undefined;
   const earlier = await store.findByKey(organizationId, idempotencyKey);
   if (earlier === undefined) return undefined;
+  if (clock.now() - earlier.createdAt.getTime() >= keyLifetimeMs) {
+    await store.update(earlier.id, { idempotencyKey: undefined });
+    return undefined;
+  }
   await gates.open(earlier.id, signal);
   return store.find(earlier.id);
 }

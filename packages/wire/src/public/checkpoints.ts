@@ -151,7 +151,7 @@ export const forkCheckpoint: Route<ForkBody, unknown, SandboxReply> = {
     "Waits up to 30 seconds for a checkpoint that is being made. Answers when the checkpoint's patches have been " +
     "applied and a command would work. The fork of another organization's public checkpoint does not inherit the " +
     "environment variables and metadata that the checkpoint's sandbox was given. With an `Idempotency-Key` header the " +
-    "same key gives the same sandbox.",
+    "same key gives the same sandbox for 24 hours.",
   access: "key",
   body: ForkBody,
   status: 201,

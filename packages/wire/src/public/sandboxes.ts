@@ -117,7 +117,7 @@ export const createSandbox: Route<CreateSandboxBody, unknown, SandboxReply> = {
   description:
     "Answers when a command would work. With `Accept: text/event-stream` progress is told as events `build_log` " +
     "(`{step, type, message}`) and the end as `result` (a Sandbox) or `error` (`{error}`). With an `Idempotency-Key` " +
-    "header the same key gives the same sandbox.",
+    "header the same key gives the same sandbox for 24 hours.",
   access: "key",
   body: CreateSandboxBody,
   bodyLimit: manifestBodyLimit,
