@@ -42,6 +42,14 @@ export interface Client {
   readonly network: NetworkClient;
 }
 
+/**
+ * The server at a URL.
+ *
+ * @example
+ * const client = connect({ url: "http://127.0.0.1:8080", apiKey: "osb_..." });
+ * const { id } = await client.sandboxes.create({});
+ * await client.exec.run(id, { cmd: "uname -a" });
+ */
 export function connect({ url, apiKey, openSocket = openGlobalSocket }: ConnectOptions): Client {
   const http = httpClient(url, apiKey);
   return {

@@ -9,6 +9,7 @@ import { promisify } from "node:util";
 import { checkPackage, createPackageFromTarballData } from "@arethetypeswrong/core";
 import { publint } from "publint";
 import { formatMessage } from "publint/utils";
+import { build } from "tsdown";
 import { startWorld, type World } from "../../../tests/e2e/world.ts";
 
 const root = resolve(import.meta.dirname, "../../..");
@@ -79,6 +80,11 @@ suite("the package of the SDK", () => {
       for (const name of await readdir(examples)) {
         await writeFile(join(project, name), await readFile(join(examples, name)));
       }
+      const documented = await documentedExamples();
+      assert.ok(documented.length >= 20, `${documented.length} verbs have an example`);
+      for (const [index, example] of documented.entries()) {
+        await writeFile(join(project, `documented-${index}.ts`), compilable(example));
+      }
       const options = {
         ...{ strict: true, noEmit: true, target: "es2024", lib: ["esnext", "dom", "dom.asynciterable"], types: [] },
         ...(module === "nodenext" ? { module } : { module: "esnext", moduleResolution: module }),
@@ -91,10 +97,72 @@ suite("the package of the SDK", () => {
   }
 
   test("it runs in every Node there is here, from 20 on", async (t) => {
-    await writeFile(
-      join(project, "smoke.mjs"),
-      `import { Sandbox, isSandboxError } from "@opensandbox/sdk";
-const sandbox = await Sandbox.create();
+    await writeFile(join(project, "smoke.mjs"), smoke);
+    const programs = new Set([process.execPath]);
+    for (const folder of (process.env["PATH"] ?? "").split(delimiter)) {
+      const program = join(folder, "node");
+      const version = await run(program, ["--version"]).catch(() => undefined);
+      if (Number(/^v(\d+)/.exec(version?.stdout ?? "")?.[1]) >= 20) programs.add(program);
+    }
+    for (const program of programs) {
+      await access(program);
+      const { stdout: version } = await run(program, ["--version"]);
+      t.diagnostic(version.trim());
+      await smokes([program, "smoke.mjs"]);
+    }
+  });
+
+  for (const [program, ...args] of [
+    ["bun", "smoke.mjs"],
+    ["deno", "run", "--allow-all", "smoke.mjs"],
+  ] as const) {
+    test(`it runs in ${program}`, async (t) => {
+      const installed = await run(program, ["--version"]).catch(() => undefined);
+      if (installed === undefined) return t.skip(`${program} is not installed`);
+      t.diagnostic(installed.stdout.trim());
+      await writeFile(join(project, "smoke.mjs"), smoke);
+      await smokes([program, ...args]);
+    });
+  }
+
+  test("it runs where there is nothing of Node, bundled for browsers with all that it needs", async () => {
+    await writeFile(join(project, "page.js"), smoke);
+    const outDir = join(directory, "page");
+    const [bundle] = await build({
+      ...{ cwd: project, entry: ["page.js"], outDir, config: false, tsconfig: false, dts: false, logLevel: "warn" },
+      ...{ platform: "browser", format: "esm", deps: { alwaysBundle: [/./] }, report: false },
+    });
+    const chunks = (bundle?.chunks ?? []).filter((chunk) => chunk.type === "chunk");
+    assert.ok(chunks.length > 0);
+    const imported = chunks.flatMap(({ imports, dynamicImports }) => [...imports, ...dynamicImports]);
+    const names = new Set(chunks.map(({ fileName }) => fileName));
+    assert.deepEqual(
+      imported.filter((name) => !names.has(name)),
+      [],
+      "whatever it imports, now or later, is in the bundle",
+    );
+    const entry = chunks.find(({ isEntry }) => isEntry)?.fileName ?? assert.fail("there is no entry");
+    // But for `Buffer`, which the `fetch` of Node itself needs.
+    const page = `globalThis.connection = ${JSON.stringify({ url: world.url, apiKey: world.apiKey })};
+for (const name of ["process", "global", "setImmediate"]) delete globalThis[name];
+await import("./${entry}");
+`;
+    await writeFile(join(outDir, "page-without-node.mjs"), page);
+    await smokes([process.execPath, join(outDir, "page-without-node.mjs")]);
+  });
+
+  async function smokes([program, ...args]: readonly [string, ...string[]]): Promise<void> {
+    const { stdout } = await run(program, args, {
+      cwd: project,
+      env: { ...process.env, OPENSANDBOX_API_URL: world.url, OPENSANDBOX_API_KEY: world.apiKey },
+    });
+    assert.deepEqual(JSON.parse(stdout), ["from inside\n", "streamed", 0, "content", "not_found"]);
+  }
+});
+
+/** What its users do, in short. */
+const smoke = `import { Sandbox, isSandboxError } from "@opensandbox/sdk";
+const sandbox = await Sandbox.create(globalThis.connection);
 const { stdout } = await sandbox.exec.run("echo from inside");
 const command = await sandbox.exec.stream("cat", { stdin: true });
 await command.write(new TextEncoder().encode("streamed"));
@@ -106,24 +174,23 @@ const text = await sandbox.files.readText("file");
 const missing = await sandbox.files.readText("missing").catch((error) => isSandboxError(error) && error.code);
 await sandbox.kill();
 console.log(JSON.stringify([stdout, streamed, await command.exitCode, text, missing]));
-`,
-    );
-    const programs = new Set([process.execPath]);
-    for (const folder of (process.env["PATH"] ?? "").split(delimiter)) {
-      const program = join(folder, "node");
-      const version = await run(program, ["--version"]).catch(() => undefined);
-      if (Number(/^v(\d+)/.exec(version?.stdout ?? "")?.[1]) >= 20) programs.add(program);
-    }
-    for (const program of programs) {
-      await access(program);
-      const { stdout: version } = await run(program, ["--version"]);
-      t.diagnostic(version.trim());
-      const { stdout } = await run(program, ["smoke.mjs"], { cwd: project, env: environment() });
-      assert.deepEqual(JSON.parse(stdout), ["from inside\n", "streamed", 0, "content", "not_found"]);
-    }
-  });
+`;
 
-  function environment(): NodeJS.ProcessEnv {
-    return { ...process.env, OPENSANDBOX_API_URL: world.url, OPENSANDBOX_API_KEY: world.apiKey };
-  }
-});
+/** Those that stand at what can be called. */
+async function documentedExamples(): Promise<readonly string[]> {
+  const texts = ["sandbox.ts", "client.ts"].map((name) => readFile(join(import.meta.dirname, name), "utf8"));
+  return (await Promise.all(texts)).flatMap((text) =>
+    [...text.matchAll(/@example\n((?: *\* .*\n)+) *\*\//g)].map(([, lines = ""]) => lines.replaceAll(/^ *\* /gm, "")),
+  );
+}
+
+/** With what the words around it say is there. */
+function compilable(example: string): string {
+  return `import { connect, Sandbox } from "@opensandbox/sdk";
+declare const id: string;
+declare const sandbox: Sandbox;
+{
+${example}}
+void [connect, id, sandbox];
+`;
+}

@@ -104,7 +104,12 @@ export class Sandbox implements AsyncDisposable {
     };
   }
 
-  /** Resolves when a command would work in it. @throws SandboxError */
+  /**
+   * Resolves when a command would work in it. @throws SandboxError
+   *
+   * @example
+   * await using sandbox = await Sandbox.create({ envs: { DEBUG: "1" }, idleTimeoutSeconds: 600 });
+   */
   static async create(options: CreateOptions = {}): Promise<Sandbox> {
     const { url: _url, apiKey: _key, openSocket: _open, signal, onProgress, ...request } = options;
     const client = clientOf(options);
@@ -112,26 +117,47 @@ export class Sandbox implements AsyncDisposable {
     return new Sandbox(client, id);
   }
 
-  /** One that is there. @throws SandboxError `not_found` */
+  /**
+   * One that is there. @throws SandboxError `not_found`
+   *
+   * @example
+   * const sandbox = await Sandbox.connect("sb-1a2b3c4d");
+   */
   static async connect(id: string, options: Connection & Abortable = {}): Promise<Sandbox> {
     const client = clientOf(options);
     await client.sandboxes.get(id, options.signal);
     return new Sandbox(client, id);
   }
 
-  /** The newest 100. */
+  /**
+   * The newest 100.
+   *
+   * @example
+   * for (const { id, status } of await Sandbox.list()) console.log(id, status);
+   */
   static async list(options: ListOptions & Connection & Abortable = {}): Promise<readonly SandboxInfo[]> {
     return await clientOf(options).sandboxes.list(options, options.signal);
   }
 
-  /** A new sandbox, alive, of the instant of a checkpoint. */
+  /**
+   * A new sandbox, alive, of the instant of a checkpoint.
+   *
+   * @example
+   * const { id } = await sandbox.checkpoints.create({ name: "prepared" });
+   * await using copy = await Sandbox.fromCheckpoint(id, { envs: { TASK: "2" } });
+   */
   static async fromCheckpoint(checkpointId: string, options: Fork & Connection & Abortable = {}): Promise<Sandbox> {
     const client = clientOf(options);
     const { url: _url, apiKey: _key, openSocket: _open, signal, ...request } = options;
     return new Sandbox(client, (await client.checkpoints.fork(checkpointId, request, signal)).id);
   }
 
-  /** Images that are built of steps, in a machine. */
+  /**
+   * Images that are built of steps, in a machine.
+   *
+   * @example
+   * await Sandbox.images().build("with-numpy", { steps: [{ type: "pip_install", args: { packages: ["numpy"] } }] });
+   */
   static images(connection: Connection = {}): ImagesClient {
     return clientOf(connection).images;
   }
@@ -141,11 +167,22 @@ export class Sandbox implements AsyncDisposable {
     return await this.#client.sandboxes.get(this.id, signal);
   }
 
-  /** Saves it with its memory and its processes, and frees what it takes of the host. Any use of it wakes it. */
+  /**
+   * Saves it with its memory and its processes, and frees what it takes of the host. Any use of it wakes it.
+   *
+   * @example
+   * await sandbox.hibernate();
+   */
   async hibernate({ signal }: Abortable = {}): Promise<void> {
     await this.#client.sandboxes.hibernate(this.id, signal);
   }
 
+  /**
+   * Resolves when a command would work. Any other use wakes it as well.
+   *
+   * @example
+   * await sandbox.wake();
+   */
   async wake({ signal }: Abortable = {}): Promise<SandboxInfo> {
     return await this.#client.sandboxes.wake(this.id, {}, signal);
   }
@@ -155,7 +192,13 @@ export class Sandbox implements AsyncDisposable {
     await this.#client.sandboxes.reboot(this.id, signal);
   }
 
-  /** Another sandbox, alive, as this one is at this moment. This one stands still for a moment and goes on. */
+  /**
+   * Another sandbox, alive, as this one is at this moment. This one stands still for a moment and goes on.
+   *
+   * @example
+   * await using other = await sandbox.fork();
+   * await other.exec.run("rm -rf build");
+   */
   async fork(options: Fork & Abortable = {}): Promise<Sandbox> {
     const { signal, ...request } = options;
     const { checkpoints } = this.#client;
@@ -185,35 +228,86 @@ export class Sandbox implements AsyncDisposable {
 }
 
 export interface SandboxExec {
-  /** Runs a command to its end. A command that fails is no error: look at `exitCode`. */
+  /**
+   * Runs a command to its end. A command that fails is no error: look at `exitCode`.
+   *
+   * @example
+   * const { exitCode, stdout, stderr } = await sandbox.exec.run("npm test", { cwd: "/workspace", timeout: 300 });
+   * // Without a shell: every argument arrives as it is.
+   * await sandbox.exec.run(["touch", "a file; with anything in its name"]);
+   */
   run(command: CommandLine, options?: CommandOptions): Promise<ExecResult>;
-  /** Starts a command and streams. Without `stdin` it reads end of file at once. */
+  /**
+   * Starts a command and streams. Without `stdin` it reads end of file at once.
+   *
+   * @example
+   * const command = await sandbox.exec.stream("make");
+   * for await (const { pipe, bytes } of command.output) console.log(pipe, new TextDecoder().decode(bytes));
+   * console.log(await command.exitCode);
+   */
   stream(command: CommandLine, options?: CommandOptions & { readonly stdin?: boolean }): Promise<Command>;
 }
 
 export interface SandboxSessions {
+  /**
+   * A command that runs to its end whoever listens, also over sleep and restarts of the server.
+   *
+   * @example
+   * const { id } = await sandbox.execSessions.start("python3 train.py", { envs: { EPOCHS: "10" } });
+   */
   start(
     command: CommandLine,
     options?: CommandOptions & Pick<StartSession, "terminal" | "maxRunAfterDisconnect">,
   ): Promise<ExecSession>;
   list(options?: Abortable): Promise<readonly ExecSession[]>;
+  /**
+   * Hears what is kept of its output, then what comes. Leaving the iteration leaves the command running.
+   *
+   * @example
+   * const session = await sandbox.execSessions.attach(id);
+   * for await (const { bytes } of session.output) console.log(new TextDecoder().decode(bytes));
+   * console.log(await session.exitCode);
+   */
   attach(sessionId: string, options?: Abortable): Promise<AttachedSession>;
   /** A signal to its process group. Default: 9. */
   kill(sessionId: string, signal?: number, options?: Abortable): Promise<void>;
 }
 
 export interface SandboxPty {
-  /** Starts a program, by default the user's shell, with a terminal. */
+  /**
+   * Starts a program, by default the user's shell, with a terminal.
+   *
+   * @example
+   * const terminal = await sandbox.pty.open({ columns: 120, rows: 40 });
+   * await terminal.write(new TextEncoder().encode("top\n"));
+   * for await (const bytes of terminal.output) console.log(new TextDecoder().decode(bytes));
+   */
   open(options?: CommandOptions & Partial<TerminalSize> & { readonly command?: CommandLine }): Promise<Terminal>;
 }
 
 /** Paths are the guest's; a relative one begins at the user's home. */
 export interface SandboxFiles {
   read(path: string, options?: ReadOptions & Abortable): Promise<Uint8Array>;
+  /**
+   * @example
+   * const config = JSON.parse(await sandbox.files.readText("config.json"));
+   */
   readText(path: string, options?: Abortable): Promise<string>;
-  /** For what is larger than memory. */
+  /**
+   * For what is larger than memory.
+   *
+   * @example
+   * const archive = await sandbox.files.readStream("/workspace/all.tar");
+   * await archive.pipeTo(new WritableStream({ write: (bytes) => console.log(bytes.length) }));
+   */
   readStream(path: string, options?: ReadOptions & Abortable): Promise<ReadableStream<Uint8Array<ArrayBuffer>>>;
-  /** Replaces the file when all of `content` has arrived; directories above it are made. */
+  /**
+   * Replaces the file when all of `content` has arrived; directories above it are made.
+   *
+   * @example
+   * await sandbox.files.write("src/main.py", "print('hello')\n");
+   * await sandbox.files.write("bin/tool", new Uint8Array(1000), { mode: 0o755 });
+   */
   write(
     path: string,
     content: ReadableStream<Uint8Array> | AsyncIterable<Uint8Array> | Uint8Array | string,
@@ -227,15 +321,34 @@ export interface SandboxFiles {
   setAttributes(path: string, attributes: FileAttributes, options?: Abortable): Promise<FileEntry>;
   /** Recursive; a path that does not exist is removed already. */
   remove(path: string, options?: Abortable): Promise<void>;
-  /** What happens to a file or in a directory from the moment that this resolves. Leaving the iteration ends it. */
+  /**
+   * What happens to a file or in a directory from the moment that this resolves. Leaving the iteration ends it.
+   *
+   * @example
+   * for await (const { kind, path } of await sandbox.files.watch("/workspace", { recursive: true })) {
+   *   console.log(kind, path);
+   * }
+   */
   watch(path: string, options?: Abortable & { readonly recursive?: boolean }): Promise<AsyncIterable<FileChange>>;
-  /** A URL that the file can be read from without a key. Seconds: an hour unless said. */
+  /**
+   * A URL that the file can be read from without a key. Seconds: an hour unless said.
+   *
+   * @example
+   * const { url } = await sandbox.files.downloadUrl("report.pdf", { seconds: 600 });
+   */
   downloadUrl(path: string, options?: Abortable & { readonly seconds?: number }): Promise<SignedUrl>;
   uploadUrl(path: string, options?: Abortable & { readonly seconds?: number }): Promise<SignedUrl>;
 }
 
 export interface SandboxCheckpoints {
-  /** Resolves when it can be used. */
+  /**
+   * Resolves when it can be used.
+   *
+   * @example
+   * const { id } = await sandbox.checkpoints.create({ name: "before the upgrade" });
+   * await sandbox.exec.run("sudo apt-get -y upgrade");
+   * await sandbox.checkpoints.restore(id);
+   */
   create(request: CreateCheckpoint, options?: Abortable): Promise<Checkpoint>;
   list(options?: Abortable): Promise<readonly Checkpoint[]>;
   /** Puts the sandbox back, in place. */
@@ -245,6 +358,12 @@ export interface SandboxCheckpoints {
 }
 
 export interface SandboxPreviews {
+  /**
+   * Gives a port of the sandbox a name of its own.
+   *
+   * @example
+   * const { hostname } = await sandbox.previews.create({ port: 8080 });
+   */
   create(request: CreatePreview, options?: Abortable): Promise<Preview>;
   list(options?: Abortable): Promise<readonly Preview[]>;
   delete(port: number, options?: Abortable): Promise<void>;
@@ -252,7 +371,12 @@ export interface SandboxPreviews {
 
 export interface SandboxNetwork {
   get(options?: Abortable): Promise<Network>;
-  /** At once, also for connections that exist. */
+  /**
+   * At once, also for connections that exist.
+   *
+   * @example
+   * await sandbox.network.set({ egress: { allow: ["pypi.org", "*.pythonhosted.org"] } });
+   */
   set(request: SetNetwork, options?: Abortable): Promise<Network>;
   /** What was refused within the last hour, the newest first. */
   log(options?: Abortable): Promise<readonly NetworkRefusal[]>;
