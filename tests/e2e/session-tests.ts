@@ -371,9 +371,9 @@ export function sessionTests(name: string, { env, streamedBytes, growthBytes }: 
 
       // One that leaves and comes back.
       const visits: Visit[] = [];
-      let over = false;
-      void ended.then(() => (over = true));
-      while (!over) {
+      const over = new AbortController();
+      void ended.then(() => over.abort());
+      while (!over.signal.aborted) {
         const visit: Visit = { first: Buffer.alloc(0), hash: createHash("sha256"), bytes: 0, scrollbackEnds: 0 };
         const visitor = listen(sessionID, ({ pipe, bytes: part }) => {
           if (pipe === "scrollback end") visit.scrollbackEnds += 1;

@@ -206,15 +206,14 @@ suite("an output log", () => {
     // One block each, as of a program that writes to both pipes in turn.
     const write = (blocks: number): (Promise<void> | undefined)[] =>
       Array.from({ length: blocks }, () => log.append(1 + (written % 2), Buffer.of(written++ % 251)));
-    const full = write(8193).at(-1);
-    write(4100);
+    const full = [...write(8193), ...write(4100)];
     // While the first half is on its way to the file the reader passes it, so that not all of the next is needed.
     assert.equal(await behind.take(), "edge");
     for (let block = 0; block < 6000; block += 1) await behind.take();
     const all = log.memoryBytes;
     while (log.memoryBytes === all) await turn();
     using late = log.read({ fromStart: false });
-    await full;
+    await Promise.all(full);
     log.close();
     const heard: number[] = [];
     for (let next = await late.take(); next !== undefined; next = await late.take()) {
