@@ -43,6 +43,9 @@ const mostCheckpoints = 3;
 
 const home = "/home/sandbox/torture";
 
+/** A guest that writes without pause on a crowded host reads everything again in minutes. */
+const checkTimeoutMs = 3_600_000;
+
 /**
  * Takes checkpoints of a sandbox that writes without pause, forks it, lets it sleep, wakes it and puts it back, in an
  * order that `seed` decides, and looks after each whether everything that was acknowledged is there.
@@ -178,5 +181,5 @@ async function check(
   request: { readonly known: Acknowledged; readonly last: boolean },
 ): Promise<{ readonly failures: readonly string[]; readonly acknowledged: Acknowledged }> {
   const line = `cd ${home}; sudo python3 check.py '${JSON.stringify(request)}'`;
-  return JSON.parse(await host.shell(id, line)) as Awaited<ReturnType<typeof check>>;
+  return JSON.parse(await host.shell(id, line, checkTimeoutMs)) as Awaited<ReturnType<typeof check>>;
 }

@@ -72,6 +72,10 @@ function agentOf(system: System, environment: MachineEnvironment, spillDirectory
       setAttributes: (request, stream) => setAttributes(request, stream, system),
       watch: (request, stream) => watch(request, stream, system),
       connect,
+      fitMemory: async () => {
+        const { total, available } = system.fitMemory();
+        return { totalBytes: BigInt(total), availableBytes: BigInt(available) };
+      },
       sync: async () => {
         await system.fileSystems.sync();
         return {};

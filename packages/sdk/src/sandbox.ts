@@ -187,6 +187,14 @@ export class Sandbox implements AsyncDisposable {
     return await this.#client.sandboxes.wake(this.id, {}, signal);
   }
 
+  /**
+   * Gives it more memory while it runs, up to eight times what it began with, or takes some back. It rejects with
+   * `wrong_state` when its commands need what it would have to give.
+   */
+  async scale(memoryMib: number, { signal }: Abortable = {}): Promise<void> {
+    await this.#client.sandboxes.scale(this.id, memoryMib, signal);
+  }
+
   /** Starts the guest's kernel again; what is on the disks stays. */
   async reboot({ signal }: Abortable = {}): Promise<void> {
     await this.#client.sandboxes.reboot(this.id, signal);

@@ -2,6 +2,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { getConsole, getReadyMachines } from "@opensandbox/wire/public/host.ts";
 import { writableEgress } from "@opensandbox/wire/public/network.ts";
 import { hibernateSandbox, powerCycleSandbox, rebootSandbox, wakeSandbox } from "@opensandbox/wire/public/lifecycle.ts";
+import { scaleSandbox } from "@opensandbox/wire/public/scaling.ts";
 import {
   createSandbox,
   deleteSandbox,
@@ -92,6 +93,8 @@ export interface SandboxesClient {
   hibernate(id: string, signal?: AbortSignal): Promise<{ readonly sizeBytes: number }>;
   /** Without a timeout, in seconds, it keeps the idle timeout that it had. */
   wake(id: string, options?: { readonly idleTimeoutSeconds?: number }, signal?: AbortSignal): Promise<SandboxInfo>;
+  /** Gives it more memory while it runs, or takes some back. `wrong_state` when its commands need what it would give. */
+  scale(id: string, memoryMib: number, signal?: AbortSignal): Promise<void>;
   /** Starts the guest's kernel again; what is on the disks stays. */
   reboot(id: string, signal?: AbortSignal): Promise<void>;
   /** Boots the disks with a new machine, also when the old one has ended by itself. */
@@ -127,6 +130,9 @@ export function sandboxesClient(http: HttpClient): SandboxesClient {
     async wake(id, { idleTimeoutSeconds } = {}, signal) {
       const body = idleTimeoutSeconds === undefined ? {} : { timeout: idleTimeoutSeconds };
       return sandboxOf(await http.call(wakeSandbox, { parameters: { id }, body }, signal));
+    },
+    async scale(id, memoryMib, signal) {
+      await http.call(scaleSandbox, { parameters: { id }, body: { memoryMB: memoryMib } }, signal);
     },
     async reboot(id, signal) {
       await http.call(rebootSandbox, { parameters: { id } }, signal);

@@ -21,6 +21,7 @@ import { preview } from "./preview/preview.ts";
 import { reboot } from "./reboot.ts";
 import { restore } from "./restore.ts";
 import { run } from "./run.ts";
+import { scale } from "./scale.ts";
 import { session } from "./session/session.ts";
 import { shell } from "./shell.ts";
 import { snapshot } from "./snapshot/snapshot.ts";
@@ -51,6 +52,7 @@ export const commands: Commands = {
   restore,
   fork,
   reboot,
+  scale,
   snapshot,
   image,
   pool,

@@ -52,6 +52,38 @@ for (const [body, message] of [
   });
 }
 
+test("a sandbox gets another size while it runs, which ends autoscale", async () => {
+  await using world = await startForTest();
+  const id = await world.create({ memoryMB: 512 });
+  const ask = (method: string, path: string, body?: object) => world.ask(method, `/api/sandboxes/${id}/${path}`, body);
+  await ask("PUT", "autoscale", { enabled: true });
+  const scaled = { sandboxID: id, memoryMB: 2048, cpuPercent: 100, ok: true };
+  assert.deepEqual(await ask("POST", "scale", { memoryMB: 2048 }), [200, { ...scaled, autoscaleDisabled: true }]);
+  assert.equal((await ask("GET", "autoscale"))[1].enabled, false);
+  assert.equal((await world.get(id)).memoryMB, 2048);
+  assert.equal(world.worker.host.machine(id).request.memoryMib, 2048);
+  assert.deepEqual(await ask("PUT", "limits", { memoryMB: 1024, cpuPercent: 100 }), [
+    200,
+    { ...scaled, memoryMB: 1024 },
+  ]);
+});
+
+test("a size that its commands do not fit into is refused, and stays what it was", async () => {
+  await using world = await startForTest();
+  const id = await world.create({ memoryMB: 2048 });
+  world.worker.onScale = () => ({ done: false, because: "its commands use too much of its 2048 MiB" });
+  assert.deepEqual(await world.ask("POST", `/api/sandboxes/${id}/scale`, { memoryMB: 1024 }), [
+    409,
+    {
+      error:
+        "the sandbox cannot do with 1024 MiB: its commands use too much of its 2048 MiB. " +
+        "End some of them, or leave it more",
+      code: "oom_floor",
+    },
+  ]);
+  assert.equal((await world.get(id)).memoryMB, 2048);
+});
+
 test("a size is refused in honest words, and the lock comes first", async () => {
   await using world = await startForTest();
   const id = await world.create();
@@ -60,11 +92,10 @@ test("a size is refused in honest words, and the lock comes first", async () => 
     const [status, { error }] = await ask("POST", "scale", { memoryMB });
     assert.deepEqual([status, error], [400, "memoryMB is required and must be positive"]);
   }
-  assert.deepEqual(await ask("POST", "scale", { memoryMB: 2048 }), [
-    501,
-    { error: "resizing a sandbox is not there yet", code: "not_supported" },
-  ]);
-  assert.equal((await ask("PUT", "limits", { memoryMB: 2048, cpuPercent: 100 }))[0], 501);
+  for (const other of [{ cpuPercent: 400 }, { maxPids: 10 }]) {
+    const [status, { code }] = await ask("PUT", "limits", { memoryMB: 2048, ...other });
+    assert.deepEqual([status, code], [501, "not_supported"]);
+  }
   assert.deepEqual(await ask("GET", "scaling-lock"), [200, { sandboxID: id, locked: false }]);
   assert.deepEqual(await ask("PUT", "scaling-lock", { locked: true }), [200, { sandboxID: id, locked: true }]);
   assert.deepEqual(await ask("GET", "scaling-lock"), [200, { sandboxID: id, locked: true }]);

@@ -3,23 +3,45 @@ import { parseSandboxId } from "@opensandbox/wire/ids.ts";
 import { getAllowedHosts } from "@opensandbox/wire/public/allowed-hosts.ts";
 import * as wire from "@opensandbox/wire/public/scaling.ts";
 import type { FastifyInstance, FastifyReply } from "fastify";
-import type { Sandbox } from "#sandboxes/sandbox.ts";
+import { withoutAutoscale } from "#sandboxes/sandbox.ts";
+import { scaleSandbox } from "#sandboxes/scale-sandbox.ts";
 import type { ApiContext } from "./api-context.ts";
 import { answered, serve, type Call } from "./serve.ts";
 
-/** What is wished for a sandbox and kept: its size, which is not changed yet, and what its secrets may reach. */
+/** The size of a sandbox, between which sizes it is to be kept, and what its secrets may reach. */
 export function serveSettings(app: FastifyInstance, { sandboxes }: ApiContext): void {
   const { ending, store } = sandboxes;
   const find = ({ organizationId, parameter }: Pick<Call<unknown, unknown>, "organizationId" | "parameter">) =>
     store.get(organizationId, parseSandboxId(parameter("id")));
 
-  for (const route of [wire.scaleSandbox, wire.setLimits]) {
-    serve(app, ending, route, async (call) => {
-      const sandbox = await find(call);
-      if (sandbox.scalingLocked) return refuseLocked(call.reply);
-      throw new SandboxError("not_supported", "resizing a sandbox is not there yet", undefined);
-    });
-  }
+  const scale = async (call: Call<{ memoryMB: number }, unknown>) => {
+    const { organizationId, signal, reply, body } = call;
+    const { id, scalingLocked, vcpus, autoscale } = await find(call);
+    if (scalingLocked) return refuseLocked(reply);
+    const { done, because = "" } = await scaleSandbox(
+      sandboxes,
+      { organizationId, id, memoryMib: body.memoryMB },
+      signal,
+    );
+    if (!done) {
+      reply.status(409).send(wire.oomFloor(body.memoryMB, because));
+      return answered;
+    }
+    const ended = autoscale?.enabled === true ? { autoscaleDisabled: true } : {};
+    return { sandboxID: id, memoryMB: body.memoryMB, cpuPercent: vcpus * 100, ok: true as const, ...ended };
+  };
+
+  serve(app, ending, wire.scaleSandbox, scale);
+
+  serve(app, ending, wire.setLimits, async (call) => {
+    const { cpuPercent, maxPids } = call.body;
+    const { vcpus } = await find(call);
+    if (maxPids !== undefined || (cpuPercent !== undefined && cpuPercent !== vcpus * 100)) {
+      const message = `only memoryMB can be changed: a sandbox keeps its ${vcpus * 100} cpuPercent and has no maxPids`;
+      throw new SandboxError("not_supported", message, undefined);
+    }
+    return await scale(call);
+  });
 
   serve(app, ending, wire.setAutoscale, async (call) => {
     const sandbox = await find(call);
@@ -45,10 +67,6 @@ export function serveSettings(app: FastifyInstance, { sandboxes }: ApiContext): 
     const { id, scalingLocked } = await find(call);
     return { sandboxID: id, locked: scalingLocked };
   });
-}
-
-function withoutAutoscale({ autoscale }: Sandbox): Pick<Sandbox, "autoscale"> {
-  return { autoscale: autoscale && { ...autoscale, enabled: false } };
 }
 
 function refuseLocked(reply: FastifyReply): typeof answered {

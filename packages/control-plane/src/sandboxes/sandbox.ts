@@ -63,6 +63,11 @@ export interface Sandbox extends Required<Omit<NewSandbox, OptionalOfNew>>, Pick
   readonly hostPort?: number | undefined;
 }
 
+/** The change that ends it. */
+export function withoutAutoscale({ autoscale }: Sandbox): Pick<Sandbox, "autoscale"> {
+  return { autoscale: autoscale && { ...autoscale, enabled: false } };
+}
+
 /** Between which sizes a sandbox is to be kept by its load. */
 export interface Autoscale {
   readonly enabled: boolean;

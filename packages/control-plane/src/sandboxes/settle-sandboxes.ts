@@ -154,5 +154,9 @@ async function takeOver(context: SandboxContext, sandbox: Sandbox, adopted: Adop
 }
 
 function oursOf({ worker }: SandboxContext, { generation }: Sandbox, adopted: AdoptedSandbox | undefined) {
-  return { workerId: worker.id, generation: Math.max(generation, adopted?.generation ?? 0) };
+  return {
+    workerId: worker.id,
+    generation: Math.max(generation, adopted?.generation ?? 0),
+    ...(adopted === undefined ? {} : { memoryMib: adopted.memoryMib }),
+  };
 }

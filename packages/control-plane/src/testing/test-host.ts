@@ -17,7 +17,7 @@ export interface StoredFile {
 
 /** A machine and its disks, which stay when it ends by itself. */
 export interface TestMachine {
-  readonly request: StartSandbox;
+  request: StartSandbox;
   readonly files: Map<string, StoredFile>;
   running: boolean;
   end: PromiseWithResolvers<SandboxEnd>;
@@ -45,7 +45,12 @@ export class TestHost {
   }
 
   adopt(): AdoptedSandbox[] {
-    return [...this.machines].map(([id, { request, running }]) => ({ id, generation: request.generation, running }));
+    return [...this.machines].map(([id, { request, running }]) => ({
+      id,
+      generation: request.generation,
+      memoryMib: request.memoryMib,
+      running,
+    }));
   }
 
   machine(id: SandboxId): TestMachine {

@@ -20,6 +20,7 @@ import type {
   NewExecSession,
   OpenFile,
   RunningExec,
+  Scaled,
   SandboxEnd,
   StartedSandbox,
   StartSandbox,
@@ -48,6 +49,8 @@ export class TestWorker implements Worker {
   onCapture: (id: SandboxId, request: Capture, signal: AbortSignal) => unknown = () => {};
   onReboot: (id: SandboxId) => unknown = () => {};
   onPowerCycle: (id: SandboxId) => unknown = () => {};
+  /** What it returns is the answer; otherwise the machine has the size then. */
+  onScale: (id: SandboxId, memoryMib: number) => Scaled | undefined | Promise<Scaled | undefined> = () => undefined;
   onSync: (id: SandboxId, signal: AbortSignal) => unknown = () => {};
   onRemoveSnapshot: (snapshotId: SnapshotId) => unknown = () => {};
   /** Takes part when a step has happened and its caller does not know yet: where it hangs, the answer is lost. */
@@ -159,6 +162,13 @@ export class TestWorker implements Worker {
     await this.onPowerCycle(id);
     this.host.powerCycle(id);
     await this.onDone("power-cycle", id);
+  }
+
+  async scaleSandbox(id: SandboxId, memoryMib: number): Promise<Scaled> {
+    const machine = this.#machine(id);
+    const scaled = (await this.onScale(id, memoryMib)) ?? { done: true };
+    if (scaled.done) machine.request = { ...machine.request, memoryMib };
+    return scaled;
   }
 
   async syncSandbox(id: SandboxId, signal: AbortSignal): Promise<void> {

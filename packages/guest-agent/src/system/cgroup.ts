@@ -1,6 +1,7 @@
 import { mkdirSync, openSync, readFileSync, readSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { CommandGroup } from "#exec/command-group.ts";
+import type { Memory } from "#system/system.ts";
 
 const root = "/sys/fs/cgroup";
 const sandbox = join(root, "sandbox");
@@ -69,8 +70,21 @@ function setUp(): void {
   writeFileSync(join(root, "cgroup.subtree_control"), "+cpu +memory +pids");
   mkdirSync(sandbox, { recursive: true });
   writeFileSync(join(sandbox, "pids.max"), String(maxPids));
-  const kib = Number(/^MemTotal:\s*(\d+)/m.exec(readFileSync("/proc/meminfo", "latin1"))?.[1]);
-  writeFileSync(join(sandbox, "memory.max"), String(Math.floor(kib * memoryShare) * 1024));
+  fitMemory();
   // Half of the ordinary: the agent answers also when commands want every processor.
   writeFileSync(join(sandbox, "cpu.weight"), "50");
+}
+
+/** Bounds commands by the memory that the machine has now. */
+export function fitMemory(): Memory {
+  const memory = readMemory();
+  writeFileSync(join(sandbox, "memory.max"), String(Math.floor((memory.total * memoryShare) / 4096) * 4096));
+  return memory;
+}
+
+function readMemory(): Memory {
+  const text = readFileSync("/proc/meminfo", "latin1");
+  // In KiB, see proc_meminfo(5).
+  const bytes = (name: string): number => Number(new RegExp(`^${name}:\\s*(\\d+)`, "m").exec(text)?.[1]) * 1024;
+  return { total: bytes("MemTotal"), available: bytes("MemAvailable") };
 }

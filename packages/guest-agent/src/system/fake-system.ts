@@ -1,3 +1,4 @@
+import { freemem, totalmem } from "node:os";
 import { join, relative } from "node:path";
 import { processTrees } from "#system/process-tree.ts";
 import type { System } from "#system/system.ts";
@@ -18,6 +19,7 @@ export function fakeSystem(home: string): System {
     // The users of a sandbox are none of the host's.
     findOwner: () => ({}),
     takeCommandGroup: commands.take,
+    fitMemory: () => ({ total: totalmem(), available: freemem() }),
     starting: (start) => start(),
     locate: (path) => {
       const inside = below("/home/sandbox", path) ?? below("/workspace", path);

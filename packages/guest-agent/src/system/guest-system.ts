@@ -1,4 +1,4 @@
-import { commandCgroups } from "#system/cgroup.ts";
+import { commandCgroups, fitMemory } from "#system/cgroup.ts";
 import { setClock } from "#system/clock.ts";
 import { addEntropy } from "#system/entropy.ts";
 import { fileSystems, mounts } from "#system/file-systems.ts";
@@ -15,6 +15,7 @@ export function guestSystem(): System {
     findUser,
     findOwner,
     takeCommandGroup: commandCgroups(),
+    fitMemory,
     starting: spareAgent(),
     locate: (path) => path,
     // useradd of the images; a user's own image may lack the entry, but not the number.

@@ -2,6 +2,13 @@ import type { CommandGroup } from "#exec/command-group.ts";
 import type { FileSystems } from "#system/file-systems.ts";
 import type { User } from "#system/users.ts";
 
+/** In bytes. */
+export interface Memory {
+  readonly total: number;
+  /** What commands could still get without anything being killed. */
+  readonly available: number;
+}
+
 /** What the agent may do to the machine it runs in. A fake machine is a process of the host: nothing is done to it. */
 export interface System {
   /** @throws invalid_argument for a user that does not exist */
@@ -9,6 +16,8 @@ export interface System {
   /** The numbers of names, or of numbers; absent for what is empty. @throws invalid_argument for unknown names */
   findOwner(owner: string, group: string): { readonly uid?: number; readonly gid?: number };
   takeCommandGroup(): CommandGroup;
+  /** Makes the bound of all commands together that of the memory there is, which may have become more or less. */
+  fitMemory(): Memory;
   /** Runs what starts a command, so that the command is not spared when memory runs out, as the agent is. */
   starting<Result>(start: () => Result): Result;
   /** Where an absolute path of the sandbox is. */

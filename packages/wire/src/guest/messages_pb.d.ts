@@ -219,6 +219,29 @@ export declare type FreezeReply = Message<"opensandbox.guest.v1.FreezeReply"> & 
 export declare const FreezeReplySchema: GenMessage<FreezeReply>;
 
 /**
+ * @generated from message opensandbox.guest.v1.MemoryReply
+ */
+export declare type MemoryReply = Message<"opensandbox.guest.v1.MemoryReply"> & {
+  /**
+   * @generated from field: uint64 total_bytes = 1;
+   */
+  totalBytes: bigint;
+
+  /**
+   * What commands could still get without anything being killed.
+   *
+   * @generated from field: uint64 available_bytes = 2;
+   */
+  availableBytes: bigint;
+};
+
+/**
+ * Describes the message opensandbox.guest.v1.MemoryReply.
+ * Use `create(MemoryReplySchema)` to create a new message.
+ */
+export declare const MemoryReplySchema: GenMessage<MemoryReply>;
+
+/**
  * @generated from message opensandbox.guest.v1.ExecRequest
  */
 export declare type ExecRequest = Message<"opensandbox.guest.v1.ExecRequest"> & {

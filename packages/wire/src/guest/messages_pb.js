@@ -13,7 +13,7 @@ import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
  * Describes the file messages.proto.
  */
 export const file_messages = /*@__PURE__*/
-  fileDesc("Cg5tZXNzYWdlcy5wcm90bxIUb3BlbnNhbmRib3guZ3Vlc3QudjEiPgoFSGVsbG8SEgoKZ2VuZXJhdGlvbhgBIAEoDRIPCgd2ZXJzaW9uGAIgASgJEhAKCGluc3RhbmNlGAMgASgGIj4KB0ZhaWx1cmUSDAoEY29kZRgBIAEoCRIPCgdtZXNzYWdlGAIgASgJEhQKDGRldGFpbHNfanNvbhgDIAEoCSIHCgVFbXB0eSJACglQaW5nUmVwbHkSDwoHdmVyc2lvbhgBIAEoCRIRCgl1cHRpbWVfbXMYAiABKAQSDwoHYm9vdF9pZBgDIAEoCSK2AgoQQ29uZmlndXJlUmVxdWVzdBIVCghob3N0bmFtZRgBIAEoCUgAiAEBEh0KEGNsb2NrX3VuaXhfbmFub3MYAiABKANIAYgBARIPCgdlbnRyb3B5GAMgASgMEj4KBGVudnMYBCADKAsyMC5vcGVuc2FuZGJveC5ndWVzdC52MS5Db25maWd1cmVSZXF1ZXN0LkVudnNFbnRyeRIUCgxyZXBsYWNlX2VudnMYBSABKAgSDAoEdGhhdxgGIAEoCBISCgptYWNoaW5lX2lkGAcgASgJEhQKDG5ld19pZGVudGl0eRgIIAEoCBorCglFbnZzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUILCglfaG9zdG5hbWVCEwoRX2Nsb2NrX3VuaXhfbmFub3MiTAoOQ29uZmlndXJlUmVwbHkSDwoHYm9vdF9pZBgBIAEoCRIOCgZrZXJuZWwYAiABKAkSGQoRY2xvY2tfZXJyb3JfbmFub3MYAyABKAMiIgoLRnJlZXplUmVwbHkSEwoLbW91bnRwb2ludHMYASADKAkiwQEKC0V4ZWNSZXF1ZXN0EgwKBGFyZ3YYASADKAkSOQoEZW52cxgCIAMoCzIrLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLkV4ZWNSZXF1ZXN0LkVudnNFbnRyeRILCgNjd2QYAyABKAkSDAoEdXNlchgEIAEoCRISCgp0aW1lb3V0X21zGAUgASgNEg0KBXN0ZGluGAYgASgIGisKCUVudnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIhoKC0V4ZWNTdGFydGVkEgsKA3BpZBgBIAEoDSIcCgpFeGVjU2lnbmFsEg4KBnNpZ25hbBgBIAEoBSJCCgpFeGVjUmVzdWx0EhEKCWV4aXRfY29kZRgBIAEoBRIOCgZzaWduYWwYAiABKAUSEQoJdGltZWRfb3V0GAMgASgIIi4KC1BhdGhSZXF1ZXN0EgwKBHBhdGgYASABKAkSEQoJbm9fZm9sbG93GAIgASgIIj8KD1JlYWRGaWxlUmVxdWVzdBIMCgRwYXRoGAEgASgJEg4KBm9mZnNldBgCIAEoBBIOCgZsZW5ndGgYAyABKAQiLgoQV3JpdGVGaWxlUmVxdWVzdBIMCgRwYXRoGAEgASgJEgwKBG1vZGUYAiABKA0iHwoOV3JpdGVGaWxlUmVwbHkSDQoFYnl0ZXMYASABKAQiMgoUTWFrZURpcmVjdG9yeVJlcXVlc3QSDAoEcGF0aBgBIAEoCRIMCgRtb2RlGAIgASgNIrIBCghGaWxlU3RhdBIMCgRuYW1lGAEgASgJEgwKBHBhdGgYAiABKAkSDAoEa2luZBgDIAEoCRIMCgRzaXplGAQgASgEEgwKBG1vZGUYBSABKA0SCwoDdWlkGAYgASgNEgsKA2dpZBgHIAEoDRITCgttb2RpZmllZF9tcxgIIAEoAxITCgtsaW5rX3RhcmdldBgJIAEoCRINCgVvd25lchgKIAEoCRINCgVncm91cBgLIAEoCSI8CglGaWxlU3RhdHMSLwoHZW50cmllcxgBIAMoCzIeLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLkZpbGVTdGF0IhEKD1NodXRkb3duUmVxdWVzdCIpCg1SZW5hbWVSZXF1ZXN0EgwKBGZyb20YASABKAkSCgoCdG8YAiABKAkiXgoUU2V0QXR0cmlidXRlc1JlcXVlc3QSDAoEcGF0aBgBIAEoCRIRCgRtb2RlGAIgASgNSACIAQESDQoFb3duZXIYAyABKAkSDQoFZ3JvdXAYBCABKAlCBwoFX21vZGUiLwoMV2F0Y2hSZXF1ZXN0EgwKBHBhdGgYASABKAkSEQoJcmVjdXJzaXZlGAIgASgIIj8KC1dhdGNoRXZlbnRzEjAKBmV2ZW50cxgBIAMoCzIgLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLldhdGNoRXZlbnQiKAoKV2F0Y2hFdmVudBIMCgRraW5kGAEgASgJEgwKBHBhdGgYAiABKAki6gEKFFNlc3Npb25DcmVhdGVSZXF1ZXN0EgoKAmlkGAEgASgJEjIKB2NvbW1hbmQYAiABKAsyIS5vcGVuc2FuZGJveC5ndWVzdC52MS5FeGVjUmVxdWVzdBIPCgdwdXJwb3NlGAMgASgJEhMKC2tlZXBfb3V0cHV0GAQgASgIEhMKC2RldGFjaGVkX21zGAUgASgNEjQKCHRlcm1pbmFsGAYgASgLMiIub3BlbnNhbmRib3guZ3Vlc3QudjEuVGVybWluYWxTaXplEg4KBmF0dGFjaBgHIAEoCBIRCgl0cmFuc2llbnQYCCABKAgiLQoMVGVybWluYWxTaXplEg8KB2NvbHVtbnMYASABKA0SDAoEcm93cxgCIAEoDSKDAgoLU2Vzc2lvbkluZm8SCgoCaWQYASABKAkSDAoEYXJndhgCIAMoCRIPCgdwdXJwb3NlGAMgASgJEhAKCHRlcm1pbmFsGAQgASgIEhIKCnN0YXJ0ZWRfbXMYBSABKAMSEAoIYXR0YWNoZWQYBiABKA0SNQoGcmVzdWx0GAcgASgLMiAub3BlbnNhbmRib3guZ3Vlc3QudjEuRXhlY1Jlc3VsdEgAiAEBEhAKCGVuZGVkX21zGAggASgDEhQKDHN0ZG91dF9ieXRlcxgJIAEoBBIUCgxzdGRlcnJfYnl0ZXMYCiABKAQSEQoJdHJ1bmNhdGVkGAsgASgIQgkKB19yZXN1bHQiQwoMU2Vzc2lvbkluZm9zEjMKCHNlc3Npb25zGAEgAygLMiEub3BlbnNhbmRib3guZ3Vlc3QudjEuU2Vzc2lvbkluZm8iRQoUU2Vzc2lvbkF0dGFjaFJlcXVlc3QSCgoCaWQYASABKAkSEgoKZnJvbV9zdGFydBgCIAEoCBINCgVwaXBlcxgDIAMoDSKFAQoMU2Vzc2lvbkV2ZW50EjUKCGF0dGFjaGVkGAEgASgLMiEub3BlbnNhbmRib3guZ3Vlc3QudjEuU2Vzc2lvbkluZm9IABI1Cg5zY3JvbGxiYWNrX2VuZBgCIAEoCzIbLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLkVtcHR5SABCBwoFZXZlbnQiMQoSU2Vzc2lvbldhaXRSZXF1ZXN0EgoKAmlkGAEgASgJEg8KB3dhaXRfbXMYAiABKA0iMgoUU2Vzc2lvblNpZ25hbFJlcXVlc3QSCgoCaWQYASABKAkSDgoGc2lnbmFsGAIgASgFIlQKFFNlc3Npb25SZXNpemVSZXF1ZXN0EgoKAmlkGAEgASgJEjAKBHNpemUYAiABKAsyIi5vcGVuc2FuZGJveC5ndWVzdC52MS5UZXJtaW5hbFNpemUiHAoOU2Vzc2lvblJlcXVlc3QSCgoCaWQYASABKAkiHgoOQ29ubmVjdFJlcXVlc3QSDAoEcG9ydBgBIAEoDWIGcHJvdG8z");
+  fileDesc("Cg5tZXNzYWdlcy5wcm90bxIUb3BlbnNhbmRib3guZ3Vlc3QudjEiPgoFSGVsbG8SEgoKZ2VuZXJhdGlvbhgBIAEoDRIPCgd2ZXJzaW9uGAIgASgJEhAKCGluc3RhbmNlGAMgASgGIj4KB0ZhaWx1cmUSDAoEY29kZRgBIAEoCRIPCgdtZXNzYWdlGAIgASgJEhQKDGRldGFpbHNfanNvbhgDIAEoCSIHCgVFbXB0eSJACglQaW5nUmVwbHkSDwoHdmVyc2lvbhgBIAEoCRIRCgl1cHRpbWVfbXMYAiABKAQSDwoHYm9vdF9pZBgDIAEoCSK2AgoQQ29uZmlndXJlUmVxdWVzdBIVCghob3N0bmFtZRgBIAEoCUgAiAEBEh0KEGNsb2NrX3VuaXhfbmFub3MYAiABKANIAYgBARIPCgdlbnRyb3B5GAMgASgMEj4KBGVudnMYBCADKAsyMC5vcGVuc2FuZGJveC5ndWVzdC52MS5Db25maWd1cmVSZXF1ZXN0LkVudnNFbnRyeRIUCgxyZXBsYWNlX2VudnMYBSABKAgSDAoEdGhhdxgGIAEoCBISCgptYWNoaW5lX2lkGAcgASgJEhQKDG5ld19pZGVudGl0eRgIIAEoCBorCglFbnZzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUILCglfaG9zdG5hbWVCEwoRX2Nsb2NrX3VuaXhfbmFub3MiTAoOQ29uZmlndXJlUmVwbHkSDwoHYm9vdF9pZBgBIAEoCRIOCgZrZXJuZWwYAiABKAkSGQoRY2xvY2tfZXJyb3JfbmFub3MYAyABKAMiIgoLRnJlZXplUmVwbHkSEwoLbW91bnRwb2ludHMYASADKAkiOwoLTWVtb3J5UmVwbHkSEwoLdG90YWxfYnl0ZXMYASABKAQSFwoPYXZhaWxhYmxlX2J5dGVzGAIgASgEIsEBCgtFeGVjUmVxdWVzdBIMCgRhcmd2GAEgAygJEjkKBGVudnMYAiADKAsyKy5vcGVuc2FuZGJveC5ndWVzdC52MS5FeGVjUmVxdWVzdC5FbnZzRW50cnkSCwoDY3dkGAMgASgJEgwKBHVzZXIYBCABKAkSEgoKdGltZW91dF9tcxgFIAEoDRINCgVzdGRpbhgGIAEoCBorCglFbnZzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIaCgtFeGVjU3RhcnRlZBILCgNwaWQYASABKA0iHAoKRXhlY1NpZ25hbBIOCgZzaWduYWwYASABKAUiQgoKRXhlY1Jlc3VsdBIRCglleGl0X2NvZGUYASABKAUSDgoGc2lnbmFsGAIgASgFEhEKCXRpbWVkX291dBgDIAEoCCIuCgtQYXRoUmVxdWVzdBIMCgRwYXRoGAEgASgJEhEKCW5vX2ZvbGxvdxgCIAEoCCI/Cg9SZWFkRmlsZVJlcXVlc3QSDAoEcGF0aBgBIAEoCRIOCgZvZmZzZXQYAiABKAQSDgoGbGVuZ3RoGAMgASgEIi4KEFdyaXRlRmlsZVJlcXVlc3QSDAoEcGF0aBgBIAEoCRIMCgRtb2RlGAIgASgNIh8KDldyaXRlRmlsZVJlcGx5Eg0KBWJ5dGVzGAEgASgEIjIKFE1ha2VEaXJlY3RvcnlSZXF1ZXN0EgwKBHBhdGgYASABKAkSDAoEbW9kZRgCIAEoDSKyAQoIRmlsZVN0YXQSDAoEbmFtZRgBIAEoCRIMCgRwYXRoGAIgASgJEgwKBGtpbmQYAyABKAkSDAoEc2l6ZRgEIAEoBBIMCgRtb2RlGAUgASgNEgsKA3VpZBgGIAEoDRILCgNnaWQYByABKA0SEwoLbW9kaWZpZWRfbXMYCCABKAMSEwoLbGlua190YXJnZXQYCSABKAkSDQoFb3duZXIYCiABKAkSDQoFZ3JvdXAYCyABKAkiPAoJRmlsZVN0YXRzEi8KB2VudHJpZXMYASADKAsyHi5vcGVuc2FuZGJveC5ndWVzdC52MS5GaWxlU3RhdCIRCg9TaHV0ZG93blJlcXVlc3QiKQoNUmVuYW1lUmVxdWVzdBIMCgRmcm9tGAEgASgJEgoKAnRvGAIgASgJIl4KFFNldEF0dHJpYnV0ZXNSZXF1ZXN0EgwKBHBhdGgYASABKAkSEQoEbW9kZRgCIAEoDUgAiAEBEg0KBW93bmVyGAMgASgJEg0KBWdyb3VwGAQgASgJQgcKBV9tb2RlIi8KDFdhdGNoUmVxdWVzdBIMCgRwYXRoGAEgASgJEhEKCXJlY3Vyc2l2ZRgCIAEoCCI/CgtXYXRjaEV2ZW50cxIwCgZldmVudHMYASADKAsyIC5vcGVuc2FuZGJveC5ndWVzdC52MS5XYXRjaEV2ZW50IigKCldhdGNoRXZlbnQSDAoEa2luZBgBIAEoCRIMCgRwYXRoGAIgASgJIuoBChRTZXNzaW9uQ3JlYXRlUmVxdWVzdBIKCgJpZBgBIAEoCRIyCgdjb21tYW5kGAIgASgLMiEub3BlbnNhbmRib3guZ3Vlc3QudjEuRXhlY1JlcXVlc3QSDwoHcHVycG9zZRgDIAEoCRITCgtrZWVwX291dHB1dBgEIAEoCBITCgtkZXRhY2hlZF9tcxgFIAEoDRI0Cgh0ZXJtaW5hbBgGIAEoCzIiLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLlRlcm1pbmFsU2l6ZRIOCgZhdHRhY2gYByABKAgSEQoJdHJhbnNpZW50GAggASgIIi0KDFRlcm1pbmFsU2l6ZRIPCgdjb2x1bW5zGAEgASgNEgwKBHJvd3MYAiABKA0igwIKC1Nlc3Npb25JbmZvEgoKAmlkGAEgASgJEgwKBGFyZ3YYAiADKAkSDwoHcHVycG9zZRgDIAEoCRIQCgh0ZXJtaW5hbBgEIAEoCBISCgpzdGFydGVkX21zGAUgASgDEhAKCGF0dGFjaGVkGAYgASgNEjUKBnJlc3VsdBgHIAEoCzIgLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLkV4ZWNSZXN1bHRIAIgBARIQCghlbmRlZF9tcxgIIAEoAxIUCgxzdGRvdXRfYnl0ZXMYCSABKAQSFAoMc3RkZXJyX2J5dGVzGAogASgEEhEKCXRydW5jYXRlZBgLIAEoCEIJCgdfcmVzdWx0IkMKDFNlc3Npb25JbmZvcxIzCghzZXNzaW9ucxgBIAMoCzIhLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLlNlc3Npb25JbmZvIkUKFFNlc3Npb25BdHRhY2hSZXF1ZXN0EgoKAmlkGAEgASgJEhIKCmZyb21fc3RhcnQYAiABKAgSDQoFcGlwZXMYAyADKA0ihQEKDFNlc3Npb25FdmVudBI1CghhdHRhY2hlZBgBIAEoCzIhLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLlNlc3Npb25JbmZvSAASNQoOc2Nyb2xsYmFja19lbmQYAiABKAsyGy5vcGVuc2FuZGJveC5ndWVzdC52MS5FbXB0eUgAQgcKBWV2ZW50IjEKElNlc3Npb25XYWl0UmVxdWVzdBIKCgJpZBgBIAEoCRIPCgd3YWl0X21zGAIgASgNIjIKFFNlc3Npb25TaWduYWxSZXF1ZXN0EgoKAmlkGAEgASgJEg4KBnNpZ25hbBgCIAEoBSJUChRTZXNzaW9uUmVzaXplUmVxdWVzdBIKCgJpZBgBIAEoCRIwCgRzaXplGAIgASgLMiIub3BlbnNhbmRib3guZ3Vlc3QudjEuVGVybWluYWxTaXplIhwKDlNlc3Npb25SZXF1ZXN0EgoKAmlkGAEgASgJIh4KDkNvbm5lY3RSZXF1ZXN0EgwKBHBvcnQYASABKA1iBnByb3RvMw");
 
 /**
  * Describes the message opensandbox.guest.v1.Hello.
@@ -65,198 +65,205 @@ export const FreezeReplySchema = /*@__PURE__*/
   messageDesc(file_messages, 6);
 
 /**
+ * Describes the message opensandbox.guest.v1.MemoryReply.
+ * Use `create(MemoryReplySchema)` to create a new message.
+ */
+export const MemoryReplySchema = /*@__PURE__*/
+  messageDesc(file_messages, 7);
+
+/**
  * Describes the message opensandbox.guest.v1.ExecRequest.
  * Use `create(ExecRequestSchema)` to create a new message.
  */
 export const ExecRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 7);
+  messageDesc(file_messages, 8);
 
 /**
  * Describes the message opensandbox.guest.v1.ExecStarted.
  * Use `create(ExecStartedSchema)` to create a new message.
  */
 export const ExecStartedSchema = /*@__PURE__*/
-  messageDesc(file_messages, 8);
+  messageDesc(file_messages, 9);
 
 /**
  * Describes the message opensandbox.guest.v1.ExecSignal.
  * Use `create(ExecSignalSchema)` to create a new message.
  */
 export const ExecSignalSchema = /*@__PURE__*/
-  messageDesc(file_messages, 9);
+  messageDesc(file_messages, 10);
 
 /**
  * Describes the message opensandbox.guest.v1.ExecResult.
  * Use `create(ExecResultSchema)` to create a new message.
  */
 export const ExecResultSchema = /*@__PURE__*/
-  messageDesc(file_messages, 10);
+  messageDesc(file_messages, 11);
 
 /**
  * Describes the message opensandbox.guest.v1.PathRequest.
  * Use `create(PathRequestSchema)` to create a new message.
  */
 export const PathRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 11);
+  messageDesc(file_messages, 12);
 
 /**
  * Describes the message opensandbox.guest.v1.ReadFileRequest.
  * Use `create(ReadFileRequestSchema)` to create a new message.
  */
 export const ReadFileRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 12);
+  messageDesc(file_messages, 13);
 
 /**
  * Describes the message opensandbox.guest.v1.WriteFileRequest.
  * Use `create(WriteFileRequestSchema)` to create a new message.
  */
 export const WriteFileRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 13);
+  messageDesc(file_messages, 14);
 
 /**
  * Describes the message opensandbox.guest.v1.WriteFileReply.
  * Use `create(WriteFileReplySchema)` to create a new message.
  */
 export const WriteFileReplySchema = /*@__PURE__*/
-  messageDesc(file_messages, 14);
+  messageDesc(file_messages, 15);
 
 /**
  * Describes the message opensandbox.guest.v1.MakeDirectoryRequest.
  * Use `create(MakeDirectoryRequestSchema)` to create a new message.
  */
 export const MakeDirectoryRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 15);
+  messageDesc(file_messages, 16);
 
 /**
  * Describes the message opensandbox.guest.v1.FileStat.
  * Use `create(FileStatSchema)` to create a new message.
  */
 export const FileStatSchema = /*@__PURE__*/
-  messageDesc(file_messages, 16);
+  messageDesc(file_messages, 17);
 
 /**
  * Describes the message opensandbox.guest.v1.FileStats.
  * Use `create(FileStatsSchema)` to create a new message.
  */
 export const FileStatsSchema = /*@__PURE__*/
-  messageDesc(file_messages, 17);
+  messageDesc(file_messages, 18);
 
 /**
  * Describes the message opensandbox.guest.v1.ShutdownRequest.
  * Use `create(ShutdownRequestSchema)` to create a new message.
  */
 export const ShutdownRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 18);
+  messageDesc(file_messages, 19);
 
 /**
  * Describes the message opensandbox.guest.v1.RenameRequest.
  * Use `create(RenameRequestSchema)` to create a new message.
  */
 export const RenameRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 19);
+  messageDesc(file_messages, 20);
 
 /**
  * Describes the message opensandbox.guest.v1.SetAttributesRequest.
  * Use `create(SetAttributesRequestSchema)` to create a new message.
  */
 export const SetAttributesRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 20);
+  messageDesc(file_messages, 21);
 
 /**
  * Describes the message opensandbox.guest.v1.WatchRequest.
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 21);
+  messageDesc(file_messages, 22);
 
 /**
  * Describes the message opensandbox.guest.v1.WatchEvents.
  * Use `create(WatchEventsSchema)` to create a new message.
  */
 export const WatchEventsSchema = /*@__PURE__*/
-  messageDesc(file_messages, 22);
+  messageDesc(file_messages, 23);
 
 /**
  * Describes the message opensandbox.guest.v1.WatchEvent.
  * Use `create(WatchEventSchema)` to create a new message.
  */
 export const WatchEventSchema = /*@__PURE__*/
-  messageDesc(file_messages, 23);
+  messageDesc(file_messages, 24);
 
 /**
  * Describes the message opensandbox.guest.v1.SessionCreateRequest.
  * Use `create(SessionCreateRequestSchema)` to create a new message.
  */
 export const SessionCreateRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 24);
+  messageDesc(file_messages, 25);
 
 /**
  * Describes the message opensandbox.guest.v1.TerminalSize.
  * Use `create(TerminalSizeSchema)` to create a new message.
  */
 export const TerminalSizeSchema = /*@__PURE__*/
-  messageDesc(file_messages, 25);
+  messageDesc(file_messages, 26);
 
 /**
  * Describes the message opensandbox.guest.v1.SessionInfo.
  * Use `create(SessionInfoSchema)` to create a new message.
  */
 export const SessionInfoSchema = /*@__PURE__*/
-  messageDesc(file_messages, 26);
+  messageDesc(file_messages, 27);
 
 /**
  * Describes the message opensandbox.guest.v1.SessionInfos.
  * Use `create(SessionInfosSchema)` to create a new message.
  */
 export const SessionInfosSchema = /*@__PURE__*/
-  messageDesc(file_messages, 27);
+  messageDesc(file_messages, 28);
 
 /**
  * Describes the message opensandbox.guest.v1.SessionAttachRequest.
  * Use `create(SessionAttachRequestSchema)` to create a new message.
  */
 export const SessionAttachRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 28);
+  messageDesc(file_messages, 29);
 
 /**
  * Describes the message opensandbox.guest.v1.SessionEvent.
  * Use `create(SessionEventSchema)` to create a new message.
  */
 export const SessionEventSchema = /*@__PURE__*/
-  messageDesc(file_messages, 29);
+  messageDesc(file_messages, 30);
 
 /**
  * Describes the message opensandbox.guest.v1.SessionWaitRequest.
  * Use `create(SessionWaitRequestSchema)` to create a new message.
  */
 export const SessionWaitRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 30);
+  messageDesc(file_messages, 31);
 
 /**
  * Describes the message opensandbox.guest.v1.SessionSignalRequest.
  * Use `create(SessionSignalRequestSchema)` to create a new message.
  */
 export const SessionSignalRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 31);
+  messageDesc(file_messages, 32);
 
 /**
  * Describes the message opensandbox.guest.v1.SessionResizeRequest.
  * Use `create(SessionResizeRequestSchema)` to create a new message.
  */
 export const SessionResizeRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 32);
+  messageDesc(file_messages, 33);
 
 /**
  * Describes the message opensandbox.guest.v1.SessionRequest.
  * Use `create(SessionRequestSchema)` to create a new message.
  */
 export const SessionRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 33);
+  messageDesc(file_messages, 34);
 
 /**
  * Describes the message opensandbox.guest.v1.ConnectRequest.
  * Use `create(ConnectRequestSchema)` to create a new message.
  */
 export const ConnectRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 34);
+  messageDesc(file_messages, 35);
 

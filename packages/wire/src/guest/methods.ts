@@ -9,6 +9,7 @@ import {
   FileStatSchema,
   FreezeReplySchema,
   MakeDirectoryRequestSchema,
+  MemoryReplySchema,
   PathRequestSchema,
   PingReplySchema,
   ReadFileRequestSchema,
@@ -81,6 +82,8 @@ export const methods = {
   setAttributes: method(20, SetAttributesRequestSchema, FileStatSchema),
   watch: method(21, WatchRequestSchema, EmptySchema),
   connect: method(24, ConnectRequestSchema, EmptySchema),
+  /** Commands may have most of what memory the machine has now, which may have become more or less. */
+  fitMemory: method(25, EmptySchema, MemoryReplySchema),
 } as const;
 
 export type MethodName = keyof typeof methods;

@@ -32,8 +32,24 @@ export const scalingLocked: z.infer<typeof ScalingLocked> = {
 
 const locked = { 403: { description: "Its size is locked.", reply: ScalingLocked } };
 
+const OomFloor = z.object({ error: z.string(), code: z.literal("oom_floor") }).meta({ id: "OomFloor" });
+
+/** How a size is refused that the sandbox's commands do not fit into; clients know it by its code. */
+export function oomFloor(memoryMb: number, because: string): z.infer<typeof OomFloor> {
+  const error = `the sandbox cannot do with ${memoryMb} MiB: ${because}. End some of them, or leave it more`;
+  return { error, code: "oom_floor" };
+}
+
+const floor = { 409: { description: "Its commands need more; nothing has changed.", reply: OomFloor } };
+
 const ScaledReply = z
-  .object({ sandboxID: z.string(), memoryMB: z.int(), cpuPercent: z.number(), ok: z.literal(true) })
+  .object({
+    sandboxID: z.string(),
+    memoryMB: z.int(),
+    cpuPercent: z.number(),
+    ok: z.literal(true),
+    autoscaleDisabled: z.boolean().optional().meta({ description: "Autoscale was on and has ended by this." }),
+  })
   .meta({ id: "Scaled" });
 type ScaledReply = z.infer<typeof ScaledReply>;
 
@@ -41,24 +57,24 @@ export const scaleSandbox: Route<{ memoryMB: number }, unknown, ScaledReply> = {
   method: "POST",
   path: "/api/sandboxes/:id/scale",
   name: "scaleSandbox",
-  summary: "Give a running sandbox another size; not there yet",
+  summary: "Give a sandbox more memory while it runs, or take some back",
   access: "key",
   body: ScaleBody,
   status: 200,
   reply: ScaledReply,
-  otherReplies: locked,
+  otherReplies: { ...locked, ...floor },
 };
 
 export const setLimits: Route<z.infer<typeof LimitsBody>, unknown, ScaledReply> = {
   method: "PUT",
   path: "/api/sandboxes/:id/limits",
   name: "setLimits",
-  summary: "Limit what a running sandbox may use; not there yet",
+  summary: "The same under another name; processors and processes keep their limits",
   access: "key",
   body: LimitsBody,
   status: 200,
   reply: ScaledReply,
-  otherReplies: locked,
+  otherReplies: { ...locked, ...floor },
 };
 
 const AutoscaleBody = z

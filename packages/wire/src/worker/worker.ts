@@ -52,6 +52,11 @@ export interface Worker {
   rebootSandbox(id: SandboxId, signal: AbortSignal): Promise<void>;
   /** The same with a new machine on the same disks, whatever state the old one is in. */
   powerCycleSandbox(id: SandboxId, signal: AbortSignal): Promise<void>;
+  /**
+   * Gives the guest more memory while it runs, or takes some back. `invalid_argument` for a size that its machine
+   * cannot have, `no_capacity` when the host has no room, `not_supported` where machines keep their size.
+   */
+  scaleSandbox(id: SandboxId, memoryMib: number, signal: AbortSignal): Promise<Scaled>;
   /** Asks the guest to write to its disks what it holds back. */
   syncSandbox(id: SandboxId, signal: AbortSignal): Promise<void>;
 
@@ -218,9 +223,18 @@ export interface CapturedSnapshot extends StoredSnapshot {
   readonly pausedMs: number;
 }
 
+export interface Scaled {
+  /** False: the guest cannot do without what it would have to give back, and nothing has changed. */
+  readonly done: boolean;
+  /** Why not, for people. */
+  readonly because?: string;
+}
+
 export interface AdoptedSandbox {
   readonly id: SandboxId;
   readonly generation: number;
+  /** What its machine has, or its disks are to be booted with. */
+  readonly memoryMib: number;
   /** False: its machine has ended meanwhile and only its disks are left, which `powerCycleSandbox` boots. */
   readonly running: boolean;
 }

@@ -1,16 +1,24 @@
 import { readFile, realpath } from "node:fs/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 
-/** Where a machine's memory is in its process. */
-export interface MemoryMapping {
+/**
+ * Where a machine's memory is in its process. The pages of a guest are counted through its regions, one after the
+ * other, wherever the process has them.
+ */
+export interface GuestMemory {
   readonly pid: number;
+  /** The first one begins as the machine's base; all others begin as zeros. */
+  readonly regions: readonly MemoryRegion[];
+}
+
+export interface MemoryRegion {
   /** Address of its first byte. */
   readonly start: number;
   readonly bytes: number;
 }
 
 /** Finds the private mapping of the file `base` in a process. @throws `unavailable` when it is not there whole */
-export async function findMemory(pid: number, base: string, bytes: number): Promise<MemoryMapping> {
+export async function findMemory(pid: number, base: string, bytes: number): Promise<MemoryRegion> {
   const parts = mappingsOf(await readFile(`/proc/${pid}/maps`, "utf8"), await realpath(base));
   const [first] = parts;
   // The kernel keeps parts of one mapping apart when advice about them differs.
@@ -23,7 +31,7 @@ export async function findMemory(pid: number, base: string, bytes: number): Prom
       undefined,
     );
   }
-  return { pid, start: first.start, bytes };
+  return { start: first.start, bytes };
 }
 
 function mappingsOf(maps: string, file: string): { readonly start: number; readonly end: number }[] {

@@ -1,5 +1,5 @@
 import type { HypervisorName } from "@opensandbox/wire/worker/worker.ts";
-import type { MemoryMapping } from "./guest-memory.ts";
+import type { GuestMemory } from "./guest-memory.ts";
 
 /**
  * Starts machines of one kind. A hypervisor knows nothing of sandboxes, images or the control plane: it is handed
@@ -37,8 +37,8 @@ export interface PreparedMachine extends AsyncDisposable {
   readonly pid: number;
   /** As the machine's; it may be connected to already. */
   readonly agentSocket: string;
-  /** Where the guest's memory is; it holds the base until something else is written to it. */
-  readonly memory: MemoryMapping;
+  /** Where the guest's memory is; it holds the base until something else is written to it. `grown`: as in {@link Capturing}. */
+  memory(grown: boolean): Promise<GuestMemory>;
   /** Reads the devices' state. The machine is paused then. Once. */
   restore(deviceState: string, signal: AbortSignal): Promise<Machine>;
 }
@@ -59,11 +59,22 @@ export interface Machine extends AsyncDisposable {
   release(): void;
   /** Present where the machine can be captured. */
   readonly capturing?: Capturing;
+  /** Present where the guest can be given more memory while it runs, and it be taken back. */
+  readonly growing?: Growing;
+}
+
+/** What a guest has beyond the memory that its machine began with, in MiB, up to the spec's `growthMib`. */
+export interface Growing {
+  /** What the guest was asked to have last, also where its machine was restored since, and what it has. */
+  state(): Promise<{ readonly wantedMib: number; readonly presentMib: number }>;
+  /** Asks it to have so much, a multiple of 2. That it takes or gives is the guest's to do, and takes time. */
+  want(mib: number): Promise<void>;
 }
 
 /** The parts of capturing a machine, in the order in which they are asked. */
 export interface Capturing {
-  readonly memory: MemoryMapping;
+  /** `grown`: with what the guest may have beyond its first memory, which is otherwise not looked at. */
+  memory(grown: boolean): Promise<GuestMemory>;
   /**
    * The layers that each disk has, by their files' names, the lowest first and the one that is written to last: asked of
    * the machine when another process has changed them or a change was not answered. Undefined: they are as they are
@@ -107,6 +118,8 @@ export interface MachineSpec {
   readonly user?: { readonly uid: number; readonly gid: number };
   readonly vcpus: number;
   readonly memoryMib: number;
+  /** How much more the guest may be given while it runs; nothing is taken for it before. */
+  readonly growthMib: number;
   /** The file of `memoryMib` MiB that the memory begins as. It is mapped privately and never written to. */
   readonly memoryBase: string;
   readonly kernel: string;

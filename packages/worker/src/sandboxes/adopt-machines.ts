@@ -9,6 +9,7 @@ import { isSandboxError } from "@opensandbox/wire/errors.ts";
 import type { SnapshotId } from "@opensandbox/wire/ids.ts";
 import type { StartSandbox } from "@opensandbox/wire/worker/worker.ts";
 import { describeError } from "./describe-error.ts";
+import { memoryMibOf } from "./growth.ts";
 import type { Host } from "./host.ts";
 import {
   type JournaledMachine,
@@ -71,7 +72,8 @@ async function adopt(entry: JournalEntry, host: Host): Promise<Adopted | undefin
   if (request === undefined || machine === undefined) return undefined;
   // The snapshot was complete before the machine was to be ended.
   if (hibernating !== undefined && (await isThere(hibernating, host))) return undefined;
-  const { vcpus, memoryMib, workspaceMib, networkEnabled, organizationId } = request;
+  const { vcpus, workspaceMib, networkEnabled, organizationId } = request;
+  const { memoryMib } = machine.spec;
   const wanted = {
     id,
     image: machine.image,
@@ -81,11 +83,13 @@ async function adopt(entry: JournalEntry, host: Host): Promise<Adopted | undefin
   };
   const taken = await takeOver(wanted, machine, request, host);
   const live = taken ?? (await keepDisks(wanted, machine, host));
+  // A worker that died while it changed the size may not have written that down.
+  const sandbox = taken === undefined ? request : { ...request, memoryMib: await memoryMibOf(taken) };
   await failpoint("journal adoption");
   const journaled = taken?.journaled() ?? machine;
   const { workerId } = host;
-  await writeEntry(host.dataDirectory, { machineId: id, sandbox: request, ...rest, machine: journaled, workerId });
-  return { sandbox: new LiveSandbox(request, live), running: live.hasProcess };
+  await writeEntry(host.dataDirectory, { machineId: id, sandbox, ...rest, machine: journaled, workerId });
+  return { sandbox: new LiveSandbox(sandbox, live), running: live.hasProcess };
 }
 
 /** A damaged one is none: the machine is worth more. */

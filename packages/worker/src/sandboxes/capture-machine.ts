@@ -1,6 +1,7 @@
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { failpoint } from "#host/failpoints.ts";
+import type { GuestMemory } from "#machine/guest-memory.ts";
 import { allFiles, type MemoryFiles, type MachineFiles, type StoredFile } from "#snapshots/manifest.ts";
 import type { CaptureTurn } from "#snapshots/memory-threads.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
@@ -66,11 +67,14 @@ export async function captureMachine(
   undo.defer(quietly("empty layers could not be dropped", live, host, () => capturing.dropLayers()));
   await failpoint("open layers");
   await capturing.openLayers(made);
+  const grown = request.contents === "disks" ? undefined : await growthOf(machine);
+  const memoryOfGuest = await capturing.memory(grown !== undefined);
   const { pausedSince, resume, thaw } = await holdStill(live, undo, host, signal);
   await failpoint("switch layers");
   await capturing.switchLayers();
   layers.push();
-  const taken = request.contents === "disks" ? undefined : await takeMemory(live, request.directory, turn, host);
+  const taken =
+    request.contents === "disks" ? undefined : await takeMemory(live, memoryOfGuest, request.directory, turn, host);
   if (request.afterwards === "go on") {
     await failpoint("go on");
     await resume.run();
@@ -88,7 +92,7 @@ export async function captureMachine(
   await failpoint("link files");
   await linkFiles(allFiles(layers.files), live.directory.path, request.directory);
   const compatibility = host.hypervisor.restoring?.compatibilityOf(live.spec) ?? "";
-  const memory = stored === undefined ? undefined : { compatibility, ...stored };
+  const memory = stored === undefined ? undefined : { compatibility, ...stored, ...grown };
   if (memory !== undefined) await seal(join(request.directory, memory.devices.file), request.tenant);
   if (request.afterwards === "stay") {
     // The caller ends the machine, or resumes and thaws it.
@@ -180,8 +184,21 @@ function quietly(message: string, { id }: LiveMachine, host: Host, act: () => Pr
   };
 }
 
+/** Undefined: the guest has no more than its machine began with, and wants no more. */
+async function growthOf({ growing }: LiveMachine["machine"]): Promise<Pick<MemoryFiles, "growthMib"> | undefined> {
+  if (growing === undefined) return undefined;
+  const { wantedMib, presentMib } = await growing.state();
+  return wantedMib === 0 && presentMib === 0 ? undefined : { growthMib: wantedMib };
+}
+
 /** Both at the same time; settles when both are taken, and `stored` when they are on the disk. */
-async function takeMemory(live: LiveMachine, directory: string, turn: CaptureTurn, host: Host) {
+async function takeMemory(
+  live: LiveMachine,
+  guestMemory: GuestMemory,
+  directory: string,
+  turn: CaptureTurn,
+  host: Host,
+) {
   const { capturing } = live.machine;
   if (capturing === undefined) throw new Error("the machine cannot be captured");
   const deltaFile = "memory.delta";
@@ -190,7 +207,7 @@ async function takeMemory(live: LiveMachine, directory: string, turn: CaptureTur
   const written = join(live.directory.path, devicesFile);
   await rm(written, { force: true });
   await failpoint("copy memory");
-  const memory = turn.capture(capturing.memory, join(directory, deltaFile));
+  const memory = turn.capture(guestMemory, join(directory, deltaFile));
   try {
     await failpoint("save devices");
     await Promise.all([memory.copied, capturing.saveDevices(written)]);

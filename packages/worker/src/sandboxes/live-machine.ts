@@ -9,6 +9,7 @@ import type { MachineDirectory, MachineRequest } from "./start-machine.ts";
 
 /** What changes when a machine is booted again on its disks. */
 export interface RunningParts {
+  readonly shape: MachineRequest["shape"];
   readonly layers: LayerStack;
   readonly spec: MachineSpec;
   readonly machine: Machine;
@@ -19,7 +20,8 @@ export interface RunningParts {
 export class LiveMachine implements AsyncDisposable {
   readonly id: string;
   readonly image: string;
-  readonly shape: MachineRequest["shape"];
+  /** What it began with, the last time that it booted. */
+  shape: MachineRequest["shape"];
   readonly networkEnabled: boolean;
   /** Whose it is; undefined while it waits for a sandbox. */
   organizationId: string | undefined;
@@ -40,8 +42,8 @@ export class LiveMachine implements AsyncDisposable {
     this.directory = parts.directory;
     this.layers = parts.layers;
     this.#seat = parts.seat;
-    const { layers, spec, machine, guest } = parts;
-    if (machine !== undefined) this.start({ layers, spec, machine, guest });
+    const { shape, layers, spec, machine, guest } = parts;
+    if (machine !== undefined) this.start({ shape, layers, spec, machine, guest });
   }
 
   /** One without a process. */
@@ -103,6 +105,7 @@ export class LiveMachine implements AsyncDisposable {
   }
 
   start(parts: RunningParts): void {
+    this.shape = parts.shape;
     this.layers = parts.layers;
     this.#running = parts;
     // A guest that has ended answers nothing any more, although its process may stay for what it has written to be read.

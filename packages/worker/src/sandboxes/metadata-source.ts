@@ -1,6 +1,7 @@
 import { readFile } from "#guest/guest-files.ts";
 import type { MetadataSource } from "#network/metadata-service.ts";
 import type { StartSandbox } from "@opensandbox/wire/worker/worker.ts";
+import { memoryMibOf } from "./growth.ts";
 import type { Host } from "./host.ts";
 import type { LiveMachine } from "./live-machine.ts";
 
@@ -11,18 +12,22 @@ const patienceMs = 5000;
 const longestFile = 16 * 1024;
 
 /** What a guest may learn about its sandbox. */
-export function metadataSource(live: LiveMachine, { id, vcpus, memoryMib }: StartSandbox, host: Host): MetadataSource {
+export function metadataSource(live: LiveMachine, { id, vcpus }: StartSandbox, host: Host): MetadataSource {
   const seconds = (): number => Math.floor((Date.now() - (live.sandboxNetwork?.since ?? Date.now())) / 1000);
   return {
     status: () => ({ sandboxId: id, uptime: seconds() }),
     metadata: () => ({ region: host.region, template: live.image }),
     async limits() {
       const traffic = live.sandboxNetwork?.traffic();
-      const [memory, load] = await Promise.all([guestFile(live, "/proc/meminfo"), guestFile(live, "/proc/loadavg")]);
+      const [memory, load, limit] = await Promise.all([
+        guestFile(live, "/proc/meminfo"),
+        guestFile(live, "/proc/loadavg"),
+        memoryMibOf(live),
+      ]);
       return {
         cpuPercent: vcpus * 100,
         memUsage: memoryUsage(memory),
-        memLimit: memoryMib * 2 ** 20,
+        memLimit: limit * 2 ** 20,
         // "running/all", of threads.
         pids: Number(/\d+\/(\d+)/.exec(load)?.[1] ?? 0),
         netInput: traffic?.receivedBytes ?? 0,

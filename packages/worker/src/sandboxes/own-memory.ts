@@ -29,6 +29,8 @@ export class OwnMemory implements AsyncDisposable {
   forked(snapshot: StoredSnapshot, organizationId: string): void {
     const { id, memory } = snapshot.manifest;
     if (memory?.delta === undefined || memory.delta.bytes < leastDeltaBytes) return;
+    // A base is what a machine begins with, and its guest had more.
+    if (memory.growthMib !== undefined) return;
     const forks = (this.#forks.get(id) ?? 0) + 1;
     this.#forks.set(id, forks);
     if (forks < oftenForked || this.#making !== undefined) return;

@@ -28,7 +28,7 @@ export async function rebootSandbox(sandbox: LiveSandbox, host: Host, signal: Ab
 /** Ends the machine, if it has not ended, and boots a new one on its disks. */
 export async function powerCycleSandbox(sandbox: LiveSandbox, host: Host, signal: AbortSignal): Promise<void> {
   const { live, request } = sandbox;
-  await bootAgain(live, host, signal);
+  await bootAgain(live, request.memoryMib, host, signal);
   await applyNetworkPolicy(live, request, host);
   sandbox.watch();
   await journal(live, request, host);

@@ -14,6 +14,7 @@ import type { LiveSandbox } from "./live-sandbox.ts";
 import { mergeLayers } from "./merge-layers.ts";
 import { orNoRoom } from "./no-room.ts";
 import { powerCycleSandbox, rebootSandbox } from "./reboot-sandbox.ts";
+import { scaleSandbox } from "./scale-sandbox.ts";
 import { setNetworkPolicy } from "./set-network-policy.ts";
 import { type Sources, startSandbox } from "./start-sandbox.ts";
 
@@ -35,6 +36,7 @@ export class SandboxWorker implements Worker, AsyncDisposable {
     this.adopted = adopted.map(({ sandbox: { request }, running }) => ({
       id: request.id,
       generation: request.generation,
+      memoryMib: request.memoryMib,
       running,
     }));
   }
@@ -113,6 +115,11 @@ export class SandboxWorker implements Worker, AsyncDisposable {
   powerCycleSandbox: Worker["powerCycleSandbox"] = async (id, signal) => {
     const sandbox = this.#sandbox(id);
     await sandbox.exclusively("restarting", () => powerCycleSandbox(sandbox, this.#host, signal));
+  };
+
+  scaleSandbox: Worker["scaleSandbox"] = async (id, memoryMib, signal) => {
+    const sandbox = this.#sandbox(id);
+    return await sandbox.exclusively("being resized", () => scaleSandbox(sandbox, memoryMib, this.#host, signal));
   };
 
   syncSandbox: Worker["syncSandbox"] = async (id, signal) => {

@@ -6,6 +6,7 @@ import { after, before, test } from "node:test";
 import { processesOf } from "#host/kill-by-path.ts";
 import { isSandboxError } from "@opensandbox/wire/errors.ts";
 import { newSnapshotId, type SandboxId, type SnapshotId } from "@opensandbox/wire/ids.ts";
+import { decodeRuns, footerBytes, pageBytes, readFooter } from "#snapshots/delta.ts";
 import { decodeManifest, encodeManifest } from "#snapshots/manifest.ts";
 import { startTestHost, type TestHost } from "../testing/test-host.ts";
 
@@ -91,6 +92,88 @@ test("a sandbox lives on through checkpoint, fork, hibernation and wake", async 
   });
   await host.worker.stopSandbox(id);
   await host.worker.stopSandbox(fork.id);
+});
+
+test("a guest gets memory while it runs, keeps it asleep and in forks, and gives it back", async (t) => {
+  const { id } = await host.start();
+  const total = async (one: SandboxId) =>
+    Number(await host.shell(one, "awk '/^MemTotal/ { print $2 }' /proc/meminfo")) / 1024;
+  const scale = (memoryMib: number) => host.worker.scaleSandbox(id, memoryMib, never);
+  const [began, basePages] = [await total(id), (1024 * 2 ** 20) / pageBytes];
+
+  for (const memoryMib of [896, 8320]) {
+    await assert.rejects(scale(memoryMib), (error) => isSandboxError(error, "invalid_argument"));
+  }
+  assert.deepEqual(await scale(2048), { done: true });
+  assert.ok((await total(id)) - began > 1000, "the guest sees the memory that it was given");
+  // What commands use lies in the memory that can be given back, before all other.
+  await host.shell(id, `${startCounting} head -c 50000000 /dev/urandom >/dev/shm/big; sha256sum /dev/shm/big >sum`);
+  const before = Number(await host.shell(id, counted));
+
+  await t.test("which its snapshots hold, and what is restored from them has", async () => {
+    const snapshotId = await checkpoint(id);
+    const { directory, memory, pages } = await readSnapshot(snapshotId);
+    assert.equal(memory.growthMib, 1024, directory);
+    assert.ok(
+      pages.some(({ first, count }) => first + count > basePages),
+      "pages beyond the first memory",
+    );
+    const fork = await host.start({ kind: "snapshot", snapshotId, identity: "new" }, { memoryMib: 2048 });
+    assert.equal(fork.restoredFrom, "memory");
+    await host.shell(fork.id, "sha256sum -c sum");
+    assert.ok((await total(fork.id)) - began > 1000);
+    await host.worker.stopSandbox(fork.id);
+    await host.worker.removeSnapshot(snapshotId);
+  });
+
+  await t.test("also when another worker takes the machine over, and after it has slept", async () => {
+    await host.worker.release();
+    await host.reopen();
+    assert.deepEqual(
+      host.worker.adopted.map(({ memoryMib }) => memoryMib),
+      [2048],
+    );
+    const snapshotId = newSnapshotId();
+    await host.worker.hibernateSandbox(id, snapshotId, never);
+    const { restoredFrom } = await host.start(
+      { kind: "snapshot", snapshotId, identity: "same" },
+      { id, memoryMib: 2048 },
+    );
+    assert.equal(restoredFrom, "memory");
+    assert.ok(Number(await host.shell(id, counted)) > before);
+    await host.shell(id, "sha256sum -c sum");
+  });
+
+  await t.test("it keeps what its commands need, and gives the rest", async () => {
+    await host.shell(
+      id,
+      'setsid python3 -c \'import time; held = b"x" * 1100_000_000; open("/dev/shm/held", "w"); time.sleep(600)\' ' +
+        ">/dev/null 2>&1 & until [ -e /dev/shm/held ]; do sleep 0.1; done",
+    );
+    const { done, because } = await scale(1024);
+    assert.deepEqual([done, because], [false, "its commands use too much of its 2048 MiB"]);
+    assert.ok((await total(id)) - began > 1000, "nothing has changed");
+    await host.shell(id, "pkill python3; while pgrep python3; do sleep 0.1; done");
+    assert.deepEqual(await scale(1152), { done: true });
+    assert.ok(Math.abs((await total(id)) - began - 128) < 16);
+    await host.shell(id, "sha256sum -c sum");
+  });
+
+  await t.test("a machine that boots again has all of it from the beginning", async () => {
+    await host.worker.powerCycleSandbox(id, never);
+    const booted = await total(id);
+    assert.ok(booted - began > 100 && booted - began < 200, `${booted} MiB`);
+  });
+  await host.worker.stopSandbox(id);
+
+  async function readSnapshot(snapshotId: SnapshotId) {
+    const directory = join(host.dataDirectory, "snapshots", snapshotId);
+    const { memory } = decodeManifest(await readFile(join(directory, "manifest.json"), "utf8"));
+    const delta = await readFile(join(directory, memory?.delta?.file ?? ""));
+    const { pagesEnd } = readFooter(delta.subarray(-footerBytes), delta.length);
+    const pages = decodeRuns(delta.subarray(pagesEnd, -footerBytes), 8 * basePages);
+    return { directory, memory: memory!, pages };
+  }
 });
 
 test("long chains of layers become short again, and the content stays", async () => {
@@ -191,7 +274,7 @@ test("a machine outlives its worker and is taken over with all it holds", async 
   const before = Number(await host.shell(id, counted));
   await host.worker.release();
   const worker = await host.reopen();
-  assert.deepEqual(worker.adopted, [{ id, generation: 1, running: true }]);
+  assert.deepEqual(worker.adopted, [{ id, generation: 1, memoryMib: 1024, running: true }]);
   assert.ok(Number(await host.shell(id, counted)) > before);
   assert.equal(await host.shell(id, "echo $NAME"), "kept");
   assert.equal(await sleepAndWake(id), "memory");

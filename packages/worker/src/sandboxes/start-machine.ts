@@ -4,13 +4,14 @@ import { failpoint } from "#host/failpoints.ts";
 import { killProcessesOf } from "#host/kill-by-path.ts";
 import { GuestClient } from "#guest/guest-client.ts";
 import { type MachineSpec, socketFiles } from "#machine/machine.ts";
-import { allFiles, type MachineFiles, type Shape } from "#snapshots/manifest.ts";
+import { allFiles, type MachineFiles, type MemoryFiles, type Shape } from "#snapshots/manifest.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { randomHex } from "@opensandbox/wire/ids.ts";
 import { bootArguments } from "./boot-arguments.ts";
 import { reviewLayers } from "./capture-machine.ts";
 import type { BootFiles, Host } from "./host.ts";
+import { growthMibOf } from "./growth.ts";
 import { type JournaledMachine, machineDirectory, removeEntry } from "./journal.ts";
 import { LayerStack } from "./layer-stack.ts";
 import { LiveMachine } from "./live-machine.ts";
@@ -93,7 +94,7 @@ export async function restoreMachine(
       : host.memory.load(
           join(snapshot.directory, memory.delta.file),
           memory.delta.sha256,
-          request.shape.memoryMib * 2 ** 20,
+          bytesOf(request.shape, memory),
         );
   undo.defer(async () => (await delta?.catch(() => undefined))?.[Symbol.dispose]());
   delta?.catch(() => undefined);
@@ -115,13 +116,18 @@ export async function restoreMachine(
   const guest = undo.use(await GuestClient.connect(prepared.agentSocket));
   spans.end("process");
   await failpoint("load memory");
-  await (await delta)?.apply(prepared.memory);
+  await (await delta)?.apply(await prepared.memory(memory.growthMib !== undefined));
   spans.end("memory");
   await failpoint("restore devices");
   const machine = undo.use(await prepared.restore(join(directory.path, memory.devices.file), signal));
   spans.end("devices");
   undo.move();
   return new LiveMachine({ ...request, directory, seat, layers, spec, machine, guest });
+}
+
+/** What the pages of a delta are counted in. */
+function bytesOf({ memoryMib }: Shape, { growthMib }: MemoryFiles): number {
+  return (memoryMib + (growthMib === undefined ? 0 : growthMibOf(memoryMib))) * 2 ** 20;
 }
 
 /** The machine that process `pid` runs, which another worker has started. */
@@ -140,7 +146,8 @@ export async function adoptMachine(
   const { slot, network, files, nextLayer } = journaled;
   const seat = undo.use(await adoptSeat(directory.path, slot, network, request.organizationId, host));
   const layers = new LayerStack(files, nextLayer, seat.user);
-  const spec = { ...specOf(request.shape, directory.path, layers, seat), memoryBase: journaled.spec.memoryBase };
+  const { memoryBase, growthMib } = journaled.spec;
+  const spec = { ...specOf(request.shape, directory.path, layers, seat), memoryBase, growthMib };
   const signal = AbortSignal.timeout(adoptTimeoutMs);
   // Its seat is another's only when it is gone.
   undo.defer(() => killProcessesOf(directory.path));
@@ -156,10 +163,12 @@ export async function adoptMachine(
 const adoptTimeoutMs = 30_000;
 
 /**
- * Boots a machine anew on the disks that it has, whether its process still runs or not. It runs, and is not ready yet.
+ * Boots a machine anew on the disks that it has, whether its process still runs or not. It runs, and is not ready yet;
+ * it begins with all the memory that it is to have.
  */
-export async function bootAgain(live: LiveMachine, host: Host, signal: AbortSignal): Promise<void> {
-  const { id, shape, networkEnabled, organizationId } = live;
+export async function bootAgain(live: LiveMachine, memoryMib: number, host: Host, signal: AbortSignal): Promise<void> {
+  const { id, networkEnabled, organizationId } = live;
+  const shape = { ...live.shape, memoryMib };
   await live.stop();
   const path = live.directory.path;
   await live.layers.recover(path);
@@ -173,7 +182,7 @@ export async function bootAgain(live: LiveMachine, host: Host, signal: AbortSign
   await give([path, ...given.map((file) => join(path, file))], seat.user);
   const spec = specOf(shape, path, layers, seat);
   const machine = await host.hypervisor.boot(spec, signal);
-  live.start({ layers, spec, machine, guest: await GuestClient.connect(machine.agentSocket) });
+  live.start({ shape, layers, spec, machine, guest: await GuestClient.connect(machine.agentSocket) });
   host.log("info", "a machine was booted again on its disks", { machine: id });
 }
 
@@ -259,6 +268,7 @@ function specOf(shape: Shape, directory: string, layers: LayerStack, { user, net
     ...(user === undefined ? {} : { user }),
     vcpus: shape.vcpus,
     memoryMib: shape.memoryMib,
+    growthMib: growthMibOf(shape.memoryMib),
     memoryBase: join(directory, memoryBase),
     kernel: join(directory, kernel),
     initramfs: join(directory, initramfs),

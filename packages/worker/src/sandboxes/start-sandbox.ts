@@ -2,6 +2,7 @@ import { asSandboxError, isSandboxError, SandboxError } from "@opensandbox/wire/
 import type { SnapshotId } from "@opensandbox/wire/ids.ts";
 import type { Progress, Span, StartSandbox } from "@opensandbox/wire/worker/worker.ts";
 import { failpoint } from "#host/failpoints.ts";
+import { memoryMibOf } from "#snapshots/manifest.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { Verifier } from "#snapshots/verify.ts";
 import { admit, hostRoom } from "./admission.ts";
@@ -189,7 +190,9 @@ async function fromSnapshot(
   const { image } = snapshot.manifest;
   let because = whyDisksAlone(snapshot, request);
   if (because === undefined) {
-    const machine = await begin(machineRequest(request, image), request, host);
+    // Memory that it was given later is not its shape's.
+    const { shape } = snapshot.manifest;
+    const machine = await begin({ ...machineRequest(request, image), shape }, request, host);
     try {
       const live = await restoreMachine(machine, snapshot, host, spans, signal);
       await orDisposed(verified, live);
@@ -220,7 +223,8 @@ async function orDisposed(verified: Promise<void>, live: LiveMachine): Promise<v
 /** Pure: undefined when its memory may be restored for the request. */
 export function whyDisksAlone({ manifest }: StoredSnapshot, request: StartSandbox): string | undefined {
   if (manifest.memory === undefined) return "the snapshot has no memory";
-  const { vcpus, memoryMib, workspaceMib } = manifest.shape;
+  const { vcpus, workspaceMib } = manifest.shape;
+  const memoryMib = memoryMibOf(manifest);
   if (vcpus !== request.vcpus || memoryMib !== request.memoryMib || workspaceMib !== request.workspaceMib) {
     return `the snapshot is of a machine with ${vcpus} vCPUs, ${memoryMib} MiB and a workspace of ${workspaceMib} MiB`;
   }

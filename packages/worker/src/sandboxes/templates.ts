@@ -12,6 +12,7 @@ import type { Progress } from "@opensandbox/wire/worker/worker.ts";
 import { bootArguments } from "./boot-arguments.ts";
 import { captureMachine } from "./capture-machine.ts";
 import type { BootFiles, Host } from "./host.ts";
+import { growthMibOf } from "./growth.ts";
 import { introduceGuest } from "./introduce-guest.ts";
 import { writeEntry } from "./journal.ts";
 import type { LiveMachine } from "./live-machine.ts";
@@ -215,6 +216,7 @@ function exampleSpec(shape: Shape, network: "none" | "user" | "tap"): MachineSpe
     directory: "/",
     vcpus: shape.vcpus,
     memoryMib: shape.memoryMib,
+    growthMib: growthMibOf(shape.memoryMib),
     memoryBase: "/memory",
     kernel: "/kernel",
     initramfs: "/initramfs",

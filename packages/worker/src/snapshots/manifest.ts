@@ -62,6 +62,8 @@ export interface MemoryFiles {
   readonly devices: StoredFile;
   /** What differs from the base. Absent: the base is the memory. */
   readonly delta?: StoredFile;
+  /** What the guest was to have beyond the shape's memory, in MiB. Absent: it had nothing of that. */
+  readonly growthMib?: number;
 }
 
 /** The manifest as a file, with a checksum over itself. */
@@ -95,6 +97,11 @@ export function decodeManifest(text: string): SnapshotManifest {
 
 function checksum(body: object): string {
   return createHash("sha256").update(JSON.stringify(body)).digest("hex");
+}
+
+/** All memory that the guest was to have, in MiB. */
+export function memoryMibOf({ shape, memory }: SnapshotManifest): number {
+  return shape.memoryMib + (memory?.growthMib ?? 0);
 }
 
 /** Every file of `files` beside the layers. */

@@ -16,7 +16,7 @@ import { dirname } from "node:path";
 import { parentPort } from "node:worker_threads";
 import { asSandboxError, errorToWire, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { type AddressRanges, readProcessMemory, scanChangedPages, writeProcessMemory } from "#host/libc.ts";
-import type { MemoryMapping } from "#machine/guest-memory.ts";
+import type { GuestMemory, MemoryRegion } from "#machine/guest-memory.ts";
 import { decodeRuns, encodeTail, footerBytes, pageBytes, type PageRun, readFooter } from "./delta.ts";
 import type { MemoryReply, MemoryRequest } from "./memory-threads.ts";
 
@@ -66,7 +66,7 @@ function run(
       loaded.delete(request.key);
       if (delta === undefined) throw new Error("a delta is applied that was not loaded");
       const { memory } = request;
-      applyDelta(delta, (runs, bytes) => writeProcessMemory(memory.pid, addressesOf(runs, memory.start), bytes));
+      applyDelta(delta, (runs, bytes) => writeProcessMemory(memory.pid, addressesOf(runs, memory), bytes));
       if (delta.pages === undefined) requireHash(request.file, delta.hash(), request.sha256);
       return { bytes: delta.fileBytes, sha256: request.sha256 };
     }
@@ -82,7 +82,7 @@ function run(
 
 /** Copies what has changed, says so, and then writes it to a new file. */
 function capture(
-  memory: MemoryMapping,
+  memory: GuestMemory,
   file: string,
   onCopied: (bytes: number) => void,
 ): { readonly bytes: number; readonly sha256: string } {
@@ -90,7 +90,7 @@ function capture(
   const total = bytesOf(ranges);
   requireRoom(dirname(file), total);
   const chunks = [...chunksOf(ranges)];
-  const out = new DeltaWriter(file, memory.start);
+  const out = new DeltaWriter(file, memory);
   try {
     const held = total <= heldBytes ? chunks.map((chunk) => copy(memory.pid, chunk)) : undefined;
     if (held === undefined) for (const chunk of chunks) out.add(chunk, copy(memory.pid, chunk));
@@ -121,10 +121,13 @@ function copy(pid: number, ranges: AddressRanges): Buffer {
   return bytes;
 }
 
-function changedRanges({ pid, start, bytes }: MemoryMapping): AddressRanges {
+/** None reaches from one region into another. */
+function changedRanges({ pid, regions }: GuestMemory): AddressRanges {
   const pagemap = openSync(`/proc/${pid}/pagemap`, "r");
   try {
-    return scanChangedPages(pagemap, start, start + bytes) ?? readPagemap(pagemap, start, bytes);
+    return regions.flatMap(
+      ({ start, bytes }) => scanChangedPages(pagemap, start, start + bytes) ?? readPagemap(pagemap, start, bytes),
+    );
   } finally {
     closeSync(pagemap);
   }
@@ -175,23 +178,24 @@ function bytesOf(ranges: AddressRanges): number {
 
 class DeltaWriter {
   readonly #fd: number;
-  readonly #memoryStart: number;
+  readonly #memory: GuestMemory;
   readonly #hash = createHash("sha256");
   readonly #runs: { first: number; count: number; zero: boolean }[] = [];
   #bytes = 0;
 
-  constructor(file: string, memoryStart: number) {
+  constructor(file: string, memory: GuestMemory) {
     this.#fd = openSync(file, "wx", 0o600);
-    this.#memoryStart = memoryStart;
+    this.#memory = memory;
   }
 
   add(ranges: AddressRanges, bytes: Buffer): void {
     const parts: Buffer[] = [];
     let at = 0;
     for (const [start, end] of ranges) {
-      for (let address = start; address < end; address += pageBytes, at += pageBytes) {
+      let page = pageAt(start, this.#memory);
+      for (let address = start; address < end; address += pageBytes, at += pageBytes, page += 1) {
         const zero = bytes.compare(zeroPage, 0, pageBytes, at, at + pageBytes) === 0;
-        this.#extend((address - this.#memoryStart) / pageBytes, zero);
+        this.#extend(page, zero);
         if (zero) continue;
         const last = parts.at(-1);
         const follows = last !== undefined && last.byteOffset + last.length === bytes.byteOffset + at;
@@ -332,8 +336,29 @@ function* groupsOf(runs: readonly PageRun[]): Generator<PageRun[]> {
   if (group.length > 0) yield group;
 }
 
-function addressesOf(runs: readonly PageRun[], start: number): AddressRanges {
-  return runs.map(({ first, count }) => [start + first * pageBytes, start + (first + count) * pageBytes]);
+/** Which page of the guest an address of its process is. */
+function pageAt(address: number, { regions }: GuestMemory): number {
+  let page = 0;
+  for (const { start, bytes } of regions) {
+    if (address >= start && address < start + bytes) return page + (address - start) / pageBytes;
+    page += bytes / pageBytes;
+  }
+  throw new Error("an address that is none of the guest's memory");
+}
+
+/** Where runs of pages are: one that reaches into the next region is in two places. */
+function addressesOf(runs: readonly PageRun[], { regions }: GuestMemory): AddressRanges {
+  return runs.flatMap((run) => [...placesOf(run, regions)]);
+}
+
+function* placesOf({ first, count }: PageRun, regions: readonly MemoryRegion[]): Generator<[number, number]> {
+  let before = 0;
+  for (const { start, bytes } of regions) {
+    const pages = bytes / pageBytes;
+    const [from, to] = [Math.max(first, before), Math.min(first + count, before + pages)];
+    if (from < to) yield [start + (from - before) * pageBytes, start + (to - before) * pageBytes];
+    before += pages;
+  }
 }
 
 /** Writes a delta into a copy of its base, which becomes a base of its own. */

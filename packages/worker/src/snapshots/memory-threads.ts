@@ -1,10 +1,10 @@
 import { Worker } from "node:worker_threads";
 import { errorFromWire, type ErrorOnWire, SandboxError } from "@opensandbox/wire/errors.ts";
-import type { MemoryMapping } from "#machine/guest-memory.ts";
+import type { GuestMemory } from "#machine/guest-memory.ts";
 
 /** What a memory thread is asked. */
 export type MemoryRequest = { readonly id: number } & (
-  | { readonly kind: "capture"; readonly memory: MemoryMapping; readonly file: string }
+  | { readonly kind: "capture"; readonly memory: GuestMemory; readonly file: string }
   | {
       readonly kind: "load";
       readonly key: number;
@@ -17,7 +17,7 @@ export type MemoryRequest = { readonly id: number } & (
       readonly key: number;
       readonly file: string;
       readonly sha256: string;
-      readonly memory: MemoryMapping;
+      readonly memory: GuestMemory;
     }
   | { readonly kind: "forget"; readonly key: number }
   | { readonly kind: "hash"; readonly file: string }
@@ -47,7 +47,7 @@ export interface MemoryCapture {
 /** A delta that was read and found whole. */
 export interface LoadedDelta extends Disposable {
   /** Writes it over the memory of a machine that does not run yet. Once. */
-  apply(memory: MemoryMapping): Promise<void>;
+  apply(memory: GuestMemory): Promise<void>;
 }
 
 type Ask = MemoryRequest extends infer Request ? (Request extends MemoryRequest ? Omit<Request, "id"> : never) : never;
@@ -61,7 +61,7 @@ const captureCount = 2;
 /** The right to capture at once, without waiting for anything: a machine stands still for it. */
 export interface CaptureTurn extends Disposable {
   /** The pages of `memory` that differ from its base, into the new file `file`. */
-  capture(memory: MemoryMapping, file: string): MemoryCapture;
+  capture(memory: GuestMemory, file: string): MemoryCapture;
 }
 
 /**
@@ -156,7 +156,7 @@ export class MemoryThreads implements AsyncDisposable {
   }
 }
 
-function captureOn(thread: MemoryThread, memory: MemoryMapping, file: string): MemoryCapture {
+function captureOn(thread: MemoryThread, memory: GuestMemory, file: string): MemoryCapture {
   const copied = Promise.withResolvers<number>();
   const stored = thread.ask({ kind: "capture", memory, file }, (bytes) => copied.resolve(bytes));
   stored.catch(copied.reject);

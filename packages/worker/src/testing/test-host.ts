@@ -18,7 +18,7 @@ export interface TestHost extends AsyncDisposable {
   /** A sandbox of the image `minimal`, or of what `from` names, with any other wish. */
   start(from?: StartFrom, wishes?: Partial<StartSandbox>): Promise<StartedSandbox & { readonly id: SandboxId }>;
   /** Standard output of a shell command that must succeed. */
-  shell(id: SandboxId, line: string): Promise<string>;
+  shell(id: SandboxId, line: string, timeoutMs?: number): Promise<string>;
 }
 
 /** `directory`: an empty one to be used, which stays; without it one is made and removed. */
@@ -50,8 +50,8 @@ export async function startTestHost(
       const request = startRequest(from, wishes);
       return { ...(await opened.worker.startSandbox(request, () => undefined, never)), id: request.id };
     },
-    async shell(id, line) {
-      return await shell(opened.worker, id, line);
+    async shell(id, line, timeoutMs) {
+      return await shell(opened.worker, id, line, timeoutMs);
     },
     async [Symbol.asyncDispose]() {
       await opened[Symbol.asyncDispose]();
@@ -96,8 +96,8 @@ export const startCounting =
   "until [ -e /dev/shm/count ]; do sleep 0.1; done";
 
 /** Standard output of a shell command that must succeed. */
-export async function shell(worker: Worker, id: SandboxId, line: string): Promise<string> {
-  const exec = await worker.exec(id, { argv: ["/bin/sh", "-c", line], timeoutMs: 300_000 }, never);
+export async function shell(worker: Worker, id: SandboxId, line: string, timeoutMs = 300_000): Promise<string> {
+  const exec = await worker.exec(id, { argv: ["/bin/sh", "-c", line], timeoutMs }, never);
   const output = { stdout: "", stderr: "" };
   for await (const { pipe, bytes } of exec.output) output[pipe] += Buffer.from(bytes).toString();
   const { exitCode, signal, timedOut } = await exec.result;

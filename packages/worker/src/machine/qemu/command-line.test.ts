@@ -7,6 +7,7 @@ const spec: MachineSpec = {
   directory: "/data/machines/m-00000001",
   vcpus: 2,
   memoryMib: 1024,
+  growthMib: 3584,
   memoryBase: "/data/machines/m-00000001/memory.base",
   kernel: "/images/vmlinuz",
   initramfs: "/images/initramfs",

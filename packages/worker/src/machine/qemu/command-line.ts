@@ -51,7 +51,7 @@ export function qemuCommandLine(spec: MachineSpec, host: QemuHost, start: QemuSt
     ...["-accel", host.accelerator === "kvm" ? "kvm" : "tcg,thread=multi,tb-size=256"],
     ...["-cpu", host.accelerator === "kvm" ? "host,-vmx,-svm" : "max,-svm"],
     ...["-smp", `cpus=${spec.vcpus},sockets=1,cores=${spec.vcpus},threads=1`],
-    ...["-m", `size=${spec.memoryMib}M`],
+    ...["-m", memorySize(spec)],
     ...["-object", memoryBackend(spec)],
     ...["-rtc", "base=utc,clock=host,driftfix=none"],
     ...["-kernel", spec.kernel],
@@ -68,6 +68,7 @@ export function qemuCommandLine(spec: MachineSpec, host: QemuHost, start: QemuSt
     ...networkArguments(spec.network),
     ...["-object", "rng-random,id=rng0,filename=/dev/urandom"],
     ...["-device", device("virtio-rng-pci", "rng=rng0")],
+    ...growthArguments(spec),
     ...["-device", "vmgenid,guid=auto"],
     // The saved state is that of the devices alone, without the section that says what machine it is of: who restores
     // it has compared that already.
@@ -95,6 +96,31 @@ function memoryBackend({ memoryBase, memoryMib }: MachineSpec): string {
   const path = memoryBase.replaceAll(",", ",,");
   return `memory-backend-file,id=ram,size=${memoryMib}M,mem-path=${path},share=off,readonly=on,rom=off`;
 }
+
+function memorySize({ memoryMib, growthMib }: MachineSpec): string {
+  // QEMU wants a slot named where memory may be added, although virtio-mem takes none.
+  return growthMib === 0 ? `size=${memoryMib}M` : `size=${memoryMib}M,slots=1,maxmem=${memoryMib + growthMib}M`;
+}
+
+/**
+ * Memory that a guest can be given later. Nothing of it is there before: neither pages of this host, which are not
+ * reserved either, nor the guest's own tables for them. Its state is to be found among the devices', not in the part of
+ * a migration that is for memory (`x-early-migration`).
+ */
+function growthArguments({ growthMib }: MachineSpec): string[] {
+  if (growthMib === 0) return [];
+  const options = `memdev=growth,id=${growthDevice},block-size=${growthBlockMib}M,requested-size=0,x-early-migration=off`;
+  return [
+    ...["-object", `memory-backend-ram,id=growth,size=${growthMib}M,reserve=off`],
+    ...["-device", device("virtio-mem-pci", options)],
+  ];
+}
+
+/** The id of the device that has a guest's further memory. */
+export const growthDevice = "growth0";
+
+/** What of it can be given and taken at a time: a huge page of x86. */
+const growthBlockMib = 2;
 
 /** Modern virtio only. */
 function device(driver: string, options: string): string {

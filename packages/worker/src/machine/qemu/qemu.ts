@@ -2,9 +2,10 @@ import { join } from "node:path";
 import { closeSync } from "node:fs";
 import { listenUnix } from "#host/libc.ts";
 import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
-import { findMemory, type MemoryMapping } from "../guest-memory.ts";
+import { findMemory, type GuestMemory, type MemoryRegion } from "../guest-memory.ts";
 import type {
   Capturing,
+  Growing,
   Hypervisor,
   Machine,
   MachineExit,
@@ -17,6 +18,7 @@ import {
   baseNode,
   consoleBytes,
   diskDevice,
+  growthDevice,
   guestVisible,
   isLayerOf,
   layerBlockdev,
@@ -45,7 +47,7 @@ export function qemuHypervisor(host: QemuHost & { readonly version: string }): H
         const { machine, qmp, events } = await start(spec, host, "restore", signal);
         try {
           await commands.expectDevicesState(qmp);
-          return new Prepared(machine, qmp, events, machine.capturing.memory);
+          return new Prepared(machine, qmp, events);
         } catch (error) {
           await machine[Symbol.asyncDispose]();
           throw error;
@@ -89,8 +91,8 @@ async function connect(
   const events = new QmpEvents();
   const qmp = undo.use(await QmpClient.connect(socketPaths(spec.directory).qmp, (event) => events.emit(event), signal));
   // The memory is mapped before QEMU answers for the first time.
-  const memory = await findMemory(process.pid, spec.memoryBase, spec.memoryMib * 2 ** 20);
-  return { machine: new QemuMachine({ spec, process, qmp, events, log, memory }), qmp, events };
+  const firstMemory = await findMemory(process.pid, spec.memoryBase, spec.memoryMib * 2 ** 20);
+  return { machine: new QemuMachine({ spec, process, qmp, events, log, firstMemory }), qmp, events };
 }
 
 async function adopt(spec: MachineSpec, pid: number, signal: AbortSignal): Promise<Machine> {
@@ -98,9 +100,9 @@ async function adopt(spec: MachineSpec, pid: number, signal: AbortSignal): Promi
   const events = new QmpEvents();
   const qmp = undo.use(await QmpClient.connect(socketPaths(spec.directory).qmp, (event) => events.emit(event), signal));
   const process = adoptVmProcess(pid, spec.directory, qmp.closed);
-  const memory = await findMemory(pid, spec.memoryBase, spec.memoryMib * 2 ** 20);
+  const firstMemory = await findMemory(pid, spec.memoryBase, spec.memoryMib * 2 ** 20);
   const log = join(spec.directory, "qemu.log");
-  const machine = new QemuMachine({ spec, process, qmp, events, log, memory, adopted: true });
+  const machine = new QemuMachine({ spec, process, qmp, events, log, firstMemory, adopted: true });
   const status = await commands.queryStatus(qmp);
   // The event was lost with the worker that it was meant for.
   if (status === "shutdown" || status === "guest-panicked" || status === "internal-error") {
@@ -153,19 +155,21 @@ class QmpEvents {
 class Prepared implements PreparedMachine {
   readonly pid: number;
   readonly agentSocket: string;
-  readonly memory: MemoryMapping;
   readonly #machine: QemuMachine;
   readonly #qmp: QmpClient;
   readonly #events: QmpEvents;
   #restored = false;
 
-  constructor(machine: QemuMachine, qmp: QmpClient, events: QmpEvents, memory: MemoryMapping) {
+  constructor(machine: QemuMachine, qmp: QmpClient, events: QmpEvents) {
     this.pid = machine.pid;
     this.agentSocket = machine.agentSocket;
-    this.memory = memory;
     this.#machine = machine;
     this.#qmp = qmp;
     this.#events = events;
+  }
+
+  async memory(grown: boolean): Promise<GuestMemory> {
+    return await this.#machine.capturing.memory(grown);
   }
 
   async restore(deviceState: string, signal: AbortSignal): Promise<Machine> {
@@ -221,7 +225,7 @@ interface QemuParts {
   readonly qmp: QmpClient;
   readonly events: QmpEvents;
   readonly log: string;
-  readonly memory: MemoryMapping;
+  readonly firstMemory: MemoryRegion;
   /** Another process has started it, and may have died in the middle of anything. */
   readonly adopted?: boolean;
 }
@@ -231,6 +235,7 @@ class QemuMachine implements Machine {
   readonly agentSocket: string;
   readonly exited: Promise<MachineExit>;
   readonly capturing: Capturing;
+  readonly growing?: Growing;
   readonly #process: VmProcess;
   readonly #qmp: QmpClient;
   #console = "";
@@ -238,7 +243,7 @@ class QemuMachine implements Machine {
   /** By whoever has it, and not by QEMU itself. */
   #paused = false;
 
-  constructor({ spec, process, qmp, events, log, memory, adopted = false }: QemuParts) {
+  constructor({ spec, process, qmp, events, log, firstMemory, adopted = false }: QemuParts) {
     this.pid = process.pid;
     this.agentSocket = socketPaths(spec.directory).agent;
     this.#process = process;
@@ -254,7 +259,9 @@ class QemuMachine implements Machine {
       if (event !== "BLOCK_IO_ERROR" || data?.["action"] !== "stop") return;
       setTimeout(() => this.#tryAgain(), noRoomRetryMs).unref();
     });
+    const memory = new QemuMemory(process.pid, spec, qmp, firstMemory);
     this.capturing = new QemuCapturing(spec, qmp, events, memory, adopted);
+    if (spec.growthMib > 0) this.growing = growing(qmp);
   }
 
   async pause(): Promise<void> {
@@ -303,8 +310,44 @@ async function guestEnd(events: QmpEvents): Promise<MachineExit> {
   return await promise;
 }
 
+class QemuMemory {
+  readonly #pid: number;
+  readonly #spec: MachineSpec;
+  readonly #qmp: QmpClient;
+  readonly #first: MemoryRegion;
+  #growth: MemoryRegion | undefined;
+
+  constructor(pid: number, spec: MachineSpec, qmp: QmpClient, first: MemoryRegion) {
+    this.#pid = pid;
+    this.#spec = spec;
+    this.#qmp = qmp;
+    this.#first = first;
+  }
+
+  async find(grown: boolean): Promise<GuestMemory> {
+    if (!grown || this.#spec.growthMib === 0) return { pid: this.#pid, regions: [this.#first] };
+    this.#growth ??= await this.#findGrowth();
+    return { pid: this.#pid, regions: [this.#first, this.#growth] };
+  }
+
+  async #findGrowth(): Promise<MemoryRegion> {
+    const device = await commands.queryMemoryDevice(this.#qmp, growthDevice);
+    return { start: await commands.hostAddress(this.#qmp, device.memaddr), bytes: device["max-size"] };
+  }
+}
+
+function growing(qmp: QmpClient): Growing {
+  return {
+    state: async () => {
+      const device = await commands.queryMemoryDevice(qmp, growthDevice);
+      return { wantedMib: device["requested-size"] / 2 ** 20, presentMib: device.size / 2 ** 20 };
+    },
+    want: (wanted) => commands.requestMemory(qmp, growthDevice, wanted * 2 ** 20),
+  };
+}
+
 class QemuCapturing implements Capturing {
-  readonly memory: MemoryMapping;
+  readonly #memory: QemuMemory;
   readonly #qmp: QmpClient;
   readonly #events: QmpEvents;
   /** The nodes of each disk that is written to, the base first; the last one is written through. */
@@ -313,8 +356,8 @@ class QemuCapturing implements Capturing {
   /** Whether QEMU may have other chains than these. */
   #unsure: boolean;
 
-  constructor(spec: MachineSpec, qmp: QmpClient, events: QmpEvents, memory: MemoryMapping, unsure: boolean) {
-    this.memory = memory;
+  constructor(spec: MachineSpec, qmp: QmpClient, events: QmpEvents, memory: QemuMemory, unsure: boolean) {
+    this.#memory = memory;
     this.#qmp = qmp;
     this.#events = events;
     this.#unsure = unsure;
@@ -323,6 +366,10 @@ class QemuCapturing implements Capturing {
         .filter(({ layers }) => layers.length > 0)
         .map(({ name, layers }) => [name, [baseNode(name), ...layers.map(layerNode)]]),
     );
+  }
+
+  async memory(grown: boolean): Promise<GuestMemory> {
+    return await this.#memory.find(grown);
   }
 
   async reviewLayers(): Promise<ReadonlyMap<string, readonly string[]> | undefined> {

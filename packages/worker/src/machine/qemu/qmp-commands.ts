@@ -1,3 +1,4 @@
+import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { QmpClient } from "./qmp-client.ts";
 
 /** Stops the vCPUs. */
@@ -18,6 +19,39 @@ export async function readRing(qmp: QmpClient, device: string, bytes: number): P
 export async function queryStatus(qmp: QmpClient): Promise<string> {
   const { status } = (await qmp.execute("query-status")) as { status: string };
   return status;
+}
+
+interface MemoryDevice {
+  readonly id: string;
+  /** Where it is in the guest's memory. */
+  readonly memaddr: number;
+  /** In bytes: what the guest has, was asked to have, and can have. */
+  readonly size: number;
+  readonly "requested-size": number;
+  readonly "max-size": number;
+}
+
+/** A device of virtio-mem as it is now. */
+export async function queryMemoryDevice(qmp: QmpClient, id: string): Promise<MemoryDevice> {
+  const devices = (await qmp.execute("query-memory-devices")) as { data: MemoryDevice }[];
+  const found = devices.find(({ data }) => data.id === id)?.data;
+  if (found === undefined) throw new SandboxError("internal", `QEMU has no memory device ${id}`, undefined);
+  return found;
+}
+
+/** Asks the guest to have `bytes` of a device of virtio-mem. */
+export async function requestMemory(qmp: QmpClient, id: string, bytes: number): Promise<void> {
+  await qmp.execute("qom-set", { path: `/machine/peripheral/${id}`, property: "requested-size", value: bytes });
+}
+
+/** Where QEMU has the guest's physical address `address` in its own memory. Only the monitor for people tells that. */
+export async function hostAddress(qmp: QmpClient, address: number): Promise<number> {
+  const said = String(await qmp.execute("human-monitor-command", { "command-line": `gpa2hva ${address}` }));
+  const found = / is (0x[0-9a-f]+)\s*$/.exec(said)?.[1];
+  if (found === undefined) {
+    throw new SandboxError("unavailable", `QEMU does not tell where its memory is: ${said}`, undefined);
+  }
+  return Number(found);
 }
 
 interface ImageInfo {
