@@ -63,10 +63,10 @@ export async function forkMany({ count, batch, image, say }: ForkMany): Promise<
     try {
       const { id, restoredFrom } = await host.start({ kind: "snapshot", snapshotId, identity: "new" });
       if (restoredFrom !== "memory") failures.push(`${name} was booted from the disks`);
-      clocks.push(await clockOffset(host.worker, id));
       await compare(id, name);
       await lookWhole(host, id);
       if ((await counted(id)) <= 0) failures.push(`${name} does not count`);
+      clocks.push(await clockOffset(host.worker, id));
       await host.worker.stopSandbox(id);
     } catch (error) {
       failures.push(`${name}: ${String(error)}`);

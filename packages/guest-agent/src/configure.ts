@@ -14,6 +14,7 @@ export async function configure(
   // Before all else: whatever draws a random number from here on draws its own.
   if (request.entropy.length > 0) system.addEntropy(request.entropy);
   const clockErrorNanos = request.clockUnixNanos === undefined ? 0n : system.setClock(request.clockUnixNanos);
+  if (request.clockStepNanos !== 0n) system.stepClock(request.clockStepNanos);
   // Whatever comes after this writes.
   if (request.thaw) system.fileSystems.thaw();
   if (request.machineId !== "") system.setMachineId(request.machineId);

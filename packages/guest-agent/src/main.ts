@@ -58,6 +58,7 @@ function agentOf(system: System, environment: MachineEnvironment, spillDirectory
         version,
         uptimeMs: BigInt(Math.round(process.uptime() * 1000)),
         bootId: bootId(),
+        clockUnixNanos: BigInt(Date.now()) * 1_000_000n,
       }),
       configure: (request) => configure(request, system, environment),
       exec: execs(start),

@@ -29,6 +29,7 @@ export function fakeSystem(home: string): System {
     mountPoints: () => ["/", home],
     addEntropy: () => undefined,
     setClock: () => 0n,
+    stepClock: () => undefined,
     setHostname: () => undefined,
     setMachineId: () => undefined,
     renewSecrets: async () => undefined,

@@ -1,5 +1,5 @@
 import { commandCgroups, fitMemory } from "#system/cgroup.ts";
-import { setClock } from "#system/clock.ts";
+import { setClock, stepClock } from "#system/clock.ts";
 import { addEntropy } from "#system/entropy.ts";
 import { fileSystems, mounts } from "#system/file-systems.ts";
 import { setHostname } from "#system/hostname.ts";
@@ -23,6 +23,7 @@ export function guestSystem(): System {
     mountPoints: () => mounts().map(({ mountpoint }) => mountpoint),
     addEntropy,
     setClock,
+    stepClock,
     setHostname,
     setMachineId,
     renewSecrets,

@@ -30,6 +30,8 @@ export interface System {
   addEntropy(bytes: Uint8Array): void;
   /** Returns how far the clock was ahead, in nanoseconds. */
   setClock(unixNanos: bigint): bigint;
+  /** Lets the clock go on from so much later, in nanoseconds. */
+  stepClock(nanos: bigint): void;
   setHostname(name: string): void;
   setMachineId(id: string): void;
   /** Makes anew what a copy must not share with what it is a copy of. */

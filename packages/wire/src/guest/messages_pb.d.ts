@@ -101,6 +101,13 @@ export declare type PingReply = Message<"opensandbox.guest.v1.PingReply"> & {
    * @generated from field: string boot_id = 3;
    */
   bootId: string;
+
+  /**
+   * What time it is for the guest, when it answers.
+   *
+   * @generated from field: int64 clock_unix_nanos = 4;
+   */
+  clockUnixNanos: bigint;
 };
 
 /**
@@ -164,6 +171,13 @@ export declare type ConfigureRequest = Message<"opensandbox.guest.v1.ConfigureRe
    * @generated from field: bool new_identity = 8;
    */
   newIdentity: boolean;
+
+  /**
+   * The clock goes on from so much later, or earlier where it is negative. It is right however long this took to arrive.
+   *
+   * @generated from field: int64 clock_step_nanos = 9;
+   */
+  clockStepNanos: bigint;
 };
 
 /**

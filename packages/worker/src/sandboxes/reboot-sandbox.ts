@@ -1,4 +1,5 @@
 import { methods } from "@opensandbox/wire/guest/methods.ts";
+import { alignClock } from "./align-clock.ts";
 import { describeError } from "./describe-error.ts";
 import type { Host } from "./host.ts";
 import { introduceGuest } from "./introduce-guest.ts";
@@ -33,4 +34,5 @@ export async function powerCycleSandbox(sandbox: LiveSandbox, host: Host, signal
   sandbox.watch();
   await journal(live, request, host);
   await introduceGuest(live, { id: request.id, envs: request.envs, copied: false }, "boot", signal);
+  void alignClock(live, host);
 }

@@ -6,6 +6,7 @@ import { memoryMibOf } from "#snapshots/manifest.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { Verifier } from "#snapshots/verify.ts";
 import { admit, hostRoom } from "./admission.ts";
+import { alignClock } from "./align-clock.ts";
 import { describeError } from "./describe-error.ts";
 import type { BootFiles, Host } from "./host.ts";
 import { introduceGuest } from "./introduce-guest.ts";
@@ -76,6 +77,7 @@ async function finish(
   await journal(live, request, host);
   spans.end("journal");
   undo.move();
+  void alignClock(live, host);
   return {
     sandbox: new LiveSandbox(request, live),
     restoredFrom: begun.from === "restore" ? "memory" : "disk",
