@@ -17,7 +17,7 @@ interface SpawnedServer {
   readonly options: { readonly apiUrl: string; readonly apiKey: string };
 }
 
-async function spawnServer(dataDirectory: string): Promise<SpawnedServer> {
+async function spawnServer(dataDirectory: string, failpoints = ""): Promise<SpawnedServer> {
   const child = spawn(
     process.execPath,
     ["--disable-warning=ExperimentalWarning", join(import.meta.dirname, "serve.ts"), dataDirectory, "stays"],
@@ -28,6 +28,7 @@ async function spawnServer(dataDirectory: string): Promise<SpawnedServer> {
         ...process.env,
         OPENSANDBOX_API_KEY: "key-of-the-test",
         OPENSANDBOX_READY_MACHINES: "0",
+        OPENSANDBOX_FAILPOINTS: failpoints,
         OPENSANDBOX_DEFAULT_SANDBOX_MEMORY_MB: "512",
       },
     },
@@ -63,8 +64,8 @@ test("a machine goes on whatever happens to its server, and is put away and foun
   const directory = await mkdtemp(join(tmpdir(), "osb-takeover-"));
   await chmod(directory, 0o711);
   const servers: SpawnedServer[] = [];
-  const next = async (): Promise<SpawnedServer> => {
-    const server = await spawnServer(directory);
+  const next = async (failpoints?: string): Promise<SpawnedServer> => {
+    const server = await spawnServer(directory, failpoints);
     servers.push(server);
     return server;
   };
@@ -109,6 +110,39 @@ test("a machine goes on whatever happens to its server, and is put away and foun
     assert.equal(await run(sandbox, "pgrep -x sleep; cat /workspace/later"), `${pid}\nalso kept`);
     assert.equal(await restoredFrom(sandbox, fourth), "memory");
   });
+
+  await t.test(
+    "4: one that dies while it restores a checkpoint leaves the checkpoint, to be restored again",
+    async () => {
+      const made = await sandbox.createCheckpoint("before");
+      for (;;) {
+        const { status } = (await sandbox.listCheckpoints()).find(({ id }) => id === made.id) ?? assert.fail();
+        assert.ok(status === "ready" || status === "processing", status);
+        if (status === "ready") break;
+        await sleep(100);
+      }
+      await sandbox.files.write("/workspace/later", "changed since");
+      assert.equal(await end(servers.at(-1) ?? assert.fail(), "SIGUSR2"), 0);
+      const dying = await next("resume=exit");
+      sandbox = await Sandbox.connect(sandbox.sandboxId, dying.options);
+      const died = once(dying.process, "exit");
+      await sandbox.restoreCheckpoint(made.id);
+      assert.deepEqual(await died, [null, "SIGKILL"]);
+
+      const after = await next();
+      sandbox = await Sandbox.connect(sandbox.sandboxId, after.options);
+      assert.equal(sandbox.status, "error");
+      assert.deepEqual(await machineProcesses(directory), []);
+      await assert.rejects(
+        sandbox.commands.run("true"),
+        /the restore of checkpoint before was interrupted: restore it again/,
+      );
+      await sandbox.restoreCheckpoint(made.id);
+      assert.equal(await run(sandbox, "pgrep -x sleep; cat /workspace/later"), `${pid}\nalso kept`);
+      assert.equal(await restoredFrom(sandbox, after), "memory");
+      assert.equal((await machineProcesses(directory)).length, 1);
+    },
+  );
 
   await t.test("after a host's crash the next call boots its disks", async () => {
     await run(sandbox, "sync");

@@ -82,7 +82,7 @@ class Witness {
   }
 }
 
-const running = (id: SandboxId) => ({ id, generation: 1, running: true });
+const running = (id: SandboxId) => ({ id, generation: 1, memoryMib: 1024, running: true });
 
 test("1: killed at any step of a start, it leaves nothing that the next worker does not remove", async () => {
   await worker.call("stop", await start());
