@@ -80,6 +80,11 @@ export class Channel {
     this.#failStreams(reason);
   }
 
+  /** Whether anybody waits for anything of the other side. */
+  get busy(): boolean {
+    return this.#streams.size > 0;
+  }
+
   async sendHello(hello: { version: string; instance: bigint }): Promise<void> {
     const payload = toBinary(HelloSchema, create(HelloSchema, { generation, ...hello }));
     await this.send(frameTypes.hello, 0, 0, payload);

@@ -6,9 +6,21 @@ import { Channel, parse, type Stream } from "@opensandbox/wire/guest/channel.ts"
 import type { Hello } from "@opensandbox/wire/guest/messages_pb.js";
 import { type Method, methods } from "@opensandbox/wire/guest/methods.ts";
 
+/** How long a guest may say nothing while something is asked of it, in milliseconds. */
+export interface Patience {
+  /** Then it is asked whether it is there, which an agent always answers. */
+  readonly askMs: number;
+  /** So long after that it is given up. */
+  readonly leaveMs: number;
+}
+
+/** Under emulation, on a crowded host, a restored guest has taken ten seconds for its first answer. */
+const patient: Patience = { askMs: 20_000, leaveMs: 60_000 };
+
 /**
  * The host's end of an agent channel. An agent that starts, for the first time or again, announces itself and is
- * answered with a new epoch; whatever was under way in the old one fails with `unavailable`.
+ * answered with a new epoch; whatever was under way in the old one fails with `unavailable`. So it does when the guest
+ * stands still, which nobody else would notice: a command may be silent for as long as it likes, its agent may not.
  */
 export class GuestClient implements Disposable {
   readonly #socket: Socket;
@@ -19,9 +31,15 @@ export class GuestClient implements Disposable {
   #held: PromiseWithResolvers<void> | undefined;
   /** The epoch in which the guest's disks were frozen. */
   #frozenIn = 0;
+  readonly #patience: Patience;
+  #heardAt = performance.now();
+  /** Looks for silence, while anybody waits. */
+  #watch: NodeJS.Timeout | undefined;
+  #asking = false;
 
-  constructor(socket: Socket) {
+  constructor(socket: Socket, patience: Patience = patient) {
     this.#socket = socket;
+    this.#patience = patience;
     this.#ready.promise.catch(() => undefined);
     this.#channel = new Channel(
       {
@@ -36,14 +54,17 @@ export class GuestClient implements Disposable {
         broken: (error) => this.#close(error),
       },
     );
-    socket.on("data", (chunk: Buffer) => this.#channel.receive(chunk));
+    socket.on("data", (chunk: Buffer) => {
+      this.#heardAt = performance.now();
+      this.#channel.receive(chunk);
+    });
     socket.on("error", () => socket.destroy());
     socket.on("close", () => this.#close(new SandboxError("unavailable", "the machine has ended", undefined)));
     this.#startEpoch();
   }
 
   /** Connects to a machine's agent socket. The agent need not be there yet; see {@link ready}. */
-  static async connect(path: string): Promise<GuestClient> {
+  static async connect(path: string, patience?: Patience): Promise<GuestClient> {
     const socket = connect(path);
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     socket.once("connect", resolve);
@@ -54,7 +75,7 @@ export class GuestClient implements Disposable {
       throw new SandboxError("unavailable", "the machine's agent socket cannot be reached", undefined, { cause });
     }
     socket.off("error", reject);
-    return new GuestClient(socket);
+    return new GuestClient(socket, patience);
   }
 
   /** The agent's greeting in the present epoch. */
@@ -79,7 +100,8 @@ export class GuestClient implements Disposable {
     request: MessageInitShape<Request>,
     signal: AbortSignal,
   ): Promise<Stream> {
-    await this.ready(signal);
+    await this.#greeted(signal);
+    this.#listen();
     const stream = this.#channel.open(method, create(method.request, request));
     const onAbort = (): void => stream.reset(canceled(signal));
     if (signal.aborted) onAbort();
@@ -121,6 +143,50 @@ export class GuestClient implements Disposable {
     this.#socket.destroy();
   }
 
+  /** One that has said nothing since it was left says so, too, to those who come later. */
+  async #greeted(signal: AbortSignal): Promise<void> {
+    const { askMs, leaveMs } = this.#patience;
+    const deadline = AbortSignal.timeout(askMs + leaveMs);
+    try {
+      await this.ready(AbortSignal.any([signal, deadline]));
+    } catch (error) {
+      throw deadline.aborted && !signal.aborted ? silent(askMs + leaveMs) : error;
+    }
+  }
+
+  #listen(): void {
+    if (this.#watch !== undefined) return;
+    this.#heardAt = performance.now();
+    const { askMs, leaveMs } = this.#patience;
+    this.#watch = setInterval(() => this.#lookForSilence(), Math.min(askMs, leaveMs) / 4).unref();
+  }
+
+  #lookForSilence(): void {
+    if (!this.#channel.busy) {
+      clearInterval(this.#watch);
+      this.#watch = undefined;
+      return;
+    }
+    // Nothing is asked of a guest that is being captured.
+    if (this.#held !== undefined) this.#heardAt = performance.now();
+    const { askMs, leaveMs } = this.#patience;
+    const silentMs = performance.now() - this.#heardAt;
+    if (silentMs > askMs + leaveMs) this.#startEpoch(silent(askMs + leaveMs));
+    else if (silentMs > askMs && !this.#asking) this.#ask();
+  }
+
+  /** The answer is heard like everything else. */
+  #ask(): void {
+    this.#asking = true;
+    this.#channel
+      .open(methods.ping, create(methods.ping.request))
+      .next()
+      .catch(() => undefined)
+      .finally(() => {
+        this.#asking = false;
+      });
+  }
+
   #onHello(hello: Hello, epoch: number): void {
     if (epoch === 0) this.#startEpoch();
     else if (epoch === this.#epoch) this.#ready.resolve(hello);
@@ -132,27 +198,38 @@ export class GuestClient implements Disposable {
     held?.resolve();
   }
 
-  #startEpoch(): void {
+  #startEpoch(
+    reason: SandboxError = new SandboxError(
+      "unavailable",
+      "the guest agent was restarted; how the command ended is unknown",
+      undefined,
+    ),
+  ): void {
     // Who waits for an epoch that never came waits for the new one: only a settled promise is replaced.
     this.#epoch = randomBytes(4).readUInt32LE() | 1;
     this.#epoch >>>= 0;
     const waiting = this.#ready;
     this.#ready = Promise.withResolvers<Hello>();
     this.#ready.promise.then(waiting.resolve, waiting.reject);
-    this.#channel.startEpoch(
-      this.#epoch,
-      new SandboxError("unavailable", "the guest agent was restarted; how the command ended is unknown", undefined),
-    );
+    this.#channel.startEpoch(this.#epoch, reason);
     // A socket that fails says so by its own event.
     this.#channel.sendHello({ version: "", instance: 0n }).catch(() => undefined);
   }
 
   #close(error: SandboxError): void {
     this.#release();
+    clearInterval(this.#watch);
     this.#channel.close(error);
     this.#ready.reject(error);
     this.#socket.destroy();
   }
+}
+
+function silent(milliseconds: number): SandboxError {
+  const message =
+    `the guest has said nothing for ${Math.round(milliseconds / 1000)} s; how its commands ended is unknown: ` +
+    "power-cycle the sandbox if it stays so";
+  return new SandboxError("unavailable", message, undefined);
 }
 
 /** The message of a final `end`, or `unavailable` for an answer that is none. */
