@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { merge, spreadsOf } from "./compare-checkouts.ts";
 import { compareRuns } from "./compare-runs.ts";
 import { figureOf, type FigureName } from "./figures.ts";
 import type { BenchResult, Measured } from "./report/result.ts";
@@ -69,4 +70,27 @@ test("among many figures a difference has to be less probable to be believed", (
 
 test("figures that only one run has are left out", () => {
   assert.deepEqual(compareRuns(run({ wake: [around100, []] }), run({ fork: [around100, []] })), []);
+});
+
+test("turns are merged as if of one run, and how far their ratios lie apart is the spread", () => {
+  const turns = [
+    run({
+      wake: [
+        [100, 100],
+        [50, 50],
+      ],
+    }),
+    run({
+      wake: [
+        [110, 110],
+        [50, 50],
+      ],
+    }),
+  ];
+  const [wake] = merge(turns).figures;
+  assert.deepEqual([wake?.ours.length, wake?.raw.length], [4, 4]);
+  // A round of one turn is none of the other's.
+  assert.equal(new Set(wake?.ours.map(({ round }) => round)).size, 4);
+  const { wake: spread = 0 } = spreadsOf([turns, turns.slice(0, 1)]);
+  assert.ok(Math.abs(spread - 0.1) < 1e-9, String(spread));
 });

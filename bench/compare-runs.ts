@@ -1,4 +1,5 @@
 import { table } from "../packages/cli/src/table.ts";
+import type { Spreads } from "./compare-checkouts.ts";
 import type { FigureName } from "./figures.ts";
 import { digits } from "./report/numbers.ts";
 import type { BenchResult, FigureResult } from "./report/result.ts";
@@ -54,8 +55,12 @@ function compare(a: FigureResult, b: FigureResult): Comparison {
   };
 }
 
-/** For people. */
-export function comparisonTable(comparisons: readonly Comparison[]): string {
+/** For people; with how far the ratios of the runs of one checkout lie apart, where there were several. */
+export function comparisonTable(comparisons: readonly Comparison[], spreads?: Spreads): string {
+  const spread = (name: FigureName): string[] => {
+    if (spreads === undefined) return [];
+    return [spreads[name] === undefined ? "" : `${digits(spreads[name] * 100)} %`];
+  };
   const rows = comparisons.map(({ name, in: unit, before, after, p, verdict }) => [
     name,
     unit === "floor" ? "x floor" : unit,
@@ -63,7 +68,9 @@ export function comparisonTable(comparisons: readonly Comparison[]): string {
     digits(after),
     `${after >= before ? "+" : ""}${digits((after / before - 1) * 100)} %`,
     p < 0.001 ? "<0.001" : p.toFixed(3),
+    ...spread(name),
     verdict,
   ]);
-  return table(["figure", "", "before", "after", "change", "p", ""], rows);
+  const head = ["figure", "", "before", "after", "change", "p", ...(spreads === undefined ? [] : ["spread"]), ""];
+  return table(head, rows);
 }

@@ -1,4 +1,4 @@
-import { readFile, writeFile } from "node:fs/promises";
+import { readFile, stat, writeFile } from "node:fs/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { defineCommand, defineGroup } from "../command.ts";
 import { flag, one, optional, text, whole } from "../inputs.ts";
@@ -7,6 +7,7 @@ import { writeTo } from "../write-to.ts";
 
 const quickRounds = 3;
 const fullRounds = 15;
+const defaultTurns = 5;
 
 const measure = defineCommand({
   summary: "Measure this host, beside the floor: the same machines driven raw",
@@ -67,13 +68,43 @@ Needs gcc: the floor's programs are compiled first.`,
 });
 
 const compare = defineCommand({
-  summary: "Say what has changed between two runs",
+  summary: "Say what has changed between two runs, or two checkouts",
   description: `By the Mann-Whitney U test, which does not mind outliers. Where both runs have a floor, values are told in
-it: another host, or a busy one, is no change. Exits with 1 when something is worse.`,
+it: another host, or a busy one, is no change. Exits with 1 when something is worse.
+
+Directories are checkouts of this repository, which are measured in alternation. How far the ratios of one checkout lie
+apart from turn to turn is the spread; the same checkout twice shows what the host's noise can do.`,
   arguments: { before: one("BEFORE"), after: one("AFTER") },
-  examples: [{ line: "bench compare before.json after.json", shows: "figure by figure: better, worse or cannot tell" }],
-  async run({ before, after }, { print }) {
+  options: {
+    turns: whole("N", `how often each checkout is measured (default: ${defaultTurns})`),
+    rounds: whole("N", `how often each figure is measured in a turn (default: ${quickRounds})`),
+    only: text("NAME,...", "only these figures"),
+    image: text("NAME", "minimal or default (default: default)"),
+  },
+  examples: [
+    { line: "bench compare before.json after.json", shows: "figure by figure: better, worse or cannot tell" },
+    { line: "bench compare ../main . --only wake,fork", shows: "two checkouts, some figures" },
+    { line: "bench compare . . --turns 2", shows: "how far two runs of the same lie apart" },
+  ],
+  check: ({ turns, rounds }) => (turns === 0 || rounds === 0 ? "--turns and --rounds must be at least 1" : undefined),
+  async run({ before, after, turns = defaultTurns, ...wishes }, { print, progress, signal }) {
     const { compareRuns, comparisonTable } = await import("../../../../bench/compare-runs.ts");
+    const kinds = await Promise.all([before, after].map(isDirectory));
+    if (kinds[0] !== kinds[1]) throw usageError("two results or two checkouts are compared", ["bench", "compare"]);
+    if (kinds[0]) {
+      const { measureInTurns } = await import("../../../../bench/compare-checkouts.ts");
+      using shown = progress();
+      const measured = await measureInTurns(
+        [before, after],
+        { turns, options: benchOptions(wishes) },
+        (step) => shown.report(step),
+        signal,
+      );
+      shown.pause();
+      const comparisons = compareRuns(measured.before, measured.after);
+      await print(comparisonTable(comparisons, measured.spreads), { comparisons, spreads: measured.spreads });
+      return comparisons.some(({ verdict }) => verdict === "worse") ? 1 : 0;
+    }
     const { parseResult } = await import("../../../../bench/report/result.ts");
     const [a, b] = await Promise.all([before, after].map(async (file) => parseResult(file, await readResult(file))));
     const comparisons = compareRuns(a!, b!);
@@ -87,6 +118,20 @@ export const bench = defineGroup({
   alone: measure,
   commands: { compare },
 });
+
+async function isDirectory(path: string): Promise<boolean> {
+  // What is not there is told of by whoever reads it.
+  return (await stat(path).catch(() => undefined))?.isDirectory() ?? false;
+}
+
+function benchOptions(wishes: {
+  readonly rounds: number | undefined;
+  readonly only: string | undefined;
+  readonly image: string | undefined;
+}): string[] {
+  const given = { ...wishes, rounds: String(wishes.rounds ?? quickRounds) };
+  return Object.entries(given).flatMap(([name, value]) => (value === undefined ? [] : [`--${name}`, value]));
+}
 
 async function readResult(file: string): Promise<string> {
   try {
