@@ -2,7 +2,7 @@ import { spawn } from "node:child_process";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { once } from "node:events";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { FigureName } from "./figures.ts";
 import { type BenchResult, type FigureResult, type Measured, parseResult } from "./report/result.ts";
@@ -53,7 +53,7 @@ async function measureOnce(checkout: string, options: readonly string[], signal:
   try {
     const file = join(directory, "result.json");
     const argv = ["bench", "--json", ...options, file];
-    const child = spawn(join(checkout, "opensandbox"), argv, { stdio: ["ignore", "ignore", "pipe"], signal });
+    const child = spawn(resolve(checkout, "opensandbox"), argv, { stdio: ["ignore", "ignore", "pipe"], signal });
     let said = "";
     child.stderr.setEncoding("utf8").on("data", (text: string) => {
       said = (said + text).slice(-4000);

@@ -41,8 +41,8 @@ test("what is clearly quicker is better, and for throughput what is more", () =>
 });
 
 test("a host that is slower in all is no change: values are told in their own floor", () => {
-  const before = run({ wake: [times(1), around100] });
-  const after = run({ wake: [times(3), times(3)] });
+  const before = run({ wake: [times(1), around100.toReversed()] });
+  const after = run({ wake: [times(3), times(3).toReversed()] });
   const [comparison] = compareRuns(before, after);
   assert.equal(comparison?.verdict, "cannot tell");
   assert.equal(comparison?.in, "floor");
@@ -70,6 +70,16 @@ test("among many figures a difference has to be less probable to be believed", (
 
 test("figures that only one run has are left out", () => {
   assert.deepEqual(compareRuns(run({ wake: [around100, []] }), run({ fork: [around100, []] })), []);
+});
+
+test("many values of few rounds are no proof: what disturbed one of a round disturbed all", () => {
+  const rounds = (by: number): Measured[] =>
+    Array.from({ length: 100 }, (_, index) => ({ round: 1 + (index % 3), value: by + index / 1000 }));
+  const of = (by: number): BenchResult => {
+    const result = run({ wake: [[1], [1]] });
+    return { ...result, figures: result.figures.map((figure) => ({ ...figure, ours: rounds(by), raw: rounds(1) })) };
+  };
+  assert.deepEqual(verdicts(of(2), of(3)), { wake: "cannot tell" });
 });
 
 test("turns are merged as if of one run, and how far their ratios lie apart is the spread", () => {

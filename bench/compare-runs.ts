@@ -9,7 +9,7 @@ import { values } from "./statistics/ratio.ts";
 
 export interface Comparison {
   readonly name: FigureName;
-  /** `floor`: both runs' values are told in their own floor, so that a slower or busier host is no change. */
+  /** `floor`: both runs' values are told in the floor of their round, so that a slower or busier host is no change. */
   readonly in: "floor" | FigureResult["unit"];
   readonly before: number;
   readonly after: number;
@@ -42,10 +42,7 @@ export function compareRuns(before: BenchResult, after: BenchResult): readonly C
 
 function compare(a: FigureResult, b: FigureResult): Comparison {
   const inFloor = a.raw.length > 0 && b.raw.length > 0;
-  const [x, y] = [a, b].map((figure) => {
-    const unit = inFloor ? median(values(figure.raw)) : 1;
-    return values(figure.ours).map((value) => value / unit);
-  }) as [number[], number[]];
+  const [x, y] = [a, b].map((figure) => [...roundsOf(figure, inFloor)]) as [number[], number[]];
   const before = median(x);
   const after = median(y);
   const improved = a.better === "less" ? after < before : after > before;
@@ -53,6 +50,19 @@ function compare(a: FigureResult, b: FigureResult): Comparison {
     ...{ name: a.name, in: inFloor ? "floor" : a.unit, before, after, p: mannWhitney(x, y).p },
     verdict: improved ? "better" : "worse",
   };
+}
+
+/**
+ * One value a round: what is measured in a row has the host's noise in common, so that many values say no more than one.
+ * The floor of the same round had that noise too; where a side was not measured in it, the floor of the whole run counts.
+ */
+function* roundsOf({ ours, raw }: FigureResult, inFloor: boolean): Generator<number> {
+  const whole = median(values(raw));
+  for (const round of new Set(ours.map((sample) => sample.round))) {
+    const [own, floor] = [ours, raw].map((side) => values(side.filter((sample) => sample.round === round)));
+    const unit = floor!.length > 0 ? median(floor!) : whole;
+    yield median(own!) / (inFloor ? unit : 1);
+  }
 }
 
 /** For people; with how far the ratios of the runs of one checkout lie apart, where there were several. */

@@ -213,7 +213,7 @@ suite("an output log", () => {
     const all = log.memoryBytes;
     while (log.memoryBytes === all) await turn();
     using late = log.read({ fromStart: false });
-    await Promise.all(full);
+    for (const room of full) await room;
     log.close();
     const heard: number[] = [];
     for (let next = await late.take(); next !== undefined; next = await late.take()) {
