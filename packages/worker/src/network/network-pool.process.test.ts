@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -9,11 +10,15 @@ import { suite, test, type TestContext } from "node:test";
 import { failOn, runCommand } from "#host/run-command.ts";
 import { isSandboxError } from "@opensandbox/wire/errors.ts";
 
+import { slotNames } from "./address-plan.ts";
 import { removeLeftOverNetworks } from "./host-firewall.ts";
+import { hostCommands } from "./link-commands.ts";
 import { NetworkPool } from "./network-pool.ts";
+import type { SandboxNetwork } from "./sandbox-network.ts";
 import { hostTraces } from "./testing/host-traces.ts";
 import { startInternet, worldAddresses } from "./testing/internet.ts";
 import { inOwnHost } from "./testing/own-host.ts";
+import { nft } from "./testing/own-world.ts";
 import { plugGuest } from "./testing/plugged-guest.ts";
 
 /** Every command that makes a network, and what opens the host. */
@@ -27,21 +32,49 @@ const steps = [
 
 inOwnHost(import.meta.filename, () => {
   suite("a pool of networks", () => {
-    test("leaves the host as it was, after any number of machines, with as many rules for one as for all", async (t) => {
+    test("leaves the host as it was, after any number of machines, with as many rules and as much work for each", async (t) => {
       const before = await hostTraces();
       {
-        await using pool = await openPool({ spare: 2 });
+        await using pool = await openPool({ spare: 0 });
         const directory = await machineDirectory(t);
-        const one = await pool.claim(directory);
-        const rulesForOne = await ruleCount();
-        const others = await Promise.all(Array.from({ length: 199 }, () => pool.claim(directory)));
-        assert.equal(new Set([one, ...others].map(({ slot }) => slot)).size, 200);
-        assert.equal(await ruleCount(), rulesForOne);
-        assert.deepEqual(
-          await ruleCount(one.attachment.namespace),
-          await ruleCount(others.at(-1)?.attachment.namespace),
+        using made = countPrograms(steps.slice(1));
+        const networks: SandboxNetwork[] = [];
+        /** Makes fifty more and says what that took. */
+        const claimFifty = async (): Promise<number> => {
+          const since = cpuMilliseconds();
+          networks.push(...(await Promise.all(Array.from({ length: 50 }, () => pool.claim(directory)))));
+          return cpuMilliseconds() - since;
+        };
+        const removeFifty = async (): Promise<number> => {
+          const since = cpuMilliseconds();
+          await Promise.all(networks.splice(-50).map((network) => network[Symbol.asyncDispose]()));
+          await pool.settled();
+          return cpuMilliseconds() - since;
+        };
+        const first = await claimFifty();
+        const rulesForFifty = await ruleCount();
+        const [one] = networks;
+        await claimFifty();
+        await claimFifty();
+        const last = await claimFifty();
+        assert.equal(new Set(networks.map(({ slot }) => slot)).size, 200);
+        assert.equal(await ruleCount(), rulesForFifty);
+        assert.equal(
+          await ruleCount(one?.attachment.namespace),
+          await ruleCount(networks.at(-1)?.attachment.namespace),
         );
-        await Promise.all([one, ...others].map((network) => network[Symbol.asyncDispose]()));
+        assert.deepEqual(made.counts(), [200, 200, 200, 200]);
+        assert.ok(last < 3 * first, `fifty of 200 took ${last} ms of processor time, the first fifty ${first} ms`);
+
+        const removed = [await removeFifty(), await removeFifty(), await removeFifty(), await removeFifty()];
+        const [removedFirst = 0, , , removedLast = 0] = removed;
+        assert.ok(removedFirst < 3 * Math.max(removedLast, 50), `${removed.join(", ")} ms to remove fifty each`);
+        const traces = await hostTraces();
+        for (const kind of ["namespaces", "links", "slots"]) assert.deepEqual(traces[kind], before[kind], kind);
+        assert.equal(await ruleCount(), rulesForFifty);
+        console.error(
+          `XX fifty: made in ${first} and ${last} ms of processor time, removed in ${removed.join(", ")} ms`,
+        );
       }
       assert.deepEqual(await hostTraces(), before);
     });
@@ -88,7 +121,7 @@ inOwnHost(import.meta.filename, () => {
   });
 
   suite("a process that is killed", () => {
-    for (const step of steps) {
+    for (const step of [...steps, "list firewall chains"]) {
       test(`at "${step}": the next one finds what it left and removes it`, async (t) => {
         const before = await hostTraces();
         const directory = await machineDirectory(t);
@@ -96,6 +129,52 @@ inOwnHost(import.meta.filename, () => {
         await kill(process);
         await removeLeftOverNetworks();
         assert.deepEqual(await hostTraces(), before);
+      });
+    }
+
+    // What `ip` makes of a namespace comes in steps too; whatever is within goes with it.
+    for (const [done, last] of hostCommandsOf(0).entries()) {
+      test(`in the middle of adding a namespace, after "${last}"`, async (t) => {
+        const before = await hostTraces();
+        const directory = await machineDirectory(t);
+        const process = await startPool(["--stop-at", "add network namespace", directory], "at add network namespace");
+        const [slot = assert.fail("no slot is taken")] = (await hostTraces())["slots"] ?? [];
+        const input = hostCommandsOf(Number(slot)).slice(0, done + 1);
+        await runCommand("half of it", ["ip", "-batch", "-"], { input: input.map((line) => `${line}\n`).join("") });
+        await kill(process);
+        await removeLeftOverNetworks();
+        assert.deepEqual(await hostTraces(), before);
+      });
+    }
+
+    for (const step of ["list firewall chains", "remove the host's rules"]) {
+      test(`at "${step}", when it ends: the next one ends it`, async () => {
+        const before = await hostTraces();
+        const process = await startPool(["--then-stop-at", step], "ready");
+        process.kill("SIGTERM");
+        await untilSaid(process, `at ${step}`);
+        await kill(process);
+        await removeLeftOverNetworks();
+        assert.deepEqual(await hostTraces(), before);
+      });
+    }
+
+    for (const [step, when] of [
+      ["admit forwarding", "--stop-at"],
+      ["withdraw forwarding", "--then-stop-at"],
+    ] as const) {
+      test(`at "${step}", where somebody else's firewall drops what is forwarded`, async () => {
+        await nft("table inet filter { chain forward { type filter hook forward priority filter; policy drop; }; }");
+        const before = await hostTraces();
+        const process = await startPool([when, step], when === "--stop-at" ? `at ${step}` : "ready");
+        if (when === "--then-stop-at") {
+          process.kill("SIGTERM");
+          await untilSaid(process, `at ${step}`);
+        }
+        await kill(process);
+        await removeLeftOverNetworks();
+        assert.deepEqual(await hostTraces(), before);
+        await nft("delete table inet filter");
       });
     }
 
@@ -114,6 +193,7 @@ inOwnHost(import.meta.filename, () => {
       const directory = await machineDirectory(t);
       const process = await startPool(["--stop-at", "remove network namespaces", "--spare", "1", directory], "ready");
       process.kill("SIGTERM");
+      await untilSaid(process, "at remove network namespaces");
       await kill(process);
       await rm(directory, { recursive: true });
       await removeLeftOverNetworks();
@@ -161,6 +241,12 @@ async function machineDirectory(t: TestContext): Promise<string> {
   return directory;
 }
 
+function hostCommandsOf(slot: number): string[] {
+  return hostCommands([slotNames(slot)])
+    .trim()
+    .split("\n");
+}
+
 /** Rules of every table, of the host or of a namespace. */
 async function ruleCount(namespace?: string): Promise<number> {
   const listed = await runCommand("list rules", ["nft", "-j", "list", "ruleset"], {
@@ -168,6 +254,25 @@ async function ruleCount(namespace?: string): Promise<number> {
   });
   const { nftables } = JSON.parse(listed) as { nftables: readonly object[] };
   return nftables.filter((item) => "rule" in item).length;
+}
+
+/** What this process and the programs it has waited for have had of processors. Others on this host do not count. */
+function cpuMilliseconds(): number {
+  const stat = readFileSync("/proc/self/stat", "latin1");
+  // utime, stime, cutime and cstime in hundredths of a second; the name before them may have anything in it.
+  const times = stat
+    .slice(stat.lastIndexOf(")") + 2)
+    .split(" ")
+    .slice(11, 15);
+  return times.reduce((sum, ticks) => sum + Number(ticks) * 10, 0);
+}
+
+/** How often each of these commands is run from now on. */
+function countPrograms(labels: readonly string[]): Disposable & { counts(): number[] } {
+  const stack = new DisposableStack();
+  const counts = new Map(labels.map((label) => [label, 0]));
+  for (const label of labels) stack.use(failOn(label, () => counts.set(label, (counts.get(label) ?? 0) + 1)));
+  return { counts: () => [...counts.values()], [Symbol.dispose]: () => stack.dispose() };
 }
 
 /** Whatever is made or removed from now on fails. */
@@ -189,11 +294,21 @@ async function startPool(args: readonly string[], line: string): Promise<ChildPr
     ["--disable-warning=ExperimentalWarning", join(import.meta.dirname, "testing/pool-process.ts"), ...args],
     { stdio: ["ignore", "pipe", "inherit"] },
   );
-  for await (const said of createInterface({ input: child.stdout })) {
+  linesOf.set(child, createInterface({ input: child.stdout })[Symbol.asyncIterator]());
+  await untilSaid(child, line);
+  return child;
+}
+
+const linesOf = new WeakMap<ChildProcess, AsyncIterator<string>>();
+
+async function untilSaid(child: ChildProcess, line: string): Promise<void> {
+  const lines = linesOf.get(child) ?? assert.fail("nobody listens to it");
+  for (;;) {
+    const { done, value: said } = await lines.next();
+    if (done === true) throw new Error(`the process ended without saying "${line}"`);
     if (said.startsWith("claimed ")) claimedSlot.set(child, said.slice("claimed ".length));
-    if (said.startsWith(line)) return child;
+    if (said.startsWith(line)) return;
   }
-  throw new Error(`the process ended without saying "${line}"`);
 }
 
 async function kill(process: ChildProcess): Promise<void> {
