@@ -1,21 +1,28 @@
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { request as startRequest, type IncomingMessage } from "node:http";
+import { Readable } from "node:stream";
 import { text } from "node:stream/consumers";
+import { pipeline } from "node:stream/promises";
+import { crc32 } from "node:zlib";
 import { after, before, suite, test } from "node:test";
 import { Sandbox } from "@opencomputer/sdk";
 import { createServer, type AddressInfo, type Socket } from "node:net";
-import { startWorld, type World } from "./world.ts";
+import { forgetPeak, memoryBytes, type SpawnedServer, spawnServer } from "./spawn-server.ts";
+
+/** A tenth of the body: buffers on their way, and what the collector has not come to yet. */
+const mostGrowthBytes = 100 * 2 ** 20;
 
 // The published client, a server, a worker and a real guest agent; only the machine is a process of this host.
 suite("previews of a sandbox", () => {
   const stack = new AsyncDisposableStack();
-  let world: World;
+  let world: SpawnedServer;
   let sandbox: Sandbox;
   let port: number;
 
   before(async () => {
-    world = stack.use(await startWorld({ OPENSANDBOX_VM_BACKEND: "fake", OPENSANDBOX_ALLOW_FAKE: "1" }));
+    world = stack.use(await spawnServer({ OPENSANDBOX_VM_BACKEND: "fake", OPENSANDBOX_ALLOW_FAKE: "1" }));
     sandbox = await Sandbox.create({ apiUrl: world.url, apiKey: world.apiKey, previewAuth: { token: "auto" } });
     port = await freePort();
     const program = [
@@ -59,12 +66,37 @@ suite("previews of a sandbox", () => {
     assert.equal(await text(response), "hello");
   });
 
-  test("through the agent large bodies come whole", async () => {
-    const body = Buffer.alloc(20 * 2 ** 20, "0123456789");
-    const response = await ask(body);
-    const parts: Buffer[] = [];
-    for await (const part of response as AsyncIterable<Buffer>) parts.push(part);
-    assert.ok(Buffer.concat(parts).equals(body));
+  test("a gigabyte goes there and back through the agent, whole, and the server does not grow by that", async () => {
+    const pid = world.process.pid;
+    const chunk = randomBytes(2 ** 20);
+    const chunks = 1024;
+    const echo = async (count: number): Promise<{ readonly bytes: number; readonly sum: number }> => {
+      const request = startRequest(world.url, {
+        method: "POST",
+        headers: { "x-oc-preview-token": sandbox.previewAuthToken, host: sandbox.getPreviewDomain(port) },
+        agent: false,
+      });
+      const sending = pipeline(Readable.from(Array.from({ length: count }, () => chunk)), request);
+      const [response] = (await once(request, "response")) as [IncomingMessage];
+      let bytes = 0;
+      let sum = 0;
+      for await (const part of response as AsyncIterable<Buffer>) {
+        bytes += part.length;
+        sum = crc32(part, sum);
+      }
+      await sending;
+      return { bytes, sum };
+    };
+    // What the first large body makes it take is no growth with the size.
+    await echo(64);
+    const before = await memoryBytes(pid, "now");
+    await forgetPeak(pid);
+    const echoed = await echo(chunks);
+    const growth = (await memoryBytes(pid, "peak")) - before;
+    let sum = 0;
+    for (let count = 0; count < chunks; count += 1) sum = crc32(chunk, sum);
+    assert.deepEqual(echoed, { bytes: 2 ** 30, sum });
+    assert.ok(growth < mostGrowthBytes, `the server grew by ${growth / 2 ** 20} MiB`);
   });
 
   test("each event comes before the next is sent, both ways", async () => {
