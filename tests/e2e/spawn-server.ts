@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { chmod, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, chown, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -13,14 +13,21 @@ export interface SpawnedServer extends AsyncDisposable {
   readonly apiKey: string;
 }
 
-/** With a data directory of its own. */
-export async function spawnServer(env: Readonly<Record<string, string>>): Promise<SpawnedServer> {
+/** Makes a program run as another user, who has no rights beyond those of everybody. Needs root. */
+export function asUser(id: number): readonly [string, ...string[]] {
+  return ["setpriv", "--reuid", `${id}`, "--regid", `${id}`, "--clear-groups", "--no-new-privs"];
+}
+
+/** With a data directory of its own; as another user where one is named. */
+export async function spawnServer(env: Readonly<Record<string, string>>, user?: number): Promise<SpawnedServer> {
   await using undo = new AsyncDisposableStack();
   const directory = await mkdtemp(join(tmpdir(), "osb-server-"));
   undo.defer(() => rm(directory, { recursive: true, force: true }));
   await chmod(directory, 0o711);
   const serve = join(import.meta.dirname, "serve.ts");
-  const child = spawn(process.execPath, ["--disable-warning=ExperimentalWarning", serve, directory], {
+  if (user !== undefined) await chown(directory, user, user);
+  const [file, ...args] = [...(user === undefined ? [] : asUser(user)), process.execPath] as const;
+  const child = spawn(file ?? process.execPath, [...args, "--disable-warning=ExperimentalWarning", serve, directory], {
     stdio: ["ignore", "pipe", "inherit"],
     env: { ...process.env, ...env },
   });

@@ -2,18 +2,21 @@
 // must not reach. The rest of this folder shows the same packet by packet.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
+import { existsSync, writeFileSync } from "node:fs";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { createServer } from "node:http";
+import { createServer as createTcpServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, suite, test } from "node:test";
 import { promisify } from "node:util";
+import { inNetworkNamespace } from "#host/libc.ts";
 import { runCommand } from "#host/run-command.ts";
 import { openTcpListener } from "#host/sockets.ts";
 import { newSnapshotId, type SandboxId } from "@opensandbox/wire/ids.ts";
 import { readEntries } from "../sandboxes/journal.ts";
 import { startTestHost, type TestHost } from "../testing/test-host.ts";
-import { inner, slotNames } from "./address-plan.ts";
+import { devices, inner, slotNames } from "./address-plan.ts";
 import { startFakeResolver } from "./testing/fake-resolver.ts";
 import {
   type Arrival,
@@ -29,6 +32,8 @@ import { switchHostRulesOff, switchNamespaceRulesOff } from "./testing/own-world
 
 const never = new AbortController().signal;
 const image = { kind: "image", image: "default" } as const;
+
+const withoutIpv6 = existsSync("/proc/sys/net/ipv6") ? false : "the kernel of this host has no IPv6";
 
 /** Of a datagram, or where there is no way at all. The kernel of the guest knows what it was told of by ICMP. */
 const silentOrRefused = /^(ECONNREFUSED|EHOSTUNREACH|ENETUNREACH|EACCES|TimeoutError|timeout)$/;
@@ -189,8 +194,49 @@ inOwnHost(import.meta.filename, () => {
       assert.ok(answer.includes(Buffer.from(worldAddresses.site.split(".").map(Number)).toString("hex")), answer);
     });
 
-    test("nothing by IPv6", async () => {
-      assert.match(await attempt("tcp", "2001:db8::2", 80), silentOrRefused);
+    /** Gives everything between the guest and a server on the internet an IPv6 address and a route. */
+    async function openWayForIpv6(): Promise<void> {
+      const { slot, attachment } = network;
+      const everywhere = [internet.namespace, "/proc/self/ns/net", attachment.namespace];
+      for (const namespace of everywhere) {
+        inNetworkNamespace(namespace, () => {
+          for (const setting of ["all/disable_ipv6=0", "default/disable_ipv6=0", "all/forwarding=1"]) {
+            const [file, value = ""] = setting.split("=");
+            writeFileSync(`/proc/sys/net/ipv6/conf/${file}`, value);
+          }
+        });
+      }
+      const cable = slotNames(slot).hostCable;
+      const commands = {
+        [internet.namespace]: ["addr replace 2001:db8::2/64 dev eth0 nodad", "route replace default via 2001:db8::1"],
+        "/proc/self/ns/net": [
+          ...["addr replace 2001:db8::1/64 dev eth0 nodad", `addr replace 2001:db8:1::1/64 dev ${cable} nodad`],
+          "route replace 2001:db8:2::/64 via 2001:db8:1::2",
+        ],
+        [attachment.namespace]: [
+          ...[`addr replace 2001:db8:1::2/64 dev ${devices.uplink} nodad`, "route replace default via 2001:db8:1::1"],
+          `addr replace 2001:db8:2::1/64 dev ${devices.tap} nodad`,
+        ],
+      };
+      for (const [namespace, lines] of Object.entries(commands)) {
+        const input = lines.map((line) => `${line}\n`).join("");
+        await runCommand("open a way for IPv6", ["ip", "-6", "-batch", "-"], { input, namespace });
+      }
+      await host.shell(
+        id,
+        "sudo ip -6 addr replace 2001:db8:2::15/64 dev eth0 nodad && sudo ip -6 route replace default via 2001:db8:2::1",
+      );
+    }
+
+    const ipv6Target = ["2001:db8::2", 5006] as const;
+
+    test("nothing by IPv6, whether there is a way or not", { skip: withoutIpv6 }, async () => {
+      stack.use(greetOverIpv6(internet.namespace, ipv6Target[1], arrivals));
+      const before = seen();
+      assert.match(await attempt("tcp", ...ipv6Target), silentOrRefused);
+      await openWayForIpv6();
+      assert.match(await attempt("tcp", ...ipv6Target), silentOrRefused);
+      assert.equal(seen(), before);
     });
 
     /** Sends what a guest's kernel would not, and something ordinary behind it: when that is there, so is the other. */
@@ -245,8 +291,25 @@ inOwnHost(import.meta.filename, () => {
       assert.deepEqual(await afterForging(), ["forged", "hello"]);
       assert.match(await believed(), /lladdr/);
     });
+
+    test("nor does anything else keep it from IPv6", { skip: withoutIpv6 }, async () => {
+      await openWayForIpv6();
+      assert.equal(await attempt("tcp", ...ipv6Target), `${ipv6Target[0]}:${ipv6Target[1]}`);
+    });
   });
 });
+
+/** As `greet` does. */
+function greetOverIpv6(namespace: string, port: number, arrivals: Arrival[]): Disposable {
+  const server = createTcpServer((socket) => {
+    arrivals.push({ port, from: socket.remoteAddress ?? "", text: "connection" });
+    socket.on("error", () => socket.destroy());
+    socket.end(`${socket.localAddress}:${socket.localPort}\n`);
+  });
+  // Without an address it is bound before this returns, and by IPv6.
+  inNetworkNamespace(namespace, () => server.listen(port));
+  return { [Symbol.dispose]: () => void server.close() };
+}
 
 async function* once(content: Uint8Array): AsyncGenerator<Uint8Array> {
   yield content;
