@@ -44,13 +44,18 @@ const boundaries: readonly Boundary[] = [
     because: "what the agent imports is loaded in every machine, and the guest's protocol is all it shares",
   },
   {
+    from: "packages/agent-wrapper/src/**",
+    to: /^(?!node:|packages\/agent-wrapper\/)/,
+    because: "it speaks with a model and with its own input and output, and is bundled without anything else",
+  },
+  {
     from: "packages/server/src/**",
-    to: /^@opensandbox\/(cli|sdk|guest-agent)\b/,
+    to: /^@opensandbox\/(cli|sdk|guest-agent|agent-wrapper)\b/,
     because: "a server does not know its clients",
   },
   {
     from: "packages/cli/src/**",
-    to: /^@opensandbox\/(worker|control-plane|guest-agent)\b/,
+    to: /^@opensandbox\/(worker|control-plane|guest-agent|agent-wrapper)\b/,
     because: "a command reaches them by a server, in this process or elsewhere",
   },
   {
@@ -124,7 +129,7 @@ for (const { from, except, to, typesMayCross = false, because } of boundaries) {
 }
 
 test("only the entrances of processes read the environment", () => {
-  const allowed = /^packages\/(server\/src\/config|cli\/src\/main)\.ts$/;
+  const allowed = /^packages\/(server\/src\/config|(cli|agent-wrapper)\/src\/main)\.ts$/;
   // PATH is the host's, not a setting of ours.
   const reader = /process\.env(?!\.PATH\b|\["PATH"\]|\s*\})/;
   const readers = globSync("packages/*/src/**/*.ts", { cwd: root })

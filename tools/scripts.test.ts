@@ -7,7 +7,14 @@ const cwd = fileURLToPath(new URL("..", import.meta.url));
 const installed = spawnSync("shellcheck", ["--version"]).error === undefined;
 const skip = installed ? false : "shellcheck is not installed";
 
-for (const script of ["opensandbox", "test", ".ci/run", "images/initramfs/init", "images/agent/init"]) {
+for (const script of [
+  "opensandbox",
+  "test",
+  ".ci/run",
+  "images/initramfs/init",
+  "images/agent/init",
+  "images/agent/claude-agent-wrapper",
+]) {
   test(`shellcheck finds nothing in ${script}`, { skip }, () => check([script]));
 }
 

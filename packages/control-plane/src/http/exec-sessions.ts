@@ -3,6 +3,7 @@ import { parseSandboxId, type SandboxId } from "@opensandbox/wire/ids.ts";
 import * as wire from "@opensandbox/wire/public/exec-sessions.ts";
 import type { AttachedSession, ExecSession } from "@opensandbox/wire/worker/worker.ts";
 import type { FastifyInstance } from "fastify";
+import type { Clock } from "../clock.ts";
 import { newSessionId } from "#execs/run-command.ts";
 import type { Use } from "#sandboxes/activity.ts";
 import { useSandbox } from "#sandboxes/use-sandbox.ts";
@@ -16,7 +17,7 @@ import { acceptWebSocket } from "./web-socket.ts";
 /** A session that has ended is listed for so long. */
 const listedMs = 300_000;
 
-const SIGKILL = 9;
+export const SIGKILL = 9;
 
 /** Exec sessions and terminals, which are sessions that speak without frames. */
 export function serveExecSessions(app: FastifyInstance, api: ApiContext): void {
@@ -34,8 +35,7 @@ export function serveExecSessions(app: FastifyInstance, api: ApiContext): void {
     const { id, use } = await begin(api, call);
     using _ = use;
     const sessions = await worker.listSessions(id, call.signal);
-    const isListed = ({ endedMs }: ExecSession): boolean => endedMs === undefined || clock.now() - endedMs < listedMs;
-    return sessions.filter(isListed).map((session) => wire.sessionReplyOf(id, session));
+    return sessions.filter((session) => isListed(session, clock)).map((session) => wire.sessionReplyOf(id, session));
   });
 
   serve(app, ending, wire.attachSession, async (call) => await attach(api, call, execWords));
@@ -89,7 +89,11 @@ function terminalWords(): SessionWords {
   };
 }
 
-async function begin(api: ApiContext, call: Call<unknown, unknown>): Promise<{ use: Use; id: SandboxId }> {
+export function isListed({ endedMs }: ExecSession, clock: Clock): boolean {
+  return endedMs === undefined || clock.now() - endedMs < listedMs;
+}
+
+export async function begin(api: ApiContext, call: Call<unknown, unknown>): Promise<{ use: Use; id: SandboxId }> {
   const id = parseSandboxId(call.parameter("id"));
   return { id, use: await useSandbox(api.sandboxes, call.organizationId, id, call.signal) };
 }

@@ -127,7 +127,7 @@ test("a WebSocket to what is no WebSocket is refused like any request", async ()
   };
   assert.equal(await refusal("/api/sandboxes/sb-00000000/exec/stream"), 401);
   assert.equal(await refusal(`/api/sandboxes/sb-00000000/exec/stream?api_key=${testKey}`), 404);
-  assert.equal(await refusal(`/api/sandboxes/sb-00000000/agent/abc?api_key=${testKey}`), 501);
+  assert.equal(await refusal(`/api/sandboxes/sb-00000000/mounts?api_key=${testKey}`), 501);
   assert.equal(await refusal("/elsewhere"), 404);
   const plain = await world.call("GET", `/api/sandboxes/${await world.create()}/exec/stream`);
   assert.equal(plain.status, 400);

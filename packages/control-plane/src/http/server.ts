@@ -5,6 +5,7 @@ import { randomHex } from "@opensandbox/wire/ids.ts";
 import { publicRoutes } from "@opensandbox/wire/public/routes.ts";
 import { defaultBodyLimit } from "@opensandbox/wire/route.ts";
 import { fastify, type FastifyInstance } from "fastify";
+import { serveAgentSessions } from "./agent-sessions.ts";
 import type { ApiContext } from "./api-context.ts";
 import { requireKey } from "./authenticate.ts";
 import { serveCheckpoints } from "./checkpoints.ts";
@@ -76,6 +77,7 @@ export async function buildServer(api: ApiContext): Promise<FastifyInstance> {
     serveExec(withKey, api);
     serveExecStream(withKey, api);
     serveExecSessions(withKey, api);
+    serveAgentSessions(withKey, api);
     serveFiles(withKey, api);
     serveSigning(withKey, api);
     serveNotYet(withKey);

@@ -17,6 +17,8 @@ export class TestSessions {
   readonly #sessions = new Map<string, TestSession>();
   readonly #running: Set<ChildProcessWithoutNullStreams>;
   readonly #now: () => number;
+  /** In the place of the one that guests have: it says again what it is told. */
+  agentProgram: readonly string[] = ["cat"];
 
   /** Adds processes to `running` for as long as they run; `now` is the clock of the guest. */
   constructor(running: Set<ChildProcessWithoutNullStreams>, now: () => number) {
@@ -26,7 +28,7 @@ export class TestSessions {
 
   async create(request: NewExecSession): Promise<TestSession> {
     const { argv, envs, cwd = "/tmp", stdin = false } = request.command;
-    const [program = "/bin/sh", ...args] = argv;
+    const [program = "/bin/sh", ...args] = request.purpose === "agent" ? this.agentProgram : argv;
     const env = { PATH: process.env["PATH"] ?? "", ...envs };
     const child = spawn(program, args, { env, cwd, detached: true });
     await once(child, "spawn").catch((error: unknown) => {

@@ -5,13 +5,6 @@ export const notYet: readonly (readonly [method: string, path: string, what: str
   ["POST", "/api/sandboxes/:id/migrate", "moving a sandbox to another worker"],
   ["POST", "/api/sandboxes/:id/token/refresh", "a token of a sandbox"],
 
-  ["POST", "/api/sandboxes/:id/agent", "an agent session"],
-  ["GET", "/api/sandboxes/:id/agent", "the list of agent sessions"],
-  ["GET", "/api/sandboxes/:id/agent/:sessionId", "an agent session"],
-  ["POST", "/api/sandboxes/:id/agent/:sessionId/prompt", "an agent session"],
-  ["POST", "/api/sandboxes/:id/agent/:sessionId/interrupt", "an agent session"],
-  ["POST", "/api/sandboxes/:id/agent/:sessionId/kill", "an agent session"],
-
   ["POST", "/api/sandboxes/:id/mounts", "mounting remote storage"],
   ["GET", "/api/sandboxes/:id/mounts", "mounting remote storage"],
   ["DELETE", "/api/sandboxes/:id/mounts", "mounting remote storage"],

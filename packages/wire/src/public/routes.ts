@@ -1,4 +1,5 @@
 import type { Route } from "../route.ts";
+import { getAgent, interruptAgent, killAgent, listAgents, promptAgent, startAgent } from "./agent-sessions.ts";
 import { getAllowedHosts } from "./allowed-hosts.ts";
 import {
   createCheckpoint,
@@ -122,6 +123,12 @@ export const publicRoutes = [
   attachTerminal,
   resizeTerminal,
   closeTerminal,
+  startAgent,
+  listAgents,
+  getAgent,
+  promptAgent,
+  interruptAgent,
+  killAgent,
   readFile,
   headFile,
   writeFile,

@@ -6,11 +6,24 @@ import { provideArtifact } from "#images/artifact.ts";
 
 const repository = join(import.meta.dirname, "../../../..");
 
-/** All that goes into the bundle. */
-const sources = ["packages/guest-agent", "packages/wire/src/guest", "packages/wire/src/errors.ts", "package-lock.json"];
+/** All that goes into the bundles. */
+const sources = [
+  "packages/guest-agent",
+  "packages/agent-wrapper",
+  "packages/wire/src/guest",
+  "packages/wire/src/errors.ts",
+  "package-lock.json",
+];
 
-/** The guest agent as one JavaScript module, bundled again when any of its sources has changed. Returns its path. */
-export async function provideAgentBundle(imagesDirectory: string, signal?: AbortSignal): Promise<string> {
+/** What runs in guests by the runtime of the agent disk, each one JavaScript module. */
+export interface AgentBundles {
+  readonly guestAgent: string;
+  /** The program of agent sessions. */
+  readonly agentWrapper: string;
+}
+
+/** Bundled again when any of their sources has changed. Paths. */
+export async function provideAgentBundles(imagesDirectory: string, signal?: AbortSignal): Promise<AgentBundles> {
   const { directory } = await provideArtifact({
     kind: "agent-bundle",
     imagesDirectory,
@@ -18,15 +31,20 @@ export async function provideAgentBundle(imagesDirectory: string, signal?: Abort
     needMib: 16,
     signal,
     async build(target) {
-      await runCommand(
-        "bundle the guest agent",
-        [process.execPath, join(repository, "node_modules/.bin/tsdown"), "--out-dir", target],
-        { cwd: join(repository, "packages/guest-agent"), ...(signal === undefined ? {} : { signal }) },
-      );
+      await bundle("packages/guest-agent", target, signal);
+      await bundle("packages/agent-wrapper", target, signal);
       return {};
     },
   });
-  return join(directory, "agent.mjs");
+  return { guestAgent: join(directory, "agent.mjs"), agentWrapper: join(directory, "claude-agent-wrapper.mjs") };
+}
+
+async function bundle(from: string, target: string, signal: AbortSignal | undefined): Promise<void> {
+  await runCommand(
+    `bundle ${from}`,
+    [process.execPath, join(repository, "node_modules/.bin/tsdown"), "--out-dir", target],
+    { cwd: join(repository, from), ...(signal === undefined ? {} : { signal }) },
+  );
 }
 
 async function hashOfSources(): Promise<string> {
@@ -47,7 +65,7 @@ async function addTo(hash: ReturnType<typeof createHash>, path: string): Promise
     return;
   }
   for (const { name } of entries.toSorted((a, b) => (a.name < b.name ? -1 : 1))) {
-    if (name === "dist" || name === "node_modules" || name.includes(".test.")) continue;
+    if (name === "dist" || name === "node_modules" || name === "testing" || name.includes(".test.")) continue;
     await addTo(hash, join(path, name));
   }
 }

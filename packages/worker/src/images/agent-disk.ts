@@ -1,5 +1,6 @@
 import { chmod, copyFile, cp, mkdir, readdir, stat, utimes } from "node:fs/promises";
 import { join } from "node:path";
+import type { AgentBundles } from "#images/agent-bundle.ts";
 import { hashOfFile, provideArtifact } from "#images/artifact.ts";
 import { fixedTime, makeExt4 } from "#images/ext4.ts";
 import type { ImageSource } from "#images/image-source.ts";
@@ -11,38 +12,41 @@ export interface AgentDiskRequest {
   readonly kit: Kit;
   /** The Node executable that runs the agent in the guest. */
   readonly nodeBinary: string;
-  /** The agent as one JavaScript module. */
-  readonly agentBundle: string;
+  readonly bundles: AgentBundles;
 }
 
 /**
- * The disk that every guest mounts read-only at /run/opensandbox: init, the guest agent and all that they need, so
- * that an image needs nothing of ours. Built when it is not there, which takes a few seconds. Path of the image.
+ * The disk that every guest mounts read-only at /run/opensandbox: init, the guest agent, the program of agent
+ * sessions and all that they need, so that an image needs nothing of ours. Built when it is not there, which takes a few seconds. Path of the image.
  */
 export async function provideAgentDisk(
   source: ImageSource,
-  { kit, nodeBinary, agentBundle }: AgentDiskRequest,
+  { kit, nodeBinary, bundles }: AgentDiskRequest,
   { signal }: BuildOptions,
 ): Promise<string> {
   const init = join(source.recipesDirectory, "agent", "init");
-  const [node, agent, initHash] = await Promise.all([nodeBinary, agentBundle, init].map(hashOfFile));
+  const script = join(source.recipesDirectory, "agent", "claude-agent-wrapper");
+  const ingredients = [nodeBinary, bundles.guestAgent, init, bundles.agentWrapper, script];
+  const [node, agent, initHash, wrapper, scriptHash] = await Promise.all(ingredients.map(hashOfFile));
   const { directory } = await provideArtifact({
     kind: "agent",
     imagesDirectory: source.imagesDirectory,
-    inputs: { kit: kit.id, node, agent, init: initHash },
+    inputs: { kit: kit.id, node, agent, init: initHash, wrapper, script: scriptHash },
     needMib: 500,
     signal,
     build: async (target) => {
       const content = join(target, "content");
       await mkdir(join(content, "bin"), { recursive: true });
       await cp(kit.libraries, join(content, "lib"), { recursive: true });
-      const programs = [
+      const files = [
         [init, "init"],
         [kit.busybox, "bin/busybox"],
         [nodeBinary, "bin/node"],
+        [script, "bin/claude-agent-wrapper"],
+        [bundles.guestAgent, "agent.mjs"],
+        [bundles.agentWrapper, "claude-agent-wrapper.mjs"],
       ] as const;
-      for (const [from, to] of programs) await copyFile(from, join(content, to));
-      await copyFile(agentBundle, join(content, "agent.mjs"));
+      for (const [from, to] of files) await copyFile(from, join(content, to));
       const sizeMib = await makeUniform(content);
       await makeExt4({
         file: join(target, "agent.ext4"),

@@ -1,3 +1,4 @@
+import type { AgentBundles } from "#images/agent-bundle.ts";
 import { provideAgentDisk } from "#images/agent-disk.ts";
 import { artifactsOf, removeArtifact } from "#images/artifact.ts";
 import { provideInitramfs } from "#images/initramfs.ts";
@@ -33,8 +34,7 @@ export interface Platform {
 export interface PlatformRequest {
   /** The Node executable that runs the agent in the guest. */
   readonly nodeBinary: string;
-  /** The agent as one JavaScript module. */
-  readonly agentBundle: string;
+  readonly bundles: AgentBundles;
   readonly workspaceMib: number;
 }
 

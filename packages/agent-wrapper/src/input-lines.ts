@@ -1,0 +1,36 @@
+/** A command is a prompt at most; more than this without a line's end is none. */
+const longestLine = 16 * 2 ** 20;
+
+/** The lines of a stream of bytes, without empty ones. One that is too long is told as such, and skipped. */
+export async function* inputLines(input: AsyncIterable<Uint8Array>): AsyncGenerator<string | "too long"> {
+  let parts: Uint8Array[] = [];
+  let length = 0;
+  let skipping = false;
+  for await (const chunk of input) {
+    let from = 0;
+    for (let at = chunk.indexOf(newline); at !== -1; at = chunk.indexOf(newline, from)) {
+      parts.push(chunk.subarray(from, at));
+      if (!skipping) yield* textOf(parts);
+      parts = [];
+      length = 0;
+      skipping = false;
+      from = at + 1;
+    }
+    if (skipping) continue;
+    parts.push(chunk.subarray(from));
+    length += chunk.length - from;
+    if (length > longestLine) {
+      yield "too long";
+      parts = [];
+      skipping = true;
+    }
+  }
+  if (!skipping) yield* textOf(parts);
+}
+
+const newline = 0x0a;
+
+function textOf(parts: readonly Uint8Array[]): string[] {
+  const text = Buffer.concat(parts).toString().trim();
+  return text === "" ? [] : [text];
+}

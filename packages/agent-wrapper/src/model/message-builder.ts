@@ -1,0 +1,142 @@
+import { isRecord } from "../command.ts";
+import type { ContentBlock, ModelMessage } from "./message.ts";
+import { ModelError } from "./model-error.ts";
+import type { ServerSentEvent } from "./server-sent-events.ts";
+
+/** Puts a message together from the events that it is streamed as. */
+export class MessageBuilder {
+  isComplete = false;
+  #message: Record<string, unknown> | undefined;
+  readonly #blocks: Record<string, unknown>[] = [];
+  /** The input of tools by block, as JSON that comes in pieces. */
+  readonly #inputs = new Map<number, string>();
+
+  /** Returns the event's content. @throws ModelError for an event that cannot follow what came before, and for `error` */
+  add({ data }: ServerSentEvent): Readonly<Record<string, unknown>> {
+    const event = parsed(data);
+    switch (event["type"]) {
+      case "message_start":
+        this.#message = recordOf(event["message"], data);
+        break;
+      case "content_block_start":
+        this.#blocks[indexOf(event, data)] = { ...recordOf(event["content_block"], data) };
+        break;
+      case "content_block_delta":
+        this.#extend(indexOf(event, data), recordOf(event["delta"], data), data);
+        break;
+      case "message_delta": {
+        const message = this.#started(data);
+        Object.assign(message, recordOf(event["delta"], data));
+        message["usage"] = { ...usageOf(message), ...usageOf(event) };
+        break;
+      }
+      case "message_stop":
+        this.#started(data);
+        this.isComplete = true;
+        break;
+      case "error": {
+        const { type = "error", message = data } = isRecord(event["error"]) ? event["error"] : {};
+        throw new ModelError(`the model server broke off: ${String(message)} (${String(type)})`);
+      }
+      default:
+      // `ping`, the end of a block, and what is new: the API adds kinds of events.
+    }
+    return event;
+  }
+
+  /** What has come until now. */
+  message(): ModelMessage {
+    const { id = "", model = "", stop_reason: stopReason = null } = this.#message ?? {};
+    return {
+      role: "assistant",
+      id: String(id),
+      model: String(model),
+      stop_reason: stopReason === null ? null : String(stopReason),
+      usage: usageOf(this.#message ?? {}),
+      content: this.#content(),
+    };
+  }
+
+  #content(): ContentBlock[] {
+    return this.#blocks.flatMap((block, index) => {
+      const input = this.#inputs.get(index);
+      if (block["type"] === "text" && block["text"] === "") return [];
+      return [(input === undefined ? block : { ...block, input: inputOf(input) }) as ContentBlock];
+    });
+  }
+
+  #extend(index: number, delta: Record<string, unknown>, data: string): void {
+    const block = this.#blocks[index];
+    if (block === undefined) throw outOfPlace(data);
+    const append = (field: string): void => {
+      block[field] = String(block[field] ?? "") + String(delta[field] ?? "");
+    };
+    switch (delta["type"]) {
+      case "text_delta":
+        append("text");
+        break;
+      case "thinking_delta":
+        append("thinking");
+        break;
+      case "signature_delta":
+        append("signature");
+        break;
+      case "input_json_delta":
+        this.#inputs.set(index, (this.#inputs.get(index) ?? "") + String(delta["partial_json"] ?? ""));
+        break;
+      default:
+    }
+  }
+
+  #started(data: string): Record<string, unknown> {
+    if (this.#message === undefined) throw outOfPlace(data);
+    return this.#message;
+  }
+}
+
+/** The field of a tool's input that says that the model has not finished it. */
+export const brokenInput = "__broken_json__";
+
+function inputOf(json: string): Record<string, unknown> {
+  if (json === "") return {};
+  try {
+    const input: unknown = JSON.parse(json);
+    if (isRecord(input)) return input;
+  } catch {
+    // Told to the model, which can ask again.
+  }
+  return { [brokenInput]: json };
+}
+
+function parsed(data: string): Record<string, unknown> {
+  try {
+    const event: unknown = JSON.parse(data);
+    if (isRecord(event)) return event;
+  } catch {
+    // Told below.
+  }
+  throw new ModelError(`the model server sent what is no event: ${shortened(data)}`);
+}
+
+function indexOf(event: Record<string, unknown>, data: string): number {
+  const { index } = event;
+  if (typeof index !== "number" || !Number.isInteger(index) || index < 0 || index > 10_000) throw outOfPlace(data);
+  return index;
+}
+
+function recordOf(value: unknown, data: string): Record<string, unknown> {
+  if (!isRecord(value)) throw outOfPlace(data);
+  return value;
+}
+
+function usageOf(holder: Record<string, unknown>): Record<string, unknown> {
+  return isRecord(holder["usage"]) ? holder["usage"] : {};
+}
+
+function outOfPlace(data: string): ModelError {
+  return new ModelError(`the model server sent an event that makes no sense there: ${shortened(data)}`);
+}
+
+export function shortened(text: string, length = 300): string {
+  return text.length > length ? `${text.slice(0, length)}…` : text;
+}

@@ -1,0 +1,168 @@
+import { isRecord } from "../command.ts";
+import type { Message, ModelMessage, ToolDescription } from "./message.ts";
+import { MessageBuilder, shortened } from "./message-builder.ts";
+import { ModelError } from "./model-error.ts";
+import { serverSentEvents } from "./server-sent-events.ts";
+
+export interface ModelRequest {
+  readonly model: string;
+  readonly system: string;
+  readonly messages: readonly Message[];
+  readonly tools: readonly ToolDescription[];
+}
+
+export interface ModelListener {
+  /** An event of the stream, as it comes. */
+  event(event: Readonly<Record<string, unknown>>): void;
+  /** The server is asked again after a pause. */
+  retry(error: ModelError, attempt: number, pauseMs: number): void;
+}
+
+export interface Model {
+  /**
+   * What the model answers. A message that `signal` has cut short is given as far as it came, with `interrupted` set.
+   *
+   * @throws ModelError
+   */
+  ask(
+    request: ModelRequest,
+    listener: ModelListener,
+    signal: AbortSignal,
+  ): Promise<{ readonly message: ModelMessage; readonly interrupted: boolean }>;
+}
+
+export interface MessagesOptions {
+  readonly baseUrl: string;
+  readonly apiKey: string | undefined;
+  readonly authToken: string | undefined;
+  pause(milliseconds: number, signal: AbortSignal): Promise<unknown>;
+}
+
+const attempts = 5;
+const firstPauseMs = 500;
+const longestPauseMs = 60_000;
+/** What every model that speaks this API can give. */
+const maxTokens = 8192;
+
+/** The Messages API, streamed. */
+export function messagesClient(options: MessagesOptions): Model {
+  const url = `${options.baseUrl.replace(/\/+$/, "")}/v1/messages`;
+  const headers = {
+    "content-type": "application/json",
+    "anthropic-version": "2023-06-01",
+    ...(options.apiKey === undefined ? {} : { "x-api-key": options.apiKey }),
+    ...(options.authToken === undefined ? {} : { authorization: `Bearer ${options.authToken}` }),
+  };
+  return {
+    async ask(request, listener, signal) {
+      const body = JSON.stringify(bodyOf(request));
+      const builder = new MessageBuilder();
+      try {
+        const response = await untilAnswered(
+          async () => await post(url, { headers, body, signal }),
+          (error, attempt, pauseMs) => {
+            listener.retry(error, attempt, pauseMs);
+            return options.pause(pauseMs, signal);
+          },
+        );
+        for await (const event of serverSentEvents(response)) {
+          listener.event(builder.add(event));
+          if (builder.isComplete) return { message: builder.message(), interrupted: false };
+        }
+      } catch (error) {
+        if (signal.aborted) return { message: builder.message(), interrupted: true };
+        if (error instanceof ModelError) throw error;
+        throw new ModelError(`the line to the model server broke: ${messageOf(error)}`, { cause: error });
+      }
+      throw new ModelError("the model server ended the stream before the message was complete");
+    },
+  };
+}
+
+/** Nothing has happened as long as there is no answer, so asking again does no harm. */
+async function untilAnswered<T>(
+  ask: () => Promise<T>,
+  pause: (error: ModelError, attempt: number, pauseMs: number) => Promise<unknown>,
+): Promise<T> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (!(error instanceof ModelError) || !error.retryable || attempt === attempts) throw error;
+      const pauseMs = error.retryAfterMs ?? firstPauseMs * 2 ** (attempt - 1);
+      await pause(error, attempt, Math.min(pauseMs, longestPauseMs));
+    }
+  }
+}
+
+async function post(
+  url: string,
+  { headers, body, signal }: { headers: Record<string, string>; body: string; signal: AbortSignal },
+): Promise<AsyncIterable<Uint8Array>> {
+  let response: Response;
+  try {
+    response = await fetch(url, { method: "POST", headers, body, signal });
+  } catch (error) {
+    if (signal.aborted) throw error;
+    throw new ModelError(`cannot reach the model server at ${url}: ${messageOf(error)}`, {
+      retryable: true,
+      cause: error,
+    });
+  }
+  const type = response.headers.get("content-type") ?? "";
+  if (response.ok && type.includes("text/event-stream") && response.body !== null) {
+    return response.body;
+  }
+  const text = await response.text();
+  if (response.ok) throw new ModelError(`the model server answered with ${type || "nothing"}: ${shortened(text)}`);
+  const { status } = response;
+  throw new ModelError(`the model server answered ${status}: ${reasonOf(text)}`, {
+    // 529: overloaded.
+    retryable: status === 408 || status === 429 || status >= 500,
+    retryAfterMs: secondsOf(response.headers.get("retry-after")),
+  });
+}
+
+function bodyOf({ model, system, messages, tools }: ModelRequest) {
+  return {
+    model,
+    max_tokens: maxTokens,
+    // What comes before a mark need not be read anew, and paid for in full, with the next request of the conversation.
+    system: [{ type: "text", text: system, cache_control: { type: "ephemeral" } }],
+    messages: messages.map(({ role, content }, index) => ({
+      role,
+      content: index < messages.length - 1 ? content : withMark(content),
+    })),
+    ...(tools.length === 0 ? {} : { tools }),
+    stream: true,
+  };
+}
+
+function withMark(content: Message["content"]): Message["content"] {
+  return content.map((block, index) =>
+    index < content.length - 1 ? block : { ...block, cache_control: { type: "ephemeral" } },
+  );
+}
+
+function reasonOf(text: string): string {
+  try {
+    const value: unknown = JSON.parse(text);
+    const error = isRecord(value) && isRecord(value["error"]) ? value["error"] : {};
+    if (typeof error["message"] === "string") return `${error["message"]} (${String(error["type"] ?? "error")})`;
+  } catch {
+    // Not JSON: as it is.
+  }
+  return shortened(text);
+}
+
+function secondsOf(header: string | null): number | undefined {
+  const seconds = header === null ? Number.NaN : Number(header);
+  return Number.isFinite(seconds) && seconds >= 0 ? seconds * 1000 : undefined;
+}
+
+/** Of a failed fetch the cause says what happened. */
+function messageOf(error: unknown): string {
+  const { cause } = error as { cause?: unknown };
+  const reason = cause instanceof Error && cause.message !== "" ? cause : error;
+  return reason instanceof Error ? reason.message : String(reason);
+}

@@ -1,0 +1,183 @@
+// A server that speaks the Messages API and needs no model: what it answers is in the prompt. `startStubModel` runs it in
+// this process; as a program it listens on the port that it is given, and it imports nothing, so that it also runs alone.
+import { once } from "node:events";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+
+export interface StubModel extends AsyncDisposable {
+  readonly url: string;
+  readonly requests: ModelRequestBody[];
+}
+
+export interface ModelRequestBody {
+  readonly model: string;
+  readonly system: readonly { readonly text: string }[];
+  readonly messages: readonly { readonly role: string; readonly content: readonly Block[] }[];
+  readonly tools?: readonly { readonly name: string }[];
+  readonly headers: IncomingMessage["headers"];
+}
+
+type Block = { readonly type: string } & Readonly<Record<string, unknown>>;
+
+/** The key that it takes. */
+export const stubKey = "stub-key";
+
+/**
+ * - `run CMD` uses Bash, `use NAME JSON` any tool, and the answer to its result is `it said: ...`
+ * - `loop` uses a tool for ever
+ * - `stream` writes words until nobody reads them any more
+ * - `status N` is refused with N, and with `retry-after: 0`; `once N` so only the first time
+ * - `close` ends in the middle, `reset` breaks the connection, `garbage` sends what is no event, `html` a page,
+ *   `overloaded` an error as an event, `broken input` a use of Bash whose input is no JSON
+ * - anything else is said again
+ */
+export async function startStubModel(port = 0): Promise<StubModel> {
+  const requests: ModelRequestBody[] = [];
+  const server = createServer((request, response) => {
+    void answer(request, response, requests);
+  });
+  server.listen(port, "127.0.0.1");
+  await once(server, "listening");
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    requests,
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections();
+      server.close();
+      await once(server, "close");
+    },
+  };
+}
+
+async function answer(request: IncomingMessage, response: ServerResponse, requests: ModelRequestBody[]) {
+  const { headers, url } = request;
+  let text = "";
+  for await (const chunk of request.setEncoding("utf8") as AsyncIterable<string>) text += chunk;
+  const body = { ...(JSON.parse(text) as ModelRequestBody), headers };
+  requests.push(body);
+  if (url !== "/v1/messages") return refuse(response, 404, "not_found_error", `no ${url}`);
+  if (headers["x-api-key"] !== stubKey) return refuse(response, 401, "authentication_error", "invalid x-api-key");
+  const last = body.messages.at(-1)?.content.at(-1);
+  if (last?.type === "tool_result" && !isLoop(body)) return say(response, `it said: ${String(last["content"])}`);
+  const [word = "", ...rest] = isLoop(body) ? ["loop"] : String(last?.["text"]).split(" ");
+  const line = rest.join(" ");
+  switch (word) {
+    case "run":
+      return use(response, "Bash", JSON.stringify({ command: line }));
+    case "use":
+      return use(response, rest[0] ?? "", rest.slice(1).join(" "));
+    case "loop":
+      return use(response, "Bash", '{"command":"echo again"}');
+    case "broken":
+      return use(response, "Bash", '{"command": "ech');
+    case "stream":
+      begin(response);
+      for (let count = 0; !response.destroyed; count += 1) {
+        textDelta(response, `word${count} `);
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+      return;
+    case "once":
+      if (requests.filter((other) => textsOf(other).at(-1) === `once ${line}`).length > 1) return say(response, "now");
+      return refuse(response, Number(line), "overloaded_error", "Overloaded");
+    case "status":
+      return refuse(response, Number(line), "some_error", "refused");
+    case "close":
+      begin(response);
+      textDelta(response, "half a");
+      response.end();
+      return;
+    case "reset":
+      begin(response);
+      textDelta(response, "half a");
+      setTimeout(() => response.destroy(), 50);
+      return;
+    case "garbage":
+      begin(response);
+      response.end("event: content_block_delta\ndata: {not json\n\n");
+      return;
+    case "html":
+      response.writeHead(200, { "content-type": "text/html" }).end("<h1>a proxy</h1>");
+      return;
+    case "overloaded":
+      begin(response);
+      send(response, { type: "error", error: { type: "overloaded_error", message: "Overloaded" } });
+      response.end();
+      return;
+    default:
+      return say(response, `you said: ${[word, ...rest].join(" ")}`);
+  }
+}
+
+function isLoop(body: ModelRequestBody): boolean {
+  return textsOf(body).at(-1) === "loop";
+}
+
+function textsOf(body: ModelRequestBody): string[] {
+  return body.messages.flatMap(({ role, content }) =>
+    content.flatMap(({ type, text }) => (role === "user" && type === "text" ? [String(text)] : [])),
+  );
+}
+
+function begin(response: ServerResponse): void {
+  response.writeHead(200, { "content-type": "text/event-stream; charset=utf-8" });
+  const usage = { input_tokens: 10, output_tokens: 1 };
+  const message = { id: "msg_1", type: "message", role: "assistant", model: "stub", content: [], usage };
+  send(response, { type: "message_start", message: { ...message, stop_reason: null } });
+  send(response, { type: "ping" });
+}
+
+function say(response: ServerResponse, text: string): void {
+  begin(response);
+  send(response, { type: "content_block_start", index: 0, content_block: { type: "text", text: "" } });
+  // In two, in the middle of what may be more than one byte.
+  const half = Math.floor(text.length / 2);
+  for (const part of [text.slice(0, half), text.slice(half)]) {
+    send(response, { type: "content_block_delta", index: 0, delta: { type: "text_delta", text: part } });
+  }
+  send(response, { type: "content_block_stop", index: 0 });
+  end(response, "end_turn");
+}
+
+function textDelta(response: ServerResponse, text: string): void {
+  if (!begun.has(response))
+    send(response, { type: "content_block_start", index: 0, content_block: { type: "text", text: "" } });
+  begun.add(response);
+  send(response, { type: "content_block_delta", index: 0, delta: { type: "text_delta", text } });
+}
+
+const begun = new WeakSet<ServerResponse>();
+
+function use(response: ServerResponse, name: string, json: string): void {
+  begin(response);
+  send(response, { type: "content_block_start", index: 0, content_block: { type: "text", text: "" } });
+  send(response, { type: "content_block_delta", index: 0, delta: { type: "text_delta", text: "let me see" } });
+  send(response, { type: "content_block_stop", index: 0 });
+  const block = { type: "tool_use", id: `toolu_${crypto.randomUUID()}`, name, input: {} };
+  send(response, { type: "content_block_start", index: 1, content_block: block });
+  for (const part of json.match(/[^]{1,7}/g) ?? []) {
+    send(response, { type: "content_block_delta", index: 1, delta: { type: "input_json_delta", partial_json: part } });
+  }
+  send(response, { type: "content_block_stop", index: 1 });
+  end(response, "tool_use");
+}
+
+function end(response: ServerResponse, reason: string): void {
+  send(response, { type: "message_delta", delta: { stop_reason: reason }, usage: { output_tokens: 5 } });
+  send(response, { type: "message_stop" });
+  response.end();
+}
+
+function send(response: ServerResponse, event: { readonly type: string; readonly [field: string]: unknown }): void {
+  response.write(`event: ${event.type}\ndata: ${JSON.stringify(event)}\n\n`);
+}
+
+function refuse(response: ServerResponse, status: number, type: string, message: string): void {
+  response.writeHead(status, { "content-type": "application/json", "retry-after": "0" });
+  response.end(JSON.stringify({ type: "error", error: { type, message } }));
+}
+
+if (import.meta.main) {
+  const { url } = await startStubModel(Number(process.argv[2] ?? 0));
+  process.stdout.write(`${url}\n`);
+}
