@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { after, before, suite, test } from "node:test";
-import { Sandbox } from "@opencomputer/sdk";
+import { Sandbox, type SandboxAgentEvent } from "@opencomputer/sdk";
 import { startWorld, type World } from "./world.ts";
 
 // The client as it is on npm, unmodified, against a real machine.
@@ -15,7 +17,7 @@ suite("the published client", () => {
       template: "base",
       apiUrl: world.url,
       apiKey: world.apiKey,
-      envs: { FROM_CREATE: "yes" },
+      envs: { FROM_CREATE: "yes", ANTHROPIC_BASE_URL: "http://localhost:4010", ANTHROPIC_API_KEY: "stub-key" },
     });
   });
   after(async () => {
@@ -137,6 +139,61 @@ suite("the published client", () => {
     assert.equal(await sandbox.files.exists("/tmp/nothing"), false);
   });
 
+  test("agent: a prompt, a tool, an interrupt, attached again, listed, killed", async () => {
+    const model = join(import.meta.dirname, "../../packages/agent-wrapper/src/testing/stub-model.ts");
+    await sandbox.files.write("/tmp/stub-model.ts", await readFile(model));
+    const disk = "/run/opensandbox";
+    const node = `${disk}/lib/ld-linux-x86-64.so.2 --library-path ${disk}/lib ${disk}/bin/node`;
+    await sandbox.commands.run(`nohup ${node} /tmp/stub-model.ts 4010 >/tmp/stub.log 2>&1 &`);
+    await sandbox.commands.run("until grep -q http /tmp/stub.log; do sleep 0.1; done");
+
+    const agent = new Listener();
+    const session = await sandbox.agent.start({
+      ...agent.callbacks,
+      prompt: "run pwd; echo $FROM_CREATE",
+      cwd: "/tmp",
+    });
+    const first = await agent.until("turn_complete");
+    assert.deepEqual(
+      first.map(({ type }) => type),
+      [
+        ...["ready", "configured", "system", "assistant", "user", "tool_use_summary", "assistant", "result"],
+        "turn_complete",
+      ],
+    );
+    assert.equal(first.find(({ type }) => type === "result")?.["result"], "it said: /tmp\nyes");
+    assert.match(String(first.at(-1)?.["claude_session_id"]), /^[0-9a-f-]{36}$/);
+
+    session.configure({ systemPrompt: "be brief" });
+    await agent.until("configured");
+    session.sendPrompt("stream");
+    await agent.until("system");
+    session.interrupt();
+    assert.deepEqual(
+      (await agent.until("turn_complete")).map(({ type }) => type),
+      ["interrupted", "turn_complete"],
+    );
+
+    const listed = (await sandbox.agent.list()).map(({ sessionID, running }) => ({ sessionID, running }));
+    assert.deepEqual(listed, [{ sessionID: session.sessionId, running: true }]);
+    session.close();
+    const again = new Listener();
+    const attached = await sandbox.agent.attach(session.sessionId, again.callbacks);
+    await again.until("turn_complete");
+    await again.until("turn_complete");
+    attached.sendPrompt("wörld");
+    const result = (await again.until("turn_complete")).find(({ type }) => type === "result");
+    assert.equal(result?.["result"], "you said: wörld");
+
+    attached.sendPrompt("run sleep 4321");
+    await again.until("assistant");
+    await attached.kill();
+    assert.equal(await attached.done, -1);
+    assert.equal((await sandbox.exec.run("pgrep -fx 'sleep 4321' | wc -l")).stdout.trim(), "0");
+    assert.equal((await sandbox.agent.list())[0]?.running, false);
+    assert.deepEqual([agent.errors, again.errors], [[], []]);
+  });
+
   test("the time-out can be set and a killed sandbox says stopped", async () => {
     await sandbox.setTimeout(600);
     await sandbox.kill();
@@ -149,3 +206,29 @@ suite("the published client", () => {
     await assert.rejects(sandbox.commands.run("true"));
   });
 });
+
+/** Hears an agent by callbacks and tells of it in order. */
+class Listener {
+  readonly errors: string[] = [];
+  readonly callbacks = {
+    onEvent: (event: SandboxAgentEvent) => this.#hear(event),
+    onError: (text: string) => this.errors.push(text),
+  };
+  readonly #events: SandboxAgentEvent[] = [];
+  #heard = Promise.withResolvers<void>();
+
+  /** The events up to the next one of this type. */
+  async until(type: string): Promise<SandboxAgentEvent[]> {
+    for (;;) {
+      const index = this.#events.findIndex((event) => event.type === type);
+      if (index !== -1) return this.#events.splice(0, index + 1);
+      await this.#heard.promise;
+    }
+  }
+
+  #hear(event: SandboxAgentEvent): void {
+    this.#events.push(event);
+    this.#heard.resolve();
+    this.#heard = Promise.withResolvers();
+  }
+}
