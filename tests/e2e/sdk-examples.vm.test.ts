@@ -10,6 +10,7 @@ import { startWorld, type World } from "./world.ts";
 const examples = resolve(import.meta.dirname, "../../packages/sdk/examples");
 
 const expected: Readonly<Record<string, readonly string[]>> = {
+  "agent.ts": ["ANTHROPIC_API_KEY is not set in the environment of the sandbox"],
   "errors.ts": ["not_found", "canceled"],
   "files.ts": ["bread, milk", "today.txt 12", "false true"],
   "first-command.ts": ["42 0"],

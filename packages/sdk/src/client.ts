@@ -1,3 +1,5 @@
+import { agentsClient } from "./agents.ts";
+import type { AgentsClient } from "./agents.ts";
 import { checkpointsClient } from "./checkpoints.ts";
 import type { CheckpointsClient } from "./checkpoints.ts";
 import { execClient } from "./exec.ts";
@@ -38,6 +40,7 @@ export interface Client {
   readonly files: FilesClient;
   readonly exec: ExecClient;
   readonly sessions: SessionsClient;
+  readonly agents: AgentsClient;
   readonly previews: PreviewsClient;
   readonly network: NetworkClient;
 }
@@ -59,6 +62,7 @@ export function connect({ url, apiKey, openSocket = openGlobalSocket }: ConnectO
     files: filesClient(http),
     exec: execClient(http, openSocket),
     sessions: sessionsClient(http, openSocket),
+    agents: agentsClient(http, openSocket),
     previews: previewsClient(http),
     network: networkClient(http),
   };

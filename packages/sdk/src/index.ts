@@ -6,6 +6,7 @@ export type {
   CommandOptions,
   Connection,
   CreateOptions,
+  SandboxAgents,
   SandboxCheckpoints,
   SandboxExec,
   SandboxFiles,
@@ -15,6 +16,7 @@ export type {
   SandboxSessions,
   Terminal,
 } from "./sandbox.ts";
+export type { Agent, AgentEvent, AgentsClient, AgentSettings, AttachedAgent, McpServer, StartAgent } from "./agents.ts";
 export { connect } from "./client.ts";
 export type { Client, ConnectOptions } from "./client.ts";
 export type { ExecClient, ExecOutput, ExecRequest, ExecResult, ExecStream } from "./exec.ts";

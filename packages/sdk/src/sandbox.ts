@@ -1,3 +1,4 @@
+import type { Agent, AttachedAgent, StartAgent } from "./agents.ts";
 import type { Checkpoint, CreateCheckpoint, Fork } from "./checkpoints.ts";
 import { connect } from "./client.ts";
 import type { Client } from "./client.ts";
@@ -78,6 +79,7 @@ export class Sandbox implements AsyncDisposable {
   readonly exec: SandboxExec;
   readonly execSessions: SandboxSessions;
   readonly pty: SandboxPty;
+  readonly agents: SandboxAgents;
   readonly files: SandboxFiles;
   readonly checkpoints: SandboxCheckpoints;
   readonly previews: SandboxPreviews;
@@ -90,6 +92,7 @@ export class Sandbox implements AsyncDisposable {
     this.exec = execOf(client, id);
     this.execSessions = sessionsOf(client, id);
     this.pty = ptyOf(client, id);
+    this.agents = agentsOf(client, id);
     this.files = filesOf(client, id);
     this.checkpoints = checkpointsOf(client, id);
     this.previews = {
@@ -293,6 +296,25 @@ export interface SandboxPty {
   open(options?: CommandOptions & Partial<TerminalSize> & { readonly command?: CommandLine }): Promise<Terminal>;
 }
 
+/** Agents need `ANTHROPIC_API_KEY` in the environment of the sandbox, or in their own. */
+export interface SandboxAgents {
+  /**
+   * Starts an agent and listens to it.
+   *
+   * @example
+   * const agent = await sandbox.agents.start({ prompt: "make the tests pass" });
+   * for await (const { type, result } of agent.events) {
+   *   if (type === "result") console.log(result);
+   *   if (type === "turn_complete") break;
+   * }
+   */
+  start(options?: StartAgent & Abortable): Promise<AttachedAgent>;
+  /** Those that run or have ended in the last five minutes. */
+  list(options?: Abortable): Promise<readonly Agent[]>;
+  /** Hears what is kept of what one has told, then what is new. */
+  attach(agentId: string, options?: Abortable): Promise<AttachedAgent>;
+}
+
 /** Paths are the guest's; a relative one begins at the user's home. */
 export interface SandboxFiles {
   read(path: string, options?: ReadOptions & Abortable): Promise<Uint8Array>;
@@ -442,6 +464,17 @@ function ptyOf(client: Client, id: string): SandboxPty {
         kill: async (number, { signal } = {}) => await client.sessions.kill(id, session.id, number, signal),
       };
     },
+  };
+}
+
+function agentsOf({ agents }: Client, id: string): SandboxAgents {
+  return {
+    async start({ signal, ...request } = {}) {
+      const agent = await agents.start(id, request, signal);
+      return await agents.attach(id, agent.id, signal);
+    },
+    list: async ({ signal } = {}) => await agents.list(id, signal),
+    attach: async (agentId, { signal } = {}) => await agents.attach(id, agentId, signal),
   };
 }
 

@@ -88,7 +88,7 @@ export function sessionsClient(http: HttpClient, openSocket: OpenSocket): Sessio
   };
 }
 
-function attached(socket: Socket): AttachedSession {
+export function attached(socket: Socket): AttachedSession {
   const exit = deferred<number>();
   // Whoever only reads output learns of a failure there.
   exit.promise.catch(() => undefined);

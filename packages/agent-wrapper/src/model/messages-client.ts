@@ -1,3 +1,5 @@
+import { once } from "node:events";
+import type { IncomingMessage } from "node:http";
 import { isRecord } from "../command.ts";
 import type { Message, ModelMessage, ToolDescription } from "./message.ts";
 import { MessageBuilder, shortened } from "./message-builder.ts";
@@ -41,6 +43,7 @@ export interface MessagesOptions {
 const attempts = 5;
 const firstPauseMs = 500;
 const longestPauseMs = 60_000;
+const silenceMs = 300_000;
 /** What every model that speaks this API can give. */
 const maxTokens = 8192;
 
@@ -72,7 +75,7 @@ export function messagesClient(options: MessagesOptions): Model {
       } catch (error) {
         if (signal.aborted) return { message: builder.message(), interrupted: true };
         if (error instanceof ModelError) throw error;
-        throw new ModelError(`the line to the model server broke: ${messageOf(error)}`, { cause: error });
+        throw new ModelError(`the line to the model server broke: ${(error as Error).message}`, { cause: error });
       }
       throw new ModelError("the model server ended the stream before the message was complete");
     },
@@ -95,32 +98,51 @@ async function untilAnswered<T>(
   }
 }
 
+/** Not by `fetch`: what that loads takes seconds to come up where the processor is emulated, and this does not. */
 async function post(
   url: string,
   { headers, body, signal }: { headers: Record<string, string>; body: string; signal: AbortSignal },
 ): Promise<AsyncIterable<Uint8Array>> {
-  let response: Response;
+  const { request } = url.startsWith("https:") ? await import("node:https") : await import("node:http");
+  let response: IncomingMessage;
   try {
-    response = await fetch(url, { method: "POST", headers, body, signal });
+    const length = Buffer.byteLength(body);
+    const asked = request(url, { method: "POST", headers: { ...headers, "content-length": length }, signal });
+    asked.setTimeout(silenceMs, () => asked.destroy(new Error("nothing was heard for five minutes")));
+    asked.end(body);
+    [response] = (await once(asked, "response")) as [IncomingMessage];
   } catch (error) {
     if (signal.aborted) throw error;
-    throw new ModelError(`cannot reach the model server at ${url}: ${messageOf(error)}`, {
+    throw new ModelError(`cannot reach the model server at ${url}: ${(error as Error).message}`, {
       retryable: true,
       cause: error,
     });
   }
-  const type = response.headers.get("content-type") ?? "";
-  if (response.ok && type.includes("text/event-stream") && response.body !== null) {
-    return response.body;
-  }
-  const text = await response.text();
-  if (response.ok) throw new ModelError(`the model server answered with ${type || "nothing"}: ${shortened(text)}`);
-  const { status } = response;
+  const { statusCode: status = 0, headers: replied } = response;
+  const type = replied["content-type"] ?? "";
+  const isOk = status >= 200 && status < 300;
+  if (isOk && type.includes("text/event-stream")) return response;
+  const text = await beginningOf(response);
+  if (isOk) throw new ModelError(`the model server answered with ${type || "nothing"}: ${shortened(text)}`);
   throw new ModelError(`the model server answered ${status}: ${reasonOf(text)}`, {
     // 529: overloaded.
     retryable: status === 408 || status === 429 || status >= 500,
-    retryAfterMs: secondsOf(response.headers.get("retry-after")),
+    retryAfterMs: secondsOf(replied["retry-after"]),
   });
+}
+
+/** Of what is no answer so much is looked at. */
+const longestReason = 65_536;
+
+async function beginningOf(response: AsyncIterable<Uint8Array>): Promise<string> {
+  const parts: Uint8Array[] = [];
+  let length = 0;
+  for await (const part of response) {
+    parts.push(part);
+    length += part.length;
+    if (length > longestReason) break;
+  }
+  return Buffer.concat(parts).toString();
 }
 
 function bodyOf({ model, system, messages, tools }: ModelRequest) {
@@ -155,14 +177,7 @@ function reasonOf(text: string): string {
   return shortened(text);
 }
 
-function secondsOf(header: string | null): number | undefined {
-  const seconds = header === null ? Number.NaN : Number(header);
+function secondsOf(header: string | undefined): number | undefined {
+  const seconds = header === undefined ? Number.NaN : Number(header);
   return Number.isFinite(seconds) && seconds >= 0 ? seconds * 1000 : undefined;
-}
-
-/** Of a failed fetch the cause says what happened. */
-function messageOf(error: unknown): string {
-  const { cause } = error as { cause?: unknown };
-  const reason = cause instanceof Error && cause.message !== "" ? cause : error;
-  return reason instanceof Error ? reason.message : String(reason);
 }

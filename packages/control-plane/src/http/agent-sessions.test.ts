@@ -151,19 +151,19 @@ suite("agent sessions", () => {
     assert.deepEqual(given.sessions.list(), []);
   });
 
-  for (const [body, error] of [
-    [{ permissionMode: "yolo" }, /permissionMode/],
-    [{ maxTurns: -1 }, /maxTurns/],
-    [{ resume: "../x" }, /resume/],
-    [{ mcpServers: { a: {} } }, /mcpServers/],
-    [{ cwd: "a\0b" }, /cwd must not contain a NUL character/],
-  ] as const) {
-    test(`${JSON.stringify(body)} is refused`, async () => {
-      await using given = await begin();
+  test("settings that cannot be are refused", async () => {
+    await using given = await begin();
+    for (const [body, error] of [
+      [{ permissionMode: "yolo" }, /permissionMode/],
+      [{ maxTurns: -1 }, /maxTurns/],
+      [{ resume: "../x" }, /resume/],
+      [{ mcpServers: { a: {} } }, /mcpServers/],
+      [{ cwd: "a\0b" }, /cwd must not contain a NUL character/],
+    ] as const) {
       const [status, reply] = await given.world.ask("POST", given.at, body);
       assert.equal(status, 400);
       assert.match(reply.error, error);
-      assert.deepEqual(given.sessions.list(), []);
-    });
-  }
+    }
+    assert.deepEqual(given.sessions.list(), []);
+  });
 });
