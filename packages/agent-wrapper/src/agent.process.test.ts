@@ -32,8 +32,10 @@ async function begin(): Promise<World> {
   };
 }
 
+const messageOf = (event: Event | undefined): ModelMessage =>
+  (event ?? assert.fail("no event"))["message"] as ModelMessage;
 const types = (events: readonly Event[]): string[] => events.map(({ type }) => type);
-const said = (event: Event | undefined): string => textOf((event?.["message"] as ModelMessage).content);
+const said = (event: Event | undefined): string => textOf(messageOf(event).content);
 const find = (events: readonly Event[], type: string): Event =>
   events.find((event) => event.type === type) ?? assert.fail(`no ${type} in ${JSON.stringify(events)}`);
 
@@ -96,9 +98,9 @@ suite("the program of an agent session", () => {
     assert.deepEqual(types(events), [
       ...["system", "assistant", "user", "tool_use_summary", "assistant", "result", "turn_complete"],
     ]);
-    const [use] = (events[1]?.["message"] as ModelMessage).content.filter(({ type }) => type === "tool_use");
+    const [use] = messageOf(events[1]).content.filter(({ type }) => type === "tool_use");
     assert.deepEqual(use?.["input"], { command: "pwd; echo oops >&2; exit 3" });
-    assert.deepEqual((events[2]?.["message"] as ModelMessage).content, [
+    assert.deepEqual(messageOf(events[2]).content, [
       { type: "tool_result", tool_use_id: use["id"], content: "/tmp\noops\n(exit code 3)", is_error: true },
     ]);
     assert.deepEqual(events[3]?.["preceding_tool_use_ids"], [use["id"]]);

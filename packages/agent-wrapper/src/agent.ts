@@ -67,7 +67,7 @@ export class Agent {
     this.#mcpServers[Symbol.dispose]();
   }
 
-  #configure({ type: _, resume, ...changes }: Configure & { readonly type: "configure" }): void {
+  #configure({ type: _type, resume, ...changes }: Configure & { readonly type: "configure" }): void {
     this.#settings = { ...this.#settings, ...changes };
     if (resume !== undefined) this.#then(async () => await this.#resume(resume));
     const { model, permissionMode, cwd } = this.#settings;

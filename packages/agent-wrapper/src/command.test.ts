@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { parseCommand } from "./command.ts";
-import { inputLines } from "./input-lines.ts";
+import { inputLines, tooLong } from "./input-lines.ts";
 
 test("commands are understood, and null is as good as absent", () => {
   assert.deepEqual(parseCommand('{"type":"prompt","text":"hi","more":1}'), { type: "prompt", text: "hi" });
@@ -43,7 +43,7 @@ for (const [line, message] of [
   test(`${line} is refused`, () => assert.equal(parseCommand(line), message));
 }
 
-async function linesOf(...chunks: readonly string[]): Promise<string[]> {
+async function linesOf(...chunks: readonly string[]): Promise<(string | typeof tooLong)[]> {
   return await Array.fromAsync(inputLines(ReadableStream.from(chunks.map((chunk) => Buffer.from(chunk)))));
 }
 
@@ -53,5 +53,5 @@ test("lines are the same however they come, the last one also without an end", a
 
 test("a line that is too long is told once, and the next one is heard", async () => {
   const mebibytes = Array.from({ length: 20 }, () => "x".repeat(2 ** 20));
-  assert.deepEqual(await linesOf(...mebibytes, "x\nnext\n"), ["too long", "next"]);
+  assert.deepEqual(await linesOf(...mebibytes, "x\nnext\n"), [tooLong, "next"]);
 });

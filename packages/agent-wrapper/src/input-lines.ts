@@ -1,8 +1,11 @@
 /** A command is a prompt at most; more than this without a line's end is none. */
 const longestLine = 16 * 2 ** 20;
 
+/** In the place of a line that is too long. */
+export const tooLong = Symbol("too long");
+
 /** The lines of a stream of bytes, without empty ones. One that is too long is told as such, and skipped. */
-export async function* inputLines(input: AsyncIterable<Uint8Array>): AsyncGenerator<string | "too long"> {
+export async function* inputLines(input: AsyncIterable<Uint8Array>): AsyncGenerator<string | typeof tooLong> {
   let parts: Uint8Array[] = [];
   let length = 0;
   let skipping = false;
@@ -20,7 +23,7 @@ export async function* inputLines(input: AsyncIterable<Uint8Array>): AsyncGenera
     parts.push(chunk.subarray(from));
     length += chunk.length - from;
     if (length > longestLine) {
-      yield "too long";
+      yield tooLong;
       parts = [];
       skipping = true;
     }

@@ -3,7 +3,7 @@ import { homedir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Agent } from "./agent.ts";
-import { inputLines } from "./input-lines.ts";
+import { inputLines, tooLong } from "./input-lines.ts";
 import { parseCommand } from "./command.ts";
 import { messagesClient } from "./model/messages-client.ts";
 import { SavedConversations } from "./saved-conversations.ts";
@@ -35,7 +35,7 @@ const agent = new Agent({
 
 emit({ type: "ready" });
 for await (const line of inputLines(process.stdin)) {
-  const command = line === "too long" ? "the line is too long" : parseCommand(line);
+  const command = line === tooLong ? "the line is too long" : parseCommand(line);
   if (typeof command === "string") emit({ type: "error", message: command });
   else agent.take(command);
 }

@@ -81,7 +81,7 @@ async function toolsOf({ settings, mcpServers, emit }: Turn): Promise<readonly T
 
 async function ask({ settings, messages, model, emit }: Turn, tools: readonly Tool[], signal: AbortSignal) {
   const system = settings.systemPrompt ?? defaultSystemPrompt(settings.cwd);
-  const descriptions = tools.map(({ run: _, ...description }) => description);
+  const descriptions = tools.map(({ name, description, input_schema }) => ({ name, description, input_schema }));
   return await model.ask(
     { model: settings.model, system, messages, tools: descriptions },
     {

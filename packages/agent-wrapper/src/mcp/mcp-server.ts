@@ -1,7 +1,7 @@
 import { type ChildProcessByStdio, spawn } from "node:child_process";
 import type { Readable, Writable } from "node:stream";
-import { isRecord, type McpServerSettings } from "../command.ts";
-import { inputLines } from "../input-lines.ts";
+import { asText, isRecord, type McpServerSettings } from "../command.ts";
+import { inputLines, tooLong } from "../input-lines.ts";
 import { killTree } from "../tools/kill-tree.ts";
 import type { Tool, ToolResult } from "../tools/tool.ts";
 
@@ -129,7 +129,7 @@ class McpLine {
 
   async #read(): Promise<void> {
     try {
-      for await (const line of inputLines(this.#child.stdout)) this.#take(line);
+      for await (const line of inputLines(this.#child.stdout)) this.#take(line === tooLong ? "" : line);
       this.#fail(new Error("the MCP server has ended"));
     } catch (error) {
       this.#fail(error as Error);
@@ -153,7 +153,7 @@ class McpLine {
       // Of what a server may ask, a client has to answer this alone when it offers nothing.
       const known = method === "ping";
       this.#write(
-        known ? { id, result: {} } : { id, error: { code: -32_601, message: `no method ${String(method)}` } },
+        known ? { id, result: {} } : { id, error: { code: -32_601, message: `no method ${asText(method)}` } },
       );
     }
   }

@@ -1,4 +1,4 @@
-import { isRecord } from "../command.ts";
+import { asText, isRecord } from "../command.ts";
 import type { ContentBlock, ModelMessage } from "./message.ts";
 import { ModelError } from "./model-error.ts";
 import type { ServerSentEvent } from "./server-sent-events.ts";
@@ -7,7 +7,7 @@ import type { ServerSentEvent } from "./server-sent-events.ts";
 export class MessageBuilder {
   isComplete = false;
   #message: Record<string, unknown> | undefined;
-  readonly #blocks: Record<string, unknown>[] = [];
+  readonly #blocks: (ContentBlock & Record<string, unknown>)[] = [];
   /** The input of tools by block, as JSON that comes in pieces. */
   readonly #inputs = new Map<number, string>();
 
@@ -19,7 +19,7 @@ export class MessageBuilder {
         this.#message = recordOf(event["message"], data);
         break;
       case "content_block_start":
-        this.#blocks[indexOf(event, data)] = { ...recordOf(event["content_block"], data) };
+        this.#blocks[indexOf(event, data)] = blockOf(recordOf(event["content_block"], data));
         break;
       case "content_block_delta":
         this.#extend(indexOf(event, data), recordOf(event["delta"], data), data);
@@ -35,8 +35,10 @@ export class MessageBuilder {
         this.isComplete = true;
         break;
       case "error": {
-        const { type = "error", message = data } = isRecord(event["error"]) ? event["error"] : {};
-        throw new ModelError(`the model server broke off: ${String(message)} (${String(type)})`);
+        const error = isRecord(event["error"]) ? event["error"] : {};
+        throw new ModelError(
+          `the model server broke off: ${asText(error["message"], data)} (${asText(error["type"], "error")})`,
+        );
       }
       default:
       // `ping`, the end of a block, and what is new: the API adds kinds of events.
@@ -46,12 +48,12 @@ export class MessageBuilder {
 
   /** What has come until now. */
   message(): ModelMessage {
-    const { id = "", model = "", stop_reason: stopReason = null } = this.#message ?? {};
+    const { id, model, stop_reason: stopReason } = this.#message ?? {};
     return {
       role: "assistant",
-      id: String(id),
-      model: String(model),
-      stop_reason: stopReason === null ? null : String(stopReason),
+      id: asText(id),
+      model: asText(model),
+      stop_reason: typeof stopReason === "string" ? stopReason : null,
       usage: usageOf(this.#message ?? {}),
       content: this.#content(),
     };
@@ -61,7 +63,7 @@ export class MessageBuilder {
     return this.#blocks.flatMap((block, index) => {
       const input = this.#inputs.get(index);
       if (block["type"] === "text" && block["text"] === "") return [];
-      return [(input === undefined ? block : { ...block, input: inputOf(input) }) as ContentBlock];
+      return [input === undefined ? block : { ...block, input: inputOf(input) }];
     });
   }
 
@@ -69,7 +71,7 @@ export class MessageBuilder {
     const block = this.#blocks[index];
     if (block === undefined) throw outOfPlace(data);
     const append = (field: string): void => {
-      block[field] = String(block[field] ?? "") + String(delta[field] ?? "");
+      block[field] = asText(block[field]) + asText(delta[field]);
     };
     switch (delta["type"]) {
       case "text_delta":
@@ -82,7 +84,7 @@ export class MessageBuilder {
         append("signature");
         break;
       case "input_json_delta":
-        this.#inputs.set(index, (this.#inputs.get(index) ?? "") + String(delta["partial_json"] ?? ""));
+        this.#inputs.set(index, (this.#inputs.get(index) ?? "") + asText(delta["partial_json"]));
         break;
       default:
     }
@@ -127,6 +129,10 @@ function indexOf(event: Record<string, unknown>, data: string): number {
 function recordOf(value: unknown, data: string): Record<string, unknown> {
   if (!isRecord(value)) throw outOfPlace(data);
   return value;
+}
+
+function blockOf(block: Record<string, unknown>): ContentBlock & Record<string, unknown> {
+  return { ...block, type: asText(block["type"]) };
 }
 
 function usageOf(holder: Record<string, unknown>): Record<string, unknown> {

@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import type { IncomingMessage } from "node:http";
-import { isRecord } from "../command.ts";
+import { asText, isRecord } from "../command.ts";
 import type { Message, ModelMessage, ToolDescription } from "./message.ts";
 import { MessageBuilder, shortened } from "./message-builder.ts";
 import { ModelError } from "./model-error.ts";
@@ -170,7 +170,7 @@ function reasonOf(text: string): string {
   try {
     const value: unknown = JSON.parse(text);
     const error = isRecord(value) && isRecord(value["error"]) ? value["error"] : {};
-    if (typeof error["message"] === "string") return `${error["message"]} (${String(error["type"] ?? "error")})`;
+    if (typeof error["message"] === "string") return `${error["message"]} (${asText(error["type"], "error")})`;
   } catch {
     // Not JSON: as it is.
   }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { type ServerSentEvent, serverSentEvents } from "./server-sent-events.ts";
 
 async function eventsOf(...chunks: readonly Uint8Array[]): Promise<ServerSentEvent[]> {

@@ -24,7 +24,7 @@ export class Wrapper implements AsyncDisposable {
       stdio: ["pipe", "pipe", "pipe"],
     });
     this.child.stderr.setEncoding("utf8").on("data", (text: string) => (this.stderr += text));
-    this.ended = once(this.child, "close").then(([code, signal]) => (code ?? signal) as number | NodeJS.Signals);
+    this.ended = once(this.child, "close").then(([code, signal]: (number | NodeJS.Signals)[]) => code ?? signal ?? 0);
     this.#events = createInterface({ input: this.child.stdout })[Symbol.asyncIterator]();
   }
 

@@ -143,7 +143,7 @@ export function agentFrom(id: string, { envs: variables }: StartAgentBody): NewE
 }
 
 /** What the agent is told when it begins. Undefined: nothing. */
-export function firstLines({ prompt, envs: _, ...settings }: StartAgentBody): string | undefined {
+export function firstLines({ prompt, envs: _envs, ...settings }: StartAgentBody): string | undefined {
   // As the clients mean them: an empty text or list is no setting.
   const isSetting = (value: unknown): boolean => value !== undefined && value !== "" && value !== 0;
   const fields = Object.fromEntries(Object.entries(settings).filter(([, value]) => isSetting(value)));
