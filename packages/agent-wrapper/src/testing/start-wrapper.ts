@@ -36,7 +36,7 @@ export class Wrapper implements AsyncDisposable {
   async next(): Promise<Event> {
     const { value, done } = await this.#events.next();
     if (done === true) throw new Error(`it has ended: ${this.stderr}`);
-    return JSON.parse(value as string) as Event;
+    return JSON.parse(value) as Event;
   }
 
   /** The events up to one of this type, which is the last. */
