@@ -1,6 +1,7 @@
-// The short form of what `node tests/torture/torture.ts` does for as long as one likes.
+// The short forms of what `node tests/torture/torture.ts` does for as long as one likes, and `disk.ts` with more machines.
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { diskUse, writtenBytes } from "./disk-use.ts";
 import { tortureSandbox } from "./torture-sandbox.ts";
 
 /** A checkpoint, a hibernation, a fork of what was before it, another checkpoint, a restore, and a fork after all. */
@@ -13,4 +14,17 @@ test("a sandbox that writes without pause loses nothing over checkpoints, forks,
   const { failures, done } = await tortureSandbox({ rounds, seed, image: "default", files: 500, say });
   assert.deepEqual(failures, []);
   for (const [operation, times] of Object.entries(done)) assert.ok(times > 0, `there was no ${operation}`);
+});
+
+test("idle sandboxes of one template cost what they have written, and what nobody needs any more is freed", async (t) => {
+  const count = 3;
+  const { before, idle, written, checkpoint, fork, after } = await diskUse(count);
+  t.diagnostic(JSON.stringify({ before, idle, written, checkpoint, fork, after }));
+  // Clusters of a layer are 64 KiB: what is written comes to a little more, and never to a disk of its own.
+  const little = 4 * 2 ** 20;
+  assert.ok(idle - before < count * little, "idle");
+  assert.ok(written - idle >= writtenBytes && written - idle < writtenBytes + little, "written");
+  assert.ok(checkpoint - before >= writtenBytes && checkpoint - before < writtenBytes + 2 * little, "checkpoint");
+  assert.ok(fork - before >= writtenBytes && fork - before < writtenBytes + 2 * little, "fork");
+  assert.equal(after, before);
 });

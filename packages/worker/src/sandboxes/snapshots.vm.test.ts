@@ -140,6 +140,7 @@ test("a guest gets memory while it runs, keeps it asleep and in forks, and gives
       { id, memoryMib: 2048 },
     );
     assert.equal(restoredFrom, "memory");
+    await host.worker.removeSnapshot(snapshotId);
     assert.ok(Number(await host.shell(id, counted)) > before);
     await host.shell(id, "sha256sum -c sum");
   });
