@@ -212,6 +212,15 @@ suite("the life of a sandbox", () => {
     assert.equal(await run("cat /workspace/note; echo $FROM"), "first\ncreate");
   });
 
+  test("a guest that starts again by itself is there again with the next call", async () => {
+    await run("echo before > /workspace/reset; sync");
+    // What the command's end is depends on how fast the kernel is.
+    await run("echo b | sudo tee /proc/sysrq-trigger").catch(() => undefined);
+    for (let status = ""; status !== "error"; status = String((await get())["status"])) await sleep(100);
+    assert.equal(await run("cat /workspace/reset; rm /workspace/reset; echo $FROM"), "before\ncreate");
+    assert.equal((await get())["restoredFrom"], "disk");
+  });
+
   test("the end of the server hibernates its sandboxes, and the next one wakes them", async () => {
     await run("(setsid sleep 100000 > /dev/null 2>&1 &)");
     const pid = await run("pgrep -x sleep");

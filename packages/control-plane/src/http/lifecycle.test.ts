@@ -304,6 +304,18 @@ test("a machine that ends by itself makes its sandbox an error, whose disks can 
   assert.equal(world.worker.host.machines.size, 0);
 });
 
+test("a machine whose kernel was to start again is booted by the next call", async () => {
+  await using world = await startForTest();
+  const id = await world.create();
+  await write(world, id, "/note", "kept");
+  world.worker.crash(id, "the machine panicked: guest-reset", "reset");
+  await eventually("the row says so", async () => (await world.get(id)).status === "error");
+  assert.match((await world.get(id)).reason ?? "", /guest-reset: the next call boots its disks$/);
+  assert.deepEqual(await read(world, id, "/note"), [200, "kept"]);
+  const { status, reason, restoredFrom } = await world.get(id);
+  assert.deepEqual([status, reason, restoredFrom], ["running", undefined, "disk"]);
+});
+
 for (const [verb, hook] of [
   ["reboot", "onReboot"],
   ["power-cycle", "onPowerCycle"],

@@ -53,7 +53,7 @@ export interface Sandbox extends Required<Omit<NewSandbox, OptionalOfNew>>, Pick
   /** How its machine was started last. */
   readonly restoredFrom?: "memory" | "disk" | undefined;
   readonly restoredBecause?: string | undefined;
-  /** Its machine ended while no server ran: its disks are booted by the next use. */
+  /** Its machine ended while no server ran, or its kernel was to start again: its disks are booted by the next use. */
   readonly bootsOnUse: boolean;
   readonly tags: Readonly<Record<string, string>>;
   readonly tagsUpdatedAt?: Date | undefined;

@@ -72,10 +72,10 @@ export class TestHost {
     this.machines.delete(id);
   }
 
-  crash(id: SandboxId, detail: string): void {
+  crash(id: SandboxId, detail: string, reason: "exited" | "reset" = "exited"): void {
     const machine = this.machine(id);
     machine.running = false;
-    machine.end.resolve({ reason: "exited", detail });
+    machine.end.resolve({ reason, detail });
   }
 
   powerCycle(id: SandboxId): void {

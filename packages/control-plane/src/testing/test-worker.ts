@@ -121,8 +121,8 @@ export class TestWorker implements Worker {
   }
 
   /** As if the process of the machine had died. */
-  crash(id: SandboxId, detail: string): void {
-    this.host.crash(id, detail);
+  crash(id: SandboxId, detail: string, reason?: "exited" | "reset"): void {
+    this.host.crash(id, detail, reason);
   }
 
   async captureSandbox(id: SandboxId, request: Capture, signal: AbortSignal): Promise<CapturedSnapshot> {

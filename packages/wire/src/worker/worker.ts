@@ -258,8 +258,11 @@ export interface Progress {
 }
 
 export interface SandboxEnd {
-  /** `stopped`: asked for. `exited`: the guest powered off or the process died; `detail` says what is known. */
-  readonly reason: "stopped" | "exited";
+  /**
+   * `stopped`: asked for. `reset`: the guest's kernel was to start again, by its own wish or after a panic. `exited`: the
+   * guest powered off or the process died. `detail` says what is known.
+   */
+  readonly reason: "stopped" | "reset" | "exited";
   readonly detail: string;
 }
 

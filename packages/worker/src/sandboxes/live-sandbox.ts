@@ -2,6 +2,8 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxEnd, StartSandbox } from "@opensandbox/wire/worker/worker.ts";
 import type { LiveMachine } from "./live-machine.ts";
 
+const ends = { panicked: "reset", shutdown: "exited", died: "exited" } as const;
+
 /** A sandbox that is here: with a machine that runs, or that has ended and left its disks. Disposing it removes all. */
 export class LiveSandbox implements AsyncDisposable {
   /** As it was asked for, with what has been changed since. */
@@ -28,7 +30,7 @@ export class LiveSandbox implements AsyncDisposable {
     this.#end = end;
     void this.live.machine.exited.then(({ reason, detail }) => {
       const told = `the machine ${reason}${detail === "" ? "" : `: ${detail}`}`;
-      end.resolve(reason === "killed" ? { reason: "stopped", detail: "" } : { reason: "exited", detail: told });
+      end.resolve(reason === "killed" ? { reason: "stopped", detail: "" } : { reason: ends[reason], detail: told });
     });
   }
 
