@@ -105,6 +105,18 @@ suite("the network of a machine", { skip }, () => {
     assert.ok((limits["memUsage"] ?? 0) > 0 && (limits["pids"] ?? 0) > 0);
   });
 
+  test("and gives it the memory that it asks for, by the rules of its owner", async () => {
+    const ask = (memoryMB: number) =>
+      run(`curl -sS -X POST -d '{"memoryMB":${memoryMB}}' http://169.254.169.254/v1/scale`);
+    const began = Number(await run("awk '/^MemTotal/ { print $2 }' /proc/meminfo"));
+    const grown = JSON.parse(await ask(2048)) as object;
+    assert.deepEqual(grown, { sandboxID: sandbox.sandboxId, memoryMB: 2048, cpuPercent: 100, ok: true });
+    assert.ok(Number(await run("awk '/^MemTotal/ { print $2 }' /proc/meminfo")) > began + 900 * 1024);
+    assert.match(await run("curl -sS http://169.254.169.254/v1/limits"), /"memLimit":2147483648/);
+    assert.match(await ask(1_000_000), /memoryMB must be a multiple of 128 from 256 to 65536/);
+    assert.match(await ask(1024), /"ok":true/);
+  });
+
   test("a list of names is held to, and off is off", async () => {
     await setNetwork({ egress: { allow: ["deb.debian.org"] } });
     assert.match(await run("curl -sSI http://deb.debian.org/debian/ | head -1"), /^HTTP\/1\.1 /);

@@ -89,6 +89,7 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
     templates: new SnapshotStore(options.templatesDirectory, { passable: true }),
     templatesDirectory: options.templatesDirectory,
     ...{ memory, log },
+    guests: { answers: undefined },
   };
   const adopted = await adoptMachines(host);
   const verifier = new Verifier(memory);

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { parseSandboxId } from "@opensandbox/wire/ids.ts";
 import { ManualClock } from "#testing/manual-clock.ts";
 import { startForTest } from "#testing/start-for-test.ts";
 
@@ -66,6 +67,23 @@ test("a sandbox gets another size while it runs, which ends autoscale", async ()
     200,
     { ...scaled, memoryMB: 1024 },
   ]);
+});
+
+test("a guest resizes itself as its owner does, and is refused as its owner is", async () => {
+  await using world = await startForTest();
+  const id = parseSandboxId(await world.create({ memoryMB: 512 }));
+  const ask = (body: unknown) => world.worker.guests?.scale(id, body);
+  assert.deepEqual(await ask({ memoryMB: 1024 }), {
+    status: 200,
+    body: { sandboxID: id, memoryMB: 1024, cpuPercent: 100, ok: true },
+  });
+  assert.equal((await world.get(id)).memoryMB, 1024);
+  assert.deepEqual(await ask({}), {
+    status: 400,
+    body: { error: "memoryMB is required and must be positive", code: "invalid_argument" },
+  });
+  await world.ask("PUT", `/api/sandboxes/${id}/scaling-lock`, { locked: true });
+  assert.equal((await ask({ memoryMB: 2048 }))?.status, 403);
 });
 
 test("a size that its commands do not fit into is refused, and stays what it was", async () => {

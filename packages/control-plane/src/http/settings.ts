@@ -14,21 +14,12 @@ export function serveSettings(app: FastifyInstance, { sandboxes }: ApiContext): 
   const find = ({ organizationId, parameter }: Pick<Call<unknown, unknown>, "organizationId" | "parameter">) =>
     store.get(organizationId, parseSandboxId(parameter("id")));
 
-  const scale = async (call: Call<{ memoryMB: number }, unknown>) => {
-    const { organizationId, signal, reply, body } = call;
-    const { id, scalingLocked, vcpus, autoscale } = await find(call);
-    if (scalingLocked) return refuseLocked(reply);
-    const { done, because = "" } = await scaleSandbox(
-      sandboxes,
-      { organizationId, id, memoryMib: body.memoryMB },
-      signal,
-    );
-    if (!done) {
-      reply.status(409).send(wire.oomFloor(body.memoryMB, because));
-      return answered;
-    }
-    const ended = autoscale?.enabled === true ? { autoscaleDisabled: true } : {};
-    return { sandboxID: id, memoryMB: body.memoryMB, cpuPercent: vcpus * 100, ok: true as const, ...ended };
+  const scale = async ({ organizationId, parameter, signal, reply, body }: Call<{ memoryMB: number }, unknown>) => {
+    const request = { organizationId, id: parseSandboxId(parameter("id")), memoryMib: body.memoryMB };
+    const answer = wire.scaleAnswer(await scaleSandbox(sandboxes, request, signal));
+    if (answer.status === 200) return answer.body;
+    reply.status(answer.status).send(answer.body);
+    return answered;
   };
 
   serve(app, ending, wire.scaleSandbox, scale);

@@ -10,6 +10,7 @@ import type { Clock } from "../clock.ts";
 import { describeError, type Log } from "../log.ts";
 import { SingleFlight } from "../single-flight.ts";
 import { Activity } from "./activity.ts";
+import { answerGuests } from "./answer-guests.ts";
 import { Gates } from "./gates.ts";
 import type { SandboxContext, SandboxDefaults } from "./sandbox-context.ts";
 import { SandboxStore } from "./sandbox-store.ts";
@@ -57,6 +58,7 @@ export async function openSandboxes(options: OpenSandboxes): Promise<SandboxCont
     ending: options.ending,
     cutOff: options.cutOff,
   };
+  answerGuests(context);
   await Promise.all([settleSandboxes(context), settleCheckpoints(context)]);
   await context.snapshots.removeUnwanted();
   return context;

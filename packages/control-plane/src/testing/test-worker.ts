@@ -16,6 +16,7 @@ import type {
   ExecOutput,
   FileChange,
   FileEntry,
+  GuestAnswers,
   NetworkRefusal,
   NewExecSession,
   OpenFile,
@@ -169,6 +170,13 @@ export class TestWorker implements Worker {
     const scaled = (await this.onScale(id, memoryMib)) ?? { done: true };
     if (scaled.done) machine.request = { ...machine.request, memoryMib };
     return scaled;
+  }
+
+  /** As its guest asks. */
+  guests: GuestAnswers | undefined;
+
+  answerGuests(answers: GuestAnswers): void {
+    this.guests = answers;
   }
 
   async syncSandbox(id: SandboxId, signal: AbortSignal): Promise<void> {

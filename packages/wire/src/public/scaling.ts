@@ -35,7 +35,7 @@ const locked = { 403: { description: "Its size is locked.", reply: ScalingLocked
 const OomFloor = z.object({ error: z.string(), code: z.literal("oom_floor") }).meta({ id: "OomFloor" });
 
 /** How a size is refused that the sandbox's commands do not fit into; clients know it by its code. */
-export function oomFloor(memoryMb: number, because: string): z.infer<typeof OomFloor> {
+function oomFloor(memoryMb: number, because: string): z.infer<typeof OomFloor> {
   const error = `the sandbox cannot do with ${memoryMb} MiB: ${because}. End some of them, or leave it more`;
   return { error, code: "oom_floor" };
 }
@@ -52,6 +52,33 @@ const ScaledReply = z
   })
   .meta({ id: "Scaled" });
 type ScaledReply = z.infer<typeof ScaledReply>;
+
+/** What has become of the wish for another size. */
+export type ScaleOutcome =
+  | {
+      readonly kind: "scaled";
+      readonly sandbox: { readonly id: string; readonly vcpus: number; readonly memoryMib: number };
+      readonly autoscaleEnded: boolean;
+    }
+  | { readonly kind: "locked" }
+  /** Its commands need more. */
+  | { readonly kind: "floor"; readonly memoryMib: number; readonly because: string };
+
+export function scaleAnswer(
+  outcome: ScaleOutcome,
+): { readonly status: 200; readonly body: ScaledReply } | { readonly status: 403 | 409; readonly body: object } {
+  switch (outcome.kind) {
+    case "locked":
+      return { status: 403, body: scalingLocked };
+    case "floor":
+      return { status: 409, body: oomFloor(outcome.memoryMib, outcome.because) };
+    case "scaled": {
+      const { id, vcpus, memoryMib } = outcome.sandbox;
+      const size = { sandboxID: id, memoryMB: memoryMib, cpuPercent: vcpus * 100, ok: true } as const;
+      return { status: 200, body: { ...size, ...(outcome.autoscaleEnded ? { autoscaleDisabled: true } : {}) } };
+    }
+  }
+}
 
 export const scaleSandbox: Route<{ memoryMB: number }, unknown, ScaledReply> = {
   method: "POST",

@@ -57,6 +57,8 @@ export interface Worker {
    * cannot have, `no_capacity` when the host has no room, `not_supported` where machines keep their size.
    */
   scaleSandbox(id: SandboxId, memoryMib: number, signal: AbortSignal): Promise<Scaled>;
+  /** Who answers what guests ask for themselves. Told once, at the start. */
+  answerGuests(answers: GuestAnswers): void;
   /** Asks the guest to write to its disks what it holds back. */
   syncSandbox(id: SandboxId, signal: AbortSignal): Promise<void>;
 
@@ -221,6 +223,18 @@ export interface StoredSnapshot {
 export interface CapturedSnapshot extends StoredSnapshot {
   /** How long the guest stood still, in milliseconds. */
   readonly pausedMs: number;
+}
+
+/** What a guest may ask for itself; none of them rejects. */
+export interface GuestAnswers {
+  /** `body`: as the guest sent it, of `POST /api/sandboxes/:id/scale`. */
+  scale(id: SandboxId, body: unknown): Promise<GuestAnswer>;
+}
+
+export interface GuestAnswer {
+  /** Of HTTP. */
+  readonly status: number;
+  readonly body: object;
 }
 
 export interface Scaled {

@@ -21,11 +21,11 @@ inOwnHost(import.meta.filename, () => {
     });
     after(() => stack.disposeAsync());
 
-    async function ask(guest: PluggedGuest | undefined, request: string, headers = ""): Promise<string> {
+    async function ask(guest: PluggedGuest | undefined, request: string, headers = "", body = ""): Promise<string> {
       assert.ok(guest !== undefined);
       const socket = guest.connect("169.254.169.254", 80);
       socket.setEncoding("utf8");
-      socket.write(`${request} HTTP/1.1\r\nHost: 169.254.169.254\r\nConnection: close\r\n${headers}\r\n`);
+      socket.write(`${request} HTTP/1.1\r\nHost: 169.254.169.254\r\nConnection: close\r\n${headers}\r\n${body}`);
       let text = "";
       for await (const chunk of socket) text += String(chunk);
       return `${text.slice(9, 12)} ${text
@@ -49,10 +49,19 @@ inOwnHost(import.meta.filename, () => {
       assert.match(await ask(guests[0], "GET /"), /^200 .*"GET \/v1\/status"/);
     });
 
+    test("passes on what a guest asks for itself, and the answer", async () => {
+      const body = '{"memoryMB":2048}';
+      const length = `Content-Length: ${body.length}\r\n`;
+      assert.equal(
+        await ask(guests[1], "POST /v1/scale", length, body),
+        '200 {"sandbox":"sb-00000002","asked":{"memoryMB":2048}}',
+      );
+    });
+
     test("refuses the rest in words", async () => {
       assert.match(await ask(guests[0], "GET /latest/meta-data/"), /^404 .*see GET \//);
       assert.match(await ask(guests[0], "POST /v1/status"), /^404 /);
-      assert.match(await ask(guests[0], "POST /v1/scale"), /^501 /);
+      assert.match(await ask(guests[0], "POST /v1/scale"), /^400 /);
       assert.match(await ask(guests[0], "GET /v1/status", "Origin: http://evil.example\r\n"), /^403 /);
       assert.match(await ask(guests[2], "GET /v1/status"), /^503 /);
     });
@@ -71,5 +80,6 @@ function sourceOf(sandboxId: string): MetadataSource {
     status: () => ({ sandboxId, uptime: 7 }),
     limits: () => Promise.resolve({ memLimit: 1 }),
     metadata: () => ({ region: "here", template: "default" }),
+    scale: (asked) => Promise.resolve({ status: 200, body: { sandbox: sandboxId, asked } }),
   };
 }

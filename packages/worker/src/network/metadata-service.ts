@@ -8,6 +8,8 @@ export interface MetadataSource {
   status(): { readonly sandboxId: string; readonly uptime: number };
   limits(): Promise<object>;
   metadata(): { readonly region: string; readonly template: string };
+  /** Gives it another size. */
+  scale(body: unknown): Promise<{ readonly status: number; readonly body: object }>;
 }
 
 /**
@@ -40,8 +42,7 @@ async function answer(
   response: ServerResponse,
   source: MetadataSource | undefined,
 ): Promise<void> {
-  // A body is of no use to any of them.
-  request.resume();
+  const body = await readBody(request);
   const [path = ""] = (request.url ?? "").split("?");
   // A web page in the guest must not read it for somebody else: browsers send an Origin.
   if (request.headers.origin !== undefined) return reply(response, 403, { error: "not for web pages" });
@@ -56,8 +57,30 @@ async function answer(
       return reply(response, 200, await source.limits());
     case "GET /v1/metadata":
       return reply(response, 200, source.metadata());
-    default:
-      return reply(response, 501, { error: "resizing a sandbox is not there yet" });
+    default: {
+      if (body === undefined) return reply(response, 400, { error: 'the body must be JSON such as {"memoryMB":2048}' });
+      const answer = await source.scale(body);
+      return reply(response, answer.status, answer.body);
+    }
+  }
+}
+
+/** Far more than any of them takes. */
+const mostBodyBytes = 4096;
+
+/** Undefined for what is no JSON, or too much of it. */
+async function readBody(request: IncomingMessage): Promise<unknown> {
+  const parts: Buffer[] = [];
+  let bytes = 0;
+  for await (const part of request as AsyncIterable<Buffer>) {
+    bytes += part.length;
+    if (bytes <= mostBodyBytes) parts.push(part);
+  }
+  if (bytes > mostBodyBytes) return undefined;
+  try {
+    return JSON.parse(Buffer.concat(parts).toString()) as unknown;
+  } catch {
+    return undefined;
   }
 }
 

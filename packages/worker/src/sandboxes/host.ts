@@ -2,7 +2,7 @@ import type { Hypervisor } from "#machine/machine.ts";
 import type { NetworkPool } from "#network/network-pool.ts";
 import type { MemoryThreads } from "#snapshots/memory-threads.ts";
 import type { SnapshotStore } from "#snapshots/snapshot-store.ts";
-import type { Progress, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
+import type { GuestAnswers, Progress, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
 
 /** What a worker stands on: the outside world, as far as its sandboxes need it. */
 export interface Host {
@@ -25,6 +25,8 @@ export interface Host {
   readonly templatesDirectory: string;
   readonly memory: MemoryThreads;
   readonly log: Log;
+  /** Who answers what guests ask for themselves; nobody, before the worker is told. */
+  readonly guests: { answers: GuestAnswers | undefined };
 }
 
 export type ProvideBootFiles = (

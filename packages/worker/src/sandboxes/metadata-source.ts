@@ -17,6 +17,8 @@ export function metadataSource(live: LiveMachine, { id, vcpus }: StartSandbox, h
   return {
     status: () => ({ sandboxId: id, uptime: seconds() }),
     metadata: () => ({ region: host.region, template: live.image }),
+    scale: async (body) =>
+      (await host.guests.answers?.scale(id, body)) ?? { status: 503, body: { error: "nobody is there to do that" } },
     async limits() {
       const traffic = live.sandboxNetwork?.traffic();
       const [memory, load, limit] = await Promise.all([

@@ -122,6 +122,10 @@ export class SandboxWorker implements Worker, AsyncDisposable {
     return await sandbox.exclusively("being resized", () => scaleSandbox(sandbox, memoryMib, this.#host, signal));
   };
 
+  answerGuests: Worker["answerGuests"] = (answers) => {
+    this.#host.guests.answers = answers;
+  };
+
   syncSandbox: Worker["syncSandbox"] = async (id, signal) => {
     await this.#guest(id).call(methods.sync, {}, signal);
   };
