@@ -314,7 +314,8 @@ suite("exec sessions of a guest agent", () => {
       await shell.type("\u0003");
       await shell.shows("^C\r\n$ ");
       await shell.type("echo $((6*7)) ünï\r");
-      await shell.shows("\r\n42 ünï\r\n");
+      // Before its prompt the shell does not read keys yet, and the end of a line is none to it afterwards.
+      await shell.shows("\r\n42 ünï\r\n$ ");
       await shell.type("\u0004");
       assert.equal((await shell.end).signal, 0);
     });
