@@ -2,9 +2,9 @@ import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { createHash, type Hash, randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { chmod, mkdtemp, rm } from "node:fs/promises";
-import { connect } from "node:net";
+import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -20,12 +20,19 @@ export interface SessionTestOptions {
   readonly env: Readonly<Record<string, string>>;
   /** How much goes through one session's output. */
   readonly streamedBytes: number;
-  /** The server's memory must not grow by more while that happens. */
+  /** The server's memory must not grow by more while that happens; with the fake machine, the agent's neither. */
   readonly growthBytes: number;
+  /** Of a file that goes up and down. More does with OPENSANDBOX_TEST_FILE_MB. */
+  readonly fileBytes: number;
+  /** So many have a terminal at the same time. */
+  readonly sandboxes: number;
 }
 
 /** Exec sessions, terminals and files as the published client uses them, against a server in a process of its own. */
-export function sessionTests(name: string, { env, streamedBytes, growthBytes }: SessionTestOptions): void {
+export function sessionTests(name: string, options: SessionTestOptions): void {
+  const { env, streamedBytes, growthBytes } = options;
+  const fileBytes = Number(process.env["OPENSANDBOX_TEST_FILE_MB"] ?? 0) * 1_000_000 || options.fileBytes;
+
   suite(name, () => {
     let directory: string;
     let server: ChildProcess;
@@ -284,6 +291,36 @@ export function sessionTests(name: string, { env, streamedBytes, growthBytes }: 
       assert.match(await sandbox.files.read("/tmp/target"), /^(a{1000000}|b{1000000}|c{1000000}|d{1000000})$/);
     });
 
+    test(`a file of ${fileBytes} bytes goes up and down in little memory`, async () => {
+      const memory = [server.pid, ...agentsBelow(directory)].map(watchMemory);
+      const sent = createHash("sha256");
+      const upload = await fetch(path("/files?path=/tmp/large"), {
+        method: "PUT",
+        headers: { "X-API-Key": api.apiKey },
+        body: ReadableStream.from(madeBytes(fileBytes, sent)),
+        duplex: "half",
+      });
+      assert.equal(upload.status, 204);
+      const download = await fetch(path("/files?path=/tmp/large"), { headers: { "X-API-Key": api.apiKey } });
+      assert.equal(Number(download.headers.get("content-length")), fileBytes);
+      const received = createHash("sha256");
+      for await (const chunk of download.body ?? []) received.update(chunk);
+      assert.equal(received.digest("hex"), sent.digest("hex"));
+      // Beyond what 32 bits can say; what was never written takes no room.
+      await run("truncate -s 5G /tmp/large && echo end >> /tmp/large");
+      const size = 5 * 2 ** 30 + 4;
+      const last = await fetch(path("/files?path=/tmp/large"), {
+        headers: { "X-API-Key": api.apiKey, Range: "bytes=-6" },
+      });
+      assert.equal(last.headers.get("content-range"), `bytes ${size - 6}-${size - 1}/${size}`);
+      assert.equal(await last.text(), "\0\0end\n");
+      for (const { stop } of memory) {
+        const grown = stop();
+        assert.ok(grown < growthBytes, `a process grew by ${grown / 2 ** 20} MiB`);
+      }
+      await sandbox.files.remove("/tmp/large");
+    });
+
     test("garbage, text and a broken connection disturb no session", async () => {
       const listener = ear();
       const session = await sandbox.exec.start("cat", listener);
@@ -308,6 +345,73 @@ export function sessionTests(name: string, { env, streamedBytes, growthBytes }: 
       );
       await session.kill();
       assert.equal(await session.done, -1);
+    });
+
+    test("frames of 1 GB, a wrong key and a client that never reads disturb no session that speaks", async () => {
+      const listener = ear();
+      const session = await sandbox.exec.start("read go; yes 0123456789 | head -c 20000000; read on; exit 6", listener);
+      const url = path(`/exec/${session.sessionId}?api_key=${api.apiKey}`).replace("http", "ws");
+      const deaf = new WebSocket(url);
+      await once(deaf, "open");
+      deaf.pause();
+      session.sendStdin("go\n");
+      await eventually("it speaks", () => listener.heard.stdout !== "");
+
+      for (const key of ["wrong", ""]) {
+        const stranger = new WebSocket(path(`/exec/${session.sessionId}?api_key=${key}`).replace("http", "ws"));
+        stranger.on("error", () => undefined);
+        const [, { statusCode }] = (await once(stranger, "unexpected-response")) as [unknown, { statusCode: number }];
+        stranger.terminate();
+        assert.ok([401, 403].includes(statusCode), `${statusCode}`);
+      }
+      const memory = watchMemory(server.pid);
+      const client = new WebSocket(url);
+      await once(client, "open");
+      // By hand: what it says of itself is enough to be refused, and what follows is not kept.
+      const wire = (client as unknown as { readonly _socket: Socket })._socket;
+      wire.write(Buffer.from([0x82, 0xff, ...[0, 0, 0, 0, 0x40, 0, 0, 0], ...[1, 2, 3, 4]]));
+      for (let sent = 0; sent < 64 && !wire.destroyed; sent += 1) wire.write(Buffer.alloc(2 ** 20));
+      const [code] = (await once(client, "close")) as [number];
+      // 1006 where what was still being sent has met a closed door.
+      assert.ok([1009, 1006].includes(code), `${code}`);
+      const grown = memory.stop();
+      assert.ok(grown < growthBytes, `the server grew by ${grown / 2 ** 20} MiB`);
+
+      await eventually("all of it is heard", () => listener.heard.stdout.length === 20_000_000);
+      session.sendStdin("on\n");
+      assert.equal(await session.done, 6);
+      assert.ok(listener.heard.stdout === "0123456789\n".repeat(1_818_182).slice(0, 20_000_000));
+      deaf.terminate();
+    });
+
+    test(`a terminal in each of ${options.sandboxes} sandboxes at once`, async () => {
+      const others = await Promise.all(
+        Array.from({ length: options.sandboxes - 1 }, () => Sandbox.create({ template: "minimal", ...api })),
+      );
+      const terminals = await Promise.all(
+        [sandbox, ...others].map(async (each) => {
+          const heard = { text: "" };
+          const pty = await each.pty.create({ onOutput: (bytes) => (heard.text += Buffer.from(bytes).toString()) });
+          return { each, heard, pty };
+        }),
+      );
+      for (const { heard } of terminals) await eventually("there is a prompt", () => /[$#] /.test(heard.text));
+      for (let round = 0; round < 3; round += 1) {
+        for (const { each, pty } of terminals) pty.send(`echo ${each.sandboxId} round $((${round} + 10))\r`);
+        for (const { each, heard } of terminals) {
+          const answer = `${each.sandboxId} round ${round + 10}`;
+          await eventually(answer, () => heard.text.includes(`${answer}\r\n`));
+        }
+      }
+      for (const { each, heard, pty } of terminals) {
+        const strangers = terminals.filter((other) => other.each !== each);
+        assert.ok(
+          strangers.every((other) => !heard.text.includes(other.each.sandboxId)),
+          "each hears itself alone",
+        );
+        pty.close();
+      }
+      await Promise.all(others.map((other) => other.kill()));
     });
 
     test("a hundred sessions at once", async () => {
@@ -434,6 +538,32 @@ interface Visit {
 
 function sha256(bytes: Uint8Array): string {
   return createHash("sha256").update(bytes).digest("hex");
+}
+
+/** Bytes that differ from place to place, made as they are taken. */
+function* madeBytes(length: number, hash: Hash): Generator<Uint8Array> {
+  const block = randomBytes(2 ** 20);
+  for (let at = 0; at < length; at += block.length) {
+    block.writeDoubleLE(at);
+    const part = Uint8Array.from(block.subarray(0, length - at));
+    hash.update(part);
+    yield part;
+  }
+}
+
+/** The agents of fake machines, which are processes of this host. */
+function agentsBelow(directory: string): number[] {
+  return readdirSync("/proc")
+    .map(Number)
+    .filter((pid) => {
+      try {
+        const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+        return words.includes("--fake") && words.some((word) => word.startsWith(directory));
+      } catch {
+        // It has ended, or is no process.
+        return false;
+      }
+    });
 }
 
 /** By how much the memory of a process grows at most until it is stopped, in bytes. */

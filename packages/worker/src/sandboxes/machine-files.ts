@@ -1,4 +1,5 @@
-import { constants } from "node:fs";
+import { randomBytes } from "node:crypto";
+import { constants, existsSync } from "node:fs";
 import { chmod, chown, copyFile, link, mkdir, open, rm, stat, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
@@ -134,15 +135,17 @@ export async function provideZeroMemory(dataDirectory: string, memoryMib: number
   const directory = join(dataDirectory, "memory");
   await mkdir(directory, { recursive: true, mode: 0o711 });
   const file = join(directory, `zero-${memoryMib}`);
+  if (existsSync(file)) return file;
+  // Of its own: two that come at once make the same file, and must not take each other's away.
+  const temporary = `${file}.${randomBytes(8).toString("hex")}`;
   try {
-    await using handle = await open(`${file}.${process.pid}`, "wx", 0o444);
+    await using handle = await open(temporary, "wx", 0o444);
     await handle.truncate(memoryMib * 2 ** 20);
-    // Two that come at once make the same file.
-    await link(`${file}.${process.pid}`, file);
+    await link(temporary, file);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
   } finally {
-    await rm(`${file}.${process.pid}`, { force: true });
+    await rm(temporary, { force: true });
   }
   return file;
 }
