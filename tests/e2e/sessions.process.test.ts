@@ -5,6 +5,6 @@ sessionTests("sessions and files with the fake hypervisor", {
   env: { OPENSANDBOX_VM_BACKEND: "fake", OPENSANDBOX_ALLOW_FAKE: "1" },
   streamedBytes: 200_000_000,
   growthBytes: 100 * 2 ** 20,
-  fileBytes: 500_000_001,
+  fileBytes: 300_000_001,
   sandboxes: 20,
 });

@@ -127,9 +127,14 @@ class WatchedTree implements Disposable {
     }
   }
 
+  /** With what was below it: that is gone too, or is somewhere else now and heard of under its new name. */
   #remove(directory: string): void {
-    this.#watchers.get(directory)?.close();
-    if (this.#watchers.delete(directory)) this.#changes.add("removed", this.#pathOf(directory));
+    for (const [watched, watcher] of this.#watchers) {
+      if (watched !== directory && !watched.startsWith(`${directory}/`)) continue;
+      watcher.close();
+      this.#watchers.delete(watched);
+      this.#changes.add("removed", this.#pathOf(watched));
+    }
   }
 
   #fail(error: unknown): void {
