@@ -40,7 +40,10 @@ suite("files of a guest agent", () => {
     const agent = join(import.meta.dirname, "../../../guest-agent/src/main.ts");
     const hypervisor = fakeHypervisor([process.execPath, "--disable-warning=ExperimentalWarning", agent]);
     const nothing = { kernel: "", initramfs: "", bootArguments: [], disks: [], network: { kind: "none" } } as const;
-    machine = await hypervisor.boot({ directory, vcpus: 1, memoryMib: 256, memoryBase: "", ...nothing }, never);
+    machine = await hypervisor.boot(
+      { directory, vcpus: 1, memoryMib: 256, growthMib: 0, memoryBase: "", ...nothing },
+      never,
+    );
     guest = await GuestClient.connect(machine.agentSocket);
     home = join(directory, "home");
   });
