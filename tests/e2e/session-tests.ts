@@ -314,8 +314,8 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       });
       assert.equal(last.headers.get("content-range"), `bytes ${size - 6}-${size - 1}/${size}`);
       assert.equal(await last.text(), "\0\0end\n");
-      for (const { stop } of memory) {
-        const grown = stop();
+      for (const process of memory) {
+        const grown = process.stop();
         assert.ok(grown < growthBytes, `a process grew by ${grown / 2 ** 20} MiB`);
       }
       await sandbox.files.remove("/tmp/large");

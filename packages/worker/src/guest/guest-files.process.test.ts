@@ -190,10 +190,10 @@ suite("files of a guest agent", () => {
         await writeFile(guest, "/workspace/shared", pieces(part, part, part), {}, never);
       }
     });
-    let over = false;
-    const done = Promise.all(writers).finally(() => (over = true));
+    const over = new AbortController();
+    const done = Promise.all(writers).finally(() => over.abort());
     do assert.match(await get("/workspace/shared"), isWhole);
-    while (!over);
+    while (!over.signal.aborted);
     await done;
     assert.match(await get("/workspace/shared"), isWhole);
     assert.deepEqual(await leftOvers(), []);
