@@ -91,6 +91,23 @@ suite("inside a machine", () => {
     if (process.getuid?.() === 0) assert.ok(!value("Uid").split(/\s+/).includes("0"), value("Uid"));
   });
 
+  test("a file is the user's, another's when that is asked for, and stays it when its content is replaced", async () => {
+    await sandbox.files.write("owned/file", "1");
+    assert.equal(await run("stat -c '%U:%G %a' ~/owned ~/owned/file"), "sandbox:sandbox 755\nsandbox:sandbox 644");
+    const change = async (attributes: object): Promise<number> => {
+      const response = await fetch(`${world.url}/api/sandboxes/${sandbox.sandboxId}/files?path=owned/file`, {
+        method: "PATCH",
+        headers: { "X-API-Key": world.apiKey },
+        body: JSON.stringify(attributes),
+      });
+      return response.status;
+    };
+    assert.equal(await change({ owner: "root", group: "1000", mode: "640" }), 200);
+    await sandbox.files.write("owned/file", "2");
+    assert.equal(await run("stat -c '%U:%G %a' ~/owned/file; cat ~/owned/file"), "root:sandbox 640\n2");
+    assert.equal(await change({ owner: "nobody-of-that-name" }), 400);
+  });
+
   test("a full disk is an error that says so, and the file before it stays", async () => {
     await sandbox.files.write("/dev/shm/precious", "before");
     await run(

@@ -282,7 +282,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       );
       await sleep(300);
       socket.destroy();
-      const leftovers = async () => await run("ls -A /tmp | grep -c opensandbox- || true");
+      const leftovers = async () => await run("ls -A /tmp | grep -c '^[.]opensandbox-' || true");
       await eventually("what was written is removed", async () => (await leftovers()) === "0");
       assert.equal(await sandbox.files.read("/tmp/target"), "before");
       await Promise.all(
