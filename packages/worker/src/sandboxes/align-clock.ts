@@ -9,6 +9,9 @@ import type { LiveMachine } from "./live-machine.ts";
 /** An answer that was there and back in this time tells the guest's clock to half of it. */
 const quickMs = 20;
 
+/** The first commands come before: a guest that has just been restored has little time for anything else. */
+const settleMs = 1000;
+
 /** The fastest of so many answers has to do where none is quick. */
 const mostQuestions = 40;
 
@@ -25,6 +28,7 @@ const grainMs = 2;
  */
 export async function alignClock({ id, guest }: LiveMachine, host: Host): Promise<void> {
   try {
+    await sleep(settleMs, undefined, { ref: false });
     let knownMs = Infinity;
     for (let question = 0; question < mostQuestions && knownMs > quickMs / 2; question += 1) {
       if (question > 0) await sleep(pauseAfter(question), undefined, { ref: false });
