@@ -27,6 +27,8 @@ export class GuestClient implements Disposable {
   readonly #channel: Channel;
   #epoch = 0;
   #ready = Promise.withResolvers<Hello>();
+  /** Whether the agent has greeted in the present epoch. */
+  #isGreeted = false;
   /** While it is set nothing is sent: whoever is in the middle of a frame would be captured so. */
   #held: PromiseWithResolvers<void> | undefined;
   /** The epoch in which the guest's disks were frozen. */
@@ -100,7 +102,8 @@ export class GuestClient implements Disposable {
     request: MessageInitShape<Request>,
     signal: AbortSignal,
   ): Promise<Stream> {
-    await this.#greeted(signal);
+    // A deadline for each call would be a timer for each command.
+    await (this.#isGreeted ? this.ready(signal) : this.#greeted(signal));
     this.#listen();
     const stream = this.#channel.open(method, create(method.request, request));
     const onAbort = (): void => stream.reset(canceled(signal));
@@ -189,7 +192,10 @@ export class GuestClient implements Disposable {
 
   #onHello(hello: Hello, epoch: number): void {
     if (epoch === 0) this.#startEpoch();
-    else if (epoch === this.#epoch) this.#ready.resolve(hello);
+    else if (epoch === this.#epoch) {
+      this.#isGreeted = true;
+      this.#ready.resolve(hello);
+    }
   }
 
   #release(): void {
@@ -208,6 +214,7 @@ export class GuestClient implements Disposable {
     // Who waits for an epoch that never came waits for the new one: only a settled promise is replaced.
     this.#epoch = randomBytes(4).readUInt32LE() | 1;
     this.#epoch >>>= 0;
+    this.#isGreeted = false;
     const waiting = this.#ready;
     this.#ready = Promise.withResolvers<Hello>();
     this.#ready.promise.then(waiting.resolve, waiting.reject);
