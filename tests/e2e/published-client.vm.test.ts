@@ -4,6 +4,8 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, suite, test } from "node:test";
 import { Sandbox, type SandboxAgentEvent } from "@opencomputer/sdk";
+import { Sandbox as OwnSandbox } from "@opensandbox/sdk";
+import { startCli, type StartedCli } from "./cli.ts";
 import { startWorld, type World } from "./world.ts";
 
 // The client as it is on npm, unmodified, against a real machine.
@@ -192,6 +194,36 @@ suite("the published client", () => {
     assert.equal((await sandbox.exec.run("pgrep -fx 'sleep 4321' | wc -l")).stdout.trim(), "0");
     assert.equal((await sandbox.agent.list())[0]?.running, false);
     assert.deepEqual([agent.errors, again.errors], [[], []]);
+  });
+
+  test("agent: by our own client, and by the command line", async () => {
+    const own = await OwnSandbox.connect(sandbox.sandboxId, { url: world.url, apiKey: world.apiKey });
+    const agent = await own.agents.start({ prompt: "run echo $FROM_CREATE" });
+    const results: unknown[] = [];
+    for await (const { type, result } of agent.events) {
+      if (type === "result") results.push(result);
+      if (type === "turn_complete") await agent.end();
+    }
+    assert.deepEqual([results, await agent.exitCode], [["it said: yes"], 0]);
+
+    const osb = (...args: string[]): StartedCli =>
+      startCli([join(import.meta.dirname, "../../opensandbox")], ["agent", ...args], {
+        env: { OPENSANDBOX_API_URL: world.url, OPENSANDBOX_API_KEY: world.apiKey },
+        stdin: null,
+      });
+    const asked = await osb("run", "--cwd", "/tmp", sandbox.sandboxId, "run", "pwd").ended;
+    assert.deepEqual([asked.code, asked.stdout.toString()], [0, "let me see\nit said: /tmp\n"], asked.stderr);
+    const [, conversation = ""] = /^osb: --resume (\S+)/m.exec(asked.stderr) ?? [];
+
+    const options = ["--json", "--resume", conversation, sandbox.sandboxId];
+    const interrupted = osb("run", ...options, "run", "echo begun >/tmp/begun; sleep 5432");
+    await sandbox.commands.run("until [ -e /tmp/begun ]; do sleep 0.1; done");
+    interrupted.kill("SIGINT");
+    const { code, stdout } = await interrupted.ended;
+    const events = stdout.toString().trimEnd().split("\n");
+    const { type, claude_session_id } = JSON.parse(events.at(-1) ?? "") as SandboxAgentEvent;
+    assert.deepEqual([code, type, claude_session_id], [130, "turn_complete", conversation]);
+    assert.equal((await sandbox.exec.run("pgrep -fx 'sleep 5432' | wc -l")).stdout.trim(), "0");
   });
 
   test("the time-out can be set and a killed sandbox says stopped", async () => {

@@ -23,6 +23,34 @@ export function whole(placeholder: string, help: string): Option<number | undefi
   };
 }
 
+/** One of these words, which its help names. */
+export function choice<const Word extends string>(help: string, words: readonly Word[]): Option<Word | undefined> {
+  return {
+    help: `${help}: ${words.join(", ")}`,
+    placeholder: "WORD",
+    read(values, name) {
+      const value = values.at(-1);
+      const word = words.find((known) => known === value);
+      if (value !== undefined && word === undefined) throw invalid(`${name} takes one of ${words.join(", ")}`);
+      return word;
+    },
+  };
+}
+
+/** Separated by commas; an empty text is an empty list. */
+export function list(help: string): Option<readonly string[] | undefined> {
+  return {
+    help,
+    placeholder: "LIST",
+    read: (values) =>
+      values
+        .at(-1)
+        ?.split(",")
+        .map((entry) => entry.trim())
+        .filter((entry) => entry !== ""),
+  };
+}
+
 /** `NAME=VALUE`, as often as wanted. */
 export function pairs(help: string, short?: string): Option<Readonly<Record<string, string>>> {
   return {

@@ -5,6 +5,5 @@ const agent = await sandbox.agents.start({ prompt: "Write a program that prints 
 for await (const { type, result, message } of agent.events) {
   if (type === "result") console.log(result);
   if (type === "error") console.log(message);
-  if (type === "turn_complete") break;
+  if (type === "turn_complete") await agent.end();
 }
-agent.detach();

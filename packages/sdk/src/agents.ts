@@ -92,6 +92,8 @@ export interface AttachedAgent {
   interrupt(): Promise<void>;
   /** From the next prompt on. */
   configure(settings: AgentSettings): Promise<void>;
+  /** Nothing more is asked: it ends when what was asked before has been answered. */
+  end(): Promise<void>;
   /** A signal to the agent and to what it has started. Default: 9. */
   kill(number?: number): Promise<void>;
   detach(): void;
@@ -132,6 +134,7 @@ export function agentsClient(http: HttpClient, openSocket: OpenSocket): AgentsCl
         prompt: async (text) => await tell({ type: "prompt", text }),
         interrupt: async () => await tell({ type: "interrupt" }),
         configure: async (settings) => await tell({ type: "configure", ...settings }),
+        end: async () => await session.closeStdin(),
         kill: async (number) => await client.kill(id, agentId, number),
         detach: () => session.detach(),
       };

@@ -1,4 +1,5 @@
 import type { Commands } from "../command.ts";
+import { agent } from "./agent/agent.ts";
 import { bench } from "./bench.ts";
 import { checkpoint } from "./checkpoint/checkpoint.ts";
 import { completion } from "./completion/completion.ts";
@@ -40,6 +41,7 @@ export const commands: Commands = {
   exec,
   shell,
   session,
+  agent,
   logs,
   cp,
   preview,

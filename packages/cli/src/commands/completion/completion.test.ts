@@ -16,6 +16,9 @@ test("commands, and those of a noun", async () => {
   assert.deepEqual(await complete("hib"), ["hibernate"]);
   assert.deepEqual(await complete(""), Object.keys(commands));
   assert.deepEqual(await complete("checkpoint", ""), ["create", "ls", "rm", "publish"]);
+  assert.deepEqual(await complete("agent", "in"), ["interrupt"]);
+  assert.deepEqual(await complete("agent", "run", "--p"), ["--permission-mode"]);
+  assert.deepEqual(await complete("agent", "run", "sb-1"), ["sb-11111111"]);
   assert.deepEqual(await complete("no-such", ""), Object.keys(commands));
 });
 

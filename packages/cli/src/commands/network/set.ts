@@ -1,5 +1,6 @@
+import type { Egress } from "@opensandbox/sdk";
 import { defineCommand } from "../../command.ts";
-import { flag, one, text } from "../../inputs.ts";
+import { flag, list, one } from "../../inputs.ts";
 import { networkText } from "./show.ts";
 
 export const set = defineCommand({
@@ -9,8 +10,8 @@ export const set = defineCommand({
     "ranges. An empty list of what is allowed allows nothing. The lists that are given replace both of before.",
   arguments: { id: one("SANDBOX") },
   options: {
-    allow: text("LIST", "all that may be reached"),
-    deny: text("LIST", "what may not be reached although it is allowed"),
+    allow: list("all that may be reached"),
+    deny: list("what may not be reached although it is allowed"),
     open: flag("no rules: everything on the internet"),
     on: flag("switch the network on"),
     off: flag("switch the network off"),
@@ -27,7 +28,7 @@ export const set = defineCommand({
     return nothing ? "say what to change: --allow, --deny, --open, --on or --off" : undefined;
   },
   async run({ id, allow, deny, open, on, off }, { client, print, signal }) {
-    const egress = { ...listOf("allow", allow), ...listOf("deny", deny) };
+    const egress = egressOf({ allow, deny });
     const changesRules = open || allow !== undefined || deny !== undefined;
     const request = { ...(on || off ? { enabled: on } : {}), ...(changesRules ? { egress } : {}) };
     const { network } = await client();
@@ -36,8 +37,12 @@ export const set = defineCommand({
   },
 });
 
-function listOf(name: "allow" | "deny", text: string | undefined): { readonly [name: string]: readonly string[] } {
-  if (text === undefined) return {};
-  const entries = text.split(",").map((entry) => entry.trim());
-  return { [name]: entries.filter((entry) => entry !== "") };
+/** What was given. */
+export function egressOf({ allow, deny }: EgressInput): Egress {
+  return { ...(allow === undefined ? {} : { allow }), ...(deny === undefined ? {} : { deny }) };
+}
+
+interface EgressInput {
+  readonly allow: readonly string[] | undefined;
+  readonly deny: readonly string[] | undefined;
 }

@@ -1,0 +1,193 @@
+import assert from "node:assert/strict";
+import { PassThrough } from "node:stream";
+import { test } from "node:test";
+import type { AgentEvent, AttachedAgent } from "@opensandbox/sdk";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { runForTest, type PartialClient, testInterrupts } from "../../testing/test-host.ts";
+
+const id = "sb-1a2b3c4d";
+const agent = { id: "5f0d3e5d", running: true, startedAt: "2026-01-01T00:00:00.000Z" };
+const conversation = "5f0d3e5d-0667-43b1-a989-ffccae31a58c";
+
+const answer: readonly AgentEvent[] = [
+  { type: "ready" },
+  { type: "system", subtype: "init" },
+  {
+    type: "assistant",
+    message: {
+      content: [
+        { type: "text", text: "let me see" },
+        { type: "tool_use", name: "Bash", input: { command: "pwd" } },
+      ],
+    },
+  },
+  { type: "user", message: { content: [{ type: "tool_result", content: "no\nsuch", is_error: true }] } },
+  { type: "assistant", message: { content: [{ type: "text", text: "it is /" }] } },
+  { type: "result", is_error: false, result: "it is /" },
+  { type: "turn_complete", claude_session_id: conversation },
+];
+
+interface TestAgent {
+  readonly client: PartialClient;
+  /** What it was asked to do, in order. */
+  readonly done: unknown[];
+  readonly tell: (...events: readonly AgentEvent[]) => void;
+}
+
+/** An agent that tells what the test says, and ends when it is asked to end. */
+function testAgent(exitCode = 0, onDone: (what: unknown, agent: TestAgent) => void = () => undefined): TestAgent {
+  const events = new PassThrough({ objectMode: true });
+  const did = async (what: unknown): Promise<void> => {
+    stand.done.push(what);
+    onDone(what, stand);
+    await Promise.resolve();
+  };
+  const attached: AttachedAgent = {
+    id: agent.id,
+    events: events as AsyncIterable<AgentEvent>,
+    exitCode: Promise.resolve(exitCode),
+    prompt: async (text) => await did(["prompt", text]),
+    interrupt: async () => await did("interrupt"),
+    configure: async () => await did("configure"),
+    end: async () => {
+      await did("end");
+      events.end();
+    },
+    kill: async () => await did("kill"),
+    detach: () => events.end(),
+  };
+  const stand: TestAgent = {
+    done: [],
+    tell: (...told) => {
+      for (const event of told) events.write(event);
+    },
+    client: {
+      agents: {
+        start: async (sandbox, request) => {
+          await did(["start", sandbox, request]);
+          return agent;
+        },
+        attach: async (_sandbox, _agent, signal) => {
+          signal?.addEventListener("abort", () => {
+            events.destroy(new SandboxError("unavailable", "the connection ended", undefined));
+          });
+          return await Promise.resolve(attached);
+        },
+        kill: async (_sandbox, agentId, number) => await did(["kill", agentId, number]),
+        prompt: async (_sandbox, agentId, text) => await did(["prompt", agentId, text]),
+        interrupt: async (_sandbox, agentId) => await did(["interrupt", agentId]),
+        list: async () => await Promise.resolve([agent, { ...agent, id: "00000002", running: false, exitCode: 1 }]),
+      },
+    },
+  };
+  return stand;
+}
+
+test("what it says is the output, what it does is told, and it ends with its answer", async () => {
+  const { client, done, tell } = testAgent();
+  tell(...answer);
+  const line = ["agent", "run", "-e", "ANTHROPIC_API_KEY=k", "--tools", "Bash, Read", "--max-turns", "3", id];
+  const options = ["--mcp", "files=serve-files --all", "--permission-mode", "plan", "where", "are you?"];
+  const { code, stdout, stderr } = await runForTest([...line, ...options], { client });
+  assert.deepEqual([code, stdout], [0, "let me see\nit is /\n"]);
+  assert.deepEqual(stderr.split("\n"), [
+    'osb: Bash {"command":"pwd"}',
+    "osb: failed: no such",
+    `osb: --resume ${conversation} goes on with this`,
+    "",
+  ]);
+  const request = {
+    envs: { ANTHROPIC_API_KEY: "k" },
+    allowedTools: ["Bash", "Read"],
+    permissionMode: "plan",
+    maxTurns: 3,
+    mcpServers: { files: { command: "/bin/sh", args: ["-c", "serve-files --all"] } },
+    prompt: "where are you?",
+  };
+  assert.deepEqual(done, [["start", id, request], "end"]);
+});
+
+test("with --json each event is a line", async () => {
+  const { client, tell } = testAgent();
+  tell(...answer);
+  const { code, stdout, stderr } = await runForTest(["agent", "run", "--json", id, "-"], { client, stdin: "hello\n" });
+  assert.deepEqual([code, stderr], [0, ""]);
+  assert.deepEqual(
+    stdout
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line) as AgentEvent),
+    answer,
+  );
+});
+
+test("a prompt of - is standard input, and an empty one is a mistake", async () => {
+  const { client, done, tell } = testAgent();
+  tell(...answer);
+  await runForTest(["agent", "run", id, "-"], { client, stdin: "a task\nin two lines\n" });
+  assert.deepEqual(done[0], ["start", id, { envs: {}, prompt: "a task\nin two lines\n" }]);
+  const empty = await runForTest(["agent", "run", id, "-"], { client });
+  assert.deepEqual([empty.code, empty.stderr.split("\n")[0]], [2, "osb: the prompt is empty"]);
+});
+
+test("an error fails it, whether the agent goes on or not", async () => {
+  const failing = testAgent();
+  failing.tell({ type: "error", message: "invalid x-api-key" }, { type: "turn_complete", claude_session_id: "c" });
+  const failed = await runForTest(["agent", "run", id, "hello"], { client: failing.client });
+  assert.deepEqual([failed.code, failed.stdout], [1, ""]);
+  assert.match(failed.stderr, /^osb: invalid x-api-key\n/);
+
+  const without = testAgent(1, (_what, { tell }) => tell({ type: "error", message: "there is no key" }));
+  const detached = runForTest(["agent", "run", id, "hello"], { client: without.client });
+  await new Promise(setImmediate);
+  (await without.client.agents?.attach?.(id, agent.id))?.detach();
+  const { code, stderr } = await detached;
+  assert.deepEqual([code, stderr], [1, "osb: there is no key\n"]);
+});
+
+test("an interrupt is the agent's, and the code tells of it", async () => {
+  const interrupts = testInterrupts();
+  const { client, done } = testAgent(0, (what, { tell }) => {
+    // Before it is attached to: it is passed on then.
+    if (Array.isArray(what)) interrupts.send("SIGINT");
+    if (what === "interrupt") tell({ type: "interrupted" }, { type: "turn_complete", claude_session_id: "c" });
+  });
+  const { code, stderr } = await runForTest(["agent", "run", id, "hello"], { client, interrupts });
+  assert.equal(code, 130);
+  assert.match(stderr, /^osb: interrupted\n/);
+  assert.deepEqual(done.slice(1), ["interrupt", "end"]);
+});
+
+test("a second interrupt kills it", async () => {
+  const interrupts = testInterrupts();
+  const { client, done } = testAgent(0, (what) => {
+    if (what === "interrupt") setImmediate(() => interrupts.send("SIGTERM"));
+  });
+  const code = runForTest(["agent", "run", id, "hello"], { client, interrupts });
+  setImmediate(() => interrupts.send("SIGINT"));
+  assert.equal((await code).code, 143);
+  assert.deepEqual(done.at(-1), ["kill", agent.id, undefined]);
+});
+
+test("agents that stay: started, listed, asked, heard, interrupted, killed", async () => {
+  const { client, done, tell } = testAgent();
+  assert.equal((await runForTest(["agent", "start", "--model", "m", id], { client })).stdout, "5f0d3e5d\n");
+  const listed = await runForTest(["agent", "ls", id], { client });
+  assert.match(listed.stdout, /^AGENT +STATUS +AGE\n5f0d3e5d +running +\S+\n00000002 +exited with 1 +\S+\n$/);
+  assert.equal(
+    (await runForTest(["agent", "prompt", id, agent.id, "and", "now?"], { client })).stdout,
+    "asked 5f0d3e5d\n",
+  );
+  assert.equal((await runForTest(["agent", "interrupt", id, agent.id], { client })).code, 0);
+  assert.equal((await runForTest(["agent", "kill", "--signal", "15", id, agent.id], { client })).code, 0);
+  assert.deepEqual(done, [
+    ["start", id, { model: "m", envs: {} }],
+    ["prompt", agent.id, "and now?"],
+    ["interrupt", agent.id],
+    ["kill", agent.id, 15],
+  ]);
+  tell(...answer);
+  (await client.agents?.attach?.(id, agent.id))?.detach();
+  const heard = await runForTest(["agent", "attach", id, agent.id], { client });
+  assert.deepEqual([heard.code, heard.stdout], [0, "let me see\nit is /\n"]);
+});

@@ -1,0 +1,14 @@
+import { defineCommand } from "../../command.ts";
+import { one, whole } from "../../inputs.ts";
+
+export const kill = defineCommand({
+  summary: "Send a signal to an agent and to what it has started",
+  arguments: { id: one("SANDBOX"), agent: one("AGENT") },
+  options: { signal: whole("NUMBER", "which (default: 9)") },
+  examples: [{ line: "agent kill sb-1a2b3c4d 5f0d3e5d", shows: "end it" }],
+  async run({ id, agent, signal: number }, { client, print, signal }) {
+    const { agents } = await client();
+    await agents.kill(id, agent, number, signal);
+    await print(`sent signal ${number ?? 9} to ${agent}`, { id: agent, signal: number ?? 9 });
+  },
+});

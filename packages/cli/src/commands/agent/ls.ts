@@ -1,0 +1,21 @@
+import { age } from "../../age.ts";
+import { defineCommand } from "../../command.ts";
+import { one } from "../../inputs.ts";
+import { table } from "../../table.ts";
+
+export const ls = defineCommand({
+  summary: "List the agents of a sandbox",
+  description: "Those that run or have ended in the last five minutes.",
+  arguments: { id: one("SANDBOX") },
+  examples: [{ line: "agent ls sb-1a2b3c4d", shows: "which there are" }],
+  async run({ id }, { client, print, signal }) {
+    const { agents } = await client();
+    const found = await agents.list(id, signal);
+    const rows = found.map(({ id: agent, running, exitCode, startedAt }) => [
+      agent,
+      running ? "running" : `exited with ${exitCode ?? "?"}`,
+      age(startedAt),
+    ]);
+    await print(rows.length === 0 ? "there is no agent" : table(["AGENT", "STATUS", "AGE"], rows), found);
+  },
+});
