@@ -1,5 +1,6 @@
 import { existsSync } from "node:fs";
 import { chmod, mkdir } from "node:fs/promises";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { claimWorker, isWorkerAlive } from "#host/worker-lock.ts";
 import { provideAgentBundles } from "#images/agent-bundle.ts";
@@ -15,6 +16,7 @@ import { adoptMachines, workersDirectory } from "#sandboxes/adopt-machines.ts";
 import { OwnMemory } from "#sandboxes/own-memory.ts";
 import { ReadyMachines } from "#sandboxes/ready-machines.ts";
 import { SandboxWorker } from "#sandboxes/sandbox-worker.ts";
+import { StartQueue } from "#sandboxes/start-queue.ts";
 import { Templates } from "#sandboxes/templates.ts";
 import { MemoryThreads } from "#snapshots/memory-threads.ts";
 import { SnapshotStore } from "#snapshots/snapshot-store.ts";
@@ -96,7 +98,8 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
   const templates = undo.use(new Templates(host, verifier));
   const ownMemory = undo.use(new OwnMemory(host));
   const ready = undo.use(new ReadyMachines(host, options.readyMachines));
-  const worker = undo.use(new SandboxWorker(host, { templates, ready, verifier, ownMemory }, adopted));
+  const queue = new StartQueue(startsAtOnce());
+  const worker = undo.use(new SandboxWorker(host, { templates, ready, verifier, ownMemory, queue }, adopted));
   const owned = undo.move();
   return {
     worker,
@@ -200,4 +203,9 @@ function bootFilesFrom(images: ImageStore, imagesDirectory: string): ProvideBoot
     found.set(key, files);
     return files;
   };
+}
+
+/** One more than there are processors: while a process is made for one machine, the guests of others need them. */
+function startsAtOnce(): number {
+  return availableParallelism() + 1;
 }

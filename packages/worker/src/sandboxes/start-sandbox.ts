@@ -17,8 +17,9 @@ import type { OwnMemory } from "./own-memory.ts";
 import { applyNetworkPolicy, policyOf, requirePolicy } from "./network-policy.ts";
 import type { ReadyMachines } from "./ready-machines.ts";
 import { Spans } from "./spans.ts";
+import type { StartQueue } from "./start-queue.ts";
 import { bootMachine, type MachineRequest, newMachineId, restoreMachine } from "./start-machine.ts";
-import type { TemplateRequest, Templates } from "./templates.ts";
+import type { Templates } from "./templates.ts";
 
 /** A ready machine has answered before, so this is plenty; and there is another way when it does not. */
 const readyTimeoutMs = 15_000;
@@ -28,6 +29,7 @@ export interface Sources {
   readonly ready: ReadyMachines;
   readonly verifier: Verifier;
   readonly ownMemory: OwnMemory;
+  readonly queue: StartQueue;
 }
 
 export interface Started {
@@ -35,6 +37,17 @@ export interface Started {
   readonly restoredFrom: "memory" | "disk";
   readonly restoredBecause?: string;
   readonly spans: readonly Span[];
+}
+
+/** One attempt to start a sandbox. */
+interface Start {
+  readonly request: StartSandbox;
+  readonly host: Host;
+  readonly spans: Spans;
+  /** Waits until a machine may begin: at once when that was waited for before. */
+  readonly enter: () => Promise<void>;
+  readonly onProgress: (progress: Progress) => void;
+  readonly signal: AbortSignal;
 }
 
 /** Resolves when a command would work; after a failure nothing is left. */
@@ -48,21 +61,23 @@ export async function startSandbox(
   requirePolicy(policyOf(request), host);
   const spans = new Spans();
   admit(await hostRoom(host.dataDirectory), request.memoryMib);
-  if (request.from.kind === "image") {
-    return await fromImage(request, request.from.image, host, sources, spans, onProgress, signal);
-  }
-  const begun = await fromSnapshot(request, request.from, host, sources, spans, signal);
-  return await finish(begun, request, host, spans, signal);
+  using turn = new DisposableStack();
+  let entered: Promise<void> | undefined;
+  const enter = async (): Promise<void> => {
+    if (entered === undefined && sources.queue.isFull) onProgress({ step: "waiting for other sandboxes to start" });
+    entered ??= sources.queue.enter(signal).then((mine) => {
+      turn.use(mine);
+      spans.end("queue");
+    });
+    await entered;
+  };
+  const start = { request, host, spans, enter, onProgress, signal };
+  if (request.from.kind === "image") return await fromImage(start, request.from.image, sources);
+  return await finish(start, await fromSnapshot(start, request.from, sources), signal);
 }
 
 /** Lets a machine that has begun become the sandbox. After a failure nothing is left of it. */
-async function finish(
-  begun: Begun,
-  request: StartSandbox,
-  host: Host,
-  spans: Spans,
-  signal: AbortSignal,
-): Promise<Started> {
+async function finish({ request, host, spans }: Start, begun: Begun, signal: AbortSignal): Promise<Started> {
   await using undo = new AsyncDisposableStack();
   const live = undo.use(begun.live);
   live.organizationId = request.organizationId;
@@ -106,81 +121,65 @@ interface Begun {
   readonly because?: string;
 }
 
-async function fromImage(
-  request: StartSandbox,
-  image: string,
-  host: Host,
-  { templates, ready }: Sources,
-  spans: Spans,
-  onProgress: (progress: Progress) => void,
-  signal: AbortSignal,
-): Promise<Started> {
+async function fromImage(start: Start, image: string, { templates, ready }: Sources): Promise<Started> {
+  const { request, host, spans, onProgress, signal } = start;
   // Rules keep a network off, where there are rules: then every machine has the device.
   const networkEnabled = request.networkEnabled || host.network.mode === "tap";
   const wanted = { image, shape: shapeOf(request), networkEnabled };
   const files = await host.bootFiles?.({ image, workspaceMib: request.workspaceMib }, onProgress, signal);
   spans.end("image");
-  if (files === undefined || !templates.possible) {
-    return await finish(await boot(request, image, files, host, spans, signal), request, host, spans, signal);
-  }
+  if (files === undefined || !templates.possible) return await finish(start, await boot(start, image, files), signal);
   const key = templates.keyOf(wanted, files);
   for (let claimed = ready.claim(key); claimed !== undefined; claimed = ready.claim(key)) {
     spans.end("claim");
     const until = AbortSignal.any([signal, AbortSignal.timeout(readyTimeoutMs)]);
     try {
-      return await finish({ live: claimed, from: "restore" }, request, host, spans, until);
+      return await finish(start, { live: claimed, from: "restore" }, until);
     } catch (error) {
       if (signal.aborted) throw error;
       const fields = { machine: claimed.id, ...describeError(error) };
       host.log("warn", "a ready machine does not work: another one is taken", fields);
     }
   }
-  const template = { key, wanted, provide: () => templates.provide(key, wanted, files, onProgress, signal) };
-  const begun = await fromTemplate(request, { image, files, template }, host, ready, spans, signal);
-  return await finish(begun, request, host, spans, signal);
+  const provide = async (): Promise<StoredSnapshot> => {
+    const template = await templates.provide(key, wanted, files, onProgress, signal);
+    spans.end("template");
+    ready.want(key, template, wanted);
+    return template;
+  };
+  return await finish(start, await fromTemplate(start, { image, files, key, provide }), signal);
 }
 
 async function fromTemplate(
-  request: StartSandbox,
-  source: {
+  start: Start,
+  template: {
     readonly image: string;
     readonly files: BootFiles;
-    readonly template: {
-      readonly key: string;
-      readonly wanted: TemplateRequest;
-      provide(): Promise<StoredSnapshot>;
-    };
+    readonly key: string;
+    readonly provide: () => Promise<StoredSnapshot>;
   },
-  host: Host,
-  ready: ReadyMachines,
-  spans: Spans,
-  signal: AbortSignal,
 ): Promise<Begun> {
-  const { image, files, template } = source;
+  const { request, host, spans, signal } = start;
+  const { image, files, key, provide } = template;
   let because: string;
   try {
-    const snapshot = await template.provide();
-    spans.end("template");
-    ready.want(template.key, snapshot, template.wanted);
-    const machine = await begin({ ...machineRequest(request, image), organizationId: undefined }, request, host);
+    const snapshot = await provide();
+    const machine = await begin(start, { ...machineRequest(request, image), organizationId: undefined });
     return { live: await restoreMachine(machine, snapshot, host, spans, signal), from: "restore" };
   } catch (error) {
     if (signal.aborted) throw error;
     because = asSandboxError(error).message;
-    const fields = { template: template.key, error: because };
-    host.log("error", "a sandbox is booted since its template does not work", fields);
+    host.log("error", "a sandbox is booted since its template does not work", { template: key, error: because });
   }
-  return { ...(await boot(request, image, files, host, spans, signal)), because };
+  return { ...(await boot(start, image, files)), because };
 }
 
 async function fromSnapshot(
-  request: StartSandbox,
+  start: Start,
   { snapshotId }: { readonly snapshotId: string },
-  host: Host,
   { verifier, ownMemory }: Sources,
-  spans: Spans,
-  signal: AbortSignal,
 ): Promise<Begun> {
+  const { request, host, spans, signal } = start;
   // Who removes it meanwhile waits, and what this machine needs of it is its own then.
   using _held = host.snapshots.hold(snapshotId);
   const snapshot = await host.snapshots.find(snapshotId);
@@ -194,7 +193,7 @@ async function fromSnapshot(
   if (because === undefined) {
     // Memory that it was given later is not its shape's.
     const { shape } = snapshot.manifest;
-    const machine = await begin({ ...machineRequest(request, image), shape }, request, host);
+    const machine = await begin(start, { ...machineRequest(request, image), shape });
     try {
       const live = await restoreMachine(machine, snapshot, host, spans, signal);
       await orDisposed(verified, live);
@@ -210,7 +209,7 @@ async function fromSnapshot(
     }
   }
   await verified;
-  return { ...(await boot(request, image, snapshot, host, spans, signal)), because };
+  return { ...(await boot(start, image, snapshot)), because };
 }
 
 async function orDisposed(verified: Promise<void>, live: LiveMachine): Promise<void> {
@@ -233,20 +232,15 @@ export function whyDisksAlone({ manifest }: StoredSnapshot, request: StartSandbo
   return undefined;
 }
 
-async function boot(
-  request: StartSandbox,
-  image: string,
-  source: BootFiles | StoredSnapshot | undefined,
-  host: Host,
-  spans: Spans,
-  signal: AbortSignal,
-): Promise<Begun> {
-  const machine = await begin(machineRequest(request, image), request, host);
+async function boot(start: Start, image: string, source: BootFiles | StoredSnapshot | undefined): Promise<Begun> {
+  const { request, host, spans, signal } = start;
+  const machine = await begin(start, machineRequest(request, image));
   return { live: await bootMachine(machine, source, host, spans, signal), from: "boot" };
 }
 
-/** Names the machine in the journal before there is anything of it. */
-async function begin(machine: MachineRequest, request: StartSandbox, host: Host): Promise<MachineRequest> {
+/** When its turn has come, names the machine in the journal before there is anything of it. */
+async function begin({ request, host, enter }: Start, machine: MachineRequest): Promise<MachineRequest> {
+  await enter();
   const { workerId, ephemeral, dataDirectory } = host;
   await writeEntry(dataDirectory, { machineId: machine.id, workerId, ephemeral, sandbox: request });
   return machine;
