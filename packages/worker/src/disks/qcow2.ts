@@ -1,4 +1,5 @@
 import { open, stat } from "node:fs/promises";
+import { together } from "#host/together.ts";
 
 const clusterBits = 16;
 const clusterBytes = 1 << clusterBits;
@@ -11,9 +12,8 @@ const clusterBytes = 1 << clusterBits;
 export async function createOverlay(file: string, bytes: number): Promise<void> {
   const handle = await open(file, "wx", 0o600);
   try {
-    for (const [index, cluster] of overlayClusters(bytes).entries()) {
-      await handle.write(cluster, 0, cluster.length, index * clusterBytes);
-    }
+    const clusters = overlayClusters(bytes);
+    await together(clusters.map((cluster, index) => handle.write(cluster, 0, cluster.length, index * clusterBytes)));
     // A table must have its full length on disk.
     await handle.truncate(overlayBytes(bytes));
   } finally {

@@ -1,6 +1,7 @@
 import { rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { isOverlay } from "#disks/qcow2.ts";
+import { together } from "#host/together.ts";
 import type { DiskAttachment, NewLayer } from "#machine/machine.ts";
 import type { MachineFiles, StoredFile } from "#snapshots/manifest.ts";
 import { layerName, layerNumber, makeLayer, type Owner } from "./machine-files.ts";
@@ -40,16 +41,16 @@ export class LayerStack {
 
   /** Makes the next layer of each disk that is written to: empty, and not in use before {@link push}. */
   async make(directory: string): Promise<readonly NewLayer[]> {
-    const made: NewLayer[] = [];
-    for (const { name, base, writable } of this.files.disks) {
-      if (!writable) continue;
-      const file = join(directory, layerName(name, this.next));
-      // What an attempt that failed has left.
-      await rm(file, { force: true });
-      await makeLayer(file, (await stat(join(directory, base))).size, this.#owner);
-      made.push({ disk: name, file });
-    }
-    return made;
+    const writable = this.files.disks.filter((disk) => disk.writable);
+    return await together(
+      writable.map(async ({ name, base }) => {
+        const file = join(directory, layerName(name, this.next));
+        // What an attempt that failed has left.
+        await rm(file, { force: true });
+        await makeLayer(file, (await stat(join(directory, base))).size, this.#owner);
+        return { disk: name, file };
+      }),
+    );
   }
 
   /** The made layers are the tops now. What were the tops are complete, with their hashes yet to be known. */

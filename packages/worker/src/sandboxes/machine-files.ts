@@ -4,6 +4,7 @@ import { chmod, chown, copyFile, link, mkdir, open, rm, stat, symlink } from "no
 import { join } from "node:path";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { createOverlay } from "#disks/qcow2.ts";
+import { together } from "#host/together.ts";
 import type { MachineFiles } from "#snapshots/manifest.ts";
 import type { BootFiles } from "./host.ts";
 
@@ -34,7 +35,7 @@ export async function linkImage(files: BootFiles, directory: string): Promise<vo
     "workspace.base": files.workspace,
     "agent.base": files.agentDisk,
   };
-  for (const [name, source] of Object.entries(sources)) await share(source, join(directory, name));
+  await together(Object.entries(sources).map(([name, source]) => share(source, join(directory, name))));
 }
 
 /** Who is to read files that are another machine's too. */
@@ -49,15 +50,16 @@ export interface Reader {
  * @throws `permission_denied` for files of another tenant that are not public
  */
 export async function linkFiles(names: readonly string[], from: string, to: string, reader?: Reader): Promise<void> {
-  for (const name of names) {
-    const [file, at] = [join(from, name), join(to, name)];
-    if (!(await isForeign(file, reader?.user))) {
-      await share(file, at);
-    } else if (reader?.fromPublic === true) {
-      await copy(file, at, reader.user);
-    } else {
-      throw new SandboxError("permission_denied", "the snapshot is another organization's", undefined);
-    }
+  await together(names.map((name) => linkFile(join(from, name), join(to, name), reader)));
+}
+
+async function linkFile(file: string, at: string, reader: Reader | undefined): Promise<void> {
+  if (!(await isForeign(file, reader?.user))) {
+    await share(file, at);
+  } else if (reader?.fromPublic === true) {
+    await copy(file, at, reader.user);
+  } else {
+    throw new SandboxError("permission_denied", "the snapshot is another organization's", undefined);
   }
 }
 
