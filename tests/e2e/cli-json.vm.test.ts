@@ -46,7 +46,13 @@ test("all that --json prints has the names that it has always had", async (t) =>
   await osb("run", "--image", "minimal", "--", "true");
   const { id: session } = await osb("session start", id, "--", "sleep", "1000");
   await osb("session ls", id);
+  await osb("session logs", id, session);
   await osb("session kill", id, session);
+  const { id: agent } = await osb("agent start", id, "-e", "ANTHROPIC_API_KEY=none");
+  await osb("agent ls", id);
+  await osb("agent prompt", id, agent, "hello");
+  await osb("agent interrupt", id, agent);
+  await osb("agent kill", id, agent);
   await osb("logs", id, "--tail", "3");
   await writeFile(join(directory, "file"), "content");
   await osb("cp", join(directory, "file"), `${id}:file`);
@@ -61,7 +67,7 @@ test("all that --json prints has the names that it has always had", async (t) =>
   const { id: checkpoint } = await osb("checkpoint create", id, "--name", "before");
   await osb("checkpoint ls", id);
   await osb("checkpoint publish", checkpoint);
-  const { id: fork } = await osb("fork", checkpoint);
+  const { id: fork } = await osb("fork", checkpoint, "--allow", "a.example", "--port", "80", "--preview-token", "auto");
   await osb("restore", id, checkpoint);
   await osb("reboot", id);
   await osb("kill", fork, id);

@@ -259,6 +259,33 @@ suite("with a server", () => {
     assert.equal((await osb(["session", "kill", id, started])).code, 0);
   });
 
+  test("create tells the port and the token that it was asked for", async () => {
+    const { code, stdout, stderr } = await osb(["create", "--port", "8080", "--preview-token", "auto"]);
+    assert.equal(code, 0, stderr);
+    assert.match(stderr, /^osb: port \d+ of the server leads to its port 8080$/m);
+    assert.match(stderr, /^osb: its previews need the token \S{16,}$/m);
+    assert.equal((await osb(["kill", stdout.toString().trim()])).code, 0);
+  });
+
+  test("session logs shows what is kept and does not wait, or waits when it is told to", async () => {
+    const script = "echo err >&2; echo out; read word";
+    const session = (await osb(["session", "start", id, "--", "sh", "-c", script])).stdout.toString().trim();
+    const shown = async (...options: string[]): Promise<EndedCli> =>
+      await osb(["session", "logs", ...options, id, session]);
+    const following = start(["session", "logs", "--follow", id, session]);
+    assert.equal(await firstOutput(following), "out\n");
+    const running = await shown();
+    assert.deepEqual([running.code, running.stdout.toString()], [0, "out\n"]);
+    assert.equal((await osb(["session", "kill", id, session])).code, 0);
+    for (const { code, stdout, stderr } of [await following.ended, await shown()]) {
+      assert.deepEqual([code, stdout.toString(), stderr], [0, "out\n", "err\n"]);
+    }
+    const asJson = JSON.parse((await shown("--json")).stdout.toString()) as unknown;
+    assert.deepEqual(asJson, { id: session, stdout: "out\n", stderr: "err\n" });
+    const nothing = await osb(["session", "logs", id, "00000000"]);
+    assert.deepEqual(lastLine(nothing), { code: 1, says: "osb: session not found" });
+  });
+
   test("pool tells what waits, logs what the machine has said", async () => {
     assert.match((await osb(["pool"])).stdout.toString(), /^READY +WANTED +IMAGE +SHAPE\n\d+ +\d+ /);
     const { code, stderr } = await osb(["logs", "sb-00000000"]);

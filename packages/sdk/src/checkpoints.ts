@@ -11,8 +11,9 @@ import {
   unpublishCheckpoint,
 } from "@opensandbox/wire/public/checkpoints.ts";
 import type { HttpClient } from "./http.ts";
+import type { Egress } from "./network.ts";
 import type { SandboxInfo } from "./sandboxes.ts";
-import { sandboxOf } from "./sandboxes.ts";
+import { reachBody, sandboxOf } from "./sandboxes.ts";
 import { wait } from "./wait.ts";
 
 /** A named instant of a sandbox, which it can be put back to and others can be made of. */
@@ -43,6 +44,16 @@ export interface Fork {
   readonly metadata?: Readonly<Record<string, string>>;
   readonly alias?: string;
   readonly idleTimeoutSeconds?: number;
+  /** With another size than the checkpoint's it boots. */
+  readonly memoryMib?: number;
+  /** Absent: as the checkpoint's. */
+  readonly networkEnabled?: boolean;
+  /** Absent: as the checkpoint's. Without any list: no rules. */
+  readonly egress?: Egress;
+  /** A port of it that `hostPort` of the server is to lead to. */
+  readonly port?: number;
+  /** What its previews need, at least 16 characters; `auto`: the server makes one. */
+  readonly previewToken?: string;
 }
 
 export interface CheckpointsClient {
@@ -96,12 +107,14 @@ export function checkpointsClient(http: HttpClient): CheckpointsClient {
     async restore(sandboxId, checkpointId, signal) {
       await http.call(restoreCheckpoint, { parameters: { id: sandboxId, checkpointId } }, signal);
     },
-    async fork(checkpointId, { idleTimeoutSeconds, envs, metadata, alias } = {}, signal) {
+    async fork(checkpointId, { idleTimeoutSeconds, envs, metadata, alias, memoryMib, ...reach } = {}, signal) {
       const body = {
+        ...reachBody(reach),
         ...(envs === undefined ? {} : { envs: { ...envs } }),
         ...(metadata === undefined ? {} : { metadata: { ...metadata } }),
         ...(alias === undefined ? {} : { alias }),
         ...(idleTimeoutSeconds === undefined ? {} : { timeout: idleTimeoutSeconds }),
+        ...(memoryMib === undefined ? {} : { memoryMB: memoryMib }),
       };
       return sandboxOf(
         await http.call(forkCheckpoint, { parameters: { checkpointId }, body, idempotent: true }, signal),

@@ -9,6 +9,7 @@ import type { Network, NetworkRefusal, SetNetwork } from "./network.ts";
 import { openPausingSocket } from "./node-socket.ts";
 import type { CreatePreview, Preview } from "./previews.ts";
 import type { CreateSandbox, ListOptions, SandboxInfo } from "./sandboxes.ts";
+import type { ExecOutput } from "./exec.ts";
 import type { AttachedSession, ExecSession, StartSession, TerminalSize } from "./sessions.ts";
 import { openGlobalSocket } from "./socket.ts";
 import type { OpenSocket } from "./socket.ts";
@@ -280,6 +281,8 @@ export interface SandboxSessions {
    * console.log(await session.exitCode);
    */
   attach(sessionId: string, options?: Abortable): Promise<AttachedSession>;
+  /** What is kept of its output, about 1 MiB; it is not waited for more. */
+  logs(sessionId: string, options?: Abortable): AsyncIterable<ExecOutput>;
   /** A signal to its process group. Default: 9. */
   kill(sessionId: string, signal?: number, options?: Abortable): Promise<void>;
 }
@@ -443,6 +446,7 @@ function sessionsOf(client: Client, id: string): SandboxSessions {
     },
     list: async ({ signal } = {}) => await client.sessions.list(id, signal),
     attach: async (sessionId, { signal } = {}) => await client.sessions.attach(id, sessionId, signal),
+    logs: (sessionId, { signal } = {}) => client.sessions.logs(id, sessionId, signal),
     kill: async (sessionId, number, { signal } = {}) => await client.sessions.kill(id, sessionId, number, signal),
   };
 }

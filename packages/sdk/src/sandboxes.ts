@@ -33,6 +33,10 @@ export interface CreateSandbox {
   readonly networkEnabled?: boolean;
   /** What it may reach. */
   readonly egress?: Egress;
+  /** A port of it that `hostPort` of the server is to lead to. */
+  readonly port?: number;
+  /** What its previews need, at least 16 characters; `auto`: the server makes one. */
+  readonly previewToken?: string;
   /** A name of yours. */
   readonly alias?: string;
 }
@@ -59,6 +63,10 @@ export interface SandboxInfo {
   /** What it was last started from. `disk`: its memory could not be restored, and `restoredBecause` says why. */
   readonly restoredFrom?: "memory" | "disk";
   readonly restoredBecause?: string;
+  /** A port of the server that leads to the one that was asked for. */
+  readonly hostPort?: number;
+  /** What its previews need. Told by the call that asked for it, and never again. */
+  readonly previewToken?: string;
 }
 
 export interface ListOptions {
@@ -192,9 +200,23 @@ function createBody(request: CreateSandbox): CreateSandboxBody {
     ...(request.metadata === undefined ? {} : { metadata: { ...request.metadata } }),
     ...(request.idleTimeoutSeconds === undefined ? {} : { timeout: request.idleTimeoutSeconds }),
     ...(request.ephemeral === undefined ? {} : { ephemeral: request.ephemeral }),
-    ...(request.networkEnabled === undefined ? {} : { networkEnabled: request.networkEnabled }),
-    ...(request.egress === undefined ? {} : { egress: writableEgress(request.egress) }),
+    ...reachBody(request),
     ...(request.alias === undefined ? {} : { alias: request.alias }),
+  };
+}
+
+/** What a sandbox may reach, and by what it is reached. */
+export function reachBody({
+  networkEnabled,
+  egress,
+  port,
+  previewToken,
+}: Pick<CreateSandbox, "networkEnabled" | "egress" | "port" | "previewToken">): CreateSandboxBody {
+  return {
+    ...(networkEnabled === undefined ? {} : { networkEnabled }),
+    ...(egress === undefined ? {} : { egress: writableEgress(egress) }),
+    ...(port === undefined ? {} : { port }),
+    ...(previewToken === undefined ? {} : { previewAuth: { scheme: "bearer", token: previewToken } }),
   };
 }
 
@@ -216,5 +238,7 @@ export function sandboxOf(reply: SandboxReply): SandboxInfo {
     ...(reply.reason === undefined ? {} : { reason: reply.reason }),
     ...(reply.restoredFrom === undefined ? {} : { restoredFrom: reply.restoredFrom }),
     ...(reply.restoredBecause === undefined ? {} : { restoredBecause: reply.restoredBecause }),
+    ...(reply.hostPort === undefined ? {} : { hostPort: reply.hostPort }),
+    ...(reply.previewAuthToken === undefined ? {} : { previewToken: reply.previewAuthToken }),
   };
 }

@@ -55,6 +55,8 @@ export interface SessionsClient {
   /** Those that run or have ended in the last five minutes. */
   list(id: string, signal?: AbortSignal): Promise<readonly ExecSession[]>;
   attach(id: string, sessionId: string, signal?: AbortSignal): Promise<AttachedSession>;
+  /** What is kept of its output, about 1 MiB; it is not waited for more. */
+  logs(id: string, sessionId: string, signal?: AbortSignal): AsyncIterable<ExecOutput>;
   /** A signal to its process group. Default: 9. */
   kill(id: string, sessionId: string, number?: number, signal?: AbortSignal): Promise<void>;
   /** The size of its terminal, for one that has one. */
@@ -77,6 +79,9 @@ export function sessionsClient(http: HttpClient, openSocket: OpenSocket): Sessio
     },
     async attach(id, sessionId, signal) {
       return attached(await openSocket(http.socketUrl(attachSession, { id, sessionId }), signal));
+    },
+    async *logs(id, sessionId, signal) {
+      yield* keptOutput(await openSocket(http.socketUrl(attachSession, { id, sessionId }), signal));
     },
     async kill(id, sessionId, number, signal) {
       const body = number === undefined ? {} : { signal: number };
@@ -120,6 +125,19 @@ export function attached(socket: Socket): AttachedSession {
     closeStdin: async () => await socket.send(encodeClientFrame({ kind: "stdin end" })),
     detach: () => socket.close(),
   };
+}
+
+async function* keptOutput(socket: Socket): AsyncGenerator<ExecOutput, void> {
+  try {
+    for await (const message of socket.messages) {
+      const frame = typeof message === "string" ? undefined : decodeServerFrame(message);
+      if (frame?.pipe === "scrollback end") return;
+      if (frame?.pipe === "stdout" || frame?.pipe === "stderr") yield frame;
+    }
+    throw new SandboxError("unavailable", "the connection ended before all that is kept was told", undefined);
+  } finally {
+    socket.close();
+  }
 }
 
 function sessionOf(reply: SessionReply): ExecSession {

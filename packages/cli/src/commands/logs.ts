@@ -5,7 +5,7 @@ export const logs = defineCommand({
   summary: "Show what the machine of a sandbox has written to its console",
   description:
     "The kernel, and what starts the guest agent: why a machine ended, or ran out of memory. What a command has " +
-    "written is shown by 'session attach'. A sandbox that sleeps has no console, and is not woken.",
+    "written is shown by 'session logs'. A sandbox that sleeps has no console, and is not woken.",
   arguments: { id: one("SANDBOX") },
   options: { tail: whole("N", "only the last N lines") },
   examples: [

@@ -1,5 +1,6 @@
-import type { CreateSandbox } from "@opensandbox/sdk";
-import { pairs, text, whole } from "../inputs.ts";
+import type { CreateSandbox, Egress, SandboxInfo } from "@opensandbox/sdk";
+import type { Context } from "../context.ts";
+import { flag, list, pairs, text, whole } from "../inputs.ts";
 
 /** What a new sandbox is made of: the options that `run` and `create` share. */
 export const sandboxOptions = {
@@ -27,4 +28,49 @@ export function newSandboxOf({ image, memory, cpus, disk, env }: SandboxInput): 
     ...(disk === undefined ? {} : { diskMib: disk }),
     envs: env,
   };
+}
+
+/** What a new sandbox may reach, and by what it is reached: the options that `create` and `fork` share. */
+export const reachOptions = {
+  noNetwork: flag("without any network"),
+  allow: list("all that it may reach, as for 'network set'"),
+  deny: list("what it may not reach although it is allowed"),
+  port: whole("PORT", "a port of it that a port of the server is to lead to"),
+  previewToken: text("TOKEN", "what its previews need; auto: a new one, which is printed"),
+};
+
+interface ReachInput extends EgressInput {
+  readonly noNetwork: boolean;
+  readonly port: number | undefined;
+  readonly previewToken: string | undefined;
+}
+
+export interface EgressInput {
+  readonly allow: readonly string[] | undefined;
+  readonly deny: readonly string[] | undefined;
+}
+
+/** What was asked for. */
+export function reachOf({ noNetwork, port, previewToken, ...rules }: ReachInput) {
+  const egress = egressOf(rules);
+  return {
+    ...(noNetwork ? { networkEnabled: false } : {}),
+    ...(Object.keys(egress).length === 0 ? {} : { egress }),
+    ...(port === undefined ? {} : { port }),
+    ...(previewToken === undefined ? {} : { previewToken }),
+  };
+}
+
+export function egressOf({ allow, deny }: EgressInput): Egress {
+  return { ...(allow === undefined ? {} : { allow }), ...(deny === undefined ? {} : { deny }) };
+}
+
+/** The id, and what else only this answer tells. */
+export async function printNew(sandbox: SandboxInfo, asked: { readonly port: number | undefined }, context: Context) {
+  const { id, hostPort, previewToken } = sandbox;
+  if (!context.globals.json) {
+    if (hostPort !== undefined) context.note(`port ${hostPort} of the server leads to its port ${asked.port}`);
+    if (previewToken !== undefined) context.note(`its previews need the token ${previewToken}`);
+  }
+  await context.print(id, sandbox);
 }

@@ -34,7 +34,7 @@ ends it at once.`,
     using held = holdInterrupts(context);
     let agent: AttachedAgent | undefined;
     try {
-      // Interrupted once it is waited for all the same: it would work on unheard.
+      // Waited for also after an interrupt: it would work on unheard.
       const started = await agents.start(id, request, held.ended);
       agent = await agents.attach(id, started.id, held.ended);
       held.pass(agent);

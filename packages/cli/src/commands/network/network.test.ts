@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Network } from "@opensandbox/sdk";
-import { runForTest } from "../../testing/test-host.ts";
+import { type PartialClient, runForTest } from "../../testing/test-host.ts";
 
 const id = "sb-1a2b3c4d";
+const made = { id, hostPort: 40_000 };
 
 async function setNetwork(...options: string[]): Promise<{ readonly asked: unknown; readonly told: string }> {
   let asked: unknown;
@@ -35,6 +36,31 @@ for (const [options, says] of [
     assert.match(told, new RegExp(says));
   });
 }
+
+test("create and fork take rules from the start", async () => {
+  const asked: unknown[] = [];
+  const sandboxes = {
+    create: async (request: unknown) => {
+      asked.push(request);
+      return await Promise.resolve(made);
+    },
+  };
+  const checkpoints = { fork: async (_id: string, request: unknown) => await sandboxes.create(request) };
+  const client = { sandboxes, checkpoints } as PartialClient;
+  const options = ["--allow", "a.example, b.example", "--deny", "203.0.113.0/24", "--port", "80"];
+  for (const words of [["create"], ["fork", "5f0d3e5d-0667-43b1-a989-ffccae31a58c"]]) {
+    const { stdout, stderr } = await runForTest([...words, ...options], { client });
+    assert.deepEqual([stdout, stderr], [`${id}\n`, "osb: port 40000 of the server leads to its port 80\n"]);
+  }
+  await runForTest(["fork", "--no-network", "--memory", "2048", "5f0d3e5d"], { client });
+  const egress = { allow: ["a.example", "b.example"], deny: ["203.0.113.0/24"] };
+  const common = { envs: {}, metadata: {} };
+  assert.deepEqual(asked, [
+    { ...common, egress, port: 80 },
+    { ...common, egress, port: 80 },
+    { ...common, networkEnabled: false, memoryMib: 2048 },
+  ]);
+});
 
 test("network log lists what was refused", async () => {
   const at = new Date().toISOString();

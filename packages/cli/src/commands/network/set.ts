@@ -1,6 +1,6 @@
-import type { Egress } from "@opensandbox/sdk";
 import { defineCommand } from "../../command.ts";
 import { flag, list, one } from "../../inputs.ts";
+import { egressOf } from "../sandbox-options.ts";
 import { networkText } from "./show.ts";
 
 export const set = defineCommand({
@@ -36,13 +36,3 @@ export const set = defineCommand({
     await print(networkText(changed), changed);
   },
 });
-
-/** What was given. */
-export function egressOf({ allow, deny }: EgressInput): Egress {
-  return { ...(allow === undefined ? {} : { allow }), ...(deny === undefined ? {} : { deny }) };
-}
-
-interface EgressInput {
-  readonly allow: readonly string[] | undefined;
-  readonly deny: readonly string[] | undefined;
-}
