@@ -19,6 +19,8 @@ export interface TestOptions {
   /** What there is of a client; the rest must not be used. */
   readonly client?: PartialClient;
   readonly interrupts?: Interrupts;
+  /** Standard error is a terminal. */
+  readonly terminal?: boolean;
 }
 
 export type PartialClient = { readonly [Part in keyof Client]?: Partial<Client[Part]> };
@@ -32,7 +34,7 @@ export async function runForTest(argv: readonly string[], options: TestOptions =
     env: options.env ?? { OPENSANDBOX_API_URL: "http://server.test", OPENSANDBOX_API_KEY: "key-of-the-test" },
     stdin: Readable.from(options.stdin === undefined ? [] : [Buffer.from(options.stdin)]),
     stdout: stdout.stream,
-    stderr: stderr.stream,
+    stderr: Object.assign(stderr.stream, { isTTY: options.terminal === true }),
     interrupts: options.interrupts ?? testInterrupts(),
     async connect(url, apiKey) {
       connected.push({ url, apiKey });

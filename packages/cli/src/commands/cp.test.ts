@@ -1,0 +1,40 @@
+import assert from "node:assert/strict";
+import { test, type TestContext } from "node:test";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { runForTest, type TestRun } from "../testing/test-host.ts";
+
+/** Copies 3 MB that take some seconds. */
+async function copySlowly(t: TestContext, options: { terminal: boolean; fails?: boolean }): Promise<TestRun> {
+  t.mock.timers.enable({ apis: ["setInterval"] });
+  const write = async (_id: string, _path: string, content: unknown): Promise<void> => {
+    t.mock.timers.tick(1000);
+    for await (const _chunk of content as AsyncIterable<Uint8Array>) t.mock.timers.tick(1000);
+    if (options.fails === true) throw new SandboxError("unavailable", "the server has gone", undefined);
+  };
+  const { terminal } = options;
+  return await runForTest(["cp", "-", "sb-1a2b3c4d:large"], {
+    client: { files: { write } },
+    stdin: "x".repeat(3_000_000),
+    terminal,
+  });
+}
+
+test("on a terminal cp draws what it has copied on one line, and wipes it in the end", async (t) => {
+  const { code, stdout, stderr } = await copySlowly(t, { terminal: true });
+  assert.deepEqual([code, stdout], [0, "copied 1 file, 3.0 MB\n"]);
+  // More often where the host is so slow that seconds pass.
+  assert.match(stderr, /^(\r\u001B\[2Kcopying: 0 files, [\w. ]+ \(\d+ s\))+\r\u001B\[2K$/);
+  assert.match(stderr, /copying: 0 files, 3\.0 MB/);
+});
+
+test("a cp that fails wipes it before it says why", async (t) => {
+  const { code, stdout, stderr } = await copySlowly(t, { terminal: true, fails: true });
+  assert.deepEqual([code, stdout], [1, ""]);
+  assert.match(stderr, / s\)\r\u001B\[2Kosb: the server has gone\n$/);
+});
+
+test("elsewhere cp tells in lines, without a control character", async (t) => {
+  const { code, stdout, stderr } = await copySlowly(t, { terminal: false });
+  assert.deepEqual([code, stdout], [0, "copied 1 file, 3.0 MB\n"]);
+  assert.match(stderr, /^(osb: copying: 0 files, [\w. ]+ \(\d+ s\)\n)+$/);
+});
