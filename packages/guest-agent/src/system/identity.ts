@@ -34,8 +34,14 @@ export function setMachineId(id: string): void {
   if (!/^[0-9a-f]{32}$/.test(id)) {
     throw new SandboxError("invalid_argument", "a machine id has 32 hexadecimal digits", undefined);
   }
+  // Most machines wake up as who they were.
+  if (id === given) return;
   layOver(machineIdFile, `${id}\n`);
+  given = id;
 }
+
+/** The id that was given last, which a restored agent remembers. */
+let given: string | undefined;
 
 /** Lets whoever reads `file` find `content`, which must be as long as what was laid over it before. */
 function layOver(file: string, content: string): void {
