@@ -1,8 +1,11 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { suite, test } from "node:test";
 import { decodeServerFrame, encodeClientFrame } from "@opensandbox/wire/public/exec-sessions.ts";
 import { WebSocket } from "ws";
+import { openDatabase } from "#database/database.ts";
+import { defaultOrganizationId } from "#organizations/api-keys.ts";
 import { eventually } from "#testing/eventually.ts";
 import { ManualClock } from "#testing/manual-clock.ts";
 import { startForTest, testKey, type TestOptions } from "#testing/start-for-test.ts";
@@ -19,11 +22,14 @@ async function begin(tuning: TestOptions["tuning"] = {}) {
   return { world, id, at, start, attach, [Symbol.asyncDispose]: () => world[Symbol.asyncDispose]() };
 
   function attach(path: string) {
-    const socket = new WebSocket(`${world.url.replace("http", "ws")}${at}${path}?api_key=${testKey}`);
-    const client = { socket, opened: once(socket, "open"), messages: [] as Buffer[], closed: closing(socket) };
-    socket.on("message", (data: Buffer) => client.messages.push(data));
-    return client;
+    return listenTo(new WebSocket(`${world.url.replace("http", "ws")}${at}${path}?api_key=${testKey}`));
   }
+}
+
+function listenTo(socket: WebSocket) {
+  const client = { socket, opened: once(socket, "open"), messages: [] as Buffer[], closed: closing(socket) };
+  socket.on("message", (data: Buffer) => client.messages.push(data));
+  return client;
 }
 
 /** The code, and what was refused instead of a WebSocket. */
@@ -168,6 +174,82 @@ suite("exec sessions", () => {
     assert.equal((await given.world.get(given.id)).status, "running");
     clock.advance(61);
     await eventually("it sleeps", async () => (await given.world.get(given.id)).status === "hibernated");
+  });
+
+  test("an hour without a word ends neither a session nor a connection to it", async () => {
+    const clock = new ManualClock();
+    await using given = await begin({ clock, sweepMs: 5 });
+    const { world, at, id } = given;
+    const witness = await world.create();
+    await world.call("POST", `${at}/timeout`, { timeout: 0 });
+    const session = await given.start({ cmd: "echo before; exec cat" });
+    await eventually("it has written", () => world.worker.sessions(id).get(session).info().stdoutBytes > 0);
+    const silent = given.attach(`/exec/${session}`);
+    await eventually("it is attached", () => silent.messages.some(([kind]) => kind === 4));
+    clock.advance(3600);
+    await eventually("one that may be put away is", async () => (await world.get(witness)).status === "hibernated");
+    assert.equal((await world.get(id)).status, "running");
+    const [, sessions] = await world.ask("GET", `${at}/exec`);
+    assert.deepEqual([sessions[0].running, sessions[0].attachedClients], [true, 1]);
+    const late = given.attach(`/exec/${session}`);
+    await late.opened;
+    late.socket.send(stdin("after\n"));
+    late.socket.send(stdinEnd);
+    assert.deepEqual(await Promise.all([silent.closed, late.closed]), [1000, 1000]);
+    for (const { messages } of [silent, late]) {
+      assert.deepEqual(told(messages), ["stdout: before\n", "scrollback end", "stdout: after\n", "exit 0"]);
+    }
+  });
+
+  test("one that was put away with its sandbox within the hour is woken by who comes back, with its scrollback", async () => {
+    const clock = new ManualClock();
+    await using given = await begin({ clock, sweepMs: 5 });
+    const { world, id } = given;
+    world.worker.onHibernate = async () => world.worker.loseLines(id);
+    const session = await given.start({ cmd: "echo before; exec cat" });
+    await eventually("it has written", () => world.worker.sessions(id).get(session).info().stdoutBytes > 0);
+    const silent = given.attach(`/exec/${session}`);
+    await eventually("it is attached", () => silent.messages.some(([kind]) => kind === 4));
+    clock.advance(3600);
+    assert.equal(await silent.closed, 1011);
+    await eventually("it sleeps", async () => (await world.get(id)).status === "hibernated");
+    const back = given.attach(`/exec/${session}`);
+    await back.opened;
+    back.socket.send(stdin("after\n"));
+    back.socket.send(stdinEnd);
+    assert.equal(await back.closed, 1000);
+    assert.deepEqual(told(back.messages), ["stdout: before\n", "scrollback end", "stdout: after\n", "exit 0"]);
+    assert.equal((await world.get(id)).status, "running");
+  });
+
+  test("a key that is taken away meanwhile opens nothing more, and what it has opened goes on", async () => {
+    await using world = await startForTest({ storedKeys: true });
+    const database = await openDatabase(world.databaseFile);
+    const row = {
+      id: "k",
+      organization_id: defaultOrganizationId,
+      name: "of the test",
+      key_hash: createHash("sha256").update(testKey).digest("hex"),
+      key_prefix: testKey.slice(0, 8),
+      created_at: 0,
+    };
+    await database.insertInto("api_keys").values(row).execute();
+    const at = `/api/sandboxes/${await world.create()}/exec`;
+    const [, { sessionID }] = await world.ask("POST", at, { cmd: "cat" });
+    const url = `${world.url.replace("http", "ws")}${at}/${sessionID}?api_key=${testKey}`;
+    const client = listenTo(new WebSocket(url));
+    await client.opened;
+    await database.deleteFrom("api_keys").where("id", "=", row.id).execute();
+    await database.destroy();
+    const stranger = new WebSocket(url);
+    stranger.on("error", () => {});
+    const [, { statusCode }] = (await once(stranger, "unexpected-response")) as [unknown, { statusCode: number }];
+    stranger.terminate();
+    assert.equal(statusCode, 403);
+    client.socket.send(stdin("still here\n"));
+    client.socket.send(stdinEnd);
+    assert.equal(await client.closed, 1000);
+    assert.deepEqual(told(client.messages), ["scrollback end", "stdout: still here\n", "exit 0"]);
   });
 
   test("what is wrong is said before the upgrade", async () => {

@@ -127,6 +127,58 @@ suite("an output log", () => {
     );
   });
 
+  test("to whoever comes in the middle, replay and what follows are one stretch of the stream, without a gap", async () => {
+    const visit = fc.record({
+      comes: fc.nat(60),
+      pace: fc.nat(3),
+      leavesAfter: fc.option(fc.integer({ min: 1, max: 40 }), { nil: Infinity }),
+    });
+    const visits = fc.array(visit, { minLength: 1, maxLength: 6 });
+    await fc.assert(
+      fc.asyncProperty(written, visits, async (parts, guests) => {
+        const log = logWith({ keepAll: false });
+        const all = parts.flatMap(([pipe, bytes]) => [...bytes].map((byte) => pipe * 256 + byte));
+        let sent = 0;
+        const reads: Promise<void>[] = [];
+        const listen = async ({ pace, leavesAfter }: { pace: number; leavesAfter: number }): Promise<void> => {
+          using reader = log.read({ fromStart: false });
+          const before = sent;
+          const heard: number[] = [];
+          let replayed = 0;
+          let isLive = false;
+          let next = await reader.take();
+          for (let live = 0; next !== undefined && live < leavesAfter; live += isLive ? 1 : 0) {
+            if (next === "edge") {
+              isLive = true;
+              replayed = heard.length;
+            } else {
+              for (const byte of next.bytes) heard.push(next.pipe * 256 + byte);
+            }
+            for (let turns = 0; turns < pace; turns += 1) await turn();
+            next = await reader.take();
+          }
+          assert.ok(isLive, "the edge is told");
+          assert.ok(
+            replayed > Math.min(before, limits.memory) - limits.block,
+            `${replayed} of ${before} were replayed`,
+          );
+          const from = before - replayed;
+          assert.deepEqual(heard, all.slice(from, next === undefined ? undefined : from + heard.length));
+        };
+        for (const [index, [pipe, bytes]] of parts.entries()) {
+          for (const guest of guests) if (guest.comes === index) reads.push(listen(guest));
+          const room = log.append(pipe, bytes);
+          sent += bytes.length;
+          await room;
+        }
+        for (const guest of guests) if (guest.comes >= parts.length) reads.push(listen(guest));
+        log.close();
+        await Promise.all(reads);
+        log.dispose();
+      }),
+    );
+  });
+
   test("gives one pipe alone to who wants no other", async () => {
     await fc.assert(
       fc.asyncProperty(written, fc.constantFrom(1, 2), async (parts, wanted) => {

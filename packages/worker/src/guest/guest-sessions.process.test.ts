@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -24,6 +25,16 @@ import {
 
 const never = new AbortController().signal;
 
+async function bootFake(directory: string): Promise<Machine> {
+  const agent = join(import.meta.dirname, "../../../guest-agent/src/main.ts");
+  const hypervisor = fakeHypervisor([process.execPath, "--disable-warning=ExperimentalWarning", agent]);
+  const nothing = { kernel: "", initramfs: "", bootArguments: [], disks: [], network: { kind: "none" } } as const;
+  return await hypervisor.boot(
+    { directory, vcpus: 1, memoryMib: 256, growthMib: 0, memoryBase: "", ...nothing },
+    never,
+  );
+}
+
 // The guest agent's sessions over its real channel; the machine is a process of this host.
 suite("exec sessions of a guest agent", () => {
   let directory: string;
@@ -33,13 +44,7 @@ suite("exec sessions of a guest agent", () => {
 
   before(async () => {
     directory = await mkdtemp(join(tmpdir(), "osb-sessions-"));
-    const agent = join(import.meta.dirname, "../../../guest-agent/src/main.ts");
-    const hypervisor = fakeHypervisor([process.execPath, "--disable-warning=ExperimentalWarning", agent]);
-    const nothing = { kernel: "", initramfs: "", bootArguments: [], disks: [], network: { kind: "none" } } as const;
-    machine = await hypervisor.boot(
-      { directory, vcpus: 1, memoryMib: 256, growthMib: 0, memoryBase: "", ...nothing },
-      never,
-    );
+    machine = await bootFake(directory);
     guest = await GuestClient.connect(machine.agentSocket);
   });
   after(async () => {
@@ -159,6 +164,26 @@ suite("exec sessions of a guest agent", () => {
     await assert.rejects(attach(id), (error) => isSandboxError(error, "not_found"));
   });
 
+  test("with a fake machine its commands end, also those that have left their session", async () => {
+    const own = await mkdtemp(join(tmpdir(), "osb-sessions-end-"));
+    const other = await bootFake(own);
+    using line = await GuestClient.connect(other.agentSocket);
+    const script = "(setsid sh -c 'echo $$; exec sleep 1000' &); exec sleep 1000";
+    const { id } = await createSession(line, sessionOf(script), never);
+    const { output } = await attachSession(line, id, { fromStart: true }, never);
+    let pid = 0;
+    for await (const part of output) {
+      if (part !== "scrollback end") pid = Number(Buffer.from(part.bytes).toString());
+      if (pid !== 0) break;
+    }
+    // Of one that has ended and that nobody has asked for yet the kernel keeps the number, and no words.
+    const words = async (): Promise<string> => await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
+    assert.notEqual(await words(), "");
+    await other[Symbol.asyncDispose]();
+    assert.equal(await words(), "");
+    await rm(own, { recursive: true });
+  });
+
   test("a command that cannot be started is no session", async () => {
     const request = sessionOf("", { command: { argv: ["/no/such/program"] } });
     await assert.rejects(createSession(guest, request, never), (error) => isSandboxError(error, "not_found"));
@@ -204,6 +229,28 @@ suite("exec sessions of a guest agent", () => {
     assert.equal(stderr, "1\n2\n3\n");
     const alone = await readAll(await attachSession(guest, id, { fromStart: true, pipe: "stderr" }, never));
     assert.deepEqual([alone.stdout, alone.stderr], ["", "1\n2\n3\n"]);
+  });
+
+  test("hundreds of megabytes are kept for a result, and the agent does not grow with them", async () => {
+    const bytes = 300_000_000;
+    const peak = async (): Promise<number> => {
+      const status = await readFile(`/proc/${machine.pid}/status`, "utf8");
+      return Number(/^VmHWM:\s*(\d+) kB$/m.exec(status)?.[1]) * 1024;
+    };
+    const before = await peak();
+    const { id } = await create(`head -c ${bytes} /dev/urandom | tee ${directory}/kept`, { keepOutput: true });
+    const ended = await waitForSession(guest, id, 300_000, never);
+    assert.deepEqual([ended.end?.exitCode, ended.stdoutBytes, ended.truncated], [0, bytes, false]);
+    const sent = createHash("sha256");
+    for await (const part of createReadStream(join(directory, "kept"))) sent.update(part as Buffer);
+    const heard = createHash("sha256");
+    const { output } = await attach(id, never, true);
+    for await (const part of output) if (part !== "scrollback end") heard.update(part.bytes);
+    assert.equal(heard.digest("hex"), sent.digest("hex"));
+    const grown = (await peak()) - before;
+    assert.ok(grown < 100 * 2 ** 20, `the agent grew by ${grown / 2 ** 20} MiB`);
+    await removeSession(guest, id, never);
+    await rm(join(directory, "kept"));
   });
 
   test("the only listener holds the command up by not reading", async () => {

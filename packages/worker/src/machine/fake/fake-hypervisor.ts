@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
-import { watch } from "node:fs/promises";
+import { mkdir, watch } from "node:fs/promises";
 import { join } from "node:path";
+import { killProcessesOf } from "#host/kill-by-path.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Hypervisor, Machine, MachineExit, MachineSpec } from "../machine.ts";
 import { startVmProcess, type VmProcess } from "../vm-process.ts";
@@ -58,9 +58,11 @@ class FakeMachine implements Machine {
   readonly agentSocket: string;
   readonly exited: Promise<MachineExit>;
   readonly #vm: VmProcess;
+  readonly #directory: string;
   #disposed = false;
 
-  constructor(_spec: MachineSpec, vm: VmProcess, agentSocket: string) {
+  constructor({ directory }: MachineSpec, vm: VmProcess, agentSocket: string) {
+    this.#directory = directory;
     this.pid = vm.pid;
     this.agentSocket = agentSocket;
     this.#vm = vm;
@@ -90,5 +92,7 @@ class FakeMachine implements Machine {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#disposed = true;
     await this.#vm[Symbol.asyncDispose]();
+    // A machine's end is that of its commands. They know themselves by their home, wherever they have gone.
+    await killProcessesOf(this.#directory, "environ");
   }
 }
