@@ -180,6 +180,7 @@ async function check(
   id: SandboxId,
   request: { readonly known: Acknowledged; readonly last: boolean },
 ): Promise<{ readonly failures: readonly string[]; readonly acknowledged: Acknowledged }> {
-  const line = `cd ${home}; sudo python3 check.py '${JSON.stringify(request)}'`;
+  // It reads all there is: the writers, which have the processor to themselves otherwise, go on slowly meanwhile.
+  const line = `cd ${home}; sudo nice -n -15 python3 check.py '${JSON.stringify(request)}'`;
   return JSON.parse(await host.shell(id, line, checkTimeoutMs)) as Awaited<ReturnType<typeof check>>;
 }
