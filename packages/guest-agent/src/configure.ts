@@ -1,7 +1,5 @@
 import { readFileSync } from "node:fs";
-import { release } from "node:os";
-import type { MessageInitShape } from "@bufbuild/protobuf";
-import type { ConfigureReplySchema, ConfigureRequest } from "@opensandbox/wire/guest/messages_pb.js";
+import type { ConfigureRequest } from "@opensandbox/wire/guest/messages_pb.js";
 import type { MachineEnvironment } from "#exec/environment.ts";
 import type { System } from "#system/system.ts";
 
@@ -10,10 +8,10 @@ export async function configure(
   request: ConfigureRequest,
   system: System,
   environment: MachineEnvironment,
-): Promise<MessageInitShape<typeof ConfigureReplySchema>> {
+): Promise<void> {
   // Before all else: whatever draws a random number from here on draws its own.
   if (request.entropy.length > 0) system.addEntropy(request.entropy);
-  const clockErrorNanos = request.clockUnixNanos === undefined ? 0n : system.setClock(request.clockUnixNanos);
+  if (request.clockUnixNanos !== undefined) system.setClock(request.clockUnixNanos);
   if (request.clockStepNanos !== 0n) system.stepClock(request.clockStepNanos);
   // Whatever comes after this writes.
   if (request.thaw) system.fileSystems.thaw();
@@ -21,7 +19,6 @@ export async function configure(
   if (request.newIdentity) await system.renewSecrets();
   if (request.hostname !== undefined) system.setHostname(request.hostname);
   if (request.replaceEnvs) environment.replace(request.envs);
-  return { bootId: bootId(), kernel: release(), clockErrorNanos };
 }
 
 export function bootId(): string {

@@ -60,7 +60,10 @@ function agentOf(system: System, environment: MachineEnvironment, spillDirectory
         bootId: bootId(),
         clockUnixNanos: BigInt(Date.now()) * 1_000_000n,
       }),
-      configure: (request) => configure(request, system, environment),
+      configure: async (request) => {
+        await configure(request, system, environment);
+        return {};
+      },
       exec: execs(start),
       ...execSessions(start, { directory: spillDirectory }),
       readFile: (request, stream) => readFile(request, stream, system),

@@ -4,9 +4,7 @@ export function stepClock(nanos: bigint): void {
   writeClock(readClock() + nanos);
 }
 
-/** Sets the wall clock. Returns how far it was ahead before, in nanoseconds. */
-export function setClock(unixNanos: bigint): bigint {
-  const before = readClock();
+/** Sets the wall clock. */
+export function setClock(unixNanos: bigint): void {
   writeClock(unixNanos);
-  return before - unixNanos;
 }

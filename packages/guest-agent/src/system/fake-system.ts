@@ -28,7 +28,7 @@ export function fakeSystem(home: string): System {
     owner: undefined,
     mountPoints: () => ["/", home],
     addEntropy: () => undefined,
-    setClock: () => 0n,
+    setClock: () => undefined,
     stepClock: () => undefined,
     setHostname: () => undefined,
     setMachineId: () => undefined,

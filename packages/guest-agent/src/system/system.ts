@@ -28,8 +28,7 @@ export interface System {
   mountPoints(): readonly string[];
 
   addEntropy(bytes: Uint8Array): void;
-  /** Returns how far the clock was ahead, in nanoseconds. */
-  setClock(unixNanos: bigint): bigint;
+  setClock(unixNanos: bigint): void;
   /** Lets the clock go on from so much later, in nanoseconds. */
   stepClock(nanos: bigint): void;
   setHostname(name: string): void;

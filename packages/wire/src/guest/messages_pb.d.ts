@@ -187,34 +187,6 @@ export declare type ConfigureRequest = Message<"opensandbox.guest.v1.ConfigureRe
 export declare const ConfigureRequestSchema: GenMessage<ConfigureRequest>;
 
 /**
- * @generated from message opensandbox.guest.v1.ConfigureReply
- */
-export declare type ConfigureReply = Message<"opensandbox.guest.v1.ConfigureReply"> & {
-  /**
-   * @generated from field: string boot_id = 1;
-   */
-  bootId: string;
-
-  /**
-   * @generated from field: string kernel = 2;
-   */
-  kernel: string;
-
-  /**
-   * How far the guest's clock was from clock_unix_nanos before it was set.
-   *
-   * @generated from field: int64 clock_error_nanos = 3;
-   */
-  clockErrorNanos: bigint;
-};
-
-/**
- * Describes the message opensandbox.guest.v1.ConfigureReply.
- * Use `create(ConfigureReplySchema)` to create a new message.
- */
-export declare const ConfigureReplySchema: GenMessage<ConfigureReply>;
-
-/**
  * @generated from message opensandbox.guest.v1.FreezeReply
  */
 export declare type FreezeReply = Message<"opensandbox.guest.v1.FreezeReply"> & {

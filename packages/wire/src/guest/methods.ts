@@ -1,6 +1,5 @@
 import type { DescMessage } from "@bufbuild/protobuf";
 import {
-  ConfigureReplySchema,
   ConfigureRequestSchema,
   ConnectRequestSchema,
   EmptySchema,
@@ -50,7 +49,7 @@ import {
  */
 export const methods = {
   ping: method(1, EmptySchema, PingReplySchema),
-  configure: method(2, ConfigureRequestSchema, ConfigureReplySchema),
+  configure: method(2, ConfigureRequestSchema, EmptySchema),
   exec: method(3, ExecRequestSchema, ExecResultSchema),
   readFile: method(4, ReadFileRequestSchema, EmptySchema),
   writeFile: method(5, WriteFileRequestSchema, WriteFileReplySchema),
