@@ -38,6 +38,9 @@ interface Checkpoint {
   readonly known: Acknowledged;
 }
 
+/** Between two operations. */
+const longestWritingMs = 10_000;
+
 /** So many are kept at a time. */
 const mostCheckpoints = 3;
 
@@ -64,8 +67,8 @@ export async function tortureSandbox({ rounds, seed, image, files, say }: Tortur
 
   for (let round = 1; round <= rounds; round += 1) {
     const operation = checkpoints.length === 0 ? "checkpoint" : choose(random);
-    // Whatever the writers are in the middle of.
-    await new Promise((resolve) => setTimeout(resolve, random.below(2000)));
+    // Whatever the writers, which have the guest for themselves, are in the middle of.
+    await new Promise((resolve) => setTimeout(resolve, random.below(longestWritingMs)));
     const since = performance.now();
     try {
       const found = await carryOut(operation);
