@@ -11,7 +11,7 @@ import { hostState } from "./host-state.ts";
 
 // The command line as a process, with the fake hypervisor: everything but the machine is real.
 
-const main = join(import.meta.dirname, "../../packages/cli/src/main.ts");
+const main = join(import.meta.dirname, "../../packages/cli/src/start.ts");
 const program = [process.execPath, "--disable-warning=ExperimentalWarning", main] as const;
 const seconds = 1000;
 
@@ -370,15 +370,24 @@ test("colours are for terminals alone, and not with NO_COLOR", async () => {
   assert.ok(stdout.length > 0 && !stdout.includes(escape));
 });
 
-test("help comes without loading the server", async () => {
-  const { execFileSync } = await import("node:child_process");
-  const script = `import { registerHooks } from "node:module";
-    registerHooks({ resolve(specifier, context, next) {
-      if (/^(@opensandbox.(server|worker|control-plane|sdk)|zod|ws|fastify|kysely)/.test(specifier)) throw new Error("loaded " + specifier);
-      return next(specifier, context);
-    } });
-    process.argv[2] = "--help";
-    await import(${JSON.stringify(main)});`;
-  const args = ["--disable-warning=ExperimentalWarning", "--input-type=module", "-e", script, "--", "osb"];
-  assert.match(execFileSync(process.execPath, args, { encoding: "utf8" }), /^OpenSandbox: /);
-});
+for (const line of ["--help", "run --help", "up --help", "agent run --help", "completion bash", "version"]) {
+  test(`osb ${line} loads nothing of the server, of the SDK or of others`, async () => {
+    const script = `import { registerHooks } from "node:module";
+      registerHooks({ load(url, context, next) {
+        if (url.startsWith("file:")) process.stderr.write(url + "\\n");
+        return next(url, context);
+      } });
+      await import(${JSON.stringify(main)});`;
+    const [node, quiet] = program;
+    const asModule = [node, quiet, "--input-type=module", "-e", script, "--", "osb"] as const;
+    // Node takes the script for no argument, and the first one for the program.
+    const { code, stderr } = await startCli(asModule, line.split(" "), { env, stdin: null }).ended;
+    const loaded = stderr.trimEnd().split("\n");
+    assert.equal(code, 0, stderr);
+    assert.ok(loaded.some((url) => url.endsWith("/commands/commands.ts")));
+    assert.deepEqual(
+      loaded.filter((url) => !/\/packages\/(cli|wire)\//.test(url)),
+      [],
+    );
+  });
+}
