@@ -22,6 +22,8 @@ export interface SessionTestOptions {
   readonly streamedBytes: number;
   /** The server's memory must not grow by more while that happens; with the fake machine, the agent's neither. */
   readonly growthBytes: number;
+  /** What a command writes of which the result is asked for afterwards. */
+  readonly resultBytes: number;
   /** Of a file that goes up and down. More does with OPENSANDBOX_TEST_FILE_MB. */
   readonly fileBytes: number;
   /** So many have a terminal at the same time. */
@@ -30,7 +32,7 @@ export interface SessionTestOptions {
 
 /** Exec sessions, terminals and files as the published client uses them, against a server in a process of its own. */
 export function sessionTests(name: string, options: SessionTestOptions): void {
-  const { env, streamedBytes, growthBytes } = options;
+  const { env, streamedBytes, resultBytes, growthBytes } = options;
   const fileBytes = Number(process.env["OPENSANDBOX_TEST_FILE_MB"] ?? 0) * 1_000_000 || options.fileBytes;
 
   suite(name, () => {
@@ -128,6 +130,34 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       );
       assert.ok(stdout === "0123456789\n".repeat(909_091).slice(0, 10_000_000), "standard output");
       assert.ok(stderr === "abcdefghi\n".repeat(1_000_000), "standard error");
+    });
+
+    test(`the result of a command that has written ${resultBytes} bytes is whole, and takes little memory`, async () => {
+      const memory = [server.pid, ...agentsBelow(directory)].map(watchMemory);
+      const cmd = `yes 0123456789 | tr -d '\\n' | head -c ${resultBytes}; exit 3`;
+      const started = await call("POST", "/exec/run-async", { cmd, timeout: 600 });
+      const { execId } = (await started.json()) as { execId: string };
+      let heard = createHash("sha256");
+      await eventually("it has ended", async () => {
+        const result = await call("GET", `/exec/${execId}/result`);
+        assert.equal(result.status, 200);
+        heard = createHash("sha256");
+        let bytes = 0;
+        for await (const chunk of result.body ?? []) {
+          heard.update(chunk);
+          bytes += chunk.length;
+        }
+        return bytes > resultBytes;
+      });
+      const expected = createHash("sha256").update('{"running":false,"exitCode":3,"stdout":"');
+      const block = Buffer.from("0123456789".repeat(10_000));
+      for (let at = 0; at < resultBytes; at += block.length) expected.update(block.subarray(0, resultBytes - at));
+      expected.update('","stderr":""}');
+      assert.equal(heard.digest("hex"), expected.digest("hex"));
+      for (const process of memory) {
+        const grown = process.stop();
+        assert.ok(grown < growthBytes, `a process grew by ${grown / 2 ** 20} MiB`);
+      }
     });
 
     test("exec.start: input, both pipes, the exit code, the list", async () => {
@@ -479,15 +509,16 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       void ended.then(() => over.abort());
       while (!over.signal.aborted) {
         const visit: Visit = { first: Buffer.alloc(0), hash: createHash("sha256"), bytes: 0, scrollbackEnds: 0 };
+        const hears = Promise.withResolvers<void>();
         const visitor = listen(sessionID, ({ pipe, bytes: part }) => {
           if (pipe === "scrollback end") visit.scrollbackEnds += 1;
           if (pipe !== "stdout") return;
+          hears.resolve();
           if (visit.first.length < 32) visit.first = Buffer.concat([visit.first, part]);
           visit.hash.update(part);
           visit.bytes += part.length;
         });
-        await once(visitor, "open");
-        await Promise.race([sleep(1000), ended]);
+        await Promise.race([hears.promise.then(() => sleep(1000)), ended]);
         visitor.terminate();
         visits.push(visit);
       }
@@ -496,7 +527,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       assert.equal(code, 1000);
       assert.equal(bytes, streamedBytes);
       assert.equal(sha256(whole), expected.trim());
-      assert.ok(visits.length > 0);
+      assert.ok(visits.length > 1 && visits.some((visit) => visit.bytes >= 32), `${visits.length} visits`);
       for (const { first, hash, bytes: heard, scrollbackEnds } of visits) {
         if (heard < 32) continue;
         // Wherever it began, from there on it has heard the stream without a gap.

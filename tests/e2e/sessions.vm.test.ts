@@ -7,6 +7,7 @@ sessionTests("sessions and files in a machine", {
   env: { OPENSANDBOX_READY_MACHINES: "0", OPENSANDBOX_DEFAULT_SANDBOX_MEMORY_MB: "512" },
   streamedBytes: streamedMb * 1_000_000,
   growthBytes: 100 * 2 ** 20,
+  resultBytes: 5_000_000,
   fileBytes: 50_000_000,
   sandboxes: 1,
 });

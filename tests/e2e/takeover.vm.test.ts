@@ -82,12 +82,47 @@ test("a machine goes on whatever happens to its server, and is put away and foun
   const machines = await machineProcesses(directory);
   assert.equal(machines.length, 1);
 
+  /** As a client of the wire asks: every answer but one that says that it runs is the last. */
+  async function resultOf(execId: string, { options }: SpawnedServer): Promise<unknown> {
+    for (;;) {
+      const url = `${options.apiUrl}/api/sandboxes/${sandbox.sandboxId}/exec/${execId}/result`;
+      const response = await fetch(url, { headers: { "X-API-Key": options.apiKey } });
+      assert.equal(response.status, 200);
+      const reply = (await response.json()) as { running: boolean };
+      if (!reply.running) return reply;
+    }
+  }
+
+  /** A connection that ended, and no answer that a client would take for the last word. */
+  function assertBroken(error: unknown): void {
+    assert.ok(error instanceof TypeError, String(error));
+  }
+
+  /** Writes three megabytes, waits for a file and tells its end. */
+  async function startWaiting({ options }: SpawnedServer): Promise<string> {
+    const cmd = "yes x | head -c 3000000; until rm /tmp/go; do sleep 0.1; done 2> /dev/null; echo end; exit 5";
+    const response = await fetch(`${options.apiUrl}/api/sandboxes/${sandbox.sandboxId}/exec/run-async`, {
+      method: "POST",
+      headers: { "X-API-Key": options.apiKey },
+      body: JSON.stringify({ cmd, timeout: 600 }),
+    });
+    assert.equal(response.status, 202);
+    return ((await response.json()) as { execId: string }).execId;
+  }
+
+  const waited = { running: false, exitCode: 5, stdout: `${"x\n".repeat(1_500_000)}end\n`, stderr: "" };
+
   await t.test("a server that is killed leaves its machine to the next", async () => {
+    const execId = await startWaiting(first);
+    const asking = resultOf(execId, first).catch((error: unknown) => error);
     await end(first, "SIGKILL");
+    assertBroken(await asking);
     const second = await next();
     sandbox = await Sandbox.connect(sandbox.sandboxId, second.options);
     assert.equal(sandbox.status, "running");
     assert.deepEqual(await machineProcesses(directory), machines);
+    await run(sandbox, "touch /tmp/go");
+    assert.deepEqual(await resultOf(execId, second), waited);
     assert.equal(await run(sandbox, "pgrep -x sleep; cat /workspace/note"), `${pid}\nkept`);
   });
 
@@ -102,11 +137,25 @@ test("a machine goes on whatever happens to its server, and is put away and foun
   });
 
   await t.test("one that is told to end hibernates it", async () => {
-    assert.equal(await end(servers.at(-1) ?? assert.fail(), "SIGTERM"), 0);
+    const third = servers.at(-1) ?? assert.fail();
+    const execId = await startWaiting(third);
+    const asking = resultOf(execId, third).catch((error: unknown) => error);
+    assert.equal(await end(third, "SIGTERM"), 0);
+    assertBroken(await asking);
     assert.deepEqual(await machineProcesses(directory), []);
     const fourth = await next();
     sandbox = await Sandbox.connect(sandbox.sandboxId, fourth.options);
     assert.equal(sandbox.status, "hibernated");
+    // Who asks for the result wakes it, and so does the command: whichever comes first.
+    const touched = run(sandbox, "touch /tmp/go");
+    assert.deepEqual(await resultOf(execId, fourth), waited);
+    await touched;
+    // Put away under one who asks.
+    const second = await startWaiting(fourth);
+    const asks = resultOf(second, fourth);
+    await sandbox.hibernate();
+    await run(sandbox, "touch /tmp/go");
+    assert.deepEqual(await asks, waited);
     assert.equal(await run(sandbox, "pgrep -x sleep; cat /workspace/later"), `${pid}\nalso kept`);
     assert.equal(await restoredFrom(sandbox, fourth), "memory");
   });

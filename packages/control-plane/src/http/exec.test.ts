@@ -198,6 +198,30 @@ suite("exec/run-async", () => {
     assert.deepEqual(await given.result(execId), [200, { running: true, waking: true, stdout: "", stderr: "" }]);
   });
 
+  test("a poll that the server's end breaks off is told to ask again, and no later one that it failed", async () => {
+    await using given = await begin({ inlineHoldMs: 1, resultHoldMs: 20_000 });
+    const { world } = given;
+    const [, { execId }] = await given.execAsync({ cmd: "exec sleep 100" });
+    const asked = Promise.withResolvers<void>();
+    const wait = world.worker.waitForSession;
+    world.worker.waitForSession = (...call) => {
+      asked.resolve();
+      return wait(...call);
+    };
+    const polled = given.result(execId);
+    await asked.promise;
+    const ended = world.plane[Symbol.asyncDispose]();
+    let answers = 0;
+    for (let next: typeof polled | undefined = polled; next !== undefined; answers += 1) {
+      assert.deepEqual(await next, [200, { running: true, waking: true, stdout: "", stderr: "" }]);
+      next = given.result(execId);
+      // In the end nobody is there.
+      if ((await next.catch(() => undefined)) === undefined) next = undefined;
+    }
+    assert.ok(answers > 0);
+    await ended;
+  });
+
   test("of a sandbox that is gone for good it says so", async () => {
     await using given = await begin({ inlineHoldMs: 1 });
     const [, { execId }] = await given.execAsync({ cmd: "sleep 0.2" });

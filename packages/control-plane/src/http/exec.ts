@@ -76,8 +76,8 @@ export function serveExec(app: FastifyInstance, api: ApiContext): void {
       if (small !== undefined) return { running: false, ...small };
       return await sendJson(reply, runReplyStream(result, { running: false }));
     } catch (error) {
-      // The published client takes every failure for the last word.
-      const isTransient = error === hold.reason || (isSandboxError(error) && error.retryable);
+      // The published client takes every failure for the last word. What this server's end breaks off, the next one has.
+      const isTransient = ending.aborted || error === hold.reason || (isSandboxError(error) && error.retryable);
       if (isTransient) return { running: true, waking: true, stdout: "", stderr: "" };
       throw isNoSession(error) ? noResult(execId, error) : error;
     }
