@@ -12,8 +12,19 @@ export function sqliteDatabase(file: string): SqliteDatabase {
     database.close();
     throw error;
   }
-  return { prepare: (sql) => statement(database, sql), close: () => database.close() };
+  const known = new Map<string, SqliteStatement>();
+  const prepare = (sql: string): SqliteStatement => {
+    const found = known.get(sql) ?? statement(database, sql);
+    // Lists of any length make texts of any number.
+    if (known.size >= mostStatements) known.clear();
+    known.set(sql, found);
+    return found;
+  };
+  return { prepare, close: () => database.close() };
 }
+
+/** So many are kept prepared: every command looks its sandbox and its key up, by the same few. */
+const mostStatements = 256;
 
 // Another process holds the write lock for one short transaction at a time.
 const busyTimeoutMs = 5000;
@@ -25,7 +36,8 @@ function statement(database: DatabaseSync, sql: string): SqliteStatement {
     reader: prepared.columns().length > 0,
     all: (parameters) => translated(() => prepared.all(...(parameters as SQLInputValue[]))),
     run: (parameters) => translated(() => prepared.run(...(parameters as SQLInputValue[]))),
-    iterate: (parameters) => prepared.iterate(...(parameters as SQLInputValue[])),
+    // Others may use the prepared one between two rows.
+    iterate: (parameters) => database.prepare(sql).iterate(...(parameters as SQLInputValue[])),
   };
 }
 
