@@ -86,6 +86,25 @@ suite("full-screen programs in a terminal", () => {
     screen.disconnect();
   });
 
+  test("top: what runs, drawn anew by a key, another size, and the prompt after it", async () => {
+    const session = await openShell();
+    const screen = await attach(session);
+    await screen.shows(isPrompt);
+    screen.type("top -d 600\r");
+    const isTable = (line = ""): boolean => /^ +PID USER /.test(line);
+    await screen.shows((lines) => lines[0]?.startsWith("top - ") === true && isTable(lines[6]));
+    assert.ok(screen.lines.slice(7).some((line) => / sandbox /.test(line)));
+    // Without its first line.
+    screen.type("l");
+    await screen.shows((lines) => lines[0]?.startsWith("Tasks: ") === true && isTable(lines[5]));
+    await resize(session, screen, { columns: 100, rows: 12 });
+    // There is room for what the processes are called.
+    await screen.shows((lines) => lines.length === 12 && lines[5]?.endsWith("COMMAND") === true);
+    screen.type("q");
+    await screen.shows((lines) => lines.some((line) => line === "ready$"));
+    screen.disconnect();
+  });
+
   test("tmux: two panes, and the same screen for who comes back", async () => {
     const session = await openShell();
     const screen = await attach(session);
