@@ -126,17 +126,19 @@ function escape(text: string): string {
 const style = `
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 76rem; padding: 1.5rem; }
-main { display: grid; grid-template-columns: 22rem 1fr; gap: 2rem; }
+main { display: grid; grid-template-columns: 22rem minmax(0, 1fr); gap: 2rem; }
 nav { position: sticky; top: 1rem; align-self: start; max-height: calc(100vh - 2rem); overflow: auto; font-size: 13px; }
 nav ol { list-style: none; padding: 0; margin: 0; }
 nav li { white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
-nav b { display: inline-block; width: 4.2em; font-size: 11px; }
+nav a { text-decoration: none; } nav a:hover { text-decoration: underline; }
+nav b { display: inline-block; width: 5em; font-size: 11px; }
 article { border-top: 1px solid var(--line); padding: .5rem 0 1rem; }
 h3 { margin: .6rem 0; font-size: 16px; } h4 { margin: .8rem 0 .2rem; font-size: 13px; opacity: .7; }
 h3 b { font-size: 12px; padding: .15em .5em; border-radius: .3em; background: var(--soft); }
-table { border-collapse: collapse; width: 100%; } td { padding: .25rem .5rem .25rem 0; vertical-align: top; border-bottom: 1px solid var(--soft); }
-td:first-child { width: 14rem; } td:nth-child(2) { width: 14rem; }
+table { border-collapse: collapse; width: 100%; } td { padding: .25rem .5rem .25rem 0; vertical-align: top; overflow-wrap: anywhere; border-bottom: 1px solid var(--soft); }
+td:first-child, td:nth-child(2) { width: 28%; }
 code { font: 13px ui-monospace, monospace; } a { color: inherit; }
 p { margin: .3rem 0; max-width: 46rem; }
-@media (max-width: 60rem) { main { grid-template-columns: 1fr; } nav { position: static; max-height: 14rem; } }
+h3, p { overflow-wrap: anywhere; }
+@media (max-width: 60rem) { main { grid-template-columns: minmax(0, 1fr); } nav { position: static; max-height: 14rem; } }
 `;
