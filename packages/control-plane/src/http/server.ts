@@ -44,6 +44,8 @@ export async function buildServer(api: ApiContext): Promise<FastifyInstance> {
     genReqId: () => `req-${randomHex(8)}`,
     serverFactory: (handle) => makeServer(handle, previews, api.tls),
     routerOptions: { maxParamLength: 1000 },
+    // The routes themselves know what to say while the server ends: a poll for a result is told to ask again.
+    return503OnClosing: false,
   });
 
   // Bodies come with any Content-Type or none, so none is looked at; each route reads its own.
