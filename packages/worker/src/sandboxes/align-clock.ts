@@ -13,10 +13,10 @@ const quickMs = 20;
 const settleMs = 1000;
 
 /** The fastest of so many answers has to do where none is quick. */
-const mostQuestions = 20;
+const mostQuestions = 30;
 
 /** Between questions, so that an answer is not slow for the same reason as the one before: longer each time. */
-const pauseMs = { first: 200, last: 5000, times: 1.7 } as const;
+const pauseMs = { first: 100, last: 3000, times: 1.4 } as const;
 
 /** What the two clocks' own steps can hide. */
 const grainMs = 2;

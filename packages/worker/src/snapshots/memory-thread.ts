@@ -23,8 +23,12 @@ import type { MemoryReply, MemoryRequest } from "./memory-threads.ts";
 /** What is copied at a time. */
 const chunkBytes = 4 * 2 ** 20;
 
-/** A delta up to this size is taken into the worker's own memory, so that the machine need not wait for the disk. */
-const heldBytes = 256 * 2 ** 20;
+/**
+ * A delta up to this size is taken into the worker's own memory, so that the machine need not wait for the disk; but not
+ * more than a part of what the host has left.
+ */
+const mostHeldBytes = 2 ** 30;
+const heldShare = 8;
 
 /** One part in so many of the disk is left to the guests. */
 const keptShare = 100;
@@ -92,7 +96,7 @@ function capture(
   const chunks = [...chunksOf(ranges)];
   const out = new DeltaWriter(file, memory);
   try {
-    const held = total <= heldBytes ? chunks.map((chunk) => copy(memory.pid, chunk)) : undefined;
+    const held = total <= heldBytes() ? chunks.map((chunk) => copy(memory.pid, chunk)) : undefined;
     if (held === undefined) for (const chunk of chunks) out.add(chunk, copy(memory.pid, chunk));
     onCopied(total);
     for (const [index, bytes] of held?.entries() ?? []) out.add(chunks[index]!, bytes);
@@ -100,6 +104,10 @@ function capture(
   } finally {
     out.close();
   }
+}
+
+function heldBytes(): number {
+  return Math.min(mostHeldBytes, process.availableMemory() / heldShare);
 }
 
 /** What would not fit is not begun: guests write to the same disk. */
@@ -273,7 +281,7 @@ function readDelta(file: string, memoryBytes: number): Delta {
     const counted = runs.reduce((sum, { zero, count }) => sum + (zero ? 0 : count), 0);
     if (counted * pageBytes !== pagesEnd) throw damaged(file);
     const hasher = createHash("sha256");
-    const pages = pagesEnd <= heldBytes ? readAt(fd, 0, pagesEnd) : undefined;
+    const pages = pagesEnd <= heldBytes() ? readAt(fd, 0, pagesEnd) : undefined;
     if (pages !== undefined) hasher.update(pages);
     return {
       ...{ file, fileBytes: size, pagesEnd, runs, pages, tail, hasher },
