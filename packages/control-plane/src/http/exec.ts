@@ -149,8 +149,8 @@ async function answerLate(
 ): Promise<typeof answered> {
   reply.hijack();
   const { raw } = reply;
+  // Sent with the first space, or in one piece with the result of a command that is faster.
   raw.writeHead(200, { "content-type": "application/json; charset=utf-8" });
-  raw.flushHeaders();
   const keepAlive = setInterval(() => raw.destroyed || raw.write(" "), api.timing.keepAliveMs);
   try {
     const result = await work();
