@@ -14,11 +14,13 @@ export function sqliteDatabase(file: string): SqliteDatabase {
   }
   const known = new Map<string, SqliteStatement>();
   const prepare = (sql: string): SqliteStatement => {
-    const found = known.get(sql) ?? statement(database, sql);
+    const found = known.get(sql);
+    if (found !== undefined) return found;
     // Lists of any length make texts of any number.
     if (known.size >= mostStatements) known.clear();
-    known.set(sql, found);
-    return found;
+    const made = statement(database, sql);
+    known.set(sql, made);
+    return made;
   };
   return { prepare, close: () => database.close() };
 }

@@ -1,10 +1,10 @@
 import { commandCgroups, fitMemory } from "#system/cgroup.ts";
-import { setClock, stepClock } from "#system/clock.ts";
+import { stepClock } from "#system/clock.ts";
 import { addEntropy } from "#system/entropy.ts";
 import { fileSystems, mounts } from "#system/file-systems.ts";
 import { setHostname } from "#system/hostname.ts";
 import { setMachineId, renewSecrets } from "#system/identity.ts";
-import { powerOff } from "#system/libc.ts";
+import { powerOff, writeClock } from "#system/libc.ts";
 import { spareAgent } from "#system/oom-score.ts";
 import type { System } from "#system/system.ts";
 import { findOwner, findUser } from "#system/users.ts";
@@ -22,7 +22,7 @@ export function guestSystem(): System {
     owner: { uid: 1000, gid: 1000 },
     mountPoints: () => mounts().map(({ mountpoint }) => mountpoint),
     addEntropy,
-    setClock,
+    setClock: writeClock,
     stepClock,
     setHostname,
     setMachineId,
