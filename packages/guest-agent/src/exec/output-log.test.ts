@@ -280,6 +280,36 @@ suite("an output log", () => {
     log.dispose();
   });
 
+  test("who leaves while output is moved to the file takes nothing of it from who is behind", async () => {
+    for (let turns = 0; turns < 50; turns += 1) {
+      const log = new OutputLog(new SpillFile({ directory }), { keepAll: false, limits: { ...limits, window: 1e9 } });
+      using behind = log.read({ fromStart: false });
+      const leaving = log.read({ fromStart: false });
+      let sent = 0;
+      const fill = (): Promise<void> => {
+        // One block each.
+        for (;;) {
+          const room = log.append(1 + (sent % 2), Buffer.alloc(limits.block, sent));
+          sent += 1;
+          if (log.memoryBytes > limits.memory + limits.portion) return room!;
+        }
+      };
+      await fill();
+      // Both have read what is in the file now, and nothing of what is moved there next.
+      for (const reader of [behind, leaving]) for (let taken = 0; taken < 3; taken += 1) await reader.take();
+      const moved = fill();
+      for (let waited = 0; waited < turns; waited += 1) await undefined;
+      leaving[Symbol.dispose]();
+      await moved;
+      log.close();
+      const expected = joined(
+        Array.from({ length: sent - 2 }, (_, index) => [1 + (index % 2), Buffer.alloc(limits.block, index + 2)]),
+      );
+      assert.deepEqual((await readAll(behind)).stretches, expected);
+      log.dispose();
+    }
+  });
+
   test("what cannot be stored is said: to a reader that is behind by its end, of what is kept by a mark", async () => {
     for (const keepAll of [false, true]) {
       const log = logWith({ keepAll, maxBytes: 100 });

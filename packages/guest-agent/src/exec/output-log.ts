@@ -150,7 +150,8 @@ export class OutputLog {
   leave(reader: OutputReader): void {
     if (!this.#readers.delete(reader)) return;
     this.moved();
-    this.#dropFile();
+    // What is on its way to the file would be cut off with what is there.
+    if (this.#spilling === undefined) this.#dropFile();
   }
 
   get #memoryStart(): number {

@@ -74,8 +74,10 @@ export class SpillFile {
   /** The block at a place between {@link start} and {@link end}. */
   async read(at: number): Promise<Block> {
     const buffer = Buffer.allocUnsafe(blockHeaderBytes + Math.min(maxDataBytes, this.#end - at));
-    await readFully(this.#open, buffer, at - this.#start);
-    return parseBlock(buffer, at);
+    const read = await readFully(this.#open, buffer, at - this.#start);
+    const block = parseBlock(buffer, at);
+    if (read < blockHeaderBytes + block.length) throw new Error("the file of output ends within a block");
+    return block;
   }
 
   /** Forgets what is there. Nobody may be reading it. */
@@ -126,10 +128,13 @@ async function openNameless(directory: string): Promise<FileHandle> {
   return file;
 }
 
-async function readFully(file: FileHandle, buffer: Buffer, position: number): Promise<void> {
-  for (let at = 0; at < buffer.length;) {
+/** How much of the buffer was filled before the end of the file. */
+async function readFully(file: FileHandle, buffer: Buffer, position: number): Promise<number> {
+  let at = 0;
+  while (at < buffer.length) {
     const { bytesRead } = await file.read(buffer, at, buffer.length - at, position + at);
-    if (bytesRead === 0) return;
+    if (bytesRead === 0) break;
     at += bytesRead;
   }
+  return at;
 }

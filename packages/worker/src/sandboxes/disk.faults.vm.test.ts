@@ -43,6 +43,11 @@ test(
   "10: a full disk refuses what is new, costs nothing that is there, and guests go on when there is room again",
   { skip: root ? false : "mounting a file system needs root" },
   async (t) => {
+    {
+      // The template is made where there is room for one.
+      await using roomy = await startTestHost();
+      await roomy.start();
+    }
     const disk = await smallDisk(t);
     await using host = await startTestHost({ directory: disk });
     const filler = join(disk, "filler");
