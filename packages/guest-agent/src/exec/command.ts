@@ -13,7 +13,7 @@ import {
   type MachineEnvironment,
 } from "./environment.ts";
 import { type ExitStatus, Reaper } from "./reaper.ts";
-import { spawn, type Spawned, type SpawnRequest, type Variables, variablesFrom } from "./spawn.ts";
+import { makePipesReady, spawn, type Spawned, type SpawnRequest, type Variables, variablesFrom } from "./spawn.ts";
 
 /** SIGRTMAX. */
 const lastSignal = 64;
@@ -46,7 +46,10 @@ export function commandStarter(system: System, environment: MachineEnvironment):
         argv: command.argv,
         ended: reaper.ended(pid),
         kill: () => group.kill(pid),
-        release: () => group.release(pid),
+        release: () => {
+          group.release(pid);
+          makePipesReady();
+        },
       };
     } catch (error) {
       group.release(0);

@@ -72,7 +72,7 @@ export class ExecSession {
       // Little enough for nobody to have to wait.
       void this.#take("stdout", outcome.stdout);
       void this.#take("stderr", outcome.stderr);
-      this.#end({ ...outcome.status, timedOut: false });
+      this.#end({ ...outcome.status, timedOut: false }, outcome.endedMs);
       this.ended = Promise.resolve();
       return;
     }
@@ -192,12 +192,12 @@ export class ExecSession {
     for (const output of this.#outputs) await output.finish();
     this.#input?.close();
     // A command that ended by itself just before the deadline has ended by itself.
-    this.#end({ ...status, timedOut: late && status.signal === SIGKILL });
+    this.#end({ ...status, timedOut: late && status.signal === SIGKILL }, Date.now());
   }
 
-  #end(result: ExitStatus & { readonly timedOut: boolean }): void {
+  #end(result: ExitStatus & { readonly timedOut: boolean }, endedMs: number): void {
     this.#result = result;
-    this.#endedMs = Date.now();
+    this.#endedMs = endedMs;
     this.#detachedDeadline?.[Symbol.dispose]();
     this.#log.close();
     // After those who listen have been told.
@@ -222,6 +222,22 @@ export class ExecSession {
     const { detachedMs } = this.#request;
     if (this.isRunning && detachedMs > 0) this.#detachedDeadline = new Deadline(detachedMs, () => this.kill());
   }
+}
+
+/** How a command has ended that nobody had to listen to, as its session will tell it. */
+export function endedInfo({
+  request,
+  startedMs,
+  outcome,
+}: Pick<SessionStart, "request" | "startedMs"> & { readonly outcome: QuickOutcome }): SessionInfo {
+  return create(SessionInfoSchema, {
+    id: request.id,
+    result: create(ExecResultSchema, outcome.status),
+    startedMs: BigInt(startedMs),
+    endedMs: BigInt(outcome.endedMs),
+    stdoutBytes: BigInt(outcome.stdout.length),
+    stderrBytes: BigInt(outcome.stderr.length),
+  });
 }
 
 async function send(reader: OutputReader, stream: Stream): Promise<void> {

@@ -2,16 +2,12 @@ import { create } from "@bufbuild/protobuf";
 import { setTimeout as sleep } from "node:timers/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Stream } from "@opensandbox/wire/guest/channel.ts";
-import {
-  type SessionCreateRequest,
-  type SessionInfo,
-  SessionInfosSchema,
-} from "@opensandbox/wire/guest/messages_pb.js";
+import { type SessionCreateRequest, SessionInfosSchema } from "@opensandbox/wire/guest/messages_pb.js";
 import type { Handlers } from "#server.ts";
 import type { StartCommand } from "./command.ts";
-import { ExecSession } from "./exec-session.ts";
+import { endedInfo, ExecSession, type SessionStart } from "./exec-session.ts";
 import { OutputLog } from "./output-log.ts";
-import { type QuickOutcome, quickOutcome, sendOutput } from "./quick-outcome.ts";
+import { quickOutcome, sendOutput } from "./quick-outcome.ts";
 import { SessionTable } from "./session-table.ts";
 import { SpillFile, type SpillOptions } from "./spill-file.ts";
 
@@ -33,11 +29,31 @@ export function execSessions(start: StartCommand, spill: SpillOptions): SessionH
   const sessions = new SessionTable();
   return {
     async sessionCreate(request, stream) {
-      const { session, outcome } = await begin(sessions, request, { start, spill });
-      if (!request.attach) return session.info();
-      const info = outcome === undefined ? await attach(session, stream) : await tell(session, outcome, stream);
-      if (request.transient) session.told = true;
-      return info;
+      const { attach, transient, keepOutput } = request;
+      const begun = await begin(sessions, request, start);
+      const add = (): ExecSession => {
+        using _ = begun.place;
+        const session = new ExecSession({
+          ...begun,
+          log: new OutputLog(new SpillFile(spill), { keepAll: keepOutput }),
+        });
+        sessions.add(session);
+        return session;
+      };
+      const { outcome } = begun;
+      if (outcome === undefined) {
+        const session = add();
+        if (!attach) return session.info();
+        const info = await session.attach(stream, { fromStart: true, pipes: [] });
+        if (transient) session.told = true;
+        return info;
+      }
+      // Who created it is answered first. Whoever asks for it meanwhile waits for its place to be filled.
+      setImmediate(() => {
+        add().told = transient;
+      });
+      await sendOutput(outcome, stream);
+      return endedInfo({ ...begun, outcome });
     },
     async sessionAttach({ id, fromStart, pipes }, stream) {
       const session = await sessions.get(id);
@@ -69,32 +85,22 @@ export function execSessions(start: StartCommand, spill: SpillOptions): SessionH
   };
 }
 
-async function begin(
-  sessions: SessionTable,
-  request: SessionCreateRequest,
-  { start, spill }: { start: StartCommand; spill: SpillOptions },
-): Promise<{ readonly session: ExecSession; readonly outcome: QuickOutcome | undefined }> {
-  const { id, command: wanted, terminal, attach, keepOutput } = request;
-  using _ = sessions.reserve(id);
+/** What a session is made of; its place is to be given up when it has been added. */
+interface Begun extends Omit<SessionStart, "log"> {
+  readonly place: Disposable;
+}
+
+async function begin(sessions: SessionTable, request: SessionCreateRequest, start: StartCommand): Promise<Begun> {
+  const { id, command: wanted, terminal, attach } = request;
+  using undo = new DisposableStack();
+  const place = undo.use(sessions.reserve(id));
   if (wanted === undefined) throw new SandboxError("invalid_argument", "a session needs a command", undefined);
   const command = start(wanted, terminal);
   const startedMs = Date.now();
   // Who only wants to know that it has begun is not kept waiting.
   const outcome = attach ? await quickOutcome(command, wanted.timeoutMs) : undefined;
-  const log = new OutputLog(new SpillFile(spill), { keepAll: keepOutput });
-  const session = new ExecSession({ request, command, startedMs, log, ...(outcome && { outcome }) });
-  sessions.add(session);
-  return { session, outcome };
-}
-
-async function attach(session: ExecSession, stream: Stream): Promise<SessionInfo> {
-  return await session.attach(stream, { fromStart: true, pipes: [] });
-}
-
-/** To who has created a session that has ended already. */
-async function tell(session: ExecSession, outcome: QuickOutcome, stream: Stream): Promise<SessionInfo> {
-  await sendOutput(outcome, stream);
-  return session.briefInfo();
+  undo.move();
+  return { request, command, startedMs, place, ...(outcome && { outcome }) };
 }
 
 async function endOrTimeout(session: ExecSession, milliseconds: number, signal: AbortSignal): Promise<void> {

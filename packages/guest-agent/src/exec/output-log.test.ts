@@ -298,7 +298,7 @@ suite("an output log", () => {
       // Both have read what is in the file now, and nothing of what is moved there next.
       for (const reader of [behind, leaving]) for (let taken = 0; taken < 3; taken += 1) await reader.take();
       const moved = fill();
-      for (let waited = 0; waited < turns; waited += 1) await undefined;
+      for (let waited = 0; waited < turns; waited += 1) await Promise.resolve();
       leaving[Symbol.dispose]();
       await moved;
       log.close();

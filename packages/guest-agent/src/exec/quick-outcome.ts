@@ -9,6 +9,8 @@ export interface QuickOutcome {
   readonly status: ExitStatus;
   readonly stdout: Uint8Array;
   readonly stderr: Uint8Array;
+  /** In milliseconds since 1970. */
+  readonly endedMs: number;
 }
 
 /** A command that is younger need not be listened to: nobody notices so short a delay, and the pipes hold 64 KiB. */
@@ -27,7 +29,7 @@ export async function quickOutcome(
   if (timeoutMs > 0 && timeoutMs <= youngMs) return undefined;
   const status = await Promise.race([ended, noLongerYoung()]);
   if (status === undefined) return undefined;
-  return { status, stdout: takeAll(stdio.stdout), stderr: takeAll(stdio.stderr) };
+  return { status, stdout: takeAll(stdio.stdout), stderr: takeAll(stdio.stderr), endedMs: Date.now() };
 }
 
 /** Its output, to who waits for it. */

@@ -1,9 +1,7 @@
 import { constants } from "node:os";
 import { closeSync, statSync } from "node:fs";
-import { resolve } from "node:path";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import {
-  mayExecute,
   openNonBlockingPipe,
   openPipe,
   type Pipe,
@@ -79,44 +77,29 @@ export function spawn(request: SpawnRequest, system: System, nullDevice: number)
   return { pid, stdio };
 }
 
-/** Made before they are needed, when there is nothing else to do. */
+/** Made before they are needed, by {@link makePipesReady}. */
 const readyPipes: Pipe[] = [];
 const mostReadyPipes = 2;
 
 function takePipe(): Pipe {
-  const ready = readyPipes.pop() ?? openNonBlockingPipe();
-  if (readyPipes.length === 0) setImmediate(makePipesReady);
-  return ready;
+  return readyPipes.pop() ?? openNonBlockingPipe();
 }
 
-function makePipesReady(): void {
+/** For the next command, when nobody waits for this one any more. */
+export function makePipesReady(): void {
   while (readyPipes.length < mostReadyPipes) readyPipes.push(openNonBlockingPipe());
 }
 
-/** Tries the files that the command's name can mean, in the order of its PATH, as execvp(3) does. */
 function execute(request: SpawnRequest, stdio: Stdio): number {
   const { argv, variables, cwd, cgroup } = request;
-  const [name = ""] = argv;
-  const tables = { arguments: stringTable(argv), environment: variables.table };
-  const paths = candidates(name, variables.path, cwd);
-  let failure: number = constants.errno.ENOENT;
-  for (const path of paths) {
-    // Asking first is cheaper than starting in vain, where there are several to try.
-    const denied = paths.length === 1 ? 0 : mayExecute(path);
-    const result = denied === 0 ? posixSpawn({ path, ...tables, cwd, stdio, cgroup }) : -denied;
-    if (result > 0) return result;
-    // One that may not be executed gives way to a later one, and is what is told of if there is none.
-    if (result === -constants.errno.EACCES) failure = constants.errno.EACCES;
-    else if (!elsewhere.has(-result)) throw whyNot(request, -result);
-  }
-  throw whyNot(request, failure);
-}
-
-const elsewhere = new Set<number>([constants.errno.ENOENT, constants.errno.ENOTDIR, constants.errno.EACCES]);
-
-function candidates(name: string, path: string, cwd: string): readonly string[] {
-  if (name.includes("/")) return [resolve(cwd, name)];
-  return path.split(":").map((folder) => `${resolve(cwd, folder)}/${name}`);
+  const result = posixSpawn({
+    arguments: stringTable(argv),
+    environment: variables.table,
+    searchPath: variables.path,
+    ...{ cwd, stdio, cgroup },
+  });
+  if (result < 0) throw whyNot(request, -result);
+  return result;
 }
 
 function whyNot({ argv, cwd, user }: SpawnRequest, errno: number): SandboxError {
@@ -129,6 +112,7 @@ function whyNot({ argv, cwd, user }: SpawnRequest, errno: number): SandboxError 
   }
   switch (errno) {
     case constants.errno.ENOENT:
+    case constants.errno.ENOTDIR:
       return new SandboxError("not_found", `command not found: ${name}`, { resource: "file", id: name }, { cause });
     case constants.errno.EACCES:
     case constants.errno.EPERM:

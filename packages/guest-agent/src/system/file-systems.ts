@@ -106,7 +106,13 @@ async function sync(reaper: Reaper): Promise<void> {
   try {
     const path = "/run/opensandbox/bin/busybox";
     const tables = { arguments: stringTable([path, "sync"]), environment: stringTable([]) };
-    const pid = posixSpawn({ path, ...tables, cwd: "/", stdio: [nothing, nothing, nothing], cgroup: undefined });
+    const pid = posixSpawn({
+      ...tables,
+      searchPath: "",
+      cwd: "/",
+      stdio: [nothing, nothing, nothing],
+      cgroup: undefined,
+    });
     if (pid < 0) throw systemError("posix_spawn", -pid);
     const { exitCode, signal } = await reaper.ended(pid);
     if (exitCode !== 0 || signal !== 0) throw new Error(`sync ended with ${exitCode}, signal ${signal}`);

@@ -72,7 +72,7 @@ export async function renewSecrets(): Promise<void> {
   if (keys.length === 0) return;
   for (const key of keys) rmSync(join(sshDirectory, key));
   // Makes the kinds that are missing.
-  await promisify(execFile)("ssh-keygen", ["-A"]);
+  await promisify(execFile)("/usr/bin/ssh-keygen", ["-A"]);
 }
 
 /** What tells this running machine from all others: the kernel drew it when the one that was copied booted. */

@@ -7,7 +7,6 @@ import type { Credentials } from "#system/users.ts";
 // this is its only file that uses it. All of them are synchronous.
 const { functions: libc } = dlopen("libc.so.6", {
   __errno_location: { return: "pointer", arguments: [] },
-  access: { return: "i32", arguments: ["pointer", "i32"] },
   clock_gettime: { return: "i32", arguments: ["i32", "pointer"] },
   clock_settime: { return: "i32", arguments: ["i32", "pointer"] },
   close: { return: "i32", arguments: ["i32"] },
@@ -36,7 +35,7 @@ const { functions: lean } = dlopen("libc.so.6", {
   fcntl: { return: "i32", arguments: ["i32", "i32", "i32"] },
   ioctl: { return: "i32", arguments: ["i32", "i32", "u64"] },
   pipe2: { return: "i32", arguments: ["u64", "i32"] },
-  posix_spawn: { return: "i32", arguments: ["u64", "u64", "u64", "u64", "u64", "u64"] },
+  posix_spawnp: { return: "i32", arguments: ["u64", "u64", "u64", "u64", "u64", "u64"] },
   syscall: { return: "i32", arguments: ["i32", "i32", "i32", "i32"] },
   waitpid: { return: "i32", arguments: ["i32", "u64", "i32"] },
 });
@@ -144,40 +143,39 @@ export function setUtf8Input(descriptor: number): void {
   checked("TCSETS", libc.ioctl(descriptor, TCSETS, termios));
 }
 
-/** 0, or why the real user of this thread may not execute the file: an errno. */
-export function mayExecute(path: string): number {
-  const X_OK = 1;
-  return libc.access(cString(path), X_OK) === 0 ? 0 : getInt32(errnoAddress);
-}
-
-/** A null-terminated array of pointers to strings; the buffers must live as long as the address is used. */
+/** A null-terminated array of pointers to strings; `bytes` must live as long as the address is used. */
 export interface StringTable {
   readonly address: bigint;
-  readonly table: Buffer;
-  readonly data: Buffer;
+  readonly bytes: Buffer;
 }
 
+/** One piece of memory, the strings behind the pointers: each Buffer costs an interpreter more than what is written. */
 export function stringTable(strings: readonly string[]): StringTable {
-  const data = cString(strings.join("\0"));
-  // Larger than what V8 may move about.
-  const table = Buffer.alloc(Math.max(128, 8 * (strings.length + 1)));
+  // UTF-8 takes at most three bytes for each unit of a string. Larger than what V8 may move about.
+  const most = strings.reduce((sum, text) => sum + 8 + 3 * text.length + 1, 128);
+  const bytes = Buffer.alloc(most);
+  const pointers = new Uint32Array(bytes.buffer, bytes.byteOffset, 2 * strings.length);
+  const address = getRawPointer(bytes);
   // Addresses of programs have 47 bits, which numbers hold exactly.
-  const start = Number(getRawPointer(data));
-  for (let index = 0, at = 0; index < strings.length; index += 1) {
-    table.writeUInt32LE((start + at) % 2 ** 32, 8 * index);
-    table.writeUInt32LE(Math.floor((start + at) / 2 ** 32), 8 * index + 4);
-    at = data.indexOf(0, at) + 1;
+  const start = Number(address);
+  let at = 8 * (strings.length + 1);
+  for (let index = 0; index < strings.length; index += 1) {
+    // What is too large for 32 bits is cut off.
+    pointers[2 * index] = start + at;
+    pointers[2 * index + 1] = Math.floor((start + at) / 2 ** 32);
+    at += bytes.write(strings[index]!, at) + 1;
   }
-  return { address: getRawPointer(table), table, data };
+  return { address, bytes };
 }
 
 /** What becomes descriptors 0, 1 and 2: open ones, or a terminal's file, which also becomes the controlling terminal. */
 export type Stdio = readonly [number, number, number] | { readonly terminal: string };
 
 export interface PosixSpawn {
-  /** The program's file. */
-  readonly path: string;
+  /** The first names the program: a file, or without a slash what `searchPath` leads to. */
   readonly arguments: StringTable;
+  /** Directories with colons between them, as execvp(3) takes them. */
+  readonly searchPath: string;
   readonly environment: StringTable;
   readonly cwd: string;
   readonly stdio: Stdio;
@@ -190,16 +188,25 @@ export interface PosixSpawn {
  * real user of this thread. Returns its id, or the errno as a negative number.
  */
 export function posixSpawn(request: PosixSpawn): number {
-  const path = cString(request.path);
-  const errno = lean.posix_spawn(
+  search(request.searchPath);
+  const errno = lean.posix_spawnp(
     answerAddress,
-    getRawPointer(path),
+    request.arguments.bytes.readBigUInt64LE(0),
     fileActions(request),
     attributesOf(request.cgroup),
     request.arguments.address,
     request.environment.address,
   );
   return errno === 0 ? answer.readInt32LE(0) : -errno;
+}
+
+let presentSearchPath: string | undefined;
+
+/** The C library looks along the PATH of the process that asks, which means nothing else to this one. */
+function search(path: string): void {
+  if (path === presentSearchPath) return;
+  process.env["PATH"] = path;
+  presentSearchPath = path;
 }
 
 /** A structure of the C library, and where it is. */

@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { after, before, suite, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { isSandboxError } from "@opensandbox/wire/errors.ts";
+import { type ErrorCode, isSandboxError } from "@opensandbox/wire/errors.ts";
 import type { AttachedSession, ExecSession, NewExecSession } from "@opensandbox/wire/worker/worker.ts";
 import { fakeHypervisor } from "#machine/fake/fake-hypervisor.ts";
 import type { Machine } from "#machine/machine.ts";
@@ -299,6 +299,43 @@ suite("exec sessions of a guest agent", () => {
     }
     assert.deepEqual((await run(quick("kill -9 $$"))).end, { exitCode: 0, signal: 9, timedOut: false });
     assert.equal((await run(quick("sleep 2 & echo parent"))).stdout, "parent\n");
+  });
+
+  test("a command is looked for along its own PATH, or from its directory", async () => {
+    const home = await mkdtemp(join(directory, "programs-"));
+    const program = async (path: string, mode: number): Promise<void> => {
+      await mkdir(dirname(join(home, path)), { recursive: true });
+      await writeFile(join(home, path), `#!/bin/sh\necho ${path} "$@"\n`, { mode });
+    };
+    for (const path of ["one/tool", "two/tool", "two/only", "with/é ß"]) await program(path, 0o755);
+    await program("denied/tool", 0o644);
+    await mkdir(join(home, "directory/tool"), { recursive: true });
+    const said = async (argv: string[], path: string | undefined, cwd = home): Promise<string> => {
+      const envs = path === undefined ? {} : { PATH: path };
+      const request = { ...sessionOf("", { command: { argv, cwd, envs } }), transient: true };
+      const { stdout } = await readAll(await runSession(guest, request, never), true);
+      return Buffer.from(stdout, "latin1").toString().trim();
+    };
+    const path = (...folders: string[]): string => folders.map((folder) => join(home, folder)).join(":");
+
+    assert.equal(await said(["tool", "a b", "", "ü"], path("one", "two")), "one/tool a b  ü");
+    assert.equal(await said(["tool"], path("two", "one")), "two/tool");
+    assert.equal(await said(["only"], path("missing", "one", "two")), "two/only");
+    assert.equal(await said(["tool"], path("denied", "directory", "two")), "two/tool");
+    assert.equal(await said(["tool"], "missing:one"), "one/tool");
+    assert.equal(await said(["tool"], "", join(home, "one")), "one/tool");
+    assert.equal(await said(["./two/tool"], path("one")), "two/tool");
+    assert.equal(await said(["../one/tool"], path("two"), join(home, "two")), "one/tool");
+    assert.equal(await said([join(home, "with/é ß")], ""), "with/é ß");
+    assert.match(await said(["sh", "-c", "echo $0"], undefined), /sh$/);
+
+    const refused = async (argv: string[], path: string, code: ErrorCode, what: RegExp): Promise<void> => {
+      await assert.rejects(said(argv, path), (error) => isSandboxError(error, code) && what.test(error.message));
+    };
+    await refused(["tool"], path("missing", "with"), "not_found", /command not found: tool/);
+    await refused(["tool"], path("denied", "missing"), "permission_denied", /may not execute tool/);
+    await refused(["one/tool/further"], "", "not_found", /command not found/);
+    await refused(["two"], home, "permission_denied", /may not execute two/);
   });
 
   test("a command that is removed while it is young is killed", async () => {
