@@ -38,17 +38,24 @@ export async function sendOutput({ stdout, stderr }: QuickOutcome, stream: Strea
   if (stderr.length > 0) await stream.pushData(execPipes.stderr, stderr);
 }
 
-let youth: Promise<undefined> | undefined;
+/** Settles when those who came since the last tick, and those before them, are young no longer. */
+let newest: PromiseWithResolvers<undefined> | undefined;
+let older: PromiseWithResolvers<undefined> | undefined;
 
-/** One timer for all who are young at the same time; for some it comes early. */
+/** One timer for all who are young at the same time: none of them is told too early, some after twice as long. */
 function noLongerYoung(): Promise<undefined> {
-  youth ??= new Promise((resolve) => {
-    setTimeout(() => {
-      youth = undefined;
-      resolve(undefined);
-    }, youngMs);
-  });
-  return youth;
+  if (newest === undefined) {
+    newest = Promise.withResolvers();
+    if (older === undefined) setTimeout(tick, youngMs);
+  }
+  return newest.promise;
+}
+
+function tick(): void {
+  older?.resolve(undefined);
+  older = newest;
+  newest = undefined;
+  if (older !== undefined) setTimeout(tick, youngMs);
 }
 
 // One for all: what is read is copied.
