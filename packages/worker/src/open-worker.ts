@@ -2,6 +2,7 @@ import { existsSync } from "node:fs";
 import { chmod, mkdir } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
+import { IdleTime } from "#host/idle-time.ts";
 import { claimWorker, isWorkerAlive } from "#host/worker-lock.ts";
 import { provideAgentBundles } from "#images/agent-bundle.ts";
 import { ImageStore } from "#images/image-store.ts";
@@ -69,7 +70,8 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
   const workerId = `w-${randomHex(4)}`;
   undo.use(await claimWorker(workersDirectory(dataDirectory), workerId));
   const images = imageStore(options);
-  const network = hypervisor.name === "fake" ? noNetwork : await chooseNetwork(options, root);
+  const idle = new IdleTime();
+  const network = hypervisor.name === "fake" ? noNetwork : await chooseNetwork(options, root, idle);
   if (network.mode === "tap") undo.use(network.pool);
   const description: WorkerDescription = {
     hypervisor: hypervisor.name,
@@ -97,9 +99,9 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
   const verifier = new Verifier(memory);
   const templates = undo.use(new Templates(host, verifier));
   const ownMemory = undo.use(new OwnMemory(host));
-  const ready = undo.use(new ReadyMachines(host, options.readyMachines));
+  const ready = undo.use(new ReadyMachines(host, options.readyMachines, idle));
   const queue = new StartQueue(startsAtOnce());
-  const worker = undo.use(new SandboxWorker(host, { templates, ready, verifier, ownMemory, queue }, adopted));
+  const worker = undo.use(new SandboxWorker(host, { templates, ready, verifier, ownMemory, queue, idle }, adopted));
   const owned = undo.move();
   return {
     worker,
@@ -164,7 +166,7 @@ const noNetwork: ChosenNetwork = { mode: "none", reason: "the host's own network
 /** Networks that wait for a machine: one for what lives for one command, and for a server enough for a burst. */
 const spareNetworks = 4;
 
-async function chooseNetwork(options: WorkerOptions, root: boolean): Promise<ChosenNetwork> {
+async function chooseNetwork(options: WorkerOptions, root: boolean, idle: IdleTime): Promise<ChosenNetwork> {
   const { network: wanted, ephemeral, log } = options;
   if (wanted === "user") return { mode: "user", reason: "OPENSANDBOX_NETWORK=user" };
   if (!root) {
@@ -174,7 +176,7 @@ async function chooseNetwork(options: WorkerOptions, root: boolean): Promise<Cho
     return { mode: "user", reason: "without root there are no network namespaces: QEMU's own network is used" };
   }
   try {
-    const pool = await NetworkPool.open({ spare: ephemeral ? 1 : spareNetworks, log });
+    const pool = await NetworkPool.open({ spare: ephemeral ? 1 : spareNetworks, idle, log });
     return { mode: "tap", pool, reason: "a network namespace for each machine" };
   } catch (error) {
     if (wanted === "tap") throw error;

@@ -1,4 +1,5 @@
 import { adoptSlot, becomeSlotOwner, claimSlot, type Slot } from "#host/slots.ts";
+import { IdleTime } from "#host/idle-time.ts";
 import { asSandboxError } from "@opensandbox/wire/errors.ts";
 import { closeHostNetwork, keepHostNetworkOpen } from "./host-firewall.ts";
 import { type AskResolvers, hostResolvers } from "./names/host-resolvers.ts";
@@ -9,6 +10,8 @@ import { makeSlotNetwork, removeSlotNetworks } from "./slot-network.ts";
 export interface NetworkPoolOptions {
   /** How many networks are kept ready beyond those in use. */
   readonly spare: number;
+  /** Half of them are made again at once, the others in idle time, in which also what is given back is removed. */
+  readonly idle?: IdleTime;
   readonly limits?: NetworkLimits;
   readonly ask?: AskResolvers;
   readonly log: (level: "info" | "warn" | "error", message: string, fields?: object) => void;
@@ -16,6 +19,9 @@ export interface NetworkPoolOptions {
 
 /** Made at once: each is four programs, one after the other. */
 const mostAtOnce = 4;
+
+/** So many wait for idle time to be removed, and no more. */
+const mostLeaving = 16;
 
 /**
  * Networks that are made ahead of time, so that a machine gets one without a program being started, and removed behind
@@ -32,13 +38,17 @@ export class NetworkPool implements AsyncDisposable {
   readonly #spare: Slot[] = [];
   readonly #waiting: PromiseWithResolvers<Slot>[] = [];
   readonly #making = new Set<Promise<void>>();
+  #fillingLater: Promise<void> | undefined;
   #leaving: Slot[] = [];
+  #crowded = new AbortController();
   #removing: Promise<void> | undefined;
-  #ended = false;
+  readonly #idle: IdleTime;
+  readonly #ending = new AbortController();
 
   private constructor(options: NetworkPoolOptions, owner: string, owned: AsyncDisposableStack) {
     this.#options = options;
     this.#limits = options.limits ?? defaultLimits;
+    this.#idle = options.idle ?? new IdleTime();
     this.#ask = options.ask ?? hostResolvers();
     this.#owner = owner;
     this.#owned = owned;
@@ -79,15 +89,15 @@ export class NetworkPool implements AsyncDisposable {
 
   /** When nothing is being made or removed any more. */
   async settled(): Promise<void> {
-    while (this.#making.size > 0 || this.#removing !== undefined) {
-      await Promise.allSettled([...this.#making, this.#removing]);
+    while (this.#making.size > 0 || this.#fillingLater !== undefined || this.#removing !== undefined) {
+      await Promise.allSettled([...this.#making, this.#fillingLater, this.#removing]);
       // What has been made may be followed by the next.
       await Promise.resolve();
     }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#ended = true;
+    this.#ending.abort();
     await Promise.allSettled(this.#making);
     for (const slot of this.#spare.splice(0)) this.#leave(slot);
     await this.#removing;
@@ -115,8 +125,17 @@ export class NetworkPool implements AsyncDisposable {
 
   #fill(): void {
     const { spare } = this.#options;
+    this.#fillUpTo(Math.floor(spare / 2));
+    if (this.#spare.length + this.#making.size >= this.#waiting.length + spare) return;
+    this.#fillingLater ??= this.#idle.come(this.#ending.signal).then(() => {
+      this.#fillingLater = undefined;
+      this.#fillUpTo(spare);
+    });
+  }
+
+  #fillUpTo(spare: number): void {
     const wanted = (): number => this.#waiting.length + spare - this.#spare.length - this.#making.size;
-    while (!this.#ended && wanted() > 0 && this.#making.size < mostAtOnce) {
+    while (!this.#ending.signal.aborted && wanted() > 0 && this.#making.size < mostAtOnce) {
       const making = this.#makeOne().finally(() => this.#making.delete(making));
       this.#making.add(making);
     }
@@ -149,6 +168,7 @@ export class NetworkPool implements AsyncDisposable {
 
   #leave(slot: Slot): void {
     this.#leaving.push(slot);
+    if (this.#leaving.length >= mostLeaving) this.#crowded.abort();
     this.#removing ??= this.#remove();
   }
 
@@ -157,6 +177,8 @@ export class NetworkPool implements AsyncDisposable {
     // Those that are given back in the same turn go together.
     await Promise.resolve();
     while (this.#leaving.length > 0) {
+      await this.#idle.come(AbortSignal.any([this.#ending.signal, this.#crowded.signal]));
+      this.#crowded = new AbortController();
       const slots = this.#leaving;
       this.#leaving = [];
       try {

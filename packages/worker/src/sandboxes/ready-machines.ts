@@ -1,6 +1,7 @@
 import type { ReadyMachinesState } from "@opensandbox/wire/worker/worker.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { failpoint } from "#host/failpoints.ts";
+import type { IdleTime } from "#host/idle-time.ts";
 import { admit, hostRoom } from "./admission.ts";
 import { describeError } from "./describe-error.ts";
 import type { Host } from "./host.ts";
@@ -12,34 +13,27 @@ import { newMachineId, restoreMachine } from "./start-machine.ts";
 import type { TemplateRequest } from "./templates.ts";
 import { runOnce } from "./warm-up.ts";
 
-/**
- * So long nothing was started before another machine is made, in milliseconds: who has just got a sandbox runs the first
- * command in it, and is not to share the processors with what comes next.
- */
-const quietMs = 500;
-
 /** How often a machine that waits is asked whether it still answers, in milliseconds. */
 const checkMs = 30_000;
 
 /**
  * Machines of one template that are restored and wait, paused, for the sandbox that they will be. It holds those of the
- * template that was asked for last, fills up in the background, one machine at a time, and never while a sandbox is
- * being started.
+ * template that was asked for last, and fills up in idle time, one machine at a time.
  */
 export class ReadyMachines implements AsyncDisposable {
   readonly #host: Host;
   readonly #size: number;
+  readonly #idle: IdleTime;
   #ready: LiveMachine[] = [];
   #wanted: { readonly key: string; readonly template: StoredSnapshot; readonly request: TemplateRequest } | undefined;
-  #busy = 0;
   #filling: Promise<void> | undefined;
-  #quiet: NodeJS.Timeout | undefined;
   readonly #ending = new AbortController();
   readonly #checks: NodeJS.Timeout;
 
-  constructor(host: Host, size: number) {
+  constructor(host: Host, size: number, idle: IdleTime) {
     this.#host = host;
     this.#size = size;
+    this.#idle = idle;
     this.#checks = setInterval(() => void this.#check(), checkMs);
     this.#checks.unref();
   }
@@ -55,7 +49,7 @@ export class ReadyMachines implements AsyncDisposable {
   claim(key: string): LiveMachine | undefined {
     if (this.#wanted?.key !== key) return undefined;
     const machine = this.#ready.shift();
-    this.#fillLater();
+    this.#fill();
     return machine;
   }
 
@@ -68,35 +62,19 @@ export class ReadyMachines implements AsyncDisposable {
     this.#fill();
   }
 
-  /** A sandbox is being started until it is disposed: that comes first. */
-  busy(): Disposable {
-    this.#busy += 1;
-    return {
-      [Symbol.dispose]: () => {
-        this.#busy -= 1;
-        this.#fillLater();
-      },
-    };
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#checks);
-    clearTimeout(this.#quiet);
     this.#ending.abort();
     await this.#filling;
     await Promise.all(this.#ready.splice(0).map((machine) => machine[Symbol.asyncDispose]()));
   }
 
-  #fillLater(): void {
-    clearTimeout(this.#quiet);
-    this.#quiet = setTimeout(() => this.#fill(), quietMs);
-    this.#quiet.unref();
-  }
-
   #fill(): void {
-    if (this.#filling !== undefined || this.#busy > 0 || this.#ending.signal.aborted) return;
+    if (this.#filling !== undefined || this.#ending.signal.aborted) return;
     if (this.#wanted === undefined || this.#ready.length >= this.#size) return;
-    this.#filling = this.#addOne()
+    this.#filling = this.#idle
+      .come(this.#ending.signal)
+      .then(() => this.#addOne())
       .then(
         () => true,
         (error: unknown) => {
@@ -115,6 +93,7 @@ export class ReadyMachines implements AsyncDisposable {
 
   async #addOne(): Promise<void> {
     const wanted = this.#wanted;
+    this.#ending.signal.throwIfAborted();
     if (wanted === undefined) return;
     const { key, template, request } = wanted;
     // Room for one that is asked for comes before one that may be.

@@ -48,7 +48,7 @@ export class SandboxWorker implements Worker, AsyncDisposable {
     if (this.#here.has(id) || this.#starting.has(id)) {
       throw new SandboxError("already_exists", `${id} runs already`, { resource: "sandbox", id });
     }
-    using _ = this.#sources.ready.busy();
+    using _ = this.#sources.idle.busy();
     const started = orNoRoom(this.#host.dataDirectory, () =>
       startSandbox(request, this.#host, this.#sources, onProgress, signal),
     );

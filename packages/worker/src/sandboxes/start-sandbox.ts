@@ -2,6 +2,7 @@ import { asSandboxError, isSandboxError, SandboxError } from "@opensandbox/wire/
 import type { SnapshotId } from "@opensandbox/wire/ids.ts";
 import type { Progress, Span, StartSandbox } from "@opensandbox/wire/worker/worker.ts";
 import { failpoint } from "#host/failpoints.ts";
+import type { IdleTime } from "#host/idle-time.ts";
 import { memoryMibOf } from "#snapshots/manifest.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { Verifier } from "#snapshots/verify.ts";
@@ -30,6 +31,7 @@ export interface Sources {
   readonly verifier: Verifier;
   readonly ownMemory: OwnMemory;
   readonly queue: StartQueue;
+  readonly idle: IdleTime;
 }
 
 export interface Started {

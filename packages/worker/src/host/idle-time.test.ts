@@ -1,0 +1,43 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { setImmediate as turn } from "node:timers/promises";
+import { IdleTime } from "./idle-time.ts";
+
+test("idle time comes when the last start is over and for a while none has followed", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const idle = new IdleTime();
+  const never = new AbortController().signal;
+  await idle.come(never);
+  const [first, second] = [idle.busy(), idle.busy()];
+  let came = 0;
+  for (let waiting = 0; waiting < 2; waiting += 1) void idle.come(never).then(() => (came += 1));
+
+  first[Symbol.dispose]();
+  first[Symbol.dispose]();
+  t.mock.timers.tick(10_000);
+  await turn();
+  assert.equal(came, 0, "the second is still under way");
+
+  second[Symbol.dispose]();
+  t.mock.timers.tick(499);
+  const third = idle.busy();
+  t.mock.timers.tick(10_000);
+  await turn();
+  assert.equal(came, 0, "a third one has come in time");
+
+  third[Symbol.dispose]();
+  t.mock.timers.tick(500);
+  await turn();
+  assert.equal(came, 2);
+  await idle.come(never);
+});
+
+test("who waits for idle time need not wait for it to the end", async () => {
+  const idle = new IdleTime();
+  using _ = idle.busy();
+  const ending = new AbortController();
+  const waiting = idle.come(ending.signal);
+  ending.abort();
+  await waiting;
+  await idle.come(ending.signal);
+});
