@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { createHash } from "node:crypto";
+import { machineIdOf, macAddressOf } from "../../packages/worker/src/sandboxes/guest-identity.ts";
 import type { Sandbox } from "./client.ts";
 import { journalOf, type OurServer } from "./server.ts";
 
@@ -13,26 +13,23 @@ const drawn = new Set<string>();
  * Asserts that a sandbox which has just started was given all that a start owes it: a figure that improves because
  * something was left out is none. Not measured.
  */
-export async function proveComplete(sandbox: Sandbox, server: OurServer): Promise<void> {
+export async function proveComplete(sandbox: Sandbox, server: OurServer, name = "sandbox"): Promise<void> {
   const before = Date.now();
-  const script = "cat /proc/sys/kernel/random/uuid /etc/machine-id; date +%s%N; hostname; id -un";
+  const script =
+    "cat /proc/sys/kernel/random/uuid /etc/machine-id /sys/class/net/eth0/address; date +%s%N; hostname; id -un";
   const { exitCode, stdout, stderr } = await sandbox.exec.run(script);
   const after = Date.now();
   assert.equal(exitCode, 0, `${script}: ${stderr}`);
-  const [uuid = "", machineId, clock, hostname, user] = stdout.split("\n");
+  const [uuid = "", machineId, mac, clock, hostname, user] = stdout.split("\n");
   assert.match(uuid, /^[0-9a-f-]{36}$/);
   assert.ok(!drawn.has(uuid), `two sandboxes have drawn the same random id ${uuid}`);
   drawn.add(uuid);
   assert.equal(machineId, machineIdOf(sandbox.sandboxId), "the machine id is not the sandbox's own");
+  assert.equal(mac, macAddressOf(sandbox.sandboxId), "the MAC address is not the sandbox's own");
   const guest = Number(clock) / 1e6;
   const off = guest < before ? before - guest : Math.max(0, guest - after);
   assert.ok(off <= clockToleranceMs, `the guest's clock is ${off.toFixed(0)} ms off`);
-  assert.deepEqual([hostname, user], ["sandbox", "sandbox"]);
+  assert.deepEqual([hostname, user], [name, "sandbox"]);
   const entry = (await journalOf(server)).find((found) => found.sandbox?.id === sandbox.sandboxId);
   assert.ok(entry?.machine !== undefined, `the journal has no running machine for ${sandbox.sandboxId}`);
-}
-
-/** As the worker derives it: the same for a sandbox however often it is started, and another for each sandbox. */
-function machineIdOf(sandboxId: string): string {
-  return createHash("sha256").update(`machine-id ${sandboxId}`).digest("hex").slice(0, 32);
 }

@@ -90,7 +90,7 @@ export const checkpointAndFork: Scenario = {
       forking.lap("first command");
       const { fork: start = 0, ...command } = forking.laps;
       keep("fork", "ours", round, forking.elapsed, { ...withRest(start, spans), ...command });
-      await proveComplete(fork, server);
+      await proveComplete(fork, server, fork.sandboxId.replace("sb", "sandbox"));
       await sandbox.deleteCheckpoint(id);
     };
     const floor = async (round: number): Promise<void> => {

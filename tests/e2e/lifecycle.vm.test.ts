@@ -163,6 +163,17 @@ suite("the life of a sandbox", () => {
     assert.equal(new Set([one[2], two[2], one[3], two[3], ...(await run(random)).split("\n")]).size, 6);
     assert.equal(await run("ls /workspace"), "note");
 
+    // sudo complains when it cannot find its host's name.
+    const identity = "sudo hostname 2>&1; cat /etc/hostname /sys/class/net/eth0/address";
+    const identities = await Promise.all(forks.map((fork) => run(identity, fork)));
+    const lines = [await run(identity), ...identities].map((text) => text.split("\n"));
+    const names = ["sandbox", ...forks.map(({ sandboxId }) => sandboxId.replace("sb", "sandbox"))];
+    assert.deepEqual(
+      lines.map(([name, kept, , ...more]) => [name, kept, ...more]),
+      names.map((name) => [name, name]),
+    );
+    assert.equal(new Set(lines.map(([, , address]) => address)).size, 3);
+
     const [first, second] = forks;
     assert.ok(first !== undefined && second !== undefined);
     await run("echo of the fork > /workspace/note", first);
@@ -171,6 +182,9 @@ suite("the life of a sandbox", () => {
     await Sandbox.createCheckpointPatch(id, { ...options(), script: "echo broken >&2; exit 3" });
     await first.hibernate();
     assert.equal(await run("cat /workspace/note", first), "of the fork");
+    assert.equal(await run(identity, first), identities[0]);
+    await first.reboot();
+    assert.equal(await run(identity, first), identities[0]);
     assert.match(String((await get(first.sandboxId))["patchError"]), /^patch 2 exited with 3: broken/);
     await Promise.all(forks.map((fork) => fork.kill()));
   });
@@ -200,14 +214,14 @@ suite("the life of a sandbox", () => {
   });
 
   test("a machine that is killed is an error, whose disks a power-cycle boots", async () => {
-    await run("echo written > /workspace/before; sync");
+    await run("echo chosen | sudo tee /etc/hostname; echo written > /workspace/before; sync");
     const [machine, ...others] = await machineProcesses(directory);
     assert.ok(machine !== undefined && others.length === 0);
     process.kill(machine, "SIGKILL");
     for (let status = ""; status !== "error"; status = String((await get())["status"])) await sleep(100);
     await assert.rejects(run("true"), /410/);
     await sandbox.powerCycle();
-    assert.equal(await run("cat /workspace/before; rm /workspace/before"), "written");
+    assert.equal(await run("cat /workspace/before; rm /workspace/before; hostname"), "written\nchosen");
     await sandbox.reboot();
     assert.equal(await run("cat /workspace/note; echo $FROM"), "first\ncreate");
   });

@@ -13,6 +13,8 @@ export async function configure(
   if (request.entropy.length > 0) system.addEntropy(request.entropy);
   if (request.clockUnixNanos !== undefined) system.setClock(request.clockUnixNanos);
   if (request.clockStepNanos !== 0n) system.stepClock(request.clockStepNanos);
+  // Before anything talks: what goes out under another address is dropped.
+  if (request.macAddress.length > 0) system.setMacAddress(request.macAddress);
   // Whatever comes after this writes.
   if (request.thaw) system.fileSystems.thaw();
   if (request.machineId !== "") system.setMachineId(request.machineId);

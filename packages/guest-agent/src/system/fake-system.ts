@@ -30,6 +30,7 @@ export function fakeSystem(home: string): System {
     addEntropy: () => undefined,
     setClock: () => undefined,
     stepClock: () => undefined,
+    setMacAddress: () => undefined,
     setHostname: () => undefined,
     setMachineId: () => undefined,
     renewSecrets: async () => undefined,

@@ -5,6 +5,7 @@ import { fileSystems, mounts } from "#system/file-systems.ts";
 import { setHostname } from "#system/hostname.ts";
 import { setMachineId, renewSecrets } from "#system/identity.ts";
 import { powerOff, writeClock } from "#system/libc.ts";
+import { setMacAddress } from "#system/mac-address.ts";
 import { spareAgent } from "#system/oom-score.ts";
 import type { System } from "#system/system.ts";
 import { findOwner, findUser } from "#system/users.ts";
@@ -24,6 +25,7 @@ export function guestSystem(): System {
     addEntropy,
     setClock: writeClock,
     stepClock,
+    setMacAddress,
     setHostname,
     setMachineId,
     renewSecrets,

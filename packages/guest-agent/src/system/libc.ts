@@ -24,6 +24,7 @@ const { functions: libc } = dlopen("libc.so.6", {
   posix_spawnattr_setsigmask: { return: "i32", arguments: ["pointer", "pointer"] },
   reboot: { return: "i32", arguments: ["i32"] },
   sethostname: { return: "i32", arguments: ["pointer", "u64"] },
+  socket: { return: "i32", arguments: ["i32", "i32", "i32"] },
   socketpair: { return: "i32", arguments: ["i32", "i32", "i32", "pointer"] },
   syscall: { return: "i64", arguments: ["i64", "i64", "i64", "i64"] },
   waitid: { return: "i32", arguments: ["i32", "u32", "pointer", "i32"] },
@@ -380,6 +381,24 @@ export function setHostname(name: string): void {
   const bytes = Buffer.from(name);
   checked("sethostname", libc.sethostname(bytes, BigInt(bytes.length)));
 }
+
+/** @throws ENODEV: there is no such network device */
+export function setDeviceAddress(device: string, address: Uint8Array): void {
+  const AF_INET = 2;
+  const SOCK_DGRAM = 2;
+  const ARPHRD_ETHER = 1;
+  const SIOCSIFHWADDR = 0x8924n;
+  // struct ifreq: the name in 16 bytes, then a struct sockaddr.
+  const request = Buffer.alloc(40);
+  request.write(device, 0, 15, "latin1");
+  request.writeUInt16LE(ARPHRD_ETHER, 16);
+  request.set(address, 18);
+  deviceSocket ??= checked("socket", libc.socket(AF_INET, SOCK_DGRAM | O_CLOEXEC, 0));
+  checked("SIOCSIFHWADDR", libc.ioctl(deviceSocket, SIOCSIFHWADDR, request));
+}
+
+/** Kept: opening one would be most of what it costs. */
+let deviceSocket: number | undefined;
 
 /** Adds bytes to the kernel's entropy, credits them in full, and makes the generator use them at once. */
 export function addEntropy(randomDevice: number, bytes: Uint8Array): void {

@@ -31,6 +31,8 @@ export interface System {
   setClock(unixNanos: bigint): void;
   /** Lets the clock go on from so much later, in nanoseconds. */
   stepClock(nanos: bigint): void;
+  /** Of the network device. A machine that has none is left alone. */
+  setMacAddress(address: Uint8Array): void;
   setHostname(name: string): void;
   setMachineId(id: string): void;
   /** Makes anew what a copy must not share with what it is a copy of. */

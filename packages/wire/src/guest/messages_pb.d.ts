@@ -178,6 +178,13 @@ export declare type ConfigureRequest = Message<"opensandbox.guest.v1.ConfigureRe
    * @generated from field: int64 clock_step_nanos = 9;
    */
   clockStepNanos: bigint;
+
+  /**
+   * Of the network device, where there is one: six bytes; empty: it stays. Agents below generation 2 do not know it.
+   *
+   * @generated from field: bytes mac_address = 10;
+   */
+  macAddress: Uint8Array;
 };
 
 /**

@@ -98,9 +98,9 @@ export const execPipes = { stdout: 1, stderr: 2 } as const;
 
 /**
  * What an agent can do, as one number; the lower side's holds. Raised when a method or a field is added that the
- * other side has to know of.
+ * other side has to know of. From 2 on an agent takes a MAC address.
  */
-export const generation = 1;
+export const generation = 2;
 
 function method<Request extends DescMessage, Reply extends DescMessage>(
   id: number,

@@ -1,8 +1,16 @@
-import { closeSync } from "node:fs";
 import type { Socket } from "node:net";
-import { constants } from "node:os";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import { listenToNetlink, openNetlinkSocket, receiveBytes, sendBytes } from "./sockets.ts";
+import {
+  attribute,
+  attributesOf,
+  exchangeNetlink,
+  listOf,
+  messagesIn,
+  nestedFlag,
+  netlinkFlags as flags,
+  netlinkMessage,
+} from "./netlink.ts";
+import { listenToNetlink } from "./sockets.ts";
 
 /*
  * Elements of nftables sets, read and changed by netlink: what `nft` does in some milliseconds and a process of its
@@ -26,8 +34,9 @@ export type SetChange =
   | { readonly set: string; readonly remove: readonly SetElement[] }
   | { readonly set: string; readonly flush: true };
 
-/** Where a set is: a table of the `inet` family, in a namespace file or where this process runs. */
+/** Where a set is: a table, of the `inet` family unless it says so, in a namespace file or where this process runs. */
 export interface NftTable {
+  readonly family?: keyof typeof families;
   readonly table: string;
   readonly namespace?: string;
 }
@@ -37,7 +46,7 @@ export interface NftTable {
  * @throws `not_found` when the table, a set or an element to remove is not there; `unavailable` otherwise
  */
 export function changeSets(where: NftTable, changes: readonly SetChange[]): void {
-  const messages = changes.flatMap((change) => messagesOf(where.table, change));
+  const messages = changes.flatMap((change) => messagesOf(where, change));
   const request = Buffer.concat([
     batchMessage(messageTypes.batchBegin, 1),
     ...messages.map((message, index) => message(index + 2)),
@@ -61,7 +70,7 @@ export function readSet(where: NftTable, set: string): readonly ReadElement[] {
     textAttribute(attributes.list.table, where.table),
     textAttribute(attributes.list.set, set),
   ]);
-  exchange(where.namespace, tableMessage(messageTypes.getElements, flags.dump, payload, 1), (message) => {
+  exchange(where.namespace, tableMessage(where, messageTypes.getElements, flags.dump, payload, 1), (message) => {
     const list = attributesOf(message.subarray(netfilterHeaderBytes)).get(attributes.list.elements);
     for (const element of list === undefined ? [] : listOf(list)) elements.push(readElement(element));
   });
@@ -70,7 +79,8 @@ export function readSet(where: NftTable, set: string): readonly ReadElement[] {
 
 /** Whether the table exists. */
 export function hasTable(where: NftTable): boolean {
-  const request = tableMessage(messageTypes.getTable, flags.ack, textAttribute(attributes.table.name, where.table), 1);
+  const name = textAttribute(attributes.table.name, where.table);
+  const request = tableMessage(where, messageTypes.getTable, flags.ack, name, 1);
   try {
     exchange(where.namespace, request, () => undefined);
     return true;
@@ -112,8 +122,6 @@ export function watchRules(onChange: () => void): Disposable {
 
 const nftables = 10;
 const messageTypes = {
-  error: 2,
-  done: 3,
   batchBegin: 16,
   batchEnd: 17,
   getTable: (nftables << 8) | 1,
@@ -123,7 +131,6 @@ const messageTypes = {
 } as const;
 /** New and removed tables, chains and rules; not what happens to the elements of sets. */
 const ruleMessages = new Set([0, 2, 3, 5, 6, 8].map((type) => (nftables << 8) | type));
-const flags = { request: 0x1, ack: 0x4, dump: 0x300, create: 0x400 } as const;
 const attributes = {
   table: { name: 1 },
   list: { table: 1, set: 2, elements: 3, element: 1 },
@@ -133,22 +140,21 @@ const attributes = {
   counter: { packets: 2 },
 } as const;
 const intervalEndFlag = 1;
-const familyInet = 1;
+/** NFPROTO_ in linux/netfilter.h. */
+const families = { inet: 1, netdev: 5 } as const;
 const netlinkNetfilter = 12;
-const headerBytes = 16;
 const netfilterHeaderBytes = 4;
-const nestedFlag = 0x8000;
 
 // One netlink message takes at most 64 KiB of attributes; a hundred bytes are more than an element needs.
 const elementsPerMessage = 400;
 
 type Numbered = (sequence: number) => Buffer;
 
-function messagesOf(table: string, change: SetChange): Numbered[] {
-  const named = [textAttribute(attributes.list.table, table), textAttribute(attributes.list.set, change.set)];
+function messagesOf(where: NftTable, change: SetChange): Numbered[] {
+  const named = [textAttribute(attributes.list.table, where.table), textAttribute(attributes.list.set, change.set)];
   if ("flush" in change) {
     const payload = Buffer.concat(named);
-    return [(sequence) => tableMessage(messageTypes.removeElements, flags.ack, payload, sequence)];
+    return [(sequence) => tableMessage(where, messageTypes.removeElements, flags.ack, payload, sequence)];
   }
   const [type, extra, elements] =
     "add" in change
@@ -159,7 +165,7 @@ function messagesOf(table: string, change: SetChange): Numbered[] {
     const part = elements.slice(first, first + elementsPerMessage);
     const list = part.map((element) => nested(attributes.list.element, elementAttributes(element)));
     const payload = Buffer.concat([...named, nested(attributes.list.elements, Buffer.concat(list))]);
-    messages.push((sequence) => tableMessage(type, flags.ack | extra, payload, sequence));
+    messages.push((sequence) => tableMessage(where, type, flags.ack | extra, payload, sequence));
   }
   return messages;
 }
@@ -187,62 +193,28 @@ function readElement(bytes: Buffer): ReadElement {
   };
 }
 
-/** Sends the request and takes every answer. The kernel has done all of it when `send` returns, so nothing waits. */
 function exchange(namespace: string | undefined, request: Buffer, onMessage: (message: Buffer) => void): void {
-  const fd = openNetlinkSocket(netlinkNetfilter, namespace);
-  try {
-    sendBytes(fd, request);
-    const buffer = Buffer.alloc(128 * 1024);
-    for (;;) {
-      const datagram = receiveBytes(fd, buffer);
-      if (datagram === undefined) return;
-      for (const { type, payload } of messagesIn(datagram)) {
-        if (type === messageTypes.error) refuse(payload.readInt32LE());
-        else if (type === messageTypes.done) return;
-        else onMessage(payload);
-      }
-    }
-  } finally {
-    closeSync(fd);
-  }
+  exchangeNetlink(netlinkNetfilter, namespace, request, { refuse, onMessage });
 }
 
-function* messagesIn(datagram: Buffer): Generator<{ readonly type: number; readonly payload: Buffer }> {
-  for (let at = 0; at + headerBytes <= datagram.length;) {
-    const length = datagram.readUInt32LE(at);
-    if (length < headerBytes) return;
-    yield { type: datagram.readUInt16LE(at + 4), payload: datagram.subarray(at + headerBytes, at + length) };
-    at += aligned(length);
-  }
-}
-
-/** Zero acknowledges. */
-function refuse(code: number): void {
-  if (code === 0) return;
-  const name = Object.entries(constants.errno).find(([, value]) => value === -code)?.[0] ?? `errno ${-code}`;
-  const message = `nftables refuses the change: ${name}`;
-  if (-code === constants.errno.ENOENT) {
-    throw new SandboxError("not_found", message, { resource: "network", id: "nftables" });
-  }
+function refuse(errno: string): never {
+  const message = `nftables refuses the change: ${errno}`;
+  if (errno === "ENOENT") throw new SandboxError("not_found", message, { resource: "network", id: "nftables" });
   throw new SandboxError("unavailable", message, undefined);
 }
 
-function tableMessage(type: number, extraFlags: number, payload: Uint8Array, sequence: number): Buffer {
-  return message(type, extraFlags, Buffer.concat([Buffer.from([familyInet, 0, 0, 0]), payload]), sequence);
+function tableMessage(
+  { family = "inet" }: NftTable,
+  type: number,
+  extraFlags: number,
+  payload: Uint8Array,
+  sequence: number,
+): Buffer {
+  return netlinkMessage(type, extraFlags, Buffer.concat([Buffer.from([families[family], 0, 0, 0]), payload]), sequence);
 }
 
 function batchMessage(type: number, sequence: number): Buffer {
-  return message(type, 0, Buffer.from([0, 0, 0, nftables]), sequence);
-}
-
-function message(type: number, extraFlags: number, payload: Uint8Array, sequence: number): Buffer {
-  const bytes = Buffer.alloc(aligned(headerBytes + payload.length));
-  bytes.writeUInt32LE(headerBytes + payload.length, 0);
-  bytes.writeUInt16LE(type, 4);
-  bytes.writeUInt16LE(flags.request | extraFlags, 6);
-  bytes.writeUInt32LE(sequence, 8);
-  bytes.set(payload, headerBytes);
-  return bytes;
+  return netlinkMessage(type, 0, Buffer.from([0, 0, 0, nftables]), sequence);
 }
 
 function nested(type: number, payload: Uint8Array): Buffer {
@@ -251,36 +223,6 @@ function nested(type: number, payload: Uint8Array): Buffer {
 
 function textAttribute(type: number, text: string): Buffer {
   return attribute(type, Buffer.from(`${text}\0`));
-}
-
-function attribute(type: number, payload: Uint8Array): Buffer {
-  const bytes = Buffer.alloc(aligned(4 + payload.length));
-  bytes.writeUInt16LE(4 + payload.length, 0);
-  bytes.writeUInt16LE(type, 2);
-  bytes.set(payload, 4);
-  return bytes;
-}
-
-function attributesOf(bytes: Buffer): Map<number, Buffer> {
-  return new Map(attributePairs(bytes));
-}
-
-/** The payloads of a list, whose attributes all have the same type. */
-function listOf(bytes: Buffer): Buffer[] {
-  return [...attributePairs(bytes)].map(([, payload]) => payload);
-}
-
-function* attributePairs(bytes: Buffer): Generator<[number, Buffer]> {
-  for (let at = 0; at + 4 <= bytes.length;) {
-    const length = bytes.readUInt16LE(at);
-    if (length < 4) return;
-    yield [bytes.readUInt16LE(at + 2) & ~nestedFlag & 0x3fff, bytes.subarray(at + 4, at + length)];
-    at += aligned(length);
-  }
-}
-
-function aligned(length: number): number {
-  return (length + 3) & ~3;
 }
 
 function bigEndian32(value: number): Buffer {

@@ -11,6 +11,7 @@ const { functions: libc } = dlopen("libc.so.6", {
   __errno_location: { return: "pointer", arguments: [] },
   bind: { return: "i32", arguments: ["i32", "pointer", "u32"] },
   dup3: { return: "i32", arguments: ["i32", "i32", "i32"] },
+  if_nametoindex: { return: "u32", arguments: ["pointer"] },
   listen: { return: "i32", arguments: ["i32", "i32"] },
   recv: { return: "i64", arguments: ["i32", "pointer", "u64", "i32"] },
   send: { return: "i64", arguments: ["i32", "pointer", "u64", "i32"] },
@@ -92,6 +93,13 @@ export function readingFrom(fd: number): Socket {
 /** A netlink socket of `protocol`, of this process's own namespace where none is named. Reading from it never waits. */
 export function openNetlinkSocket(protocol: number, namespace?: string): number {
   return openSocket(namespace, AF_NETLINK, SOCK_RAW, () => undefined, protocol);
+}
+
+/** The number of a network device where the calling thread is. */
+export function interfaceIndex(device: string): number {
+  const index = libc.if_nametoindex(Buffer.from(`${device}\0`));
+  if (index === 0) throw failure(`if_nametoindex ${device}`, getInt32(errnoAddress));
+  return index;
 }
 
 export function sendBytes(fd: number, bytes: Uint8Array): void {

@@ -18,7 +18,8 @@ export interface SlotNames {
 /** The guest's side, which QEMU's own user network has as well. */
 export const inner = {
   guest: "10.0.2.15",
-  guestMac: "52:54:00:12:34:56",
+  // What its device comes with. Each sandbox's guest takes another one, its own.
+  deviceMac: "52:54:00:12:34:56",
   gateway: "10.0.2.2",
   // QEMU's user network makes it of the address. The same in every namespace: a restored guest remembers it.
   gatewayMac: "52:55:0a:00:02:02",
@@ -33,6 +34,11 @@ export const outerNetwork = "10.213.0.0/16";
 
 /** The beginning of every numbered cable's name on the host. */
 export const cablePrefix = "osbv";
+
+/** The six bytes of a MAC address. */
+export function macBytes(mac: string): Buffer {
+  return Buffer.from(mac.replaceAll(":", ""), "hex");
+}
 
 export function slotNames(slot: number): SlotNames {
   const address = (host: number): string => `10.213.${(slot * 4) >> 8}.${((slot * 4) & 255) + host}`;

@@ -14,6 +14,7 @@ import { inNetworkNamespace } from "#host/libc.ts";
 import { runCommand } from "#host/run-command.ts";
 import { openTcpListener } from "#host/sockets.ts";
 import { newSnapshotId, type SandboxId } from "@opensandbox/wire/ids.ts";
+import { macAddressOf } from "../sandboxes/guest-identity.ts";
 import { readEntries } from "../sandboxes/journal.ts";
 import { startTestHost, type TestHost } from "../testing/test-host.ts";
 import { devices, inner, slotNames } from "./address-plan.ts";
@@ -57,17 +58,29 @@ def dns_over_tcp(address, port):
     s.settimeout(20)
     s.send(struct.pack(">H", len(query)) + query)
     return s.recv(100).hex()
-def spoof(source, address, port):
+def forged(source, address, port):
     data = b"forged"
     udp = struct.pack(">HHHH", 40000, int(port), 8 + len(data), 0) + data
     ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0, socket.inet_aton(source), socket.inet_aton(address))
-    s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-    s.sendto(ip + udp, (address, 0))
-    return "sent"
-def arp(source, mac):
+    return ip + udp
+def wire():
     device = [line.split(":")[0].strip() for line in open("/proc/net/dev") if ":" in line and "lo:" not in line][0]
     s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
     s.bind((device, 0))
+    return s
+def spoof(source, address, port):
+    s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    s.sendto(forged(source, address, port), (address, 0))
+    return "sent"
+def spoof_mac(mac, address, port):
+    ip = forged("${inner.guest}", address, port)
+    total = sum(struct.unpack(">10H", ip[:20]))
+    total = (total >> 16) + (total & 0xffff)
+    ip = ip[:10] + struct.pack(">H", ~total & 0xffff) + ip[12:]
+    wire().send(bytes.fromhex("${inner.gatewayMac}".replace(":", "") + mac.replace(":", "")) + b"\\x08\\x00" + ip)
+    return "sent"
+def arp(source, mac):
+    s = wire()
     hw = bytes.fromhex(mac.replace(":", ""))
     body = struct.pack(">HHBBH6s4s6s4s", 1, 0x800, 6, 4, 1, hw, socket.inet_aton(source), b"\\0" * 6, socket.inet_aton("${inner.gateway}"))
     s.send(b"\\xff" * 6 + s.getsockname()[4] + b"\\x08\\x06" + body)
@@ -243,6 +256,9 @@ inOwnHost(import.meta.filename, () => {
     async function afterForging(): Promise<readonly string[]> {
       const from = internet.arrivals.length;
       assert.equal(await attempt("spoof", "10.0.2.77", worldAddresses.site, 5000), "sent");
+      // That of its neighbour, and that which its device came with.
+      assert.equal(await attempt("spoof_mac", macAddressOf(other), worldAddresses.site, 5000), "sent");
+      assert.equal(await attempt("spoof_mac", inner.deviceMac, worldAddresses.site, 5000), "sent");
       assert.equal(await attempt("arp", "10.0.2.78", "52:54:00:aa:bb:cc"), "sent");
       assert.equal(await attempt("udp", worldAddresses.site, 5000), "hello");
       return internet.arrivals.slice(from).map(({ text }) => text);
@@ -288,7 +304,7 @@ inOwnHost(import.meta.filename, () => {
         // The host's end of its cable is another one since it slept, and nobody hears there.
         if (what !== "the host's end of its cable") assert.equal(await attempt("udp", address(), port), "hello", what);
       }
-      assert.deepEqual(await afterForging(), ["forged", "hello"]);
+      assert.deepEqual(await afterForging(), ["forged", "forged", "forged", "hello"]);
       assert.match(await believed(), /lladdr/);
     });
 

@@ -27,8 +27,6 @@ export function namespaceCommands({ hostAddress, outerAddress }: SlotNames): str
     `addr add ${inner.nameServer}/32 dev ${tap}`,
     `addr add ${inner.metadata}/32 dev ${tap}`,
     `link set ${tap} up`,
-    // What the guest says by ARP is not asked for.
-    `neigh replace ${inner.guest} lladdr ${inner.guestMac} dev ${tap} nud permanent`,
     ...transparentRoutes,
   ]);
 }

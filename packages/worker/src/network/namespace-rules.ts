@@ -22,9 +22,11 @@ export const defaultLimits: NetworkLimits = {
   newRequestsPerSecond: 200,
 };
 
-/** The table that a namespace gets, and what is changed in it while the machine runs. */
+/** The tables that a namespace gets, of this name in two families, and what is changed in it while the machine runs. */
 export const table = "opensandbox";
 export const sets = {
+  /** Of the `netdev` table, unlike all others: the MAC address that frames from the guest must have. */
+  macs: "macs",
   /** Has the guest's address when everything on the internet is allowed. */
   open: "open",
   /** Has it when names are denied, so that the web is looked at whatever the address. */
@@ -57,19 +59,20 @@ export const transparentRoutes = [
 ];
 
 /**
- * All rules of a namespace, the same in each. Without elements in its sets nothing leaves. Each packet from the guest
+ * All rules of a namespace, the same in each. Without elements in its sets nothing leaves, nor is anything heard. Each packet from the guest
  * is judged, not only the first of its connection: a policy that becomes narrower ends what it does not allow.
  */
 export function namespaceRules(limits: NetworkLimits): string {
   const { tap, uplink } = devices;
   return `
-table netdev opensandbox {
+table netdev ${table} {
+  set ${sets.macs} { type ether_addr; }
   chain from_guest {
     type filter hook ingress device "${tap}" priority filter; policy drop;
     limit rate over ${limits.packetsPerSecond}/second burst ${limits.packetsPerSecond} packets counter drop
-    ether saddr != ${inner.guestMac} counter drop
+    ether saddr != @${sets.macs} counter drop
     ether type ip ip saddr ${inner.guest} accept
-    ether type arp arp saddr ether ${inner.guestMac} arp saddr ip ${inner.guest} accept
+    ether type arp arp saddr ether @${sets.macs} arp saddr ip ${inner.guest} accept
   }
 }
 table inet ${table} {

@@ -15,6 +15,7 @@ import { removeLeftOverNetworks } from "./host-firewall.ts";
 import { hostCommands } from "./link-commands.ts";
 import { NetworkPool } from "./network-pool.ts";
 import type { SandboxNetwork } from "./sandbox-network.ts";
+import { guestMac } from "./testing/frames.ts";
 import { hostTraces } from "./testing/host-traces.ts";
 import { startInternet, worldAddresses } from "./testing/internet.ts";
 import { inOwnHost } from "./testing/own-host.ts";
@@ -89,6 +90,7 @@ inOwnHost(import.meta.filename, () => {
       await pool.settled();
       using _none = forbidPrograms();
       const network = await pool.claim(directory);
+      network.admit(guestMac);
       await network.setPolicy({ enabled: true });
       assert.deepEqual(network.policy, { enabled: true });
       _none[Symbol.dispose]();

@@ -1,11 +1,12 @@
 import { readFileSync } from "node:fs";
 import { networkInterfaces } from "node:os";
-import { changeSets, type NftTable } from "#host/netfilter.ts";
 import { inNetworkNamespace, openTap } from "#host/libc.ts";
+import { setNeighbour } from "#host/neighbours.ts";
+import { changeSets } from "#host/netfilter.ts";
 import type { NetworkPolicy } from "@opensandbox/wire/egress.ts";
 import { parseIpv4 } from "@opensandbox/wire/ipv4.ts";
 import type { NetworkRefusal } from "@opensandbox/wire/worker/worker.ts";
-import { devices, slotNames } from "./address-plan.ts";
+import { devices, inner, macBytes, slotNames } from "./address-plan.ts";
 import { type MetadataSource, serveMetadata } from "./metadata-service.ts";
 import { sets, table } from "./namespace-rules.ts";
 import { NetworkRecord } from "./network-record.ts";
@@ -33,14 +34,14 @@ interface KeptState {
 }
 
 /**
- * The network of one machine. Until a policy is set nothing leaves it. Disposing it ends its services and gives it
- * back to be removed; the machine's process must have ended.
+ * The network of one machine. Until its guest is admitted and a policy is set nothing leaves it. Disposing it ends its
+ * services and gives it back to be removed; the machine's process must have ended.
  */
 export class SandboxNetwork implements AsyncDisposable {
   readonly slot: number;
   /** As the hypervisor takes it. */
   readonly attachment: { readonly kind: "tap"; readonly namespace: string; openTap(): number };
-  readonly #where: Required<NftTable>;
+  readonly #where: { readonly table: string; readonly namespace: string };
   readonly #prepared: PreparedSlot;
   readonly #giveBack: () => Promise<void>;
   readonly #pinned: PinnedNames;
@@ -99,6 +100,14 @@ export class SandboxNetwork implements AsyncDisposable {
     if (this.#since === 0) this.#since = Date.now();
     const kept: KeptState = { policy, epoch: applied.epoch, since: this.#since };
     await this.#prepared.keep(JSON.stringify(kept));
+  }
+
+  /** Hears the guest under this MAC address, and sends to it there. Admitting it again does nothing. */
+  admit(mac: string): void {
+    const bytes = macBytes(mac);
+    changeSets({ ...this.#where, family: "netdev" }, [{ set: sets.macs, add: [{ key: bytes }] }]);
+    // What the guest says by ARP is not asked for.
+    setNeighbour(this.#where.namespace, { device: devices.tap, address: addressKey(inner.guest), mac: bytes });
   }
 
   /** Says whose machine it is, to the guest itself. */

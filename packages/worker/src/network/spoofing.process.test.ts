@@ -5,11 +5,11 @@ import { inNetworkNamespace } from "#host/libc.ts";
 import { runCommand } from "#host/run-command.ts";
 import { inner } from "./address-plan.ts";
 import type { SandboxNetwork } from "./sandbox-network.ts";
-import { arpRequest, isIpv6, pingIpv6, udpFrame } from "./testing/frames.ts";
+import { arpRequest, guestMac, isIpv6, pingIpv6, udpFrame } from "./testing/frames.ts";
 import { worldAddresses } from "./testing/internet.ts";
 import { inOwnHost } from "./testing/own-host.ts";
 import { type OwnWorld, startOwnWorld, switchHostRulesOff, switchNamespaceRulesOff } from "./testing/own-world.ts";
-import type { PluggedGuest } from "./testing/plugged-guest.ts";
+import { plugGuest, type PluggedGuest } from "./testing/plugged-guest.ts";
 
 const otherMac = "52:54:00:aa:bb:cc";
 const otherAddress = "10.0.2.77";
@@ -36,7 +36,7 @@ inOwnHost(import.meta.filename, () => {
       });
       await inNamespace("add", "address", ["ip", "addr", "add", "2001:db8::2/64", "dev", "tap0", "nodad"]);
       await inNamespace("add", "neighbour", [
-        ...["ip", "neigh", "replace", "2001:db8::15", "lladdr", inner.guestMac, "dev", "tap0", "nud", "permanent"],
+        ...["ip", "neigh", "replace", "2001:db8::15", "lladdr", guestMac, "dev", "tap0", "nud", "permanent"],
       ]);
     });
     after(() => stack.disposeAsync());
@@ -59,13 +59,19 @@ inOwnHost(import.meta.filename, () => {
       "a frame as any other": udpFrame({ ...forged, text: "ordinary" }),
       "another's IP address": udpFrame({ ...forged, from: otherAddress }),
       "another's MAC address": udpFrame({ ...forged, fromMac: otherMac }),
+      "the MAC address that its device came with": udpFrame({ ...forged, fromMac: inner.deviceMac }),
     };
 
     test("what is as it should be goes through", async () => {
       assert.deepEqual(await arrived(frames["a frame as any other"]), ["ordinary", "after it"]);
     });
 
-    for (const what of ["another's IP address", "another's MAC address"] as const) {
+    const dropped = [
+      "another's IP address",
+      "another's MAC address",
+      "the MAC address that its device came with",
+    ] as const;
+    for (const what of dropped) {
       test(`with ${what} nothing does`, async () => {
         assert.deepEqual(await arrived(frames[what]), ["after it"]);
       });
@@ -74,6 +80,19 @@ inOwnHost(import.meta.filename, () => {
     test("a forged ARP is not believed", async () => {
       await arrived(arpRequest(otherAddress, otherMac));
       assert.equal(await inNamespace("show", "neighbour", ["ip", "neigh", "show", otherAddress]), "");
+    });
+
+    test("until its MAC address is admitted nothing does, and then answers go there", async () => {
+      await using unknown = await world.pool.claim(world.directory);
+      await unknown.setPolicy({ enabled: true });
+      await using guest = await plugGuest(unknown);
+      assert.deepEqual(await guest.udp(worldAddresses.site, 5000), { refused: "silence" });
+      unknown.admit(guestMac);
+      // As after it was taken over.
+      unknown.admit(guestMac);
+      assert.deepEqual(await guest.udp(worldAddresses.site, 5000), { reached: "hello" });
+      const neighbour = await runCommand("show neighbour", ["ip", "neigh", "show", inner.guest], unknown.attachment);
+      assert.equal(neighbour.trim(), `${inner.guest} dev tap0 lladdr ${guestMac} PERMANENT`);
     });
 
     test("IPv6 is not answered, even where there is an address", async () => {
@@ -85,8 +104,7 @@ inOwnHost(import.meta.filename, () => {
     test("without our rules each of these is taken", async () => {
       await switchNamespaceRulesOff(network);
       await switchHostRulesOff();
-      assert.deepEqual(await arrived(frames["another's IP address"]), ["forged", "after it"]);
-      assert.deepEqual(await arrived(frames["another's MAC address"]), ["forged", "after it"]);
+      for (const what of dropped) assert.deepEqual(await arrived(frames[what]), ["forged", "after it"], what);
       await arrived(arpRequest(otherAddress, otherMac));
       assert.match(await inNamespace("show", "neighbour", ["ip", "neigh", "show", otherAddress]), /lladdr/);
       const seen = guest.frames.length;

@@ -1,12 +1,16 @@
-import { createHash, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { methods } from "@opensandbox/wire/guest/methods.ts";
+import { inner, macBytes } from "#network/address-plan.ts";
+import { machineIdOf, macAddressOf } from "./guest-identity.ts";
 import type { LiveMachine } from "./live-machine.ts";
 
 /** Who a guest is told to be. */
 export interface GuestIdentity {
-  /** Also what its machine id is derived from, so that it stays the same however often the guest is started. */
+  /** Also what its machine id and its MAC address are derived from: they stay the same however often it is started. */
   readonly id: string;
+  /** Absent: it keeps the one that it has. */
+  readonly hostname?: string | undefined;
   readonly envs: Readonly<Record<string, string>>;
   /** It is a copy: what is random and kept in files is made anew. */
   readonly copied: boolean;
@@ -45,30 +49,28 @@ export async function introduceGuest(
 
 /** One call, in which the agent takes the entropy first and thaws its disks before it writes to them. */
 async function configure(
-  { guest }: LiveMachine,
-  { id, envs, copied }: GuestIdentity,
+  { guest, sandboxNetwork }: LiveMachine,
+  { id, hostname, envs, copied }: GuestIdentity,
   signal: AbortSignal,
 ): Promise<void> {
-  await guest.ready(signal);
+  const { generation } = await guest.ready(signal);
+  // One from an older snapshot keeps the address that its device came with.
+  if (generation < 2) sandboxNetwork?.admit(inner.deviceMac);
   await guest.call(
     methods.configure,
     {
-      // Debian's tools look their own host's name up; /etc/hosts has this one in every image.
-      hostname: "sandbox",
+      ...(hostname === undefined ? {} : { hostname }),
       clockUnixNanos: BigInt(Date.now()) * 1_000_000n,
       entropy: randomBytes(64),
       envs: { ...envs },
       replaceEnvs: true,
       thaw: true,
       machineId: machineIdOf(id),
+      macAddress: macBytes(macAddressOf(id)),
       newIdentity: copied,
     },
     signal,
   );
-}
-
-function machineIdOf(id: string): string {
-  return createHash("sha256").update(`machine-id ${id}`).digest("hex").slice(0, 32);
 }
 
 async function withConsole({ machine }: LiveMachine, error: unknown): Promise<SandboxError> {

@@ -1,6 +1,7 @@
 import { type NetworkPolicy, parseEgress } from "@opensandbox/wire/egress.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { StartSandbox } from "@opensandbox/wire/worker/worker.ts";
+import { macAddressOf } from "./guest-identity.ts";
 import type { Host } from "./host.ts";
 import type { LiveMachine } from "./live-machine.ts";
 import { metadataSource } from "./metadata-source.ts";
@@ -22,7 +23,9 @@ export function requirePolicy({ egress }: NetworkPolicy, { network, description 
 export async function applyNetworkPolicy(live: LiveMachine, request: StartSandbox, host: Host): Promise<void> {
   const { sandboxNetwork } = live;
   if (sandboxNetwork === undefined) return;
-  // A machine that was taken over is held to it already, and setting it again would cut its connections.
+  // A machine that was taken over is heard already, perhaps under an address of an earlier version's choice.
+  if (sandboxNetwork.since === 0) sandboxNetwork.admit(macAddressOf(request.id));
+  // It is held to its policy already, too, and setting it again would cut its connections.
   const policy = policyOf(request);
   if (JSON.stringify(sandboxNetwork.policy) !== JSON.stringify(policy) || sandboxNetwork.since === 0) {
     await sandboxNetwork.setPolicy(policy);

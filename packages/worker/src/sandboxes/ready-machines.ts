@@ -5,6 +5,7 @@ import type { IdleTime } from "#host/idle-time.ts";
 import { admit, hostRoom } from "./admission.ts";
 import { describeError } from "./describe-error.ts";
 import type { Host } from "./host.ts";
+import { imageHostname } from "./guest-identity.ts";
 import { introduceGuest } from "./introduce-guest.ts";
 import { writeEntry } from "./journal.ts";
 import type { LiveMachine } from "./live-machine.ts";
@@ -158,7 +159,7 @@ const warmUps: readonly (readonly [string, ...string[]])[] = [
  */
 async function warm(live: LiveMachine, signal: AbortSignal): Promise<void> {
   await live.machine.resume();
-  await introduceGuest(live, { id: live.id, envs: {}, copied: true }, "restore", signal);
+  await introduceGuest(live, { id: live.id, hostname: imageHostname, envs: {}, copied: true }, "restore", signal);
   for (const argv of warmUps) await runOnce(live.guest, argv, signal);
   await live.machine.pause();
 }

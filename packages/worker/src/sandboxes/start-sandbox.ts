@@ -9,6 +9,7 @@ import { Verifier } from "#snapshots/verify.ts";
 import { admit, hostRoom } from "./admission.ts";
 import { alignClock } from "./align-clock.ts";
 import { describeError } from "./describe-error.ts";
+import { hostnameOf } from "./guest-identity.ts";
 import type { BootFiles, Host } from "./host.ts";
 import { introduceGuest } from "./introduce-guest.ts";
 import { writeEntry } from "./journal.ts";
@@ -88,7 +89,8 @@ async function finish({ request, host, spans }: Start, begun: Begun, signal: Abo
   if (begun.from === "restore") await live.machine.resume();
   const copied = request.from.kind === "image" ? begun.from === "restore" : request.from.identity === "new";
   await failpoint("introduce guest");
-  await introduceGuest(live, { id: request.id, envs: request.envs, copied }, begun.from, signal);
+  const { id, envs } = request;
+  await introduceGuest(live, { id, hostname: hostnameOf(request), envs, copied }, begun.from, signal);
   spans.end("guest");
   await failpoint("journal sandbox");
   await journal(live, request, host);

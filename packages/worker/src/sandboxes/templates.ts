@@ -13,6 +13,7 @@ import { bootArguments } from "./boot-arguments.ts";
 import { captureMachine } from "./capture-machine.ts";
 import type { BootFiles, Host } from "./host.ts";
 import { growthMibOf } from "./growth.ts";
+import { imageHostname } from "./guest-identity.ts";
 import { introduceGuest } from "./introduce-guest.ts";
 import { writeEntry } from "./journal.ts";
 import type { LiveMachine } from "./live-machine.ts";
@@ -110,7 +111,7 @@ export class Templates implements AsyncDisposable {
     const machine = { id, ...request, organizationId: undefined };
     await using live = await bootMachine(machine, files, host, spans, signal);
     // As a copy, although it is none: what copies do is done once then.
-    await introduceGuest(live, { id: "template", envs: {}, copied: true }, "boot", signal);
+    await introduceGuest(live, { id: "template", hostname: imageHostname, envs: {}, copied: true }, "boot", signal);
     spans.end("guest");
     await warmUp(live, signal);
     spans.end("warm-up");

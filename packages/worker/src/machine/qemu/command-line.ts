@@ -181,7 +181,7 @@ function imageFile(filename: string, readOnly: boolean): object {
 }
 
 function networkArguments(network: NetworkAttachment): string[] {
-  // One address for all: each machine is alone in its network, and a restored one need not change.
+  // One for all, since a snapshot has it: the guest takes one of its own.
   const nic = device("virtio-net-pci", "netdev=net0,mac=52:54:00:12:34:56,romfile=");
   switch (network.kind) {
     case "none":

@@ -1,5 +1,8 @@
 import { parseIpv4 } from "@opensandbox/wire/ipv4.ts";
-import { inner } from "../address-plan.ts";
+import { inner, macBytes } from "../address-plan.ts";
+
+/** Of the guest that is plugged in. */
+export const guestMac = "02:00:0a:00:02:0f";
 
 /** Frames as a guest's kernel would not send them. */
 export interface UdpFrame {
@@ -10,7 +13,7 @@ export interface UdpFrame {
   readonly text: string;
 }
 
-export function udpFrame({ fromMac = inner.guestMac, from = inner.guest, to, port, text }: UdpFrame): Buffer {
+export function udpFrame({ fromMac = guestMac, from = inner.guest, to, port, text }: UdpFrame): Buffer {
   const data = Buffer.from(text, "latin1");
   const udp = Buffer.alloc(8);
   udp.writeUInt16BE(40_000, 0);
@@ -35,7 +38,7 @@ export function arpRequest(from: string, fromMac: string): Buffer {
   arp.set(macBytes(fromMac), 8);
   arp.writeUInt32BE(parseIpv4(from) ?? 0, 14);
   arp.writeUInt32BE(parseIpv4(inner.gateway) ?? 0, 24);
-  return Buffer.concat([ethernet(inner.guestMac, "ff:ff:ff:ff:ff:ff", 0x0806), arp]);
+  return Buffer.concat([ethernet(guestMac, "ff:ff:ff:ff:ff:ff", 0x0806), arp]);
 }
 
 /** A ping over IPv6, between addresses of 16 bytes. */
@@ -44,7 +47,7 @@ export function pingIpv6(from: Buffer, to: Buffer): Buffer {
   const pseudo = Buffer.concat([from, to, Buffer.from([0, 0, 0, icmp.length, 0, 0, 0, 58])]);
   icmp.writeUInt16BE(checksum(Buffer.concat([pseudo, icmp])), 2);
   const ip = Buffer.from([0x60, 0, 0, 0, 0, icmp.length, 58, 64]);
-  return Buffer.concat([ethernet(inner.guestMac, inner.gatewayMac, 0x86dd), ip, from, to, icmp]);
+  return Buffer.concat([ethernet(guestMac, inner.gatewayMac, 0x86dd), ip, from, to, icmp]);
 }
 
 /** Whether a frame is something of IPv6. */
@@ -58,10 +61,6 @@ function ethernet(from: string, to: string, type: number): Buffer {
   header.set(macBytes(from), 6);
   header.writeUInt16BE(type, 12);
   return header;
-}
-
-function macBytes(mac: string): Buffer {
-  return Buffer.from(mac.replaceAll(":", ""), "hex");
 }
 
 /** RFC 1071. */

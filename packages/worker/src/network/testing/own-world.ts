@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { runCommand } from "#host/run-command.ts";
 import { NetworkPool, type NetworkPoolOptions } from "../network-pool.ts";
 import type { SandboxNetwork } from "../sandbox-network.ts";
+import { guestMac } from "./frames.ts";
 import { type Internet, startInternet } from "./internet.ts";
 import { plugGuest, type PluggedGuest } from "./plugged-guest.ts";
 
@@ -14,7 +15,7 @@ export interface OwnWorld extends AsyncDisposable {
   /** What stands for the directory of a machine. */
   readonly directory: string;
   readonly logged: string[];
-  /** A network with a guest in it; it may do nothing yet. */
+  /** A network with a guest in it that is heard; it may do nothing yet. */
   plug(): Promise<{ readonly network: SandboxNetwork; readonly guest: PluggedGuest }>;
 }
 
@@ -36,6 +37,7 @@ export async function startOwnWorld(
     logged,
     async plug() {
       const network = owned.use(await pool.claim(directory));
+      network.admit(guestMac);
       return { network, guest: owned.use(await plugGuest(network)) };
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),

@@ -6,6 +6,7 @@ import { runCommand } from "#host/run-command.ts";
 import { openTcpSocket, openUdpSocket, readingFrom } from "#host/sockets.ts";
 import { inner } from "../address-plan.ts";
 import type { SandboxNetwork } from "../sandbox-network.ts";
+import { guestMac } from "./frames.ts";
 
 /** How an attempt to reach something ended. */
 export type Outcome =
@@ -43,7 +44,7 @@ export async function plugGuest(network: SandboxNetwork): Promise<PluggedGuest> 
   await runCommand("make a guest", ["ip", "-n", name, "-batch", "-"], {
     input: `link set lo up
 tuntap add eth0 mode tap vnet_hdr
-link set eth0 address ${inner.guestMac}
+link set eth0 address ${guestMac}
 addr add ${inner.guest}/${inner.prefix} dev eth0
 link set eth0 up
 route add default via ${inner.gateway}

@@ -4,6 +4,7 @@
 import { parseArgs } from "node:util";
 import { failOn } from "#host/run-command.ts";
 import { NetworkPool } from "../network-pool.ts";
+import { guestMac } from "./frames.ts";
 
 const { values, positionals } = parseArgs({
   options: {
@@ -22,6 +23,7 @@ const pool = await NetworkPool.open({
 });
 for (const directory of positionals) {
   const network = await pool.claim(directory);
+  network.admit(guestMac);
   await network.setPolicy({ enabled: true, egress: { allow: ["203.0.113.10"] } });
   process.stdout.write(`claimed ${network.slot}\n`);
 }

@@ -1,0 +1,50 @@
+import assert from "node:assert/strict";
+import { tmpdir } from "node:os";
+import { suite, test } from "node:test";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { ConfigureRequestSchema } from "@opensandbox/wire/guest/messages_pb.js";
+import { MachineEnvironment } from "#exec/environment.ts";
+import { fakeSystem } from "#system/fake-system.ts";
+import { configure } from "./configure.ts";
+
+/** What is done to a machine for a request, in order. */
+async function doneFor(request: MessageInitShape<typeof ConfigureRequestSchema>): Promise<readonly string[]> {
+  const done: string[] = [];
+  const note =
+    (what: string) =>
+    (value?: unknown): void =>
+      void done.push(typeof value === "string" ? `${what} ${value}` : what);
+  const fake = fakeSystem(tmpdir());
+  const system = {
+    ...fake,
+    addEntropy: note("entropy"),
+    setClock: note("clock"),
+    setMacAddress: note("mac"),
+    setHostname: note("hostname"),
+    setMachineId: note("machine id"),
+    fileSystems: { ...fake.fileSystems, thaw: note("thaw") },
+  };
+  await configure(create(ConfigureRequestSchema, request), system, new MachineEnvironment(undefined));
+  return done;
+}
+
+suite("a machine that is told who it is", () => {
+  const entropy = new Uint8Array(32);
+
+  test("has its own random numbers first, its MAC address before it talks, and writes after it may", async () => {
+    const request = {
+      entropy,
+      clockUnixNanos: 1n,
+      thaw: true,
+      machineId: "1",
+      hostname: "a",
+      macAddress: new Uint8Array(6),
+    };
+    const done = ["entropy", "clock", "mac", "thaw", "machine id 1", "hostname a"];
+    assert.deepEqual(await doneFor(request), done);
+  });
+
+  test("keeps what it is not told", async () => {
+    assert.deepEqual(await doneFor({ entropy }), ["entropy"]);
+  });
+});

@@ -1,0 +1,41 @@
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { inNetworkNamespace } from "./libc.ts";
+import { attribute, exchangeNetlink, netlinkFlags, netlinkMessage } from "./netlink.ts";
+import { interfaceIndex } from "./sockets.ts";
+
+export interface Neighbour {
+  readonly device: string;
+  /** Of four bytes. */
+  readonly address: Uint8Array;
+  readonly mac: Uint8Array;
+}
+
+/**
+ * Says where an address is, for good: the kernel of the namespace neither asks for it nor believes others. What
+ * `ip neigh replace ... nud permanent` does, without a process. Layout: linux/neighbour.h.
+ */
+export function setNeighbour(namespace: string, { device, address, mac }: Neighbour): void {
+  inNetworkNamespace(namespace, () => {
+    const header = Buffer.alloc(12);
+    header.writeUInt8(AF_INET, 0);
+    header.writeInt32LE(interfaceIndex(device), 4);
+    header.writeUInt16LE(permanent, 8);
+    const payload = Buffer.concat([
+      header,
+      attribute(attributes.address, address),
+      attribute(attributes.linkAddress, mac),
+    ]);
+    const flags = netlinkFlags.ack | netlinkFlags.create | netlinkFlags.replace;
+    exchangeNetlink(netlinkRoute, undefined, netlinkMessage(newNeighbour, flags, payload, 1), {
+      refuse: (errno) => {
+        throw new SandboxError("unavailable", `the kernel refuses a neighbour: ${errno}`, undefined);
+      },
+    });
+  });
+}
+
+const AF_INET = 2;
+const netlinkRoute = 0;
+const newNeighbour = 28;
+const permanent = 0x80;
+const attributes = { address: 1, linkAddress: 2 } as const;
