@@ -51,11 +51,11 @@ suite("full-screen programs in a terminal", () => {
 
   const isPrompt = (lines: readonly string[]): boolean => lines.some((line) => line === "ready$");
 
-  test("vi: typing, moving, another size, saving", async () => {
+  test("vim: typing, moving, another size, saving", async () => {
     const session = await openShell();
     const screen = await attach(session);
     await screen.shows(isPrompt);
-    screen.type("vi note.txt\r");
+    screen.type("vim note.txt\r");
     await screen.shows((lines) => lines[0] === "" && lines[1] === "~" && lines[17] === "~");
     screen.type("ifirst lïne 中文\rsecond line\u001bggO");
     screen.type("above\u001b");
@@ -100,6 +100,26 @@ suite("full-screen programs in a terminal", () => {
     await resize(session, screen, { columns: 100, rows: 12 });
     // There is room for what the processes are called.
     await screen.shows((lines) => lines.length === 12 && lines[5]?.endsWith("COMMAND") === true);
+    screen.type("q");
+    await screen.shows((lines) => lines.some((line) => line === "ready$"));
+    screen.disconnect();
+  });
+
+  test("htop: meters, processes, their tree, another size, and the prompt after it", async () => {
+    const session = await openShell();
+    const screen = await attach(session);
+    await screen.shows(isPrompt);
+    // The longest pause that it takes, in tenths of a second.
+    screen.type("htop -d 100\r");
+    const isBar = (line = ""): boolean => /^F1Help +F2Setup/.test(line);
+    await screen.shows((lines) => lines.some((line) => /^ +PID.USER /.test(line)) && isBar(lines[19]));
+    assert.ok(screen.lines.some((line) => /\bMem\[/.test(line)));
+    assert.ok(screen.lines.some((line) => /^ +\d+ sandbox /.test(line)));
+    assert.match(screen.lines[19] ?? "", /F5Tree/);
+    screen.type("t");
+    await screen.shows((lines) => /F5List/.test(lines[19] ?? "") && lines.some((line) => /[├└`]─/.test(line)));
+    await resize(session, screen, { columns: 100, rows: 12 });
+    await screen.shows((lines) => lines.length === 12 && isBar(lines[11]) && /F10Quit/.test(lines[11] ?? ""));
     screen.type("q");
     await screen.shows((lines) => lines.some((line) => line === "ready$"));
     screen.disconnect();
