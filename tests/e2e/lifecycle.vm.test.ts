@@ -163,8 +163,9 @@ suite("the life of a sandbox", () => {
     assert.equal(new Set([one[2], two[2], one[3], two[3], ...(await run(random)).split("\n")]).size, 6);
     assert.equal(await run("ls /workspace"), "note");
 
-    // sudo complains when it cannot find its host's name.
-    const identity = "sudo hostname 2>&1; cat /etc/hostname /sys/class/net/eth0/address";
+    // sudo complains when it cannot find its host's name. For the next boot it is written down a little later.
+    const kept = 'until [ "$(cat /etc/hostname)" = "$(hostname)" ]; do sleep 0.1; done';
+    const identity = `sudo hostname 2>&1; ${kept}; cat /etc/hostname /sys/class/net/eth0/address`;
     const identities = await Promise.all(forks.map((fork) => run(identity, fork)));
     const lines = [await run(identity), ...identities].map((text) => text.split("\n"));
     const names = ["sandbox", ...forks.map(({ sandboxId }) => sandboxId.replace("sb", "sandbox"))];
