@@ -124,7 +124,10 @@ export async function blockStream(
   qmp: QmpClient,
   job: { readonly id: string; readonly device: string; readonly base: string },
 ): Promise<void> {
-  await qmp.execute("block-stream", { "job-id": job.id, device: job.device, "base-node": job.base });
+  const { id, device, base } = job;
+  // QEMU writes into the file what lies below it, at most 1023 bytes, of which a long chain would have more. Nobody
+  // reads that: whoever opens the file says what is below.
+  await qmp.execute("block-stream", { "job-id": id, device, "base-node": base, "backing-file": base });
 }
 
 /** The jobs that have not ended, by their ids. */
