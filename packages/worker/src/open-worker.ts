@@ -163,8 +163,15 @@ type ChosenNetwork = Host["network"] & { readonly reason: string };
 
 const noNetwork: ChosenNetwork = { mode: "none", reason: "the host's own network, not isolated" };
 
-/** Networks that wait for a machine: one for what lives for one command, and for a server enough for a burst. */
-const spareNetworks = 4;
+/**
+ * Networks that wait for a machine: one for what lives for one command. A server has twice as many as may start at once,
+ * of which it makes half anew while they start.
+ */
+function spareNetworks(ephemeral: boolean): number {
+  return ephemeral ? 1 : Math.min(2 * startsAtOnce(), mostSpareNetworks);
+}
+
+const mostSpareNetworks = 16;
 
 async function chooseNetwork(options: WorkerOptions, root: boolean, idle: IdleTime): Promise<ChosenNetwork> {
   const { network: wanted, ephemeral, log } = options;
@@ -176,7 +183,7 @@ async function chooseNetwork(options: WorkerOptions, root: boolean, idle: IdleTi
     return { mode: "user", reason: "without root there are no network namespaces: QEMU's own network is used" };
   }
   try {
-    const pool = await NetworkPool.open({ spare: ephemeral ? 1 : spareNetworks, idle, log });
+    const pool = await NetworkPool.open({ spare: spareNetworks(ephemeral), idle, log });
     return { mode: "tap", pool, reason: "a network namespace for each machine" };
   } catch (error) {
     if (wanted === "tap") throw error;
