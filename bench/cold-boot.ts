@@ -127,7 +127,7 @@ async function bootByHand(): Promise<Boot> {
         hello(_hello, of) {
           if (of !== 0 && of === epoch) return answered.resolve();
           epoch += 1;
-          channel.startEpoch(epoch, new SandboxError("unavailable", "another agent has started", undefined));
+          channel.startEpoch(epoch, new SandboxError("unavailable", "another agent has started"));
           void channel.sendHello({ version: "", instance: 0n });
         },
       },

@@ -61,7 +61,7 @@ async function measureOnce(checkout: string, options: readonly string[], signal:
     const [code] = (await once(child, "close")) as [number | null];
     // 1: a promise is missed, which is none of this comparison's business, or something does not work, which it tells.
     const text = await readFile(file, "utf8").catch((cause: unknown) => {
-      throw new SandboxError("unavailable", `${argv.join(" ")} in ${checkout}: exit code ${code}: ${said}`, undefined, {
+      throw new SandboxError("unavailable", `${argv.join(" ")} in ${checkout}: exit code ${code}: ${said}`, {
         cause,
       });
     });

@@ -95,7 +95,7 @@ export function parseFigureNames(text: string): readonly FigureName[] {
   const unknown = names.find((name) => !Object.hasOwn(figures, name));
   if (unknown !== undefined) {
     const known = Object.keys(figures).join(", ");
-    throw new SandboxError("invalid_argument", `there is no figure "${unknown}": there are ${known}`, undefined);
+    throw new SandboxError("invalid_argument", `there is no figure "${unknown}": there are ${known}`);
   }
   return names as FigureName[];
 }

@@ -59,15 +59,26 @@ const boundaries: readonly Boundary[] = [
     because: "a command reaches them by a server, in this process or elsewhere",
   },
   {
-    from: "packages/worker/src/{machine,disks,network,snapshots,guest,images,host}/**",
-    to: /^packages\/worker\/src\/sandboxes\//,
-    because: "a use case knows its tools, and no tool its use cases",
+    from: "packages/worker/src/{hypervisor,disks,network,snapshots,guest,images,host}/**",
+    to: /^packages\/worker\/src\/(sandboxes|templates|machine)\//,
+    typesMayCross: true,
+    because: "a machine is assembled from parts, and no part knows the whole",
   },
-  ...["machine", "disks", "network", "snapshots", "guest", "images"].map((folder) => ({
+  {
+    from: "packages/worker/src/machine/**",
+    to: /^packages\/worker\/src\/(sandboxes|templates)\//,
+    because: "a machine does not know what it is used for",
+  },
+  {
+    from: "packages/worker/src/templates/**",
+    to: /^packages\/worker\/src\/sandboxes\//,
+    because: "a template does not know the sandboxes that are started from it",
+  },
+  ...["hypervisor", "disks", "network", "snapshots", "guest", "images"].map((folder) => ({
     from: `packages/worker/src/${folder}/**`,
-    to: new RegExp(`^packages/worker/src/(?!${folder}/)(machine|disks|network|snapshots|guest|images)/`),
+    to: new RegExp(`^packages/worker/src/(?!${folder}/)(hypervisor|disks|network|snapshots|guest|images)/`),
     typesMayCross: true as const,
-    because: "only sandboxes/ knows that a machine needs a disk, a network and a guest",
+    because: "only machine/ knows that a machine needs a disk, a network and a guest",
   })),
   {
     from: "packages/worker/src/host/**",
@@ -75,18 +86,18 @@ const boundaries: readonly Boundary[] = [
     because: "what touches the host is below all else",
   },
   {
-    from: "packages/worker/src/machine/qemu/**",
-    to: /^packages\/worker\/src\/machine\/(firecracker|fake)\//,
-    because: "hypervisors meet only in machine.ts",
+    from: "packages/worker/src/hypervisor/qemu/**",
+    to: /^packages\/worker\/src\/hypervisor\/(firecracker|fake)\//,
+    because: "hypervisors meet only in hypervisor.ts",
   },
   {
-    from: "packages/worker/src/machine/fake/**",
-    to: /^packages\/worker\/src\/machine\/(firecracker|qemu)\//,
-    because: "hypervisors meet only in machine.ts",
+    from: "packages/worker/src/hypervisor/fake/**",
+    to: /^packages\/worker\/src\/hypervisor\/(firecracker|qemu)\//,
+    because: "hypervisors meet only in hypervisor.ts",
   },
   {
     from: "packages/worker/src/**",
-    except: ["packages/worker/src/host/run-command.ts", "packages/worker/src/machine/vm-process.ts"],
+    except: ["packages/worker/src/host/run-command.ts", "packages/worker/src/hypervisor/vm-process.ts"],
     to: /^node:child_process$/,
     because: "helpers are run by run-command.ts and machines by vm-process.ts, and nothing else starts a process",
   },

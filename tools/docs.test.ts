@@ -44,7 +44,7 @@ test("the README says why of every dependency", () => {
 });
 
 test("the states in ARCHITECTURE.md are those of the code", async () => {
-  const { moves } = await import("../packages/control-plane/src/sandboxes/sandbox-lifecycle.ts");
+  const { moves } = await import("../packages/control-plane/src/lifecycle/sandbox-lifecycle.ts");
   const [, table = ""] = /^## States$(.*?)^## /ms.exec(read("ARCHITECTURE.md")) ?? [];
   const said = [...table.matchAll(/^\| `(\w+)` +\| `(\w+)` +\| `(\w+)` +\|/gm)].map(([, from, move, to]) => [
     from,

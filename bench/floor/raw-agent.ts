@@ -87,7 +87,7 @@ export class RawAgent implements Disposable {
     };
     // It ends by being given up.
     read().catch(() => undefined);
-    const givenUp = new SandboxError("canceled", "enough was seen", undefined);
+    const givenUp = new SandboxError("canceled", "enough was seen");
     return { [Symbol.dispose]: () => stream.reset(givenUp) };
   }
 
@@ -100,13 +100,13 @@ export class RawAgent implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#channel.close(new SandboxError("canceled", "the raw agent channel was closed", undefined));
+    this.#channel.close(new SandboxError("canceled", "the raw agent channel was closed"));
     this.#socket.destroy();
   }
 
   #greet(): void {
     this.#epoch = (randomBytes(4).readUInt32LE() | 1) >>> 0;
-    this.#channel.startEpoch(this.#epoch, new SandboxError("unavailable", "the raw agent was restarted", undefined));
+    this.#channel.startEpoch(this.#epoch, new SandboxError("unavailable", "the raw agent was restarted"));
     // A socket that fails ends what waits for it.
     this.#channel.sendHello({ version: "", instance: 0n }).catch(() => undefined);
   }

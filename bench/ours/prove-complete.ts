@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { machineIdOf, macAddressOf } from "../../packages/worker/src/sandboxes/guest-identity.ts";
+import { machineIdOf, macAddressOf } from "../../packages/worker/src/guest/guest-identity.ts";
 import type { Sandbox } from "./client.ts";
 import { journalOf, type OurServer } from "./server.ts";
 

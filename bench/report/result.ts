@@ -51,7 +51,7 @@ export function parseResult(file: string, text: string): BenchResult {
     const result = JSON.parse(text) as Partial<BenchResult>;
     if (result.formatVersion === formatVersion && Array.isArray(result.figures)) return result as BenchResult;
   } catch (cause) {
-    throw new SandboxError("invalid_argument", `${file} is no JSON`, undefined, { cause });
+    throw new SandboxError("invalid_argument", `${file} is no JSON`, { cause });
   }
-  throw new SandboxError("invalid_argument", `${file} is no result of this version of the benchmark`, undefined);
+  throw new SandboxError("invalid_argument", `${file} is no result of this version of the benchmark`);
 }

@@ -75,8 +75,8 @@ export const commands: Scenario = {
 };
 
 /** What the design promises, unless it would take too long here. */
-const mostMegabytes = 100;
-const leastMegabytes = 2;
+const maxMegabytes = 100;
+const minMegabytes = 2;
 const transferSeconds = { quick: 2, full: 8 };
 const transferRounds = 5;
 
@@ -132,13 +132,13 @@ export const transfers: Scenario = {
 /** As much as the raw channel moves in the time that there is for it. */
 async function transferBytes(bench: Bench, machine: RawMachine): Promise<number> {
   const file = "/home/sandbox/probe";
-  const content = Buffer.alloc(leastMegabytes * 1e6);
+  const content = Buffer.alloc(minMegabytes * 1e6);
   const watch = new Stopwatch();
   await machine.agent.writeFile(file, content, 0o644);
-  const perSecond = (leastMegabytes * 1000) / watch.elapsed;
+  const perSecond = (minMegabytes * 1000) / watch.elapsed;
   await machine.agent.run("rm", file);
   const fitting = Math.round(perSecond * (bench.options.quick ? transferSeconds.quick : transferSeconds.full));
-  return Math.max(leastMegabytes, Math.min(mostMegabytes, fitting)) * 1e6;
+  return Math.max(minMegabytes, Math.min(maxMegabytes, fitting)) * 1e6;
 }
 
 /** The guest notices that a host has gone and waits for the next one; it looks every tenth of a second. */

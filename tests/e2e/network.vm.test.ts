@@ -10,7 +10,7 @@ import { request as startRequest, type IncomingMessage } from "node:http";
 import { text } from "node:stream/consumers";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
-import { readEntries } from "../../packages/worker/src/sandboxes/journal.ts";
+import { readEntries } from "../../packages/worker/src/machine/journal.ts";
 import { startWorld, type World } from "./world.ts";
 
 /** As little as a server can do, with room for all who come at once: the kernel turns away who finds none. */

@@ -11,7 +11,7 @@ import { createInterface } from "node:readline";
 import { after, before, suite, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type ExecSession, Sandbox } from "@opencomputer/sdk";
-import { decodeServerFrame, encodeClientFrame } from "@opensandbox/wire/public/exec-sessions.ts";
+import { decodeServerFrame, encodeClientFrame } from "@opensandbox/wire/public/guests/exec-sessions.ts";
 import { WebSocket } from "ws";
 
 /** What is tried beside the machine. */

@@ -11,7 +11,7 @@ const { values } = parseArgs({
   },
 });
 /** What a fork that has been used for a moment may be off. */
-const mostSkewMs = 50;
+const maxSkewMs = 50;
 
 const since = performance.now();
 const { failures, forks, clocks } = await forkMany({
@@ -20,7 +20,7 @@ const { failures, forks, clocks } = await forkMany({
   image: values.image,
   say: (line) => process.stderr.write(`${line}\n`),
 });
-const late = clocks.filter(({ aheadMs, withinMs }) => Math.abs(aheadMs) > mostSkewMs + withinMs);
+const late = clocks.filter(({ aheadMs, withinMs }) => Math.abs(aheadMs) > maxSkewMs + withinMs);
 const all = [...failures, ...late.map(({ aheadMs }) => `a clock is ${round(aheadMs)} ms ahead`)];
 const skews = clocks.map(({ aheadMs }) => Math.abs(aheadMs)).toSorted((a, b) => a - b);
 process.stdout.write(

@@ -4,7 +4,7 @@ import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { newSnapshotId, type SandboxId } from "@opensandbox/wire/ids.ts";
 import { processesOf } from "../../packages/worker/src/host/kill-by-path.ts";
-import { readEntries } from "../../packages/worker/src/sandboxes/journal.ts";
+import { readEntries } from "../../packages/worker/src/machine/journal.ts";
 import { startTestHost } from "../../packages/worker/src/testing/test-host.ts";
 
 const never = new AbortController().signal;

@@ -72,10 +72,10 @@ async function measure(memoryMib: number, changedMib: number): Promise<Figures> 
   const paused: number[] = [];
   let sizeBytes = 0;
   for (let checkpoint = 0; checkpoint < checkpoints; checkpoint += 1) {
-    ordinary.push(await ticks.longestSilence(() => new Promise((resolve) => setTimeout(resolve, 1000))));
+    ordinary.push(await ticks.maxSilenceMs(() => new Promise((resolve) => setTimeout(resolve, 1000))));
     const snapshotId = newSnapshotId();
     silences.push(
-      await ticks.longestSilence(async () => {
+      await ticks.maxSilenceMs(async () => {
         const request = { snapshotId, contents: "memory and disks" } as const;
         const captured = await host.worker.captureSandbox(id, request, never);
         paused.push(captured.pausedMs);
@@ -96,7 +96,7 @@ async function measure(memoryMib: number, changedMib: number): Promise<Figures> 
 
 interface Ticks extends AsyncDisposable {
   /** The longest time without a sign of the guest while `work` goes on, in milliseconds. */
-  longestSilence(work: () => Promise<void>): Promise<number>;
+  maxSilenceMs(work: () => Promise<void>): Promise<number>;
 }
 
 async function listen(worker: Worker, id: SandboxId): Promise<Ticks> {
@@ -116,7 +116,7 @@ async function listen(worker: Worker, id: SandboxId): Promise<Ticks> {
   listening.catch(first.reject);
   await first.promise;
   return {
-    async longestSilence(work) {
+    async maxSilenceMs(work) {
       longest = 0;
       await work();
       return longest;

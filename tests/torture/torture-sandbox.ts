@@ -39,10 +39,10 @@ interface Checkpoint {
 }
 
 /** Between two operations. */
-const longestWritingMs = 10_000;
+const maxWritingMs = 10_000;
 
 /** So many are kept at a time. */
-const mostCheckpoints = 3;
+const maxCheckpoints = 3;
 
 const home = "/home/sandbox/torture";
 
@@ -68,7 +68,7 @@ export async function tortureSandbox({ rounds, seed, image, files, say }: Tortur
   for (let round = 1; round <= rounds; round += 1) {
     const operation = checkpoints.length === 0 ? "checkpoint" : choose(random);
     // Whatever the writers, which have the guest for themselves, are in the middle of.
-    await new Promise((resolve) => setTimeout(resolve, random.below(longestWritingMs)));
+    await new Promise((resolve) => setTimeout(resolve, random.below(maxWritingMs)));
     const since = performance.now();
     try {
       const found = await carryOut(operation);
@@ -95,7 +95,7 @@ export async function tortureSandbox({ rounds, seed, image, files, say }: Tortur
         const captured = await host.worker.captureSandbox(id, { snapshotId, contents: "memory and disks" }, never);
         pausedMs.push(captured.pausedMs);
         checkpoints.push({ snapshotId, known: before });
-        if (checkpoints.length > mostCheckpoints) {
+        if (checkpoints.length > maxCheckpoints) {
           const [oldest] = checkpoints.splice(random.below(checkpoints.length), 1);
           if (oldest !== undefined) await host.worker.removeSnapshot(oldest.snapshotId);
         }

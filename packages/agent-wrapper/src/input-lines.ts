@@ -1,5 +1,5 @@
 /** A command is a prompt at most; more than this without a line's end is none. */
-const longestLine = 16 * 2 ** 20;
+const maxLineLength = 16 * 2 ** 20;
 
 /** In the place of a line that is too long. */
 export const tooLong = Symbol("too long");
@@ -22,7 +22,7 @@ export async function* inputLines(input: AsyncIterable<Uint8Array>): AsyncGenera
     if (skipping) continue;
     parts.push(chunk.subarray(from));
     length += chunk.length - from;
-    if (length > longestLine) {
+    if (length > maxLineLength) {
       yield tooLong;
       parts = [];
       skipping = true;

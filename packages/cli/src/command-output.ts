@@ -20,7 +20,7 @@ export function passedThrough(streams: { readonly stdout: Output; readonly stder
 }
 
 // As much as the server keeps of a command that it collects the output of.
-const mostCollected = 64 * 2 ** 20;
+const maxCollectedBytes = 64 * 2 ** 20;
 
 export interface CollectedOutput extends CommandOutput {
   collected(): { readonly stdout: string; readonly stderr: string; readonly truncated?: true };
@@ -33,7 +33,7 @@ export function collectedOutput(): CollectedOutput {
   let truncated = false;
   return {
     write: async (pipe, bytes) => {
-      truncated ||= size + bytes.length > mostCollected;
+      truncated ||= size + bytes.length > maxCollectedBytes;
       if (truncated) return;
       size += bytes.length;
       kept[pipe].push(bytes);

@@ -22,7 +22,7 @@ export async function readConfigFile(file: string): Promise<Config> {
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === "ENOENT") return {};
     const reason = cause instanceof z.ZodError ? z.prettifyError(cause) : (cause as Error).message;
-    throw new SandboxError("invalid_argument", `cannot read ${file}: ${reason}`, undefined, { cause });
+    throw new SandboxError("invalid_argument", `cannot read ${file}: ${reason}`, { cause });
   }
 }
 

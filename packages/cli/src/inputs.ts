@@ -99,5 +99,5 @@ function shortOf(short: string | undefined): { short?: string } {
 }
 
 function invalid(message: string): SandboxError {
-  return new SandboxError("invalid_argument", message, undefined);
+  return new SandboxError("invalid_argument", message);
 }

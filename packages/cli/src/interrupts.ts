@@ -38,7 +38,7 @@ export function listenForInterrupts(source: NodeJS.EventEmitter, exit: (code: nu
       last = name;
       if (count >= insisted) exit(exitCodeOf(name));
       const handle = handlers.at(-1);
-      if (handle === undefined) canceled.abort(new SandboxError("canceled", "interrupted", undefined));
+      if (handle === undefined) canceled.abort(new SandboxError("canceled", "interrupted"));
       else handle(name);
     });
   }

@@ -157,7 +157,7 @@ test("create prints the id alone, and asks for what was wanted", async () => {
 
 test("kill kills all it can, and fails when one is left", async () => {
   const kill = async (id: string) => {
-    if (id === "sb-00000002") throw new SandboxError("unavailable", "no answer", undefined);
+    if (id === "sb-00000002") throw new SandboxError("unavailable", "no answer");
   };
   const { code, stdout, stderr } = await runForTest(["kill", "sb-00000001", "sb-00000002", "sb-00000003"], {
     client: { sandboxes: { kill } },

@@ -33,7 +33,7 @@ function testCommand(): TestCommand {
   const exec: Pick<Client["exec"], "stream"> = {
     async stream(_id, request, signal) {
       requests.push(request);
-      signal?.addEventListener("abort", () => fail(new SandboxError("canceled", "canceled", undefined)));
+      signal?.addEventListener("abort", () => fail(new SandboxError("canceled", "canceled")));
       return {
         output: output as AsyncIterable<ExecOutput>,
         exitCode: exit.promise,
@@ -139,7 +139,7 @@ test("a command whose time is over ends with 124, one that there is not with 127
 test("an end that is not known is no exit code", async () => {
   const { command, run } = stand();
   const code = run();
-  command.fail(new SandboxError("unavailable", "the machine has ended", undefined));
+  command.fail(new SandboxError("unavailable", "the machine has ended"));
   await assert.rejects(code, /the machine has ended/);
 });
 

@@ -30,7 +30,7 @@ const readerGoneCode = 141;
 export async function streamCommand(command: CommandToStream, interrupts: Interrupts): Promise<number> {
   const { client, sandboxId, request, stdin, output } = command;
   const ended = new AbortController();
-  const end = (): void => ended.abort(new SandboxError("canceled", "canceled", undefined));
+  const end = (): void => ended.abort(new SandboxError("canceled", "canceled"));
   using held = holdInterrupts(interrupts, command.graceMs, end);
   try {
     const exec = await client.exec.stream(sandboxId, { ...request, stdin: stdin !== undefined }, ended.signal);

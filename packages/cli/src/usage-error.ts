@@ -4,7 +4,7 @@ const usages = new WeakMap<Error, readonly string[]>();
 
 /** The command line itself is wrong. `path`: the words of the command whose usage helps. */
 export function usageError(message: string, path: readonly string[]): SandboxError {
-  const error = new SandboxError("invalid_argument", message, undefined);
+  const error = new SandboxError("invalid_argument", message);
   usages.set(error, path);
   return error;
 }

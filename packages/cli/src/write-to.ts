@@ -12,8 +12,7 @@ export async function writeTo(stream: Writable, data: string | Uint8Array, signa
   const abort = (): void => reject(signal?.reason);
   signal?.addEventListener("abort", abort, { once: true });
   stream.write(data, (cause) => {
-    if (cause)
-      reject(new SandboxError("unavailable", `cannot write the output: ${cause.message}`, undefined, { cause }));
+    if (cause) reject(new SandboxError("unavailable", `cannot write the output: ${cause.message}`, { cause }));
     else resolve();
   });
   try {

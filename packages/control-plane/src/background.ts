@@ -1,4 +1,5 @@
-import { describeError, type Log } from "./log.ts";
+import { describeError } from "@opensandbox/wire/errors.ts";
+import type { Log } from "./log.ts";
 
 /** Work that nobody waits for. */
 export class Background {

@@ -20,13 +20,13 @@ import { authenticator, makeDefaultOrganization, makeFirstApiKey } from "#organi
 import { HostPorts } from "#previews/host-ports.ts";
 import { PreviewStore } from "#previews/preview-store.ts";
 import { PreviewTargets } from "#previews/preview-target.ts";
-import { autosave } from "#sandboxes/autosave.ts";
-import { endService, type AtEnd } from "#sandboxes/end-service.ts";
-import type { SandboxContext, SandboxDefaults } from "#sandboxes/sandbox-context.ts";
-import { openSandboxes } from "#sandboxes/open-sandboxes.ts";
-import { sweepSandboxes } from "#sandboxes/sweep-sandboxes.ts";
+import { autosave } from "./upkeep/autosave.ts";
+import { endService, type AtEnd } from "./upkeep/end-service.ts";
+import type { SandboxContext, SandboxDefaults } from "./lifecycle/sandbox-context.ts";
+import { openSandboxes } from "./upkeep/open-sandboxes.ts";
+import { sweepSandboxes } from "./upkeep/sweep-sandboxes.ts";
 
-export type { AtEnd } from "#sandboxes/end-service.ts";
+export type { AtEnd } from "./upkeep/end-service.ts";
 
 export interface ControlPlaneOptions {
   readonly worker: Worker;
@@ -154,7 +154,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   const app = await buildServer(api);
   const connections = openConnections(app.server);
   undo.defer(async () => {
-    ending.abort(new SandboxError("unavailable", "the server is ending", undefined));
+    ending.abort(new SandboxError("unavailable", "the server is ending"));
     const closed = app.close();
     app.server.closeIdleConnections();
     await Promise.race([closed, sleep(tuning.farewellMs ?? defaultFarewellMs)]);
@@ -190,7 +190,7 @@ async function runningHere({ store, worker }: SandboxContext): Promise<SandboxId
 /** Disposing it before its time takes it back. */
 function abortAfter(milliseconds: number, controller: AbortController, message: string): Disposable {
   const timer = setTimeout(() => {
-    controller.abort(new SandboxError("unavailable", message, undefined));
+    controller.abort(new SandboxError("unavailable", message));
   }, milliseconds);
   return { [Symbol.dispose]: () => clearTimeout(timer) };
 }

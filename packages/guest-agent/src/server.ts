@@ -40,7 +40,7 @@ export function startSession(transport: Transport, agent: Agent): Session {
     const opened: Channel = new Channel(transport, {
       hello: (_, epoch) => {
         if (epoch === 0) return;
-        opened.startEpoch(epoch, new SandboxError("unavailable", "the host has started a new epoch", undefined));
+        opened.startEpoch(epoch, new SandboxError("unavailable", "the host has started a new epoch"));
         announce(opened, agent);
       },
       opened: (stream, method, request) => {
@@ -66,7 +66,7 @@ async function serve(stream: Stream, method: number, request: Uint8Array, agent:
   try {
     const name = nameOf(method);
     if (name === undefined) {
-      throw new SandboxError("not_supported", `the guest agent ${agent.version} has no method ${method}`, undefined);
+      throw new SandboxError("not_supported", `the guest agent ${agent.version} has no method ${method}`);
     }
     await answer(name, stream, request, agent);
   } catch (error) {
@@ -79,7 +79,7 @@ async function answer(name: MethodName, stream: Stream, bytes: Uint8Array, agent
   const { request: schema, reply }: { request: DescMessage; reply: DescMessage } = methods[name];
   const request = parse(schema, bytes);
   if (request === undefined) {
-    throw new SandboxError("invalid_argument", `the request is no ${schema.typeName}`, undefined);
+    throw new SandboxError("invalid_argument", `the request is no ${schema.typeName}`);
   }
   const handler = agent.handlers[name] as (request: unknown, stream: Stream) => Promise<Record<string, unknown>>;
   await stream.reply(reply, create(reply, await handler(request, stream)));

@@ -6,9 +6,9 @@ import {
   listAgents,
   promptAgent,
   startAgent,
-} from "@opensandbox/wire/public/agent-sessions.ts";
-import type { AgentCommand, AgentReply, StartAgentBody } from "@opensandbox/wire/public/agent-sessions.ts";
-import { attachSession } from "@opensandbox/wire/public/exec-sessions.ts";
+} from "@opensandbox/wire/public/guests/agent-sessions.ts";
+import type { AgentCommand, AgentReply, StartAgentBody } from "@opensandbox/wire/public/guests/agent-sessions.ts";
+import { attachSession } from "@opensandbox/wire/public/guests/exec-sessions.ts";
 import type { ExecOutput } from "./exec.ts";
 import type { HttpClient } from "./http.ts";
 import { attached } from "./sessions.ts";

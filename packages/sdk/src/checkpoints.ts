@@ -9,7 +9,7 @@ import {
   publishCheckpoint,
   restoreCheckpoint,
   unpublishCheckpoint,
-} from "@opensandbox/wire/public/checkpoints.ts";
+} from "@opensandbox/wire/public/sandboxes/checkpoints.ts";
 import type { HttpClient } from "./http.ts";
 import type { Egress } from "./network.ts";
 import type { SandboxInfo } from "./sandboxes.ts";
@@ -82,7 +82,7 @@ export function checkpointsClient(http: HttpClient): CheckpointsClient {
       if (checkpoint.status === "ready") return checkpoint;
       if (checkpoint.status === "failed") {
         const why = checkpoint.error ?? "no reason is known";
-        throw new SandboxError("unavailable", `the checkpoint could not be made: ${why}`, undefined);
+        throw new SandboxError("unavailable", `the checkpoint could not be made: ${why}`);
       }
       await wait(pollMs, signal);
     }

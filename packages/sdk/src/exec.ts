@@ -1,7 +1,7 @@
 import { deferred } from "./deferred.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import { run, stdinWindow, streamExec, streamFrame } from "@opensandbox/wire/public/execs.ts";
-import type { RunBody } from "@opensandbox/wire/public/execs.ts";
+import { run, stdinWindow, streamExec, streamFrame } from "@opensandbox/wire/public/guests/execs.ts";
+import type { RunBody } from "@opensandbox/wire/public/guests/execs.ts";
 import { errorFromReply } from "./http.ts";
 import type { HttpClient } from "./http.ts";
 import type { OpenSocket, Socket } from "./socket.ts";
@@ -94,14 +94,14 @@ function execStream(socket: Socket, signal: AbortSignal | undefined): ExecStream
         }
         // Frames of kinds that a newer server knows are skipped.
       }
-      throw new SandboxError("unavailable", "the connection ended before the command did", undefined);
+      throw new SandboxError("unavailable", "the connection ended before the command did");
     } catch (cause) {
-      const error = signal?.aborted === true ? new SandboxError("canceled", "canceled", undefined, { cause }) : cause;
+      const error = signal?.aborted === true ? new SandboxError("canceled", "canceled", { cause }) : cause;
       exit.reject(error);
       throw error;
     } finally {
       // Settled already unless the reader left early.
-      exit.reject(new SandboxError("canceled", "the output was not read to its end", undefined));
+      exit.reject(new SandboxError("canceled", "the output was not read to its end"));
       window.end();
       socket.close();
     }
@@ -130,7 +130,7 @@ function framed(id: number, bytes: Uint8Array): Uint8Array {
 }
 
 // A frame a quarter of the window, so that sending and taking overlap.
-const largestStdinFrame = stdinWindow / 4;
+const maxStdinFrameBytes = stdinWindow / 4;
 
 /** Keeps stdin within the window, so that a signal behind it is always heard. */
 function stdinCredit(): { take(wanted: number): Promise<number>; give(bytes: number): void; end(): void } {
@@ -154,7 +154,7 @@ function stdinCredit(): { take(wanted: number): Promise<number>; give(bytes: num
       await changed.promise;
       return await take(wanted);
     }
-    const size = Math.min(wanted, credit, largestStdinFrame);
+    const size = Math.min(wanted, credit, maxStdinFrameBytes);
     credit -= size;
     return size;
   }

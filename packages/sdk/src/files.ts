@@ -12,7 +12,7 @@ import {
   statFile,
   watchFiles,
   writeFile,
-} from "@opensandbox/wire/public/files.ts";
+} from "@opensandbox/wire/public/guests/files.ts";
 import { bytesOf } from "./body.ts";
 import { readEvents } from "./events.ts";
 import type { ServerEvent } from "./events.ts";

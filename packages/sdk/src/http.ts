@@ -108,14 +108,9 @@ export function replyOf<Reply>(route: Pick<Route<unknown, unknown, Reply>, "name
   // A long run has sent its status before it could fail.
   const error = parseError(text);
   if (error !== undefined) throw errorFromReply(500, text);
-  throw new SandboxError(
-    "internal",
-    `the server's reply to ${route.name} is not what this version expects`,
-    undefined,
-    {
-      cause: result.error,
-    },
-  );
+  throw new SandboxError("internal", `the server's reply to ${route.name} is not what this version expects`, {
+    cause: result.error,
+  });
 }
 
 /** What a failed `fetch`, or the failed reading of its body, means. */
@@ -128,8 +123,8 @@ export async function translate<T>(
     return await call();
   } catch (cause) {
     if (isSandboxError(cause)) throw cause;
-    if (signal?.aborted === true) throw new SandboxError("canceled", "canceled", undefined, { cause });
-    throw new SandboxError("unavailable", `cannot reach ${server}: ${reasonOf(cause)}`, undefined, { cause });
+    if (signal?.aborted === true) throw new SandboxError("canceled", "canceled", { cause });
+    throw new SandboxError("unavailable", `cannot reach ${server}: ${reasonOf(cause)}`, { cause });
   }
 }
 

@@ -67,7 +67,7 @@ export function imagesClient(http: HttpClient): ImagesClient {
         if (event === "error") throw errorFromReply(500, data);
         if (event === "build_log") onLog?.((JSON.parse(data) as { readonly message: string }).message);
       }
-      throw new SandboxError("unavailable", "the connection ended before the image was built", undefined);
+      throw new SandboxError("unavailable", "the connection ended before the image was built");
     },
     async get(name, signal) {
       return imageOf(await http.call(getSnapshot, { parameters: { name } }, signal));

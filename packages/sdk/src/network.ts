@@ -4,7 +4,7 @@ import {
   type NetworkReply,
   setNetwork,
   writableEgress,
-} from "@opensandbox/wire/public/network.ts";
+} from "@opensandbox/wire/public/sandboxes/network.ts";
 import type { HttpClient } from "./http.ts";
 
 /** Domains, `*.domains`, IPv4 addresses and ranges. */

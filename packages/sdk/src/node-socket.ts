@@ -5,7 +5,7 @@ import { errorOfClose, errorOfRefusal, messageQueue } from "./socket.ts";
 import type { Socket } from "./socket.ts";
 
 // A message is at most some 64 KiB of output: enough to be busy, little to hold.
-const mostWaiting = 16;
+const maxQueued = 16;
 
 /**
  * A WebSocket for Node.js that stops reading while nobody takes what it has read, so that a fast command waits for its
@@ -16,11 +16,11 @@ export async function openPausingSocket(url: string, signal?: AbortSignal): Prom
   const { WebSocket } = await import("ws");
   const socket = new WebSocket(url, { perMessageDeflate: false });
   const queue = messageQueue(() => {
-    if (queue.length < mostWaiting) socket.resume();
+    if (queue.length < maxQueued) socket.resume();
   });
   socket.on("message", (data: Buffer, isBinary) => {
     queue.push(isBinary ? data : data.toString("utf8"));
-    if (queue.length >= mostWaiting) socket.pause();
+    if (queue.length >= maxQueued) socket.pause();
   });
   socket.on("close", (code, reason) => queue.end(errorOfClose(code, reason.toString("utf8"))));
   // Without waiting for the peer's farewell: a paused socket would never hear it.
@@ -30,7 +30,7 @@ export async function openPausingSocket(url: string, signal?: AbortSignal): Prom
   try {
     await opened(socket);
   } catch (cause) {
-    if (signal?.aborted === true) throw new SandboxError("canceled", "canceled", undefined, { cause });
+    if (signal?.aborted === true) throw new SandboxError("canceled", "canceled", { cause });
     throw cause;
   }
   return {
@@ -38,10 +38,7 @@ export async function openPausingSocket(url: string, signal?: AbortSignal): Prom
     send: async (data) => {
       const { promise, resolve, reject } = deferred<void>();
       socket.send(data, (error) => {
-        if (error)
-          reject(
-            new SandboxError("unavailable", `the connection ended: ${error.message}`, undefined, { cause: error }),
-          );
+        if (error) reject(new SandboxError("unavailable", `the connection ended: ${error.message}`, { cause: error }));
         else resolve();
       });
       await promise;
@@ -58,7 +55,7 @@ async function opened(socket: WebSocket): Promise<void> {
   socket.once("open", () => resolve());
   socket.on("error", (cause) => {
     const message = `cannot open a WebSocket to ${new URL(socket.url).origin}: ${cause.message}`;
-    reject(new SandboxError("unavailable", message, undefined, { cause }));
+    reject(new SandboxError("unavailable", message, { cause }));
   });
   socket.once("unexpected-response", (_request, response) => {
     let text = "";

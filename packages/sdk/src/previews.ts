@@ -4,7 +4,7 @@ import {
   listPreviews,
   type PreviewReply,
   rotatePreviewToken,
-} from "@opensandbox/wire/public/previews.ts";
+} from "@opensandbox/wire/public/guests/previews.ts";
 import type { HttpClient } from "./http.ts";
 
 /** A port of a sandbox that has been given a name. Ports without one are served as well. */

@@ -1,9 +1,9 @@
 import { wait } from "./wait.ts";
 
 /** So often a call is made in all. */
-const mostAttempts = 4;
+const maxAttempts = 4;
 const firstDelayMs = 200;
-const longestDelayMs = 10_000;
+const maxDelayMs = 10_000;
 
 /** Replies of servers, and of proxies before them, that say: later. */
 const transient = new Set([429, 502, 503, 504]);
@@ -18,7 +18,7 @@ export async function retrying(
   signal: AbortSignal | undefined,
 ): Promise<Response> {
   for (let attempt = 1; ; attempt += 1) {
-    const isLast = attempt === mostAttempts;
+    const isLast = attempt === maxAttempts;
     let asked: number | undefined;
     try {
       const response = await call();
@@ -30,7 +30,7 @@ export async function retrying(
     }
     // Of many that failed at the same moment not all are to come back at the same moment.
     const delayMs = firstDelayMs * 2 ** (attempt - 1) * (1 + Math.random());
-    await wait(Math.min(asked ?? delayMs, longestDelayMs), signal);
+    await wait(Math.min(asked ?? delayMs, maxDelayMs), signal);
   }
 }
 

@@ -1,16 +1,21 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import { getConsole, getReadyMachines } from "@opensandbox/wire/public/host.ts";
-import { writableEgress } from "@opensandbox/wire/public/network.ts";
-import { hibernateSandbox, powerCycleSandbox, rebootSandbox, wakeSandbox } from "@opensandbox/wire/public/lifecycle.ts";
-import { scaleSandbox } from "@opensandbox/wire/public/scaling.ts";
+import { getConsole, getReadyMachines } from "@opensandbox/wire/public/sandboxes/host.ts";
+import { writableEgress } from "@opensandbox/wire/public/sandboxes/network.ts";
+import {
+  hibernateSandbox,
+  powerCycleSandbox,
+  rebootSandbox,
+  wakeSandbox,
+} from "@opensandbox/wire/public/sandboxes/lifecycle.ts";
+import { scaleSandbox } from "@opensandbox/wire/public/sandboxes/scaling.ts";
 import {
   createSandbox,
   deleteSandbox,
   getSandbox,
   listSandboxes,
   setIdleTimeout,
-} from "@opensandbox/wire/public/sandboxes.ts";
-import type { CreateSandboxBody, SandboxReply } from "@opensandbox/wire/public/sandboxes.ts";
+} from "@opensandbox/wire/public/sandboxes/sandboxes.ts";
+import type { CreateSandboxBody, SandboxReply } from "@opensandbox/wire/public/sandboxes/sandboxes.ts";
 import { readEvents } from "./events.ts";
 import { errorFromReply, replyOf } from "./http.ts";
 import type { HttpClient } from "./http.ts";
@@ -180,7 +185,7 @@ async function createdSandbox(
     if (event === "error") throw errorFromReply(500, data);
     if (event === "build_log") onProgress?.(messageOf(data));
   }
-  throw new SandboxError("unavailable", "the connection ended before the sandbox was created", undefined);
+  throw new SandboxError("unavailable", "the connection ended before the sandbox was created");
 }
 
 function messageOf(data: string): string {

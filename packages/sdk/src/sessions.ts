@@ -8,8 +8,8 @@ import {
   listSessions,
   resizeTerminal,
   startSession,
-} from "@opensandbox/wire/public/exec-sessions.ts";
-import type { SessionReply, StartSessionBody } from "@opensandbox/wire/public/exec-sessions.ts";
+} from "@opensandbox/wire/public/guests/exec-sessions.ts";
+import type { SessionReply, StartSessionBody } from "@opensandbox/wire/public/guests/exec-sessions.ts";
 import type { ExecOutput, ExecRequest } from "./exec.ts";
 import type { HttpClient } from "./http.ts";
 import type { OpenSocket, Socket } from "./socket.ts";
@@ -105,7 +105,7 @@ export function attached(socket: Socket): AttachedSession {
         if (frame?.pipe === "exit") exit.resolve(frame.exitCode);
         else if (frame?.pipe === "stdout" || frame?.pipe === "stderr") yield frame;
       }
-      throw new SandboxError("unavailable", "the connection ended before the command did, which goes on", undefined);
+      throw new SandboxError("unavailable", "the connection ended before the command did, which goes on");
     } catch (error) {
       // After the exit there is nothing more to hear.
       const code = await Promise.race([exit.promise, Promise.resolve(undefined)]).catch(() => undefined);
@@ -113,7 +113,7 @@ export function attached(socket: Socket): AttachedSession {
       exit.reject(error);
       throw error;
     } finally {
-      exit.reject(new SandboxError("canceled", "the output was not read to its end", undefined));
+      exit.reject(new SandboxError("canceled", "the output was not read to its end"));
       socket.close();
     }
   }
@@ -134,7 +134,7 @@ async function* keptOutput(socket: Socket): AsyncGenerator<ExecOutput, void> {
       if (frame?.pipe === "scrollback end") return;
       if (frame?.pipe === "stdout" || frame?.pipe === "stderr") yield frame;
     }
-    throw new SandboxError("unavailable", "the connection ended before all that is kept was told", undefined);
+    throw new SandboxError("unavailable", "the connection ended before all that is kept was told");
   } finally {
     socket.close();
   }

@@ -34,7 +34,7 @@ export async function openGlobalSocket(url: string, signal?: AbortSignal): Promi
   const { promise: opened, resolve, reject } = deferred<void>();
   socket.addEventListener("open", () => resolve());
   socket.addEventListener("error", () => {
-    reject(new SandboxError("unavailable", `cannot open a WebSocket to ${new URL(url).origin}`, undefined));
+    reject(new SandboxError("unavailable", `cannot open a WebSocket to ${new URL(url).origin}`));
   });
   if (signal?.aborted === true) abort();
   await opened;
@@ -56,7 +56,7 @@ export async function openGlobalSocket(url: string, signal?: AbortSignal): Promi
 export function errorOfClose(code: number, reason: string): SandboxError | undefined {
   if (code === 1000) return undefined;
   const text = reason === "" ? `code ${code}` : `${reason} (code ${code})`;
-  return new SandboxError("unavailable", `the connection to the server ended: ${text}`, undefined);
+  return new SandboxError("unavailable", `the connection to the server ended: ${text}`);
 }
 
 /** What the refusal of an upgrade means: it is answered as any other request. */

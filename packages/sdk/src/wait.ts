@@ -5,7 +5,7 @@ export async function wait(milliseconds: number, signal: AbortSignal | undefined
   await new Promise<void>((resolve, reject) => {
     const onAbort = (): void => {
       clearTimeout(timer);
-      reject(new SandboxError("canceled", "canceled", undefined, { cause: signal?.reason }));
+      reject(new SandboxError("canceled", "canceled", { cause: signal?.reason }));
     };
     const timer = setTimeout(() => {
       signal?.removeEventListener("abort", onAbort);

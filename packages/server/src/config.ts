@@ -65,7 +65,6 @@ export function readConfig(env: Environment): ServerConfig {
     throw new SandboxError(
       "invalid_argument",
       "OPENSANDBOX_VM_BACKEND=fake runs plain processes that are not isolated at all; it needs OPENSANDBOX_ALLOW_FAKE=1",
-      undefined,
     );
   }
   oneOf(env, "OPENSANDBOX_MODE", ["combined"]);
@@ -100,7 +99,7 @@ function tlsFrom(env: Environment): Pick<ServerConfig, "tls"> {
   if (!certFile && !keyFile) return {};
   if (certFile && keyFile) return { tls: { certFile: resolve(certFile), keyFile: resolve(keyFile) } };
   const missing = certFile ? keyName : certName;
-  throw new SandboxError("invalid_argument", `${missing} is missing: a certificate needs its key`, undefined);
+  throw new SandboxError("invalid_argument", `${missing} is missing: a certificate needs its key`);
 }
 
 function defaultDataDirectory(env: Environment): string {
@@ -117,7 +116,7 @@ function oneOf<const Choice extends string>(
   const value = env[name] || choices[0];
   const choice = choices.find((known) => known === value);
   if (choice === undefined) {
-    throw new SandboxError("invalid_argument", `${name}=${value}: must be one of ${choices.join(", ")}`, undefined);
+    throw new SandboxError("invalid_argument", `${name}=${value}: must be one of ${choices.join(", ")}`);
   }
   return choice;
 }
@@ -127,11 +126,7 @@ function whole(env: Environment, name: string, otherwise: number, least: number,
   if (value === undefined || value === "") return otherwise;
   const number = Number(value);
   if (!/^\d+$/.test(value) || number < least || number > most) {
-    throw new SandboxError(
-      "invalid_argument",
-      `${name}=${value}: must be a whole number from ${least} to ${most}`,
-      undefined,
-    );
+    throw new SandboxError("invalid_argument", `${name}=${value}: must be a whole number from ${least} to ${most}`);
   }
   return number;
 }

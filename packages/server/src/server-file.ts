@@ -47,7 +47,7 @@ async function readServer(file: string): Promise<PublishedServer | undefined> {
     if (code === "ENOENT" || code === "ENOTDIR") return undefined;
     if (code !== "EACCES") throw cause;
     const message = `the server on ${file} is another user's: set OPENSANDBOX_API_URL and OPENSANDBOX_API_KEY`;
-    throw new SandboxError("permission_denied", message, undefined, { cause });
+    throw new SandboxError("permission_denied", message, { cause });
   }
 }
 

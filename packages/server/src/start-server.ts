@@ -132,6 +132,6 @@ async function readTls({
     return { cert: await readFile(certFile, "utf8"), key: await readFile(keyFile, "utf8") };
   } catch (cause) {
     const message = `the certificate cannot be read: ${(cause as Error).message}`;
-    throw new SandboxError("unavailable", message, undefined, { cause });
+    throw new SandboxError("unavailable", message, { cause });
   }
 }

@@ -82,5 +82,5 @@ export function normalName(text: string): string | undefined {
 }
 
 function invalid(text: string, why: string): SandboxError {
-  return new SandboxError("invalid_argument", `egress: "${text}": ${why}`, undefined);
+  return new SandboxError("invalid_argument", `egress: "${text}": ${why}`);
 }

@@ -38,17 +38,37 @@ export type Resource =
   | "route"
   | "api key";
 
-/** What a caller may rely on beside the code. A code without an entry carries nothing. */
+/** What ran out on a host. Sizes in MiB. */
+export type Shortage =
+  | { resource: "memory"; needMib: number; freeMib: number }
+  | { resource: "disk" }
+  | { resource: "network slots"; total: number };
+
+/**
+ * Why a snapshot cannot be used.
+ * - `damaged`: its files are not what was captured, so nothing may be started from it.
+ * - `format`: it was written in a format that this version does not read.
+ * - `machine`: its memory belongs to another kind of machine; its disks can still be booted.
+ */
+export type Incompatibility = "damaged" | "format" | "machine";
+
+/** Facts that a caller may rely on beside the code. A code without an entry carries none. */
 export interface ErrorDetails {
   not_found: { resource: Resource; id: string };
   already_exists: { resource: Resource; id: string };
   wrong_state: { resource: Resource; state: string; allowed: readonly string[] };
-  /** It is still known, and does nothing any more. */
+  incompatible: { reason: Incompatibility };
+  /** The resource is still known and can no longer be used. */
   gone: { resource: Resource; state: string };
-  no_capacity: { needMemoryMib: number; freeMemoryMib: number };
+  no_capacity: Shortage;
 }
 
 type DetailsOf<C extends ErrorCode> = C extends keyof ErrorDetails ? ErrorDetails[C] : undefined;
+
+/** Details come third, exactly for the codes that have them; the options of `Error` come last. */
+type ErrorArguments<C extends ErrorCode> = C extends keyof ErrorDetails
+  ? [details: ErrorDetails[C], options?: ErrorOptions]
+  : [options?: ErrorOptions];
 
 /** An error as it crosses a wire. */
 export interface ErrorOnWire {
@@ -66,10 +86,11 @@ export class SandboxError<C extends ErrorCode = ErrorCode> extends Error {
   readonly code: C;
   readonly details: DetailsOf<C>;
 
-  constructor(code: C, message: string, details: DetailsOf<C>, options?: ErrorOptions) {
-    super(message, options);
+  constructor(code: C, message: string, ...rest: ErrorArguments<C>) {
+    const [details, options] = hasDetails(code) ? rest : [undefined, rest[0]];
+    super(message, options as ErrorOptions | undefined);
     this.code = code;
-    this.details = details;
+    this.details = details as DetailsOf<C>;
   }
 
   /** Whether the same call may succeed later, unchanged. */
@@ -87,7 +108,7 @@ export function isSandboxError<C extends ErrorCode>(error: unknown, code?: C): e
 export function asSandboxError(error: unknown): SandboxError {
   if (isSandboxError(error)) return error;
   const message = error instanceof Error ? error.message : String(error);
-  return new SandboxError("internal", message, undefined, { cause: error });
+  return new SandboxError("internal", message, { cause: error });
 }
 
 export function errorToWire(error: SandboxError): ErrorOnWire {
@@ -95,8 +116,65 @@ export function errorToWire(error: SandboxError): ErrorOnWire {
   return details === undefined ? { code, message } : { code, message, details };
 }
 
-/** Rebuilds what {@link errorToWire} sent. A code from a newer peer becomes `internal`. */
+/**
+ * Rebuilds what {@link errorToWire} sent. A code that this version does not know, or details that do not belong to the
+ * code, make it `internal`: the peer may be newer, or hostile.
+ */
 export function errorFromWire(wire: { code: string; message: string; details?: unknown }): SandboxError {
-  const code = Object.hasOwn(errorCodes, wire.code) ? (wire.code as ErrorCode) : "internal";
-  return new SandboxError(code, wire.message, wire.details as DetailsOf<typeof code>);
+  if (!isErrorCode(wire.code)) return new SandboxError("internal", wire.message);
+  return rebuild(wire.code, wire.message, wire.details) ?? new SandboxError("internal", wire.message);
+}
+
+/** The same error with another message. */
+export function withMessage(error: SandboxError, message: string): SandboxError {
+  const options = { cause: error };
+  return rebuild(error.code, message, error.details, options) ?? new SandboxError("internal", message, options);
+}
+
+function isErrorCode(code: string): code is ErrorCode {
+  return Object.hasOwn(errorCodes, code);
+}
+
+function hasDetails(code: ErrorCode): code is keyof ErrorDetails {
+  return Object.hasOwn(detailChecks, code);
+}
+
+/** Undefined: the details are not those of the code. */
+function rebuild(code: ErrorCode, message: string, details: unknown, options?: ErrorOptions): SandboxError | undefined {
+  if (!hasDetails(code)) return new SandboxError(code, message, options);
+  if (typeof details !== "object" || details === null) return undefined;
+  if (!detailChecks[code](details as Record<string, unknown>)) return undefined;
+  const rest = [details, options] as ErrorArguments<typeof code>;
+  return new SandboxError(code, message, ...rest);
+}
+
+type Check = (details: Record<string, unknown>) => boolean;
+
+const isString = (value: unknown): boolean => typeof value === "string";
+const isNumber = (value: unknown): boolean => typeof value === "number" && Number.isFinite(value);
+
+// By hand and not by a schema library: the guest agent reads errors too and loads nothing that it can do without.
+const detailChecks: Readonly<Record<keyof ErrorDetails, Check>> = {
+  not_found: ({ resource, id }) => isString(resource) && isString(id),
+  already_exists: ({ resource, id }) => isString(resource) && isString(id),
+  wrong_state: ({ resource, state, allowed }) =>
+    isString(resource) && isString(state) && Array.isArray(allowed) && allowed.every(isString),
+  incompatible: ({ reason }) => reason === "damaged" || reason === "format" || reason === "machine",
+  gone: ({ resource, state }) => isString(resource) && isString(state),
+  no_capacity: ({ resource, needMib, freeMib, total }) =>
+    resource === "disk" ||
+    (resource === "memory" && isNumber(needMib) && isNumber(freeMib)) ||
+    (resource === "network slots" && isNumber(total)),
+};
+
+/** Fields of a log line for an error and everything that caused it. */
+export function describeError(error: unknown): object {
+  if (!(error instanceof Error)) return { error: String(error) };
+  return {
+    error: error.message,
+    ...("code" in error ? { code: error.code } : {}),
+    stack: error.stack,
+    ...(error.cause === undefined ? {} : { cause: describeError(error.cause) }),
+    ...(error instanceof SuppressedError ? { first: describeError(error.suppressed) } : {}),
+  };
 }

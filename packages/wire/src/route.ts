@@ -49,7 +49,7 @@ export function parse<T>(schema: z.ZodType<T>, value: unknown): T {
   const result = schema.safeParse(named, { error: (issue) => `${nameOf(issue.path)}: ${inEnglish(issue)}` });
   if (result.success) return result.data;
   const message = result.error.issues[0]?.message ?? "the request is not valid";
-  throw new SandboxError("invalid_argument", message, undefined, { cause: result.error });
+  throw new SandboxError("invalid_argument", message, { cause: result.error });
 }
 
 function withNamesOf(schema: z.ZodObject, value: unknown): unknown {

@@ -1,7 +1,7 @@
 import { access, constants, statfs } from "node:fs/promises";
 import { delimiter, dirname, join } from "node:path";
 import { asSandboxError } from "@opensandbox/wire/errors.ts";
-import { examineQemu } from "#machine/qemu/examine-qemu.ts";
+import { examineQemu } from "./hypervisor/qemu/examine-qemu.ts";
 import { readServers } from "#network/names/host-resolvers.ts";
 import { notEnforced } from "./not-enforced.ts";
 import type { WorkerOptions } from "./open-worker.ts";

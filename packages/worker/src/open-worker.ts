@@ -6,19 +6,19 @@ import { IdleTime } from "#host/idle-time.ts";
 import { claimWorker, isWorkerAlive } from "#host/worker-lock.ts";
 import { provideAgentBundles } from "#images/agent-bundle.ts";
 import { ImageStore } from "#images/image-store.ts";
-import { fakeHypervisor } from "#machine/fake/fake-hypervisor.ts";
-import type { Hypervisor } from "#machine/machine.ts";
+import { fakeHypervisor } from "./hypervisor/fake/fake-hypervisor.ts";
+import type { Hypervisor } from "./hypervisor/hypervisor.ts";
 import { notEnforced } from "./not-enforced.ts";
-import { examineQemu } from "#machine/qemu/examine-qemu.ts";
-import { qemuHypervisor } from "#machine/qemu/qemu.ts";
+import { examineQemu } from "./hypervisor/qemu/examine-qemu.ts";
+import { qemuHypervisor } from "./hypervisor/qemu/qemu.ts";
 import { NetworkPool } from "#network/network-pool.ts";
-import type { BootFiles, Host, Log, ProvideBootFiles } from "#sandboxes/host.ts";
+import type { BootFiles, Host, Log, ProvideBootFiles } from "./machine/host.ts";
 import { adoptMachines, workersDirectory } from "#sandboxes/adopt-machines.ts";
-import { OwnMemory } from "#sandboxes/own-memory.ts";
-import { ReadyMachines } from "#sandboxes/ready-machines.ts";
+import { OwnMemory } from "./templates/own-memory.ts";
+import { ReadyMachines } from "./templates/ready-machines.ts";
 import { SandboxWorker } from "#sandboxes/sandbox-worker.ts";
 import { StartQueue } from "#sandboxes/start-queue.ts";
-import { Templates } from "#sandboxes/templates.ts";
+import { Templates } from "./templates/templates.ts";
 import { MemoryThreads } from "#snapshots/memory-threads.ts";
 import { SnapshotStore } from "#snapshots/snapshot-store.ts";
 import { Verifier } from "#snapshots/verify.ts";
@@ -129,7 +129,6 @@ async function openDataDirectory(directory: string): Promise<void> {
     throw new SandboxError(
       "permission_denied",
       `cannot write to the data directory ${directory} (${String((cause as NodeJS.ErrnoException).code)}): run as its owner or set OPENSANDBOX_DATA_DIR to another one`,
-      undefined,
       { cause },
     );
   }
@@ -151,11 +150,7 @@ async function chooseHypervisor(
       };
     }
     case "firecracker":
-      throw new SandboxError(
-        "not_supported",
-        "firecracker is not there yet: use OPENSANDBOX_VM_BACKEND=qemu",
-        undefined,
-      );
+      throw new SandboxError("not_supported", "firecracker is not there yet: use OPENSANDBOX_VM_BACKEND=qemu");
   }
 }
 
@@ -168,17 +163,17 @@ const noNetwork: ChosenNetwork = { mode: "none", reason: "the host's own network
  * of which it makes half anew while they start.
  */
 function spareNetworks(ephemeral: boolean): number {
-  return ephemeral ? 1 : Math.min(2 * startsAtOnce(), mostSpareNetworks);
+  return ephemeral ? 1 : Math.min(2 * startsAtOnce(), maxSpareNetworks);
 }
 
-const mostSpareNetworks = 16;
+const maxSpareNetworks = 16;
 
 async function chooseNetwork(options: WorkerOptions, root: boolean, idle: IdleTime): Promise<ChosenNetwork> {
   const { network: wanted, ephemeral, log } = options;
   if (wanted === "user") return { mode: "user", reason: "OPENSANDBOX_NETWORK=user" };
   if (!root) {
     if (wanted === "tap") {
-      throw new SandboxError("permission_denied", "OPENSANDBOX_NETWORK=tap needs root", undefined);
+      throw new SandboxError("permission_denied", "OPENSANDBOX_NETWORK=tap needs root");
     }
     return { mode: "user", reason: "without root there are no network namespaces: QEMU's own network is used" };
   }

@@ -42,7 +42,7 @@ export interface MessagesOptions {
 
 const attempts = 5;
 const firstPauseMs = 500;
-const longestPauseMs = 60_000;
+const maxPauseMs = 60_000;
 const silenceMs = 300_000;
 /** What every model that speaks this API can give. */
 const maxTokens = 8192;
@@ -93,7 +93,7 @@ async function untilAnswered<T>(
     } catch (error) {
       if (!(error instanceof ModelError) || !error.retryable || attempt === attempts) throw error;
       const pauseMs = error.retryAfterMs ?? firstPauseMs * 2 ** (attempt - 1);
-      await pause(error, attempt, Math.min(pauseMs, longestPauseMs));
+      await pause(error, attempt, Math.min(pauseMs, maxPauseMs));
     }
   }
 }
@@ -132,7 +132,7 @@ async function post(
 }
 
 /** Of what is no answer so much is looked at. */
-const longestReason = 65_536;
+const maxReasonLength = 65_536;
 
 async function beginningOf(response: AsyncIterable<Uint8Array>): Promise<string> {
   const parts: Uint8Array[] = [];
@@ -140,7 +140,7 @@ async function beginningOf(response: AsyncIterable<Uint8Array>): Promise<string>
   for await (const part of response) {
     parts.push(part);
     length += part.length;
-    if (length > longestReason) break;
+    if (length > maxReasonLength) break;
   }
   return Buffer.concat(parts).toString();
 }

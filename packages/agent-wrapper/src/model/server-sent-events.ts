@@ -4,7 +4,7 @@ export interface ServerSentEvent {
 }
 
 /** No event of the Messages API comes near it. */
-const longestEvent = 16 * 2 ** 20;
+const maxEventLength = 16 * 2 ** 20;
 
 /** The events in a stream of bytes, as the HTML standard has them; one that the stream breaks off in is none. */
 export async function* serverSentEvents(bytes: AsyncIterable<Uint8Array>): AsyncGenerator<ServerSentEvent> {
@@ -30,6 +30,6 @@ export async function* serverSentEvents(bytes: AsyncIterable<Uint8Array>): Async
       else if (name === "data") data.push(value);
       length += line.length;
     }
-    if (length + rest.length > longestEvent) throw new Error("an event is longer than 16 MiB");
+    if (length + rest.length > maxEventLength) throw new Error("an event is longer than 16 MiB");
   }
 }

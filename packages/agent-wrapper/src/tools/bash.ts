@@ -8,7 +8,7 @@ import { killTree } from "./kill-tree.ts";
 import { numberInput, textInput, type Tool } from "./tool.ts";
 
 const defaultTimeoutMs = 120_000;
-const longestTimeoutMs = 600_000;
+const maxTimeoutMs = 600_000;
 /** Of the output the model is told this much of the beginning, and of the end. */
 const toldBytes = 15_000;
 
@@ -23,14 +23,14 @@ export const bash: Tool = {
       command: { type: "string" },
       timeout: {
         type: "number",
-        description: `Milliseconds. Default ${defaultTimeoutMs}, at most ${longestTimeoutMs}.`,
+        description: `Milliseconds. Default ${defaultTimeoutMs}, at most ${maxTimeoutMs}.`,
       },
     },
     required: ["command"],
   },
   async run(input, { cwd, signal }) {
     const command = textInput(input, "command");
-    const timeoutMs = Math.min(numberInput(input, "timeout") ?? defaultTimeoutMs, longestTimeoutMs);
+    const timeoutMs = Math.min(numberInput(input, "timeout") ?? defaultTimeoutMs, maxTimeoutMs);
     await using output = await temporaryFile();
     const { fd } = output;
     // Of the group of this process: whoever ends the session ends its commands.

@@ -3,8 +3,8 @@ import { dirname, resolve } from "node:path";
 import { numberInput, textInput, type Tool } from "./tool.ts";
 
 const defaultLines = 2000;
-const longestLine = 2000;
-const largestFile = 10 * 2 ** 20;
+const maxLineLength = 2000;
+const maxFileBytes = 10 * 2 ** 20;
 
 const filePath = { type: "string", description: "Absolute, or from the working directory on." } as const;
 
@@ -24,12 +24,12 @@ export const read: Tool = {
     const path = resolve(cwd, textInput(input, "file_path"));
     const from = Math.max(numberInput(input, "offset") ?? 1, 1);
     const { size } = await stat(path);
-    if (size > largestFile)
+    if (size > maxFileBytes)
       throw new Error(`${path} has ${size} bytes, which is too much: use Bash to see parts of it`);
     const lines = (await readFile(path, { encoding: "utf8", signal })).split("\n");
     if (lines.at(-1) === "") lines.pop();
     const told = lines.slice(from - 1, from - 1 + (numberInput(input, "limit") ?? defaultLines));
-    const text = told.map((line, index) => `${from + index}\t${line.slice(0, longestLine)}`).join("\n");
+    const text = told.map((line, index) => `${from + index}\t${line.slice(0, maxLineLength)}`).join("\n");
     const left = lines.length - (from - 1) - told.length;
     return { text: [text, ...(left > 0 ? [`(${left} more lines)`] : [])].join("\n") || "(empty)", isError: false };
   },

@@ -138,6 +138,6 @@ async function readResult(file: string): Promise<string> {
     return await readFile(file, "utf8");
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException;
-    throw new SandboxError("invalid_argument", `cannot read ${file} (${code})`, undefined, { cause });
+    throw new SandboxError("invalid_argument", `cannot read ${file} (${code})`, { cause });
   }
 }

@@ -11,7 +11,7 @@ async function copySlowly(t: TestContext, options: { terminal: boolean; fails?: 
   const write = async (_id: string, _path: string, content: unknown): Promise<void> => {
     t.mock.timers.tick(1000);
     for await (const _chunk of content as AsyncIterable<Uint8Array>) t.mock.timers.tick(1000);
-    if (options.fails === true) throw new SandboxError("unavailable", "the server has gone", undefined);
+    if (options.fails === true) throw new SandboxError("unavailable", "the server has gone");
   };
   const { terminal } = options;
   return await runForTest(["cp", "-", "sb-1a2b3c4d:large"], {

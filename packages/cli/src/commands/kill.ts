@@ -1,4 +1,4 @@
-import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
+import { asSandboxError, withMessage } from "@opensandbox/wire/errors.ts";
 import { defineCommand } from "../command.ts";
 import { some } from "../inputs.ts";
 
@@ -22,6 +22,6 @@ export const kill = defineCommand({
     const [first] = failures;
     if (first === undefined) return;
     const message = failures.map(({ id, error }) => `${id}: ${error.message}`).join("; ");
-    throw new SandboxError(first.error.code, message, first.error.details, { cause: first.error });
+    throw withMessage(first.error, message);
   },
 });

@@ -28,8 +28,7 @@ export async function copyIn(
   const into = several || to.endsWith("/") || (await isDirectory(context, id, to, signal));
   const target = into ? posix.join(to, lastName(from)) : to;
   if (!stats.isDirectory()) {
-    if (!stats.isFile())
-      throw new SandboxError("invalid_argument", `${from} is neither a file nor a directory`, undefined);
+    if (!stats.isFile()) throw new SandboxError("invalid_argument", `${from} is neither a file nor a directory`);
     return await copyFile({ path: from, target, mode: stats.mode }, id, context, signal);
   }
   const links: Link[] = [];
@@ -101,8 +100,7 @@ async function makeLinks(
     const batch = links.slice(at, at + linksPerCommand);
     const args = ["-c", script, "sh", ...batch.flatMap(({ text, target }) => [text, target])];
     const { exitCode, stderr } = await client.exec.run(id, { cmd: "/bin/sh", args, user: "root" }, signal);
-    if (exitCode !== 0)
-      throw new SandboxError("unavailable", `cannot make symbolic links: ${stderr.trim()}`, undefined);
+    if (exitCode !== 0) throw new SandboxError("unavailable", `cannot make symbolic links: ${stderr.trim()}`);
     copied.links += batch.length;
   }
 }

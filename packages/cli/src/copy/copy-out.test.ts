@@ -18,7 +18,7 @@ function sandboxOf(directories: Tree): Client {
     files: {
       list: async (_id: string, path: string) => {
         const entries = directories[path];
-        if (entries === undefined) throw new SandboxError("invalid_argument", `${path}: is none`, undefined);
+        if (entries === undefined) throw new SandboxError("invalid_argument", `${path}: is none`);
         return entries.map((entry) => ({ kind: "file", mode: 0o644, ...entry }));
       },
       read: async (_id: string, path: string) => ({ content: [Buffer.from(`content of ${path}`)] }),

@@ -87,11 +87,7 @@ function checked(entries: readonly FileEntry[], path: string): readonly FileEntr
   const names = new Set(entries.map(({ name }) => name));
   const wrong = entries.find(({ name }) => name === "" || name === "." || name === ".." || /[/\0]/.test(name));
   if (wrong === undefined && names.size === entries.length) return entries;
-  throw new SandboxError(
-    "internal",
-    `the sandbox tells of impossible names in ${path}; nothing more is copied`,
-    undefined,
-  );
+  throw new SandboxError("internal", `the sandbox tells of impossible names in ${path}; nothing more is copied`);
 }
 
 /** A real one: what is reached through a link is not below the target. */
@@ -99,7 +95,7 @@ async function makeDirectory(path: string): Promise<void> {
   await onHost(path, async () => {
     if ((await statOf(path, lstat)) === undefined) await mkdir(path, { recursive: true });
     if (!(await lstat(path)).isDirectory()) {
-      throw new SandboxError("invalid_argument", `${path} is no directory on this host`, undefined);
+      throw new SandboxError("invalid_argument", `${path} is no directory on this host`);
     }
   });
 }
@@ -123,7 +119,7 @@ async function copyFile(
     const existing = await statOf(target, lstat);
     if (existing === undefined || existing.isFile()) await replace(target, mode, counted(content, context));
     else if (explicit) await writeInPlace(target, counted(content, context));
-    else throw new SandboxError("invalid_argument", `${target} is there already and is no file`, undefined);
+    else throw new SandboxError("invalid_argument", `${target} is there already and is no file`);
   });
   context.copied.files++;
 }
@@ -166,11 +162,7 @@ async function makeLinks(
     const { stdout, stderr } = await client.exec.run(id, { cmd: "readlink", args, user: "root" }, signal);
     const texts = stdout.split("\0").slice(0, -1);
     if (texts.length !== batch.length) {
-      throw new SandboxError(
-        "unavailable",
-        `cannot read symbolic links: ${stderr.trim() || "they have changed"}`,
-        undefined,
-      );
+      throw new SandboxError("unavailable", `cannot read symbolic links: ${stderr.trim() || "they have changed"}`);
     }
     for (const [index, { target }] of batch.entries()) await makeLink(texts[index] ?? "", target);
     copied.links += batch.length;
@@ -184,7 +176,6 @@ async function makeLink(text: string, target: string): Promise<void> {
       throw new SandboxError(
         "invalid_argument",
         `${target} is a directory on this host and a symbolic link in the sandbox`,
-        undefined,
       );
     }
     if (existing !== undefined) await unlink(target);

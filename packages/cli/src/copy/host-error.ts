@@ -14,21 +14,16 @@ export function hostError(error: unknown, path: string): unknown {
       );
     case "EACCES":
     case "EPERM":
-      return new SandboxError(
-        "permission_denied",
-        `${path}: this user may not do that on this host`,
-        undefined,
-        options,
-      );
+      return new SandboxError("permission_denied", `${path}: this user may not do that on this host`, options);
     case "EROFS":
-      return new SandboxError("permission_denied", `${path} is on a read-only file system`, undefined, options);
+      return new SandboxError("permission_denied", `${path} is on a read-only file system`, options);
     case "ENOTDIR":
-      return new SandboxError("invalid_argument", `a part of ${path} is no directory on this host`, undefined, options);
+      return new SandboxError("invalid_argument", `a part of ${path} is no directory on this host`, options);
     case "EISDIR":
-      return new SandboxError("invalid_argument", `${path} is a directory on this host`, undefined, options);
+      return new SandboxError("invalid_argument", `${path} is a directory on this host`, options);
     case "ENOSPC":
     case "EDQUOT":
-      return new SandboxError("quota_exceeded", `${path}: the disk of this host is full`, undefined, options);
+      return new SandboxError("quota_exceeded", `${path}: the disk of this host is full`, options);
     default:
       return error;
   }

@@ -49,7 +49,6 @@ export function noServer(program: string): SandboxError {
   return new SandboxError(
     "unavailable",
     `no server runs here: start one with '${program} up', or name one with --api-url or OPENSANDBOX_API_URL`,
-    undefined,
   );
 }
 

@@ -1,5 +1,5 @@
 import type { Exec, RunningExec } from "@opensandbox/wire/worker/worker.ts";
-import type { SandboxContext } from "#sandboxes/sandbox-context.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 import type { Patch } from "./checkpoint.ts";
 

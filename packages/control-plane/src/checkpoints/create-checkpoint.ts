@@ -1,9 +1,9 @@
 import { randomUUID } from "node:crypto";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { newSnapshotId, type SandboxId } from "@opensandbox/wire/ids.ts";
-import { elsewhere } from "#sandboxes/elsewhere.ts";
-import type { SandboxContext } from "#sandboxes/sandbox-context.ts";
-import { wrongState, type SandboxState } from "#sandboxes/sandbox-lifecycle.ts";
+import { elsewhere } from "#lifecycle/elsewhere.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
+import { wrongState, type SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 import type { Checkpoint, CheckpointKind } from "./checkpoint.ts";
 
@@ -35,7 +35,7 @@ export async function createCheckpoint(
   const added = await context.checkpoints.add(checkpoint, limit);
   if (added === "limit reached") {
     const message = `maximum ${limit.count} ${wanted.kind === "full" ? "" : "disk_only "}checkpoints per sandbox`;
-    throw new SandboxError("invalid_argument", message, undefined);
+    throw new SandboxError("invalid_argument", message);
   }
   if (added === "name used") {
     const message = "checkpoint name already exists for this sandbox";
@@ -79,7 +79,7 @@ function requireCapturable(context: SandboxContext, sandbox: Sandbox): void {
   if (state === "hibernating" || state === "stopping") {
     throw wrongState(state, ["running"], `${message}: it is ${state}`);
   }
-  if (!capturable.includes(state)) throw new SandboxError("invalid_argument", message, undefined);
+  if (!capturable.includes(state)) throw new SandboxError("invalid_argument", message);
   if (workerId !== context.worker.id) throw elsewhere(context, sandbox);
 }
 

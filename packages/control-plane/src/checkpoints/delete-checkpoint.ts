@@ -1,4 +1,4 @@
-import type { SandboxContext } from "#sandboxes/sandbox-context.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { getCheckpoint, type CheckpointOfSandbox } from "./get-checkpoint.ts";
 
 /** Removes a checkpoint and its patches. What runs as a fork of it goes on. */

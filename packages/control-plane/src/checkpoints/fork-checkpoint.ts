@@ -1,7 +1,7 @@
 import type { EgressRules } from "@opensandbox/wire/egress.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { createSandbox, type CreatedSandbox, type CreateSandbox } from "#sandboxes/create-sandbox.ts";
-import type { SandboxContext } from "#sandboxes/sandbox-context.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { checkpointNotFound } from "./checkpoint-store.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 
@@ -94,7 +94,7 @@ async function readyCheckpoint(
   if (checkpoint.status === "ready") return checkpoint;
   if (checkpoint.status === "failed") {
     const why = checkpoint.error === undefined ? "" : `: ${checkpoint.error}`;
-    throw new SandboxError("invalid_argument", `checkpoint is not ready: it failed${why}`, undefined);
+    throw new SandboxError("invalid_argument", `checkpoint is not ready: it failed${why}`);
   }
-  throw new SandboxError("unavailable", "checkpoint is not ready yet: try again", undefined);
+  throw new SandboxError("unavailable", "checkpoint is not ready yet: try again");
 }

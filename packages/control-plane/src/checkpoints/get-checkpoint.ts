@@ -1,5 +1,5 @@
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
-import type { SandboxContext } from "#sandboxes/sandbox-context.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { checkpointNotFound } from "./checkpoint-store.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 

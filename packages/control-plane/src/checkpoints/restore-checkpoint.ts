@@ -1,9 +1,9 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { StartedSandbox } from "@opensandbox/wire/worker/worker.ts";
-import { markRunning, startMachine } from "#sandboxes/run-machine.ts";
-import type { SandboxContext } from "#sandboxes/sandbox-context.ts";
+import { markRunning, startMachine } from "#lifecycle/run-machine.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
-import { takeSandbox } from "#sandboxes/take-sandbox.ts";
+import { takeSandbox } from "#lifecycle/take-sandbox.ts";
 import { applyPatches } from "./apply-patches.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import type { CheckpointOfSandbox } from "./get-checkpoint.ts";
@@ -74,5 +74,5 @@ function shapeOf({ vcpus, memoryMib, workspaceMib }: Checkpoint) {
 }
 
 function refusal(message: string): SandboxError<"invalid_argument"> {
-  return new SandboxError("invalid_argument", message, undefined);
+  return new SandboxError("invalid_argument", message);
 }

@@ -1,6 +1,5 @@
-import { isSandboxError } from "@opensandbox/wire/errors.ts";
-import type { SandboxContext } from "#sandboxes/sandbox-context.ts";
-import { describeError } from "../log.ts";
+import { describeError, isSandboxError } from "@opensandbox/wire/errors.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 
 /** Makes the checkpoints true that an ended server process was making: ready if the snapshot exists, else failed. */
 export async function settleCheckpoints(context: SandboxContext): Promise<void> {

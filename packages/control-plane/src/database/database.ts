@@ -31,7 +31,7 @@ async function openFile(file: string): Promise<SqliteDatabase> {
     return sqliteDatabase(file);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    throw new SandboxError("unavailable", `cannot open the database ${file}: ${reason}`, undefined, { cause: error });
+    throw new SandboxError("unavailable", `cannot open the database ${file}: ${reason}`, { cause: error });
   }
 }
 
@@ -39,11 +39,7 @@ async function checkIntegrity(database: Database, file: string): Promise<void> {
   const { rows } = await sql<{ quick_check: string }>`PRAGMA quick_check(1)`.execute(database);
   const found = rows[0]?.quick_check;
   if (found === "ok") return;
-  throw new SandboxError(
-    "unavailable",
-    `the database ${file} is damaged (${found}): restore it or move it away`,
-    undefined,
-  );
+  throw new SandboxError("unavailable", `the database ${file} is damaged (${found}): restore it or move it away`);
 }
 
 async function migrate(database: Database, file: string): Promise<void> {
@@ -56,5 +52,5 @@ async function migrate(database: Database, file: string): Promise<void> {
   const provider = { getMigrations: () => Promise.resolve(migrations) };
   const { error } = await new Migrator({ db: database, provider }).migrateToLatest();
   if (error === undefined) return;
-  throw new SandboxError("unavailable", `cannot bring the tables of ${file} up to date`, undefined, { cause: error });
+  throw new SandboxError("unavailable", `cannot bring the tables of ${file} up to date`, { cause: error });
 }

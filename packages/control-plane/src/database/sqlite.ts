@@ -17,7 +17,7 @@ export function sqliteDatabase(file: string): SqliteDatabase {
     const found = known.get(sql);
     if (found !== undefined) return found;
     // Lists of any length make texts of any number.
-    if (known.size >= mostStatements) known.clear();
+    if (known.size >= maxStatements) known.clear();
     const made = statement(database, sql);
     known.set(sql, made);
     return made;
@@ -26,7 +26,7 @@ export function sqliteDatabase(file: string): SqliteDatabase {
 }
 
 /** So many are kept prepared: every command looks its sandbox and its key up, by the same few. */
-const mostStatements = 256;
+const maxStatements = 256;
 
 // Another process holds the write lock for one short transaction at a time.
 const busyTimeoutMs = 5000;
@@ -49,7 +49,7 @@ function translated<T>(call: () => T): T {
   } catch (error) {
     const reason = notOurFault.get(errorCodeOf(error) & 0xff);
     if (reason === undefined) throw error;
-    throw new SandboxError("unavailable", `the database cannot be used: ${reason}`, undefined, { cause: error });
+    throw new SandboxError("unavailable", `the database cannot be used: ${reason}`, { cause: error });
   }
 }
 

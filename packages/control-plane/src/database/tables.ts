@@ -1,4 +1,4 @@
-import type { SandboxState } from "#sandboxes/sandbox-lifecycle.ts";
+import type { SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
 
 /** The rows as they are stored. Times are milliseconds since 1970 (UTC), maps are JSON, truth is 0 or 1. */
 export interface Tables {

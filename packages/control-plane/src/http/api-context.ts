@@ -1,10 +1,10 @@
-import type { SandboxPlace } from "@opensandbox/wire/public/sandboxes.ts";
+import type { SandboxPlace } from "@opensandbox/wire/public/sandboxes/sandboxes.ts";
 import type { Authenticate } from "#organizations/api-keys.ts";
 import type { ImageContext } from "#images/image-context.ts";
 import type { HostPorts } from "#previews/host-ports.ts";
 import type { PreviewStore } from "#previews/preview-store.ts";
 import type { PreviewTargets } from "#previews/preview-target.ts";
-import type { SandboxContext } from "#sandboxes/sandbox-context.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Tls } from "./make-server.ts";
 
 /** What the routes work with. */

@@ -1,5 +1,5 @@
 import { parseSandboxId } from "@opensandbox/wire/ids.ts";
-import * as wire from "@opensandbox/wire/public/host.ts";
+import * as wire from "@opensandbox/wire/public/sandboxes/host.ts";
 import type { FastifyInstance } from "fastify";
 import { readConsole } from "#sandboxes/read-console.ts";
 import type { ApiContext } from "./api-context.ts";

@@ -1,7 +1,7 @@
 import { createServer, type RequestListener, type Server } from "node:http";
 import { createServer as createTlsServer } from "node:https";
-import type { PreviewGateway } from "./preview-gateway.ts";
-import { isWebSocketUpgrade } from "./web-socket.ts";
+import type { PreviewGateway } from "./previews/preview-gateway.ts";
+import { isWebSocketUpgrade } from "./sockets/web-socket.ts";
 
 /** A certificate chain and its key, as PEM. */
 export interface Tls {

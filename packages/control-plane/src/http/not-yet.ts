@@ -9,7 +9,7 @@ export function serveNotYet(app: FastifyInstance): void {
       method,
       url,
       handler: () => {
-        throw new SandboxError("not_supported", `${what} is not there yet`, undefined);
+        throw new SandboxError("not_supported", `${what} is not there yet`);
       },
     });
   }

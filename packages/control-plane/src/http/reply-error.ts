@@ -1,7 +1,7 @@
-import { errorCodes, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
+import { describeError, errorCodes, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { errorReplyOf, type ErrorReply } from "@opensandbox/wire/public/error-reply.ts";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
-import { describeError, type Log } from "../log.ts";
+import type { Log } from "../log.ts";
 
 // Long enough for a place to become free, short enough not to be noticed.
 const retryAfterSeconds = "1";
@@ -63,5 +63,5 @@ function httpError(thrown: unknown): SandboxError | undefined {
   if (!(thrown instanceof Error) || !("statusCode" in thrown)) return undefined;
   const { statusCode } = thrown;
   if (typeof statusCode !== "number" || statusCode < 400 || statusCode >= 500) return undefined;
-  return new SandboxError("invalid_argument", thrown.message, undefined, { cause: thrown });
+  return new SandboxError("invalid_argument", thrown.message, { cause: thrown });
 }

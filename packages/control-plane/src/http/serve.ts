@@ -1,8 +1,8 @@
 import { defaultBodyLimit, parse, type Route } from "@opensandbox/wire/route.ts";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
-import { organizationOf } from "./authenticate.ts";
-import { callerSignal } from "./caller-signal.ts";
-import { readJson } from "./read-json.ts";
+import { organizationOf } from "./requests/authenticate.ts";
+import { callerSignal } from "./requests/caller-signal.ts";
+import { readJson } from "./requests/read-json.ts";
 
 /** One request, parsed. */
 export interface Call<Body, Query> {

@@ -5,32 +5,32 @@ import { randomHex } from "@opensandbox/wire/ids.ts";
 import { publicRoutes } from "@opensandbox/wire/public/routes.ts";
 import { defaultBodyLimit } from "@opensandbox/wire/route.ts";
 import { fastify, type FastifyInstance } from "fastify";
-import { serveAgentSessions } from "./agent-sessions.ts";
+import { serveAgentSessions } from "./exec/agent-sessions.ts";
 import type { ApiContext } from "./api-context.ts";
-import { requireKey } from "./authenticate.ts";
-import { serveCheckpoints } from "./checkpoints.ts";
-import { allowAllOrigins } from "./cross-origin.ts";
-import { serveExecSessions } from "./exec-sessions.ts";
-import { serveExecStream } from "./exec-stream.ts";
-import { serveExec } from "./exec.ts";
-import { serveFiles } from "./files.ts";
+import { requireKey } from "./requests/authenticate.ts";
+import { serveCheckpoints } from "./sandboxes/checkpoints.ts";
+import { allowAllOrigins } from "./requests/cross-origin.ts";
+import { serveExecSessions } from "./exec/exec-sessions.ts";
+import { serveExecStream } from "./exec/exec-stream.ts";
+import { serveExec } from "./exec/exec.ts";
+import { serveFiles } from "./files/files.ts";
 import { serveHealth } from "./health.ts";
 import { serveHost } from "./host.ts";
-import { serveImages } from "./images.ts";
-import { serveLifecycle } from "./lifecycle.ts";
+import { serveImages } from "./images/images.ts";
+import { serveLifecycle } from "./sandboxes/lifecycle.ts";
 import { serveNotYet } from "./not-yet.ts";
-import { isTooLarge } from "./read-json.ts";
+import { isTooLarge } from "./requests/read-json.ts";
 import { makeServer } from "./make-server.ts";
-import { serveNetwork } from "./network.ts";
-import { previewGateway, type PreviewGateway } from "./preview-gateway.ts";
-import { servePreviews } from "./previews.ts";
+import { serveNetwork } from "./sandboxes/network.ts";
+import { previewGateway, type PreviewGateway } from "./previews/preview-gateway.ts";
+import { servePreviews } from "./previews/previews.ts";
 import { replyErrors, replyFailure } from "./reply-error.ts";
-import { serveSandboxes } from "./sandboxes.ts";
-import { serveSigned, serveSigning } from "./signed-files.ts";
-import { serveSettings } from "./settings.ts";
-import { serveTags } from "./tags.ts";
-import { closeAfterUnreadBody } from "./unread-body.ts";
-import { routeUpgrades } from "./web-socket.ts";
+import { serveSandboxes } from "./sandboxes/sandboxes.ts";
+import { serveSigned, serveSigning } from "./files/signed-files.ts";
+import { serveSettings } from "./sandboxes/settings.ts";
+import { serveTags } from "./sandboxes/tags.ts";
+import { closeAfterUnreadBody } from "./requests/unread-body.ts";
+import { routeUpgrades } from "./sockets/web-socket.ts";
 
 /** The HTTP server with all its routes, not listening yet. */
 export async function buildServer(api: ApiContext): Promise<FastifyInstance> {
@@ -105,16 +105,16 @@ function listenError(error: unknown, host: string, port: number): SandboxError {
     code === "EADDRINUSE"
       ? `port ${port} on ${host} is in use: stop the other program or set OPENSANDBOX_PORT`
       : `cannot listen on ${host} port ${port}: ${error instanceof Error ? error.message : String(error)}`;
-  return new SandboxError("unavailable", message, undefined, { cause: error });
+  return new SandboxError("unavailable", message, { cause: error });
 }
 
-const largestBody = Math.max(...publicRoutes.map(({ bodyLimit }) => bodyLimit ?? defaultBodyLimit));
+const maxBodyBytes = Math.max(...publicRoutes.map(({ bodyLimit }) => bodyLimit ?? defaultBodyLimit));
 
 /** A client that asks first is told to send its body only where it can be wanted. */
 function refuseBeforeSending(app: FastifyInstance, previews: PreviewGateway): void {
   app.server.on("checkContinue", (request: IncomingMessage, response: ServerResponse) => {
     // Only files are larger than any JSON may be, and what sandboxes take is theirs to say.
-    if (request.method === "PUT" || previews.isPreview(request) || !isTooLarge(request, largestBody))
+    if (request.method === "PUT" || previews.isPreview(request) || !isTooLarge(request, maxBodyBytes))
       response.writeContinue();
     app.server.emit("request", request, response);
   });

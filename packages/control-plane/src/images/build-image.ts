@@ -5,7 +5,7 @@ import { captureCheckpoint, checkpointOf } from "#checkpoints/create-checkpoint.
 import type { Checkpoint, CheckpointKind } from "#checkpoints/checkpoint.ts";
 import { createSandbox, type CreateSandbox } from "#sandboxes/create-sandbox.ts";
 import { endSandbox } from "#sandboxes/delete-sandbox.ts";
-import type { SandboxContext } from "#sandboxes/sandbox-context.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 import type { BuildLog } from "./image.ts";
 import { actionsOf, type StepAction } from "./step-actions.ts";
@@ -117,7 +117,7 @@ async function runSteps(
         signal.throwIfAborted();
         const why = until.aborted ? `it took longer than ${stepTimeoutMs / 1000} seconds` : messageOf(error);
         const message = `step ${number} (${step.type}) failed: ${why}`;
-        throw new SandboxError("invalid_argument", message, undefined, { cause: error });
+        throw new SandboxError("invalid_argument", message, { cause: error });
       }
     }
     if (step.type === "workdir") workdir = step.args.path;
@@ -163,7 +163,7 @@ async function runCommand(
   const { exitCode, signal: killedBy } = await exec.result;
   if (exitCode === 0 && killedBy === 0) return;
   const how = killedBy === 0 ? `exit code ${exitCode}` : `signal ${killedBy}`;
-  throw new SandboxError("invalid_argument", [how, ...last].join("\n"), undefined);
+  throw new SandboxError("invalid_argument", [how, ...last].join("\n"));
 }
 
 /** The lines of what comes in pieces. */

@@ -43,7 +43,7 @@ async function namedImage(
   const { images, sandboxes } = context;
   const image = await images.get(organizationId, name);
   if (image.status === "failed") {
-    throw new SandboxError("invalid_argument", `snapshot is not ready: it failed: ${image.error ?? ""}`, undefined);
+    throw new SandboxError("invalid_argument", `snapshot is not ready: it failed: ${image.error ?? ""}`);
   }
   if (image.status === "building") return provideImage(context, image, tell, signal);
   await images.touch(image.id, new Date(sandboxes.clock.now()));

@@ -1,4 +1,4 @@
-import type { SandboxContext } from "#sandboxes/sandbox-context.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Builds } from "./builds.ts";
 import type { ImageStore } from "./image-store.ts";
 import type { Image } from "./image.ts";

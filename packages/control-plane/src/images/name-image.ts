@@ -49,5 +49,5 @@ export async function buildNamedImage(
 }
 
 function deleted(): SandboxError<"unavailable"> {
-  return new SandboxError("unavailable", "the image was deleted while it was built", undefined);
+  return new SandboxError("unavailable", "the image was deleted while it was built");
 }

@@ -61,7 +61,7 @@ export async function checkpointOfImage({ sandboxes }: ImageContext, image: Imag
   const checkpoint =
     image.checkpointId === undefined ? undefined : await sandboxes.checkpoints.find(image.checkpointId);
   if (checkpoint !== undefined) return checkpoint;
-  throw new SandboxError("unavailable", "the image was deleted meanwhile: try again", undefined);
+  throw new SandboxError("unavailable", "the image was deleted meanwhile: try again");
 }
 
 /** As the published client computes it: how much memory it is built with does not matter. */
@@ -79,7 +79,7 @@ async function build({ sandboxes, images }: ImageContext, image: Image, tell: (l
     if (ready !== undefined) return ready;
     await sandboxes.checkpoints.remove(checkpoint);
     await sandboxes.snapshots.removeUnwanted();
-    throw new SandboxError("unavailable", "the image was deleted while it was built", undefined);
+    throw new SandboxError("unavailable", "the image was deleted while it was built");
   } catch (error) {
     // Nobody knows its name: who wants it asks again, and it is built again.
     await images.remove(id);

@@ -1,4 +1,4 @@
-import { describeError } from "../log.ts";
+import { describeError } from "@opensandbox/wire/errors.ts";
 import type { ImageContext } from "./image-context.ts";
 
 /** Images that an ended server process was building have failed; what they had made so far goes. */

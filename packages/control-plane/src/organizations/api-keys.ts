@@ -15,10 +15,10 @@ export function authenticator(database: Database, staticKey: string | undefined)
   const known = staticKey === undefined ? storedKeys(database) : oneKey(staticKey);
   return async (key) => {
     if (key === undefined || key === "") {
-      throw new SandboxError("unauthenticated", "missing API key", undefined);
+      throw new SandboxError("unauthenticated", "missing API key");
     }
     const organizationId = await known(sha256(key));
-    if (organizationId === undefined) throw new SandboxError("permission_denied", "invalid API key", undefined);
+    if (organizationId === undefined) throw new SandboxError("permission_denied", "invalid API key");
     return { organizationId };
   };
 }

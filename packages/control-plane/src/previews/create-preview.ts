@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
-import type { SandboxContext } from "#sandboxes/sandbox-context.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { PreviewStore } from "./preview-store.ts";
 import type { Preview } from "./preview.ts";
 
@@ -22,6 +22,6 @@ export async function createPreview(
   const sandbox = await store.find(sandboxId);
   // It may sleep: the first request wakes it.
   const exists = sandbox?.organizationId === organizationId && !sandbox.hidden && sandbox.state !== "stopped";
-  if (!exists) throw new SandboxError("invalid_argument", "sandbox is not running or not found", undefined);
+  if (!exists) throw new SandboxError("invalid_argument", "sandbox is not running or not found");
   return previews.add({ ...request, id: randomUUID(), createdAt: new Date(clock.now()) });
 }

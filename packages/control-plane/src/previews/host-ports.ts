@@ -1,11 +1,10 @@
 import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { pipeline } from "node:stream/promises";
-import { isSandboxError } from "@opensandbox/wire/errors.ts";
+import { describeError, isSandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
-import type { SandboxContext } from "#sandboxes/sandbox-context.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
-import { useSandbox } from "#sandboxes/use-sandbox.ts";
-import { describeError } from "../log.ts";
+import { useSandbox } from "#lifecycle/use-sandbox.ts";
 import { openGuestPort } from "./open-guest-port.ts";
 import { portStream } from "./port-stream.ts";
 

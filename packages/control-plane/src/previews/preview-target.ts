@@ -19,7 +19,7 @@ export function targetOfHost(host: string | undefined): PreviewTarget | undefine
 
 /** How long it is remembered where a name leads, and that it leads nowhere, in milliseconds. */
 const rememberMs = 2000;
-const mostRemembered = 10_000;
+const maxRemembered = 10_000;
 
 /** Also finds names of the users' own. Those change seldom, and are looked for with every request that has one. */
 export class PreviewTargets {
@@ -50,7 +50,7 @@ export class PreviewTargets {
   async #look(hostname: string): Promise<PreviewTarget | undefined> {
     const name = normalName(hostname);
     const target = name === undefined ? undefined : await this.#store.findTarget(name);
-    if (this.#known.size >= mostRemembered) this.#known.clear();
+    if (this.#known.size >= maxRemembered) this.#known.clear();
     this.#known.set(hostname, { target, until: performance.now() + rememberMs });
     return target;
   }

@@ -1,10 +1,9 @@
-import { asSandboxError, errorCodes, SandboxError } from "@opensandbox/wire/errors.ts";
+import { asSandboxError, describeError, errorCodes, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import { errorReplyOf } from "@opensandbox/wire/public/error-reply.ts";
-import { scaleAnswer, scaleSandbox as wire } from "@opensandbox/wire/public/scaling.ts";
+import { scaleAnswer, scaleSandbox as wire } from "@opensandbox/wire/public/sandboxes/scaling.ts";
 import type { GuestAnswer } from "@opensandbox/wire/worker/worker.ts";
-import { describeError } from "../log.ts";
-import type { SandboxContext } from "./sandbox-context.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { scaleSandbox } from "./scale-sandbox.ts";
 
 /** What a guest asks for itself, through the metadata service of its machine, is answered as its owner would be. */
@@ -17,7 +16,7 @@ async function scale(context: SandboxContext, id: SandboxId, body: unknown): Pro
   try {
     const parsed = wire.body?.safeParse(body);
     if (!parsed?.success) {
-      throw new SandboxError("invalid_argument", parsed?.error.issues[0]?.message ?? "no body", undefined);
+      throw new SandboxError("invalid_argument", parsed?.error.issues[0]?.message ?? "no body");
     }
     const sandbox = await context.store.find(id);
     if (sandbox === undefined) {

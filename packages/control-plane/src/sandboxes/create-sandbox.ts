@@ -1,11 +1,10 @@
 import { newSandboxId } from "@opensandbox/wire/ids.ts";
-import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Progress, StartFrom } from "@opensandbox/wire/worker/worker.ts";
 import { applyPatches } from "#checkpoints/apply-patches.ts";
 import type { Checkpoint } from "#checkpoints/checkpoint.ts";
-import { describeError } from "../log.ts";
-import { markRunning, startMachine, type Started } from "./run-machine.ts";
-import type { SandboxContext } from "./sandbox-context.ts";
+import { markRunning, startMachine, type Started } from "#lifecycle/run-machine.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { limitReached } from "./sandbox-store.ts";
 import type { NewSandbox, Sandbox } from "./sandbox.ts";
 

@@ -1,6 +1,6 @@
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
-import { elsewhere } from "./elsewhere.ts";
-import type { SandboxContext } from "./sandbox-context.ts";
+import { elsewhere } from "#lifecycle/elsewhere.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Sandbox } from "./sandbox.ts";
 
 /** Stops the sandbox and removes all of it but its row and its checkpoints. One that is stopped is deleted already. */

@@ -1,9 +1,9 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { newSnapshotId, type SandboxId } from "@opensandbox/wire/ids.ts";
 import type { StoredSnapshot } from "@opensandbox/wire/worker/worker.ts";
-import type { SandboxContext } from "./sandbox-context.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Sandbox } from "./sandbox.ts";
-import { takeSandbox } from "./take-sandbox.ts";
+import { takeSandbox } from "#lifecycle/take-sandbox.ts";
 
 /** Saves the machine and ends it. `invalid_argument` if it does not run. */
 export async function hibernateSandbox(
@@ -11,7 +11,7 @@ export async function hibernateSandbox(
   organizationId: string,
   id: SandboxId,
 ): Promise<Sandbox> {
-  const refusal = new SandboxError("invalid_argument", "sandbox is not running", undefined);
+  const refusal = new SandboxError("invalid_argument", "sandbox is not running");
   return takeSandbox(context, { organizationId, id, refusal }, (sandbox) => putToSleep(context, sandbox));
 }
 

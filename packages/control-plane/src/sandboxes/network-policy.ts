@@ -2,8 +2,8 @@ import type { NetworkPolicy } from "@opensandbox/wire/egress.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { NetworkRefusal } from "@opensandbox/wire/worker/worker.ts";
-import { elsewhere } from "./elsewhere.ts";
-import type { SandboxContext } from "./sandbox-context.ts";
+import { elsewhere } from "#lifecycle/elsewhere.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Sandbox } from "./sandbox.ts";
 
 export interface SetNetworkPolicy {
@@ -34,7 +34,7 @@ export async function setNetworkPolicy(
     } else if (policy.egress !== undefined && worker.describe().network.notEnforced !== undefined) {
       // Or it could not be woken.
       const message = `rules for what a sandbox may reach do not hold on this host: ${worker.describe().network.reason}`;
-      throw new SandboxError("not_supported", message, undefined);
+      throw new SandboxError("not_supported", message);
     }
     return store.update(id, { networkEnabled: policy.enabled, egress: policy.egress });
   });

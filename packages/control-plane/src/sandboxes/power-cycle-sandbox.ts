@@ -1,15 +1,15 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
-import { restartMachine } from "./restart-machine.ts";
-import type { SandboxContext } from "./sandbox-context.ts";
-import { takeSandbox } from "./take-sandbox.ts";
+import { restartMachine } from "#lifecycle/restart-machine.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
+import { takeSandbox } from "#lifecycle/take-sandbox.ts";
 
 /**
  * Boots the sandbox's disks with a new machine, whether it runs or its machine has ended by itself.
  * `invalid_argument` in any other state.
  */
 export async function powerCycleSandbox(context: SandboxContext, organizationId: string, id: SandboxId): Promise<void> {
-  const refusal = new SandboxError("invalid_argument", "sandbox is not running", undefined);
+  const refusal = new SandboxError("invalid_argument", "sandbox is not running");
   await takeSandbox(context, { organizationId, id, refusal, states: ["running", "error"] }, (sandbox) =>
     restartMachine(context, sandbox, "power-cycled"),
   );

@@ -10,7 +10,7 @@ import { deleteSandbox } from "./delete-sandbox.ts";
 import { hibernateSandbox } from "./hibernate-sandbox.ts";
 import { powerCycleSandbox } from "./power-cycle-sandbox.ts";
 import type { Sandbox } from "./sandbox.ts";
-import { useSandbox } from "./use-sandbox.ts";
+import { useSandbox } from "#lifecycle/use-sandbox.ts";
 import { wakeSandbox } from "./wake-sandbox.ts";
 
 // What is asked for at the same moment: one comes first, and the other hears of the state that the first has led to.
@@ -55,7 +55,7 @@ test("a wake that fails is one attempt and one failure for all who wait", async 
   using held = new Held();
   world.worker.onStart = async () => {
     await held.here();
-    throw new SandboxError("unavailable", "no room for it", undefined);
+    throw new SandboxError("unavailable", "no room for it");
   };
   const early = Array.from({ length: 20 }, () => assert.rejects(use(), /no room for it/));
   await held.reached;

@@ -1,6 +1,6 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
-import type { SandboxContext } from "./sandbox-context.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 
 /** The console of a machine that runs. @throws `not_found`; `wrong_state` for one that does not run */
 export async function readConsole(

@@ -6,7 +6,7 @@ import type { Database } from "#database/database.ts";
 import { dateOf, mapOf, rowOf } from "#database/row-of.ts";
 import type { SandboxRow } from "#database/tables.ts";
 import { discardSnapshot } from "#snapshots/discard-snapshot.ts";
-import { activeStates, next, wrongState, type Move, type SandboxState } from "./sandbox-lifecycle.ts";
+import { activeStates, next, wrongState, type Move, type SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
 import type { Autoscale, Sandbox } from "./sandbox.ts";
 
 /** What may change in the life of a sandbox, beside its state. A change to `undefined` forgets. */
@@ -160,7 +160,7 @@ export class SandboxStore {
 
 export function limitReached(limit: number): SandboxError<"quota_exceeded"> {
   const message = `concurrent sandbox limit reached (${limit}): delete or hibernate one first`;
-  return new SandboxError("quota_exceeded", message, undefined);
+  return new SandboxError("quota_exceeded", message);
 }
 
 function notFound(id: SandboxId): SandboxError<"not_found"> {

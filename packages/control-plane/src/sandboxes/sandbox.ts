@@ -1,6 +1,6 @@
 import type { EgressRules } from "@opensandbox/wire/egress.ts";
 import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
-import type { SandboxState } from "./sandbox-lifecycle.ts";
+import type { SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
 
 /** What is asked for. Absent: the server's default. */
 export interface NewSandbox {

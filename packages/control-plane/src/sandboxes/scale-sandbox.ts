@@ -1,10 +1,10 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
-import type { ScaleOutcome } from "@opensandbox/wire/public/scaling.ts";
-import type { SandboxContext } from "./sandbox-context.ts";
+import type { ScaleOutcome } from "@opensandbox/wire/public/sandboxes/scaling.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { withoutAutoscale } from "./sandbox.ts";
-import { takeSandbox } from "./take-sandbox.ts";
-import { useSandbox } from "./use-sandbox.ts";
+import { takeSandbox } from "#lifecycle/take-sandbox.ts";
+import { useSandbox } from "#lifecycle/use-sandbox.ts";
 
 /** Gives a sandbox more memory, or takes some back, while it runs; one that sleeps is woken. Ends autoscale. */
 export async function scaleSandbox(
@@ -17,7 +17,7 @@ export async function scaleSandbox(
   const asked = await store.get(named.organizationId, named.id);
   if (asked.scalingLocked) return { kind: "locked" };
   using _ = await useSandbox(context, named.organizationId, named.id, signal);
-  const refusal = new SandboxError("invalid_argument", "sandbox is not running", undefined);
+  const refusal = new SandboxError("invalid_argument", "sandbox is not running");
   return await takeSandbox(context, { ...named, refusal }, async (sandbox) => {
     // What has begun is finished, whoever goes away meanwhile.
     const { done, because = "" } = await worker.scaleSandbox(sandbox.id, memoryMib, cutOff);

@@ -1,6 +1,6 @@
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
-import type { SandboxContext } from "./sandbox-context.ts";
-import { useSandbox } from "./use-sandbox.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
+import { useSandbox } from "#lifecycle/use-sandbox.ts";
 
 /** Begins the idle timeout anew with another length; 0 is never. One that sleeps keeps it for when it is awake. */
 export async function setIdleTimeout(

@@ -1,6 +1,6 @@
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
-import type { SandboxContext } from "./sandbox-context.ts";
-import { moves, type SandboxState } from "./sandbox-lifecycle.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
+import { moves, type SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
 import type { Sandbox } from "./sandbox.ts";
 
 /** Replaces the tags of a sandbox, in whatever state it is. */

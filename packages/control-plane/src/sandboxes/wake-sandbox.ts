@@ -2,10 +2,10 @@ import { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { StartedSandbox } from "@opensandbox/wire/worker/worker.ts";
 import { applyPatches } from "#checkpoints/apply-patches.ts";
-import { elsewhere } from "./elsewhere.ts";
-import { markRunning, startMachine, type Started } from "./run-machine.ts";
-import type { SandboxContext } from "./sandbox-context.ts";
-import { wrongState, type SandboxState } from "./sandbox-lifecycle.ts";
+import { elsewhere } from "#lifecycle/elsewhere.ts";
+import { markRunning, startMachine, type Started } from "#lifecycle/run-machine.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
+import { wrongState, type SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
 import type { Sandbox } from "./sandbox.ts";
 
 export interface WakeSandbox {
@@ -29,7 +29,7 @@ export async function wakeSandbox(
   const asked = await context.store.get(organizationId, id);
   // One that is being deleted has been quicker, which is told when it is known how that ends.
   if (!sleeping.includes(asked.state) && asked.state !== "stopping") {
-    throw new SandboxError("invalid_argument", "sandbox is not hibernated", undefined);
+    throw new SandboxError("invalid_argument", "sandbox is not hibernated");
   }
   return context.gates.run(id, async () => {
     const sandbox = await context.store.get(organizationId, id);

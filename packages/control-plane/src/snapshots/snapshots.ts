@@ -1,7 +1,8 @@
 import type { SnapshotId } from "@opensandbox/wire/ids.ts";
 import type { Worker } from "@opensandbox/wire/worker/worker.ts";
 import type { Database } from "#database/database.ts";
-import { describeError, type Log } from "../log.ts";
+import { describeError } from "@opensandbox/wire/errors.ts";
+import type { Log } from "../log.ts";
 
 /**
  * Removes snapshots that nothing refers to any more. What is unwanted is said in the transaction that drops the last

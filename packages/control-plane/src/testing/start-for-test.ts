@@ -2,7 +2,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
-import type { SandboxReply } from "@opensandbox/wire/public/sandboxes.ts";
+import type { SandboxReply } from "@opensandbox/wire/public/sandboxes/sandboxes.ts";
 import { startControlPlane, type ControlPlane, type ControlPlaneOptions } from "../index.ts";
 import { TestWorker } from "./test-worker.ts";
 

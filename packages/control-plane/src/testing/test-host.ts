@@ -87,7 +87,7 @@ export class TestHost {
 
   capture(id: SandboxId, { snapshotId, contents }: Capture): TestSnapshot {
     const { request, files, running } = this.machine(id);
-    if (!running) throw new SandboxError("unavailable", `the machine of sandbox ${id} has ended`, undefined);
+    if (!running) throw new SandboxError("unavailable", `the machine of sandbox ${id} has ended`);
     const hasMemory = contents === "memory and disks";
     const snapshot: TestSnapshot = { request, files: new Map(files), hasMemory, sizeBytes: 1_000_000 };
     this.snapshots.set(snapshotId, snapshot);
@@ -100,7 +100,7 @@ export class TestHost {
       throw new SandboxError("not_found", `snapshot ${id} is not there`, { resource: "snapshot", id });
     }
     if (snapshot.corrupt) {
-      throw new SandboxError("incompatible", `snapshot ${id} is damaged: its checksum differs`, undefined);
+      throw new SandboxError("incompatible", `snapshot ${id} is damaged: its checksum differs`, { reason: "damaged" });
     }
     return snapshot;
   }

@@ -151,7 +151,7 @@ export class TestSession {
   }
 
   loseLine(): void {
-    this.#line.abort(new SandboxError("unavailable", "the line to the guest has ended", undefined));
+    this.#line.abort(new SandboxError("unavailable", "the line to the guest has ended"));
     this.#line = new AbortController();
   }
 

@@ -291,7 +291,7 @@ export class TestWorker implements Worker {
     try {
       for await (const chunk of content) {
         signal.throwIfAborted();
-        if (path.startsWith("/full/")) throw new SandboxError("quota_exceeded", `no space left for ${path}`, undefined);
+        if (path.startsWith("/full/")) throw new SandboxError("quota_exceeded", `no space left for ${path}`);
         bytes += chunk.length;
         // Like a sink: only its size matters to tests with large bodies.
         if (!path.startsWith("/sink/")) chunks.push(Uint8Array.from(chunk));
@@ -330,7 +330,7 @@ export class TestWorker implements Worker {
   async listDirectory(id: SandboxId, path: string, signal: AbortSignal): Promise<readonly FileEntry[]> {
     const directory = await this.statFile(id, path, {}, signal);
     if (directory.kind !== "directory") {
-      throw new SandboxError("invalid_argument", `${path} is not a directory`, undefined);
+      throw new SandboxError("invalid_argument", `${path} is not a directory`);
     }
     const below = path === "/" ? "/" : `${path}/`;
     const names = [...this.#machine(id).files.keys()]
@@ -426,7 +426,7 @@ export class TestWorker implements Worker {
   #machine(id: SandboxId): TestMachine {
     const machine = this.host.machine(id);
     if (machine.running) return machine;
-    throw new SandboxError("unavailable", `the machine of sandbox ${id} has ended`, undefined);
+    throw new SandboxError("unavailable", `the machine of sandbox ${id} has ended`);
   }
 }
 

@@ -3,9 +3,9 @@ import type { Transport } from "@opensandbox/wire/guest/channel.ts";
 import { untilDrained } from "./until-drained.ts";
 
 /** What may wait here before whoever writes has to. */
-const mostWaiting = 128 * 1024;
+const maxQueued = 128 * 1024;
 /** What is copied together, so that it goes in one system call, which is dear in a guest. */
-const mostTogether = 64 * 1024;
+const maxCopiedBytes = 64 * 1024;
 
 /** Writes to a socket as fast as it takes the bytes. What is written in one turn of the event loop goes together. */
 export function socketTransport(socket: Socket): Transport {
@@ -19,7 +19,7 @@ export function socketTransport(socket: Socket): Transport {
     bytes = 0;
     if (socket.destroyed) return;
     if (all.length === 1) socket.write(all[0]!);
-    else if (count <= mostTogether) socket.write(Buffer.concat(all, count));
+    else if (count <= maxCopiedBytes) socket.write(Buffer.concat(all, count));
     else for (const frame of all) socket.write(frame);
   }
 
@@ -29,8 +29,8 @@ export function socketTransport(socket: Socket): Transport {
       if (frames.length === 0) process.nextTick(flush);
       frames.push(frame);
       bytes += frame.length;
-      if (bytes + socket.writableLength < mostWaiting) return undefined;
-      if (bytes >= mostTogether) flush();
+      if (bytes + socket.writableLength < maxQueued) return undefined;
+      if (bytes >= maxCopiedBytes) flush();
       if (!socket.writableNeedDrain) return undefined;
       drained ??= untilRoom(socket).finally(() => {
         drained = undefined;

@@ -14,7 +14,7 @@ export async function listenOnUnixSocket(path: string, start: (transport: Transp
     const session = start(socketTransport(socket));
     socket.on("data", (chunk: Buffer) => session.receive(chunk));
     socket.on("error", () => socket.destroy());
-    socket.on("close", () => session.close(new SandboxError("unavailable", "the host has gone", undefined)));
+    socket.on("close", () => session.close(new SandboxError("unavailable", "the host has gone")));
   });
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   server.once("error", reject);

@@ -65,5 +65,5 @@ async function serveOne(port: number, bytes: Buffer, start: (transport: Transpor
   socket.once("close", resolve);
   if (bytes.length > 0) session.receive(bytes);
   await promise;
-  session.close(new SandboxError("unavailable", "the host has gone", undefined));
+  session.close(new SandboxError("unavailable", "the host has gone"));
 }

@@ -61,7 +61,7 @@ export function commandStarter(system: System, environment: MachineEnvironment):
 /** To the process group of a command. One that has ended does not mind. @throws invalid_argument: no such signal */
 export function signalGroup(pid: number, signal: number): void {
   if (signal < 1 || signal > lastSignal) {
-    throw new SandboxError("invalid_argument", `there is no signal ${signal}: choose 1 to ${lastSignal}`, undefined);
+    throw new SandboxError("invalid_argument", `there is no signal ${signal}: choose 1 to ${lastSignal}`);
   }
   try {
     process.kill(-pid, signal);
@@ -77,9 +77,9 @@ function commandOf(
   { system, variablesOf }: { system: System; variablesOf: VariablesOf },
 ): Omit<SpawnRequest, "cgroup"> {
   const argv = asked.length === 0 && terminal !== undefined ? [defaultShell()] : asked;
-  if ((argv[0] ?? "") === "") throw new SandboxError("invalid_argument", "there is no command to run", undefined);
+  if ((argv[0] ?? "") === "") throw new SandboxError("invalid_argument", "there is no command to run");
   if ([...argv, cwd].some((text) => text.includes("\0"))) {
-    throw new SandboxError("invalid_argument", "a command and its directory cannot hold a zero byte", undefined);
+    throw new SandboxError("invalid_argument", "a command and its directory cannot hold a zero byte");
   }
   checkEnvironment(envs);
   const user = system.findUser(name === "" ? "sandbox" : name);

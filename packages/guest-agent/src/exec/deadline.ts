@@ -1,5 +1,5 @@
 /** The longest that a timer can wait. */
-const longestMs = 2 ** 31 - 1;
+const maxTimerMs = 2 ** 31 - 1;
 
 /** Does `action` after so many milliseconds, unless it is disposed before. */
 export class Deadline implements Disposable {
@@ -14,8 +14,8 @@ export class Deadline implements Disposable {
   }
 
   #wait(milliseconds: number, action: () => void): void {
-    if (milliseconds > longestMs)
-      this.#timer = setTimeout(() => this.#wait(milliseconds - longestMs, action), longestMs);
+    if (milliseconds > maxTimerMs)
+      this.#timer = setTimeout(() => this.#wait(milliseconds - maxTimerMs, action), maxTimerMs);
     else this.#timer = setTimeout(action, milliseconds);
   }
 }

@@ -32,7 +32,6 @@ export function checkEnvironment(environment: Environment): void {
         "invalid_argument",
         `the environment variable ${JSON.stringify(name)} cannot be set: names are not empty and hold no "=", ` +
           "and neither names nor values hold a zero byte",
-        undefined,
       );
     }
   }

@@ -24,7 +24,7 @@ import type { ExitStatus } from "./reaper.ts";
 const SIGKILL = 9;
 
 /** Longer command lines are told in part: what is listed must stay small. */
-const longestArgv = 4096;
+const maxArgvLength = 4096;
 
 /** What a session begins with. */
 export interface SessionStart {
@@ -154,7 +154,7 @@ export class ExecSession {
   /** @throws invalid_argument: it has no terminal */
   resize(size: TerminalSize): void {
     if (this.#request.terminal === undefined) {
-      throw new SandboxError("invalid_argument", `session ${this.id} has no terminal`, undefined);
+      throw new SandboxError("invalid_argument", `session ${this.id} has no terminal`);
     }
     this.#outputs[0]?.resize(size);
   }
@@ -208,7 +208,7 @@ export class ExecSession {
     for (;;) {
       const incoming = await stream.next();
       if (incoming.kind === "message") {
-        throw new SandboxError("invalid_argument", "a session's stream takes data alone", undefined);
+        throw new SandboxError("invalid_argument", "a session's stream takes data alone");
       }
       if (incoming.kind === "data") await this.#input?.write(incoming.payload);
       else this.#input?.end();
@@ -254,7 +254,7 @@ function event(value: NonNullable<SessionEvent["event"]>): SessionEvent {
 }
 
 function shortened(argv: readonly string[]): string[] {
-  let left = longestArgv;
+  let left = maxArgvLength;
   const shown: string[] = [];
   for (const text of argv) {
     if (left <= 0) break;

@@ -94,7 +94,7 @@ async function begin(sessions: SessionTable, request: SessionCreateRequest, star
   const { id, command: wanted, terminal, attach } = request;
   using undo = new DisposableStack();
   const place = undo.use(sessions.reserve(id));
-  if (wanted === undefined) throw new SandboxError("invalid_argument", "a session needs a command", undefined);
+  if (wanted === undefined) throw new SandboxError("invalid_argument", "a session needs a command");
   const command = start(wanted, terminal);
   const startedMs = Date.now();
   // Who only wants to know that it has begun is not kept waiting.

@@ -113,7 +113,7 @@ export class OutputLog {
 
   /** Frees the file. Readers that are not at the end yet fail. */
   dispose(): void {
-    const error = new SandboxError("unavailable", "the session was removed", undefined);
+    const error = new SandboxError("unavailable", "the session was removed");
     for (const reader of [...this.#readers]) this.#fail(reader, error);
     this.#blocks.length = 0;
     this.#bytes = 0;
@@ -272,7 +272,6 @@ export class OutputLog {
     const error = new SandboxError(
       "quota_exceeded",
       "more output was waiting to be read than the sandbox's disk can hold: attach again",
-      undefined,
     );
     for (const reader of [...this.#readers]) if (reader.next < endOf(block)) this.#fail(reader, error);
   }

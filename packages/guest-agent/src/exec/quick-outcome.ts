@@ -61,11 +61,11 @@ function tick(): void {
 // One for all: what is read is copied.
 const buffer = Buffer.alloc(64 * 1024);
 /** A pipe may hold more than the buffer, but not so much: who goes on writing is a child that the command has left. */
-const mostReads = 64;
+const maxReads = 64;
 
 function takeAll(pipe: number): Uint8Array {
   const parts: Uint8Array[] = [];
-  for (let reads = 0; reads < mostReads; reads += 1) {
+  for (let reads = 0; reads < maxReads; reads += 1) {
     const length = read(pipe);
     if (length > 0) parts.push(new Uint8Array(buffer.subarray(0, length)));
     // A read takes all there is, as far as it fits.

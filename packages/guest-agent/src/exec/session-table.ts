@@ -26,7 +26,7 @@ export class SessionTable {
   /** A place for a new session; disposing it frees it, unless it was taken. @throws invalid_argument, already_exists */
   reserve(id: string): Disposable {
     if (!/^[\w-]{1,64}$/.test(id)) {
-      throw new SandboxError("invalid_argument", `${JSON.stringify(id)} cannot be the id of a session`, undefined);
+      throw new SandboxError("invalid_argument", `${JSON.stringify(id)} cannot be the id of a session`);
     }
     if (this.#sessions.has(id) || this.#beginning.has(id)) {
       throw new SandboxError("already_exists", `session ${id} exists already`, { resource: "exec session", id });

@@ -79,7 +79,7 @@ export function spawn(request: SpawnRequest, system: System, nullDevice: number)
 
 /** Made before they are needed, by {@link makePipesReady}. */
 const readyPipes: Pipe[] = [];
-const mostReadyPipes = 2;
+const maxReadyPipes = 2;
 
 function takePipe(): Pipe {
   return readyPipes.pop() ?? openNonBlockingPipe();
@@ -87,7 +87,7 @@ function takePipe(): Pipe {
 
 /** For the next command, when nobody waits for this one any more. */
 export function makePipesReady(): void {
-  while (readyPipes.length < mostReadyPipes) readyPipes.push(openNonBlockingPipe());
+  while (readyPipes.length < maxReadyPipes) readyPipes.push(openNonBlockingPipe());
 }
 
 function execute(request: SpawnRequest, stdio: Stdio): number {
@@ -108,7 +108,7 @@ function whyNot({ argv, cwd, user }: SpawnRequest, errno: number): SandboxError 
   const folder = statSync(cwd, { throwIfNoEntry: false });
   if (folder === undefined || !folder.isDirectory()) {
     const what = folder === undefined ? "does not exist" : "is no directory";
-    return new SandboxError("invalid_argument", `the working directory ${cwd} ${what}`, undefined, { cause });
+    return new SandboxError("invalid_argument", `the working directory ${cwd} ${what}`, { cause });
   }
   switch (errno) {
     case constants.errno.ENOENT:
@@ -116,24 +116,21 @@ function whyNot({ argv, cwd, user }: SpawnRequest, errno: number): SandboxError 
       return new SandboxError("not_found", `command not found: ${name}`, { resource: "file", id: name }, { cause });
     case constants.errno.EACCES:
     case constants.errno.EPERM:
-      return new SandboxError(
-        "permission_denied",
-        `${user.name} may not execute ${name}, or not enter ${cwd}`,
-        undefined,
-        { cause },
-      );
+      return new SandboxError("permission_denied", `${user.name} may not execute ${name}, or not enter ${cwd}`, {
+        cause,
+      });
     case constants.errno.E2BIG:
-      return new SandboxError("invalid_argument", "the arguments and environment are too long", undefined, { cause });
+      return new SandboxError("invalid_argument", "the arguments and environment are too long", { cause });
     case constants.errno.ENOEXEC:
-      return new SandboxError("invalid_argument", `${name} is no program, and no script with a #! line`, undefined, {
+      return new SandboxError("invalid_argument", `${name} is no program, and no script with a #! line`, {
         cause,
       });
     case constants.errno.EAGAIN:
     case constants.errno.ENOMEM:
-      return new SandboxError("unavailable", `${name} cannot be started: the sandbox is full of processes`, undefined, {
+      return new SandboxError("unavailable", `${name} cannot be started: the sandbox is full of processes`, {
         cause,
       });
     default:
-      return new SandboxError("internal", `cannot start ${name}: ${cause.code ?? errno}`, undefined, { cause });
+      return new SandboxError("internal", `cannot start ${name}: ${cause.code ?? errno}`, { cause });
   }
 }

@@ -4,8 +4,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 export function fileError(error: unknown, path: string): unknown {
   if (!(error instanceof Error) || !("code" in error) || !("syscall" in error)) return error;
   const options = { cause: error };
-  const refuse = (why: string): SandboxError =>
-    new SandboxError("invalid_argument", `${path}: ${why}`, undefined, options);
+  const refuse = (why: string): SandboxError => new SandboxError("invalid_argument", `${path}: ${why}`, options);
   switch (error.code) {
     case "ENOENT":
       return new SandboxError("not_found", `${path} does not exist`, { resource: "file", id: path }, options);
@@ -13,14 +12,14 @@ export function fileError(error: unknown, path: string): unknown {
       return new SandboxError("already_exists", `${path} exists already`, { resource: "file", id: path }, options);
     case "EACCES":
     case "EPERM":
-      return new SandboxError("permission_denied", `${path}: permission denied`, undefined, options);
+      return new SandboxError("permission_denied", `${path}: permission denied`, options);
     case "EROFS":
-      return new SandboxError("permission_denied", `${path} is on a read-only file system`, undefined, options);
+      return new SandboxError("permission_denied", `${path} is on a read-only file system`, options);
     case "ENOSPC":
     case "EDQUOT":
-      return new SandboxError("quota_exceeded", `${path}: the disk of the sandbox is full`, undefined, options);
+      return new SandboxError("quota_exceeded", `${path}: the disk of the sandbox is full`, options);
     case "EFBIG":
-      return new SandboxError("quota_exceeded", `${path} would be larger than a file can be`, undefined, options);
+      return new SandboxError("quota_exceeded", `${path} would be larger than a file can be`, options);
     case "EISDIR":
     case "ERR_FS_EISDIR":
       return refuse("is a directory");

@@ -3,7 +3,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 
 /** The absolute path that a caller means: a relative one begins at the home of `sandbox`. */
 export function absolutePath(path: string): string {
-  if (path === "") throw new SandboxError("invalid_argument", "the path is empty", undefined);
-  if (path.includes("\0")) throw new SandboxError("invalid_argument", "a path cannot hold a zero byte", undefined);
+  if (path === "") throw new SandboxError("invalid_argument", "the path is empty");
+  if (path.includes("\0")) throw new SandboxError("invalid_argument", "a path cannot hold a zero byte");
   return resolve("/home/sandbox", path);
 }

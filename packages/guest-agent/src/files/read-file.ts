@@ -20,7 +20,7 @@ export async function readFile(request: ReadFileRequest, stream: Stream, system:
     const stats = await file.stat();
     if (!stats.isFile()) {
       const what = stats.isDirectory() ? "is a directory" : "is no ordinary file";
-      throw new SandboxError("invalid_argument", `${path} ${what}`, undefined);
+      throw new SandboxError("invalid_argument", `${path} ${what}`);
     }
     await stream.sendMessage(FileStatSchema, fileStat(path, stats));
     const end = request.length === 0n ? Infinity : Number(request.offset + request.length);

@@ -16,7 +16,6 @@ export async function remove(request: PathRequest, _stream: Stream, system: Syst
     throw new SandboxError(
       "invalid_argument",
       `${path} cannot be removed: ${mounted ?? "/"} is a mount point; remove what is in it`,
-      undefined,
     );
   }
   await aboutFile(path, () => rm(located, { recursive: true, force: true }));

@@ -63,7 +63,6 @@ class WatchedTree implements Disposable {
       throw new SandboxError(
         "quota_exceeded",
         `more than ${maxDirectories} directories cannot be watched at once: watch a part of them`,
-        undefined,
       );
     }
     this.#watch(directory, (kind, name) => {

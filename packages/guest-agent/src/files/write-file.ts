@@ -18,7 +18,7 @@ export async function writeFile(request: WriteFileRequest, stream: Stream, syste
   const path = absolutePath(request.path);
   return await aboutFile(path, async () => {
     const { target, stats } = await followLinks(system.locate(path));
-    if (stats?.isDirectory() === true) throw new SandboxError("invalid_argument", `${path} is a directory`, undefined);
+    if (stats?.isDirectory() === true) throw new SandboxError("invalid_argument", `${path} is a directory`);
     if (stats !== undefined && !stats.isFile()) return { bytes: await writeInPlace(target, stream) };
     await makeParents(target, system);
     const mode = request.mode === 0 ? (stats?.mode ?? 0o644) & 0o7777 : request.mode & 0o7777;
@@ -65,7 +65,7 @@ async function writeAll(file: FileHandle, stream: Stream): Promise<bigint> {
   for (;;) {
     const incoming = await stream.next();
     if (incoming.kind === "end") return BigInt(bytes);
-    if (incoming.kind === "message") throw new SandboxError("invalid_argument", "a file is sent as data", undefined);
+    if (incoming.kind === "message") throw new SandboxError("invalid_argument", "a file is sent as data");
     for (let at = 0; at < incoming.payload.length;) {
       at += (await file.write(incoming.payload, at)).bytesWritten;
     }
@@ -87,5 +87,5 @@ async function followLinks(path: string): Promise<{ target: string; stats: Stats
     if (stats?.isSymbolicLink() !== true) return { target, stats };
     target = resolve(dirname(target), await readlink(target));
   }
-  throw new SandboxError("invalid_argument", `${path}: symbolic links lead in a circle`, undefined);
+  throw new SandboxError("invalid_argument", `${path}: symbolic links lead in a circle`);
 }

@@ -21,7 +21,7 @@ export async function connect({ port }: ConnectRequest, stream: Stream): Promise
     for await (const chunk of socket as AsyncIterable<Buffer>) await stream.sendData(0, chunk);
     return {};
   } catch (cause) {
-    throw new SandboxError("unavailable", `the connection to port ${port} broke`, undefined, { cause });
+    throw new SandboxError("unavailable", `the connection to port ${port} broke`, { cause });
   } finally {
     stream.signal.removeEventListener("abort", giveUp);
     socket.destroy();
@@ -38,7 +38,7 @@ async function connectToAny(port: number): Promise<Socket> {
     }
   }
   if (refusal?.code !== "ECONNREFUSED") {
-    throw new SandboxError("unavailable", `port ${port} cannot be connected to: ${refusal?.message}`, undefined);
+    throw new SandboxError("unavailable", `port ${port} cannot be connected to: ${refusal?.message}`);
   }
   throw new SandboxError("not_found", `nothing listens on port ${port}`, { resource: "port", id: String(port) });
 }

@@ -3,12 +3,12 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { addEntropy as addEntropyTo } from "#system/libc.ts";
 
 // What the kernel's generator takes in one go: 256 bits.
-const leastBytes = 32;
+const minBytes = 32;
 
 /** Makes the kernel's random numbers differ from those of every other machine restored from the same memory. */
 export function addEntropy(bytes: Uint8Array): void {
-  if (bytes.length < leastBytes) {
-    throw new SandboxError("invalid_argument", `entropy must have at least ${leastBytes} bytes`, undefined);
+  if (bytes.length < minBytes) {
+    throw new SandboxError("invalid_argument", `entropy must have at least ${minBytes} bytes`);
   }
   const device = openSync("/dev/urandom", "r+");
   try {

@@ -7,7 +7,7 @@ import { freezeFileSystem, posixSpawn, stringTable, systemError, thawFileSystem 
  * How long the guest stands still when nobody thaws it, in milliseconds. The host captures within a fraction of it;
  * a guest whose host has gone goes on.
  */
-const longestFreezeMs = 30_000;
+const maxFreezeMs = 30_000;
 
 /** Holds back every write to every file system that keeps its content on a disk, and lets go again. */
 export interface FileSystems {
@@ -56,7 +56,7 @@ export function fileSystems(): FileSystems {
       if (frozen.length > 0) throw cannotHold("they are held still already");
       // Whatever is still to be written now keeps the guest from writing for as long as it takes.
       await sync(reaper);
-      deadline = setTimeout(thaw, longestFreezeMs);
+      deadline = setTimeout(thaw, maxFreezeMs);
       try {
         // What is mounted later may lie in what was mounted before.
         for (const { mountpoint } of onDisks(mounts()).toReversed()) {

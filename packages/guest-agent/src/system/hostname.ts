@@ -15,7 +15,7 @@ const writeDownMs = 2000;
 export function setHostname(name: string): void {
   // Linux takes at most 64 bytes (HOST_NAME_MAX), DNS 63 a label.
   if (!/^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,62}[a-zA-Z0-9])?$/.test(name)) {
-    throw new SandboxError("invalid_argument", `${JSON.stringify(name)} is no host name`, undefined);
+    throw new SandboxError("invalid_argument", `${JSON.stringify(name)} is no host name`);
   }
   // It has been done, and a user may have chosen another one since.
   if (name === given) return;

@@ -32,7 +32,7 @@ const overDirectory = "/run/sandbox-agent";
 /** What the machine is called by programs that want something that never changes: machine-id(5). */
 export function setMachineId(id: string): void {
   if (!/^[0-9a-f]{32}$/.test(id)) {
-    throw new SandboxError("invalid_argument", "a machine id has 32 hexadecimal digits", undefined);
+    throw new SandboxError("invalid_argument", "a machine id has 32 hexadecimal digits");
   }
   // Most machines wake up as who they were.
   if (id === given) return;

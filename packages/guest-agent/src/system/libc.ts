@@ -222,13 +222,13 @@ function structureOf(bytes: Buffer): Structure {
 
 /** Descriptors are used again and again, so most commands need what an earlier one has needed. */
 const knownActions = new Map<string, Structure>();
-const mostKnownActions = 64;
+const maxKnownActions = 64;
 
 function fileActions({ stdio, cwd }: PosixSpawn): bigint {
   const key = `${"terminal" in stdio ? stdio.terminal : stdio.join()} ${cwd}`;
   const known = knownActions.get(key);
   if (known !== undefined) return known.address;
-  if (knownActions.size >= mostKnownActions) {
+  if (knownActions.size >= maxKnownActions) {
     for (const { bytes } of knownActions.values()) libc.posix_spawn_file_actions_destroy(bytes);
     knownActions.clear();
   }

@@ -3,7 +3,7 @@ import { setDeviceAddress } from "#system/libc.ts";
 
 /** Gives the machine's network device its address; a machine without one is left as it is. */
 export function setMacAddress(address: Uint8Array): void {
-  if (address.length !== 6) throw new SandboxError("invalid_argument", "a MAC address has 6 bytes", undefined);
+  if (address.length !== 6) throw new SandboxError("invalid_argument", "a MAC address has 6 bytes");
   // Most machines wake up as who they were.
   if (given !== undefined && Buffer.compare(address, given) === 0) return;
   try {

@@ -54,11 +54,11 @@ function numberOf(text: string): number | undefined {
 }
 
 function refuse(what: string, name: string): never {
-  throw new SandboxError("invalid_argument", `there is no ${what} ${name} in the sandbox`, undefined);
+  throw new SandboxError("invalid_argument", `there is no ${what} ${name} in the sandbox`);
 }
 
 export function unknownUser(name: string): SandboxError {
-  return new SandboxError("invalid_argument", `there is no user ${name} in the sandbox`, undefined);
+  return new SandboxError("invalid_argument", `there is no user ${name} in the sandbox`);
 }
 
 /** passwd(5); of two lines with one name the first counts. */

@@ -17,7 +17,7 @@ import { EmptySchema, PathRequestSchema, PingReplySchema } from "./messages_pb.j
 import { methods } from "./methods.ts";
 
 const epoch = 7;
-const over = new SandboxError("unavailable", "the epoch is over", undefined);
+const over = new SandboxError("unavailable", "the epoch is over");
 
 test("what is sent arrives whole and in order, on every stream, and never more than the credit is on the way", async () => {
   const transfer = fc.record({

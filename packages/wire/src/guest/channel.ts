@@ -70,7 +70,7 @@ export class Channel {
     if (this.#closed !== undefined) return;
     for (const frame of this.#reader.push(chunk)) this.#dispatch(frame);
     if (this.#reader.skipped > maxSkippedBytes) {
-      this.#break(new SandboxError("unavailable", "the peer of the agent channel sends garbage", undefined));
+      this.#break(new SandboxError("unavailable", "the peer of the agent channel sends garbage"));
     }
   }
 
@@ -113,7 +113,7 @@ export class Channel {
     if (payload.length > maxPayloadBytes) return Promise.reject(tooLong(payload.length));
     const written = this.#transport.write(encodeFrame({ stream, epoch: this.#epoch, type, tag, payload }));
     return written?.catch((cause: unknown) => {
-      this.close(new SandboxError("unavailable", "the agent channel is gone", undefined, { cause }));
+      this.close(new SandboxError("unavailable", "the agent channel is gone", { cause }));
       throw this.#closed;
     });
   }
@@ -308,7 +308,7 @@ export class Stream {
       }
       case frameTypes.reset:
         this.#channel.forget(this.id);
-        this.fail(new SandboxError("canceled", "the caller has gone", undefined));
+        this.fail(new SandboxError("canceled", "the caller has gone"));
         return undefined;
       case frameTypes.credit: {
         if (frame.payload.length !== 4) return notUnderstood();
@@ -326,7 +326,7 @@ export class Stream {
     if (incoming.kind !== "end") {
       this.#peerCredit -= costOf(incoming.payload);
       if (this.#peerCredit < 0) {
-        return new SandboxError("unavailable", "the peer of the agent channel sends more than it may", undefined);
+        return new SandboxError("unavailable", "the peer of the agent channel sends more than it may");
       }
     }
     if (this.#waiting === undefined) {
@@ -369,7 +369,7 @@ export class Stream {
   /** Why nothing can be sent any more. */
   get #refusal(): SandboxError | undefined {
     if (this.#failure !== undefined || !this.#ended) return this.#failure;
-    return new SandboxError("canceled", "the other side takes no more input", undefined);
+    return new SandboxError("canceled", "the other side takes no more input");
   }
 
   async #takeCredit(bytes: number): Promise<void> {
@@ -411,11 +411,11 @@ export function parse<Desc extends DescMessage>(schema: Desc, bytes: Uint8Array)
 }
 
 function tooLong(bytes: number): SandboxError {
-  return new SandboxError("invalid_argument", `${bytes} bytes do not fit into one message`, undefined);
+  return new SandboxError("invalid_argument", `${bytes} bytes do not fit into one message`);
 }
 
 function notUnderstood(): SandboxError {
-  return new SandboxError("unavailable", "the peer of the agent channel does not speak its protocol", undefined);
+  return new SandboxError("unavailable", "the peer of the agent channel does not speak its protocol");
 }
 
 function detailsOf(json: string): { details?: unknown } {

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import type { Route } from "../route.ts";
 import { plainText } from "./fields.ts";
-import { memoryField } from "./memory.ts";
+import { memoryField } from "./sandboxes/memory.ts";
 
 /** Files travel in it, as base64. */
 export const manifestBodyLimit = 32 * 2 ** 20;

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import type { Route } from "../route.ts";
 import { ErrorReply } from "./error-reply.ts";
-import { StreamStart } from "./execs.ts";
+import { StreamStart } from "./guests/execs.ts";
 import { publicRoutes } from "./routes.ts";
 
 type Json = Record<string, unknown>;

@@ -1,6 +1,6 @@
 import type { Route } from "../route.ts";
-import { getAgent, interruptAgent, killAgent, listAgents, promptAgent, startAgent } from "./agent-sessions.ts";
-import { getAllowedHosts } from "./allowed-hosts.ts";
+import { getAgent, interruptAgent, killAgent, listAgents, promptAgent, startAgent } from "./guests/agent-sessions.ts";
+import { getAllowedHosts } from "./sandboxes/allowed-hosts.ts";
 import {
   createCheckpoint,
   deleteCheckpoint,
@@ -11,7 +11,7 @@ import {
   publishCheckpoint,
   restoreCheckpoint,
   unpublishCheckpoint,
-} from "./checkpoints.ts";
+} from "./sandboxes/checkpoints.ts";
 import {
   attachSession,
   attachTerminal,
@@ -21,8 +21,8 @@ import {
   resizeTerminal,
   startSession,
   startTerminal,
-} from "./exec-sessions.ts";
-import { getExecResult, run, runAsync, streamExec } from "./execs.ts";
+} from "./guests/exec-sessions.ts";
+import { getExecResult, run, runAsync, streamExec } from "./guests/execs.ts";
 import {
   downloadSigned,
   headFile,
@@ -38,7 +38,7 @@ import {
   uploadSigned,
   watchFiles,
   writeFile,
-} from "./files.ts";
+} from "./guests/files.ts";
 import { alive, documentation, health, openApi, ready } from "./health.ts";
 import {
   createSnapshot,
@@ -49,14 +49,21 @@ import {
   listSnapshots,
   publications,
 } from "./images.ts";
-import { hibernateSandbox, powerCycleSandbox, rebootSandbox, wakeSandbox } from "./lifecycle.ts";
-import { getNetwork, getNetworkLog, setNetwork } from "./network.ts";
-import { createPreview, deletePreview, listPreviews, rotatePreviewToken } from "./previews.ts";
-import { getConsole, getReadyMachines } from "./host.ts";
-import { checkpointPatches, imagePatches, snapshotPatches } from "./patches.ts";
-import { createSandbox, deleteSandbox, getSandbox, listSandboxes, setIdleTimeout } from "./sandboxes.ts";
-import { getAutoscale, getScalingLock, scaleSandbox, setAutoscale, setLimits, setScalingLock } from "./scaling.ts";
-import { getTags, listTagKeys, setTags } from "./tags.ts";
+import { hibernateSandbox, powerCycleSandbox, rebootSandbox, wakeSandbox } from "./sandboxes/lifecycle.ts";
+import { getNetwork, getNetworkLog, setNetwork } from "./sandboxes/network.ts";
+import { createPreview, deletePreview, listPreviews, rotatePreviewToken } from "./guests/previews.ts";
+import { getConsole, getReadyMachines } from "./sandboxes/host.ts";
+import { checkpointPatches, imagePatches, snapshotPatches } from "./sandboxes/patches.ts";
+import { createSandbox, deleteSandbox, getSandbox, listSandboxes, setIdleTimeout } from "./sandboxes/sandboxes.ts";
+import {
+  getAutoscale,
+  getScalingLock,
+  scaleSandbox,
+  setAutoscale,
+  setLimits,
+  setScalingLock,
+} from "./sandboxes/scaling.ts";
+import { getTags, listTagKeys, setTags } from "./sandboxes/tags.ts";
 
 /** All that the control plane answers, in the order of the documentation. */
 export const publicRoutes = [

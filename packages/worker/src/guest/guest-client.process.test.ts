@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { isSandboxError } from "@opensandbox/wire/errors.ts";
-import { fakeHypervisor } from "#machine/fake/fake-hypervisor.ts";
+import { fakeHypervisor } from "#hypervisor/fake/fake-hypervisor.ts";
 import { GuestClient } from "./guest-client.ts";
 import { startExec } from "./guest-exec.ts";
 

@@ -61,7 +61,7 @@ export class GuestClient implements Disposable {
       this.#channel.receive(chunk);
     });
     socket.on("error", () => socket.destroy());
-    socket.on("close", () => this.#close(new SandboxError("unavailable", "the machine has ended", undefined)));
+    socket.on("close", () => this.#close(new SandboxError("unavailable", "the machine has ended")));
     this.#startEpoch();
   }
 
@@ -74,7 +74,7 @@ export class GuestClient implements Disposable {
     try {
       await promise;
     } catch (cause) {
-      throw new SandboxError("unavailable", "the machine's agent socket cannot be reached", undefined, { cause });
+      throw new SandboxError("unavailable", "the machine's agent socket cannot be reached", { cause });
     }
     socket.off("error", reject);
     return new GuestClient(socket, patience);
@@ -121,7 +121,7 @@ export class GuestClient implements Disposable {
     this.#held ??= Promise.withResolvers();
     const incoming = await stream.next();
     const { mountpoints } = replyOf(methods.freeze, incoming.kind === "end" ? incoming.payload : undefined);
-    if (mountpoints.length === 0) throw new SandboxError("unavailable", "the guest holds no disk still", undefined);
+    if (mountpoints.length === 0) throw new SandboxError("unavailable", "the guest holds no disk still");
     this.#frozenIn = this.#epoch;
   }
 
@@ -208,7 +208,6 @@ export class GuestClient implements Disposable {
     reason: SandboxError = new SandboxError(
       "unavailable",
       "the guest agent was restarted; how the command ended is unknown",
-      undefined,
     ),
   ): void {
     // Who waits for an epoch that never came waits for the new one: only a settled promise is replaced.
@@ -236,7 +235,7 @@ function silent(milliseconds: number): SandboxError {
   const message =
     `the guest has said nothing for ${Math.round(milliseconds / 1000)} s; how its commands ended is unknown: ` +
     "power-cycle the sandbox if it stays so";
-  return new SandboxError("unavailable", message, undefined);
+  return new SandboxError("unavailable", message);
 }
 
 /** The message of a final `end`, or `unavailable` for an answer that is none. */
@@ -245,7 +244,7 @@ export function replyOf<Reply extends DescMessage>(
   payload: Uint8Array | undefined,
 ): MessageShape<Reply> {
   const reply = payload === undefined ? undefined : parse(method.reply, payload);
-  if (reply === undefined) throw new SandboxError("unavailable", "the guest agent gave no valid answer", undefined);
+  if (reply === undefined) throw new SandboxError("unavailable", "the guest agent gave no valid answer");
   return reply;
 }
 
@@ -281,6 +280,6 @@ function canceled(signal: AbortSignal): SandboxError {
   const cause: unknown = signal.reason;
   const timedOut = cause instanceof DOMException && cause.name === "TimeoutError";
   return timedOut
-    ? new SandboxError("timed_out", "the guest agent did not answer in time", undefined, { cause })
-    : new SandboxError("canceled", "canceled", undefined, { cause });
+    ? new SandboxError("timed_out", "the guest agent did not answer in time", { cause })
+    : new SandboxError("canceled", "canceled", { cause });
 }

@@ -16,7 +16,7 @@ export async function startExec(guest: GuestClient, request: Exec, signal: Abort
   );
   const started = await stream.next();
   if (started.kind !== "message" || parse(ExecStartedSchema, started.payload) === undefined) {
-    const error = new SandboxError("unavailable", "the guest agent does not say that the command runs", undefined);
+    const error = new SandboxError("unavailable", "the guest agent does not say that the command runs");
     stream.reset(error);
     throw error;
   }
@@ -58,7 +58,7 @@ async function* output(stream: Stream, end: PromiseWithResolvers<ExecEnd>): Asyn
     throw error;
   } finally {
     // Reached early when nobody takes the output any more; after the end it does nothing.
-    const unread = new SandboxError("canceled", "the output is not read any more", undefined);
+    const unread = new SandboxError("canceled", "the output is not read any more");
     stream.reset(unread);
     end.reject(unread);
   }

@@ -20,8 +20,8 @@ import { after, before, suite, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { isSandboxError } from "@opensandbox/wire/errors.ts";
 import { methods } from "@opensandbox/wire/guest/methods.ts";
-import { fakeHypervisor } from "#machine/fake/fake-hypervisor.ts";
-import type { Machine } from "#machine/machine.ts";
+import { fakeHypervisor } from "#hypervisor/fake/fake-hypervisor.ts";
+import type { Machine } from "#hypervisor/hypervisor.ts";
 import { GuestClient } from "./guest-client.ts";
 import { listDirectory, readFile, setFileAttributes, statFile, watchFiles, writeFile } from "./guest-files.ts";
 

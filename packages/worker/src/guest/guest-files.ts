@@ -39,7 +39,7 @@ export async function writeFile(
     for await (const chunk of content) await stream.sendData(0, chunk);
     await stream.end();
   } catch (error) {
-    stream.reset(new SandboxError("canceled", "the upload was not finished", undefined, { cause: error }));
+    stream.reset(new SandboxError("canceled", "the upload was not finished", { cause: error }));
     throw error;
   }
   const incoming = await answer;
@@ -98,7 +98,7 @@ async function* content(stream: Stream): AsyncGenerator<Uint8Array> {
       if (incoming.kind === "data") yield incoming.payload;
     }
   } finally {
-    stream.reset(new SandboxError("canceled", "the file is not read any more", undefined));
+    stream.reset(new SandboxError("canceled", "the file is not read any more"));
   }
 }
 
@@ -112,14 +112,14 @@ async function* changes(stream: Stream): AsyncGenerator<readonly FileChange[]> {
       yield events.map(({ kind, path }) => ({ kind: kinds.find((known) => known === kind) ?? "changed", path }));
     }
   } finally {
-    stream.reset(new SandboxError("canceled", "the changes are not taken any more", undefined));
+    stream.reset(new SandboxError("canceled", "the changes are not taken any more"));
   }
 }
 
 const kinds: readonly FileChange["kind"][] = ["created", "changed", "removed", "lost"];
 
 function giveUp(stream: Stream): SandboxError {
-  const error = new SandboxError("unavailable", "the guest agent gave no valid answer", undefined);
+  const error = new SandboxError("unavailable", "the guest agent gave no valid answer");
   stream.reset(error);
   return error;
 }

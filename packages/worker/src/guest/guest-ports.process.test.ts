@@ -6,8 +6,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, suite, test, type TestContext } from "node:test";
 import { isSandboxError } from "@opensandbox/wire/errors.ts";
-import { fakeHypervisor } from "#machine/fake/fake-hypervisor.ts";
-import type { Machine } from "#machine/machine.ts";
+import { fakeHypervisor } from "#hypervisor/fake/fake-hypervisor.ts";
+import type { Machine } from "#hypervisor/hypervisor.ts";
 import { GuestClient } from "./guest-client.ts";
 import { openPort } from "./guest-ports.ts";
 

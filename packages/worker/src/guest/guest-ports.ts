@@ -9,7 +9,7 @@ export async function openPort(guest: GuestClient, port: number, signal: AbortSi
   const stream = await guest.open(methods.connect, { port }, signal);
   const first = await stream.next();
   if (first.kind !== "message") {
-    const error = new SandboxError("unavailable", "the guest agent does not say that it is connected", undefined);
+    const error = new SandboxError("unavailable", "the guest agent does not say that it is connected");
     stream.reset(error);
     throw error;
   }
@@ -38,6 +38,6 @@ async function* incoming(stream: Stream): AsyncGenerator<Uint8Array> {
     }
   } finally {
     // Reached early when nobody reads any more; after the end it does nothing.
-    stream.reset(new SandboxError("canceled", "the connection is not read any more", undefined));
+    stream.reset(new SandboxError("canceled", "the connection is not read any more"));
   }
 }

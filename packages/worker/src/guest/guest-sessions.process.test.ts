@@ -8,8 +8,8 @@ import { after, before, suite, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type ErrorCode, isSandboxError } from "@opensandbox/wire/errors.ts";
 import type { AttachedSession, ExecSession, NewExecSession } from "@opensandbox/wire/worker/worker.ts";
-import { fakeHypervisor } from "#machine/fake/fake-hypervisor.ts";
-import type { Machine } from "#machine/machine.ts";
+import { fakeHypervisor } from "#hypervisor/fake/fake-hypervisor.ts";
+import type { Machine } from "#hypervisor/hypervisor.ts";
 import { GuestClient } from "./guest-client.ts";
 import { startExec } from "./guest-exec.ts";
 import {

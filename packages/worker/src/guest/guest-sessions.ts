@@ -143,7 +143,7 @@ async function* output(
     throw error;
   } finally {
     // Reached early when nobody takes the output any more; after the end it does nothing.
-    const detached = new SandboxError("canceled", "detached from the session", undefined);
+    const detached = new SandboxError("canceled", "detached from the session");
     stream.reset(detached);
     end.reject(detached);
   }
@@ -151,7 +151,7 @@ async function* output(
 
 function endedSession(method: Method, payload: Uint8Array): EndedSession {
   const { end, truncated } = sessionOf(replyOf(method, payload) as SessionInfo);
-  if (end === undefined) throw new SandboxError("unavailable", "the guest agent did not say how it ended", undefined);
+  if (end === undefined) throw new SandboxError("unavailable", "the guest agent did not say how it ended");
   return { end, truncated };
 }
 
@@ -188,7 +188,7 @@ function sessionOf(info: SessionInfo): ExecSession {
 const purposes: readonly SessionPurpose[] = ["exec", "run", "terminal", "agent"];
 
 function giveUp(stream: Stream): SandboxError {
-  const error = new SandboxError("unavailable", "the guest agent gave no valid answer", undefined);
+  const error = new SandboxError("unavailable", "the guest agent gave no valid answer");
   stream.reset(error);
   return error;
 }

@@ -98,6 +98,6 @@ function actOf(act: string, label: string): () => unknown {
 
 function throwing(label: string): () => never {
   return () => {
-    throw new SandboxError("unavailable", `${label}: made to fail`, undefined);
+    throw new SandboxError("unavailable", `${label}: made to fail`);
   };
 }

@@ -37,7 +37,7 @@ export async function lockFile(
   } catch (cause) {
     closeSync(fd);
     if (signal?.aborted !== true) throw cause;
-    throw new SandboxError("canceled", `waiting for the lock ${path}: canceled`, undefined, { cause });
+    throw new SandboxError("canceled", `waiting for the lock ${path}: canceled`, { cause });
   }
   let held = true;
   return {
@@ -52,7 +52,7 @@ function open(path: string): number {
   try {
     return openSync(path, "a", 0o644);
   } catch (cause) {
-    throw new SandboxError("unavailable", `cannot open the lock file ${path}: ${(cause as Error).message}`, undefined, {
+    throw new SandboxError("unavailable", `cannot open the lock file ${path}: ${(cause as Error).message}`, {
       cause,
     });
   }

@@ -17,7 +17,7 @@ export async function killProcessesOf(directory: string, place: Place = "cmdline
     const pids = await processesOf(directory, place);
     if (pids.length === 0) return;
     if (performance.now() > deadline) {
-      throw new SandboxError("unavailable", `process ${pids.join(", ")} of ${directory} cannot be killed`, undefined);
+      throw new SandboxError("unavailable", `process ${pids.join(", ")} of ${directory} cannot be killed`);
     }
     for (const pid of pids) {
       try {

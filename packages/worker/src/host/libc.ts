@@ -45,7 +45,6 @@ export function listenUnix(path: string): number {
     throw new SandboxError(
       "invalid_argument",
       `the socket path ${path} is longer than Linux allows (107 bytes): choose a shorter data directory`,
-      undefined,
     );
   }
   const fd = checked("socket", libc.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -218,7 +217,7 @@ function copyProcessMemory(
     const count = Number(libc[call](pid, local, 1n, remote, BigInt(part.length), 0n));
     if (count < 0) throw failure(call, getInt32(errnoAddress));
     // Short of all: a part of the range is not mapped, which cannot be for a machine's memory.
-    if (count !== length) throw new SandboxError("unavailable", `${call}: ${count} of ${length} bytes`, undefined);
+    if (count !== length) throw new SandboxError("unavailable", `${call}: ${count} of ${length} bytes`);
     done += length;
   }
 }
@@ -230,5 +229,5 @@ function checked(call: string, result: number): number {
 
 function failure(call: string, errno: number): SandboxError {
   const name = Object.entries(constants.errno).find(([, value]) => value === errno)?.[0] ?? `errno ${errno}`;
-  return new SandboxError("unavailable", `${call}: ${name}`, undefined);
+  return new SandboxError("unavailable", `${call}: ${name}`);
 }

@@ -28,7 +28,7 @@ export function setNeighbour(namespace: string, { device, address, mac }: Neighb
     const flags = netlinkFlags.ack | netlinkFlags.create | netlinkFlags.replace;
     exchangeNetlink(netlinkRoute, undefined, netlinkMessage(newNeighbour, flags, payload, 1), {
       refuse: (errno) => {
-        throw new SandboxError("unavailable", `the kernel refuses a neighbour: ${errno}`, undefined);
+        throw new SandboxError("unavailable", `the kernel refuses a neighbour: ${errno}`);
       },
     });
   });

@@ -200,7 +200,7 @@ function exchange(namespace: string | undefined, request: Buffer, onMessage: (me
 function refuse(errno: string): never {
   const message = `nftables refuses the change: ${errno}`;
   if (errno === "ENOENT") throw new SandboxError("not_found", message, { resource: "network", id: "nftables" });
-  throw new SandboxError("unavailable", message, undefined);
+  throw new SandboxError("unavailable", message);
 }
 
 function tableMessage(

@@ -61,9 +61,9 @@ export async function runCommand(
   const { promise, resolve, reject } = Promise.withResolvers<string>();
   child.once("error", (cause) => {
     if (options.signal?.aborted === true) {
-      reject(new SandboxError("canceled", `${label}: canceled`, undefined, { cause }));
+      reject(new SandboxError("canceled", `${label}: canceled`, { cause }));
     } else {
-      reject(new SandboxError("unavailable", `${label}: cannot run ${file}: ${cause.message}`, undefined, { cause }));
+      reject(new SandboxError("unavailable", `${label}: cannot run ${file}: ${cause.message}`, { cause }));
     }
   });
   child.once("close", (code, signal) => {
@@ -72,7 +72,7 @@ export async function runCommand(
       resolve(Buffer.concat(stdout).toString("utf8"));
     } else {
       const end = code === null ? `was ended by ${signal}` : `exited with ${code}`;
-      reject(new SandboxError("unavailable", `${label}: ${file} ${end}\n${lines.join("\n")}`.trimEnd(), undefined));
+      reject(new SandboxError("unavailable", `${label}: ${file} ${end}\n${lines.join("\n")}`.trimEnd()));
     }
   });
   return await promise;
@@ -91,6 +91,6 @@ export function failOn(label: string, fail: () => unknown = failing(label)): Dis
 
 function failing(label: string): () => never {
   return () => {
-    throw new SandboxError("unavailable", `${label}: made to fail`, undefined);
+    throw new SandboxError("unavailable", `${label}: made to fail`);
   };
 }

@@ -69,8 +69,8 @@ export async function claimSlot(owner: string): Promise<Slot> {
     await rm(temporary, { force: true });
   }
   throw new SandboxError("no_capacity", `all ${slotCount} network slots of this host are taken`, {
-    needMemoryMib: 0,
-    freeMemoryMib: 0,
+    resource: "network slots",
+    total: slotCount,
   });
 }
 

@@ -164,5 +164,5 @@ function checked(call: string, result: number): number {
 
 function failure(call: string, errno: number): SandboxError {
   const name = Object.entries(constants.errno).find(([, value]) => value === errno)?.[0] ?? `errno ${errno}`;
-  return new SandboxError("unavailable", `${call}: ${name}`, undefined);
+  return new SandboxError("unavailable", `${call}: ${name}`);
 }

@@ -14,7 +14,7 @@ export async function claimWorker(directory: string, id: string): Promise<AsyncD
   const fd = openSync(file, "w", 0o600);
   if (!tryFlock(fd)) {
     closeSync(fd);
-    throw new SandboxError("unavailable", `a worker ${id} runs already`, undefined);
+    throw new SandboxError("unavailable", `a worker ${id} runs already`);
   }
   return {
     async [Symbol.asyncDispose]() {

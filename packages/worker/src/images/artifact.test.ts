@@ -61,7 +61,7 @@ test("an artifact is built once for the same inputs, and its files are read-only
 
 test("a build that fails leaves nothing and says its own error", async (t) => {
   const directory = await imagesDirectory(t);
-  const failure = new SandboxError("unavailable", "mke2fs exited with 1", undefined);
+  const failure = new SandboxError("unavailable", "mke2fs exited with 1");
   const broken = requestOf(directory, {
     async build(target) {
       await mkdir(join(target, "deep"));

@@ -66,10 +66,10 @@ export async function provideArtifact(request: ArtifactRequest): Promise<Artifac
   } catch (error) {
     await removeBuild(unfinished);
     if (signal?.aborted !== true || isSandboxError(error, "canceled")) throw error;
-    throw new SandboxError("canceled", `building ${kind}: canceled`, undefined, { cause: error });
+    throw new SandboxError("canceled", `building ${kind}: canceled`, { cause: error });
   }
   const artifact = await readArtifact(directory);
-  if (artifact === undefined) throw new SandboxError("internal", `${directory} vanished after it was built`, undefined);
+  if (artifact === undefined) throw new SandboxError("internal", `${directory} vanished after it was built`);
   return artifact;
 }
 
@@ -114,7 +114,7 @@ async function readArtifact(directory: string): Promise<Artifact | undefined> {
     return { directory, ...(JSON.parse(await readFile(file, "utf8")) as Omit<Artifact, "directory">) };
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-    throw new SandboxError("unavailable", `cannot read ${file}: ${(cause as Error).message}`, undefined, { cause });
+    throw new SandboxError("unavailable", `cannot read ${file}: ${(cause as Error).message}`, { cause });
   }
 }
 
@@ -123,7 +123,7 @@ async function makeImagesDirectory(path: string): Promise<void> {
     await mkdir(join(path, "locks"), { recursive: true, mode: 0o755 });
   } catch (cause) {
     const { message } = cause as Error;
-    throw new SandboxError("unavailable", `cannot make the images directory: ${message}`, undefined, { cause });
+    throw new SandboxError("unavailable", `cannot make the images directory: ${message}`, { cause });
   }
 }
 

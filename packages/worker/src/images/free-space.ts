@@ -10,6 +10,5 @@ export async function checkFreeSpace(directory: string, what: string, needMib: n
     "unavailable",
     `building ${what} needs ${needMib} MiB below ${directory}, where ${freeMib} MiB are free: ` +
       `make room there or choose another images directory`,
-    undefined,
   );
 }

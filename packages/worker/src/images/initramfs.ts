@@ -56,7 +56,7 @@ export function loadOrder(index: string, driver: string): readonly string[] {
     if (name.replaceAll("-", "_") !== driver) continue;
     return [...needed.split(" ").filter(Boolean).toReversed(), module];
   }
-  throw new SandboxError("internal", `the kernel has no module ${driver}`, undefined);
+  throw new SandboxError("internal", `the kernel has no module ${driver}`);
 }
 
 // Base64 because a command's output is text.

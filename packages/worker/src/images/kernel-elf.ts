@@ -14,7 +14,7 @@ export async function kernelElf(vmlinuz: string, target: string): Promise<void> 
 /** Offsets are those of the boot protocol, Documentation/arch/x86/boot.rst. */
 export function elfOf(image: Buffer, name: string): Buffer {
   const unusable = (why: string, cause?: unknown) =>
-    new SandboxError("internal", `${name}: ${why}`, undefined, cause === undefined ? {} : { cause });
+    new SandboxError("internal", `${name}: ${why}`, cause === undefined ? {} : { cause });
   if (image.length < 0x250 || image.toString("latin1", 0x202, 0x206) !== "HdrS") throw unusable("not a kernel image");
   const setupSectors = image.readUInt8(0x1f1) || 4;
   const start = (setupSectors + 1) * 512 + image.readUInt32LE(0x248);

@@ -74,7 +74,7 @@ export async function provideKit(source: ImageSource, { onProgress, signal }: Bu
 async function assemble(root: string, target: string): Promise<{ id: string; kernelVersion: string }> {
   const [kernelVersion, ...others] = await readdir(join(root, "usr/lib/modules"));
   if (kernelVersion === undefined || others.length > 0) {
-    throw new SandboxError("internal", "the kernel package should bring one module tree", undefined);
+    throw new SandboxError("internal", "the kernel package should bring one module tree");
   }
   const libraries = join(root, "usr/lib/x86_64-linux-gnu");
   const loader = join(libraries, "ld-linux-x86-64.so.2");

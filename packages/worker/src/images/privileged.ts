@@ -78,5 +78,5 @@ async function requireTool(tool: string): Promise<void> {
     }
   }
   const packageName = Object.hasOwn(packageOf, tool) ? packageOf[tool as Tool] : tool;
-  throw new SandboxError("unavailable", `${tool} is missing: install the package ${packageName}`, undefined);
+  throw new SandboxError("unavailable", `${tool} is missing: install the package ${packageName}`);
 }

@@ -43,7 +43,7 @@ export async function readRecipe(source: ImageSource, name: string): Promise<Rec
 
 function parseRecipe(name: string, file: string, text: string): Recipe {
   const wrong = (what: string, cause?: unknown) =>
-    new SandboxError("invalid_argument", `${file}: ${what}`, undefined, cause === undefined ? {} : { cause });
+    new SandboxError("invalid_argument", `${file}: ${what}`, cause === undefined ? {} : { cause });
   let value: Record<string, unknown>;
   try {
     value = JSON.parse(text) as Record<string, unknown>;

@@ -66,7 +66,7 @@ async function answer(
 }
 
 /** Far more than any of them takes. */
-const mostBodyBytes = 4096;
+const maxBodyBytes = 4096;
 
 /** Undefined for what is no JSON, or too much of it. */
 async function readBody(request: IncomingMessage): Promise<unknown> {
@@ -74,9 +74,9 @@ async function readBody(request: IncomingMessage): Promise<unknown> {
   let bytes = 0;
   for await (const part of request as AsyncIterable<Buffer>) {
     bytes += part.length;
-    if (bytes <= mostBodyBytes) parts.push(part);
+    if (bytes <= maxBodyBytes) parts.push(part);
   }
-  if (bytes > mostBodyBytes) return undefined;
+  if (bytes > maxBodyBytes) return undefined;
   try {
     return JSON.parse(Buffer.concat(parts).toString()) as unknown;
   } catch {

@@ -18,10 +18,10 @@ export interface NetworkPoolOptions {
 }
 
 /** Made at once: each is four programs, one after the other. */
-const mostAtOnce = 4;
+const maxConcurrent = 4;
 
 /** So many wait for idle time to be removed, and no more. */
-const mostLeaving = 16;
+const maxLeaving = 16;
 
 /**
  * Networks that are made ahead of time, so that a machine gets one without a program being started, and removed behind
@@ -135,7 +135,7 @@ export class NetworkPool implements AsyncDisposable {
 
   #fillUpTo(spare: number): void {
     const wanted = (): number => this.#waiting.length + spare - this.#spare.length - this.#making.size;
-    while (!this.#ending.signal.aborted && wanted() > 0 && this.#making.size < mostAtOnce) {
+    while (!this.#ending.signal.aborted && wanted() > 0 && this.#making.size < maxConcurrent) {
       const making = this.#makeOne().finally(() => this.#making.delete(making));
       this.#making.add(making);
     }
@@ -168,7 +168,7 @@ export class NetworkPool implements AsyncDisposable {
 
   #leave(slot: Slot): void {
     this.#leaving.push(slot);
-    if (this.#leaving.length >= mostLeaving) this.#crowded.abort();
+    if (this.#leaving.length >= maxLeaving) this.#crowded.abort();
     this.#removing ??= this.#remove();
   }
 

@@ -4,7 +4,7 @@ import type { NetworkRefusal } from "@opensandbox/wire/worker/worker.ts";
 import { refusedForMs, sets } from "./namespace-rules.ts";
 
 /** Names and web requests that are kept; the oldest go first. Refused packets the kernel keeps by itself. */
-const mostEntries = 500;
+const maxEntries = 500;
 
 /** What a sandbox was refused, each thing once with how often. */
 export class NetworkRecord {
@@ -20,7 +20,7 @@ export class NetworkRecord {
     const count = (this.#entries.get(key)?.count ?? 0) + 1;
     this.#entries.delete(key);
     this.#entries.set(key, { at: new Date().toISOString(), count, ...refusal });
-    if (this.#entries.size > mostEntries) this.#entries.delete(this.#entries.keys().next().value ?? "");
+    if (this.#entries.size > maxEntries) this.#entries.delete(this.#entries.keys().next().value ?? "");
   }
 
   /** The last hour's, the newest first. */

@@ -5,12 +5,11 @@ import { lockFile } from "#host/file-lock.ts";
 import { killProcessesOf, processesOf } from "#host/kill-by-path.ts";
 import { isWorkerAlive, removeDeadWorkers } from "#host/worker-lock.ts";
 import { removeLeftOverNetworks } from "#network/host-firewall.ts";
-import { isSandboxError } from "@opensandbox/wire/errors.ts";
+import { describeError, isSandboxError } from "@opensandbox/wire/errors.ts";
 import type { SnapshotId } from "@opensandbox/wire/ids.ts";
 import type { StartSandbox } from "@opensandbox/wire/worker/worker.ts";
-import { describeError } from "./describe-error.ts";
-import { memoryMibOf } from "./growth.ts";
-import type { Host } from "./host.ts";
+import { memoryMibOf } from "#machine/growth.ts";
+import type { Host } from "#machine/host.ts";
 import {
   type JournaledMachine,
   type JournalEntry,
@@ -20,14 +19,14 @@ import {
   removeEntry,
   removeUnfinishedEntries,
   writeEntry,
-} from "./journal.ts";
-import { goOnAfterCapture } from "./capture-machine.ts";
-import type { LiveMachine } from "./live-machine.ts";
+} from "#machine/journal.ts";
+import { goOnAfterCapture } from "#machine/capture-machine.ts";
+import type { LiveMachine } from "#machine/live-machine.ts";
 import { LiveSandbox } from "./live-sandbox.ts";
 import { applyNetworkPolicy } from "./network-policy.ts";
-import { adoptSeat } from "./seat.ts";
-import { adoptMachine, endedMachine, type MachineRequest } from "./start-machine.ts";
-import { isBeingMade } from "./templates.ts";
+import { adoptSeat } from "#machine/seat.ts";
+import { adoptMachine, endedMachine, type MachineRequest } from "#machine/start-machine.ts";
+import { isBeingMade } from "#templates/templates.ts";
 
 export interface Adopted {
   readonly sandbox: LiveSandbox;

@@ -1,13 +1,13 @@
 import type { SnapshotId } from "@opensandbox/wire/ids.ts";
 import type { Capture, CapturedSnapshot } from "@opensandbox/wire/worker/worker.ts";
 import { failpoint } from "#host/failpoints.ts";
-import { captureMachine, goOnAfterCapture, type MachineCapture } from "./capture-machine.ts";
-import { describeError } from "./describe-error.ts";
-import type { Host } from "./host.ts";
+import { captureMachine, goOnAfterCapture, type MachineCapture } from "#machine/capture-machine.ts";
+import { describeError } from "@opensandbox/wire/errors.ts";
+import type { Host } from "#machine/host.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
-import { tenantOf } from "./seat.ts";
+import { tenantOf } from "#machine/seat.ts";
 import { journal } from "./start-sandbox.ts";
-import { manifestOf } from "./templates.ts";
+import { manifestOf } from "#templates/templates.ts";
 
 /** A snapshot of a sandbox that goes on. */
 export async function captureSandbox(

@@ -1,6 +1,6 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxEnd, StartSandbox } from "@opensandbox/wire/worker/worker.ts";
-import type { LiveMachine } from "./live-machine.ts";
+import type { LiveMachine } from "#machine/live-machine.ts";
 
 const ends = { panicked: "reset", shutdown: "exited", died: "exited" } as const;
 

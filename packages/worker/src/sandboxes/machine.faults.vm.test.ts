@@ -10,7 +10,7 @@ import { processesOf } from "#host/kill-by-path.ts";
 import { decodeManifest } from "#snapshots/manifest.ts";
 import { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { newSnapshotId, type SandboxId, type SnapshotId } from "@opensandbox/wire/ids.ts";
-import { machineDirectory, readEntries } from "./journal.ts";
+import { machineDirectory, readEntries } from "#machine/journal.ts";
 import { leftBehind, nothing } from "../testing/left-behind.ts";
 import { startCounting, startRequest, startTestHost, type TestHost } from "../testing/test-host.ts";
 
@@ -380,11 +380,15 @@ test("20: who leaves in the middle leaves nothing half done", async (t) => {
 test("24: a host that is full says so, keeps nothing half made, and takes sandboxes again when it has room", async (t) => {
   await assert.rejects(
     host.start(undefined, { memoryMib: 2 ** 20 }),
-    (error) => isSandboxError(error, "no_capacity") && error.retryable && error.details.needMemoryMib > 2 ** 18,
+    (error) =>
+      isSandboxError(error, "no_capacity") &&
+      error.retryable &&
+      error.details.resource === "memory" &&
+      error.details.needMib > 2 ** 18,
   );
   {
     using _ = armFailpoint("take seat", () => {
-      throw new SandboxError("no_capacity", "all slots are taken", { needMemoryMib: 0, freeMemoryMib: 0 });
+      throw new SandboxError("no_capacity", "all slots are taken", { resource: "network slots", total: 1 });
     });
     const burst = await Promise.allSettled([host.start(), host.start(), host.start()]);
     for (const one of burst) assert.ok(one.status === "rejected" && isSandboxError(one.reason, "no_capacity"));

@@ -1,15 +1,14 @@
 import { rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { isSandboxError } from "@opensandbox/wire/errors.ts";
+import { describeError, isSandboxError } from "@opensandbox/wire/errors.ts";
 import type { DiskFiles } from "#snapshots/manifest.ts";
-import { describeError } from "./describe-error.ts";
-import type { Host } from "./host.ts";
-import type { LiveMachine } from "./live-machine.ts";
-import type { LiveSandbox } from "./live-sandbox.ts";
-import { journal } from "./start-sandbox.ts";
+import type { Host } from "#machine/host.ts";
+import type { LiveMachine } from "#machine/live-machine.ts";
+import type { LiveSandbox } from "#sandboxes/live-sandbox.ts";
+import { journal } from "#sandboxes/start-sandbox.ts";
 
 /** So many layers that are a machine's alone are worth the copying: every hibernation and checkpoint adds one. */
-const mostOwnLayers = 8;
+const maxOwnLayers = 8;
 
 /**
  * Begins to make the disks of a sandbox into short chains again, beside all else that happens to it, where they have
@@ -18,7 +17,7 @@ const mostOwnLayers = 8;
 export function mergeLayers(sandbox: LiveSandbox, host: Host): void {
   const { live, request } = sandbox;
   if (!live.hasProcess || live.merging.busy || sandbox.busy) return;
-  const long = live.layers.files.disks.filter(({ layers }) => layers.length > mostOwnLayers);
+  const long = live.layers.files.disks.filter(({ layers }) => layers.length > maxOwnLayers);
   if (long.length === 0) return;
   live.merging.start(async (signal) => {
     try {
@@ -44,7 +43,7 @@ async function mergeDisk(
   const shared = await Promise.all(layers.map(async ({ file }) => (await stat(join(directory, file))).nlink > 1));
   // Below a shared layer nothing can be taken away.
   const keep = shared.lastIndexOf(true) + 1;
-  if (layers.length - keep <= mostOwnLayers) return [];
+  if (layers.length - keep <= maxOwnLayers) return [];
   const over = layers[keep - 1]?.file;
   await live.machine.capturing?.mergeLayers(name, over === undefined ? undefined : join(directory, over), signal);
   return live.layers.merged(name, keep);

@@ -1,15 +1,15 @@
 import { readFile } from "#guest/guest-files.ts";
 import type { MetadataSource } from "#network/metadata-service.ts";
 import type { StartSandbox } from "@opensandbox/wire/worker/worker.ts";
-import { memoryMibOf } from "./growth.ts";
-import type { Host } from "./host.ts";
-import type { LiveMachine } from "./live-machine.ts";
+import { memoryMibOf } from "#machine/growth.ts";
+import type { Host } from "#machine/host.ts";
+import type { LiveMachine } from "#machine/live-machine.ts";
 
 /** A guest that does not answer in this time is not asked for longer, in milliseconds. */
 const patienceMs = 5000;
 
 /** Far more than these files have; what is at their place is the guest's to say. */
-const longestFile = 16 * 1024;
+const maxFileBytes = 16 * 1024;
 
 /** What a guest may learn about its sandbox. */
 export function metadataSource(live: LiveMachine, { id, vcpus }: StartSandbox, host: Host): MetadataSource {
@@ -46,7 +46,7 @@ function memoryUsage(meminfo: string): number {
 }
 
 async function guestFile({ guest }: LiveMachine, path: string): Promise<string> {
-  const { content } = await readFile(guest, path, { length: longestFile }, AbortSignal.timeout(patienceMs));
+  const { content } = await readFile(guest, path, { length: maxFileBytes }, AbortSignal.timeout(patienceMs));
   const parts: Uint8Array[] = [];
   for await (const part of content) parts.push(part);
   return Buffer.concat(parts).toString("latin1");

@@ -1,9 +1,9 @@
 import { type NetworkPolicy, parseEgress } from "@opensandbox/wire/egress.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { StartSandbox } from "@opensandbox/wire/worker/worker.ts";
-import { macAddressOf } from "./guest-identity.ts";
-import type { Host } from "./host.ts";
-import type { LiveMachine } from "./live-machine.ts";
+import { macAddressOf } from "#guest/guest-identity.ts";
+import type { Host } from "#machine/host.ts";
+import type { LiveMachine } from "#machine/live-machine.ts";
 import { metadataSource } from "./metadata-source.ts";
 
 export function policyOf({ networkEnabled, egress }: StartSandbox): NetworkPolicy {
@@ -16,7 +16,7 @@ export function requirePolicy({ egress }: NetworkPolicy, { network, description 
   parseEgress(egress);
   if (network.mode === "tap") return;
   const message = `rules for what a sandbox may reach do not hold on this host: ${description.network.reason}`;
-  throw new SandboxError("not_supported", message, undefined);
+  throw new SandboxError("not_supported", message);
 }
 
 /** Before a machine does anything for its sandbox: holds it to the sandbox's policy, and tells it whose it is. */

@@ -21,7 +21,7 @@ async function asRoomError(error: unknown, directory: string): Promise<unknown> 
   return new SandboxError(
     "no_capacity",
     "the host's disk is full: delete sandboxes or checkpoints",
-    { needMemoryMib: 0, freeMemoryMib: 0 },
+    { resource: "disk" },
     { cause: error },
   );
 }

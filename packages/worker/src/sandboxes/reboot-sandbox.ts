@@ -1,11 +1,11 @@
 import { methods } from "@opensandbox/wire/guest/methods.ts";
-import { alignClock } from "./align-clock.ts";
-import { describeError } from "./describe-error.ts";
-import type { Host } from "./host.ts";
-import { introduceGuest } from "./introduce-guest.ts";
+import { alignClock } from "#guest/align-clock.ts";
+import { describeError } from "@opensandbox/wire/errors.ts";
+import type { Host } from "#machine/host.ts";
+import { introduceGuest } from "#machine/introduce-guest.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
 import { applyNetworkPolicy } from "./network-policy.ts";
-import { bootAgain } from "./start-machine.ts";
+import { bootAgain } from "#machine/start-machine.ts";
 import { journal } from "./start-sandbox.ts";
 
 /** What a guest gets to write down what it holds back, before its machine ends. */

@@ -9,7 +9,7 @@ import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { AdoptedSandbox, CapturedSnapshot, Worker } from "@opensandbox/wire/worker/worker.ts";
 import type { Adopted } from "./adopt-machines.ts";
 import { captureSandbox, hibernateSandbox } from "./capture-sandbox.ts";
-import type { Host } from "./host.ts";
+import type { Host } from "#machine/host.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
 import { mergeLayers } from "./merge-layers.ts";
 import { orNoRoom } from "./no-room.ts";

@@ -2,10 +2,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { methods } from "@opensandbox/wire/guest/methods.ts";
 import type { Scaled } from "@opensandbox/wire/worker/worker.ts";
-import type { Growing } from "#machine/machine.ts";
-import { admit, hostRoom } from "./admission.ts";
-import type { Host } from "./host.ts";
-import type { LiveMachine } from "./live-machine.ts";
+import type { Growing } from "#hypervisor/hypervisor.ts";
+import { admit, hostRoom } from "#host/admission.ts";
+import type { Host } from "#machine/host.ts";
+import type { LiveMachine } from "#machine/live-machine.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
 import { journal } from "./start-sandbox.ts";
 
@@ -32,7 +32,7 @@ export async function scaleSandbox(
   const { growing } = live.machine;
   if (growing === undefined) {
     const message = `machines of ${host.hypervisor.name} keep the memory that they were created with`;
-    throw new SandboxError("not_supported", message, undefined);
+    throw new SandboxError("not_supported", message);
   }
   const wantedMib = memoryMib - live.shape.memoryMib;
   requirePossible(memoryMib, live);
@@ -48,7 +48,7 @@ export async function scaleSandbox(
   }
   if (!(await reach(growing, { from: before.wantedMib, to: wantedMib }, signal))) {
     if (lessMib > 0) return { done: false, because: "its kernel cannot move what is in the memory to be given back" };
-    throw new SandboxError("unavailable", "the guest does not take the memory that it is given", undefined);
+    throw new SandboxError("unavailable", "the guest does not take the memory that it is given");
   }
   await live.guest.call(methods.fitMemory, {}, signal);
   sandbox.request = { ...request, memoryMib };
@@ -62,7 +62,7 @@ function requirePossible(memoryMib: number, { shape, spec }: LiveMachine): void 
   const message =
     `memoryMB must be from ${least}, which the sandbox's machine began with, to ${most}: ` +
     "for another size create or fork a sandbox";
-  throw new SandboxError("invalid_argument", message, undefined);
+  throw new SandboxError("invalid_argument", message);
 }
 
 /** Whether the guest came to have what it is asked to have; where it did not it is asked for what it had before. */

@@ -1,6 +1,6 @@
 import type { NetworkPolicy } from "@opensandbox/wire/egress.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import type { Host } from "./host.ts";
+import type { Host } from "#machine/host.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
 import { policyOf, requirePolicy } from "./network-policy.ts";
 import { journal } from "./start-sandbox.ts";
@@ -12,7 +12,7 @@ export async function setNetworkPolicy(sandbox: LiveSandbox, policy: NetworkPoli
   if (live.sandboxNetwork === undefined) {
     if (JSON.stringify(policy) === JSON.stringify(policyOf(request))) return;
     const message = `a network policy cannot be changed on this host: ${host.description.network.reason}`;
-    throw new SandboxError("not_supported", message, undefined);
+    throw new SandboxError("not_supported", message);
   }
   const { egress: _, ...rest } = request;
   const changed = {

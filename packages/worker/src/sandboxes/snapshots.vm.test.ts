@@ -244,7 +244,7 @@ test("a damaged snapshot is refused whatever file it is in, and others are not a
     const flip = await flipByte(join(directory, file));
     await assert.rejects(
       host.start({ kind: "snapshot", snapshotId: bad, identity: "new" }),
-      (error) => isSandboxError(error, "incompatible") && error.message.includes("damaged"),
+      (error) => isSandboxError(error, "incompatible") && error.details.reason === "damaged",
       file,
     );
     await flip();

@@ -55,14 +55,14 @@ test("who gives up leaves the queue with the reason, and nobody else's place", a
   const left = new AbortController();
   const second = ask("b", left.signal);
   const third = ask("c");
-  left.abort(new SandboxError("canceled", "not needed any more", undefined));
+  left.abort(new SandboxError("canceled", "not needed any more"));
   await assert.rejects(second, { code: "canceled", message: "not needed any more" });
   first[Symbol.dispose]();
   await third;
   // It had its turn when it gave up: that is its own to end.
   left.abort();
   assert.deepEqual(inside, ["a", "c"]);
-  await assert.rejects(ask("d", AbortSignal.abort(new SandboxError("canceled", "before", undefined))), {
+  await assert.rejects(ask("d", AbortSignal.abort(new SandboxError("canceled", "before"))), {
     message: "before",
   });
 });

@@ -1,4 +1,4 @@
-import { asSandboxError, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
+import { asSandboxError, describeError, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SnapshotId } from "@opensandbox/wire/ids.ts";
 import type { Progress, Span, StartSandbox } from "@opensandbox/wire/worker/worker.ts";
 import { failpoint } from "#host/failpoints.ts";
@@ -6,22 +6,21 @@ import type { IdleTime } from "#host/idle-time.ts";
 import { memoryMibOf } from "#snapshots/manifest.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { Verifier } from "#snapshots/verify.ts";
-import { admit, hostRoom } from "./admission.ts";
-import { alignClock } from "./align-clock.ts";
-import { describeError } from "./describe-error.ts";
-import { hostnameOf } from "./guest-identity.ts";
-import type { BootFiles, Host } from "./host.ts";
-import { introduceGuest } from "./introduce-guest.ts";
-import { writeEntry } from "./journal.ts";
-import type { LiveMachine } from "./live-machine.ts";
+import { admit, hostRoom } from "#host/admission.ts";
+import { alignClock } from "#guest/align-clock.ts";
+import { hostnameOf } from "#guest/guest-identity.ts";
+import type { BootFiles, Host } from "#machine/host.ts";
+import { introduceGuest } from "#machine/introduce-guest.ts";
+import { writeEntry } from "#machine/journal.ts";
+import type { LiveMachine } from "#machine/live-machine.ts";
 import { LiveSandbox } from "./live-sandbox.ts";
-import type { OwnMemory } from "./own-memory.ts";
+import type { OwnMemory } from "#templates/own-memory.ts";
 import { applyNetworkPolicy, policyOf, requirePolicy } from "./network-policy.ts";
-import type { ReadyMachines } from "./ready-machines.ts";
-import { Spans } from "./spans.ts";
+import type { ReadyMachines } from "#templates/ready-machines.ts";
+import { Spans } from "#machine/spans.ts";
 import type { StartQueue } from "./start-queue.ts";
-import { bootMachine, type MachineRequest, newMachineId, restoreMachine } from "./start-machine.ts";
-import type { Templates } from "./templates.ts";
+import { bootMachine, type MachineRequest, newMachineId, restoreMachine } from "#machine/start-machine.ts";
+import type { Templates } from "#templates/templates.ts";
 
 /** A ready machine has answered before, so this is plenty; and there is another way when it does not. */
 const readyTimeoutMs = 15_000;
@@ -208,7 +207,7 @@ async function fromSnapshot(
     } catch (error) {
       // Of a damaged snapshot nothing is made; memory that this host cannot use is another thing.
       await verified;
-      if (!isSandboxError(error, "incompatible") || error.message.includes("damaged")) throw error;
+      if (!isSandboxError(error, "incompatible") || error.details.reason === "damaged") throw error;
       because = error.message;
     }
   }

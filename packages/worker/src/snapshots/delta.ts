@@ -51,7 +51,9 @@ export function readFooter(footer: Buffer, fileBytes: number): { readonly pagesE
     footer.readUInt32LE(12) === pageBytes &&
     pagesEnd + runs * runBytes + footerBytes === fileBytes;
   if (!whole)
-    throw new SandboxError("incompatible", "the snapshot's memory file is not one of this version", undefined);
+    throw new SandboxError("incompatible", "the snapshot's memory file is not one of this version", {
+      reason: "format",
+    });
   return { pagesEnd, runs };
 }
 
@@ -64,11 +66,9 @@ export function decodeRuns(index: Buffer, memoryPages: number): PageRun[] {
     const marked = index.readBigUInt64LE(at + 8);
     const count = Number(marked & ~zeroMark);
     if (first < least || first + count > memoryPages) {
-      throw new SandboxError(
-        "incompatible",
-        "the snapshot's memory file names pages that the machine has not",
-        undefined,
-      );
+      throw new SandboxError("incompatible", "the snapshot's memory file names pages that the machine has not", {
+        reason: "format",
+      });
     }
     least = first + count;
     runs.push({ first, count, zero: (marked & zeroMark) !== 0n });

@@ -78,19 +78,24 @@ export function decodeManifest(text: string): SnapshotManifest {
   try {
     found = JSON.parse(text) as Record<string, unknown>;
   } catch (cause) {
-    throw new SandboxError("incompatible", "the snapshot is damaged: its manifest is no JSON", undefined, { cause });
+    throw new SandboxError(
+      "incompatible",
+      "the snapshot is damaged: its manifest is no JSON",
+      { reason: "damaged" },
+      { cause },
+    );
   }
   const { sha256, ...body } = found;
   if (sha256 !== checksum(body)) {
-    throw new SandboxError("incompatible", "the snapshot is damaged: its manifest is not what was written", undefined);
+    throw new SandboxError("incompatible", "the snapshot is damaged: its manifest is not what was written", {
+      reason: "damaged",
+    });
   }
   const { formatVersion: version, ...manifest } = body;
   if (version !== formatVersion) {
-    throw new SandboxError(
-      "incompatible",
-      `the snapshot has format ${String(version)}, not ${formatVersion}`,
-      undefined,
-    );
+    throw new SandboxError("incompatible", `the snapshot has format ${String(version)}, not ${formatVersion}`, {
+      reason: "format",
+    });
   }
   return manifest as unknown as SnapshotManifest;
 }

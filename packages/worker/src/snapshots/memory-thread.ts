@@ -16,7 +16,7 @@ import { dirname } from "node:path";
 import { parentPort } from "node:worker_threads";
 import { asSandboxError, errorToWire, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { type AddressRanges, readProcessMemory, scanChangedPages, writeProcessMemory } from "#host/libc.ts";
-import type { GuestMemory, MemoryRegion } from "#machine/guest-memory.ts";
+import type { GuestMemory, MemoryRegion } from "#hypervisor/guest-memory.ts";
 import { decodeRuns, encodeTail, footerBytes, pageBytes, type PageRun, readFooter } from "./delta.ts";
 import type { MemoryReply, MemoryRequest } from "./memory-threads.ts";
 
@@ -27,7 +27,7 @@ const chunkBytes = 4 * 2 ** 20;
  * A delta up to this size is taken into the worker's own memory, so that the machine need not wait for the disk; but not
  * more than a part of what the host has left.
  */
-const mostHeldBytes = 2 ** 30;
+const maxHeldBytes = 2 ** 30;
 const heldShare = 8;
 
 /** One part in so many of the disk is left to the guests. */
@@ -107,7 +107,7 @@ function capture(
 }
 
 function heldBytes(): number {
-  return Math.min(mostHeldBytes, process.availableMemory() / heldShare);
+  return Math.min(maxHeldBytes, process.availableMemory() / heldShare);
 }
 
 /** What would not fit is not begun: guests write to the same disk. */
@@ -119,7 +119,7 @@ function requireRoom(directory: string, bytes: number): void {
     "no_capacity",
     `the host's disk has no room for the ${Math.ceil(bytes / 2 ** 20)} MiB of memory that a snapshot takes: delete ` +
       "sandboxes or checkpoints",
-    { needMemoryMib: 0, freeMemoryMib: 0 },
+    { resource: "disk" },
   );
 }
 
@@ -412,7 +412,8 @@ function readAt(fd: number, position: number, length: number): Buffer {
   const bytes = Buffer.allocUnsafeSlow(length);
   for (let at = 0; at < length;) {
     const count = readSync(fd, bytes, at, length - at, position + at);
-    if (count === 0) throw new SandboxError("incompatible", "a file of the snapshot is shorter than it was", undefined);
+    if (count === 0)
+      throw new SandboxError("incompatible", "a file of the snapshot is shorter than it was", { reason: "damaged" });
     at += count;
   }
   return bytes;
@@ -423,5 +424,7 @@ function requireHash(file: string, found: string, expected: string): void {
 }
 
 function damaged(file: string): SandboxError {
-  return new SandboxError("incompatible", `the snapshot is damaged: ${file} is not what was captured`, undefined);
+  return new SandboxError("incompatible", `the snapshot is damaged: ${file} is not what was captured`, {
+    reason: "damaged",
+  });
 }

@@ -1,6 +1,6 @@
 import { Worker } from "node:worker_threads";
 import { errorFromWire, type ErrorOnWire, SandboxError } from "@opensandbox/wire/errors.ts";
-import type { GuestMemory } from "#machine/guest-memory.ts";
+import type { GuestMemory } from "#hypervisor/guest-memory.ts";
 
 /** What a memory thread is asked. */
 export type MemoryRequest = { readonly id: number } & (
@@ -216,7 +216,7 @@ class MemoryThread {
   }
 
   #fail(cause: unknown): void {
-    const error = new SandboxError("unavailable", "the thread that moves memory has ended", undefined, { cause });
+    const error = new SandboxError("unavailable", "the thread that moves memory has ended", { cause });
     for (const { reject } of this.#waiting.values()) reject(error);
     this.#waiting.clear();
   }

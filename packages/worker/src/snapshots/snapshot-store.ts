@@ -87,7 +87,9 @@ export class SnapshotStore {
     }
     const manifest = decodeManifest(text);
     if (manifest.id !== id) {
-      throw new SandboxError("incompatible", "the snapshot is damaged: its manifest is that of another", undefined);
+      throw new SandboxError("incompatible", "the snapshot is damaged: its manifest is that of another", {
+        reason: "damaged",
+      });
     }
     return { directory, manifest };
   }

@@ -32,7 +32,7 @@ export class Verifier {
     const found = identity === undefined ? undefined : await this.#memory.hash(path);
     if (found === undefined || found.bytes !== bytes || found.sha256 !== sha256) {
       const what = found === undefined ? "is missing" : "is not what was captured";
-      throw new SandboxError("incompatible", `the snapshot is damaged: ${file} ${what}`, undefined);
+      throw new SandboxError("incompatible", `the snapshot is damaged: ${file} ${what}`, { reason: "damaged" });
     }
     if (identity !== undefined) this.#good.add(identity);
   }

@@ -69,7 +69,7 @@ function testAgent(exitCode = 0, onDone: (what: unknown, agent: TestAgent) => vo
         },
         attach: async (_sandbox, _agent, signal) => {
           signal?.addEventListener("abort", () => {
-            events.destroy(new SandboxError("unavailable", "the connection ended", undefined));
+            events.destroy(new SandboxError("unavailable", "the connection ended"));
           });
           return await Promise.resolve(attached);
         },

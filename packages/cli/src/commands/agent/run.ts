@@ -85,7 +85,7 @@ function holdInterrupts({ host }: Context): HeldInterrupts {
   // One that has just ended cannot be told any more; its end is on the way.
   const interrupt = (): void => void agent?.interrupt().catch(() => undefined);
   const taken = host.interrupts.take((name) => {
-    if (last !== undefined) ended.abort(new SandboxError("canceled", "canceled", undefined));
+    if (last !== undefined) ended.abort(new SandboxError("canceled", "canceled"));
     last = name;
     interrupt();
   });

@@ -23,7 +23,7 @@ count more than what is stored. The file can be read by you alone.`,
   async run({ name, value }, { host, print }) {
     const given = value === "-" ? (await textOf(host.stdin)).trim() : value;
     if (name === "api-url" && given !== "" && !isServerUrl(given)) {
-      throw new SandboxError("invalid_argument", notAnUrl(given), undefined);
+      throw new SandboxError("invalid_argument", notAnUrl(given));
     }
     const { configFile, readConfigFile, writeConfigFile } = await import("../../config-file.ts");
     const file = configFile(host.env);

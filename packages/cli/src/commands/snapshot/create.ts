@@ -42,7 +42,7 @@ async function readText(file: string): Promise<string> {
   } catch (cause) {
     const { code, message } = cause as NodeJS.ErrnoException;
     const why = code === "ENOENT" ? "there is no such file" : message;
-    throw new SandboxError("invalid_argument", `cannot read ${file}: ${why}`, undefined, { cause });
+    throw new SandboxError("invalid_argument", `cannot read ${file}: ${why}`, { cause });
   }
 }
 
@@ -52,12 +52,12 @@ function recipeOf(text: string, file: string): ImageRecipe {
   try {
     value = JSON.parse(text);
   } catch (cause) {
-    throw new SandboxError("invalid_argument", `${where} is not JSON: ${(cause as Error).message}`, undefined, {
+    throw new SandboxError("invalid_argument", `${where} is not JSON: ${(cause as Error).message}`, {
       cause,
     });
   }
   if (typeof value !== "object" || value === null || !("steps" in value) || !Array.isArray(value.steps)) {
-    throw new SandboxError("invalid_argument", `${where} must be {"steps": [...]}: see --help`, undefined);
+    throw new SandboxError("invalid_argument", `${where} must be {"steps": [...]}: see --help`);
   }
   // The server says what is wrong with a step.
   return value as ImageRecipe;

@@ -35,7 +35,7 @@ export const recordTypes = { a: 1, cname: 5, aaaa: 28, opt: 41, svcb: 64, https:
 export const responseCodes = { noError: 0, serverFailure: 2, nameError: 3, notImplemented: 4 } as const;
 
 const headerBytes = 12;
-const smallestDatagram = 512;
+const minDatagramBytes = 512;
 /** What this forwarder asks for: it fits into one packet everywhere (DNS flag day 2020). */
 const askedDatagram = 1232;
 
@@ -57,7 +57,7 @@ export function parseQuestion(message: Buffer): Question | undefined {
     class: message.readUInt16BE(name.end + 2),
     recursion: (flags & 0x0100) !== 0,
     // An option record keeps the size where others have their class, and flags in its TTL.
-    datagramBytes: Math.max(smallestDatagram, option?.class ?? 0),
+    datagramBytes: Math.max(minDatagramBytes, option?.class ?? 0),
     extended: option !== undefined,
     security: option !== undefined && (option.ttl & 0x8000) !== 0,
     bytes: Buffer.from(message.subarray(headerBytes, name.end + 4)),

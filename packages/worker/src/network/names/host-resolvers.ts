@@ -31,7 +31,7 @@ export function hostResolvers(file = "/etc/resolv.conf"): AskResolvers {
         signal.throwIfAborted();
       }
     }
-    throw new SandboxError("unavailable", `no name server of this host answers (${servers.join(", ")})`, undefined);
+    throw new SandboxError("unavailable", `no name server of this host answers (${servers.join(", ")})`);
   };
 }
 

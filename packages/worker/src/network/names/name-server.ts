@@ -17,7 +17,7 @@ import {
 } from "./dns-message.ts";
 import { MessageReader, withLength } from "./dns-stream.ts";
 import type { AskResolvers } from "./host-resolvers.ts";
-import { longestTtl, type PinnedNames } from "./pinned-names.ts";
+import { maxTtlSeconds, type PinnedNames } from "./pinned-names.ts";
 
 export interface NameServerOptions {
   /** The namespace it serves; whoever asks there is its guest. */
@@ -29,8 +29,8 @@ export interface NameServerOptions {
 }
 
 // A guest that asks more than this at once is not answered until something of it is.
-const mostAtOnce = 64;
-const mostConnections = 16;
+const maxConcurrent = 64;
+const maxConnections = 16;
 const idleConnectionMs = 10_000;
 
 /**
@@ -41,7 +41,7 @@ const idleConnectionMs = 10_000;
 export function serveNames(options: NameServerOptions): Disposable {
   const ended = new AbortController();
   const at = { address: inner.nameServer, port: 53 };
-  const answer = limitedTo(mostAtOnce, (question: Question, transport: "udp" | "tcp") =>
+  const answer = limitedTo(maxConcurrent, (question: Question, transport: "udp" | "tcp") =>
     answerOf(question, transport, options, ended.signal),
   );
   const datagrams = createSocket("udp4");
@@ -51,7 +51,7 @@ export function serveNames(options: NameServerOptions): Disposable {
   datagrams.bind({ fd: openUdpSocket(options.namespace, at) });
   const connections = new Set<Socket>();
   const streams = createServer((socket) => {
-    if (connections.size >= mostConnections) return void socket.resetAndDestroy();
+    if (connections.size >= maxConnections) return void socket.resetAndDestroy();
     connections.add(socket);
     socket.once("close", () => connections.delete(socket));
     serveStream(socket, answer);
@@ -193,7 +193,7 @@ function checkedAnswer(question: Question, message: Buffer, options: NameServerO
     }
   }
   for (const { ttl, ttlAt, type } of records) {
-    if (type !== recordTypes.opt && ttl > longestTtl) reply.writeUInt32BE(longestTtl, ttlAt);
+    if (type !== recordTypes.opt && ttl > maxTtlSeconds) reply.writeUInt32BE(maxTtlSeconds, ttlAt);
   }
   return reply;
 }

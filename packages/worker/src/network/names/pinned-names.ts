@@ -4,16 +4,16 @@ import { ipv4Bytes } from "@opensandbox/wire/ipv4.ts";
 import { sets } from "../namespace-rules.ts";
 
 /** A guest is told no longer time to live than this, in seconds, so that it asks again while its address is let out. */
-export const longestTtl = 600;
+export const maxTtlSeconds = 600;
 
 /**
- * How much longer an address is let out than its name says. At least {@link longestTtl}: when an address is in both
+ * How much longer an address is let out than its name says. At least {@link maxTtlSeconds}: when an address is in both
  * sets and is asked for again, the earlier of the two has ended by then.
  */
 const graceSeconds = 600;
 
 /** Addresses at once: far more than a sandbox's names have, and no burden for a host with a thousand sandboxes. */
-const mostAddresses = 8192;
+const maxAddresses = 8192;
 
 /**
  * The addresses that the allowed names of one sandbox stand for, here and as elements of the kernel's sets. An element's
@@ -38,10 +38,10 @@ export class PinnedNames {
   pin(name: string, addresses: readonly number[], ttlSeconds: number): void {
     const now = performance.now();
     this.#forgetEnded(now);
-    const needed = now + Math.min(ttlSeconds, longestTtl) * 1000;
+    const needed = now + Math.min(ttlSeconds, maxTtlSeconds) * 1000;
     const short = addresses.filter((address) => this.#endOf(address) < needed);
-    if (this.#addresses.size + short.length > mostAddresses) {
-      throw new SandboxError("quota_exceeded", `more than ${mostAddresses} addresses of allowed names`, undefined);
+    if (this.#addresses.size + short.length > maxAddresses) {
+      throw new SandboxError("quota_exceeded", `more than ${maxAddresses} addresses of allowed names`);
     }
     if (short.length > 0) this.#prolong(short, now, needed + graceSeconds * 1000);
     const ofName = this.#names.get(name) ?? new Map<number, number>();

@@ -23,7 +23,7 @@ export interface WebProxy extends Disposable {
 }
 
 /** A ClientHello is a few kilobytes; a longer beginning is none. */
-const longestHello = 32 * 1024;
+const maxHelloBytes = 32 * 1024;
 const helloTimeoutMs = 10_000;
 const connectTimeoutMs = 30_000;
 
@@ -99,7 +99,7 @@ async function readHello(socket: Socket): Promise<{ readonly name: string | unde
     beginning = Buffer.concat([beginning, chunk]);
     const found = readServerName(beginning);
     if (found.kind === "name") resolve(normalName(found.name));
-    else if (found.kind === "none" || beginning.length > longestHello) resolve(undefined);
+    else if (found.kind === "none" || beginning.length > maxHelloBytes) resolve(undefined);
   };
   const onEnd = (): void => resolve(undefined);
   socket.on("data", onData);

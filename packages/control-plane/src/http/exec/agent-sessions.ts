@@ -1,0 +1,108 @@
+import { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
+import type { SandboxId } from "@opensandbox/wire/ids.ts";
+import * as wire from "@opensandbox/wire/public/guests/agent-sessions.ts";
+import { noSuchSession } from "@opensandbox/wire/public/guests/exec-sessions.ts";
+import type { ExecSession } from "@opensandbox/wire/worker/worker.ts";
+import type { FastifyInstance } from "fastify";
+import { newSessionId } from "#execs/run-command.ts";
+import { writeToSession } from "#execs/write-to-session.ts";
+import type { ApiContext } from "../api-context.ts";
+import { begin, isListed, SIGKILL } from "./exec-sessions.ts";
+import { serve } from "../serve.ts";
+
+/** Agents, which are exec sessions with a program of ours in them. */
+export function serveAgentSessions(app: FastifyInstance, api: ApiContext): void {
+  const { ending, worker, clock } = api.sandboxes;
+
+  serve(app, ending, wire.startAgent, async (call) => {
+    const { id, use } = await begin(api, call);
+    using _ = use;
+    const request = wire.agentFrom(newSessionId(), call.body);
+    const session = await worker.createSession(id, request, call.signal).catch((error: unknown) => {
+      throw isNoProgram(error) ? noProgram(error) : error;
+    });
+    const lines = wire.firstLines(call.body);
+    try {
+      if (lines !== undefined) await writeToSession(worker, id, { sessionId: session.id, text: lines }, call.signal);
+    } catch (error) {
+      // Nobody would know of it. What cannot be removed now goes with its machine.
+      await worker.removeSession(id, session.id, AbortSignal.timeout(removeMs)).catch(() => undefined);
+      throw error;
+    }
+    const { resume } = call.body;
+    return { ...wire.agentReplyOf(id, session), ...(resume === undefined ? {} : { claudeSessionID: resume }) };
+  });
+
+  serve(app, ending, wire.listAgents, async (call) => {
+    const { id, use } = await begin(api, call);
+    using _ = use;
+    const sessions = await worker.listSessions(id, call.signal);
+    return sessions
+      .filter((session) => isAgent(session) && isListed(session, clock))
+      .map((session) => wire.agentReplyOf(id, session));
+  });
+
+  serve(app, ending, wire.getAgent, async (call) => {
+    const { id, use } = await begin(api, call);
+    using _ = use;
+    return wire.agentReplyOf(id, await agent(id, call.parameter("sessionId"), call.signal));
+  });
+
+  serve(app, ending, wire.promptAgent, async (call) => {
+    const { id, use } = await begin(api, call);
+    using _ = use;
+    await tell(id, call.parameter("sessionId"), { type: "prompt", text: call.body.text }, call.signal);
+  });
+
+  serve(app, ending, wire.interruptAgent, async (call) => {
+    const { id, use } = await begin(api, call);
+    using _ = use;
+    await tell(id, call.parameter("sessionId"), { type: "interrupt" }, call.signal);
+  });
+
+  serve(app, ending, wire.killAgent, async (call) => {
+    const { id, use } = await begin(api, call);
+    using _ = use;
+    const { id: sessionId } = await agent(id, call.parameter("sessionId"), call.signal);
+    await worker.signalSession(id, sessionId, call.body.signal ?? SIGKILL, call.signal);
+  });
+
+  /** An agent that runs or has ended. @throws not_found, also for other sessions */
+  async function agent(id: SandboxId, sessionId: string, signal: AbortSignal): Promise<ExecSession> {
+    const session = await worker.waitForSession(id, sessionId, 0, signal);
+    if (!isAgent(session)) throw noSuchSession(sessionId);
+    return session;
+  }
+
+  async function tell(
+    id: SandboxId,
+    sessionId: string,
+    command: wire.AgentCommand,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { end } = await agent(id, sessionId, signal);
+    if (end !== undefined) {
+      throw new SandboxError("wrong_state", "the agent session has ended", {
+        ...{ resource: "exec session", state: "ended", allowed: ["running"] },
+      });
+    }
+    await writeToSession(worker, id, { sessionId, text: wire.agentLine(command) }, signal);
+  }
+}
+
+/** What removing a session may take. */
+const removeMs = 30_000;
+
+function isAgent({ purpose }: ExecSession): boolean {
+  return purpose === "agent";
+}
+
+function isNoProgram(error: unknown): boolean {
+  return isSandboxError(error, "not_found") && error.details?.resource === "file";
+}
+
+/** Agent disks stay as they are for as long as their sandboxes. */
+function noProgram(cause: unknown): SandboxError {
+  const message = "this sandbox was made before there were agent sessions: make a new one";
+  return new SandboxError("not_supported", message, { cause });
+}

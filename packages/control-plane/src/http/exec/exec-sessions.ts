@@ -1,0 +1,128 @@
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { parseSandboxId, type SandboxId } from "@opensandbox/wire/ids.ts";
+import * as wire from "@opensandbox/wire/public/guests/exec-sessions.ts";
+import type { AttachedSession, ExecSession } from "@opensandbox/wire/worker/worker.ts";
+import type { FastifyInstance } from "fastify";
+import type { Clock } from "../../clock.ts";
+import { newSessionId } from "#execs/run-command.ts";
+import type { Use } from "#lifecycle/activity.ts";
+import { useSandbox } from "#lifecycle/use-sandbox.ts";
+import type { ApiContext } from "../api-context.ts";
+import { attachSocket, type SessionWords } from "#http/sockets/attach-socket.ts";
+import { failureOf } from "../reply-error.ts";
+import { answered, type Call, serve } from "../serve.ts";
+import { TerminalReplay } from "#http/sockets/terminal-replay.ts";
+import { acceptWebSocket } from "#http/sockets/web-socket.ts";
+
+/** A session that has ended is listed for so long. */
+const listedMs = 300_000;
+
+export const SIGKILL = 9;
+
+/** Exec sessions and terminals, which are sessions that speak without frames. */
+export function serveExecSessions(app: FastifyInstance, api: ApiContext): void {
+  const { sandboxes } = api;
+  const { ending, worker, clock } = sandboxes;
+
+  serve(app, ending, wire.startSession, async (call) => {
+    const { id, use } = await begin(api, call);
+    using _ = use;
+    const session = await worker.createSession(id, wire.sessionFrom(newSessionId(), call.body), call.signal);
+    return wire.sessionReplyOf(id, session);
+  });
+
+  serve(app, ending, wire.listSessions, async (call) => {
+    const { id, use } = await begin(api, call);
+    using _ = use;
+    const sessions = await worker.listSessions(id, call.signal);
+    return sessions.filter((session) => isListed(session, clock)).map((session) => wire.sessionReplyOf(id, session));
+  });
+
+  serve(app, ending, wire.attachSession, async (call) => await attach(api, call, execWords));
+
+  serve(app, ending, wire.killSession, async (call) => {
+    const { id, use } = await begin(api, call);
+    using _ = use;
+    await worker.signalSession(id, call.parameter("sessionId"), call.body.signal ?? SIGKILL, call.signal);
+  });
+
+  serve(app, ending, wire.startTerminal, async (call) => {
+    const { id, use } = await begin(api, call);
+    using _ = use;
+    const session = await worker.createSession(id, wire.terminalFrom(newSessionId(), call.body), call.signal);
+    return { sessionID: session.id, sandboxID: id };
+  });
+
+  serve(app, ending, wire.attachTerminal, async (call) => await attach(api, call, terminalWords()));
+
+  serve(app, ending, wire.resizeTerminal, async (call) => {
+    const { id, use } = await begin(api, call);
+    using _ = use;
+    await worker.resizeSession(id, call.parameter("sessionId"), wire.sizeFrom(call.body), call.signal);
+  });
+
+  serve(app, ending, wire.closeTerminal, async (call) => {
+    const { id, use } = await begin(api, call);
+    using _ = use;
+    await worker.removeSession(id, call.parameter("sessionId"), call.signal);
+  });
+}
+
+const execWords: SessionWords = {
+  output: (part) => wire.encodeServerFrame(part === "scrollback end" ? { pipe: part } : part),
+  exit: ({ end }) => wire.encodeServerFrame(wire.exitFrameOf(end)),
+  input: (message) => wire.decodeClientFrame(message),
+};
+
+/** Bytes as they are, but for what a replay must not ask again. */
+function terminalWords(): SessionWords {
+  let replay: TerminalReplay | undefined = new TerminalReplay();
+  return {
+    output: (part) => {
+      if (part !== "scrollback end") return replay === undefined ? part.bytes : replay.pass(part.bytes);
+      const rest = replay?.end();
+      replay = undefined;
+      return rest;
+    },
+    exit: () => undefined,
+    input: (message) => ({ kind: "stdin", bytes: message }),
+  };
+}
+
+export function isListed({ endedMs }: ExecSession, clock: Clock): boolean {
+  return endedMs === undefined || clock.now() - endedMs < listedMs;
+}
+
+export async function begin(api: ApiContext, call: Call<unknown, unknown>): Promise<{ use: Use; id: SandboxId }> {
+  const id = parseSandboxId(call.parameter("id"));
+  return { id, use: await useSandbox(api.sandboxes, call.organizationId, id, call.signal) };
+}
+
+async function attach(api: ApiContext, call: Call<unknown, unknown>, words: SessionWords): Promise<typeof answered> {
+  const { sandboxes, timing } = api;
+  const { id, use } = await begin(api, call);
+  const gone = new AbortController();
+  const signal = AbortSignal.any([gone.signal, sandboxes.ending]);
+  let attached: AttachedSession;
+  {
+    // Being attached is no activity; what is said is.
+    using _ = use;
+    const request = AbortSignal.any([signal, call.signal]);
+    attached = await sandboxes.worker.attachSession(id, call.parameter("sessionId"), { fromStart: false }, request);
+  }
+  try {
+    const socket = await acceptWebSocket(call.request, call.reply, timing.keepAliveMs);
+    socket.once("close", () => gone.abort(new SandboxError("canceled", "the caller went away")));
+    try {
+      await attachSocket(socket, attached, { words, touch: () => use.touch() }, signal);
+      socket.close(1000);
+    } catch (error) {
+      const { body } = failureOf(error, { requestId: call.request.id, log: sandboxes.log, ending: sandboxes.ending });
+      // No exit code: how the command goes on is not known here.
+      socket.close(1011, body.code);
+    }
+  } finally {
+    gone.abort();
+  }
+  return answered;
+}

@@ -1,0 +1,151 @@
+import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
+import { parseSandboxId, type SandboxId } from "@opensandbox/wire/ids.ts";
+import * as wire from "@opensandbox/wire/public/guests/execs.ts";
+import { parse } from "@opensandbox/wire/route.ts";
+import type { RunningExec } from "@opensandbox/wire/worker/worker.ts";
+import type { FastifyInstance } from "fastify";
+import type { WebSocket } from "ws";
+import type { Use } from "#lifecycle/activity.ts";
+import { useSandbox } from "#lifecycle/use-sandbox.ts";
+import type { ApiContext } from "../api-context.ts";
+import { MessageInbox, type Message } from "#http/sockets/message-inbox.ts";
+import { failureOf } from "../reply-error.ts";
+import { sendMessage } from "#http/sockets/send-message.ts";
+import { answered, serve } from "../serve.ts";
+import { StdinQueue } from "#http/sockets/stdin-queue.ts";
+import { acceptWebSocket } from "#http/sockets/web-socket.ts";
+
+/** One command over one WebSocket: what the connection carries is said at the route. */
+export function serveExecStream(app: FastifyInstance, api: ApiContext): void {
+  const { sandboxes, timing } = api;
+  serve(app, sandboxes.ending, wire.streamExec, async ({ organizationId, parameter, request, reply }) => {
+    const id = parseSandboxId(parameter("id"));
+    await sandboxes.store.get(organizationId, id);
+    const socket = await acceptWebSocket(request, reply, timing.keepAliveMs);
+    const inbox = new MessageInbox(socket);
+    try {
+      await stream(api, { socket, inbox, id, organizationId });
+      socket.close(1000);
+    } catch (error) {
+      const { body } = failureOf(error, { requestId: request.id, log: sandboxes.log, ending: sandboxes.ending });
+      socket.send(JSON.stringify(body));
+      socket.close(1011, body.code);
+    }
+    inbox.close();
+    return answered;
+  });
+}
+
+interface Connection {
+  readonly socket: WebSocket;
+  readonly inbox: MessageInbox;
+  readonly id: SandboxId;
+  readonly organizationId: string;
+}
+
+async function stream({ sandboxes }: ApiContext, connection: Connection): Promise<void> {
+  const { socket, inbox, id, organizationId } = connection;
+  const ended = new AbortController();
+  socket.once("close", () => ended.abort(new SandboxError("canceled", "the caller went away")));
+  const signal = AbortSignal.any([ended.signal, sandboxes.ending]);
+
+  const start = startOf(await inbox.first(signal));
+  using use = await useSandbox(sandboxes, organizationId, id, signal);
+  const exec = await sandboxes.worker.exec(id, wire.streamedExecFrom(start), signal);
+  // Looked at when the output has ended.
+  exec.result.catch(() => {});
+  try {
+    takeInput(connection, { exec, use, tell: start.stdinCredit ?? false }, (error) => ended.abort(error));
+    await sendOutput(socket, exec, use, signal);
+  } catch (error) {
+    // A caller that broke the rules hears of that, not of the end of its command that follows.
+    throw ended.signal.aborted ? ended.signal.reason : error;
+  } finally {
+    // Whatever went wrong, the command does not stay behind; one that has ended does not mind.
+    ended.abort();
+  }
+}
+
+/** The command to run. */
+function startOf({ data, isBinary }: Message): wire.StreamStart {
+  if (isBinary) throw invalid("the first message must be text: the command as JSON");
+  return parse(wire.StreamStart, jsonOf(data.toString("utf8")));
+}
+
+function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch (error) {
+    throw new SandboxError("invalid_argument", "the first message must be the command as JSON", {
+      cause: error,
+    });
+  }
+}
+
+function takeInput(
+  { socket, inbox }: Connection,
+  { exec, use, tell }: { exec: RunningExec; use: Use; tell: boolean },
+  refuse: (error: SandboxError) => void,
+): void {
+  const stdin = new StdinQueue(exec, {
+    pause: () => socket.pause(),
+    resume: () => socket.resume(),
+    taken: (bytes) => {
+      if (tell) socket.send(frame(wire.streamFrame.stdinTaken, int32(bytes)));
+    },
+  });
+  inbox.forEach(({ data, isBinary }) => {
+    use.touch();
+    try {
+      if (!isBinary) throw invalid("after the first message only binary ones are expected");
+      takeFrame(data, exec, stdin);
+    } catch (error) {
+      refuse(asSandboxError(error));
+    }
+  });
+}
+
+function takeFrame(data: Buffer, exec: RunningExec, stdin: StdinQueue): void {
+  switch (data[0]) {
+    case wire.streamFrame.stdin:
+      stdin.write(data.subarray(1));
+      return;
+    case wire.streamFrame.stdinEnd:
+      stdin.end();
+      return;
+    case wire.streamFrame.signal:
+      // A command that has just ended cannot be told; its end is on the way.
+      exec.kill(wire.signalFrom(data)).catch(() => {});
+      return;
+    case undefined:
+    default:
+      throw invalid(`a message must begin with 0x00, 0x05 or 0x06, not ${data[0] ?? "nothing"}`);
+  }
+}
+
+async function sendOutput(socket: WebSocket, exec: RunningExec, use: Use, signal: AbortSignal): Promise<void> {
+  for await (const { pipe, bytes } of exec.output) {
+    use.touch();
+    await sendMessage(socket, frame(wire.streamFrame[pipe], bytes), signal);
+  }
+  const end = await exec.result;
+  if (end.timedOut) await sendMessage(socket, frame(wire.streamFrame.stderr, Buffer.from(wire.timedOutText)), signal);
+  await sendMessage(socket, frame(wire.streamFrame.exit, int32(wire.streamedExitCode(end))), signal);
+}
+
+function frame(kind: number, payload: Uint8Array): Buffer {
+  const message = Buffer.allocUnsafe(1 + payload.length);
+  message[0] = kind;
+  message.set(payload, 1);
+  return message;
+}
+
+function int32(value: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeInt32BE(value);
+  return bytes;
+}
+
+function invalid(message: string): SandboxError {
+  return new SandboxError("invalid_argument", message);
+}

@@ -1,0 +1,231 @@
+import assert from "node:assert/strict";
+import { suite, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { eventually } from "#testing/eventually.ts";
+import { startForTest, type TestOptions } from "#testing/start-for-test.ts";
+
+async function begin(timing: NonNullable<TestOptions["tuning"]>["timing"] = {}) {
+  const world = await startForTest({ tuning: { timing } });
+  const id = await world.create();
+  const exec = async (body: object) => await world.ask("POST", `/api/sandboxes/${id}/exec/run`, body);
+  const execAsync = async (body: object) => await world.ask("POST", `/api/sandboxes/${id}/exec/run-async`, body);
+  const result = async (execId: string) => await world.ask("GET", `/api/sandboxes/${id}/exec/${execId}/result`);
+  return { world, id, exec, execAsync, result, [Symbol.asyncDispose]: () => world[Symbol.asyncDispose]() };
+}
+
+const large = 3_000_000;
+// Bytes that are cut anywhere: three-byte characters, a byte that is none, and what JSON has to escape.
+const largeScript = `yes '€"\\' | head -c ${large}; printf '\\377' >&2; yes | head -c ${large} >&2`;
+const largeOutput = {
+  stdout: Buffer.from('€"\\\n'.repeat(large / 6))
+    .subarray(0, large)
+    .toString(),
+  stderr: `\ufffd${"y\n".repeat(large / 2)}`,
+};
+
+/** Without a difference of millions of lines. */
+function isLarge({ stdout, stderr }: { stdout: string; stderr: string }): boolean {
+  return stdout === largeOutput.stdout && stderr === largeOutput.stderr;
+}
+
+suite("exec/run", () => {
+  test("gives output, apart, and the exit code", async () => {
+    await using given = await begin();
+    assert.deepEqual(await given.exec({ cmd: "echo out; echo err >&2; exit 3" }), [
+      200,
+      { exitCode: 3, stdout: "out\n", stderr: "err\n" },
+    ]);
+    assert.deepEqual(await given.exec({ cmd: "printf", args: ["%s", "a b"] }), [
+      200,
+      { exitCode: 0, stdout: "a b", stderr: "" },
+    ]);
+  });
+
+  test("output of any size is exact, whether the answer begins early or late", async () => {
+    await using given = await begin();
+    for (const timeout of [20, 0]) {
+      const [status, reply] = await given.exec({ cmd: largeScript, timeout });
+      assert.equal(status, 200);
+      assert.equal(reply.exitCode, 0);
+      assert.ok(isLarge(reply));
+    }
+  });
+
+  test("a timeout is -1 and a last line, a signal -1", async () => {
+    await using given = await begin();
+    const [, late] = await given.exec({ cmd: "echo begun >&2; exec sleep 100", timeout: 0.2 });
+    assert.deepEqual(late, { exitCode: -1, stdout: "", stderr: "begun\n\nProcess timed out" });
+    const [, killed] = await given.exec({ cmd: "kill -9 $$" });
+    assert.equal(killed.exitCode, -1);
+  });
+
+  test("ends with its caller", async () => {
+    await using given = await begin();
+    for (const timeout of [20, 0]) {
+      const giveUp = new AbortController();
+      const body = { cmd: "exec sleep 100", timeout };
+      const asked = given.world.call("POST", `/api/sandboxes/${given.id}/exec/run`, body, { signal: giveUp.signal });
+      const answered = asked.then((response) => response.text()).catch(() => undefined);
+      await eventually("it runs", () => given.world.worker.running.size === 1);
+      giveUp.abort();
+      await answered;
+      await eventually("it is killed", () => given.world.worker.running.size === 0);
+    }
+  });
+
+  test("a long one is kept alive with spaces before its JSON", async () => {
+    await using given = await begin({ keepAliveMs: 20 });
+    const response = await given.world.call("POST", `/api/sandboxes/${given.id}/exec/run`, {
+      cmd: "sleep 0.3",
+      timeout: 60,
+    });
+    const text = await response.text();
+    assert.match(text, /^ {3,}\{/);
+    assert.deepEqual(JSON.parse(text), { exitCode: 0, stdout: "", stderr: "" });
+  });
+
+  test("when the line to the guest ends, its end is not invented", async () => {
+    await using given = await begin();
+    const answer = given.exec({ cmd: "exec sleep 100", timeout: 20 });
+    await eventually("it runs", () => given.world.worker.running.size === 1);
+    await given.world.call("POST", `/api/sandboxes/${given.id}/hibernate`);
+    given.world.worker.loseLines(given.id);
+    const [status, { code }] = await answer;
+    assert.deepEqual([status, code], [503, "unavailable"]);
+    for (const child of given.world.worker.running) child.kill("SIGKILL");
+  });
+
+  test("what cannot be started is said", async () => {
+    await using given = await begin();
+    assert.equal((await given.exec({}))[0], 400);
+    assert.equal((await given.exec({ cmd: "/no/such/program", args: ["x"] }))[0], 404);
+  });
+});
+
+suite("exec/run-async", () => {
+  test("a quick command is answered at once, without a handle", async () => {
+    await using given = await begin();
+    assert.deepEqual(await given.execAsync({ cmd: "echo quick" }), [
+      200,
+      { exitCode: 0, stdout: "quick\n", stderr: "" },
+    ]);
+  });
+
+  test("a slow one gets a handle, under which it can be polled, attached to and listed", async () => {
+    await using given = await begin({ inlineHoldMs: 20, resultHoldMs: 20 });
+    const [status, { execId, running }] = await given.execAsync({ cmd: "echo begun; sleep 0.3; echo done; exit 5" });
+    assert.deepEqual([status, running], [202, true]);
+    assert.deepEqual(await given.result(execId), [200, { running: true, stdout: "", stderr: "" }]);
+    const [, sessions] = await given.world.ask("GET", `/api/sandboxes/${given.id}/exec`);
+    assert.deepEqual(
+      sessions.map((session: { sessionID: string }) => session.sessionID),
+      [execId],
+    );
+    await eventually("it ends", async () => (await given.result(execId))[1].running === false);
+    const expected = { running: false, exitCode: 5, stdout: "begun\ndone\n", stderr: "" };
+    for (let times = 0; times < 2; times += 1) assert.deepEqual(await given.result(execId), [200, expected]);
+  });
+
+  test("output that is too large to be held is a handle, and is exact", async () => {
+    await using given = await begin();
+    const [status, { execId }] = await given.execAsync({ cmd: largeScript });
+    assert.equal(status, 202);
+    let reply = (await given.result(execId))[1];
+    while (reply.running) reply = (await given.result(execId))[1];
+    assert.ok(isLarge(reply));
+  });
+
+  test("it goes on when its caller goes away", async () => {
+    await using given = await begin();
+    const giveUp = new AbortController();
+    const asked = given.world.call(
+      "POST",
+      `/api/sandboxes/${given.id}/exec/run-async`,
+      { cmd: "exec sleep 100" },
+      {
+        signal: giveUp.signal,
+      },
+    );
+    const answered = asked.catch(() => undefined);
+    await eventually("it runs", () => given.world.worker.running.size === 1);
+    giveUp.abort();
+    await answered;
+    await sleep(100);
+    assert.equal(given.world.worker.running.size, 1);
+    for (const child of given.world.worker.running) child.kill("SIGKILL");
+  });
+
+  test("an unknown handle is 404, that of another sandbox too", async () => {
+    await using given = await begin({ inlineHoldMs: 1 });
+    const [, { execId }] = await given.execAsync({ cmd: "sleep 0.2" });
+    const other = await given.world.create();
+    for (const path of [`${given.id}/exec/00000000`, `${other}/exec/${execId}`]) {
+      const [status, { error }] = await given.world.ask("GET", `/api/sandboxes/${path}/result`);
+      assert.equal(status, 404);
+      assert.match(error, /exec not found/);
+    }
+    assert.equal((await given.world.ask("GET", `/api/sandboxes/sb-00000000/exec/${execId}/result`))[0], 404);
+  });
+
+  test("over hibernation the poll says that the sandbox wakes, and then has the result", async () => {
+    await using given = await begin({ inlineHoldMs: 1, resultHoldMs: 20 });
+    const { world, id } = given;
+    const [, { execId }] = await given.execAsync({ cmd: "sleep 0.2; echo kept" });
+    assert.equal((await world.call("POST", `/api/sandboxes/${id}/hibernate`)).status, 200);
+    const held = Promise.withResolvers<void>();
+    world.worker.onStart = () => held.promise;
+    assert.deepEqual(await given.result(execId), [200, { running: true, waking: true, stdout: "", stderr: "" }]);
+    assert.equal((await given.result(execId))[1].waking, true);
+    held.resolve();
+    await eventually("it has the result", async () => {
+      const [status, reply] = await given.result(execId);
+      assert.equal(status, 200);
+      if (reply.running) return false;
+      assert.deepEqual(reply, { running: false, exitCode: 0, stdout: "kept\n", stderr: "" });
+      return true;
+    });
+  });
+
+  test("a wake that fails for now is no failure of the poll", async () => {
+    await using given = await begin({ inlineHoldMs: 1 });
+    const { world, id } = given;
+    const [, { execId }] = await given.execAsync({ cmd: "sleep 0.2" });
+    await world.call("POST", `/api/sandboxes/${id}/hibernate`);
+    world.worker.onStart = () => {
+      throw new SandboxError("no_capacity", "the host is full", { resource: "memory", needMib: 1024, freeMib: 0 });
+    };
+    assert.deepEqual(await given.result(execId), [200, { running: true, waking: true, stdout: "", stderr: "" }]);
+  });
+
+  test("a poll that the server's end breaks off is told to ask again, and no later one that it failed", async () => {
+    await using given = await begin({ inlineHoldMs: 1, resultHoldMs: 20_000 });
+    const { world } = given;
+    const [, { execId }] = await given.execAsync({ cmd: "exec sleep 100" });
+    const asked = Promise.withResolvers<void>();
+    const wait = world.worker.waitForSession;
+    world.worker.waitForSession = (...call) => {
+      asked.resolve();
+      return wait(...call);
+    };
+    const polled = given.result(execId);
+    await asked.promise;
+    const ended = world.plane[Symbol.asyncDispose]();
+    let answers = 0;
+    for (let next: typeof polled | undefined = polled; next !== undefined; answers += 1) {
+      assert.deepEqual(await next, [200, { running: true, waking: true, stdout: "", stderr: "" }]);
+      next = given.result(execId);
+      // In the end nobody is there.
+      if ((await next.catch(() => undefined)) === undefined) next = undefined;
+    }
+    assert.ok(answers > 0);
+    await ended;
+  });
+
+  test("of a sandbox that is gone for good it says so", async () => {
+    await using given = await begin({ inlineHoldMs: 1 });
+    const [, { execId }] = await given.execAsync({ cmd: "sleep 0.2" });
+    await given.world.call("DELETE", `/api/sandboxes/${given.id}`);
+    assert.equal((await given.result(execId))[0], 410);
+  });
+});

@@ -1,0 +1,184 @@
+import type { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { describeError, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
+import { parseSandboxId, type SandboxId } from "@opensandbox/wire/ids.ts";
+import * as wire from "@opensandbox/wire/public/guests/execs.ts";
+import type { Exec } from "@opensandbox/wire/worker/worker.ts";
+import type { FastifyInstance, FastifyReply } from "fastify";
+import {
+  hasEnded,
+  newSessionId,
+  resultOf,
+  type RunResult,
+  startCommand,
+  type StartedCommand,
+} from "#execs/run-command.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
+import { useSandbox } from "#lifecycle/use-sandbox.ts";
+import { orAborted } from "../../or-aborted.ts";
+import type { ApiContext } from "../api-context.ts";
+import { failureOf } from "../reply-error.ts";
+import { runReplyOf, runReplyStream } from "./run-reply.ts";
+import { answered, serve } from "../serve.ts";
+
+// Proxies give up on a connection that stays silent; shorter commands do not need the trick.
+const quickSeconds = 30;
+/** A wait of the guest's that is as good as none: the longest that its timers know. */
+const endlessMs = 2 ** 31 - 1;
+/** What removing a session may take. */
+const removeMs = 30_000;
+
+export function serveExec(app: FastifyInstance, api: ApiContext): void {
+  const { sandboxes, timing } = api;
+  const { ending, worker } = sandboxes;
+
+  serve(app, ending, wire.run, async ({ body, organizationId, parameter, signal, reply }) => {
+    const id = parseSandboxId(parameter("id"));
+    using _ = await useSandbox(sandboxes, organizationId, id, signal);
+    await using run = runOf(sandboxes, id);
+    const command = wire.execFrom(body);
+    await run.start(command, signal);
+    const isLong = command.timeoutMs === 0 || (command.timeoutMs ?? 0) > quickSeconds * 1000;
+    if (isLong) return await answerLate(api, reply, () => run.result(signal));
+    const result = await run.result(signal);
+    return runReplyOf(result) ?? (await sendJson(reply, runReplyStream(result, {})));
+  });
+
+  serve(app, ending, wire.runAsync, async ({ body, organizationId, parameter, signal, reply }) => {
+    const id = parseSandboxId(parameter("id"));
+    using _ = await useSandbox(sandboxes, organizationId, id, signal);
+    const execId = newSessionId();
+    const enough = new AbortController();
+    const until = AbortSignal.any([signal, enough.signal]);
+    const started = await startCommand(worker, id, { id: execId, command: wire.execFrom(body) }, until);
+    const result = await within(timing.inlineHoldMs, started.quickResult, signal);
+    enough.abort();
+    const small = result === undefined ? undefined : runReplyOf(result);
+    if (small !== undefined) return small;
+    reply.status(202);
+    return { execId, running: true as const, startedAt: new Date(started.startedMs).toISOString() };
+  });
+
+  serve(app, ending, wire.getExecResult, async ({ organizationId, parameter, signal, reply }) => {
+    const id = parseSandboxId(parameter("id"));
+    const execId = parameter("execId");
+    const hold = AbortSignal.timeout(timing.resultHoldMs);
+    const since = performance.now();
+    try {
+      using _ = await useSandbox(sandboxes, organizationId, id, AbortSignal.any([signal, hold]));
+      const leftMs = Math.max(0, Math.round(timing.resultHoldMs - (performance.now() - since)));
+      const session = await worker.waitForSession(id, execId, leftMs, signal);
+      // Nobody reads the output of a command that still runs, and it may be large.
+      if (!hasEnded(session)) return { running: true, stdout: "", stderr: "" };
+      const result = await resultOf(worker, id, session, signal);
+      const small = runReplyOf(result);
+      if (small !== undefined) return { running: false, ...small };
+      return await sendJson(reply, runReplyStream(result, { running: false }));
+    } catch (error) {
+      // The published client takes every failure for the last word. What this server's end breaks off, the next one has.
+      const isTransient = ending.aborted || error === hold.reason || (isSandboxError(error) && error.retryable);
+      if (isTransient) return { running: true, waking: true, stdout: "", stderr: "" };
+      throw isNoSession(error) ? noResult(execId, error) : error;
+    }
+  });
+}
+
+/** One command that ends with its caller: disposing it removes whatever is left of it. */
+function runOf({ worker, log }: SandboxContext, sandboxId: SandboxId) {
+  const id = newSessionId();
+  let quickResult: StartedCommand["quickResult"] | undefined;
+  let isLeft = true;
+  return {
+    async start(command: Exec, signal: AbortSignal): Promise<void> {
+      ({ quickResult } = await startCommand(worker, sandboxId, { id, command }, signal));
+    },
+
+    async result(signal: AbortSignal): Promise<RunResult> {
+      const quick = await quickResult;
+      if (quick !== undefined) {
+        isLeft = false;
+        return quick;
+      }
+      signal.throwIfAborted();
+      try {
+        const session = await worker.waitForSession(sandboxId, id, endlessMs, signal);
+        if (hasEnded(session)) return await resultOf(worker, sandboxId, session, signal);
+      } catch (error) {
+        throw isSandboxError(error, "not_found") ? unknownEnd(error) : error;
+      }
+      throw unknownEnd(undefined);
+    },
+
+    async [Symbol.asyncDispose](): Promise<void> {
+      if (!isLeft) return;
+      await worker.removeSession(sandboxId, id, AbortSignal.timeout(removeMs)).catch((error: unknown) => {
+        // With the machine, or the agent, the command has gone as well.
+        if (isSandboxError(error, "not_found") || isSandboxError(error, "unavailable")) return;
+        log("warn", "a command may go on without its caller", { sandbox: sandboxId, ...describeError(error) });
+      });
+    },
+  };
+}
+
+/** The value, or undefined when it is not there in time. */
+async function within<T>(milliseconds: number, promise: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
+  const { promise: over, resolve } = Promise.withResolvers<undefined>();
+  const timer = setTimeout(() => resolve(undefined), milliseconds);
+  try {
+    return await orAborted(Promise.race([promise, over]), signal);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Settles when all has been sent, or nobody reads any more; a failure on the way cuts the connection. */
+async function sendJson(reply: FastifyReply, stream: Readable): Promise<typeof answered> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  stream.once("close", resolve);
+  reply.type("application/json; charset=utf-8").send(stream);
+  await promise;
+  return answered;
+}
+
+/** Begins the answer now and keeps it alive with spaces, which JSON allows in front. */
+async function answerLate(
+  api: ApiContext,
+  reply: FastifyReply,
+  work: () => Promise<RunResult>,
+): Promise<typeof answered> {
+  reply.hijack();
+  const { raw } = reply;
+  // Sent with the first space, or in one piece with the result of a command that is faster.
+  raw.writeHead(200, { "content-type": "application/json; charset=utf-8" });
+  const keepAlive = setInterval(() => raw.destroyed || raw.write(" "), api.timing.keepAliveMs);
+  try {
+    const result = await work();
+    clearInterval(keepAlive);
+    const small = runReplyOf(result);
+    if (small === undefined) await pipeline(runReplyStream(result, {}), raw);
+    else raw.end(JSON.stringify(small));
+  } catch (error) {
+    const { log, ending } = api.sandboxes;
+    const { body } = failureOf(error, { requestId: reply.request.id, log, ending });
+    // What has begun as a result cannot end as an error.
+    if (!raw.destroyed) raw.end(JSON.stringify(body));
+  } finally {
+    clearInterval(keepAlive);
+  }
+  return answered;
+}
+
+function isNoSession(error: unknown): boolean {
+  return isSandboxError(error, "not_found") && error.details.resource === "exec session";
+}
+
+function noResult(id: string, cause: unknown): SandboxError {
+  const message = "exec not found: a result is kept for ten minutes after the command's end";
+  return new SandboxError("not_found", message, { resource: "exec", id }, { cause });
+}
+
+function unknownEnd(cause: unknown): SandboxError {
+  const message =
+    "the end of the command cannot be known: the sandbox was put to sleep, restarted or deleted meanwhile";
+  return new SandboxError("unavailable", message, { cause });
+}

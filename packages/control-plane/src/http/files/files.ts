@@ -1,0 +1,130 @@
+import { once } from "node:events";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { parseSandboxId, type SandboxId } from "@opensandbox/wire/ids.ts";
+import * as wire from "@opensandbox/wire/public/guests/files.ts";
+import type { FastifyInstance, FastifyReply } from "fastify";
+import { useSandbox } from "#lifecycle/use-sandbox.ts";
+import type { Use } from "#lifecycle/activity.ts";
+import type { ApiContext } from "../api-context.ts";
+import { EventStream } from "../event-stream.ts";
+import { failureOf } from "../reply-error.ts";
+import { fileHeaders, sendFile, statFile } from "./send-file.ts";
+import { answered, serve, type Call } from "../serve.ts";
+
+export function serveFiles(app: FastifyInstance, api: ApiContext): void {
+  const { sandboxes } = api;
+  const { ending, worker } = sandboxes;
+
+  serve(app, ending, wire.readFile, async (call) => {
+    const { use, id } = await begin(api, call);
+    using _ = use;
+    await sendFile(worker, { id, path: wire.fileFrom(call.query).path }, call, call.signal);
+    return answered;
+  });
+
+  serve(app, ending, wire.headFile, async (call) => {
+    const { use, id } = await begin(api, call);
+    using _ = use;
+    const entry = await statFile(worker, { id, path: wire.fileFrom(call.query).path }, call.signal);
+    call.reply.headers(fileHeaders(entry)).type("application/octet-stream").header("content-length", entry.size);
+  });
+
+  serve(app, ending, wire.writeFile, async (call) => {
+    const { use, id } = await begin(api, call);
+    using _ = use;
+    const { path, mode } = wire.fileFrom(call.query);
+    await worker.writeFile(id, path, bodyOf(call), mode === undefined ? {} : { mode }, call.signal);
+  });
+
+  serve(app, ending, wire.setFileAttributes, async (call) => {
+    const { use, id } = await begin(api, call);
+    using _ = use;
+    const { path } = wire.fileFrom(call.query);
+    return wire.fileReplyOf(await worker.setFileAttributes(id, path, wire.attributesFrom(call.body), call.signal));
+  });
+
+  serve(app, ending, wire.statFile, async (call) => {
+    const { use, id } = await begin(api, call);
+    using _ = use;
+    const noFollow = call.query.follow !== "true";
+    return wire.fileReplyOf(await worker.statFile(id, wire.fileFrom(call.query).path, { noFollow }, call.signal));
+  });
+
+  serve(app, ending, wire.listDirectory, async (call) => {
+    const { use, id } = await begin(api, call);
+    using _ = use;
+    const entries = await worker.listDirectory(id, wire.fileFrom(call.query).path, call.signal);
+    return entries.map(wire.fileReplyOf);
+  });
+
+  serve(app, ending, wire.makeDirectory, async (call) => {
+    const { use, id } = await begin(api, call);
+    using _ = use;
+    await worker.makeDirectory(id, wire.fileFrom(call.query).path, call.signal);
+  });
+
+  serve(app, ending, wire.renameFile, async (call) => {
+    const { use, id } = await begin(api, call);
+    using _ = use;
+    const { from, to } = wire.renameFrom(call.body);
+    await worker.renameFile(id, from, to, call.signal);
+  });
+
+  serve(app, ending, wire.removeFile, async (call) => {
+    const { use, id } = await begin(api, call);
+    using _ = use;
+    await worker.removeFile(id, wire.fileFrom(call.query).path, call.signal);
+  });
+
+  serve(app, ending, wire.watchFiles, async (call) => {
+    const { use, id } = await begin(api, call);
+    const { path } = wire.fileFrom(call.query);
+    const recursive = call.query.recursive === "true";
+    let changes: AsyncIterable<readonly object[]>;
+    {
+      // Watching is no activity: a sandbox that is watched may sleep, which ends the watch.
+      using _ = use;
+      changes = await worker.watchFiles(id, path, { recursive }, call.signal);
+    }
+    await sendChanges(api, call, changes);
+    return answered;
+  });
+}
+
+/** What a client sends. The socket must outlive a write that fails: the refusal is still to be sent. */
+export async function* bodyOf({ request }: Call<unknown, unknown>): AsyncGenerator<Uint8Array> {
+  try {
+    yield* request.raw.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>;
+  } catch (cause) {
+    throw new SandboxError("canceled", "the upload was broken off", { cause });
+  }
+}
+
+async function begin(api: ApiContext, call: Call<unknown, unknown>): Promise<{ use: Use; id: SandboxId }> {
+  const id = parseSandboxId(call.parameter("id"));
+  return { id, use: await useSandbox(api.sandboxes, call.organizationId, id, call.signal) };
+}
+
+async function sendChanges(
+  { sandboxes, timing }: ApiContext,
+  { reply, signal }: Call<unknown, unknown>,
+  changes: AsyncIterable<readonly object[]>,
+): Promise<void> {
+  using stream = new EventStream(reply, timing.keepAliveMs);
+  stream.send("ready", {});
+  try {
+    for await (const batch of changes) {
+      for (const change of batch) stream.send("change", change);
+      await room(reply, signal);
+    }
+  } catch (error) {
+    const { log, ending } = sandboxes;
+    stream.send("error", failureOf(error, { requestId: reply.request.id, log, ending }).body);
+  }
+  stream.end();
+}
+
+/** Settles when the client has taken enough for more to be sent. */
+async function room({ raw }: FastifyReply, signal: AbortSignal): Promise<void> {
+  if (raw.writableNeedDrain) await once(raw, "drain", { signal });
+}

@@ -1,0 +1,90 @@
+import { createHmac, timingSafeEqual } from "node:crypto";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { parseSandboxId, type SandboxId } from "@opensandbox/wire/ids.ts";
+import * as wire from "@opensandbox/wire/public/guests/files.ts";
+import { pathOf } from "@opensandbox/wire/route.ts";
+import type { FastifyInstance, FastifyRequest } from "fastify";
+import type { Use } from "#lifecycle/activity.ts";
+import { useSandbox } from "#lifecycle/use-sandbox.ts";
+import type { ApiContext } from "../api-context.ts";
+import { bodyOf } from "./files.ts";
+import { sendFile } from "./send-file.ts";
+import { answered, type Call, serve } from "../serve.ts";
+
+/** The routes that make signed URLs, which need a key. */
+export function serveSigning(app: FastifyInstance, api: ApiContext): void {
+  const { sandboxes } = api;
+  const { ending, store, clock } = sandboxes;
+
+  for (const [route, target, operation] of [
+    [wire.signDownload, wire.downloadSigned, "download"],
+    [wire.signUpload, wire.uploadSigned, "upload"],
+  ] as const) {
+    serve(app, ending, route, async ({ body, organizationId, parameter, request }) => {
+      const id = parseSandboxId(parameter("id"));
+      await store.get(organizationId, id);
+      const expires = Math.floor(clock.now() / 1000) + wire.signedSecondsFrom(body);
+      const query = new URLSearchParams({
+        path: body.path,
+        expires: `${expires}`,
+        signature: signatureOf(api.signingKey, wire.signedText(id, body.path, operation, expires)).toString("hex"),
+      });
+      return {
+        url: `${originOf(request)}${pathOf(target, { id })}?${query.toString()}`,
+        expiresAt: new Date(expires * 1000).toISOString(),
+      };
+    });
+  }
+}
+
+/** The signed URLs themselves, which need no key. */
+export function serveSigned(app: FastifyInstance, api: ApiContext): void {
+  const { ending, worker } = api.sandboxes;
+
+  serve(app, ending, wire.downloadSigned, async (call) => {
+    const { use, id } = await begin(api, call, "download");
+    using _ = use;
+    await sendFile(worker, { id, path: wire.fileFrom(call.query).path }, call, call.signal);
+    return answered;
+  });
+
+  serve(app, ending, wire.uploadSigned, async (call) => {
+    const { use, id } = await begin(api, call, "upload");
+    using _ = use;
+    await worker.writeFile(id, wire.fileFrom(call.query).path, bodyOf(call), {}, call.signal);
+  });
+}
+
+async function begin(
+  { sandboxes, signingKey }: ApiContext,
+  { query, parameter, signal }: Call<unknown, wire.SignedQuery>,
+  operation: wire.SignedOperation,
+): Promise<{ use: Use; id: SandboxId }> {
+  const id = parameter("id");
+  const { path, expires } = query;
+  const expected = signatureOf(signingKey, wire.signedText(id, path, operation, Number(expires)));
+  const given = Buffer.from(query.signature, "hex");
+  if (given.length !== expected.length || !timingSafeEqual(given, expected)) throw refused("invalid signature");
+  if (Number(expires) * 1000 < sandboxes.clock.now()) throw refused("signed URL expired");
+  const sandboxId = parseSandboxId(id);
+  const sandbox = await sandboxes.store.find(sandboxId);
+  if (sandbox === undefined) {
+    throw new SandboxError("not_found", "sandbox not found", { resource: "sandbox", id });
+  }
+  return { id: sandboxId, use: await useSandbox(sandboxes, sandbox.organizationId, sandboxId, signal) };
+}
+
+function signatureOf(key: string, text: string): Buffer {
+  return createHmac("sha256", Buffer.from(key, "hex")).update(text).digest();
+}
+
+function refused(message: string): SandboxError {
+  return new SandboxError("permission_denied", message);
+}
+
+/** How the client has reached this server, perhaps through a proxy. */
+function originOf({ headers }: FastifyRequest): string {
+  const forwarded = headers["x-forwarded-proto"];
+  const proto = (Array.isArray(forwarded) ? forwarded[0] : forwarded)?.split(",")[0]?.trim();
+  return `${proto === "https" ? "https" : "http"}://${headers.host ?? "localhost"}`;
+}

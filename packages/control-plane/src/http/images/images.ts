@@ -1,0 +1,73 @@
+import * as wire from "@opensandbox/wire/public/images.ts";
+import { imagePatches, snapshotPatches } from "@opensandbox/wire/public/sandboxes/patches.ts";
+import type { FastifyInstance } from "fastify";
+import { deleteImage } from "#images/delete-image.ts";
+import type { BuildLog } from "#images/image.ts";
+import { buildNamedImage, nameImage } from "#images/name-image.ts";
+import { checkpointOfImage } from "#images/provide-image.ts";
+import { orAborted } from "../../or-aborted.ts";
+import type { ApiContext } from "../api-context.ts";
+import { answerWithEvents, wantsEvents } from "./build-events.ts";
+import { servePatches } from "#http/sandboxes/patches.ts";
+import { serve } from "../serve.ts";
+
+/** Images that are made by steps; the public words call those with a name snapshots. */
+export function serveImages(app: FastifyInstance, api: ApiContext): void {
+  const { sandboxes, images: context } = api;
+  const { ending, checkpoints, background } = sandboxes;
+  const { images } = context;
+
+  serve(app, ending, wire.createSnapshot, async (call) => {
+    const { organizationId, body, query, reply, signal } = call;
+    const image = await nameImage(context, { organizationId, name: body.name, manifest: body.image });
+    // Whoever asked for it may go away: its name is there, and what it stands for will be.
+    const build = (tell: (log: BuildLog) => void) => {
+      const built = buildNamedImage(context, image, tell, ending);
+      background.wait(built);
+      return built;
+    };
+    if (query.async === "1") {
+      void build(() => {});
+      reply.status(202);
+      return wire.snapshotReplyOf(image);
+    }
+    const waited = async (tell: (log: BuildLog) => void) => wire.snapshotReplyOf(await orAborted(build(tell), signal));
+    return wantsEvents(call) ? answerWithEvents(api, call, waited) : waited(() => {});
+  });
+
+  serve(app, ending, wire.listSnapshots, async ({ organizationId }) => {
+    const found = await images.list(organizationId);
+    return found.filter(({ name }) => name !== undefined).map(wire.snapshotReplyOf);
+  });
+
+  serve(app, ending, wire.getSnapshot, async ({ organizationId, parameter }) => {
+    return wire.snapshotReplyOf(await images.get(organizationId, parameter("name")));
+  });
+
+  serve(app, ending, wire.deleteSnapshot, async ({ organizationId, parameter }) => {
+    await deleteImage(context, await images.get(organizationId, parameter("name")));
+  });
+
+  serve(app, ending, wire.listImages, async ({ organizationId }) => {
+    return (await images.list(organizationId)).map(wire.snapshotReplyOf);
+  });
+
+  serve(app, ending, wire.deleteImage, async ({ organizationId, parameter }) => {
+    await deleteImage(context, await images.getAny(organizationId, parameter("name")));
+  });
+
+  for (const { route, isPublic } of wire.publications) {
+    serve(app, ending, route, async ({ organizationId, parameter }) => {
+      const image = await images.getAny(organizationId, parameter("name"));
+      await checkpoints.setPublic((await checkpointOfImage(context, image)).id, isPublic);
+      return wire.snapshotReplyOf(image);
+    });
+  }
+
+  for (const routes of [snapshotPatches, imagePatches]) {
+    servePatches(app, api, routes, async ({ organizationId, parameter }) => {
+      const image = await images.getAny(organizationId, parameter("name"));
+      return (await checkpointOfImage(context, image)).id;
+    });
+  }
+}

@@ -1,0 +1,44 @@
+import { parseSandboxId } from "@opensandbox/wire/ids.ts";
+import * as wire from "@opensandbox/wire/public/guests/previews.ts";
+import type { FastifyInstance } from "fastify";
+import { createPreview } from "#previews/create-preview.ts";
+import { newPreviewToken } from "#previews/preview-token.ts";
+import type { ApiContext } from "../api-context.ts";
+import { serve } from "../serve.ts";
+
+export function servePreviews(app: FastifyInstance, api: ApiContext): void {
+  const { sandboxes, previews, previewTargets, place } = api;
+  const { ending, store } = sandboxes;
+  const { sandboxDomain } = place;
+
+  serve(app, ending, wire.createPreview, async ({ organizationId, parameter, body, reply }) => {
+    const sandboxId = parseSandboxId(parameter("id"));
+    const { port, domain } = body;
+    const customHostname =
+      domain === undefined || domain === "" ? undefined : wire.customHostnameFrom(domain, sandboxDomain);
+    const request = { organizationId, sandboxId, port, customHostname };
+    const { preview, added } = await createPreview(sandboxes, previews, request);
+    previewTargets.forget();
+    reply.status(added ? 201 : 200);
+    return wire.previewReplyOf(preview, sandboxDomain);
+  });
+
+  serve(app, ending, wire.listPreviews, async ({ organizationId, parameter }) => {
+    const { id } = await store.get(organizationId, parseSandboxId(parameter("id")));
+    return (await previews.list(organizationId, id)).map((preview) => wire.previewReplyOf(preview, sandboxDomain));
+  });
+
+  serve(app, ending, wire.deletePreview, async ({ organizationId, parameter }) => {
+    const { id } = await store.get(organizationId, parseSandboxId(parameter("id")));
+    const port = wire.portFrom(parameter("port"));
+    if (!(await previews.remove(id, port))) throw wire.noPreview(String(port));
+    previewTargets.forget();
+  });
+
+  serve(app, ending, wire.rotatePreviewToken, async ({ organizationId, parameter }) => {
+    const { id } = await store.get(organizationId, parseSandboxId(parameter("id")));
+    const { token, hash } = newPreviewToken();
+    await store.update(id, { previewTokenHash: hash });
+    return { previewAuthToken: token, scheme: "bearer" };
+  });
+}

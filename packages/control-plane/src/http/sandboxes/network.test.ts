@@ -1,0 +1,161 @@
+import assert from "node:assert/strict";
+import { after, before, suite, test } from "node:test";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { startForTest, type TestControlPlane } from "#testing/start-for-test.ts";
+import { TestWorker } from "#testing/test-worker.ts";
+
+suite("what a sandbox may reach", () => {
+  const stack = new AsyncDisposableStack();
+  let world: TestControlPlane;
+
+  before(async () => {
+    world = stack.use(await startForTest());
+  });
+  after(() => stack.disposeAsync());
+
+  async function get(id: string, rest = ""): Promise<unknown> {
+    const response = await world.call("GET", `/api/sandboxes/${id}/network${rest}`);
+    assert.equal(response.status, 200);
+    return response.json();
+  }
+
+  function put(id: string, body: object): Promise<Response> {
+    return world.call("PUT", `/api/sandboxes/${id}/network`, body);
+  }
+
+  const rules = { allow: ["example.com", "*.example.org", "203.0.113.0/24"], deny: ["secret.example.org"] };
+
+  test("is the internet, unless it is said at create", async () => {
+    const open = await world.create();
+    assert.deepEqual(await get(open), { sandboxID: open, networkEnabled: true });
+    const listed = await world.create({ egress: rules });
+    assert.deepEqual(await get(listed), { sandboxID: listed, networkEnabled: true, egress: rules });
+    assert.deepEqual(world.worker.started.at(-1)?.egress, rules);
+    const off = await world.create({ networkEnabled: false });
+    assert.equal(world.worker.started.at(-1)?.networkEnabled, false);
+    assert.deepEqual(await get(off), { sandboxID: off, networkEnabled: false });
+  });
+
+  test("is changed at once, and part of it stays as it is", async () => {
+    const id = await world.create();
+    const changed = await put(id, { egress: rules });
+    assert.equal(changed.status, 200);
+    assert.deepEqual(await changed.json(), { sandboxID: id, networkEnabled: true, egress: rules });
+    assert.deepEqual(world.worker.policies.get(id), { enabled: true, egress: rules });
+    await put(id, { networkEnabled: false });
+    assert.deepEqual(world.worker.policies.get(id), { enabled: false, egress: rules });
+    await put(id, { networkEnabled: true, egress: {} });
+    assert.deepEqual(world.worker.policies.get(id), { enabled: true });
+    assert.deepEqual(await get(id), { sandboxID: id, networkEnabled: true });
+  });
+
+  test("is what it was after a sleep, also when it was changed in its sleep, which it does not end", async () => {
+    const id = await world.create({ egress: rules });
+    await world.call("POST", `/api/sandboxes/${id}/hibernate`);
+    assert.equal((await put(id, { egress: { allow: [] } })).status, 200);
+    assert.deepEqual(await get(id), { sandboxID: id, networkEnabled: true, egress: { allow: [] } });
+    await world.call("POST", `/api/sandboxes/${id}/wake`, {});
+    assert.deepEqual(world.worker.started.at(-1)?.egress, { allow: [] });
+  });
+
+  test("is inherited by what is forked from it", async () => {
+    const id = await world.create({ egress: rules });
+    const created = await world.call("POST", `/api/sandboxes/${id}/checkpoints`, { name: "here" });
+    const { id: checkpoint } = (await created.json()) as { id: string };
+    const fork = await world.call("POST", `/api/sandboxes/from-checkpoint/${checkpoint}`, {});
+    assert.equal(fork.status, 201, await fork.clone().text());
+    assert.deepEqual(world.worker.started.at(-1)?.egress, rules);
+    const other = { allow: ["203.0.113.7"] };
+    for (const [asked, egress, networkEnabled] of [
+      [{ egress: other }, other, true],
+      [{ egress: {} }, undefined, true],
+      [{ networkEnabled: false }, rules, false],
+    ] as const) {
+      const own = await world.call("POST", `/api/sandboxes/from-checkpoint/${checkpoint}`, asked);
+      const reply = (await own.json()) as { egress?: object; networkEnabled: boolean };
+      assert.deepEqual([own.status, reply.egress, reply.networkEnabled], [201, egress, networkEnabled]);
+      const started = world.worker.started.at(-1);
+      assert.deepEqual([started?.egress, started?.networkEnabled], [egress, networkEnabled]);
+    }
+  });
+
+  test("is not changed where the worker cannot hold it", async () => {
+    const id = await world.create();
+    world.worker.onSetNetworkPolicy = () => {
+      throw new SandboxError("not_supported", "not on this host");
+    };
+    assert.equal((await put(id, { egress: rules })).status, 501);
+    world.worker.onSetNetworkPolicy = () => {};
+    assert.deepEqual(await get(id), { sandboxID: id, networkEnabled: true });
+  });
+
+  test("is not changed in its sleep either where the host cannot hold it", async () => {
+    const network = { mode: "user", reason: "it is not root", notEnforced: ["rules are refused"] } as const;
+    const worker = new TestWorker();
+    const description = { ...worker.describe(), network };
+    worker.describe = () => description;
+    await using elsewhere = await startForTest({ worker });
+    const id = await elsewhere.create();
+    await elsewhere.call("POST", `/api/sandboxes/${id}/hibernate`);
+    const path = `/api/sandboxes/${id}/network`;
+    const [status, { error }] = await elsewhere.ask("PUT", path, { egress: rules });
+    assert.equal(status, 501);
+    assert.match(error, /do not hold on this host: it is not root/);
+    const here = { sandboxID: id, networkEnabled: true, notEnforced: network.notEnforced };
+    assert.deepEqual(await elsewhere.ask("GET", path), [200, here]);
+    worker.killAll();
+  });
+
+  test("is not changed by a body that says nothing of it", async () => {
+    const id = await world.create({ egress: rules });
+    for (const body of [{}, { allow: ["example.com"] }]) {
+      const response = await put(id, body);
+      assert.equal(response.status, 400);
+      assert.match(await response.text(), /networkEnabled or egress is required/);
+    }
+    assert.deepEqual(await get(id), { sandboxID: id, networkEnabled: true, egress: rules });
+  });
+
+  for (const [egress, error] of [
+    [{ alow: ["example.com"] }, /alow/],
+    [{ allow: ["http://example.com"] }, /"http:\/\/example.com": /],
+    [{ allow: ["10.0.0.0/8"] }, /private/],
+    [{ allow: "example.com" }, /egress/],
+    [{ deny: ["*"] }, /"\*": /],
+    [{ allow: Array(257).fill("example.com") }, /at most 256/],
+  ] as const) {
+    test(`is refused in words: ${JSON.stringify(egress).slice(0, 60)}`, async () => {
+      for (const response of [
+        await world.call("POST", "/api/sandboxes", { egress }),
+        await put(await world.create(), { egress }),
+      ]) {
+        assert.equal(response.status, 400);
+        assert.match(((await response.json()) as { error: string }).error, error);
+      }
+    });
+  }
+
+  test("has a record of what was refused, which ends no sleep", async () => {
+    const id = await world.create();
+    const refusal = {
+      at: "2026-01-01T00:00:00.000Z",
+      count: 2,
+      protocol: "tcp",
+      address: "10.0.0.1",
+      port: 22,
+      reason: "no",
+    } as const;
+    world.worker.refusals = [refusal];
+    assert.deepEqual(await get(id, "/log"), [refusal]);
+    await world.call("POST", `/api/sandboxes/${id}/hibernate`);
+    const starts = world.worker.started.length;
+    assert.deepEqual(await get(id, "/log"), []);
+    assert.equal(world.worker.started.length, starts);
+  });
+
+  test("is nobody else's business", async () => {
+    assert.equal((await world.call("GET", "/api/sandboxes/sb-00000000/network")).status, 404);
+    assert.equal((await put("sb-00000000", { egress: rules })).status, 404);
+    assert.equal((await world.call("GET", "/api/sandboxes/sb-00000000/network/log")).status, 404);
+  });
+});

@@ -1,0 +1,31 @@
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { patchReplyOf, type PatchRoutes } from "@opensandbox/wire/public/sandboxes/patches.ts";
+import type { FastifyInstance } from "fastify";
+import type { ApiContext } from "../api-context.ts";
+import { serve, type Call } from "../serve.ts";
+
+/** Serves the patches of whatever has a checkpoint; `checkpointIdOf` finds which one a call means. */
+export function servePatches(
+  app: FastifyInstance,
+  { sandboxes }: ApiContext,
+  routes: PatchRoutes,
+  checkpointIdOf: (call: Pick<Call<unknown, unknown>, "organizationId" | "parameter">) => Promise<string>,
+): void {
+  const { ending, patches, clock } = sandboxes;
+
+  serve(app, ending, routes.create, async (call) => {
+    const { script, description = "" } = call.body;
+    const created = { script, description, createdAt: new Date(clock.now()) };
+    return { patch: patchReplyOf(await patches.add(await checkpointIdOf(call), created)) };
+  });
+
+  serve(app, ending, routes.list, async (call) => {
+    return (await patches.list(await checkpointIdOf(call))).map(patchReplyOf);
+  });
+
+  serve(app, ending, routes.remove, async (call) => {
+    const id = call.parameter("patchId");
+    if (await patches.remove(await checkpointIdOf(call), id)) return;
+    throw new SandboxError("not_found", "patch not found", { resource: "patch", id });
+  });
+}

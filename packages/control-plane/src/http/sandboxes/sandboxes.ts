@@ -1,0 +1,84 @@
+import { parseSandboxId } from "@opensandbox/wire/ids.ts";
+import * as wire from "@opensandbox/wire/public/sandboxes/sandboxes.ts";
+import type { Progress } from "@opensandbox/wire/worker/worker.ts";
+import type { FastifyInstance } from "fastify";
+import { createFromImage } from "#images/create-from-image.ts";
+import type { BuildLog } from "#images/image.ts";
+import { createSandbox, type CreatedSandbox } from "#sandboxes/create-sandbox.ts";
+import { deleteSandbox } from "#sandboxes/delete-sandbox.ts";
+import { getSandbox, listSandboxes } from "#sandboxes/get-sandbox.ts";
+import { setIdleTimeout } from "#sandboxes/set-idle-timeout.ts";
+import type { ApiContext } from "../api-context.ts";
+import { answerWithEvents, wantsEvents } from "#http/images/build-events.ts";
+import { createGuarded, type GuardedSandbox } from "./create-guarded.ts";
+import { idempotencyKeyOf } from "#http/requests/idempotency-key.ts";
+import { serve, type Call } from "../serve.ts";
+import { serverTiming } from "../server-timing.ts";
+
+type CreateCall = Call<wire.CreateSandboxBody, unknown>;
+
+export function serveSandboxes(app: FastifyInstance, api: ApiContext): void {
+  const { sandboxes, place } = api;
+  const { ending } = sandboxes;
+
+  serve(app, ending, wire.createSandbox, async (call) => {
+    if (wantsEvents(call)) {
+      return answerWithEvents(api, call, async (tell) => {
+        const { sandbox, previewAuthToken } = await create(api, call, tell);
+        return { ...wire.sandboxReplyOf(sandbox, place), ...previewAuthToken };
+      });
+    }
+    const created = await create(api, call, () => {});
+    call.reply.header("server-timing", serverTiming(created.spans));
+    call.reply.status(created.repeated ? 200 : 201);
+    return { ...wire.sandboxReplyOf(created.sandbox, place), ...created.previewAuthToken };
+  });
+
+  serve(app, ending, wire.listSandboxes, async ({ organizationId, query }) => {
+    const found = await listSandboxes(sandboxes, organizationId, wire.statesFrom(query));
+    return found.map((sandbox) => wire.sandboxReplyOf(sandbox, place));
+  });
+
+  serve(app, ending, wire.getSandbox, async ({ organizationId, parameter }) => {
+    const sandbox = await getSandbox(sandboxes, organizationId, parseSandboxId(parameter("id")));
+    return wire.sandboxReplyOf(sandbox, place);
+  });
+
+  serve(app, ending, wire.deleteSandbox, async ({ organizationId, parameter }) => {
+    const id = parseSandboxId(parameter("id"));
+    await deleteSandbox(sandboxes, organizationId, id);
+    api.hostPorts.close(id);
+  });
+
+  serve(app, ending, wire.setIdleTimeout, async ({ organizationId, parameter, body, signal }) => {
+    const id = parseSandboxId(parameter("id"));
+    await setIdleTimeout(sandboxes, { organizationId, id, idleTimeoutSeconds: body.timeout }, signal);
+  });
+}
+
+function create(api: ApiContext, call: CreateCall, tell: (log: BuildLog) => void): Promise<GuardedSandbox> {
+  return createGuarded(api, call.body.previewAuth, (own) => begin(api, call, own, tell));
+}
+
+function begin(
+  api: ApiContext,
+  call: CreateCall,
+  own: { readonly previewTokenHash: string | undefined },
+  tell: (log: BuildLog) => void,
+): Promise<CreatedSandbox> {
+  const { body, organizationId, request, signal } = call;
+  const idempotencyKey = idempotencyKeyOf(request);
+  const asked = wire.newSandboxFrom(body);
+  if (asked.kind === "from image") {
+    const { image, fork: wished } = asked;
+    const fork = { ...wished, ...own };
+    return createFromImage(api.images, { organizationId, image, fork, idempotencyKey }, tell, signal);
+  }
+  let step = 0;
+  const onProgress = (progress: Progress): void => {
+    const percent = progress.percent === undefined ? "" : ` (${Math.round(progress.percent)} %)`;
+    tell({ step: step++, type: "progress", message: `${progress.step}${percent}` });
+  };
+  const sandbox = { ...asked.sandbox, ...own };
+  return createSandbox(api.sandboxes, { organizationId, sandbox, idempotencyKey }, onProgress, signal);
+}

@@ -1,0 +1,66 @@
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { parseSandboxId } from "@opensandbox/wire/ids.ts";
+import { getAllowedHosts } from "@opensandbox/wire/public/sandboxes/allowed-hosts.ts";
+import * as wire from "@opensandbox/wire/public/sandboxes/scaling.ts";
+import type { FastifyInstance, FastifyReply } from "fastify";
+import { withoutAutoscale } from "#sandboxes/sandbox.ts";
+import { scaleSandbox } from "#sandboxes/scale-sandbox.ts";
+import type { ApiContext } from "../api-context.ts";
+import { answered, serve, type Call } from "../serve.ts";
+
+/** The size of a sandbox, between which sizes it is to be kept, and what its secrets may reach. */
+export function serveSettings(app: FastifyInstance, { sandboxes }: ApiContext): void {
+  const { ending, store } = sandboxes;
+  const find = ({ organizationId, parameter }: Pick<Call<unknown, unknown>, "organizationId" | "parameter">) =>
+    store.get(organizationId, parseSandboxId(parameter("id")));
+
+  const scale = async ({ organizationId, parameter, signal, reply, body }: Call<{ memoryMB: number }, unknown>) => {
+    const request = { organizationId, id: parseSandboxId(parameter("id")), memoryMib: body.memoryMB };
+    const answer = wire.scaleAnswer(await scaleSandbox(sandboxes, request, signal));
+    if (answer.status === 200) return answer.body;
+    reply.status(answer.status).send(answer.body);
+    return answered;
+  };
+
+  serve(app, ending, wire.scaleSandbox, scale);
+
+  serve(app, ending, wire.setLimits, async (call) => {
+    const { cpuPercent, maxPids } = call.body;
+    const { vcpus } = await find(call);
+    if (maxPids !== undefined || (cpuPercent !== undefined && cpuPercent !== vcpus * 100)) {
+      const message = `only memoryMB can be changed: a sandbox keeps its ${vcpus * 100} cpuPercent and has no maxPids`;
+      throw new SandboxError("not_supported", message);
+    }
+    return await scale(call);
+  });
+
+  serve(app, ending, wire.setAutoscale, async (call) => {
+    const sandbox = await find(call);
+    if (sandbox.scalingLocked && call.body.enabled) return refuseLocked(call.reply);
+    return wire.autoscaleReplyOf(await store.update(sandbox.id, { autoscale: wire.autoscaleFrom(call.body) }));
+  });
+
+  serve(app, ending, wire.getAutoscale, async (call) => wire.autoscaleReplyOf(await find(call)));
+
+  serve(app, ending, wire.setScalingLock, async (call) => {
+    const sandbox = await find(call);
+    const { locked } = call.body;
+    await store.update(sandbox.id, { scalingLocked: locked, ...(locked ? withoutAutoscale(sandbox) : {}) });
+    return { sandboxID: sandbox.id, locked };
+  });
+
+  serve(app, ending, getAllowedHosts, async (call) => {
+    const { id } = await find(call);
+    return { sandboxID: id, egressAllowlist: [], perSecretAllowedHosts: {} };
+  });
+
+  serve(app, ending, wire.getScalingLock, async (call) => {
+    const { id, scalingLocked } = await find(call);
+    return { sandboxID: id, locked: scalingLocked };
+  });
+}
+
+function refuseLocked(reply: FastifyReply): typeof answered {
+  reply.status(403).send(wire.scalingLocked);
+  return answered;
+}

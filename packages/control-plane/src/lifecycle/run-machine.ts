@@ -1,0 +1,53 @@
+import type { Progress, Span, StartedSandbox, StartFrom } from "@opensandbox/wire/worker/worker.ts";
+import type { SandboxContext } from "./sandbox-context.ts";
+import type { Changes } from "#sandboxes/sandbox-store.ts";
+import type { Sandbox } from "#sandboxes/sandbox.ts";
+import { watchMachine } from "./watch-machine.ts";
+
+/** A sandbox whose machine has just been started. */
+export interface Started {
+  readonly sandbox: Sandbox;
+  /** Milliseconds of each part of the start. */
+  readonly spans: readonly Span[];
+}
+
+/** Has the worker start a machine for the row as it stands. */
+export async function startMachine(
+  { worker }: SandboxContext,
+  sandbox: Sandbox,
+  from: StartFrom,
+  signal: AbortSignal,
+  onProgress: (progress: Progress) => void = () => {},
+): Promise<StartedSandbox> {
+  const { id, generation, organizationId, vcpus, memoryMib, workspaceMib, envs, networkEnabled, egress } = sandbox;
+  const shape = { vcpus, memoryMib, workspaceMib };
+  return worker.startSandbox(
+    { id, generation, organizationId, from, ...shape, envs, networkEnabled, egress },
+    onProgress,
+    signal,
+  );
+}
+
+/** The row says that the machine runs; from now on its idle time counts and its end is noticed. */
+export async function markRunning(
+  context: SandboxContext,
+  sandbox: Sandbox,
+  started: Pick<StartedSandbox, "restoredFrom" | "restoredBecause">,
+  changes: Changes = {},
+): Promise<Sandbox> {
+  const { activity, store, clock } = context;
+  const idleTimeoutSeconds = changes.idleTimeoutSeconds ?? sandbox.idleTimeoutSeconds;
+  activity.watch(sandbox.id, idleTimeoutSeconds);
+  const running = await store.move(sandbox, "started", {
+    startedAt: new Date(clock.now()),
+    expiresAt: activity.expiresAt(idleTimeoutSeconds),
+    endedAt: undefined,
+    endReason: undefined,
+    bootsOnUse: false,
+    restoredFrom: started.restoredFrom,
+    restoredBecause: started.restoredBecause,
+    ...changes,
+  });
+  watchMachine(context, running);
+  return running;
+}

@@ -1,0 +1,66 @@
+import type { SandboxId } from "@opensandbox/wire/ids.ts";
+import type { Worker } from "@opensandbox/wire/worker/worker.ts";
+import { CheckpointStore } from "#checkpoints/checkpoint-store.ts";
+import { PatchStore } from "#checkpoints/patch-store.ts";
+import { settleCheckpoints } from "#checkpoints/settle-checkpoints.ts";
+import type { Database } from "#database/database.ts";
+import { Snapshots } from "#snapshots/snapshots.ts";
+import { Background } from "../background.ts";
+import type { Clock } from "../clock.ts";
+import { describeError } from "@opensandbox/wire/errors.ts";
+import type { Log } from "../log.ts";
+import { SingleFlight } from "../single-flight.ts";
+import { Activity } from "#lifecycle/activity.ts";
+import { answerGuests } from "#sandboxes/answer-guests.ts";
+import { Gates } from "#lifecycle/gates.ts";
+import type { SandboxContext, SandboxDefaults } from "#lifecycle/sandbox-context.ts";
+import { SandboxStore } from "#sandboxes/sandbox-store.ts";
+import { settleSandboxes } from "./settle-sandboxes.ts";
+
+export interface OpenSandboxes {
+  readonly worker: Worker;
+  readonly database: Database;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly defaults: SandboxDefaults;
+  readonly maxSandboxes: number;
+  readonly ephemeral: boolean;
+  isWorkerAlive(workerId: string): boolean;
+  readonly ending: AbortSignal;
+  readonly cutOff: AbortSignal;
+}
+
+/** What the use cases work with, when the rows that ended server processes have left are true again. */
+export async function openSandboxes(options: OpenSandboxes): Promise<SandboxContext> {
+  const { database, worker, clock, log } = options;
+  const store = new SandboxStore(database);
+  const storeDeadline = (id: SandboxId, expiresAt: Date): void => {
+    store.setExpiresAt(id, expiresAt).catch((error: unknown) => {
+      log("warn", "a deadline could not be stored", { sandbox: id, ...describeError(error) });
+    });
+  };
+  const context: SandboxContext = {
+    worker,
+    store,
+    checkpoints: new CheckpointStore(database),
+    patches: new PatchStore(database),
+    snapshots: new Snapshots(database, worker, log),
+    gates: new Gates(),
+    wakes: new SingleFlight(),
+    captures: new SingleFlight(),
+    activity: new Activity(clock, storeDeadline),
+    background: new Background(log),
+    clock,
+    log,
+    defaults: options.defaults,
+    maxSandboxes: options.maxSandboxes,
+    ephemeral: options.ephemeral,
+    isWorkerAlive: (workerId) => options.isWorkerAlive(workerId),
+    ending: options.ending,
+    cutOff: options.cutOff,
+  };
+  answerGuests(context);
+  await Promise.all([settleSandboxes(context), settleCheckpoints(context)]);
+  await context.snapshots.removeUnwanted();
+  return context;
+}

@@ -1,0 +1,202 @@
+import { z } from "zod";
+import type { Route } from "../../route.ts";
+import { memoryField } from "./memory.ts";
+
+const sizeMissing = "memoryMB is required and must be positive";
+const sizeRule = "memoryMB must be a multiple of 128 from 256 to 65536";
+
+const memorySize = z
+  .number(sizeMissing)
+  .positive(sizeMissing)
+  .multipleOf(128, sizeRule)
+  .min(256, sizeRule)
+  .max(65_536, sizeRule);
+
+const ScaleBody = z.object({ memoryMB: memorySize }).meta({ id: "Scale" });
+
+const LimitsBody = z
+  .object({
+    memoryMB: memorySize,
+    cpuPercent: z.number().positive().optional(),
+    maxPids: z.int().positive().optional(),
+  })
+  .meta({ id: "Limits" });
+
+/** How a sandbox whose size is locked is refused; the published client knows it by its code. */
+const ScalingLocked = z.object({ error: z.string(), code: z.literal("scaling_locked") }).meta({ id: "ScalingLocked" });
+
+export const scalingLocked: z.infer<typeof ScalingLocked> = {
+  error: "scaling is locked on this sandbox: unlock it first",
+  code: "scaling_locked",
+};
+
+const locked = { 403: { description: "Its size is locked.", reply: ScalingLocked } };
+
+const OomFloor = z.object({ error: z.string(), code: z.literal("oom_floor") }).meta({ id: "OomFloor" });
+
+/** How a size is refused that the sandbox's commands do not fit into; clients know it by its code. */
+function oomFloor(memoryMb: number, because: string): z.infer<typeof OomFloor> {
+  const error = `the sandbox cannot do with ${memoryMb} MiB: ${because}. End some of them, or leave it more`;
+  return { error, code: "oom_floor" };
+}
+
+const floor = { 409: { description: "Its commands need more; nothing has changed.", reply: OomFloor } };
+
+const ScaledReply = z
+  .object({
+    sandboxID: z.string(),
+    memoryMB: z.int(),
+    cpuPercent: z.number(),
+    ok: z.literal(true),
+    autoscaleDisabled: z.boolean().optional().meta({ description: "Autoscale was on and has ended by this." }),
+  })
+  .meta({ id: "Scaled" });
+type ScaledReply = z.infer<typeof ScaledReply>;
+
+/** What has become of the wish for another size. */
+export type ScaleOutcome =
+  | {
+      readonly kind: "scaled";
+      readonly sandbox: { readonly id: string; readonly vcpus: number; readonly memoryMib: number };
+      readonly autoscaleEnded: boolean;
+    }
+  | { readonly kind: "locked" }
+  /** Its commands need more. */
+  | { readonly kind: "floor"; readonly memoryMib: number; readonly because: string };
+
+export function scaleAnswer(
+  outcome: ScaleOutcome,
+): { readonly status: 200; readonly body: ScaledReply } | { readonly status: 403 | 409; readonly body: object } {
+  switch (outcome.kind) {
+    case "locked":
+      return { status: 403, body: scalingLocked };
+    case "floor":
+      return { status: 409, body: oomFloor(outcome.memoryMib, outcome.because) };
+    case "scaled": {
+      const { id, vcpus, memoryMib } = outcome.sandbox;
+      const size = { sandboxID: id, memoryMB: memoryMib, cpuPercent: vcpus * 100, ok: true } as const;
+      return { status: 200, body: { ...size, ...(outcome.autoscaleEnded ? { autoscaleDisabled: true } : {}) } };
+    }
+  }
+}
+
+export const scaleSandbox: Route<{ memoryMB: number }, unknown, ScaledReply> = {
+  method: "POST",
+  path: "/api/sandboxes/:id/scale",
+  name: "scaleSandbox",
+  summary: "Give a sandbox more memory while it runs, or take some back",
+  access: "key",
+  body: ScaleBody,
+  status: 200,
+  reply: ScaledReply,
+  otherReplies: { ...locked, ...floor },
+};
+
+export const setLimits: Route<z.infer<typeof LimitsBody>, unknown, ScaledReply> = {
+  method: "PUT",
+  path: "/api/sandboxes/:id/limits",
+  name: "setLimits",
+  summary: "The same under another name; processors and processes keep their limits",
+  access: "key",
+  body: LimitsBody,
+  status: 200,
+  reply: ScaledReply,
+  otherReplies: { ...locked, ...floor },
+};
+
+const AutoscaleBody = z
+  .object({
+    enabled: z.boolean("enabled is required"),
+    minMemoryMB: memoryField("minMemoryMB").optional(),
+    maxMemoryMB: memoryField("maxMemoryMB").optional(),
+  })
+  .refine(
+    ({ minMemoryMB = 0, maxMemoryMB = Number.POSITIVE_INFINITY }) => minMemoryMB <= maxMemoryMB,
+    "minMemoryMB must not be more than maxMemoryMB",
+  )
+  .meta({ id: "SetAutoscale" });
+type AutoscaleBody = z.infer<typeof AutoscaleBody>;
+
+const AutoscaleReply = z
+  .object({
+    sandboxID: z.string(),
+    enabled: z.boolean(),
+    minMemoryMB: z.int(),
+    maxMemoryMB: z.int(),
+    effective: z.boolean().meta({ description: "False: it is kept, and nothing is resized yet." }),
+  })
+  .meta({ id: "Autoscale" });
+type AutoscaleReply = z.infer<typeof AutoscaleReply>;
+
+export const setAutoscale: Route<AutoscaleBody, unknown, AutoscaleReply> = {
+  method: "PUT",
+  path: "/api/sandboxes/:id/autoscale",
+  name: "setAutoscale",
+  summary: "Say between which sizes a sandbox is to be kept by its load; kept, not used yet",
+  access: "key",
+  body: AutoscaleBody,
+  status: 200,
+  reply: AutoscaleReply,
+  otherReplies: locked,
+};
+
+export const getAutoscale: Route<unknown, unknown, AutoscaleReply> = {
+  method: "GET",
+  path: "/api/sandboxes/:id/autoscale",
+  name: "getAutoscale",
+  summary: "Get between which sizes a sandbox is to be kept",
+  access: "key",
+  status: 200,
+  reply: AutoscaleReply,
+};
+
+const ScalingLockBody = z.object({ locked: z.boolean("locked is required") }).meta({ id: "SetScalingLock" });
+const ScalingLockReply = z.object({ sandboxID: z.string(), locked: z.boolean() }).meta({ id: "ScalingLock" });
+type ScalingLockReply = z.infer<typeof ScalingLockReply>;
+
+export const setScalingLock: Route<{ locked: boolean }, unknown, ScalingLockReply> = {
+  method: "PUT",
+  path: "/api/sandboxes/:id/scaling-lock",
+  name: "setScalingLock",
+  summary: "Lock or unlock a sandbox's size; locking also ends autoscale",
+  access: "key",
+  body: ScalingLockBody,
+  status: 200,
+  reply: ScalingLockReply,
+};
+
+export const getScalingLock: Route<unknown, unknown, ScalingLockReply> = {
+  method: "GET",
+  path: "/api/sandboxes/:id/scaling-lock",
+  name: "getScalingLock",
+  summary: "Get whether a sandbox's size is locked",
+  access: "key",
+  status: 200,
+  reply: ScalingLockReply,
+};
+
+/** What a client asks for, in the project's own words. */
+export function autoscaleFrom({ enabled, minMemoryMB, maxMemoryMB }: AutoscaleBody) {
+  return { enabled, minMemoryMib: minMemoryMB, maxMemoryMib: maxMemoryMB };
+}
+
+export function autoscaleReplyOf(sandbox: {
+  readonly id: string;
+  readonly memoryMib: number;
+  readonly autoscale?:
+    | {
+        readonly enabled: boolean;
+        readonly minMemoryMib?: number | undefined;
+        readonly maxMemoryMib?: number | undefined;
+      }
+    | undefined;
+}): AutoscaleReply {
+  const { id, memoryMib, autoscale } = sandbox;
+  return {
+    sandboxID: id,
+    enabled: autoscale?.enabled ?? false,
+    minMemoryMB: autoscale?.minMemoryMib ?? memoryMib,
+    maxMemoryMB: autoscale?.maxMemoryMib ?? memoryMib,
+    effective: false,
+  };
+}

@@ -1,0 +1,99 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, openSync } from "node:fs";
+import { killProcessesOf } from "#host/kill-by-path.ts";
+import { forbidCoreDumps, inNetworkNamespace } from "#host/libc.ts";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+
+export interface VmProcessOptions {
+  readonly argv: readonly [string, ...string[]];
+  /** Standard output and error go here. */
+  readonly logFile: string;
+  readonly user?: { readonly uid: number; readonly gid: number };
+  /** A file such as /run/netns/a; absent: this process's own network. */
+  readonly namespace?: string;
+  readonly cwd: string;
+  readonly env: Readonly<Record<string, string>>;
+  /**
+   * Descriptors that the process inherits as 3, 4, ...; opened in the namespace. They are closed here once it has them.
+   */
+  openInherited(): number[];
+}
+
+/** A process of its own session: it survives this one, and a terminal's Ctrl-C does not reach it. */
+export interface VmProcess extends AsyncDisposable {
+  readonly pid: number;
+  /** How the process ended, as the kernel says it; both are null for one that is not a child of this process. */
+  readonly exited: Promise<{ readonly code: number | null; readonly signal: string | null }>;
+}
+
+class ChildVmProcess implements VmProcess {
+  readonly pid: number;
+  readonly exited: VmProcess["exited"];
+  readonly #child: ChildProcess;
+
+  constructor(child: ChildProcess & { readonly pid: number }) {
+    this.#child = child;
+    this.pid = child.pid;
+    const { promise, resolve } = Promise.withResolvers<{ code: number | null; signal: string | null }>();
+    child.once("exit", (code, signal) => resolve({ code, signal }));
+    this.exited = promise;
+  }
+
+  /** Kills the process and waits until it is gone. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#child.kill("SIGKILL");
+    // It may be the last thing that this process waits for.
+    this.#child.ref();
+    await this.exited;
+  }
+}
+
+/** @throws `unavailable` when the program cannot be started */
+export async function startVmProcess(options: VmProcessOptions): Promise<VmProcess> {
+  forbidCoreDumps();
+  const child =
+    options.namespace === undefined ? start(options) : inNetworkNamespace(options.namespace, () => start(options));
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  child.once("spawn", resolve);
+  child.once("error", reject);
+  try {
+    await promise;
+  } catch (cause) {
+    throw new SandboxError("unavailable", `cannot run ${options.argv[0]}: ${String(cause)}`, { cause });
+  }
+  return new ChildVmProcess(child as ChildProcess & { readonly pid: number });
+}
+
+/**
+ * A process that an earlier worker has started. It is no child of this one, so the kernel does not tell of its end:
+ * `gone` does, which settles when a connection that it holds is closed.
+ */
+export function adoptVmProcess(pid: number, directory: string, gone: Promise<void>): VmProcess {
+  return {
+    pid,
+    exited: gone.then(() => ({ code: null, signal: null })),
+    [Symbol.asyncDispose]: () => killProcessesOf(directory),
+  };
+}
+
+function start(options: VmProcessOptions): ChildProcess {
+  const [program, ...args] = options.argv;
+  const opened: number[] = [];
+  try {
+    const log = openSync(options.logFile, "a", 0o600);
+    opened.push(log);
+    const inherited = options.openInherited();
+    opened.push(...inherited);
+    const child = spawn(program, args, {
+      detached: true,
+      cwd: options.cwd,
+      env: options.env,
+      stdio: ["ignore", log, log, ...inherited],
+      ...options.user,
+    });
+    child.unref();
+    return child;
+  } finally {
+    for (const fd of opened) closeSync(fd);
+  }
+}

@@ -1,0 +1,49 @@
+import type { Hypervisor } from "#hypervisor/hypervisor.ts";
+import type { NetworkPool } from "#network/network-pool.ts";
+import type { MemoryThreads } from "#snapshots/memory-threads.ts";
+import type { SnapshotStore } from "#snapshots/snapshot-store.ts";
+import type { GuestAnswers, Progress, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
+
+/** What a worker stands on: the outside world, as far as its sandboxes need it. */
+export interface Host {
+  readonly workerId: string;
+  /** Holds `journal/`, `machines/`, `memory/`, `snapshots/` and `workers/`. */
+  readonly dataDirectory: string;
+  readonly hypervisor: Hypervisor;
+  readonly network: { readonly mode: "tap"; readonly pool: NetworkPool } | { readonly mode: "user" | "none" };
+  /** Where this host is, in the operator's words. */
+  readonly region: string;
+  /** Whether processes can be started as another user and namespaces made. */
+  readonly root: boolean;
+  /** The worker lives for one command: nothing of it is meant to outlive it. */
+  readonly ephemeral: boolean;
+  readonly description: WorkerDescription;
+  /** The files that a machine boots from, built if need be; absent for a hypervisor that boots none. */
+  readonly bootFiles: ProvideBootFiles | undefined;
+  readonly snapshots: SnapshotStore;
+  readonly templates: SnapshotStore;
+  readonly templatesDirectory: string;
+  readonly memory: MemoryThreads;
+  readonly log: Log;
+  /** Who answers what guests ask for themselves; nobody, before the worker is told. */
+  readonly guests: { answers: GuestAnswers | undefined };
+}
+
+export type ProvideBootFiles = (
+  request: { readonly image: string; readonly workspaceMib: number },
+  onProgress: (progress: Progress) => void,
+  signal: AbortSignal,
+) => Promise<BootFiles>;
+
+/** Paths of immutable files; sizes in bytes. */
+export interface BootFiles {
+  readonly kernel: string;
+  readonly initramfs: string;
+  readonly rootfs: string;
+  readonly rootfsBytes: number;
+  readonly workspace: string;
+  readonly workspaceBytes: number;
+  readonly agentDisk: string;
+}
+
+export type Log = (level: "info" | "warn" | "error", message: string, fields?: object) => void;

@@ -1,0 +1,52 @@
+import assert from "node:assert/strict";
+import { suite, test } from "node:test";
+import type { Method } from "@opensandbox/wire/guest/methods.ts";
+import { inner, macBytes } from "#network/address-plan.ts";
+import { macAddressOf, machineIdOf } from "#guest/guest-identity.ts";
+import { introduceGuest } from "./introduce-guest.ts";
+import type { LiveMachine } from "#machine/live-machine.ts";
+
+/** A machine whose agent is of that generation, and what it and its network have been told. */
+function machineWith(generation: number) {
+  const admitted: string[] = [];
+  const told: object[] = [];
+  const live = {
+    machine: { exited: new Promise(() => undefined), console: async () => "" },
+    guest: {
+      ready: async () => ({ generation }),
+      call: async (_method: Method, request: object) => {
+        told.push(request);
+        return {};
+      },
+    },
+    sandboxNetwork: { admit: (mac: string) => admitted.push(mac) },
+  };
+  return { live: live as unknown as LiveMachine, admitted, told };
+}
+
+suite("a guest is told who it is", () => {
+  const id = "sb-1a2b3c4d";
+  const signal = new AbortController().signal;
+
+  test("its addresses come from its id, and its name only where there is one", async () => {
+    const { live, admitted, told } = machineWith(2);
+    await introduceGuest(live, { id, hostname: "a", envs: {}, copied: true }, "restore", signal);
+    await introduceGuest(live, { id, envs: {}, copied: false }, "restore", signal);
+    const own = { machineId: machineIdOf(id), macAddress: macBytes(macAddressOf(id)) };
+    const identities = told.map((request) => {
+      const { machineId, macAddress, hostname } = request as Record<string, unknown>;
+      return { machineId, macAddress, hostname };
+    });
+    assert.deepEqual(identities, [
+      { ...own, hostname: "a" },
+      { ...own, hostname: undefined },
+    ]);
+    assert.deepEqual(admitted, []);
+  });
+
+  test("an agent of an older snapshot takes no MAC address, and is heard under that of its device", async () => {
+    const { live, admitted } = machineWith(1);
+    await introduceGuest(live, { id, envs: {}, copied: false }, "restore", signal);
+    assert.deepEqual(admitted, [inner.deviceMac]);
+  });
+});

@@ -1,0 +1,105 @@
+import { createHash } from "node:crypto";
+import { adoptSlot, claimSlot, type Slot } from "#host/slots.ts";
+import type { NetworkAttachment } from "#hypervisor/hypervisor.ts";
+import type { SandboxNetwork } from "#network/sandbox-network.ts";
+import type { Host } from "./host.ts";
+import type { Owner } from "./machine-files.ts";
+
+/**
+ * The first user id of machines: slot n's process runs as this plus n. Far above what distributions give to people
+ * and to containers of users (/etc/subuid starts at 100000 and rarely has more than a few dozen ranges).
+ */
+const firstMachineUser = 1_900_000_000;
+
+/** The first group id of organizations, above all users of machines. */
+const firstTenantGroup = 2_000_000_000;
+
+/** What a machine's process has on the host beside its files: a slot, a user and a network. */
+export interface Seat extends AsyncDisposable {
+  readonly slot: number | undefined;
+  /** Undefined where this process is not root and cannot choose. */
+  readonly user: Owner | undefined;
+  readonly network: NetworkAttachment;
+  /** What the machine's packets are held to. Undefined where they are not. */
+  readonly sandboxNetwork: SandboxNetwork | undefined;
+}
+
+export interface SeatRequest {
+  /** The machine's directory, which exists: whoever finds the slot knows by it whether it is still needed. */
+  readonly directory: string;
+  readonly networkEnabled: boolean;
+  /** Whose private files its process may read; undefined: nobody's. */
+  readonly organizationId: string | undefined;
+}
+
+export async function takeSeat(request: SeatRequest, host: Host): Promise<Seat> {
+  const { directory, networkEnabled, organizationId } = request;
+  await using undo = new AsyncDisposableStack();
+  if (host.network.mode === "tap") {
+    // Also of a sandbox without a network: its policy keeps it off, and may be changed.
+    return seatWith(undo.use(await host.network.pool.claim(directory)), organizationId, undo);
+  }
+  const slot = host.root ? undo.use(await claimSlot(directory)) : undefined;
+  const kind = networkEnabled ? host.network.mode : "none";
+  return seatWithout({ kind }, slot, organizationId, undo);
+}
+
+/** The seat of a machine that another worker has started and that still runs. */
+export async function adoptSeat(
+  directory: string,
+  slotNumber: number | undefined,
+  network: NetworkAttachment["kind"],
+  organizationId: string | undefined,
+  host: Host,
+): Promise<Seat> {
+  await using undo = new AsyncDisposableStack();
+  if (network === "tap" && slotNumber !== undefined && host.network.mode === "tap") {
+    return seatWith(undo.use(await host.network.pool.adopt(directory, slotNumber)), organizationId, undo);
+  }
+  const slot = slotNumber === undefined ? undefined : undo.use((await adoptSlot(slotNumber, directory)).slot);
+  return seatWithout({ kind: network === "user" ? "user" : "none" }, slot, organizationId, undo);
+}
+
+function seatWith(
+  sandboxNetwork: SandboxNetwork,
+  organizationId: string | undefined,
+  undo: AsyncDisposableStack,
+): Seat {
+  const { slot, attachment } = sandboxNetwork;
+  const owned = undo.move();
+  return {
+    ...{ slot, user: userOf(slot, organizationId), network: attachment, sandboxNetwork },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+function seatWithout(
+  network: NetworkAttachment,
+  slot: Slot | undefined,
+  organizationId: string | undefined,
+  undo: AsyncDisposableStack,
+): Seat {
+  const owned = undo.move();
+  return {
+    slot: slot?.number,
+    user: slot === undefined ? undefined : userOf(slot.number, organizationId),
+    ...{ network, sandboxNetwork: undefined },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+function userOf(slot: number, organizationId: string | undefined): Owner {
+  const uid = firstMachineUser + slot;
+  return { uid, gid: tenantGroup(organizationId) ?? uid };
+}
+
+/** Whom the private files of an organization belong to: root, and readable for the processes of its machines. */
+export function tenantOf(organizationId: string): Owner {
+  return { uid: 0, gid: tenantGroup(organizationId) ?? 0 };
+}
+
+/** The group that may read what is private of an organization. */
+function tenantGroup(organizationId: string | undefined): number | undefined {
+  if (organizationId === undefined) return undefined;
+  return firstTenantGroup + createHash("sha256").update(organizationId).digest().readUIntBE(0, 3);
+}

@@ -1,0 +1,165 @@
+import type { ReadyMachinesState } from "@opensandbox/wire/worker/worker.ts";
+import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
+import { failpoint } from "#host/failpoints.ts";
+import type { IdleTime } from "#host/idle-time.ts";
+import { admit, hostRoom } from "#host/admission.ts";
+import { describeError } from "@opensandbox/wire/errors.ts";
+import type { Host } from "#machine/host.ts";
+import { imageHostname } from "#guest/guest-identity.ts";
+import { introduceGuest } from "#machine/introduce-guest.ts";
+import { writeEntry } from "#machine/journal.ts";
+import type { LiveMachine } from "#machine/live-machine.ts";
+import { Spans } from "#machine/spans.ts";
+import { newMachineId, restoreMachine } from "#machine/start-machine.ts";
+import type { TemplateRequest } from "./templates.ts";
+import { runOnce } from "./warm-up.ts";
+
+/** How often a machine that waits is asked whether it still answers, in milliseconds. */
+const checkMs = 30_000;
+
+/**
+ * Machines of one template that are restored and wait, paused, for the sandbox that they will be. It holds those of the
+ * template that was asked for last, and fills up in idle time, one machine at a time.
+ */
+export class ReadyMachines implements AsyncDisposable {
+  readonly #host: Host;
+  readonly #size: number;
+  readonly #idle: IdleTime;
+  #ready: LiveMachine[] = [];
+  #wanted: { readonly key: string; readonly template: StoredSnapshot; readonly request: TemplateRequest } | undefined;
+  #filling: Promise<void> | undefined;
+  readonly #ending = new AbortController();
+  readonly #checks: NodeJS.Timeout;
+
+  constructor(host: Host, size: number, idle: IdleTime) {
+    this.#host = host;
+    this.#size = size;
+    this.#idle = idle;
+    this.#checks = setInterval(() => void this.#check(), checkMs);
+    this.#checks.unref();
+  }
+
+  get state(): ReadyMachinesState {
+    const counts = { wanted: this.#size, ready: this.#ready.length };
+    if (this.#wanted === undefined) return counts;
+    const { image, shape } = this.#wanted.request;
+    return { ...counts, image, memoryMib: shape.memoryMib, vcpus: shape.vcpus };
+  }
+
+  /** A machine of that template, for the caller to own. Undefined: there is none at the moment. */
+  claim(key: string): LiveMachine | undefined {
+    if (this.#wanted?.key !== key) return undefined;
+    const machine = this.#ready.shift();
+    this.#fill();
+    return machine;
+  }
+
+  /** From now on machines of this template are kept. */
+  want(key: string, template: StoredSnapshot, request: TemplateRequest): void {
+    if (this.#wanted?.key !== key) {
+      for (const machine of this.#ready.splice(0)) this.#end(machine);
+      this.#wanted = { key, template, request };
+    }
+    this.#fill();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#checks);
+    this.#ending.abort();
+    await this.#filling;
+    await Promise.all(this.#ready.splice(0).map((machine) => machine[Symbol.asyncDispose]()));
+  }
+
+  #fill(): void {
+    if (this.#filling !== undefined || this.#ending.signal.aborted) return;
+    if (this.#wanted === undefined || this.#ready.length >= this.#size) return;
+    this.#filling = this.#idle
+      .come(this.#ending.signal)
+      .then(() => this.#addOne())
+      .then(
+        () => true,
+        (error: unknown) => {
+          if (!this.#ending.signal.aborted) {
+            this.#host.log("warn", "a ready machine could not be made", describeError(error));
+          }
+          return false;
+        },
+      )
+      .then((added) => {
+        this.#filling = undefined;
+        // What failed is tried again with the next sandbox, not at once.
+        if (added) this.#fill();
+      });
+  }
+
+  async #addOne(): Promise<void> {
+    const wanted = this.#wanted;
+    this.#ending.signal.throwIfAborted();
+    if (wanted === undefined) return;
+    const { key, template, request } = wanted;
+    // Room for one that is asked for comes before one that may be.
+    admit(await hostRoom(this.#host.dataDirectory), 2 * request.shape.memoryMib);
+    const id = newMachineId();
+    const { dataDirectory, workerId } = this.#host;
+    await writeEntry(dataDirectory, { machineId: id, workerId, ephemeral: true });
+    const machine = await restoreMachine(
+      { id, ...request, organizationId: undefined },
+      template,
+      this.#host,
+      new Spans(),
+      this.#ending.signal,
+    );
+    await using undo = new AsyncDisposableStack();
+    undo.use(machine);
+    await warm(machine, this.#ending.signal);
+    if (this.#wanted?.key !== key) return;
+    undo.move();
+    this.#ready.push(machine);
+    await failpoint("machine is ready");
+    void machine.machine.exited.then(() => this.#drop(machine));
+  }
+
+  /** A paused machine that does not answer is no use to anybody. */
+  async #check(): Promise<void> {
+    for (const machine of this.#ready) {
+      // It is paused already: the command does nothing but ask for an answer.
+      await machine.machine.pause().catch(() => this.#drop(machine));
+    }
+  }
+
+  #drop(machine: LiveMachine): void {
+    const at = this.#ready.indexOf(machine);
+    if (at < 0) return;
+    this.#ready.splice(at, 1);
+    this.#end(machine);
+    this.#fill();
+  }
+
+  #end(machine: LiveMachine): void {
+    machine[Symbol.asyncDispose]().catch((error: unknown) => {
+      this.#host.log("error", "a ready machine could not be removed", describeError(error));
+    });
+  }
+}
+
+/**
+ * What a first caller is likely to run, found by its name as callers do. The first runs are slow where a processor is
+ * emulated, and one of them comes upon the agent's first collection of garbage: after six no run is slower than the next.
+ */
+const warmUps: readonly (readonly [string, ...string[]])[] = [
+  ...Array.from({ length: 6 }, () => ["sh", "-c", "true"] as const),
+  ["sh", "-c", "! command -v node >/dev/null || node --version"],
+  ["sh", "-c", "! command -v python3 >/dev/null || python3 -c ''"],
+];
+
+/**
+ * Lets a restored machine answer and run a few commands before it waits: what is done for the first time in a process
+ * (pages that come from a file, code that an emulator has to translate) is done then. It is told who it is once more
+ * when it is claimed, its random numbers included.
+ */
+async function warm(live: LiveMachine, signal: AbortSignal): Promise<void> {
+  await live.machine.resume();
+  await introduceGuest(live, { id: live.id, hostname: imageHostname, envs: {}, copied: true }, "restore", signal);
+  for (const argv of warmUps) await runOnce(live.guest, argv, signal);
+  await live.machine.pause();
+}
