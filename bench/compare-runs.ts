@@ -1,4 +1,4 @@
-import { table } from "../packages/cli/src/table.ts";
+import { table } from "../packages/cli/src/output/table.ts";
 import type { Spreads } from "./compare-checkouts.ts";
 import type { FigureName } from "./figures.ts";
 import { digits } from "./report/numbers.ts";

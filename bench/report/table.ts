@@ -1,4 +1,4 @@
-import { columns, table } from "../../packages/cli/src/table.ts";
+import { columns, table } from "../../packages/cli/src/output/table.ts";
 import { median } from "../statistics/quantile.ts";
 import { type Judged, judge, type Verdict } from "./judge.ts";
 import { digits } from "./numbers.ts";

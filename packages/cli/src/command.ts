@@ -1,23 +1,5 @@
+import type { Argument, Option } from "./arguments/option.ts";
 import type { Context } from "./context.ts";
-
-/** What may be set by name, such as `--image NAME`. `read` says what its values mean. */
-export interface Option<Value = unknown> {
-  readonly help: string;
-  /** What stands for the value in help; absent: it is a flag. */
-  readonly placeholder?: string;
-  /** One letter. */
-  readonly short?: string;
-  /** @throws `invalid_argument` when the values do not fit; `name` is the option as it was written */
-  read(values: readonly string[], name: string): Value;
-}
-
-/** What is told by its place. */
-export interface Argument<Value = unknown> {
-  readonly placeholder: string;
-  /** `command`: everything from there on, as it is. */
-  readonly takes: "one" | "at most one" | "some" | "command";
-  read(values: readonly string[]): Value;
-}
 
 export interface Example {
   readonly line: string;

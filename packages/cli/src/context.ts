@@ -1,11 +1,9 @@
-import type { Readable, Writable } from "node:stream";
+import type { Readable } from "node:stream";
 import type { Client } from "@opensandbox/sdk";
-import type { Globals } from "./global-options.ts";
+import type { Globals } from "./arguments/global-options.ts";
+import type { Output } from "./output/write-to.ts";
 import type { Interrupts } from "./interrupts.ts";
-import type { Progress } from "./progress.ts";
-
-/** A stream that people or programs read. */
-export type Output = Writable & { readonly isTTY?: boolean; readonly columns?: number };
+import type { Progress } from "./output/progress.ts";
 
 /** What the command line touches of the process that it runs in. */
 export interface Host {

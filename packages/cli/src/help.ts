@@ -1,7 +1,7 @@
-import type { Argument, Command, Commands, Example, Group, Option } from "./command.ts";
-import { globalOptions } from "./global-options.ts";
-import { optionName } from "./option-name.ts";
-import { columns } from "./table.ts";
+import type { Command, Commands, Example, Group } from "./command.ts";
+import { globalOptions } from "./arguments/global-options.ts";
+import { type Argument, type Option, optionName } from "./arguments/option.ts";
+import { columns } from "./output/table.ts";
 
 /** All there is to know about what `path` names; an empty path names the program. */
 export function help(commands: Commands, path: readonly string[], program: string): string {

@@ -3,7 +3,7 @@ import type { Host } from "./context.ts";
 import { commands } from "./commands/commands.ts";
 import { listenForInterrupts } from "./interrupts.ts";
 import { runCli } from "./run-cli.ts";
-import { flushed } from "./write-to.ts";
+import { flushed } from "./output/write-to.ts";
 
 // The process around the command line: streams and signals in, an exit code out.
 
@@ -27,7 +27,7 @@ const host: Host = {
   async connect(url, apiKey) {
     const { connect } = await import("@opensandbox/sdk");
     const openSocket = async (url: string, signal?: AbortSignal) => {
-      const { openPausingSocket } = await import("@opensandbox/sdk/node-socket.ts");
+      const { openPausingSocket } = await import("@opensandbox/sdk/transport/node-socket.ts");
       return await openPausingSocket(url, signal);
     };
     return connect({ url, openSocket, ...(apiKey === undefined ? {} : { apiKey }) });

@@ -1,15 +1,15 @@
 import { asSandboxError, isSandboxError, type SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Command, Commands } from "./command.ts";
 import type { Context, Host } from "./context.ts";
-import { findCommand } from "./find-command.ts";
-import type { Globals } from "./global-options.ts";
+import { findCommand } from "./arguments/find-command.ts";
+import type { Globals } from "./arguments/global-options.ts";
 import { help, usage } from "./help.ts";
 import { exitCodeOf } from "./interrupts.ts";
-import { asksForJson, parseInput } from "./parse-input.ts";
-import { startProgress } from "./progress.ts";
+import { asksForJson, parseInput } from "./arguments/parse-input.ts";
+import { startProgress } from "./output/progress.ts";
 import { findServerAddress, noServer } from "./server/find-server-address.ts";
-import { usageError, usageOf } from "./usage-error.ts";
-import { isReaderGone, writeTo } from "./write-to.ts";
+import { usageError, usageOf } from "./arguments/usage-error.ts";
+import { isReaderGone, writeTo } from "./output/write-to.ts";
 
 // As a program that writes into a closed pipe ends: by SIGPIPE.
 const readerGoneCode = 141;

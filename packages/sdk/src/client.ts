@@ -1,24 +1,24 @@
-import { agentsClient } from "./agents.ts";
-import type { AgentsClient } from "./agents.ts";
-import { checkpointsClient } from "./checkpoints.ts";
-import type { CheckpointsClient } from "./checkpoints.ts";
-import { execClient } from "./exec.ts";
-import type { ExecClient } from "./exec.ts";
-import { filesClient } from "./files.ts";
-import type { FilesClient } from "./files.ts";
-import { httpClient } from "./http.ts";
-import { imagesClient } from "./images.ts";
-import type { ImagesClient } from "./images.ts";
-import { networkClient } from "./network.ts";
-import type { NetworkClient } from "./network.ts";
-import { previewsClient } from "./previews.ts";
-import type { PreviewsClient } from "./previews.ts";
-import { sandboxesClient } from "./sandboxes.ts";
-import type { SandboxesClient } from "./sandboxes.ts";
-import { sessionsClient } from "./sessions.ts";
-import type { SessionsClient } from "./sessions.ts";
-import { openGlobalSocket } from "./socket.ts";
-import type { OpenSocket } from "./socket.ts";
+import { agentsClient } from "./clients/agents.ts";
+import type { AgentsClient } from "./clients/agents.ts";
+import { checkpointsClient } from "./clients/checkpoints.ts";
+import type { CheckpointsClient } from "./clients/checkpoints.ts";
+import { execClient } from "./clients/exec.ts";
+import type { ExecClient } from "./clients/exec.ts";
+import { filesClient } from "./clients/files.ts";
+import type { FilesClient } from "./clients/files.ts";
+import { httpClient } from "./transport/http.ts";
+import { imagesClient } from "./clients/images.ts";
+import type { ImagesClient } from "./clients/images.ts";
+import { networkClient } from "./clients/network.ts";
+import type { NetworkClient } from "./clients/network.ts";
+import { previewsClient } from "./clients/previews.ts";
+import type { PreviewsClient } from "./clients/previews.ts";
+import { sandboxesClient } from "./clients/sandboxes.ts";
+import type { SandboxesClient } from "./clients/sandboxes.ts";
+import { sessionsClient } from "./clients/sessions.ts";
+import type { SessionsClient } from "./clients/sessions.ts";
+import { openGlobalSocket } from "./transport/socket.ts";
+import type { OpenSocket } from "./transport/socket.ts";
 
 export interface ConnectOptions {
   /** Address of the server, with or without `/api` at its end. */

@@ -16,10 +16,18 @@ export type {
   SandboxSessions,
   Terminal,
 } from "./sandbox.ts";
-export type { Agent, AgentEvent, AgentsClient, AgentSettings, AttachedAgent, McpServer, StartAgent } from "./agents.ts";
+export type {
+  Agent,
+  AgentEvent,
+  AgentsClient,
+  AgentSettings,
+  AttachedAgent,
+  McpServer,
+  StartAgent,
+} from "./clients/agents.ts";
 export { connect } from "./client.ts";
 export type { Client, ConnectOptions } from "./client.ts";
-export type { ExecClient, ExecOutput, ExecRequest, ExecResult, ExecStream } from "./exec.ts";
+export type { ExecClient, ExecOutput, ExecRequest, ExecResult, ExecStream } from "./clients/exec.ts";
 export type {
   FileAttributes,
   FileChange,
@@ -29,13 +37,13 @@ export type {
   ReadOptions,
   SignedUrl,
   WriteOptions,
-} from "./files.ts";
-export type { BuiltImage, ImageRecipe, ImagesClient, ImageStep } from "./images.ts";
-export type { CreateSandbox, ListOptions, ReadyMachines, SandboxesClient, SandboxInfo } from "./sandboxes.ts";
-export type { OpenSocket, Socket } from "./socket.ts";
+} from "./clients/files.ts";
+export type { BuiltImage, ImageRecipe, ImagesClient, ImageStep } from "./clients/images.ts";
+export type { CreateSandbox, ListOptions, ReadyMachines, SandboxesClient, SandboxInfo } from "./clients/sandboxes.ts";
+export type { OpenSocket, Socket } from "./transport/socket.ts";
 export { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 export type { ErrorCode } from "@opensandbox/wire/errors.ts";
-export type { Checkpoint, CheckpointsClient, CreateCheckpoint, Fork } from "./checkpoints.ts";
-export type { AttachedSession, ExecSession, SessionsClient, StartSession, TerminalSize } from "./sessions.ts";
-export type { CreatePreview, Preview, PreviewsClient } from "./previews.ts";
-export type { Egress, Network, NetworkClient, NetworkRefusal, SetNetwork } from "./network.ts";
+export type { Checkpoint, CheckpointsClient, CreateCheckpoint, Fork } from "./clients/checkpoints.ts";
+export type { AttachedSession, ExecSession, SessionsClient, StartSession, TerminalSize } from "./clients/sessions.ts";
+export type { CreatePreview, Preview, PreviewsClient } from "./clients/previews.ts";
+export type { Egress, Network, NetworkClient, NetworkRefusal, SetNetwork } from "./clients/network.ts";

@@ -1,19 +1,19 @@
-import type { Agent, AttachedAgent, StartAgent } from "./agents.ts";
-import type { Checkpoint, CreateCheckpoint, Fork } from "./checkpoints.ts";
+import type { Agent, AttachedAgent, StartAgent } from "./clients/agents.ts";
+import type { Checkpoint, CreateCheckpoint, Fork } from "./clients/checkpoints.ts";
 import { connect } from "./client.ts";
 import type { Client } from "./client.ts";
-import type { ExecResult, ExecStream } from "./exec.ts";
-import type { FileAttributes, FileChange, FileEntry, ReadOptions, SignedUrl, WriteOptions } from "./files.ts";
-import type { ImagesClient } from "./images.ts";
-import type { Network, NetworkRefusal, SetNetwork } from "./network.ts";
-import { openPausingSocket } from "./node-socket.ts";
-import type { CreatePreview, Preview } from "./previews.ts";
-import type { CreateSandbox, ListOptions, SandboxInfo } from "./sandboxes.ts";
-import type { ExecOutput } from "./exec.ts";
-import type { AttachedSession, ExecSession, StartSession, TerminalSize } from "./sessions.ts";
-import { openGlobalSocket } from "./socket.ts";
-import type { OpenSocket } from "./socket.ts";
-import { bytesOfPipe, readableBytes, writableTo } from "./streams.ts";
+import type { ExecResult, ExecStream } from "./clients/exec.ts";
+import type { FileAttributes, FileChange, FileEntry, ReadOptions, SignedUrl, WriteOptions } from "./clients/files.ts";
+import type { ImagesClient } from "./clients/images.ts";
+import type { Network, NetworkRefusal, SetNetwork } from "./clients/network.ts";
+import { openPausingSocket } from "./transport/node-socket.ts";
+import type { CreatePreview, Preview } from "./clients/previews.ts";
+import type { CreateSandbox, ListOptions, SandboxInfo } from "./clients/sandboxes.ts";
+import type { ExecOutput } from "./clients/exec.ts";
+import type { AttachedSession, ExecSession, StartSession, TerminalSize } from "./clients/sessions.ts";
+import { openGlobalSocket } from "./transport/socket.ts";
+import type { OpenSocket } from "./transport/socket.ts";
+import { bytesOfPipe, readableBytes, writableTo } from "./transport/streams.ts";
 
 /** Which server, and as whom. What is absent is taken from `OPENSANDBOX_API_URL` and `OPENSANDBOX_API_KEY`. */
 export interface Connection {

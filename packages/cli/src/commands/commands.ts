@@ -1,35 +1,35 @@
 import type { Commands } from "../command.ts";
 import { agent } from "./agent/agent.ts";
-import { bench } from "./bench.ts";
+import { bench } from "./server/bench.ts";
 import { checkpoint } from "./checkpoint/checkpoint.ts";
-import { completion } from "./completion/completion.ts";
+import { completionOf } from "./completion/completion.ts";
 import { config } from "./config/config.ts";
-import { cp } from "./cp.ts";
-import { create } from "./create.ts";
-import { doctor } from "./doctor.ts";
-import { exec } from "./exec.ts";
-import { fork } from "./fork.ts";
-import { get } from "./get.ts";
+import { cp } from "./sandbox/cp.ts";
+import { create } from "./sandbox/create.ts";
+import { doctor } from "./server/doctor.ts";
+import { exec } from "./exec/exec.ts";
+import { fork } from "./sandbox/fork.ts";
+import { get } from "./sandbox/get.ts";
 import { help } from "./help.ts";
-import { hibernate } from "./hibernate.ts";
+import { hibernate } from "./sandbox/hibernate.ts";
 import { image } from "./image/image.ts";
-import { kill } from "./kill.ts";
-import { logs } from "./logs.ts";
-import { ls } from "./ls.ts";
+import { kill } from "./sandbox/kill.ts";
+import { logs } from "./sandbox/logs.ts";
+import { ls } from "./sandbox/ls.ts";
 import { network } from "./network/network.ts";
-import { pool } from "./pool.ts";
+import { pool } from "./server/pool.ts";
 import { preview } from "./preview/preview.ts";
-import { reboot } from "./reboot.ts";
-import { restore } from "./restore.ts";
-import { run } from "./run.ts";
-import { scale } from "./scale.ts";
+import { reboot } from "./sandbox/reboot.ts";
+import { restore } from "./sandbox/restore.ts";
+import { run } from "./exec/run.ts";
+import { scale } from "./sandbox/scale.ts";
 import { session } from "./session/session.ts";
-import { shell } from "./shell.ts";
+import { shell } from "./exec/shell.ts";
 import { snapshot } from "./snapshot/snapshot.ts";
-import { timeout } from "./timeout.ts";
-import { up } from "./up.ts";
+import { timeout } from "./sandbox/timeout.ts";
+import { up } from "./server/up.ts";
 import { version } from "./version.ts";
-import { wake } from "./wake.ts";
+import { wake } from "./sandbox/wake.ts";
 
 /** Every command, in the order of help. */
 export const commands: Commands = {
@@ -61,7 +61,7 @@ export const commands: Commands = {
   doctor,
   bench,
   config,
-  completion,
+  completion: completionOf(() => commands),
   version,
   help,
 };

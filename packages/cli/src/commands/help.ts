@@ -1,5 +1,5 @@
 import { defineCommand } from "../command.ts";
-import { optional } from "../inputs.ts";
+import { optional } from "#arguments/inputs.ts";
 
 export const help = defineCommand({
   summary: "Show help for a command",

@@ -1,6 +1,5 @@
 import type { Readable } from "node:stream";
-import type { Output } from "../context.ts";
-import { writeTo } from "../write-to.ts";
+import { type Output, writeTo } from "#output/write-to.ts";
 import { counted, type CopyContext } from "./copied.ts";
 
 interface FileOf {

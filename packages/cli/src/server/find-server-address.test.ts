@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { publishServer } from "@opensandbox/server/server-file.ts";
-import { configFile, writeConfigFile } from "../config-file.ts";
+import { configFile, writeConfigFile } from "./config-file.ts";
 import { findServerAddress } from "./find-server-address.ts";
 
 async function stand(t: TestContext) {

@@ -1,5 +1,5 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import type { Globals } from "../global-options.ts";
+import type { Globals } from "#arguments/global-options.ts";
 
 /** A value, and who said so. */
 export interface Setting {
@@ -28,7 +28,7 @@ export async function findServerAddress(
     optionOf(globals.apiKey, "--api-key") ?? variableOf(env, "OPENSANDBOX_API_KEY", "OPENCOMPUTER_API_KEY");
   if (url !== undefined && apiKey !== undefined) return address(url, apiKey);
 
-  const { configFile, readConfigFile } = await import("../config-file.ts");
+  const { configFile, readConfigFile } = await import("./config-file.ts");
   const file = configFile(env);
   const config = await readConfigFile(file);
   const keyOfFile = optionOf(config.apiKey, file);

@@ -1,6 +1,6 @@
 import type { Client } from "@opensandbox/sdk";
 import type { Context } from "../context.ts";
-import type { Progress } from "../progress.ts";
+import type { Progress } from "#output/progress.ts";
 import { findServerAddress } from "./find-server-address.ts";
 
 export interface OpenedServer extends AsyncDisposable {

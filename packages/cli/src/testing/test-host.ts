@@ -1,7 +1,8 @@
 import { PassThrough, Readable } from "node:stream";
 import type { Client } from "@opensandbox/sdk";
 import { commands } from "../commands/commands.ts";
-import type { Host, Output } from "../context.ts";
+import type { Host } from "../context.ts";
+import type { Output } from "../output/write-to.ts";
 import type { InterruptName, Interrupts } from "../interrupts.ts";
 import { runCli } from "../run-cli.ts";
 

@@ -1,8 +1,8 @@
 import { text as readAll } from "node:stream/consumers";
 import type { StartAgent } from "@opensandbox/sdk";
 import type { Context } from "../../context.ts";
-import { choice, list, pairs, text, whole } from "../../inputs.ts";
-import { usageError } from "../../usage-error.ts";
+import { choice, list, pairs, text, whole } from "#arguments/inputs.ts";
+import { usageError } from "#arguments/usage-error.ts";
 
 /** How an agent works: the options that `run` and `start` share. */
 export const agentOptions = {

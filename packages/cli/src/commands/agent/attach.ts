@@ -1,5 +1,5 @@
 import { defineCommand } from "../../command.ts";
-import { one } from "../../inputs.ts";
+import { one } from "#arguments/inputs.ts";
 import { tellEvent } from "./tell-event.ts";
 
 export const attach = defineCommand({

@@ -1,5 +1,5 @@
 import { defineCommand } from "../../command.ts";
-import { one } from "../../inputs.ts";
+import { one } from "#arguments/inputs.ts";
 
 export const interrupt = defineCommand({
   summary: "End what an agent does, and what it was asked besides",

@@ -1,5 +1,5 @@
 import { defineCommand } from "../../command.ts";
-import { one, whole } from "../../inputs.ts";
+import { one, whole } from "#arguments/inputs.ts";
 
 export const kill = defineCommand({
   summary: "Send a signal to an agent and to what it has started",

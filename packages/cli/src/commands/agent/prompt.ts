@@ -1,5 +1,5 @@
 import { defineCommand } from "../../command.ts";
-import { one, some } from "../../inputs.ts";
+import { one, some } from "#arguments/inputs.ts";
 import { promptOf } from "./agent-options.ts";
 
 export const prompt = defineCommand({

@@ -2,7 +2,7 @@ import type { AttachedAgent, Client } from "@opensandbox/sdk";
 import { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { defineCommand } from "../../command.ts";
 import type { Context } from "../../context.ts";
-import { one, some } from "../../inputs.ts";
+import { one, some } from "#arguments/inputs.ts";
 import { exitCodeOf, type InterruptName } from "../../interrupts.ts";
 import { agentOf, agentOptions, promptOf } from "./agent-options.ts";
 import { tellEvent } from "./tell-event.ts";

@@ -1,5 +1,5 @@
 import { defineCommand } from "../../command.ts";
-import { one } from "../../inputs.ts";
+import { one } from "#arguments/inputs.ts";
 import { agentOf, agentOptions } from "./agent-options.ts";
 
 export const start = defineCommand({

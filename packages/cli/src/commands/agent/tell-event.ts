@@ -1,6 +1,6 @@
 import type { AgentEvent } from "@opensandbox/sdk";
 import type { Context } from "../../context.ts";
-import { writeTo } from "../../write-to.ts";
+import { writeTo } from "#output/write-to.ts";
 
 /** What it says on standard output, what it does on standard error; with `--json` each event as a line. */
 export async function tellEvent(event: AgentEvent, { host, globals, print, note }: Context): Promise<void> {

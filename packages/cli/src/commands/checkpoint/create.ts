@@ -1,5 +1,5 @@
 import { defineCommand } from "../../command.ts";
-import { flag, one, text } from "../../inputs.ts";
+import { flag, one, text } from "#arguments/inputs.ts";
 
 export const create = defineCommand({
   summary: "Make a checkpoint of a running sandbox and print its id",

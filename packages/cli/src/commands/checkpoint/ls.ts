@@ -1,9 +1,9 @@
 import type { Checkpoint } from "@opensandbox/sdk";
-import { age } from "../../age.ts";
+import { age } from "#output/age.ts";
 import { defineCommand } from "../../command.ts";
-import { optional } from "../../inputs.ts";
-import { megabytes } from "../../megabytes.ts";
-import { table } from "../../table.ts";
+import { optional } from "#arguments/inputs.ts";
+import { megabytes } from "#output/megabytes.ts";
+import { table } from "#output/table.ts";
 
 export const ls = defineCommand({
   summary: "List the checkpoints of a sandbox, or all",

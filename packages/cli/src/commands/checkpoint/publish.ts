@@ -1,5 +1,5 @@
 import { defineCommand } from "../../command.ts";
-import { flag, one } from "../../inputs.ts";
+import { flag, one } from "#arguments/inputs.ts";
 
 export const publish = defineCommand({
   summary: "Let every organization fork a checkpoint",

@@ -1,5 +1,5 @@
 import { defineCommand } from "../../command.ts";
-import { one } from "../../inputs.ts";
+import { one } from "#arguments/inputs.ts";
 
 export const rm = defineCommand({
   summary: "Delete a checkpoint; what was forked from it goes on",

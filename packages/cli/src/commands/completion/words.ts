@@ -1,30 +1,30 @@
 import type { Client } from "@opensandbox/sdk";
-import type { Argument, Command, Commands, Group } from "../../command.ts";
-import { defineCommand } from "../../command.ts";
-import { globalOptions } from "../../global-options.ts";
-import { optionName } from "../../option-name.ts";
+import { type Command, type Commands, defineCommand, type Group } from "../../command.ts";
+import { globalOptions } from "#arguments/global-options.ts";
+import { type Argument, optionName } from "#arguments/option.ts";
 
-/** Longer than this nobody waits for a key to do something. */
-const patienceMs = 1500;
+/** A longer wait would make the Tab key seem dead. */
+const maxWaitMs = 1500;
 
-export const words = defineCommand({
-  summary: "Print what the last of some words can become, a line each: what completion scripts ask",
-  arguments: { typed: { placeholder: "WORD", takes: "command", read: (values) => values } },
-  examples: [{ line: "completion words -- checkpoint ''", shows: "the commands of `checkpoint`" }],
-  async run({ typed }, { client, print, signal }) {
-    const { commands } = await import("../commands.ts");
-    const ids = async (kind: Kind): Promise<readonly string[]> => {
-      try {
-        return await idsOf(kind, await client(), AbortSignal.any([signal, AbortSignal.timeout(patienceMs)]));
-      } catch {
-        // Without a server there are none; a shell is no place to say so.
-        return [];
-      }
-    };
-    const found = await candidates(commands, typed, ids);
-    await print(found.join("\n"), found);
-  },
-});
+export function wordsAmong(commands: () => Commands): Command {
+  return defineCommand({
+    summary: "Print the completions of a partial command line, one per line (completion scripts call it)",
+    arguments: { typed: { placeholder: "WORD", takes: "command", read: (values) => values } },
+    examples: [{ line: "completion words -- checkpoint ''", shows: "the commands of `checkpoint`" }],
+    async run({ typed }, { client, print, signal }) {
+      const ids = async (kind: Kind): Promise<readonly string[]> => {
+        try {
+          return await idsOf(kind, await client(), AbortSignal.any([signal, AbortSignal.timeout(maxWaitMs)]));
+        } catch {
+          // A completion prints no errors: without a reachable server there are no ids to offer.
+          return [];
+        }
+      };
+      const found = await candidates(commands(), typed, ids);
+      await print(found.join("\n"), found);
+    },
+  });
+}
 
 export type Kind = "sandboxes" | "checkpoints";
 
@@ -33,7 +33,7 @@ const kinds: Readonly<Record<string, Kind>> = {
   CHECKPOINT: "checkpoints",
 };
 
-/** What the last word of `typed`, which may be empty, can become. None: a file, perhaps. */
+/** Completions of the last word of `typed`, which may be empty. With none, the shell offers file names. */
 export async function candidates(
   commands: Commands,
   typed: readonly string[],
@@ -43,7 +43,7 @@ export async function candidates(
   const last = typed.at(-1) ?? "";
   const fits = (found: readonly string[]): readonly string[] => found.filter((word) => word.startsWith(last));
   const { found, rest } = follow(commands, before);
-  // What follows is another program's.
+  // Words after `--` belong to another program.
   if (rest.includes("--")) return [];
   if (last.startsWith("-")) return fits(optionsOf(found).map(({ name }) => name));
   if (found === undefined) return fits(Object.keys(commands));
@@ -52,7 +52,7 @@ export async function candidates(
   return kind === undefined ? [] : fits(await ids(kind));
 }
 
-/** As far as the words name commands. */
+/** Follows the words as far as they name commands. */
 function follow(
   commands: Commands,
   before: readonly string[],
@@ -79,10 +79,10 @@ function optionsOf(found: Command | Group | undefined): readonly NamedOption[] {
   }));
 }
 
-/** Which argument comes after `rest`. */
+/** The argument that follows the words of `rest`. */
 function argumentAt(command: Command, rest: readonly string[]): Argument | undefined {
   const withValues = new Set(optionsOf(command).flatMap(({ name, takesValue }) => (takesValue ? [name] : [])));
-  // The value of an option, not an argument.
+  // The word to complete is the value of an option.
   if (withValues.has(rest.at(-1) ?? "")) return undefined;
   const given = rest.filter((word, at) => !word.startsWith("-") && !withValues.has(rest[at - 1] ?? "")).length;
   const all = Object.values(command.arguments);

@@ -1,7 +1,7 @@
 import { text as textOf } from "node:stream/consumers";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { defineCommand } from "../../command.ts";
-import { one } from "../../inputs.ts";
+import { one } from "#arguments/inputs.ts";
 
 const names = { "api-url": "apiUrl", "api-key": "apiKey" } as const;
 
@@ -25,7 +25,7 @@ count more than what is stored. The file can be read by you alone.`,
     if (name === "api-url" && given !== "" && !isServerUrl(given)) {
       throw new SandboxError("invalid_argument", notAnUrl(given));
     }
-    const { configFile, readConfigFile, writeConfigFile } = await import("../../config-file.ts");
+    const { configFile, readConfigFile, writeConfigFile } = await import("#server/config-file.ts");
     const file = configFile(host.env);
     const { [names[name as keyof typeof names]]: _, ...others } = await readConfigFile(file);
     await writeConfigFile(file, given === "" ? others : { ...others, [names[name as keyof typeof names]]: given });

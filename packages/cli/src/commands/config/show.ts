@@ -1,7 +1,7 @@
 import { defineCommand } from "../../command.ts";
 import type { Host } from "../../context.ts";
 import { findServerAddress, type Setting } from "../../server/find-server-address.ts";
-import { table } from "../../table.ts";
+import { table } from "#output/table.ts";
 
 export const show = defineCommand({
   summary: "Show each setting and where it comes from",

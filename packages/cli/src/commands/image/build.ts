@@ -1,6 +1,6 @@
 import { defineCommand } from "../../command.ts";
-import { megabytes } from "../../megabytes.ts";
-import { optional } from "../../inputs.ts";
+import { megabytes } from "#output/megabytes.ts";
+import { optional } from "#arguments/inputs.ts";
 
 export const build = defineCommand({
   summary: "Build an image, unless it is there",

@@ -1,8 +1,8 @@
 import type { ImageSummary } from "@opensandbox/server";
-import { age } from "../../age.ts";
+import { age } from "#output/age.ts";
 import { defineCommand } from "../../command.ts";
-import { megabytes } from "../../megabytes.ts";
-import { table } from "../../table.ts";
+import { megabytes } from "#output/megabytes.ts";
+import { table } from "#output/table.ts";
 
 export const ls = defineCommand({
   summary: "List the images that there are or that can be built",

@@ -1,5 +1,5 @@
 import { defineCommand } from "../../command.ts";
-import { one } from "../../inputs.ts";
+import { one } from "#arguments/inputs.ts";
 
 export const rm = defineCommand({
   summary: "Remove what was built of an image",

@@ -1,6 +1,6 @@
 import { defineCommand } from "../../command.ts";
-import { flag, list, one } from "../../inputs.ts";
-import { egressOf } from "../sandbox-options.ts";
+import { flag, list, one } from "#arguments/inputs.ts";
+import { egressOf } from "#commands/sandbox/sandbox-options.ts";
 import { networkText } from "./show.ts";
 
 export const set = defineCommand({

@@ -1,6 +1,6 @@
 import type { Network } from "@opensandbox/sdk";
 import { defineCommand } from "../../command.ts";
-import { one } from "../../inputs.ts";
+import { one } from "#arguments/inputs.ts";
 
 export const show = defineCommand({
   summary: "Show what a sandbox may reach",

@@ -1,5 +1,5 @@
 import { defineCommand } from "../../command.ts";
-import { one, text, wholeArgument } from "../../inputs.ts";
+import { one, text, wholeArgument } from "#arguments/inputs.ts";
 
 export const create = defineCommand({
   summary: "Name a port of a sandbox and print its host name",

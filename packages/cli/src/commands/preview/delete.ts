@@ -1,5 +1,5 @@
 import { defineCommand } from "../../command.ts";
-import { one, wholeArgument } from "../../inputs.ts";
+import { one, wholeArgument } from "#arguments/inputs.ts";
 
 export const deletePreview = defineCommand({
   summary: "Forget the name of a port; the port is still served",

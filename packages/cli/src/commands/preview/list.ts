@@ -1,7 +1,7 @@
-import { age } from "../../age.ts";
+import { age } from "#output/age.ts";
 import { defineCommand } from "../../command.ts";
-import { one } from "../../inputs.ts";
-import { table } from "../../table.ts";
+import { one } from "#arguments/inputs.ts";
+import { table } from "#output/table.ts";
 
 export const list = defineCommand({
   summary: "List the ports of a sandbox that have been named",

@@ -1,6 +1,6 @@
-import { passedThrough } from "../../command-output.ts";
+import { passedThrough } from "#commands/exec/command-output.ts";
 import { defineCommand } from "../../command.ts";
-import { one } from "../../inputs.ts";
+import { one } from "#arguments/inputs.ts";
 
 export const attach = defineCommand({
   summary: "Hear an exec session from what is kept of its output on",

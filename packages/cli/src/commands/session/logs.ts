@@ -1,6 +1,6 @@
-import { collectedOutput, passedThrough } from "../../command-output.ts";
+import { collectedOutput, passedThrough } from "#commands/exec/command-output.ts";
 import { defineCommand } from "../../command.ts";
-import { flag, one } from "../../inputs.ts";
+import { flag, one } from "#arguments/inputs.ts";
 
 export const logs = defineCommand({
   summary: "Show what is kept of the output of an exec session",

@@ -1,6 +1,6 @@
 import { defineCommand } from "../../command.ts";
-import { command, one, pairs } from "../../inputs.ts";
-import { execOptions, execRequestOf } from "../exec-options.ts";
+import { command, one, pairs } from "#arguments/inputs.ts";
+import { execOptions, execRequestOf } from "#commands/exec/exec-options.ts";
 
 // It reads what is written by those who attach.
 const { noStdin: _stdin, ...options } = execOptions;

@@ -3,7 +3,7 @@ import { text as textOf } from "node:stream/consumers";
 import type { ImageRecipe } from "@opensandbox/sdk";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { defineCommand } from "../../command.ts";
-import { one } from "../../inputs.ts";
+import { one } from "#arguments/inputs.ts";
 
 export const create = defineCommand({
   summary: "Build an image by the steps of a file, in a machine, and give it a name",

@@ -1,6 +1,6 @@
-import { age } from "../../age.ts";
+import { age } from "#output/age.ts";
 import { defineCommand } from "../../command.ts";
-import { table } from "../../table.ts";
+import { table } from "#output/table.ts";
 
 export const ls = defineCommand({
   summary: "List the images that were built by steps",

@@ -1,0 +1,33 @@
+import { styleText } from "node:util";
+import type { Finding } from "@opensandbox/server";
+import { defineCommand } from "../../command.ts";
+import type { Output } from "#output/write-to.ts";
+import { columns } from "#output/table.ts";
+
+export const doctor = defineCommand({
+  summary: "Say what this host can do and what it lacks",
+  description: "Changes nothing. Exits with 1 when something fails without which no machine runs.",
+  examples: [
+    { line: "doctor", shows: "each finding, and what to do about it" },
+    { line: "doctor --json | jq -r '.[] | select(.level != \"ok\") | .fix'", shows: "only what to do" },
+  ],
+  async run(_input, { host, print, progress }) {
+    using shown = progress();
+    shown.report("looking at this host");
+    const { examineHost, readConfig } = await import("@opensandbox/server");
+    const findings = await examineHost(readConfig(host.env));
+    shown.pause();
+    await print(findingLines(findings, host.stdout), findings);
+    return findings.some(({ level }) => level === "fail") ? 1 : 0;
+  },
+});
+
+const colours = { ok: "green", warn: "yellow", fail: "red" } as const;
+
+function findingLines(findings: readonly Finding[], stream: Output): string {
+  const rows = findings.flatMap(({ level, name, detail, fix }) => [
+    [styleText(colours[level], level, { stream }), name, detail],
+    ...(fix === undefined ? [] : [["", "", `-> ${fix}`]]),
+  ]);
+  return columns(rows);
+}

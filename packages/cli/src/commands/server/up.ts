@@ -1,0 +1,76 @@
+import { once } from "node:events";
+import { styleText } from "node:util";
+import type { Server } from "@opensandbox/server";
+import { defineCommand } from "../../command.ts";
+import type { Context, Host } from "../../context.ts";
+import { text, whole } from "#arguments/inputs.ts";
+import { columns } from "#output/table.ts";
+
+export const up = defineCommand({
+  summary: "Start a server in the foreground",
+  description: `Prints where it can be reached when it is ready, and runs until Ctrl-C or SIGTERM; then its sandboxes are
+hibernated. After SIGUSR2 their machines run on, for the next server. Its log goes to standard error. On this host the same user needs no configuration to use it; elsewhere, set
+OPENSANDBOX_API_URL and OPENSANDBOX_API_KEY, or use 'osb config set'.`,
+  options: {
+    host: text("ADDRESS", "the address to listen on (OPENSANDBOX_HOST, default: 127.0.0.1)"),
+    port: whole("PORT", "the port to listen on; 0: any that is free (OPENSANDBOX_PORT, default: 8080)"),
+  },
+  examples: [
+    { line: "up", shows: "for this host alone" },
+    { line: "up --host 0.0.0.0 --port 80", shows: "for everyone who can reach it and has the key" },
+    { line: "up --json > server.json", shows: "one line of JSON when it is ready" },
+  ],
+  check: ({ port }) => (port !== undefined && port > 65_535 ? "--port must be from 0 to 65535" : undefined),
+  async run({ host, port }, context) {
+    const config = await configOf(host, port, context.host);
+    using shown = context.progress();
+    shown.report("starting the server");
+    const { startServer } = await import("@opensandbox/server");
+    const onProgress = ({ step }: { readonly step: string }): void => shown.report(step);
+    const server = await startServer(config, { embedded: false, onProgress }, context.signal);
+    await using _ = server;
+    shown.pause();
+    await tell(server, config.dataDirectory, context);
+    if (!context.signal.aborted) await once(context.signal, "abort");
+    context.note("ending the server; its sandboxes are put away first");
+    return 0;
+  },
+});
+
+async function configOf(host: string | undefined, port: number | undefined, { env }: Host) {
+  const { readConfig } = await import("@opensandbox/server/config.ts");
+  const config = readConfig(env);
+  return { ...config, ...(host === undefined ? {} : { host }), ...(port === undefined ? {} : { port }) };
+}
+
+async function tell(server: Server, dataDirectory: string, { host, print }: Context): Promise<void> {
+  const { url, apiKey, description } = server;
+  const { accelerator, network, hypervisor, hypervisorVersion } = description;
+  const bold = (text: string): string => styleText("bold", text, { stream: host.stdout });
+  const facts = [
+    ["API key", apiKey ?? "one that was made earlier and is not kept here; OPENSANDBOX_API_KEY sets another"],
+    ["hypervisor", `${hypervisor} ${hypervisorVersion}`],
+    ["accelerator", `${accelerator.name}: ${accelerator.reason}`],
+    ["network", `${network.mode}: ${network.reason}`],
+    ...(network.notEnforced ?? []).map((text) => ["", `- ${text}`]),
+    ["data", dataDirectory],
+  ];
+  const human = `OpenSandbox is ready at ${bold(url)}
+
+${columns(facts).replaceAll(/^/gm, "  ")}
+
+Try, in another terminal:
+  ${host.program} run -- uname -a
+  ${host.program} create --image minimal
+`;
+  await print(human, {
+    url,
+    ...(apiKey === undefined ? {} : { apiKey }),
+    pid: process.pid,
+    hypervisor,
+    hypervisorVersion,
+    accelerator,
+    network,
+    dataDirectory,
+  });
+}

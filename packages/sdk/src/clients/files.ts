@@ -1,0 +1,196 @@
+import { isSandboxError } from "@opensandbox/wire/errors.ts";
+import {
+  type FileReply,
+  listDirectory,
+  makeDirectory,
+  readFile,
+  removeFile,
+  renameFile,
+  setFileAttributes,
+  signDownload,
+  signUpload,
+  statFile,
+  watchFiles,
+  writeFile,
+} from "@opensandbox/wire/public/guests/files.ts";
+import { bytesOf } from "#transport/body.ts";
+import { readEvents } from "#transport/events.ts";
+import type { ServerEvent } from "#transport/events.ts";
+import { errorFromReply } from "#transport/http.ts";
+import type { HttpClient } from "#transport/http.ts";
+import { readableOf } from "#transport/streams.ts";
+
+export interface FileEntry {
+  readonly name: string;
+  readonly path: string;
+  readonly kind: "file" | "directory" | "symlink" | "other";
+  /** Bytes. */
+  readonly size: number;
+  /** Permission bits. */
+  readonly mode: number;
+  readonly modifiedAt: string;
+  readonly owner: string;
+  readonly group: string;
+  /** What a symbolic link leads to. */
+  readonly linkTarget?: string;
+}
+
+/** What happened below a watched path. `lost`: more than could be told. */
+export interface FileChange {
+  readonly kind: "created" | "changed" | "removed" | "lost";
+  readonly path: string;
+}
+
+/** What of a file is to be changed; what is absent stays. */
+export interface FileAttributes {
+  /** Permission bits. */
+  readonly mode?: number;
+  /** A name or a number. */
+  readonly owner?: string;
+  readonly group?: string;
+}
+
+/** A URL that needs no key, for a while. */
+export interface SignedUrl {
+  readonly url: string;
+  readonly expiresAt: string;
+}
+
+export interface ReadOptions {
+  /** First byte. */
+  readonly start?: number;
+  /** Last byte, included. Default: the file's last one. */
+  readonly end?: number;
+}
+
+export interface OpenFile {
+  /** Bytes, when the server knows them beforehand. */
+  readonly size?: number;
+  /** Taken once; leaving it early ends the transfer. */
+  readonly content: AsyncIterable<Uint8Array>;
+}
+
+export interface WriteOptions {
+  /** Permission bits. Default: 0o644. */
+  readonly mode?: number;
+}
+
+/** Paths are the guest's; a relative one begins at the user's home. */
+export interface FilesClient {
+  read(id: string, path: string, options?: ReadOptions, signal?: AbortSignal): Promise<OpenFile>;
+  /** Replaces the file when all of `content` has arrived; directories above it are made. */
+  write(
+    id: string,
+    path: string,
+    content: ReadableStream<Uint8Array> | AsyncIterable<Uint8Array> | Uint8Array | string,
+    options?: WriteOptions,
+    signal?: AbortSignal,
+  ): Promise<void>;
+  list(id: string, path: string, signal?: AbortSignal): Promise<readonly FileEntry[]>;
+  /** With those above it; a directory that exists already is no error. */
+  mkdir(id: string, path: string, signal?: AbortSignal): Promise<void>;
+  /** Recursive; a path that does not exist is removed already. */
+  remove(id: string, path: string, signal?: AbortSignal): Promise<void>;
+  /** Whether a file or a directory is there. */
+  exists(id: string, path: string, signal?: AbortSignal): Promise<boolean>;
+  /** Of a symbolic link, itself. */
+  stat(id: string, path: string, signal?: AbortSignal): Promise<FileEntry>;
+  /** Moves a file or a directory; directories above its new place are made. */
+  rename(id: string, from: string, to: string, signal?: AbortSignal): Promise<void>;
+  setAttributes(id: string, path: string, attributes: FileAttributes, signal?: AbortSignal): Promise<FileEntry>;
+  /** What happens to a file or in a directory, from the moment that the promise resolves. Leaving the iteration ends it. */
+  watch(
+    id: string,
+    path: string,
+    options?: { readonly recursive?: boolean },
+    signal?: AbortSignal,
+  ): Promise<AsyncIterable<FileChange>>;
+  /** Seconds: an hour unless said, a day at most. */
+  signDownload(id: string, path: string, seconds?: number, signal?: AbortSignal): Promise<SignedUrl>;
+  signUpload(id: string, path: string, seconds?: number, signal?: AbortSignal): Promise<SignedUrl>;
+}
+
+export function filesClient(http: HttpClient): FilesClient {
+  const at = (id: string, path: string) => ({ parameters: { id }, query: { path } });
+  return {
+    async read(id, path, { start, end } = {}, signal) {
+      const isPart = start !== undefined || end !== undefined;
+      const headers = isPart ? { Range: `bytes=${start ?? 0}-${end ?? ""}` } : undefined;
+      const response = await http.send(readFile, { ...at(id, path), ...(headers && { headers }) }, signal);
+      const length = response.headers.get("content-length");
+      return { ...(length === null ? {} : { size: Number(length) }), content: bytesOf(response, signal) };
+    },
+    async write(id, path, content, { mode } = {}, signal) {
+      const query = { path, ...(mode === undefined ? {} : { mode: mode.toString(8).padStart(3, "0") }) };
+      const bytes =
+        typeof content === "string" || content instanceof Uint8Array || content instanceof ReadableStream
+          ? content
+          : readableOf(content);
+      await http.call(writeFile, { parameters: { id }, query, bytes }, signal);
+    },
+    async list(id, path, signal) {
+      return (await http.call(listDirectory, at(id, path), signal)).map(entryOf);
+    },
+    async mkdir(id, path, signal) {
+      await http.call(makeDirectory, at(id, path), signal);
+    },
+    async remove(id, path, signal) {
+      await http.call(removeFile, at(id, path), signal);
+    },
+    async exists(id, path, signal) {
+      try {
+        const response = await http.send(readFile, at(id, path), signal);
+        await response.body?.cancel();
+        return true;
+      } catch (error) {
+        if (isSandboxError(error, "not_found")) return false;
+        // Reading a directory is refused, which says that it is there.
+        if (isSandboxError(error, "invalid_argument") || isSandboxError(error, "wrong_state")) return true;
+        throw error;
+      }
+    },
+    async stat(id, path, signal) {
+      return entryOf(await http.call(statFile, at(id, path), signal));
+    },
+    async rename(id, from, to, signal) {
+      await http.call(renameFile, { parameters: { id }, body: { from, to } }, signal);
+    },
+    async setAttributes(id, path, { mode, owner, group }, signal) {
+      const body = {
+        ...(mode === undefined ? {} : { mode: mode.toString(8) }),
+        ...(owner === undefined ? {} : { owner }),
+        ...(group === undefined ? {} : { group }),
+      };
+      return entryOf(await http.call(setFileAttributes, { ...at(id, path), body }, signal));
+    },
+    async watch(id, path, { recursive = false } = {}, signal) {
+      const query = { path, ...(recursive ? { recursive: "true" as const } : {}) };
+      const events = readEvents(await http.send(watchFiles, { parameters: { id }, query }, signal), signal);
+      const first = await events.next();
+      if (first.done !== true && first.value.event === "error") throw errorFromReply(500, first.value.data);
+      return changesOf(events);
+    },
+    async signDownload(id, path, expiresIn, signal) {
+      return await http.call(signDownload, { parameters: { id }, body: signBody(path, expiresIn) }, signal);
+    },
+    async signUpload(id, path, expiresIn, signal) {
+      return await http.call(signUpload, { parameters: { id }, body: signBody(path, expiresIn) }, signal);
+    },
+  };
+}
+
+function signBody(path: string, expiresIn: number | undefined): { path: string; expiresIn?: number } {
+  return { path, ...(expiresIn === undefined ? {} : { expiresIn }) };
+}
+
+async function* changesOf(events: AsyncIterable<ServerEvent>): AsyncGenerator<FileChange, void> {
+  for await (const { event, data } of events) {
+    if (event === "error") throw errorFromReply(500, data);
+    if (event === "change") yield JSON.parse(data) as FileChange;
+  }
+}
+
+function entryOf({ name, path, kind, size, mode, modifiedAt, owner, group, linkTarget }: FileReply): FileEntry {
+  const known = { name, path, kind, size, mode, modifiedAt, owner, group };
+  return linkTarget === undefined ? known : { ...known, linkTarget };
+}

@@ -1,0 +1,95 @@
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { createSnapshot, deleteImage, getSnapshot, listImages } from "@opensandbox/wire/public/images.ts";
+import type { ImageManifest } from "@opensandbox/wire/public/images.ts";
+import { readEvents } from "#transport/events.ts";
+import { errorFromReply, replyOf } from "#transport/http.ts";
+import type { HttpClient } from "#transport/http.ts";
+
+/** One step of an image's building, in a machine, in order. */
+export type ImageStep =
+  | { readonly type: "apt_install" | "pip_install"; readonly args: { readonly packages: readonly string[] } }
+  | { readonly type: "run"; readonly args: { readonly commands: readonly string[] } }
+  | { readonly type: "env"; readonly args: { readonly vars: Readonly<Record<string, string>> } }
+  | { readonly type: "workdir"; readonly args: { readonly path: string } }
+  | {
+      readonly type: "add_file";
+      readonly args: { readonly path: string; readonly content: string; readonly encoding?: "base64" | "utf-8" };
+    };
+
+/** What an image is made of. */
+export interface ImageRecipe {
+  /** The image that it begins with. Default: `base`. */
+  readonly base?: string;
+  readonly steps: readonly ImageStep[];
+  /** Memory of the machine that builds it, in MiB. */
+  readonly builderMemoryMib?: number;
+}
+
+/** An image that was built, or is being built. Sandboxes are created from it by its name. */
+export interface BuiltImage {
+  readonly id: string;
+  /** Empty: it was made for a create. */
+  readonly name: string;
+  readonly status: "building" | "ready" | "failed";
+  /** What to fork. Empty until it is ready. */
+  readonly checkpointId: string;
+  /** Why it failed. */
+  readonly error?: string;
+  readonly createdAt: string;
+}
+
+export interface ImagesClient {
+  /** Builds an image and gives it a name; resolves when it can be used. The same steps are built once. */
+  build(
+    name: string,
+    recipe: ImageRecipe,
+    options?: { readonly onLog?: (line: string) => void },
+    signal?: AbortSignal,
+  ): Promise<BuiltImage>;
+  get(name: string, signal?: AbortSignal): Promise<BuiltImage>;
+  list(signal?: AbortSignal): Promise<readonly BuiltImage[]>;
+  /** By its name or id. What was created from it goes on. */
+  delete(name: string, signal?: AbortSignal): Promise<void>;
+}
+
+export function imagesClient(http: HttpClient): ImagesClient {
+  return {
+    async build(name, { base = "base", steps, builderMemoryMib }, { onLog } = {}, signal) {
+      const image = {
+        base,
+        steps,
+        ...(builderMemoryMib === undefined ? {} : { builderMemoryMB: builderMemoryMib }),
+      } as ImageManifest;
+      const headers: Record<string, string> = onLog === undefined ? {} : { Accept: "text/event-stream" };
+      const response = await http.send(createSnapshot, { body: { name, image }, headers }, signal);
+      for await (const { event, data } of readEvents(response, signal)) {
+        if (event === "result") return imageOf(replyOf(createSnapshot, data));
+        if (event === "error") throw errorFromReply(500, data);
+        if (event === "build_log") onLog?.((JSON.parse(data) as { readonly message: string }).message);
+      }
+      throw new SandboxError("unavailable", "the connection ended before the image was built");
+    },
+    async get(name, signal) {
+      return imageOf(await http.call(getSnapshot, { parameters: { name } }, signal));
+    },
+    async list(signal) {
+      return (await http.call(listImages, {}, signal)).map(imageOf);
+    },
+    async delete(name, signal) {
+      await http.call(deleteImage, { parameters: { name } }, signal);
+    },
+  };
+}
+
+function imageOf(reply: {
+  readonly id: string;
+  readonly name: string;
+  readonly status: BuiltImage["status"];
+  readonly checkpointId: string;
+  readonly error?: string | undefined;
+  readonly createdAt: string;
+}): BuiltImage {
+  const { id, name, status, checkpointId, error, createdAt } = reply;
+  const known = { id, name, status, checkpointId, createdAt };
+  return error === undefined ? known : { ...known, error };
+}
