@@ -44,6 +44,16 @@ suite("inside a machine", () => {
     );
   });
 
+  test("limits of open files and watches are those of a developer's machine", async () => {
+    assert.equal(await run("ulimit -Sn; ulimit -Hn; sudo sh -c 'ulimit -Hn'"), "65536\n1048576\n1048576");
+    assert.equal(await run("sysctl -n fs.inotify.max_user_watches fs.inotify.max_user_instances"), "524288\n8192");
+    await run("ulimit -n 1048576");
+  });
+
+  test("a file of /sys is read although it is shorter than its size", async () => {
+    assert.match(await sandbox.files.read("/sys/kernel/mm/transparent_hugepage/enabled"), /never/);
+  });
+
   test("the workspace is a disk of its own, also as home", async () => {
     assert.match(await run("df /workspace | tail -1"), / \/workspace$/);
     assert.equal(await run("echo kept > /workspace/note; cat ~/note; rm ~/note"), "kept");

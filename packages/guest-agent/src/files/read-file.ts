@@ -22,12 +22,33 @@ export async function readFile(request: ReadFileRequest, stream: Stream, system:
       const what = stats.isDirectory() ? "is a directory" : "is no ordinary file";
       throw new SandboxError("invalid_argument", `${path} ${what}`);
     }
+    const start = Number(request.offset);
+    const requestedEnd = request.length === 0n ? Infinity : start + Number(request.length);
+    // A file of /proc has no size. A file that grows meanwhile is sent up to the size that it had.
+    const end = stats.size === 0 ? requestedEnd : Math.min(requestedEnd, stats.size);
+    // A file of /sys says that it has a page, and any file may shrink: where it ends within the first chunk, its size
+    // is what was read.
+    const wanted = Math.max(0, Math.min(chunkBytes, end - start));
+    const first = await readFully(file, start, wanted);
+    const endsEarly = first.length < wanted && (start === 0 || first.length > 0);
+    if (endsEarly && stats.size > 0) stats.size = start + first.length;
     await stream.sendMessage(FileStatSchema, fileStat(path, stats));
-    const end = request.length === 0n ? Infinity : Number(request.offset + request.length);
-    // What the kernel makes up while it is read, as in /proc, has no size. What grows is sent as it was.
-    await sendBytes(file, Number(request.offset), stats.size === 0 ? end : Math.min(end, stats.size), stream);
+    if (first.length > 0) await stream.sendData(0, first);
+    if (first.length === wanted) await sendBytes(file, start + first.length, end, stream);
   });
   return {};
+}
+
+/** Up to `length` bytes at `start`: less only where the file ends before. The kernel may return less than it has. */
+async function readFully(file: FileHandle, start: number, length: number): Promise<Buffer> {
+  const buffer = Buffer.allocUnsafe(length);
+  let filled = 0;
+  while (filled < length) {
+    const { bytesRead } = await file.read(buffer, filled, length - filled, start + filled);
+    if (bytesRead === 0) break;
+    filled += bytesRead;
+  }
+  return buffer.subarray(0, filled);
 }
 
 async function sendBytes(file: FileHandle, start: number, end: number, stream: Stream): Promise<void> {

@@ -4,7 +4,7 @@ import { addEntropy } from "#system/entropy.ts";
 import { fileSystems, mounts } from "#system/file-systems.ts";
 import { setHostname } from "#system/hostname.ts";
 import { setMachineId, renewSecrets } from "#system/identity.ts";
-import { powerOff, writeClock } from "#system/libc.ts";
+import { limitOpenFiles, powerOff, writeClock } from "#system/libc.ts";
 import { setMacAddress } from "#system/mac-address.ts";
 import { spareAgent } from "#system/oom-score.ts";
 import type { System } from "#system/system.ts";
@@ -12,6 +12,9 @@ import { findOwner, findUser } from "#system/users.ts";
 
 /** The machine that the agent, as root, is the steward of. */
 export function guestSystem(): System {
+  // Commands inherit it. The kernel gives process 1 a limit of 4096, which package managers and servers exceed; Node
+  // raises its own soft limit to the hard one, over which some programs loop.
+  limitOpenFiles(65_536, 1_048_576);
   return {
     findUser,
     findOwner,

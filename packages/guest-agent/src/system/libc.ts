@@ -23,6 +23,7 @@ const { functions: libc } = dlopen("libc.so.6", {
   posix_spawnattr_setsigdefault: { return: "i32", arguments: ["pointer", "pointer"] },
   posix_spawnattr_setsigmask: { return: "i32", arguments: ["pointer", "pointer"] },
   reboot: { return: "i32", arguments: ["i32"] },
+  setrlimit: { return: "i32", arguments: ["i32", "pointer"] },
   sethostname: { return: "i32", arguments: ["pointer", "u64"] },
   socket: { return: "i32", arguments: ["i32", "i32", "i32"] },
   socketpair: { return: "i32", arguments: ["i32", "i32", "i32", "pointer"] },
@@ -60,6 +61,15 @@ export function systemError(call: string, errno: number): NodeJS.ErrnoException 
 function checked(call: string, result: number): number {
   if (result < 0) throw systemError(call, getInt32(errnoAddress));
   return result;
+}
+
+/** Sets how many files this process, and what it starts, may have open (getrlimit(2)). Raising `hard` takes root. */
+export function limitOpenFiles(soft: number, hard: number): void {
+  const RLIMIT_NOFILE = 7;
+  const limits = Buffer.alloc(16);
+  limits.writeBigUInt64LE(BigInt(soft), 0);
+  limits.writeBigUInt64LE(BigInt(hard), 8);
+  checked("setrlimit", libc.setrlimit(RLIMIT_NOFILE, limits));
 }
 
 /** Both ends of a pipe that no child inherits by accident. */

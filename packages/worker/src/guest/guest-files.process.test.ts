@@ -225,6 +225,19 @@ suite("files of a guest agent", () => {
     assert.match(await get("/proc/self/status"), /^Name:/);
   });
 
+  test("the size of a file is what was read of it, whatever the kernel said before", async () => {
+    const path = "/sys/kernel/mm/transparent_hugepage/enabled";
+    const { entry, content } = await readFile(guest, path, {}, never);
+    const parts: Uint8Array[] = [];
+    for await (const part of content) parts.push(part);
+    const text = Buffer.concat(parts);
+    assert.equal((await stat(path)).size, 4096);
+    assert.equal(entry.size, text.length);
+    assert.match(text.toString(), /never/);
+    assert.equal(await get(path, { offset: 2, length: 3 }), text.toString().slice(2, 5));
+    assert.equal(await get(path, { offset: 4000 }), "");
+  });
+
   test("a watch hears of what is in directories that are made while it watches, however deep", async () => {
     const ending = new AbortController();
     await put("/workspace/watched/old/file", "x");
