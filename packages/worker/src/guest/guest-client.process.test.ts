@@ -17,7 +17,7 @@ test("a guest that stands still is given up by a deadline, and is there again wh
   const agent = join(import.meta.dirname, "../../../guest-agent/src/main.ts");
   const hypervisor = fakeHypervisor([process.execPath, "--disable-warning=ExperimentalWarning", agent]);
   const nothing = { kernel: "", initramfs: "", bootArguments: [], disks: [], network: { kind: "none" } } as const;
-  const spec = { directory, vcpus: 1, memoryMib: 256, growthMib: 0, memoryBase: "", ...nothing };
+  const spec = { directory, vcpus: 1, memoryMib: 256, hotplugMib: 0, memoryBase: "", ...nothing };
   const machine = undo.use(await hypervisor.boot(spec, never));
   const watched = undo.use(await GuestClient.connect(machine.agentSocket, { askMs: 300, leaveMs: 900 }));
   const run = async (line: string): Promise<string> => {

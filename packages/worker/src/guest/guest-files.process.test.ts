@@ -21,7 +21,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { isSandboxError } from "@opensandbox/wire/errors.ts";
 import { methods } from "@opensandbox/wire/guest/methods.ts";
 import { fakeHypervisor } from "#hypervisor/fake/fake-hypervisor.ts";
-import type { Machine } from "#hypervisor/hypervisor.ts";
+import type { Vm } from "#hypervisor/hypervisor.ts";
 import { GuestClient } from "./guest-client.ts";
 import { listDirectory, readFile, setFileAttributes, statFile, watchFiles, writeFile } from "./guest-files.ts";
 
@@ -30,7 +30,7 @@ const never = new AbortController().signal;
 // The guest agent's files over its real channel; the machine is a process of this host.
 suite("files of a guest agent", () => {
   let directory: string;
-  let machine: Machine;
+  let machine: Vm;
   let guest: GuestClient;
   /** Where the agent finds what is below /workspace. */
   let home: string;
@@ -41,7 +41,7 @@ suite("files of a guest agent", () => {
     const hypervisor = fakeHypervisor([process.execPath, "--disable-warning=ExperimentalWarning", agent]);
     const nothing = { kernel: "", initramfs: "", bootArguments: [], disks: [], network: { kind: "none" } } as const;
     machine = await hypervisor.boot(
-      { directory, vcpus: 1, memoryMib: 256, growthMib: 0, memoryBase: "", ...nothing },
+      { directory, vcpus: 1, memoryMib: 256, hotplugMib: 0, memoryBase: "", ...nothing },
       never,
     );
     guest = await GuestClient.connect(machine.agentSocket);

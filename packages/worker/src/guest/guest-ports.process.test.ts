@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { after, before, suite, test, type TestContext } from "node:test";
 import { isSandboxError } from "@opensandbox/wire/errors.ts";
 import { fakeHypervisor } from "#hypervisor/fake/fake-hypervisor.ts";
-import type { Machine } from "#hypervisor/hypervisor.ts";
+import type { Vm } from "#hypervisor/hypervisor.ts";
 import { GuestClient } from "./guest-client.ts";
 import { openPort } from "./guest-ports.ts";
 
@@ -16,7 +16,7 @@ const never = new AbortController().signal;
 // Connections to ports through the agent's real channel; the machine is a process of this host.
 suite("ports of a guest", () => {
   let directory: string;
-  let machine: Machine;
+  let machine: Vm;
   let guest: GuestClient;
 
   before(async () => {
@@ -25,7 +25,7 @@ suite("ports of a guest", () => {
     const hypervisor = fakeHypervisor([process.execPath, "--disable-warning=ExperimentalWarning", agent]);
     const nothing = { kernel: "", initramfs: "", bootArguments: [], disks: [], network: { kind: "none" } } as const;
     machine = await hypervisor.boot(
-      { directory, vcpus: 1, memoryMib: 256, growthMib: 0, memoryBase: "", ...nothing },
+      { directory, vcpus: 1, memoryMib: 256, hotplugMib: 0, memoryBase: "", ...nothing },
       never,
     );
     guest = await GuestClient.connect(machine.agentSocket);

@@ -9,7 +9,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { type ErrorCode, isSandboxError } from "@opensandbox/wire/errors.ts";
 import type { AttachedSession, ExecSession, NewExecSession } from "@opensandbox/wire/worker/worker.ts";
 import { fakeHypervisor } from "#hypervisor/fake/fake-hypervisor.ts";
-import type { Machine } from "#hypervisor/hypervisor.ts";
+import type { Vm } from "#hypervisor/hypervisor.ts";
 import { GuestClient } from "./guest-client.ts";
 import { startExec } from "./guest-exec.ts";
 import {
@@ -25,12 +25,12 @@ import {
 
 const never = new AbortController().signal;
 
-async function bootFake(directory: string): Promise<Machine> {
+async function bootFake(directory: string): Promise<Vm> {
   const agent = join(import.meta.dirname, "../../../guest-agent/src/main.ts");
   const hypervisor = fakeHypervisor([process.execPath, "--disable-warning=ExperimentalWarning", agent]);
   const nothing = { kernel: "", initramfs: "", bootArguments: [], disks: [], network: { kind: "none" } } as const;
   return await hypervisor.boot(
-    { directory, vcpus: 1, memoryMib: 256, growthMib: 0, memoryBase: "", ...nothing },
+    { directory, vcpus: 1, memoryMib: 256, hotplugMib: 0, memoryBase: "", ...nothing },
     never,
   );
 }
@@ -38,7 +38,7 @@ async function bootFake(directory: string): Promise<Machine> {
 // The guest agent's sessions over its real channel; the machine is a process of this host.
 suite("exec sessions of a guest agent", () => {
   let directory: string;
-  let machine: Machine;
+  let machine: Vm;
   let guest: GuestClient;
   let ids = 0;
 

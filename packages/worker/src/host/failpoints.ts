@@ -7,7 +7,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 export const failpointLabels = {
   start: [
     "make directory",
-    "take seat",
+    "acquire host resources",
     "fill directory",
     "start process",
     "load memory",

@@ -2,12 +2,12 @@ import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { test } from "node:test";
 import { isSandboxError } from "@opensandbox/wire/errors.ts";
-import type { Hypervisor, MachineSpec } from "./hypervisor.ts";
+import type { Hypervisor, VmSpec } from "./hypervisor.ts";
 
 /** A hypervisor to test and what a machine of it is made of. Disposing it removes what was made for that. */
 export interface ContractStand extends AsyncDisposable {
   readonly hypervisor: Hypervisor;
-  readonly spec: MachineSpec;
+  readonly spec: VmSpec;
 }
 
 /**

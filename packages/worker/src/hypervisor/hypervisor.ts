@@ -12,14 +12,14 @@ export interface Hypervisor {
    * Starts from the kernel. Resolves when the vCPUs run; the guest may still be booting. After a failure or an abort
    * no process is left.
    */
-  boot(spec: MachineSpec, signal: AbortSignal): Promise<Machine>;
+  boot(spec: VmSpec, signal: AbortSignal): Promise<Vm>;
   /** Present where machines can be captured and restored. */
   readonly restoring?: Restoring;
   /**
    * Takes a machine over that another process of ours has started from `spec` and that runs as process `pid`.
    * @throws `unavailable` when it does not answer. Absent where machines end with the process that started them.
    */
-  readonly adopt?: (spec: MachineSpec, pid: number, signal: AbortSignal) => Promise<Machine>;
+  readonly adopt?: (spec: VmSpec, pid: number, signal: AbortSignal) => Promise<Vm>;
 }
 
 export interface Restoring {
@@ -27,29 +27,29 @@ export interface Restoring {
    * What a machine of `spec` is to its guest, as text: equal texts, and the memory and devices of the one can be put
    * into the other. Pure.
    */
-  compatibilityOf(spec: MachineSpec): string;
+  compatibilityOf(spec: VmSpec): string;
   /** Starts the process of a machine whose memory and devices come from a snapshot. After a failure none is left. */
-  prepare(spec: MachineSpec, signal: AbortSignal): Promise<PreparedMachine>;
+  prepare(spec: VmSpec, signal: AbortSignal): Promise<PreparedVm>;
 }
 
 /** A process that waits to become a machine. Disposing it ends the process, unless it has become one. */
-export interface PreparedMachine extends AsyncDisposable {
+export interface PreparedVm extends AsyncDisposable {
   readonly pid: number;
   /** As the machine's; it may be connected to already. */
   readonly agentSocket: string;
   /** Where the guest's memory is; it holds the base until something else is written to it. `grown`: as in {@link Capturing}. */
   memory(grown: boolean): Promise<GuestMemory>;
   /** Reads the devices' state. The machine is paused then. Once. */
-  restore(deviceState: string, signal: AbortSignal): Promise<Machine>;
+  restore(deviceState: string, signal: AbortSignal): Promise<Vm>;
 }
 
 /** One running machine. Disposing it kills the process and frees nothing else; doing so twice does nothing. */
-export interface Machine extends AsyncDisposable {
+export interface Vm extends AsyncDisposable {
   readonly pid: number;
   /** A unix socket that leads to the guest agent. Served from the start, whether or not the guest listens yet. */
   readonly agentSocket: string;
   /** Settles once, when the guest no longer runs, for whatever reason. Never rejects. */
-  readonly exited: Promise<MachineExit>;
+  readonly exited: Promise<VmExit>;
   /** Stops the vCPUs; memory stays. Pausing a paused machine does nothing. */
   pause(): Promise<void>;
   resume(): Promise<void>;
@@ -60,11 +60,11 @@ export interface Machine extends AsyncDisposable {
   /** Present where the machine can be captured. */
   readonly capturing?: Capturing;
   /** Present where the guest can be given more memory while it runs, and it be taken back. */
-  readonly growing?: Growing;
+  readonly hotplug?: MemoryHotplug;
 }
 
-/** What a guest has beyond the memory that its machine began with, in MiB, up to the spec's `growthMib`. */
-export interface Growing {
+/** What a guest has beyond the memory that its machine began with, in MiB, up to the spec's `hotplugMib`. */
+export interface MemoryHotplug {
   /** What the guest was asked to have last, also where its machine was restored since, and what it has. */
   state(): Promise<{ readonly wantedMib: number; readonly presentMib: number }>;
   /** Asks it to have so much, a multiple of 2. That it takes or gives is the guest's to do, and takes time. */
@@ -103,7 +103,7 @@ export interface NewLayer {
   readonly file: string;
 }
 
-export interface MachineExit {
+export interface VmExit {
   /** `shutdown`: the guest powered off; `panicked`: it reset or panicked; `killed`: disposed; `died`: the process ended. */
   readonly reason: "shutdown" | "panicked" | "killed" | "died";
   /** What is known beside it, for people. */
@@ -111,7 +111,7 @@ export interface MachineExit {
 }
 
 /** All that a machine is made of. Restoring needs the same again, device for device. */
-export interface MachineSpec {
+export interface VmSpec {
   /** The machine's own directory, mode 0700: sockets and logs go here. */
   readonly directory: string;
   /** Whom the process runs as; absent where this process is not root and cannot choose. */
@@ -119,7 +119,7 @@ export interface MachineSpec {
   readonly vcpus: number;
   readonly memoryMib: number;
   /** How much more the guest may be given while it runs; nothing is taken for it before. */
-  readonly growthMib: number;
+  readonly hotplugMib: number;
   /** The file of `memoryMib` MiB that the memory begins as. It is mapped privately and never written to. */
   readonly memoryBase: string;
   readonly kernel: string;

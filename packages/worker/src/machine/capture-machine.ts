@@ -51,8 +51,8 @@ export async function captureMachine(
   host: Host,
   signal: AbortSignal,
 ): Promise<MachineCapture> {
-  const { machine, layers } = live;
-  const { capturing } = machine;
+  const { vm, layers } = live;
+  const { capturing } = vm;
   if (capturing === undefined) {
     throw new SandboxError("not_supported", `${host.hypervisor.name} machines cannot be captured`);
   }
@@ -66,9 +66,9 @@ export async function captureMachine(
   undo.defer(quietly("empty layers could not be dropped", live, host, () => capturing.dropLayers()));
   await failpoint("open layers");
   await capturing.openLayers(made);
-  const grown = request.contents === "disks" ? undefined : await growthOf(machine);
+  const grown = request.contents === "disks" ? undefined : await hotplugOf(vm);
   const memoryOfGuest = await capturing.memory(grown !== undefined);
-  const { pausedSince, resume, thaw } = await holdStill(live, undo, host, signal);
+  const { pausedSince, resume, thaw } = await quiesce(live, undo, host, signal);
   await failpoint("switch layers");
   await capturing.switchLayers();
   layers.push();
@@ -102,14 +102,14 @@ export async function captureMachine(
 }
 
 /** Lets a machine go on that was captured to stay. */
-export async function goOnAfterCapture(live: LiveMachine): Promise<void> {
-  await live.machine.resume();
+export async function resumeAfterCapture(live: LiveMachine): Promise<void> {
+  await live.vm.resume();
   await live.guest.goOn(AbortSignal.timeout(thawTimeoutMs));
 }
 
 /** Makes what is known of the machine's layers true, where that is in doubt. */
-export async function reviewLayers({ machine, layers }: LiveMachine): Promise<void> {
-  const reviewed = await machine.capturing?.reviewLayers();
+export async function reviewLayers({ vm, layers }: LiveMachine): Promise<void> {
+  const reviewed = await vm.capturing?.reviewLayers();
   if (reviewed !== undefined) layers.follow(reviewed);
 }
 
@@ -120,13 +120,8 @@ interface Still {
 }
 
 /** Freezes the guest's disks and pauses the machine while they are certainly frozen. `undo` lets it go on. */
-async function holdStill(
-  live: LiveMachine,
-  undo: AsyncDisposableStack,
-  host: Host,
-  signal: AbortSignal,
-): Promise<Still> {
-  const { guest, machine } = live;
+async function quiesce(live: LiveMachine, undo: AsyncDisposableStack, host: Host, signal: AbortSignal): Promise<Still> {
+  const { guest, vm } = live;
   for (let attempt = 1; attempt <= freezeAttempts; attempt += 1) {
     const frozenSince = performance.now();
     const thaw = new Once((timeoutMs: number) => guest.goOn(AbortSignal.timeout(timeoutMs)));
@@ -135,10 +130,10 @@ async function holdStill(
     await guest.freeze(AbortSignal.any([signal, AbortSignal.timeout(freezeTimeoutMs)]));
 
     const pausedSince = performance.now();
-    const resume = new Once(() => machine.resume());
+    const resume = new Once(() => vm.resume());
     undo.defer(quietly("a machine could not be resumed", live, host, () => resume.run()));
     await failpoint("pause");
-    await machine.pause();
+    await vm.pause();
     if (!guest.frozen) throw notStill("the guest's agent was started again while its disks were held still");
     if (performance.now() - frozenSince < freshFreezeMs) return { pausedSince, resume, thaw };
     // What took so long was writing, most likely, and there is less to be written the next time.
@@ -184,9 +179,9 @@ function quietly(message: string, { id }: LiveMachine, host: Host, act: () => Pr
 }
 
 /** Undefined: the guest has no more than its machine began with, and wants no more. */
-async function growthOf({ growing }: LiveMachine["machine"]): Promise<Pick<MemoryFiles, "growthMib"> | undefined> {
-  if (growing === undefined) return undefined;
-  const { wantedMib, presentMib } = await growing.state();
+async function hotplugOf({ hotplug }: LiveMachine["vm"]): Promise<Pick<MemoryFiles, "growthMib"> | undefined> {
+  if (hotplug === undefined) return undefined;
+  const { wantedMib, presentMib } = await hotplug.state();
   return wantedMib === 0 && presentMib === 0 ? undefined : { growthMib: wantedMib };
 }
 
@@ -198,7 +193,7 @@ async function takeMemory(
   turn: CaptureTurn,
   host: Host,
 ) {
-  const { capturing } = live.machine;
+  const { capturing } = live.vm;
   if (capturing === undefined) throw new Error("the machine cannot be captured");
   const deltaFile = "memory.delta";
   // The machine's process writes it, so it begins in the machine's directory.

@@ -11,7 +11,7 @@ function machineWith(generation: number) {
   const admitted: string[] = [];
   const told: object[] = [];
   const live = {
-    machine: { exited: new Promise(() => undefined), console: async () => "" },
+    vm: { exited: new Promise(() => undefined), console: async () => "" },
     guest: {
       ready: async () => ({ generation }),
       call: async (_method: Method, request: object) => {

@@ -34,7 +34,7 @@ export async function introduceGuest(
   const ended = new AbortController();
   const timeout = AbortSignal.timeout(from === "boot" ? bootTimeoutMs : restoreTimeoutMs);
   const until = AbortSignal.any([signal, ended.signal, timeout]);
-  const exit = live.machine.exited.then((end) => {
+  const exit = live.vm.exited.then((end) => {
     const when = from === "boot" ? "while it was booting" : "after it was restored";
     throw new SandboxError("unavailable", `the machine ${end.reason} ${when}: ${end.detail}`);
   });
@@ -73,8 +73,8 @@ async function configure(
   );
 }
 
-async function withConsole({ machine }: LiveMachine, error: unknown): Promise<SandboxError> {
-  const console = await machine.console().catch(() => "");
+async function withConsole({ vm }: LiveMachine, error: unknown): Promise<SandboxError> {
+  const console = await vm.console().catch(() => "");
   const { code, message } = asSandboxError(error);
   const said = console.trim() === "" ? "its console is empty" : `its console ends with:\n${lastLines(console)}`;
   return new SandboxError(code, `${message}; ${said}`, { cause: error });

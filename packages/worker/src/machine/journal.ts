@@ -1,7 +1,7 @@
 import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import type { MachineSpec } from "#hypervisor/hypervisor.ts";
+import type { VmSpec } from "#hypervisor/hypervisor.ts";
 import type { MachineFiles } from "#snapshots/manifest.ts";
 import type { SnapshotId } from "@opensandbox/wire/ids.ts";
 import type { StartSandbox } from "@opensandbox/wire/worker/worker.ts";
@@ -30,7 +30,8 @@ export interface JournalEntry {
 /** What another process needs to go on with a machine. */
 export interface JournaledMachine {
   readonly slot?: number;
-  readonly spec: Omit<MachineSpec, "network">;
+  /** `growthMib` is the stored name of `hotplugMib`. */
+  readonly spec: Omit<VmSpec, "network" | "hotplugMib"> & { readonly growthMib: number };
   readonly network: "none" | "user" | "tap";
   readonly image: string;
   readonly files: MachineFiles;

@@ -1,18 +1,18 @@
 import type { GuestClient } from "#guest/guest-client.ts";
-import type { Machine, MachineSpec } from "#hypervisor/hypervisor.ts";
+import type { Vm, VmSpec } from "#hypervisor/hypervisor.ts";
 import type { SandboxNetwork } from "#network/sandbox-network.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { JournaledMachine } from "./journal.ts";
 import type { LayerStack } from "./layer-stack.ts";
-import type { Seat } from "./seat.ts";
+import type { HostResources } from "./host-resources.ts";
 import type { MachineDirectory, MachineRequest } from "./start-machine.ts";
 
 /** What changes when a machine is booted again on its disks. */
 export interface RunningParts {
   readonly shape: MachineRequest["shape"];
   readonly layers: LayerStack;
-  readonly spec: MachineSpec;
-  readonly machine: Machine;
+  readonly spec: VmSpec;
+  readonly vm: Vm;
   readonly guest: GuestClient;
 }
 
@@ -29,11 +29,13 @@ export class LiveMachine implements AsyncDisposable {
   layers: LayerStack;
   /** What makes long chains of layers short again, beside all else. */
   readonly merging = new Merging();
-  #seat: Seat | undefined;
+  #resources: HostResources | undefined;
   #running: RunningParts | undefined;
   #disposing: Promise<void> | undefined;
 
-  constructor(parts: MachineRequest & RunningParts & { readonly directory: MachineDirectory; readonly seat?: Seat }) {
+  constructor(
+    parts: MachineRequest & RunningParts & { readonly directory: MachineDirectory; readonly resources?: HostResources },
+  ) {
     this.id = parts.id;
     this.image = parts.image;
     this.shape = parts.shape;
@@ -41,9 +43,9 @@ export class LiveMachine implements AsyncDisposable {
     this.organizationId = parts.organizationId;
     this.directory = parts.directory;
     this.layers = parts.layers;
-    this.#seat = parts.seat;
-    const { shape, layers, spec, machine, guest } = parts;
-    if (machine !== undefined) this.start({ shape, layers, spec, machine, guest });
+    this.#resources = parts.resources;
+    const { shape, layers, spec, vm, guest } = parts;
+    if (vm !== undefined) this.start({ shape, layers, spec, vm, guest });
   }
 
   /** One without a process. */
@@ -53,12 +55,12 @@ export class LiveMachine implements AsyncDisposable {
     return new LiveMachine(parts as ConstructorParameters<typeof LiveMachine>[0]);
   }
 
-  get spec(): MachineSpec {
+  get spec(): VmSpec {
     return this.#parts.spec;
   }
 
-  get machine(): Machine {
-    return this.#parts.machine;
+  get vm(): Vm {
+    return this.#parts.vm;
   }
 
   get guest(): GuestClient {
@@ -72,15 +74,15 @@ export class LiveMachine implements AsyncDisposable {
 
   /** What its packets are held to; undefined where they are not, or without a process. */
   get sandboxNetwork(): SandboxNetwork | undefined {
-    return this.#seat?.sandboxNetwork;
+    return this.#resources?.sandboxNetwork;
   }
 
   /** What another process needs to go on with it. */
   journaled(): JournaledMachine {
-    const { network, ...spec } = this.spec;
+    const { network, hotplugMib, ...spec } = this.spec;
     return {
-      ...(this.#seat?.slot === undefined ? {} : { slot: this.#seat.slot }),
-      spec,
+      ...(this.#resources?.slot === undefined ? {} : { slot: this.#resources.slot }),
+      spec: { ...spec, growthMib: hotplugMib },
       network: network.kind,
       image: this.image,
       files: this.layers.files,
@@ -88,20 +90,20 @@ export class LiveMachine implements AsyncDisposable {
     };
   }
 
-  /** Ends the process and gives its seat back; the disks stay. */
+  /** Ends the process and gives its resources back; the disks stay. */
   async stop(): Promise<void> {
     await this.merging.stop();
     const running = this.#running;
     this.#running = undefined;
     running?.guest[Symbol.dispose]();
-    await running?.machine[Symbol.asyncDispose]();
-    const seat = this.#seat;
-    this.#seat = undefined;
-    await seat?.[Symbol.asyncDispose]();
+    await running?.vm[Symbol.asyncDispose]();
+    const resources = this.#resources;
+    this.#resources = undefined;
+    await resources?.[Symbol.asyncDispose]();
   }
 
-  sit(seat: Seat): void {
-    this.#seat = seat;
+  holdResources(resources: HostResources): void {
+    this.#resources = resources;
   }
 
   start(parts: RunningParts): void {
@@ -109,14 +111,14 @@ export class LiveMachine implements AsyncDisposable {
     this.layers = parts.layers;
     this.#running = parts;
     // A guest that has ended answers nothing any more, although its process may stay for what it has written to be read.
-    void parts.machine.exited.then(() => parts.guest[Symbol.dispose]());
+    void parts.vm.exited.then(() => parts.guest[Symbol.dispose]());
   }
 
   /** Lets go of it without ending it: another process goes on with it. */
   async release(): Promise<void> {
     await this.merging.stop();
     this.#running?.guest[Symbol.dispose]();
-    this.#running?.machine.release();
+    this.#running?.vm.release();
     this.sandboxNetwork?.release();
     this.#disposing = Promise.resolve();
   }

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { failpoint } from "#host/failpoints.ts";
 import { killProcessesOf } from "#host/kill-by-path.ts";
 import { GuestClient } from "#guest/guest-client.ts";
-import { type MachineSpec, socketFiles } from "#hypervisor/hypervisor.ts";
+import { type VmSpec, socketFiles } from "#hypervisor/hypervisor.ts";
 import { allFiles, type MachineFiles, type MemoryFiles, type Shape } from "#snapshots/manifest.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
@@ -11,7 +11,7 @@ import { randomHex } from "@opensandbox/wire/ids.ts";
 import { bootArguments } from "./boot-arguments.ts";
 import { reviewLayers } from "./capture-machine.ts";
 import type { BootFiles, Host } from "./host.ts";
-import { growthMibOf } from "./growth.ts";
+import { maxHotplugMib } from "./hotplug.ts";
 import { type JournaledMachine, machineDirectory, removeEntry } from "./journal.ts";
 import { LayerStack } from "./layer-stack.ts";
 import { LiveMachine } from "./live-machine.ts";
@@ -25,7 +25,7 @@ import {
   type Reader,
   withZeroMemory,
 } from "./machine-files.ts";
-import { adoptSeat, type Seat, takeSeat } from "./seat.ts";
+import { acquireHostResources, adoptHostResources, type HostResources } from "./host-resources.ts";
 import type { Spans } from "./spans.ts";
 
 /** What a machine is made for. */
@@ -56,20 +56,20 @@ export async function bootMachine(
   // It is in the journal already, and leaves it with its directory: whatever ends this early comes after.
   const directory = undo.use(await makeDirectory(request.id, host));
   signal.throwIfAborted();
-  await failpoint("take seat");
-  const seat = undo.use(await takeSeat({ ...request, directory: directory.path }, host));
+  await failpoint("acquire host resources");
+  const resources = undo.use(await acquireHostResources({ ...request, directory: directory.path }, host));
   spans.end("network");
   await failpoint("fill directory");
   const zero = await provideZeroMemory(host.dataDirectory, request.shape.memoryMib);
-  const layers = await fillDirectory(directory.path, { ...request, user: seat.user }, source, zero);
+  const layers = await fillDirectory(directory.path, { ...request, user: resources.user }, source, zero);
   spans.end("disks");
-  const spec = specOf(request.shape, directory.path, layers, seat);
+  const spec = specOf(request.shape, directory.path, layers, resources);
   await failpoint("start process");
-  const machine = undo.use(await host.hypervisor.boot(spec, signal));
-  const guest = undo.use(await GuestClient.connect(machine.agentSocket));
+  const vm = undo.use(await host.hypervisor.boot(spec, signal));
+  const guest = undo.use(await GuestClient.connect(vm.agentSocket));
   spans.end("machine");
   undo.move();
-  return new LiveMachine({ ...request, directory, seat, layers, spec, machine, guest });
+  return new LiveMachine({ ...request, directory, resources, layers, spec, vm, guest });
 }
 
 /**
@@ -101,13 +101,13 @@ export async function restoreMachine(
 
   const directory = undo.use(await makeDirectory(request.id, host));
   signal.throwIfAborted();
-  await failpoint("take seat");
-  const seat = undo.use(await takeSeat({ ...request, directory: directory.path }, host));
+  await failpoint("acquire host resources");
+  const resources = undo.use(await acquireHostResources({ ...request, directory: directory.path }, host));
   spans.end("network");
   await failpoint("fill directory");
-  const layers = await fillDirectory(directory.path, { ...request, user: seat.user }, snapshot, undefined);
+  const layers = await fillDirectory(directory.path, { ...request, user: resources.user }, snapshot, undefined);
   spans.end("disks");
-  const spec = specOf(request.shape, directory.path, layers, seat);
+  const spec = specOf(request.shape, directory.path, layers, resources);
   if (restoring.compatibilityOf(spec) !== memory.compatibility) {
     throw new SandboxError("incompatible", "its memory is that of another kind of machine or another QEMU", {
       reason: "machine",
@@ -121,15 +121,15 @@ export async function restoreMachine(
   await (await delta)?.apply(await prepared.memory(memory.growthMib !== undefined));
   spans.end("memory");
   await failpoint("restore devices");
-  const machine = undo.use(await prepared.restore(join(directory.path, memory.devices.file), signal));
+  const vm = undo.use(await prepared.restore(join(directory.path, memory.devices.file), signal));
   spans.end("devices");
   undo.move();
-  return new LiveMachine({ ...request, directory, seat, layers, spec, machine, guest });
+  return new LiveMachine({ ...request, directory, resources, layers, spec, vm, guest });
 }
 
 /** What the pages of a delta are counted in. */
 function bytesOf({ memoryMib }: Shape, { growthMib }: MemoryFiles): number {
-  return (memoryMib + (growthMib === undefined ? 0 : growthMibOf(memoryMib))) * 2 ** 20;
+  return (memoryMib + (growthMib === undefined ? 0 : maxHotplugMib(memoryMib))) * 2 ** 20;
 }
 
 /** The machine that process `pid` runs, which another worker has started. */
@@ -146,16 +146,16 @@ export async function adoptMachine(
   await using undo = new AsyncDisposableStack();
   const directory = directoryOf(request.id, host);
   const { slot, network, files, nextLayer } = journaled;
-  const seat = undo.use(await adoptSeat(directory.path, slot, network, request.organizationId, host));
-  const layers = new LayerStack(files, nextLayer, seat.user);
-  const { memoryBase, growthMib } = journaled.spec;
-  const spec = { ...specOf(request.shape, directory.path, layers, seat), memoryBase, growthMib };
+  const resources = undo.use(await adoptHostResources(directory.path, slot, network, request.organizationId, host));
+  const layers = new LayerStack(files, nextLayer, resources.user);
+  const { memoryBase, growthMib: hotplugMib } = journaled.spec;
+  const spec = { ...specOf(request.shape, directory.path, layers, resources), memoryBase, hotplugMib };
   const signal = AbortSignal.timeout(adoptTimeoutMs);
-  // Its seat is another's only when it is gone.
+  // Its resources is another's only when it is gone.
   undo.defer(() => killProcessesOf(directory.path));
-  const machine = await adopt(spec, pid, signal);
-  const guest = undo.use(await GuestClient.connect(machine.agentSocket));
-  const live = new LiveMachine({ ...request, directory, seat, layers, spec, machine, guest });
+  const vm = await adopt(spec, pid, signal);
+  const guest = undo.use(await GuestClient.connect(vm.agentSocket));
+  const live = new LiveMachine({ ...request, directory, resources, layers, spec, vm, guest });
   await reviewLayers(live);
   undo.move();
   return live;
@@ -175,16 +175,16 @@ export async function bootAgain(live: LiveMachine, memoryMib: number, host: Host
   const path = live.directory.path;
   await live.layers.recover(path);
   for (const socket of socketFiles) await rm(join(path, socket), { force: true });
-  const seat = await takeSeat({ directory: path, networkEnabled, organizationId }, host);
-  live.sit(seat);
+  const resources = await acquireHostResources({ directory: path, networkEnabled, organizationId }, host);
+  live.holdResources(resources);
   const zero = await provideZeroMemory(host.dataDirectory, shape.memoryMib);
-  const layers = new LayerStack(await withZeroMemory(live.layers.files, zero, path), live.layers.next, seat.user);
+  const layers = new LayerStack(await withZeroMemory(live.layers.files, zero, path), live.layers.next, resources.user);
   // Layers that a capture has not come to are still the user's of the machine that wrote them.
   const given = [...layers.unhashed, ...layers.tops.map(({ file }) => file)];
-  await give([path, ...given.map((file) => join(path, file))], seat.user);
-  const spec = specOf(shape, path, layers, seat);
-  const machine = await host.hypervisor.boot(spec, signal);
-  live.start({ shape, layers, spec, machine, guest: await GuestClient.connect(machine.agentSocket) });
+  await give([path, ...given.map((file) => join(path, file))], resources.user);
+  const spec = specOf(shape, path, layers, resources);
+  const vm = await host.hypervisor.boot(spec, signal);
+  live.start({ shape, layers, spec, vm, guest: await GuestClient.connect(vm.agentSocket) });
   host.log("info", "a machine was booted again on its disks", { machine: id });
 }
 
@@ -263,14 +263,14 @@ async function give(paths: readonly string[], user: Owner | undefined): Promise<
   for (const path of paths) await chown(path, user.uid, user.gid);
 }
 
-function specOf(shape: Shape, directory: string, layers: LayerStack, { user, network }: Seat): MachineSpec {
+function specOf(shape: Shape, directory: string, layers: LayerStack, { user, network }: HostResources): VmSpec {
   const { kernel, initramfs, memoryBase } = layers.files;
   return {
     directory,
     ...(user === undefined ? {} : { user }),
     vcpus: shape.vcpus,
     memoryMib: shape.memoryMib,
-    growthMib: growthMibOf(shape.memoryMib),
+    hotplugMib: maxHotplugMib(shape.memoryMib),
     memoryBase: join(directory, memoryBase),
     kernel: join(directory, kernel),
     initramfs: join(directory, initramfs),

@@ -8,7 +8,7 @@ import { removeLeftOverNetworks } from "#network/host-firewall.ts";
 import { describeError, isSandboxError } from "@opensandbox/wire/errors.ts";
 import type { SnapshotId } from "@opensandbox/wire/ids.ts";
 import type { StartSandbox } from "@opensandbox/wire/worker/worker.ts";
-import { memoryMibOf } from "#machine/growth.ts";
+import { memoryMibOf } from "#machine/hotplug.ts";
 import type { Host } from "#machine/host.ts";
 import {
   type JournaledMachine,
@@ -20,11 +20,11 @@ import {
   removeUnfinishedEntries,
   writeEntry,
 } from "#machine/journal.ts";
-import { goOnAfterCapture } from "#machine/capture-machine.ts";
+import { resumeAfterCapture } from "#machine/capture-machine.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
 import { LiveSandbox } from "./live-sandbox.ts";
 import { applyNetworkPolicy } from "./network-policy.ts";
-import { adoptSeat } from "#machine/seat.ts";
+import { adoptHostResources } from "#machine/host-resources.ts";
 import { adoptMachine, endedMachine, type MachineRequest } from "#machine/start-machine.ts";
 import { isBeingMade } from "#templates/templates.ts";
 
@@ -119,7 +119,7 @@ async function takeOver(
     await applyNetworkPolicy(live, request, host);
     await failpoint("go on after adoption");
     // A worker that died while it captured has left the machine paused and its disks frozen; others are as they were.
-    await goOnAfterCapture(live).catch((error: unknown) => {
+    await resumeAfterCapture(live).catch((error: unknown) => {
       host.log("warn", "a machine that was taken over may stand still", { ...fields, ...describeError(error) });
     });
     undo.move();
@@ -130,7 +130,7 @@ async function takeOver(
   }
 }
 
-/** The disks are the sandbox when its machine has ended; the next machine on them takes another seat. */
+/** The disks are the sandbox when its machine has ended; the next machine on them takes another resources. */
 async function keepDisks(wanted: MachineRequest, machine: JournaledMachine, host: Host): Promise<LiveMachine> {
   const { id, organizationId } = wanted;
   const directory = machineDirectory(host.dataDirectory, id);
@@ -138,8 +138,9 @@ async function keepDisks(wanted: MachineRequest, machine: JournaledMachine, host
   await killProcessesOf(directory);
   const { slot, network } = machine;
   try {
-    const seat = slot === undefined ? undefined : await adoptSeat(directory, slot, network, organizationId, host);
-    await seat?.[Symbol.asyncDispose]();
+    const resources =
+      slot === undefined ? undefined : await adoptHostResources(directory, slot, network, organizationId, host);
+    await resources?.[Symbol.asyncDispose]();
   } catch (error) {
     // It went when the host was started again, or was given back already.
     if (!isSandboxError(error, "not_found")) {

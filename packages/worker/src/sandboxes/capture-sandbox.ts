@@ -1,11 +1,11 @@
 import type { SnapshotId } from "@opensandbox/wire/ids.ts";
 import type { Capture, CapturedSnapshot } from "@opensandbox/wire/worker/worker.ts";
 import { failpoint } from "#host/failpoints.ts";
-import { captureMachine, goOnAfterCapture, type MachineCapture } from "#machine/capture-machine.ts";
+import { captureMachine, resumeAfterCapture, type MachineCapture } from "#machine/capture-machine.ts";
 import { describeError } from "@opensandbox/wire/errors.ts";
 import type { Host } from "#machine/host.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
-import { tenantOf } from "#machine/seat.ts";
+import { tenantOf } from "#machine/host-resources.ts";
 import { journal } from "./start-sandbox.ts";
 import { manifestOf } from "#templates/templates.ts";
 
@@ -67,7 +67,7 @@ export async function hibernateSandbox(
         ownBytes,
       });
     } catch (error) {
-      await goOnAfterCapture(live);
+      await resumeAfterCapture(live);
       await journalFailure(sandbox, host);
       throw error;
     }

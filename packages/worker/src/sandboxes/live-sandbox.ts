@@ -28,7 +28,7 @@ export class LiveSandbox implements AsyncDisposable {
   watch(): void {
     const end = Promise.withResolvers<SandboxEnd>();
     this.#end = end;
-    void this.live.machine.exited.then(({ reason, detail }) => {
+    void this.live.vm.exited.then(({ reason, detail }) => {
       const told = `the machine ${reason}${detail === "" ? "" : `: ${detail}`}`;
       end.resolve(reason === "killed" ? { reason: "stopped", detail: "" } : { reason: ends[reason], detail: told });
     });

@@ -387,7 +387,7 @@ test("24: a host that is full says so, keeps nothing half made, and takes sandbo
       error.details.needMib > 2 ** 18,
   );
   {
-    using _ = armFailpoint("take seat", () => {
+    using _ = armFailpoint("acquire host resources", () => {
       throw new SandboxError("no_capacity", "all slots are taken", { resource: "network slots", total: 1 });
     });
     const burst = await Promise.allSettled([host.start(), host.start(), host.start()]);

@@ -45,6 +45,6 @@ async function mergeDisk(
   const keep = shared.lastIndexOf(true) + 1;
   if (layers.length - keep <= maxOwnLayers) return [];
   const over = layers[keep - 1]?.file;
-  await live.machine.capturing?.mergeLayers(name, over === undefined ? undefined : join(directory, over), signal);
+  await live.vm.capturing?.mergeLayers(name, over === undefined ? undefined : join(directory, over), signal);
   return live.layers.merged(name, keep);
 }

@@ -1,7 +1,7 @@
 import { readFile } from "#guest/guest-files.ts";
 import type { MetadataSource } from "#network/metadata-service.ts";
 import type { StartSandbox } from "@opensandbox/wire/worker/worker.ts";
-import { memoryMibOf } from "#machine/growth.ts";
+import { memoryMibOf } from "#machine/hotplug.ts";
 import type { Host } from "#machine/host.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
 

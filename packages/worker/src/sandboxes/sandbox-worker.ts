@@ -192,7 +192,7 @@ export class SandboxWorker implements Worker, AsyncDisposable {
   networkRefusals: Worker["networkRefusals"] = async (id) =>
     await Promise.resolve(this.#sandbox(id).live.sandboxNetwork?.refusals() ?? []);
 
-  readConsole: Worker["readConsole"] = async (id) => await this.#sandbox(id).live.machine.console();
+  readConsole: Worker["readConsole"] = async (id) => await this.#sandbox(id).live.vm.console();
 
   readyMachines: Worker["readyMachines"] = () => this.#sources.ready.state;
 

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { methods } from "@opensandbox/wire/guest/methods.ts";
 import type { Scaled } from "@opensandbox/wire/worker/worker.ts";
-import type { Growing } from "#hypervisor/hypervisor.ts";
+import type { MemoryHotplug } from "#hypervisor/hypervisor.ts";
 import { admit, hostRoom } from "#host/admission.ts";
 import type { Host } from "#machine/host.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
@@ -29,14 +29,14 @@ export async function scaleSandbox(
   signal: AbortSignal,
 ): Promise<Scaled> {
   const { live, request } = sandbox;
-  const { growing } = live.machine;
-  if (growing === undefined) {
+  const { hotplug } = live.vm;
+  if (hotplug === undefined) {
     const message = `machines of ${host.hypervisor.name} keep the memory that they were created with`;
     throw new SandboxError("not_supported", message);
   }
   const wantedMib = memoryMib - live.shape.memoryMib;
   requirePossible(memoryMib, live);
-  const before = await growing.state();
+  const before = await hotplug.state();
   if (wantedMib > before.wantedMib) admit(await hostRoom(host.dataDirectory), wantedMib - before.wantedMib);
   const lessMib = before.presentMib - wantedMib;
   if (lessMib > 0) {
@@ -46,7 +46,7 @@ export async function scaleSandbox(
       return { done: false, because: `its commands use too much of its ${request.memoryMib} MiB` };
     }
   }
-  if (!(await reach(growing, { from: before.wantedMib, to: wantedMib }, signal))) {
+  if (!(await reach(hotplug, { from: before.wantedMib, to: wantedMib }, signal))) {
     if (lessMib > 0) return { done: false, because: "its kernel cannot move what is in the memory to be given back" };
     throw new SandboxError("unavailable", "the guest does not take the memory that it is given");
   }
@@ -57,7 +57,7 @@ export async function scaleSandbox(
 }
 
 function requirePossible(memoryMib: number, { shape, spec }: LiveMachine): void {
-  const [least, most] = [shape.memoryMib, shape.memoryMib + spec.growthMib];
+  const [least, most] = [shape.memoryMib, shape.memoryMib + spec.hotplugMib];
   if (memoryMib >= least && memoryMib <= most) return;
   const message =
     `memoryMB must be from ${least}, which the sandbox's machine began with, to ${most}: ` +
@@ -67,17 +67,17 @@ function requirePossible(memoryMib: number, { shape, spec }: LiveMachine): void 
 
 /** Whether the guest came to have what it is asked to have; where it did not it is asked for what it had before. */
 async function reach(
-  growing: Growing,
+  hotplug: MemoryHotplug,
   { from, to }: { readonly from: number; readonly to: number },
   signal: AbortSignal,
 ): Promise<boolean> {
   signal.throwIfAborted();
   await using undo = new AsyncDisposableStack();
-  undo.defer(() => growing.want(from));
-  await growing.want(to);
+  undo.defer(() => hotplug.want(from));
+  await hotplug.want(to);
   let since = performance.now();
   for (let last: number | undefined; performance.now() - since < standstillMs;) {
-    const { presentMib } = await growing.state();
+    const { presentMib } = await hotplug.state();
     if (presentMib === to) {
       undo.move();
       return true;

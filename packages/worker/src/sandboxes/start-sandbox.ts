@@ -85,7 +85,7 @@ async function finish({ request, host, spans }: Start, begun: Begun, signal: Abo
   live.organizationId = request.organizationId;
   await applyNetworkPolicy(live, request, host);
   await failpoint("resume");
-  if (begun.from === "restore") await live.machine.resume();
+  if (begun.from === "restore") await live.vm.resume();
   const copied = request.from.kind === "image" ? begun.from === "restore" : request.from.identity === "new";
   await failpoint("introduce guest");
   const { id, envs } = request;

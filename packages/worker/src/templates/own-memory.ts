@@ -4,7 +4,7 @@ import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { describeError } from "@opensandbox/wire/errors.ts";
 import type { Host } from "#machine/host.ts";
 import { seal } from "#machine/machine-files.ts";
-import { tenantOf } from "#machine/seat.ts";
+import { tenantOf } from "#machine/host-resources.ts";
 
 /** From so many forks on it pays that they share the memory of their snapshot, and not only that of its template. */
 const oftenForked = 3;

@@ -116,14 +116,14 @@ export class ReadyMachines implements AsyncDisposable {
     undo.move();
     this.#ready.push(machine);
     await failpoint("machine is ready");
-    void machine.machine.exited.then(() => this.#drop(machine));
+    void machine.vm.exited.then(() => this.#drop(machine));
   }
 
   /** A paused machine that does not answer is no use to anybody. */
   async #check(): Promise<void> {
     for (const machine of this.#ready) {
       // It is paused already: the command does nothing but ask for an answer.
-      await machine.machine.pause().catch(() => this.#drop(machine));
+      await machine.vm.pause().catch(() => this.#drop(machine));
     }
   }
 
@@ -158,8 +158,8 @@ const warmUps: readonly (readonly [string, ...string[]])[] = [
  * when it is claimed, its random numbers included.
  */
 async function warm(live: LiveMachine, signal: AbortSignal): Promise<void> {
-  await live.machine.resume();
+  await live.vm.resume();
   await introduceGuest(live, { id: live.id, hostname: imageHostname, envs: {}, copied: true }, "restore", signal);
   for (const argv of warmUps) await runOnce(live.guest, argv, signal);
-  await live.machine.pause();
+  await live.vm.pause();
 }

@@ -2,7 +2,7 @@ import { mkdir, open, rm } from "node:fs/promises";
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { lockFile } from "#host/file-lock.ts";
-import type { MachineSpec } from "#hypervisor/hypervisor.ts";
+import type { VmSpec } from "#hypervisor/hypervisor.ts";
 import type { SnapshotManifest, Shape } from "#snapshots/manifest.ts";
 import type { Verifier } from "#snapshots/verify.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
@@ -12,7 +12,7 @@ import type { Progress } from "@opensandbox/wire/worker/worker.ts";
 import { bootArguments } from "#machine/boot-arguments.ts";
 import { captureMachine } from "#machine/capture-machine.ts";
 import type { BootFiles, Host } from "#machine/host.ts";
-import { growthMibOf } from "#machine/growth.ts";
+import { maxHotplugMib } from "#machine/hotplug.ts";
 import { imageHostname } from "#guest/guest-identity.ts";
 import { introduceGuest } from "#machine/introduce-guest.ts";
 import { writeEntry } from "#machine/journal.ts";
@@ -209,7 +209,7 @@ async function warmUp(live: LiveMachine, signal: AbortSignal): Promise<void> {
 }
 
 /** A machine of the shape, without files: what decides whether memory fits does not depend on them. */
-function exampleSpec(shape: Shape, network: "none" | "user" | "tap"): MachineSpec {
+function exampleSpec(shape: Shape, network: "none" | "user" | "tap"): VmSpec {
   const noTap = (): number => {
     throw new Error("an example has no TAP");
   };
@@ -217,7 +217,7 @@ function exampleSpec(shape: Shape, network: "none" | "user" | "tap"): MachineSpe
     directory: "/",
     vcpus: shape.vcpus,
     memoryMib: shape.memoryMib,
-    growthMib: growthMibOf(shape.memoryMib),
+    hotplugMib: maxHotplugMib(shape.memoryMib),
     memoryBase: "/memory",
     kernel: "/kernel",
     initramfs: "/initramfs",

@@ -14,7 +14,7 @@ hypervisorContract("fake", async (): Promise<ContractStand> => {
       directory,
       vcpus: 1,
       memoryMib: 256,
-      growthMib: 0,
+      hotplugMib: 0,
       memoryBase: "",
       kernel: "",
       initramfs: "",

@@ -3,7 +3,7 @@ import { mkdir, watch } from "node:fs/promises";
 import { join } from "node:path";
 import { killProcessesOf } from "#host/kill-by-path.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import type { Hypervisor, Machine, MachineExit, MachineSpec } from "../hypervisor.ts";
+import type { Hypervisor, Vm, VmExit, VmSpec } from "../hypervisor.ts";
 import { startVmProcess, type VmProcess } from "../vm-process.ts";
 
 /**
@@ -31,7 +31,7 @@ export function fakeHypervisor(agent: readonly [string, ...string[]]): Hyperviso
       );
       await appears(agentSocket, vm, signal);
       undo.move();
-      return new FakeMachine(spec, vm, agentSocket);
+      return new FakeVm(spec, vm, agentSocket);
     },
   };
 }
@@ -53,15 +53,15 @@ async function appears(file: string, vm: VmProcess, signal: AbortSignal): Promis
   }
 }
 
-class FakeMachine implements Machine {
+class FakeVm implements Vm {
   readonly pid: number;
   readonly agentSocket: string;
-  readonly exited: Promise<MachineExit>;
+  readonly exited: Promise<VmExit>;
   readonly #vm: VmProcess;
   readonly #directory: string;
   #disposed = false;
 
-  constructor({ directory }: MachineSpec, vm: VmProcess, agentSocket: string) {
+  constructor({ directory }: VmSpec, vm: VmProcess, agentSocket: string) {
     this.#directory = directory;
     this.pid = vm.pid;
     this.agentSocket = agentSocket;

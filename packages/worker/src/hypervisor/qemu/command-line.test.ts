@@ -1,13 +1,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { MachineSpec } from "../hypervisor.ts";
+import type { VmSpec } from "../hypervisor.ts";
 import { guestVisible, qemuCommandLine } from "./command-line.ts";
 
-const spec: MachineSpec = {
+const spec: VmSpec = {
   directory: "/data/machines/m-00000001",
   vcpus: 2,
   memoryMib: 1024,
-  growthMib: 3584,
+  hotplugMib: 3584,
   memoryBase: "/data/machines/m-00000001/memory.base",
   kernel: "/images/vmlinuz",
   initramfs: "/images/initramfs",
@@ -30,7 +30,7 @@ test("the whole command line of a machine", (t) => {
 
 test("the network is what differs between its kinds", () => {
   const without = qemuCommandLine(spec, host, "boot");
-  const added = (network: MachineSpec["network"]): string[] =>
+  const added = (network: VmSpec["network"]): string[] =>
     qemuCommandLine({ ...spec, network }, host, "boot").filter((argument) => !without.includes(argument));
   const nic = "virtio-net-pci,disable-legacy=on,netdev=net0,mac=52:54:00:12:34:56,romfile=";
   assert.deepEqual(added({ kind: "user" }), ["-netdev", "user,id=net0,ipv6=off", nic]);

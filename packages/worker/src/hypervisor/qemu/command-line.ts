@@ -1,5 +1,5 @@
 import { basename, join } from "node:path";
-import type { DiskAttachment, MachineSpec, NetworkAttachment } from "../hypervisor.ts";
+import type { DiskAttachment, VmSpec, NetworkAttachment } from "../hypervisor.ts";
 
 /** What the command line needs to know of the host. */
 export interface QemuHost {
@@ -28,7 +28,7 @@ export const consoleBytes = 64 * 1024;
 export type QemuStart = "boot" | "restore";
 
 /** The whole argument list, in the order `ps` shows it. Pure: the test is a snapshot. */
-export function qemuCommandLine(spec: MachineSpec, host: QemuHost, start: QemuStart): [string, ...string[]] {
+export function qemuCommandLine(spec: VmSpec, host: QemuHost, start: QemuStart): [string, ...string[]] {
   return [
     host.program,
     ...["-name", `guest=${spec.directory.split("/").at(-1)}`],
@@ -68,7 +68,7 @@ export function qemuCommandLine(spec: MachineSpec, host: QemuHost, start: QemuSt
     ...networkArguments(spec.network),
     ...["-object", "rng-random,id=rng0,filename=/dev/urandom"],
     ...["-device", device("virtio-rng-pci", "rng=rng0")],
-    ...growthArguments(spec),
+    ...hotplugArguments(spec),
     ...["-device", "vmgenid,guid=auto"],
     // The saved state is that of the devices alone, without the section that says what machine it is of: who restores
     // it has compared that already.
@@ -80,7 +80,7 @@ export function qemuCommandLine(spec: MachineSpec, host: QemuHost, start: QemuSt
  * What the guest sees of its machine: the arguments that make devices, without the host's paths and descriptors. The
  * state of devices can be read only by the same devices in the same order. Pure.
  */
-export function guestVisible(spec: MachineSpec, host: QemuHost): readonly string[] {
+export function guestVisible(spec: VmSpec, host: QemuHost): readonly string[] {
   const line = qemuCommandLine(spec, host, "boot");
   return line
     .filter((argument, index) => {
@@ -91,15 +91,15 @@ export function guestVisible(spec: MachineSpec, host: QemuHost): readonly string
 }
 
 /** Mapped privately: pages that nobody wrote to are the file's own, and shared with every other machine of that base. */
-function memoryBackend({ memoryBase, memoryMib }: MachineSpec): string {
+function memoryBackend({ memoryBase, memoryMib }: VmSpec): string {
   // A comma in a file name is doubled (QEMU's option syntax).
   const path = memoryBase.replaceAll(",", ",,");
   return `memory-backend-file,id=ram,size=${memoryMib}M,mem-path=${path},share=off,readonly=on,rom=off`;
 }
 
-function memorySize({ memoryMib, growthMib }: MachineSpec): string {
+function memorySize({ memoryMib, hotplugMib }: VmSpec): string {
   // QEMU wants a slot named where memory may be added, although virtio-mem takes none.
-  return growthMib === 0 ? `size=${memoryMib}M` : `size=${memoryMib}M,slots=1,maxmem=${memoryMib + growthMib}M`;
+  return hotplugMib === 0 ? `size=${memoryMib}M` : `size=${memoryMib}M,slots=1,maxmem=${memoryMib + hotplugMib}M`;
 }
 
 /**
@@ -107,20 +107,20 @@ function memorySize({ memoryMib, growthMib }: MachineSpec): string {
  * reserved either, nor the guest's own tables for them. Its state is to be found among the devices', not in the part of
  * a migration that is for memory (`x-early-migration`).
  */
-function growthArguments({ growthMib }: MachineSpec): string[] {
-  if (growthMib === 0) return [];
-  const options = `memdev=growth,id=${growthDevice},block-size=${growthBlockMib}M,requested-size=0,x-early-migration=off`;
+function hotplugArguments({ hotplugMib }: VmSpec): string[] {
+  if (hotplugMib === 0) return [];
+  const options = `memdev=growth,id=${hotplugDevice},block-size=${hotplugBlockMib}M,requested-size=0,x-early-migration=off`;
   return [
-    ...["-object", `memory-backend-ram,id=growth,size=${growthMib}M,reserve=off`],
+    ...["-object", `memory-backend-ram,id=growth,size=${hotplugMib}M,reserve=off`],
     ...["-device", device("virtio-mem-pci", options)],
   ];
 }
 
 /** The id of the device that has a guest's further memory. */
-export const growthDevice = "growth0";
+export const hotplugDevice = "growth0";
 
 /** What of it can be given and taken at a time: a huge page of x86. */
-const growthBlockMib = 2;
+const hotplugBlockMib = 2;
 
 /** Modern virtio only. */
 function device(driver: string, options: string): string {

@@ -3,22 +3,13 @@ import { closeSync } from "node:fs";
 import { listenUnix } from "#host/libc.ts";
 import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { findMemory, type GuestMemory, type MemoryRegion } from "../guest-memory.ts";
-import type {
-  Capturing,
-  Growing,
-  Hypervisor,
-  Machine,
-  MachineExit,
-  MachineSpec,
-  NewLayer,
-  PreparedMachine,
-} from "../hypervisor.ts";
+import type { Capturing, MemoryHotplug, Hypervisor, Vm, VmExit, VmSpec, NewLayer, PreparedVm } from "../hypervisor.ts";
 import { adoptVmProcess, startVmProcess, type VmProcess } from "../vm-process.ts";
 import {
   baseNode,
   consoleBytes,
   diskDevice,
-  growthDevice,
+  hotplugDevice,
   guestVisible,
   isLayerOf,
   layerBlockdev,
@@ -59,12 +50,12 @@ export function qemuHypervisor(host: QemuHost & { readonly version: string }): H
 }
 
 interface Started {
-  readonly machine: QemuMachine;
+  readonly machine: QemuVm;
   readonly qmp: QmpClient;
   readonly events: QmpEvents;
 }
 
-async function start(spec: MachineSpec, host: QemuHost, kind: QemuStart, signal: AbortSignal): Promise<Started> {
+async function start(spec: VmSpec, host: QemuHost, kind: QemuStart, signal: AbortSignal): Promise<Started> {
   signal.throwIfAborted();
   await using undo = new AsyncDisposableStack();
   const log = join(spec.directory, "qemu.log");
@@ -82,7 +73,7 @@ async function start(spec: MachineSpec, host: QemuHost, kind: QemuStart, signal:
 }
 
 async function connect(
-  spec: MachineSpec,
+  spec: VmSpec,
   process: VmProcess,
   log: string,
   undo: AsyncDisposableStack,
@@ -92,17 +83,17 @@ async function connect(
   const qmp = undo.use(await QmpClient.connect(socketPaths(spec.directory).qmp, (event) => events.emit(event), signal));
   // The memory is mapped before QEMU answers for the first time.
   const firstMemory = await findMemory(process.pid, spec.memoryBase, spec.memoryMib * 2 ** 20);
-  return { machine: new QemuMachine({ spec, process, qmp, events, log, firstMemory }), qmp, events };
+  return { machine: new QemuVm({ spec, process, qmp, events, log, firstMemory }), qmp, events };
 }
 
-async function adopt(spec: MachineSpec, pid: number, signal: AbortSignal): Promise<Machine> {
+async function adopt(spec: VmSpec, pid: number, signal: AbortSignal): Promise<Vm> {
   await using undo = new AsyncDisposableStack();
   const events = new QmpEvents();
   const qmp = undo.use(await QmpClient.connect(socketPaths(spec.directory).qmp, (event) => events.emit(event), signal));
   const process = adoptVmProcess(pid, spec.directory, qmp.closed);
   const firstMemory = await findMemory(pid, spec.memoryBase, spec.memoryMib * 2 ** 20);
   const log = join(spec.directory, "qemu.log");
-  const machine = new QemuMachine({ spec, process, qmp, events, log, firstMemory, adopted: true });
+  const machine = new QemuVm({ spec, process, qmp, events, log, firstMemory, adopted: true });
   const status = await commands.queryStatus(qmp);
   // The event was lost with the worker that it was meant for.
   if (status === "shutdown" || status === "guest-panicked" || status === "internal-error") {
@@ -112,7 +103,7 @@ async function adopt(spec: MachineSpec, pid: number, signal: AbortSignal): Promi
   return machine;
 }
 
-async function startQemu(spec: MachineSpec, host: QemuHost, kind: QemuStart, log: string): Promise<VmProcess> {
+async function startQemu(spec: VmSpec, host: QemuHost, kind: QemuStart, log: string): Promise<VmProcess> {
   const { network } = spec;
   return await startVmProcess({
     argv: qemuCommandLine(spec, host, kind),
@@ -152,15 +143,15 @@ class QmpEvents {
   }
 }
 
-class Prepared implements PreparedMachine {
+class Prepared implements PreparedVm {
   readonly pid: number;
   readonly agentSocket: string;
-  readonly #machine: QemuMachine;
+  readonly #machine: QemuVm;
   readonly #qmp: QmpClient;
   readonly #events: QmpEvents;
   #restored = false;
 
-  constructor(machine: QemuMachine, qmp: QmpClient, events: QmpEvents) {
+  constructor(machine: QemuVm, qmp: QmpClient, events: QmpEvents) {
     this.pid = machine.pid;
     this.agentSocket = machine.agentSocket;
     this.#machine = machine;
@@ -172,7 +163,7 @@ class Prepared implements PreparedMachine {
     return await this.#machine.capturing.memory(grown);
   }
 
-  async restore(deviceState: string, signal: AbortSignal): Promise<Machine> {
+  async restore(deviceState: string, signal: AbortSignal): Promise<Vm> {
     const { promise: read, resolve, reject } = Promise.withResolvers<void>();
     using _ = this.#events.listen(({ event, data }) => {
       if (event !== "MIGRATION") return;
@@ -220,7 +211,7 @@ const noRoomRetryMs = 2_000;
 const cannotRead = "QEMU cannot read the state of the devices";
 
 interface QemuParts {
-  readonly spec: MachineSpec;
+  readonly spec: VmSpec;
   readonly process: VmProcess;
   readonly qmp: QmpClient;
   readonly events: QmpEvents;
@@ -230,12 +221,12 @@ interface QemuParts {
   readonly adopted?: boolean;
 }
 
-class QemuMachine implements Machine {
+class QemuVm implements Vm {
   readonly pid: number;
   readonly agentSocket: string;
-  readonly exited: Promise<MachineExit>;
+  readonly exited: Promise<VmExit>;
   readonly capturing: Capturing;
-  readonly growing?: Growing;
+  readonly hotplug?: MemoryHotplug;
   readonly #process: VmProcess;
   readonly #qmp: QmpClient;
   #console = "";
@@ -248,7 +239,7 @@ class QemuMachine implements Machine {
     this.agentSocket = socketPaths(spec.directory).agent;
     this.#process = process;
     this.#qmp = qmp;
-    const died = process.exited.then(async ({ code, signal }): Promise<MachineExit> => {
+    const died = process.exited.then(async ({ code, signal }): Promise<VmExit> => {
       if (this.#disposed) return { reason: "killed", detail: "" };
       const how = signal !== null ? `was ended by ${signal}` : code === null ? "has ended" : `exited with ${code}`;
       return { reason: "died", detail: `QEMU ${how} ${await readEnd(log)}`.trim() };
@@ -261,7 +252,7 @@ class QemuMachine implements Machine {
     });
     const memory = new QemuMemory(process.pid, spec, qmp, firstMemory);
     this.capturing = new QemuCapturing(spec, qmp, events, memory, adopted);
-    if (spec.growthMib > 0) this.growing = growing(qmp);
+    if (spec.hotplugMib > 0) this.hotplug = hotplug(qmp);
   }
 
   async pause(): Promise<void> {
@@ -298,8 +289,8 @@ class QemuMachine implements Machine {
 }
 
 /** Learns from QEMU's events why the guest ended. */
-async function guestEnd(events: QmpEvents): Promise<MachineExit> {
-  const { promise, resolve } = Promise.withResolvers<MachineExit>();
+async function guestEnd(events: QmpEvents): Promise<VmExit> {
+  const { promise, resolve } = Promise.withResolvers<VmExit>();
   events.listen(({ event, data }) => {
     if (event !== "SHUTDOWN") return;
     // `reason` is one of QEMU's ShutdownCause; the kernel's panic=-1 turns a panic into a reset.
@@ -312,12 +303,12 @@ async function guestEnd(events: QmpEvents): Promise<MachineExit> {
 
 class QemuMemory {
   readonly #pid: number;
-  readonly #spec: MachineSpec;
+  readonly #spec: VmSpec;
   readonly #qmp: QmpClient;
   readonly #first: MemoryRegion;
   #growth: MemoryRegion | undefined;
 
-  constructor(pid: number, spec: MachineSpec, qmp: QmpClient, first: MemoryRegion) {
+  constructor(pid: number, spec: VmSpec, qmp: QmpClient, first: MemoryRegion) {
     this.#pid = pid;
     this.#spec = spec;
     this.#qmp = qmp;
@@ -325,24 +316,24 @@ class QemuMemory {
   }
 
   async find(grown: boolean): Promise<GuestMemory> {
-    if (!grown || this.#spec.growthMib === 0) return { pid: this.#pid, regions: [this.#first] };
+    if (!grown || this.#spec.hotplugMib === 0) return { pid: this.#pid, regions: [this.#first] };
     this.#growth ??= await this.#findGrowth();
     return { pid: this.#pid, regions: [this.#first, this.#growth] };
   }
 
   async #findGrowth(): Promise<MemoryRegion> {
-    const device = await commands.queryMemoryDevice(this.#qmp, growthDevice);
+    const device = await commands.queryMemoryDevice(this.#qmp, hotplugDevice);
     return { start: await commands.hostAddress(this.#qmp, device.memaddr), bytes: device["max-size"] };
   }
 }
 
-function growing(qmp: QmpClient): Growing {
+function hotplug(qmp: QmpClient): MemoryHotplug {
   return {
     state: async () => {
-      const device = await commands.queryMemoryDevice(qmp, growthDevice);
+      const device = await commands.queryMemoryDevice(qmp, hotplugDevice);
       return { wantedMib: device["requested-size"] / 2 ** 20, presentMib: device.size / 2 ** 20 };
     },
-    want: (wanted) => commands.requestMemory(qmp, growthDevice, wanted * 2 ** 20),
+    want: (wanted) => commands.requestMemory(qmp, hotplugDevice, wanted * 2 ** 20),
   };
 }
 
@@ -356,7 +347,7 @@ class QemuCapturing implements Capturing {
   /** Whether QEMU may have other chains than these. */
   #unsure: boolean;
 
-  constructor(spec: MachineSpec, qmp: QmpClient, events: QmpEvents, memory: QemuMemory, unsure: boolean) {
+  constructor(spec: VmSpec, qmp: QmpClient, events: QmpEvents, memory: QemuMemory, unsure: boolean) {
     this.#memory = memory;
     this.#qmp = qmp;
     this.#events = events;

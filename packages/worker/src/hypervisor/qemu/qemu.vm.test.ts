@@ -22,7 +22,7 @@ async function stand(): Promise<ContractStand> {
       directory,
       vcpus: 1,
       memoryMib: 256,
-      growthMib: 0,
+      hotplugMib: 0,
       memoryBase: await provideZeroMemory(directory, 256),
       kernel,
       initramfs,

@@ -15,7 +15,7 @@ const firstMachineUser = 1_900_000_000;
 const firstTenantGroup = 2_000_000_000;
 
 /** What a machine's process has on the host beside its files: a slot, a user and a network. */
-export interface Seat extends AsyncDisposable {
+export interface HostResources extends AsyncDisposable {
   readonly slot: number | undefined;
   /** Undefined where this process is not root and cannot choose. */
   readonly user: Owner | undefined;
@@ -24,7 +24,7 @@ export interface Seat extends AsyncDisposable {
   readonly sandboxNetwork: SandboxNetwork | undefined;
 }
 
-export interface SeatRequest {
+export interface HostResourcesRequest {
   /** The machine's directory, which exists: whoever finds the slot knows by it whether it is still needed. */
   readonly directory: string;
   readonly networkEnabled: boolean;
@@ -32,39 +32,39 @@ export interface SeatRequest {
   readonly organizationId: string | undefined;
 }
 
-export async function takeSeat(request: SeatRequest, host: Host): Promise<Seat> {
+export async function acquireHostResources(request: HostResourcesRequest, host: Host): Promise<HostResources> {
   const { directory, networkEnabled, organizationId } = request;
   await using undo = new AsyncDisposableStack();
   if (host.network.mode === "tap") {
     // Also of a sandbox without a network: its policy keeps it off, and may be changed.
-    return seatWith(undo.use(await host.network.pool.claim(directory)), organizationId, undo);
+    return withNetwork(undo.use(await host.network.pool.claim(directory)), organizationId, undo);
   }
   const slot = host.root ? undo.use(await claimSlot(directory)) : undefined;
   const kind = networkEnabled ? host.network.mode : "none";
-  return seatWithout({ kind }, slot, organizationId, undo);
+  return withoutNetwork({ kind }, slot, organizationId, undo);
 }
 
-/** The seat of a machine that another worker has started and that still runs. */
-export async function adoptSeat(
+/** The resources of a machine that another worker has started and that still runs. */
+export async function adoptHostResources(
   directory: string,
   slotNumber: number | undefined,
   network: NetworkAttachment["kind"],
   organizationId: string | undefined,
   host: Host,
-): Promise<Seat> {
+): Promise<HostResources> {
   await using undo = new AsyncDisposableStack();
   if (network === "tap" && slotNumber !== undefined && host.network.mode === "tap") {
-    return seatWith(undo.use(await host.network.pool.adopt(directory, slotNumber)), organizationId, undo);
+    return withNetwork(undo.use(await host.network.pool.adopt(directory, slotNumber)), organizationId, undo);
   }
   const slot = slotNumber === undefined ? undefined : undo.use((await adoptSlot(slotNumber, directory)).slot);
-  return seatWithout({ kind: network === "user" ? "user" : "none" }, slot, organizationId, undo);
+  return withoutNetwork({ kind: network === "user" ? "user" : "none" }, slot, organizationId, undo);
 }
 
-function seatWith(
+function withNetwork(
   sandboxNetwork: SandboxNetwork,
   organizationId: string | undefined,
   undo: AsyncDisposableStack,
-): Seat {
+): HostResources {
   const { slot, attachment } = sandboxNetwork;
   const owned = undo.move();
   return {
@@ -73,12 +73,12 @@ function seatWith(
   };
 }
 
-function seatWithout(
+function withoutNetwork(
   network: NetworkAttachment,
   slot: Slot | undefined,
   organizationId: string | undefined,
   undo: AsyncDisposableStack,
-): Seat {
+): HostResources {
   const owned = undo.move();
   return {
     slot: slot?.number,
