@@ -15,18 +15,18 @@ import { buildServer, listen } from "#http/server.ts";
 import { Builds } from "#images/builds.ts";
 import type { ImageContext } from "#images/image-context.ts";
 import { ImageStore } from "#images/image-store.ts";
-import { settleImages } from "#images/settle-images.ts";
+import { reconcileImages } from "./images/reconcile-images.ts";
 import { authenticator, makeDefaultOrganization, makeFirstApiKey } from "#organizations/api-keys.ts";
 import { HostPorts } from "#previews/host-ports.ts";
 import { PreviewStore } from "#previews/preview-store.ts";
 import { PreviewTargets } from "#previews/preview-target.ts";
-import { autosave } from "./upkeep/autosave.ts";
-import { endService, type AtEnd } from "./upkeep/end-service.ts";
+import { autosave } from "./service/autosave.ts";
+import { endService, type AtEnd } from "./service/end-service.ts";
 import type { SandboxContext, SandboxDefaults } from "./lifecycle/sandbox-context.ts";
-import { openSandboxes } from "./upkeep/open-sandboxes.ts";
-import { sweepSandboxes } from "./upkeep/sweep-sandboxes.ts";
+import { openSandboxes } from "./service/open-sandboxes.ts";
+import { sweepSandboxes } from "./service/sweep-sandboxes.ts";
 
-export type { AtEnd } from "./upkeep/end-service.ts";
+export type { AtEnd } from "./service/end-service.ts";
 
 export interface ControlPlaneOptions {
   readonly worker: Worker;
@@ -126,7 +126,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   }
 
   const images: ImageContext = { sandboxes, images: new ImageStore(database), builds: new Builds() };
-  await settleImages(images);
+  await reconcileImages(images);
   undo.defer(() => images.builds.idle());
 
   const previews = new PreviewStore(database);

@@ -1,6 +1,6 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { StartedSandbox } from "@opensandbox/wire/worker/worker.ts";
-import { markRunning, startMachine } from "#lifecycle/run-machine.ts";
+import { markRunning, startOnWorker } from "#lifecycle/start-on-worker.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 import { takeSandbox } from "#lifecycle/take-sandbox.ts";
@@ -53,7 +53,7 @@ async function restore(
   try {
     await worker.stopSandbox(sandbox.id);
     const from = { kind: "snapshot", snapshotId: checkpoint.snapshotId, identity: "same" } as const;
-    started = await startMachine(context, { ...restarting, ...shapeOf(checkpoint) }, from, cutOff);
+    started = await startOnWorker(context, { ...restarting, ...shapeOf(checkpoint) }, from, cutOff);
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
     await store.move(restarting, "failed", {

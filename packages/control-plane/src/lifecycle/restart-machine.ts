@@ -1,4 +1,4 @@
-import { markRunning } from "./run-machine.ts";
+import { markRunning } from "./start-on-worker.ts";
 import type { SandboxContext } from "./sandbox-context.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 

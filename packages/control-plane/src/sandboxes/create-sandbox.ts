@@ -3,7 +3,7 @@ import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Progress, StartFrom } from "@opensandbox/wire/worker/worker.ts";
 import { applyPatches } from "#checkpoints/apply-patches.ts";
 import type { Checkpoint } from "#checkpoints/checkpoint.ts";
-import { markRunning, startMachine, type Started } from "#lifecycle/run-machine.ts";
+import { markRunning, startOnWorker, type Started } from "#lifecycle/start-on-worker.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { limitReached } from "./sandbox-store.ts";
 import type { NewSandbox, Sandbox } from "./sandbox.ts";
@@ -113,7 +113,7 @@ async function start(
 
   const { checkpoint } = request;
   using _ = checkpoint === undefined ? undefined : context.snapshots.use(checkpoint.snapshotId);
-  const started = await startMachine(context, sandbox, startFrom(request), signal, onProgress);
+  const started = await startOnWorker(context, sandbox, startFrom(request), signal, onProgress);
   signal.throwIfAborted();
   const patched = await applyPatches(context, sandbox, signal);
   signal.throwIfAborted();

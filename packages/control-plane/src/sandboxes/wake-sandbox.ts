@@ -3,7 +3,7 @@ import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { StartedSandbox } from "@opensandbox/wire/worker/worker.ts";
 import { applyPatches } from "#checkpoints/apply-patches.ts";
 import { elsewhere } from "#lifecycle/elsewhere.ts";
-import { markRunning, startMachine, type Started } from "#lifecycle/run-machine.ts";
+import { markRunning, startOnWorker, type Started } from "#lifecycle/start-on-worker.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { wrongState, type SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
 import type { Sandbox } from "./sandbox.ts";
@@ -73,7 +73,7 @@ async function startFromHibernation(context: SandboxContext, waking: Sandbox): P
     if (snapshotId === undefined) throw noHibernation("none is recorded");
     // Whoever asked for it may go away: others may be waiting for the same.
     const from = { kind: "snapshot", snapshotId, identity: "same" } as const;
-    return await startMachine(context, waking, from, context.ending);
+    return await startOnWorker(context, waking, from, context.ending);
   } catch (error) {
     const told = isSandboxError(error, "not_found") ? noHibernation(error.message, error) : error;
     const why = told instanceof Error ? told.message : String(told);

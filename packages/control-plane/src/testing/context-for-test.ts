@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { openDatabase } from "#database/database.ts";
 import { defaultOrganizationId, makeDefaultOrganization } from "#organizations/api-keys.ts";
 import { createSandbox } from "#sandboxes/create-sandbox.ts";
-import { openSandboxes } from "#upkeep/open-sandboxes.ts";
+import { openSandboxes } from "#service/open-sandboxes.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 import { ManualClock } from "./manual-clock.ts";

@@ -285,7 +285,7 @@ test("a server that is killed while it builds leaves neither machine nor image",
   await using second = await startAfterCrash(first);
   assert.deepEqual([second.worker.live, second.worker.host.snapshots.size], [[], 0]);
   const [, image] = await second.ask("GET", "/api/snapshots/never");
-  assert.deepEqual([image.status, image.error], ["failed", "the server ended while it was built"]);
+  assert.deepEqual([image.status, image.error], ["failed", "the server exited while the image was being built"]);
   assert.equal((await second.ask("POST", "/api/snapshots", { name: "never", image: noteImage }))[0], 201);
 });
 

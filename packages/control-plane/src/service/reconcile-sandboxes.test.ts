@@ -7,7 +7,7 @@ import { ManualClock } from "#testing/manual-clock.ts";
 import { startAfterCrash, startForTest, type TestControlPlane } from "#testing/start-for-test.ts";
 import { TestWorker } from "#testing/test-worker.ts";
 
-// A control plane that is killed at every point of an operation, and what the next one makes of it.
+// A control plane is killed at every point of an operation, and the next one reconciles.
 
 const post = (world: TestControlPlane, id: string, verb: string, body?: unknown) =>
   world.ask("POST", `/api/sandboxes/${id}/${verb}`, body);
@@ -17,7 +17,7 @@ const read = async (world: TestControlPlane, id: string) => {
   const response = await world.call("GET", `/api/sandboxes/${id}/files?path=/note`);
   return [response.status, await response.text()];
 };
-/** A request whose answer never comes. */
+/** A request that is never answered. */
 const abandoned = (request: Promise<unknown>): void => {
   request.catch(() => {});
 };
@@ -29,7 +29,7 @@ async function worldWithNote(): Promise<{ world: TestControlPlane; id: SandboxId
   return { world, id };
 }
 
-test("killed while sandboxes run: they go on under the next server", async () => {
+test("killed while sandboxes run: the next server adopts them", async () => {
   const { world: first, id } = await worldWithNote();
   await using _ = first;
   await using second = await startAfterCrash(first);
@@ -40,7 +40,7 @@ test("killed while sandboxes run: they go on under the next server", async () =>
   assert.deepEqual(await read(second, id), [200, "kept"]);
 });
 
-test("killed, and the host was started again: the next call boots the disks", async () => {
+test("killed, and the host rebooted: the next call boots the disks", async () => {
   const { world: first, id } = await worldWithNote();
   await using _ = first;
   first.worker.host.machine(id).running = false;
@@ -58,13 +58,13 @@ test("killed, and the host was started again: the next call boots the disks", as
   assert.deepEqual([now.status, now.reason, now.restoredFrom], ["running", undefined, "disk"]);
 });
 
-test("killed, and nothing of the machine is left: the row says so, and can be deleted", async () => {
+test("killed, and nothing of the machine is left: the row says so and can be deleted", async () => {
   const { world: first, id } = await worldWithNote();
   await using _ = first;
   first.worker.host.machines.clear();
   await using second = await startAfterCrash(first);
   const { status, reason } = await second.get(id);
-  assert.deepEqual([status, reason], ["error", "the server that ran it has ended, and its machine with it"]);
+  assert.deepEqual([status, reason], ["error", "the server that ran it exited, and its machine with it"]);
   assert.equal((await read(second, id))[0], 410);
   assert.equal((await post(second, id, "power-cycle"))[0], 404);
   assert.equal((await second.call("DELETE", `/api/sandboxes/${id}`)).status, 204);
@@ -99,7 +99,7 @@ test("killed when a machine had ended: its disks can still be booted", async () 
   assert.deepEqual(await read(second, id), [200, "kept"]);
 });
 
-test("killed during a create: nothing is left, and the same key creates one again", async () => {
+test("killed during a create: nothing is left, and the same idempotency key creates a sandbox", async () => {
   await using first = await startForTest();
   using held = new Held();
   const started = Promise.withResolvers<SandboxId>();
@@ -118,7 +118,7 @@ test("killed during a create: nothing is left, and the same key creates one agai
   assert.deepEqual(second.worker.live, [sandboxID]);
 });
 
-test("killed during a hibernation, before its snapshot exists: it runs", async () => {
+test("killed during a hibernation, before its snapshot exists: the sandbox runs", async () => {
   const { world: first, id } = await worldWithNote();
   await using _ = first;
   using held = new Held();
@@ -158,7 +158,7 @@ test("killed during a hibernation, when its snapshot exists: it is hibernated", 
   assert.deepEqual(await read(second, id), [200, "kept"]);
 });
 
-test("killed while sandboxes are hibernated: they stay so, for any server", async () => {
+test("killed while sandboxes are hibernated: they stay hibernated, and any server can wake them", async () => {
   const { world: first, id } = await worldWithNote();
   await using _ = first;
   await post(first, id, "hibernate");
@@ -180,7 +180,7 @@ test("killed during a wake, before the machine starts: it is hibernated", async 
   assert.deepEqual(await read(second, id), [200, "kept"]);
 });
 
-test("killed during a wake, when the machine runs: it runs, and its snapshot goes", async () => {
+test("killed during a wake, when the machine runs: the sandbox runs, and its snapshot is removed", async () => {
   const { world: first, id } = await worldWithNote();
   await using _ = first;
   await post(first, id, "hibernate");
@@ -232,7 +232,7 @@ test("killed during a delete: it is deleted", async () => {
   assert.deepEqual(second.worker.live, []);
 });
 
-test("killed during the delete of one that sleeps: its snapshot goes too", async () => {
+test("killed while a hibernated sandbox is deleted: its snapshot is removed too", async () => {
   const { world: first, id } = await worldWithNote();
   await using _ = first;
   await post(first, id, "hibernate");
@@ -246,7 +246,7 @@ test("killed during the delete of one that sleeps: its snapshot goes too", async
 });
 
 for (const point of ["before the old machine ends", "between the machines", "when the new machine runs"] as const) {
-  test(`killed during a restore, ${point}: the row tells what is there, and the checkpoint is good`, async () => {
+  test(`killed during a restore, ${point}: the row matches what is found, and the checkpoint stays usable`, async () => {
     const { world: first, id } = await worldWithNote();
     await using _ = first;
     const [, { id: checkpoint }] = await post(first, id, "checkpoints", { name: "good" });
@@ -299,13 +299,13 @@ for (const [point, status] of [
     await using second = await startAfterCrash(first);
     const [, seen] = await second.ask("GET", `/api/sandboxes/${id}/checkpoints/${checkpoint}`);
     assert.equal(seen.status, status);
-    if (status === "failed") assert.equal(seen.errorMsg, "the server ended while it was being made");
+    if (status === "failed") assert.equal(seen.errorMsg, "the server exited while the checkpoint was being made");
     assert.equal(second.worker.host.snapshots.size, status === "ready" ? 1 : 0);
     assert.deepEqual(await read(second, id), [200, "kept"]);
   });
 }
 
-test("killed during a fork: no half fork is seen, and its source does not mind", async () => {
+test("killed during a fork: no partial fork is visible, and its source is unaffected", async () => {
   const { world: first, id } = await worldWithNote();
   await using _ = first;
   const [, { id: checkpoint }] = await post(first, id, "checkpoints", { name: "c" });
@@ -323,7 +323,7 @@ test("killed during a fork: no half fork is seen, and its source does not mind",
   assert.equal((await second.ask("POST", `/api/sandboxes/from-checkpoint/${checkpoint}`))[0], 201);
 });
 
-test("the idle time goes on where it was when the server was killed", async () => {
+test("the idle time continues from where it was when the server was killed", async () => {
   const clock = new ManualClock();
   await using first = await startForTest({ tuning: { clock } });
   const id = await first.create({ timeout: 60 });
@@ -335,7 +335,7 @@ test("the idle time goes on where it was when the server was killed", async () =
   await eventually("it is hibernated", async () => (await second.get(id)).status === "hibernated");
 });
 
-test("what another server process has is left alone", async () => {
+test("a sandbox of another live server is not touched", async () => {
   const { world: first, id } = await worldWithNote();
   await using _ = first;
   await using second = await startForTest({
@@ -353,7 +353,7 @@ test("what another server process has is left alone", async () => {
   assert.deepEqual(await read(first, id), [200, "kept"]);
 });
 
-test("a server for one command takes nobody over and says nothing of them; its own sandboxes end with it", async () => {
+test("an ephemeral server adopts and reports no other server's sandboxes; its own end with it", async () => {
   const { world: first, id } = await worldWithNote();
   await using _ = first;
   const embedded = { databaseFile: first.databaseFile, ephemeral: true };

@@ -2,7 +2,7 @@ import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { Worker } from "@opensandbox/wire/worker/worker.ts";
 import { CheckpointStore } from "#checkpoints/checkpoint-store.ts";
 import { PatchStore } from "#checkpoints/patch-store.ts";
-import { settleCheckpoints } from "#checkpoints/settle-checkpoints.ts";
+import { reconcileCheckpoints } from "#checkpoints/reconcile-checkpoints.ts";
 import type { Database } from "#database/database.ts";
 import { Snapshots } from "#snapshots/snapshots.ts";
 import { Background } from "../background.ts";
@@ -15,7 +15,7 @@ import { answerGuests } from "#sandboxes/answer-guests.ts";
 import { Gates } from "#lifecycle/gates.ts";
 import type { SandboxContext, SandboxDefaults } from "#lifecycle/sandbox-context.ts";
 import { SandboxStore } from "#sandboxes/sandbox-store.ts";
-import { settleSandboxes } from "./settle-sandboxes.ts";
+import { reconcileSandboxes } from "./reconcile-sandboxes.ts";
 
 export interface OpenSandboxes {
   readonly worker: Worker;
@@ -60,7 +60,7 @@ export async function openSandboxes(options: OpenSandboxes): Promise<SandboxCont
     cutOff: options.cutOff,
   };
   answerGuests(context);
-  await Promise.all([settleSandboxes(context), settleCheckpoints(context)]);
+  await Promise.all([reconcileSandboxes(context), reconcileCheckpoints(context)]);
   await context.snapshots.removeUnwanted();
   return context;
 }

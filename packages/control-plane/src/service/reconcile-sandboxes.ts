@@ -4,46 +4,49 @@ import type { AdoptedSandbox } from "@opensandbox/wire/worker/worker.ts";
 import { endSandbox } from "#sandboxes/delete-sandbox.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
-import { settlementOf, type Settlement } from "./settlement.ts";
+import { reconciliationOf, type Reconciliation } from "./reconciliation.ts";
 import { watchMachine } from "#lifecycle/watch-machine.ts";
 
 /**
- * Makes the rows of ended server processes true: takes over what the worker has adopted, and says of the rest what has
- * become of it. Done once, before the first request. What cannot be settled is logged, and stays for the next start.
+ * Brings the rows that exited server processes left in line with the machines, disks and snapshots that this worker
+ * found. Runs once, before the first request. A row that cannot be reconciled is logged and left for the next start.
  */
-export async function settleSandboxes(context: SandboxContext): Promise<void> {
+export async function reconcileSandboxes(context: SandboxContext): Promise<void> {
   const adopted = new Map(context.worker.adopted.map((entry) => [entry.id, entry]));
   const held = (await context.store.listHeld()).filter(
     ({ state, workerId }) => !isElsewhere(context, workerId) && !(state === "error" && workerId === ""),
   );
-  // Who lives for one command takes nobody over, so that of the others it cannot know.
+  // An ephemeral server adopts no machine, so it cannot tell whether another server's sandbox still has one.
   const left = context.ephemeral ? held.filter(({ ephemeral, hidden }) => ephemeral || hidden) : held;
   const ids = new Set([...adopted.keys(), ...left.map(({ id }) => id)]);
-  await Promise.all([...ids].map((id) => settle(context, id, adopted.get(id))));
+  await Promise.all([...ids].map((id) => reconcile(context, id, adopted.get(id))));
 }
 
 function isElsewhere(context: SandboxContext, workerId: string): boolean {
   return workerId !== "" && workerId !== context.worker.id && context.isWorkerAlive(workerId);
 }
 
-async function settle(context: SandboxContext, id: SandboxId, adopted: AdoptedSandbox | undefined): Promise<void> {
+async function reconcile(context: SandboxContext, id: SandboxId, adopted: AdoptedSandbox | undefined): Promise<void> {
   try {
     const sandbox = await context.store.find(id);
-    const settlement = settlementOf({
+    const action = reconciliationOf({
       ...(sandbox === undefined ? {} : { row: { ...sandbox, elsewhere: isElsewhere(context, sandbox.workerId) } }),
       ...(adopted === undefined ? {} : { adopted }),
       snapshot: (await findSnapshot(context, sandbox)) !== undefined,
     });
-    if (settlement === "leave") return;
-    context.log("info", "sandbox of an ended server", { sandbox: id, state: sandbox?.state, settlement });
-    if (sandbox === undefined) await cleanUp(context, id, settlement);
-    else await carryOut(context, { sandbox, adopted, settlement });
+    if (action === "leave") return;
+    context.log("info", "reconciling a sandbox of an exited server", { sandbox: id, state: sandbox?.state, action });
+    if (sandbox !== undefined) await carryOut(context, { sandbox, adopted, action });
+    else if (action === "clean") await context.worker.stopSandbox(id);
   } catch (error) {
-    context.log("error", "a sandbox of an ended server could not be settled", { sandbox: id, ...describeError(error) });
+    context.log("error", "cannot reconcile a sandbox of an exited server: the next start tries again", {
+      sandbox: id,
+      ...describeError(error),
+    });
   }
 }
 
-/** The snapshot of its hibernation. One that is damaged is there too: the wake says so. */
+/** The snapshot of its hibernation. A damaged one counts as present: the wake reports the damage. */
 async function findSnapshot(
   { worker }: SandboxContext,
   sandbox: Sandbox | undefined,
@@ -58,30 +61,26 @@ async function findSnapshot(
   }
 }
 
-async function cleanUp({ worker }: SandboxContext, id: SandboxId, settlement: Settlement): Promise<void> {
-  if (settlement === "clean") await worker.stopSandbox(id);
-}
+const serverExited = "the server that ran it exited, and its machine with it";
 
-const serverEnded = "the server that ran it has ended, and its machine with it";
-
-interface Settling {
+interface Reconcile {
   readonly sandbox: Sandbox;
   readonly adopted: AdoptedSandbox | undefined;
-  readonly settlement: Settlement;
+  readonly action: Reconciliation;
 }
 
-async function carryOut(context: SandboxContext, { sandbox, adopted, settlement }: Settling): Promise<void> {
+async function carryOut(context: SandboxContext, { sandbox, adopted, action }: Reconcile): Promise<void> {
   const { worker, store, clock } = context;
   const { id } = sandbox;
   const ended = { endedAt: new Date(clock.now()) };
   const ours = oursOf(context, sandbox, adopted);
-  switch (settlement) {
+  switch (action) {
     case "leave":
       return;
     case "clean":
       return worker.stopSandbox(id);
     case "run":
-      if (adopted !== undefined) await takeOver(context, sandbox, adopted);
+      if (adopted !== undefined) await adopt(context, sandbox, adopted);
       return;
     case "boot on use": {
       const endReason = "its machine ended while no server ran: the next call boots its disks";
@@ -98,7 +97,7 @@ async function carryOut(context: SandboxContext, { sandbox, adopted, settlement 
       await store.update(id, ours);
       return;
     case "hibernated": {
-      // Remainders of a wake or a hibernation that was interrupted.
+      // An interrupted wake or hibernation leaves files on the host.
       await worker.stopSandbox(id);
       const { sizeBytes } = (await findSnapshot(context, sandbox)) ?? {};
       const move = sandbox.state === "waking" ? "failed" : "stored";
@@ -114,7 +113,7 @@ async function carryOut(context: SandboxContext, { sandbox, adopted, settlement 
       await store.move(sandbox, "lost", {
         ...ended,
         workerId: "",
-        endReason: isKnown ? sandbox.endReason : serverEnded,
+        endReason: isKnown ? sandbox.endReason : serverExited,
         bootsOnUse: false,
         hibernationSnapshotId: undefined,
       });
@@ -128,15 +127,15 @@ async function carryOut(context: SandboxContext, { sandbox, adopted, settlement 
       await endSandbox(
         context,
         { ...sandbox, workerId: worker.id },
-        sandbox.ephemeral ? serverEnded : "it was deleted",
+        sandbox.ephemeral ? serverExited : "it was deleted",
       );
   }
 }
 
-/** Its machine runs: so does it, and its idle time goes on from where it was. */
-async function takeOver(context: SandboxContext, sandbox: Sandbox, adopted: AdoptedSandbox): Promise<void> {
+/** Its machine runs, so the row says running, and its idle time continues from its deadline. */
+async function adopt(context: SandboxContext, sandbox: Sandbox, adopted: AdoptedSandbox): Promise<void> {
   const { store, activity } = context;
-  // The old machine of a restart that did not come to its end: the row goes on telling of that.
+  // The machine is the one from before an interrupted restart, so the row keeps the restart's failure.
   const interrupted = sandbox.state === "restarting" && adopted.generation < sandbox.generation;
   const expiresAt = sandbox.expiresAt ?? activity.expiresAt(sandbox.idleTimeoutSeconds);
   const running = await store.move(sandbox, "adopted", {

@@ -1,35 +1,35 @@
 import type { AdoptedSandbox } from "@opensandbox/wire/worker/worker.ts";
 import type { SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
 
-/** What is known of a sandbox when the control plane starts. */
+/** What the start of a control plane finds of one sandbox. */
 export interface Found {
-  /** Absent: there is no row. */
+  /** Absent: the database has no row. */
   readonly row?: {
     readonly state: SandboxState;
     readonly generation: number;
-    /** Another server process that lives has it. */
+    /** The sandbox belongs to another server process, which is alive. */
     readonly elsewhere: boolean;
     readonly hidden: boolean;
     readonly ephemeral: boolean;
   };
-  /** What the worker has taken over of it. */
+  /** The machine or disks that this worker adopted. */
   readonly adopted?: Pick<AdoptedSandbox, "generation" | "running">;
-  /** The snapshot that its hibernation was to make exists. */
+  /** The snapshot named by its hibernation exists. */
   readonly snapshot: boolean;
 }
 
 /**
- * - `leave`: the row is true, and the worker has nothing of it.
- * - `run`: its machine runs here; the row says so.
- * - `boot on use`: its machine has ended and its disks are here; the next call boots them.
- * - `keep disks`: the row is true, and its disks are here now.
- * - `hibernated`: its snapshot is all there is of it, and enough.
- * - `lost`: nothing of it was found, not even disks.
- * - `undo`: a create that nobody was told of; nothing stays.
- * - `stop`: its end goes on, or it ends with the server that it was for.
- * - `clean`: the row is true, and what the worker has of it is a remainder.
+ * - `leave`: the row is right, and the worker has nothing of the sandbox.
+ * - `run`: its machine runs here, so the row becomes running.
+ * - `boot on use`: its machine ended and its disks are here; the next call boots them.
+ * - `keep disks`: the state in the row is right, and the disks are now this worker's.
+ * - `hibernated`: its snapshot is complete and nothing else is needed.
+ * - `lost`: neither machine, disks nor snapshot was found.
+ * - `undo`: its create was never answered, so every trace is removed.
+ * - `stop`: its deletion continues, or it is ephemeral and its server exited.
+ * - `clean`: the row is right, and the worker removes leftovers.
  */
-export type Settlement =
+export type Reconciliation =
   | "leave"
   | "run"
   | "boot on use"
@@ -40,8 +40,8 @@ export type Settlement =
   | "stop"
   | "clean";
 
-/** What to make of a sandbox that an ended process has left. Pure. */
-export function settlementOf({ row, adopted, snapshot }: Found): Settlement {
+/** Decides what to do with a sandbox that an exited server process left. Pure. */
+export function reconciliationOf({ row, adopted, snapshot }: Found): Reconciliation {
   if (row === undefined || row.elsewhere) return adopted === undefined ? "leave" : "clean";
   if (row.hidden) return "undo";
   if (row.ephemeral && row.state !== "creating" && row.state !== "stopped") return adopted?.running ? "run" : "stop";
@@ -61,7 +61,7 @@ export function settlementOf({ row, adopted, snapshot }: Found): Settlement {
       if (snapshot) return "hibernated";
       return adopted === undefined ? "lost" : "boot on use";
     case "waking":
-      // A machine that ended right after its wake is worth less than what it was woken from.
+      // A machine that ended during its wake is discarded: the snapshot it was woken from is complete.
       return adopted?.running ? "run" : "hibernated";
     case "hibernated":
       if (adopted === undefined) return "leave";

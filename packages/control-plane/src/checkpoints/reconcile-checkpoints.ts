@@ -1,8 +1,8 @@
 import { describeError, isSandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 
-/** Makes the checkpoints true that an ended server process was making: ready if the snapshot exists, else failed. */
-export async function settleCheckpoints(context: SandboxContext): Promise<void> {
+/** Completes checkpoints that an exited server was making: ready when the snapshot exists, failed otherwise. */
+export async function reconcileCheckpoints(context: SandboxContext): Promise<void> {
   const { checkpoints, worker, clock, log } = context;
   const processing = await checkpoints.listProcessing();
   const left = processing.filter(({ workerId }) => workerId === worker.id || !context.isWorkerAlive(workerId));
@@ -11,9 +11,14 @@ export async function settleCheckpoints(context: SandboxContext): Promise<void> 
       try {
         const stored = await worker.findSnapshot(checkpoint.snapshotId).catch(damaged);
         if (stored !== undefined) await checkpoints.finish(checkpoint, stored.sizeBytes);
-        else await checkpoints.fail(checkpoint, "the server ended while it was being made", new Date(clock.now()));
+        else
+          await checkpoints.fail(
+            checkpoint,
+            "the server exited while the checkpoint was being made",
+            new Date(clock.now()),
+          );
       } catch (error) {
-        log("error", "a checkpoint of an ended server could not be settled", {
+        log("error", "cannot reconcile a checkpoint of an exited server: the next start tries again", {
           checkpoint: checkpoint.id,
           ...describeError(error),
         });
@@ -22,7 +27,7 @@ export async function settleCheckpoints(context: SandboxContext): Promise<void> 
   );
 }
 
-/** What cannot be read is as good as not there. */
+/** A damaged snapshot counts as absent. */
 function damaged(error: unknown): undefined {
   if (!isSandboxError(error, "incompatible")) throw error;
 }

@@ -12,7 +12,7 @@ export interface Started {
 }
 
 /** Has the worker start a machine for the row as it stands. */
-export async function startMachine(
+export async function startOnWorker(
   { worker }: SandboxContext,
   sandbox: Sandbox,
   from: StartFrom,
