@@ -3,6 +3,7 @@ import { chmod, mkdir } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { IdleTime } from "#host/idle-time.ts";
+import type { Log } from "#host/log.ts";
 import { claimWorker, isWorkerAlive } from "#host/worker-lock.ts";
 import { provideAgentBundles } from "#images/agent-bundle.ts";
 import { ImageStore } from "#images/image-store.ts";
@@ -12,7 +13,7 @@ import { notEnforced } from "./not-enforced.ts";
 import { examineQemu } from "./hypervisor/qemu/examine-qemu.ts";
 import { qemuHypervisor } from "./hypervisor/qemu/qemu.ts";
 import { NetworkPool } from "#network/network-pool.ts";
-import type { BootFiles, Host, Log, ProvideBootFiles } from "./machine/host.ts";
+import type { BootFiles, Host, ProvideBootFiles } from "./machine/host.ts";
 import { adoptMachines, workersDirectory } from "#sandboxes/adopt-machines.ts";
 import { OwnMemory } from "./templates/own-memory.ts";
 import { ReadyMachines } from "./templates/ready-machines.ts";
@@ -84,7 +85,7 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
     },
     images: await images.names(),
   };
-  const bootFiles = hypervisor.name === "fake" ? undefined : bootFilesFrom(images, options.imagesDirectory);
+  const bootFiles = hypervisor.name === "fake" ? undefined : bootFilesFrom(images, options);
   const memory = undo.use(new MemoryThreads());
   const host: Host = {
     ...{ workerId, dataDirectory, hypervisor, network, root, ephemeral: options.ephemeral, description, bootFiles },
@@ -113,9 +114,15 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
   };
 }
 
-export function imageStore(options: Pick<WorkerOptions, "imagesDirectory" | "debianMirror">): ImageStore {
-  const { imagesDirectory, debianMirror } = options;
-  return new ImageStore({ imagesDirectory, ...(debianMirror === undefined ? {} : { debianMirror }) });
+export function imageStore(
+  options: Pick<WorkerOptions, "imagesDirectory" | "debianMirror"> & Partial<Pick<WorkerOptions, "log">>,
+): ImageStore {
+  const { imagesDirectory, debianMirror, log } = options;
+  return new ImageStore({
+    imagesDirectory,
+    ...(debianMirror === undefined ? {} : { debianMirror }),
+    ...(log === undefined ? {} : { log }),
+  });
 }
 
 /** @throws `permission_denied` with what to do when this process may not write there */
@@ -192,13 +199,13 @@ async function chooseNetwork(options: WorkerOptions, root: boolean, idle: IdleTi
  * The files of each image, looked for once: what they are made of is hashed for that, and sandboxes should not wait for
  * it. An image that was removed meanwhile is looked for, and built, again.
  */
-function bootFilesFrom(images: ImageStore, imagesDirectory: string): ProvideBootFiles {
+function bootFilesFrom(images: ImageStore, { imagesDirectory, log }: WorkerOptions): ProvideBootFiles {
   const found = new Map<string, BootFiles>();
   return async ({ image, workspaceMib }, onProgress, signal) => {
     const key = `${image} ${workspaceMib}`;
     const known = found.get(key);
     if (known !== undefined && existsSync(known.rootfs)) return known;
-    const bundles = await provideAgentBundles(imagesDirectory, signal);
+    const bundles = await provideAgentBundles(imagesDirectory, { signal, log });
     const boot = await images.provide(image, { onProgress, signal });
     const request = { nodeBinary: process.execPath, bundles, workspaceMib };
     const platform = await images.providePlatform(request, { onProgress, signal });

@@ -1,6 +1,7 @@
 import { readdir, readFile } from "node:fs/promises";
 import { createHash } from "node:crypto";
 import { join } from "node:path";
+import type { Log } from "#host/log.ts";
 import { runCommand } from "#host/run-command.ts";
 import { provideArtifact } from "#images/artifact.ts";
 
@@ -23,10 +24,13 @@ export interface AgentBundles {
 }
 
 /** Bundled again when any of their sources has changed. Paths. */
-export async function provideAgentBundles(imagesDirectory: string, signal?: AbortSignal): Promise<AgentBundles> {
+export async function provideAgentBundles(
+  imagesDirectory: string,
+  { signal, log }: { readonly signal?: AbortSignal; readonly log?: Log } = {},
+): Promise<AgentBundles> {
   const { directory } = await provideArtifact({
     kind: "agent-bundle",
-    imagesDirectory,
+    ...{ imagesDirectory, log },
     inputs: await hashOfSources(),
     needMib: 16,
     signal,

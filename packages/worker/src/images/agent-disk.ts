@@ -3,7 +3,7 @@ import { join } from "node:path";
 import type { AgentBundles } from "#images/agent-bundle.ts";
 import { hashOfFile, provideArtifact } from "#images/artifact.ts";
 import { fixedTime, makeExt4 } from "#images/ext4.ts";
-import type { ImageSource } from "#images/image-source.ts";
+import { artifactPlace, type ImageSource } from "#images/image-source.ts";
 import type { BuildOptions } from "#images/progress.ts";
 import type { Kit } from "#images/kit.ts";
 import { removeBuild } from "#images/privileged.ts";
@@ -30,7 +30,7 @@ export async function provideAgentDisk(
   const [node, agent, initHash, wrapper, scriptHash] = await Promise.all(ingredients.map(hashOfFile));
   const { directory } = await provideArtifact({
     kind: "agent",
-    imagesDirectory: source.imagesDirectory,
+    ...artifactPlace(source),
     inputs: { kit: kit.id, node, agent, init: initHash, wrapper, script: scriptHash },
     needMib: 500,
     signal,

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { test, type TestContext } from "node:test";
+import type { Log } from "#host/log.ts";
 import { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { type ArtifactRequest, artifactsOf, provideArtifact, removeArtifact } from "./artifact.ts";
 
@@ -110,17 +111,51 @@ test("a removed artifact is gone, and what was being removed when its remover di
   assert.deepEqual(await visible(directory), [artifact.directory.slice(directory.length + 1)]);
 });
 
-test("a damaged manifest is said with its name", async (t) => {
+for (const [damage, content] of [
+  ["empty", ""],
+  ["torn", '{"kind":"thi'],
+  ["not a manifest", "null"],
+  ["missing", undefined],
+] as const) {
+  test(`an artifact whose manifest is ${damage} counts as absent, is logged and is built again`, async (t) => {
+    const directory = await imagesDirectory(t);
+    const artifact = await provideArtifact(requestOf(directory));
+    const file = join(artifact.directory, "manifest.json");
+    await rm(file);
+    if (content !== undefined) await writeFile(file, content);
+    assert.deepEqual(await artifactsOf(directory, "thing"), []);
+
+    const logged: unknown[] = [];
+    const log: Log = (level, message, fields) => logged.push({ level, message, ...fields });
+    const again = await provideArtifact(requestOf(directory, { log }));
+
+    assert.equal(again.directory, artifact.directory);
+    assert.equal(again.files["data"]?.bytes, 7);
+    assert.deepEqual(logged, [
+      {
+        level: "warn",
+        message: "an artifact with an unreadable manifest is built again",
+        artifact: basename(artifact.directory),
+      },
+    ]);
+    assert.deepEqual(await visible(directory), [basename(artifact.directory)]);
+    assert.deepEqual(await provideArtifact(requestOf(directory)), again);
+  });
+}
+
+test("a manifest that this process may not read is reported, and the artifact stays", async (t) => {
   const directory = await imagesDirectory(t);
   const artifact = await provideArtifact(requestOf(directory));
   const file = join(artifact.directory, "manifest.json");
   await rm(file);
-  await writeFile(file, (await readFile(join(artifact.directory, "data"), "utf8")).slice(0, 3));
+  // Root reads every file, but nobody reads a directory as one.
+  await mkdir(file);
   await assert.rejects(provideArtifact(requestOf(directory)), (error) => {
     assert.ok(isSandboxError(error, "unavailable"));
-    assert.ok(error.message.includes(file));
+    assert.ok(error.message.includes(artifact.directory));
     return true;
   });
+  assert.deepEqual(await visible(directory), [basename(artifact.directory)]);
 });
 
 test("an images directory that cannot be made is said", async (t) => {

@@ -1,30 +1,33 @@
 import { createHash } from "node:crypto";
-import { mkdir, open, readdir, readFile, rename, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { mkdir, open, readdir } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
 import { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
+import { type DurableFiles, hostFiles } from "#host/durable-files.ts";
 import { lockFile } from "#host/file-lock.ts";
+import { ImmutableDirectories } from "#host/immutable-directories.ts";
+import type { Log } from "#host/log.ts";
 import { checkFreeSpace } from "#images/free-space.ts";
 import { removeBuild } from "#images/privileged.ts";
 
-// An artifact is an immutable directory `<kind>-<hash>` of read-only files with a manifest. It is built in
-// `.building-<kind>-<hash>` under the lock of that name and appears by a rename, so it is there completely or not at
-// all, and whoever holds the lock knows that a directory of that name was left by a builder that died.
+// An artifact is an immutable directory `<kind>-<hash>` of read-only files. Its builder holds the lock of that name, so
+// a builder that gets the lock knows that an unfinished directory of the name was left by a process that died.
 
-/** Part of every hash: raise it when code here makes something else of the same inputs. */
+/** Part of every hash. Raise it when code here makes something else of the same inputs. */
 const formatVersion = 1;
-
-const manifestFile = "manifest.json";
-const building = ".building-";
-const removed = ".removed-";
 
 export interface Artifact {
   readonly kind: string;
   readonly hash: string;
   readonly directory: string;
   readonly createdAt: string;
-  /** What later steps and listings want to know of it. */
+  /** Properties for later build steps and for listings. */
   readonly facts: Readonly<Record<string, string>>;
-  readonly files: Readonly<Record<string, { readonly bytes: number; readonly allocatedBytes: number }>>;
+  readonly files: Readonly<Record<string, ArtifactFile>>;
+}
+
+export interface ArtifactFile {
+  readonly bytes: number;
+  readonly allocatedBytes: number;
 }
 
 export interface ArtifactRequest {
@@ -37,57 +40,63 @@ export interface ArtifactRequest {
   /** Fills the directory and returns the facts. Files in it become read-only. */
   readonly build: (directory: string) => Promise<Readonly<Record<string, string>>>;
   readonly signal: AbortSignal | undefined;
+  /** Receives a warning when a damaged artifact is built again. */
+  readonly log?: Log | undefined;
+  readonly files?: DurableFiles;
 }
 
-/** The artifact of these inputs, built when it is not there. Two who ask at the same time get one build. */
+/**
+ * The artifact of these inputs, built when it is missing or its manifest cannot be read. Callers that ask at the same
+ * time, in any process, share one build.
+ */
 export async function provideArtifact(request: ArtifactRequest): Promise<Artifact> {
   const { imagesDirectory, kind, signal } = request;
   const hash = hashOf(kind, request.inputs);
-  const directory = join(imagesDirectory, `${kind}-${hash}`);
-  const present = await readArtifact(directory);
-  if (present !== undefined) return present;
+  const name = `${kind}-${hash}`;
+  const directories = directoriesIn(imagesDirectory, request.files);
+  const present = await readArtifact(directories, name);
+  if (present !== "missing" && present !== "damaged") return present;
 
   await makeImagesDirectory(imagesDirectory);
-  using _lock = await lockFile(lockPath(imagesDirectory, `${kind}-${hash}`), { wait: true }, signal);
-  const builtMeanwhile = await readArtifact(directory);
-  if (builtMeanwhile !== undefined) return builtMeanwhile;
+  using _lock = await lockFile(lockPath(imagesDirectory, name), { wait: true }, signal);
+  const builtMeanwhile = await readArtifact(directories, name);
+  if (builtMeanwhile === "damaged") {
+    request.log?.("warn", "an artifact with an unreadable manifest is built again", { artifact: name });
+    await directories.remove(name);
+  } else if (builtMeanwhile !== "missing") {
+    return builtMeanwhile;
+  }
 
-  await removeAbandoned(imagesDirectory, `${kind}-${hash}`);
+  await removeAbandoned(directories, imagesDirectory, name);
   await checkFreeSpace(imagesDirectory, kind, request.needMib);
-  const unfinished = join(imagesDirectory, `${building}${kind}-${hash}`);
   try {
-    await mkdir(unfinished, { mode: 0o755 });
-    const facts = await request.build(unfinished);
-    const files = await sealFiles(unfinished);
+    await using unfinished = await directories.begin(name);
+    const facts = await request.build(unfinished.directory);
+    const files = await sealFiles(unfinished.directory);
     const manifest = { kind, hash, formatVersion, createdAt: new Date().toISOString(), facts, files };
-    await writeFile(join(unfinished, manifestFile), `${JSON.stringify(manifest, undefined, 2)}\n`, { mode: 0o444 });
     signal?.throwIfAborted();
-    await rename(unfinished, directory);
+    const directory = await unfinished.publish(`${JSON.stringify(manifest, undefined, 2)}\n`);
+    return { ...manifest, directory };
   } catch (error) {
-    await removeBuild(unfinished);
     if (signal?.aborted !== true || isSandboxError(error, "canceled")) throw error;
     throw new SandboxError("canceled", `building ${kind}: canceled`, { cause: error });
   }
-  const artifact = await readArtifact(directory);
-  if (artifact === undefined) throw new SandboxError("internal", `${directory} vanished after it was built`);
-  return artifact;
 }
 
-/** All finished artifacts of a kind, in no particular order. */
+/** All complete artifacts of a kind, in no particular order. */
 export async function artifactsOf(imagesDirectory: string, kind: string): Promise<readonly Artifact[]> {
-  const names = (await namesIn(imagesDirectory)).filter((name) => name.startsWith(`${kind}-`));
-  const artifacts = await Promise.all(names.map((name) => readArtifact(join(imagesDirectory, name))));
-  return artifacts.filter((artifact) => artifact !== undefined);
+  const directories = directoriesIn(imagesDirectory);
+  const names = (await directories.names()).filter((name) => name.startsWith(`${kind}-`));
+  const artifacts = await Promise.all(names.map((name) => readArtifact(directories, name)));
+  return artifacts.filter((artifact) => artifact !== "missing" && artifact !== "damaged");
 }
 
-/** Removes an artifact. It disappears in one step, so that nobody finds half of it. */
-export async function removeArtifact({ directory, kind, hash }: Artifact): Promise<void> {
-  const imagesDirectory = join(directory, "..");
-  using _lock = await lockFile(lockPath(imagesDirectory, `${kind}-${hash}`), { wait: true });
-  const doomed = join(imagesDirectory, `${removed}${kind}-${hash}`);
-  await removeBuild(doomed);
-  await rename(directory, doomed);
-  await removeBuild(doomed);
+/** Removes an artifact, in one step for its readers. */
+export async function removeArtifact({ directory }: Artifact): Promise<void> {
+  const imagesDirectory = dirname(directory);
+  const name = basename(directory);
+  using _lock = await lockFile(lockPath(imagesDirectory, name), { wait: true });
+  await directoriesIn(imagesDirectory).remove(name);
 }
 
 /** The SHA-256 of a file's content, to be one of an artifact's inputs. */
@@ -102,19 +111,48 @@ export async function hashOfFile(path: string): Promise<string> {
   }
 }
 
+function directoriesIn(imagesDirectory: string, files: DurableFiles = hostFiles): ImmutableDirectories {
+  const modes = { parent: 0o755, directory: 0o755, manifest: 0o444 };
+  return new ImmutableDirectories(imagesDirectory, { modes, removeTree: removeBuild, files });
+}
+
 function hashOf(kind: string, inputs: unknown): string {
   const text = JSON.stringify([formatVersion, kind, inputs]);
   // 96 bits: a name, not a signature.
   return createHash("sha256").update(text).digest("hex").slice(0, 24);
 }
 
-async function readArtifact(directory: string): Promise<Artifact | undefined> {
-  const file = join(directory, manifestFile);
+/** @throws `unavailable` when the manifest is there and this process may not read it */
+async function readArtifact(
+  directories: ImmutableDirectories,
+  name: string,
+): Promise<Artifact | "missing" | "damaged"> {
+  const directory = directories.pathOf(name);
+  let text: string | undefined;
   try {
-    return { directory, ...(JSON.parse(await readFile(file, "utf8")) as Omit<Artifact, "directory">) };
+    text = await directories.readManifest(name);
   } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-    throw new SandboxError("unavailable", `cannot read ${file}: ${(cause as Error).message}`, { cause });
+    const { message } = cause as Error;
+    throw new SandboxError("unavailable", `cannot read the artifact ${directory}: ${message}`, { cause });
+  }
+  if (text === undefined) return "missing";
+  const manifest = parse(text);
+  return manifest === undefined ? "damaged" : { ...manifest, directory };
+}
+
+/** Undefined for a text that is not a manifest. A power cut may have emptied the manifests of earlier versions. */
+function parse(text: string): Omit<Artifact, "directory"> | undefined {
+  try {
+    const manifest = JSON.parse(text) as Partial<Artifact> | null;
+    const isManifest =
+      typeof manifest?.kind === "string" &&
+      typeof manifest.hash === "string" &&
+      typeof manifest.createdAt === "string" &&
+      typeof manifest.facts === "object" &&
+      typeof manifest.files === "object";
+    return isManifest ? (manifest as Omit<Artifact, "directory">) : undefined;
+  } catch {
+    return undefined;
   }
 }
 
@@ -131,34 +169,25 @@ function lockPath(imagesDirectory: string, name: string): string {
   return join(imagesDirectory, "locks", name);
 }
 
-/** What builders that died have left. `held` is the lock that the caller holds; the others are asked for. */
-async function removeAbandoned(imagesDirectory: string, held: string): Promise<void> {
-  for (const entry of await namesIn(imagesDirectory)) {
-    const prefix = [building, removed].find((start) => entry.startsWith(start));
-    if (prefix === undefined) continue;
-    const name = entry.slice(prefix.length);
-    using lock = name === held ? undefined : await lockFile(lockPath(imagesDirectory, name), { wait: false });
-    if (name === held || lock !== undefined) await removeBuild(join(imagesDirectory, entry));
+/** Removes what builders that died have left. The caller holds the lock `held`; the other locks are tried. */
+async function removeAbandoned(
+  directories: ImmutableDirectories,
+  imagesDirectory: string,
+  held: string,
+): Promise<void> {
+  for (const leftover of await directories.leftovers()) {
+    const { label } = leftover;
+    using lock = label === held ? undefined : await lockFile(lockPath(imagesDirectory, label), { wait: false });
+    if (label === held || lock !== undefined) await directories.removeLeftover(leftover);
   }
 }
 
-async function namesIn(directory: string): Promise<readonly string[]> {
-  try {
-    return await readdir(directory);
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === "ENOENT") return [];
-    throw cause;
-  }
-}
-
-/** Makes the files durable and readable by QEMU's user, and measures those at the top. */
+/** Makes the files readable for QEMU's user and for nobody to write, and measures those at the top. */
 async function sealFiles(directory: string): Promise<Artifact["files"]> {
-  const files: Record<string, { bytes: number; allocatedBytes: number }> = {};
+  const files: Record<string, ArtifactFile> = {};
   for (const entry of await readdir(directory, { withFileTypes: true })) {
     if (!entry.isFile()) continue;
-    const path = join(directory, entry.name);
-    await using file = await open(path);
-    await file.sync();
+    await using file = await open(join(directory, entry.name));
     const { mode, size, blocks } = await file.stat();
     await file.chmod((mode & 0o111) === 0 ? 0o444 : 0o555);
     files[entry.name] = { bytes: size, allocatedBytes: blocks * 512 };

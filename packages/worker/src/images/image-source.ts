@@ -1,4 +1,5 @@
 import { fileURLToPath } from "node:url";
+import type { Log } from "#host/log.ts";
 
 export interface ImageSourceOptions {
   /** Where built images are kept; made when it is missing. Every directory on the way must be open to QEMU's user. */
@@ -8,9 +9,11 @@ export interface ImageSourceOptions {
   readonly debianSecurityMirror?: string;
   /** Where the recipes and guest scripts are. */
   readonly recipesDirectory?: string;
+  /** Receives a warning when something damaged is built again. */
+  readonly log?: Log;
 }
 
-export type ImageSource = Required<ImageSourceOptions>;
+export type ImageSource = Required<Omit<ImageSourceOptions, "log">> & Pick<ImageSourceOptions, "log">;
 
 /** The options with every default filled in. */
 export function imageSource(options: ImageSourceOptions): ImageSource {
@@ -20,4 +23,12 @@ export function imageSource(options: ImageSourceOptions): ImageSource {
     recipesDirectory: fileURLToPath(new URL("../../../../images", import.meta.url)),
     ...options,
   };
+}
+
+/** Where artifacts of this source are kept and who hears of damaged ones. */
+export function artifactPlace({ imagesDirectory, log }: ImageSource): {
+  readonly imagesDirectory: string;
+  readonly log: Log | undefined;
+} {
+  return { imagesDirectory, log };
 }

@@ -4,7 +4,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { runCommand } from "#host/run-command.ts";
 import { hashOfFile, provideArtifact } from "#images/artifact.ts";
 import { cpioArchive, type CpioEntry } from "#images/cpio.ts";
-import type { ImageSource } from "#images/image-source.ts";
+import { artifactPlace, type ImageSource } from "#images/image-source.ts";
 import type { BuildOptions } from "#images/progress.ts";
 import type { Kit } from "#images/kit.ts";
 
@@ -16,7 +16,7 @@ export async function provideInitramfs(source: ImageSource, kit: Kit, { signal }
   const init = join(source.recipesDirectory, "initramfs", "init");
   const { directory } = await provideArtifact({
     kind: "initramfs",
-    imagesDirectory: source.imagesDirectory,
+    ...artifactPlace(source),
     inputs: { kit: kit.id, drivers, init: await hashOfFile(init) },
     needMib: 16,
     signal,

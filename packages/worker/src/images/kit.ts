@@ -5,7 +5,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { runCommand } from "#host/run-command.ts";
 import { hashOfFile, provideArtifact } from "#images/artifact.ts";
 import { kernelElf } from "#images/kernel-elf.ts";
-import type { ImageSource } from "#images/image-source.ts";
+import { artifactPlace, type ImageSource } from "#images/image-source.ts";
 import type { BuildOptions } from "#images/progress.ts";
 import { removeBuild, runPrivileged } from "#images/privileged.ts";
 
@@ -39,7 +39,7 @@ const recipe = {
 export async function provideKit(source: ImageSource, { onProgress, signal }: BuildOptions): Promise<Kit> {
   const { directory, facts } = await provideArtifact({
     kind: "kit",
-    imagesDirectory: source.imagesDirectory,
+    ...artifactPlace(source),
     inputs: recipe,
     needMib: 500,
     signal,

@@ -2,7 +2,7 @@ import { cp, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { hashOfFile, provideArtifact } from "#images/artifact.ts";
 import { makeExt4 } from "#images/ext4.ts";
-import type { ImageSource } from "#images/image-source.ts";
+import { artifactPlace, type ImageSource } from "#images/image-source.ts";
 import type { Kit } from "#images/kit.ts";
 import { type BuildOptions, debianProgress } from "#images/progress.ts";
 import { removeBuild, runPrivileged } from "#images/privileged.ts";
@@ -31,7 +31,7 @@ export async function provideRootfs(
   const setup = join(source.recipesDirectory, "setup.sh");
   const artifact = await provideArtifact({
     kind: "image",
-    imagesDirectory: source.imagesDirectory,
+    ...artifactPlace(source),
     inputs: { name, suite, packages, rootfsMib, leftOut, kit: kit.id, setup: await hashOfFile(setup) },
     needMib: recipe.buildMib,
     signal,

@@ -2,7 +2,7 @@ import { chmod, copyFile, mkdir, readdir, utimes } from "node:fs/promises";
 import { join } from "node:path";
 import { hashOfFile, provideArtifact } from "#images/artifact.ts";
 import { fixedTime, makeExt4 } from "#images/ext4.ts";
-import type { ImageSource } from "#images/image-source.ts";
+import { artifactPlace, type ImageSource } from "#images/image-source.ts";
 import type { BuildOptions } from "#images/progress.ts";
 import { removeBuild, runPrivileged, runTool } from "#images/privileged.ts";
 
@@ -24,7 +24,7 @@ export async function provideWorkspace(
   const options = signal === undefined ? {} : { signal };
   const { directory } = await provideArtifact({
     kind: "workspace",
-    imagesDirectory: source.imagesDirectory,
+    ...artifactPlace(source),
     inputs: { diskMib, owner, names, hashes },
     needMib: 64,
     signal,

@@ -1,3 +1,4 @@
+import type { Log } from "#host/log.ts";
 import type { Hypervisor } from "#hypervisor/hypervisor.ts";
 import type { NetworkPool } from "#network/network-pool.ts";
 import type { MemoryThreads } from "#snapshots/memory-threads.ts";
@@ -45,5 +46,3 @@ export interface BootFiles {
   readonly workspaceBytes: number;
   readonly agentDisk: string;
 }
-
-export type Log = (level: "info" | "warn" | "error", message: string, fields?: object) => void;

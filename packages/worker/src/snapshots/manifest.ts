@@ -72,32 +72,35 @@ export function encodeManifest(manifest: SnapshotManifest): string {
   return `${JSON.stringify({ ...body, sha256: checksum(body) }, undefined, 2)}\n`;
 }
 
-/** @throws `incompatible` for a file that is damaged or of another version */
+/** @throws `incompatible` for a manifest that is damaged or of another version */
 export function decodeManifest(text: string): SnapshotManifest {
-  let found: Record<string, unknown>;
-  try {
-    found = JSON.parse(text) as Record<string, unknown>;
-  } catch (cause) {
-    throw new SandboxError(
-      "incompatible",
-      "the snapshot is damaged: its manifest is no JSON",
-      { reason: "damaged" },
-      { cause },
-    );
-  }
-  const { sha256, ...body } = found;
-  if (sha256 !== checksum(body)) {
-    throw new SandboxError("incompatible", "the snapshot is damaged: its manifest is not what was written", {
-      reason: "damaged",
-    });
-  }
+  const { sha256, ...body } = parse(text);
+  if (sha256 !== checksum(body)) throw damaged("its manifest does not match its checksum");
   const { formatVersion: version, ...manifest } = body;
   if (version !== formatVersion) {
-    throw new SandboxError("incompatible", `the snapshot has format ${String(version)}, not ${formatVersion}`, {
-      reason: "format",
-    });
+    throw new SandboxError(
+      "incompatible",
+      `the snapshot has format ${String(version)}, and this version reads format ${formatVersion}`,
+      { reason: "format" },
+    );
   }
   return manifest as unknown as SnapshotManifest;
+}
+
+function parse(text: string): Record<string, unknown> {
+  if (text === "") throw damaged("its manifest is empty or missing");
+  let found: unknown;
+  try {
+    found = JSON.parse(text);
+  } catch (cause) {
+    throw damaged("its manifest is not valid JSON", { cause });
+  }
+  if (typeof found !== "object" || found === null) throw damaged("its manifest is not a JSON object");
+  return found as Record<string, unknown>;
+}
+
+function damaged(why: string, options?: ErrorOptions): SandboxError {
+  return new SandboxError("incompatible", `the snapshot is damaged: ${why}`, { reason: "damaged" }, options);
 }
 
 function checksum(body: object): string {

@@ -3,6 +3,7 @@ import { link, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/p
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { isSandboxError } from "@opensandbox/wire/errors.ts";
 import type { SnapshotManifest } from "./manifest.ts";
 import { SnapshotStore } from "./snapshot-store.ts";
 
@@ -65,3 +66,28 @@ test("removing one leaves what another one shares with it", async () => {
     assert.equal((await stat(join(kept.directory, "layer"))).nlink, 1);
   });
 });
+
+for (const [damage, content] of [
+  ["empty", ""],
+  ["torn", '{"formatVersion": 1, "id": "a'],
+  ["not a manifest", "null"],
+  ["missing", undefined],
+] as const) {
+  test(`a snapshot whose manifest is ${damage} is refused as damaged and keeps its files`, async () => {
+    await withStore(async (store) => {
+      await using unfinished = await store.begin("a", "w-1");
+      await writeFile(join(unfinished.directory, "memory.delta"), "pages");
+      const { directory } = await unfinished.publish(manifest);
+      await rm(join(directory, "manifest.json"));
+      if (content !== undefined) await writeFile(join(directory, "manifest.json"), content);
+
+      await assert.rejects(
+        store.find("a"),
+        (error) => isSandboxError(error, "incompatible") && error.details.reason === "damaged",
+      );
+      await store.removeUnfinished(() => false);
+
+      assert.equal(await readFile(join(directory, "memory.delta"), "utf8"), "pages");
+    });
+  });
+}

@@ -1,13 +1,8 @@
-import { existsSync } from "node:fs";
-import { chmod, mkdir, open, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
-import { join } from "node:path";
-import { failpoint } from "#host/failpoints.ts";
+import { chmod } from "node:fs/promises";
+import { type DurableFiles, hostFiles } from "#host/durable-files.ts";
+import { ImmutableDirectories } from "#host/immutable-directories.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { decodeManifest, encodeManifest, type SnapshotManifest } from "./manifest.ts";
-
-const manifestFile = "manifest.json";
-const unfinished = ".unfinished-";
-const removed = ".removed-";
 
 /** A snapshot that exists. */
 export interface StoredSnapshot {
@@ -15,79 +10,58 @@ export interface StoredSnapshot {
   readonly manifest: SnapshotManifest;
 }
 
-/** A directory that becomes a snapshot when it is published, and else goes with its disposal. */
+/** A directory that becomes a snapshot by its publication. Disposing it before that removes it. */
 export interface UnfinishedSnapshot extends AsyncDisposable {
   readonly directory: string;
-  /** Settles when the snapshot would survive a crash of the host. */
+  /** Resolves when the snapshot survives a power cut. */
   publish(manifest: SnapshotManifest): Promise<StoredSnapshot>;
 }
 
+export interface SnapshotStoreOptions {
+  /**
+   * Machines reach the files by their names in this store, as they must where a hard link cannot be made. The mode of
+   * each file says which machines may read it.
+   */
+  readonly passable?: boolean;
+  readonly files?: DurableFiles;
+}
+
 /**
- * Directories of immutable files, each complete or not there. Files that several share are hard links: removing a
- * directory frees what nobody else has, and nothing else.
+ * Snapshots, each an immutable directory. Files that several snapshots share are hard links: removing a snapshot frees
+ * only what no other one has.
  */
 export class SnapshotStore {
   readonly #directory: string;
-  readonly #passable: boolean;
-  /** Whoever reads a snapshot at the moment. */
+  readonly #directories: ImmutableDirectories;
+  /** The readers of each snapshot. */
   readonly #holds = new Map<string, Set<Promise<void>>>();
 
-  /**
-   * `passable`: machines get to the files by their names here, as they must where a hard link cannot be made. What they
-   * may read the files themselves say.
-   */
-  constructor(directory: string, { passable }: { readonly passable: boolean } = { passable: false }) {
+  constructor(directory: string, { passable = false, files = hostFiles }: SnapshotStoreOptions = {}) {
     this.#directory = directory;
-    this.#passable = passable;
+    const modes = { parent: parentMode, directory: passable ? 0o711 : 0o700, manifest: 0o400 };
+    this.#directories = new ImmutableDirectories(directory, { modes, files });
   }
 
-  /** `owner` names who makes it: what it leaves when it dies is found by {@link removeUnfinished}. */
+  /** `owner` is the worker that makes the snapshot: {@link removeUnfinished} finds what it leaves when it dies. */
   async begin(id: string, owner: string): Promise<UnfinishedSnapshot> {
-    await mkdir(this.#directory, { recursive: true });
-    await chmod(this.#directory, 0o711);
-    const directory = join(this.#directory, `${unfinished}${owner}-${id}`);
-    await mkdir(directory, { mode: this.#passable ? 0o711 : 0o700 });
-    let published = false;
+    const unfinished = await this.#directories.begin(id, `${owner}-${id}`);
+    // Whatever the process's umask took away.
+    await chmod(this.#directory, parentMode);
     return {
-      directory,
-      publish: async (manifest) => {
-        await failpoint("write manifest");
-        await writeFile(join(directory, manifestFile), encodeManifest(manifest), { mode: 0o400 });
-        // Names and contents are on the disk before the name that makes them a snapshot is.
-        for (const name of await readdir(directory)) await flush(join(directory, name));
-        await flush(directory);
-        await failpoint("publish snapshot");
-        const final = join(this.#directory, id);
-        await rename(directory, final);
-        published = true;
-        try {
-          await failpoint("flush published snapshot");
-          await flush(this.#directory);
-        } catch (error) {
-          await rm(final, { recursive: true, force: true });
-          throw error;
-        }
-        return { directory: final, manifest };
-      },
-      [Symbol.asyncDispose]: async () => {
-        if (!published) await rm(directory, { recursive: true, force: true });
-      },
+      directory: unfinished.directory,
+      publish: async (manifest) => ({ directory: await unfinished.publish(encodeManifest(manifest)), manifest }),
+      [Symbol.asyncDispose]: () => unfinished[Symbol.asyncDispose](),
     };
   }
 
-  /** @throws `incompatible` when its manifest is damaged */
+  /** @throws `incompatible` when the manifest is damaged or missing: the directory stays, for somebody to look at */
   async find(id: string): Promise<StoredSnapshot | undefined> {
-    const directory = join(this.#directory, id);
-    let text: string;
-    try {
-      text = await readFile(join(directory, manifestFile), "utf8");
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-      throw error;
-    }
+    const text = await this.#directories.readManifest(id);
+    if (text === undefined) return undefined;
+    const directory = this.#directories.pathOf(id);
     const manifest = decodeManifest(text);
     if (manifest.id !== id) {
-      throw new SandboxError("incompatible", "the snapshot is damaged: its manifest is that of another", {
+      throw new SandboxError("incompatible", "the snapshot is damaged: its manifest is that of another snapshot", {
         reason: "damaged",
       });
     }
@@ -95,25 +69,18 @@ export class SnapshotStore {
   }
 
   /**
-   * Adds a file to a snapshot and makes `manifest`, which says the same in another way, its manifest. Who has read the
-   * one before finds all its files where they were.
+   * Adds a file to a snapshot and replaces its manifest by one that says the same in another way. A reader of the
+   * earlier manifest still finds all its files.
    */
   async amend(
     id: string,
     manifest: SnapshotManifest,
     added: { readonly from: string; readonly to: string },
   ): Promise<void> {
-    const directory = join(this.#directory, id);
-    await rename(added.from, join(directory, added.to));
-    await flush(join(directory, added.to));
-    const amended = join(directory, `${manifestFile}.new`);
-    await writeFile(amended, encodeManifest(manifest), { mode: 0o400 });
-    await flush(amended);
-    await rename(amended, join(directory, manifestFile));
-    await flush(directory);
+    await this.#directories.amend(id, encodeManifest(manifest), added);
   }
 
-  /** Until it is disposed, {@link remove} of the snapshot waits. To be taken before {@link find}. */
+  /** Until it is disposed, {@link remove} of the snapshot waits. Take it before {@link find}. */
   hold(id: string): Disposable {
     const { promise, resolve } = Promise.withResolvers<void>();
     const holds = this.#holds.get(id) ?? new Set();
@@ -127,33 +94,21 @@ export class SnapshotStore {
     };
   }
 
-  /** Waits until nobody reads it. */
+  /** Waits for the snapshot's readers, then removes it. */
   async remove(id: string): Promise<void> {
     for (let holds = this.#holds.get(id); holds !== undefined; holds = this.#holds.get(id)) await Promise.all(holds);
-    const doomed = join(this.#directory, `${removed}${id}`);
-    await rm(doomed, { recursive: true, force: true });
-    try {
-      // It disappears in one step.
-      await rename(join(this.#directory, id), doomed);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
-    }
-    await rm(doomed, { recursive: true, force: true });
+    await this.#directories.remove(id);
   }
 
-  /** What owners that are gone have left. `isAlive` says of an owner whether it may still be making the snapshot `id`. */
+  /** Removes what dead owners have left. `isAlive` says whether an owner may still be making the snapshot `id`. */
   async removeUnfinished(isAlive: (owner: string, id: string) => boolean | Promise<boolean>): Promise<void> {
-    for (const name of existsSync(this.#directory) ? await readdir(this.#directory) : []) {
-      const [, owner, id] =
-        (name.startsWith(unfinished) ? /^(w-[0-9a-f]+)-(.+)$/.exec(name.slice(unfinished.length)) : null) ?? [];
+    for (const leftover of await this.#directories.leftovers()) {
+      const [, owner, id] = /^(w-[0-9a-f]+)-(.+)$/.exec(leftover.label) ?? [];
       const abandoned = owner !== undefined && id !== undefined && !(await isAlive(owner, id));
-      if (abandoned || name.startsWith(removed))
-        await rm(join(this.#directory, name), { recursive: true, force: true });
+      if (leftover.kind === "removed" || abandoned) await this.#directories.removeLeftover(leftover);
     }
   }
 }
 
-async function flush(path: string): Promise<void> {
-  await using handle = await open(path);
-  await handle.sync();
-}
+/** Passable but not readable: the users of machines reach files by names that they know. */
+const parentMode = 0o711;
