@@ -14,8 +14,6 @@ import type { System } from "#system/system.ts";
 import { aboutFile, fileError } from "./errors.ts";
 import { absolutePath } from "./path.ts";
 
-/** Directories watched for one listener. A machine has some ten thousand watches for everybody (inotify(7)). */
-const maxDirectories = 4096;
 /** Changes that wait for the listener. */
 const maxWaiting = 4096;
 /** So many are told at once. */
@@ -59,12 +57,6 @@ class WatchedTree implements Disposable {
   /** @throws for the directory itself; what vanishes below it meanwhile is left out */
   async add(directory: string, { recursive }: { recursive: boolean }): Promise<void> {
     if (this.#watchers.has(directory)) return;
-    if (this.#watchers.size >= maxDirectories) {
-      throw new SandboxError(
-        "quota_exceeded",
-        `more than ${maxDirectories} directories cannot be watched at once: watch a part of them`,
-      );
-    }
     this.#watch(directory, (kind, name) => {
       if (name === undefined) this.#changes.add("lost", this.#pathOf(directory));
       else
@@ -91,7 +83,7 @@ class WatchedTree implements Disposable {
   }
 
   #watch(directory: string, listener: (kind: "rename" | "change", name: string | undefined) => void): void {
-    const watcher = watchFile(directory, { persistent: false }, (kind, name) => listener(kind, name ?? undefined));
+    const watcher = openWatcher(directory, listener);
     watcher.on("error", (error) => this.#fail(error));
     this.#watchers.set(directory, watcher);
   }
@@ -128,6 +120,8 @@ class WatchedTree implements Disposable {
 
   /** With what was below it: that is gone too, or is somewhere else now and heard of under its new name. */
   #remove(directory: string): void {
+    // Of a file, or of a directory that was not watched: then nothing below it is watched either.
+    if (!this.#watchers.has(directory)) return;
     for (const [watched, watcher] of this.#watchers) {
       if (watched !== directory && !watched.startsWith(`${directory}/`)) continue;
       watcher.close();
@@ -138,6 +132,22 @@ class WatchedTree implements Disposable {
 
   #fail(error: unknown): void {
     this.#changes.end(fileError(error, "a directory below"));
+  }
+}
+
+/** @throws `quota_exceeded` when the kernel's limit of watches is reached, which inotify(7) reports as a full disk */
+function openWatcher(
+  directory: string,
+  listener: (kind: "rename" | "change", name: string | undefined) => void,
+): FSWatcher {
+  try {
+    return watchFile(directory, { persistent: false }, (kind, name) => listener(kind, name ?? undefined));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
+    const message =
+      `${directory} cannot be watched: the guest's watches are used up. Watch fewer directories, or raise ` +
+      "fs.inotify.max_user_watches";
+    throw new SandboxError("quota_exceeded", message, { cause: error });
   }
 }
 

@@ -273,4 +273,15 @@ suite("files of a guest agent", () => {
     await listening;
     await fails(watchFiles(guest, "/workspace/none", { recursive: true }, never), "not_found");
   });
+
+  test("a watch covers 12,000 directories", async () => {
+    execFileSync("bash", ["-c", "mkdir -p wide && cd wide && mkdir -p {1..120}/{1..100}"], { cwd: home });
+    const ending = new AbortController();
+    const changes = await watchFiles(guest, "/workspace/wide", { recursive: true }, ending.signal);
+    await write(join(home, "wide/120/100/last"), "x");
+    for await (const batch of changes) {
+      if (batch.some(({ path }) => path === "/workspace/wide/120/100/last")) break;
+    }
+    ending.abort();
+  });
 });
