@@ -18,14 +18,22 @@ export interface Host {
   connect(url: string, apiKey: string | undefined): Promise<Client>;
 }
 
+/** Text that is printed with its escape sequences. Its parts of other origin have passed `visibleText`. */
+export interface StyledText {
+  readonly styled: string;
+}
+
 /** What a command is given beside its input. */
 export interface Context {
   readonly host: Host;
   readonly globals: Globals;
   /** Aborted when the user interrupts and no command has taken that upon itself. */
   readonly signal: AbortSignal;
-  /** The result on standard output: lines for people, or with `--json` the value on one line. */
-  readonly print: (human: string, machine: unknown) => Promise<void>;
+  /**
+   * Writes the result to standard output: lines for people, or with `--json` the value on one line. Control characters
+   * in it become visible text.
+   */
+  readonly print: (human: string | StyledText, machine: unknown) => Promise<void>;
   /** Something beside the result, on standard error. */
   readonly note: (text: string) => void;
   /** Tells of what takes longer than a moment, until it is disposed. */

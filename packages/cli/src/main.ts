@@ -3,6 +3,7 @@ import type { Host } from "./context.ts";
 import { commands } from "./commands/commands.ts";
 import { listenForInterrupts } from "./interrupts.ts";
 import { runCli } from "./run-cli.ts";
+import { visibleText } from "./output/visible-text.ts";
 import { flushed } from "./output/write-to.ts";
 
 // The process around the command line: streams and signals in, an exit code out.
@@ -38,7 +39,7 @@ const host: Host = {
 let broken = false;
 process.on("uncaughtException", (error) => {
   broken = true;
-  stderr.write(`osb: internal error: ${error.stack ?? error.message}\n`);
+  stderr.write(`osb: internal error: ${visibleText(error.stack ?? error.message)}\n`);
   process.emit("SIGTERM", "SIGTERM");
 });
 

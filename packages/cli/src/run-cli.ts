@@ -9,6 +9,7 @@ import { asksForJson, parseInput } from "./arguments/parse-input.ts";
 import { startProgress } from "./output/progress.ts";
 import { findServerAddress, noServer } from "./server/find-server-address.ts";
 import { usageError, usageOf } from "./arguments/usage-error.ts";
+import { visibleJson, visibleText } from "./output/visible-text.ts";
 import { isReaderGone, writeTo } from "./output/write-to.ts";
 
 // As a program that writes into a closed pipe ends: by SIGPIPE.
@@ -64,11 +65,12 @@ function contextOf(host: Host, globals: Globals, helpFor: Context["help"]): Cont
     globals,
     signal: host.interrupts.signal,
     print: async (human, machine) => {
-      const text = globals.json ? JSON.stringify(machine) : human;
-      if (text !== "") await writeTo(host.stdout, `${text}\n`);
+      const text = typeof human === "string" ? visibleText(human) : human.styled;
+      const shown = globals.json ? visibleJson(machine) : text;
+      if (shown !== "") await writeTo(host.stdout, `${shown}\n`);
     },
     note: (text) => {
-      host.stderr.write(`osb: ${text}\n`);
+      host.stderr.write(`osb: ${visibleText(text)}\n`);
     },
     progress: () => startProgress(host.stderr),
     client: async () => {
@@ -90,9 +92,9 @@ function tell(error: SandboxError, commands: Commands, argv: readonly string[], 
   const path = usageOf(error);
   const lines = path === undefined ? undefined : usage(commands, path, program);
   if (asksForJson(argv)) {
-    stderr.write(`${JSON.stringify({ error: message, code, ...(lines === undefined ? {} : { usage: lines }) })}\n`);
+    stderr.write(`${visibleJson({ error: message, code, ...(lines === undefined ? {} : { usage: lines }) })}\n`);
     return;
   }
-  stderr.write(`osb: ${message}\n`);
+  stderr.write(`osb: ${visibleText(message)}\n`);
   if (lines !== undefined) stderr.write(`usage: ${lines}\nSee '${[program, ...(path ?? [])].join(" ")} --help'.\n`);
 }

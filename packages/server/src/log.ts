@@ -1,4 +1,13 @@
-/** One line of JSON on standard error for each event; standard output belongs to what was asked for. */
+/**
+ * Writes one line of JSON to standard error for each event; standard output belongs to results. Characters that a
+ * terminal acts upon are escaped: `JSON.stringify` leaves DEL and the C1 controls as they are, and guests have a say in
+ * what is logged.
+ */
 export function log(level: "info" | "warn" | "error", message: string, fields: object = {}): void {
-  process.stderr.write(`${JSON.stringify({ time: new Date().toISOString(), level, message, ...fields })}\n`);
+  const line = JSON.stringify({ time: new Date().toISOString(), level, message, ...fields });
+  process.stderr.write(`${line.replaceAll(/[\u007F-\u009F]/g, escaped)}\n`);
+}
+
+function escaped(character: string): string {
+  return `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
 }

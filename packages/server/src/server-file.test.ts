@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm, stat, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -19,7 +19,7 @@ async function listen(t: TestContext): Promise<string> {
   return `http://127.0.0.1:${(listener.address() as { port: number }).port}`;
 }
 
-test("a server is found while it runs, by its own user alone", async (t) => {
+test("a server is found while it runs, and only its own user can read the file", async (t) => {
   const directory = await directoryFor(t);
   const published = { url: await listen(t), pid: process.pid, apiKey: "key" };
   {
@@ -30,18 +30,27 @@ test("a server is found while it runs, by its own user alone", async (t) => {
   assert.equal(await findServer(directory), undefined);
 });
 
-test("what a killed server leaves is not found", async (t) => {
+test("the file of a killed server names no server", async (t) => {
   const directory = await directoryFor(t);
+  const file = join(directory, "server.json");
   const url = await listen(t);
   await publishServer(directory, { url, pid: 2 ** 30 });
-  assert.equal(await findServer(directory), undefined, "no such process");
+  assert.equal(await findServer(directory), undefined, "no process has this id");
   await publishServer(directory, { url: "http://127.0.0.1:1", pid: process.pid });
-  assert.equal(await findServer(directory), undefined, "another process has its id");
-  await writeFile(join(directory, "server.json"), "{");
-  assert.equal(await findServer(directory), undefined, "no such file of ours");
+  assert.equal(await findServer(directory), undefined, "the process does not listen on this port");
+
+  await publishServer(directory, { url, pid: process.pid });
+  const written = JSON.parse(await readFile(file, "utf8")) as { startTicks: number };
+  assert.ok(await findServer(directory));
+  await writeFile(file, JSON.stringify({ ...written, startTicks: written.startTicks - 1 }));
+  assert.equal(await findServer(directory), undefined, "a later process has this id");
+  await writeFile(file, JSON.stringify({ ...written, startTicks: undefined }));
+  assert.equal(await findServer(directory), undefined, "the file does not say which process wrote it");
+  await writeFile(file, "{");
+  assert.equal(await findServer(directory), undefined, "the file is not JSON");
 });
 
-test("a server that ends leaves the file of a later one", async (t) => {
+test("a server that ends leaves the file of a later server", async (t) => {
   const directory = await directoryFor(t);
   const url = await listen(t);
   {

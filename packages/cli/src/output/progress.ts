@@ -1,3 +1,4 @@
+import { visibleLine } from "./visible-text.ts";
 import type { Output } from "./write-to.ts";
 
 /** Tells people what goes on while they wait. Disposing it leaves no trace on a terminal. */
@@ -85,5 +86,5 @@ function seconds(milliseconds: number): string {
 }
 
 function oneLine(text: string): string {
-  return text.replaceAll(/\p{Cc}+/gu, " ");
+  return visibleLine(text.replaceAll(/\s+/g, " "));
 }

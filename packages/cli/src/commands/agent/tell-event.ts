@@ -1,5 +1,6 @@
 import type { AgentEvent } from "@opensandbox/sdk";
 import type { Context } from "../../context.ts";
+import { visibleText } from "#output/visible-text.ts";
 import { writeTo } from "#output/write-to.ts";
 
 /** What it says on standard output, what it does on standard error; with `--json` each event as a line. */
@@ -29,7 +30,7 @@ export async function tellEvent(event: AgentEvent, { host, globals, print, note 
     case "error":
       return note(String(event["message"]));
     case "log":
-      return await writeTo(host.stderr, String(event["text"]));
+      return await writeTo(host.stderr, visibleText(String(event["text"])));
     case "ready":
     case "configured":
     case "stream_event":

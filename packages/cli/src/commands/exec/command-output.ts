@@ -1,3 +1,4 @@
+import { visibleText } from "#output/visible-text.ts";
 import { type Output, writeTo } from "#output/write-to.ts";
 
 /** Where the output of a command goes. */
@@ -13,7 +14,7 @@ export function passedThrough(streams: { readonly stdout: Output; readonly stder
   return {
     write: async (pipe, bytes, signal) => await writeTo(streams[pipe], bytes, signal),
     complain: (message) => {
-      streams.stderr.write(`osb: ${message}\n`);
+      streams.stderr.write(`osb: ${visibleText(message)}\n`);
     },
   };
 }

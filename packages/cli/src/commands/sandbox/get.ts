@@ -2,6 +2,7 @@ import type { SandboxInfo } from "@opensandbox/sdk";
 import { defineCommand } from "../../command.ts";
 import { one } from "#arguments/inputs.ts";
 import { columns } from "#output/table.ts";
+import { visibleLine } from "#output/visible-text.ts";
 
 export const get = defineCommand({
   summary: "Show a sandbox, whether it runs or not",
@@ -33,5 +34,7 @@ function rowsOf(sandbox: SandboxInfo): string[][] {
     ["created", sandbox.createdAt],
     ["expires", sandbox.expiresAt ?? ""],
     ["stopped", sandbox.stoppedAt ?? ""],
-  ].filter(([, value]) => value !== "");
+  ]
+    .filter(([, value]) => value !== "")
+    .map((row) => row.map(visibleLine));
 }

@@ -14,7 +14,7 @@ export const logs = defineCommand({
   ],
   async run({ id, tail }, { client, print, signal }) {
     const { sandboxes } = await client();
-    const lines = (await sandboxes.console(id, signal)).trimEnd().split(/\r?\n/);
+    const lines = (await sandboxes.console(id, signal)).trimEnd().split(/\r*\n/);
     const shown = tail === undefined ? lines : lines.slice(Math.max(0, lines.length - tail));
     await print(shown.join("\n"), { sandbox: id, lines: shown });
   },

@@ -3,6 +3,7 @@ import type { Finding } from "@opensandbox/server";
 import { defineCommand } from "../../command.ts";
 import type { Output } from "#output/write-to.ts";
 import { columns } from "#output/table.ts";
+import { visibleLine } from "#output/visible-text.ts";
 
 export const doctor = defineCommand({
   summary: "Say what this host can do and what it lacks",
@@ -17,7 +18,7 @@ export const doctor = defineCommand({
     const { examineHost, readConfig } = await import("@opensandbox/server");
     const findings = await examineHost(readConfig(host.env));
     shown.pause();
-    await print(findingLines(findings, host.stdout), findings);
+    await print({ styled: findingLines(findings, host.stdout) }, findings);
     return findings.some(({ level }) => level === "fail") ? 1 : 0;
   },
 });
@@ -26,8 +27,8 @@ const colours = { ok: "green", warn: "yellow", fail: "red" } as const;
 
 function findingLines(findings: readonly Finding[], stream: Output): string {
   const rows = findings.flatMap(({ level, name, detail, fix }) => [
-    [styleText(colours[level], level, { stream }), name, detail],
-    ...(fix === undefined ? [] : [["", "", `-> ${fix}`]]),
+    [styleText(colours[level], level, { stream }), name, visibleLine(detail)],
+    ...(fix === undefined ? [] : [["", "", `-> ${visibleLine(fix)}`]]),
   ]);
   return columns(rows);
 }

@@ -5,6 +5,7 @@ import { defineCommand } from "../../command.ts";
 import type { Context, Host } from "../../context.ts";
 import { text, whole } from "#arguments/inputs.ts";
 import { columns } from "#output/table.ts";
+import { visibleText } from "#output/visible-text.ts";
 
 export const up = defineCommand({
   summary: "Start a server in the foreground",
@@ -57,20 +58,23 @@ async function tell(server: Server, dataDirectory: string, { host, print }: Cont
   ];
   const human = `OpenSandbox is ready at ${bold(url)}
 
-${columns(facts).replaceAll(/^/gm, "  ")}
+${visibleText(columns(facts)).replaceAll(/^/gm, "  ")}
 
 Try, in another terminal:
   ${host.program} run -- uname -a
   ${host.program} create --image minimal
 `;
-  await print(human, {
-    url,
-    ...(apiKey === undefined ? {} : { apiKey }),
-    pid: process.pid,
-    hypervisor,
-    hypervisorVersion,
-    accelerator,
-    network,
-    dataDirectory,
-  });
+  await print(
+    { styled: human },
+    {
+      url,
+      ...(apiKey === undefined ? {} : { apiKey }),
+      pid: process.pid,
+      hypervisor,
+      hypervisorVersion,
+      accelerator,
+      network,
+      dataDirectory,
+    },
+  );
 }

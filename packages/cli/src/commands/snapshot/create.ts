@@ -3,6 +3,7 @@ import { text as textOf } from "node:stream/consumers";
 import type { ImageRecipe } from "@opensandbox/sdk";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { defineCommand } from "../../command.ts";
+import { visibleText } from "#output/visible-text.ts";
 import { one } from "#arguments/inputs.ts";
 
 export const create = defineCommand({
@@ -28,7 +29,7 @@ export const create = defineCommand({
     const { images } = await client();
     const onLog = (line: string): void => {
       shown.pause();
-      host.stderr.write(`${line}\n`);
+      host.stderr.write(`${visibleText(line)}\n`);
     };
     const built = await images.build(name, recipe, { onLog }, signal);
     shown.pause();
