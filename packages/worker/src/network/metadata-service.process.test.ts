@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
+import { connect } from "node:net";
 import { after, before, suite, test } from "node:test";
-import type { MetadataSource } from "./metadata-service.ts";
+import { openTcpListener } from "#host/sockets.ts";
+import { type MetadataSource, serveMetadata } from "./metadata-service.ts";
 import { inOwnHost } from "./testing/own-host.ts";
 import { type OwnWorld, startOwnWorld } from "./testing/own-world.ts";
 import type { PluggedGuest } from "./testing/plugged-guest.ts";
@@ -65,6 +67,38 @@ inOwnHost(import.meta.filename, () => {
       assert.match(await ask(guests[0], "GET /v1/status", "Origin: http://evil.example\r\n"), /^403 /);
       assert.match(await ask(guests[2], "GET /v1/status"), /^503 /);
     });
+
+    test(
+      "closes a connection without a complete request in time, and resets one too many",
+      { timeout: 20_000 },
+      async () => {
+        using stack = new DisposableStack();
+        const at = { address: "127.0.0.1", port: 80 };
+        const defects: unknown[] = [];
+        stack.use(
+          serveMetadata({
+            listener: openTcpListener("/proc/self/ns/net", at),
+            limits: { maxConnections: 2, requestTimeoutMs: 300, until: "end" },
+            answer: () => Promise.reject(new Error("nobody asks")),
+            defect: (error) => defects.push(error),
+          }),
+        );
+        const open = async (text: string): Promise<void> => {
+          const socket = connect(at.port, at.address);
+          socket.on("error", () => socket.destroy());
+          stack.defer(() => void socket.destroy());
+          socket.write(text);
+          const { promise, resolve } = Promise.withResolvers<void>();
+          socket.resume().once("close", () => resolve());
+          await promise;
+        };
+        const head = "POST /v1/scale HTTP/1.1\r\nHost: a\r\n";
+        const closed = [open(head), open(`${head}Content-Length: 100\r\n\r\n{`)];
+        await open("");
+        await Promise.all(closed);
+        assert.deepEqual(defects, []);
+      },
+    );
 
     test("outlives the guest that asks for nothing", async () => {
       const idle = guests[1]?.connect("169.254.169.254", 80);

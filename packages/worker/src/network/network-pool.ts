@@ -108,6 +108,7 @@ export class NetworkPool implements AsyncDisposable {
     return new SandboxNetwork(
       { number: slot.number, state, keep: (state) => slot.assign(owner, state) },
       this.#ask,
+      this.#options.log,
       async () => {
         // No longer the machine's, whose directory goes now, and not yet anybody's.
         await slot.assign(this.#owner);

@@ -6,6 +6,9 @@ import { refusedForMs, sets } from "./namespace-rules.ts";
 /** Names and web requests that are kept; the oldest go first. Refused packets the kernel keeps by itself. */
 const maxEntries = 500;
 
+/** One thing that a sandbox was refused, before it is counted. */
+export type Refusal = Omit<NetworkRefusal, "at" | "count">;
+
 /** What a sandbox was refused, each thing once with how often. */
 export class NetworkRecord {
   readonly #where: NftTable;
@@ -15,7 +18,7 @@ export class NetworkRecord {
     this.#where = where;
   }
 
-  add(refusal: Omit<NetworkRefusal, "at" | "count">): void {
+  add(refusal: Refusal): void {
     const key = [refusal.protocol, refusal.host, refusal.address, refusal.port, refusal.reason].join(" ");
     const count = (this.#entries.get(key)?.count ?? 0) + 1;
     this.#entries.delete(key);

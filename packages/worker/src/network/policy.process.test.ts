@@ -300,9 +300,39 @@ inOwnHost(import.meta.filename, () => {
       assert.deepEqual(await resolve("shared.example"), "code 3");
       assert.deepEqual(await https(site, "allowed.example"), { reached: `${site}:443` });
       assert.deepEqual(await https(site, "shared.example"), reset);
-      assert.deepEqual(await guest.tcp(site, 443, "SSH-2.0-any\r\n"), { reached: `${site}:443` });
       assert.deepEqual(await guest.tcp(site, 22), { reached: `${site}:22` });
       for (const port of [22, 443]) assert.deepEqual(await guest.tcp(otherSite, port), refused);
+    });
+
+    test("that denies a name lets no web connection out that does not say its name", async () => {
+      await network.setPolicy({ enabled: true, egress: { deny: ["shared.example"] } });
+      assert.deepEqual(await http(site, get("allowed.example")), [`200 ${site} allowed.example`]);
+      for (const tricky of [
+        get("shared.example"),
+        get("shared.example.:80:"),
+        get("allowed.example", "http://shared.example/"),
+        "GET / HTTP/1.1\r\nHost: allowed.example\r\nHost: shared.example\r\n\r\n",
+        "GET / HTTP/1.0\r\n\r\n",
+      ]) {
+        const [answer] = await http(site, tricky);
+        assert.match(answer ?? "", /^40[03] /, tricky);
+      }
+      assert.deepEqual(await https(site), reset);
+      assert.deepEqual(await guest.tcp(site, 443, "SSH-2.0-any\r\n"), reset);
+      const reasons = network.refusals().map(({ protocol, reason }) => `${protocol}: ${reason}`);
+      for (const reason of [
+        /^http: the request's Host header is not a domain name$/,
+        /^http: the request has a name in its target$/,
+        /^http: the request says several names$/,
+        /^http: the request does not say for which name it is$/,
+        /^tls: .*does not say for which name it is$/,
+        /^tls: .*it is not TLS$/,
+      ]) {
+        assert.ok(
+          reasons.some((text) => reason.test(text)),
+          String(reason),
+        );
+      }
     });
 
     test("that denies what it allows denies it", async () => {
@@ -332,13 +362,16 @@ inOwnHost(import.meta.filename, () => {
       assert.deepEqual(network.policy.egress?.allow, ["0.0.0.0/0"]);
     });
 
-    test("a name server of the host that does not answer is passed over", async () => {
+    test("a name server of the host that does not answer, or is out of reach, is passed over", async () => {
       using second = startFakeResolver(zone, { address: "127.0.0.54" });
       const directory = await mkdtemp(join(tmpdir(), "osb-resolv-"));
       stack.defer(() => rm(directory, { recursive: true }));
       const file = join(directory, "resolv.conf");
       const ask = hostResolvers(file);
-      await writeFile(file, "# none\nsearch example\nnameserver 127.0.0.99\nnameserver 127.0.0.54\n");
+      await writeFile(
+        file,
+        "# none\nsearch example\nnameserver 2001:db8::9\nnameserver 127.0.0.99\nnameserver 127.0.0.54\n",
+      );
       const question = parseQuestion(query("allowed.example"));
       assert.ok(question !== undefined);
       for (const transport of ["udp", "tcp"] as const) {

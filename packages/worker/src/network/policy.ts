@@ -33,6 +33,20 @@ export function compilePolicy(policy: NetworkPolicy): CompiledPolicy {
   };
 }
 
+/** What a connection says about the name that it is for, or why it does not say exactly one. */
+export type ClaimedName = { readonly name: string } | { readonly name?: undefined; readonly reason: string };
+
+/**
+ * Why a policy does not let a connection through under its name; undefined when it does. Where names decide, a
+ * connection without exactly one name is refused.
+ */
+export function refusalOfName(policy: CompiledPolicy, claimed: ClaimedName): string | undefined {
+  if (!policy.policy.enabled) return "the network is off";
+  if (!policy.namesDecide) return undefined;
+  if (claimed.name === undefined) return claimed.reason;
+  return policy.allowsName(claimed.name) ? undefined : "the network policy does not allow this name";
+}
+
 /** Whether an address may be the answer to a question for a name: one that no guest may reach is a trap. */
 export function isPublicIpv4(address: number): boolean {
   return !isInRanges(address, forbidden);

@@ -1,21 +1,25 @@
 import { readFileSync } from "node:fs";
+import { Socket } from "node:net";
 import { networkInterfaces } from "node:os";
 import { inNetworkNamespace, openTap } from "#host/libc.ts";
 import { setNeighbour } from "#host/neighbours.ts";
 import { changeSets } from "#host/netfilter.ts";
+import { openTcpListener, openTcpSocket, openUdpSocket } from "#host/sockets.ts";
 import type { NetworkPolicy } from "@opensandbox/wire/egress.ts";
 import { parseIpv4 } from "@opensandbox/wire/ipv4.ts";
 import type { NetworkRefusal } from "@opensandbox/wire/worker/worker.ts";
 import { devices, inner, macBytes, slotNames } from "./address-plan.ts";
-import { type MetadataSource, serveMetadata } from "./metadata-service.ts";
-import { sets, table } from "./namespace-rules.ts";
-import { NetworkRecord } from "./network-record.ts";
+import { answerMetadata, type MetadataServiceOptions, type MetadataSource, serveMetadata } from "./metadata-service.ts";
+import { sets, table, webProxyPort } from "./namespace-rules.ts";
+import { NetworkRecord, type Refusal } from "./network-record.ts";
 import type { AskResolvers } from "./names/host-resolvers.ts";
 import { serveNames } from "./names/name-server.ts";
 import { PinnedNames } from "./names/pinned-names.ts";
-import { closedPolicy, compilePolicy, isPublicIpv4 } from "./policy.ts";
+import { closedPolicy, type CompiledPolicy, compilePolicy, isPublicIpv4 } from "./policy.ts";
 import { addressKey, type AppliedPolicy, policyChanges } from "./policy-sets.ts";
-import { serveWeb, type WebProxy } from "./web/web-proxy.ts";
+import { serveWeb, type WebProxy, type WebTarget } from "./web/web-proxy.ts";
+
+type Log = (level: "info" | "warn" | "error", message: string, fields?: object) => void;
 
 /** A prepared slot, as the one that uses it sees it. */
 interface PreparedSlot {
@@ -44,6 +48,7 @@ export class SandboxNetwork implements AsyncDisposable {
   readonly #where: { readonly table: string; readonly namespace: string };
   readonly #prepared: PreparedSlot;
   readonly #giveBack: () => Promise<void>;
+  readonly #log: Log;
   readonly #pinned: PinnedNames;
   readonly #record: NetworkRecord;
   readonly #services = new DisposableStack();
@@ -52,11 +57,12 @@ export class SandboxNetwork implements AsyncDisposable {
   #web: WebProxy | undefined;
   #metadata: MetadataSource | undefined;
 
-  constructor(prepared: PreparedSlot, ask: AskResolvers, giveBack: () => Promise<void>) {
+  constructor(prepared: PreparedSlot, ask: AskResolvers, log: Log, giveBack: () => Promise<void>) {
     const { namespaceFile: namespace } = slotNames(prepared.number);
     this.slot = prepared.number;
     this.attachment = { kind: "tap", namespace, openTap: () => openTap(devices.tap) };
     this.#prepared = prepared;
+    this.#log = log;
     this.#giveBack = giveBack;
     this.#where = { table, namespace };
     this.#pinned = new PinnedNames(this.#where);
@@ -64,10 +70,19 @@ export class SandboxNetwork implements AsyncDisposable {
     if (prepared.state === "") this.#refuseHost();
     else this.#takeOver(JSON.parse(prepared.state) as KeptState);
     try {
+      const refuse = (refusal: Refusal): void => this.#record.add(refusal);
+      const policy = (): CompiledPolicy => this.#applied.policy;
+      const at = { address: inner.nameServer, port: 53 };
+      const datagrams = openUdpSocket(namespace, at);
+      const streams = openTcpListener(namespace, at);
+      const defect = (error: unknown): void => this.#reportDefect(error);
       this.#services.use(
-        serveNames({ namespace, ask, pinned: this.#pinned, record: this.#record, policy: () => this.#applied.policy }),
+        serveNames({ sockets: { datagrams, streams }, ask, pinned: this.#pinned, policy, refuse, defect }),
       );
-      this.#services.use(serveMetadata(namespace, () => this.#metadata));
+      const listener = openTcpListener(namespace, { address: inner.metadata, port: 80 });
+      const answer: MetadataServiceOptions["answer"] = (endpoint, body) =>
+        answerMetadata(this.#metadata, endpoint, body);
+      this.#services.use(serveMetadata({ listener, answer, defect }));
       if (this.#applied.policy.namesDecide) this.#serveWeb();
     } catch (error) {
       this.#services[Symbol.dispose]();
@@ -161,13 +176,37 @@ export class SandboxNetwork implements AsyncDisposable {
   }
 
   #serveWeb(): void {
-    this.#web ??= this.#services.use(
+    if (this.#web !== undefined) return;
+    const { namespace } = this.#where;
+    const at = { address: "0.0.0.0", port: webProxyPort };
+    this.#web = this.#services.use(
       serveWeb({
-        namespace: this.#where.namespace,
-        pinned: this.#pinned,
-        record: this.#record,
+        listener: openTcpListener(namespace, at, { transparent: true }),
         policy: () => this.#applied.policy,
+        connect: (target) => Promise.try(() => this.#connect(target)),
+        refuse: (refusal) => this.#record.add(refusal),
+        defect: (error) => this.#reportDefect(error),
       }),
     );
   }
+
+  #connect({ name, address, port }: WebTarget): { readonly socket: Socket } | { readonly refusal: string } {
+    const { policy } = this.#applied;
+    if (!policy.open && !this.#pinned.has(name ?? "", parseIpv4(address) ?? 0)) {
+      return { refusal: "the address is not one of this name" };
+    }
+    const socket = new Socket({ fd: openTcpSocket(this.#where.namespace), allowHalfOpen: true });
+    socket.setTimeout(connectTimeoutMs, () => socket.destroy(new Error("no connection in time")));
+    socket.once("connect", () => socket.setTimeout(0));
+    return { socket: socket.connect(port, address) };
+  }
+
+  #reportDefect(error: unknown): void {
+    this.#log("error", "a network service of a sandbox has failed", {
+      slot: this.slot,
+      error: error instanceof Error ? error.stack : String(error),
+    });
+  }
 }
+
+const connectTimeoutMs = 30_000;

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
-import { assert as holds, property, uint8Array } from "fast-check";
+import { array, constantFrom, assert as holds, integer, oneof, property, uint8Array } from "fast-check";
 import { encodeName, query } from "../testing/fake-resolver.ts";
 import {
   answersQuestion,
@@ -60,6 +60,19 @@ suite("a DNS query", () => {
     }
   });
 
+  test("above 4 KiB, or with more records than queries have, is none", () => {
+    const option = Buffer.from([0, 0, 41, 0x10, 0, 0, 0, 0, 0, 0, 0]);
+    const withRecords = (count: number, padding: number): Buffer => {
+      const message = Buffer.concat([query("a.example"), ...Array<Buffer>(count).fill(option), Buffer.alloc(padding)]);
+      message.writeUInt16BE(count, 10);
+      return message;
+    };
+    assert.equal(parseQuestion(withRecords(1, 0))?.extended, true);
+    assert.equal(parseQuestion(withRecords(17, 0))?.extended, false);
+    assert.ok(parseQuestion(withRecords(1, 3000)) !== undefined);
+    assert.equal(parseQuestion(withRecords(1, 4096)), undefined);
+  });
+
   test("that is refused is answered as one that was asked", () => {
     const question = parseQuestion(query("a.example"));
     assert.ok(question !== undefined);
@@ -98,11 +111,58 @@ suite("a DNS answer", () => {
     }
   });
 
-  test("of any bytes is read without harm", () => {
+  test("that names one long chain of pointers thousands of times is given up", () => {
+    // 8,176 pointers, each to the one before, in the data of a record; then 3,473 CNAME records that name the last.
+    const chain = Buffer.alloc(2 * 8176);
+    const chainAt = 12 + 11;
+    for (let index = 1; index < 8176; index += 1) {
+      chain.writeUInt16BE(0xc000 | (chainAt + 2 * (index - 1)), 2 * index);
+    }
+    const last = 0xc000 | (chainAt + 2 * 8175);
+    const holder = Buffer.from([0, 0, 16, 0, 1, 0, 0, 0, 0, 0, 0]);
+    holder.writeUInt16BE(chain.length, 9);
+    const alias = Buffer.from([0, 0, 0, 5, 0, 1, 0, 0, 0, 0, 0, 2, 0, 0]);
+    alias.writeUInt16BE(last, 0);
+    alias.writeUInt16BE(last, 12);
+    const header = Buffer.from([0, 1, 0x81, 0x80, 0, 0, 0, 0, 0, 0, 0, 0]);
+    const message = (aliases: number): Buffer => {
+      header.writeUInt16BE(aliases + 1, 6);
+      return Buffer.concat([header, holder, chain, ...Array<Buffer>(aliases).fill(alias)]);
+    };
+    assert.equal(message(3473).length, 64_997);
+    assert.equal(parseRecords(message(3473)), undefined);
+    assert.equal(parseRecords(message(0))?.length, 1);
+  });
+
+  test("with thousands of addresses of one name is read", () => {
+    const header = Buffer.from([0, 1, 0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0]);
+    header.writeUInt16BE(2500, 6);
+    const question = Buffer.concat([encodeName("www.a.example"), Buffer.from([0, 1, 0, 1])]);
+    const address = Buffer.from([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 203, 0, 113, 10]);
+    const message = Buffer.concat([header, question, ...Array<Buffer>(2500).fill(address)]);
+    assert.equal(parseRecords(message)?.length, 2500);
+  });
+});
+
+suite("any bytes", () => {
+  test("are read as a DNS message without an error", () => {
     holds(
       property(uint8Array({ maxLength: 600 }), (bytes) => {
         parseRecords(Buffer.from(bytes));
         parseQuestion(Buffer.from(bytes));
+      }),
+      { numRuns: 2000 },
+    );
+  });
+
+  test("behind a valid header are read as records without an error, and never as more than there is room for", () => {
+    // Small lengths and pointers are likely, so that names and records overlap.
+    const byte = oneof(integer({ min: 0, max: 12 }), constantFrom(0xc0, 0xff), integer({ min: 0, max: 255 }));
+    holds(
+      property(array(byte, { maxLength: 2000 }), integer({ min: 0, max: 200 }), (bytes, records) => {
+        const header = Buffer.from([0, 1, 0x81, 0x80, 0, 1, 0, records, 0, records, 0, records]);
+        const parsed = parseRecords(Buffer.concat([header, Buffer.from(bytes)]));
+        assert.ok((parsed?.length ?? 0) * 11 <= bytes.length);
       }),
       { numRuns: 2000 },
     );

@@ -1,21 +1,24 @@
 /**
- * DNS messages (RFC 1035) as far as a forwarder must understand them. Both sides are strangers: every length is
- * checked, and what is not understood is undefined.
+ * DNS messages (RFC 1035), as far as a forwarder must understand them. Both peers are untrusted: the parsers check every
+ * length and return undefined for a message that they do not understand. Worst case: {@link questionLimits} and
+ * {@link answerLimits} bound the steps for one message, about 0.1 ms for a question and 3 ms for an answer; memory is
+ * proportional to the records, at most 6,000 of them in 64 KiB.
  */
 export interface Question {
   readonly id: number;
-  /** In lower case, without the last dot; undefined when it has characters that no host name has. */
+  /** In lower case, without the last dot; undefined when it has a character that host names do not have. */
   readonly name: string | undefined;
   readonly type: number;
   readonly class: number;
   /** Recursion desired. */
   readonly recursion: boolean;
-  /** The largest answer that fits into a datagram of the asker's. */
+  /** The largest answer that the asker accepts in a datagram. */
   readonly datagramBytes: number;
+  /** Whether the query has an option record (EDNS). */
   readonly extended: boolean;
-  /** DNSSEC records are wanted. */
+  /** Whether the asker wants DNSSEC records. */
   readonly security: boolean;
-  /** The question section as it came. */
+  /** The question section, byte for byte. */
   readonly bytes: Buffer;
 }
 
@@ -36,19 +39,35 @@ export const responseCodes = { noError: 0, serverFailure: 2, nameError: 3, notIm
 
 const headerBytes = 12;
 const minDatagramBytes = 512;
-/** What this forwarder asks for: it fits into one packet everywhere (DNS flag day 2020). */
+/** The datagram size that this forwarder asks for: it fits into one packet everywhere (DNS flag day 2020). */
 const askedDatagram = 1232;
 
-/** The one question of a query; undefined for anything else. */
+/** A query with one question and a few options has less than 400 bytes. */
+export const maxQuestionBytes = 4096;
+
+/** Bounds on the work that one message may cause. */
+export interface MessageLimits {
+  readonly maxRecords: number;
+  /** Labels and pointers that are followed, over all names of the message. */
+  readonly maxSteps: number;
+}
+
+/** A name has at most 127 labels; a query has it once, with an option record or two behind it. */
+const questionLimits: MessageLimits = { maxRecords: 16, maxSteps: 512 };
+
+/** Over 2,500 addresses of one name fit; the largest answers seen in practice have a few hundred records. */
+const answerLimits: MessageLimits = { maxRecords: 6000, maxSteps: 16_384 };
+
+/** The only question of a query; undefined for any other message. */
 export function parseQuestion(message: Buffer): Question | undefined {
-  if (message.length < headerBytes) return undefined;
+  if (message.length < headerBytes || message.length > maxQuestionBytes) return undefined;
   const flags = message.readUInt16BE(2);
   const isResponse = (flags & 0x8000) !== 0;
   const operation = (flags >> 11) & 15;
   if (isResponse || operation !== 0 || message.readUInt16BE(4) !== 1) return undefined;
-  const name = readName(message, headerBytes);
+  const name = readName(message, headerBytes, { left: questionLimits.maxSteps });
   if (name === undefined || name.end + 4 > message.length) return undefined;
-  const records = parseRecords(message);
+  const records = parseRecords(message, questionLimits);
   const option = records?.find(({ section, type }) => section === "additional" && type === recordTypes.opt);
   return {
     id: message.readUInt16BE(0),
@@ -64,7 +83,7 @@ export function parseQuestion(message: Buffer): Question | undefined {
   };
 }
 
-/** The same question from us: nothing else of what the guest has sent goes further. */
+/** The same question in a query of this forwarder: nothing else that the guest has sent goes further. */
 export function encodeQuery(question: Question, id: number): Buffer {
   const option = Buffer.alloc(question.extended ? 11 : 0);
   if (question.extended) {
@@ -75,13 +94,13 @@ export function encodeQuery(question: Question, id: number): Buffer {
   return Buffer.concat([header(id, 0x0100, question.extended ? 1 : 0), question.bytes, option]);
 }
 
-/** An answer without records. */
+/** An answer without records. `code` is one of {@link responseCodes}. */
 export function encodeRefusal(question: Question, code: number, { truncated = false } = {}): Buffer {
   const flags = 0x8080 | (question.recursion ? 0x0100 : 0) | (truncated ? 0x0200 : 0) | code;
   return Buffer.concat([header(question.id, flags, 0), question.bytes]);
 }
 
-/** Whether a message answers the question that was asked under `id`. */
+/** Whether a message answers `question`, asked under `id`. */
 export function answersQuestion(message: Buffer, question: Question, id: number): boolean {
   return (
     message.length >= headerBytes + question.bytes.length &&
@@ -99,19 +118,23 @@ export function isTruncated(message: Buffer): boolean {
   return (message.readUInt16BE(2) & 0x0200) !== 0;
 }
 
-/** Every record of a message, in order; undefined when it is not whole. */
-export function parseRecords(message: Buffer): ResourceRecord[] | undefined {
+/** The records of a message with at most one question, in order; undefined when it is malformed or above `limits`. */
+export function parseRecords(message: Buffer, limits: MessageLimits = answerLimits): ResourceRecord[] | undefined {
   if (message.length < headerBytes) return undefined;
+  const steps: StepBudget = { left: limits.maxSteps };
   let at = headerBytes;
-  for (let questions = message.readUInt16BE(4); questions > 0; questions -= 1) {
-    const name = readName(message, at);
+  const questions = message.readUInt16BE(4);
+  if (questions > 1) return undefined;
+  if (questions === 1) {
+    const name = readName(message, at, steps);
     if (name === undefined) return undefined;
     at = name.end + 4;
   }
   const records: ResourceRecord[] = [];
   for (const [index, section] of (["answer", "authority", "additional"] as const).entries()) {
     for (let count = message.readUInt16BE(6 + 2 * index); count > 0; count -= 1) {
-      const name = readName(message, at);
+      if (records.length === limits.maxRecords) return undefined;
+      const name = readName(message, at, steps);
       if (name === undefined || name.end + 10 > message.length) return undefined;
       const dataAt = name.end + 10;
       const end = dataAt + message.readUInt16BE(name.end + 8);
@@ -125,7 +148,7 @@ export function parseRecords(message: Buffer): ResourceRecord[] | undefined {
         ttl: message.readUInt32BE(name.end + 4),
         ttlAt: name.end + 4,
         data: message.subarray(dataAt, end),
-        ...(type === recordTypes.cname ? { target: readName(message, dataAt)?.text } : {}),
+        ...(type === recordTypes.cname ? { target: readName(message, dataAt, steps)?.text } : {}),
       });
       at = end;
     }
@@ -142,16 +165,23 @@ function header(id: number, flags: number, additional: number): Buffer {
   return bytes;
 }
 
-/** The name at `at`, and where what follows it begins. */
+/** Counts down over all names of a message, so that names that share pointers cannot multiply the work. */
+interface StepBudget {
+  left: number;
+}
+
+/** The name at `at` and the offset behind it; undefined when it is malformed or the budget is used up. */
 function readName(
   message: Buffer,
   at: number,
+  steps: StepBudget,
 ): { readonly text: string | undefined; readonly end: number } | undefined {
   const labels: string[] = [];
   let end: number | undefined;
   let length = 0;
   for (let position = at; ;) {
-    if (position >= message.length) return undefined;
+    if (position >= message.length || steps.left === 0) return undefined;
+    steps.left -= 1;
     const size = message[position]!;
     if (size === 0) {
       const text = labels.join(".").toLowerCase();
@@ -166,10 +196,10 @@ function readName(
       position = target;
       continue;
     }
-    // A dot within a label would make another name of it.
-    const label = message.subarray(position + 1, position + 1 + size).toString("latin1");
     length += size + 1;
     if (size > 63 || length > 254 || position + 1 + size > message.length) return undefined;
+    const label = message.subarray(position + 1, position + 1 + size).toString("latin1");
+    // A dot within a label would make another name of it.
     labels.push(label.includes(".") ? "\0" : label);
     position += 1 + size;
   }

@@ -50,10 +50,18 @@ async function askByDatagram(server: string, question: Question, signal: AbortSi
   const socket = createSocket(isIPv6(server.replace(/%.*$/, "")) ? "udp6" : "udp4");
   const { promise, resolve } = Promise.withResolvers<Buffer | undefined>();
   const giveUp = (): void => resolve(undefined);
+  const giveUpOn = (error: Error | null): void => {
+    if (error !== null) giveUp();
+  };
+  let closed = false;
   signal.addEventListener("abort", giveUp, { once: true });
   socket.on("error", giveUp);
-  // Connected, so that the kernel takes answers of this server only.
-  socket.connect(53, server, () => socket.send(encodeQuery(question, id)));
+  // Connected, so that the kernel takes answers of this server only. Node calls back with an error, or after the socket
+  // was closed, too.
+  socket.connect(53, server, (error?: Error) => {
+    if (error !== undefined) giveUp();
+    else if (!closed) socket.send(encodeQuery(question, id), giveUpOn);
+  });
   socket.on("message", (message) => {
     if (answersQuestion(message, question, id)) resolve(message);
   });
@@ -61,6 +69,7 @@ async function askByDatagram(server: string, question: Question, signal: AbortSi
     return signal.aborted ? undefined : await promise;
   } finally {
     signal.removeEventListener("abort", giveUp);
+    closed = true;
     socket.close();
   }
 }

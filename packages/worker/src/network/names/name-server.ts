@@ -1,13 +1,12 @@
-import { createSocket, type RemoteInfo, type Socket as DatagramSocket } from "node:dgram";
+import { createSocket } from "node:dgram";
 import { createServer, type Socket } from "node:net";
-import { openTcpListener, openUdpSocket } from "#host/sockets.ts";
 import { isSandboxError } from "@opensandbox/wire/errors.ts";
-import { inner } from "../address-plan.ts";
-import type { NetworkRecord } from "../network-record.ts";
+import type { Refusal } from "../network-record.ts";
 import { type CompiledPolicy, isPublicIpv4 } from "../policy.ts";
 import {
   encodeRefusal,
   isTruncated,
+  maxQuestionBytes,
   parseQuestion,
   parseRecords,
   type Question,
@@ -15,48 +14,74 @@ import {
   type ResourceRecord,
   responseCodes,
 } from "./dns-message.ts";
-import { MessageReader, withLength } from "./dns-stream.ts";
+import { MessageReader, MessageTooLong, withLength } from "./dns-stream.ts";
 import type { AskResolvers } from "./host-resolvers.ts";
-import { maxTtlSeconds, type PinnedNames } from "./pinned-names.ts";
+import { maxTtlSeconds } from "./pinned-names.ts";
 
-export interface NameServerOptions {
-  /** The namespace it serves; whoever asks there is its guest. */
-  readonly namespace: string;
-  readonly ask: AskResolvers;
-  readonly pinned: PinnedNames;
-  readonly record: NetworkRecord;
-  policy(): CompiledPolicy;
+/** Where the addresses of allowed names are let out. */
+export interface Pins {
+  /** Lets `addresses` out as answers for `name`. @throws `quota_exceeded` when there are too many */
+  pin(name: string, addresses: readonly number[], ttlSeconds: number): void | Promise<void>;
 }
 
-// A guest that asks more than this at once is not answered until something of it is.
+export interface NameServerOptions {
+  /** Bound to {@link inner.nameServer} port 53 in the guest's namespace: only that guest can ask. The server owns both. */
+  readonly sockets: { readonly datagrams: number; readonly streams: number };
+  readonly ask: AskResolvers;
+  readonly pinned: Pins;
+  policy(): CompiledPolicy;
+  refuse(refusal: Refusal): void;
+  /** Reports an error that no guest should be able to cause. */
+  readonly defect: (error: unknown) => void;
+}
+
+/** Questions of one guest that are being answered; above that there is no answer. */
 const maxConcurrent = 64;
 const maxConnections = 16;
 const idleConnectionMs = 10_000;
 
 /**
- * The guest's name server. It asks whom the host asks, so that it works wherever the host itself has names. A name that
- * is not allowed does not exist, an answer with an address that no guest may reach is a trap and not passed on, and
- * where names decide what is let out, the address is let out before the answer is sent.
+ * Questions a second of one guest, by datagrams and streams together: the kernel's limit
+ * (`newRequestsPerSecond` in namespace-rules.ts) counts a stream once, however many questions it carries.
+ */
+const maxQuestionsPerSecond = 200;
+
+/**
+ * The guest's name server. It asks the resolvers of the host, so that it works wherever the host itself has names. A
+ * name that is not allowed does not exist. An answer with an address that no guest may reach is a trap and is not passed
+ * on. Where names decide, the server lets an address out before it sends the answer. Worst case for one guest:
+ * {@link maxQuestionsPerSecond} messages of {@link maxQuestionBytes}, {@link maxConcurrent} pending questions,
+ * {@link maxConnections} streams.
  */
 export function serveNames(options: NameServerOptions): Disposable {
   const ended = new AbortController();
-  const at = { address: inner.nameServer, port: 53 };
   const answer = limitedTo(maxConcurrent, (question: Question, transport: "udp" | "tcp") =>
     answerOf(question, transport, options, ended.signal),
   );
+  const rate = new RateLimit(maxQuestionsPerSecond);
   const datagrams = createSocket("udp4");
-  // A guest's packets cannot make an error of ours.
+  // The kernel reports an earlier datagram's ICMP errors here: the guest is gone, or never listened.
   datagrams.on("error", () => undefined);
-  datagrams.on("message", (message, from) => void answerDatagram(datagrams, message, from, answer));
-  datagrams.bind({ fd: openUdpSocket(options.namespace, at) });
+  datagrams.on("message", (message, from) => {
+    if (!rate.take()) return;
+    answerDatagram(message, answer)
+      .then((reply) => {
+        // The network was given back while the question was being resolved.
+        if (reply === undefined || ended.signal.aborted) return;
+        datagrams.send(reply, from.port, from.address, () => undefined);
+      })
+      .catch(options.defect);
+  });
+  datagrams.bind({ fd: options.sockets.datagrams });
   const connections = new Set<Socket>();
   const streams = createServer((socket) => {
     if (connections.size >= maxConnections) return void socket.resetAndDestroy();
     connections.add(socket);
     socket.once("close", () => connections.delete(socket));
-    serveStream(socket, answer);
+    serveStream(socket, answer, rate, options.defect);
   });
-  streams.listen({ fd: openTcpListener(options.namespace, at) });
+  streams.on("error", options.defect);
+  streams.listen({ fd: options.sockets.streams });
   return {
     [Symbol.dispose]: () => {
       ended.abort();
@@ -69,53 +94,71 @@ export function serveNames(options: NameServerOptions): Disposable {
 
 type Answer = (question: Question, transport: "udp" | "tcp") => Promise<Buffer | undefined>;
 
-/** Undefined, which is silence, beyond the limit. */
-function limitedTo(most: number, answer: (...[question, transport]: Parameters<Answer>) => Promise<Buffer>): Answer {
-  let now = 0;
+/** Gives undefined, which is silence, while `max` questions are being answered. */
+function limitedTo(max: number, answer: (...[question, transport]: Parameters<Answer>) => Promise<Buffer>): Answer {
+  let pending = 0;
   return async (question, transport) => {
-    if (now >= most) return undefined;
-    now += 1;
+    if (pending >= max) return undefined;
+    pending += 1;
     try {
       return await answer(question, transport);
     } finally {
-      now -= 1;
+      pending -= 1;
     }
   };
 }
 
-async function answerDatagram(
-  socket: DatagramSocket,
-  message: Buffer,
-  from: RemoteInfo,
-  answer: Answer,
-): Promise<void> {
-  const question = parseQuestion(message);
-  if (question === undefined) return;
-  const reply = await answer(question, "udp");
-  if (reply === undefined) return;
-  const fitting =
-    reply.length <= question.datagramBytes
-      ? reply
-      : encodeRefusal(question, responseCodes.noError, { truncated: true });
-  // Closed meanwhile, or the guest is gone: nobody waits for it.
-  socket.send(fitting, from.port, from.address, () => undefined);
+/** A bucket of one second's tokens. */
+class RateLimit {
+  readonly #perSecond: number;
+  #tokens: number;
+  #filledAt = performance.now();
+
+  constructor(perSecond: number) {
+    this.#perSecond = perSecond;
+    this.#tokens = perSecond;
+  }
+
+  take(): boolean {
+    const now = performance.now();
+    this.#tokens = Math.min(this.#perSecond, this.#tokens + ((now - this.#filledAt) / 1000) * this.#perSecond);
+    this.#filledAt = now;
+    if (this.#tokens < 1) return false;
+    this.#tokens -= 1;
+    return true;
+  }
 }
 
-function serveStream(socket: Socket, answer: Answer): void {
-  const reader = new MessageReader();
+/** The reply to a datagram; undefined for silence. */
+async function answerDatagram(message: Buffer, answer: Answer): Promise<Buffer | undefined> {
+  const question = parseQuestion(message);
+  if (question === undefined) return undefined;
+  const reply = await answer(question, "udp");
+  if (reply === undefined || reply.length <= question.datagramBytes) return reply;
+  return encodeRefusal(question, responseCodes.noError, { truncated: true });
+}
+
+function serveStream(socket: Socket, answer: Answer, rate: RateLimit, defect: (error: unknown) => void): void {
+  const reader = new MessageReader(maxQuestionBytes);
   socket.setTimeout(idleConnectionMs, () => socket.destroy());
   socket.on("error", () => socket.destroy());
   let last = Promise.resolve();
   socket.on("data", (chunk: Buffer) => {
-    // One after the other, and no more is read meanwhile.
+    // One chunk after the other; the socket is not read meanwhile.
     socket.pause();
-    last = last.then(() => answerAll(socket, reader.push(chunk), answer)).then(() => void socket.resume());
+    last = last
+      .then(() => answerAll(socket, reader.push(chunk), answer, rate))
+      .then(() => void socket.resume())
+      .catch((error: unknown) => {
+        if (!(error instanceof MessageTooLong)) defect(error);
+        socket.destroy();
+      });
   });
 }
 
-async function answerAll(socket: Socket, messages: readonly Buffer[], answer: Answer): Promise<void> {
+async function answerAll(socket: Socket, messages: readonly Buffer[], answer: Answer, rate: RateLimit): Promise<void> {
   for (const message of messages) {
-    const question = parseQuestion(message);
+    const question = rate.take() ? parseQuestion(message) : undefined;
     const reply = question === undefined ? undefined : await answer(question, "tcp");
     if (socket.destroyed) return;
     if (reply === undefined) return void socket.destroy();
@@ -131,17 +174,17 @@ async function answerOf(
 ): Promise<Buffer> {
   const refusal = refusalOf(question, options.policy());
   if (refusal !== undefined) {
-    if (refusal.reason !== undefined) record(options, question, refusal.reason);
+    if (refusal.reason !== undefined) refuse(options, question, refusal.reason);
     return encodeRefusal(question, refusal.code);
   }
   let message: Buffer;
   try {
     message = await options.ask(question, transport, signal);
   } catch (error) {
-    record(options, question, isSandboxError(error) ? error.message : "the name servers of the host failed");
+    refuse(options, question, isSandboxError(error) ? error.message : "the name servers of the host failed");
     return encodeRefusal(question, responseCodes.serverFailure);
   }
-  return checkedAnswer(question, message, options);
+  return await checkedAnswer(question, message, options);
 }
 
 const internetClass = 1;
@@ -168,13 +211,13 @@ export function refusalOf(
   return undefined;
 }
 
-/** The answer as the guest may have it; the addresses of names that decide are let out. */
-function checkedAnswer(question: Question, message: Buffer, options: NameServerOptions): Buffer {
+/** The answer as the guest may have it, after the addresses of a name that decides were let out. */
+async function checkedAnswer(question: Question, message: Buffer, options: NameServerOptions): Promise<Buffer> {
   const records = parseRecords(message);
   if (records === undefined) return encodeRefusal(question, responseCodes.serverFailure);
   const answers = records.filter(({ section }) => section === "answer");
   if (answers.some((answer) => !isPublicAnswer(answer))) {
-    record(options, question, "the answer is a private address");
+    refuse(options, question, "the answer is a private address");
     return encodeRefusal(question, responseCodes.nameError);
   }
   const policy = options.policy();
@@ -186,9 +229,9 @@ function checkedAnswer(question: Question, message: Buffer, options: NameServerO
   if (addresses.length > 0) {
     const ttl = Math.min(...answers.map((answer) => answer.ttl));
     try {
-      options.pinned.pin(name, addresses, ttl);
+      await options.pinned.pin(name, addresses, ttl);
     } catch (error) {
-      record(options, question, error instanceof Error ? error.message : String(error));
+      refuse(options, question, error instanceof Error ? error.message : String(error));
       return encodeRefusal(question, responseCodes.serverFailure);
     }
   }
@@ -200,20 +243,22 @@ function checkedAnswer(question: Question, message: Buffer, options: NameServerO
 
 /** The addresses that an answer gives for `name`, through the names that it stands for. Pure. */
 export function addressesFor(name: string, answers: readonly ResourceRecord[]): number[] {
-  const names = new Set([name]);
-  // In any order: a chain of n names is complete after n rounds at the latest.
-  for (let before = 0; before < names.size;) {
-    before = names.size;
-    for (const { name: owner, target } of answers) {
-      if (owner !== undefined && target !== undefined && names.has(owner)) names.add(target);
-    }
+  const targets = new Map<string, string[]>();
+  for (const { name: owner, target } of answers) {
+    if (owner === undefined || target === undefined) continue;
+    const known = targets.get(owner);
+    if (known === undefined) targets.set(owner, [target]);
+    else known.push(target);
   }
+  // A set can be extended while it is walked; records may come in any order.
+  const names = new Set([name]);
+  for (const owner of names) for (const target of targets.get(owner) ?? []) names.add(target);
   return answers
     .filter((answer) => answer.type === recordTypes.a && answer.name !== undefined && names.has(answer.name))
     .map(({ data }) => data.readUInt32BE());
 }
 
-/** Also: an address record that is none. */
+/** False also for an address record of the wrong length. */
 function isPublicAnswer({ type, data }: ResourceRecord): boolean {
   if (type === recordTypes.a) return data.length === 4 && isPublicIpv4(data.readUInt32BE());
   // Global unicast is 2000::/3; what embeds an IPv4 address (6to4, Teredo) is a way around the check above.
@@ -225,6 +270,6 @@ function isPublicAnswer({ type, data }: ResourceRecord): boolean {
   return true;
 }
 
-function record({ record }: NameServerOptions, { name }: Question, reason: string): void {
-  record.add({ protocol: "dns", host: name ?? "a name that is none", reason });
+function refuse(options: NameServerOptions, { name }: Question, reason: string): void {
+  options.refuse({ protocol: "dns", host: name ?? "(not a host name)", reason });
 }

@@ -1,58 +1,108 @@
-import { createServer, type IncomingMessage, request as startRequest, type ServerResponse } from "node:http";
-import { createServer as createTcpServer, Socket } from "node:net";
-import { openTcpListener, openTcpSocket } from "#host/sockets.ts";
-import { normalName } from "@opensandbox/wire/egress.ts";
+import {
+  createServer,
+  type IncomingMessage,
+  request as startRequest,
+  type ServerResponse,
+  STATUS_CODES,
+} from "node:http";
+import { createServer as createTcpServer, type Socket } from "node:net";
 import { forwardedHeaders, forwardedRequestHeaders } from "@opensandbox/wire/forwarded-headers.ts";
-import { parseIpv4 } from "@opensandbox/wire/ipv4.ts";
-import { webProxyPort } from "../namespace-rules.ts";
-import type { NetworkRecord } from "../network-record.ts";
-import type { PinnedNames } from "../names/pinned-names.ts";
-import type { CompiledPolicy } from "../policy.ts";
-import { readServerName } from "./server-name.ts";
+import { HttpConnections } from "../http-connections.ts";
+import type { Refusal } from "../network-record.ts";
+import { type ClaimedName, type CompiledPolicy, refusalOfName } from "../policy.ts";
+import { hostOf, wireName } from "./host-name.ts";
+import { HelloReader } from "./server-name.ts";
+
+/** The server that a guest's connection was addressed to. */
+export interface WebTarget {
+  readonly name: string | undefined;
+  readonly address: string;
+  readonly port: number;
+}
 
 export interface WebProxyOptions {
-  readonly namespace: string;
-  readonly pinned: PinnedNames;
-  readonly record: NetworkRecord;
+  /**
+   * Accepts the guest's connections to any address; a connection's local address is the one that the guest addressed.
+   * The proxy owns the descriptor.
+   */
+  readonly listener: number;
+  readonly limits?: WebProxyLimits;
   policy(): CompiledPolicy;
+  /** A socket that is being connected to the target, or why the target is not reachable under its name. */
+  connect(target: WebTarget): Promise<{ readonly socket: Socket } | { readonly refusal: string }>;
+  refuse(refusal: Refusal): void;
+  /** Reports an error that no guest should be able to cause. */
+  readonly defect: (error: unknown) => void;
+}
+
+export interface WebProxyLimits {
+  /** Connections of one guest at once, TLS and HTTP each. */
+  readonly maxConnections: number;
+  /** From a connection's start until its ClientHello is complete. */
+  readonly helloTimeoutMs: number;
+  /** From a connection's start, or the end of its last answer, until the next request's head is complete. */
+  readonly requestTimeoutMs: number;
 }
 
 export interface WebProxy extends Disposable {
-  /** Ends the connections that the policy, which has changed, does not allow any more. */
+  /** Cuts the connections that the policy, which has changed, no longer allows. */
   judgeAgain(): void;
 }
 
-/** A ClientHello is a few kilobytes; a longer beginning is none. */
-const maxHelloBytes = 32 * 1024;
-const helloTimeoutMs = 10_000;
-const connectTimeoutMs = 30_000;
+const defaultLimits: WebProxyLimits = { maxConnections: 1024, helloTimeoutMs: 10_000, requestTimeoutMs: 60_000 };
 
 /**
- * Where connections to ports 80 and 443 arrive whose name must be known. The kernel hands them over with the address
- * that they were meant for. TLS is let through untouched when the name that its client asks for is allowed and the
- * address is one of that name; of plain HTTP each request is looked at. What goes on goes on from the same namespace,
- * held to the same limits.
+ * The proxy for a guest's connections to ports 80 and 443, where their names decide. The kernel redirects them here
+ * (TPROXY). TLS passes unchanged when its ClientHello says one allowed name and the address is one of that name. Each
+ * request of plain HTTP is judged. Worst case for one guest: 2 x 1024 connections, each with at most 96 KiB before it is
+ * judged.
  */
 export function serveWeb(options: WebProxyOptions): WebProxy {
+  const { limits = defaultLimits, defect } = options;
+  /** Whether each connection is still allowed. */
   const open = new Map<Socket, () => boolean>();
-  const http = createServer({ keepAliveTimeout: 60_000 }, (request, response) => forward(request, response, options));
-  // Tunnels through a proxy are another server's business, and are not looked at.
-  http.on("connect", (_request, socket) => socket.destroy());
-  http.on("clientError", (_error, socket) => socket.destroy());
+  let tunnels = 0;
+  const http = createServer({ keepAliveTimeout: limits.requestTimeoutMs }, (request, response) => {
+    forward(request, response, options).catch((error: unknown) => {
+      defect(error);
+      response.destroy();
+    });
+  });
+  // A tunnel through the proxy would carry what nobody judges.
+  http.on("connect", (request, socket) => {
+    refuse(options, request.socket, "http", { reason: "tunnels through HTTP are not possible" });
+    socket.destroy();
+  });
+  http.on("clientError", (error: NodeJS.ErrnoException, socket) => {
+    if (error.code?.startsWith("HPE_") === true) {
+      refuse(options, socket as Socket, "http", { reason: "the connection is not HTTP/1" });
+    }
+    socket.destroy();
+  });
+  const connections = new HttpConnections(http, {
+    maxConnections: limits.maxConnections,
+    requestTimeoutMs: limits.requestTimeoutMs,
+    until: "head",
+  });
   const server = createTcpServer({ allowHalfOpen: true }, (socket) => {
+    socket.on("error", () => socket.destroy());
     open.set(socket, () => options.policy().policy.enabled);
     socket.once("close", () => open.delete(socket));
-    socket.on("error", () => socket.destroy());
     if (socket.localPort === 80) {
       open.set(socket, () => false);
-      http.emit("connection", socket);
-    } else {
-      tunnel(socket, options, (stillAllowed) => open.set(socket, stillAllowed)).catch(() => socket.destroy());
+      if (!connections.take(socket)) refuseCrowded(options, socket, "http");
+      return;
     }
+    if (tunnels >= limits.maxConnections) return refuseCrowded(options, socket, "tls");
+    tunnels += 1;
+    socket.once("close", () => (tunnels -= 1));
+    tunnel(socket, options, (stillAllowed) => open.set(socket, stillAllowed)).catch((error: unknown) => {
+      defect(error);
+      socket.destroy();
+    });
   });
-  server.listen({
-    fd: openTcpListener(options.namespace, { address: "0.0.0.0", port: webProxyPort }, { transparent: true }),
-  });
+  server.on("error", defect);
+  server.listen({ fd: options.listener });
   return {
     judgeAgain() {
       for (const [socket, isAllowed] of open) if (!isAllowed()) socket.resetAndDestroy();
@@ -70,71 +120,71 @@ async function tunnel(
   options: WebProxyOptions,
   keep: (stillAllowed: () => boolean) => void,
 ): Promise<void> {
-  const address = socket.localAddress ?? "";
-  const port = socket.localPort ?? 0;
-  const { name, beginning } = await readHello(socket);
-  const refusal = refusalOf(name, address, options);
-  if (refusal !== undefined) {
-    options.record.add({
-      protocol: "tls",
-      ...(name === undefined ? {} : { host: name }),
-      address,
-      port,
-      reason: refusal,
-    });
+  const { claimed, beginning } = await readHello(socket, options.limits ?? defaultLimits);
+  if (socket.destroyed) return;
+  const target = targetOf(socket, claimed);
+  const refusal = refusalOfName(options.policy(), claimed);
+  const connected = refusal === undefined ? await options.connect(target) : { refusal };
+  if ("refusal" in connected) {
+    refuse(options, socket, "tls", { ...claimed, reason: connected.refusal });
     socket.resetAndDestroy();
     return;
   }
-  keep(() => refusalOf(name, address, options) === undefined);
-  const upstream = connectFrom(options.namespace, address, port);
-  join(socket, upstream);
-  upstream.write(beginning);
+  // The guest has hung up meanwhile, or the policy has changed.
+  if (socket.destroyed) return void connected.socket.destroy();
+  keep(() => refusalOfName(options.policy(), claimed) === undefined);
+  join(socket, connected.socket);
+  connected.socket.write(beginning);
 }
 
-/** What the client sends first, and the name in it. */
-async function readHello(socket: Socket): Promise<{ readonly name: string | undefined; readonly beginning: Buffer }> {
-  const { promise, resolve } = Promise.withResolvers<string | undefined>();
-  let beginning = Buffer.alloc(0);
+/** The first bytes of the client, and the name that they say. */
+async function readHello(
+  socket: Socket,
+  { helloTimeoutMs }: WebProxyLimits,
+): Promise<{ readonly claimed: ClaimedName; readonly beginning: Buffer }> {
+  const { promise, resolve } = Promise.withResolvers<ClaimedName>();
+  const reader = new HelloReader();
   const onData = (chunk: Buffer): void => {
-    beginning = Buffer.concat([beginning, chunk]);
-    const found = readServerName(beginning);
-    if (found.kind === "name") resolve(normalName(found.name));
-    else if (found.kind === "none" || beginning.length > maxHelloBytes) resolve(undefined);
+    const found = reader.push(chunk);
+    if (found.kind === "none") resolve({ reason: `the connection is refused: ${found.reason}` });
+    if (found.kind !== "name") return;
+    const name = wireName(found.name);
+    resolve(name === undefined ? { reason: "the connection is refused: its name is not a domain name" } : { name });
   };
-  const onEnd = (): void => resolve(undefined);
+  const onEnd = (): void => resolve({ reason: "the connection is refused: its hello is not complete" });
   socket.on("data", onData);
   socket.once("end", onEnd);
   socket.once("close", onEnd);
-  socket.setTimeout(helloTimeoutMs, onEnd);
-  const name = await promise;
+  const timer = setTimeout(onEnd, helloTimeoutMs);
+  const claimed = await promise;
+  clearTimeout(timer);
   socket.pause();
-  socket.setTimeout(0);
   socket.off("data", onData);
   socket.off("end", onEnd);
   socket.off("close", onEnd);
-  socket.removeAllListeners("timeout");
-  return { name, beginning };
+  return { claimed, beginning: reader.received };
 }
 
-/** Why a connection is not let through, if it is not. */
-function refusalOf(name: string | undefined, address: string, options: WebProxyOptions): string | undefined {
-  const policy = options.policy();
-  if (!policy.policy.enabled) return "the network is off";
-  if (name === undefined) return policy.open ? undefined : "the connection does not say for which name it is";
-  if (!policy.allowsName(name)) return "the network policy does not allow this name";
-  if (policy.open || options.pinned.has(name, parseIpv4(address) ?? 0)) return undefined;
-  return "the address is not one of this name";
+function targetOf(socket: Socket, { name }: ClaimedName): WebTarget {
+  return { name, address: socket.localAddress ?? "", port: socket.localPort ?? 0 };
 }
 
-function connectFrom(namespace: string, address: string, port: number): Socket {
-  const socket = new Socket({ fd: openTcpSocket(namespace), allowHalfOpen: true });
-  socket.setTimeout(connectTimeoutMs, () => socket.destroy(new Error("no connection in time")));
-  socket.once("connect", () => socket.setTimeout(0));
-  socket.connect(port, address);
-  return socket;
+function refuse(
+  options: WebProxyOptions,
+  socket: Socket,
+  protocol: "tls" | "http",
+  { name, reason }: { readonly name?: string | undefined; readonly reason: string },
+): void {
+  const { address, port } = targetOf(socket, { reason });
+  options.refuse({ protocol, ...(name === undefined ? {} : { host: name }), address, port, reason });
 }
 
-/** Each side's end is passed on; when one breaks, so does the other. */
+function refuseCrowded(options: WebProxyOptions, socket: Socket, protocol: "tls" | "http"): void {
+  refuse(options, socket, protocol, { reason: "too many connections at once" });
+  socket.resetAndDestroy();
+}
+
+/** Passes on each side's end; when one side breaks, so does the other. */
 function join(one: Socket, other: Socket): void {
   for (const [from, to] of [
     [one, other],
@@ -149,54 +199,64 @@ function join(one: Socket, other: Socket): void {
   }
 }
 
-function forward(request: IncomingMessage, response: ServerResponse, options: WebProxyOptions): void {
-  const address = request.socket.localAddress ?? "";
-  const port = request.socket.localPort ?? 0;
-  const name = hostOf(request);
-  const refusal = refusalOf(name, address, options);
-  if (refusal !== undefined) {
-    options.record.add({
-      protocol: "http",
-      ...(name === undefined ? {} : { host: name }),
-      address,
-      port,
-      reason: refusal,
-    });
-    response.writeHead(403, { "content-type": "text/plain", connection: "close" });
-    response.end(`opensandbox: ${refusal}\n`);
-    return;
+async function forward(request: IncomingMessage, response: ServerResponse, options: WebProxyOptions): Promise<void> {
+  request.on("error", () => response.destroy());
+  response.on("error", () => response.destroy());
+  const claimed = hostOf(request);
+  const target = targetOf(request.socket, claimed);
+  const refusal = refusalOfName(options.policy(), claimed);
+  let connected: Awaited<ReturnType<WebProxyOptions["connect"]>>;
+  try {
+    connected = refusal === undefined ? await options.connect(target) : { refusal };
+  } catch {
+    return explain(response, 502, "the server cannot be reached");
   }
+  if ("refusal" in connected) {
+    refuse(options, request.socket, "http", { ...claimed, reason: connected.refusal });
+    return explain(response, 403, connected.refusal);
+  }
+  const { socket } = connected;
+  socket.on("error", () => socket.destroy());
+  if (response.destroyed) return void socket.destroy();
+  try {
+    exchange(request, response, socket);
+  } catch {
+    // Node's client checks more than its server does.
+    socket.destroy();
+    explain(response, 400, "the request cannot be passed on");
+  }
+}
+
+function exchange(request: IncomingMessage, response: ServerResponse, socket: Socket): void {
   const upstream = startRequest({
     method: request.method,
     path: request.url,
     headers: forwardedRequestHeaders(request.method ?? "", request.rawHeaders),
     setHost: false,
-    createConnection: () => connectFrom(options.namespace, address, port),
+    createConnection: () => socket,
   });
   upstream.on("response", (answer) => {
-    response.writeHead(answer.statusCode ?? 502, answer.statusMessage, forwardedHeaders(answer.rawHeaders));
-    answer.pipe(response);
     answer.on("error", () => response.destroy());
+    try {
+      response.writeHead(answer.statusCode ?? 502, answer.statusMessage, forwardedHeaders(answer.rawHeaders));
+    } catch {
+      // A status or a reason that Node does not send: the server is no better than one that breaks off.
+      upstream.destroy();
+      return explain(response, 502, "the server's answer cannot be passed on");
+    }
+    answer.pipe(response);
   });
-  upstream.on("error", () => {
-    if (response.headersSent) return void response.destroy();
-    response.writeHead(502, { "content-type": "text/plain", connection: "close" });
-    response.end("opensandbox: the server cannot be reached\n");
-  });
+  upstream.on("error", () => explain(response, 502, "the server cannot be reached"));
   request.pipe(upstream);
   request.on("error", () => upstream.destroy());
   response.once("close", () => upstream.destroy());
 }
 
-/** The one name that a request is for; undefined when it has none or says two things. */
-function hostOf(request: IncomingMessage): string | undefined {
-  const hosts = request.rawHeaders.filter((_, index) => index % 2 === 0 && isHost(request.rawHeaders[index]!));
-  const { host = "" } = request.headers;
-  // A target with a name in it would win over the header at some servers.
-  if (hosts.length !== 1 || !(request.url ?? "").startsWith("/")) return undefined;
-  return normalName(host.replace(/:\d+$/, ""));
-}
-
-function isHost(header: string): boolean {
-  return header.toLowerCase() === "host";
+/** Answers in the server's place, where the response has not begun. */
+function explain(response: ServerResponse, status: number, text: string): void {
+  if (response.destroyed) return;
+  if (response.headersSent) return void response.destroy();
+  // With a reason of its own: one that Node has refused is still in the response.
+  response.writeHead(status, STATUS_CODES[status] ?? "", { "content-type": "text/plain", connection: "close" });
+  response.end(`opensandbox: ${text}\n`);
 }
