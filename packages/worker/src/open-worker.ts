@@ -1,7 +1,8 @@
 import { existsSync } from "node:fs";
-import { chmod, mkdir } from "node:fs/promises";
+import { chmod } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
+import { hostFiles, makeDurableDirectory } from "#host/durable-files.ts";
 import { IdleTime } from "#host/idle-time.ts";
 import type { Log } from "#host/log.ts";
 import { claimWorker, isWorkerAlive } from "#host/worker-lock.ts";
@@ -128,10 +129,10 @@ export function imageStore(
 /** @throws `permission_denied` with what to do when this process may not write there */
 async function openDataDirectory(directory: string): Promise<void> {
   try {
-    await mkdir(directory, { recursive: true });
+    await makeDurableDirectory(directory, 0o711, hostFiles);
     // Machines run as users of their own, who must pass through but not look around.
     await chmod(directory, 0o711);
-    await mkdir(join(directory, "machines"), { recursive: true, mode: 0o711 });
+    await makeDurableDirectory(join(directory, "machines"), 0o711, hostFiles);
   } catch (cause) {
     throw new SandboxError(
       "permission_denied",

@@ -39,6 +39,15 @@ export function isWorkerAlive(directory: string, id: string): boolean {
   }
 }
 
+/** The workers of a directory whose processes still run. */
+export async function liveWorkers(directory: string): Promise<readonly string[]> {
+  const names = existsSync(directory) ? await readdir(directory) : [];
+  return names
+    .filter((name) => name.endsWith(lockSuffix))
+    .map((name) => name.slice(0, -lockSuffix.length))
+    .filter((id) => isWorkerAlive(directory, id));
+}
+
 /** Removes the locks of workers that are gone and of which `needed` says that nothing is left to be taken over. */
 export async function removeDeadWorkers(directory: string, needed: (id: string) => boolean): Promise<void> {
   for (const name of existsSync(directory) ? await readdir(directory) : []) {

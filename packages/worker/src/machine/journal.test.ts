@@ -1,9 +1,18 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
-import { type JournalEntry, readEntries, removeEntry, removeUnfinishedEntries, writeEntry } from "./journal.ts";
+import {
+  type JournalEntry,
+  machineDirectory,
+  readEntries,
+  readJournal,
+  removeEntry,
+  removeUnfinishedEntries,
+  setMachineAside,
+  writeEntry,
+} from "./journal.ts";
 
 const entry: JournalEntry = { machineId: "m-00000001", workerId: "w-1", ephemeral: false };
 
@@ -13,7 +22,7 @@ async function emptyDirectory(t: TestContext): Promise<string> {
   return directory;
 }
 
-test("what was written is read, written over and removed", async (t) => {
+test("an entry is read as it was written, replaced and removed", async (t) => {
   const directory = await emptyDirectory(t);
   assert.deepEqual(await readEntries(directory), []);
   await writeEntry(directory, entry);
@@ -31,7 +40,7 @@ test("what was written is read, written over and removed", async (t) => {
   assert.deepEqual(await readdir(join(directory, "journal")), ["m-00000002.json"]);
 });
 
-test("an entry that was not written to its end does not count, and goes when its writer is gone", async (t) => {
+test("an entry that was not written to its end does not count, and goes after its writer", async (t) => {
   const directory = await emptyDirectory(t);
   await writeEntry(directory, entry);
   const journal = join(directory, "journal");
@@ -42,9 +51,41 @@ test("an entry that was not written to its end does not count, and goes when its
   assert.deepEqual((await readdir(journal)).toSorted(), ["m-00000001.json", "m-00000003.w-1.new"]);
 });
 
-test("an entry that a dying host has left empty still names the machine to remove", async (t) => {
+for (const [damage, content] of [
+  ["empty", ""],
+  ["torn", '{"machineId":"m-0000'],
+  ["full of zeros", "\0".repeat(64)],
+  ["another machine's", '{"machineId":"m-00000002","workerId":"w-1"}'],
+] as const) {
+  test(`an entry that is ${damage} is unreadable, and the machine's files are kept aside with it`, async (t) => {
+    const directory = await emptyDirectory(t);
+    await writeEntry(directory, entry);
+    await writeFile(join(directory, "journal", "m-00000001.json"), content);
+    assert.deepEqual(await readJournal(directory), { entries: [], unreadable: ["m-00000001"] });
+    const machine = machineDirectory(directory, entry.machineId);
+    await mkdir(machine, { recursive: true });
+    await writeFile(join(machine, "rootfs-1.qcow2"), "the disk");
+
+    const kept = await setMachineAside(directory, entry.machineId);
+
+    assert.ok(kept !== undefined);
+    assert.match(kept, /\/machines\/lost\+found\/m-00000001-\d+$/);
+    assert.equal(await readFile(join(kept, "rootfs-1.qcow2"), "utf8"), "the disk");
+    assert.equal(await readFile(join(kept, "journal-entry.json"), "utf8"), content);
+    assert.deepEqual(await readJournal(directory), { entries: [], unreadable: [] });
+  });
+}
+
+test("an unreadable entry of a machine without files is removed", async (t) => {
   const directory = await emptyDirectory(t);
   await writeEntry(directory, entry);
   await writeFile(join(directory, "journal", "m-00000001.json"), "");
-  assert.deepEqual(await readEntries(directory), [{ machineId: "m-00000001", workerId: "", ephemeral: true }]);
+  assert.equal(await setMachineAside(directory, entry.machineId), undefined);
+  assert.deepEqual(await readJournal(directory), { entries: [], unreadable: [] });
+});
+
+test("writes of one entry at the same time happen in the order of the calls", async (t) => {
+  const directory = await emptyDirectory(t);
+  await Promise.all(Array.from({ length: 20 }, (_, at) => writeEntry(directory, { ...entry, ephemeral: at === 19 })));
+  assert.deepEqual(await readEntries(directory), [{ ...entry, ephemeral: true }]);
 });

@@ -1,33 +1,35 @@
-import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
 import { existsSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import { type DurableFiles, hostFiles, makeDurableDirectory } from "#host/durable-files.ts";
+import { together } from "#host/together.ts";
 import type { VmSpec } from "#hypervisor/hypervisor.ts";
 import type { MachineFiles } from "#snapshots/manifest.ts";
 import type { SnapshotId } from "@opensandbox/wire/ids.ts";
 import type { StartSandbox } from "@opensandbox/wire/worker/worker.ts";
 
 /**
- * What a worker has begun for a machine, in a file before the first side effect. The machine's id names everything that
- * comes after it, so that the next worker finds what a killed one has left: it takes a machine of a sandbox over, and
- * removes any other.
+ * The record of one machine, in a file that the worker writes before the machine's first side effect. The machine's id
+ * names everything that belongs to it, so the next worker finds what a dead one has left: it takes over the machine of
+ * a sandbox and removes any other.
  *
- * The file is for the death of the worker, not of the host, after which no machine is left to be taken over: so it is
- * not forced to the disk.
+ * An entry with a `machine` says where a sandbox's disks are, so it survives a power cut together with the names of the
+ * files that it lists.
  */
 export interface JournalEntry {
   readonly machineId: string;
   readonly workerId: string;
-  /** Nobody wants it once its worker is gone. */
+  /** The machine ends with its worker. */
   readonly ephemeral: boolean;
-  /** Absent while the machine has not been given to anybody. */
+  /** Absent while the machine belongs to no sandbox. */
   readonly sandbox?: StartSandbox;
-  /** Absent until it runs for the first time. */
+  /** Absent until the sandbox has started on it. */
   readonly machine?: JournaledMachine;
-  /** The snapshot that takes the machine's place when it exists. */
+  /** Once this snapshot exists it takes the machine's place. */
   readonly hibernating?: SnapshotId;
 }
 
-/** What another process needs to go on with a machine. */
+/** What another process needs to take over a machine. */
 export interface JournaledMachine {
   readonly slot?: number;
   /** `growthMib` is the stored name of `hotplugMib`. */
@@ -35,27 +37,90 @@ export interface JournaledMachine {
   readonly network: "none" | "user" | "tap";
   readonly image: string;
   readonly files: MachineFiles;
-  /** The number that the next layer of a disk gets. */
+  /** The number of the next disk layer. */
   readonly nextLayer: number;
 }
 
-/** Where a machine keeps its files. */
+/** The directory of a machine's files. */
 export function machineDirectory(dataDirectory: string, machineId: string): string {
   return join(dataDirectory, "machines", machineId);
 }
 
-export async function writeEntry(dataDirectory: string, entry: JournalEntry): Promise<void> {
-  const directory = journalDirectory(dataDirectory);
-  await mkdir(directory, { recursive: true, mode: 0o700 });
-  const unfinished = join(directory, `${entry.machineId}.${entry.workerId}${unfinishedSuffix}`);
-  await writeFile(unfinished, JSON.stringify(entry), { mode: 0o600 });
-  await rename(unfinished, entryFile(dataDirectory, entry.machineId));
+/** Writes of one entry happen in the order of the calls. */
+const writes = new Map<string, Promise<void>>();
+
+/** Writes or replaces an entry. One with a `machine` is on the disk when this resolves. */
+export async function writeEntry(
+  dataDirectory: string,
+  entry: JournalEntry,
+  files: DurableFiles = hostFiles,
+): Promise<void> {
+  const path = entryFile(dataDirectory, entry.machineId);
+  const earlier = writes.get(path);
+  const written = (async () => {
+    // Its caller hears of its failure.
+    await earlier?.catch(() => undefined);
+    await using staged = await stageEntry(dataDirectory, entry, files);
+    await staged.commit();
+    if (entry.machine !== undefined) await flushJournal(dataDirectory, files);
+  })();
+  writes.set(path, written);
+  try {
+    await written;
+  } finally {
+    if (writes.get(path) === written) writes.delete(path);
+  }
 }
 
-/** How the name of an entry ends that is being written; before it stands who writes. */
+/** An entry that is written and does not count yet. Disposing it before it is committed removes it. */
+export interface StagedEntry extends AsyncDisposable {
+  /** The entry counts, and does so after a power cut once {@link flushJournal} has resolved. */
+  commit(): Promise<void>;
+}
+
+/**
+ * Writes an entry that is to count later: forcing it to the disk takes milliseconds, which a start spends on other
+ * things. An entry with a `machine`, and the names of the machine's files, are on the disk when this resolves.
+ */
+export async function stageEntry(
+  dataDirectory: string,
+  entry: JournalEntry,
+  files: DurableFiles = hostFiles,
+): Promise<StagedEntry> {
+  const directory = journalDirectory(dataDirectory);
+  const unfinished = join(directory, `${entry.machineId}.${entry.workerId}${unfinishedSuffix}`);
+  await makeDurableDirectory(directory, 0o700, files);
+  let committed = false;
+  await using undo = new AsyncDisposableStack();
+  undo.defer(async () => {
+    if (!committed) await rm(unfinished, { force: true });
+  });
+  await files.write(unfinished, JSON.stringify(entry), entryMode);
+  if (entry.machine !== undefined) {
+    const machine = machineDirectory(dataDirectory, entry.machineId);
+    await together([unfinished, machine, dirname(machine)].map((path) => files.flush(path)));
+  }
+  const owned = undo.move();
+  return {
+    async commit() {
+      await files.rename(unfinished, entryFile(dataDirectory, entry.machineId));
+      committed = true;
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+/** Forces to the disk which entries there are. */
+export async function flushJournal(dataDirectory: string, files: DurableFiles = hostFiles): Promise<void> {
+  await files.flush(journalDirectory(dataDirectory));
+}
+
+const entryMode = 0o600;
+
+/** Ends the name of an entry that is being written; the writer's id comes before it. */
 const unfinishedSuffix = ".new";
 
-/** Removes what workers that are gone were writing. What an entry was to announce has not begun. */
+/** Removes entries that dead workers were writing. What such an entry was to announce has not begun. */
 export async function removeUnfinishedEntries(
   dataDirectory: string,
   isAlive: (workerId: string) => boolean,
@@ -68,38 +133,65 @@ export async function removeUnfinishedEntries(
   }
 }
 
-/** The last thing that is done for a machine, when all else of it is gone. */
+/** Removes a machine's entry. Call it last, when nothing else of the machine is left. */
 export async function removeEntry(dataDirectory: string, machineId: string): Promise<void> {
   await rm(entryFile(dataDirectory, machineId), { force: true });
 }
 
-export async function readEntries(dataDirectory: string): Promise<readonly JournalEntry[]> {
-  const directory = journalDirectory(dataDirectory);
-  if (!existsSync(directory)) return [];
-  const entries: JournalEntry[] = [];
-  for (const name of await readdir(directory)) {
-    if (!name.endsWith(".json")) continue;
-    // Another process may have finished with it since.
-    const text = await readFile(join(directory, name), "utf8").catch(() => undefined);
-    if (text !== undefined) entries.push(parse(text) ?? nothingKnown(name));
-  }
-  return entries;
+export interface Journal {
+  readonly entries: readonly JournalEntry[];
+  /** Machines whose entry is empty, torn or otherwise unreadable. */
+  readonly unreadable: readonly string[];
 }
 
-function parse(text: string): JournalEntry | undefined {
+export async function readJournal(dataDirectory: string): Promise<Journal> {
+  const directory = journalDirectory(dataDirectory);
+  const entries: JournalEntry[] = [];
+  const unreadable: string[] = [];
+  for (const name of existsSync(directory) ? await readdir(directory) : []) {
+    if (!name.endsWith(entrySuffix)) continue;
+    const machineId = name.slice(0, -entrySuffix.length);
+    const entry = await readEntry(join(directory, name), machineId);
+    if (entry === "unreadable") unreadable.push(machineId);
+    else if (entry !== undefined) entries.push(entry);
+  }
+  return { entries, unreadable };
+}
+
+export async function readEntries(dataDirectory: string): Promise<readonly JournalEntry[]> {
+  return (await readJournal(dataDirectory)).entries;
+}
+
+/** Undefined when another process has removed it since. */
+async function readEntry(path: string, machineId: string): Promise<JournalEntry | "unreadable" | undefined> {
   try {
-    return JSON.parse(text) as JournalEntry;
-  } catch {
+    const entry = JSON.parse(await readFile(path, "utf8")) as Partial<JournalEntry> | null;
+    const isEntry = entry?.machineId === machineId && typeof entry.workerId === "string";
+    return isEntry ? (entry as JournalEntry) : "unreadable";
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "ENOENT" ? undefined : "unreadable";
+  }
+}
+
+/**
+ * Moves a machine's directory and its unreadable entry to `machines/lost+found/`, where no sweep looks. Returns the new
+ * place; undefined when the machine has no directory, and then the entry is removed.
+ */
+export async function setMachineAside(dataDirectory: string, machineId: string): Promise<string | undefined> {
+  const directory = machineDirectory(dataDirectory, machineId);
+  if (!existsSync(directory)) {
+    await removeEntry(dataDirectory, machineId);
     return undefined;
   }
+  const lostAndFound = join(dirname(directory), "lost+found");
+  await mkdir(lostAndFound, { recursive: true, mode: 0o700 });
+  const kept = join(lostAndFound, `${machineId}-${Date.now()}`);
+  await rename(directory, kept);
+  await rename(entryFile(dataDirectory, machineId), join(kept, "journal-entry.json"));
+  return kept;
 }
 
-/** A host that dies may leave an empty file: what its name says is enough to remove what is left. */
-function nothingKnown(name: string): JournalEntry {
-  return { machineId: name.slice(0, -".json".length), workerId: "", ephemeral: true };
-}
-
-/** Held by whoever takes machines of gone workers over, so that two do not take the same. */
+/** Held while a worker takes over machines of dead ones, so that two do not take the same machine. */
 export function journalLock(dataDirectory: string): string {
   return join(journalDirectory(dataDirectory), "lock");
 }
@@ -109,5 +201,7 @@ function journalDirectory(dataDirectory: string): string {
 }
 
 function entryFile(dataDirectory: string, machineId: string): string {
-  return join(journalDirectory(dataDirectory), `${machineId}.json`);
+  return join(journalDirectory(dataDirectory), `${machineId}${entrySuffix}`);
 }
+
+const entrySuffix = ".json";

@@ -1,9 +1,10 @@
-import { mkdir, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { hostFiles, makeDurableDirectory } from "#host/durable-files.ts";
 import { failpoint } from "#host/failpoints.ts";
 import { lockFile } from "#host/file-lock.ts";
 import { killProcessesOf, processesOf } from "#host/kill-by-path.ts";
-import { isWorkerAlive, removeDeadWorkers } from "#host/worker-lock.ts";
+import { isWorkerAlive, liveWorkers, removeDeadWorkers } from "#host/worker-lock.ts";
 import { removeLeftOverNetworks } from "#network/host-firewall.ts";
 import { describeError, isSandboxError } from "@opensandbox/wire/errors.ts";
 import type { SnapshotId } from "@opensandbox/wire/ids.ts";
@@ -16,8 +17,10 @@ import {
   journalLock,
   machineDirectory,
   readEntries,
+  readJournal,
   removeEntry,
   removeUnfinishedEntries,
+  setMachineAside,
   writeEntry,
 } from "#machine/journal.ts";
 import { resumeAfterCapture } from "#machine/capture-machine.ts";
@@ -39,11 +42,13 @@ export interface Adopted {
  */
 export async function adoptMachines(host: Host): Promise<readonly Adopted[]> {
   const { dataDirectory } = host;
-  await mkdir(dirname(journalLock(dataDirectory)), { recursive: true, mode: 0o700 });
+  await makeDurableDirectory(dirname(journalLock(dataDirectory)), 0o700, hostFiles);
   using _lock = await lockFile(journalLock(dataDirectory), { wait: true });
   const isAlive = (worker: string): boolean => isWorkerAlive(workersDirectory(dataDirectory), worker);
   const adopted: Adopted[] = [];
-  for (const entry of await readEntries(dataDirectory)) {
+  const journal = await readJournal(dataDirectory);
+  await keepUnreadable(journal.unreadable, host);
+  for (const entry of journal.entries) {
     if (isAlive(entry.workerId)) continue;
     const wanted = entry.sandbox !== undefined && entry.machine !== undefined && !entry.ephemeral;
     // Who lives for one command takes nobody over: the machine would end with it.
@@ -148,6 +153,36 @@ async function keepDisks(wanted: MachineRequest, machine: JournaledMachine, host
     }
   }
   return endedMachine(wanted, machine, host);
+}
+
+/**
+ * Keeps the disks of machines whose journal entries cannot be read, as a power cut may leave them: a sandbox's row may
+ * still claim such a machine, and only a person can find out.
+ */
+async function keepUnreadable(machineIds: readonly string[], { dataDirectory, workerId, log }: Host): Promise<void> {
+  if (machineIds.length === 0) return;
+  const others = (await liveWorkers(workersDirectory(dataDirectory))).filter((id) => id !== workerId);
+  for (const machine of machineIds) {
+    if (others.length > 0) {
+      log("error", "a journal entry cannot be read and is left alone, since it may be that of a running worker", {
+        machine,
+        workers: others,
+      });
+      continue;
+    }
+    await killProcessesOf(machineDirectory(dataDirectory, machine));
+    const directory = await setMachineAside(dataDirectory, machine);
+    if (directory === undefined) {
+      log("warn", "a journal entry that could not be read was removed: its machine has no files", { machine });
+      continue;
+    }
+    log(
+      "error",
+      "a journal entry cannot be read: the machine's disks were moved aside and no sandbox uses them. Copy out what " +
+        "you need (each disk is its overlay with the highest number), then delete the directory",
+      { machine, directory },
+    );
+  }
 }
 
 async function remove(entry: JournalEntry, dataDirectory: string): Promise<void> {

@@ -11,7 +11,7 @@ import { alignClock } from "#guest/align-clock.ts";
 import { hostnameOf } from "#guest/guest-identity.ts";
 import type { BootFiles, Host } from "#machine/host.ts";
 import { introduceGuest } from "#machine/introduce-guest.ts";
-import { writeEntry } from "#machine/journal.ts";
+import { flushJournal, type JournalEntry, stageEntry, writeEntry } from "#machine/journal.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
 import { LiveSandbox } from "./live-sandbox.ts";
 import type { OwnMemory } from "#templates/own-memory.ts";
@@ -83,6 +83,10 @@ async function finish({ request, host, spans }: Start, begun: Begun, signal: Abo
   await using undo = new AsyncDisposableStack();
   const live = undo.use(begun.live);
   live.organizationId = request.organizationId;
+  // Forcing the entry to the disk takes as long as introducing the guest, so both happen at the same time.
+  const staging = stageEntry(host.dataDirectory, entryOf(live, request, host));
+  staging.catch(() => undefined);
+  undo.defer(async () => await (await staging.catch(() => undefined))?.[Symbol.asyncDispose]());
   await applyNetworkPolicy(live, request, host);
   await failpoint("resume");
   if (begun.from === "restore") await live.vm.resume();
@@ -92,7 +96,8 @@ async function finish({ request, host, spans }: Start, begun: Begun, signal: Abo
   await introduceGuest(live, { id, hostname: hostnameOf(request), envs, copied }, begun.from, signal);
   spans.end("guest");
   await failpoint("journal sandbox");
-  await journal(live, request, host);
+  await (await staging).commit();
+  await flushJournal(host.dataDirectory);
   spans.end("journal");
   undo.move();
   void alignClock(live, host);
@@ -111,9 +116,12 @@ export async function journal(
   host: Host,
   hibernating?: SnapshotId,
 ): Promise<void> {
-  const { workerId, ephemeral, dataDirectory } = host;
-  const entry = { machineId: live.id, workerId, ephemeral, sandbox: request, machine: live.journaled() };
-  await writeEntry(dataDirectory, hibernating === undefined ? entry : { ...entry, hibernating });
+  const entry = entryOf(live, request, host);
+  await writeEntry(host.dataDirectory, hibernating === undefined ? entry : { ...entry, hibernating });
+}
+
+function entryOf(live: LiveMachine, request: StartSandbox, { workerId, ephemeral }: Host): JournalEntry {
+  return { machineId: live.id, workerId, ephemeral, sandbox: request, machine: live.journaled() };
 }
 
 interface Begun {

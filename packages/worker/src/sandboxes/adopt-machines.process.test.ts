@@ -1,0 +1,92 @@
+import assert from "node:assert/strict";
+import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import { machineDirectory } from "#machine/journal.ts";
+import { makeDataDirectory, openTestWorker } from "../testing/test-host.ts";
+
+interface Logged {
+  readonly level: string;
+  readonly message: string;
+  readonly fields?: object | undefined;
+}
+
+/** Opens a worker that runs no machines, as after a restart of the host, and closes it. Returns what it logged. */
+async function openOnce(dataDirectory: string): Promise<readonly Logged[]> {
+  const logged: Logged[] = [];
+  await using opened = await openTestWorker({
+    dataDirectory,
+    hypervisor: "fake",
+    log: (level, message, fields) => logged.push({ level, message, fields }),
+  });
+  assert.deepEqual(opened.worker.adopted, []);
+  return logged;
+}
+
+async function machineWithDisk(t: TestContext, journalEntry: string): Promise<string> {
+  const dataDirectory = await makeDataDirectory();
+  t.after(() => rm(dataDirectory, { recursive: true }));
+  const directory = machineDirectory(dataDirectory, "m-00000001");
+  await mkdir(directory, { recursive: true });
+  await writeFile(join(directory, "rootfs-1.qcow2"), "the disk");
+  await mkdir(join(dataDirectory, "journal"));
+  await writeFile(join(dataDirectory, "journal", "m-00000001.json"), journalEntry);
+  return dataDirectory;
+}
+
+for (const [damage, content] of [
+  ["emptied", ""],
+  ["tore", '{"machineId":"m-00000001","workerId":"w-00000001","ephemeral":false,"sandbox":{"id":"sb-'],
+] as const) {
+  test(`a machine whose journal entry a power cut ${damage} keeps its disks, and the log says where`, async (t) => {
+    const dataDirectory = await machineWithDisk(t, content);
+
+    const logged = await openOnce(dataDirectory);
+
+    const lostAndFound = join(dataDirectory, "machines", "lost+found");
+    const [kept = "", ...others] = await readdir(lostAndFound);
+    assert.deepEqual(others, []);
+    const directory = join(lostAndFound, kept);
+    assert.equal(await readFile(join(directory, "rootfs-1.qcow2"), "utf8"), "the disk");
+    const said = logged.filter(({ level }) => level === "error");
+    assert.deepEqual(
+      said.map(({ fields }) => fields),
+      [{ machine: "m-00000001", directory }],
+    );
+    assert.match(said[0]?.message ?? "", /moved aside.*delete the directory/);
+
+    assert.deepEqual(
+      (await openOnce(dataDirectory)).filter(({ level }) => level === "error"),
+      [],
+      "it is said once",
+    );
+    assert.deepEqual(await readdir(lostAndFound), [kept]);
+  });
+}
+
+test("a machine that was being started when its worker died is removed", async (t) => {
+  const entry = { machineId: "m-00000001", workerId: "w-00000001", ephemeral: false };
+  const dataDirectory = await machineWithDisk(t, JSON.stringify(entry));
+  await openOnce(dataDirectory);
+  assert.deepEqual(await readdir(join(dataDirectory, "machines")), []);
+});
+
+test("an unreadable entry is left alone while another worker runs on the directory", async (t) => {
+  const dataDirectory = await machineWithDisk(t, "");
+  const logged: Logged[] = [];
+  await using _first = await openTestWorker({
+    dataDirectory: await removeJournal(dataDirectory),
+    hypervisor: "fake",
+    log: () => undefined,
+  });
+  await writeFile(join(dataDirectory, "journal", "m-00000001.json"), "");
+  logged.push(...(await openOnce(dataDirectory)));
+  assert.deepEqual(await readdir(join(dataDirectory, "machines")), ["m-00000001"]);
+  assert.match(logged.find(({ level }) => level === "error")?.message ?? "", /left alone/);
+});
+
+/** Leaves the machine's directory without an entry, so that the first worker does not look at it. */
+async function removeJournal(dataDirectory: string): Promise<string> {
+  await rm(join(dataDirectory, "journal"), { recursive: true });
+  return dataDirectory;
+}
