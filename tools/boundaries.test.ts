@@ -126,6 +126,15 @@ const boundaries: readonly Boundary[] = [
   },
 ];
 
+/** One file of each circle that stands until its files are taken apart. */
+const circlesToUndo: readonly string[] = [
+  "packages/worker/src/machine/live-machine.ts",
+  "packages/control-plane/src/http/make-server.ts",
+];
+
+/** Folders that stand until they are split. */
+const foldersToSplit: readonly string[] = ["packages/guest-agent/src/system", "packages/worker/src/host"];
+
 for (const { from, except, to, typesMayCross = false, because } of boundaries) {
   test(`${from} does not import ${to.source}: ${because}`, () => {
     const files = globSync(from, { cwd: root, exclude: except === undefined ? [] : [except].flat() }).filter(isOurs);
@@ -149,6 +158,33 @@ test("only the entrances of processes read the environment", () => {
   assert.deepEqual(readers, []);
 });
 
+test("no files import each other in a circle, not even by types or import()", () => {
+  const files = globSync("packages/*/src/**/*.ts", { cwd: root }).filter((file) => !file.endsWith(".test.ts"));
+  const imports = new Map(files.map((file) => [file, importsOf(file).map(({ target }) => fileOf(target))]));
+  const circles = circlesIn(imports).filter((circle) => !circlesToUndo.some((file) => circle.includes(file)));
+  assert.deepEqual(circles, []);
+});
+
+test("no folder has more than 16 source files", () => {
+  const files = globSync("packages/*/src/**/*.ts", { cwd: root }).filter((file) => !file.endsWith(".test.ts"));
+  const folders = Object.entries(Object.groupBy(files, (file) => dirname(file)));
+  const crowded = folders.filter(([folder, { length } = []]) => length > 16 && !foldersToSplit.includes(folder));
+  assert.deepEqual(
+    crowded.map(([folder, { length } = []]) => `${folder}: ${length}`),
+    [],
+  );
+});
+
+test("a limit is named max or min", () => {
+  const files = globSync("{packages/*/src,tests,bench,tools}/**/*.ts", { cwd: root });
+  const named = files.flatMap((file) =>
+    (readFileSync(join(root, file), "utf8").match(/\b(?:most|longest|least|smallest|fewest)[A-Z]\w*/g) ?? []).map(
+      (name) => `${file}: ${name}`,
+    ),
+  );
+  assert.deepEqual(named, []);
+});
+
 function isOurs(file: string): boolean {
   return file.endsWith(".ts") && !/\.test\.ts$|\/testing\/|-contract\.ts$|_pb\./.test(file);
 }
@@ -169,4 +205,35 @@ function targetOf(file: string, specifier: string): string {
   if (specifier.startsWith(".")) return join(dirname(file), specifier);
   const [, home = ""] = /^(packages\/[^/]+\/src)\//.exec(file) ?? [];
   return specifier.startsWith("#") ? join(home, specifier.slice(1)) : specifier;
+}
+
+/** The file that a target of {@link targetOf} names; a package without a path is its index. */
+function fileOf(target: string): string {
+  const [, name, path = "index.ts"] = /^@opensandbox\/([^/]+)(?:\/(.+))?$/.exec(target) ?? [];
+  return name === undefined ? target : `packages/${name}/src/${path}`;
+}
+
+/** The groups of files of which each reaches every other (Tarjan's strongly connected components). */
+function circlesIn(imports: ReadonlyMap<string, readonly string[]>): string[][] {
+  const indexes = new Map<string, number>();
+  const open: string[] = [];
+  const circles: string[][] = [];
+  const visit = (file: string): number => {
+    const index = indexes.size;
+    indexes.set(file, index);
+    open.push(file);
+    let low = index;
+    for (const target of imports.get(file) ?? []) {
+      if (!imports.has(target)) continue;
+      if (!indexes.has(target)) low = Math.min(low, visit(target));
+      else if (open.includes(target)) low = Math.min(low, indexes.get(target) ?? low);
+    }
+    if (low === index) {
+      const circle = open.splice(open.indexOf(file));
+      if (circle.length > 1 || imports.get(file)?.includes(file)) circles.push(circle);
+    }
+    return low;
+  };
+  for (const file of imports.keys()) if (!indexes.has(file)) visit(file);
+  return circles;
 }

@@ -18,16 +18,29 @@ export function asUser(id: number): readonly [string, ...string[]] {
   return ["setpriv", "--reuid", `${id}`, "--regid", `${id}`, "--clear-groups", "--no-new-privs"];
 }
 
-/** With a data directory of its own; as another user where one is named. */
-export async function spawnServer(env: Readonly<Record<string, string>>, user?: number): Promise<SpawnedServer> {
+export interface SpawnOptions {
+  /** Absent: this process's own user. */
+  readonly user?: number | undefined;
+  /** Options of Node itself, such as a preload. */
+  readonly nodeOptions?: readonly string[];
+}
+
+/** Starts a server with a new data directory, and removes both when it is disposed. */
+export async function spawnServer(
+  env: Readonly<Record<string, string>>,
+  { user, nodeOptions = [] }: SpawnOptions = {},
+): Promise<SpawnedServer> {
   await using undo = new AsyncDisposableStack();
   const directory = await mkdtemp(join(tmpdir(), "osb-server-"));
   undo.defer(() => rm(directory, { recursive: true, force: true }));
   await chmod(directory, 0o711);
   const serve = join(import.meta.dirname, "serve.ts");
   if (user !== undefined) await chown(directory, user, user);
-  const [file, ...args] = [...(user === undefined ? [] : asUser(user)), process.execPath] as const;
-  const child = spawn(file ?? process.execPath, [...args, "--disable-warning=ExperimentalWarning", serve, directory], {
+  const [file, ...args] = [
+    ...(user === undefined ? [] : asUser(user)),
+    ...[process.execPath, "--disable-warning=ExperimentalWarning", ...nodeOptions, serve, directory],
+  ] as [string, ...string[]];
+  const child = spawn(file, args, {
     stdio: ["ignore", "pipe", "inherit"],
     env: { ...process.env, ...env },
   });

@@ -31,7 +31,7 @@ suite("without root", { skip }, () => {
     await (await startWorld({ OPENSANDBOX_NETWORK: "user" }))[Symbol.asyncDispose]();
     const { imagesDirectory } = readConfig(process.env);
     server = stack.use(
-      await spawnServer({ OPENSANDBOX_IMAGES_DIR: imagesDirectory, OPENSANDBOX_TEMPLATES_DIR: "" }, user),
+      await spawnServer({ OPENSANDBOX_IMAGES_DIR: imagesDirectory, OPENSANDBOX_TEMPLATES_DIR: "" }, { user }),
     );
     [, created] = await call("POST", "", { templateID: "minimal" });
     const { sandboxID = assert.fail(created.error) } = created;
