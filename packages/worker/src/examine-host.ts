@@ -1,7 +1,8 @@
 import { access, constants, statfs } from "node:fs/promises";
 import { delimiter, dirname, join } from "node:path";
 import { asSandboxError } from "@opensandbox/wire/errors.ts";
-import { examineQemu } from "./hypervisor/qemu/examine-qemu.ts";
+import { type ExaminedQemu, examineQemu } from "./hypervisor/qemu/examine-qemu.ts";
+import { probeAccelerator } from "./hypervisor/qemu/probe-accelerator.ts";
 import { readServers } from "#network/names/host-resolvers.ts";
 import { notEnforced } from "./not-enforced.ts";
 import type { WorkerOptions } from "./open-worker.ts";
@@ -41,22 +42,21 @@ export async function examineHost(options: HostOptions): Promise<readonly Findin
 
 async function examineHypervisor({ qemuProgram, accelerator }: HostOptions): Promise<Finding[]> {
   try {
-    const qemu = await examineQemu(qemuProgram, accelerator);
-    const level = qemu.accelerator === "kvm" ? "ok" : "warn";
-    return [
-      { name: "QEMU", level: "ok", detail: qemu.version },
-      {
-        name: "accelerator",
-        level,
-        detail: `${qemu.accelerator}: ${qemu.reason}`,
-        ...(level === "ok"
-          ? {}
-          : { fix: "everything works, slowly; use a host with hardware virtualisation for speed" }),
-      },
-    ];
+    const qemu = await examineQemu({ program: qemuProgram, wanted: accelerator });
+    return [{ name: "QEMU", level: "ok", detail: qemu.version }, await examineAccelerator(qemu)];
   } catch (error) {
     return [{ name: "QEMU", level: "fail", detail: asSandboxError(error).message, fix: setUp }];
   }
+}
+
+/** A worker takes TCG as given, since every QEMU has it; here it runs a guest too. */
+async function examineAccelerator(qemu: ExaminedQemu): Promise<Finding> {
+  const name = "accelerator";
+  const { reason, fix = "everything works, slowly; use a host with hardware virtualisation for speed" } = qemu;
+  if (qemu.accelerator === "kvm") return { name, level: "ok", detail: `kvm: ${reason}` };
+  const { works, detail } = await probeAccelerator(qemu);
+  if (!works) return { name, level: "fail", detail: `tcg: ${reason}; ${detail}`, fix: setUp };
+  return { name, level: "warn", detail: `tcg: ${reason}; under tcg ${detail}`, fix };
 }
 
 async function examineProgram(program: { readonly name: string; readonly for: string }): Promise<Finding> {

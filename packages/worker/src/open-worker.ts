@@ -12,6 +12,7 @@ import { fakeHypervisor } from "./hypervisor/fake/fake-hypervisor.ts";
 import type { Hypervisor } from "./hypervisor/hypervisor.ts";
 import { notEnforced } from "./not-enforced.ts";
 import { examineQemu } from "./hypervisor/qemu/examine-qemu.ts";
+import { probeOnce } from "./hypervisor/qemu/probe-accelerator.ts";
 import { qemuHypervisor } from "./hypervisor/qemu/qemu.ts";
 import { NetworkPool } from "#network/network-pool.ts";
 import type { BootFiles, Host, ProvideBootFiles } from "./machine/host.ts";
@@ -147,7 +148,8 @@ async function chooseHypervisor(
 ): Promise<{ readonly hypervisor: Hypervisor; readonly accelerator: WorkerDescription["accelerator"] }> {
   switch (options.hypervisor) {
     case "qemu": {
-      const qemu = await examineQemu(options.qemuProgram, options.accelerator);
+      const { qemuProgram: program, accelerator: wanted, dataDirectory } = options;
+      const qemu = await examineQemu({ program, wanted, probe: (host) => probeOnce(host, dataDirectory) });
       return { hypervisor: qemuHypervisor(qemu), accelerator: { name: qemu.accelerator, reason: qemu.reason } };
     }
     case "fake": {

@@ -8,6 +8,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 const { functions: libc } = dlopen("libc.so.6", {
   __errno_location: { return: "pointer", arguments: [] },
   bind: { return: "i32", arguments: ["i32", "pointer", "u32"] },
+  close_range: { return: "i32", arguments: ["u32", "u32", "i32"] },
   flock: { return: "i32", arguments: ["i32", "i32"] },
   ioctl: { return: "i32", arguments: ["i32", "u64", "pointer"] },
   process_vm_readv: { return: "i64", arguments: ["i32", "pointer", "u64", "pointer", "u64", "u64"] },
@@ -16,6 +17,7 @@ const { functions: libc } = dlopen("libc.so.6", {
   setns: { return: "i32", arguments: ["i32", "i32"] },
   setrlimit: { return: "i32", arguments: ["i32", "pointer"] },
   socket: { return: "i32", arguments: ["i32", "i32", "i32"] },
+  unshare: { return: "i32", arguments: ["i32"] },
 });
 
 // Resolved once: a call between the failing one and the reading of errno could overwrite it.
@@ -66,16 +68,31 @@ export function listenUnix(path: string): number {
  * synchronously counts: files opened and processes spawned there belong to the namespace.
  */
 export function inNetworkNamespace<Result>(file: string, work: () => Result): Result {
-  const CLONE_NEWNET = 0x4000_0000;
-  // The calling thread's own entry: /proc/self is the main thread's.
-  const home = openSync("/proc/thread-self/ns/net", "r");
-  try {
+  return inOtherNetwork(() => {
     const there = openSync(file, "r");
     try {
       checked("setns", libc.setns(there, CLONE_NEWNET));
     } finally {
       closeSync(there);
     }
+  }, work);
+}
+
+/**
+ * Runs `work` with the calling thread in a new, empty network namespace, which ends with the last process that `work`
+ * spawns. As with {@link inNetworkNamespace}, only what happens synchronously counts. Needs root.
+ */
+export function inNewNetworkNamespace<Result>(work: () => Result): Result {
+  return inOtherNetwork(() => checked("unshare", libc.unshare(CLONE_NEWNET)), work);
+}
+
+const CLONE_NEWNET = 0x4000_0000;
+
+function inOtherNetwork<Result>(enter: () => void, work: () => Result): Result {
+  // The calling thread's own entry: /proc/self is the main thread's.
+  const home = openSync("/proc/thread-self/ns/net", "r");
+  try {
+    enter();
     try {
       return work();
     } finally {
@@ -109,6 +126,15 @@ export function openTap(name: string): number {
   }
 }
 
+/**
+ * Keeps every descriptor that is open now, except 0, 1 and 2, out of processes that this one starts from now on. Node
+ * opens its own this way; those that it inherited from a shell or a service manager it would pass on.
+ */
+export function closeInheritedOnExec(): void {
+  const CLOSE_RANGE_CLOEXEC = 4;
+  checked("close_range", libc.close_range(3, 0xffff_ffff, CLOSE_RANGE_CLOEXEC));
+}
+
 /** From now on this process and what it starts leave no core dump: machines hold their guests' memory. */
 export function forbidCoreDumps(): void {
   const RLIMIT_CORE = 4;
@@ -116,20 +142,20 @@ export function forbidCoreDumps(): void {
   checked("setrlimit", libc.setrlimit(RLIMIT_CORE, limit));
 }
 
-/** Whether the kernel's KVM can create a machine. That it then runs one is a question of the processor. */
-export function canCreateKvmMachine(): boolean {
+/** The error that ends the creation of a KVM machine, such as `EACCES`. Undefined: it works. */
+export function tryCreateKvmMachine(device: string): string | undefined {
   const KVM_CREATE_VM = 0xae01n;
   let fd: number;
   try {
-    fd = openSync("/dev/kvm", "r+");
-  } catch {
-    return false;
+    fd = openSync(device, "r+");
+  } catch (error) {
+    return String((error as NodeJS.ErrnoException).code);
   }
   try {
     const machine = libc.ioctl(fd, KVM_CREATE_VM, null);
-    if (machine < 0) return false;
+    if (machine < 0) return failure("KVM_CREATE_VM", getInt32(errnoAddress)).message;
     closeSync(machine);
-    return true;
+    return undefined;
   } finally {
     closeSync(fd);
   }

@@ -1,15 +1,22 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
 import { killProcessesOf } from "#host/kill-by-path.ts";
-import { forbidCoreDumps, inNetworkNamespace } from "#host/libc.ts";
+import { closeInheritedOnExec, forbidCoreDumps, inNetworkNamespace, inNewNetworkNamespace } from "#host/libc.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
+
+export interface ProcessUser {
+  readonly uid: number;
+  readonly gid: number;
+  /** Groups beside `gid`; absent: none. */
+  readonly groups?: readonly number[];
+}
 
 export interface VmProcessOptions {
   readonly argv: readonly [string, ...string[]];
   /** Standard output and error go here. */
   readonly logFile: string;
-  readonly user?: { readonly uid: number; readonly gid: number };
-  /** A file such as /run/netns/a; absent: this process's own network. */
+  readonly user?: ProcessUser;
+  /** A file such as /run/netns/a, or `new` for an empty network of its own; absent: this process's own network. */
   readonly namespace?: string;
   readonly cwd: string;
   readonly env: Readonly<Record<string, string>>;
@@ -51,8 +58,8 @@ class ChildVmProcess implements VmProcess {
 /** @throws `unavailable` when the program cannot be started */
 export async function startVmProcess(options: VmProcessOptions): Promise<VmProcess> {
   forbidCoreDumps();
-  const child =
-    options.namespace === undefined ? start(options) : inNetworkNamespace(options.namespace, () => start(options));
+  closeInheritedOnExec();
+  const child = inNamespace(options.namespace, () => start(options));
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   child.once("spawn", resolve);
   child.once("error", reject);
@@ -76,8 +83,18 @@ export function adoptVmProcess(pid: number, directory: string, gone: Promise<voi
   };
 }
 
+function inNamespace<Result>(namespace: string | undefined, work: () => Result): Result {
+  if (namespace === undefined) return work();
+  return namespace === "new" ? inNewNetworkNamespace(work) : inNetworkNamespace(namespace, work);
+}
+
 function start(options: VmProcessOptions): ChildProcess {
-  const [program, ...args] = options.argv;
+  const { user } = options;
+  const { uid, gid, groups = [] } = user ?? {};
+  // Node drops every supplementary group when it changes the user, so setpriv changes both and becomes the program.
+  const prefix =
+    groups.length === 0 ? [] : ["setpriv", `--reuid=${uid}`, `--regid=${gid}`, `--groups=${groups.join()}`];
+  const [program = "", ...args] = [...prefix, ...options.argv];
   const opened: number[] = [];
   try {
     const log = openSync(options.logFile, "a", 0o600);
@@ -89,7 +106,7 @@ function start(options: VmProcessOptions): ChildProcess {
       cwd: options.cwd,
       env: options.env,
       stdio: ["ignore", log, log, ...inherited],
-      ...options.user,
+      ...(user === undefined || groups.length > 0 ? {} : { uid: user.uid, gid: user.gid }),
     });
     child.unref();
     return child;

@@ -1,7 +1,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { VmSpec } from "../hypervisor.ts";
-import { guestVisible, qemuCommandLine } from "./command-line.ts";
+import {
+  guestVisible,
+  type QemuHost,
+  inheritedDescriptors,
+  probeCommandLine,
+  qemuCommandLine,
+} from "./command-line.ts";
 
 const spec: VmSpec = {
   directory: "/data/machines/m-00000001",
@@ -23,6 +29,7 @@ const spec: VmSpec = {
   network: { kind: "none" },
 };
 const host = { program: "qemu", accelerator: "tcg", vhostVsock: false, processor: "" } as const;
+const kvm = { ...host, accelerator: "kvm", kvmAccess: { by: "descriptor" } } as const;
 
 test("the whole command line of a machine", (t) => {
   t.assert.snapshot(qemuCommandLine(spec, host, "boot"));
@@ -41,6 +48,37 @@ test("the network is what differs between its kinds", () => {
   ]);
 });
 
+test("under KVM the processor is the host's and /dev/kvm is a descriptor", () => {
+  const tap = { ...spec, network: { kind: "tap", namespace: "/run/netns/a", openTap: () => 5 } } as const;
+  const without = qemuCommandLine(tap, host, "boot");
+  const added = (kvmAccess: NonNullable<QemuHost["kvmAccess"]>): string[] =>
+    qemuCommandLine(tap, { ...kvm, kvmAccess }, "boot").filter((argument) => !without.includes(argument));
+  assert.deepEqual(inheritedDescriptors(tap, kvm), ["qmp", "agent", "tap", "kvm"]);
+  assert.deepEqual(added({ by: "descriptor" }), [
+    ...["-add-fd", "fd=6,set=1"],
+    "kvm,device=/dev/fdset/1",
+    "host,-vmx,-svm",
+  ]);
+  assert.deepEqual(inheritedDescriptors(spec, kvm), ["qmp", "agent", "kvm"]);
+  assert.ok(qemuCommandLine(spec, kvm, "boot").includes("fd=5,set=1"));
+  for (const by of [{ by: "group", gid: 104 }, { by: "user" }] as const) {
+    assert.deepEqual(added(by), ["kvm", "host,-vmx,-svm"]);
+    assert.deepEqual(inheritedDescriptors(tap, { ...kvm, kvmAccess: by }), ["qmp", "agent", "tap"]);
+  }
+});
+
+test("the whole command line of a probe, under KVM", (t) => {
+  t.assert.snapshot(probeCommandLine(kvm));
+});
+
+test("a probe has the processor and the system call filter of a machine", () => {
+  for (const each of [host, kvm]) {
+    const options = (line: readonly string[]): string[] =>
+      ["-sandbox", "-cpu"].map((option) => line[line.indexOf(option) + 1] ?? "");
+    assert.deepEqual(options(probeCommandLine(each)), options(qemuCommandLine(spec, each, "boot")));
+  }
+});
+
 test("no image format is ever left to be guessed", () => {
   const blockdevs = qemuCommandLine(spec, host, "boot").filter((argument) => argument.startsWith("{"));
   for (const blockdev of blockdevs) assert.match(blockdev, /^\{"driver":"(raw|qcow2)"/);
@@ -57,6 +95,8 @@ test("what a guest sees of its machine has nothing of the host in it", () => {
     disks: spec.disks.map((disk) => ({ ...disk, layers: disk.layers.slice(0, 1) })),
   };
   assert.deepEqual(guestVisible(elsewhere, host), seen);
+  const otherAccess = { ...kvm, kvmAccess: { by: "group", gid: 104 } } as const;
+  assert.deepEqual(guestVisible(spec, kvm), guestVisible(spec, otherAccess));
 });
 
 test("another shape, another disk or another accelerator is another machine", () => {
@@ -64,7 +104,7 @@ test("another shape, another disk or another accelerator is another machine", ()
   assert.notDeepEqual(guestVisible({ ...spec, memoryMib: 2048 }, host), seen);
   assert.notDeepEqual(guestVisible({ ...spec, vcpus: 1 }, host), seen);
   assert.notDeepEqual(guestVisible({ ...spec, disks: spec.disks.slice(0, 1) }, host), seen);
-  assert.notDeepEqual(guestVisible(spec, { ...host, accelerator: "kvm" }), seen);
+  assert.notDeepEqual(guestVisible(spec, kvm), seen);
   assert.notDeepEqual(guestVisible({ ...spec, network: { kind: "user" } }, host), seen);
 });
 

@@ -1,17 +1,32 @@
 import { basename, join } from "node:path";
 import type { DiskAttachment, VmSpec, NetworkAttachment } from "../hypervisor.ts";
+import type { KvmAccess } from "./kvm-access.ts";
 
-/** What the command line needs to know of the host. */
+/** The host's part of the command line. */
 export interface QemuHost {
   readonly program: string;
   readonly accelerator: "kvm" | "tcg";
+  /** How QEMU reaches /dev/kvm; absent under TCG. */
+  readonly kvmAccess?: KvmAccess;
   readonly vhostVsock: boolean;
   /** What of the host's processor the guest sees; empty where it sees one that is emulated. */
   readonly processor: string;
 }
 
-/** Descriptors that QEMU inherits, in the order of {@link qemuCommandLine}'s use of them. */
-export const inheritedFds = { qmp: 3, agent: 4, tap: 5 } as const;
+export type Inherited = "qmp" | "agent" | "tap" | "kvm";
+
+/** The descriptors that QEMU inherits, in this order, from 3 on. */
+export function inheritedDescriptors(spec: Pick<VmSpec, "network">, host: QemuHost): readonly Inherited[] {
+  return [
+    "qmp",
+    "agent",
+    ...(spec.network.kind === "tap" ? (["tap"] as const) : []),
+    ...(host.kvmAccess?.by === "descriptor" ? (["kvm"] as const) : []),
+  ];
+}
+
+/** Standard input, output and error come before it. */
+const firstInherited = 3;
 
 export const socketNames = { qmp: "qmp.sock", agent: "agent.sock" } as const;
 
@@ -29,27 +44,16 @@ export type QemuStart = "boot" | "restore";
 
 /** The whole argument list, in the order `ps` shows it. Pure: the test is a snapshot. */
 export function qemuCommandLine(spec: VmSpec, host: QemuHost, start: QemuStart): [string, ...string[]] {
+  const inherited = inheritedDescriptors(spec, host);
+  const fd = (name: Inherited): number => firstInherited + inherited.indexOf(name);
   return [
     host.program,
     ...["-name", `guest=${spec.directory.split("/").at(-1)}`],
-    "-nodefaults",
-    "-no-user-config",
-    ...["-display", "none"],
-    ...["-monitor", "none"],
+    ...isolation,
     // The guest's end leaves QEMU paused, so that its console can still be read.
     ...["-action", "reboot=shutdown,shutdown=pause"],
-    ...["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
-    ...[
-      "-machine",
-      [
-        machineType,
-        "usb=off,vmport=off,smbus=off,hpet=off,sata=off,i8042=off",
-        "graphics=off,dump-guest-core=off,mem-merge=off",
-        "memory-backend=ram",
-      ].join(","),
-    ],
-    ...["-accel", host.accelerator === "kvm" ? "kvm" : "tcg,thread=multi,tb-size=256"],
-    ...["-cpu", host.accelerator === "kvm" ? "host,-vmx,-svm" : "max,-svm"],
+    ...["-machine", `${machine},memory-backend=ram`],
+    ...processorArguments(host, fd("kvm")),
     ...["-smp", `cpus=${spec.vcpus},sockets=1,cores=${spec.vcpus},threads=1`],
     ...["-m", memorySize(spec)],
     ...["-object", memoryBackend(spec)],
@@ -57,15 +61,15 @@ export function qemuCommandLine(spec: VmSpec, host: QemuHost, start: QemuStart):
     ...["-kernel", spec.kernel],
     ...["-initrd", spec.initramfs],
     ...["-append", spec.bootArguments.join(" ")],
-    ...["-chardev", `socket,id=qmp,fd=${inheritedFds.qmp},server=on,wait=off`],
+    ...["-chardev", `socket,id=qmp,fd=${fd("qmp")},server=on,wait=off`],
     ...["-mon", "chardev=qmp,mode=control"],
     ...["-chardev", `ringbuf,id=console,size=${consoleBytes}`],
     ...["-device", "isa-serial,chardev=console"],
     ...["-device", device("virtio-serial-pci", "id=serial0,max_ports=2")],
-    ...["-chardev", `socket,id=agent,fd=${inheritedFds.agent},server=on,wait=off`],
+    ...["-chardev", `socket,id=agent,fd=${fd("agent")},server=on,wait=off`],
     ...["-device", "virtserialport,bus=serial0.0,nr=1,chardev=agent,name=agent"],
     ...spec.disks.flatMap(diskArguments),
-    ...networkArguments(spec.network),
+    ...networkArguments(spec.network, fd("tap")),
     ...["-object", "rng-random,id=rng0,filename=/dev/urandom"],
     ...["-device", device("virtio-rng-pci", "rng=rng0")],
     ...hotplugArguments(spec),
@@ -75,6 +79,53 @@ export function qemuCommandLine(spec: VmSpec, host: QemuHost, start: QemuStart):
     ...(start === "restore" ? ["-global", "migration.send-configuration=off", "-incoming", "defer", "-S"] : []),
   ];
 }
+
+/**
+ * The smallest machine that shows whether the accelerator runs a guest: the processor, machine type and system call
+ * filter of every other one, and `firmware` as its only program. A write to port 0xf4 ends QEMU with an exit code.
+ */
+export function probeCommandLine(host: QemuHost): [string, ...string[]] {
+  const firmware = firstInherited;
+  return [
+    host.program,
+    ...["-name", "guest=probe"],
+    ...isolation,
+    ...["-action", "reboot=shutdown,shutdown=poweroff"],
+    ...["-machine", machine],
+    ...processorArguments(host, firmware + 1),
+    ...["-m", "16M"],
+    // By descriptor, since the user that QEMU runs as may pass through no directory of this process's user.
+    ...["-bios", `/dev/fd/${firmware}`],
+    ...["-device", "isa-debug-exit,iobase=0xf4,iosize=1"],
+  ];
+}
+
+/** Nothing that was not asked for, and no system call that a machine never needs. */
+const isolation = [
+  "-nodefaults",
+  "-no-user-config",
+  ...["-display", "none"],
+  ...["-monitor", "none"],
+  ...["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
+] as const;
+
+const machine = [
+  machineType,
+  "usb=off,vmport=off,smbus=off,hpet=off,sata=off,i8042=off",
+  "graphics=off,dump-guest-core=off,mem-merge=off",
+].join(",");
+
+/** `kvm`: the descriptor of /dev/kvm, where QEMU inherits one. */
+function processorArguments({ accelerator, kvmAccess }: QemuHost, kvm: number): readonly string[] {
+  if (accelerator === "tcg") return ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max,-svm"];
+  const processor = ["-cpu", "host,-vmx,-svm"];
+  if (kvmAccess?.by !== "descriptor") return ["-accel", "kvm", ...processor];
+  return ["-add-fd", `fd=${kvm},set=${kvmSet}`, "-accel", `kvm${handedOver}`, ...processor];
+}
+
+/** QEMU's name for the descriptor of /dev/kvm; sets are numbered by whoever adds them. */
+const kvmSet = 1;
+const handedOver = `,device=/dev/fdset/${kvmSet}`;
 
 /**
  * What the guest sees of its machine: the arguments that make devices, without the host's paths and descriptors. The
@@ -87,7 +138,7 @@ export function guestVisible(spec: VmSpec, host: QemuHost): readonly string[] {
       const option = line[index - 1] ?? "";
       return ["-machine", "-cpu", "-accel", "-smp", "-m", "-device", "-rtc", "-append"].includes(option);
     })
-    .map((argument) => argument.replace(/(?<=[,^])drive=[^,]*,/, ""));
+    .map((argument) => argument.replace(/(?<=[,^])drive=[^,]*,/, "").replace(handedOver, ""));
 }
 
 /** Mapped privately: pages that nobody wrote to are the file's own, and shared with every other machine of that base. */
@@ -180,7 +231,7 @@ function imageFile(filename: string, readOnly: boolean): object {
   return { driver: "file", filename, ...(readOnly ? { "read-only": true } : { discard: "unmap" }) };
 }
 
-function networkArguments(network: NetworkAttachment): string[] {
+function networkArguments(network: NetworkAttachment, tap: number): string[] {
   // One for all, since a snapshot has it: the guest takes one of its own.
   const nic = device("virtio-net-pci", "netdev=net0,mac=52:54:00:12:34:56,romfile=");
   switch (network.kind) {
@@ -189,7 +240,7 @@ function networkArguments(network: NetworkAttachment): string[] {
     case "user":
       return [...["-netdev", "user,id=net0,ipv6=off"], ...["-device", nic]];
     case "tap":
-      return [...["-netdev", `tap,id=net0,fd=${inheritedFds.tap},vhost=off`], ...["-device", nic]];
+      return [...["-netdev", `tap,id=net0,fd=${tap},vhost=off`], ...["-device", nic]];
   }
 }
 

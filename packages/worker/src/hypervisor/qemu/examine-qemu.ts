@@ -1,35 +1,51 @@
 import { readFile } from "node:fs/promises";
-import { canCreateKvmMachine } from "#host/libc.ts";
 import { runCommand } from "#host/run-command.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { QemuHost } from "./command-line.ts";
+import { examineKvm, type KvmFindings } from "./kvm-access.ts";
+import { probeAccelerator, type ProbeResult } from "./probe-accelerator.ts";
 
-export interface ExaminedQemu {
-  readonly program: string;
+export interface ExaminedQemu extends QemuHost {
   readonly version: string;
-  readonly accelerator: "kvm" | "tcg";
-  /** Why this accelerator, for people. */
+  /** Why this accelerator and not the other, and what was tried, for people. */
   readonly reason: string;
-  readonly vhostVsock: boolean;
-  /** See `QemuHost.processor`. */
-  readonly processor: string;
+  /** What would make a faster accelerator usable. */
+  readonly fix?: string;
+}
+
+export interface ExamineOptions {
+  readonly program: string;
+  readonly wanted: "auto" | "kvm" | "tcg";
+  /** Runs a guest under the accelerator that is about to be chosen. */
+  readonly probe?: (host: QemuHost & { readonly version: string }) => Promise<ProbeResult>;
+  /** For tests: looks for KVM. */
+  readonly findKvm?: typeof examineKvm;
 }
 
 const oldest = [9, 0] as const;
 
 /**
- * Finds out what QEMU is here and how it can run a guest.
+ * Finds QEMU and the accelerator that runs a guest. KVM is chosen only when a probe has run one.
  * @throws `unavailable` when QEMU is missing or too old, or KVM was asked for and does not work
  */
-export async function examineQemu(program: string, wanted: "auto" | "kvm" | "tcg"): Promise<ExaminedQemu> {
+export async function examineQemu(options: ExamineOptions): Promise<ExaminedQemu> {
+  const { program, wanted, probe = probeAccelerator, findKvm = examineKvm } = options;
   const version = await qemuVersion(program);
-  const kvm = await examineKvm();
-  if (wanted === "kvm" && !kvm.works) {
-    throw new SandboxError("unavailable", `KVM does not work here: ${kvm.reason}. Use OPENSANDBOX_ACCEL=tcg`);
+  const tcg = { program, version, accelerator: "tcg", vhostVsock: false, processor: "" } as const;
+  if (wanted === "tcg") return { ...tcg, reason: "OPENSANDBOX_ACCEL=tcg" };
+  const found = await findKvm(() => runCommand("list QEMU's options", [program, "-help"]));
+  if (!found.usable) return withoutKvm(found);
+  const processor = describeProcessor(await readFile("/proc/cpuinfo", "utf8"));
+  const kvm = { ...tcg, accelerator: "kvm", kvmAccess: found.access, processor } as const;
+  const { works, detail } = await probe(kvm);
+  const reason = `${found.reason}; ${detail}`;
+  return works ? { ...kvm, reason } : withoutKvm({ usable: false, reason });
+
+  function withoutKvm({ reason, fix }: KvmFindings & { readonly usable: false }): ExaminedQemu {
+    if (wanted === "auto") return { ...tcg, reason, ...(fix === undefined ? {} : { fix }) };
+    const remedy = fix === undefined ? "" : ` To use it, ${fix}.`;
+    throw new SandboxError("unavailable", `KVM does not work here: ${reason}.${remedy} Or use OPENSANDBOX_ACCEL=tcg`);
   }
-  const accelerator = wanted === "auto" ? (kvm.works ? "kvm" : "tcg") : wanted;
-  const reason = wanted === "auto" ? kvm.reason : `OPENSANDBOX_ACCEL=${wanted}`;
-  const processor = accelerator === "kvm" ? describeProcessor(await readFile("/proc/cpuinfo", "utf8")) : "";
-  return { program, version, accelerator, reason, vhostVsock: false, processor };
 }
 
 /** Model and features: memory of a guest that has seen them can only go on where they are the same. */
@@ -55,27 +71,4 @@ async function qemuVersion(program: string): Promise<string> {
     throw new SandboxError("unavailable", `this is QEMU ${major}.${minor}. ${needed}`);
   }
   return version[0].slice("version ".length);
-}
-
-/**
- * KVM works when the device can create a machine *and* the processor can run one: inside some virtual machines
- * /dev/kvm creates machines although the processor offers no vmx or svm, and no stock kernel ever boots in them.
- */
-async function examineKvm(): Promise<{ readonly works: boolean; readonly reason: string }> {
-  const cpuinfo = await readFile("/proc/cpuinfo", "utf8");
-  const flags = /^flags\s*:(.*)$/m.exec(cpuinfo)?.[1]?.split(" ") ?? [];
-  const feature = flags.find((flag) => flag === "vmx" || flag === "svm");
-  const creates = canCreateKvmMachine();
-  if (feature === undefined) {
-    return {
-      works: false,
-      reason: `the processor shows neither vmx nor svm${creates ? ", although /dev/kvm creates machines" : ""}`,
-    };
-  }
-  if (!creates)
-    return {
-      works: false,
-      reason: `the processor has ${feature}, but /dev/kvm cannot be opened or creates no machine`,
-    };
-  return { works: true, reason: `the processor has ${feature} and /dev/kvm creates machines` };
 }

@@ -3,7 +3,17 @@ import { closeSync } from "node:fs";
 import { listenUnix } from "#host/libc.ts";
 import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { findMemory, type GuestMemory, type MemoryRegion } from "../guest-memory.ts";
-import type { Capturing, MemoryHotplug, Hypervisor, Vm, VmExit, VmSpec, NewLayer, PreparedVm } from "../hypervisor.ts";
+import type {
+  Capturing,
+  MemoryHotplug,
+  Hypervisor,
+  Vm,
+  VmExit,
+  VmSpec,
+  NetworkAttachment,
+  NewLayer,
+  PreparedVm,
+} from "../hypervisor.ts";
 import { adoptVmProcess, startVmProcess, type VmProcess } from "../vm-process.ts";
 import {
   baseNode,
@@ -11,6 +21,7 @@ import {
   diskDevice,
   hotplugDevice,
   guestVisible,
+  inheritedDescriptors,
   isLayerOf,
   layerBlockdev,
   layerNode,
@@ -20,6 +31,7 @@ import {
   qemuCommandLine,
   socketPaths,
 } from "./command-line.ts";
+import { acceleratorFailure, openKvm, withKvmGroup } from "./kvm-access.ts";
 import { QmpClient, type QmpEvent } from "./qmp-client.ts";
 import * as commands from "./qmp-commands.ts";
 import { readEnd } from "./log.ts";
@@ -68,6 +80,8 @@ async function start(spec: VmSpec, host: QemuHost, kind: QemuStart, signal: Abor
     const said = await readEnd(log);
     const { code, message } = asSandboxError(error);
     if (code !== "unavailable" || said === "") throw error;
+    const refused = acceleratorFailure(said, host);
+    if (refused !== undefined) throw refused;
     throw new SandboxError("unavailable", `${message}: ${said}`, { cause: error });
   }
 }
@@ -110,16 +124,19 @@ async function startQemu(spec: VmSpec, host: QemuHost, kind: QemuStart, log: str
     logFile: log,
     cwd: spec.directory,
     env: { PATH: "/usr/bin:/bin" },
-    ...(spec.user === undefined ? {} : { user: spec.user }),
+    ...(spec.user === undefined ? {} : { user: withKvmGroup(spec.user, host.kvmAccess) }),
     ...(network.kind === "tap" ? { namespace: network.namespace } : {}),
     openInherited() {
       const paths = socketPaths(spec.directory);
+      const open = {
+        qmp: () => listenUnix(paths.qmp),
+        agent: () => listenUnix(paths.agent),
+        tap: () => (network as NetworkAttachment & { kind: "tap" }).openTap(),
+        kvm: openKvm,
+      };
       const opened: number[] = [];
       try {
-        // The order is that of inheritedFds.
-        opened.push(listenUnix(paths.qmp));
-        opened.push(listenUnix(paths.agent));
-        if (network.kind === "tap") opened.push(network.openTap());
+        for (const name of inheritedDescriptors(spec, host)) opened.push(open[name]());
         return opened;
       } catch (error) {
         for (const fd of opened) closeSync(fd);

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { chmod, mkdtemp, rm } from "node:fs/promises";
+import { chmod, mkdtemp, readdir, readlink, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -17,7 +17,7 @@ async function stand(): Promise<ContractStand> {
   const directory = await mkdtemp(join(tmpdir(), "osb-qemu-"));
   await chmod(directory, 0o700);
   return {
-    hypervisor: qemuHypervisor(await examineQemu("qemu-system-x86_64", "auto")),
+    hypervisor: qemuHypervisor(await examineQemu({ program: "qemu-system-x86_64", wanted: "auto" })),
     spec: {
       directory,
       vcpus: 1,
@@ -59,4 +59,24 @@ test("qemu: a command line that QEMU refuses is an error with QEMU's own words",
   await using standing = await stand();
   const spec = { ...standing.spec, kernel: "/nonexistent/vmlinuz" };
   await assert.rejects(standing.hypervisor.boot(spec, new AbortController().signal), /vmlinuz/);
+});
+
+test("qemu: its process has the descriptors that it was handed, its own files, and nothing else of the host", async () => {
+  await using standing = await stand();
+  const { directory, kernel, initramfs } = standing.spec;
+  await using machine = await standing.hypervisor.boot(standing.spec, new AbortController().signal);
+  const folder = `/proc/${machine.pid}/fd`;
+  const open = await Promise.all((await readdir(folder)).map(async (fd) => await readlink(join(folder, fd))));
+  const count = (pattern: RegExp): number => open.filter((file) => pattern.test(file)).length;
+  const kvm = /^(\/dev\/kvm|anon_inode:kvm-(vm|vcpu:\d+|vcpu-stats:\d+|vm-stats|device.*))$/;
+  const own = [/^\/dev\/(null|urandom)$/, /^anon_inode:\[(eventfd|signalfd|eventpoll|io_uring|timerfd)\]$/, /^socket:/];
+  const files = [join(directory, "qemu.log"), standing.spec.memoryBase, kernel, initramfs];
+  const unexpected = open.filter(
+    (file) => !files.includes(file) && ![...own, kvm].some((pattern) => pattern.test(file)),
+  );
+  assert.deepEqual(unexpected, []);
+  // The monitor's listener and its client, and the agent's listener.
+  assert.equal(count(/^socket:/), 3);
+  const { accelerator } = await examineQemu({ program: "qemu-system-x86_64", wanted: "auto" });
+  assert.equal(count(/^\/dev\/kvm$/) > 0, accelerator === "kvm");
 });

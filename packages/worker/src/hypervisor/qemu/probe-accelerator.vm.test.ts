@@ -1,0 +1,76 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { tryCreateKvmMachine } from "#host/libc.ts";
+import { examineQemu } from "./examine-qemu.ts";
+import { probeAccelerator, type ProbeResult } from "./probe-accelerator.ts";
+
+const program = "qemu-system-x86_64";
+const tcg = { program, accelerator: "tcg", vhostVsock: false, processor: "" } as const;
+const kvm = { ...tcg, accelerator: "kvm", kvmAccess: { by: "descriptor" } } as const;
+const kvmFound = { usable: true, access: kvm.kvmAccess, reason: "the processor has svm" } as const;
+const isRoot = process.getuid?.() === 0;
+const noDevice = tryCreateKvmMachine("/dev/kvm");
+
+test("probe: a guest under emulation reaches 64-bit mode and computes", async () => {
+  const { works, detail } = await probeAccelerator(tcg);
+  assert.ok(works, detail);
+  assert.match(detail, /^a probe guest ran in \d+ ms$/);
+});
+
+test("probe: a guest that computes nothing fails it", async () => {
+  // 0xf4 is hlt.
+  const stopped = await probeAccelerator(tcg, { firmware: Buffer.alloc(65_536, 0xf4), timeoutMs: 500 });
+  assert.deepEqual(stopped, { works: false, detail: "a probe guest did not end within 500 ms" });
+  // 0xe6f4 is a write of al, which is 0 after a reset, to port 0xf4: an end with a wrong number.
+  const wrong = await probeAccelerator(tcg, { firmware: Buffer.alloc(65_536, Buffer.from([0xe6, 0xf4])) });
+  assert.equal(wrong.works, false);
+  assert.match(wrong.detail, /^a probe guest did not run: QEMU exited with 1 after \d+ ms/);
+});
+
+test(
+  "probe: a QEMU without rights uses KVM by the descriptor that it inherits",
+  { skip: noDevice === undefined ? false : `/dev/kvm creates no machine here (${noDevice})` },
+  async () => {
+    const { works, detail } = await probeAccelerator(kvm);
+    assert.ok(works, detail);
+  },
+);
+
+test(
+  "probe: a QEMU that may not open KVM fails it with QEMU's own words",
+  { skip: !isRoot ? "only root starts QEMU as another user" : noDevice === "ENOENT" ? "there is no /dev/kvm" : false },
+  async () => {
+    const { works, detail } = await probeAccelerator({ ...kvm, kvmAccess: { by: "user" } });
+    assert.equal(works, false);
+    assert.match(detail, /Could not access KVM kernel module: Permission denied/);
+  },
+);
+
+test("auto takes KVM when a guest has run under it, else emulation, and says why", async () => {
+  const examine = async (result: ProbeResult) =>
+    await examineQemu({
+      ...{ program, wanted: "auto" },
+      probe: async () => await Promise.resolve(result),
+      findKvm: async () => await Promise.resolve(kvmFound),
+    });
+  const chosen = await examine({ works: true, detail: "a probe guest ran in 9 ms" });
+  assert.equal(chosen.accelerator, "kvm");
+  assert.deepEqual(chosen.kvmAccess, { by: "descriptor" });
+  assert.equal(chosen.reason, "the processor has svm; a probe guest ran in 9 ms");
+  const refused = await examine({ works: false, detail: "QEMU exited with 1" });
+  assert.equal(refused.accelerator, "tcg");
+  assert.equal(refused.kvmAccess, undefined);
+  assert.equal(refused.reason, "the processor has svm; QEMU exited with 1");
+});
+
+test("KVM that was asked for and runs no guest is an error that names the remedy", async () => {
+  const fix = "type: sudo usermod -aG kvm ada, then log in again";
+  const findKvm = async () =>
+    await Promise.resolve({ usable: false, reason: "user ada may not open /dev/kvm", fix } as const);
+  await assert.rejects(examineQemu({ program, wanted: "kvm", findKvm }), {
+    code: "unavailable",
+    message: `KVM does not work here: user ada may not open /dev/kvm. To use it, ${fix}. Or use OPENSANDBOX_ACCEL=tcg`,
+  });
+  const auto = await examineQemu({ program, wanted: "auto", findKvm });
+  assert.deepEqual([auto.accelerator, auto.fix], ["tcg", fix]);
+});
