@@ -45,8 +45,9 @@ const boundaries: readonly Boundary[] = [
   },
   {
     from: "packages/agent-wrapper/src/**",
-    to: /^(?!node:|packages\/agent-wrapper\/)/,
-    because: "it speaks with a model and with its own input and output, and is bundled without anything else",
+    to: /^(?!node:|eventsource-parser$|packages\/agent-wrapper\/)/,
+    because:
+      "it starts with every agent session, so its bundle holds the parser of the model's event stream and nothing else",
   },
   {
     from: "packages/server/src/**",

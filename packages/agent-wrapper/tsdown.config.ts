@@ -8,6 +8,8 @@ export default defineConfig({
   minify: true,
   dts: false,
   clean: false,
+  // The guest has no node_modules.
+  deps: { alwaysBundle: [/./] },
   outputOptions: { entryFileNames: "claude-agent-wrapper.mjs" },
   report: false,
   logLevel: "warn",

@@ -9,7 +9,7 @@ export default defineConfig({
   dts: true,
   clean: false,
   // The wire is not published: what is used of it goes along.
-  deps: { alwaysBundle: [/^@opensandbox\//], neverBundle: ["ws", "zod"] },
+  deps: { alwaysBundle: [/^@opensandbox\//], neverBundle: ["eventsource-parser", "ws", "zod"] },
   report: false,
   logLevel: "warn",
 });

@@ -1,35 +1,32 @@
+import { createParser } from "eventsource-parser";
+
 export interface ServerSentEvent {
   readonly event: string;
   readonly data: string;
 }
 
-/** No event of the Messages API comes near it. */
+/** Far above any event of the Messages API, in UTF-16 code units. */
 const maxEventLength = 16 * 2 ** 20;
 
-/** The events in a stream of bytes, as the HTML standard has them; one that the stream breaks off in is none. */
+/**
+ * The events in a stream of bytes, as the HTML standard defines them. An event that the end of the stream cuts off is
+ * dropped.
+ * @throws when an event is longer than 16 MiB
+ */
 export async function* serverSentEvents(bytes: AsyncIterable<Uint8Array>): AsyncGenerator<ServerSentEvent> {
   const decoder = new TextDecoder();
-  let rest = "";
-  let event = "";
-  let data: string[] = [];
-  let length = 0;
+  let complete: ServerSentEvent[] = [];
+  const parser = createParser({
+    maxBufferSize: maxEventLength,
+    onEvent: ({ event = "message", data }) => void complete.push({ event, data }),
+    onError({ type }) {
+      // The standard ignores unknown fields and invalid retry times.
+      if (type === "max-buffer-size-exceeded") throw new Error("an event is longer than 16 MiB");
+    },
+  });
   for await (const chunk of bytes) {
-    rest += decoder.decode(chunk, { stream: true });
-    // It may be the first half of a line's end.
-    const isHeld = rest.endsWith("\r");
-    const lines = (isHeld ? rest.slice(0, -1) : rest).split(/\r\n|\n|\r/);
-    rest = (lines.pop() ?? "") + (isHeld ? "\r" : "");
-    for (const line of lines) {
-      if (line === "") {
-        if (data.length > 0) yield { event: event || "message", data: data.join("\n") };
-        [event, data, length] = ["", [], 0];
-        continue;
-      }
-      const [, name = "", value = ""] = /^([^:]*):? ?(.*)$/s.exec(line) ?? [];
-      if (name === "event") event = value;
-      else if (name === "data") data.push(value);
-      length += line.length;
-    }
-    if (length + rest.length > maxEventLength) throw new Error("an event is longer than 16 MiB");
+    parser.feed(decoder.decode(chunk, { stream: true }));
+    yield* complete;
+    complete = [];
   }
 }

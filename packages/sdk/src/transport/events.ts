@@ -1,3 +1,4 @@
+import { createParser } from "eventsource-parser";
 import { bytesOf } from "./body.ts";
 import { translate } from "./http.ts";
 
@@ -7,8 +8,8 @@ export interface ServerEvent {
 }
 
 /**
- * The server-sent events of a reply. A reply of another type is one event `result` with all of it, so that
- * a server which had nothing to tell on the way reads the same.
+ * The server-sent events of a reply. A reply of another type is one event `result` with the whole body: a server that
+ * has no progress to report answers with plain JSON, and callers read both the same way.
  */
 export async function* readEvents(response: Response, signal?: AbortSignal): AsyncGenerator<ServerEvent, void> {
   if (!(response.headers.get("content-type") ?? "").includes("text/event-stream")) {
@@ -16,23 +17,11 @@ export async function* readEvents(response: Response, signal?: AbortSignal): Asy
     return;
   }
   const decoder = new TextDecoder();
-  let text = "";
+  let complete: ServerEvent[] = [];
+  const parser = createParser({ onEvent: ({ event = "message", data }) => void complete.push({ event, data }) });
   for await (const chunk of bytesOf(response, signal)) {
-    text += decoder.decode(chunk, { stream: true });
-    const blocks = text.split("\n\n");
-    text = blocks.pop() ?? "";
-    for (const block of blocks) {
-      const event = parseEvent(block);
-      if (event !== undefined) yield event;
-    }
+    parser.feed(decoder.decode(chunk, { stream: true }));
+    yield* complete;
+    complete = [];
   }
-}
-
-function parseEvent(block: string): ServerEvent | undefined {
-  const lines = block.split("\n");
-  const field = (name: string): string | undefined =>
-    lines.find((line) => line.startsWith(`${name}: `))?.slice(name.length + 2);
-  const data = field("data");
-  // A comment keeps the connection alive.
-  return data === undefined ? undefined : { event: field("event") ?? "message", data };
 }
