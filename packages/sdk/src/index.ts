@@ -36,6 +36,7 @@ export type {
   OpenFile,
   ReadOptions,
   SignedUrl,
+  StatOptions,
   WriteOptions,
 } from "./clients/files.ts";
 export type { BuiltImage, ImageRecipe, ImagesClient, ImageStep } from "./clients/images.ts";

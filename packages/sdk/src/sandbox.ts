@@ -3,7 +3,15 @@ import type { Checkpoint, CreateCheckpoint, Fork } from "./clients/checkpoints.t
 import { connect } from "./client.ts";
 import type { Client } from "./client.ts";
 import type { ExecResult, ExecStream } from "./clients/exec.ts";
-import type { FileAttributes, FileChange, FileEntry, ReadOptions, SignedUrl, WriteOptions } from "./clients/files.ts";
+import type {
+  FileAttributes,
+  FileChange,
+  FileEntry,
+  ReadOptions,
+  SignedUrl,
+  StatOptions,
+  WriteOptions,
+} from "./clients/files.ts";
 import type { ImagesClient } from "./clients/images.ts";
 import type { Network, NetworkRefusal, SetNetwork } from "./clients/network.ts";
 import { openPausingSocket } from "./transport/node-socket.ts";
@@ -347,7 +355,7 @@ export interface SandboxFiles {
     options?: WriteOptions & Abortable,
   ): Promise<void>;
   list(path: string, options?: Abortable): Promise<readonly FileEntry[]>;
-  stat(path: string, options?: Abortable): Promise<FileEntry>;
+  stat(path: string, options?: StatOptions & Abortable): Promise<FileEntry>;
   exists(path: string, options?: Abortable): Promise<boolean>;
   mkdir(path: string, options?: Abortable): Promise<void>;
   rename(from: string, to: string, options?: Abortable): Promise<void>;
@@ -497,7 +505,7 @@ function filesOf({ files }: Client, id: string): SandboxFiles {
       await files.write(id, path, content, options, signal);
     },
     list: async (path, { signal } = {}) => await files.list(id, path, signal),
-    stat: async (path, { signal } = {}) => await files.stat(id, path, signal),
+    stat: async (path, { signal, ...options } = {}) => await files.stat(id, path, options, signal),
     exists: async (path, { signal } = {}) => await files.exists(id, path, signal),
     mkdir: async (path, { signal } = {}) => await files.mkdir(id, path, signal),
     rename: async (from, to, { signal } = {}) => await files.rename(id, from, to, signal),

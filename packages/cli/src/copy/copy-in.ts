@@ -107,10 +107,10 @@ async function makeLinks(
 
 async function isDirectory({ client }: CopyContext, id: string, path: string, signal: AbortSignal): Promise<boolean> {
   try {
-    await client.files.list(id, path, signal);
-    return true;
+    const { kind } = await client.files.stat(id, path, { follow: true }, signal);
+    return kind === "directory";
   } catch (error) {
-    // Nothing there, or no directory.
+    // Nothing is there, or a part of the path is not a directory.
     if (isSandboxError(error, "invalid_argument") || isNoFile(error)) return false;
     throw error;
   }

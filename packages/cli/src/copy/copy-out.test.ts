@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
@@ -21,6 +21,7 @@ function sandboxOf(directories: Tree): Client {
         if (entries === undefined) throw new SandboxError("invalid_argument", `${path}: is none`);
         return entries.map((entry) => ({ kind: "file", mode: 0o644, ...entry }));
       },
+      stat: async (_id: string, path: string) => ({ kind: directories[path] === undefined ? "file" : "directory" }),
       read: async (_id: string, path: string) => ({ content: [Buffer.from(`content of ${path}`)] }),
     },
     exec: {
@@ -61,6 +62,29 @@ test("files, directories and links arrive", async (t) => {
   assert.equal(await readFile(join(to, "sub/b"), "utf8"), "content of /d/sub/b");
   assert.deepEqual((await readdir(to)).toSorted(), ["a", "l", "sub"]);
   assert.deepEqual({ ...copied, bytes: 0 }, { files: 2, directories: 2, links: 1, bytes: 0 });
+});
+
+test("a single file is copied by its own attributes, and no directory is listed", async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), "osb-copy-"));
+  t.after(() => rm(directory, { recursive: true }));
+  const asked: unknown[] = [];
+  const sandbox = sandboxOf({});
+  const client = {
+    ...sandbox,
+    files: {
+      ...sandbox.files,
+      list: () => assert.fail("a directory is listed"),
+      stat: async (...request: readonly unknown[]) => {
+        asked.push(request.slice(1, 3));
+        return { kind: "file", mode: 0o750 };
+      },
+    },
+  } as unknown as Client;
+  const copied = { files: 0, directories: 0, links: 0, bytes: 0 };
+  const context = { client, copied, note: () => undefined, onProgress: () => undefined };
+  await copyOut({ id: "sb-1a2b3c4d", from: "/usr/bin/tool", to: `${directory}/`, several: false }, context, never);
+  assert.equal((await stat(join(directory, "tool"))).mode & 0o777, 0o750 & ~process.umask());
+  assert.deepEqual(asked, [["/usr/bin/tool", { follow: true }]], "a symbolic link that the user names is followed");
 });
 
 for (const name of ["..", ".", "", "../x", "/etc/x", "a\0b"]) {

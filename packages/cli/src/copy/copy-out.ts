@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { constants, type Stats } from "node:fs";
 import { type FileHandle, lstat, mkdir, open, rename, stat, symlink, unlink } from "node:fs/promises";
 import { dirname, join, posix } from "node:path";
-import { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { FileEntry } from "@opensandbox/sdk";
 import { atOnce, counted, type CopyContext } from "./copied.ts";
 import { forEachAtOnce } from "./for-each-at-once.ts";
@@ -26,14 +26,13 @@ export async function copyOut(
   context: CopyContext,
   signal: AbortSignal,
 ): Promise<void> {
-  const entries = await listing(context, id, from, signal);
+  const { files } = context.client;
+  const { kind, mode } = await files.stat(id, from, { follow: true }, signal);
   const into = several || to.endsWith("/") || (await onHost(to, () => statOf(to, stat)))?.isDirectory() === true;
   if (into) await onHost(to, () => mkdir(to, { recursive: true }));
   const target = into ? join(to, posix.basename(from)) : to;
-  if (entries === undefined) {
-    const mode = await modeOf(context, id, from, signal);
-    return await copyFile({ path: from, target, mode, explicit: true }, id, context, signal);
-  }
+  if (kind !== "directory") return await copyFile({ path: from, target, mode, explicit: true }, id, context, signal);
+  const entries = await files.list(id, from, signal);
   const links: SandboxEntry[] = [];
   await forEachAtOnce(
     walk({ id, path: from, target, entries }, context, signal),
@@ -181,28 +180,6 @@ async function makeLink(text: string, target: string): Promise<void> {
     if (existing !== undefined) await unlink(target);
     await symlink(text, target);
   });
-}
-
-/** What is in a directory; undefined for what is none. */
-async function listing(
-  { client }: CopyContext,
-  id: string,
-  path: string,
-  signal: AbortSignal,
-): Promise<readonly FileEntry[] | undefined> {
-  try {
-    return await client.files.list(id, path, signal);
-  } catch (error) {
-    if (isSandboxError(error, "invalid_argument")) return undefined;
-    throw error;
-  }
-}
-
-/** Of a file; the directory that it is in knows. */
-async function modeOf({ client }: CopyContext, id: string, path: string, signal: AbortSignal): Promise<number> {
-  const entries = await client.files.list(id, posix.dirname(path), signal);
-  const entry = entries.find(({ name }) => name === posix.basename(path));
-  return entry?.kind === "file" ? entry.mode : 0o644;
 }
 
 async function statOf(path: string, look: (path: string) => Promise<Stats>): Promise<Stats | undefined> {

@@ -75,6 +75,11 @@ export interface WriteOptions {
   readonly mode?: number;
 }
 
+export interface StatOptions {
+  /** Describe what a symbolic link leads to. Default: false. */
+  readonly follow?: boolean;
+}
+
 /** Paths are the guest's; a relative one begins at the user's home. */
 export interface FilesClient {
   read(id: string, path: string, options?: ReadOptions, signal?: AbortSignal): Promise<OpenFile>;
@@ -93,8 +98,8 @@ export interface FilesClient {
   remove(id: string, path: string, signal?: AbortSignal): Promise<void>;
   /** Whether a file or a directory is there. */
   exists(id: string, path: string, signal?: AbortSignal): Promise<boolean>;
-  /** Of a symbolic link, itself. */
-  stat(id: string, path: string, signal?: AbortSignal): Promise<FileEntry>;
+  /** What is at a path: for a symbolic link the link itself, unless `follow` is set. */
+  stat(id: string, path: string, options?: StatOptions, signal?: AbortSignal): Promise<FileEntry>;
   /** Moves a file or a directory; directories above its new place are made. */
   rename(id: string, from: string, to: string, signal?: AbortSignal): Promise<void>;
   setAttributes(id: string, path: string, attributes: FileAttributes, signal?: AbortSignal): Promise<FileEntry>;
@@ -149,8 +154,9 @@ export function filesClient(http: HttpClient): FilesClient {
         throw error;
       }
     },
-    async stat(id, path, signal) {
-      return entryOf(await http.call(statFile, at(id, path), signal));
+    async stat(id, path, { follow = false } = {}, signal) {
+      const query = { path, ...(follow ? { follow: "true" as const } : {}) };
+      return entryOf(await http.call(statFile, { parameters: { id }, query }, signal));
     },
     async rename(id, from, to, signal) {
       await http.call(renameFile, { parameters: { id }, body: { from, to } }, signal);
