@@ -17,6 +17,7 @@ import { Channel } from "@opensandbox/wire/guest/channel.ts";
 import { methods } from "@opensandbox/wire/guest/methods.ts";
 import { machineProcesses } from "../tests/e2e/machine-processes.ts";
 import { startWorld } from "../tests/e2e/world.ts";
+import { commandRequest } from "./floor/raw-agent.ts";
 
 const rounds = Number(process.argv[2] ?? 5);
 await using world = await startWorld();
@@ -135,7 +136,10 @@ async function bootByHand(): Promise<Boot> {
     socket.on("data", (chunk: Buffer) => channel.receive(chunk));
     await answered.promise;
     const agentUp = performance.now();
-    const stream = channel.open(methods.exec, create(methods.exec.request, { argv: ["/bin/sh", "-c", "true"] }));
+    const stream = channel.open(
+      methods.sessionCreate,
+      create(methods.sessionCreate.request, commandRequest(["/bin/sh", "-c", "true"])),
+    );
     while ((await stream.next()).kind !== "end");
     const end = performance.now();
     qemu.kill("SIGKILL");

@@ -6,7 +6,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { Channel, type Stream } from "@opensandbox/wire/guest/channel.ts";
 import { encodeFrame, frameTypes } from "@opensandbox/wire/guest/frame.ts";
 import { HelloSchema } from "@opensandbox/wire/guest/messages_pb.js";
-import { generation, type Method, methods } from "@opensandbox/wire/guest/methods.ts";
+import { type Method, methods, protocolVersion } from "@opensandbox/wire/guest/methods.ts";
 
 /** The host's end of an agent channel, with nothing around the wire's codec. */
 export class RawAgent implements Disposable {
@@ -62,14 +62,14 @@ export class RawAgent implements Disposable {
 
   /** Runs a command to its end and returns its output. @throws when its exit code is not 0 */
   async run(...argv: readonly string[]): Promise<string> {
-    const stream = await this.open(methods.exec, { argv: [...argv] });
+    const stream = await this.open(methods.sessionCreate, commandRequest(argv));
     const output: Uint8Array[] = [];
     for (;;) {
       const incoming = await stream.next();
       if (incoming.kind === "data") output.push(incoming.payload);
       if (incoming.kind !== "end") continue;
       const text = Buffer.concat(output).toString("utf8");
-      const { exitCode, signal } = fromBinary(methods.exec.reply, incoming.payload);
+      const { exitCode, signal } = fromBinary(methods.sessionCreate.reply, incoming.payload).result ?? unknownEnd;
       if (exitCode !== 0 || signal !== 0) throw new Error(`${argv.join(" ")}: exit code ${exitCode}\n${text}`);
       return text;
     }
@@ -77,7 +77,8 @@ export class RawAgent implements Disposable {
 
   /** Starts a command; disposing what is returned ends it. */
   async start(argv: readonly string[], onOutput: (bytes: Uint8Array) => void): Promise<Disposable> {
-    const stream = await this.open(methods.exec, { argv: [...argv] });
+    const request = commandRequest(argv);
+    const stream = await this.open(methods.sessionCreate, request);
     const read = async (): Promise<void> => {
       for (;;) {
         const incoming = await stream.next();
@@ -88,7 +89,13 @@ export class RawAgent implements Disposable {
     // It ends by being given up.
     read().catch(() => undefined);
     const givenUp = new SandboxError("canceled", "enough was seen");
-    return { [Symbol.dispose]: () => stream.reset(givenUp) };
+    return {
+      [Symbol.dispose]: () => {
+        stream.reset(givenUp);
+        // A line that is gone has ended the machine's run as well.
+        this.call(methods.sessionRemove, { id: request.id }).catch(() => undefined);
+      },
+    };
   }
 
   async writeFile(path: string, content: Uint8Array, mode: number): Promise<void> {
@@ -112,13 +119,20 @@ export class RawAgent implements Disposable {
   }
 }
 
+/** A command that its caller is attached to from the start of its output. */
+export function commandRequest(argv: readonly string[]) {
+  return { id: randomBytes(8).toString("hex"), command: { argv: [...argv] }, attach: true, transient: true };
+}
+
+const unknownEnd = { exitCode: -1, signal: 0 };
+
 /** What the native channel program is given: a greeting and a request, each as a frame after its length. */
 export function requestFrames<Request extends DescMessage>(
   method: Method<Request>,
   request: MessageInitShape<Request>,
 ): Buffer {
   const epoch = (randomBytes(4).readUInt32LE() | 1) >>> 0;
-  const hello = toBinary(HelloSchema, create(HelloSchema, { generation, version: "", instance: 0n }));
+  const hello = toBinary(HelloSchema, create(HelloSchema, { protocolVersion, version: "", instance: 0n }));
   const frames = [
     encodeFrame({ stream: 0, epoch, type: frameTypes.hello, tag: 0, payload: hello }),
     encodeFrame({

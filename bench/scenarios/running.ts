@@ -7,7 +7,7 @@ import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { connect, type Client as Api } from "@opensandbox/sdk";
 import { type Method, methods } from "@opensandbox/wire/guest/methods.ts";
 import { alternate, type Bench, type Ours, type Scenario } from "../bench.ts";
-import { requestFrames } from "../floor/raw-agent.ts";
+import { commandRequest, requestFrames } from "../floor/raw-agent.ts";
 import { RawMachine } from "../floor/raw-machine.ts";
 import type { Sandbox } from "../ours/client.ts";
 import { installed, killed, ran, ranTrue } from "../ours/sandboxes.ts";
@@ -121,7 +121,7 @@ export const transfers: Scenario = {
       };
       keep("file-up", "floor", round, await native(methods.writeFile, { path: file }, "give", `${bytes}`));
       keep("file-down", "floor", round, await native(methods.readFile, { path: file }, "take"));
-      keep("exec-stream", "floor", round, await native(methods.exec, { argv: line }, "take"));
+      keep("exec-stream", "floor", round, await native(methods.sessionCreate, commandRequest(line), "take"));
       await machine.callAgain();
       await machine.agent.run("rm", file);
     };

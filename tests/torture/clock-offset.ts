@@ -2,6 +2,7 @@ import { createInterface } from "node:readline";
 import { PassThrough } from "node:stream";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { Worker } from "@opensandbox/wire/worker/worker.ts";
+import { startCommand } from "../../packages/worker/src/testing/test-host.ts";
 
 const never = new AbortController().signal;
 
@@ -19,10 +20,11 @@ const answering = "import sys, time\nfor _ in sys.stdin: print(time.time_ns(), f
 
 /** Asks the guest what time it is, as NTP does: half of the way there and back is on either side. */
 export async function clockOffset(worker: Worker, id: SandboxId): Promise<ClockOffset> {
-  const exec = await worker.exec(id, { argv: ["python3", "-c", answering], stdin: true, timeoutMs: 120_000 }, never);
+  const command = { argv: ["python3", "-c", answering], stdin: true, timeoutMs: 120_000 } as const;
+  const exec = await startCommand(worker, id, command, never);
   const lines = new PassThrough();
   const copying = (async () => {
-    for await (const { bytes } of exec.output) lines.write(bytes);
+    for await (const part of exec.output) if (part !== "scrollback end") lines.write(part.bytes);
     lines.end();
   })();
   const answers = createInterface({ input: lines })[Symbol.asyncIterator]();

@@ -31,7 +31,7 @@ export async function diskUse(count: number): Promise<DiskUse> {
   const before = await own();
   const ids: SandboxId[] = [];
   for (let index = 0; index < count; index += 1) ids.push((await host.start()).id);
-  for (const id of ids) await host.worker.syncSandbox(id, never);
+  for (const id of ids) await host.worker.guest(id).files.sync(never);
   const idle = await own();
 
   const [writer = ids[0]!] = ids;

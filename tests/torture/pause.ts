@@ -2,7 +2,7 @@
 // the longest silence is the pause. Its own clock stands still with it, so the host looks at the time.
 import { newSnapshotId, type SandboxId } from "@opensandbox/wire/ids.ts";
 import type { Worker } from "@opensandbox/wire/worker/worker.ts";
-import { startTestHost } from "../../packages/worker/src/testing/test-host.ts";
+import { startCommand, startTestHost } from "../../packages/worker/src/testing/test-host.ts";
 
 const never = new AbortController().signal;
 const memories = [512, 4096];
@@ -101,7 +101,7 @@ interface Ticks extends AsyncDisposable {
 
 async function listen(worker: Worker, id: SandboxId): Promise<Ticks> {
   const left = new AbortController();
-  const exec = await worker.exec(id, { argv: ["python3", "-c", ticking] }, left.signal);
+  const exec = await startCommand(worker, id, { argv: ["python3", "-c", ticking] }, left.signal);
   let last = performance.now();
   let longest = 0;
   const first = Promise.withResolvers<void>();

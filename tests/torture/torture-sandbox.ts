@@ -153,7 +153,7 @@ async function startWriters(host: TestHost, id: SandboxId, files: number): Promi
   const scripts = join(import.meta.dirname, "guest");
   for (const name of (await readdir(scripts)).filter((file) => file.endsWith(".py"))) {
     const content = await readFile(join(scripts, name));
-    await host.worker.writeFile(id, `${home}/${name}`, once(content), {}, never);
+    await host.worker.guest(id).files.write(`${home}/${name}`, once(content), {}, never);
   }
   const writers = ["write_sqlite.py", "write_blocks.py", `write_files.py ${files}`, "count.py"];
   if ((await host.shell(id, "command -v git || true")) !== "") writers.push("write_git.py");

@@ -146,7 +146,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     place: {
       region: options.region,
       sandboxDomain: options.sandboxDomain,
-      networkNotEnforced: options.worker.describe().network.notEnforced,
+      networkNotEnforced: options.worker.description.network.notEnforced,
     },
     ready: () => options.ready(),
     timing: { ...defaultTiming, ...tuning.timing },

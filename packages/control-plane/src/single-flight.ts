@@ -1,4 +1,4 @@
-import { orAborted } from "./or-aborted.ts";
+import { orAborted } from "@opensandbox/wire/or-aborted.ts";
 
 /** Work that is done once however many ask for it at the same time: all get the one result, or the one error. */
 export class SingleFlight<Key, T> {

@@ -7,7 +7,6 @@ import { listenOnUnixSocket } from "#connection/unix-socket.ts";
 import { serveVirtioSerial } from "#connection/virtio-serial.ts";
 import { MachineEnvironment } from "#exec/environment.ts";
 import { commandStarter } from "#exec/command.ts";
-import { execs } from "#exec/exec.ts";
 import { execSessions } from "#exec/exec-sessions.ts";
 import { list } from "#files/list.ts";
 import { makeDirectory } from "#files/make-directory.ts";
@@ -64,7 +63,6 @@ function agentOf(system: System, environment: MachineEnvironment, spillDirectory
         await configure(request, system, environment);
         return {};
       },
-      exec: execs(start),
       ...execSessions(start, { directory: spillDirectory }),
       readFile: (request, stream) => readFile(request, stream, system),
       writeFile: (request, stream) => writeFile(request, stream, system),
@@ -84,16 +82,11 @@ function agentOf(system: System, environment: MachineEnvironment, spillDirectory
         await system.fileSystems.sync();
         return {};
       },
-      shutdown: async () => {
-        await system.fileSystems.sync();
-        return {};
-      },
       freeze: async () => ({ mountpoints: [...(await system.fileSystems.freeze())] }),
       thaw: async () => {
         system.fileSystems.thaw();
         return {};
       },
     },
-    powerOff: () => system.powerOff(),
   };
 }

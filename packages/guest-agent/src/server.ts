@@ -18,8 +18,6 @@ export interface Agent {
   /** Random per process. */
   readonly instance: bigint;
   readonly handlers: Handlers;
-  /** Done when the reply to `shutdown` is on its way. */
-  powerOff(): void;
 }
 
 /** One line to the host. `receive` takes what comes in; `close` ends all that is under way. */
@@ -83,8 +81,6 @@ async function answer(name: MethodName, stream: Stream, bytes: Uint8Array, agent
   }
   const handler = agent.handlers[name] as (request: unknown, stream: Stream) => Promise<Record<string, unknown>>;
   await stream.reply(reply, create(reply, await handler(request, stream)));
-  // What is written in a turn goes out at its end.
-  if (name === "shutdown") setImmediate(() => agent.powerOff());
 }
 
 const names = new Map(Object.entries(methods).map(([name, { id }]) => [id, name as MethodName]));

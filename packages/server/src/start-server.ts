@@ -98,7 +98,7 @@ export async function startServer(
     url: controlPlane.url,
     ...(known === undefined ? {} : { apiKey: known }),
     ...(controlPlane.firstApiKey === undefined ? {} : { firstApiKey: controlPlane.firstApiKey }),
-    description: opened.worker.describe(),
+    description: opened.worker.description,
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }

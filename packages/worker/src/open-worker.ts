@@ -1,3 +1,4 @@
+import { GuestRequests } from "#guest/guest-requests.ts";
 import { existsSync } from "node:fs";
 import { chmod } from "node:fs/promises";
 import { availableParallelism } from "node:os";
@@ -96,7 +97,7 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
     templates: new SnapshotStore(options.templatesDirectory, { passable: true }),
     templatesDirectory: options.templatesDirectory,
     ...{ memory, log },
-    guests: { answers: undefined },
+    guestRequests: new GuestRequests(),
   };
   const adopted = await adoptMachines(host);
   const verifier = new Verifier(memory);

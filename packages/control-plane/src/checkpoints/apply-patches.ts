@@ -1,4 +1,5 @@
-import type { Exec, RunningExec } from "@opensandbox/wire/worker/worker.ts";
+import type { Exec } from "@opensandbox/wire/worker/sessions.ts";
+import { type PrivateCommand, startPrivateCommand } from "#execs/private-command.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 import type { Patch } from "./checkpoint.ts";
@@ -36,9 +37,9 @@ async function run(
 ): Promise<string | undefined> {
   const command: Exec = { argv: ["bash", "-c", script], timeoutMs: patchTimeoutMs };
   try {
-    const exec = await worker.exec(id, command, signal);
-    const output = await endOfOutput(exec);
-    const { exitCode, signal: killedBy, timedOut } = await exec.result;
+    const running = await startPrivateCommand(worker.guest(id).sessions, command, signal);
+    const output = await endOfOutput(running);
+    const { exitCode, signal: killedBy, timedOut } = (await running.result).end;
     if (timedOut) return `took longer than ${patchTimeoutMs / 1000} seconds: ${output}`;
     if (killedBy !== 0) return `was ended by signal ${killedBy}: ${output}`;
     return exitCode === 0 ? undefined : `exited with ${exitCode}: ${output}`;
@@ -47,10 +48,10 @@ async function run(
   }
 }
 
-async function endOfOutput(exec: RunningExec): Promise<string> {
-  // It may reject while output is still being taken; it is looked at after that.
-  exec.result.catch(() => {});
+async function endOfOutput({ output }: PrivateCommand): Promise<string> {
   let kept = Buffer.alloc(0);
-  for await (const { bytes } of exec.output) kept = Buffer.concat([kept, bytes]).subarray(-4 * keptCharacters);
+  for await (const part of output) {
+    if (part !== "scrollback end") kept = Buffer.concat([kept, part.bytes]).subarray(-4 * keptCharacters);
+  }
   return kept.toString("utf8").trim().slice(-keptCharacters);
 }

@@ -1,12 +1,12 @@
-import { randomHex, type SandboxId } from "@opensandbox/wire/ids.ts";
+import { randomHex } from "@opensandbox/wire/ids.ts";
 import type {
   AttachedSession,
   Exec,
   ExecEnd,
   ExecOutput,
   ExecSession,
-  Worker,
-} from "@opensandbox/wire/worker/worker.ts";
+  GuestSessions,
+} from "@opensandbox/wire/worker/sessions.ts";
 import { ByteBuffer } from "./byte-buffer.ts";
 
 /** What is held here of a command's output; more than that stays in the guest until it is asked for. */
@@ -34,13 +34,12 @@ export interface StartedCommand {
 
 /** Settles when the command runs. Aborting the signal leaves it alone. @throws why it cannot be started */
 export async function startCommand(
-  worker: Worker,
-  sandboxId: SandboxId,
+  sessions: GuestSessions,
   { id, command }: { readonly id: string; readonly command: Exec },
   signal: AbortSignal,
 ): Promise<StartedCommand> {
-  const request = { id, command, purpose: "run", keepOutput: true, detachedMs: 0, transient: true } as const;
-  const attached = await worker.runSession(sandboxId, request, signal);
+  const request = { id, command, purpose: "run", keepOutput: true, whenDetached: "keep", transient: true } as const;
+  const attached = await sessions.run(request, signal);
   return { startedMs: attached.startedMs, quickResult: heldResult(attached).catch(() => undefined) };
 }
 
@@ -51,17 +50,16 @@ export function newSessionId(): string {
 
 /** The result of a session that has ended. */
 export async function resultOf(
-  worker: Worker,
-  sandboxId: SandboxId,
+  sessions: GuestSessions,
   session: ExecSession & { readonly end: ExecEnd },
   signal: AbortSignal,
 ): Promise<RunResult> {
   const { id, end, truncated, stdoutBytes, stderrBytes } = session;
   if (stdoutBytes + stderrBytes <= heldBytes) {
-    const held = await heldResult(await worker.attachSession(sandboxId, id, { fromStart: true }, signal));
+    const held = await heldResult(await sessions.attach(id, { fromStart: true }, signal));
     if (held !== undefined) return held;
   }
-  const pipe = (name: ExecOutput["pipe"]) => outputOf(worker, sandboxId, { id, pipe: name }, signal);
+  const pipe = (name: ExecOutput["pipe"]) => outputOf(sessions, { id, pipe: name }, signal);
   return { end, truncated, stdout: pipe("stdout"), stderr: pipe("stderr") };
 }
 
@@ -82,11 +80,10 @@ async function heldResult(attached: AttachedSession): Promise<RunResult | undefi
 }
 
 async function* outputOf(
-  worker: Worker,
-  sandboxId: SandboxId,
+  sessions: GuestSessions,
   { id, pipe }: { readonly id: string; readonly pipe: ExecOutput["pipe"] },
   signal: AbortSignal,
 ): AsyncGenerator<Uint8Array> {
-  const { output } = await worker.attachSession(sandboxId, id, { fromStart: true, pipe }, signal);
+  const { output } = await sessions.attach(id, { fromStart: true, pipe }, signal);
   for await (const part of output) if (part !== "scrollback end") yield part.bytes;
 }

@@ -16,7 +16,7 @@ export function serveHost(app: FastifyInstance, { sandboxes }: ApiContext): void
   });
 
   serve(app, ending, wire.getReadyMachines, async () => {
-    const { memoryMib, vcpus, ...rest } = worker.readyMachines();
-    return await Promise.resolve({ ...rest, memoryMB: memoryMib, cpuCount: vcpus });
+    const { memoryMib, vcpus, ...rest } = await worker.readyMachines();
+    return { ...rest, memoryMB: memoryMib, cpuCount: vcpus };
   });
 }

@@ -1,6 +1,7 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { ImageManifest, ImageStep } from "@opensandbox/wire/public/images.ts";
-import type { Exec } from "@opensandbox/wire/worker/worker.ts";
+import type { Exec, GuestSessions } from "@opensandbox/wire/worker/sessions.ts";
+import { startPrivateCommand } from "#execs/private-command.ts";
 import { captureCheckpoint, checkpointOf } from "#checkpoints/create-checkpoint.ts";
 import type { Checkpoint, CheckpointKind } from "#checkpoints/checkpoint.ts";
 import { createSandbox, type CreateSandbox } from "#sandboxes/create-sandbox.ts";
@@ -131,36 +132,34 @@ async function act(
   say: (message: string) => void,
   signal: AbortSignal,
 ): Promise<void> {
+  const { sessions, files } = worker.guest(id);
   switch (action.kind) {
     case "directory":
-      return worker.makeDirectory(id, action.path, signal);
+      return files.makeDirectory(action.path, signal);
     case "file":
-      await worker.writeFile(id, action.path, chunksOf(action.content), {}, signal);
+      await files.write(action.path, chunksOf(action.content), {}, signal);
       return;
     case "command":
-      return runCommand({ worker }, id, action.command, say, signal);
+      return runCommand(sessions, action.command, say, signal);
   }
 }
 
 async function runCommand(
-  { worker }: Pick<SandboxContext, "worker">,
-  id: Sandbox["id"],
+  sessions: GuestSessions,
   command: Exec,
   say: (message: string) => void,
   signal: AbortSignal,
 ): Promise<void> {
-  const exec = await worker.exec(id, command, signal);
-  // It may reject while output is still being taken; it is looked at after that.
-  exec.result.catch(() => {});
+  const { output, result } = await startPrivateCommand(sessions, command, signal);
   const last: string[] = [];
   const lines = new Lines((line) => {
     say(line);
     last.push(line);
     if (last.length > keptLines) last.shift();
   });
-  for await (const { bytes } of exec.output) lines.take(bytes);
+  for await (const part of output) if (part !== "scrollback end") lines.take(part.bytes);
   lines.end();
-  const { exitCode, signal: killedBy } = await exec.result;
+  const { exitCode, signal: killedBy } = (await result).end;
   if (exitCode === 0 && killedBy === 0) return;
   const how = killedBy === 0 ? `exit code ${exitCode}` : `signal ${killedBy}`;
   throw new SandboxError("invalid_argument", [how, ...last].join("\n"));

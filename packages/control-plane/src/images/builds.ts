@@ -1,4 +1,4 @@
-import { orAborted } from "../or-aborted.ts";
+import { orAborted } from "@opensandbox/wire/or-aborted.ts";
 import type { BuildLog } from "./image.ts";
 
 type Listener = (log: BuildLog) => void;

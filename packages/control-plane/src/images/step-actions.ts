@@ -1,6 +1,6 @@
 import { posix } from "node:path";
 import type { ImageStep } from "@opensandbox/wire/public/images.ts";
-import type { Exec } from "@opensandbox/wire/worker/worker.ts";
+import type { Exec } from "@opensandbox/wire/worker/sessions.ts";
 
 /** What is done in the sandbox for a step of an image. */
 export type StepAction =

@@ -1,5 +1,5 @@
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
-import { orAborted } from "../or-aborted.ts";
+import { orAborted } from "@opensandbox/wire/or-aborted.ts";
 
 /** One gate per sandbox: what changes its life goes through one at a time, everything else waits in front of it. */
 export class Gates {

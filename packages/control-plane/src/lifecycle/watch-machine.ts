@@ -10,6 +10,7 @@ export function watchMachine(context: SandboxContext, sandbox: Sandbox): void {
       if (end.reason !== "stopped") await context.gates.run(sandbox.id, () => markEnded(context, sandbox, end));
     })
     .catch((error: unknown) => {
+      if (context.ending.aborted) return;
       context.log("error", "the end of a machine could not be recorded", {
         sandbox: sandbox.id,
         ...describeError(error),
@@ -17,8 +18,8 @@ export function watchMachine(context: SandboxContext, sandbox: Sandbox): void {
     });
 }
 
-async function ended({ worker }: SandboxContext, { id }: Sandbox): Promise<SandboxEnd> {
-  return await worker.ended(id);
+async function ended({ worker, ending }: SandboxContext, { id }: Sandbox): Promise<SandboxEnd> {
+  return await worker.waitForEnd(id, ending);
 }
 
 /**

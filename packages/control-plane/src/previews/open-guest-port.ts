@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { isSandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
-import type { PortConnection, Worker } from "@opensandbox/wire/worker/worker.ts";
+import type { PortConnection } from "@opensandbox/wire/worker/ports.ts";
+import type { Worker } from "@opensandbox/wire/worker/worker.ts";
 
 /** Between the attempts, in milliseconds: a server that has just been started needs a moment. */
 const pauses = [50, 100, 200, 400, 500, 500];
@@ -15,11 +16,11 @@ export async function openGuestPort(
 ): Promise<PortConnection> {
   for (const pause of pauses) {
     try {
-      return await worker.openPort(id, port, signal);
+      return await worker.guest(id).ports.open(port, signal);
     } catch (error) {
       if (!isSandboxError(error, "not_found")) throw error;
       await sleep(pause, undefined, { signal });
     }
   }
-  return worker.openPort(id, port, signal);
+  return worker.guest(id).ports.open(port, signal);
 }

@@ -1,5 +1,5 @@
 import { Duplex } from "node:stream";
-import type { PortConnection } from "@opensandbox/wire/worker/worker.ts";
+import type { PortConnection } from "@opensandbox/wire/worker/ports.ts";
 
 /** A connection to a guest's port as a stream. Destroying it calls `abort`, which must end the connection. */
 export function portStream(connection: PortConnection, abort: () => void): Duplex {

@@ -2,13 +2,26 @@ import { asSandboxError, describeError, errorCodes, SandboxError } from "@opensa
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import { errorReplyOf } from "@opensandbox/wire/public/error-reply.ts";
 import { scaleAnswer, scaleSandbox as wire } from "@opensandbox/wire/public/sandboxes/scaling.ts";
-import type { GuestAnswer } from "@opensandbox/wire/worker/worker.ts";
+import type { GuestAnswer, GuestRequest } from "@opensandbox/wire/worker/worker.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { scaleSandbox } from "./scale-sandbox.ts";
 
-/** What a guest asks for itself, through the metadata service of its machine, is answered as its owner would be. */
+/**
+ * Answers what guests ask for themselves through the metadata service of their machines, as their owners would be
+ * answered. Goes on until the control plane ends.
+ */
 export function answerGuests(context: SandboxContext): void {
-  context.worker.answerGuests({ scale: (id, body) => scale(context, id, body) });
+  const { worker, ending, log } = context;
+  const answer = async ({ requestId, sandboxId, body }: GuestRequest): Promise<void> => {
+    await worker.answerGuest(requestId, await scale(context, sandboxId, body));
+  };
+  const fail = (sandbox: SandboxId | undefined) => (error: unknown) => {
+    if (!ending.aborted) log("error", "requests of guests cannot be answered", { sandbox, ...describeError(error) });
+  };
+  const listen = async (): Promise<void> => {
+    for await (const request of worker.guestRequests(ending)) answer(request).catch(fail(request.sandboxId));
+  };
+  listen().catch(fail(undefined));
 }
 
 /** Never rejects. */

@@ -50,7 +50,7 @@ export async function createSandbox(
 }
 
 export function requireImage({ worker }: SandboxContext, image: string): void {
-  const { images } = worker.describe();
+  const { images } = worker.description;
   if (images.includes(image)) return;
   const known = images.flatMap((name) => (name === "default" ? ["base", "default"] : [name])).join(", ");
   throw new SandboxError("not_found", `template "${image}" not found: there are ${known}`, {

@@ -31,9 +31,9 @@ export async function setNetworkPolicy(
     if (sandbox.state === "running") {
       if (sandbox.workerId !== worker.id) throw elsewhere(context, sandbox);
       await worker.setNetworkPolicy(id, policy);
-    } else if (policy.egress !== undefined && worker.describe().network.notEnforced !== undefined) {
+    } else if (policy.egress !== undefined && worker.description.network.notEnforced !== undefined) {
       // Or it could not be woken.
-      const message = `rules for what a sandbox may reach do not hold on this host: ${worker.describe().network.reason}`;
+      const message = `rules for what a sandbox may reach do not hold on this host: ${worker.description.network.reason}`;
       throw new SandboxError("not_supported", message);
     }
     return store.update(id, { networkEnabled: policy.enabled, egress: policy.egress });

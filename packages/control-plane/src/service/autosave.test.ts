@@ -1,26 +1,32 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
+import { TestWorker } from "#testing/test-worker.ts";
 import { eventually } from "#testing/eventually.ts";
 import { autosave } from "./autosave.ts";
 
 const ids = Array.from({ length: 25 }, (_, n) => `sb-${String(n).padStart(8, "0")}` as SandboxId);
 const running = () => Promise.resolve(ids);
 
+/** A worker whose guests sync in this way. */
+function workerThat(sync: (id: SandboxId, signal: AbortSignal) => Promise<void>): TestWorker {
+  const worker = new TestWorker();
+  for (const id of ids) worker.guest(id).files.sync = (signal) => sync(id, signal);
+  return worker;
+}
+
 test("every sandbox is saved, ten at a time, and one that fails keeps no other from it", async () => {
   const saved = new Set<SandboxId>();
   const logged: object[] = [];
   let now = 0;
   let most = 0;
-  const worker = {
-    async syncSandbox(id: SandboxId) {
-      most = Math.max(most, ++now);
-      await new Promise(setImmediate);
-      now--;
-      if (id === ids[3]) throw new Error("no answer");
-      saved.add(id);
-    },
-  };
+  const worker = workerThat(async (id) => {
+    most = Math.max(most, ++now);
+    await new Promise(setImmediate);
+    now--;
+    if (id === ids[3]) throw new Error("no answer");
+    saved.add(id);
+  });
   await using _ = autosave({
     worker,
     running,
@@ -36,13 +42,13 @@ test("every sandbox is saved, ten at a time, and one that fails keeps no other f
 test("a round that takes long is not begun again beside itself, and the end breaks it off", async () => {
   let begun = 0;
   let rounds = 0;
-  const worker = {
-    syncSandbox: (_id: SandboxId, signal: AbortSignal) =>
+  const worker = workerThat(
+    (_id, signal) =>
       new Promise<void>((_resolve, reject) => {
         begun++;
         signal.addEventListener("abort", () => reject(signal.reason));
       }),
-  };
+  );
   const saving = autosave({
     worker,
     running: () => {

@@ -6,7 +6,7 @@ import { regularly } from "../regularly.ts";
 
 export interface Autosave {
   /** Whose guests are asked. */
-  readonly worker: Pick<Worker, "syncSandbox">;
+  readonly worker: Pick<Worker, "guest">;
   /** Those that run now. */
   readonly running: () => Promise<readonly SandboxId[]>;
   readonly everyMs: number;
@@ -40,7 +40,7 @@ export function autosave({ worker, running, everyMs, log }: Autosave): AsyncDisp
   async function saveEach(waiting: SandboxId[]): Promise<void> {
     for (let id = waiting.shift(); id !== undefined && !ended.signal.aborted; id = waiting.shift()) {
       try {
-        await worker.syncSandbox(id, ended.signal);
+        await worker.guest(id).files.sync(ended.signal);
       } catch (error) {
         // It may have been put away meanwhile; else the next round asks again.
         if (!ended.signal.aborted)

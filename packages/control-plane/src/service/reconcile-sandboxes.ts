@@ -1,6 +1,6 @@
 import { describeError, isSandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
-import type { AdoptedSandbox } from "@opensandbox/wire/worker/worker.ts";
+import type { HeldSandbox } from "@opensandbox/wire/worker/worker.ts";
 import { endSandbox } from "#sandboxes/delete-sandbox.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
@@ -12,7 +12,7 @@ import { watchMachine } from "#lifecycle/watch-machine.ts";
  * found. Runs once, before the first request. A row that cannot be reconciled is logged and left for the next start.
  */
 export async function reconcileSandboxes(context: SandboxContext): Promise<void> {
-  const adopted = new Map(context.worker.adopted.map((entry) => [entry.id, entry]));
+  const adopted = new Map((await context.worker.listSandboxes()).map((entry) => [entry.id, entry]));
   const held = (await context.store.listHeld()).filter(
     ({ state, workerId }) => !isElsewhere(context, workerId) && !(state === "error" && workerId === ""),
   );
@@ -26,7 +26,7 @@ function isElsewhere(context: SandboxContext, workerId: string): boolean {
   return workerId !== "" && workerId !== context.worker.id && context.isWorkerAlive(workerId);
 }
 
-async function reconcile(context: SandboxContext, id: SandboxId, adopted: AdoptedSandbox | undefined): Promise<void> {
+async function reconcile(context: SandboxContext, id: SandboxId, adopted: HeldSandbox | undefined): Promise<void> {
   try {
     const sandbox = await context.store.find(id);
     const action = reconciliationOf({
@@ -65,7 +65,7 @@ const serverExited = "the server that ran it exited, and its machine with it";
 
 interface Reconcile {
   readonly sandbox: Sandbox;
-  readonly adopted: AdoptedSandbox | undefined;
+  readonly adopted: HeldSandbox | undefined;
   readonly action: Reconciliation;
 }
 
@@ -133,7 +133,7 @@ async function carryOut(context: SandboxContext, { sandbox, adopted, action }: R
 }
 
 /** Its machine runs, so the row says running, and its idle time continues from its deadline. */
-async function adopt(context: SandboxContext, sandbox: Sandbox, adopted: AdoptedSandbox): Promise<void> {
+async function adopt(context: SandboxContext, sandbox: Sandbox, adopted: HeldSandbox): Promise<void> {
   const { store, activity } = context;
   // The machine is the one from before an interrupted restart, so the row keeps the restart's failure.
   const interrupted = sandbox.state === "restarting" && adopted.generation < sandbox.generation;
@@ -151,7 +151,7 @@ async function adopt(context: SandboxContext, sandbox: Sandbox, adopted: Adopted
   watchMachine(context, running);
 }
 
-function oursOf({ worker }: SandboxContext, { generation }: Sandbox, adopted: AdoptedSandbox | undefined) {
+function oursOf({ worker }: SandboxContext, { generation }: Sandbox, adopted: HeldSandbox | undefined) {
   return {
     workerId: worker.id,
     generation: Math.max(generation, adopted?.generation ?? 0),

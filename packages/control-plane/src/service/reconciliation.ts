@@ -1,4 +1,4 @@
-import type { AdoptedSandbox } from "@opensandbox/wire/worker/worker.ts";
+import type { HeldSandbox } from "@opensandbox/wire/worker/worker.ts";
 import type { SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
 
 /** What the start of a control plane finds of one sandbox. */
@@ -13,7 +13,7 @@ export interface Found {
     readonly ephemeral: boolean;
   };
   /** The machine or disks that this worker adopted. */
-  readonly adopted?: Pick<AdoptedSandbox, "generation" | "running">;
+  readonly adopted?: Pick<HeldSandbox, "generation" | "running">;
   /** The snapshot named by its hibernation exists. */
   readonly snapshot: boolean;
 }

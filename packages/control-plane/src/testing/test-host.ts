@@ -1,7 +1,7 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
 import type {
-  AdoptedSandbox,
+  HeldSandbox,
   Capture,
   SandboxEnd,
   StartedSandbox,
@@ -44,7 +44,7 @@ export class TestHost {
     this.snapshots = snapshots;
   }
 
-  adopt(): AdoptedSandbox[] {
+  list(): HeldSandbox[] {
     return [...this.machines].map(([id, { request, running }]) => ({
       id,
       generation: request.generation,

@@ -9,8 +9,9 @@ import type {
   ExecOutput,
   ExecSession,
   NewExecSession,
+  RunRequest,
   TerminalSize,
-} from "@opensandbox/wire/worker/worker.ts";
+} from "@opensandbox/wire/worker/sessions.ts";
 
 /** The sessions of one machine for tests: processes of this host whose output is kept in memory. */
 export class TestSessions {
@@ -26,7 +27,7 @@ export class TestSessions {
     this.#now = now;
   }
 
-  async create(request: NewExecSession): Promise<TestSession> {
+  async create(request: NewExecSession | RunRequest): Promise<TestSession> {
     const { argv, envs, cwd = "/tmp", stdin = false } = request.command;
     const [program = "/bin/sh", ...args] = request.purpose === "agent" ? this.agentProgram : argv;
     const env = { PATH: process.env["PATH"] ?? "", ...envs };
@@ -50,12 +51,21 @@ export class TestSessions {
   }
 
   list(): ExecSession[] {
-    return [...this.#sessions.values()].map((session) => session.info());
+    return [...this.#sessions.values()].map((session) => session.info()).filter(({ purpose }) => purpose !== "private");
   }
 
   remove(id: string): void {
     this.get(id).kill(constants.signals.SIGKILL);
     this.#sessions.delete(id);
+  }
+
+  /** For a command that ends with its caller. */
+  removeOnAbort(id: string, signal: AbortSignal): void {
+    const remove = (): void => {
+      if (this.#sessions.has(id)) this.remove(id);
+    };
+    signal.addEventListener("abort", remove);
+    if (signal.aborted) remove();
   }
 
   removeAll(): void {
@@ -71,7 +81,7 @@ export class TestSessions {
 export class TestSession {
   readonly ended: Promise<void>;
   size: TerminalSize | undefined;
-  readonly #request: NewExecSession;
+  readonly #request: NewExecSession | RunRequest;
   readonly #child: ChildProcessWithoutNullStreams;
   readonly #parts: ExecOutput[] = [];
   readonly #startedMs: number;
@@ -81,7 +91,7 @@ export class TestSession {
   #line = new AbortController();
   #changed = Promise.withResolvers<void>();
 
-  constructor(request: NewExecSession, child: ChildProcessWithoutNullStreams, now: () => number) {
+  constructor(request: NewExecSession | RunRequest, child: ChildProcessWithoutNullStreams, now: () => number) {
     this.#startedMs = now();
     this.#request = request;
     this.#child = child;

@@ -19,3 +19,8 @@ export class Deadline implements Disposable {
     else this.#timer = setTimeout(action, milliseconds);
   }
 }
+
+/** A timeout of 0 is none. */
+export function deadlineOf(timeoutMs: number, action: () => void): Disposable | undefined {
+  return timeoutMs === 0 ? undefined : new Deadline(timeoutMs, action);
+}

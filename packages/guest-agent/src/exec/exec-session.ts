@@ -13,9 +13,8 @@ import {
 } from "@opensandbox/wire/guest/messages_pb.js";
 import { execPipes } from "@opensandbox/wire/guest/methods.ts";
 import { type RunningCommand, signalGroup } from "./command.ts";
-import { Deadline } from "./deadline.ts";
-import { deadlineOf, inputTo } from "./exec.ts";
-import { InputPipe } from "./input-pipe.ts";
+import { Deadline, deadlineOf } from "./deadline.ts";
+import { InputPipe, inputTo } from "./input-pipe.ts";
 import type { OutputLog, OutputReader } from "./output-log.ts";
 import { OutputPipe } from "./output-pipe.ts";
 import type { QuickOutcome } from "./quick-outcome.ts";

@@ -1,4 +1,4 @@
-import type { Socket } from "node:net";
+import { Socket } from "node:net";
 
 /** Ctrl-D: at the beginning of a line the end of the input, as long as a program has not changed its terminal. */
 const endOfTransmission = Uint8Array.of(4);
@@ -30,4 +30,9 @@ export class InputPipe {
   close(): void {
     this.#socket.destroy();
   }
+}
+
+/** The standard input of a command that has a pipe. */
+export function inputTo(fd: number): InputPipe {
+  return new InputPipe(new Socket({ fd, readable: false, writable: true }), { terminal: false });
 }

@@ -4,7 +4,7 @@ import { addEntropy } from "#system/entropy.ts";
 import { fileSystems, mounts } from "#system/file-systems.ts";
 import { setHostname } from "#system/hostname.ts";
 import { setMachineId, renewSecrets } from "#system/identity.ts";
-import { limitOpenFiles, powerOff, writeClock } from "#system/libc.ts";
+import { limitOpenFiles, writeClock } from "#system/libc.ts";
 import { setMacAddress } from "#system/mac-address.ts";
 import { spareAgent } from "#system/oom-score.ts";
 import type { System } from "#system/system.ts";
@@ -33,6 +33,5 @@ export function guestSystem(): System {
     setMachineId,
     renewSecrets,
     fileSystems: fileSystems(),
-    powerOff,
   };
 }

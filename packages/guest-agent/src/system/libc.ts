@@ -22,7 +22,6 @@ const { functions: libc } = dlopen("libc.so.6", {
   posix_spawnattr_setflags: { return: "i32", arguments: ["pointer", "i16"] },
   posix_spawnattr_setsigdefault: { return: "i32", arguments: ["pointer", "pointer"] },
   posix_spawnattr_setsigmask: { return: "i32", arguments: ["pointer", "pointer"] },
-  reboot: { return: "i32", arguments: ["i32"] },
   setrlimit: { return: "i32", arguments: ["i32", "pointer"] },
   sethostname: { return: "i32", arguments: ["pointer", "u64"] },
   socket: { return: "i32", arguments: ["i32", "i32", "i32"] },
@@ -440,12 +439,6 @@ export function thawFileSystem(directory: number): void {
 export function bindFile(file: string, at: string): void {
   const MS_BIND = 4096n;
   checked("mount", libc.mount(cString(file), cString(at), null, MS_BIND, null));
-}
-
-/** Does not return when it works. */
-export function powerOff(): void {
-  const RB_POWER_OFF = 0x4321fedc;
-  checked("reboot", libc.reboot(RB_POWER_OFF));
 }
 
 function cString(text: string): Buffer {

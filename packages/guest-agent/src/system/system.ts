@@ -38,5 +38,4 @@ export interface System {
   /** Makes anew what a copy must not share with what it is a copy of. */
   renewSecrets(): Promise<void>;
   readonly fileSystems: FileSystems;
-  powerOff(): void;
 }

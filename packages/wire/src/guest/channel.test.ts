@@ -205,7 +205,7 @@ for (const [what, payload] of [
 ] as const) {
   test(`a peer that sends ${what} is left before it fills the memory`, () => {
     const { channel, broken } = lonely();
-    const { id } = channel.open(methods.exec, create(methods.exec.request));
+    const { id } = channel.open(methods.sessionCreate, create(methods.sessionCreate.request));
     const frame = encodeFrame({ stream: id, epoch, type: frameTypes.message, tag: 0, payload });
     let sent = 0;
     for (; broken.length === 0; sent += frame.length) channel.receive(frame);
@@ -216,7 +216,7 @@ for (const [what, payload] of [
 
 test("a small payload that waits does not keep the chunk alive that it came in", async () => {
   const { channel } = lonely();
-  const stream = channel.open(methods.exec, create(methods.exec.request));
+  const stream = channel.open(methods.sessionCreate, create(methods.sessionCreate.request));
   const frame = encodeFrame({ stream: stream.id, epoch, type: frameTypes.data, tag: 1, payload: Buffer.from("small") });
   channel.receive(Buffer.concat([frame, Buffer.alloc(65_536)]));
   const { payload } = await stream.next();
@@ -276,7 +276,7 @@ function openPair() {
     async open(): Promise<{ readonly host: Stream; readonly guest: Stream }> {
       const { promise, resolve } = Promise.withResolvers<Stream>();
       opened.push(resolve);
-      const stream = host.open(methods.exec, create(methods.exec.request));
+      const stream = host.open(methods.sessionCreate, create(methods.sessionCreate.request));
       return { host: stream, guest: await promise };
     },
   };

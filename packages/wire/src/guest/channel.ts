@@ -11,7 +11,7 @@ import {
   maxPayloadBytes,
 } from "./frame.ts";
 import { FailureSchema, type Hello, HelloSchema } from "./messages_pb.js";
-import { generation, type Method } from "./methods.ts";
+import { protocolVersion, type Method } from "./methods.ts";
 
 /** Bytes of `message` and `data` frames that one side may send on a stream before the other has taken any. */
 export const initialCredit = 256 * 1024;
@@ -86,7 +86,7 @@ export class Channel {
   }
 
   async sendHello(hello: { version: string; instance: bigint }): Promise<void> {
-    const payload = toBinary(HelloSchema, create(HelloSchema, { generation, ...hello }));
+    const payload = toBinary(HelloSchema, create(HelloSchema, { protocolVersion, ...hello }));
     await this.send(frameTypes.hello, 0, 0, payload);
   }
 
@@ -171,6 +171,7 @@ export class Stream {
   #failure: SandboxError | undefined;
   /** The opener has been answered. */
   #ended = false;
+  #givenUp = false;
   /** Made when it is asked for: most streams end without. */
   #aborted: AbortController | undefined;
   #credit = initialCredit;
@@ -194,6 +195,11 @@ export class Stream {
       if (this.#failure !== undefined) this.#aborted.abort(this.#failure);
     }
     return this.#aborted.signal;
+  }
+
+  /** Whether this side has {@link reset} the stream before its end. */
+  get givenUp(): boolean {
+    return this.#givenUp;
   }
 
   /** The next message, data or the end. @throws the peer's failure, or why the channel ended */
@@ -269,6 +275,7 @@ export class Stream {
   /** Host: gives the stream up; the agent stops what it does for it. After the end it does nothing. */
   reset(reason: SandboxError): void {
     if (this.#failure !== undefined || this.#ended) return;
+    this.#givenUp = true;
     this.#channel.forget(this.id);
     this.fail(reason);
     // The channel's end is an end for the agent's side as well.

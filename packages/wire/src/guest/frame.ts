@@ -63,30 +63,41 @@ export function encodeFrame(frame: Frame): Uint8Array<ArrayBuffer> {
 }
 
 /**
- * Turns any split of the byte stream back into frames. Bytes that cannot open a frame are skipped and counted:
- * a reader that joins in the middle of an earlier life finds the next frame by itself.
+ * Turns any split of the byte stream back into frames. Bytes that cannot open a frame are skipped and counted, so that a
+ * reader that joins in the middle of an earlier life finds the next frame by itself. At most one incomplete frame is
+ * held, in a buffer of its own: no chunk stays alive because a part of a frame came in it.
  */
 export class FrameReader {
   /** Bytes skipped since the last frame. */
   skipped = 0;
+  /** Less than a header, and not yet known to open a frame. */
   #rest: Uint8Array = new Uint8Array(0);
-  /** What is still missing of a frame larger than one chunk; its parts are joined once. */
-  #parts: Uint8Array[] = [];
-  #missing = 0;
+  /** A frame that has begun, and how much of it is there. */
+  #begun: { readonly bytes: Uint8Array; length: number } | undefined;
 
   /** The frames that `chunk` completes. Payloads may be views of `chunk`: it must not be written to again. */
   push(chunk: Uint8Array): Frame[] {
-    if (this.#missing > chunk.length) {
-      this.#parts.push(chunk);
-      this.#missing -= chunk.length;
-      return [];
-    }
-    const bytes = this.#parts.length > 0 ? join([...this.#parts, chunk]) : join([this.#rest, chunk]);
-    this.#parts = [];
-    this.#missing = 0;
-    this.#rest = new Uint8Array(0);
-
     const frames: Frame[] = [];
+    const rest = this.#begun === undefined ? chunk : this.#finish(this.#begun, chunk, frames);
+    if (rest.length > 0) this.#scan(this.#rest.length === 0 ? rest : join(this.#rest, rest), frames);
+    return frames;
+  }
+
+  /** What `chunk` has beyond the frame that has begun. */
+  #finish(begun: { readonly bytes: Uint8Array; length: number }, chunk: Uint8Array, frames: Frame[]): Uint8Array {
+    const part = chunk.subarray(0, begun.bytes.length - begun.length);
+    begun.bytes.set(part, begun.length);
+    begun.length += part.length;
+    if (begun.length === begun.bytes.length) {
+      this.#begun = undefined;
+      this.skipped = 0;
+      frames.push(frameAt(begun.bytes, 0));
+    }
+    return chunk.subarray(part.length);
+  }
+
+  #scan(bytes: Uint8Array, frames: Frame[]): void {
+    this.#rest = new Uint8Array(0);
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     let at = 0;
     while (bytes.length - at >= headerBytes) {
@@ -95,26 +106,32 @@ export class FrameReader {
         this.skipped += 1;
         continue;
       }
-      const length = view.getUint32(at, true);
-      const end = at + headerBytes + length;
-      if (end > bytes.length) {
-        this.#parts = [bytes.subarray(at)];
-        this.#missing = end - bytes.length;
-        return frames;
+      const length = headerBytes + view.getUint32(at, true);
+      const present = Math.min(length, bytes.length - at);
+      if (present < length) {
+        const begun = new Uint8Array(length);
+        begun.set(bytes.subarray(at));
+        this.#begun = { bytes: begun, length: present };
+        return;
       }
       this.skipped = 0;
-      frames.push({
-        stream: view.getUint32(at + 4, true),
-        epoch: view.getUint32(at + 8, true),
-        type: view.getUint8(at + 12) as FrameType,
-        tag: view.getUint8(at + 13),
-        payload: bytes.subarray(at + headerBytes, end),
-      });
-      at = end;
+      frames.push(frameAt(bytes, at));
+      at += length;
     }
-    this.#rest = bytes.subarray(at);
-    return frames;
+    this.#rest = bytes.slice(at);
   }
+}
+
+/** A frame that is complete. */
+function frameAt(bytes: Uint8Array, at: number): Frame {
+  const view = new DataView(bytes.buffer, bytes.byteOffset + at, headerBytes);
+  return {
+    stream: view.getUint32(4, true),
+    epoch: view.getUint32(8, true),
+    type: view.getUint8(12) as FrameType,
+    tag: view.getUint8(13),
+    payload: bytes.subarray(at + headerBytes, at + headerBytes + view.getUint32(0, true)),
+  };
 }
 
 function opensFrame(bytes: Uint8Array, view: DataView, at: number): boolean {
@@ -138,14 +155,9 @@ function headerCheck(bytes: Uint8Array, at: number): number {
   return (high << 8) | low;
 }
 
-function join(parts: readonly Uint8Array[]): Uint8Array {
-  const filled = parts.filter((part) => part.length > 0);
-  if (filled.length === 1) return filled[0]!;
-  const bytes = new Uint8Array(filled.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of filled) {
-    bytes.set(part, at);
-    at += part.length;
-  }
+function join(first: Uint8Array, second: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(first.length + second.length);
+  bytes.set(first);
+  bytes.set(second, first.length);
   return bytes;
 }

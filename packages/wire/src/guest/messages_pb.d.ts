@@ -22,9 +22,9 @@ export declare const file_messages: GenFile;
  */
 export declare type Hello = Message<"opensandbox.guest.v1.Hello"> & {
   /**
-   * @generated from field: uint32 generation = 1;
+   * @generated from field: uint32 protocol_version = 1;
    */
-  generation: number;
+  protocolVersion: number;
 
   /**
    * @generated from field: string version = 2;
@@ -180,7 +180,7 @@ export declare type ConfigureRequest = Message<"opensandbox.guest.v1.ConfigureRe
   clockStepNanos: bigint;
 
   /**
-   * Of the network device, where there is one: six bytes; empty: it stays. Agents below generation 2 do not know it.
+   * Of the network device, where there is one: six bytes; empty: it stays. Agents below protocol version 2 do not know it.
    *
    * @generated from field: bytes mac_address = 10;
    */
@@ -284,40 +284,6 @@ export declare type ExecRequest = Message<"opensandbox.guest.v1.ExecRequest"> & 
  * Use `create(ExecRequestSchema)` to create a new message.
  */
 export declare const ExecRequestSchema: GenMessage<ExecRequest>;
-
-/**
- * @generated from message opensandbox.guest.v1.ExecStarted
- */
-export declare type ExecStarted = Message<"opensandbox.guest.v1.ExecStarted"> & {
-  /**
-   * @generated from field: uint32 pid = 1;
-   */
-  pid: number;
-};
-
-/**
- * Describes the message opensandbox.guest.v1.ExecStarted.
- * Use `create(ExecStartedSchema)` to create a new message.
- */
-export declare const ExecStartedSchema: GenMessage<ExecStarted>;
-
-/**
- * Sent by the host to the process group while the command runs.
- *
- * @generated from message opensandbox.guest.v1.ExecSignal
- */
-export declare type ExecSignal = Message<"opensandbox.guest.v1.ExecSignal"> & {
-  /**
-   * @generated from field: int32 signal = 1;
-   */
-  signal: number;
-};
-
-/**
- * Describes the message opensandbox.guest.v1.ExecSignal.
- * Use `create(ExecSignalSchema)` to create a new message.
- */
-export declare const ExecSignalSchema: GenMessage<ExecSignal>;
 
 /**
  * @generated from message opensandbox.guest.v1.ExecResult
@@ -547,18 +513,6 @@ export declare type FileStats = Message<"opensandbox.guest.v1.FileStats"> & {
  * Use `create(FileStatsSchema)` to create a new message.
  */
 export declare const FileStatsSchema: GenMessage<FileStats>;
-
-/**
- * @generated from message opensandbox.guest.v1.ShutdownRequest
- */
-export declare type ShutdownRequest = Message<"opensandbox.guest.v1.ShutdownRequest"> & {
-};
-
-/**
- * Describes the message opensandbox.guest.v1.ShutdownRequest.
- * Use `create(ShutdownRequestSchema)` to create a new message.
- */
-export declare const ShutdownRequestSchema: GenMessage<ShutdownRequest>;
 
 /**
  * Whatever is at `to` is replaced, as by rename(2). Directories above it are made.

@@ -13,7 +13,7 @@ import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
  * Describes the file messages.proto.
  */
 export const file_messages = /*@__PURE__*/
-  fileDesc("Cg5tZXNzYWdlcy5wcm90bxIUb3BlbnNhbmRib3guZ3Vlc3QudjEiPgoFSGVsbG8SEgoKZ2VuZXJhdGlvbhgBIAEoDRIPCgd2ZXJzaW9uGAIgASgJEhAKCGluc3RhbmNlGAMgASgGIj4KB0ZhaWx1cmUSDAoEY29kZRgBIAEoCRIPCgdtZXNzYWdlGAIgASgJEhQKDGRldGFpbHNfanNvbhgDIAEoCSIHCgVFbXB0eSJaCglQaW5nUmVwbHkSDwoHdmVyc2lvbhgBIAEoCRIRCgl1cHRpbWVfbXMYAiABKAQSDwoHYm9vdF9pZBgDIAEoCRIYChBjbG9ja191bml4X25hbm9zGAQgASgDIuUCChBDb25maWd1cmVSZXF1ZXN0EhUKCGhvc3RuYW1lGAEgASgJSACIAQESHQoQY2xvY2tfdW5peF9uYW5vcxgCIAEoA0gBiAEBEg8KB2VudHJvcHkYAyABKAwSPgoEZW52cxgEIAMoCzIwLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLkNvbmZpZ3VyZVJlcXVlc3QuRW52c0VudHJ5EhQKDHJlcGxhY2VfZW52cxgFIAEoCBIMCgR0aGF3GAYgASgIEhIKCm1hY2hpbmVfaWQYByABKAkSFAoMbmV3X2lkZW50aXR5GAggASgIEhgKEGNsb2NrX3N0ZXBfbmFub3MYCSABKAMSEwoLbWFjX2FkZHJlc3MYCiABKAwaKwoJRW52c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCwoJX2hvc3RuYW1lQhMKEV9jbG9ja191bml4X25hbm9zIiIKC0ZyZWV6ZVJlcGx5EhMKC21vdW50cG9pbnRzGAEgAygJIjsKC01lbW9yeVJlcGx5EhMKC3RvdGFsX2J5dGVzGAEgASgEEhcKD2F2YWlsYWJsZV9ieXRlcxgCIAEoBCLBAQoLRXhlY1JlcXVlc3QSDAoEYXJndhgBIAMoCRI5CgRlbnZzGAIgAygLMisub3BlbnNhbmRib3guZ3Vlc3QudjEuRXhlY1JlcXVlc3QuRW52c0VudHJ5EgsKA2N3ZBgDIAEoCRIMCgR1c2VyGAQgASgJEhIKCnRpbWVvdXRfbXMYBSABKA0SDQoFc3RkaW4YBiABKAgaKwoJRW52c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiGgoLRXhlY1N0YXJ0ZWQSCwoDcGlkGAEgASgNIhwKCkV4ZWNTaWduYWwSDgoGc2lnbmFsGAEgASgFIkIKCkV4ZWNSZXN1bHQSEQoJZXhpdF9jb2RlGAEgASgFEg4KBnNpZ25hbBgCIAEoBRIRCgl0aW1lZF9vdXQYAyABKAgiLgoLUGF0aFJlcXVlc3QSDAoEcGF0aBgBIAEoCRIRCglub19mb2xsb3cYAiABKAgiPwoPUmVhZEZpbGVSZXF1ZXN0EgwKBHBhdGgYASABKAkSDgoGb2Zmc2V0GAIgASgEEg4KBmxlbmd0aBgDIAEoBCIuChBXcml0ZUZpbGVSZXF1ZXN0EgwKBHBhdGgYASABKAkSDAoEbW9kZRgCIAEoDSIfCg5Xcml0ZUZpbGVSZXBseRINCgVieXRlcxgBIAEoBCIyChRNYWtlRGlyZWN0b3J5UmVxdWVzdBIMCgRwYXRoGAEgASgJEgwKBG1vZGUYAiABKA0isgEKCEZpbGVTdGF0EgwKBG5hbWUYASABKAkSDAoEcGF0aBgCIAEoCRIMCgRraW5kGAMgASgJEgwKBHNpemUYBCABKAQSDAoEbW9kZRgFIAEoDRILCgN1aWQYBiABKA0SCwoDZ2lkGAcgASgNEhMKC21vZGlmaWVkX21zGAggASgDEhMKC2xpbmtfdGFyZ2V0GAkgASgJEg0KBW93bmVyGAogASgJEg0KBWdyb3VwGAsgASgJIjwKCUZpbGVTdGF0cxIvCgdlbnRyaWVzGAEgAygLMh4ub3BlbnNhbmRib3guZ3Vlc3QudjEuRmlsZVN0YXQiEQoPU2h1dGRvd25SZXF1ZXN0IikKDVJlbmFtZVJlcXVlc3QSDAoEZnJvbRgBIAEoCRIKCgJ0bxgCIAEoCSJeChRTZXRBdHRyaWJ1dGVzUmVxdWVzdBIMCgRwYXRoGAEgASgJEhEKBG1vZGUYAiABKA1IAIgBARINCgVvd25lchgDIAEoCRINCgVncm91cBgEIAEoCUIHCgVfbW9kZSIvCgxXYXRjaFJlcXVlc3QSDAoEcGF0aBgBIAEoCRIRCglyZWN1cnNpdmUYAiABKAgiPwoLV2F0Y2hFdmVudHMSMAoGZXZlbnRzGAEgAygLMiAub3BlbnNhbmRib3guZ3Vlc3QudjEuV2F0Y2hFdmVudCIoCgpXYXRjaEV2ZW50EgwKBGtpbmQYASABKAkSDAoEcGF0aBgCIAEoCSLqAQoUU2Vzc2lvbkNyZWF0ZVJlcXVlc3QSCgoCaWQYASABKAkSMgoHY29tbWFuZBgCIAEoCzIhLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLkV4ZWNSZXF1ZXN0Eg8KB3B1cnBvc2UYAyABKAkSEwoLa2VlcF9vdXRwdXQYBCABKAgSEwoLZGV0YWNoZWRfbXMYBSABKA0SNAoIdGVybWluYWwYBiABKAsyIi5vcGVuc2FuZGJveC5ndWVzdC52MS5UZXJtaW5hbFNpemUSDgoGYXR0YWNoGAcgASgIEhEKCXRyYW5zaWVudBgIIAEoCCItCgxUZXJtaW5hbFNpemUSDwoHY29sdW1ucxgBIAEoDRIMCgRyb3dzGAIgASgNIoMCCgtTZXNzaW9uSW5mbxIKCgJpZBgBIAEoCRIMCgRhcmd2GAIgAygJEg8KB3B1cnBvc2UYAyABKAkSEAoIdGVybWluYWwYBCABKAgSEgoKc3RhcnRlZF9tcxgFIAEoAxIQCghhdHRhY2hlZBgGIAEoDRI1CgZyZXN1bHQYByABKAsyIC5vcGVuc2FuZGJveC5ndWVzdC52MS5FeGVjUmVzdWx0SACIAQESEAoIZW5kZWRfbXMYCCABKAMSFAoMc3Rkb3V0X2J5dGVzGAkgASgEEhQKDHN0ZGVycl9ieXRlcxgKIAEoBBIRCgl0cnVuY2F0ZWQYCyABKAhCCQoHX3Jlc3VsdCJDCgxTZXNzaW9uSW5mb3MSMwoIc2Vzc2lvbnMYASADKAsyIS5vcGVuc2FuZGJveC5ndWVzdC52MS5TZXNzaW9uSW5mbyJFChRTZXNzaW9uQXR0YWNoUmVxdWVzdBIKCgJpZBgBIAEoCRISCgpmcm9tX3N0YXJ0GAIgASgIEg0KBXBpcGVzGAMgAygNIoUBCgxTZXNzaW9uRXZlbnQSNQoIYXR0YWNoZWQYASABKAsyIS5vcGVuc2FuZGJveC5ndWVzdC52MS5TZXNzaW9uSW5mb0gAEjUKDnNjcm9sbGJhY2tfZW5kGAIgASgLMhsub3BlbnNhbmRib3guZ3Vlc3QudjEuRW1wdHlIAEIHCgVldmVudCIxChJTZXNzaW9uV2FpdFJlcXVlc3QSCgoCaWQYASABKAkSDwoHd2FpdF9tcxgCIAEoDSIyChRTZXNzaW9uU2lnbmFsUmVxdWVzdBIKCgJpZBgBIAEoCRIOCgZzaWduYWwYAiABKAUiVAoUU2Vzc2lvblJlc2l6ZVJlcXVlc3QSCgoCaWQYASABKAkSMAoEc2l6ZRgCIAEoCzIiLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLlRlcm1pbmFsU2l6ZSIcCg5TZXNzaW9uUmVxdWVzdBIKCgJpZBgBIAEoCSIeCg5Db25uZWN0UmVxdWVzdBIMCgRwb3J0GAEgASgNYgZwcm90bzM");
+  fileDesc("Cg5tZXNzYWdlcy5wcm90bxIUb3BlbnNhbmRib3guZ3Vlc3QudjEiRAoFSGVsbG8SGAoQcHJvdG9jb2xfdmVyc2lvbhgBIAEoDRIPCgd2ZXJzaW9uGAIgASgJEhAKCGluc3RhbmNlGAMgASgGIj4KB0ZhaWx1cmUSDAoEY29kZRgBIAEoCRIPCgdtZXNzYWdlGAIgASgJEhQKDGRldGFpbHNfanNvbhgDIAEoCSIHCgVFbXB0eSJaCglQaW5nUmVwbHkSDwoHdmVyc2lvbhgBIAEoCRIRCgl1cHRpbWVfbXMYAiABKAQSDwoHYm9vdF9pZBgDIAEoCRIYChBjbG9ja191bml4X25hbm9zGAQgASgDIuUCChBDb25maWd1cmVSZXF1ZXN0EhUKCGhvc3RuYW1lGAEgASgJSACIAQESHQoQY2xvY2tfdW5peF9uYW5vcxgCIAEoA0gBiAEBEg8KB2VudHJvcHkYAyABKAwSPgoEZW52cxgEIAMoCzIwLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLkNvbmZpZ3VyZVJlcXVlc3QuRW52c0VudHJ5EhQKDHJlcGxhY2VfZW52cxgFIAEoCBIMCgR0aGF3GAYgASgIEhIKCm1hY2hpbmVfaWQYByABKAkSFAoMbmV3X2lkZW50aXR5GAggASgIEhgKEGNsb2NrX3N0ZXBfbmFub3MYCSABKAMSEwoLbWFjX2FkZHJlc3MYCiABKAwaKwoJRW52c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCwoJX2hvc3RuYW1lQhMKEV9jbG9ja191bml4X25hbm9zIiIKC0ZyZWV6ZVJlcGx5EhMKC21vdW50cG9pbnRzGAEgAygJIjsKC01lbW9yeVJlcGx5EhMKC3RvdGFsX2J5dGVzGAEgASgEEhcKD2F2YWlsYWJsZV9ieXRlcxgCIAEoBCLBAQoLRXhlY1JlcXVlc3QSDAoEYXJndhgBIAMoCRI5CgRlbnZzGAIgAygLMisub3BlbnNhbmRib3guZ3Vlc3QudjEuRXhlY1JlcXVlc3QuRW52c0VudHJ5EgsKA2N3ZBgDIAEoCRIMCgR1c2VyGAQgASgJEhIKCnRpbWVvdXRfbXMYBSABKA0SDQoFc3RkaW4YBiABKAgaKwoJRW52c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiQgoKRXhlY1Jlc3VsdBIRCglleGl0X2NvZGUYASABKAUSDgoGc2lnbmFsGAIgASgFEhEKCXRpbWVkX291dBgDIAEoCCIuCgtQYXRoUmVxdWVzdBIMCgRwYXRoGAEgASgJEhEKCW5vX2ZvbGxvdxgCIAEoCCI/Cg9SZWFkRmlsZVJlcXVlc3QSDAoEcGF0aBgBIAEoCRIOCgZvZmZzZXQYAiABKAQSDgoGbGVuZ3RoGAMgASgEIi4KEFdyaXRlRmlsZVJlcXVlc3QSDAoEcGF0aBgBIAEoCRIMCgRtb2RlGAIgASgNIh8KDldyaXRlRmlsZVJlcGx5Eg0KBWJ5dGVzGAEgASgEIjIKFE1ha2VEaXJlY3RvcnlSZXF1ZXN0EgwKBHBhdGgYASABKAkSDAoEbW9kZRgCIAEoDSKyAQoIRmlsZVN0YXQSDAoEbmFtZRgBIAEoCRIMCgRwYXRoGAIgASgJEgwKBGtpbmQYAyABKAkSDAoEc2l6ZRgEIAEoBBIMCgRtb2RlGAUgASgNEgsKA3VpZBgGIAEoDRILCgNnaWQYByABKA0SEwoLbW9kaWZpZWRfbXMYCCABKAMSEwoLbGlua190YXJnZXQYCSABKAkSDQoFb3duZXIYCiABKAkSDQoFZ3JvdXAYCyABKAkiPAoJRmlsZVN0YXRzEi8KB2VudHJpZXMYASADKAsyHi5vcGVuc2FuZGJveC5ndWVzdC52MS5GaWxlU3RhdCIpCg1SZW5hbWVSZXF1ZXN0EgwKBGZyb20YASABKAkSCgoCdG8YAiABKAkiXgoUU2V0QXR0cmlidXRlc1JlcXVlc3QSDAoEcGF0aBgBIAEoCRIRCgRtb2RlGAIgASgNSACIAQESDQoFb3duZXIYAyABKAkSDQoFZ3JvdXAYBCABKAlCBwoFX21vZGUiLwoMV2F0Y2hSZXF1ZXN0EgwKBHBhdGgYASABKAkSEQoJcmVjdXJzaXZlGAIgASgIIj8KC1dhdGNoRXZlbnRzEjAKBmV2ZW50cxgBIAMoCzIgLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLldhdGNoRXZlbnQiKAoKV2F0Y2hFdmVudBIMCgRraW5kGAEgASgJEgwKBHBhdGgYAiABKAki6gEKFFNlc3Npb25DcmVhdGVSZXF1ZXN0EgoKAmlkGAEgASgJEjIKB2NvbW1hbmQYAiABKAsyIS5vcGVuc2FuZGJveC5ndWVzdC52MS5FeGVjUmVxdWVzdBIPCgdwdXJwb3NlGAMgASgJEhMKC2tlZXBfb3V0cHV0GAQgASgIEhMKC2RldGFjaGVkX21zGAUgASgNEjQKCHRlcm1pbmFsGAYgASgLMiIub3BlbnNhbmRib3guZ3Vlc3QudjEuVGVybWluYWxTaXplEg4KBmF0dGFjaBgHIAEoCBIRCgl0cmFuc2llbnQYCCABKAgiLQoMVGVybWluYWxTaXplEg8KB2NvbHVtbnMYASABKA0SDAoEcm93cxgCIAEoDSKDAgoLU2Vzc2lvbkluZm8SCgoCaWQYASABKAkSDAoEYXJndhgCIAMoCRIPCgdwdXJwb3NlGAMgASgJEhAKCHRlcm1pbmFsGAQgASgIEhIKCnN0YXJ0ZWRfbXMYBSABKAMSEAoIYXR0YWNoZWQYBiABKA0SNQoGcmVzdWx0GAcgASgLMiAub3BlbnNhbmRib3guZ3Vlc3QudjEuRXhlY1Jlc3VsdEgAiAEBEhAKCGVuZGVkX21zGAggASgDEhQKDHN0ZG91dF9ieXRlcxgJIAEoBBIUCgxzdGRlcnJfYnl0ZXMYCiABKAQSEQoJdHJ1bmNhdGVkGAsgASgIQgkKB19yZXN1bHQiQwoMU2Vzc2lvbkluZm9zEjMKCHNlc3Npb25zGAEgAygLMiEub3BlbnNhbmRib3guZ3Vlc3QudjEuU2Vzc2lvbkluZm8iRQoUU2Vzc2lvbkF0dGFjaFJlcXVlc3QSCgoCaWQYASABKAkSEgoKZnJvbV9zdGFydBgCIAEoCBINCgVwaXBlcxgDIAMoDSKFAQoMU2Vzc2lvbkV2ZW50EjUKCGF0dGFjaGVkGAEgASgLMiEub3BlbnNhbmRib3guZ3Vlc3QudjEuU2Vzc2lvbkluZm9IABI1Cg5zY3JvbGxiYWNrX2VuZBgCIAEoCzIbLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLkVtcHR5SABCBwoFZXZlbnQiMQoSU2Vzc2lvbldhaXRSZXF1ZXN0EgoKAmlkGAEgASgJEg8KB3dhaXRfbXMYAiABKA0iMgoUU2Vzc2lvblNpZ25hbFJlcXVlc3QSCgoCaWQYASABKAkSDgoGc2lnbmFsGAIgASgFIlQKFFNlc3Npb25SZXNpemVSZXF1ZXN0EgoKAmlkGAEgASgJEjAKBHNpemUYAiABKAsyIi5vcGVuc2FuZGJveC5ndWVzdC52MS5UZXJtaW5hbFNpemUiHAoOU2Vzc2lvblJlcXVlc3QSCgoCaWQYASABKAkiHgoOQ29ubmVjdFJlcXVlc3QSDAoEcG9ydBgBIAEoDWIGcHJvdG8z");
 
 /**
  * Describes the message opensandbox.guest.v1.Hello.
@@ -72,191 +72,170 @@ export const ExecRequestSchema = /*@__PURE__*/
   messageDesc(file_messages, 7);
 
 /**
- * Describes the message opensandbox.guest.v1.ExecStarted.
- * Use `create(ExecStartedSchema)` to create a new message.
- */
-export const ExecStartedSchema = /*@__PURE__*/
-  messageDesc(file_messages, 8);
-
-/**
- * Describes the message opensandbox.guest.v1.ExecSignal.
- * Use `create(ExecSignalSchema)` to create a new message.
- */
-export const ExecSignalSchema = /*@__PURE__*/
-  messageDesc(file_messages, 9);
-
-/**
  * Describes the message opensandbox.guest.v1.ExecResult.
  * Use `create(ExecResultSchema)` to create a new message.
  */
 export const ExecResultSchema = /*@__PURE__*/
-  messageDesc(file_messages, 10);
+  messageDesc(file_messages, 8);
 
 /**
  * Describes the message opensandbox.guest.v1.PathRequest.
  * Use `create(PathRequestSchema)` to create a new message.
  */
 export const PathRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 11);
+  messageDesc(file_messages, 9);
 
 /**
  * Describes the message opensandbox.guest.v1.ReadFileRequest.
  * Use `create(ReadFileRequestSchema)` to create a new message.
  */
 export const ReadFileRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 12);
+  messageDesc(file_messages, 10);
 
 /**
  * Describes the message opensandbox.guest.v1.WriteFileRequest.
  * Use `create(WriteFileRequestSchema)` to create a new message.
  */
 export const WriteFileRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 13);
+  messageDesc(file_messages, 11);
 
 /**
  * Describes the message opensandbox.guest.v1.WriteFileReply.
  * Use `create(WriteFileReplySchema)` to create a new message.
  */
 export const WriteFileReplySchema = /*@__PURE__*/
-  messageDesc(file_messages, 14);
+  messageDesc(file_messages, 12);
 
 /**
  * Describes the message opensandbox.guest.v1.MakeDirectoryRequest.
  * Use `create(MakeDirectoryRequestSchema)` to create a new message.
  */
 export const MakeDirectoryRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 15);
+  messageDesc(file_messages, 13);
 
 /**
  * Describes the message opensandbox.guest.v1.FileStat.
  * Use `create(FileStatSchema)` to create a new message.
  */
 export const FileStatSchema = /*@__PURE__*/
-  messageDesc(file_messages, 16);
+  messageDesc(file_messages, 14);
 
 /**
  * Describes the message opensandbox.guest.v1.FileStats.
  * Use `create(FileStatsSchema)` to create a new message.
  */
 export const FileStatsSchema = /*@__PURE__*/
-  messageDesc(file_messages, 17);
-
-/**
- * Describes the message opensandbox.guest.v1.ShutdownRequest.
- * Use `create(ShutdownRequestSchema)` to create a new message.
- */
-export const ShutdownRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 18);
+  messageDesc(file_messages, 15);
 
 /**
  * Describes the message opensandbox.guest.v1.RenameRequest.
  * Use `create(RenameRequestSchema)` to create a new message.
  */
 export const RenameRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 19);
+  messageDesc(file_messages, 16);
 
 /**
  * Describes the message opensandbox.guest.v1.SetAttributesRequest.
  * Use `create(SetAttributesRequestSchema)` to create a new message.
  */
 export const SetAttributesRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 20);
+  messageDesc(file_messages, 17);
 
 /**
  * Describes the message opensandbox.guest.v1.WatchRequest.
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 21);
+  messageDesc(file_messages, 18);
 
 /**
  * Describes the message opensandbox.guest.v1.WatchEvents.
  * Use `create(WatchEventsSchema)` to create a new message.
  */
 export const WatchEventsSchema = /*@__PURE__*/
-  messageDesc(file_messages, 22);
+  messageDesc(file_messages, 19);
 
 /**
  * Describes the message opensandbox.guest.v1.WatchEvent.
  * Use `create(WatchEventSchema)` to create a new message.
  */
 export const WatchEventSchema = /*@__PURE__*/
-  messageDesc(file_messages, 23);
+  messageDesc(file_messages, 20);
 
 /**
  * Describes the message opensandbox.guest.v1.SessionCreateRequest.
  * Use `create(SessionCreateRequestSchema)` to create a new message.
  */
 export const SessionCreateRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 24);
+  messageDesc(file_messages, 21);
 
 /**
  * Describes the message opensandbox.guest.v1.TerminalSize.
  * Use `create(TerminalSizeSchema)` to create a new message.
  */
 export const TerminalSizeSchema = /*@__PURE__*/
-  messageDesc(file_messages, 25);
+  messageDesc(file_messages, 22);
 
 /**
  * Describes the message opensandbox.guest.v1.SessionInfo.
  * Use `create(SessionInfoSchema)` to create a new message.
  */
 export const SessionInfoSchema = /*@__PURE__*/
-  messageDesc(file_messages, 26);
+  messageDesc(file_messages, 23);
 
 /**
  * Describes the message opensandbox.guest.v1.SessionInfos.
  * Use `create(SessionInfosSchema)` to create a new message.
  */
 export const SessionInfosSchema = /*@__PURE__*/
-  messageDesc(file_messages, 27);
+  messageDesc(file_messages, 24);
 
 /**
  * Describes the message opensandbox.guest.v1.SessionAttachRequest.
  * Use `create(SessionAttachRequestSchema)` to create a new message.
  */
 export const SessionAttachRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 28);
+  messageDesc(file_messages, 25);
 
 /**
  * Describes the message opensandbox.guest.v1.SessionEvent.
  * Use `create(SessionEventSchema)` to create a new message.
  */
 export const SessionEventSchema = /*@__PURE__*/
-  messageDesc(file_messages, 29);
+  messageDesc(file_messages, 26);
 
 /**
  * Describes the message opensandbox.guest.v1.SessionWaitRequest.
  * Use `create(SessionWaitRequestSchema)` to create a new message.
  */
 export const SessionWaitRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 30);
+  messageDesc(file_messages, 27);
 
 /**
  * Describes the message opensandbox.guest.v1.SessionSignalRequest.
  * Use `create(SessionSignalRequestSchema)` to create a new message.
  */
 export const SessionSignalRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 31);
+  messageDesc(file_messages, 28);
 
 /**
  * Describes the message opensandbox.guest.v1.SessionResizeRequest.
  * Use `create(SessionResizeRequestSchema)` to create a new message.
  */
 export const SessionResizeRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 32);
+  messageDesc(file_messages, 29);
 
 /**
  * Describes the message opensandbox.guest.v1.SessionRequest.
  * Use `create(SessionRequestSchema)` to create a new message.
  */
 export const SessionRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 33);
+  messageDesc(file_messages, 30);
 
 /**
  * Describes the message opensandbox.guest.v1.ConnectRequest.
  * Use `create(ConnectRequestSchema)` to create a new message.
  */
 export const ConnectRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 34);
+  messageDesc(file_messages, 31);
 

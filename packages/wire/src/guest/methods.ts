@@ -3,8 +3,6 @@ import {
   ConfigureRequestSchema,
   ConnectRequestSchema,
   EmptySchema,
-  ExecRequestSchema,
-  ExecResultSchema,
   FileStatSchema,
   FreezeReplySchema,
   MakeDirectoryRequestSchema,
@@ -21,18 +19,16 @@ import {
   SessionSignalRequestSchema,
   SessionWaitRequestSchema,
   SetAttributesRequestSchema,
-  ShutdownRequestSchema,
   WatchRequestSchema,
   WriteFileReplySchema,
   WriteFileRequestSchema,
 } from "./messages_pb.js";
 
 /**
- * The closed list of what may be asked of a guest agent. The id is what `open` frames carry: never reuse one.
+ * The closed list of what a worker may ask of a guest agent. `open` frames carry the id, which is never used again:
+ * 3 (a command without a session) and 11 (shutdown) were methods of earlier agents.
  *
  * What crosses a stream between the request and the reply:
- * - `exec`: host -> guest `data` (standard input, ended by `end`) and `message` ExecSignal;
- *   guest -> host `message` ExecStarted once, then `data` with the tags of {@link execPipes}.
  * - `readFile`: guest -> host `message` FileStat once, then `data`.
  * - `writeFile`: host -> guest `data`, ended by `end`. Nothing is visible at the path before that.
  * - `list`: guest -> host `message` FileStats, several.
@@ -50,7 +46,6 @@ import {
 export const methods = {
   ping: method(1, EmptySchema, PingReplySchema),
   configure: method(2, ConfigureRequestSchema, EmptySchema),
-  exec: method(3, ExecRequestSchema, ExecResultSchema),
   readFile: method(4, ReadFileRequestSchema, EmptySchema),
   writeFile: method(5, WriteFileRequestSchema, WriteFileReplySchema),
   stat: method(6, PathRequestSchema, FileStatSchema),
@@ -58,8 +53,6 @@ export const methods = {
   makeDirectory: method(8, MakeDirectoryRequestSchema, EmptySchema),
   remove: method(9, PathRequestSchema, EmptySchema),
   sync: method(10, EmptySchema, EmptySchema),
-  /** The reply comes before the machine goes down; then the channel ends. */
-  shutdown: method(11, ShutdownRequestSchema, EmptySchema),
   /**
    * Writes everything to the disks and holds back all that would be written from then on. It ends by itself when
    * nobody thaws: a guest whose host has gone must not stand still for ever.
@@ -97,10 +90,10 @@ export interface Method<Request extends DescMessage = DescMessage, Reply extends
 export const execPipes = { stdout: 1, stderr: 2 } as const;
 
 /**
- * What an agent can do, as one number; the lower side's holds. Raised when a method or a field is added that the
- * other side has to know of. From 2 on an agent takes a MAC address.
+ * What one side can do, as one number; both act on the lower one of the two. Raised when a method or a field is added
+ * that the other side has to know of. From 2 on an agent takes a MAC address.
  */
-export const generation = 2;
+export const protocolVersion = 2;
 
 function method<Request extends DescMessage, Reply extends DescMessage>(
   id: number,

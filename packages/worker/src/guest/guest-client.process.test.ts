@@ -4,9 +4,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { isSandboxError } from "@opensandbox/wire/errors.ts";
+import { randomHex } from "@opensandbox/wire/ids.ts";
 import { fakeHypervisor } from "#hypervisor/fake/fake-hypervisor.ts";
 import { GuestClient } from "./guest-client.ts";
-import { startExec } from "./guest-exec.ts";
+import { guestSessions } from "./guest-sessions.ts";
 
 const never = new AbortController().signal;
 
@@ -19,11 +20,13 @@ test("a guest that stands still is given up by a deadline, and is there again wh
   const nothing = { kernel: "", initramfs: "", bootArguments: [], disks: [], network: { kind: "none" } } as const;
   const spec = { directory, vcpus: 1, memoryMib: 256, hotplugMib: 0, memoryBase: "", ...nothing };
   const machine = undo.use(await hypervisor.boot(spec, never));
-  const watched = undo.use(await GuestClient.connect(machine.agentSocket, { askMs: 300, leaveMs: 900 }));
+  const watched = undo.use(await GuestClient.connect(machine.agentSocket, { patience: { askMs: 300, leaveMs: 900 } }));
   const run = async (line: string): Promise<string> => {
-    const { output } = await startExec(watched, { argv: ["/bin/sh", "-c", line] }, never);
+    const kept = { purpose: "private", keepOutput: false, whenDetached: "kill", transient: true } as const;
+    const request = { id: randomHex(8), command: { argv: ["/bin/sh", "-c", line] }, ...kept };
+    const { output } = await guestSessions(() => watched).run(request, never);
     let said = "";
-    for await (const { bytes } of output) said += Buffer.from(bytes).toString();
+    for await (const part of output) if (part !== "scrollback end") said += Buffer.from(part.bytes).toString();
     return said;
   };
   assert.equal(await run("sleep 2; echo silence is no standstill"), "silence is no standstill\n");

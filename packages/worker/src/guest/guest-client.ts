@@ -1,26 +1,35 @@
 import { create, type DescMessage, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
-import { connect, type Socket } from "node:net";
 import { randomBytes } from "node:crypto";
-import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { connect, type Socket } from "node:net";
+import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { Channel, parse, type Stream } from "@opensandbox/wire/guest/channel.ts";
 import type { Hello } from "@opensandbox/wire/guest/messages_pb.js";
 import { type Method, methods } from "@opensandbox/wire/guest/methods.ts";
+import { orAborted } from "@opensandbox/wire/or-aborted.ts";
+import { GuestLine } from "./guest-line.ts";
 
-/** How long a guest may say nothing while something is asked of it, in milliseconds. */
+/** How long a guest may stay silent while something is asked of it, in milliseconds. */
 export interface Patience {
-  /** Then it is asked whether it is there, which an agent always answers. */
+  /** Then it is pinged, which every agent answers. */
   readonly askMs: number;
-  /** So long after that it is given up. */
+  /** After this much more it is given up. */
   readonly leaveMs: number;
 }
 
 /** Under emulation, on a crowded host, a restored guest has taken ten seconds for its first answer. */
 const patient: Patience = { askMs: 20_000, leaveMs: 60_000 };
 
+export interface GuestClientOptions {
+  readonly patience?: Patience;
+  /** Receives what no caller waits for: a guest that breaks the protocol, a command that could not be killed. */
+  readonly report?: (message: string, error: unknown) => void;
+}
+
 /**
  * The host's end of an agent channel. An agent that starts, for the first time or again, announces itself and is
- * answered with a new epoch; whatever was under way in the old one fails with `unavailable`. So it does when the guest
- * stands still, which nobody else would notice: a command may be silent for as long as it likes, its agent may not.
+ * answered with a new epoch; every stream of the old one fails with `unavailable`. The same happens when the agent stays
+ * silent for too long: a command may be silent forever, its agent may not. An agent that breaks the protocol loses its
+ * connection, and nothing else is affected.
  */
 export class GuestClient implements Disposable {
   readonly #socket: Socket;
@@ -29,8 +38,8 @@ export class GuestClient implements Disposable {
   #ready = Promise.withResolvers<Hello>();
   /** Whether the agent has greeted in the present epoch. */
   #isGreeted = false;
-  /** While it is set nothing is sent: whoever is in the middle of a frame would be captured so. */
-  #held: PromiseWithResolvers<void> | undefined;
+  readonly #line: GuestLine;
+  readonly #report: (message: string, error: unknown) => void;
   /** The epoch in which the guest's disks were frozen. */
   #frozenIn = 0;
   readonly #patience: Patience;
@@ -39,34 +48,24 @@ export class GuestClient implements Disposable {
   #watch: NodeJS.Timeout | undefined;
   #asking = false;
 
-  constructor(socket: Socket, patience: Patience = patient) {
+  constructor(socket: Socket, { patience = patient, report = () => undefined }: GuestClientOptions = {}) {
     this.#socket = socket;
     this.#patience = patience;
+    this.#report = report;
     this.#ready.promise.catch(() => undefined);
-    this.#channel = new Channel(
-      {
-        write: async (bytes) => {
-          // In order: what waits here is woken in the order in which it came.
-          while (this.#held !== undefined) await this.#held.promise;
-          await writeTo(socket, bytes);
-        },
-      },
-      {
-        hello: (hello, epoch) => this.#onHello(hello, epoch),
-        broken: (error) => this.#close(error),
-      },
-    );
-    socket.on("data", (chunk: Buffer) => {
-      this.#heardAt = performance.now();
-      this.#channel.receive(chunk);
+    this.#line = new GuestLine(socket, (error) => this.#giveUp(new SandboxError("unavailable", error.message)));
+    this.#channel = new Channel(this.#line, {
+      hello: (hello, epoch) => this.#onHello(hello, epoch),
+      broken: (error) => this.#giveUp(error),
     });
+    socket.on("data", (chunk: Buffer) => this.#onData(chunk));
     socket.on("error", () => socket.destroy());
     socket.on("close", () => this.#close(new SandboxError("unavailable", "the machine has ended")));
     this.#startEpoch();
   }
 
   /** Connects to a machine's agent socket. The agent need not be there yet; see {@link ready}. */
-  static async connect(path: string, patience?: Patience): Promise<GuestClient> {
+  static async connect(path: string, options?: GuestClientOptions): Promise<GuestClient> {
     const socket = connect(path);
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     socket.once("connect", resolve);
@@ -77,12 +76,12 @@ export class GuestClient implements Disposable {
       throw new SandboxError("unavailable", "the machine's agent socket cannot be reached", { cause });
     }
     socket.off("error", reject);
-    return new GuestClient(socket, patience);
+    return new GuestClient(socket, options);
   }
 
   /** The agent's greeting in the present epoch. */
   async ready(signal: AbortSignal): Promise<Hello> {
-    return await untilAborted(this.#ready.promise, signal);
+    return await orAborted(this.#ready.promise, signal, canceled);
   }
 
   /** A call that takes one message and gives one. */
@@ -103,7 +102,9 @@ export class GuestClient implements Disposable {
     signal: AbortSignal,
   ): Promise<Stream> {
     // A deadline for each call would be a timer for each command.
-    await (this.#isGreeted ? this.ready(signal) : this.#greeted(signal));
+    if (signal.aborted) throw canceled(signal);
+    if (!this.#isGreeted) await this.#withinPatience(() => this.#ready.promise, signal);
+    while (this.#line.isFull) await this.#withinPatience(() => this.#line.drained(), signal);
     this.#listen();
     const stream = this.#channel.open(method, create(method.request, request));
     const onAbort = (): void => stream.reset(canceled(signal));
@@ -118,7 +119,7 @@ export class GuestClient implements Disposable {
    */
   async freeze(signal: AbortSignal): Promise<void> {
     const stream = await this.open(methods.freeze, {}, signal);
-    this.#held ??= Promise.withResolvers();
+    this.#line.hold();
     const incoming = await stream.next();
     const { mountpoints } = replyOf(methods.freeze, incoming.kind === "end" ? incoming.payload : undefined);
     if (mountpoints.length === 0) throw new SandboxError("unavailable", "the guest holds no disk still");
@@ -132,7 +133,7 @@ export class GuestClient implements Disposable {
 
   /** Lets the guest write again. */
   async goOn(signal: AbortSignal): Promise<void> {
-    this.#release();
+    this.#line.release();
     this.#frozenIn = 0;
     await this.call(methods.thaw, {}, signal);
   }
@@ -146,14 +147,23 @@ export class GuestClient implements Disposable {
     this.#socket.destroy();
   }
 
-  /** One that has said nothing since it was left says so, too, to those who come later. */
-  async #greeted(signal: AbortSignal): Promise<void> {
+  /** For {@link guestSessions}: a command that was to be killed may run on. */
+  reportLeftover(sessionId: string, error: unknown): void {
+    const { code } = asSandboxError(error);
+    // A session that has ended is gone, and a guest that is gone has taken its commands along.
+    if (code === "not_found" || code === "unavailable") return;
+    this.#report(`session ${sessionId} may run on without its caller`, error);
+  }
+
+  /** Waits for a guest that does not read or has not greeted, at most as long as a silent one is waited for. */
+  async #withinPatience<Value>(wait: () => Promise<Value>, signal: AbortSignal): Promise<void> {
     const { askMs, leaveMs } = this.#patience;
     const deadline = AbortSignal.timeout(askMs + leaveMs);
     try {
-      await this.ready(AbortSignal.any([signal, deadline]));
+      await orAborted(wait(), AbortSignal.any([signal, deadline]), canceled);
     } catch (error) {
-      throw deadline.aborted && !signal.aborted ? silent(askMs + leaveMs) : error;
+      if (deadline.aborted && !signal.aborted) throw silent(askMs + leaveMs);
+      throw asSandboxError(error).code === "internal" ? gone(error) : error;
     }
   }
 
@@ -171,7 +181,7 @@ export class GuestClient implements Disposable {
       return;
     }
     // Nothing is asked of a guest that is being captured.
-    if (this.#held !== undefined) this.#heardAt = performance.now();
+    if (this.#line.isHeld) this.#heardAt = performance.now();
     const { askMs, leaveMs } = this.#patience;
     const silentMs = performance.now() - this.#heardAt;
     if (silentMs > askMs + leaveMs) this.#startEpoch(silent(askMs + leaveMs));
@@ -198,10 +208,16 @@ export class GuestClient implements Disposable {
     }
   }
 
-  #release(): void {
-    const held = this.#held;
-    this.#held = undefined;
-    held?.resolve();
+  /** Nothing that a guest sends may throw out of its connection. */
+  #onData(chunk: Buffer): void {
+    this.#heardAt = performance.now();
+    try {
+      this.#channel.receive(chunk);
+    } catch (error) {
+      this.#giveUp(
+        new SandboxError("unavailable", "the guest agent sent bytes that cannot be handled", { cause: error }),
+      );
+    }
   }
 
   #startEpoch(
@@ -222,8 +238,12 @@ export class GuestClient implements Disposable {
     this.#channel.sendHello({ version: "", instance: 0n }).catch(() => undefined);
   }
 
+  #giveUp(error: SandboxError): void {
+    if (!this.#socket.destroyed) this.#report("the connection to a guest agent was given up", error);
+    this.#close(error);
+  }
+
   #close(error: SandboxError): void {
-    this.#release();
     clearInterval(this.#watch);
     this.#channel.close(error);
     this.#ready.reject(error);
@@ -248,31 +268,24 @@ export function replyOf<Reply extends DescMessage>(
   return reply;
 }
 
-async function writeTo(socket: Socket, bytes: Uint8Array): Promise<void> {
-  if (socket.destroyed) throw new Error("the socket is closed");
-  if (socket.write(bytes)) return;
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const onClose = (): void => reject(new Error("the socket was closed"));
-  socket.once("drain", resolve);
-  socket.once("close", onClose);
+/** Rejects with `unavailable`: the stream carries something else than its method's messages. */
+export function invalidAnswer(stream: Stream): SandboxError {
+  const error = new SandboxError("unavailable", "the guest agent gave no valid answer");
+  stream.reset(error);
+  return error;
+}
+
+/** Input for a command or a server that has ended is dropped: that is no error of the sender's. */
+export async function untilEnd(sending: Promise<void>): Promise<void> {
   try {
-    await promise;
-  } finally {
-    socket.off("drain", resolve);
-    socket.off("close", onClose);
+    await sending;
+  } catch (error) {
+    if (asSandboxError(error).code !== "canceled") throw error;
   }
 }
 
-async function untilAborted<Value>(promise: Promise<Value>, signal: AbortSignal): Promise<Value> {
-  if (signal.aborted) throw canceled(signal);
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const onAbort = (): void => reject(canceled(signal));
-  signal.addEventListener("abort", onAbort, { once: true });
-  try {
-    return await Promise.race([promise, aborted]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-  }
+function gone(cause: unknown): SandboxError {
+  return new SandboxError("unavailable", "the machine has ended", { cause });
 }
 
 /** An abort by a deadline is a time-out, any other is the caller's wish. */

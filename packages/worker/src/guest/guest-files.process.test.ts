@@ -23,7 +23,7 @@ import { methods } from "@opensandbox/wire/guest/methods.ts";
 import { fakeHypervisor } from "#hypervisor/fake/fake-hypervisor.ts";
 import type { Vm } from "#hypervisor/hypervisor.ts";
 import { GuestClient } from "./guest-client.ts";
-import { listDirectory, readFile, setFileAttributes, statFile, watchFiles, writeFile } from "./guest-files.ts";
+import { guestFiles } from "./guest-files.ts";
 
 const never = new AbortController().signal;
 
@@ -32,6 +32,7 @@ suite("files of a guest agent", () => {
   let directory: string;
   let machine: Vm;
   let guest: GuestClient;
+  const files = guestFiles(() => guest);
   /** Where the agent finds what is below /workspace. */
   let home: string;
 
@@ -58,11 +59,11 @@ suite("files of a guest agent", () => {
   }
 
   const put = async (path: string, content: string, mode?: number): Promise<number> =>
-    await writeFile(guest, path, pieces(content), mode === undefined ? {} : { mode }, never);
+    await files.write(path, pieces(content), mode === undefined ? {} : { mode }, never);
 
   async function get(path: string, range = {}): Promise<string> {
     const parts: Uint8Array[] = [];
-    for await (const part of (await readFile(guest, path, range, never)).content) parts.push(part);
+    for await (const part of (await files.read(path, range, never)).content) parts.push(part);
     return Buffer.concat(parts).toString("latin1");
   }
 
@@ -82,9 +83,9 @@ suite("files of a guest agent", () => {
     await put("/workspace/links/link", "second");
     assert.equal(await readlink(join(home, "links/link")), "target");
     assert.equal(await read(join(home, "links/target"), "utf8"), "second");
-    const link = await statFile(guest, "/workspace/links/link", { noFollow: true }, never);
+    const link = await files.stat("/workspace/links/link", { noFollow: true }, never);
     assert.deepEqual([link.kind, link.linkTarget], ["symlink", "target"]);
-    const followed = await statFile(guest, "/workspace/links/link", {}, never);
+    const followed = await files.stat("/workspace/links/link", {}, never);
     assert.deepEqual([followed.kind, followed.size], ["file", 6]);
 
     await symlink("new/file", join(home, "links/dangling"));
@@ -95,7 +96,7 @@ suite("files of a guest agent", () => {
     await symlink("circle", join(home, "links/circle"));
     await fails(get("/workspace/links/circle"), "invalid_argument");
     await fails(put("/workspace/links/circle", "x"), "invalid_argument");
-    const listed = await listDirectory(guest, "/workspace/links", never);
+    const listed = await files.list("/workspace/links", never);
     assert.deepEqual(
       listed.map(({ name, kind }) => `${name} ${kind}`),
       ["circle symlink", "dangling symlink", "link symlink", "new directory", "target file"],
@@ -105,11 +106,11 @@ suite("files of a guest agent", () => {
   test("a mode is given, kept when the content is replaced, and changed", async () => {
     await put("/workspace/script", "1", 0o750);
     await put("/workspace/script", "2");
-    assert.equal((await statFile(guest, "/workspace/script", {}, never)).mode, 0o750);
-    assert.equal((await setFileAttributes(guest, "/workspace/script", { mode: 0o4711 }, never)).mode, 0o4711);
+    assert.equal((await files.stat("/workspace/script", {}, never)).mode, 0o750);
+    assert.equal((await files.setAttributes("/workspace/script", { mode: 0o4711 }, never)).mode, 0o4711);
     await put("/workspace/plain", "1");
     assert.equal((await stat(join(home, "plain"))).mode & 0o7777, 0o644);
-    await fails(setFileAttributes(guest, "/workspace/none", { mode: 0o600 }, never), "not_found");
+    await fails(files.setAttributes("/workspace/none", { mode: 0o600 }, never), "not_found");
   });
 
   test("what is moved is all there: over another file, with what is in it, to another file system", async () => {
@@ -128,7 +129,7 @@ suite("files of a guest agent", () => {
       assert.equal(await read(join(elsewhere, "to/some/where/c"), "utf8"), "inside");
       assert.equal((await stat(join(elsewhere, "to/some/where/c"))).mode & 0o777, 0o600);
       assert.equal(await readlink(join(elsewhere, "to/some/where/link")), "c");
-      await fails(statFile(guest, "/workspace/to", {}, never), "not_found");
+      await fails(files.stat("/workspace/to", {}, never), "not_found");
     } finally {
       await rm(elsewhere, { recursive: true });
     }
@@ -159,8 +160,7 @@ suite("files of a guest agent", () => {
     await put("/workspace/whole", "old");
     const half = Promise.withResolvers<void>();
     const go = Promise.withResolvers<void>();
-    const writing = writeFile(
-      guest,
+    const writing = files.write(
       "/workspace/whole",
       (async function* () {
         yield Buffer.alloc(1_000_000, "n");
@@ -187,7 +187,7 @@ suite("files of a guest agent", () => {
     const writers = ["a", "b", "c", "d"].map(async (letter) => {
       for (let times = 0; times < 5; times += 1) {
         const part = Buffer.alloc(100_000, letter);
-        await writeFile(guest, "/workspace/shared", pieces(part, part, part), {}, never);
+        await files.write("/workspace/shared", pieces(part, part, part), {}, never);
       }
     });
     const over = new AbortController();
@@ -207,12 +207,12 @@ suite("files of a guest agent", () => {
       throw new Error("the caller has gone");
     }
     for (const path of ["/workspace/kept", "/workspace/never"]) {
-      await assert.rejects(writeFile(guest, path, breaking(), {}, never), /the caller has gone/);
+      await assert.rejects(files.write(path, breaking(), {}, never), /the caller has gone/);
     }
     for (let tries = 0; tries < 500 && (await leftOvers()).length > 0; tries += 1) await sleep(10);
     assert.deepEqual(await leftOvers(), []);
     assert.equal(await get("/workspace/kept"), "before");
-    await fails(statFile(guest, "/workspace/never", {}, never), "not_found");
+    await fails(files.stat("/workspace/never", {}, never), "not_found");
   });
 
   test("what is no ordinary file is refused or written to, and holds nobody up", async () => {
@@ -227,7 +227,7 @@ suite("files of a guest agent", () => {
 
   test("the size of a file is what was read of it, whatever the kernel said before", async () => {
     const path = "/sys/kernel/mm/transparent_hugepage/enabled";
-    const { entry, content } = await readFile(guest, path, {}, never);
+    const { entry, content } = await files.read(path, {}, never);
     const parts: Uint8Array[] = [];
     for await (const part of content) parts.push(part);
     const text = Buffer.concat(parts);
@@ -241,7 +241,7 @@ suite("files of a guest agent", () => {
   test("a watch hears of what is in directories that are made while it watches, however deep", async () => {
     const ending = new AbortController();
     await put("/workspace/watched/old/file", "x");
-    const changes = await watchFiles(guest, "/workspace/watched", { recursive: true }, ending.signal);
+    const changes = await files.watch("/workspace/watched", { recursive: true }, ending.signal);
     const told = new Set<string>();
     const listening = (async () => {
       for await (const batch of changes) for (const { kind, path } of batch) told.add(`${kind} ${path}`);
@@ -271,13 +271,13 @@ suite("files of a guest agent", () => {
     await isTold(`removed ${at}/moved/c/d`, `removed ${at}/moved`);
     ending.abort();
     await listening;
-    await fails(watchFiles(guest, "/workspace/none", { recursive: true }, never), "not_found");
+    await fails(files.watch("/workspace/none", { recursive: true }, never), "not_found");
   });
 
   test("a watch covers 12,000 directories", async () => {
     execFileSync("bash", ["-c", "mkdir -p wide && cd wide && mkdir -p {1..120}/{1..100}"], { cwd: home });
     const ending = new AbortController();
-    const changes = await watchFiles(guest, "/workspace/wide", { recursive: true }, ending.signal);
+    const changes = await files.watch("/workspace/wide", { recursive: true }, ending.signal);
     await write(join(home, "wide/120/100/last"), "x");
     for await (const batch of changes) {
       if (batch.some(({ path }) => path === "/workspace/wide/120/100/last")) break;

@@ -7,36 +7,73 @@ import {
   WatchEventsSchema,
 } from "@opensandbox/wire/guest/messages_pb.js";
 import { methods } from "@opensandbox/wire/guest/methods.ts";
-import type { ByteRange, FileChange, FileEntry, OpenFile } from "@opensandbox/wire/worker/worker.ts";
-import { type GuestClient, replyOf } from "./guest-client.ts";
+import type { FileChange, FileEntry, GuestFiles } from "@opensandbox/wire/worker/files.ts";
+import { collect } from "./collect.ts";
+import { type GuestClient, invalidAnswer, replyOf } from "./guest-client.ts";
 
-export async function readFile(
-  guest: GuestClient,
-  path: string,
-  { offset = 0, length = 0 }: ByteRange,
-  signal: AbortSignal,
-): Promise<OpenFile> {
-  const request = { path, offset: BigInt(offset), length: BigInt(length) };
-  const stream = await guest.open(methods.readFile, request, signal);
-  const first = await stream.next();
-  const stat = first.kind === "message" ? parse(FileStatSchema, first.payload) : undefined;
-  if (stat === undefined) throw giveUp(stream);
-  return { entry: entryOf(stat), content: content(stream) };
+/** A directory of a hundred thousand entries takes about 12 MB on the line and 60 MB of memory here. */
+const listingLimits = { entries: 200_000, bytes: 32 * 2 ** 20 };
+
+/** The files of the guest that `connected` returns, which throws when there is none. */
+export function guestFiles(connected: () => GuestClient): GuestFiles {
+  return {
+    async read(path, { offset = 0, length = 0 }, signal) {
+      const request = { path, offset: BigInt(offset), length: BigInt(length) };
+      const stream = await connected().open(methods.readFile, request, signal);
+      const first = await stream.next();
+      const stat = first.kind === "message" ? parse(FileStatSchema, first.payload) : undefined;
+      if (stat === undefined) throw invalidAnswer(stream);
+      return { entry: entryOf(stat), content: content(stream) };
+    },
+    async write(path, pieces, { mode = 0 }, signal) {
+      const stream = await connected().open(methods.writeFile, { path, mode }, signal);
+      return await upload(stream, pieces);
+    },
+    async stat(path, { noFollow = false }, signal) {
+      return entryOf(await connected().call(methods.stat, { path, noFollow }, signal));
+    },
+    async list(path, signal) {
+      const stream = await connected().open(methods.list, { path }, signal);
+      const stats = await collect(stream, FileStatsSchema, ({ entries }) => entries, {
+        ...listingLimits,
+        excess: (limit) =>
+          new SandboxError("not_supported", `${path} cannot be listed, it has ${limit}: list it with a command`),
+      });
+      return stats.map(entryOf);
+    },
+    async makeDirectory(path, signal) {
+      await connected().call(methods.makeDirectory, { path }, signal);
+    },
+    async remove(path, signal) {
+      await connected().call(methods.remove, { path }, signal);
+    },
+    async rename(from, to, signal) {
+      await connected().call(methods.rename, { from, to }, signal);
+    },
+    async setAttributes(path, { mode, owner = "", group = "" }, signal) {
+      const request = { path, owner, group, ...(mode === undefined ? {} : { mode }) };
+      return entryOf(await connected().call(methods.setAttributes, request, signal));
+    },
+    async watch(path, { recursive }, signal) {
+      const stream = await connected().open(methods.watch, { path, recursive }, signal);
+      const first = await stream.next();
+      if (first.kind !== "message" || parse(WatchEventsSchema, first.payload) === undefined) {
+        throw invalidAnswer(stream);
+      }
+      return changes(stream);
+    },
+    async sync(signal) {
+      await connected().call(methods.sync, {}, signal);
+    },
+  };
 }
 
-export async function writeFile(
-  guest: GuestClient,
-  path: string,
-  content: AsyncIterable<Uint8Array>,
-  options: { readonly mode?: number },
-  signal: AbortSignal,
-): Promise<number> {
-  const stream = await guest.open(methods.writeFile, { path, mode: options.mode ?? 0 }, signal);
+async function upload(stream: Stream, pieces: AsyncIterable<Uint8Array>): Promise<number> {
   // The agent may refuse at any moment: a full disk must end the upload, not wait for its last byte.
   const answer = stream.next();
   answer.catch(() => undefined);
   try {
-    for await (const chunk of content) await stream.sendData(0, chunk);
+    for await (const piece of pieces) await stream.sendData(0, piece);
     await stream.end();
   } catch (error) {
     stream.reset(new SandboxError("canceled", "the upload was not finished", { cause: error }));
@@ -47,55 +84,13 @@ export async function writeFile(
   return Number(bytes);
 }
 
-export async function statFile(
-  guest: GuestClient,
-  path: string,
-  { noFollow = false }: { readonly noFollow?: boolean },
-  signal: AbortSignal,
-): Promise<FileEntry> {
-  return entryOf(await guest.call(methods.stat, { path, noFollow }, signal));
-}
-
-export async function setFileAttributes(
-  guest: GuestClient,
-  path: string,
-  { mode, owner = "", group = "" }: { readonly mode?: number; readonly owner?: string; readonly group?: string },
-  signal: AbortSignal,
-): Promise<FileEntry> {
-  const request = { path, owner, group, ...(mode === undefined ? {} : { mode }) };
-  return entryOf(await guest.call(methods.setAttributes, request, signal));
-}
-
-export async function watchFiles(
-  guest: GuestClient,
-  path: string,
-  { recursive }: { readonly recursive: boolean },
-  signal: AbortSignal,
-): Promise<AsyncIterable<readonly FileChange[]>> {
-  const stream = await guest.open(methods.watch, { path, recursive }, signal);
-  const first = await stream.next();
-  if (first.kind !== "message" || parse(WatchEventsSchema, first.payload) === undefined) throw giveUp(stream);
-  return changes(stream);
-}
-
-export async function listDirectory(guest: GuestClient, path: string, signal: AbortSignal): Promise<FileEntry[]> {
-  const stream = await guest.open(methods.list, { path }, signal);
-  const entries: FileEntry[] = [];
-  for (;;) {
-    const incoming = await stream.next();
-    if (incoming.kind === "end") return entries;
-    const stats = incoming.kind === "message" ? parse(FileStatsSchema, incoming.payload) : undefined;
-    if (stats === undefined) throw giveUp(stream);
-    entries.push(...stats.entries.map(entryOf));
-  }
-}
-
 async function* content(stream: Stream): AsyncGenerator<Uint8Array> {
   try {
     for (;;) {
       const incoming = await stream.next();
       if (incoming.kind === "end") return;
-      if (incoming.kind === "data") yield incoming.payload;
+      if (incoming.kind !== "data") throw invalidAnswer(stream);
+      yield incoming.payload;
     }
   } finally {
     stream.reset(new SandboxError("canceled", "the file is not read any more"));
@@ -108,7 +103,7 @@ async function* changes(stream: Stream): AsyncGenerator<readonly FileChange[]> {
       const incoming = await stream.next();
       if (incoming.kind === "end") return;
       const events = incoming.kind === "message" ? parse(WatchEventsSchema, incoming.payload)?.events : undefined;
-      if (events === undefined) throw giveUp(stream);
+      if (events === undefined) throw invalidAnswer(stream);
       yield events.map(({ kind, path }) => ({ kind: kinds.find((known) => known === kind) ?? "changed", path }));
     }
   } finally {
@@ -117,12 +112,6 @@ async function* changes(stream: Stream): AsyncGenerator<readonly FileChange[]> {
 }
 
 const kinds: readonly FileChange["kind"][] = ["created", "changed", "removed", "lost"];
-
-function giveUp(stream: Stream): SandboxError {
-  const error = new SandboxError("unavailable", "the guest agent gave no valid answer");
-  stream.reset(error);
-  return error;
-}
 
 function entryOf(stat: FileStat): FileEntry {
   const { name, path, kind, size, mode, modifiedMs, owner, group, uid, gid, linkTarget } = stat;

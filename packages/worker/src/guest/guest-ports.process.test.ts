@@ -9,7 +9,7 @@ import { isSandboxError } from "@opensandbox/wire/errors.ts";
 import { fakeHypervisor } from "#hypervisor/fake/fake-hypervisor.ts";
 import type { Vm } from "#hypervisor/hypervisor.ts";
 import { GuestClient } from "./guest-client.ts";
-import { openPort } from "./guest-ports.ts";
+import { guestPorts } from "./guest-ports.ts";
 
 const never = new AbortController().signal;
 
@@ -18,6 +18,7 @@ suite("ports of a guest", () => {
   let directory: string;
   let machine: Vm;
   let guest: GuestClient;
+  const ports = guestPorts(() => guest);
 
   before(async () => {
     directory = await mkdtemp(join(tmpdir(), "osb-ports-"));
@@ -62,7 +63,7 @@ suite("ports of a guest", () => {
   for (const host of ["127.0.0.1", "::1"]) {
     test(`bytes go both ways, and each side ends by itself: ${host}`, async (t) => {
       const port = await listen(t, (socket) => socket.pipe(socket), host);
-      const connection = await openPort(guest, port, never);
+      const connection = await ports.open(port, never);
       await connection.write(Buffer.from("to and "));
       await connection.write(Buffer.from("fro"));
       await connection.end();
@@ -72,13 +73,13 @@ suite("ports of a guest", () => {
 
   test("a port on which nothing listens is said", async (t) => {
     const port = await listen(t, (socket) => socket.end());
-    await openPort(guest, port, never);
-    await assert.rejects(openPort(guest, 1, never), (error) => isSandboxError(error, "not_found"));
+    await ports.open(port, never);
+    await assert.rejects(ports.open(1, never), (error) => isSandboxError(error, "not_found"));
   });
 
   test("a server that has ended takes no more, and that is no error", async (t) => {
     const port = await listen(t, (socket) => socket.end("bye"));
-    const connection = await openPort(guest, port, never);
+    const connection = await ports.open(port, never);
     assert.equal(await textOf(connection.incoming), "bye");
     await connection.write(Buffer.alloc(2 ** 20));
     await connection.end();
@@ -89,7 +90,7 @@ suite("ports of a guest", () => {
       socket.write("half");
       socket.once("data", () => socket.resetAndDestroy());
     });
-    const connection = await openPort(guest, port, never);
+    const connection = await ports.open(port, never);
     const text = textOf(connection.incoming);
     await connection.write(Buffer.from("now"));
     await assert.rejects(text, (error) => isSandboxError(error, "unavailable"));
@@ -99,7 +100,7 @@ suite("ports of a guest", () => {
     const ended = Promise.withResolvers<void>();
     const port = await listen(t, (socket) => socket.resume().once("end", () => ended.resolve()));
     const caller = new AbortController();
-    const connection = await openPort(guest, port, caller.signal);
+    const connection = await ports.open(port, caller.signal);
     caller.abort();
     await assert.rejects(textOf(connection.incoming), (error) => isSandboxError(error, "canceled"));
     await ended.promise;
@@ -121,11 +122,11 @@ suite("ports of a guest", () => {
       fill();
       stuck.resolve();
     });
-    const connection = await openPort(guest, port, never);
+    const connection = await ports.open(port, never);
     await stuck.promise;
     // Others go on while nobody reads from it.
     const echo = await listen(t, (socket) => socket.pipe(socket));
-    const other = await openPort(guest, echo, never);
+    const other = await ports.open(echo, never);
     await other.write(Buffer.from("hello"));
     await other.end();
     assert.equal(await textOf(other.incoming), "hello");

@@ -7,21 +7,11 @@ import { dirname, join } from "node:path";
 import { after, before, suite, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type ErrorCode, isSandboxError } from "@opensandbox/wire/errors.ts";
-import type { AttachedSession, ExecSession, NewExecSession } from "@opensandbox/wire/worker/worker.ts";
+import type { AttachedSession, ExecSession, NewExecSession, RunRequest } from "@opensandbox/wire/worker/sessions.ts";
 import { fakeHypervisor } from "#hypervisor/fake/fake-hypervisor.ts";
 import type { Vm } from "#hypervisor/hypervisor.ts";
 import { GuestClient } from "./guest-client.ts";
-import { startExec } from "./guest-exec.ts";
-import {
-  attachSession,
-  createSession,
-  listSessions,
-  removeSession,
-  resizeSession,
-  runSession,
-  signalSession,
-  waitForSession,
-} from "./guest-sessions.ts";
+import { guestSessions } from "./guest-sessions.ts";
 
 const never = new AbortController().signal;
 
@@ -40,6 +30,7 @@ suite("exec sessions of a guest agent", () => {
   let directory: string;
   let machine: Vm;
   let guest: GuestClient;
+  const sessions = guestSessions(() => guest);
   let ids = 0;
 
   before(async () => {
@@ -59,16 +50,16 @@ suite("exec sessions of a guest agent", () => {
       command: { argv: ["/bin/sh", "-c", script], stdin: true },
       purpose: "exec",
       keepOutput: false,
-      detachedMs: 0,
+      whenDetached: "keep",
       ...more,
     };
   }
 
   const create = async (script: string, more: Partial<NewExecSession> = {}): Promise<ExecSession> =>
-    await createSession(guest, sessionOf(script, more), never);
+    await sessions.create(sessionOf(script, more), never);
 
   const attach = async (id: string, signal = never, fromStart = false): Promise<AttachedSession> =>
-    await attachSession(guest, id, { fromStart }, signal);
+    await sessions.attach(id, { fromStart }, signal);
 
   /** Takes everything to the end: both pipes joined, and what came before the scrollback's end. */
   async function readAll({ output, result }: AttachedSession, isNew = false) {
@@ -91,7 +82,7 @@ suite("exec sessions of a guest agent", () => {
   test("a session runs by itself, is listed, and is read after its end", async () => {
     const { id, end } = await create("echo out; echo err >&2; exit 3");
     assert.equal(end, undefined);
-    const ended = await waitForSession(guest, id, 30_000, never);
+    const ended = await sessions.wait(id, 30_000, never);
     assert.deepEqual(ended.end, { exitCode: 3, signal: 0, timedOut: false });
     assert.deepEqual([ended.stdoutBytes, ended.stderrBytes], [4, 4]);
     for (let times = 0; times < 2; times += 1) {
@@ -99,7 +90,7 @@ suite("exec sessions of a guest agent", () => {
       assert.deepEqual([read.stdout, read.stderr, read.end.exitCode], ["out\n", "err\n", 3]);
       assert.equal(read.replayed.length, 8);
     }
-    const listed = (await listSessions(guest, never)).find((session) => session.id === id);
+    const listed = (await sessions.list(never)).find((session) => session.id === id);
     assert.deepEqual(listed?.argv, ["/bin/sh", "-c", "echo out; echo err >&2; exit 3"]);
     await assert.rejects(create("true", { id }), (error) => isSandboxError(error, "already_exists"));
   });
@@ -130,11 +121,11 @@ suite("exec sessions of a guest agent", () => {
     const { id } = await create("sleep 100 & echo started; wait");
     const attached = await attach(id);
     const reading = readAll(attached);
-    while ((await waitForSession(guest, id, 0, never)).stdoutBytes === 0) await sleep(5);
-    await signalSession(guest, id, 15, never);
+    while ((await sessions.wait(id, 0, never)).stdoutBytes === 0) await sleep(5);
+    await sessions.signal(id, 15, never);
     assert.deepEqual((await reading).end, { exitCode: 0, signal: 15, timedOut: false });
-    await signalSession(guest, id, 9, never);
-    await assert.rejects(signalSession(guest, "none", 9, never), (error) => isSandboxError(error, "not_found"));
+    await sessions.signal(id, 9, never);
+    await assert.rejects(sessions.signal("none", 9, never), (error) => isSandboxError(error, "not_found"));
   });
 
   test("a timeout kills it and says so", async () => {
@@ -146,20 +137,20 @@ suite("exec sessions of a guest agent", () => {
   });
 
   test("left alone for too long it is killed, and not before", async () => {
-    const { id } = await create("echo begun; exec sleep 100", { detachedMs: 300 });
+    const { id } = await create("echo begun; exec sleep 100", { whenDetached: { killAfterMs: 300 } });
     const leave = new AbortController();
     const reading = readAll(await attach(id, leave.signal)).catch(() => undefined);
-    assert.equal((await waitForSession(guest, id, 600, never)).end, undefined, "somebody listens");
+    assert.equal((await sessions.wait(id, 600, never)).end, undefined, "somebody listens");
     leave.abort();
     await reading;
-    const { end } = await waitForSession(guest, id, 30_000, never);
+    const { end } = await sessions.wait(id, 30_000, never);
     assert.equal(end?.signal, 9);
   });
 
   test("a removed session is killed and gone", async () => {
     const { id } = await create("exec sleep 100");
     const reading = readAll(await attach(id));
-    await removeSession(guest, id, never);
+    await sessions.remove(id, never);
     assert.equal((await reading).end.signal, 9);
     await assert.rejects(attach(id), (error) => isSandboxError(error, "not_found"));
   });
@@ -169,8 +160,8 @@ suite("exec sessions of a guest agent", () => {
     const other = await bootFake(own);
     using line = await GuestClient.connect(other.agentSocket);
     const script = "(setsid sh -c 'echo $$; exec sleep 1000' &); exec sleep 1000";
-    const { id } = await createSession(line, sessionOf(script), never);
-    const { output } = await attachSession(line, id, { fromStart: true }, never);
+    const { id } = await guestSessions(() => line).create(sessionOf(script), never);
+    const { output } = await guestSessions(() => line).attach(id, { fromStart: true }, never);
     let pid = 0;
     for await (const part of output) {
       if (part !== "scrollback end") pid = Number(Buffer.from(part.bytes).toString());
@@ -186,7 +177,7 @@ suite("exec sessions of a guest agent", () => {
 
   test("a command that cannot be started is no session", async () => {
     const request = sessionOf("", { command: { argv: ["/no/such/program"] } });
-    await assert.rejects(createSession(guest, request, never), (error) => isSandboxError(error, "not_found"));
+    await assert.rejects(sessions.create(request, never), (error) => isSandboxError(error, "not_found"));
     await assert.rejects(attach(request.id), (error) => isSandboxError(error, "not_found"));
   });
 
@@ -209,7 +200,7 @@ suite("exec sessions of a guest agent", () => {
     const [first, second] = [await attach(id), await attach(id)];
     await first.write(Buffer.from("go\n"));
     const [fast, slow] = await Promise.all([hashOf(first, async () => undefined), hashOf(second, slowly)]);
-    const { end } = await waitForSession(guest, id, 30_000, never);
+    const { end } = await sessions.wait(id, 30_000, never);
     assert.equal(end?.exitCode, 0);
     const sent = createHash("sha256")
       .update(await readFile(join(directory, "sent")))
@@ -223,11 +214,11 @@ suite("exec sessions of a guest agent", () => {
   test("a session that keeps its output gives all of it to who comes late, also one pipe alone", async () => {
     const script = "for i in 1 2 3; do head -c 1000000 /dev/zero | tr '\\0' $i; echo $i >&2; done";
     const { id } = await create(script, { keepOutput: true });
-    assert.equal((await waitForSession(guest, id, 30_000, never)).stdoutBytes, 3_000_000);
+    assert.equal((await sessions.wait(id, 30_000, never)).stdoutBytes, 3_000_000);
     const { stdout, stderr } = await readAll(await attach(id, never, true));
     assert.equal(stdout, "1".repeat(1e6) + "2".repeat(1e6) + "3".repeat(1e6));
     assert.equal(stderr, "1\n2\n3\n");
-    const alone = await readAll(await attachSession(guest, id, { fromStart: true, pipe: "stderr" }, never));
+    const alone = await readAll(await sessions.attach(id, { fromStart: true, pipe: "stderr" }, never));
     assert.deepEqual([alone.stdout, alone.stderr], ["", "1\n2\n3\n"]);
   });
 
@@ -239,7 +230,7 @@ suite("exec sessions of a guest agent", () => {
     };
     const before = await peak();
     const { id } = await create(`head -c ${bytes} /dev/urandom | tee ${directory}/kept`, { keepOutput: true });
-    const ended = await waitForSession(guest, id, 300_000, never);
+    const ended = await sessions.wait(id, 300_000, never);
     assert.deepEqual([ended.end?.exitCode, ended.stdoutBytes, ended.truncated], [0, bytes, false]);
     const sent = createHash("sha256");
     for await (const part of createReadStream(join(directory, "kept"))) sent.update(part as Buffer);
@@ -249,7 +240,7 @@ suite("exec sessions of a guest agent", () => {
     assert.equal(heard.digest("hex"), sent.digest("hex"));
     const grown = (await peak()) - before;
     assert.ok(grown < 100 * 2 ** 20, `the agent grew by ${grown / 2 ** 20} MiB`);
-    await removeSession(guest, id, never);
+    await sessions.remove(id, never);
     await rm(join(directory, "kept"));
   });
 
@@ -260,7 +251,7 @@ suite("exec sessions of a guest agent", () => {
     const parts = attached.output[Symbol.asyncIterator]();
     assert.equal((await parts.next()).value, "scrollback end");
     await sleep(500);
-    const { stdoutBytes, end } = await waitForSession(guest, id, 0, never);
+    const { stdoutBytes, end } = await sessions.wait(id, 0, never);
     assert.equal(end, undefined);
     assert.ok(stdoutBytes < 4_000_000, `${stdoutBytes} bytes were taken from a command that nobody reads`);
     let bytes = 0;
@@ -274,7 +265,12 @@ suite("exec sessions of a guest agent", () => {
     ...sessionOf("", { command: { argv: ["/bin/sh", "-c", script] }, keepOutput: true }),
     transient: true,
   });
-  const run = async (request: ReturnType<typeof quick>) => await readAll(await runSession(guest, request, never), true);
+  /** A command that ends with its caller. */
+  const ofCaller = (script: string): RunRequest => ({
+    ...sessionOf(script, { purpose: "private" }),
+    ...({ whenDetached: "kill", transient: true } as const),
+  });
+  const run = async (request: ReturnType<typeof quick>) => await readAll(await sessions.run(request, never), true);
 
   test("run and attach in one: the output, and the end, of a short one and of a longer one", async () => {
     for (const script of ["echo out; echo err >&2; exit 4", "echo out; sleep 0.3; echo err >&2; exit 4"]) {
@@ -282,11 +278,11 @@ suite("exec sessions of a guest agent", () => {
       const { stdout, stderr, end } = await run(request);
       assert.deepEqual([stdout, stderr, end.exitCode], ["out\n", "err\n", 4]);
       assert.equal(
-        (await listSessions(guest, never)).some(({ id }) => id === request.id),
+        (await sessions.list(never)).some(({ id }) => id === request.id),
         false,
       );
       // For a host that gave up at the very moment.
-      assert.equal((await waitForSession(guest, request.id, 0, never)).end?.exitCode, 4);
+      assert.equal((await sessions.wait(request.id, 0, never)).end?.exitCode, 4);
       assert.equal((await readAll(await attach(request.id, never, true))).all.length, 8);
     }
   });
@@ -313,7 +309,7 @@ suite("exec sessions of a guest agent", () => {
     const said = async (argv: string[], path: string | undefined, cwd = home): Promise<string> => {
       const envs = path === undefined ? {} : { PATH: path };
       const request = { ...sessionOf("", { command: { argv, cwd, envs } }), transient: true };
-      const { stdout } = await readAll(await runSession(guest, request, never), true);
+      const { stdout } = await readAll(await sessions.run(request, never), true);
       return Buffer.from(stdout, "latin1").toString().trim();
     };
     const path = (...folders: string[]): string => folders.map((folder) => join(home, folder)).join(":");
@@ -340,8 +336,8 @@ suite("exec sessions of a guest agent", () => {
 
   test("a command that is removed while it is young is killed", async () => {
     const request = quick("sleep 100");
-    const running = runSession(guest, request, never);
-    await removeSession(guest, request.id, never);
+    const running = sessions.run(request, never);
+    await sessions.remove(request.id, never);
     assert.equal((await readAll(await running, true)).end.signal, 9);
   });
 
@@ -381,7 +377,7 @@ suite("exec sessions of a guest agent", () => {
       const terminalOf = watched(await attach(id));
       await terminalOf.shows("ready");
       assert.match(terminalOf.text(), /^\/dev\/pts\/\d+\r\n30 100\r\nxterm-256color\r\nready/);
-      await resizeSession(guest, id, { columns: 61, rows: 17 }, never);
+      await sessions.resize(id, { columns: 61, rows: 17 }, never);
       await terminalOf.end;
       assert.match(terminalOf.text(), /17 61\r\n$/);
     });
@@ -407,8 +403,8 @@ suite("exec sessions of a guest agent", () => {
     test("without a program it is the user's shell", async () => {
       const { id, argv } = await create("", { terminal, command: { argv: [] } });
       assert.deepEqual(argv, ["/bin/bash"]);
-      await signalSession(guest, id, 9, never);
-      assert.equal((await waitForSession(guest, id, 30_000, never)).end?.signal, 9);
+      await sessions.signal(id, 9, never);
+      assert.equal((await sessions.wait(id, 30_000, never)).end?.signal, 9);
     });
 
     test("bytes go through as they are in raw mode", async () => {
@@ -458,10 +454,10 @@ suite("exec sessions of a guest agent", () => {
       const marker = join(directory, "marker");
       const { id } = await create("read line; echo got $line");
       const listening = readAll(await attach(id));
-      const left = await startExec(guest, { argv: ["/bin/sh", "-c", `sleep 0.7; echo left >> ${marker}`] }, never);
+      const left = await sessions.run(ofCaller(`sleep 0.7; echo left >> ${marker}`), never);
       const giveUp = new AbortController();
       const script = `sleep 0.5; echo given up >> ${marker}`;
-      const given = await startExec(guest, { argv: ["/bin/sh", "-c", script] }, giveUp.signal);
+      const given = await sessions.run(ofCaller(script), giveUp.signal);
       const outcomes = Promise.allSettled([listening, drain(left), drain(given)]);
       giveUp.abort();
       await sleep(100);

@@ -1,5 +1,5 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { type Incoming, parse, type Stream } from "@opensandbox/wire/guest/channel.ts";
 import {
   type SessionCreateRequestSchema,
@@ -14,104 +14,119 @@ import type {
   EndedSession,
   ExecOutput,
   ExecSession,
+  GuestSessions,
   NewExecSession,
+  RunRequest,
   SessionPurpose,
-  TerminalSize,
-} from "@opensandbox/wire/worker/worker.ts";
-import { type GuestClient, replyOf } from "./guest-client.ts";
+} from "@opensandbox/wire/worker/sessions.ts";
+import { collect } from "./collect.ts";
+import { type GuestClient, invalidAnswer, replyOf, untilEnd } from "./guest-client.ts";
 
-export async function createSession(
-  guest: GuestClient,
-  request: NewExecSession,
-  signal: AbortSignal,
-): Promise<ExecSession> {
-  return sessionOf(await guest.call(methods.sessionCreate, creationOf(request), signal));
+/** How long the guest may take to kill a command that its caller has left. */
+const killMs = 30_000;
+
+/** More sessions than any agent keeps: it forgets ended ones beyond 2000, and each running one is a process. */
+const sessionLimits = { entries: 50_000, bytes: 16 * 2 ** 20 };
+
+/** The sessions of the guest that `connected` returns, which throws when there is none. */
+export function guestSessions(connected: () => GuestClient): GuestSessions {
+  return {
+    async create(request, signal) {
+      return sessionOf(await connected().call(methods.sessionCreate, creationOf(request), signal));
+    },
+    async run(request, signal) {
+      return await run(connected(), request, signal);
+    },
+    async attach(sessionId, options, signal) {
+      return await attach(connected(), sessionId, options, signal);
+    },
+    async list(signal) {
+      const stream = await connected().open(methods.sessionList, {}, signal);
+      const sessions = await collect(stream, SessionInfosSchema, (infos) => infos.sessions, {
+        ...sessionLimits,
+        excess: (limit) =>
+          new SandboxError("unavailable", `the guest agent lists more sessions than it keeps: ${limit}`),
+      });
+      return sessions.map(sessionOf).filter(({ purpose }) => purpose !== "private");
+    },
+    async wait(sessionId, milliseconds, signal) {
+      return sessionOf(await connected().call(methods.sessionWait, { id: sessionId, waitMs: milliseconds }, signal));
+    },
+    async signal(sessionId, number, signal) {
+      await connected().call(methods.sessionSignal, { id: sessionId, signal: number }, signal);
+    },
+    async resize(sessionId, { columns, rows }, signal) {
+      await connected().call(methods.sessionResize, { id: sessionId, size: { columns, rows } }, signal);
+    },
+    async remove(sessionId, signal) {
+      await connected().call(methods.sessionRemove, { id: sessionId }, signal);
+    },
+  };
 }
 
-export async function runSession(
-  guest: GuestClient,
-  request: NewExecSession & { readonly transient: boolean },
-  signal: AbortSignal,
-): Promise<AttachedSession> {
-  const creation = { ...creationOf(request), attach: true, transient: request.transient };
-  return await attachedBy(methods.sessionCreate, await guest.open(methods.sessionCreate, creation, signal));
+async function run(guest: GuestClient, request: RunRequest, signal: AbortSignal): Promise<AttachedSession> {
+  const { id, transient, whenDetached } = request;
+  const creation = { ...creationOf(request), attach: true, transient };
+  const stream = await guest.open(methods.sessionCreate, creation, signal);
+  // Before the first answer: a caller that leaves while the command starts has left a command.
+  if (whenDetached === "kill") killWhenGivenUp(guest, id, stream);
+  const first = await stream.next();
+  if (first.kind === "end" && replyOf(methods.sessionCreate, first.payload).result === undefined) {
+    // Agents of the first snapshots create without attaching.
+    const attached = await guest.open(methods.sessionAttach, { id, fromStart: true, pipes: [] }, signal);
+    if (whenDetached === "kill") killWhenGivenUp(guest, id, attached);
+    return attachedBy(methods.sessionAttach, attached, await attached.next());
+  }
+  return attachedBy(methods.sessionCreate, stream, first);
 }
 
-export async function attachSession(
+async function attach(
   guest: GuestClient,
   id: string,
   { fromStart, pipe }: AttachOptions,
   signal: AbortSignal,
 ): Promise<AttachedSession> {
   const request = { id, fromStart, pipes: pipe === undefined ? [] : [execPipes[pipe]] };
-  return await attachedBy(methods.sessionAttach, await guest.open(methods.sessionAttach, request, signal));
+  const stream = await guest.open(methods.sessionAttach, request, signal);
+  return attachedBy(methods.sessionAttach, stream, await stream.next());
 }
 
-export async function listSessions(guest: GuestClient, signal: AbortSignal): Promise<ExecSession[]> {
-  const stream = await guest.open(methods.sessionList, {}, signal);
-  const sessions: ExecSession[] = [];
-  for (;;) {
-    const incoming = await stream.next();
-    if (incoming.kind === "end") return sessions;
-    const infos = incoming.kind === "message" ? parse(SessionInfosSchema, incoming.payload) : undefined;
-    if (infos === undefined) throw giveUp(stream);
-    sessions.push(...infos.sessions.map(sessionOf));
-  }
+/**
+ * Kills the command of a session when this side gives its stream up. A call of its own, since agents of every protocol
+ * version know it, and since a command outlives a line that breaks.
+ */
+function killWhenGivenUp(guest: GuestClient, id: string, stream: Stream): void {
+  const kill = (): void => {
+    if (!stream.givenUp) return;
+    guest.call(methods.sessionRemove, { id }, AbortSignal.timeout(killMs)).catch((error: unknown) => {
+      guest.reportLeftover(id, error);
+    });
+  };
+  if (stream.signal.aborted) kill();
+  else stream.signal.addEventListener("abort", kill, { once: true });
 }
 
-export async function waitForSession(
-  guest: GuestClient,
-  id: string,
-  milliseconds: number,
-  signal: AbortSignal,
-): Promise<ExecSession> {
-  return sessionOf(await guest.call(methods.sessionWait, { id, waitMs: milliseconds }, signal));
-}
-
-export async function signalSession(
-  guest: GuestClient,
-  id: string,
-  number: number,
-  signal: AbortSignal,
-): Promise<void> {
-  await guest.call(methods.sessionSignal, { id, signal: number }, signal);
-}
-
-export async function resizeSession(
-  guest: GuestClient,
-  id: string,
-  { columns, rows }: TerminalSize,
-  signal: AbortSignal,
-): Promise<void> {
-  await guest.call(methods.sessionResize, { id, size: { columns, rows } }, signal);
-}
-
-export async function removeSession(guest: GuestClient, id: string, signal: AbortSignal): Promise<void> {
-  await guest.call(methods.sessionRemove, { id }, signal);
-}
-
-function creationOf(request: NewExecSession): MessageInitShape<typeof SessionCreateRequestSchema> {
-  const { id, command, purpose, keepOutput, detachedMs, terminal } = request;
+function creationOf(request: NewExecSession | RunRequest): MessageInitShape<typeof SessionCreateRequestSchema> {
+  const { id, command, purpose, keepOutput, whenDetached, terminal } = request;
   const { argv, envs = {}, cwd = "", user = "", timeoutMs = 0, stdin = false } = command;
   return {
     id,
     command: { argv: [...argv], envs: { ...envs }, cwd, user, timeoutMs, stdin },
     purpose,
     keepOutput,
-    detachedMs,
+    detachedMs: typeof whenDetached === "object" ? whenDetached.killAfterMs : 0,
     ...(terminal === undefined ? {} : { terminal: { columns: terminal.columns, rows: terminal.rows } }),
   };
 }
 
 type Attaching = typeof methods.sessionCreate | typeof methods.sessionAttach;
 
-async function attachedBy(method: Attaching, stream: Stream): Promise<AttachedSession> {
-  const first = await stream.next();
+function attachedBy(method: Attaching, stream: Stream, first: Incoming): AttachedSession {
   const event = first.kind === "message" ? parse(SessionEventSchema, first.payload)?.event : undefined;
-  if (first.kind === "message" && event?.case !== "attached") throw giveUp(stream);
+  if (first.kind === "message" && event?.case !== "attached") throw invalidAnswer(stream);
   const session = event?.case === "attached" ? sessionOf(event.value) : undefined;
   const end = Promise.withResolvers<EndedSession>();
-  // The output rejects with the same error; who takes only that need not take this too.
+  // The output rejects with the same error: a caller that reads the output need not await the result.
   end.promise.catch(() => undefined);
   return {
     startedMs: session?.startedMs ?? Date.now(),
@@ -142,7 +157,7 @@ async function* output(
     end.reject(error);
     throw error;
   } finally {
-    // Reached early when nobody takes the output any more; after the end it does nothing.
+    // Reached early when nobody reads the output any more; after the end it does nothing.
     const detached = new SandboxError("canceled", "detached from the session");
     stream.reset(detached);
     end.reject(detached);
@@ -151,17 +166,8 @@ async function* output(
 
 function endedSession(method: Method, payload: Uint8Array): EndedSession {
   const { end, truncated } = sessionOf(replyOf(method, payload) as SessionInfo);
-  if (end === undefined) throw new SandboxError("unavailable", "the guest agent did not say how it ended");
+  if (end === undefined) throw new SandboxError("unavailable", "the guest agent did not report how the command ended");
   return { end, truncated };
-}
-
-/** A command that has ended takes no input: that is no error of the sender's. */
-async function untilEnd(sending: Promise<void>): Promise<void> {
-  try {
-    await sending;
-  } catch (error) {
-    if (asSandboxError(error).code !== "canceled") throw error;
-  }
 }
 
 function sessionOf(info: SessionInfo): ExecSession {
@@ -185,10 +191,4 @@ function sessionOf(info: SessionInfo): ExecSession {
   };
 }
 
-const purposes: readonly SessionPurpose[] = ["exec", "run", "terminal", "agent"];
-
-function giveUp(stream: Stream): SandboxError {
-  const error = new SandboxError("unavailable", "the guest agent gave no valid answer");
-  stream.reset(error);
-  return error;
-}
+const purposes: readonly SessionPurpose[] = ["exec", "run", "terminal", "agent", "private"];

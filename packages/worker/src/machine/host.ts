@@ -1,9 +1,10 @@
+import type { GuestRequests } from "#guest/guest-requests.ts";
 import type { Log } from "#host/log.ts";
 import type { Hypervisor } from "#hypervisor/hypervisor.ts";
 import type { NetworkPool } from "#network/network-pool.ts";
 import type { MemoryThreads } from "#snapshots/memory-threads.ts";
 import type { SnapshotStore } from "#snapshots/snapshot-store.ts";
-import type { GuestAnswers, Progress, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
+import type { Progress, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
 
 /** What a worker stands on: the outside world, as far as its sandboxes need it. */
 export interface Host {
@@ -26,8 +27,7 @@ export interface Host {
   readonly templatesDirectory: string;
   readonly memory: MemoryThreads;
   readonly log: Log;
-  /** Who answers what guests ask for themselves; nobody, before the worker is told. */
-  readonly guests: { answers: GuestAnswers | undefined };
+  readonly guestRequests: GuestRequests;
 }
 
 export type ProvideBootFiles = (

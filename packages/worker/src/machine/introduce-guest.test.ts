@@ -6,14 +6,14 @@ import { macAddressOf, machineIdOf } from "#guest/guest-identity.ts";
 import { introduceGuest } from "./introduce-guest.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
 
-/** A machine whose agent is of that generation, and what it and its network have been told. */
-function machineWith(generation: number) {
+/** A machine whose agent speaks that protocol version, and what it and its network have been told. */
+function machineWith(protocolVersion: number) {
   const admitted: string[] = [];
   const told: object[] = [];
   const live = {
     vm: { exited: new Promise(() => undefined), console: async () => "" },
     guest: {
-      ready: async () => ({ generation }),
+      ready: async () => ({ protocolVersion }),
       call: async (_method: Method, request: object) => {
         told.push(request);
         return {};

@@ -53,9 +53,9 @@ async function configure(
   { id, hostname, envs, copied }: GuestIdentity,
   signal: AbortSignal,
 ): Promise<void> {
-  const { generation } = await guest.ready(signal);
+  const { protocolVersion } = await guest.ready(signal);
   // One from an older snapshot keeps the address that its device came with.
-  if (generation < 2) sandboxNetwork?.admit(inner.deviceMac);
+  if (protocolVersion < 2) sandboxNetwork?.admit(inner.deviceMac);
   await guest.call(
     methods.configure,
     {

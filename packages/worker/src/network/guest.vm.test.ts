@@ -116,7 +116,7 @@ inOwnHost(import.meta.filename, () => {
       ({ id } = await host.start(image, { organizationId: "org-one" }));
       ({ id: other } = await host.start(image, { organizationId: "org-two" }));
       for (const guest of [id, other]) {
-        await host.worker.writeFile(guest, "/home/sandbox/attempt.py", once(Buffer.from(attempts)), {}, never);
+        await host.worker.guest(guest).files.write("/home/sandbox/attempt.py", once(Buffer.from(attempts)), {}, never);
       }
       [network, neighbour] = [await attachedOf(id), await attachedOf(other)];
       const here = "/proc/self/ns/net";

@@ -12,7 +12,7 @@ import { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { newSnapshotId, type SandboxId, type SnapshotId } from "@opensandbox/wire/ids.ts";
 import { machineDirectory, readEntries } from "#machine/journal.ts";
 import { leftBehind, nothing } from "../testing/left-behind.ts";
-import { startCounting, startRequest, startTestHost, type TestHost } from "../testing/test-host.ts";
+import { startCounting, startCommand, startRequest, startTestHost, type TestHost } from "../testing/test-host.ts";
 
 const never = new AbortController().signal;
 let host: TestHost;
@@ -81,7 +81,7 @@ const refusedAs = (code: SandboxError["code"]) => (error: unknown) =>
 test("5: a QEMU that is killed is noticed by its end, commands end unknown, and the disks boot again", async (t) => {
   const id = await sandbox(t);
   await host.shell(id, "echo content >/workspace/file; sync");
-  const ended = host.worker.ended(id);
+  const ended = host.worker.waitForEnd(id, never);
   const running = host.shell(id, "sleep 1000");
   const refused = assert.rejects(running, refusedAs("unavailable"));
   process.kill(await onlyPid(), "SIGKILL");
@@ -116,7 +116,7 @@ test("7: an agent that is killed is started again; while it holds the disks stil
   await assert.rejects(host.shell(id, "sudo kill -9 $(pgrep -f 'agent[.]mjs')"), refusedAs("unavailable"));
   assert.equal(await host.shell(id, "echo back"), "back");
 
-  await host.worker.writeFile(id, "/dev/shm/killer.py", chunks(killerWhileFrozen), {}, never);
+  await host.worker.guest(id).files.write("/dev/shm/killer.py", chunks(killerWhileFrozen), {}, never);
   await host.shell(
     id,
     "sudo setsid python3 /dev/shm/killer.py >/dev/null 2>&1 & until [ -e /dev/shm/armed ]; do sleep 0.1; done",
@@ -206,7 +206,7 @@ test("9: a guest that runs out of everything keeps its agent, and its sandbox ca
   });
   await t.test("its kernel", async () => {
     await host.shell(id, "echo content >/workspace/file; sync");
-    const ended = host.worker.ended(id);
+    const ended = host.worker.waitForEnd(id, never);
     await assert.rejects(host.shell(id, "echo c | sudo tee /proc/sysrq-trigger"), refusedAs("unavailable"));
     assert.match((await ended).detail, /panicked/);
     await host.worker.powerCycleSandbox(id, never);
@@ -350,10 +350,11 @@ test("20: who leaves in the middle leaves nothing half done", async (t) => {
   const id = await sandbox(t);
   await t.test("a command", async () => {
     const left = new AbortController();
-    const exec = await host.worker.exec(id, { argv: ["sh", "-c", "echo on; sleep 4242 & sleep 4242"] }, left.signal);
-    for await (const _ of exec.output) break;
+    const command = { argv: ["sh", "-c", "echo on; sleep 4242 & sleep 4242"] } as const;
+    const { output, result } = await startCommand(host.worker, id, command, left.signal);
+    for await (const part of output) if (part !== "scrollback end") break;
     left.abort();
-    await assert.rejects(exec.result);
+    await assert.rejects(result);
     await host.shell(id, "while pgrep -f 'sleep 424[2]'; do sleep 0.1; done");
   });
   await t.test("an upload", async () => {
@@ -364,7 +365,7 @@ test("20: who leaves in the middle leaves nothing half done", async (t) => {
       left.abort();
       yield Buffer.alloc(1_000_000, 1);
     }
-    await assert.rejects(host.worker.writeFile(id, "/workspace/file", content(), {}, left.signal));
+    await assert.rejects(host.worker.guest(id).files.write("/workspace/file", content(), {}, left.signal));
     assert.equal(await host.shell(id, "cat /workspace/file"), "before");
     await host.shell(id, "until ls -A /workspace | cmp - /dev/shm/names; do sleep 0.1; done");
   });

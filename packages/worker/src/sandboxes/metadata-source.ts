@@ -1,5 +1,7 @@
-import { readFile } from "#guest/guest-files.ts";
+import { collectBytes } from "#guest/collect.ts";
+import { guestFiles } from "#guest/guest-files.ts";
 import type { MetadataSource } from "#network/metadata-service.ts";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { StartSandbox } from "@opensandbox/wire/worker/worker.ts";
 import { memoryMibOf } from "#machine/hotplug.ts";
 import type { Host } from "#machine/host.ts";
@@ -17,8 +19,7 @@ export function metadataSource(live: LiveMachine, { id, vcpus }: StartSandbox, h
   return {
     status: () => ({ sandboxId: id, uptime: seconds() }),
     metadata: () => ({ region: host.region, template: live.image }),
-    scale: async (body) =>
-      (await host.guests.answers?.scale(id, body)) ?? { status: 503, body: { error: "nobody is there to do that" } },
+    scale: async (body) => await host.guestRequests.ask(id, body),
     async limits() {
       const traffic = live.sandboxNetwork?.traffic();
       const [memory, load, limit] = await Promise.all([
@@ -46,8 +47,9 @@ function memoryUsage(meminfo: string): number {
 }
 
 async function guestFile({ guest }: LiveMachine, path: string): Promise<string> {
-  const { content } = await readFile(guest, path, { length: maxFileBytes }, AbortSignal.timeout(patienceMs));
-  const parts: Uint8Array[] = [];
-  for await (const part of content) parts.push(part);
-  return Buffer.concat(parts).toString("latin1");
+  const range = { length: maxFileBytes };
+  const { content } = await guestFiles(() => guest).read(path, range, AbortSignal.timeout(patienceMs));
+  const excess = (): SandboxError =>
+    new SandboxError("unavailable", `the guest sends more of ${path} than it was asked for`);
+  return (await collectBytes(content, { bytes: maxFileBytes, excess })).toString("latin1");
 }

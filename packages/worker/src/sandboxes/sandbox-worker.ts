@@ -1,12 +1,11 @@
-import { startExec } from "#guest/guest-exec.ts";
-import { listDirectory, readFile, setFileAttributes, statFile, watchFiles, writeFile } from "#guest/guest-files.ts";
-import { openPort } from "#guest/guest-ports.ts";
-import * as sessions from "#guest/guest-sessions.ts";
+import { guestFiles } from "#guest/guest-files.ts";
+import { guestPorts } from "#guest/guest-ports.ts";
+import { guestSessions } from "#guest/guest-sessions.ts";
 import type { GuestClient } from "#guest/guest-client.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import { methods } from "@opensandbox/wire/guest/methods.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
-import type { AdoptedSandbox, CapturedSnapshot, Worker } from "@opensandbox/wire/worker/worker.ts";
+import { orAborted } from "@opensandbox/wire/or-aborted.ts";
+import type { CapturedSnapshot, Worker, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
 import type { Adopted } from "./adopt-machines.ts";
 import { captureSandbox, hibernateSandbox } from "./capture-sandbox.ts";
 import type { Host } from "#machine/host.ts";
@@ -21,7 +20,7 @@ import { type Sources, startSandbox } from "./start-sandbox.ts";
 /** The worker's use cases over the sandboxes that are here. Disposing it stops them all. */
 export class SandboxWorker implements Worker, AsyncDisposable {
   readonly id: string;
-  readonly adopted: readonly AdoptedSandbox[];
+  readonly description: WorkerDescription;
   readonly #host: Host;
   readonly #sources: Sources;
   readonly #here = new Map<SandboxId, LiveSandbox>();
@@ -32,16 +31,9 @@ export class SandboxWorker implements Worker, AsyncDisposable {
     this.id = host.workerId;
     this.#host = host;
     this.#sources = sources;
+    this.description = host.description;
     for (const { sandbox } of adopted) this.#here.set(sandbox.request.id, sandbox);
-    this.adopted = adopted.map(({ sandbox: { request }, running }) => ({
-      id: request.id,
-      generation: request.generation,
-      memoryMib: request.memoryMib,
-      running,
-    }));
   }
-
-  describe: Worker["describe"] = () => this.#host.description;
 
   startSandbox: Worker["startSandbox"] = async (request, onProgress, signal) => {
     const { id } = request;
@@ -71,7 +63,14 @@ export class SandboxWorker implements Worker, AsyncDisposable {
     this.#here.delete(id);
   };
 
-  ended: Worker["ended"] = async (id) => await this.#sandbox(id).ended;
+  // oxlint-disable-next-line typescript/require-await -- the interface is that of a worker on another host, too
+  listSandboxes: Worker["listSandboxes"] = async () =>
+    [...this.#here.values()].map(({ request: { id, generation, memoryMib }, live }) => ({
+      ...{ id, generation, memoryMib },
+      running: live.hasProcess,
+    }));
+
+  waitForEnd: Worker["waitForEnd"] = async (id, signal) => await orAborted(this.#sandbox(id).ended, signal);
 
   release: Worker["release"] = async () => {
     this.#released = true;
@@ -122,68 +121,15 @@ export class SandboxWorker implements Worker, AsyncDisposable {
     return await sandbox.exclusively("being resized", () => scaleSandbox(sandbox, memoryMib, this.#host, signal));
   };
 
-  answerGuests: Worker["answerGuests"] = (answers) => {
-    this.#host.guests.answers = answers;
+  guest: Worker["guest"] = (id) => {
+    const connected = (): GuestClient => this.#sandbox(id).live.guest;
+    return { sessions: guestSessions(connected), files: guestFiles(connected), ports: guestPorts(connected) };
   };
 
-  syncSandbox: Worker["syncSandbox"] = async (id, signal) => {
-    await this.#guest(id).call(methods.sync, {}, signal);
-  };
+  guestRequests: Worker["guestRequests"] = (signal) => this.#host.guestRequests.listen(signal);
 
-  exec: Worker["exec"] = async (id, request, signal) => await startExec(this.#guest(id), request, signal);
-
-  createSession: Worker["createSession"] = async (id, request, signal) =>
-    await sessions.createSession(this.#guest(id), request, signal);
-
-  runSession: Worker["runSession"] = async (id, request, signal) =>
-    await sessions.runSession(this.#guest(id), request, signal);
-
-  attachSession: Worker["attachSession"] = async (id, sessionId, options, signal) =>
-    await sessions.attachSession(this.#guest(id), sessionId, options, signal);
-
-  listSessions: Worker["listSessions"] = async (id, signal) => await sessions.listSessions(this.#guest(id), signal);
-
-  waitForSession: Worker["waitForSession"] = async (id, sessionId, milliseconds, signal) =>
-    await sessions.waitForSession(this.#guest(id), sessionId, milliseconds, signal);
-
-  signalSession: Worker["signalSession"] = async (id, sessionId, number, signal) =>
-    await sessions.signalSession(this.#guest(id), sessionId, number, signal);
-
-  resizeSession: Worker["resizeSession"] = async (id, sessionId, size, signal) =>
-    await sessions.resizeSession(this.#guest(id), sessionId, size, signal);
-
-  removeSession: Worker["removeSession"] = async (id, sessionId, signal) =>
-    await sessions.removeSession(this.#guest(id), sessionId, signal);
-
-  readFile: Worker["readFile"] = async (id, path, range, signal) =>
-    await readFile(this.#guest(id), path, range, signal);
-
-  writeFile: Worker["writeFile"] = async (id, path, content, options, signal) =>
-    await writeFile(this.#guest(id), path, content, options, signal);
-
-  statFile: Worker["statFile"] = async (id, path, options, signal) =>
-    await statFile(this.#guest(id), path, options, signal);
-
-  renameFile: Worker["renameFile"] = async (id, from, to, signal) => {
-    await this.#guest(id).call(methods.rename, { from, to }, signal);
-  };
-
-  setFileAttributes: Worker["setFileAttributes"] = async (id, path, attributes, signal) =>
-    await setFileAttributes(this.#guest(id), path, attributes, signal);
-
-  watchFiles: Worker["watchFiles"] = async (id, path, options, signal) =>
-    await watchFiles(this.#guest(id), path, options, signal);
-
-  listDirectory: Worker["listDirectory"] = async (id, path, signal) =>
-    await listDirectory(this.#guest(id), path, signal);
-
-  makeDirectory: Worker["makeDirectory"] = async (id, path, signal) => {
-    await this.#guest(id).call(methods.makeDirectory, { path }, signal);
-  };
-
-  removeFile: Worker["removeFile"] = async (id, path, signal) => {
-    await this.#guest(id).call(methods.remove, { path }, signal);
-  };
+  // oxlint-disable-next-line typescript/require-await -- the interface is that of a worker on another host, too
+  answerGuest: Worker["answerGuest"] = async (requestId, answer) => this.#host.guestRequests.answer(requestId, answer);
 
   setNetworkPolicy: Worker["setNetworkPolicy"] = async (id, policy) => {
     await setNetworkPolicy(this.#sandbox(id), policy, this.#host);
@@ -194,9 +140,8 @@ export class SandboxWorker implements Worker, AsyncDisposable {
 
   readConsole: Worker["readConsole"] = async (id) => await this.#sandbox(id).live.vm.console();
 
-  readyMachines: Worker["readyMachines"] = () => this.#sources.ready.state;
-
-  openPort: Worker["openPort"] = async (id, port, signal) => await openPort(this.#guest(id), port, signal);
+  // oxlint-disable-next-line typescript/require-await -- the interface is that of a worker on another host, too
+  readyMachines: Worker["readyMachines"] = async () => this.#sources.ready.state;
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#released) return;
@@ -212,9 +157,5 @@ export class SandboxWorker implements Worker, AsyncDisposable {
       throw new SandboxError("not_found", `${id} does not run here`, { resource: "sandbox", id });
     }
     return sandbox;
-  }
-
-  #guest(id: SandboxId): GuestClient {
-    return this.#sandbox(id).live.guest;
   }
 }

@@ -130,7 +130,7 @@ test("a guest gets memory while it runs, keeps it asleep and in forks, and gives
     await host.worker.release();
     await host.reopen();
     assert.deepEqual(
-      host.worker.adopted.map(({ memoryMib }) => memoryMib),
+      (await host.worker.listSandboxes()).map(({ memoryMib }) => memoryMib),
       [2048],
     );
     const snapshotId = newSnapshotId();
@@ -282,7 +282,7 @@ test("a machine outlives its worker and is taken over with all it holds", async 
   const before = Number(await host.shell(id, counted));
   await host.worker.release();
   const worker = await host.reopen();
-  assert.deepEqual(worker.adopted, [{ id, generation: 1, memoryMib: 1024, running: true }]);
+  assert.deepEqual(await worker.listSandboxes(), [{ id, generation: 1, memoryMib: 1024, running: true }]);
   assert.ok(Number(await host.shell(id, counted)) > before);
   assert.equal(await host.shell(id, "echo $NAME"), "kept");
   assert.equal(await sleepAndWake(id), "memory");
@@ -292,7 +292,7 @@ test("a machine outlives its worker and is taken over with all it holds", async 
 test("a machine that was killed can be booted again on its disks", async () => {
   const { id } = await host.start();
   await host.shell(id, "echo content >/workspace/file; sync");
-  const ended = host.worker.ended(id);
+  const ended = host.worker.waitForEnd(id, never);
   const [machine = ""] = await readdir(join(host.dataDirectory, "machines"));
   const [pid = 0] = await processesOf(join(host.dataDirectory, "machines", machine));
   process.kill(pid, "SIGKILL");

@@ -7,7 +7,7 @@ import type { SnapshotManifest, Shape } from "#snapshots/manifest.ts";
 import type { Verifier } from "#snapshots/verify.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { asSandboxError, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
-import { generation } from "@opensandbox/wire/guest/methods.ts";
+import { protocolVersion } from "@opensandbox/wire/guest/methods.ts";
 import type { Progress } from "@opensandbox/wire/worker/worker.ts";
 import { bootArguments } from "#machine/boot-arguments.ts";
 import { captureMachine } from "#machine/capture-machine.ts";
@@ -54,7 +54,7 @@ export class Templates implements AsyncDisposable {
     const { hypervisor, network } = this.#host;
     const kind = request.networkEnabled ? network.mode : "none";
     const compatibility = hypervisor.restoring?.compatibilityOf(exampleSpec(request.shape, kind));
-    const parts = [compatibility, files, generation, warmUps, warmUpVersion];
+    const parts = [compatibility, files, protocolVersion, warmUps, warmUpVersion];
     return createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 32);
   }
 
@@ -159,7 +159,7 @@ export function manifestOf(
     shape,
     network: live.spec.network.kind,
     hypervisor: { name: hypervisor.name, version: hypervisor.version },
-    agentGeneration: generation,
+    agentGeneration: protocolVersion,
     frozen: true,
   };
 }

@@ -1,9 +1,8 @@
 import type { GuestClient } from "#guest/guest-client.ts";
-import { listDirectory, readFile, statFile, writeFile } from "#guest/guest-files.ts";
-import { runSession } from "#guest/guest-sessions.ts";
-import { methods } from "@opensandbox/wire/guest/methods.ts";
+import { guestFiles } from "#guest/guest-files.ts";
+import { guestSessions } from "#guest/guest-sessions.ts";
 import { randomHex } from "@opensandbox/wire/ids.ts";
-import type { ExecEnd } from "@opensandbox/wire/worker/worker.ts";
+import type { ExecEnd } from "@opensandbox/wire/worker/sessions.ts";
 
 const timeoutMs = 60_000;
 
@@ -15,8 +14,9 @@ export async function runOnce(
 ): Promise<ExecEnd> {
   // Of a name that is never used again: a session may be remembered for a moment after its end.
   const id = `warm-up-${randomHex(4)}`;
-  const kept = { keepOutput: true, detachedMs: 0, transient: true };
-  const run = await runSession(guest, { id, command: { argv, timeoutMs }, purpose: "run", ...kept }, signal);
+  const kept = { keepOutput: true, whenDetached: "keep", transient: true } as const;
+  const request = { id, command: { argv, timeoutMs }, purpose: "run", ...kept } as const;
+  const run = await guestSessions(() => guest).run(request, signal);
   for await (const _ of run.output);
   return (await run.result).end;
 }
@@ -25,13 +25,14 @@ const scratchFile = "/tmp/opensandbox-warm-up";
 
 /** Does once what callers do with files, and leaves nothing of it. */
 export async function useFilesOnce(guest: GuestClient, signal: AbortSignal): Promise<void> {
-  await writeFile(guest, scratchFile, content(), {}, signal);
-  const { content: read } = await readFile(guest, scratchFile, {}, signal);
+  const files = guestFiles(() => guest);
+  await files.write(scratchFile, content(), {}, signal);
+  const { content: read } = await files.read(scratchFile, {}, signal);
   for await (const _ of read);
-  await statFile(guest, scratchFile, {}, signal);
-  await listDirectory(guest, "/tmp", signal);
-  await guest.call(methods.makeDirectory, { path: `${scratchFile}.d` }, signal);
-  for (const path of [scratchFile, `${scratchFile}.d`]) await guest.call(methods.remove, { path }, signal);
+  await files.stat(scratchFile, {}, signal);
+  await files.list("/tmp", signal);
+  await files.makeDirectory(`${scratchFile}.d`, signal);
+  for (const path of [scratchFile, `${scratchFile}.d`]) await files.remove(path, signal);
 }
 
 // oxlint-disable-next-line typescript/require-await -- the wire takes content as it comes

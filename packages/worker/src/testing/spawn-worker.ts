@@ -5,7 +5,7 @@ import { createInterface } from "node:readline";
 import { errorFromWire, type ErrorOnWire } from "@opensandbox/wire/errors.ts";
 import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
 import type {
-  AdoptedSandbox,
+  HeldSandbox,
   CapturedSnapshot,
   StartedSandbox,
   StartSandbox,
@@ -37,14 +37,14 @@ export interface Request {
 }
 
 export type Reply =
-  | { readonly kind: "opened"; readonly adopted: readonly AdoptedSandbox[] }
+  | { readonly kind: "opened"; readonly adopted: readonly HeldSandbox[] }
   | { readonly kind: "result"; readonly id: number; readonly result: unknown }
   | { readonly kind: "error"; readonly id: number; readonly error: ErrorOnWire }
   | { readonly kind: "log"; readonly level: string; readonly message: string; readonly fields?: object };
 
 /** A worker that can die. Disposing it ends it in good order, with its machines. */
 export interface SpawnedWorker extends AsyncDisposable {
-  readonly adopted: readonly AdoptedSandbox[];
+  readonly adopted: readonly HeldSandbox[];
   readonly logged: readonly Extract<Reply, { kind: "log" }>[];
   /** Rejects with {@link workerDied} when the process ends before it has answered. */
   call<Name extends keyof WorkerCalls>(
@@ -69,7 +69,7 @@ export async function spawnWorker(options: WorkerProcessOptions, failpoints = ""
   const ended = once(child, "exit").then(() => undefined);
   // A line that is written to one that has just died.
   child.stdin.on("error", () => undefined);
-  const opened = Promise.withResolvers<readonly AdoptedSandbox[]>();
+  const opened = Promise.withResolvers<readonly HeldSandbox[]>();
   const waiting = new Map<number, PromiseWithResolvers<unknown>>();
   const logged: Extract<Reply, { kind: "log" }>[] = [];
   createInterface({ input: child.stdout }).on("line", (line) => {

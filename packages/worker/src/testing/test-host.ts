@@ -1,7 +1,8 @@
 import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { newSandboxId, type SandboxId } from "@opensandbox/wire/ids.ts";
+import { newSandboxId, randomHex, type SandboxId } from "@opensandbox/wire/ids.ts";
+import type { AttachedSession, Exec } from "@opensandbox/wire/worker/sessions.ts";
 import type { StartedSandbox, StartFrom, StartSandbox, Worker } from "@opensandbox/wire/worker/worker.ts";
 import { type OpenedWorker, openWorker, type WorkerOptions } from "../open-worker.ts";
 
@@ -95,12 +96,25 @@ export const startCounting =
   "cd /dev/shm; setsid sh -c 'while :; do i=$((i+1)); echo $i >new; mv new count; sleep 0.1; done' >/dev/null 2>&1 & " +
   "until [ -e /dev/shm/count ]; do sleep 0.1; done";
 
+/** Starts a command that is killed when the signal aborts. */
+export async function startCommand(
+  worker: Worker,
+  id: SandboxId,
+  command: Exec,
+  signal: AbortSignal,
+): Promise<AttachedSession> {
+  const kept = { purpose: "private", keepOutput: false, whenDetached: "kill", transient: true } as const;
+  return await worker.guest(id).sessions.run({ id: randomHex(8), command, ...kept }, signal);
+}
+
 /** Standard output of a shell command that must succeed. */
 export async function shell(worker: Worker, id: SandboxId, line: string, timeoutMs = 300_000): Promise<string> {
-  const exec = await worker.exec(id, { argv: ["/bin/sh", "-c", line], timeoutMs }, never);
+  const command = await startCommand(worker, id, { argv: ["/bin/sh", "-c", line], timeoutMs }, never);
   const output = { stdout: "", stderr: "" };
-  for await (const { pipe, bytes } of exec.output) output[pipe] += Buffer.from(bytes).toString();
-  const { exitCode, signal, timedOut } = await exec.result;
+  for await (const part of command.output) {
+    if (part !== "scrollback end") output[part.pipe] += Buffer.from(part.bytes).toString();
+  }
+  const { exitCode, signal, timedOut } = (await command.result).end;
   if (exitCode !== 0 || signal !== 0 || timedOut) {
     const end = timedOut ? "took too long" : signal === 0 ? `exit code ${exitCode}` : `was ended by signal ${signal}`;
     throw new Error(`${line}: ${end}: ${output.stderr}`);

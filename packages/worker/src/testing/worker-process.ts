@@ -27,7 +27,7 @@ const calls: { readonly [Name in keyof WorkerCalls]: (...args: Parameters<Worker
   removeSnapshot: async (snapshotId) => await worker.removeSnapshot(snapshotId),
   arm: async (failpoints) => await Promise.resolve(armFailpoints(failpoints)),
 };
-tell({ kind: "opened", adopted: worker.adopted });
+tell({ kind: "opened", adopted: await worker.listSandboxes() });
 for await (const line of createInterface({ input: process.stdin })) void answer(JSON.parse(line) as Request);
 await opened[Symbol.asyncDispose]();
 

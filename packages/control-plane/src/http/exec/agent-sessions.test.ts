@@ -141,10 +141,10 @@ suite("agent sessions", () => {
 
   test("one that cannot be told its prompt does not stay", async () => {
     await using given = await begin();
-    const { worker } = given.world;
-    const attachSession = worker.attachSession.bind(worker);
-    worker.attachSession = async (...request) => ({
-      ...(await attachSession(...request)),
+    const { sessions } = given.world.worker.guest(given.id);
+    const attach = sessions.attach.bind(sessions);
+    sessions.attach = async (...request) => ({
+      ...(await attach(...request)),
       write: async () => await Promise.reject(new Error("broken")),
     });
     assert.equal((await given.world.call("POST", given.at, { prompt: "hi" })).status, 500);

@@ -2,7 +2,7 @@ import { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import * as wire from "@opensandbox/wire/public/guests/agent-sessions.ts";
 import { noSuchSession } from "@opensandbox/wire/public/guests/exec-sessions.ts";
-import type { ExecSession } from "@opensandbox/wire/worker/worker.ts";
+import type { ExecSession } from "@opensandbox/wire/worker/sessions.ts";
 import type { FastifyInstance } from "fastify";
 import { newSessionId } from "#execs/run-command.ts";
 import { writeToSession } from "#execs/write-to-session.ts";
@@ -18,15 +18,22 @@ export function serveAgentSessions(app: FastifyInstance, api: ApiContext): void 
     const { id, use } = await begin(api, call);
     using _ = use;
     const request = wire.agentFrom(newSessionId(), call.body);
-    const session = await worker.createSession(id, request, call.signal).catch((error: unknown) => {
-      throw isNoProgram(error) ? noProgram(error) : error;
-    });
+    const session = await worker
+      .guest(id)
+      .sessions.create(request, call.signal)
+      .catch((error: unknown) => {
+        throw isNoProgram(error) ? noProgram(error) : error;
+      });
     const lines = wire.firstLines(call.body);
     try {
-      if (lines !== undefined) await writeToSession(worker, id, { sessionId: session.id, text: lines }, call.signal);
+      if (lines !== undefined)
+        await writeToSession(worker.guest(id).sessions, { sessionId: session.id, text: lines }, call.signal);
     } catch (error) {
       // Nobody would know of it. What cannot be removed now goes with its machine.
-      await worker.removeSession(id, session.id, AbortSignal.timeout(removeMs)).catch(() => undefined);
+      await worker
+        .guest(id)
+        .sessions.remove(session.id, AbortSignal.timeout(removeMs))
+        .catch(() => undefined);
       throw error;
     }
     const { resume } = call.body;
@@ -36,7 +43,7 @@ export function serveAgentSessions(app: FastifyInstance, api: ApiContext): void 
   serve(app, ending, wire.listAgents, async (call) => {
     const { id, use } = await begin(api, call);
     using _ = use;
-    const sessions = await worker.listSessions(id, call.signal);
+    const sessions = await worker.guest(id).sessions.list(call.signal);
     return sessions
       .filter((session) => isAgent(session) && isListed(session, clock))
       .map((session) => wire.agentReplyOf(id, session));
@@ -64,12 +71,12 @@ export function serveAgentSessions(app: FastifyInstance, api: ApiContext): void 
     const { id, use } = await begin(api, call);
     using _ = use;
     const { id: sessionId } = await agent(id, call.parameter("sessionId"), call.signal);
-    await worker.signalSession(id, sessionId, call.body.signal ?? SIGKILL, call.signal);
+    await worker.guest(id).sessions.signal(sessionId, call.body.signal ?? SIGKILL, call.signal);
   });
 
   /** An agent that runs or has ended. @throws not_found, also for other sessions */
   async function agent(id: SandboxId, sessionId: string, signal: AbortSignal): Promise<ExecSession> {
-    const session = await worker.waitForSession(id, sessionId, 0, signal);
+    const session = await worker.guest(id).sessions.wait(sessionId, 0, signal);
     if (!isAgent(session)) throw noSuchSession(sessionId);
     return session;
   }
@@ -86,7 +93,7 @@ export function serveAgentSessions(app: FastifyInstance, api: ApiContext): void 
         ...{ resource: "exec session", state: "ended", allowed: ["running"] },
       });
     }
-    await writeToSession(worker, id, { sessionId, text: wire.agentLine(command) }, signal);
+    await writeToSession(worker.guest(id).sessions, { sessionId, text: wire.agentLine(command) }, signal);
   }
 }
 

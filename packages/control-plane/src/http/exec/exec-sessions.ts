@@ -1,7 +1,7 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { parseSandboxId, type SandboxId } from "@opensandbox/wire/ids.ts";
 import * as wire from "@opensandbox/wire/public/guests/exec-sessions.ts";
-import type { AttachedSession, ExecSession } from "@opensandbox/wire/worker/worker.ts";
+import type { AttachedSession, ExecSession } from "@opensandbox/wire/worker/sessions.ts";
 import type { FastifyInstance } from "fastify";
 import type { Clock } from "../../clock.ts";
 import { newSessionId } from "#execs/run-command.ts";
@@ -27,14 +27,14 @@ export function serveExecSessions(app: FastifyInstance, api: ApiContext): void {
   serve(app, ending, wire.startSession, async (call) => {
     const { id, use } = await begin(api, call);
     using _ = use;
-    const session = await worker.createSession(id, wire.sessionFrom(newSessionId(), call.body), call.signal);
+    const session = await worker.guest(id).sessions.create(wire.sessionFrom(newSessionId(), call.body), call.signal);
     return wire.sessionReplyOf(id, session);
   });
 
   serve(app, ending, wire.listSessions, async (call) => {
     const { id, use } = await begin(api, call);
     using _ = use;
-    const sessions = await worker.listSessions(id, call.signal);
+    const sessions = await worker.guest(id).sessions.list(call.signal);
     return sessions.filter((session) => isListed(session, clock)).map((session) => wire.sessionReplyOf(id, session));
   });
 
@@ -43,13 +43,13 @@ export function serveExecSessions(app: FastifyInstance, api: ApiContext): void {
   serve(app, ending, wire.killSession, async (call) => {
     const { id, use } = await begin(api, call);
     using _ = use;
-    await worker.signalSession(id, call.parameter("sessionId"), call.body.signal ?? SIGKILL, call.signal);
+    await worker.guest(id).sessions.signal(call.parameter("sessionId"), call.body.signal ?? SIGKILL, call.signal);
   });
 
   serve(app, ending, wire.startTerminal, async (call) => {
     const { id, use } = await begin(api, call);
     using _ = use;
-    const session = await worker.createSession(id, wire.terminalFrom(newSessionId(), call.body), call.signal);
+    const session = await worker.guest(id).sessions.create(wire.terminalFrom(newSessionId(), call.body), call.signal);
     return { sessionID: session.id, sandboxID: id };
   });
 
@@ -58,13 +58,13 @@ export function serveExecSessions(app: FastifyInstance, api: ApiContext): void {
   serve(app, ending, wire.resizeTerminal, async (call) => {
     const { id, use } = await begin(api, call);
     using _ = use;
-    await worker.resizeSession(id, call.parameter("sessionId"), wire.sizeFrom(call.body), call.signal);
+    await worker.guest(id).sessions.resize(call.parameter("sessionId"), wire.sizeFrom(call.body), call.signal);
   });
 
   serve(app, ending, wire.closeTerminal, async (call) => {
     const { id, use } = await begin(api, call);
     using _ = use;
-    await worker.removeSession(id, call.parameter("sessionId"), call.signal);
+    await worker.guest(id).sessions.remove(call.parameter("sessionId"), call.signal);
   });
 }
 
@@ -108,7 +108,9 @@ async function attach(api: ApiContext, call: Call<unknown, unknown>, words: Sess
     // Being attached is no activity; what is said is.
     using _ = use;
     const request = AbortSignal.any([signal, call.signal]);
-    attached = await sandboxes.worker.attachSession(id, call.parameter("sessionId"), { fromStart: false }, request);
+    attached = await sandboxes.worker
+      .guest(id)
+      .sessions.attach(call.parameter("sessionId"), { fromStart: false }, request);
   }
   try {
     const socket = await acceptWebSocket(call.request, call.reply, timing.keepAliveMs);

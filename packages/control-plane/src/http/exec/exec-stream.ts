@@ -2,9 +2,9 @@ import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { parseSandboxId, type SandboxId } from "@opensandbox/wire/ids.ts";
 import * as wire from "@opensandbox/wire/public/guests/execs.ts";
 import { parse } from "@opensandbox/wire/route.ts";
-import type { RunningExec } from "@opensandbox/wire/worker/worker.ts";
 import type { FastifyInstance } from "fastify";
 import type { WebSocket } from "ws";
+import { type PrivateCommand, startPrivateCommand } from "#execs/private-command.ts";
 import type { Use } from "#lifecycle/activity.ts";
 import { useSandbox } from "#lifecycle/use-sandbox.ts";
 import type { ApiContext } from "../api-context.ts";
@@ -51,12 +51,13 @@ async function stream({ sandboxes }: ApiContext, connection: Connection): Promis
 
   const start = startOf(await inbox.first(signal));
   using use = await useSandbox(sandboxes, organizationId, id, signal);
-  const exec = await sandboxes.worker.exec(id, wire.streamedExecFrom(start), signal);
-  // Looked at when the output has ended.
-  exec.result.catch(() => {});
+  const { sessions } = sandboxes.worker.guest(id);
+  const command = await startPrivateCommand(sessions, wire.streamedExecFrom(start), signal);
+  const kill = (number: number): Promise<void> => sessions.signal(command.sessionId, number, signal);
   try {
-    takeInput(connection, { exec, use, tell: start.stdinCredit ?? false }, (error) => ended.abort(error));
-    await sendOutput(socket, exec, use, signal);
+    const input = { command, kill, use, tell: start.stdinCredit ?? false };
+    takeInput(connection, input, (error) => ended.abort(error));
+    await sendOutput(socket, command, use, signal);
   } catch (error) {
     // A caller that broke the rules hears of that, not of the end of its command that follows.
     throw ended.signal.aborted ? ended.signal.reason : error;
@@ -82,12 +83,21 @@ function jsonOf(text: string): unknown {
   }
 }
 
+interface Input {
+  readonly command: PrivateCommand;
+  /** Sends a signal to the command's process group. */
+  readonly kill: (signal: number) => Promise<void>;
+  readonly use: Use;
+  /** The client is told how much of its input was taken. */
+  readonly tell: boolean;
+}
+
 function takeInput(
   { socket, inbox }: Connection,
-  { exec, use, tell }: { exec: RunningExec; use: Use; tell: boolean },
+  { command, kill, use, tell }: Input,
   refuse: (error: SandboxError) => void,
 ): void {
-  const stdin = new StdinQueue(exec, {
+  const stdin = new StdinQueue(command, {
     pause: () => socket.pause(),
     resume: () => socket.resume(),
     taken: (bytes) => {
@@ -98,14 +108,14 @@ function takeInput(
     use.touch();
     try {
       if (!isBinary) throw invalid("after the first message only binary ones are expected");
-      takeFrame(data, exec, stdin);
+      takeFrame(data, kill, stdin);
     } catch (error) {
       refuse(asSandboxError(error));
     }
   });
 }
 
-function takeFrame(data: Buffer, exec: RunningExec, stdin: StdinQueue): void {
+function takeFrame(data: Buffer, kill: Input["kill"], stdin: StdinQueue): void {
   switch (data[0]) {
     case wire.streamFrame.stdin:
       stdin.write(data.subarray(1));
@@ -114,8 +124,8 @@ function takeFrame(data: Buffer, exec: RunningExec, stdin: StdinQueue): void {
       stdin.end();
       return;
     case wire.streamFrame.signal:
-      // A command that has just ended cannot be told; its end is on the way.
-      exec.kill(wire.signalFrom(data)).catch(() => {});
+      // A command that has just ended takes no signal; its end is on the way.
+      stdin.control(kill(wire.signalFrom(data)));
       return;
     case undefined:
     default:
@@ -123,12 +133,13 @@ function takeFrame(data: Buffer, exec: RunningExec, stdin: StdinQueue): void {
   }
 }
 
-async function sendOutput(socket: WebSocket, exec: RunningExec, use: Use, signal: AbortSignal): Promise<void> {
-  for await (const { pipe, bytes } of exec.output) {
+async function sendOutput(socket: WebSocket, command: PrivateCommand, use: Use, signal: AbortSignal): Promise<void> {
+  for await (const part of command.output) {
+    if (part === "scrollback end") continue;
     use.touch();
-    await sendMessage(socket, frame(wire.streamFrame[pipe], bytes), signal);
+    await sendMessage(socket, frame(wire.streamFrame[part.pipe], part.bytes), signal);
   }
-  const end = await exec.result;
+  const { end } = await command.result;
   if (end.timedOut) await sendMessage(socket, frame(wire.streamFrame.stderr, Buffer.from(wire.timedOutText)), signal);
   await sendMessage(socket, frame(wire.streamFrame.exit, int32(wire.streamedExitCode(end))), signal);
 }

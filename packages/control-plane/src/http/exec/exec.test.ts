@@ -203,8 +203,9 @@ suite("exec/run-async", () => {
     const { world } = given;
     const [, { execId }] = await given.execAsync({ cmd: "exec sleep 100" });
     const asked = Promise.withResolvers<void>();
-    const wait = world.worker.waitForSession;
-    world.worker.waitForSession = (...call) => {
+    const { sessions } = world.worker.guest(given.id);
+    const wait = sessions.wait.bind(sessions);
+    sessions.wait = (...call) => {
       asked.resolve();
       return wait(...call);
     };

@@ -3,7 +3,7 @@ import { pipeline } from "node:stream/promises";
 import { describeError, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { parseSandboxId, type SandboxId } from "@opensandbox/wire/ids.ts";
 import * as wire from "@opensandbox/wire/public/guests/execs.ts";
-import type { Exec } from "@opensandbox/wire/worker/worker.ts";
+import type { Exec } from "@opensandbox/wire/worker/sessions.ts";
 import type { FastifyInstance, FastifyReply } from "fastify";
 import {
   hasEnded,
@@ -15,7 +15,7 @@ import {
 } from "#execs/run-command.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { useSandbox } from "#lifecycle/use-sandbox.ts";
-import { orAborted } from "../../or-aborted.ts";
+import { orAborted } from "@opensandbox/wire/or-aborted.ts";
 import type { ApiContext } from "../api-context.ts";
 import { failureOf } from "../reply-error.ts";
 import { runReplyOf, runReplyStream } from "./run-reply.ts";
@@ -50,7 +50,7 @@ export function serveExec(app: FastifyInstance, api: ApiContext): void {
     const execId = newSessionId();
     const enough = new AbortController();
     const until = AbortSignal.any([signal, enough.signal]);
-    const started = await startCommand(worker, id, { id: execId, command: wire.execFrom(body) }, until);
+    const started = await startCommand(worker.guest(id).sessions, { id: execId, command: wire.execFrom(body) }, until);
     const result = await within(timing.inlineHoldMs, started.quickResult, signal);
     enough.abort();
     const small = result === undefined ? undefined : runReplyOf(result);
@@ -67,10 +67,10 @@ export function serveExec(app: FastifyInstance, api: ApiContext): void {
     try {
       using _ = await useSandbox(sandboxes, organizationId, id, AbortSignal.any([signal, hold]));
       const leftMs = Math.max(0, Math.round(timing.resultHoldMs - (performance.now() - since)));
-      const session = await worker.waitForSession(id, execId, leftMs, signal);
+      const session = await worker.guest(id).sessions.wait(execId, leftMs, signal);
       // Nobody reads the output of a command that still runs, and it may be large.
       if (!hasEnded(session)) return { running: true, stdout: "", stderr: "" };
-      const result = await resultOf(worker, id, session, signal);
+      const result = await resultOf(worker.guest(id).sessions, session, signal);
       const small = runReplyOf(result);
       if (small !== undefined) return { running: false, ...small };
       return await sendJson(reply, runReplyStream(result, { running: false }));
@@ -90,7 +90,7 @@ function runOf({ worker, log }: SandboxContext, sandboxId: SandboxId) {
   let isLeft = true;
   return {
     async start(command: Exec, signal: AbortSignal): Promise<void> {
-      ({ quickResult } = await startCommand(worker, sandboxId, { id, command }, signal));
+      ({ quickResult } = await startCommand(worker.guest(sandboxId).sessions, { id, command }, signal));
     },
 
     async result(signal: AbortSignal): Promise<RunResult> {
@@ -101,8 +101,8 @@ function runOf({ worker, log }: SandboxContext, sandboxId: SandboxId) {
       }
       signal.throwIfAborted();
       try {
-        const session = await worker.waitForSession(sandboxId, id, endlessMs, signal);
-        if (hasEnded(session)) return await resultOf(worker, sandboxId, session, signal);
+        const session = await worker.guest(sandboxId).sessions.wait(id, endlessMs, signal);
+        if (hasEnded(session)) return await resultOf(worker.guest(sandboxId).sessions, session, signal);
       } catch (error) {
         throw isSandboxError(error, "not_found") ? unknownEnd(error) : error;
       }
@@ -111,11 +111,14 @@ function runOf({ worker, log }: SandboxContext, sandboxId: SandboxId) {
 
     async [Symbol.asyncDispose](): Promise<void> {
       if (!isLeft) return;
-      await worker.removeSession(sandboxId, id, AbortSignal.timeout(removeMs)).catch((error: unknown) => {
-        // With the machine, or the agent, the command has gone as well.
-        if (isSandboxError(error, "not_found") || isSandboxError(error, "unavailable")) return;
-        log("warn", "a command may go on without its caller", { sandbox: sandboxId, ...describeError(error) });
-      });
+      await worker
+        .guest(sandboxId)
+        .sessions.remove(id, AbortSignal.timeout(removeMs))
+        .catch((error: unknown) => {
+          // With the machine, or the agent, the command has gone as well.
+          if (isSandboxError(error, "not_found") || isSandboxError(error, "unavailable")) return;
+          log("warn", "a command may go on without its caller", { sandbox: sandboxId, ...describeError(error) });
+        });
     },
   };
 }

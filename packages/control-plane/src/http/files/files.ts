@@ -33,47 +33,51 @@ export function serveFiles(app: FastifyInstance, api: ApiContext): void {
     const { use, id } = await begin(api, call);
     using _ = use;
     const { path, mode } = wire.fileFrom(call.query);
-    await worker.writeFile(id, path, bodyOf(call), mode === undefined ? {} : { mode }, call.signal);
+    await worker.guest(id).files.write(path, bodyOf(call), mode === undefined ? {} : { mode }, call.signal);
   });
 
   serve(app, ending, wire.setFileAttributes, async (call) => {
     const { use, id } = await begin(api, call);
     using _ = use;
     const { path } = wire.fileFrom(call.query);
-    return wire.fileReplyOf(await worker.setFileAttributes(id, path, wire.attributesFrom(call.body), call.signal));
+    return wire.fileReplyOf(
+      await worker.guest(id).files.setAttributes(path, wire.attributesFrom(call.body), call.signal),
+    );
   });
 
   serve(app, ending, wire.statFile, async (call) => {
     const { use, id } = await begin(api, call);
     using _ = use;
     const noFollow = call.query.follow !== "true";
-    return wire.fileReplyOf(await worker.statFile(id, wire.fileFrom(call.query).path, { noFollow }, call.signal));
+    return wire.fileReplyOf(
+      await worker.guest(id).files.stat(wire.fileFrom(call.query).path, { noFollow }, call.signal),
+    );
   });
 
   serve(app, ending, wire.listDirectory, async (call) => {
     const { use, id } = await begin(api, call);
     using _ = use;
-    const entries = await worker.listDirectory(id, wire.fileFrom(call.query).path, call.signal);
+    const entries = await worker.guest(id).files.list(wire.fileFrom(call.query).path, call.signal);
     return entries.map(wire.fileReplyOf);
   });
 
   serve(app, ending, wire.makeDirectory, async (call) => {
     const { use, id } = await begin(api, call);
     using _ = use;
-    await worker.makeDirectory(id, wire.fileFrom(call.query).path, call.signal);
+    await worker.guest(id).files.makeDirectory(wire.fileFrom(call.query).path, call.signal);
   });
 
   serve(app, ending, wire.renameFile, async (call) => {
     const { use, id } = await begin(api, call);
     using _ = use;
     const { from, to } = wire.renameFrom(call.body);
-    await worker.renameFile(id, from, to, call.signal);
+    await worker.guest(id).files.rename(from, to, call.signal);
   });
 
   serve(app, ending, wire.removeFile, async (call) => {
     const { use, id } = await begin(api, call);
     using _ = use;
-    await worker.removeFile(id, wire.fileFrom(call.query).path, call.signal);
+    await worker.guest(id).files.remove(wire.fileFrom(call.query).path, call.signal);
   });
 
   serve(app, ending, wire.watchFiles, async (call) => {
@@ -84,7 +88,7 @@ export function serveFiles(app: FastifyInstance, api: ApiContext): void {
     {
       // Watching is no activity: a sandbox that is watched may sleep, which ends the watch.
       using _ = use;
-      changes = await worker.watchFiles(id, path, { recursive }, call.signal);
+      changes = await worker.guest(id).files.watch(path, { recursive }, call.signal);
     }
     await sendChanges(api, call, changes);
     return answered;

@@ -1,7 +1,8 @@
 import { Readable } from "node:stream";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
-import type { FileEntry, Worker } from "@opensandbox/wire/worker/worker.ts";
+import type { FileEntry } from "@opensandbox/wire/worker/files.ts";
+import type { Worker } from "@opensandbox/wire/worker/worker.ts";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import { type Part, partOf } from "./byte-range.ts";
 
@@ -39,7 +40,7 @@ export async function statFile(
   { id, path }: { readonly id: SandboxId; readonly path: string },
   signal: AbortSignal,
 ): Promise<FileEntry> {
-  const entry = await worker.statFile(id, path, {}, signal);
+  const entry = await worker.guest(id).files.stat(path, {}, signal);
   if (entry.kind === "directory") throw isDirectory(path);
   return entry;
 }
@@ -69,7 +70,7 @@ async function openFile(
 ): Promise<{ entry: FileEntry; size: number | undefined; content: AsyncIterable<Uint8Array> }> {
   const enough = new AbortController();
   const range = part === undefined ? {} : { offset: part.first, length: part.last - part.first + 1 };
-  const { entry, content } = await worker.readFile(id, path, range, AbortSignal.any([signal, enough.signal]));
+  const { entry, content } = await worker.guest(id).files.read(path, range, AbortSignal.any([signal, enough.signal]));
   try {
     if (entry.kind === "directory") throw isDirectory(path);
     const chunks = content[Symbol.asyncIterator]();

@@ -51,7 +51,7 @@ export function serveSigned(app: FastifyInstance, api: ApiContext): void {
   serve(app, ending, wire.uploadSigned, async (call) => {
     const { use, id } = await begin(api, call, "upload");
     using _ = use;
-    await worker.writeFile(id, wire.fileFrom(call.query).path, bodyOf(call), {}, call.signal);
+    await worker.guest(id).files.write(wire.fileFrom(call.query).path, bodyOf(call), {}, call.signal);
   });
 }
 

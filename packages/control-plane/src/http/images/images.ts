@@ -5,7 +5,7 @@ import { deleteImage } from "#images/delete-image.ts";
 import type { BuildLog } from "#images/image.ts";
 import { buildNamedImage, nameImage } from "#images/name-image.ts";
 import { checkpointOfImage } from "#images/provide-image.ts";
-import { orAborted } from "../../or-aborted.ts";
+import { orAborted } from "@opensandbox/wire/or-aborted.ts";
 import type { ApiContext } from "../api-context.ts";
 import { answerWithEvents, wantsEvents } from "./build-events.ts";
 import { servePatches } from "#http/sandboxes/patches.ts";

@@ -92,8 +92,7 @@ suite("what a sandbox may reach", () => {
   test("is not changed in its sleep either where the host cannot hold it", async () => {
     const network = { mode: "user", reason: "it is not root", notEnforced: ["rules are refused"] } as const;
     const worker = new TestWorker();
-    const description = { ...worker.describe(), network };
-    worker.describe = () => description;
+    worker.description = { ...worker.description, network };
     await using elsewhere = await startForTest({ worker });
     const id = await elsewhere.create();
     await elsewhere.call("POST", `/api/sandboxes/${id}/hibernate`);

@@ -72,7 +72,7 @@ test("a sandbox gets another size while it runs, which ends autoscale", async ()
 test("a guest resizes itself as its owner does, and is refused as its owner is", async () => {
   await using world = await startForTest();
   const id = parseSandboxId(await world.create({ memoryMB: 512 }));
-  const ask = (body: unknown) => world.worker.guests?.scale(id, body);
+  const ask = (body: unknown) => world.worker.askToScale(id, body);
   assert.deepEqual(await ask({ memoryMB: 1024 }), {
     status: 200,
     body: { sandboxID: id, memoryMB: 1024, cpuPercent: 100, ok: true },

@@ -1,5 +1,5 @@
 import type { ClientFrame } from "@opensandbox/wire/public/guests/exec-sessions.ts";
-import type { AttachedSession, EndedSession, ExecOutput } from "@opensandbox/wire/worker/worker.ts";
+import type { AttachedSession, EndedSession, ExecOutput } from "@opensandbox/wire/worker/sessions.ts";
 import type { WebSocket } from "ws";
 import { MessageInbox } from "./message-inbox.ts";
 import { sendMessage } from "./send-message.ts";

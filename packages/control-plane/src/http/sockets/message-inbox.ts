@@ -42,8 +42,9 @@ export class MessageInbox {
   /** Gives every further message to `handle`. */
   forEach(handle: (message: Message) => void): void {
     this.#handle = handle;
-    for (const message of this.#waiting.splice(0)) handle(message);
+    // Before those that wait are handled: one of them may pause the socket.
     this.#socket.resume();
+    for (const message of this.#waiting.splice(0)) handle(message);
   }
 
   /** Drops whatever still comes, so that the caller's side of the close is heard. */

@@ -1,52 +1,105 @@
 import { stdinWindow } from "@opensandbox/wire/public/guests/execs.ts";
-import type { RunningExec } from "@opensandbox/wire/worker/worker.ts";
+import type { AttachedSession } from "@opensandbox/wire/worker/sessions.ts";
+import { ByteBuffer } from "#execs/byte-buffer.ts";
 
-type Input = Pick<RunningExec, "write" | "closeStdin">;
+/** The piece of stdin that a client hears of at once, in bytes. */
+const pieceBytes = 65_536;
+
+/** Signals and the like that may be on their way to the guest before the client has to wait. */
+const maxControls = 64;
+
+interface Client {
+  pause(): void;
+  resume(): void;
+  /** So many bytes of stdin were taken. */
+  taken(bytes: number): void;
+}
 
 /**
  * What a client has sent and the command has not taken yet. A client that keeps to the window is always read from, so
- * that its signals and its end are noticed while the command takes nothing; one that does not has to wait.
+ * that its signals and its end are noticed while the command takes nothing. Any other client waits, and costs no more
+ * memory than the window and one message.
  */
 export class StdinQueue {
-  readonly #exec: Input;
-  readonly #client: { pause(): void; resume(): void; taken(bytes: number): void };
-  #work: Promise<void> = Promise.resolve();
+  readonly #command: Pick<AttachedSession, "write" | "closeStdin">;
+  readonly #client: Client;
+  /** Input that is not on its way yet. Small messages share one buffer: each alone costs more than it carries. */
+  #pending = new ByteBuffer();
+  /** Bytes that the command has not taken: those pending and those on their way. */
   #waiting = 0;
+  #controls = 0;
+  #state: "open" | "ending" | "over" = "open";
+  #isSending = false;
+  #isPaused = false;
 
-  constructor(exec: Input, client: { pause(): void; resume(): void; taken(bytes: number): void }) {
-    this.#exec = exec;
+  constructor(command: Pick<AttachedSession, "write" | "closeStdin">, client: Client) {
+    this.#command = command;
     this.#client = client;
   }
 
   write(bytes: Uint8Array): void {
+    if (this.#state !== "open") return;
     this.#waiting += bytes.length;
-    if (this.#waiting > stdinWindow) this.#client.pause();
-    this.#then(async () => {
-      // In pieces, so that the client hears of each.
-      for (let at = 0; at < bytes.length; at += pieceBytes) {
-        const piece = bytes.subarray(at, at + pieceBytes);
-        await this.#exec.write(piece);
-        this.#taken(piece.length);
-      }
-    });
+    this.#pending.add(bytes);
+    this.#send();
+    this.#adjust();
   }
 
   end(): void {
-    this.#then(() => this.#exec.closeStdin());
+    if (this.#state !== "open") return;
+    this.#state = "ending";
+    this.#send();
   }
 
-  #then(step: () => Promise<void>): void {
-    // A command that reads no more, or has ended, is no failure of what it was sent; the rest is dropped.
-    this.#work = this.#work.then(step).catch(() => {
-      this.#client.resume();
-    });
+  /** Counts a message that does not wait for stdin, such as a signal, until `sent` settles. Its failure is nobody's. */
+  control(sent: Promise<void>): void {
+    this.#controls += 1;
+    this.#adjust();
+    const settle = (): void => {
+      this.#controls -= 1;
+      this.#adjust();
+    };
+    sent.then(settle, settle);
   }
 
-  #taken(bytes: number): void {
-    this.#waiting -= bytes;
-    this.#client.taken(bytes);
-    if (this.#waiting <= stdinWindow) this.#client.resume();
+  #send(): void {
+    if (this.#isSending) return;
+    this.#isSending = true;
+    this.#sendAll()
+      .catch(() => {
+        // A command that reads no more, or has ended, is no failure of its input: the rest is dropped.
+        this.#state = "over";
+        this.#pending = new ByteBuffer();
+        this.#waiting = 0;
+      })
+      .finally(() => {
+        this.#isSending = false;
+        this.#adjust();
+      });
+  }
+
+  async #sendAll(): Promise<void> {
+    while (this.#pending.length > 0) {
+      const { bytes } = this.#pending;
+      this.#pending = new ByteBuffer();
+      for (let at = 0; at < bytes.length; at += pieceBytes) {
+        const piece = bytes.subarray(at, at + pieceBytes);
+        await this.#command.write(piece);
+        this.#waiting -= piece.length;
+        this.#client.taken(piece.length);
+        this.#adjust();
+      }
+    }
+    if (this.#state !== "ending") return;
+    this.#state = "over";
+    await this.#command.closeStdin();
+  }
+
+  #adjust(): void {
+    const isPaused = this.#waiting > stdinWindow || this.#controls > maxControls;
+    if (isPaused === this.#isPaused) return;
+    this.#isPaused = isPaused;
+    if (isPaused) this.#client.pause();
+    else this.#client.resume();
   }
 }
-
-const pieceBytes = 65_536;

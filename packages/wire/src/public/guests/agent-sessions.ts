@@ -1,6 +1,6 @@
 import { z } from "zod";
 import type { Route } from "../../route.ts";
-import type { ExecSession, NewExecSession } from "#worker/worker.ts";
+import type { ExecSession, NewExecSession } from "#worker/sessions.ts";
 import { exitCodeOf } from "./execs.ts";
 import { KillBody } from "./exec-sessions.ts";
 import { envs, plainText } from "../fields.ts";
@@ -138,7 +138,7 @@ export function agentFrom(id: string, { envs: variables }: StartAgentBody): NewE
     command: { argv: [agentProgram], stdin: true, ...(variables === undefined ? {} : { envs: variables }) },
     purpose: "agent",
     keepOutput: false,
-    detachedMs: 0,
+    whenDetached: "keep",
   };
 }
 

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { SandboxError } from "../../errors.ts";
 import type { Route } from "../../route.ts";
-import type { ExecEnd, ExecOutput, ExecSession, NewExecSession, TerminalSize } from "#worker/worker.ts";
+import type { ExecEnd, ExecOutput, ExecSession, NewExecSession, TerminalSize, WhenDetached } from "#worker/sessions.ts";
 import { Command, execOf, exitCodeOf, timeout } from "./execs.ts";
 
 const sizeRule = "cols and rows must be whole numbers from 1 to 65535";
@@ -245,9 +245,13 @@ export function sessionFrom(id: string, body: StartSessionBody): NewExecSession 
     command: { ...execOf(body, body.timeout ?? 0), stdin: true },
     purpose: "exec",
     keepOutput: false,
-    detachedMs: Math.ceil((body.maxRunAfterDisconnect ?? 0) * 1000),
+    whenDetached: whenDetachedOf(body.maxRunAfterDisconnect ?? 0),
     ...(body.pty === true ? { terminal: sizeFrom(body) } : {}),
   };
+}
+
+function whenDetachedOf(maxSeconds: number): WhenDetached {
+  return maxSeconds === 0 ? "keep" : { killAfterMs: Math.ceil(maxSeconds * 1000) };
 }
 
 /** A shell in a terminal; without a program the guest has one to choose. */
@@ -263,7 +267,7 @@ export function terminalFrom(id: string, body: StartTerminalBody): NewExecSessio
     },
     purpose: "terminal",
     keepOutput: false,
-    detachedMs: 0,
+    whenDetached: "keep",
     terminal: sizeFrom(body),
   };
 }

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { SandboxError } from "../../errors.ts";
 import type { Route } from "../../route.ts";
-import type { Exec, ExecEnd } from "#worker/worker.ts";
+import type { Exec, ExecEnd } from "#worker/sessions.ts";
 import { envs, plainText } from "../fields.ts";
 
 const defaultTimeoutSeconds = 60;

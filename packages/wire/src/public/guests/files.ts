@@ -1,6 +1,6 @@
 import { z } from "zod";
 import type { Route } from "../../route.ts";
-import type { FileEntry } from "#worker/worker.ts";
+import type { FileEntry } from "#worker/files.ts";
 import { plainText } from "../fields.ts";
 
 const pathMissing = "path query parameter is required";
