@@ -19,7 +19,7 @@ async function openOnce(dataDirectory: string): Promise<readonly Logged[]> {
     hypervisor: "fake",
     log: (level, message, fields) => logged.push({ level, message, fields }),
   });
-  assert.deepEqual(opened.worker.adopted, []);
+  assert.deepEqual(await opened.worker.listSandboxes(), []);
   return logged;
 }
 
