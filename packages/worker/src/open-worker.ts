@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { chmod } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
+import { ContentChecks } from "#host/content-checks.ts";
 import { hostFiles, makeDurableDirectory } from "#host/durable-files.ts";
 import { IdleTime } from "#host/idle-time.ts";
 import type { Log } from "#host/log.ts";
@@ -73,8 +74,10 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
   const { hypervisor, accelerator } = await chooseHypervisor(options);
   const workerId = `w-${randomHex(4)}`;
   undo.use(await claimWorker(workersDirectory(dataDirectory), workerId));
-  const images = imageStore(options);
   const idle = new IdleTime();
+  const checks = new ContentChecks();
+  undo.use(checks.runInBackground(idle, log));
+  const images = imageStore({ ...options, checks });
   const network = hypervisor.name === "fake" ? noNetwork : await chooseNetwork(options, root, idle);
   if (network.mode === "tap") undo.use(network.pool);
   const description: WorkerDescription = {
@@ -88,7 +91,7 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
     },
     images: await images.names(),
   };
-  const bootFiles = hypervisor.name === "fake" ? undefined : bootFilesFrom(images, options);
+  const bootFiles = hypervisor.name === "fake" ? undefined : bootFilesFrom(images, { ...options, checks });
   const memory = undo.use(new MemoryThreads());
   const host: Host = {
     ...{ workerId, dataDirectory, hypervisor, network, root, ephemeral: options.ephemeral, description, bootFiles },
@@ -100,7 +103,7 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
     guestRequests: new GuestRequests(),
   };
   const adopted = await adoptMachines(host);
-  const verifier = new Verifier(memory);
+  const verifier = new Verifier(memory, checks);
   const templates = undo.use(new Templates(host, verifier));
   const ownMemory = undo.use(new OwnMemory(host));
   const ready = undo.use(new ReadyMachines(host, options.readyMachines, idle));
@@ -117,15 +120,18 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
   };
 }
 
-export function imageStore(
-  options: Pick<WorkerOptions, "imagesDirectory" | "debianMirror"> & Partial<Pick<WorkerOptions, "log">>,
-): ImageStore {
-  const { imagesDirectory, debianMirror, log } = options;
+export function imageStore({ imagesDirectory, debianMirror, log, checks }: ImageStoreOptions): ImageStore {
   return new ImageStore({
     imagesDirectory,
     ...(debianMirror === undefined ? {} : { debianMirror }),
     ...(log === undefined ? {} : { log }),
+    ...(checks === undefined ? {} : { checks }),
   });
+}
+
+interface ImageStoreOptions extends Pick<WorkerOptions, "imagesDirectory" | "debianMirror"> {
+  readonly log?: Log;
+  readonly checks?: ContentChecks;
 }
 
 /** @throws `permission_denied` with what to do when this process may not write there */
@@ -200,22 +206,26 @@ async function chooseNetwork(options: WorkerOptions, root: boolean, idle: IdleTi
 }
 
 /**
- * The files of each image, looked for once: what they are made of is hashed for that, and sandboxes should not wait for
- * it. An image that was removed meanwhile is looked for, and built, again.
+ * Finds the files of each image once: their inputs are hashed for that, and sandboxes should not wait for it. An image
+ * that was removed is found, and built, again, and so are all images after a file has been found damaged.
  */
-function bootFilesFrom(images: ImageStore, { imagesDirectory, log }: WorkerOptions): ProvideBootFiles {
-  const found = new Map<string, BootFiles>();
+function bootFilesFrom(
+  images: ImageStore,
+  { imagesDirectory, log, checks }: WorkerOptions & { readonly checks: ContentChecks },
+): ProvideBootFiles {
+  const found = new Map<string, { readonly files: BootFiles; readonly damageCount: number }>();
   return async ({ image, workspaceMib }, onProgress, signal) => {
     const key = `${image} ${workspaceMib}`;
     const known = found.get(key);
-    if (known !== undefined && existsSync(known.rootfs)) return known;
-    const bundles = await provideAgentBundles(imagesDirectory, { signal, log });
+    const { damageCount } = checks;
+    if (known?.damageCount === damageCount && existsSync(known.files.rootfs)) return known.files;
+    const bundles = await provideAgentBundles(imagesDirectory, { signal, log, checks });
     const boot = await images.provide(image, { onProgress, signal });
     const request = { nodeBinary: process.execPath, bundles, workspaceMib };
     const platform = await images.providePlatform(request, { onProgress, signal });
     const { kernel, initramfs, rootfs, rootfsBytes } = boot;
     const files = { kernel, initramfs, rootfs, rootfsBytes, ...platform, workspaceBytes: workspaceMib * 2 ** 20 };
-    found.set(key, files);
+    found.set(key, { files, damageCount });
     return files;
   };
 }

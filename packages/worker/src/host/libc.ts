@@ -11,6 +11,7 @@ const { functions: libc } = dlopen("libc.so.6", {
   close_range: { return: "i32", arguments: ["u32", "u32", "i32"] },
   flock: { return: "i32", arguments: ["i32", "i32"] },
   ioctl: { return: "i32", arguments: ["i32", "u64", "pointer"] },
+  lseek: { return: "i64", arguments: ["i32", "i64", "i32"] },
   process_vm_readv: { return: "i64", arguments: ["i32", "pointer", "u64", "pointer", "u64", "u64"] },
   process_vm_writev: { return: "i64", arguments: ["i32", "pointer", "u64", "pointer", "u64", "u64"] },
   listen: { return: "i32", arguments: ["i32", "i32"] },
@@ -161,6 +162,29 @@ export function tryCreateKvmMachine(device: string): string | undefined {
   }
 }
 
+/**
+ * The parts of an open file that may hold something other than zeros, as pairs of the first byte and the one after the
+ * last: a sparse file's holes are left out (lseek(2), SEEK_DATA). Moves the file's position.
+ */
+export function dataRanges(fd: number, bytes: number): readonly (readonly [start: number, end: number])[] {
+  const SEEK_DATA = 3;
+  const SEEK_HOLE = 4;
+  const ranges: [number, number][] = [];
+  for (let at = 0; at < bytes;) {
+    const start = Number(libc.lseek(fd, BigInt(at), SEEK_DATA));
+    if (start < 0) {
+      const errno = getInt32(errnoAddress);
+      // Nothing but a hole up to the end.
+      if (errno === constants.errno.ENXIO) break;
+      throw failure("lseek", errno);
+    }
+    const end = Math.min(bytes, Number(checkedLong("lseek", libc.lseek(fd, BigInt(start), SEEK_HOLE))));
+    ranges.push([start, end]);
+    at = end;
+  }
+  return ranges;
+}
+
 /** Pages that were written to, as addresses: pairs of the first byte and the one after the last. */
 export type AddressRanges = readonly (readonly [start: number, end: number])[];
 
@@ -250,6 +274,11 @@ function copyProcessMemory(
 
 function checked(call: string, result: number): number {
   if (result < 0) throw failure(call, getInt32(errnoAddress));
+  return result;
+}
+
+function checkedLong(call: string, result: bigint): bigint {
+  if (result < 0n) throw failure(call, getInt32(errnoAddress));
   return result;
 }
 

@@ -1,9 +1,8 @@
 import { readdir, readFile } from "node:fs/promises";
 import { createHash } from "node:crypto";
 import { join } from "node:path";
-import type { Log } from "#host/log.ts";
 import { runCommand } from "#host/run-command.ts";
-import { provideArtifact } from "#images/artifact.ts";
+import { type ArtifactRequest, provideArtifact } from "#images/artifact.ts";
 
 const repository = join(import.meta.dirname, "../../../..");
 
@@ -23,14 +22,18 @@ export interface AgentBundles {
   readonly agentWrapper: string;
 }
 
+export interface BundleOptions extends Pick<ArtifactRequest, "log" | "checks"> {
+  readonly signal?: AbortSignal;
+}
+
 /** Bundled again when any of their sources has changed. Paths. */
 export async function provideAgentBundles(
   imagesDirectory: string,
-  { signal, log }: { readonly signal?: AbortSignal; readonly log?: Log } = {},
+  { signal, log, checks }: BundleOptions = {},
 ): Promise<AgentBundles> {
   const { directory } = await provideArtifact({
     kind: "agent-bundle",
-    ...{ imagesDirectory, log },
+    ...{ imagesDirectory, log, checks },
     inputs: await hashOfSources(),
     needMib: 16,
     signal,

@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { test, type TestContext } from "node:test";
+import { ContentChecks } from "#host/content-checks.ts";
 import type { Log } from "#host/log.ts";
 import { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
-import { type ArtifactRequest, artifactsOf, provideArtifact, removeArtifact } from "./artifact.ts";
+import { type ArtifactRequest, artifactsOf, contentRecordOf, provideArtifact, removeArtifact } from "./artifact.ts";
 
 async function imagesDirectory(t: TestContext): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), "osb-images-"));
@@ -134,7 +135,7 @@ for (const [damage, content] of [
     assert.deepEqual(logged, [
       {
         level: "warn",
-        message: "an artifact with an unreadable manifest is built again",
+        message: "a damaged artifact is built again",
         artifact: basename(artifact.directory),
       },
     ]);
@@ -142,6 +143,38 @@ for (const [damage, content] of [
     assert.deepEqual(await provideArtifact(requestOf(directory)), again);
   });
 }
+
+test("an artifact with a damaged or missing file is built again when its files are checked", async (t) => {
+  const directory = await imagesDirectory(t);
+  const checks = new ContentChecks();
+  for (const damage of ["flipped", "missing"] as const) {
+    const { directory: artifact } = await provideArtifact(requestOf(directory, { checks }));
+    const file = join(artifact, "data");
+    await rm(file);
+    if (damage === "flipped") await writeFile(file, "CONTENT");
+    const logged: string[] = [];
+    await provideArtifact(requestOf(directory, { checks, log: (_level, message) => logged.push(message) }));
+    assert.equal(await readFile(file, "utf8"), "content");
+    assert.deepEqual(logged, ["a damaged artifact is built again"]);
+  }
+});
+
+test("a file's record is found beside it, and an artifact of an earlier version has none", async (t) => {
+  const directory = await imagesDirectory(t);
+  const artifact = await provideArtifact(requestOf(directory));
+  const file = join(artifact.directory, "data");
+  assert.deepEqual(await contentRecordOf(file), artifact.files["data"]?.content);
+  assert.equal((await contentRecordOf(file))?.bytes, 7);
+
+  const manifest = join(artifact.directory, "manifest.json");
+  const { files: _, directory: __, ...rest } = artifact;
+  await rm(manifest);
+  await writeFile(manifest, JSON.stringify({ ...rest, files: { data: { bytes: 7, allocatedBytes: 4096 } } }));
+  const checks = new ContentChecks();
+  assert.equal((await provideArtifact(requestOf(directory, { checks }))).createdAt, artifact.createdAt);
+  assert.equal(await contentRecordOf(file), undefined);
+  assert.equal(await contentRecordOf(join(directory, "elsewhere", "data")), undefined);
+});
 
 test("a manifest that this process may not read is reported, and the artifact stays", async (t) => {
   const directory = await imagesDirectory(t);

@@ -2,6 +2,8 @@ import { createHash } from "node:crypto";
 import { mkdir, open, readdir } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
+import type { ContentChecks } from "#host/content-checks.ts";
+import { type ContentRecord, recordContent } from "#host/content-record.ts";
 import { type DurableFiles, hostFiles } from "#host/durable-files.ts";
 import { lockFile } from "#host/file-lock.ts";
 import { ImmutableDirectories } from "#host/immutable-directories.ts";
@@ -28,6 +30,8 @@ export interface Artifact {
 export interface ArtifactFile {
   readonly bytes: number;
   readonly allocatedBytes: number;
+  /** Absent in artifacts of earlier versions, which are used unchecked. */
+  readonly content?: ContentRecord;
 }
 
 export interface ArtifactRequest {
@@ -42,11 +46,13 @@ export interface ArtifactRequest {
   readonly signal: AbortSignal | undefined;
   /** Receives a warning when a damaged artifact is built again. */
   readonly log?: Log | undefined;
+  /** Compares the files of an artifact that is already there with their records. */
+  readonly checks?: ContentChecks | undefined;
   readonly files?: DurableFiles;
 }
 
 /**
- * The artifact of these inputs, built when it is missing or its manifest cannot be read. Callers that ask at the same
+ * The artifact of these inputs, built when it is missing or damaged. Callers that ask at the same
  * time, in any process, share one build.
  */
 export async function provideArtifact(request: ArtifactRequest): Promise<Artifact> {
@@ -54,14 +60,14 @@ export async function provideArtifact(request: ArtifactRequest): Promise<Artifac
   const hash = hashOf(kind, request.inputs);
   const name = `${kind}-${hash}`;
   const directories = directoriesIn(imagesDirectory, request.files);
-  const present = await readArtifact(directories, name);
+  const present = await findIntact(directories, name, request.checks);
   if (present !== "missing" && present !== "damaged") return present;
 
   await makeImagesDirectory(imagesDirectory);
   using _lock = await lockFile(lockPath(imagesDirectory, name), { wait: true }, signal);
-  const builtMeanwhile = await readArtifact(directories, name);
+  const builtMeanwhile = await findIntact(directories, name, request.checks);
   if (builtMeanwhile === "damaged") {
-    request.log?.("warn", "an artifact with an unreadable manifest is built again", { artifact: name });
+    request.log?.("warn", "a damaged artifact is built again", { artifact: name });
     await directories.remove(name);
   } else if (builtMeanwhile !== "missing") {
     return builtMeanwhile;
@@ -120,6 +126,32 @@ function hashOf(kind: string, inputs: unknown): string {
   const text = JSON.stringify([formatVersion, kind, inputs]);
   // 96 bits: a name, not a signature.
   return createHash("sha256").update(text).digest("hex").slice(0, 24);
+}
+
+/**
+ * The record of a file that lies in an artifact, taken when the artifact was built; undefined when there is none, as
+ * for artifacts of earlier versions.
+ */
+export async function contentRecordOf(path: string): Promise<ContentRecord | undefined> {
+  const directory = dirname(path);
+  const artifact = await readArtifact(directoriesIn(dirname(directory)), basename(directory));
+  return artifact === "missing" || artifact === "damaged" ? undefined : artifact.files[basename(path)]?.content;
+}
+
+/** An artifact one of whose files is not what was built counts as damaged. */
+async function findIntact(
+  directories: ImmutableDirectories,
+  name: string,
+  checks: ContentChecks | undefined,
+): Promise<Artifact | "missing" | "damaged"> {
+  const artifact = await readArtifact(directories, name);
+  if (artifact === "missing" || artifact === "damaged" || checks === undefined) return artifact;
+  const results = await Promise.all(
+    Object.entries(artifact.files).map(async ([file, { content }]) =>
+      content === undefined ? "intact" : await checks.check(join(artifact.directory, file), content),
+    ),
+  );
+  return results.every((result) => result === "intact") ? artifact : "damaged";
 }
 
 /** @throws `unavailable` when the manifest is there and this process may not read it */
@@ -182,7 +214,7 @@ async function removeAbandoned(
   }
 }
 
-/** Makes the files readable for QEMU's user and for nobody to write, and measures those at the top. */
+/** Makes the files readable for QEMU's user and for nobody to write, and records the content of those at the top. */
 async function sealFiles(directory: string): Promise<Artifact["files"]> {
   const files: Record<string, ArtifactFile> = {};
   for (const entry of await readdir(directory, { withFileTypes: true })) {
@@ -190,7 +222,7 @@ async function sealFiles(directory: string): Promise<Artifact["files"]> {
     await using file = await open(join(directory, entry.name));
     const { mode, size, blocks } = await file.stat();
     await file.chmod((mode & 0o111) === 0 ? 0o444 : 0o555);
-    files[entry.name] = { bytes: size, allocatedBytes: blocks * 512 };
+    files[entry.name] = { bytes: size, allocatedBytes: blocks * 512, content: await recordContent(file) };
   }
   return files;
 }

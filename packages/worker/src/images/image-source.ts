@@ -1,5 +1,7 @@
 import { fileURLToPath } from "node:url";
+import type { ContentChecks } from "#host/content-checks.ts";
 import type { Log } from "#host/log.ts";
+import type { ArtifactRequest } from "#images/artifact.ts";
 
 export interface ImageSourceOptions {
   /** Where built images are kept; made when it is missing. Every directory on the way must be open to QEMU's user. */
@@ -11,9 +13,12 @@ export interface ImageSourceOptions {
   readonly recipesDirectory?: string;
   /** Receives a warning when something damaged is built again. */
   readonly log?: Log;
+  /** Compares artifacts with their records when they are used. Absent: they are trusted. */
+  readonly checks?: ContentChecks;
 }
 
-export type ImageSource = Required<Omit<ImageSourceOptions, "log">> & Pick<ImageSourceOptions, "log">;
+type Optional = "log" | "checks";
+export type ImageSource = Required<Omit<ImageSourceOptions, Optional>> & Pick<ImageSourceOptions, Optional>;
 
 /** The options with every default filled in. */
 export function imageSource(options: ImageSourceOptions): ImageSource {
@@ -25,10 +30,11 @@ export function imageSource(options: ImageSourceOptions): ImageSource {
   };
 }
 
-/** Where artifacts of this source are kept and who hears of damaged ones. */
-export function artifactPlace({ imagesDirectory, log }: ImageSource): {
-  readonly imagesDirectory: string;
-  readonly log: Log | undefined;
-} {
-  return { imagesDirectory, log };
+/** The part of an artifact's request that is the same for all artifacts of a source. */
+export function artifactPlace({
+  imagesDirectory,
+  log,
+  checks,
+}: ImageSource): Pick<ArtifactRequest, "imagesDirectory" | "log" | "checks"> {
+  return { imagesDirectory, log, checks };
 }

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { createOverlay } from "#disks/qcow2.ts";
 import { together } from "#host/together.ts";
+import { contentRecordOf } from "#images/artifact.ts";
 import type { MachineFiles } from "#snapshots/manifest.ts";
 import type { BootFiles } from "./host.ts";
 
@@ -26,8 +27,8 @@ export const imageFiles: MachineFiles = {
   ],
 };
 
-/** Puts the files of an image into a machine's directory. */
-export async function linkImage(files: BootFiles, directory: string): Promise<void> {
+/** Puts the files of an image into a machine's directory. Returns them with the records of their contents. */
+export async function linkImage(files: BootFiles, directory: string): Promise<MachineFiles> {
   const sources: Readonly<Record<string, string>> = {
     [imageFiles.kernel]: files.kernel,
     [imageFiles.initramfs]: files.initramfs,
@@ -35,7 +36,14 @@ export async function linkImage(files: BootFiles, directory: string): Promise<vo
     "workspace.base": files.workspace,
     "agent.base": files.agentDisk,
   };
-  await together(Object.entries(sources).map(([name, source]) => share(source, join(directory, name))));
+  const contents = await together(
+    Object.entries(sources).map(async ([file, source]) => {
+      await share(source, join(directory, file));
+      const record = await contentRecordOf(source);
+      return record === undefined ? [] : [{ file, ...record }];
+    }),
+  );
+  return { ...imageFiles, contents: contents.flat() };
 }
 
 /** Who is to read files that are another machine's too. */

@@ -254,8 +254,7 @@ async function linkSource(
     await linkFiles([...allFiles(files), ...devices], source.directory, directory, reader);
     return files;
   }
-  await linkImage(source, directory);
-  return imageFiles;
+  return await linkImage(source, directory);
 }
 
 async function give(paths: readonly string[], user: Owner | undefined): Promise<void> {

@@ -1,4 +1,6 @@
 import { createHash } from "node:crypto";
+import { open } from "node:fs/promises";
+import { type ContentRecord, recordContent } from "#host/content-record.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { HypervisorName } from "@opensandbox/wire/worker/worker.ts";
 
@@ -25,6 +27,13 @@ export interface MachineFiles {
   /** What the memory begins as. */
   readonly memoryBase: string;
   readonly disks: readonly DiskFiles[];
+  /** What is known of the kernel, the initramfs and the bases. Files of earlier versions have no record. */
+  readonly contents?: readonly SharedContent[];
+}
+
+/** The record of a file that many machines share, taken when it was made. */
+export interface SharedContent extends ContentRecord {
+  readonly file: string;
 }
 
 export interface DiskFiles {
@@ -105,6 +114,13 @@ function damaged(why: string, options?: ErrorOptions): SandboxError {
 
 function checksum(body: object): string {
   return createHash("sha256").update(JSON.stringify(body)).digest("hex");
+}
+
+/** `files` with another memory base, which is named `memoryBase` and is now at `path`, and with its record. */
+export async function withMemoryBase(files: MachineFiles, memoryBase: string, path: string): Promise<MachineFiles> {
+  await using file = await open(path);
+  const others = files.contents?.filter((content) => content.file !== memoryBase) ?? [];
+  return { ...files, memoryBase, contents: [...others, { file: memoryBase, ...(await recordContent(file)) }] };
 }
 
 /** All memory that the guest was to have, in MiB. */

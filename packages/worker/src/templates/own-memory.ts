@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import { runCommand } from "#host/run-command.ts";
+import { withMemoryBase } from "#snapshots/manifest.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { describeError } from "@opensandbox/wire/errors.ts";
 import type { Host } from "#machine/host.ts";
@@ -68,6 +69,6 @@ async function makeBase({ directory, manifest }: StoredSnapshot, organizationId:
   await host.memory.overwrite(join(directory, memory.delta.file), made, shape.memoryMib * 2 ** 20);
   await seal(made, tenantOf(organizationId));
   const { delta: _, ...rest } = memory;
-  const own = { ...manifest, files: { ...files, memoryBase: baseName }, memory: rest };
+  const own = { ...manifest, files: await withMemoryBase(files, baseName, made), memory: rest };
   await host.snapshots.amend(manifest.id, own, { from: made, to: baseName });
 }

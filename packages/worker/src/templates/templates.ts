@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { lockFile } from "#host/file-lock.ts";
 import type { VmSpec } from "#hypervisor/hypervisor.ts";
-import type { SnapshotManifest, Shape } from "#snapshots/manifest.ts";
+import { type SnapshotManifest, type Shape, withMemoryBase } from "#snapshots/manifest.ts";
 import type { Verifier } from "#snapshots/verify.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { asSandboxError, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
@@ -126,7 +126,7 @@ export class Templates implements AsyncDisposable {
     host.log("info", "template made", { template: key, image: request.image, spans: spans.list });
     return await unfinished.publish({
       ...manifestOf(key, live, request, host),
-      files: { ...capture.files, memoryBase: base },
+      files: await withMemoryBase(capture.files, base, join(directory, base)),
       memory: captured,
       ownBytes: capture.ownBytes,
     });
