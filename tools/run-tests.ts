@@ -9,10 +9,12 @@ import { killProcessesOf } from "../packages/worker/src/host/kill-by-path.ts";
 import { removeLeftOverNetworks } from "../packages/worker/src/network/host-firewall.ts";
 import type { TestResult } from "./test-results.ts";
 
-const help = `usage: ./test [fast | FILE...]
+const help = `usage: ./test [fast | kvm [FILE...] | FILE...]
 
   ./test          everything: checks, fast tests, tests with real processes, tests in real machines
   ./test fast     only what starts no machine; also what \`npm run check\` runs
+  ./test kvm      tests/e2e/kvm.vm.test.ts, or the files named, under KVM: where this host has none, in an emulated
+                  host that has (2 processors, 5 GiB of memory, 10 to 20 minutes)
   ./test FILE...  only these test files
 
 The last line is: N passed, N failed, N skipped. Before it, each failed test is named again and each skip says why.
@@ -63,6 +65,7 @@ async function main(args: readonly string[]): Promise<number> {
   try {
     if (args.length === 0) await runEverything();
     else if (args.length === 1 && args[0] === "fast") await runFast();
+    else if (args[0] === "kvm") await runUnderKvm(args.slice(1).map(existing));
     else await runFiles(args.map(existing));
   } finally {
     await removeLeftOvers();
@@ -137,22 +140,30 @@ async function runTests(kind: Kind, files: readonly string[]): Promise<void> {
 }
 
 async function runRunner(name: string, options: readonly string[], files: readonly string[]): Promise<void> {
+  await collect(name, (output) => [
+    ...node,
+    "--test",
+    `--test-timeout=${testTimeoutMs}`,
+    ...[...options, "--test-reporter-destination=stdout"],
+    ...["--test-reporter=./tools/test-results.ts", `--test-reporter-destination=${output}`],
+    ...files,
+  ]);
+}
+
+async function runUnderKvm(files: readonly string[]): Promise<void> {
+  const named = files.length === 0 ? ["tests/e2e/kvm.vm.test.ts"] : files;
+  const run = "tools/kvm-host/run-in-kvm-host.ts";
+  await collect(`under KVM: ${named.join(", ")}`, (output) => [...node, run, output, ...named]);
+}
+
+/** Runs a program that writes a line for each test to `output`, and counts them. */
+async function collect(name: string, argv: (output: string) => readonly string[]): Promise<void> {
   if (interrupted.signal.aborted) return;
   const since = performance.now();
   title(name);
   const output = join(scratch, "results");
   await rm(output, { force: true });
-  const status = await run(
-    [
-      ...node,
-      "--test",
-      `--test-timeout=${testTimeoutMs}`,
-      ...[...options, "--test-reporter-destination=stdout"],
-      ...["--test-reporter=./tools/test-results.ts", `--test-reporter-destination=${output}`],
-      ...files,
-    ],
-    { ...process.env, TMPDIR: scratch },
-  );
+  const status = await run(argv(output), { ...process.env, TMPDIR: scratch });
   const lines = (await readFile(output, "utf8").catch(() => "")).split("\n").filter(Boolean);
   const ended = lines.map((line) => JSON.parse(line) as TestResult);
   results.push(...ended);

@@ -14,6 +14,8 @@ for (const script of [
   "images/initramfs/init",
   "images/agent/init",
   "images/agent/claude-agent-wrapper",
+  "tools/kvm-host/initramfs-init",
+  "tools/kvm-host/start",
 ]) {
   test(`shellcheck finds nothing in ${script}`, { skip }, () => check([script]));
 }

@@ -27,21 +27,31 @@ export async function provideInitramfs(source: ImageSource, kit: Kit, { signal }
         { path: "bin/busybox", kind: "file", mode: 0o755, content: await readFile(kit.busybox) },
         { path: "bin/sh", kind: "symlink", mode: 0o777, content: Buffer.from("busybox") },
       ];
-      const index = await readFile(join(kit.modules, kit.kernelVersion, "modules.dep"), "utf8");
-      for (const driver of drivers) {
-        entries.push(directoryEntry(`modules/${driver}`));
-        for (const [position, module] of loadOrder(index, driver).entries()) {
-          const content = await unpackedModule(join(kit.modules, kit.kernelVersion, module), kit.busybox, signal);
-          // Loaded in the order of their names.
-          entries.push({ path: `modules/${driver}/${position}.ko`, kind: "file", mode: 0o644, content });
-        }
-      }
+      entries.push(...(await driverEntries(kit, drivers, signal)));
       // Not compressed: unpacking costs the guest more than reading.
       await writeFile(join(target, "initramfs.cpio"), cpioArchive(entries));
       return { kernelVersion: kit.kernelVersion };
     },
   });
   return join(directory, "initramfs.cpio");
+}
+
+/** For each driver a directory below `modules`, with the modules that it needs, named in the order of their loading. */
+export async function driverEntries(
+  kit: Kit,
+  names: readonly string[],
+  signal: AbortSignal | undefined,
+): Promise<readonly CpioEntry[]> {
+  const entries: CpioEntry[] = [];
+  const index = await readFile(join(kit.modules, kit.kernelVersion, "modules.dep"), "utf8");
+  for (const driver of names) {
+    entries.push(directoryEntry(`modules/${driver}`));
+    for (const [position, module] of loadOrder(index, driver).entries()) {
+      const content = await unpackedModule(join(kit.modules, kit.kernelVersion, module), kit.busybox, signal);
+      entries.push({ path: `modules/${driver}/${position}.ko`, kind: "file", mode: 0o644, content });
+    }
+  }
+  return entries;
 }
 
 /**

@@ -95,7 +95,7 @@ export function probeCommandLine(host: QemuHost): [string, ...string[]] {
     ...processorArguments(host, firmware + 1),
     ...["-m", "16M"],
     // By descriptor, since the user that QEMU runs as may pass through no directory of this process's user.
-    ...["-bios", `/dev/fd/${firmware}`],
+    ...["-bios", `/proc/self/fd/${firmware}`],
     ...["-device", "isa-debug-exit,iobase=0xf4,iosize=1"],
   ];
 }

@@ -1,0 +1,181 @@
+// Runs test files on a host that has KVM. usage: run-in-kvm-host.ts RESULTS FILE...
+// Where this host has none, one is emulated: QEMU's own emulator implements AMD's virtualisation with nested paging, so
+// a Debian in such a machine has a real /dev/kvm. What the tests print goes to standard output, and RESULTS gets a line
+// for each test, as tools/test-results.ts writes it.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { basename, dirname, join, resolve } from "node:path";
+import { defaultWorkspaceMib } from "../../packages/worker/src/open-worker.ts";
+import { runCommand } from "../../packages/worker/src/host/run-command.ts";
+import { tryCreateKvmMachine } from "../../packages/worker/src/host/libc.ts";
+import { processorFeature } from "../../packages/worker/src/hypervisor/qemu/kvm-access.ts";
+import { provideAgentBundles } from "../../packages/worker/src/images/agent-bundle.ts";
+import { makeExt4 } from "../../packages/worker/src/images/ext4.ts";
+import { ImageStore } from "../../packages/worker/src/images/image-store.ts";
+import { readConfig } from "../../packages/server/src/config.ts";
+import { type KvmHostImage, provideKvmHost } from "./build-kvm-host.ts";
+
+const repository = resolve(import.meta.dirname, "../..");
+
+/** The emulated host is slower than its own by 5 to 20 times. */
+const timeoutMs = 20 * 60_000;
+
+/** Packages that only check or bundle the sources. */
+const leftOut = ["@typescript", "typescript", "@oxlint", "@oxlint-tsgolint", "@oxfmt", "oxfmt", "knip", "@rolldown"];
+
+const interrupted = new AbortController();
+const [resultsFile = "", ...files] = process.argv.slice(2);
+process.exitCode = await main();
+
+async function main(): Promise<number> {
+  if (files.length === 0) throw new Error("usage: run-in-kvm-host.ts RESULTS FILE...");
+  if (await hasKvm()) return await runHere();
+  say("this host has no KVM: a host with KVM is emulated");
+  const scratch = await mkdtemp(join(tmpdir(), "osb-kvm-host-"));
+  process.once("SIGTERM", () => interrupted.abort());
+  process.once("SIGINT", () => interrupted.abort());
+  try {
+    const { imagesDirectory } = readConfig(process.env);
+    const progress = {
+      onProgress: ({ step }: { readonly step: string }) => say(step),
+      signal: interrupted.signal,
+    };
+    const host = await provideKvmHost(imagesDirectory, progress);
+    const workDisk = await makeWorkDisk(scratch, imagesDirectory);
+    return await runThere(host, workDisk, scratch);
+  } finally {
+    await rm(scratch, { recursive: true, force: true });
+  }
+}
+
+async function hasKvm(): Promise<boolean> {
+  const cpuinfo = await readFile("/proc/cpuinfo", "utf8");
+  return processorFeature(cpuinfo) !== undefined && tryCreateKvmMachine("/dev/kvm") === undefined;
+}
+
+async function runHere(): Promise<number> {
+  const reporters = [
+    ...["--test-reporter=spec", "--test-reporter-destination=stdout"],
+    ...["--test-reporter=./tools/test-results.ts", `--test-reporter-destination=${resultsFile}`],
+  ];
+  const flags = ["--disable-warning=ExperimentalWarning", "--test", "--test-concurrency=1", ...reporters];
+  const tests = spawn(process.execPath, [...flags, ...files], {
+    cwd: repository,
+    stdio: ["ignore", "inherit", "inherit"],
+    env: { ...process.env, OPENSANDBOX_ACCEL: "kvm" },
+  });
+  const [code] = (await once(tests, "exit")) as [number | null];
+  return code ?? 1;
+}
+
+/**
+ * One file system with the checkout, the images and room for data: machines link their images into their directories,
+ * so these lie on one disk.
+ */
+async function makeWorkDisk(scratch: string, imagesDirectory: string): Promise<string> {
+  say("copying the checkout and the image minimal");
+  const work = join(scratch, "work");
+  await mkdir(join(work, "data/images"), { recursive: true });
+  await mkdir(join(work, "tmp"));
+  await copyTree(join(work, "tree"));
+  for (const artifact of await neededArtifacts(imagesDirectory)) {
+    await runCommand("copy an image", ["cp", "--archive", artifact, join(work, "data/images", basename(artifact))]);
+  }
+  await cp(join(import.meta.dirname, "start"), join(work, "start"));
+  await writeFile(join(work, "files"), `${files.join("\n")}\n`);
+  const disk = join(scratch, "work.ext4");
+  await makeExt4({
+    file: disk,
+    sizeMib: 16_384,
+    content: work,
+    label: "work",
+    uuid: "b3e7a0c4-2f61-4f0e-9a57-6d1c52b0e0a2",
+    journalMib: 0,
+  });
+  await rm(work, { recursive: true });
+  return disk;
+}
+
+async function copyTree(target: string): Promise<void> {
+  const listed = await runCommand(
+    "list the checkout",
+    ["git", "-c", `safe.directory=${repository}`, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+    { cwd: repository },
+  );
+  await mkdir(target);
+  await runCommand(
+    "copy the checkout",
+    ["sh", "-c", 'tar --create --null --files-from=- --ignore-failed-read | tar --extract --directory="$0"', target],
+    { cwd: repository, input: listed },
+  );
+  await runCommand(
+    "copy the packages",
+    [
+      ...(["sh", "-c", 'tar --create "$@" node_modules | tar --extract --directory="$0"', target] as const),
+      ...leftOut.map((name) => `--exclude=node_modules/${name}`),
+    ],
+    { cwd: repository },
+  );
+}
+
+/** Directories of everything that a sandbox of the image minimal starts from. */
+async function neededArtifacts(imagesDirectory: string): Promise<readonly string[]> {
+  const images = new ImageStore({ imagesDirectory });
+  const { rootfs, kernel, initramfs } = await images.provide("minimal");
+  const bundles = await provideAgentBundles(imagesDirectory);
+  const request = { nodeBinary: process.execPath, bundles, workspaceMib: defaultWorkspaceMib };
+  const { agentDisk, workspace } = await images.providePlatform(request);
+  return [rootfs, kernel, initramfs, bundles.guestAgent, agentDisk, workspace].map(dirname);
+}
+
+async function runThere(host: KvmHostImage, workDisk: string, scratch: string): Promise<number> {
+  say("starting the KVM host");
+  const serialResults = join(scratch, "results");
+  const console = join(scratch, "console");
+  const qemu = spawn(
+    "setpriv",
+    [
+      ...["--pdeathsig", "KILL", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"],
+      ...["-machine", "q35,usb=off,vmport=off,graphics=off", "-no-reboot"],
+      ...["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,+svm", "-smp", "2", "-m", "5G"],
+      ...["-kernel", host.kernel, "-initrd", host.initramfs],
+      ...["-append", "console=ttyS0 panic=-1 mitigations=off"],
+      ...["-drive", `file=${host.rootfs},format=raw,if=virtio,snapshot=on`],
+      ...["-drive", `file=${workDisk},format=raw,if=virtio,cache=unsafe,discard=unmap`],
+      ...["-serial", `file:${console}`, "-chardev", "stdio,id=output,signal=off", "-serial", "chardev:output"],
+      ...["-serial", `file:${serialResults}`],
+      ...["-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng0"],
+    ],
+    { stdio: ["ignore", "inherit", "inherit"], env: { ...process.env, TMPDIR: scratch } },
+  );
+  const timer = setTimeout(() => {
+    say(`the KVM host did not end within ${timeoutMs / 60_000} minutes and is stopped`);
+    qemu.kill("SIGKILL");
+  }, timeoutMs);
+  const stop = (): void => void qemu.kill("SIGKILL");
+  interrupted.signal.addEventListener("abort", stop);
+  if (interrupted.signal.aborted) stop();
+  await once(qemu, "exit");
+  clearTimeout(timer);
+  const lines = (await readFile(serialResults, "utf8").catch(() => "")).split("\n").filter(Boolean);
+  const ended = /^\{"ended":(\d+)\}$/.exec(lines.at(-1) ?? "")?.[1];
+  if (ended === undefined) {
+    const said = await readFile(console, "utf8").catch(() => "");
+    say(`the KVM host ended without the results of its tests; the end of its console:\n${said.slice(-4000)}`);
+    return 1;
+  }
+  await writeFile(
+    resultsFile,
+    lines
+      .slice(0, -1)
+      .map((line) => `${line}\n`)
+      .join(""),
+  );
+  return Number(ended);
+}
+
+function say(text: string): void {
+  process.stdout.write(`${text}\n`);
+}
