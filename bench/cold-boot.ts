@@ -10,11 +10,11 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync }
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { create } from "@bufbuild/protobuf";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { Channel } from "@opensandbox/wire/guest/channel.ts";
 import { methods } from "@opensandbox/wire/guest/methods.ts";
+import { eventually, within } from "@opensandbox/wire/testing/eventually.ts";
 import { machineProcesses } from "../tests/e2e/machine-processes.ts";
 import { startWorld } from "../tests/e2e/world.ts";
 import { commandRequest } from "./floor/raw-agent.ts";
@@ -93,6 +93,9 @@ async function guestParts(): Promise<Record<string, number>> {
   };
 }
 
+/** A boot takes seconds, and minutes on a crowded host that emulates. */
+const bootsWithinMs = 600_000;
+
 async function bootByHand(): Promise<Boot> {
   const [pid = 0] = await machineProcesses(world.config.dataDirectory);
   const theirs = join(
@@ -134,7 +137,7 @@ async function bootByHand(): Promise<Boot> {
       },
     );
     socket.on("data", (chunk: Buffer) => channel.receive(chunk));
-    await answered.promise;
+    await within("the agent of the machine booted by hand answers", answered.promise, bootsWithinMs);
     const agentUp = performance.now();
     const stream = channel.open(
       methods.sessionCreate,
@@ -143,7 +146,7 @@ async function bootByHand(): Promise<Boot> {
     while ((await stream.next()).kind !== "end");
     const end = performance.now();
     qemu.kill("SIGKILL");
-    await once(qemu, "exit");
+    await within("the killed QEMU ends", once(qemu, "exit"));
     return {
       total: end - since,
       parts: {
@@ -175,15 +178,15 @@ function takeFiles(from: string, to: string): void {
 }
 
 async function connected(path: string): Promise<ReturnType<typeof connect>> {
-  for (;;) {
+  const attempt = async (): Promise<ReturnType<typeof connect> | undefined> => {
     const socket = connect(path);
-    const up = await Promise.race([
+    const isUp = await Promise.race([
       once(socket, "connect").then(() => true),
       once(socket, "error").then(() => false),
     ]).catch(() => false);
-    if (up) return socket;
-    await sleep(2);
-  }
+    return isUp ? socket : undefined;
+  };
+  return await eventually(`QEMU listens on ${path}`, attempt, { withinMs: 60_000, everyMs: 2 });
 }
 
 function print(title: string, boots: readonly Boot[]): void {

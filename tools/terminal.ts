@@ -1,5 +1,6 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { within } from "@opensandbox/wire/testing/eventually.ts";
 // It is CommonJS: names cannot be taken from it one by one.
 import xterm from "@xterm/headless";
 
@@ -64,7 +65,7 @@ export class RecordedTerminal implements AsyncDisposable {
   /** Hangs up where the command goes on, and waits for its end. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.#isClosed) this.#child.kill("SIGTERM");
-    await this.#closed;
+    await within("the command ends after SIGTERM", this.#closed, 60_000);
   }
 
   async #change(signal: AbortSignal): Promise<void> {

@@ -7,6 +7,10 @@ import { Channel, type Stream } from "@opensandbox/wire/guest/channel.ts";
 import { encodeFrame, frameTypes } from "@opensandbox/wire/guest/frame.ts";
 import { HelloSchema } from "@opensandbox/wire/guest/messages_pb.js";
 import { type Method, methods, protocolVersion } from "@opensandbox/wire/guest/methods.ts";
+import { within } from "@opensandbox/wire/testing/eventually.ts";
+
+/** A guest answers at once, and after minutes when it boots on a crowded host that emulates. */
+const answersWithinMs = 600_000;
 
 /** The host's end of an agent channel, with nothing around the wire's codec. */
 export class RawAgent implements Disposable {
@@ -38,7 +42,7 @@ export class RawAgent implements Disposable {
   /** Connects to the socket of a QEMU that runs; the guest need not. */
   static async connect(path: string): Promise<RawAgent> {
     const socket = connect(path);
-    await once(socket, "connect");
+    await within(`QEMU accepts a connection on ${path}`, once(socket, "connect"));
     return new RawAgent(socket);
   }
 
@@ -56,7 +60,7 @@ export class RawAgent implements Disposable {
     method: Method<Request>,
     request: MessageInitShape<Request>,
   ): Promise<Stream> {
-    await this.#ready.promise;
+    await within("the agent of the raw machine answers", this.#ready.promise, answersWithinMs);
     return this.#channel.open(method, create(method.request, request));
   }
 

@@ -1,5 +1,6 @@
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
+import { within } from "@opensandbox/wire/testing/eventually.ts";
 
 /** The host's end of a virtio-serial port behind which a native program answers each byte with one. */
 export class RawPort implements Disposable {
@@ -13,7 +14,7 @@ export class RawPort implements Disposable {
 
   static async connect(name: string, path: string): Promise<RawPort> {
     const socket = connect(path);
-    await once(socket, "connect");
+    await within(`QEMU accepts a connection on ${path}`, once(socket, "connect"));
     return new RawPort(name, socket);
   }
 
@@ -26,7 +27,7 @@ export class RawPort implements Disposable {
     this.#socket.once("close", onClose);
     try {
       this.#socket.write("x");
-      return await promise;
+      return await within(`port ${this.name} answers`, promise, 60_000);
     } finally {
       this.#socket.off("data", onData);
       this.#socket.off("close", onClose);

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { randomHex } from "@opensandbox/wire/ids.ts";
+import { within } from "@opensandbox/wire/testing/eventually.ts";
 
 /** What the server's process tells of itself, since it was asked the last time. */
 export interface ProbeReport {
@@ -64,7 +65,8 @@ export async function startOurServer(
       ...{ url: description.url, apiKey, dataDirectory, description, log, pid: child.pid ?? 0 },
       async probe() {
         child.send("report");
-        const [report] = (await once(child, "message")) as [ProbeReport];
+        const message = once(child, "message") as Promise<[ProbeReport]>;
+        const [report] = await within("the server reports its processor time", message);
         return report;
       },
       [Symbol.asyncDispose]: () => end(child, exited),
@@ -115,7 +117,7 @@ async function end(child: ChildProcess, exited: Promise<unknown>): Promise<void>
   await Promise.race([exited, sleep(10_000, undefined, { ref: false })]);
   if (child.exitCode === null && child.signalCode === null) {
     child.kill("SIGKILL");
-    await exited;
+    await within("the killed server ends", exited);
   }
 }
 

@@ -1,5 +1,5 @@
 import { readFile } from "node:fs/promises";
-import { setTimeout as sleep } from "node:timers/promises";
+import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { alternate, type Bench, type Scenario } from "../bench.ts";
 import type { FigureName } from "../figures.ts";
 import { RawMachine } from "../floor/raw-machine.ts";
@@ -120,11 +120,12 @@ let checkpoints = 0;
 /** A checkpoint that is ready; its id. */
 async function checkpointed(client: Client, sandbox: Sandbox): Promise<string> {
   const { id } = await sandbox.createCheckpoint(`bench-${(checkpoints += 1)}`);
-  for (;;) {
+  const isReady = async (): Promise<boolean> => {
     const reply = await client.fetch("GET", `/api/sandboxes/${sandbox.sandboxId}/checkpoints/${id}`);
     const { status, errorMsg } = (await reply.json()) as { readonly status: string; readonly errorMsg?: string };
-    if (status === "ready") return id;
-    if (status === "failed") throw new Error(`the checkpoint failed: ${errorMsg}`);
-    await sleep(askMs);
-  }
+    if (status === "failed") throw new Error(`Checkpoint ${id} failed: ${errorMsg}`);
+    return status === "ready";
+  };
+  await eventually(`checkpoint ${id} is ready`, isReady, { withinMs: 600_000, everyMs: askMs });
+  return id;
 }

@@ -6,6 +6,7 @@ import { readFile } from "node:fs/promises";
 import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { connect, type Client as Api } from "@opensandbox/sdk";
 import { type Method, methods } from "@opensandbox/wire/guest/methods.ts";
+import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { alternate, type Bench, type Ours, type Scenario } from "../bench.ts";
 import { commandRequest, requestFrames } from "../floor/raw-agent.ts";
 import { RawMachine } from "../floor/raw-machine.ts";
@@ -226,7 +227,8 @@ class Echo {
   async silence(): Promise<void> {
     // The first prompt takes longer than those that follow.
     await sleep(promptMs);
-    while (performance.now() - this.#last < promptMs) await sleep(20);
+    const isSilent = (): boolean => performance.now() - this.#last >= promptMs;
+    await eventually("the terminal finishes its prompt", isSilent, { withinMs: 120_000, everyMs: 20 });
   }
 
   /** Milliseconds from the key to its echo. */

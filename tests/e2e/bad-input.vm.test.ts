@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { after, before, suite, test, type TestContext } from "node:test";
 import { isSandboxError } from "@opensandbox/wire/errors.ts";
 import { type Server, startServer } from "@opensandbox/server";
+import { within } from "@opensandbox/wire/testing/eventually.ts";
 import { hostState } from "./host-state.ts";
 import { startWorld, type World, worldConfig } from "./world.ts";
 
@@ -98,7 +99,7 @@ suite("what a server is asked that it cannot do", () => {
     const { hostname, port } = new URL(world.url);
     const socket = connect(Number(port), hostname);
     socket.on("error", () => undefined);
-    await once(socket, "connect");
+    await within("the server accepts the connection", once(socket, "connect"));
     const closed = new Promise<void>((resolve) => socket.once("close", () => resolve()));
     let answer = "";
     socket.on("data", (data: Buffer) => (answer += data.toString()));
@@ -111,10 +112,10 @@ suite("what a server is asked that it cannot do", () => {
       sent += more.length;
       if (!socket.write(more)) {
         const drained = new Promise<void>((resolve) => socket.once("drain", () => resolve()));
-        await Promise.race([drained, closed]);
+        await within("the server reads on or closes", Promise.race([drained, closed]), 120_000);
       }
     }
-    await closed;
+    await within("the server closes the connection", closed, 120_000);
     assert.match(answer, /^HTTP\/1\.1 400 /);
     assert.match(answer, /larger than \d+ MiB: send files to/);
     assert.ok(sent < 64 * 2 ** 20, `${sent} bytes were taken`);
@@ -204,7 +205,7 @@ suite("a host on which a server cannot start", () => {
   test("the port is in use", async (t) => {
     const other = createServer();
     other.listen(0, "127.0.0.1");
-    await once(other, "listening");
+    await within("the other server listens", once(other, "listening"));
     t.after(() => other.close());
     const { port } = other.address() as AddressInfo;
     const { message } = await refusal(t, { OPENSANDBOX_PORT: `${port}` }, { embedded: false });

@@ -4,6 +4,7 @@ import { constants } from "node:os";
 import { join } from "node:path";
 import type { Readable, Writable } from "node:stream";
 import { readConfig } from "@opensandbox/server";
+import { within } from "@opensandbox/wire/testing/eventually.ts";
 
 export interface EndedCli {
   /** As a shell has it: 128 + n for signal n. */
@@ -22,6 +23,9 @@ export interface StartedCli {
   kill(signal: NodeJS.Signals): void;
   readonly ended: Promise<EndedCli>;
 }
+
+/** The longest command of a test builds nothing, but may boot a machine on a crowded host that emulates. */
+const endsWithinMs = 1_200_000;
 
 export interface CliOptions {
   readonly env: Readonly<Record<string, string>>;
@@ -60,7 +64,8 @@ export function startCli(
   const output: Buffer[] = [];
   stdout?.on("data", (chunk: Buffer) => output.push(chunk));
   const ended = async (): Promise<EndedCli> => {
-    const [code, signal] = (await once(child, "close")) as [number, null] | [null, NodeJS.Signals];
+    const close = once(child, "close") as Promise<[number, null] | [null, NodeJS.Signals]>;
+    const [code, signal] = await within(`the command line ends: ${args.join(" ")}`, close, endsWithinMs);
     return { code: code ?? 128 + constants.signals[signal], stdout: Buffer.concat(output), stderr: said };
   };
   return {

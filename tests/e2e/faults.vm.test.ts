@@ -1,37 +1,17 @@
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { test } from "node:test";
-import { setTimeout as sleep } from "node:timers/promises";
 import { Sandbox } from "@opencomputer/sdk";
 import { type Server, startServer } from "@opensandbox/server";
+import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { hostState } from "./host-state.ts";
 import { machineProcesses } from "./machine-processes.ts";
+import { endServer, spawnServerOn } from "./spawn-server.ts";
 import { worldConfig } from "./world.ts";
 
 const never = new AbortController().signal;
-
-/** A server in a process of its own, which can be killed. */
-async function spawnServer(
-  dataDirectory: string,
-): Promise<{ readonly process: ChildProcess; readonly url: string; readonly apiKey: string }> {
-  const child = spawn(
-    process.execPath,
-    ["--disable-warning=ExperimentalWarning", join(import.meta.dirname, "serve.ts"), dataDirectory],
-    {
-      stdio: ["ignore", "pipe", "inherit"],
-    },
-  );
-  const { value } = (await createInterface({ input: child.stdout })[Symbol.asyncIterator]().next()) as {
-    value?: string;
-  };
-  assert.ok(value !== undefined, "the server did not start");
-  return { process: child, ...(JSON.parse(value) as { url: string; apiKey: string }) };
-}
 
 async function openServer(dataDirectory: string): Promise<Server> {
   return await startServer(worldConfig(dataDirectory), { embedded: true, onProgress: () => undefined }, never);
@@ -47,14 +27,13 @@ test("what a killed server leaves is removed by the next, and the rows tell the 
   t.after(() => rm(dataDirectory, { recursive: true }));
   const before = hostState(dataDirectory);
 
-  const first = await spawnServer(dataDirectory);
+  const first = await spawnServerOn(dataDirectory);
   const sandbox = await Sandbox.create({ template: "minimal", apiUrl: first.url, apiKey: first.apiKey });
   const starting = Sandbox.create({ template: "minimal", apiUrl: first.url, apiKey: first.apiKey }).catch(
     () => undefined,
   );
   await sandbox.commands.run("sleep 0.3");
-  first.process.kill("SIGKILL");
-  await once(first.process, "exit");
+  await endServer(first.process, "SIGKILL");
   await starting;
   assert.notDeepEqual(hostState(dataDirectory), before, "machines outlive the server");
 
@@ -75,11 +54,9 @@ test("a server that is told to end takes its machines along", async (t) => {
   const dataDirectory = await mkdtemp(join(tmpdir(), "osb-term-"));
   t.after(() => rm(dataDirectory, { recursive: true }));
   const before = hostState(dataDirectory);
-  const first = await spawnServer(dataDirectory);
+  const first = await spawnServerOn(dataDirectory);
   await Sandbox.create({ template: "minimal", apiUrl: first.url, apiKey: first.apiKey });
-  first.process.kill("SIGTERM");
-  const [code] = (await once(first.process, "exit")) as [number | null];
-  assert.equal(code, 0);
+  assert.equal(await endServer(first.process, "SIGTERM"), 0);
   assert.deepEqual(hostState(dataDirectory), before);
 });
 
@@ -109,7 +86,8 @@ test("a machine whose QEMU is killed is an error within the API, and nothing of 
     assert.deepEqual(others, []);
     process.kill(qemu!, "SIGKILL");
     await failed;
-    while ((await statusOf(server, sandbox.sandboxId)) === "running") await sleep(20);
+    const ended = async () => (await statusOf(server, sandbox.sandboxId)) !== "running";
+    await eventually("the end of QEMU is noticed", ended, { withinMs: 120_000 });
     assert.equal(await statusOf(server, sandbox.sandboxId), "error");
     await sandbox.kill();
     assert.equal(await statusOf(server, sandbox.sandboxId), "stopped");

@@ -3,13 +3,16 @@ import { chmod, mkdtemp, open, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, suite, test } from "node:test";
-import { setTimeout as sleep } from "node:timers/promises";
 import { Sandbox } from "@opencomputer/sdk";
 import { Image, Snapshots } from "@opencomputer/sdk/node";
 import { type Server, type ServerConfig, startServer } from "@opensandbox/server";
+import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { hostState } from "./host-state.ts";
 import { machineProcesses } from "./machine-processes.ts";
 import { worldConfig } from "./world.ts";
+
+/** Machines boot in seconds, and in minutes on a crowded host that emulates. */
+const patience = { withinMs: 600_000, everyMs: 100 };
 
 // Sleep, checkpoints, forks and images, by the client as it is on npm, against real machines.
 suite("the life of a sandbox", () => {
@@ -39,11 +42,11 @@ suite("the life of a sandbox", () => {
   const made = async (name: string, opts: Parameters<Sandbox["createCheckpoint"]>[1] = {}) => {
     const { id, status } = await sandbox.createCheckpoint(name, opts);
     assert.equal(status, "processing");
-    for (;;) {
-      const found = (await sandbox.listCheckpoints()).find((checkpoint) => checkpoint.id === id);
-      if (found !== undefined && found.status !== "processing") return found;
-      await sleep(200);
-    }
+    return await eventually(
+      `checkpoint ${name} is processed`,
+      async () => (await sandbox.listCheckpoints()).find((found) => found.id === id && found.status !== "processing"),
+      patience,
+    );
   };
   const start = async () => {
     server = await startServer(
@@ -105,7 +108,7 @@ suite("the life of a sandbox", () => {
 
   test("an idle sandbox is hibernated by itself", async () => {
     await sandbox.setTimeout(2);
-    for (let status = ""; status !== "hibernated"; status = String((await get())["status"])) await sleep(250);
+    await eventually("it is hibernated", async () => (await get())["status"] === "hibernated", patience);
     await sandbox.setTimeout(600);
     assert.equal((await get())["status"], "hibernated");
     assert.equal(await run("cat /workspace/note"), "first");
@@ -219,7 +222,7 @@ suite("the life of a sandbox", () => {
     const [machine, ...others] = await machineProcesses(directory);
     assert.ok(machine !== undefined && others.length === 0);
     process.kill(machine, "SIGKILL");
-    for (let status = ""; status !== "error"; status = String((await get())["status"])) await sleep(100);
+    await eventually("its machine has ended", async () => (await get())["status"] === "error", patience);
     await assert.rejects(run("true"), /410/);
     await sandbox.powerCycle();
     assert.equal(await run("cat /workspace/before; rm /workspace/before; hostname"), "written\nchosen");
@@ -234,8 +237,7 @@ suite("the life of a sandbox", () => {
     // How the command ends is not known; whoever asks for that is the next call already.
     await run("echo b | sudo tee /proc/sysrq-trigger").catch(() => undefined);
     // A call that comes before the end is heard of fails of it.
-    let second: string | undefined;
-    while (second === undefined) second = await run(bootId).catch(() => undefined);
+    const second = await eventually("it boots again", () => run(bootId).catch(() => undefined), patience);
     assert.notEqual(second, first);
     assert.equal(await run("cat /workspace/reset; rm /workspace/reset; echo $FROM"), "before\ncreate");
   });

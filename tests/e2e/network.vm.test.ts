@@ -6,11 +6,12 @@ import { createServer, type AddressInfo } from "node:net";
 import { networkInterfaces } from "node:os";
 import { after, before, suite, test } from "node:test";
 import { Sandbox } from "@opencomputer/sdk";
-import { request as startRequest, type IncomingMessage } from "node:http";
+import { request as startRequest } from "node:http";
 import { text } from "node:stream/consumers";
-import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
+import { eventually, within } from "@opensandbox/wire/testing/eventually.ts";
 import { readEntries } from "../../packages/worker/src/machine/journal.ts";
+import { answerOf } from "./answer-of.ts";
 import { startWorld, type World } from "./world.ts";
 
 /** As little as a server can do, with room for all who come at once: the kernel turns away who finds none. */
@@ -74,7 +75,7 @@ suite("the network of a machine", { skip }, () => {
   test("neither the host nor its API is, at any address of the host", async () => {
     const server = createServer((socket) => socket.end("reached"));
     server.listen(0, "0.0.0.0");
-    await once(server, "listening");
+    await within("the server listens", once(server, "listening"));
     stack.defer(() => void server.close());
     const { port } = server.address() as AddressInfo;
     const addresses = Object.values(networkInterfaces())
@@ -139,7 +140,7 @@ suite("the network of a machine", { skip }, () => {
     await run("until curl -sf http://127.0.0.1:8000/ > /dev/null; do sleep 0.2; done");
     const headers = { host: sandbox.getPreviewDomain(8000) };
     const request = startRequest(world.url, { headers, agent: false }).end();
-    const [response] = (await once(request, "response")) as [IncomingMessage];
+    const response = await answerOf(request);
     assert.equal(response.statusCode, 200);
     assert.equal(await text(response), "from inside\n");
   });
@@ -149,7 +150,7 @@ suite("the network of a machine", { skip }, () => {
     await sandbox.hibernate();
     const headers = { host: sandbox.getPreviewDomain(8000) };
     const request = startRequest(world.url, { headers, agent: false }).end();
-    const [response] = (await once(request, "response")) as [IncomingMessage];
+    const response = await answerOf(request);
     assert.equal(await text(response), "from inside\n");
     assert.match(await run("curl -sSI http://deb.debian.org/debian/ | head -1"), /^HTTP\/1\.1 /);
     assert.match(await run("curl -sSI http://security.debian.org/ || true"), /Could not resolve host/);
@@ -163,7 +164,7 @@ suite("the network of a machine", { skip }, () => {
     const headers = { host: sandbox.getPreviewDomain(8000) };
     const ask = async (): Promise<string> => {
       const request = startRequest(world.url, { headers, agent: false }).end();
-      const [response] = (await once(request, "response")) as [IncomingMessage];
+      const response = await answerOf(request);
       return `${response.statusCode} ${await text(response)}`;
     };
     const answers = await Promise.all(Array.from({ length: 500 }, ask));
@@ -187,7 +188,7 @@ suite("the network of a machine", { skip }, () => {
       const { id } = await first.createCheckpoint("connected");
       const isReady = async () =>
         (await first.listCheckpoints()).some((found) => found.id === id && found.status === "ready");
-      while (!(await isReady())) await sleep(200);
+      await eventually("the checkpoint is ready", isReady, { withinMs: 600_000, everyMs: 200 });
       machines.push(await Sandbox.createFromCheckpoint(id, api));
       await first.hibernate();
       await first.wake();

@@ -9,6 +9,8 @@ import { crc32 } from "node:zlib";
 import { after, before, suite, test } from "node:test";
 import { Sandbox } from "@opencomputer/sdk";
 import { createServer, type AddressInfo, type Socket } from "node:net";
+import { eventually, within } from "@opensandbox/wire/testing/eventually.ts";
+import { answerOf } from "./answer-of.ts";
 import { forgetPeak, memoryBytes, type SpawnedServer, spawnServer } from "./spawn-server.ts";
 
 /** A tenth of the body: buffers on their way, and what the collector has not come to yet. */
@@ -22,7 +24,7 @@ suite("previews of a sandbox", () => {
   let port: number;
 
   before(async () => {
-    world = stack.use(await spawnServer({ OPENSANDBOX_VM_BACKEND: "fake", OPENSANDBOX_ALLOW_FAKE: "1" }));
+    world = stack.use(await spawnServer({ env: { OPENSANDBOX_VM_BACKEND: "fake", OPENSANDBOX_ALLOW_FAKE: "1" } }));
     sandbox = await Sandbox.create({ apiUrl: world.url, apiKey: world.apiKey, previewAuth: { token: "auto" } });
     port = await freePort();
     const program = [
@@ -51,17 +53,17 @@ suite("previews of a sandbox", () => {
       agent: false,
     });
     request.end(body);
-    const [response] = (await once(request, "response")) as [IncomingMessage];
+    const response = await answerOf(request);
     return response;
   }
 
   test("a server that is starting is waited for, and what it is sent comes back", async () => {
-    let response = await ask(Buffer.from("hello"));
-    // Starting takes as long as it takes; until then it is said that nothing listens.
-    while (response.statusCode === 502) {
-      assert.match(await text(response), /nothing listens/);
-      response = await ask(Buffer.from("hello"));
-    }
+    const response = await eventually("the server in the sandbox listens", async () => {
+      const answer = await ask(Buffer.from("hello"));
+      if (answer.statusCode !== 502) return answer;
+      assert.match(await text(answer), /nothing listens/);
+      return undefined;
+    });
     assert.equal(response.headers["x-url"], "/a?b");
     assert.equal(await text(response), "hello");
   });
@@ -77,7 +79,7 @@ suite("previews of a sandbox", () => {
         agent: false,
       });
       const sending = pipeline(Readable.from(Array.from({ length: count }, () => chunk)), request);
-      const [response] = (await once(request, "response")) as [IncomingMessage];
+      const response = await answerOf(request);
       let bytes = 0;
       let sum = 0;
       for await (const part of response as AsyncIterable<Buffer>) {
@@ -111,10 +113,10 @@ suite("previews of a sandbox", () => {
     });
     request.flushHeaders();
     request.write("data: 0\n\n");
-    const [response] = (await once(request, "response")) as [IncomingMessage];
+    const response = await answerOf(request);
     response.setEncoding("utf8");
     for (let count = 0; count < 20; count += 1) {
-      const [event] = (await once(response, "data")) as [string];
+      const [event] = await within(`event ${count} arrives`, once(response, "data") as Promise<[string]>);
       assert.equal(event, `data: ${count}\n\n`);
       request.write(`data: ${count + 1}\n\n`);
     }
@@ -132,14 +134,12 @@ suite("previews of a sandbox", () => {
       },
       agent: false,
     }).end();
-    const [response, socket] = (await once(request, "upgrade", { signal: AbortSignal.timeout(20_000) })) as [
-      IncomingMessage,
-      Socket,
-    ];
+    const upgrade = once(request, "upgrade") as Promise<[IncomingMessage, Socket]>;
+    const [response, socket] = await within("the upgrade is answered", upgrade);
     assert.equal(response.statusCode, 101);
     for (const word of ["one", "two"]) {
       socket.write(word);
-      const [echo] = (await once(socket, "data")) as [Buffer];
+      const [echo] = await within(`"${word}" comes back`, once(socket, "data") as Promise<[Buffer]>);
       assert.equal(echo.toString(), word);
     }
     socket.destroy();

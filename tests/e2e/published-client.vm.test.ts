@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { after, before, suite, test } from "node:test";
 import { Sandbox, type SandboxAgentEvent } from "@opencomputer/sdk";
 import { Sandbox as OwnSandbox } from "@opensandbox/sdk";
+import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { startCli, type StartedCli } from "./cli.ts";
 import { startWorld, type World } from "./world.ts";
 
@@ -247,20 +248,18 @@ class Listener {
     onError: (text: string) => this.errors.push(text),
   };
   readonly #events: SandboxAgentEvent[] = [];
-  #heard = Promise.withResolvers<void>();
 
   /** The events up to the next one of this type. */
   async until(type: string): Promise<SandboxAgentEvent[]> {
-    for (;;) {
-      const index = this.#events.findIndex((event) => event.type === type);
-      if (index !== -1) return this.#events.splice(0, index + 1);
-      await this.#heard.promise;
-    }
+    const index = await eventually(
+      `the event ${type}`,
+      () => this.#events.findIndex((event) => event.type === type) + 1,
+      { withinMs: 120_000 },
+    );
+    return this.#events.splice(0, index);
   }
 
   #hear(event: SandboxAgentEvent): void {
     this.#events.push(event);
-    this.#heard.resolve();
-    this.#heard = Promise.withResolvers();
   }
 }

@@ -1,18 +1,19 @@
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { createHash, type Hash, randomBytes } from "node:crypto";
-import { once } from "node:events";
+import { type EventEmitter, once } from "node:events";
 import { readdirSync, readFileSync } from "node:fs";
 import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { after, before, suite, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type ExecSession, Sandbox } from "@opencomputer/sdk";
 import { decodeServerFrame, encodeClientFrame } from "@opensandbox/wire/public/guests/exec-sessions.ts";
+import { eventually as waitFor, within } from "@opensandbox/wire/testing/eventually.ts";
 import { WebSocket } from "ws";
+import { endServer, spawnServerOn } from "./spawn-server.ts";
 
 /** What is tried beside the machine. */
 export interface SessionTestOptions {
@@ -44,24 +45,13 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
     before(async () => {
       directory = await mkdtemp(join(tmpdir(), "osb-sessions-"));
       await chmod(directory, 0o711);
-      const serve = join(import.meta.dirname, "serve.ts");
-      server = spawn(process.execPath, ["--disable-warning=ExperimentalWarning", serve, directory], {
-        stdio: ["ignore", "pipe", "inherit"],
-        env: { ...process.env, ...env },
-      });
-      const lines = createInterface({ input: server.stdout ?? assert.fail("there is no standard output") });
-      const { url, apiKey } = JSON.parse(((await once(lines, "line")) as [string])[0]) as {
-        url: string;
-        apiKey: string;
-      };
-      api = { apiUrl: url, apiKey };
+      const spawned = await spawnServerOn(directory, { env });
+      server = spawned.process;
+      api = { apiUrl: spawned.url, apiKey: spawned.apiKey };
       sandbox = await Sandbox.create({ template: "minimal", envs: { FROM_CREATE: "yes" }, ...api });
     });
     after(async () => {
-      if (server?.exitCode === null) {
-        server.kill("SIGTERM");
-        await once(server, "exit");
-      }
+      if (server !== undefined) await endServer(server, "SIGTERM");
       await rm(directory, { recursive: true, force: true });
     });
 
@@ -96,12 +86,11 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       };
     }
 
-    async function eventually(what: string, isSo: () => boolean | Promise<boolean>): Promise<void> {
-      const giveUp = performance.now() + 120_000;
-      while (!(await isSo())) {
-        if (performance.now() > giveUp) throw new Error(`it did not happen: ${what}`);
-        await sleep(10);
-      }
+    const eventually: typeof waitFor = (what, probe) => waitFor(what, probe, { withinMs: 120_000, everyMs: 10 });
+
+    /** The next event of a socket. */
+    async function next<Arguments extends unknown[]>(socket: EventEmitter, event: string): Promise<Arguments> {
+      return await within(`the socket's event ${event}`, once(socket, event) as Promise<Arguments>, 120_000);
     }
 
     test("commands.run, ten at once: each has its own output and exit code", async () => {
@@ -177,7 +166,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
     test("exec.start: the end of the input, which the published client cannot say", async () => {
       const { sessionID } = (await (await call("POST", "/exec", { cmd: "wc -c" })).json()) as { sessionID: string };
       const socket = new WebSocket(path(`/exec/${sessionID}?api_key=${api.apiKey}`).replace("http", "ws"));
-      await once(socket, "open");
+      await next(socket, "open");
       let stdout = "";
       socket.on("message", (data: Buffer) => {
         const frame = decodeServerFrame(data);
@@ -187,7 +176,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
         socket.send(encodeClientFrame({ kind: "stdin", bytes: Buffer.alloc(100_000) }));
       }
       socket.send(encodeClientFrame({ kind: "stdin end" }));
-      await once(socket, "close");
+      await next(socket, "close");
       assert.equal(stdout.trim(), "1000000");
     });
 
@@ -253,7 +242,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       socket.on("message", (data: Buffer) => (replayed += data.toString()));
       await eventually("it is replayed", () => replayed.includes("10 50\r\n"));
       socket.send("exit\r");
-      const [code] = (await once(socket, "close")) as [number];
+      const [code] = await next<[number]>(socket, "close");
       assert.equal(code, 1000);
     });
 
@@ -355,7 +344,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       const listener = ear();
       const session = await sandbox.exec.start("cat", listener);
       const socket = new WebSocket(path(`/exec/${session.sessionId}?api_key=${api.apiKey}`).replace("http", "ws"));
-      await once(socket, "open");
+      await next(socket, "open");
       for (const message of [Buffer.alloc(1000, 0xee), "text", new Uint8Array(), Buffer.of(3, 0, 0, 0, 0)]) {
         socket.send(message);
       }
@@ -367,9 +356,9 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
           "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" +
           "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
       );
-      await once(raw, "data");
+      await next(raw, "data");
       raw.write(randomBytes(10_000));
-      await once(raw, "close");
+      await next(raw, "close");
       await eventually("it is still there", async () =>
         (await sandbox.exec.list()).some(({ sessionID, running }) => sessionID === session.sessionId && running),
       );
@@ -382,7 +371,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       const session = await sandbox.exec.start("read go; yes 0123456789 | head -c 20000000; read on; exit 6", listener);
       const url = path(`/exec/${session.sessionId}?api_key=${api.apiKey}`).replace("http", "ws");
       const deaf = new WebSocket(url);
-      await once(deaf, "open");
+      await next(deaf, "open");
       deaf.pause();
       session.sendStdin("go\n");
       await eventually("it speaks", () => listener.heard.stdout !== "");
@@ -390,18 +379,18 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       for (const key of ["wrong", ""]) {
         const stranger = new WebSocket(path(`/exec/${session.sessionId}?api_key=${key}`).replace("http", "ws"));
         stranger.on("error", () => undefined);
-        const [, { statusCode }] = (await once(stranger, "unexpected-response")) as [unknown, { statusCode: number }];
+        const [, { statusCode }] = await next<[unknown, { statusCode: number }]>(stranger, "unexpected-response");
         stranger.terminate();
         assert.ok([401, 403].includes(statusCode), `${statusCode}`);
       }
       const memory = watchMemory(server.pid);
       const client = new WebSocket(url);
-      await once(client, "open");
+      await next(client, "open");
       // By hand: what it says of itself is enough to be refused, and what follows is not kept.
       const wire = (client as unknown as { readonly _socket: Socket })._socket;
       wire.write(Buffer.from([0x82, 0xff, ...[0, 0, 0, 0, 0x40, 0, 0, 0], ...[1, 2, 3, 4]]));
       for (let sent = 0; sent < 64 && !wire.destroyed; sent += 1) wire.write(Buffer.alloc(2 ** 20));
-      const [code] = (await once(client, "close")) as [number];
+      const [code] = await next<[number]>(client, "close");
       // 1006 where what was still being sent has met a closed door.
       assert.ok([1009, 1006].includes(code), `${code}`);
       const grown = memory.stop();
@@ -498,7 +487,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
         lateBytes += part.length;
       });
       // Before there is any output: who comes later hears what is left of it by then.
-      await Promise.all([once(steady, "open"), once(still, "open")]);
+      await Promise.all([next(steady, "open"), next(still, "open")]);
       still.pause();
       const ended = once(steady, "close") as Promise<[number]>;
       steady.send(encodeClientFrame({ kind: "stdin", bytes: Buffer.from("go\n") }));
@@ -518,12 +507,13 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
           visit.hash.update(part);
           visit.bytes += part.length;
         });
-        await Promise.race([hears.promise.then(() => sleep(1000)), ended]);
+        const visited = Promise.race([hears.promise.then(() => sleep(1000)), ended]);
+        await within("a visitor receives output, or the stream ends", visited, 120_000);
         visitor.terminate();
         visits.push(visit);
       }
 
-      const [code] = await ended;
+      const [code] = await within("the stream ends", ended, 600_000);
       assert.equal(code, 1000);
       assert.equal(bytes, streamedBytes);
       assert.equal(sha256(whole), expected.trim());
@@ -542,7 +532,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
 
       // Whoever stood still has lost nothing.
       still.resume();
-      const [stillCode] = (await once(still, "close")) as [number];
+      const [stillCode] = await next<[number]>(still, "close");
       assert.deepEqual([stillCode, lateBytes], [1000, streamedBytes]);
       assert.equal(late.digest("hex"), expected.trim());
     });

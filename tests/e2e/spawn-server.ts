@@ -5,56 +5,82 @@ import { chmod, chown, mkdtemp, readFile, rm, writeFile } from "node:fs/promises
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { within } from "@opensandbox/wire/testing/eventually.ts";
 
-/** A server in a process of its own, whose memory is nobody else's. */
+/** A server in a process of its own. Disposing it ends the process, and its sandboxes unless they stay. */
 export interface SpawnedServer extends AsyncDisposable {
   readonly process: ChildProcess;
   readonly url: string;
   readonly apiKey: string;
 }
 
+export interface SpawnOptions {
+  readonly env?: Readonly<Record<string, string>>;
+  /** Absent: this process's own user. */
+  readonly user?: number | undefined;
+  /** Options of Node itself, such as a preload. */
+  readonly nodeOptions?: readonly string[];
+  /** The sandboxes outlive the server. Without it the server deletes them when it ends. */
+  readonly stays?: boolean;
+  /** Hides the log and the errors of the server. */
+  readonly quiet?: boolean;
+}
+
+/** A server starts in seconds, and in minutes on a crowded host that emulates. */
+const startWithinMs = 300_000;
+/** A server hibernates or deletes its sandboxes before it ends. */
+const endWithinMs = 300_000;
+
 /** Makes a program run as another user, who has no rights beyond those of everybody. Needs root. */
 export function asUser(id: number): readonly [string, ...string[]] {
   return ["setpriv", "--reuid", `${id}`, "--regid", `${id}`, "--clear-groups", "--no-new-privs"];
 }
 
-export interface SpawnOptions {
-  /** Absent: this process's own user. */
-  readonly user?: number | undefined;
-  /** Options of Node itself, such as a preload. */
-  readonly nodeOptions?: readonly string[];
-}
-
-/** Starts a server with a new data directory, and removes both when it is disposed. */
-export async function spawnServer(
-  env: Readonly<Record<string, string>>,
-  { user, nodeOptions = [] }: SpawnOptions = {},
-): Promise<SpawnedServer> {
+/** Starts a server with a new data directory, which is removed when the server is disposed. */
+export async function spawnServer(options: SpawnOptions = {}): Promise<SpawnedServer> {
   await using undo = new AsyncDisposableStack();
   const directory = await mkdtemp(join(tmpdir(), "osb-server-"));
   undo.defer(() => rm(directory, { recursive: true, force: true }));
   await chmod(directory, 0o711);
+  if (options.user !== undefined) await chown(directory, options.user, options.user);
+  const server = undo.use(await spawnServerOn(directory, options));
+  const owned = undo.move();
+  return { ...server, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+/** Starts a server with a data directory that the caller owns. */
+export async function spawnServerOn(
+  dataDirectory: string,
+  { env = {}, user, nodeOptions = [], stays = false, quiet = false }: SpawnOptions = {},
+): Promise<SpawnedServer> {
   const serve = join(import.meta.dirname, "serve.ts");
-  if (user !== undefined) await chown(directory, user, user);
   const [file, ...args] = [
     ...(user === undefined ? [] : asUser(user)),
-    ...[process.execPath, "--disable-warning=ExperimentalWarning", ...nodeOptions, serve, directory],
+    ...[process.execPath, "--disable-warning=ExperimentalWarning", ...nodeOptions, serve, dataDirectory],
+    ...(stays ? ["stays"] : []),
   ] as [string, ...string[]];
   const child = spawn(file, args, {
-    stdio: ["ignore", "pipe", "inherit"],
+    stdio: ["ignore", "pipe", quiet ? "ignore" : "inherit"],
     env: { ...process.env, ...env },
   });
-  undo.defer(async () => {
-    if (child.exitCode !== null || child.signalCode !== null) return;
-    child.kill("SIGTERM");
-    await once(child, "exit");
-  });
-  const { value } = (await createInterface({ input: child.stdout })[Symbol.asyncIterator]().next()) as {
-    value?: string;
-  };
+  const server = { process: child, [Symbol.asyncDispose]: async () => void (await endServer(child, "SIGTERM")) };
+  await using undo = new AsyncDisposableStack();
+  undo.use(server);
+  const lines = createInterface({ input: child.stdout ?? assert.fail("the server has no standard output") });
+  const firstLine = lines[Symbol.asyncIterator]().next() as Promise<{ value?: string }>;
+  const { value } = await within("the server prints its address", firstLine, startWithinMs);
   const started = JSON.parse(value ?? assert.fail("the server did not start")) as { url: string; apiKey: string };
-  const owned = undo.move();
-  return { process: child, ...started, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+  undo.move();
+  return { ...server, ...started };
+}
+
+/** Returns the exit code, null when a signal ended the process. */
+export async function endServer(child: ChildProcess, signal: NodeJS.Signals): Promise<number | null> {
+  if (child.exitCode !== null || child.signalCode !== null) return child.exitCode;
+  const exit = once(child, "exit") as Promise<[number | null]>;
+  child.kill(signal);
+  const [code] = await within(`the server ends after ${signal}`, exit, endWithinMs);
+  return code;
 }
 
 /** The memory that a process has, or the most that it has had since {@link forgetPeak}. */

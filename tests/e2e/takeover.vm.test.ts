@@ -1,50 +1,46 @@
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { test } from "node:test";
-import { setTimeout as sleep } from "node:timers/promises";
 import { Sandbox } from "@opencomputer/sdk";
+import { eventually, within } from "@opensandbox/wire/testing/eventually.ts";
 import { machineProcesses } from "./machine-processes.ts";
+import { endServer, spawnServerOn } from "./spawn-server.ts";
 
 // One server after another over the same machine.
 
-interface SpawnedServer {
+/** Machines boot in seconds, and in minutes on a crowded host that emulates. */
+const patience = { withinMs: 600_000, everyMs: 100 };
+
+interface OneServer {
   readonly process: ChildProcess;
   readonly options: { readonly apiUrl: string; readonly apiKey: string };
 }
 
-async function spawnServer(dataDirectory: string, failpoints = ""): Promise<SpawnedServer> {
-  const child = spawn(
-    process.execPath,
-    ["--disable-warning=ExperimentalWarning", join(import.meta.dirname, "serve.ts"), dataDirectory, "stays"],
-    {
-      // The log of what is done here is long; errors of the process itself are not in it.
-      stdio: ["ignore", "pipe", "ignore"],
-      env: {
-        ...process.env,
-        OPENSANDBOX_API_KEY: "key-of-the-test",
-        OPENSANDBOX_READY_MACHINES: "0",
-        OPENSANDBOX_FAILPOINTS: failpoints,
-        OPENSANDBOX_DEFAULT_SANDBOX_MEMORY_MB: "512",
-      },
+async function spawnServer(dataDirectory: string, failpoints = ""): Promise<OneServer> {
+  const {
+    process: child,
+    url,
+    apiKey,
+  } = await spawnServerOn(dataDirectory, {
+    stays: true,
+    // The log of what is done here is long; errors of the process itself are not in it.
+    quiet: true,
+    env: {
+      OPENSANDBOX_API_KEY: "key-of-the-test",
+      OPENSANDBOX_READY_MACHINES: "0",
+      OPENSANDBOX_FAILPOINTS: failpoints,
+      OPENSANDBOX_DEFAULT_SANDBOX_MEMORY_MB: "512",
     },
-  );
-  const { value } = (await createInterface({ input: child.stdout })[Symbol.asyncIterator]().next()) as {
-    value?: string;
-  };
-  assert.ok(value !== undefined, "the server did not start");
-  const { url, apiKey } = JSON.parse(value) as { url: string; apiKey: string };
+  });
   return { process: child, options: { apiUrl: url, apiKey } };
 }
 
-async function end({ process: child }: SpawnedServer, signal: NodeJS.Signals): Promise<number | null> {
-  child.kill(signal);
-  const [code] = (await once(child, "exit")) as [number | null];
-  return code;
+async function end({ process: child }: OneServer, signal: NodeJS.Signals): Promise<number | null> {
+  return await endServer(child, signal);
 }
 
 async function run(sandbox: Sandbox, command: string): Promise<string> {
@@ -53,7 +49,7 @@ async function run(sandbox: Sandbox, command: string): Promise<string> {
   return stdout.trimEnd();
 }
 
-async function restoredFrom(sandbox: Sandbox, { options }: SpawnedServer): Promise<unknown> {
+async function restoredFrom(sandbox: Sandbox, { options }: OneServer): Promise<unknown> {
   const response = await fetch(`${options.apiUrl}/api/sandboxes/${sandbox.sandboxId}`, {
     headers: { "X-API-Key": options.apiKey },
   });
@@ -63,8 +59,8 @@ async function restoredFrom(sandbox: Sandbox, { options }: SpawnedServer): Promi
 test("a machine goes on whatever happens to its server, and is put away and found again", async (t) => {
   const directory = await mkdtemp(join(tmpdir(), "osb-takeover-"));
   await chmod(directory, 0o711);
-  const servers: SpawnedServer[] = [];
-  const next = async (failpoints?: string): Promise<SpawnedServer> => {
+  const servers: OneServer[] = [];
+  const next = async (failpoints?: string): Promise<OneServer> => {
     const server = await spawnServer(directory, failpoints);
     servers.push(server);
     return server;
@@ -83,14 +79,15 @@ test("a machine goes on whatever happens to its server, and is put away and foun
   assert.equal(machines.length, 1);
 
   /** As a client of the wire asks: every answer but one that says that it runs is the last. */
-  async function resultOf(execId: string, { options }: SpawnedServer): Promise<unknown> {
-    for (;;) {
+  async function resultOf(execId: string, { options }: OneServer): Promise<unknown> {
+    const ask = async (): Promise<object | undefined> => {
       const url = `${options.apiUrl}/api/sandboxes/${sandbox.sandboxId}/exec/${execId}/result`;
       const response = await fetch(url, { headers: { "X-API-Key": options.apiKey } });
       assert.equal(response.status, 200);
       const reply = (await response.json()) as { running: boolean };
-      if (!reply.running) return reply;
-    }
+      return reply.running ? undefined : reply;
+    };
+    return await eventually(`command ${execId} ends`, ask, patience);
   }
 
   /** A connection that ended, and no answer that a client would take for the last word. */
@@ -99,7 +96,7 @@ test("a machine goes on whatever happens to its server, and is put away and foun
   }
 
   /** Writes three megabytes, waits for a file and tells its end. */
-  async function startWaiting({ options }: SpawnedServer): Promise<string> {
+  async function startWaiting({ options }: OneServer): Promise<string> {
     const cmd = "yes x | head -c 3000000; until rm /tmp/go; do sleep 0.1; done 2> /dev/null; echo end; exit 5";
     const response = await fetch(`${options.apiUrl}/api/sandboxes/${sandbox.sandboxId}/exec/run-async`, {
       method: "POST",
@@ -164,19 +161,19 @@ test("a machine goes on whatever happens to its server, and is put away and foun
     "4: one that dies while it restores a checkpoint leaves the checkpoint, to be restored again",
     async () => {
       const made = await sandbox.createCheckpoint("before");
-      for (;;) {
+      const isReady = async (): Promise<boolean> => {
         const { status } = (await sandbox.listCheckpoints()).find(({ id }) => id === made.id) ?? assert.fail();
         assert.ok(status === "ready" || status === "processing", status);
-        if (status === "ready") break;
-        await sleep(100);
-      }
+        return status === "ready";
+      };
+      await eventually("the checkpoint is ready", isReady, patience);
       await sandbox.files.write("/workspace/later", "changed since");
       assert.equal(await end(servers.at(-1) ?? assert.fail(), "SIGUSR2"), 0);
       const dying = await next("resume=exit");
       sandbox = await Sandbox.connect(sandbox.sandboxId, dying.options);
       const died = once(dying.process, "exit");
       await sandbox.restoreCheckpoint(made.id);
-      assert.deepEqual(await died, [null, "SIGKILL"]);
+      assert.deepEqual(await within("the server dies at its failpoint", died, patience.withinMs), [null, "SIGKILL"]);
 
       const after = await next();
       sandbox = await Sandbox.connect(sandbox.sandboxId, after.options);
@@ -197,7 +194,8 @@ test("a machine goes on whatever happens to its server, and is put away and foun
     await run(sandbox, "sync");
     await end(servers.at(-1) ?? assert.fail(), "SIGKILL");
     for (const machine of await machineProcesses(directory)) process.kill(machine, "SIGKILL");
-    while ((await machineProcesses(directory)).length > 0) await sleep(50);
+    const areGone = async () => (await machineProcesses(directory)).length === 0;
+    await eventually("the killed machines are gone", areGone, patience);
     const fifth = await next();
     sandbox = await Sandbox.connect(sandbox.sandboxId, fifth.options);
     assert.equal(sandbox.status, "error");

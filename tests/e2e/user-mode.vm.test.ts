@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { once } from "node:events";
-import { request as startRequest, type IncomingMessage } from "node:http";
+import { request as startRequest } from "node:http";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
@@ -9,6 +8,7 @@ import { after, before, suite, test } from "node:test";
 import { promisify } from "node:util";
 import { Sandbox } from "@opencomputer/sdk";
 import { readConfig } from "@opensandbox/server";
+import { answerOf } from "./answer-of.ts";
 import { asUser, type SpawnedServer, spawnServer } from "./spawn-server.ts";
 import { startWorld } from "./world.ts";
 
@@ -31,7 +31,7 @@ suite("without root", { skip }, () => {
     await (await startWorld({ OPENSANDBOX_NETWORK: "user" }))[Symbol.asyncDispose]();
     const { imagesDirectory } = readConfig(process.env);
     server = stack.use(
-      await spawnServer({ OPENSANDBOX_IMAGES_DIR: imagesDirectory, OPENSANDBOX_TEMPLATES_DIR: "" }, { user }),
+      await spawnServer({ env: { OPENSANDBOX_IMAGES_DIR: imagesDirectory, OPENSANDBOX_TEMPLATES_DIR: "" }, user }),
     );
     [, created] = await call("POST", "", { templateID: "minimal" });
     const { sandboxID = assert.fail(created.error) } = created;
@@ -64,7 +64,7 @@ suite("without root", { skip }, () => {
   async function preview(): Promise<string> {
     const headers = { host: sandbox.getPreviewDomain(8000) };
     const request = startRequest(server.url, { headers, agent: false }).end();
-    const [response] = (await once(request, "response")) as [IncomingMessage];
+    const response = await answerOf(request);
     return `${response.statusCode} ${await text(response)}`;
   }
 

@@ -2,6 +2,7 @@
 // the longest silence is the pause. Its own clock stands still with it, so the host looks at the time.
 import { newSnapshotId, type SandboxId } from "@opensandbox/wire/ids.ts";
 import type { Worker } from "@opensandbox/wire/worker/worker.ts";
+import { within } from "@opensandbox/wire/testing/eventually.ts";
 import { startCommand, startTestHost } from "../../packages/worker/src/testing/test-host.ts";
 
 const never = new AbortController().signal;
@@ -114,7 +115,7 @@ async function listen(worker: Worker, id: SandboxId): Promise<Ticks> {
     }
   })();
   listening.catch(first.reject);
-  await first.promise;
+  await within("the guest ticks", first.promise, 120_000);
   return {
     async maxSilenceMs(work) {
       longest = 0;

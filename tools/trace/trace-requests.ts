@@ -28,7 +28,7 @@ export async function traceRequests(
     preload.searchParams.set("to", directory);
     const spans = new Map<RequestName, Span>();
     {
-      await using server = await spawnServer(env, { nodeOptions: ["--import", preload.href] });
+      await using server = await spawnServer({ env, nodeOptions: ["--import", preload.href] });
       let id = "";
       const call = async (name: string, path: string, body: object): Promise<unknown> => {
         const response = await fetch(new URL(path, server.url), {
