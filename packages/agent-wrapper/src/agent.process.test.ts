@@ -11,7 +11,7 @@ import { textOf, type ModelMessage } from "./model/message.ts";
 import { startStubModel, type StubModel } from "./testing/stub-model.ts";
 import { Wrapper } from "./testing/start-wrapper.ts";
 
-// The program itself, as a process, and a model server over HTTP.
+// Runs the program as a process, against a model server over HTTP.
 
 interface World extends AsyncDisposable {
   readonly home: string;
@@ -19,7 +19,7 @@ interface World extends AsyncDisposable {
   start(env?: Readonly<Record<string, string>>): Wrapper;
 }
 
-async function begin(): Promise<World> {
+async function startWorld(): Promise<World> {
   const undo = new AsyncDisposableStack();
   const home = await mkdtemp(join(tmpdir(), "osb-agent-wrapper-"));
   undo.defer(() => rm(home, { recursive: true, force: true }));
@@ -39,9 +39,9 @@ const said = (event: Event | undefined): string => textOf(messageOf(event).conte
 const find = (events: readonly Event[], type: string): Event =>
   events.find((event) => event.type === type) ?? assert.fail(`no ${type} in ${JSON.stringify(events)}`);
 
-suite("the program of an agent session", () => {
-  test("answers, remembers, and ends with its input", async () => {
-    await using world = await begin();
+suite("the agent wrapper", () => {
+  test("answers prompts, remembers the conversation, and exits at the end of its input", async () => {
+    await using world = await startWorld();
     const agent = world.start();
     assert.deepEqual(await agent.next(), { type: "ready" });
     const first = await agent.ask("hello wörld 中文 🙂");
@@ -68,16 +68,16 @@ suite("the program of an agent session", () => {
     assert.equal(agent.stderr, "");
   });
 
-  test("says what is missing where there is no key", async () => {
-    await using world = await begin();
+  test("reports a missing key and exits with 1", async () => {
+    await using world = await startWorld();
     const agent = world.start({ ANTHROPIC_API_KEY: "" });
     const message = "ANTHROPIC_API_KEY is not set in the environment of the sandbox";
     assert.deepEqual(await agent.next(), { type: "error", message });
     assert.equal(await agent.ended, 1);
   });
 
-  test("lines that are no commands are told, and nothing else happens; an interrupt of nothing is answered", async () => {
-    await using world = await begin();
+  test("invalid lines are reported and ignored, and an interrupt between turns is answered", async () => {
+    await using world = await startWorld();
     const agent = world.start();
     await agent.next();
     agent.write("{\n", "\n", Buffer.from([0xff, 0xfe, 0x0a]).toString("latin1"), '{"type":"x"}\n', "null\n");
@@ -87,8 +87,8 @@ suite("the program of an agent session", () => {
     assert.deepEqual(await agent.next(), { type: "interrupted" });
   });
 
-  test("uses the shell where it was told to, and goes on with what that said", async () => {
-    await using world = await begin();
+  test("runs commands in the configured directory and answers with their output", async () => {
+    await using world = await startWorld();
     const agent = world.start();
     await agent.next();
     agent.write({ type: "configure", cwd: "/tmp", model: "some-model", systemPrompt: "be brief" });
@@ -111,29 +111,29 @@ suite("the program of an agent session", () => {
     assert.equal(request.system[0]?.text, "be brief");
     const { result: much } = find(await agent.ask("run seq 1000000"), "result");
     assert.ok(String(much).length < 40_000);
-    assert.match(String(much), /^it said: 1\n2\n[^]*bytes left out[^]*\n1000000$/);
+    assert.match(String(much), /^it said: 1\n2\n[^]*bytes omitted[^]*\n1000000$/);
     const late = await agent.ask('use Bash {"command":"echo begun; sleep 300","timeout":300}');
-    assert.equal(find(late, "result")["result"], "it said: begun\n(killed: its time was over)");
+    assert.equal(find(late, "result")["result"], "it said: begun\n(killed: it exceeded its timeout)");
     assert.equal(
       find(await agent.ask("broken input"), "result")["result"],
-      "it said: the input is no complete JSON object",
+      "it said: the input is not a complete JSON object",
     );
   });
 
-  test("a server that a command leaves behind goes on, and holds nothing up", async () => {
-    await using world = await begin();
+  test("a background process outlives its command without delaying the turn, and ends with the session", async () => {
+    await using world = await startWorld();
     const agent = world.start();
     await agent.next();
     const result = find(await agent.ask("run sleep 300 & echo $!"), "result");
     const pid = Number(/\d+/.exec(String(result["result"]))?.[0]);
     assert.equal(process.kill(pid, 0), true);
-    // It is of the session's group, and ends with it.
+    // It belongs to the session's process group.
     await agent[Symbol.asyncDispose]();
     await eventuallyGone(pid);
   });
 
-  test("files are written, changed and read; what cannot be done is told to the model", async () => {
-    await using world = await begin();
+  test("files are written, edited and read, and failures are reported to the model", async () => {
+    await using world = await startWorld();
     const agent = world.start();
     await agent.next();
     const use = async (name: string, input: object): Promise<string> =>
@@ -145,24 +145,24 @@ suite("the program of an agent session", () => {
     assert.equal(await use("Write", { file_path, content: "one\ntwo\ntwo\n" }), `wrote ${path}`);
     assert.equal(await use("Read", { file_path, offset: 2, limit: 1 }), "2\ttwo\n(1 more lines)");
     assert.match(await use("Edit", { file_path, old_string: "two", new_string: "2" }), /2 times/);
-    assert.match(await use("Edit", { file_path, old_string: "three", new_string: "3" }), /is not in/);
+    assert.match(await use("Edit", { file_path, old_string: "three", new_string: "3" }), /does not occur in/);
     await use("Edit", { file_path, old_string: "two", new_string: "$&", replace_all: true });
     assert.equal(await readFile(path, "utf8"), "one\n$&\n$&\n");
     assert.match(await use("Read", { file_path: "/no/such" }), /ENOENT/);
-    assert.equal(await use("Read", {}), "file_path must be a text");
-    assert.equal(await use("Nothing", {}), "Nothing is not there, or may not be used");
+    assert.equal(await use("Read", {}), "file_path must be a string");
+    assert.equal(await use("Nothing", {}), "the tool Nothing does not exist or is not permitted");
     assert.equal((await stat(path)).size, 10);
   });
 
-  test("what may not be used is not offered, and not run", async () => {
-    await using world = await begin();
+  test("tools that are not permitted are neither offered nor run", async () => {
+    await using world = await startWorld();
     const agent = world.start();
     await agent.next();
     agent.write({ type: "configure", permissionMode: "acceptEdits" });
     await agent.next();
     const events = await agent.ask("run touch made");
     assert.deepEqual(find(events, "system")["tools"], ["Read", "Write", "Edit"]);
-    assert.equal(find(events, "result")["result"], "it said: Bash is not there, or may not be used");
+    assert.equal(find(events, "result")["result"], "it said: the tool Bash does not exist or is not permitted");
     await assert.rejects(stat(join(world.home, "made")), { code: "ENOENT" });
     agent.write({ type: "configure", permissionMode: "default", allowedTools: ["Bash", "WebSearch"] });
     await agent.next();
@@ -172,8 +172,8 @@ suite("the program of an agent session", () => {
     assert.deepEqual(find(await agent.ask("hi"), "system")["tools"], ["Read"]);
   });
 
-  test("an interrupt in the middle of an answer keeps what was said and drops what waits", async () => {
-    await using world = await begin();
+  test("an interrupt during an answer keeps its text and drops the queued prompts", async () => {
+    await using world = await startWorld();
     const agent = world.start();
     await agent.next();
     agent.write({ type: "configure", includePartialMessages: true }, { type: "prompt", text: "stream" });
@@ -197,25 +197,26 @@ suite("the program of an agent session", () => {
     assert.equal(messages[2]?.content[0]?.["text"], "next");
   });
 
-  test("an interrupt ends a command with all that it has started", async () => {
-    await using world = await begin();
+  test("an interrupt kills a command with its child processes", async () => {
+    await using world = await startWorld();
     const agent = world.start();
     await agent.next();
     agent.write({ type: "prompt", text: "run sh -c 'sleep 300 & echo $! > pid; wait'; true" });
     await agent.until("assistant");
     const pid = await eventually(
+      "the command does not write its process id",
       async () => Number((await readFile(join(world.home, "pid"), "utf8")).trim()) || undefined,
     );
     agent.write({ type: "interrupt" });
     const events = await agent.until("turn_complete");
     assert.deepEqual(types(events), ["user", "tool_use_summary", "interrupted", "turn_complete"]);
     await eventuallyGone(pid);
-    // Every use of a tool has its result, so that the conversation can go on.
+    // Every tool use has a result, so that the conversation can continue.
     assert.equal(find(await agent.ask("next"), "result")["result"], "you said: next");
   });
 
-  test("a turn asks the model so often and no more", async () => {
-    await using world = await begin();
+  test("a turn asks the model at most maxTurns times", async () => {
+    await using world = await startWorld();
     const agent = world.start();
     await agent.next();
     agent.write({ type: "configure", maxTurns: 3 });
@@ -225,32 +226,32 @@ suite("the program of an agent session", () => {
     assert.equal(world.model.requests.length, 3);
   });
 
-  test("a model server's failure is told, and the next turn works", async () => {
-    await using world = await begin();
+  test("a failure of the model server is reported, and the next turn works", async () => {
+    await using world = await startWorld();
     const agent = world.start();
     await agent.next();
     for (const [prompt, message] of [
       ["status 400", "the model server answered 400: refused (some_error)"],
       ["close", "the model server ended the stream before the message was complete"],
-      ["reset", /^the line to the model server broke: /],
-      ["garbage", "the model server sent what is no event: {not json"],
+      ["reset", /^the connection to the model server broke: /],
+      ["garbage", "the model server sent an event that is not a JSON object: {not json"],
       ["html", "the model server answered with text/html: <h1>a proxy</h1>"],
-      ["overloaded", "the model server broke off: Overloaded (overloaded_error)"],
+      ["overloaded", "the model server aborted the answer: Overloaded (overloaded_error)"],
     ] as const) {
       world.model.requests.length = 0;
       const events = await agent.ask(prompt);
       assert.deepEqual(types(events), ["system", "error", "turn_complete"], prompt);
-      const told = String(events[1]?.["message"]);
-      if (typeof message === "string") assert.equal(told, message);
-      else assert.match(told, message);
+      const reported = String(events[1]?.["message"]);
+      if (typeof message === "string") assert.equal(reported, message);
+      else assert.match(reported, message);
       assert.equal(world.model.requests.length, 1);
       assert.equal(find(await agent.ask("next"), "result")["result"], "you said: next");
     }
     assert.equal(agent.stderr, "");
   });
 
-  test("a wrong key is told at once", async () => {
-    await using world = await begin();
+  test("a wrong key is reported without a retry", async () => {
+    await using world = await startWorld();
     const agent = world.start({ ANTHROPIC_API_KEY: "wrong" });
     await agent.next();
     const error = find(await agent.ask("hi"), "error");
@@ -258,8 +259,8 @@ suite("the program of an agent session", () => {
     assert.equal(world.model.requests.length, 1);
   });
 
-  test("an overloaded server is asked again, and that is told; one that stays so is given up", async () => {
-    await using world = await begin();
+  test("an overloaded server is asked again, which is reported, up to five times", async () => {
+    await using world = await startWorld();
     const agent = world.start();
     await agent.next();
     const events = await agent.ask("once 529");
@@ -272,8 +273,8 @@ suite("the program of an agent session", () => {
     assert.equal(world.model.requests.length, 5);
   });
 
-  test("an interrupt ends the wait for a server that cannot be reached", async () => {
-    await using world = await begin();
+  test("an interrupt ends the retries of an unreachable server", async () => {
+    await using world = await startWorld();
     const closed = createServer().listen(0, "127.0.0.1");
     await once(closed, "listening");
     const { port } = closed.address() as { port: number };
@@ -291,8 +292,8 @@ suite("the program of an agent session", () => {
     assert.deepEqual(types(await agent.until("turn_complete")).slice(-2), ["interrupted", "turn_complete"]);
   });
 
-  test("another session goes on with a conversation; one that is not there is told", async () => {
-    await using world = await begin();
+  test("another session continues a conversation, and an unknown one is reported", async () => {
+    await using world = await startWorld();
     const first = world.start();
     await first.next();
     const [complete] = (await first.ask("the first")).slice(-1);
@@ -307,11 +308,14 @@ suite("the program of an agent session", () => {
     const missing = "00000000-0000-4000-8000-000000000000";
     second.write({ type: "configure", resume: missing });
     await second.next();
-    assert.deepEqual(await second.next(), { type: "error", message: `there is no conversation ${missing} to resume` });
+    assert.deepEqual(await second.next(), {
+      type: "error",
+      message: `cannot resume conversation ${missing}: this sandbox has no such conversation`,
+    });
   });
 
-  test("MCP servers: their tools, their failures, and one that cannot be started", async () => {
-    await using world = await begin();
+  test("an MCP server's tools are used, its exit is reported, and it is started again", async () => {
+    await using world = await startWorld();
     const agent = world.start();
     await agent.next();
     const echo = {
@@ -330,7 +334,7 @@ suite("the program of an agent session", () => {
     assert.match(failed.error ?? "", /ENOENT/);
     assert.equal(find(events, "result")["result"], "it said: echo: hello");
     const ended = await agent.ask('use mcp__echo__echo {"text":"end"}');
-    assert.equal(find(ended, "result")["result"], "it said: the MCP server has ended");
+    assert.equal(find(ended, "result")["result"], "it said: the MCP server has exited");
     const again = await agent.ask('use mcp__echo__echo {"text":"back"}');
     assert.equal(find(again, "result")["result"], "it said: echo: back");
     agent.child.stdin.end();
@@ -338,17 +342,21 @@ suite("the program of an agent session", () => {
   });
 });
 
-async function eventually<T>(look: () => Promise<T | undefined>): Promise<T> {
-  for (;;) {
+const patienceMs = 30_000;
+
+async function eventually<T>(what: string, look: () => Promise<T | undefined>): Promise<T> {
+  const deadlineMs = performance.now() + patienceMs;
+  while (performance.now() < deadlineMs) {
     const value = await look().catch(() => undefined);
     if (value !== undefined) return value;
     await sleep(20);
   }
+  return assert.fail(`${what} within ${patienceMs} ms`);
 }
 
 async function eventuallyGone(pid: number): Promise<void> {
-  await eventually(async () => {
-    // What has ended and whom nobody has waited for is gone as well.
+  await eventually(`process ${pid} does not end`, async () => {
+    // A zombie has ended too.
     const state = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => ") Z");
     return / Z/.test(state.slice(state.lastIndexOf(")"))) ? true : undefined;
   });

@@ -11,19 +11,19 @@ export interface AgentOptions {
   readonly model: Model;
   readonly settings: Pick<TurnSettings, "model" | "cwd">;
   readonly conversations: SavedConversations;
-  /** What MCP servers find in theirs. */
+  /** The environment of MCP servers. */
   readonly environment: NodeJS.ProcessEnv;
   readonly emit: Emit;
 }
 
-/** One agent session: takes commands at any time, and does what was asked one after the other. */
+/** One agent session. It accepts commands at any time and works on prompts one after the other. */
 export class Agent {
   readonly #options: AgentOptions;
   readonly #mcpServers: McpServers;
   #settings: TurnSettings;
   #conversation: Conversation = { id: randomUUID(), messages: [] };
   #work: Promise<void> = Promise.resolve();
-  /** Ends what runs and what waits; another one for what comes after. */
+  /** Aborts the current turn and the queued ones. An interrupt replaces it, for the turns after it. */
   #interrupted = new AbortController();
   #turns = 0;
 
@@ -43,11 +43,11 @@ export class Agent {
         this.#configure(command);
         break;
       case "prompt": {
-        // As they are when it is asked.
+        // A prompt keeps the settings of the moment it is accepted.
         const { signal } = this.#interrupted;
         const settings = this.#settings;
         this.#turns += 1;
-        this.#then(async () => {
+        this.#enqueue(async () => {
           if (!signal.aborted) await this.#turn(command.text, settings, signal);
           this.#turns -= 1;
         });
@@ -61,7 +61,7 @@ export class Agent {
     }
   }
 
-  /** Settles when all that was asked has been done. */
+  /** Settles when every accepted prompt is answered. */
   async finish(): Promise<void> {
     await this.#work;
     this.#mcpServers[Symbol.dispose]();
@@ -69,7 +69,7 @@ export class Agent {
 
   #configure({ type: _type, resume, ...changes }: Configure & { readonly type: "configure" }): void {
     this.#settings = { ...this.#settings, ...changes };
-    if (resume !== undefined) this.#then(async () => await this.#resume(resume));
+    if (resume !== undefined) this.#enqueue(async () => await this.#resume(resume));
     const { model, permissionMode, cwd } = this.#settings;
     this.#options.emit({ type: "configured", model, permissionMode, cwd });
   }
@@ -79,10 +79,11 @@ export class Agent {
     if (id === this.#conversation.id) return;
     try {
       const messages = await conversations.load(id);
-      if (messages === undefined) emit({ type: "error", message: `there is no conversation ${id} to resume` });
+      if (messages === undefined)
+        emit({ type: "error", message: `cannot resume conversation ${id}: this sandbox has no such conversation` });
       else this.#conversation = { id, messages };
     } catch (error) {
-      emit({ type: "error", message: `conversation ${id} cannot be read: ${(error as Error).message}` });
+      emit({ type: "error", message: `cannot resume conversation ${id}: ${(error as Error).message}` });
     }
   }
 
@@ -94,12 +95,15 @@ export class Agent {
     try {
       await conversations.save(id, messages);
     } catch (error) {
-      emit({ type: "error", message: `the conversation could not be saved: ${(error as Error).message}` });
+      emit({
+        type: "error",
+        message: `cannot save conversation ${id}, so it cannot be resumed: ${(error as Error).message}`,
+      });
     }
     emit({ type: "turn_complete", claude_session_id: id });
   }
 
-  #then(step: () => Promise<void>): void {
+  #enqueue(step: () => Promise<void>): void {
     this.#work = this.#work.then(step);
   }
 }

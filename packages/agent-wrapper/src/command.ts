@@ -5,7 +5,7 @@ export type Command =
   | { readonly type: "interrupt" }
   | ({ readonly type: "configure" } & Configure);
 
-/** What is absent stays as it is. */
+/** Settings to change. An absent one stays. */
 export interface Configure {
   readonly model?: string;
   readonly systemPrompt?: string;
@@ -14,7 +14,7 @@ export interface Configure {
   readonly maxTurns?: number;
   readonly cwd?: string;
   readonly mcpServers?: Readonly<Record<string, McpServerSettings>>;
-  /** The id of a conversation that is to go on. */
+  /** The id of the conversation to continue. */
   readonly resume?: string;
   readonly includePartialMessages?: boolean;
 }
@@ -28,7 +28,7 @@ export interface McpServerSettings {
   readonly env?: Readonly<Record<string, string>>;
 }
 
-/** The command that a line says, or what is wrong with it. */
+/** The command on a line, or a message that says what is wrong with it. */
 export function parseCommand(line: string): Command | string {
   let value: unknown;
   try {
@@ -36,11 +36,11 @@ export function parseCommand(line: string): Command | string {
   } catch {
     return "the line is not valid JSON";
   }
-  if (!isRecord(value)) return "a command is a JSON object";
+  if (!isRecord(value)) return "a command must be a JSON object";
   const { type, ...fields } = value;
   switch (type) {
     case "prompt":
-      if (typeof fields["text"] !== "string" || fields["text"] === "") return "a prompt needs a text";
+      if (typeof fields["text"] !== "string" || fields["text"] === "") return "a prompt needs a text that is not empty";
       return { type, text: fields["text"] };
     case "interrupt":
       return { type };
@@ -53,7 +53,7 @@ export function parseCommand(line: string): Command | string {
       return { type, ...(Object.fromEntries(present) as Configure) };
     }
     default:
-      return `there is no command ${JSON.stringify(type) ?? "without a type"}: prompt, interrupt and configure are known`;
+      return `unknown command ${JSON.stringify(type) ?? "without a type"}: use prompt, interrupt or configure`;
   }
 }
 
@@ -63,29 +63,29 @@ const rules: Readonly<Record<string, Rule>> = {
   model: text,
   systemPrompt: text,
   allowedTools: (value) => {
-    if (!isTexts(value)) return "must be a list of names";
+    if (!isTexts(value)) return "must be a list of tool names";
     const rule = value.find((name) => name.includes("("));
-    return rule === undefined ? undefined : `must be a list of names: ${rule} is a rule, which is not supported`;
+    return rule === undefined ? undefined : `must be a list of tool names: rules such as ${rule} are not supported`;
   },
   permissionMode: (value) =>
     permissionModes.some((mode) => mode === value) ? undefined : `must be one of ${permissionModes.join(", ")}`,
   maxTurns: (value) => (Number.isInteger(value) && Number(value) > 0 ? undefined : "must be a whole number above 0"),
   cwd: (value) => {
-    if (typeof value !== "string") return "must be a text";
-    return statSync(value, { throwIfNoEntry: false })?.isDirectory() ? undefined : `is no directory: ${value}`;
+    if (typeof value !== "string") return "must be a string";
+    return statSync(value, { throwIfNoEntry: false })?.isDirectory() ? undefined : `is not a directory: ${value}`;
   },
   mcpServers: (value) =>
     isRecord(value) && Object.values(value).every(isMcpServer)
       ? undefined
-      : "must be programs by name, each with a command",
-  // It becomes the name of a file.
+      : "must map names to programs, each with a command",
+  // The id becomes a file name.
   resume: (value) =>
     typeof value === "string" && /^[0-9a-f-]{36}$/.test(value) ? undefined : "must be the id of a conversation",
   includePartialMessages: (value) => (typeof value === "boolean" ? undefined : "must be true or false"),
 };
 
 function text(value: unknown): string | undefined {
-  return typeof value === "string" && value !== "" ? undefined : "must be a text";
+  return typeof value === "string" && value !== "" ? undefined : "must be a string";
 }
 
 function isMcpServer(value: unknown): boolean {
@@ -98,7 +98,7 @@ function isTexts(value: unknown): value is string[] {
   return Array.isArray(value) && value.every((item) => typeof item === "string");
 }
 
-/** The value where it is a text; the fallback for anything else. */
+/** The value if it is a string, otherwise the fallback. */
 export function asText(value: unknown, fallback = ""): string {
   return typeof value === "string" ? value : fallback;
 }

@@ -1,13 +1,13 @@
-/** What is told of an agent session, one JSON line each. */
+/** An event of an agent session. Each is one line of JSON. */
 export interface Event {
   readonly type: EventType;
   readonly [field: string]: unknown;
 }
 
 /**
- * A turn begins with `system`, and its last event is `turn_complete`, however it went: before that come the messages
- * (`assistant`, `user` with the results of tools, `tool_use_summary`), then `result`, `interrupted` or `error`. An
- * `error` outside of a turn is about a command that was not understood.
+ * A turn starts with `system` and always ends with `turn_complete`. Between them are the messages (`assistant`, `user` with
+ * tool results, `tool_use_summary`), then `result`, `interrupted` or `error`. An `error` outside of a turn concerns an
+ * invalid command.
  */
 export type EventType =
   | "ready"

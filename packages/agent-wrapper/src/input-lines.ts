@@ -1,10 +1,10 @@
-/** A command is a prompt at most; more than this without a line's end is none. */
-const maxLineLength = 16 * 2 ** 20;
+/** Far above the length of a prompt, in bytes. */
+const maxLineBytes = 16 * 2 ** 20;
 
-/** In the place of a line that is too long. */
+/** Stands for a line that exceeds the limit. */
 export const tooLong = Symbol("too long");
 
-/** The lines of a stream of bytes, without empty ones. One that is too long is told as such, and skipped. */
+/** The lines of a stream of bytes, without empty ones. A line above 16 MiB is skipped and reported as {@link tooLong}. */
 export async function* inputLines(input: AsyncIterable<Uint8Array>): AsyncGenerator<string | typeof tooLong> {
   let parts: Uint8Array[] = [];
   let length = 0;
@@ -22,7 +22,7 @@ export async function* inputLines(input: AsyncIterable<Uint8Array>): AsyncGenera
     if (skipping) continue;
     parts.push(chunk.subarray(from));
     length += chunk.length - from;
-    if (length > maxLineLength) {
+    if (length > maxLineBytes) {
       yield tooLong;
       parts = [];
       skipping = true;

@@ -1,4 +1,5 @@
-// The program of an agent session: commands as JSON lines on standard input, events as JSON lines on standard output.
+// The program of an agent session. It reads commands as JSON lines from standard input and writes events as JSON lines to
+// standard output.
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -35,9 +36,9 @@ const agent = new Agent({
 
 emit({ type: "ready" });
 for await (const line of inputLines(process.stdin)) {
-  const command = line === tooLong ? "the line is too long" : parseCommand(line);
+  const command = line === tooLong ? "the line is longer than 16 MiB" : parseCommand(line);
   if (typeof command === "string") emit({ type: "error", message: command });
   else agent.take(command);
 }
-// What was asked is answered, though nobody can ask for more.
+// At the end of input the accepted prompts are still answered.
 await agent.finish();

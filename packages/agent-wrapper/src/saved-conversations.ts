@@ -2,7 +2,7 @@ import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Message } from "./model/message.ts";
 
-/** Conversations as files, one each, so that another session can go on with them. */
+/** Conversations, one file each, so that another session can continue them. */
 export class SavedConversations {
   readonly #directory: string;
 
@@ -17,7 +17,7 @@ export class SavedConversations {
     await rename(`${file}.new`, file);
   }
 
-  /** Undefined: there is none. */
+  /** Undefined when there is no such conversation. */
   async load(id: string): Promise<Message[] | undefined> {
     try {
       return JSON.parse(await readFile(this.#file(id), "utf8")) as Message[];

@@ -22,14 +22,14 @@ export type TurnSettings = Required<Omit<Configure, "resume" | "systemPrompt">> 
 export interface Turn {
   readonly text: string;
   readonly settings: TurnSettings;
-  /** The conversation, which the turn goes on with: what it adds can be followed by another turn however it ends. */
+  /** The conversation. The turn appends to it and leaves it valid for the next turn, however this one ends. */
   readonly messages: Message[];
   readonly model: Model;
   readonly mcpServers: McpServers;
   readonly emit: Emit;
 }
 
-/** Asks the model, uses the tools that it asks for, and so on until it asks for none. Never rejects. */
+/** Asks the model and runs the tools that it requests, until it requests none. Never rejects. */
 export async function runTurn(turn: Turn, signal: AbortSignal): Promise<void> {
   const { settings, messages, emit } = turn;
   const startedMs = performance.now();
@@ -63,7 +63,7 @@ export async function runTurn(turn: Turn, signal: AbortSignal): Promise<void> {
     const known = error instanceof ModelError;
     emit({
       type: "error",
-      message: known ? error.message : `the agent failed: ${(error as Error).stack ?? String(error)}`,
+      message: known ? error.message : `internal error of the agent: ${(error as Error).stack ?? String(error)}`,
     });
   }
 }
@@ -96,31 +96,31 @@ async function ask({ settings, messages, model, emit }: Turn, tools: readonly To
   );
 }
 
-/** One after the other, as the model has named them. Each gets a result, also when there is no time for it any more. */
+/** Runs tools in the order of the request. Each gets a result, even after an interrupt. */
 async function useTools(
   { settings, messages, emit }: Turn,
   { tools, uses }: { readonly tools: readonly Tool[]; readonly uses: readonly ToolUse[] },
   signal: AbortSignal,
 ): Promise<void> {
   const results: ContentBlock[] = [];
-  const told: string[] = [];
+  const summary: string[] = [];
   for (const use of uses) {
     const tool = tools.find(({ name }) => name === use.name);
     const { text, isError } = await resultOfUse(use, tool, { cwd: settings.cwd, signal });
-    // An empty text is refused by the API.
-    results.push({ type: "tool_result", tool_use_id: use.id, content: text || "(nothing)", is_error: isError });
-    told.push(`${use.name}${isError ? " failed" : ""}: ${shortened(JSON.stringify(use.input), 200)}`);
+    // The API refuses empty text.
+    results.push({ type: "tool_result", tool_use_id: use.id, content: text || "(no output)", is_error: isError });
+    summary.push(`${use.name}${isError ? " failed" : ""}: ${shortened(JSON.stringify(use.input), 200)}`);
   }
   const message: Message = { role: "user", content: results };
   messages.push(message);
   emit({ type: "user", message, parent_tool_use_id: null });
-  emit({ type: "tool_use_summary", summary: told.join("\n"), preceding_tool_use_ids: uses.map(({ id }) => id) });
+  emit({ type: "tool_use_summary", summary: summary.join("\n"), preceding_tool_use_ids: uses.map(({ id }) => id) });
 }
 
 async function resultOfUse({ name, input }: ToolUse, tool: Tool | undefined, place: ToolPlace): Promise<ToolResult> {
   if (place.signal.aborted) return { text: "(interrupted by the user)", isError: true };
-  if (tool === undefined) return { text: `${name} is not there, or may not be used`, isError: true };
-  if (brokenInput in input) return { text: "the input is no complete JSON object", isError: true };
+  if (tool === undefined) return { text: `the tool ${name} does not exist or is not permitted`, isError: true };
+  if (brokenInput in input) return { text: "the input is not a complete JSON object", isError: true };
   try {
     return await tool.run(input, place);
   } catch (error) {
@@ -133,14 +133,14 @@ function keep(messages: Message[], content: readonly ContentBlock[]): void {
   if (content.length > 0) messages.push({ role: "assistant", content });
 }
 
-/** Of a message that was cut short only this can stand: the use of a tool would need a result. */
+/** The part of an interrupted message that can stay: a tool use would need a result. */
 function textBlocks(content: readonly ContentBlock[]): ContentBlock[] {
   return content.filter(({ type }) => type === "text");
 }
 
 interface TurnResult {
   readonly message?: ModelMessage;
-  /** How often the model was asked. */
+  /** Requests to the model. */
   readonly count: number;
   readonly startedMs: number;
   readonly usage: Readonly<Record<string, number>>;
@@ -163,7 +163,7 @@ function addUsage(sum: Record<string, number>, usage: Readonly<Record<string, un
 
 function defaultSystemPrompt(cwd: string): string {
   return (
-    "You are an agent with a Linux machine of your own. Use your tools to do what you are asked, look whether it " +
-    `worked, and say in the end what you did. Nobody can be asked meanwhile. The working directory is ${cwd}.`
+    "You are an agent with a Linux machine of your own. Use your tools to complete the task, verify the result, and " +
+    `finish with a summary of what you did. You cannot ask questions meanwhile. The working directory is ${cwd}.`
   );
 }

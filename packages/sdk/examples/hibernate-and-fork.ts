@@ -3,7 +3,7 @@ import { Sandbox } from "@opensandbox/sdk";
 await using sandbox = await Sandbox.create();
 await sandbox.exec.run("echo kept > /dev/shm/in-memory");
 await sandbox.hibernate();
-// Any call wakes it, with its memory and its processes.
+// Any call wakes the sandbox, with its memory and its processes.
 console.log((await sandbox.exec.run("cat /dev/shm/in-memory")).stdout.trim());
 
 await using fork = await sandbox.fork();

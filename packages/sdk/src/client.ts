@@ -21,17 +21,17 @@ import { openGlobalSocket } from "./transport/socket.ts";
 import type { OpenSocket } from "./transport/socket.ts";
 
 export interface ConnectOptions {
-  /** Address of the server, with or without `/api` at its end. */
+  /** The server's address, with or without a trailing `/api`. */
   readonly url: string;
-  /** Left out for a server that asks for none. */
+  /** Not needed for a server without authentication. */
   readonly apiKey?: string;
-  /** How a WebSocket is opened. Default: the global `WebSocket`, which cannot slow down a fast command. */
+  /** Opens WebSockets. Default: the global `WebSocket`, which has no back-pressure. */
   readonly openSocket?: OpenSocket;
 }
 
 /**
- * All that a server does, by the ids of sandboxes. Every call rejects with a `SandboxError`; nothing is sent before the
- * first call. Calls that read, and creates, are made again after a failure that passes; all others are made once.
+ * Every operation of a server, by sandbox id. A failed call rejects with a `SandboxError`. Reads and creates are retried
+ * after transient failures; all other calls are made once.
  */
 export interface Client {
   readonly sandboxes: SandboxesClient;
@@ -46,7 +46,7 @@ export interface Client {
 }
 
 /**
- * The server at a URL.
+ * A client of the server at `url`. Sends nothing before the first call.
  *
  * @example
  * const client = connect({ url: "http://127.0.0.1:8080", apiKey: "osb_..." });

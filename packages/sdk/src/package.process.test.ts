@@ -1,4 +1,4 @@
-// What is published: built, packed, and used as its users will.
+// The published package: built, packed and used as by its users.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { access, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
@@ -15,11 +15,11 @@ import { startWorld, type World } from "../../../tests/e2e/world.ts";
 const root = resolve(import.meta.dirname, "../../..");
 const run = promisify(execFile);
 
-suite("the package of the SDK", () => {
+suite("the published SDK", () => {
   const stack = new AsyncDisposableStack();
   let directory: string;
   let built: string;
-  /** A project of somebody who uses it. */
+  /** A project that depends on the package. */
   let project: string;
   let tarball: string;
   let world: World;
@@ -48,7 +48,7 @@ suite("the package of the SDK", () => {
   });
   after(() => stack.disposeAsync());
 
-  test("publint has nothing to say", async () => {
+  test("publint finds nothing", async () => {
     const { messages, pkg } = await publint({ pkgDir: built, strict: true });
     assert.deepEqual(
       messages.map((message) => formatMessage(message, pkg ?? {})),
@@ -56,17 +56,17 @@ suite("the package of the SDK", () => {
     );
   });
 
-  test("its types are right wherever modules are looked for", async () => {
+  test("its types resolve in every module resolution", async () => {
     const analysis = await checkPackage(createPackageFromTarballData(new Uint8Array(await readFile(tarball))));
     assert.ok(analysis.types !== false);
-    // There is no CommonJS: Node loads a module by `require` itself.
+    // The package has no CommonJS build: `require` of Node loads ES modules.
     assert.deepEqual(
       analysis.problems.filter(({ kind }) => kind !== "CJSResolvesToESM"),
       [],
     );
   });
 
-  test("nothing of the wire is left to be found, and nothing of Node stands at its top", async () => {
+  test("it contains the wire and imports no module of Node statically", async () => {
     for (const name of ["index.js", "index.d.ts"]) {
       const text = await readFile(join(built, name), "utf8");
       assert.doesNotMatch(text, /from "(@opensandbox\/|node:)/, name);
@@ -75,13 +75,13 @@ suite("the package of the SDK", () => {
   });
 
   for (const module of ["nodenext", "bundler"]) {
-    test(`the examples compile against it with modules of ${module}`, async () => {
+    test(`the examples compile against it with ${module} resolution`, async () => {
       const examples = join(root, "packages/sdk/examples");
       for (const name of await readdir(examples)) {
         await writeFile(join(project, name), await readFile(join(examples, name)));
       }
       const documented = await documentedExamples();
-      assert.ok(documented.length >= 20, `${documented.length} verbs have an example`);
+      assert.ok(documented.length >= 20, `${documented.length} calls have an example`);
       for (const [index, example] of documented.entries()) {
         await writeFile(join(project, `documented-${index}.ts`), compilable(example));
       }
@@ -96,7 +96,7 @@ suite("the package of the SDK", () => {
     });
   }
 
-  test("it runs in every Node there is here, from 20 on", async (t) => {
+  test("it runs in every installed Node from version 20 on", async (t) => {
     await writeFile(join(project, "smoke.mjs"), smoke);
     const programs = new Set([process.execPath]);
     for (const folder of (process.env["PATH"] ?? "").split(delimiter)) {
@@ -125,7 +125,7 @@ suite("the package of the SDK", () => {
     });
   }
 
-  test("it runs where there is nothing of Node, bundled for browsers with all that it needs", async () => {
+  test("it runs without Node's globals, bundled for browsers", async () => {
     await writeFile(join(project, "page.js"), smoke);
     const outDir = join(directory, "page");
     const [bundle] = await build({
@@ -139,10 +139,10 @@ suite("the package of the SDK", () => {
     assert.deepEqual(
       imported.filter((name) => !names.has(name)),
       [],
-      "whatever it imports, now or later, is in the bundle",
+      "the bundle contains every import, dynamic ones included",
     );
-    const entry = chunks.find(({ isEntry }) => isEntry)?.fileName ?? assert.fail("there is no entry");
-    // But for `Buffer`, which the `fetch` of Node itself needs.
+    const entry = chunks.find(({ isEntry }) => isEntry)?.fileName ?? assert.fail("the bundle has no entry");
+    // `Buffer` stays: Node's own `fetch` needs it.
     const page = `globalThis.connection = ${JSON.stringify({ url: world.url, apiKey: world.apiKey })};
 for (const name of ["process", "global", "setImmediate"]) delete globalThis[name];
 await import("./${entry}");
@@ -160,7 +160,7 @@ await import("./${entry}");
   }
 });
 
-/** What its users do, in short. */
+/** A short program of a user. */
 const smoke = `import { Sandbox, isSandboxError } from "@opensandbox/sdk";
 const sandbox = await Sandbox.create(globalThis.connection);
 const { stdout } = await sandbox.exec.run("echo from inside");
@@ -176,7 +176,7 @@ await sandbox.kill();
 console.log(JSON.stringify([stdout, streamed, await command.exitCode, text, missing]));
 `;
 
-/** Those that stand at what can be called. */
+/** The examples in the documentation of calls. */
 async function documentedExamples(): Promise<readonly string[]> {
   const texts = ["sandbox.ts", "client.ts"].map((name) => readFile(join(import.meta.dirname, name), "utf8"));
   return (await Promise.all(texts)).flatMap((text) =>
@@ -184,7 +184,7 @@ async function documentedExamples(): Promise<readonly string[]> {
   );
 }
 
-/** With what the words around it say is there. */
+/** Declares the names that the surrounding documentation introduces. */
 function compilable(example: string): string {
   return `import { connect, Sandbox } from "@opensandbox/sdk";
 declare const id: string;

@@ -5,7 +5,7 @@ import { test } from "node:test";
 
 const here = join(import.meta.dirname, "..");
 
-test("the README shows the examples as they are, and all of them", () => {
+test("the README shows every example file, unchanged", () => {
   const readme = readFileSync(join(here, "README.md"), "utf8");
   const shown = [...readme.matchAll(/^```ts\n(.*?)^```$/gms)].map(([, code = ""]) => code);
   const examples = readdirSync(join(here, "examples")).map((name) =>

@@ -23,57 +23,58 @@ import { openGlobalSocket } from "./transport/socket.ts";
 import type { OpenSocket } from "./transport/socket.ts";
 import { bytesOfPipe, readableBytes, writableTo } from "./transport/streams.ts";
 
-/** Which server, and as whom. What is absent is taken from `OPENSANDBOX_API_URL` and `OPENSANDBOX_API_KEY`. */
+/** The server to use and the key for it. Defaults come from `OPENSANDBOX_API_URL` and `OPENSANDBOX_API_KEY`. */
 export interface Connection {
   /** Default: `OPENSANDBOX_API_URL`, else `http://127.0.0.1:8080`. */
   readonly url?: string;
   /** Default: `OPENSANDBOX_API_KEY`. */
   readonly apiKey?: string;
-  /** How a WebSocket is opened, where the global one will not do. */
+  /** Opens WebSockets. Default: `ws` in Node.js, the global `WebSocket` elsewhere. */
   readonly openSocket?: OpenSocket;
 }
 
-/** Aborting it ends the call, and what it was streaming; the call rejects with `canceled`. */
 export interface Abortable {
+  /** Aborting it ends the call and any stream that the call opened; the call rejects with `canceled`. */
   readonly signal?: AbortSignal;
 }
 
 export interface CreateOptions extends CreateSandbox, Connection, Abortable {
-  /** Hears of what takes longer than a moment, such as building an image. */
+  /** Called with a description of each long step, such as building an image. */
   readonly onProgress?: (step: string) => void;
 }
 
-/** How a command is run. */
+/** Options of every command. */
 export interface CommandOptions extends Abortable {
   readonly envs?: Readonly<Record<string, string>>;
   /** Default: the user's home. */
   readonly cwd?: string;
   /** Default: `sandbox`. */
   readonly user?: string;
-  /** Seconds until the command and all it started is killed; 0: never. Default: 60 for `run`, else 0. */
+  /** Seconds until the command and its child processes are killed; 0: never. Default: 60 for `run`, otherwise 0. */
   readonly timeout?: number;
 }
 
-/** A command whose output is read while it runs. Read `output`, `stdout` or `stderr`, and only one of them. */
+/** A running command. Its output can be read once: as `output`, as `stdout` or as `stderr`. */
 export interface Command extends ExecStream {
-  /** What it writes to standard output, as a web stream; the rest is dropped. */
+  /** Standard output as a web stream. Standard error is discarded. */
   readonly stdout: ReadableStream<Uint8Array<ArrayBuffer>>;
+  /** Standard error as a web stream. Standard output is discarded. */
   readonly stderr: ReadableStream<Uint8Array<ArrayBuffer>>;
-  /** Its standard input as a web stream, for one that was started with `stdin`. */
+  /** Standard input as a web stream, for a command that was started with `stdin`. */
   readonly stdin: WritableStream<Uint8Array>;
 }
 
-/** A program whose input and output are a terminal. It runs on when the line is lost, and can be attached to again. */
+/** A program in a terminal. It survives a lost connection; `sandbox.execSessions.attach` reconnects to it. */
 export interface Terminal extends Omit<AttachedSession, "output"> {
   readonly sessionId: string;
-  /** What it writes, as bytes; ends with the program. */
+  /** The terminal's output; ends with the program. */
   readonly output: AsyncIterable<Uint8Array>;
   resize(size: TerminalSize, options?: Abortable): Promise<void>;
-  /** A signal to its process group. Default: 9. */
+  /** Sends a signal to the program's process group. Default: 9. */
   kill(signal?: number, options?: Abortable): Promise<void>;
 }
 
-/** A command line for `/bin/sh -c`, or a program with its arguments, which no shell sees. */
+/** A command line for `/bin/sh -c`, or a program and its arguments, which run without a shell. */
 export type CommandLine = string | readonly [string, ...string[]];
 
 /**
@@ -117,7 +118,9 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /**
-   * Resolves when a command would work in it. @throws SandboxError
+   * Creates a sandbox. Resolves when commands can run in it.
+   *
+   * @throws SandboxError
    *
    * @example
    * await using sandbox = await Sandbox.create({ envs: { DEBUG: "1" }, idleTimeoutSeconds: 600 });
@@ -130,7 +133,9 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /**
-   * One that is there. @throws SandboxError `not_found`
+   * Connects to an existing sandbox.
+   *
+   * @throws SandboxError `not_found` when there is no such sandbox
    *
    * @example
    * const sandbox = await Sandbox.connect("sb-1a2b3c4d");
@@ -142,7 +147,7 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /**
-   * The newest 100.
+   * The newest 100 sandboxes; by default those that run.
    *
    * @example
    * for (const { id, status } of await Sandbox.list()) console.log(id, status);
@@ -152,7 +157,7 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /**
-   * A new sandbox, alive, of the instant of a checkpoint.
+   * Creates a sandbox from a checkpoint: with its files and, unless it is `disk_only`, its running processes.
    *
    * @example
    * const { id } = await sandbox.checkpoints.create({ name: "prepared" });
@@ -165,7 +170,7 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /**
-   * Images that are built of steps, in a machine.
+   * Images of your own, built from steps.
    *
    * @example
    * await Sandbox.images().build("with-numpy", { steps: [{ type: "pip_install", args: { packages: ["numpy"] } }] });
@@ -174,13 +179,13 @@ export class Sandbox implements AsyncDisposable {
     return clientOf(connection).images;
   }
 
-  /** What the server knows of it now. */
+  /** The sandbox's current state. */
   async info({ signal }: Abortable = {}): Promise<SandboxInfo> {
     return await this.#client.sandboxes.get(this.id, signal);
   }
 
   /**
-   * Saves it with its memory and its processes, and frees what it takes of the host. Any use of it wakes it.
+   * Saves the sandbox to disk with its memory and processes, and frees the host's memory. Any use wakes it.
    *
    * @example
    * await sandbox.hibernate();
@@ -190,7 +195,7 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /**
-   * Resolves when a command would work. Any other use wakes it as well.
+   * Wakes a hibernated sandbox. Resolves when commands can run in it. Every other use wakes it too.
    *
    * @example
    * await sandbox.wake();
@@ -200,20 +205,20 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /**
-   * Gives it more memory while it runs, up to eight times what it began with, or takes some back. It rejects with
-   * `wrong_state` when its commands need what it would have to give.
+   * Changes the memory of the running sandbox, up to eight times its initial size. Rejects with `wrong_state` when the
+   * sandbox uses memory that it would have to give back.
    */
   async scale(memoryMib: number, { signal }: Abortable = {}): Promise<void> {
     await this.#client.sandboxes.scale(this.id, memoryMib, signal);
   }
 
-  /** Starts the guest's kernel again; what is on the disks stays. */
+  /** Reboots the guest: processes end, files stay. */
   async reboot({ signal }: Abortable = {}): Promise<void> {
     await this.#client.sandboxes.reboot(this.id, signal);
   }
 
   /**
-   * Another sandbox, alive, as this one is at this moment. This one stands still for a moment and goes on.
+   * Creates a copy of this sandbox as it is now, with its running processes. This one pauses for a moment.
    *
    * @example
    * await using other = await sandbox.fork();
@@ -226,22 +231,22 @@ export class Sandbox implements AsyncDisposable {
     try {
       return new Sandbox(this.#client, (await checkpoints.fork(id, request, signal)).id);
     } finally {
-      // What was made of it goes on without it.
+      // The fork does not need its checkpoint any longer.
       await checkpoints.delete(this.id, id);
     }
   }
 
-  /** Seconds without activity after which it is put away; 0: never. Begins anew. */
+  /** Sets the idle timeout in seconds (0: never) and restarts it. */
   async setTimeout(seconds: number, { signal }: Abortable = {}): Promise<void> {
     await this.#client.sandboxes.setTimeout(this.id, seconds, signal);
   }
 
-  /** Ends it. What is not in a checkpoint is gone. */
+  /** Deletes the sandbox. Only its checkpoints remain. */
   async kill({ signal }: Abortable = {}): Promise<void> {
     await this.#client.sandboxes.kill(this.id, signal);
   }
 
-  /** Ends it, so that `await using` leaves nothing behind. */
+  /** Deletes the sandbox at the end of an `await using` block. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.kill();
   }
@@ -249,16 +254,16 @@ export class Sandbox implements AsyncDisposable {
 
 export interface SandboxExec {
   /**
-   * Runs a command to its end. A command that fails is no error: look at `exitCode`.
+   * Runs a command to its end. A failing command is a result, not an error: check `exitCode`.
    *
    * @example
    * const { exitCode, stdout, stderr } = await sandbox.exec.run("npm test", { cwd: "/workspace", timeout: 300 });
-   * // Without a shell: every argument arrives as it is.
+   * // Without a shell, arguments need no quoting.
    * await sandbox.exec.run(["touch", "a file; with anything in its name"]);
    */
   run(command: CommandLine, options?: CommandOptions): Promise<ExecResult>;
   /**
-   * Starts a command and streams. Without `stdin` it reads end of file at once.
+   * Starts a command and streams its output. Without `stdin` the command's standard input is empty.
    *
    * @example
    * const command = await sandbox.exec.stream("make");
@@ -270,7 +275,7 @@ export interface SandboxExec {
 
 export interface SandboxSessions {
   /**
-   * A command that runs to its end whoever listens, also over sleep and restarts of the server.
+   * Starts a command that runs without a client, across hibernation and restarts of the server.
    *
    * @example
    * const { id } = await sandbox.execSessions.start("python3 train.py", { envs: { EPOCHS: "10" } });
@@ -281,7 +286,7 @@ export interface SandboxSessions {
   ): Promise<ExecSession>;
   list(options?: Abortable): Promise<readonly ExecSession[]>;
   /**
-   * Hears what is kept of its output, then what comes. Leaving the iteration leaves the command running.
+   * Reads the kept output, then new output. Leaving the iteration leaves the command running.
    *
    * @example
    * const session = await sandbox.execSessions.attach(id);
@@ -289,15 +294,15 @@ export interface SandboxSessions {
    * console.log(await session.exitCode);
    */
   attach(sessionId: string, options?: Abortable): Promise<AttachedSession>;
-  /** What is kept of its output, about 1 MiB; it is not waited for more. */
+  /** The kept output, about 1 MiB. Does not wait for more. */
   logs(sessionId: string, options?: Abortable): AsyncIterable<ExecOutput>;
-  /** A signal to its process group. Default: 9. */
+  /** Sends a signal to the session's process group. Default: 9. */
   kill(sessionId: string, signal?: number, options?: Abortable): Promise<void>;
 }
 
 export interface SandboxPty {
   /**
-   * Starts a program, by default the user's shell, with a terminal.
+   * Starts a program in a terminal. Default: a login shell.
    *
    * @example
    * const terminal = await sandbox.pty.open({ columns: 120, rows: 40 });
@@ -307,10 +312,10 @@ export interface SandboxPty {
   open(options?: CommandOptions & Partial<TerminalSize> & { readonly command?: CommandLine }): Promise<Terminal>;
 }
 
-/** Agents need `ANTHROPIC_API_KEY` in the environment of the sandbox, or in their own. */
+/** An agent needs `ANTHROPIC_API_KEY`, in the sandbox's environment or in its own. */
 export interface SandboxAgents {
   /**
-   * Starts an agent and listens to it.
+   * Starts an agent and attaches to it.
    *
    * @example
    * const agent = await sandbox.agents.start({ prompt: "make the tests pass" });
@@ -320,13 +325,13 @@ export interface SandboxAgents {
    * }
    */
   start(options?: StartAgent & Abortable): Promise<AttachedAgent>;
-  /** Those that run or have ended in the last five minutes. */
+  /** The agents that run or ended within the last five minutes. */
   list(options?: Abortable): Promise<readonly Agent[]>;
-  /** Hears what is kept of what one has told, then what is new. */
+  /** Reads an agent's kept events, then new ones. */
   attach(agentId: string, options?: Abortable): Promise<AttachedAgent>;
 }
 
-/** Paths are the guest's; a relative one begins at the user's home. */
+/** Paths are the guest's. A relative path starts at the user's home. */
 export interface SandboxFiles {
   read(path: string, options?: ReadOptions & Abortable): Promise<Uint8Array>;
   /**
@@ -335,7 +340,7 @@ export interface SandboxFiles {
    */
   readText(path: string, options?: Abortable): Promise<string>;
   /**
-   * For what is larger than memory.
+   * Reads a file as a stream, for files larger than memory.
    *
    * @example
    * const archive = await sandbox.files.readStream("/workspace/all.tar");
@@ -343,7 +348,7 @@ export interface SandboxFiles {
    */
   readStream(path: string, options?: ReadOptions & Abortable): Promise<ReadableStream<Uint8Array<ArrayBuffer>>>;
   /**
-   * Replaces the file when all of `content` has arrived; directories above it are made.
+   * Replaces a file once all of `content` has arrived. Creates missing parent directories.
    *
    * @example
    * await sandbox.files.write("src/main.py", "print('hello')\n");
@@ -360,10 +365,11 @@ export interface SandboxFiles {
   mkdir(path: string, options?: Abortable): Promise<void>;
   rename(from: string, to: string, options?: Abortable): Promise<void>;
   setAttributes(path: string, attributes: FileAttributes, options?: Abortable): Promise<FileEntry>;
-  /** Recursive; a path that does not exist is removed already. */
+  /** Removes a file or a directory tree. A missing path is no error. */
   remove(path: string, options?: Abortable): Promise<void>;
   /**
-   * What happens to a file or in a directory from the moment that this resolves. Leaving the iteration ends it.
+   * Watches a file or a directory. Changes made after the promise resolves are reported. Leaving the iteration ends the
+   * watch.
    *
    * @example
    * for await (const { kind, path } of await sandbox.files.watch("/workspace", { recursive: true })) {
@@ -372,18 +378,19 @@ export interface SandboxFiles {
    */
   watch(path: string, options?: Abortable & { readonly recursive?: boolean }): Promise<AsyncIterable<FileChange>>;
   /**
-   * A URL that the file can be read from without a key. Seconds: an hour unless said.
+   * A URL that serves the file without a key. Default: for one hour.
    *
    * @example
    * const { url } = await sandbox.files.downloadUrl("report.pdf", { seconds: 600 });
    */
   downloadUrl(path: string, options?: Abortable & { readonly seconds?: number }): Promise<SignedUrl>;
+  /** A URL that accepts the file's content without a key. Default: for one hour. */
   uploadUrl(path: string, options?: Abortable & { readonly seconds?: number }): Promise<SignedUrl>;
 }
 
 export interface SandboxCheckpoints {
   /**
-   * Resolves when it can be used.
+   * Creates a checkpoint. Resolves when it is ready.
    *
    * @example
    * const { id } = await sandbox.checkpoints.create({ name: "before the upgrade" });
@@ -392,15 +399,15 @@ export interface SandboxCheckpoints {
    */
   create(request: CreateCheckpoint, options?: Abortable): Promise<Checkpoint>;
   list(options?: Abortable): Promise<readonly Checkpoint[]>;
-  /** Puts the sandbox back, in place. */
+  /** Restores the sandbox to a checkpoint, in place. */
   restore(checkpointId: string, options?: Abortable): Promise<void>;
-  /** What was made of it goes on. */
+  /** Deletes a checkpoint. Sandboxes forked from it are unaffected. */
   delete(checkpointId: string, options?: Abortable): Promise<void>;
 }
 
 export interface SandboxPreviews {
   /**
-   * Gives a port of the sandbox a name of its own.
+   * Gives a port a host name. Ports without one are served too.
    *
    * @example
    * const { hostname } = await sandbox.previews.create({ port: 8080 });
@@ -413,13 +420,13 @@ export interface SandboxPreviews {
 export interface SandboxNetwork {
   get(options?: Abortable): Promise<Network>;
   /**
-   * At once, also for connections that exist.
+   * Changes the network policy, for open connections too.
    *
    * @example
    * await sandbox.network.set({ egress: { allow: ["pypi.org", "*.pythonhosted.org"] } });
    */
   set(request: SetNetwork, options?: Abortable): Promise<Network>;
-  /** What was refused within the last hour, the newest first. */
+  /** Connections refused within the last hour, newest first. */
   log(options?: Abortable): Promise<readonly NetworkRefusal[]>;
 }
 
@@ -432,7 +439,7 @@ function execOf(client: Client, id: string): SandboxExec {
       const stream = await client.exec.stream(id, { ...requestOf(command), ...options }, signal);
       return {
         ...stream,
-        // Made when they are asked for: the output can be taken once.
+        // Created on access: the output can be read only once.
         get stdout() {
           return readableBytes(bytesOfPipe(stream.output, "stdout"));
         },
@@ -559,14 +566,14 @@ function clientOf({ url, apiKey, openSocket }: Connection): Client {
   });
 }
 
-/** Of the environment, where there is one: browsers have none. */
+/** An environment variable. Browsers have no environment. */
 function variable(name: string): string | undefined {
   const { process } = globalThis as { process?: { env?: Record<string, string | undefined> } };
   const value = process?.env?.[name];
   return value === "" ? undefined : value;
 }
 
-/** Node's global WebSocket, where there is one, cannot pause. Bun and Deno have theirs. */
+/** Node's global WebSocket cannot pause, hence `ws`. Bun and Deno use their own. */
 function defaultSocket(): OpenSocket {
   const { process } = globalThis as { process?: { versions?: Record<string, string | undefined> } };
   const versions = process?.versions;

@@ -6,14 +6,14 @@ import { killTree } from "../tools/kill-tree.ts";
 import type { Tool, ToolResult } from "../tools/tool.ts";
 
 const protocolVersion = "2025-06-18";
-const startMs = 30_000;
+const startTimeoutMs = 30_000;
 
 export interface McpPlace {
   readonly cwd: string;
   readonly environment: NodeJS.ProcessEnv;
 }
 
-/** A program that offers tools over the Model Context Protocol, spoken on its standard input and output. */
+/** A running Model Context Protocol server: a program that offers tools on its standard input and output. */
 export class McpServer implements Disposable {
   readonly tools: readonly Tool[];
   readonly #line: McpLine;
@@ -23,14 +23,14 @@ export class McpServer implements Disposable {
     this.tools = tools;
   }
 
-  /** @throws when it cannot be started or does not speak the protocol */
+  /** @throws when the program cannot be started or does not answer as an MCP server within 30 s */
   static async start(name: string, settings: McpServerSettings, place: McpPlace): Promise<McpServer> {
     const line = new McpLine(settings, place);
     try {
-      const signal = AbortSignal.timeout(startMs);
+      const signal = AbortSignal.timeout(startTimeoutMs);
       const client = { name: "claude-agent-wrapper", version: "1" };
-      await line.ask("initialize", { protocolVersion, capabilities: {}, clientInfo: client }, signal);
-      line.tell("notifications/initialized");
+      await line.request("initialize", { protocolVersion, capabilities: {}, clientInfo: client }, signal);
+      line.notify("notifications/initialized");
       return new McpServer(line, await toolsOf(name, line, signal));
     } catch (error) {
       line.close();
@@ -51,7 +51,7 @@ async function toolsOf(server: string, line: McpLine, signal: AbortSignal): Prom
   const tools: Tool[] = [];
   let cursor: unknown;
   do {
-    const page = await line.ask("tools/list", cursor === undefined ? {} : { cursor }, signal);
+    const page = await line.request("tools/list", cursor === undefined ? {} : { cursor }, signal);
     for (const tool of Array.isArray(page["tools"]) ? page["tools"].filter(isRecord) : []) {
       const { name, description, inputSchema } = tool;
       if (typeof name !== "string") continue;
@@ -59,7 +59,8 @@ async function toolsOf(server: string, line: McpLine, signal: AbortSignal): Prom
         name: `mcp__${server}__${name}`,
         description: typeof description === "string" ? description : "",
         input_schema: isRecord(inputSchema) ? inputSchema : { type: "object" },
-        run: async (input, place) => resultOf(await line.ask("tools/call", { name, arguments: input }, place.signal)),
+        run: async (input, place) =>
+          resultOf(await line.request("tools/call", { name, arguments: input }, place.signal)),
       });
     }
     cursor = page["nextCursor"];
@@ -75,7 +76,7 @@ function resultOf(result: Record<string, unknown>): ToolResult {
   return { text, isError: result["isError"] === true };
 }
 
-/** JSON-RPC, one line a message. */
+/** JSON-RPC with one message per line. */
 class McpLine {
   readonly #child: ChildProcessByStdio<Writable, Readable, null>;
   readonly #waiting = new Map<number, PromiseWithResolvers<Record<string, unknown>>>();
@@ -83,7 +84,7 @@ class McpLine {
   #failure: Error | undefined;
 
   constructor({ command, args = [], env = {} }: McpServerSettings, { cwd, environment }: McpPlace) {
-    // It may complain where this program does.
+    // The server shares this program's standard error.
     this.#child = spawn(command, args, { cwd, env: { ...environment, ...env }, stdio: ["pipe", "pipe", "inherit"] });
     this.#child.on("error", (error) => this.#fail(error));
     this.#child.stdin.on("error", (error) => this.#fail(error));
@@ -94,32 +95,32 @@ class McpLine {
     return this.#failure === undefined;
   }
 
-  async ask(method: string, params: object, signal: AbortSignal): Promise<Record<string, unknown>> {
+  async request(method: string, params: object, signal: AbortSignal): Promise<Record<string, unknown>> {
     if (this.#failure !== undefined) throw this.#failure;
     this.#lastId += 1;
     const id = this.#lastId;
     const answer = Promise.withResolvers<Record<string, unknown>>();
     this.#waiting.set(id, answer);
-    const give = (): void => {
-      this.tell("notifications/cancelled", { requestId: id });
-      answer.reject(new Error(`${method} was given up`));
+    const cancel = (): void => {
+      this.notify("notifications/cancelled", { requestId: id });
+      answer.reject(new Error(`${method} was aborted, or took too long`));
     };
-    signal.addEventListener("abort", give, { once: true });
+    signal.addEventListener("abort", cancel, { once: true });
     try {
       this.#write({ id, method, params });
       return await answer.promise;
     } finally {
-      signal.removeEventListener("abort", give);
+      signal.removeEventListener("abort", cancel);
       this.#waiting.delete(id);
     }
   }
 
-  tell(method: string, params?: object): void {
+  notify(method: string, params?: object): void {
     this.#write({ method, ...(params === undefined ? {} : { params }) });
   }
 
   close(): void {
-    this.#fail(new Error("the MCP server was ended"));
+    this.#fail(new Error("the MCP server was stopped"));
     killTree(this.#child.pid);
   }
 
@@ -130,7 +131,7 @@ class McpLine {
   async #read(): Promise<void> {
     try {
       for await (const line of inputLines(this.#child.stdout)) this.#take(line === tooLong ? "" : line);
-      this.#fail(new Error("the MCP server has ended"));
+      this.#fail(new Error("the MCP server has exited"));
     } catch (error) {
       this.#fail(error as Error);
     }
@@ -141,16 +142,19 @@ class McpLine {
     try {
       message = JSON.parse(line);
     } catch {
-      throw new Error("the MCP server wrote what is no message");
+      throw new Error("the MCP server wrote a line that is not a JSON message of at most 16 MiB");
     }
     if (!isRecord(message)) return;
     const { id, method, result, error } = message;
     if (method === undefined) {
       const answer = this.#waiting.get(Number(id));
       if (isRecord(result)) answer?.resolve(result);
-      else answer?.reject(new Error(isRecord(error) ? String(error["message"]) : "the MCP server gave no result"));
+      else
+        answer?.reject(
+          new Error(isRecord(error) ? String(error["message"]) : "the MCP server answered without a result"),
+        );
     } else if (id !== undefined) {
-      // Of what a server may ask, a client has to answer this alone when it offers nothing.
+      // A client without capabilities must answer `ping` and nothing else.
       const known = method === "ping";
       this.#write(
         known ? { id, result: {} } : { id, error: { code: -32_601, message: `no method ${asText(method)}` } },

@@ -8,7 +8,7 @@ export interface McpStatus {
   readonly error?: string;
 }
 
-/** The MCP servers of a session. They run from the first turn that wants them until their settings change. */
+/** The MCP servers of a session. They run from the first turn that needs them until the settings change. */
 export class McpServers implements Disposable {
   readonly #environment: NodeJS.ProcessEnv;
   #wanted = "{}";
@@ -18,7 +18,7 @@ export class McpServers implements Disposable {
     this.#environment = environment;
   }
 
-  /** Starts what is wanted and does not run. One that cannot be started is told of, and tried again the next time. */
+  /** Starts the servers that do not run yet. One that fails to start is reported and tried again at the next turn. */
   async provide(settings: Readonly<Record<string, McpServerSettings>>, cwd: string): Promise<readonly McpStatus[]> {
     const wanted = JSON.stringify(settings);
     if (wanted !== this.#wanted) this[Symbol.dispose]();

@@ -16,7 +16,7 @@ const start = {
 const block = (index: number, content_block: object) => ({ type: "content_block_start", index, content_block });
 const delta = (index: number, of: object) => ({ type: "content_block_delta", index, delta: of });
 
-test("a message of text, thought and the use of a tool", () => {
+test("a message of text, thinking and a tool use is assembled from its events", () => {
   const builder = built(
     start,
     { type: "ping" },
@@ -50,7 +50,7 @@ test("a message of text, thought and the use of a tool", () => {
   });
 });
 
-test("a tool without input has an empty one; what is no JSON is told as such; empty text is left out", () => {
+test("a missing tool input is empty, invalid JSON is marked, and empty text is dropped", () => {
   const { content } = built(
     start,
     block(0, { type: "text", text: "" }),
@@ -65,12 +65,12 @@ test("a tool without input has an empty one; what is no JSON is told as such; em
 });
 
 for (const [what, ...events] of [
-  ["no JSON", "{"],
-  ["no object", "[1]"],
-  ["a delta of no block", JSON.stringify(start), JSON.stringify(delta(0, { type: "text_delta", text: "x" }))],
-  ["an index that is none", JSON.stringify(start), JSON.stringify(block(-1, { type: "text" }))],
-  ["an index out of all reason", JSON.stringify(start), JSON.stringify(block(1e9, { type: "text" }))],
-  ["an end without a start", '{"type":"message_stop"}'],
+  ["invalid JSON", "{"],
+  ["JSON that is not an object", "[1]"],
+  ["a delta without its block", JSON.stringify(start), JSON.stringify(delta(0, { type: "text_delta", text: "x" }))],
+  ["a negative index", JSON.stringify(start), JSON.stringify(block(-1, { type: "text" }))],
+  ["an index above the limit", JSON.stringify(start), JSON.stringify(block(1e9, { type: "text" }))],
+  ["a stop without a start", '{"type":"message_stop"}'],
 ] as const) {
   test(`${what} is refused`, () => {
     const builder = new MessageBuilder();
@@ -78,9 +78,9 @@ for (const [what, ...events] of [
   });
 }
 
-test("an error that is streamed is told with its kind", () => {
+test("a streamed error is reported with its type", () => {
   assert.throws(
     () => built(start, { type: "error", error: { type: "overloaded_error", message: "Overloaded" } }),
-    /^ModelError: the model server broke off: Overloaded \(overloaded_error\)$/,
+    /^ModelError: the model server aborted the answer: Overloaded \(overloaded_error\)$/,
   );
 });

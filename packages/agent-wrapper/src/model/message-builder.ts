@@ -3,15 +3,15 @@ import type { ContentBlock, ModelMessage } from "./message.ts";
 import { ModelError } from "./model-error.ts";
 import type { ServerSentEvent } from "./server-sent-events.ts";
 
-/** Puts a message together from the events that it is streamed as. */
+/** Assembles a message from the events of its stream. */
 export class MessageBuilder {
   isComplete = false;
   #message: Record<string, unknown> | undefined;
   readonly #blocks: (ContentBlock & Record<string, unknown>)[] = [];
-  /** The input of tools by block, as JSON that comes in pieces. */
+  /** The JSON text of tool inputs, by block. It arrives in fragments. */
   readonly #inputs = new Map<number, string>();
 
-  /** Returns the event's content. @throws ModelError for an event that cannot follow what came before, and for `error` */
+  /** Adds an event and returns its content. @throws ModelError for an `error` event and for one that is out of order */
   add({ data }: ServerSentEvent): Readonly<Record<string, unknown>> {
     const event = parsed(data);
     switch (event["type"]) {
@@ -37,16 +37,16 @@ export class MessageBuilder {
       case "error": {
         const error = isRecord(event["error"]) ? event["error"] : {};
         throw new ModelError(
-          `the model server broke off: ${asText(error["message"], data)} (${asText(error["type"], "error")})`,
+          `the model server aborted the answer: ${asText(error["message"], data)} (${asText(error["type"], "error")})`,
         );
       }
       default:
-      // `ping`, the end of a block, and what is new: the API adds kinds of events.
+      // `ping`, the end of a block, and event types that the API adds later.
     }
     return event;
   }
 
-  /** What has come until now. */
+  /** The message as far as it has arrived. */
   message(): ModelMessage {
     const { id, model, stop_reason: stopReason } = this.#message ?? {};
     return {
@@ -96,7 +96,7 @@ export class MessageBuilder {
   }
 }
 
-/** The field of a tool's input that says that the model has not finished it. */
+/** The field that marks a tool's input as incomplete or invalid JSON. */
 export const brokenInput = "__broken_json__";
 
 function inputOf(json: string): Record<string, unknown> {
@@ -105,7 +105,7 @@ function inputOf(json: string): Record<string, unknown> {
     const input: unknown = JSON.parse(json);
     if (isRecord(input)) return input;
   } catch {
-    // Told to the model, which can ask again.
+    // The tool result reports it to the model, which can try again.
   }
   return { [brokenInput]: json };
 }
@@ -115,9 +115,9 @@ function parsed(data: string): Record<string, unknown> {
     const event: unknown = JSON.parse(data);
     if (isRecord(event)) return event;
   } catch {
-    // Told below.
+    // Reported below.
   }
-  throw new ModelError(`the model server sent what is no event: ${shortened(data)}`);
+  throw new ModelError(`the model server sent an event that is not a JSON object: ${shortened(data)}`);
 }
 
 function indexOf(event: Record<string, unknown>, data: string): number {
@@ -140,7 +140,7 @@ function usageOf(holder: Record<string, unknown>): Record<string, unknown> {
 }
 
 function outOfPlace(data: string): ModelError {
-  return new ModelError(`the model server sent an event that makes no sense there: ${shortened(data)}`);
+  return new ModelError(`the model server sent an event out of order: ${shortened(data)}`);
 }
 
 export function shortened(text: string, length = 300): string {

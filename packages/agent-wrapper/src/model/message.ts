@@ -1,4 +1,4 @@
-/** A part of a message, as the Messages API has it: text, the use of a tool, its result, or what is not known here. */
+/** A content block of the Messages API: text, a tool use, a tool result, or a type that is unknown here. */
 export interface ContentBlock {
   readonly type: string;
   readonly [field: string]: unknown;
@@ -10,7 +10,7 @@ export interface Message {
   readonly content: readonly ContentBlock[];
 }
 
-/** What the model has answered. */
+/** An answer of the model. */
 export interface ModelMessage extends Message {
   readonly role: "assistant";
   readonly id: string;

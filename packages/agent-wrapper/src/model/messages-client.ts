@@ -14,17 +14,17 @@ export interface ModelRequest {
 }
 
 export interface ModelListener {
-  /** An event of the stream, as it comes. */
+  /** Called with each event of the stream. */
   event(event: Readonly<Record<string, unknown>>): void;
-  /** The server is asked again after a pause. */
+  /** Called before the request is repeated after a pause. */
   retry(error: ModelError, attempt: number, pauseMs: number): void;
 }
 
 export interface Model {
   /**
-   * What the model answers. A message that `signal` has cut short is given as far as it came, with `interrupted` set.
+   * Asks the model. When `signal` interrupts the answer, returns the part that has arrived, with `interrupted` set.
    *
-   * @throws ModelError
+   * @throws ModelError when the server cannot be reached, refuses the request or sends an incomplete answer
    */
   ask(
     request: ModelRequest,
@@ -40,14 +40,14 @@ export interface MessagesOptions {
   pause(milliseconds: number, signal: AbortSignal): Promise<unknown>;
 }
 
-const attempts = 5;
+const maxAttempts = 5;
 const firstPauseMs = 500;
 const maxPauseMs = 60_000;
-const silenceMs = 300_000;
-/** What every model that speaks this API can give. */
+const maxSilenceMs = 300_000;
+/** Every model of this API supports it. */
 const maxTokens = 8192;
 
-/** The Messages API, streamed. */
+/** A client of the Messages API that streams answers. */
 export function messagesClient(options: MessagesOptions): Model {
   const url = `${options.baseUrl.replace(/\/+$/, "")}/v1/messages`;
   const headers = {
@@ -61,7 +61,7 @@ export function messagesClient(options: MessagesOptions): Model {
       const body = JSON.stringify(bodyOf(request));
       const builder = new MessageBuilder();
       try {
-        const response = await untilAnswered(
+        const response = await retried(
           async () => await post(url, { headers, body, signal }),
           (error, attempt, pauseMs) => {
             listener.retry(error, attempt, pauseMs);
@@ -75,15 +75,15 @@ export function messagesClient(options: MessagesOptions): Model {
       } catch (error) {
         if (signal.aborted) return { message: builder.message(), interrupted: true };
         if (error instanceof ModelError) throw error;
-        throw new ModelError(`the line to the model server broke: ${(error as Error).message}`, { cause: error });
+        throw new ModelError(`the connection to the model server broke: ${(error as Error).message}`, { cause: error });
       }
       throw new ModelError("the model server ended the stream before the message was complete");
     },
   };
 }
 
-/** Nothing has happened as long as there is no answer, so asking again does no harm. */
-async function untilAnswered<T>(
+/** Retries with exponential back-off. Before the answer starts, a repeated request does no harm. */
+async function retried<T>(
   ask: () => Promise<T>,
   pause: (error: ModelError, attempt: number, pauseMs: number) => Promise<unknown>,
 ): Promise<T> {
@@ -91,14 +91,14 @@ async function untilAnswered<T>(
     try {
       return await ask();
     } catch (error) {
-      if (!(error instanceof ModelError) || !error.retryable || attempt === attempts) throw error;
+      if (!(error instanceof ModelError) || !error.retryable || attempt === maxAttempts) throw error;
       const pauseMs = error.retryAfterMs ?? firstPauseMs * 2 ** (attempt - 1);
       await pause(error, attempt, Math.min(pauseMs, maxPauseMs));
     }
   }
 }
 
-/** Not by `fetch`: what that loads takes seconds to come up where the processor is emulated, and this does not. */
+/** Uses `node:http` because `fetch` takes seconds to load on an emulated processor. */
 async function post(
   url: string,
   { headers, body, signal }: { headers: Record<string, string>; body: string; signal: AbortSignal },
@@ -108,7 +108,7 @@ async function post(
   try {
     const length = Buffer.byteLength(body);
     const asked = request(url, { method: "POST", headers: { ...headers, "content-length": length }, signal });
-    asked.setTimeout(silenceMs, () => asked.destroy(new Error("nothing was heard for five minutes")));
+    asked.setTimeout(maxSilenceMs, () => asked.destroy(new Error("the server sent nothing for five minutes")));
     asked.end(body);
     [response] = (await once(asked, "response")) as [IncomingMessage];
   } catch (error) {
@@ -131,8 +131,8 @@ async function post(
   });
 }
 
-/** Of what is no answer so much is looked at. */
-const maxReasonLength = 65_536;
+/** The part of an error reply that is read, in bytes. */
+const maxReasonBytes = 65_536;
 
 async function beginningOf(response: AsyncIterable<Uint8Array>): Promise<string> {
   const parts: Uint8Array[] = [];
@@ -140,7 +140,7 @@ async function beginningOf(response: AsyncIterable<Uint8Array>): Promise<string>
   for await (const part of response) {
     parts.push(part);
     length += part.length;
-    if (length > maxReasonLength) break;
+    if (length > maxReasonBytes) break;
   }
   return Buffer.concat(parts).toString();
 }
@@ -149,18 +149,18 @@ function bodyOf({ model, system, messages, tools }: ModelRequest) {
   return {
     model,
     max_tokens: maxTokens,
-    // What comes before a mark need not be read anew, and paid for in full, with the next request of the conversation.
+    // The server caches the conversation up to each mark, which makes the next request faster and cheaper.
     system: [{ type: "text", text: system, cache_control: { type: "ephemeral" } }],
     messages: messages.map(({ role, content }, index) => ({
       role,
-      content: index < messages.length - 1 ? content : withMark(content),
+      content: index < messages.length - 1 ? content : withCacheMark(content),
     })),
     ...(tools.length === 0 ? {} : { tools }),
     stream: true,
   };
 }
 
-function withMark(content: Message["content"]): Message["content"] {
+function withCacheMark(content: Message["content"]): Message["content"] {
   return content.map((block, index) =>
     index < content.length - 1 ? block : { ...block, cache_control: { type: "ephemeral" } },
   );
@@ -172,7 +172,7 @@ function reasonOf(text: string): string {
     const error = isRecord(value) && isRecord(value["error"]) ? value["error"] : {};
     if (typeof error["message"] === "string") return `${error["message"]} (${asText(error["type"], "error")})`;
   } catch {
-    // Not JSON: as it is.
+    // Not JSON: shown unchanged.
   }
   return shortened(text);
 }

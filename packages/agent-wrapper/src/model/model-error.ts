@@ -1,8 +1,8 @@
-/** Why the model could not be asked, or did not answer. The message is for people. */
+/** Why the model did not answer. The message is for people. */
 export class ModelError extends Error {
-  /** Asking again may help. */
+  /** A repeated request may succeed. */
   readonly retryable: boolean;
-  /** How long the server wants to be left alone. */
+  /** The pause that the server asks for. */
   readonly retryAfterMs: number | undefined;
 
   constructor(

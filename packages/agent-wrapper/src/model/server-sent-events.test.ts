@@ -15,11 +15,11 @@ test("events have a name and data; comments and unknown fields are ignored", asy
   ]);
 });
 
-test("an event that the stream breaks off in is none", async () => {
+test("an event that the end of the stream cuts off is dropped", async () => {
   assert.deepEqual(await eventsOf(Buffer.from("data: whole\n\ndata: half\n")), [{ event: "message", data: "whole" }]);
 });
 
-test("however the bytes are cut and the lines end, the events are the same", async () => {
+test("LF, CRLF and CR end lines, wherever the chunks are cut", async () => {
   const line = fc.string({ unit: "grapheme" }).filter((text) => !/[\r\n]/.test(text));
   await fc.assert(
     fc.asyncProperty(
@@ -31,7 +31,7 @@ test("however the bytes are cut and the lines end, the events are the same", asy
         const places = [0, ...cuts.map((cut) => Math.min(cut, bytes.length)), bytes.length].toSorted((a, b) => a - b);
         const chunks = places.slice(1).map((to, index) => bytes.subarray(places[index], to));
         assert.deepEqual(await eventsOf(...chunks), await eventsOf(bytes));
-        // A carriage return at the very end might have been the first half of a line's end.
+        // A CR at the very end may be the first half of a CRLF.
         const all = end === "\r" ? texts.slice(0, -1) : texts;
         assert.deepEqual((await eventsOf(bytes)).map(({ data }) => data).slice(0, all.length), all);
       },
@@ -39,7 +39,7 @@ test("however the bytes are cut and the lines end, the events are the same", asy
   );
 });
 
-test("an event without an end is given up", async () => {
+test("an endless event is refused", async () => {
   const endless = (async function* () {
     for (;;) yield Buffer.alloc(2 ** 20, "x");
   })();

@@ -1,4 +1,4 @@
-// An MCP server with one tool, which says its input again and ends the server when it is told to.
+// An MCP server with one tool. It echoes its input; the input "end" makes the server exit.
 import { createInterface } from "node:readline";
 
 const tool = { name: "echo", description: "Says it again", inputSchema: { type: "object" } };

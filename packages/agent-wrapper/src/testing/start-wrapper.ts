@@ -6,9 +6,11 @@ import type { Readable, Writable } from "node:stream";
 import type { Event } from "../event.ts";
 import { stubKey } from "./stub-model.ts";
 
+const patienceMs = 60_000;
+
 const main = join(import.meta.dirname, "../main.ts");
 
-/** The program as it runs in a sandbox, in a home of its own. */
+/** The program as in a sandbox, with a home directory of its own. */
 export class Wrapper implements AsyncDisposable {
   readonly child: ChildProcessByStdio<Writable, Readable, Readable>;
   readonly ended: Promise<number | NodeJS.Signals>;
@@ -18,7 +20,7 @@ export class Wrapper implements AsyncDisposable {
   constructor(home: string, env: Readonly<Record<string, string>>) {
     this.child = spawn(process.execPath, ["--disable-warning=ExperimentalWarning", main], {
       cwd: home,
-      // A group of its own, as every session has.
+      // Each session has a process group of its own.
       detached: true,
       env: { PATH: process.env["PATH"], HOME: home, ANTHROPIC_API_KEY: stubKey, ...env },
       stdio: ["pipe", "pipe", "pipe"],
@@ -28,18 +30,18 @@ export class Wrapper implements AsyncDisposable {
     this.#events = createInterface({ input: this.child.stdout })[Symbol.asyncIterator]();
   }
 
-  /** Commands, or text as it is. */
+  /** Writes commands as JSON, and strings unchanged. */
   write(...lines: readonly (object | string)[]): void {
     for (const line of lines) this.child.stdin.write(typeof line === "string" ? line : `${JSON.stringify(line)}\n`);
   }
 
   async next(): Promise<Event> {
-    const { value, done } = await this.#events.next();
-    if (done === true) throw new Error(`it has ended: ${this.stderr}`);
+    const { value, done } = await deadline(this.#events.next());
+    if (done === true) throw new Error(`the program exited: ${this.stderr}`);
     return JSON.parse(value) as Event;
   }
 
-  /** The events up to one of this type, which is the last. */
+  /** The events up to and including the next one of this type. */
   async until(type: string): Promise<Event[]> {
     const events: Event[] = [];
     do events.push(await this.next());
@@ -47,7 +49,7 @@ export class Wrapper implements AsyncDisposable {
     return events;
   }
 
-  /** The events of one turn. */
+  /** Sends a prompt and returns the events of its turn. */
   async ask(text: string): Promise<Event[]> {
     this.write({ type: "prompt", text });
     return await this.until("turn_complete");
@@ -57,5 +59,16 @@ export class Wrapper implements AsyncDisposable {
     if (this.child.exitCode === null && this.child.signalCode === null)
       process.kill(-Number(this.child.pid), "SIGKILL");
     await this.ended;
+  }
+}
+
+/** @throws when the program writes no event in time */
+async function deadline<T>(event: Promise<T>): Promise<T> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => reject(new Error(`no event within ${patienceMs} ms`)), patienceMs);
+  try {
+    return await Promise.race([event, promise]);
+  } finally {
+    clearTimeout(timer);
   }
 }

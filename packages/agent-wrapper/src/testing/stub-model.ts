@@ -1,5 +1,5 @@
-// A server that speaks the Messages API and needs no model: what it answers is in the prompt. `startStubModel` runs it in
-// this process; as a program it listens on the port that it is given, and it imports nothing, so that it also runs alone.
+// A server of the Messages API without a model: the prompt determines the answer. `startStubModel` runs it in this process.
+// As a program it listens on a given port. It imports only modules of Node, so that the file alone runs in a guest.
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -19,17 +19,18 @@ export interface ModelRequestBody {
 
 type Block = { readonly type: string } & Readonly<Record<string, unknown>>;
 
-/** The key that it takes. */
+/** The only key that the server accepts. */
 export const stubKey = "stub-key";
 
 /**
- * - `run CMD` uses Bash, `use NAME JSON` any tool, and the answer to its result is `it said: ...`
- * - `loop` uses a tool for ever
- * - `stream` writes words until nobody reads them any more
- * - `status N` is refused with N, and with `retry-after: 0`; `once N` so only the first time
- * - `close` ends in the middle, `reset` breaks the connection, `garbage` sends what is no event, `html` a page,
- *   `overloaded` an error as an event, `broken input` a use of Bash whose input is no JSON
- * - anything else is said again
+ * Starts the server. It answers these prompts:
+ * - `run CMD` uses Bash, `use NAME JSON` any tool; the answer to the tool's result is `it said: ...`
+ * - `loop` uses a tool forever
+ * - `stream` streams words until the client disconnects
+ * - `status N` fails with status N and `retry-after: 0`; `once N` fails only the first time
+ * - `close` ends the stream early, `reset` breaks the connection, `garbage` sends an invalid event, `html` a page,
+ *   `overloaded` an error event, `broken input` a use of Bash with invalid JSON
+ * - any other prompt is echoed
  */
 export async function startStubModel(port = 0): Promise<StubModel> {
   const requests: ModelRequestBody[] = [];
@@ -130,7 +131,7 @@ function begin(response: ServerResponse): void {
 function say(response: ServerResponse, text: string): void {
   begin(response);
   send(response, { type: "content_block_start", index: 0, content_block: { type: "text", text: "" } });
-  // In two, in the middle of what may be more than one byte.
+  // Two parts, possibly cut within a multi-byte character.
   const half = Math.floor(text.length / 2);
   for (const part of [text.slice(0, half), text.slice(half)]) {
     send(response, { type: "content_block_delta", index: 0, delta: { type: "text_delta", text: part } });

@@ -9,14 +9,14 @@ import { numberInput, textInput, type Tool } from "./tool.ts";
 
 const defaultTimeoutMs = 120_000;
 const maxTimeoutMs = 600_000;
-/** Of the output the model is told this much of the beginning, and of the end. */
-const toldBytes = 15_000;
+/** The model sees this much of the start of the output and of its end. */
+const shownBytes = 15_000;
 
 export const bash: Tool = {
   name: "Bash",
   description:
-    "Runs a command line in a shell and gives its output and exit code. Each one starts in the working directory, with " +
-    "no input. A server is started with `&`: it goes on when the command has ended.",
+    "Runs a command line in a shell and returns its output and exit code. Each command starts in the working directory " +
+    "with empty standard input. Start servers with `&`: they keep running after the command.",
   input_schema: {
     type: "object",
     properties: {
@@ -33,7 +33,7 @@ export const bash: Tool = {
     const timeoutMs = Math.min(numberInput(input, "timeout") ?? defaultTimeoutMs, maxTimeoutMs);
     await using output = await temporaryFile();
     const { fd } = output;
-    // Of the group of this process: whoever ends the session ends its commands.
+    // The command stays in this process's group, so that a signal to the session reaches it.
     const child = spawn(shell, ["-c", command], { cwd, stdio: ["ignore", fd, fd] });
     const ended = once(child, "exit") as Promise<[number | null, NodeJS.Signals | null]>;
     const timeout = AbortSignal.timeout(timeoutMs);
@@ -43,11 +43,11 @@ export const bash: Tool = {
     if (until.aborted) kill();
     try {
       const [code, killedBy] = await ended;
-      const how = endOf({ code, killedBy, interrupted: signal.aborted, timedOut: timeout.aborted });
+      const ending = describeEnd({ code, killedBy, interrupted: signal.aborted, timedOut: timeout.aborted });
       const text = await textOf(output);
       return {
-        text: [text.trimEnd(), how].filter((part) => part !== "").join("\n") || "(no output)",
-        isError: how !== "",
+        text: [text.trimEnd(), ending].filter((part) => part !== "").join("\n") || "(no output)",
+        isError: ending !== "",
       };
     } finally {
       until.removeEventListener("abort", kill);
@@ -64,18 +64,18 @@ interface CommandEnd {
   readonly timedOut: boolean;
 }
 
-/** Empty for one that went well. */
-function endOf({ code, killedBy, interrupted, timedOut }: CommandEnd): string {
+/** Empty after exit code 0. */
+function describeEnd({ code, killedBy, interrupted, timedOut }: CommandEnd): string {
   if (killedBy !== null) {
     if (interrupted) return "(interrupted by the user)";
-    return timedOut ? "(killed: its time was over)" : `(killed by ${killedBy})`;
+    return timedOut ? "(killed: it exceeded its timeout)" : `(killed by ${killedBy})`;
   }
   return code === 0 ? "" : `(exit code ${code})`;
 }
 
 /**
- * A file without a name, and no pipe: what a command leaves running can go on writing, and whoever waits for the command
- * does not wait for that.
+ * An unlinked file for the output. With a pipe, a background process that the command leaves behind would hold the output
+ * open, and the command would seem to run on.
  */
 async function temporaryFile(): Promise<FileHandle> {
   const path = join(tmpdir(), `agent-output-${crypto.randomUUID()}`);
@@ -87,9 +87,9 @@ async function temporaryFile(): Promise<FileHandle> {
 
 async function textOf(file: FileHandle): Promise<string> {
   const { size } = await file.stat();
-  if (size <= 2 * toldBytes) return (await part(file, 0, size)).toString();
-  const [first, last] = [await part(file, 0, toldBytes), await part(file, size - toldBytes, toldBytes)];
-  return `${first.toString()}\n(${size - 2 * toldBytes} bytes left out)\n${last.toString()}`;
+  if (size <= 2 * shownBytes) return (await part(file, 0, size)).toString();
+  const [first, last] = [await part(file, 0, shownBytes), await part(file, size - shownBytes, shownBytes)];
+  return `${first.toString()}\n(${size - 2 * shownBytes} bytes omitted)\n${last.toString()}`;
 }
 
 async function part(file: FileHandle, position: number, length: number): Promise<Buffer> {

@@ -6,17 +6,20 @@ const defaultLines = 2000;
 const maxLineLength = 2000;
 const maxFileBytes = 10 * 2 ** 20;
 
-const filePath = { type: "string", description: "Absolute, or from the working directory on." } as const;
+const filePath = {
+  type: "string",
+  description: "An absolute path, or one relative to the working directory.",
+} as const;
 
 export const read: Tool = {
   name: "Read",
-  description: `Reads a text file, with the numbers of its lines: at most ${defaultLines} of them unless told otherwise.`,
+  description: `Reads a text file with line numbers. Returns at most ${defaultLines} lines by default.`,
   input_schema: {
     type: "object",
     properties: {
       file_path: filePath,
-      offset: { type: "number", description: "The first line, from 1 on." },
-      limit: { type: "number", description: "How many lines." },
+      offset: { type: "number", description: "Number of the first line, starting at 1." },
+      limit: { type: "number", description: "Maximum number of lines." },
     },
     required: ["file_path"],
   },
@@ -25,19 +28,21 @@ export const read: Tool = {
     const from = Math.max(numberInput(input, "offset") ?? 1, 1);
     const { size } = await stat(path);
     if (size > maxFileBytes)
-      throw new Error(`${path} has ${size} bytes, which is too much: use Bash to see parts of it`);
+      throw new Error(
+        `${path} is too large to read (${size} bytes, the limit is ${maxFileBytes}): use Bash to read parts of it`,
+      );
     const lines = (await readFile(path, { encoding: "utf8", signal })).split("\n");
     if (lines.at(-1) === "") lines.pop();
-    const told = lines.slice(from - 1, from - 1 + (numberInput(input, "limit") ?? defaultLines));
-    const text = told.map((line, index) => `${from + index}\t${line.slice(0, maxLineLength)}`).join("\n");
-    const left = lines.length - (from - 1) - told.length;
+    const shown = lines.slice(from - 1, from - 1 + (numberInput(input, "limit") ?? defaultLines));
+    const text = shown.map((line, index) => `${from + index}\t${line.slice(0, maxLineLength)}`).join("\n");
+    const left = lines.length - (from - 1) - shown.length;
     return { text: [text, ...(left > 0 ? [`(${left} more lines)`] : [])].join("\n") || "(empty)", isError: false };
   },
 };
 
 export const write: Tool = {
   name: "Write",
-  description: "Writes a file, in the place of one that is there; directories above it are made.",
+  description: "Writes a file, replacing an existing one. Creates missing parent directories.",
   input_schema: {
     type: "object",
     properties: { file_path: filePath, content: { type: "string" } },
@@ -54,7 +59,7 @@ export const write: Tool = {
 
 export const edit: Tool = {
   name: "Edit",
-  description: "Replaces a text in a file. It must be there exactly once, unless all of its places are to be replaced.",
+  description: "Replaces a string in a file. The string must occur exactly once, unless replace_all is set.",
   input_schema: {
     type: "object",
     properties: {
@@ -68,14 +73,14 @@ export const edit: Tool = {
   async run(input, { cwd }) {
     const path = resolve(cwd, textInput(input, "file_path"));
     const [from, to] = [textInput(input, "old_string"), textInput(input, "new_string")];
-    if (from === "") throw new Error("old_string must not be empty: use Write for a new file");
+    if (from === "") throw new Error("old_string must not be empty: use Write to create a file");
     const parts = (await readFile(path, "utf8")).split(from);
     const found = parts.length - 1;
-    if (found === 0) throw new Error(`old_string is not in ${path}`);
+    if (found === 0) throw new Error(`old_string does not occur in ${path}`);
     if (found > 1 && input["replace_all"] !== true) {
-      throw new Error(`old_string is in ${path} ${found} times: give more of what is around it, or replace_all`);
+      throw new Error(`old_string occurs ${found} times in ${path}: include more surrounding text, or set replace_all`);
     }
     await writeFile(path, parts.join(to));
-    return { text: `replaced ${found === 1 ? "it" : `${found} places`} in ${path}`, isError: false };
+    return { text: `replaced ${found} ${found === 1 ? "occurrence" : "occurrences"} in ${path}`, isError: false };
   },
 };

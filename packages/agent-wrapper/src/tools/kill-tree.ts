@@ -1,10 +1,10 @@
 import { readdirSync, readFileSync } from "node:fs";
 
-/** Ends a process and all that it has started and that still belongs to it. */
+/** Kills a process and its descendants. Processes whose parent has exited are not among them. */
 export function killTree(root: number | undefined): void {
   if (root === undefined) return;
   const tree = new Set<number>();
-  // A stopped process starts no other, so that the tree is whole when nothing new is found in it.
+  // A stopped process starts no child: the tree is complete once a pass finds nothing new.
   for (let found = [root]; found.length > 0; found = descendants(tree)) {
     for (const pid of found) {
       signal(pid, "SIGSTOP");
@@ -14,7 +14,7 @@ export function killTree(root: number | undefined): void {
   for (const pid of tree) signal(pid, "SIGKILL");
 }
 
-/** Children of `parents` that are none of them. */
+/** Children of `parents` that are not among `parents`. */
 function descendants(parents: ReadonlySet<number>): number[] {
   return readdirSync("/proc")
     .map(Number)
@@ -23,11 +23,11 @@ function descendants(parents: ReadonlySet<number>): number[] {
 
 function parentOf(pid: number): number {
   try {
-    // The name, in parentheses, may hold anything.
+    // proc_pid_stat(5): the name, in parentheses, may contain any character.
     const [, parent] = /^.*\) \S (\d+)/s.exec(readFileSync(`/proc/${pid}/stat`, "utf8")) ?? [];
     return Number(parent);
   } catch {
-    // It has ended.
+    // The process has exited.
     return 0;
   }
 }

@@ -1,12 +1,12 @@
 import type { ToolDescription } from "../model/message.ts";
 
 export interface Tool extends ToolDescription {
-  /** `signal` ends it early. A rejection is told to the model as the tool's failure. */
+  /** Runs the tool until `place.signal` aborts it. The model sees a rejection as the tool's failure. */
   run(input: Readonly<Record<string, unknown>>, place: ToolPlace): Promise<ToolResult>;
 }
 
 export interface ToolPlace {
-  /** What paths are relative to. */
+  /** The directory that relative paths start from. */
   readonly cwd: string;
   readonly signal: AbortSignal;
 }
@@ -16,16 +16,16 @@ export interface ToolResult {
   readonly isError: boolean;
 }
 
-/** @throws when it is not there */
+/** @throws when the input has no such string */
 export function textInput(input: Readonly<Record<string, unknown>>, name: string): string {
   const value = input[name];
-  if (typeof value !== "string") throw new Error(`${name} must be a text`);
+  if (typeof value !== "string") throw new Error(`${name} must be a string`);
   return value;
 }
 
 export function numberInput(input: Readonly<Record<string, unknown>>, name: string): number | undefined {
   const value = input[name];
   if (value === undefined || value === null) return undefined;
-  if (typeof value !== "number" || !(value >= 0)) throw new Error(`${name} must be a number that is not below 0`);
+  if (typeof value !== "number" || !(value >= 0)) throw new Error(`${name} must be a number of at least 0`);
   return value;
 }

@@ -6,8 +6,8 @@ import type { Tool } from "./tool.ts";
 export const ownTools: readonly Tool[] = [bash, read, write, edit];
 
 /**
- * The tools that the model may use. Nobody can be asked for leave here, so that what would need it is not offered at
- * all.
+ * The tools that the model may use. A session cannot ask a person for permission, so tools that would need it are not
+ * offered.
  */
 export function permitted(tools: readonly Tool[], mode: PermissionMode, allowed: readonly string[]): readonly Tool[] {
   const always = {
@@ -17,6 +17,6 @@ export function permitted(tools: readonly Tool[], mode: PermissionMode, allowed:
     plan: [read.name],
   }[mode];
   const names = new Set([...always, ...(mode === "plan" ? [] : allowed)]);
-  // A server's name stands for all of its tools.
+  // `mcp__SERVER` stands for every tool of that server.
   return tools.filter(({ name }) => names.has(name) || names.has(name.split("__").slice(0, 2).join("__")));
 }

@@ -14,24 +14,24 @@ import type { HttpClient } from "#transport/http.ts";
 import { attached } from "./sessions.ts";
 import type { OpenSocket } from "#transport/socket.ts";
 
-/** How an agent works. What is absent is as it was, or the default. */
+/** An agent's settings. An absent setting keeps its value, at first the default. */
 export interface AgentSettings {
-  /** Default: `ANTHROPIC_MODEL` of its environment. */
+  /** Default: `ANTHROPIC_MODEL` of the agent's environment. */
   readonly model?: string;
   readonly systemPrompt?: string;
   /** Names of tools, such as `Bash`, `Read`, `Write`, `Edit` or `mcp__SERVER__TOOL`. Default: all. */
   readonly allowedTools?: readonly string[];
-  /** What it may use beside `allowedTools`. Default: `bypassPermissions`, everything where none are named. */
+  /** Tools permitted in addition to `allowedTools`. Default: `bypassPermissions`, every tool if `allowedTools` is empty. */
   readonly permissionMode?: "default" | "acceptEdits" | "bypassPermissions" | "plan";
-  /** How often the model is asked for one prompt. Default: 50. */
+  /** Maximum number of model requests for one prompt. Default: 50. */
   readonly maxTurns?: number;
   /** Default: the user's home. */
   readonly cwd?: string;
-  /** Programs that offer tools over the Model Context Protocol, by name. */
+  /** Model Context Protocol servers, by name. Each is a program that speaks on standard input and output. */
   readonly mcpServers?: Readonly<Record<string, McpServer>>;
-  /** A conversation that is to go on: `claude_session_id` of the event `turn_complete`. */
+  /** The conversation to continue: `claude_session_id` of a `turn_complete` event. */
   readonly resume?: string;
-  /** Tell what the model says while it says it, as events of type `stream_event`. */
+  /** Also report partial answers, as events of type `stream_event`. Default: false. */
   readonly includePartialMessages?: boolean;
 }
 
@@ -43,23 +43,23 @@ export interface McpServer {
 
 export interface StartAgent extends AgentSettings {
   readonly prompt?: string;
-  /** Environment variables of the agent and its tools. */
+  /** Environment variables for the agent and its tools. */
   readonly envs?: Readonly<Record<string, string>>;
 }
 
-/** A program in the sandbox that asks a model and uses tools. It goes on whoever listens. */
+/** A program in the sandbox that asks a model and uses tools. It runs without a client. */
 export interface Agent {
   readonly id: string;
   readonly running: boolean;
-  /** -1 when a signal ended it. */
+  /** -1: ended by a signal. */
   readonly exitCode?: number;
   readonly startedAt: string;
 }
 
 /**
- * What an agent tells. A turn is what follows a prompt: `system`, then `assistant`, `user` (results of tools) and
- * `tool_use_summary`, then `result`, `interrupted` or `error` (with a `message`), and at its very end `turn_complete`.
- * Outside of turns there are `ready`, `configured` and `error`. `log` is what the program says that is no event.
+ * An event of an agent. A prompt starts a turn: `system`, then `assistant`, `user` (tool results) and `tool_use_summary`,
+ * then `result`, `interrupted` or `error` (with a `message`), and last `turn_complete`. Between turns an agent reports
+ * `ready`, `configured` and `error`. `log` carries output of the program that is not an event.
  */
 export interface AgentEvent {
   readonly type:
@@ -79,35 +79,35 @@ export interface AgentEvent {
   readonly [field: string]: unknown;
 }
 
-/** One listener of an agent. Leaving it, or aborting its signal, does not end the agent. */
+/** A connection to an agent. Closing it, or aborting its signal, leaves the agent running. */
 export interface AttachedAgent {
   readonly id: string;
-  /** What is kept of the events before, then what is new; one iteration, which can be stopped and gone on with. */
+  /** The kept events, then new ones. A loop over them may be left and started again; it continues. */
   readonly events: AsyncIterable<AgentEvent>;
-  /** Settles when `events` has ended; rejects when the connection ended before the agent, which goes on. */
+  /** Settles when `events` ends. Rejects when the connection ends before the agent does. */
   readonly exitCode: Promise<number>;
-  /** Asks it something; it is answered when what was asked before has been. */
+  /** Queues a prompt behind the earlier ones. */
   prompt(text: string): Promise<void>;
-  /** Ends what it does, and what it was asked besides; the conversation stays. */
+  /** Ends the current turn and drops queued prompts. The conversation continues with the next prompt. */
   interrupt(): Promise<void>;
-  /** From the next prompt on. */
+  /** Changes settings, for prompts after this call. */
   configure(settings: AgentSettings): Promise<void>;
-  /** Nothing more is asked: it ends when what was asked before has been answered. */
+  /** Accepts no more prompts. The agent ends when the queued ones are answered. */
   end(): Promise<void>;
-  /** A signal to the agent and to what it has started. Default: 9. */
+  /** Sends a signal to the agent and its child processes. Default: 9. */
   kill(number?: number): Promise<void>;
   detach(): void;
 }
 
 export interface AgentsClient {
   start(id: string, request: StartAgent, signal?: AbortSignal): Promise<Agent>;
-  /** Those that run or have ended in the last five minutes. */
+  /** The agents that run or ended within the last five minutes. */
   list(id: string, signal?: AbortSignal): Promise<readonly Agent[]>;
   get(id: string, agentId: string, signal?: AbortSignal): Promise<Agent>;
   attach(id: string, agentId: string, signal?: AbortSignal): Promise<AttachedAgent>;
   prompt(id: string, agentId: string, text: string, signal?: AbortSignal): Promise<void>;
   interrupt(id: string, agentId: string, signal?: AbortSignal): Promise<void>;
-  /** A signal to the agent and to what it has started. Default: 9. */
+  /** Sends a signal to the agent and its child processes. Default: 9. */
   kill(id: string, agentId: string, number?: number, signal?: AbortSignal): Promise<void>;
 }
 
@@ -124,16 +124,16 @@ export function agentsClient(http: HttpClient, openSocket: OpenSocket): AgentsCl
     },
     async attach(id, agentId, signal) {
       const session = attached(await openSocket(http.socketUrl(attachSession, { id, sessionId: agentId }), signal));
-      const tell = async (command: AgentCommand): Promise<void> => {
+      const send = async (command: AgentCommand): Promise<void> => {
         await session.write(new TextEncoder().encode(agentLine(command)));
       };
       return {
         id: agentId,
         events: resumable(eventsOf(session.output)),
         exitCode: session.exitCode,
-        prompt: async (text) => await tell({ type: "prompt", text }),
-        interrupt: async () => await tell({ type: "interrupt" }),
-        configure: async (settings) => await tell({ type: "configure", ...settings }),
+        prompt: async (text) => await send({ type: "prompt", text }),
+        interrupt: async () => await send({ type: "interrupt" }),
+        configure: async (settings) => await send({ type: "configure", ...settings }),
         end: async () => await session.closeStdin(),
         kill: async (number) => await client.kill(id, agentId, number),
         detach: () => session.detach(),
@@ -174,12 +174,12 @@ function eventOf(line: string): AgentEvent {
     const value: unknown = JSON.parse(line);
     if (typeof value === "object" && value !== null && "type" in value) return value as AgentEvent;
   } catch {
-    // What is kept of an old session may begin in the middle of a line.
+    // The kept output of a long session may start in the middle of a line.
   }
   return { type: "log", text: line };
 }
 
-/** Leaving a loop over it does not end it: a conversation is heard turn by turn. */
+/** Leaving a loop does not end the generator, so that a conversation can be read turn by turn. */
 function resumable<T>(generator: AsyncGenerator<T, void>): AsyncIterable<T> {
   return { [Symbol.asyncIterator]: () => ({ next: async () => await generator.next() }) };
 }

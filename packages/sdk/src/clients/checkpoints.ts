@@ -13,29 +13,29 @@ import {
 import type { HttpClient } from "#transport/http.ts";
 import type { Egress } from "./network.ts";
 import type { SandboxInfo } from "./sandboxes.ts";
-import { reachBody, sandboxOf } from "./sandboxes.ts";
+import { networkBody, sandboxOf } from "./sandboxes.ts";
 import { wait } from "#transport/wait.ts";
 
-/** A named instant of a sandbox, which it can be put back to and others can be made of. */
+/** A named restore point of a sandbox. The sandbox can be restored to it, and others can be forked from it. */
 export interface Checkpoint {
   readonly id: string;
   readonly sandboxId: string;
   readonly name: string;
   readonly kind: "full" | "disk_only";
   readonly status: "processing" | "ready" | "failed";
-  /** What it takes on the host beyond what it shares with others. */
+  /** Disk space on the host that no other checkpoint shares. */
   readonly sizeBytes: number;
-  /** Every organization may fork it. */
+  /** Every organization may fork the checkpoint. */
   readonly isPublic: boolean;
   readonly createdAt: string;
-  /** Why it failed. */
+  /** Why the checkpoint failed. */
   readonly error?: string;
 }
 
 export interface CreateCheckpoint {
-  /** Unique among those of the sandbox. */
+  /** Unique within the sandbox. */
   readonly name: string;
-  /** `disk_only`: without the memory; what starts from it boots. Default: `full`. */
+  /** `disk_only`: without memory, so that a sandbox started from it boots. Default: `full`. */
   readonly kind?: "full" | "disk_only";
 }
 
@@ -44,45 +44,45 @@ export interface Fork {
   readonly metadata?: Readonly<Record<string, string>>;
   readonly alias?: string;
   readonly idleTimeoutSeconds?: number;
-  /** With another size than the checkpoint's it boots. */
+  /** A size other than the checkpoint's makes the fork boot instead of resume. */
   readonly memoryMib?: number;
-  /** Absent: as the checkpoint's. */
+  /** Default: as in the checkpoint. */
   readonly networkEnabled?: boolean;
-  /** Absent: as the checkpoint's. Without any list: no rules. */
+  /** Default: as in the checkpoint. An object without lists: no rules. */
   readonly egress?: Egress;
-  /** A port of it that `hostPort` of the server is to lead to. */
+  /** A port of the sandbox to publish as `hostPort` of the server. */
   readonly port?: number;
-  /** What its previews need, at least 16 characters; `auto`: the server makes one. */
+  /** The token that previews require, at least 16 characters. `auto`: the server generates one. */
   readonly previewToken?: string;
 }
 
 export interface CheckpointsClient {
-  /** Resolves when it can be used. The sandbox stands still for a moment and goes on. */
+  /** Creates a checkpoint of a running sandbox, which pauses for a moment. Resolves when the checkpoint is ready. */
   create(sandboxId: string, request: CreateCheckpoint, signal?: AbortSignal): Promise<Checkpoint>;
-  /** Those of a sandbox, also of one that is deleted; without one, all. */
+  /** The checkpoints of a sandbox, even of a deleted one; without an id, all checkpoints. */
   list(sandboxId?: string, signal?: AbortSignal): Promise<readonly Checkpoint[]>;
-  /** What was made of it goes on. */
+  /** Deletes a checkpoint. Sandboxes forked from it are unaffected. */
   delete(sandboxId: string, checkpointId: string, signal?: AbortSignal): Promise<void>;
-  /** Puts the sandbox back, in place. Resolves when that has begun; calls to the sandbox wait for its end. */
+  /** Restores a sandbox in place. Resolves when the restore has started; later calls to the sandbox wait for its end. */
   restore(sandboxId: string, checkpointId: string, signal?: AbortSignal): Promise<void>;
-  /** Another sandbox, alive, of that instant. Resolves when a command would work. */
+  /** Creates a sandbox from a checkpoint. Resolves when commands can run in it. */
   fork(checkpointId: string, request?: Fork, signal?: AbortSignal): Promise<SandboxInfo>;
-  /** Lets every organization fork it, or no other one any more. */
+  /** Allows every organization to fork the checkpoint, or only its own. */
   publish(checkpointId: string, isPublic: boolean, signal?: AbortSignal): Promise<void>;
 }
 
-/** How often to ask whether a checkpoint is ready: most take a fraction of a second. */
+/** Most checkpoints are ready within a fraction of a second. */
 const pollMs = 100;
 
 export function checkpointsClient(http: HttpClient): CheckpointsClient {
-  async function settled(sandboxId: string, checkpointId: string, signal?: AbortSignal): Promise<Checkpoint> {
+  async function whenReady(sandboxId: string, checkpointId: string, signal?: AbortSignal): Promise<Checkpoint> {
     const parameters = { id: sandboxId, checkpointId };
     for (;;) {
       const checkpoint = checkpointOf(await http.call(getCheckpoint, { parameters }, signal));
       if (checkpoint.status === "ready") return checkpoint;
       if (checkpoint.status === "failed") {
-        const why = checkpoint.error ?? "no reason is known";
-        throw new SandboxError("unavailable", `the checkpoint could not be made: ${why}`);
+        const why = checkpoint.error ?? "the server gives no reason";
+        throw new SandboxError("unavailable", `checkpoint ${checkpoint.name} failed: ${why}`);
       }
       await wait(pollMs, signal);
     }
@@ -92,7 +92,7 @@ export function checkpointsClient(http: HttpClient): CheckpointsClient {
     async create(sandboxId, request, signal) {
       const options = { parameters: { id: sandboxId }, body: { ...request } };
       const { id } = await http.call(createCheckpoint, options, signal);
-      return await settled(sandboxId, id, signal);
+      return await whenReady(sandboxId, id, signal);
     },
     async list(sandboxId, signal) {
       const found =
@@ -107,9 +107,9 @@ export function checkpointsClient(http: HttpClient): CheckpointsClient {
     async restore(sandboxId, checkpointId, signal) {
       await http.call(restoreCheckpoint, { parameters: { id: sandboxId, checkpointId } }, signal);
     },
-    async fork(checkpointId, { idleTimeoutSeconds, envs, metadata, alias, memoryMib, ...reach } = {}, signal) {
+    async fork(checkpointId, { idleTimeoutSeconds, envs, metadata, alias, memoryMib, ...network } = {}, signal) {
       const body = {
-        ...reachBody(reach),
+        ...networkBody(network),
         ...(envs === undefined ? {} : { envs: { ...envs } }),
         ...(metadata === undefined ? {} : { metadata: { ...metadata } }),
         ...(alias === undefined ? {} : { alias }),

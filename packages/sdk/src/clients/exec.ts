@@ -7,22 +7,22 @@ import type { HttpClient } from "#transport/http.ts";
 import type { OpenSocket, Socket } from "#transport/socket.ts";
 
 export interface ExecRequest {
-  /** The program, found by PATH; without `args` a command line for `/bin/sh -c`. */
+  /** The program, looked up in PATH. Without `args`: a command line for `/bin/sh -c`. */
   readonly cmd: string;
   readonly args?: readonly string[];
   readonly envs?: Readonly<Record<string, string>>;
   readonly cwd?: string;
   readonly user?: string;
-  /** Seconds until the command and all it started is killed; 0: never. Default: 60 for `run`, 0 for `stream`. */
+  /** Seconds until the command and its child processes are killed; 0: never. Default: 60 for `run`, 0 for `stream`. */
   readonly timeout?: number;
 }
 
 export interface ExecResult {
-  /** -1 when a signal or the timeout ended the command. */
+  /** -1: ended by a signal or by the timeout. */
   readonly exitCode: number;
   readonly stdout: string;
   readonly stderr: string;
-  /** There was more output than the server keeps. */
+  /** The output exceeded the server's limit and is incomplete. */
   readonly truncated?: boolean | undefined;
 }
 
@@ -31,26 +31,26 @@ export interface ExecOutput {
   readonly bytes: Uint8Array;
 }
 
-/** A command on its way. Aborting the signal of `stream`, or leaving `output` early, ends it. */
+/** A running command. Aborting the signal given to `stream`, or leaving `output` early, ends it. */
 export interface ExecStream {
-  /** Must be taken: taking is what lets the command write more. Ends when the command has ended. */
+  /** Must be read: a command whose output is not read stops at its next write. Ends with the command. */
   readonly output: AsyncIterable<ExecOutput>;
   /**
-   * Settles after `output` has ended: 128 + n when signal n ended the command, -1 when its time was over.
-   * Rejects when the end of the command is not known.
+   * Settles after `output` ends: 128 + n when signal n ended the command, -1 when its timeout did. Rejects when the
+   * outcome is unknown.
    */
   readonly exitCode: Promise<number>;
-  /** Resolves when there is room for more; rejects when the command has ended. */
+  /** Resolves when more may be written. Rejects when the command has ended. */
   write(bytes: Uint8Array): Promise<void>;
   closeStdin(): Promise<void>;
-  /** To the command's process group. */
+  /** Sends a signal to the command's process group. */
   kill(signal: number): Promise<void>;
 }
 
 export interface ExecClient {
-  /** Runs a command to its end and returns all of its output. */
+  /** Runs a command to its end and returns its output. */
   run(id: string, request: ExecRequest, signal?: AbortSignal): Promise<ExecResult>;
-  /** Starts a command and streams. Without `stdin` it reads end of file at once. */
+  /** Starts a command and streams its output. Without `stdin` the command's standard input is empty. */
   stream(id: string, request: ExecRequest & { readonly stdin?: boolean }, signal?: AbortSignal): Promise<ExecStream>;
 }
 
@@ -62,7 +62,7 @@ export function execClient(http: HttpClient, openSocket: OpenSocket): ExecClient
     async stream(id, request, signal) {
       const socket = await openSocket(http.socketUrl(streamExec, { id }), signal);
       try {
-        // What was taken of stdin is told, so that no more than the window is ever on its way.
+        // With credit the server reports what the command has read, so that at most one window is in flight.
         await socket.send(JSON.stringify({ ...request, stdinCredit: request.stdin === true }));
       } catch (error) {
         socket.close();
@@ -75,7 +75,7 @@ export function execClient(http: HttpClient, openSocket: OpenSocket): ExecClient
 
 function execStream(socket: Socket, signal: AbortSignal | undefined): ExecStream {
   const exit = deferred<number>();
-  // Whoever only reads output learns of a failure there.
+  // A caller that reads only `output` sees the failure there.
   exit.promise.catch(() => undefined);
   const window = stdinCredit();
 
@@ -92,15 +92,18 @@ function execStream(socket: Socket, signal: AbortSignal | undefined): ExecStream
         } else if (id === streamFrame.stdout || id === streamFrame.stderr) {
           yield { pipe: id === streamFrame.stdout ? "stdout" : "stderr", bytes: message.subarray(1) };
         }
-        // Frames of kinds that a newer server knows are skipped.
+        // Frame kinds of newer servers are skipped.
       }
-      throw new SandboxError("unavailable", "the connection ended before the command did");
+      throw new SandboxError(
+        "unavailable",
+        "the connection to the server ended before the command did; its outcome is unknown",
+      );
     } catch (cause) {
       const error = signal?.aborted === true ? new SandboxError("canceled", "canceled", { cause }) : cause;
       exit.reject(error);
       throw error;
     } finally {
-      // Settled already unless the reader left early.
+      // Has an effect only when the reader left early.
       exit.reject(new SandboxError("canceled", "the output was not read to its end"));
       window.end();
       socket.close();
@@ -129,10 +132,10 @@ function framed(id: number, bytes: Uint8Array): Uint8Array {
   return frame;
 }
 
-// A frame a quarter of the window, so that sending and taking overlap.
+// A quarter of the window, so that sending and reading overlap.
 const maxStdinFrameBytes = stdinWindow / 4;
 
-/** Keeps stdin within the window, so that a signal behind it is always heard. */
+/** Limits stdin in flight to the window, so that a signal sent after it is not delayed. */
 function stdinCredit(): { take(wanted: number): Promise<number>; give(bytes: number): void; end(): void } {
   let credit = stdinWindow;
   let ended = false;

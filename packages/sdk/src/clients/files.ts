@@ -31,42 +31,43 @@ export interface FileEntry {
   readonly modifiedAt: string;
   readonly owner: string;
   readonly group: string;
-  /** What a symbolic link leads to. */
+  /** The target of a symbolic link. */
   readonly linkTarget?: string;
 }
 
-/** What happened below a watched path. `lost`: more than could be told. */
+/** A change below a watched path. `lost`: changes were dropped; look at the files again. */
 export interface FileChange {
   readonly kind: "created" | "changed" | "removed" | "lost";
   readonly path: string;
 }
 
-/** What of a file is to be changed; what is absent stays. */
+/** Attributes to change. An absent one stays. */
 export interface FileAttributes {
   /** Permission bits. */
   readonly mode?: number;
   /** A name or a number. */
   readonly owner?: string;
+  /** A name or a number. */
   readonly group?: string;
 }
 
-/** A URL that needs no key, for a while. */
+/** A URL that works without a key until it expires. */
 export interface SignedUrl {
   readonly url: string;
   readonly expiresAt: string;
 }
 
 export interface ReadOptions {
-  /** First byte. */
+  /** Offset of the first byte. Default: 0. */
   readonly start?: number;
-  /** Last byte, included. Default: the file's last one. */
+  /** Offset of the last byte, inclusive. Default: the end of the file. */
   readonly end?: number;
 }
 
 export interface OpenFile {
-  /** Bytes, when the server knows them beforehand. */
+  /** In bytes. Absent when the server does not know it in advance. */
   readonly size?: number;
-  /** Taken once; leaving it early ends the transfer. */
+  /** Can be read once. Leaving the iteration early ends the transfer. */
   readonly content: AsyncIterable<Uint8Array>;
 }
 
@@ -80,10 +81,10 @@ export interface StatOptions {
   readonly follow?: boolean;
 }
 
-/** Paths are the guest's; a relative one begins at the user's home. */
+/** Paths are the guest's. A relative path starts at the user's home. */
 export interface FilesClient {
   read(id: string, path: string, options?: ReadOptions, signal?: AbortSignal): Promise<OpenFile>;
-  /** Replaces the file when all of `content` has arrived; directories above it are made. */
+  /** Replaces a file once all of `content` has arrived. Creates missing parent directories. */
   write(
     id: string,
     path: string,
@@ -92,26 +93,30 @@ export interface FilesClient {
     signal?: AbortSignal,
   ): Promise<void>;
   list(id: string, path: string, signal?: AbortSignal): Promise<readonly FileEntry[]>;
-  /** With those above it; a directory that exists already is no error. */
+  /** Creates a directory and its parents. An existing directory is no error. */
   mkdir(id: string, path: string, signal?: AbortSignal): Promise<void>;
-  /** Recursive; a path that does not exist is removed already. */
+  /** Removes a file or a directory tree. A missing path is no error. */
   remove(id: string, path: string, signal?: AbortSignal): Promise<void>;
-  /** Whether a file or a directory is there. */
+  /** Whether the path is a file or a directory. */
   exists(id: string, path: string, signal?: AbortSignal): Promise<boolean>;
   /** What is at a path: for a symbolic link the link itself, unless `follow` is set. */
   stat(id: string, path: string, options?: StatOptions, signal?: AbortSignal): Promise<FileEntry>;
-  /** Moves a file or a directory; directories above its new place are made. */
+  /** Moves a file or a directory. Creates missing parent directories of the new path. */
   rename(id: string, from: string, to: string, signal?: AbortSignal): Promise<void>;
   setAttributes(id: string, path: string, attributes: FileAttributes, signal?: AbortSignal): Promise<FileEntry>;
-  /** What happens to a file or in a directory, from the moment that the promise resolves. Leaving the iteration ends it. */
+  /**
+   * Watches a file or a directory. Changes made after the promise resolves are reported. Leaving the iteration ends the
+   * watch.
+   */
   watch(
     id: string,
     path: string,
     options?: { readonly recursive?: boolean },
     signal?: AbortSignal,
   ): Promise<AsyncIterable<FileChange>>;
-  /** Seconds: an hour unless said, a day at most. */
+  /** A URL that serves the file without a key. Default: for one hour, at most one day. */
   signDownload(id: string, path: string, seconds?: number, signal?: AbortSignal): Promise<SignedUrl>;
+  /** A URL that accepts the file's content without a key. Default: for one hour, at most one day. */
   signUpload(id: string, path: string, seconds?: number, signal?: AbortSignal): Promise<SignedUrl>;
 }
 
@@ -149,7 +154,7 @@ export function filesClient(http: HttpClient): FilesClient {
         return true;
       } catch (error) {
         if (isSandboxError(error, "not_found")) return false;
-        // Reading a directory is refused, which says that it is there.
+        // Only something that exists can be refused as a directory.
         if (isSandboxError(error, "invalid_argument") || isSandboxError(error, "wrong_state")) return true;
         throw error;
       }

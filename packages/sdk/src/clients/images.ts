@@ -5,7 +5,7 @@ import { readEvents } from "#transport/events.ts";
 import { errorFromReply, replyOf } from "#transport/http.ts";
 import type { HttpClient } from "#transport/http.ts";
 
-/** One step of an image's building, in a machine, in order. */
+/** One step of an image's build. Steps run in order, in a machine. */
 export type ImageStep =
   | { readonly type: "apt_install" | "pip_install"; readonly args: { readonly packages: readonly string[] } }
   | { readonly type: "run"; readonly args: { readonly commands: readonly string[] } }
@@ -16,30 +16,30 @@ export type ImageStep =
       readonly args: { readonly path: string; readonly content: string; readonly encoding?: "base64" | "utf-8" };
     };
 
-/** What an image is made of. */
+/** The steps that build an image. */
 export interface ImageRecipe {
-  /** The image that it begins with. Default: `base`. */
+  /** The image to start from. Default: `base`. */
   readonly base?: string;
   readonly steps: readonly ImageStep[];
-  /** Memory of the machine that builds it, in MiB. */
+  /** Memory of the build machine, in MiB. */
   readonly builderMemoryMib?: number;
 }
 
-/** An image that was built, or is being built. Sandboxes are created from it by its name. */
+/** An image of your own. Create sandboxes from it with `snapshot: name`. */
 export interface BuiltImage {
   readonly id: string;
-  /** Empty: it was made for a create. */
+  /** Empty: built for a single create. */
   readonly name: string;
   readonly status: "building" | "ready" | "failed";
-  /** What to fork. Empty until it is ready. */
+  /** The checkpoint behind the image. Empty until the image is ready. */
   readonly checkpointId: string;
-  /** Why it failed. */
+  /** Why the build failed. */
   readonly error?: string;
   readonly createdAt: string;
 }
 
 export interface ImagesClient {
-  /** Builds an image and gives it a name; resolves when it can be used. The same steps are built once. */
+  /** Builds an image and names it. Resolves when it is ready. The same steps are built only once. */
   build(
     name: string,
     recipe: ImageRecipe,
@@ -48,7 +48,7 @@ export interface ImagesClient {
   ): Promise<BuiltImage>;
   get(name: string, signal?: AbortSignal): Promise<BuiltImage>;
   list(signal?: AbortSignal): Promise<readonly BuiltImage[]>;
-  /** By its name or id. What was created from it goes on. */
+  /** Deletes an image, by name or id. Sandboxes created from it are unaffected. */
   delete(name: string, signal?: AbortSignal): Promise<void>;
 }
 
@@ -67,7 +67,10 @@ export function imagesClient(http: HttpClient): ImagesClient {
         if (event === "error") throw errorFromReply(500, data);
         if (event === "build_log") onLog?.((JSON.parse(data) as { readonly message: string }).message);
       }
-      throw new SandboxError("unavailable", "the connection ended before the image was built");
+      throw new SandboxError(
+        "unavailable",
+        `the connection to the server ended before image ${name} was built: run the same build again`,
+      );
     },
     async get(name, signal) {
       return imageOf(await http.call(getSnapshot, { parameters: { name } }, signal));

@@ -7,34 +7,34 @@ import {
 } from "@opensandbox/wire/public/sandboxes/network.ts";
 import type { HttpClient } from "#transport/http.ts";
 
-/** Domains, `*.domains`, IPv4 addresses and ranges. */
+/** Egress rules. An entry is a domain, a `*.domain`, an IPv4 address or an IPv4 range. */
 export interface Egress {
-  /** All that may be reached. Absent: everything on the internet. Empty: nothing. */
+  /** The only permitted destinations. Absent: the whole internet. Empty: nothing. */
   readonly allow?: readonly string[];
-  /** What may not be reached although it is allowed. */
+  /** Forbidden destinations; takes precedence over `allow`. */
   readonly deny?: readonly string[];
 }
 
-/** What a sandbox may reach. */
+/** A sandbox's network policy. */
 export interface Network {
   readonly enabled: boolean;
   readonly egress?: Egress;
-  /** What of this does not hold on the server's host, in words. */
+  /** Parts of the policy that the server's host cannot enforce, as sentences. */
   readonly notEnforced: readonly string[];
 }
 
 export interface SetNetwork {
-  /** Absent: as it is. */
+  /** Absent: unchanged. */
   readonly enabled?: boolean;
-  /** Absent: as it is. Without any list: no rules. */
+  /** Absent: unchanged. An object without lists: no rules. */
   readonly egress?: Egress;
 }
 
-/** Something that a sandbox was refused. */
+/** A destination that a sandbox was refused. */
 export interface NetworkRefusal {
-  /** The last time. */
+  /** When it was last refused. */
   readonly at: string;
-  /** How often within the last hour. */
+  /** Refusals within the last hour. */
   readonly count: number;
   readonly protocol: string;
   readonly host?: string | undefined;
@@ -45,9 +45,9 @@ export interface NetworkRefusal {
 
 export interface NetworkClient {
   get(sandboxId: string, signal?: AbortSignal): Promise<Network>;
-  /** At once, also for connections that exist. */
+  /** Changes the policy, for open connections too. */
   set(sandboxId: string, request: SetNetwork, signal?: AbortSignal): Promise<Network>;
-  /** What was refused within the last hour, the newest first. */
+  /** Connections refused within the last hour, newest first. */
   log(sandboxId: string, signal?: AbortSignal): Promise<readonly NetworkRefusal[]>;
 }
 

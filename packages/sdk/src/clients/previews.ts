@@ -7,27 +7,27 @@ import {
 } from "@opensandbox/wire/public/guests/previews.ts";
 import type { HttpClient } from "#transport/http.ts";
 
-/** A port of a sandbox that has been given a name. Ports without one are served as well. */
+/** A port of a sandbox with a host name. Ports without one are served too. */
 export interface Preview {
   readonly port: number;
   readonly hostname: string;
-  /** A host name of yours that leads there too. */
+  /** A host name of your own that serves the same port. */
   readonly customHostname?: string;
   readonly createdAt: string;
 }
 
 export interface CreatePreview {
   readonly port: number;
-  /** A host name of yours; it must lead to the server. */
+  /** A host name of your own. Its DNS record must point to the server. */
   readonly domain?: string;
 }
 
 export interface PreviewsClient {
-  /** The one that is there for the port already stays as it is. */
+  /** Names a port. An existing name of the port stays unchanged. */
   create(sandboxId: string, request: CreatePreview, signal?: AbortSignal): Promise<Preview>;
   list(sandboxId: string, signal?: AbortSignal): Promise<readonly Preview[]>;
   delete(sandboxId: string, port: number, signal?: AbortSignal): Promise<void>;
-  /** From now on previews of the sandbox need the token that is returned, and the one before is good no more. */
+  /** Replaces the token that previews of the sandbox require, and returns the new one. */
   rotateToken(sandboxId: string, signal?: AbortSignal): Promise<string>;
 }
 

@@ -23,33 +23,33 @@ import type { Egress } from "./network.ts";
 
 export interface CreateSandbox {
   readonly image?: string;
-  /** An image that was built by steps, by its name; instead of `image`. */
+  /** An image of your own, by name; instead of `image`. */
   readonly snapshot?: string;
   readonly vcpus?: number;
   readonly memoryMib?: number;
-  /** Size of the workspace. */
+  /** Size of the workspace disk. */
   readonly diskMib?: number;
   readonly envs?: Readonly<Record<string, string>>;
   readonly metadata?: Readonly<Record<string, string>>;
-  /** Seconds without activity after which the sandbox is put away; 0: never. */
+  /** Seconds without activity until the sandbox is hibernated; 0: never. */
   readonly idleTimeoutSeconds?: number;
-  /** Deleted where it would be hibernated: when it is idle, and when the server ends. */
+  /** Delete the sandbox instead of hibernating it, when it is idle and when the server exits. */
   readonly ephemeral?: boolean;
   readonly networkEnabled?: boolean;
-  /** What it may reach. */
+  /** Destinations that the sandbox may reach. */
   readonly egress?: Egress;
-  /** A port of it that `hostPort` of the server is to lead to. */
+  /** A port of the sandbox to publish as `hostPort` of the server. */
   readonly port?: number;
-  /** What its previews need, at least 16 characters; `auto`: the server makes one. */
+  /** The token that previews require, at least 16 characters. `auto`: the server generates one. */
   readonly previewToken?: string;
-  /** A name of yours. */
+  /** A name of your choice. */
   readonly alias?: string;
 }
 
 export interface SandboxInfo {
   readonly id: string;
   readonly status: "creating" | "running" | "hibernated" | "stopped" | "error";
-  /** Empty where it was given none. */
+  /** Empty for a sandbox without an alias. */
   readonly alias: string;
   readonly image: string;
   readonly vcpus: number;
@@ -60,35 +60,35 @@ export interface SandboxInfo {
   readonly metadata: Readonly<Record<string, string>>;
   readonly createdAt: string;
   readonly startedAt?: string;
-  /** When the idle timeout ends if nothing happens. */
+  /** When the idle timeout ends without further activity. */
   readonly expiresAt?: string;
   readonly stoppedAt?: string;
-  /** Why it does not run any more. */
+  /** Why the sandbox does not run. */
   readonly reason?: string;
-  /** What it was last started from. `disk`: its memory could not be restored, and `restoredBecause` says why. */
+  /** The source of the last start. `disk`: the memory could not be restored, for the reason in `restoredBecause`. */
   readonly restoredFrom?: "memory" | "disk";
   readonly restoredBecause?: string;
-  /** A port of the server that leads to the one that was asked for. */
+  /** The port of the server that forwards to `port` of the sandbox. */
   readonly hostPort?: number;
-  /** What its previews need. Told by the call that asked for it, and never again. */
+  /** The token that previews require. Only the call that set it returns it. */
   readonly previewToken?: string;
 }
 
 export interface ListOptions {
-  /** Default: those that run. `all`: every one that is not stopped. */
+  /** Default: `running`. `all`: every status except `stopped`. */
   readonly status?: "running" | "hibernated" | "error" | "stopped" | "all";
 }
 
 export interface CreateOptions {
-  /** Hears of what takes longer than a moment, such as building an image. */
+  /** Called with a description of each long step, such as building an image. */
   readonly onProgress?: (step: string) => void;
 }
 
-/** Of the image and the shape that was asked for last, which are absent where none was. */
+/** The pool of restored machines that wait for a create, and the image and shape that the pool serves. */
 export interface ReadyMachines {
-  /** How many are kept. */
+  /** Machines that the server keeps ready. */
   readonly wanted: number;
-  /** How many wait at the moment. */
+  /** Machines that are ready now. */
   readonly ready: number;
   readonly image?: string;
   readonly memoryMib?: number;
@@ -96,28 +96,29 @@ export interface ReadyMachines {
 }
 
 export interface SandboxesClient {
-  /** Resolves when a command would work in it. Made again after a failed connection, it makes one sandbox all the same. */
+  /** Creates a sandbox. Resolves when commands can run in it. A retry after a lost connection creates no second one. */
   create(request: CreateSandbox, options?: CreateOptions, signal?: AbortSignal): Promise<SandboxInfo>;
-  /** A killed sandbox is still known, as `stopped`. */
+  /** A killed sandbox has the status `stopped`. */
   get(id: string, signal?: AbortSignal): Promise<SandboxInfo>;
-  /** The newest 100. */
+  /** The newest 100 sandboxes. */
   list(options?: ListOptions, signal?: AbortSignal): Promise<readonly SandboxInfo[]>;
-  /** Saves it with its memory and its processes, and frees what it takes of the host. Any use of it wakes it. */
+  /** Saves a sandbox to disk with its memory and processes, and frees the host's memory. Any use wakes it. */
   hibernate(id: string, signal?: AbortSignal): Promise<{ readonly sizeBytes: number }>;
-  /** Without a timeout, in seconds, it keeps the idle timeout that it had. */
+  /** Wakes a hibernated sandbox. Its idle timeout stays unless one is given. */
   wake(id: string, options?: { readonly idleTimeoutSeconds?: number }, signal?: AbortSignal): Promise<SandboxInfo>;
-  /** Gives it more memory while it runs, or takes some back. `wrong_state` when its commands need what it would give. */
+  /** Changes the memory of a running sandbox. `wrong_state` when the sandbox uses memory that it would give back. */
   scale(id: string, memoryMib: number, signal?: AbortSignal): Promise<void>;
-  /** Starts the guest's kernel again; what is on the disks stays. */
+  /** Reboots the guest: processes end, files stay. */
   reboot(id: string, signal?: AbortSignal): Promise<void>;
-  /** Boots the disks with a new machine, also when the old one has ended by itself. */
+  /** Boots the disks in a new machine, even when the old one has ended or does not respond. */
   powerCycle(id: string, signal?: AbortSignal): Promise<void>;
+  /** Deletes a sandbox. Only its checkpoints remain. A deleted sandbox is no error. */
   kill(id: string, signal?: AbortSignal): Promise<void>;
-  /** What its machine has written to its console, as far as it is kept. Of one that sleeps there is none. */
+  /** The kept console output of the sandbox's machine. A hibernated sandbox has none. */
   console(id: string, signal?: AbortSignal): Promise<string>;
-  /** Machines that wait to become a sandbox. */
+  /** The pool of ready machines. */
   pool(signal?: AbortSignal): Promise<ReadyMachines>;
-  /** Sets the idle timeout, in seconds, and begins it anew. 0: never. */
+  /** Sets the idle timeout in seconds (0: never) and restarts it. */
   setTimeout(id: string, seconds: number, signal?: AbortSignal): Promise<void>;
 }
 
@@ -174,7 +175,7 @@ export function sandboxesClient(http: HttpClient): SandboxesClient {
   };
 }
 
-/** A server that knows nothing to tell answers without events. */
+/** The last event of a create. A server without progress to report answers with plain JSON. */
 async function createdSandbox(
   response: Response,
   onProgress: CreateOptions["onProgress"],
@@ -185,7 +186,10 @@ async function createdSandbox(
     if (event === "error") throw errorFromReply(500, data);
     if (event === "build_log") onProgress?.(messageOf(data));
   }
-  throw new SandboxError("unavailable", "the connection ended before the sandbox was created");
+  throw new SandboxError(
+    "unavailable",
+    "the connection to the server ended before it reported the sandbox: list the sandboxes, it may exist",
+  );
 }
 
 function messageOf(data: string): string {
@@ -193,7 +197,7 @@ function messageOf(data: string): string {
   return typeof log === "object" && log !== null && "message" in log ? String(log.message) : data;
 }
 
-/** The published words of the wire are those of clients that exist. */
+/** Translates to the public names of the REST API. */
 function createBody(request: CreateSandbox): CreateSandboxBody {
   return {
     ...(request.image === undefined ? {} : { templateID: request.image }),
@@ -205,13 +209,13 @@ function createBody(request: CreateSandbox): CreateSandboxBody {
     ...(request.metadata === undefined ? {} : { metadata: { ...request.metadata } }),
     ...(request.idleTimeoutSeconds === undefined ? {} : { timeout: request.idleTimeoutSeconds }),
     ...(request.ephemeral === undefined ? {} : { ephemeral: request.ephemeral }),
-    ...reachBody(request),
+    ...networkBody(request),
     ...(request.alias === undefined ? {} : { alias: request.alias }),
   };
 }
 
-/** What a sandbox may reach, and by what it is reached. */
-export function reachBody({
+/** The fields of a create or a fork that concern the network. */
+export function networkBody({
   networkEnabled,
   egress,
   port,

@@ -15,9 +15,9 @@ import type { HttpClient } from "#transport/http.ts";
 import type { OpenSocket, Socket } from "#transport/socket.ts";
 
 export interface StartSession extends ExecRequest {
-  /** Its input and output are a terminal of this size. */
+  /** Run the command in a terminal of this size. */
   readonly terminal?: TerminalSize;
-  /** Seconds from the moment the last client has gone until it is killed; 0: for ever. Default: 0. */
+  /** Seconds until a session without clients is killed; 0: never. Default: 0. */
   readonly maxRunAfterDisconnect?: number;
 }
 
@@ -26,24 +26,24 @@ export interface TerminalSize {
   readonly rows: number;
 }
 
-/** A command that runs whether or not anybody listens. */
+/** A command that runs without a client. */
 export interface ExecSession {
   readonly id: string;
   readonly command: string;
   readonly args: readonly string[];
   readonly running: boolean;
-  /** -1 when a signal or the timeout ended it. */
+  /** -1: ended by a signal or by the timeout. */
   readonly exitCode?: number;
   readonly startedAt: string;
   readonly attachedClients: number;
   readonly terminal: boolean;
 }
 
-/** One listener of a session. Leaving it, or aborting its signal, does not end the command. */
+/** A connection to a session. Closing it, or aborting its signal, leaves the command running. */
 export interface AttachedSession {
-  /** What is kept of the output before, then what is new; ends with the command. */
+  /** The kept output, then new output. Ends with the command. */
   readonly output: AsyncIterable<ExecOutput>;
-  /** Settles when `output` has ended; rejects when the connection ended before the command, which goes on. */
+  /** Settles when `output` ends. Rejects when the connection ends before the command does. */
   readonly exitCode: Promise<number>;
   write(bytes: Uint8Array): Promise<void>;
   closeStdin(): Promise<void>;
@@ -52,14 +52,14 @@ export interface AttachedSession {
 
 export interface SessionsClient {
   start(id: string, request: StartSession, signal?: AbortSignal): Promise<ExecSession>;
-  /** Those that run or have ended in the last five minutes. */
+  /** The sessions that run or ended within the last five minutes. */
   list(id: string, signal?: AbortSignal): Promise<readonly ExecSession[]>;
   attach(id: string, sessionId: string, signal?: AbortSignal): Promise<AttachedSession>;
-  /** What is kept of its output, about 1 MiB; it is not waited for more. */
+  /** The kept output, about 1 MiB. Does not wait for more. */
   logs(id: string, sessionId: string, signal?: AbortSignal): AsyncIterable<ExecOutput>;
-  /** A signal to its process group. Default: 9. */
+  /** Sends a signal to the session's process group. Default: 9. */
   kill(id: string, sessionId: string, number?: number, signal?: AbortSignal): Promise<void>;
-  /** The size of its terminal, for one that has one. */
+  /** Resizes the session's terminal. */
   resize(id: string, sessionId: string, size: TerminalSize, signal?: AbortSignal): Promise<void>;
 }
 
@@ -95,7 +95,7 @@ export function sessionsClient(http: HttpClient, openSocket: OpenSocket): Sessio
 
 export function attached(socket: Socket): AttachedSession {
   const exit = deferred<number>();
-  // Whoever only reads output learns of a failure there.
+  // A caller that reads only `output` sees the failure there.
   exit.promise.catch(() => undefined);
 
   async function* output(): AsyncGenerator<ExecOutput, void> {
@@ -105,9 +105,12 @@ export function attached(socket: Socket): AttachedSession {
         if (frame?.pipe === "exit") exit.resolve(frame.exitCode);
         else if (frame?.pipe === "stdout" || frame?.pipe === "stderr") yield frame;
       }
-      throw new SandboxError("unavailable", "the connection ended before the command did, which goes on");
+      throw new SandboxError(
+        "unavailable",
+        "the connection to the server ended; the command still runs, attach to it again",
+      );
     } catch (error) {
-      // After the exit there is nothing more to hear.
+      // A connection that breaks after the exit lost nothing.
       const code = await Promise.race([exit.promise, Promise.resolve(undefined)]).catch(() => undefined);
       if (code !== undefined) return;
       exit.reject(error);
@@ -134,7 +137,7 @@ async function* keptOutput(socket: Socket): AsyncGenerator<ExecOutput, void> {
       if (frame?.pipe === "scrollback end") return;
       if (frame?.pipe === "stdout" || frame?.pipe === "stderr") yield frame;
     }
-    throw new SandboxError("unavailable", "the connection ended before all that is kept was told");
+    throw new SandboxError("unavailable", "the connection to the server ended before all kept output had arrived");
   } finally {
     socket.close();
   }

@@ -1,6 +1,6 @@
 import { translate } from "./http.ts";
 
-/** The bytes of a reply as they arrive; leaving the iteration early ends the transfer. */
+/** A reply's body as it arrives. Leaving the iteration early ends the transfer. */
 export async function* bytesOf(response: Response, signal?: AbortSignal): AsyncGenerator<Uint8Array, void> {
   if (response.body === null) return;
   const reader = response.body.getReader();

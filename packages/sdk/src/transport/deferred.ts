@@ -1,4 +1,4 @@
-/** A promise with its two ends, as `Promise.withResolvers` makes it where there is that. */
+/** The result of `Promise.withResolvers`, which Node 20 does not have. */
 export interface Deferred<T> {
   readonly promise: Promise<T>;
   readonly resolve: (value: T | PromiseLike<T>) => void;
@@ -10,6 +10,6 @@ export function deferred<T>(): Deferred<T> {
   const promise = new Promise<T>((resolve, reject) => {
     ends = { resolve, reject };
   });
-  if (ends === undefined) throw new Error("a promise calls its executor at once");
+  if (ends === undefined) throw new Error("unreachable: a promise calls its executor at once");
   return { promise, ...ends };
 }

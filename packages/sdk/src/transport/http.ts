@@ -5,38 +5,38 @@ import { pathOf } from "@opensandbox/wire/route.ts";
 import type { Route } from "@opensandbox/wire/route.ts";
 
 export interface CallOptions<Body, Query> {
-  /** What stands for the `:name`s of the route's path. */
+  /** Values for the `:name` parts of the route's path. */
   readonly parameters?: Readonly<Record<string, string>>;
   readonly query?: Query;
   readonly body?: Body;
   readonly bytes?: ReadableStream<Uint8Array> | Uint8Array | string;
   readonly headers?: Readonly<Record<string, string>>;
-  /** The server makes it once, however often it comes: it is sent again after a failure that passes. */
+  /** The request carries an idempotency key, so that it can be retried after a transient failure. */
   readonly idempotent?: boolean;
 }
 
-/** Speaks to one server with one key. */
+/** Requests to one server with one key. */
 export interface HttpClient {
-  /** A reply of status 2xx; its body is the caller's to read. */
+  /** A reply of status 2xx. The caller reads its body. */
   send<Body, Query>(
     route: Route<Body, Query>,
     options?: CallOptions<Body, Query>,
     signal?: AbortSignal,
   ): Promise<Response>;
-  /** The reply of a route, checked against its schema; of a route without one, nothing. */
+  /** The reply of a route, checked against its schema; undefined for a route without one. */
   call<Body, Query, Reply>(
     route: Route<Body, Query, Reply>,
     options?: CallOptions<Body, Query>,
     signal?: AbortSignal,
   ): Promise<Reply>;
-  /** The reply of a route that is no JSON, whole. */
+  /** The text of a reply that is not JSON. */
   text(route: Route, options?: CallOptions<unknown, unknown>, signal?: AbortSignal): Promise<string>;
-  /** Address of a WebSocket; the key is in the query, since a WebSocket has no headers. */
+  /** The address of a WebSocket. It contains the key: browsers cannot set headers on a WebSocket. */
   socketUrl(route: Route, parameters: Readonly<Record<string, string>>): string;
 }
 
 export function httpClient(url: string, apiKey: string | undefined): HttpClient {
-  // Paths of routes begin with /api.
+  // The paths of routes start with /api.
   const server = url.replace(/\/+$/, "").replace(/\/api$/, "");
 
   async function send<Body, Query>(
@@ -45,7 +45,7 @@ export function httpClient(url: string, apiKey: string | undefined): HttpClient 
     signal?: AbortSignal,
   ): Promise<Response> {
     const repeats = options.idempotent === true || route.method === "GET" || route.method === "HEAD";
-    // The same for each attempt.
+    // One key for all attempts.
     const key = options.idempotent === true ? { "Idempotency-Key": crypto.randomUUID() } : {};
     const once = async (): Promise<Response> => {
       const target = new URL(server + pathOf(route, options.parameters));
@@ -62,12 +62,12 @@ export function httpClient(url: string, apiKey: string | undefined): HttpClient 
           ...key,
           ...options.headers,
         },
-        // Without `half` a stream is refused as a body.
+        // `fetch` accepts a stream as a body only with `half`.
         ...(body === undefined ? {} : { body: body as string, duplex: "half" as const }),
         ...(signal === undefined ? {} : { signal }),
       });
     };
-    // Of `fetch`: it has not reached the server, or not heard from it.
+    // `fetch` throws a TypeError when it cannot reach the server or receives no reply.
     const isUnreachable = (error: unknown): boolean => error instanceof TypeError;
     const response = await translate(
       server,
@@ -100,20 +100,24 @@ export function httpClient(url: string, apiKey: string | undefined): HttpClient 
   };
 }
 
-/** The text of a reply as the route's type. */
+/** Parses a reply as the route's type. @throws the error that the text carries */
 export function replyOf<Reply>(route: Pick<Route<unknown, unknown, Reply>, "name" | "reply">, text: string): Reply {
   if (route.reply === undefined) return undefined as Reply;
   const result = route.reply.safeParse(parseJson(text));
   if (result.success) return result.data;
-  // A long run has sent its status before it could fail.
+  // A long-running request sends its status before it can fail.
   const error = parseError(text);
   if (error !== undefined) throw errorFromReply(500, text);
-  throw new SandboxError("internal", `the server's reply to ${route.name} is not what this version expects`, {
-    cause: result.error,
-  });
+  throw new SandboxError(
+    "internal",
+    `the reply to ${route.name} does not fit this version of the client: use the client of the server's version`,
+    {
+      cause: result.error,
+    },
+  );
 }
 
-/** What a failed `fetch`, or the failed reading of its body, means. */
+/** Turns the failure of a `fetch`, or of reading its body, into a `SandboxError`. */
 export async function translate<T>(
   server: string,
   signal: AbortSignal | undefined,
@@ -128,7 +132,7 @@ export async function translate<T>(
   }
 }
 
-/** Rebuilds the error of a reply `{error, code}`; a reply that is not ours is judged by its status. */
+/** The error that a reply `{error, code}` describes. Any other reply, such as a proxy's, is judged by its status. */
 export function errorFromReply(status: number, text: string): SandboxError {
   const wire = parseError(text);
   const message = wire?.error ?? (text.trim().slice(0, 200) || `the server answered with status ${status}`);
@@ -159,7 +163,7 @@ function codeOfStatus(status: number): ErrorCode {
   return found === undefined ? "internal" : (found[0] as ErrorCode);
 }
 
-/** `fetch failed` says nothing; its cause does. */
+/** The message `fetch failed` is of no use; its cause names the reason. */
 function reasonOf(error: unknown): string {
   if (error instanceof AggregateError && error.errors.length > 0) return error.errors.map(reasonOf).join("; ");
   if (!(error instanceof Error)) return String(error);

@@ -4,15 +4,15 @@ import { deferred } from "./deferred.ts";
 import { errorOfClose, errorOfRefusal, messageQueue } from "./socket.ts";
 import type { Socket } from "./socket.ts";
 
-// A message is at most some 64 KiB of output: enough to be busy, little to hold.
+// A message carries at most about 64 KiB of output, so that the queue stays near 1 MiB.
 const maxQueued = 16;
 
 /**
- * A WebSocket for Node.js that stops reading while nobody takes what it has read, so that a fast command waits for its
- * reader.
+ * Opens a WebSocket of Node.js with back-pressure: it stops reading while its queue is full, so that a fast command waits
+ * for its reader.
  */
 export async function openPausingSocket(url: string, signal?: AbortSignal): Promise<Socket> {
-  // Only here: browsers have no use for it.
+  // Imported here, so that browsers never load it.
   const { WebSocket } = await import("ws");
   const socket = new WebSocket(url, { perMessageDeflate: false });
   const queue = messageQueue(() => {
@@ -23,7 +23,7 @@ export async function openPausingSocket(url: string, signal?: AbortSignal): Prom
     if (queue.length >= maxQueued) socket.pause();
   });
   socket.on("close", (code, reason) => queue.end(errorOfClose(code, reason.toString("utf8"))));
-  // Without waiting for the peer's farewell: a paused socket would never hear it.
+  // Without the closing handshake: a paused socket would never read the peer's half.
   const abort = (): void => socket.terminate();
   signal?.addEventListener("abort", abort, { once: true });
   if (signal?.aborted === true) abort();
@@ -38,7 +38,10 @@ export async function openPausingSocket(url: string, signal?: AbortSignal): Prom
     send: async (data) => {
       const { promise, resolve, reject } = deferred<void>();
       socket.send(data, (error) => {
-        if (error) reject(new SandboxError("unavailable", `the connection ended: ${error.message}`, { cause: error }));
+        if (error)
+          reject(
+            new SandboxError("unavailable", `the connection to the server ended: ${error.message}`, { cause: error }),
+          );
         else resolve();
       });
       await promise;

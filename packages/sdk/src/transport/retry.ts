@@ -1,16 +1,16 @@
 import { wait } from "./wait.ts";
 
-/** So often a call is made in all. */
+/** Including the first one. */
 const maxAttempts = 4;
 const firstDelayMs = 200;
 const maxDelayMs = 10_000;
 
-/** Replies of servers, and of proxies before them, that say: later. */
+/** Statuses by which servers and proxies ask a client to come back later. */
 const transient = new Set([429, 502, 503, 504]);
 
 /**
- * Makes a call again that failed of something that passes, a little later each time. Only for calls that can be made
- * twice: those that read, and those with an idempotency key. Any other reply, and the last one, is the caller's.
+ * Retries a call after transient failures, with exponential back-off. For calls that may run twice: reads, and requests
+ * with an idempotency key. Returns the first reply that is not transient, or the last one.
  */
 export async function retrying(
   call: () => Promise<Response>,
@@ -28,13 +28,13 @@ export async function retrying(
     } catch (error) {
       if (isLast || signal?.aborted === true || !isUnreachable(error)) throw error;
     }
-    // Of many that failed at the same moment not all are to come back at the same moment.
+    // The jitter spreads clients that failed at the same moment.
     const delayMs = firstDelayMs * 2 ** (attempt - 1) * (1 + Math.random());
     await wait(Math.min(asked ?? delayMs, maxDelayMs), signal);
   }
 }
 
-/** Of the header `Retry-After` in seconds; its other form, a date, is not what our servers say. */
+/** `Retry-After` in seconds. Servers of OpenSandbox never send its other form, a date. */
 function retryAfterMs(header: string | null): number | undefined {
   return header !== null && /^\d+$/.test(header) ? Number(header) * 1000 : undefined;
 }

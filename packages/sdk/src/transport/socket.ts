@@ -3,22 +3,22 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 
 /** A WebSocket as a stream of messages. */
 export interface Socket {
-  /** Ends when the peer closed with code 1000 or {@link close} was called; throws `unavailable` for any other end. */
+  /** Ends when the peer closes with code 1000 or after {@link close}. Throws `unavailable` for any other end. */
   readonly messages: AsyncIterable<string | Uint8Array>;
-  /** Resolves when there is room for more. */
+  /** Resolves when more may be sent. */
   send(data: string | Uint8Array): Promise<void>;
   close(): void;
 }
 
-/** Opens a WebSocket; resolves when it is open. An abort, then or later, closes it. */
+/** Opens a WebSocket. Resolves when it is open. Aborting the signal, even later, closes it. */
 export type OpenSocket = (url: string, signal?: AbortSignal) => Promise<Socket>;
 
-// Room for what one round trip carries; more would only be held in memory.
+// Enough to fill one round trip; more would only occupy memory.
 const sendBufferBytes = 1024 * 1024;
 
 /**
- * A socket over the global `WebSocket`. That one cannot pause: what a peer sends is held in memory
- * until it is taken. Where output is larger than memory, give `connect` a socket that can.
+ * Opens the global `WebSocket`. It cannot pause: messages stay in memory until they are read. For output larger than
+ * memory, give `connect` an `openSocket` with back-pressure.
  */
 export async function openGlobalSocket(url: string, signal?: AbortSignal): Promise<Socket> {
   const socket = new WebSocket(url);
@@ -43,7 +43,7 @@ export async function openGlobalSocket(url: string, signal?: AbortSignal): Promi
     messages: queue.messages,
     async send(data) {
       socket.send(typeof data === "string" ? data : new Uint8Array(data));
-      // There is no event for it: the WebSocket of the web platform can only be asked.
+      // The web platform's WebSocket has no event for a drained buffer.
       while (socket.bufferedAmount > sendBufferBytes && socket.readyState === WebSocket.OPEN) {
         await new Promise((resolve) => setTimeout(resolve, 10));
       }
@@ -52,25 +52,25 @@ export async function openGlobalSocket(url: string, signal?: AbortSignal): Promi
   };
 }
 
-/** What a close code means to the one who reads messages. */
+/** The error that a close code stands for; undefined for a normal end. */
 export function errorOfClose(code: number, reason: string): SandboxError | undefined {
   if (code === 1000) return undefined;
   const text = reason === "" ? `code ${code}` : `${reason} (code ${code})`;
   return new SandboxError("unavailable", `the connection to the server ended: ${text}`);
 }
 
-/** What the refusal of an upgrade means: it is answered as any other request. */
+/** The error of a refused upgrade: the server answers it like any other request. */
 export { errorFromReply as errorOfRefusal } from "./http.ts";
 
 export interface MessageQueue {
   readonly messages: AsyncIterable<string | Uint8Array>;
   push(message: string | Uint8Array): void;
   end(error: Error | undefined): void;
-  /** Messages that nobody has taken yet. */
+  /** Messages that have not been read yet. */
   readonly length: number;
 }
 
-/** Turns events into an iteration. `onTaken` is called after each message that leaves the queue. */
+/** Turns events into an iteration. Calls `onTaken` after each message that leaves the queue. */
 export function messageQueue(onTaken: () => void = () => undefined): MessageQueue {
   const waiting: (string | Uint8Array)[] = [];
   let ended: { error: Error | undefined } | undefined;

@@ -1,6 +1,6 @@
 import type { ExecOutput } from "#clients/exec.ts";
 
-/** What is iterated, as a stream of the web platform that reads no further than it is asked to. */
+/** A web stream over an iteration. Reads nothing in advance. */
 export function readableOf<T>(source: AsyncIterable<T>): ReadableStream<T> {
   const iterator = source[Symbol.asyncIterator]();
   return new ReadableStream<T>(
@@ -18,12 +18,12 @@ export function readableOf<T>(source: AsyncIterable<T>): ReadableStream<T> {
   );
 }
 
-/** What was received, whose memory nobody shares: the web platform's own streams take only such. */
+/** A web stream over received bytes. Their memory is not shared, as the web platform's own streams require. */
 export function readableBytes(source: AsyncIterable<Uint8Array>): ReadableStream<Uint8Array<ArrayBuffer>> {
   return readableOf(source as AsyncIterable<Uint8Array<ArrayBuffer>>);
 }
 
-/** What a command wrote to one of its pipes. What it wrote to the other one is dropped. */
+/** The bytes of one pipe. Those of the other one are discarded. */
 export async function* bytesOfPipe(
   output: AsyncIterable<ExecOutput>,
   pipe: ExecOutput["pipe"],
@@ -31,7 +31,7 @@ export async function* bytesOfPipe(
   for await (const part of output) if (part.pipe === pipe) yield part.bytes;
 }
 
-/** Standard input of a command as a stream; closing it is end of file. */
+/** A command's standard input as a web stream. Closing it sends end of file. */
 export function writableTo(command: {
   write(bytes: Uint8Array): Promise<void>;
   closeStdin(): Promise<void>;

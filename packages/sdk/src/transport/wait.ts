@@ -1,6 +1,6 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 
-/** @throws SandboxError `canceled` as soon as the signal is aborted */
+/** Waits. @throws SandboxError `canceled` as soon as the signal is aborted */
 export async function wait(milliseconds: number, signal: AbortSignal | undefined): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     const onAbort = (): void => {
