@@ -127,7 +127,14 @@ export class ImmutableDirectories {
   async remove(name: string): Promise<void> {
     const doomed = join(this.#parent, `${removedPrefix}${name}`);
     await this.#removeTree(doomed);
-    await unlessMissing(this.#files.rename(this.pathOf(name), doomed));
+    try {
+      await this.#files.rename(this.pathOf(name), doomed);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return;
+      throw error;
+    }
+    // A power cut must not bring the name back after its files have begun to go.
+    await this.#files.flush(this.#parent);
     await this.#removeTree(doomed);
   }
 

@@ -3,7 +3,10 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promis
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
+import { makeDurableDirectory } from "#host/durable-files.ts";
+import { onDisk, RecordedFiles } from "#host/testing/power-cut.ts";
 import {
+  type JournaledMachine,
   type JournalEntry,
   machineDirectory,
   readEntries,
@@ -88,4 +91,36 @@ test("writes of one entry at the same time happen in the order of the calls", as
   const directory = await emptyDirectory(t);
   await Promise.all(Array.from({ length: 20 }, (_, at) => writeEntry(directory, { ...entry, ephemeral: at === 19 })));
   assert.deepEqual(await readEntries(directory), [{ ...entry, ephemeral: true }]);
+});
+
+test("whenever the power fails, an entry whose write has resolved is readable, and the files that it names are there", async (t) => {
+  const files = new RecordedFiles(await emptyDirectory(t));
+  const { root } = files;
+  const machine = machineDirectory(root, entry.machineId);
+  await makeDurableDirectory(join(root, "machines"), 0o711, files);
+  await writeEntry(root, entry, files);
+  await files.makeDirectory(machine, 0o700);
+  await files.write(join(machine, "rootfs-1.qcow2"), "the disk");
+  // QEMU flushes what its guest flushes.
+  await files.flush(join(machine, "rootfs-1.qcow2"));
+  const first = { ...entry, machine: { nextLayer: 2 } as JournaledMachine };
+  await writeEntry(root, first, files);
+  files.mark("first");
+  const second = { ...entry, machine: { nextLayer: 3 } as JournaledMachine };
+  await writeEntry(root, second, files);
+  files.mark("second");
+
+  const cuts = files.powerCuts();
+  assert.ok(cuts.length > 10, `${cuts.length} states`);
+  for (const { tree, marks } of cuts) {
+    await onDisk(tree, async (directory) => {
+      const { entries } = await readJournal(directory);
+      const found = entries[0]?.machine?.nextLayer;
+      const allowed = marks.has("second") ? [3] : marks.has("first") ? [2, 3] : [undefined, 2];
+      assert.ok(allowed.includes(found), `${String(found)} of ${JSON.stringify(tree)}`);
+      if (found === undefined) return;
+      const disk = join(machineDirectory(directory, entry.machineId), "rootfs-1.qcow2");
+      assert.equal(await readFile(disk, "utf8"), "the disk", JSON.stringify(tree));
+    });
+  }
 });
