@@ -13,8 +13,8 @@ const help = `usage: ./test [fast | kvm [FILE...] | FILE...]
 
   ./test          everything: checks, fast tests, tests with real processes, tests in real machines
   ./test fast     only what starts no machine; also what \`npm run check\` runs
-  ./test kvm      tests/e2e/kvm.vm.test.ts, or the files named, under KVM: where this host has none, in an emulated
-                  host that has (2 processors, 5 GiB of memory, 10 to 20 minutes)
+  ./test kvm      the tests of KVM, or the files named, under KVM; a host without KVM emulates one that has it, with
+                  2 processors and 5 GiB of memory
   ./test FILE...  only these test files
 
 The last line is: N passed, N failed, N skipped. Before it, each failed test is named again and each skip says why.
@@ -39,6 +39,13 @@ const kinds = [
   { name: "tests with processes", files: "{packages,tools,tests,bench}/**/*.process.test.ts" },
   { name: "tests in machines", files: "{packages,tools,tests,bench}/**/*.vm.test.ts" },
 ] as const;
+
+/** What `./test kvm` runs when no file is named. */
+const underKvm = [
+  "packages/worker/src/hypervisor/qemu/probe-accelerator.vm.test.ts",
+  "packages/worker/src/hypervisor/qemu/qemu.vm.test.ts",
+  "tests/e2e/kvm.vm.test.ts",
+];
 
 type Kind = (typeof kinds)[number]["name"];
 
@@ -151,7 +158,7 @@ async function runRunner(name: string, options: readonly string[], files: readon
 }
 
 async function runUnderKvm(files: readonly string[]): Promise<void> {
-  const named = files.length === 0 ? ["tests/e2e/kvm.vm.test.ts"] : files;
+  const named = files.length === 0 ? underKvm : files;
   const run = "tools/kvm-host/run-in-kvm-host.ts";
   await collect(`under KVM: ${named.join(", ")}`, (output) => [...node, run, output, ...named]);
 }

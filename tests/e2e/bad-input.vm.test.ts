@@ -199,7 +199,7 @@ suite("a host on which a server cannot start", () => {
       mode: 0o755,
     });
     const { message } = await refusal(t, { OPENSANDBOX_QEMU_BIN: old });
-    assert.match(message, /this is QEMU 8\.2\. QEMU 9\.0 or newer is needed; \.\/opensandbox setup/);
+    assert.match(message, /is QEMU 8\.2\. QEMU 9\.0 or newer is needed; \.\/opensandbox setup/);
   });
 
   test("the port is in use", async (t) => {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { access, chmod, chown, mkdtemp, readdir, readFile, readlink, rm, stat } from "node:fs/promises";
+import { access, chmod, chown, mkdtemp, readdir, readFile, readlink, rename, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, suite, test } from "node:test";
@@ -109,6 +109,19 @@ suite("under KVM", { skip }, () => {
     assert.equal(await run("cat /workspace/note"), "second");
     await sandbox.restoreCheckpoint(id);
     assert.equal(await run("pgrep -x sleep; cat /workspace/note"), `${pid}\nfirst`);
+  });
+
+  test("a host that loses /dev/kvm refuses a sandbox and boots none instead", { skip: skipUsers }, async () => {
+    const before = await machineProcesses(world.config.dataDirectory);
+    await rename("/dev/kvm", "/dev/kvm.away");
+    try {
+      const refused = /501 .*Cannot open \/dev\/kvm \(ENOENT\)\. \.\/opensandbox doctor/;
+      await assert.rejects(Sandbox.create({ ...options(), template: "minimal" }), refused);
+    } finally {
+      await rename("/dev/kvm.away", "/dev/kvm");
+    }
+    assert.deepEqual(await machineProcesses(world.config.dataDirectory), before);
+    assert.equal(await run("cat /workspace/note"), "first");
   });
 
   test("the accelerator was probed once, and the outcome is kept", async () => {

@@ -9,27 +9,27 @@ import type { WorkerOptions } from "./open-worker.ts";
 
 type HostOptions = Pick<WorkerOptions, "qemuProgram" | "accelerator" | "dataDirectory">;
 
-/** One line of what a host can do. */
+/** One fact about a host, as `doctor` prints it. */
 export interface Finding {
   readonly name: string;
   readonly level: "ok" | "warn" | "fail";
   readonly detail: string;
-  /** What to do about it. */
+  /** The remedy. */
   readonly fix?: string;
 }
 
-/** Programs that are run, and what does not work without them. */
+/** Programs that a worker runs, and their purpose. */
 const programs = [
-  { name: "mmdebstrap", for: "images are built with it" },
-  { name: "mke2fs", for: "disks are made with it" },
-  { name: "ip", for: "machines get their network by it" },
-  { name: "nft", for: "machines get their network by it" },
-  { name: "tc", for: "machines get their network by it" },
+  { name: "mmdebstrap", for: "builds images" },
+  { name: "mke2fs", for: "makes disks" },
+  { name: "ip", for: "sets up the network of machines" },
+  { name: "nft", for: "sets up the network of machines" },
+  { name: "tc", for: "sets up the network of machines" },
 ] as const;
 
 const setUp = "run ./opensandbox setup as root";
 
-/** Looks at all that a worker needs, changing nothing. Never throws for what is missing: that is a finding. */
+/** Examines everything that a worker needs and changes nothing. A missing part is a finding, never an error. */
 export async function examineHost(options: HostOptions): Promise<readonly Finding[]> {
   const root = process.getuid?.() === 0;
   return [
@@ -49,10 +49,10 @@ async function examineHypervisor({ qemuProgram, accelerator }: HostOptions): Pro
   }
 }
 
-/** A worker takes TCG as given, since every QEMU has it; here it runs a guest too. */
+/** A worker does not probe TCG, which every QEMU has. Here a failed probe of TCG explains machines that do not start. */
 async function examineAccelerator(qemu: ExaminedQemu): Promise<Finding> {
   const name = "accelerator";
-  const { reason, fix = "everything works, slowly; use a host with hardware virtualisation for speed" } = qemu;
+  const { reason, fix = "everything works, but slowly; for speed, use a host with hardware virtualisation" } = qemu;
   if (qemu.accelerator === "kvm") return { name, level: "ok", detail: `kvm: ${reason}` };
   const { works, detail } = await probeAccelerator(qemu);
   if (!works) return { name, level: "fail", detail: `tcg: ${reason}; ${detail}`, fix: setUp };
@@ -60,7 +60,7 @@ async function examineAccelerator(qemu: ExaminedQemu): Promise<Finding> {
 }
 
 async function examineProgram(program: { readonly name: string; readonly for: string }): Promise<Finding> {
-  // As root's PATH often has it and a user's has not.
+  // The PATH of an ordinary user often lacks the directories for system tools.
   const directories = [...(process.env["PATH"] ?? "").split(delimiter), "/usr/sbin", "/sbin"];
   for (const directory of directories) {
     const file = join(directory, program.name);
@@ -68,10 +68,10 @@ async function examineProgram(program: { readonly name: string; readonly for: st
       await access(file, constants.X_OK);
       return { name: program.name, level: "ok", detail: file };
     } catch {
-      // Not in this one.
+      // The program may be in the next directory.
     }
   }
-  return { name: program.name, level: "fail", detail: `not found: ${program.for}`, fix: setUp };
+  return { name: program.name, level: "fail", detail: `not found; it ${program.for}`, fix: setUp };
 }
 
 async function examineNetwork(root: boolean): Promise<Finding> {
@@ -80,15 +80,15 @@ async function examineNetwork(root: boolean): Promise<Finding> {
     return {
       name,
       level: "warn",
-      detail: `without root machines use QEMU's own network: ${notEnforced.user.join("; ")}`,
-      fix: "run as root for a network namespace for each machine",
+      detail: `without root, machines use QEMU's own network: ${notEnforced.user.join("; ")}`,
+      fix: "run as root to give each machine a network namespace",
     };
   }
   const servers = await readServers("/etc/resolv.conf");
   return {
     name,
     level: "ok",
-    detail: `a network namespace for each machine; names are asked of ${servers.join(", ")}, from this host`,
+    detail: `a network namespace for each machine; this host resolves names by ${servers.join(", ")}`,
   };
 }
 
@@ -102,19 +102,19 @@ async function examineDirectory(directory: string): Promise<Finding[]> {
     findings.push({
       name: "data directory",
       level: "fail",
-      detail: `${directory} cannot be written to`,
-      fix: "set OPENSANDBOX_DATA_DIR to a directory of yours",
+      detail: `${directory} is not writable`,
+      fix: "set OPENSANDBOX_DATA_DIR to a directory that you own",
     });
   }
   const { bavail, bsize } = await statfs(existing);
   const freeGib = (bavail * bsize) / 2 ** 30;
-  // The default image and its build take a little under 6 GiB at their peak.
+  // Building the default image takes just under 6 GiB at its peak.
   const enough = freeGib >= 8;
   findings.push({
     name: "disk space",
     level: enough ? "ok" : "warn",
     detail: `${freeGib.toFixed(1)} GiB free`,
-    ...(enough ? {} : { fix: "at least 8 GiB are needed to build the default image" }),
+    ...(enough ? {} : { fix: "free at least 8 GiB to build the default image" }),
   });
   return findings;
 }

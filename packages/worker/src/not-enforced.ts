@@ -1,4 +1,4 @@
-/** What does not hold of a sandbox's network policy where there are no namespaces, in words. */
+/** The parts of a network policy that a host without network namespaces does not enforce, for people. */
 export const notEnforced = {
   user: [
     "private addresses and this host can be reached",

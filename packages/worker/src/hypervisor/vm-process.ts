@@ -7,29 +7,27 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 export interface ProcessUser {
   readonly uid: number;
   readonly gid: number;
-  /** Groups beside `gid`; absent: none. */
+  /** Supplementary groups; absent: none. */
   readonly groups?: readonly number[];
 }
 
 export interface VmProcessOptions {
   readonly argv: readonly [string, ...string[]];
-  /** Standard output and error go here. */
+  /** Receives standard output and error. */
   readonly logFile: string;
   readonly user?: ProcessUser;
-  /** A file such as /run/netns/a, or `new` for an empty network of its own; absent: this process's own network. */
+  /** A file such as /run/netns/a, or `new` for a new, empty namespace; absent: the namespace of this process. */
   readonly namespace?: string;
   readonly cwd: string;
   readonly env: Readonly<Record<string, string>>;
-  /**
-   * Descriptors that the process inherits as 3, 4, ...; opened in the namespace. They are closed here once it has them.
-   */
+  /** Opens, in the namespace, the descriptors that the process inherits as 3, 4, ... They are closed here afterwards. */
   openInherited(): number[];
 }
 
-/** A process of its own session: it survives this one, and a terminal's Ctrl-C does not reach it. */
+/** A process in a session of its own: it survives this process, and Ctrl-C in a terminal does not reach it. */
 export interface VmProcess extends AsyncDisposable {
   readonly pid: number;
-  /** How the process ended, as the kernel says it; both are null for one that is not a child of this process. */
+  /** The kernel's exit code or signal. Both are null for a process that is not a child of this one. */
   readonly exited: Promise<{ readonly code: number | null; readonly signal: string | null }>;
 }
 
@@ -46,10 +44,10 @@ class ChildVmProcess implements VmProcess {
     this.exited = promise;
   }
 
-  /** Kills the process and waits until it is gone. */
+  /** Kills the process and waits for its end. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#child.kill("SIGKILL");
-    // It may be the last thing that this process waits for.
+    // Without a reference, this process could exit during the wait.
     this.#child.ref();
     await this.exited;
   }
@@ -72,8 +70,8 @@ export async function startVmProcess(options: VmProcessOptions): Promise<VmProce
 }
 
 /**
- * A process that an earlier worker has started. It is no child of this one, so the kernel does not tell of its end:
- * `gone` does, which settles when a connection that it holds is closed.
+ * A process that an earlier worker started. The kernel reports its end to its parent only, so `gone` stands for it: a
+ * promise that settles when a connection to the process closes.
  */
 export function adoptVmProcess(pid: number, directory: string, gone: Promise<void>): VmProcess {
   return {

@@ -178,8 +178,12 @@ async function fromTemplate(
     const machine = await begin(start, { ...machineRequest(request, image), organizationId: undefined });
     return { live: await restoreMachine(machine, snapshot, host, spans, signal), from: "restore" };
   } catch (error) {
-    // A host that supports no machine boots none either.
-    if (signal.aborted || isSandboxError(error, "not_supported")) throw error;
+    if (signal.aborted) throw error;
+    if (isSandboxError(error, "not_supported")) {
+      // A boot would use the same accelerator.
+      host.log("error", "this host starts no machine", { template: key, error: error.message });
+      throw error;
+    }
     because = asSandboxError(error).message;
     host.log("error", "a sandbox is booted since its template does not work", { template: key, error: because });
   }

@@ -2,20 +2,20 @@ import { basename, join } from "node:path";
 import type { DiskAttachment, VmSpec, NetworkAttachment } from "../hypervisor.ts";
 import type { KvmAccess } from "./kvm-access.ts";
 
-/** The host's part of the command line. */
+/** Facts of the host that decide the command line. */
 export interface QemuHost {
   readonly program: string;
   readonly accelerator: "kvm" | "tcg";
   /** How QEMU reaches /dev/kvm; absent under TCG. */
   readonly kvmAccess?: KvmAccess;
   readonly vhostVsock: boolean;
-  /** What of the host's processor the guest sees; empty where it sees one that is emulated. */
+  /** Identity of the host's processor as the guest sees it; empty where the guest sees an emulated one. */
   readonly processor: string;
 }
 
 export type Inherited = "qmp" | "agent" | "tap" | "kvm";
 
-/** The descriptors that QEMU inherits, in this order, from 3 on. */
+/** The descriptors that QEMU inherits, in order, starting at {@link firstInherited}. */
 export function inheritedDescriptors(spec: Pick<VmSpec, "network">, host: QemuHost): readonly Inherited[] {
   return [
     "qmp",
@@ -25,24 +25,24 @@ export function inheritedDescriptors(spec: Pick<VmSpec, "network">, host: QemuHo
   ];
 }
 
-/** Standard input, output and error come before it. */
+/** The number after standard input, output and error. */
 const firstInherited = 3;
 
 export const socketNames = { qmp: "qmp.sock", agent: "agent.sock" } as const;
 
 /**
- * The oldest machine type of the versions that are supported (QEMU 9.0): a snapshot can be restored only by a QEMU
- * that knows its machine type, so it is pinned.
+ * The newest machine type of the oldest supported QEMU (9.0). Only a QEMU that knows the machine type of a snapshot
+ * restores it, so the type is pinned.
  */
 export const machineType = "pc-q35-9.0";
 
-/** How much of the guest's console QEMU keeps, a power of two. */
+/** Size of QEMU's ring buffer for the guest's console, a power of two. */
 export const consoleBytes = 64 * 1024;
 
-/** `boot`: from the kernel; `restore`: stopped, waiting for a state of its devices. */
+/** `boot`: from the kernel; `restore`: stopped, until a device state is loaded. */
 export type QemuStart = "boot" | "restore";
 
-/** The whole argument list, in the order `ps` shows it. Pure: the test is a snapshot. */
+/** The argument list of QEMU, program first. Pure. */
 export function qemuCommandLine(spec: VmSpec, host: QemuHost, start: QemuStart): [string, ...string[]] {
   const inherited = inheritedDescriptors(spec, host);
   const fd = (name: Inherited): number => firstInherited + inherited.indexOf(name);
@@ -50,7 +50,7 @@ export function qemuCommandLine(spec: VmSpec, host: QemuHost, start: QemuStart):
     host.program,
     ...["-name", `guest=${spec.directory.split("/").at(-1)}`],
     ...isolation,
-    // The guest's end leaves QEMU paused, so that its console can still be read.
+    // QEMU stays, paused, after its guest ends: its console can still be read.
     ...["-action", "reboot=shutdown,shutdown=pause"],
     ...["-machine", `${machine},memory-backend=ram`],
     ...processorArguments(host, fd("kvm")),
@@ -74,15 +74,14 @@ export function qemuCommandLine(spec: VmSpec, host: QemuHost, start: QemuStart):
     ...["-device", device("virtio-rng-pci", "rng=rng0")],
     ...hotplugArguments(spec),
     ...["-device", "vmgenid,guid=auto"],
-    // The saved state is that of the devices alone, without the section that says what machine it is of: who restores
-    // it has compared that already.
+    // A device state has no section that names its machine. The worker compares machines before a restore.
     ...(start === "restore" ? ["-global", "migration.send-configuration=off", "-incoming", "defer", "-S"] : []),
   ];
 }
 
 /**
- * The smallest machine that shows whether the accelerator runs a guest: the processor, machine type and system call
- * filter of every other one, and `firmware` as its only program. A write to port 0xf4 ends QEMU with an exit code.
+ * The argument list of a probe: a machine with the processor, machine type and system call filter of a sandbox's. Its
+ * first inherited descriptor is the guest's firmware. The guest's write to port 0xf4 ends QEMU with an exit code.
  */
 export function probeCommandLine(host: QemuHost): [string, ...string[]] {
   const firmware = firstInherited;
@@ -94,13 +93,13 @@ export function probeCommandLine(host: QemuHost): [string, ...string[]] {
     ...["-machine", machine],
     ...processorArguments(host, firmware + 1),
     ...["-m", "16M"],
-    // By descriptor, since the user that QEMU runs as may pass through no directory of this process's user.
+    // By descriptor: QEMU's user may have no way through the directories of the worker's user.
     ...["-bios", `/proc/self/fd/${firmware}`],
     ...["-device", "isa-debug-exit,iobase=0xf4,iosize=1"],
   ];
 }
 
-/** Nothing that was not asked for, and no system call that a machine never needs. */
+/** No default devices, no configuration files, and no system call that a machine never needs. */
 const isolation = [
   "-nodefaults",
   "-no-user-config",
@@ -115,7 +114,7 @@ const machine = [
   "graphics=off,dump-guest-core=off,mem-merge=off",
 ].join(",");
 
-/** `kvm`: the descriptor of /dev/kvm, where QEMU inherits one. */
+/** `kvm`: the number of the inherited descriptor of /dev/kvm, where there is one. */
 function processorArguments({ accelerator, kvmAccess }: QemuHost, kvm: number): readonly string[] {
   if (accelerator === "tcg") return ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max,-svm"];
   const processor = ["-cpu", "host,-vmx,-svm"];
@@ -123,13 +122,13 @@ function processorArguments({ accelerator, kvmAccess }: QemuHost, kvm: number): 
   return ["-add-fd", `fd=${kvm},set=${kvmSet}`, "-accel", `kvm${handedOver}`, ...processor];
 }
 
-/** QEMU's name for the descriptor of /dev/kvm; sets are numbered by whoever adds them. */
+/** The set of descriptors (`-add-fd`) that holds /dev/kvm. */
 const kvmSet = 1;
 const handedOver = `,device=/dev/fdset/${kvmSet}`;
 
 /**
- * What the guest sees of its machine: the arguments that make devices, without the host's paths and descriptors. The
- * state of devices can be read only by the same devices in the same order. Pure.
+ * The arguments that the guest can observe: devices, without the host's paths and descriptors. A device state loads
+ * only into the same devices in the same order. Pure.
  */
 export function guestVisible(spec: VmSpec, host: QemuHost): readonly string[] {
   const line = qemuCommandLine(spec, host, "boot");
@@ -141,22 +140,21 @@ export function guestVisible(spec: VmSpec, host: QemuHost): readonly string[] {
     .map((argument) => argument.replace(/(?<=[,^])drive=[^,]*,/, "").replace(handedOver, ""));
 }
 
-/** Mapped privately: pages that nobody wrote to are the file's own, and shared with every other machine of that base. */
+/** A private mapping: machines of one base share the pages that none of them has written. */
 function memoryBackend({ memoryBase, memoryMib }: VmSpec): string {
-  // A comma in a file name is doubled (QEMU's option syntax).
+  // QEMU's option syntax doubles a comma in a file name.
   const path = memoryBase.replaceAll(",", ",,");
   return `memory-backend-file,id=ram,size=${memoryMib}M,mem-path=${path},share=off,readonly=on,rom=off`;
 }
 
 function memorySize({ memoryMib, hotplugMib }: VmSpec): string {
-  // QEMU wants a slot named where memory may be added, although virtio-mem takes none.
+  // QEMU demands a slot where memory can be added, although virtio-mem uses none.
   return hotplugMib === 0 ? `size=${memoryMib}M` : `size=${memoryMib}M,slots=1,maxmem=${memoryMib + hotplugMib}M`;
 }
 
 /**
- * Memory that a guest can be given later. Nothing of it is there before: neither pages of this host, which are not
- * reserved either, nor the guest's own tables for them. Its state is to be found among the devices', not in the part of
- * a migration that is for memory (`x-early-migration`).
+ * The device for memory hotplug. Until memory is plugged it costs no pages of the host, no reservation and no page
+ * tables of the guest. `x-early-migration=off` keeps its state in the device state, outside the memory stream.
  */
 function hotplugArguments({ hotplugMib }: VmSpec): string[] {
   if (hotplugMib === 0) return [];
@@ -167,13 +165,13 @@ function hotplugArguments({ hotplugMib }: VmSpec): string[] {
   ];
 }
 
-/** The id of the device that has a guest's further memory. */
+/** The id of the device for memory hotplug. */
 export const hotplugDevice = "growth0";
 
-/** What of it can be given and taken at a time: a huge page of x86. */
+/** The unit of memory hotplug: a huge page of x86. */
 const hotplugBlockMib = 2;
 
-/** Modern virtio only. */
+/** A device that speaks modern virtio only. */
 function device(driver: string, options: string): string {
   return `${driver},disable-legacy=on,${options}`;
 }
@@ -192,7 +190,7 @@ function diskArguments(disk: DiskAttachment): string[] {
   ];
 }
 
-/** A qcow2 layer as QEMU opens it. What is below it is said here and not in the file: the chain is ours to say. */
+/** A qcow2 layer as QEMU opens it. The command line names the layer below; the header of the file does not. */
 export function layerBlockdev(file: string, { writable }: { readonly writable: boolean }) {
   return {
     driver: "qcow2",
@@ -207,17 +205,17 @@ export function baseNode(disk: string): string {
   return `${disk}-base`;
 }
 
-/** Layers have names that differ within a machine's directory, and so have their nodes. */
+/** The block node of a layer: its file name, unique in the machine's directory. */
 export function layerNode(file: string): string {
   return basename(file, ".qcow2");
 }
 
-/** Whether a node is a layer of the disk, rather than another disk's or QEMU's own. */
+/** Whether a block node is a layer of the disk. Other nodes belong to other disks or to QEMU itself. */
 export function isLayerOf(disk: string, node: string): boolean {
   return node.startsWith(`${disk}-`) && !Number.isNaN(layerNumber(node));
 }
 
-/** Rises with the age of a disk: see the names of layers. NaN for what is no layer. */
+/** The number in a layer's name; a newer layer has a higher one. NaN for a node that is no layer. */
 export function layerNumber(node: string): number {
   return Number(/-(\d+)$/.exec(node)?.[1]);
 }
@@ -232,7 +230,7 @@ function imageFile(filename: string, readOnly: boolean): object {
 }
 
 function networkArguments(network: NetworkAttachment, tap: number): string[] {
-  // One for all, since a snapshot has it: the guest takes one of its own.
+  // The same for every machine, as a snapshot contains it. Each guest then sets an address of its own.
   const nic = device("virtio-net-pci", "netdev=net0,mac=52:54:00:12:34:56,romfile=");
   switch (network.kind) {
     case "none":
@@ -244,7 +242,7 @@ function networkArguments(network: NetworkAttachment, tap: number): string[] {
   }
 }
 
-/** Where the machine's sockets are. */
+/** Paths of the machine's sockets. */
 export function socketPaths(directory: string): { readonly qmp: string; readonly agent: string } {
   return { qmp: join(directory, socketNames.qmp), agent: join(directory, socketNames.agent) };
 }

@@ -7,18 +7,18 @@ import { probeAccelerator, type ProbeResult } from "./probe-accelerator.ts";
 
 export interface ExaminedQemu extends QemuHost {
   readonly version: string;
-  /** Why this accelerator and not the other, and what was tried, for people. */
+  /** Why this accelerator was chosen and what the probe returned, for people. */
   readonly reason: string;
-  /** What would make a faster accelerator usable. */
+  /** The remedy that would make KVM usable. */
   readonly fix?: string;
 }
 
 export interface ExamineOptions {
   readonly program: string;
   readonly wanted: "auto" | "kvm" | "tcg";
-  /** Runs a guest under the accelerator that is about to be chosen. */
+  /** Runs a guest under KVM before KVM is chosen. */
   readonly probe?: (host: QemuHost & { readonly version: string }) => Promise<ProbeResult>;
-  /** For tests: looks for KVM. */
+  /** Replaced by tests. */
   readonly findKvm?: typeof examineKvm;
 }
 
@@ -48,7 +48,7 @@ export async function examineQemu(options: ExamineOptions): Promise<ExaminedQemu
   }
 }
 
-/** Model and features: memory of a guest that has seen them can only go on where they are the same. */
+/** Model and features. A guest's memory refers to them, so a snapshot resumes only on an equal processor. */
 function describeProcessor(cpuinfo: string): string {
   const field = (name: string): string => new RegExp(`^${name}\\s*:\\s*(.*)$`, "m").exec(cpuinfo)?.[1] ?? "";
   return [field("model name"), field("stepping"), field("flags")].join("; ");
@@ -64,11 +64,11 @@ async function qemuVersion(program: string): Promise<string> {
   }
   const version = /version (\d+)\.(\d+)(\.\d+)?/.exec(text);
   if (version === null) {
-    throw new SandboxError("unavailable", `${program} says no version. ${needed}`);
+    throw new SandboxError("unavailable", `${program} prints no version. ${needed}`);
   }
   const [major, minor] = [Number(version[1]), Number(version[2])];
   if (major < oldest[0] || (major === oldest[0] && minor < oldest[1])) {
-    throw new SandboxError("unavailable", `this is QEMU ${major}.${minor}. ${needed}`);
+    throw new SandboxError("unavailable", `${program} is QEMU ${major}.${minor}. ${needed}`);
   }
   return version[0].slice("version ".length);
 }

@@ -1,12 +1,12 @@
 import { readFile } from "node:fs/promises";
 
-/** The last lines that QEMU wrote, on one line; empty when there are none. */
+/** The last four lines of QEMU's log, joined to one; empty without a log. */
 export async function readEnd(file: string): Promise<string> {
   let text: string;
   try {
     text = await readFile(file, "utf8");
   } catch {
-    // It explains another error; without it that error still stands.
+    // The log only explains an error that the caller reports anyway.
     return "";
   }
   return text.trim().split("\n").slice(-4).join("; ");

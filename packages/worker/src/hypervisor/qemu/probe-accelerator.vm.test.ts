@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
+import { stat } from "node:fs/promises";
 import { test } from "node:test";
 import { tryCreateKvmMachine } from "#host/libc.ts";
 import { examineQemu } from "./examine-qemu.ts";
+import { accessFor, type KvmAccess } from "./kvm-access.ts";
 import { probeAccelerator, type ProbeResult } from "./probe-accelerator.ts";
 
 const program = "qemu-system-x86_64";
@@ -10,6 +12,13 @@ const kvm = { ...tcg, accelerator: "kvm", kvmAccess: { by: "descriptor" } } as c
 const kvmFound = { usable: true, access: kvm.kvmAccess, reason: "the processor has svm" } as const;
 const isRoot = process.getuid?.() === 0;
 const noDevice = tryCreateKvmMachine("/dev/kvm");
+const groupOfDevice = isRoot && noDevice === undefined ? await accessByGroup() : undefined;
+
+/** As for a QEMU that takes no open device. */
+async function accessByGroup(): Promise<KvmAccess | undefined> {
+  const { gid, mode } = await stat("/dev/kvm");
+  return accessFor({ help: "", root: true, gid, mode });
+}
 
 test("probe: a guest under emulation reaches 64-bit mode and computes", async () => {
   const { works, detail } = await probeAccelerator(tcg);
@@ -43,6 +52,17 @@ test(
     const { works, detail } = await probeAccelerator({ ...kvm, kvmAccess: { by: "user" } });
     assert.equal(works, false);
     assert.match(detail, /Could not access KVM kernel module: Permission denied/);
+  },
+);
+
+test(
+  "probe: a QEMU without rights but with the device's group opens KVM itself",
+  {
+    skip: noDevice !== undefined || groupOfDevice === undefined ? "no group but root's may open /dev/kvm here" : false,
+  },
+  async () => {
+    const { works, detail } = await probeAccelerator({ ...kvm, kvmAccess: groupOfDevice ?? assert.fail() });
+    assert.ok(works, detail);
   },
 );
 
