@@ -22,6 +22,9 @@ export const initialCredit = 256 * 1024;
  */
 export const maxMessageBytes = initialCredit / 2 - headerBytes;
 
+/** A failure is for people to read, and ends up in replies and logs. Details are longest with a path, 4096 bytes. */
+const maxFailureCharacters = 8192;
+
 /** More than this many bytes that are no frame, and the peer does not speak our language. */
 const maxSkippedBytes = 2 * maxPayloadBytes;
 
@@ -310,7 +313,8 @@ export class Stream {
         this.#channel.forget(this.id);
         const failure = parse(FailureSchema, frame.payload);
         if (failure === undefined) return notUnderstood();
-        this.fail(errorFromWire({ ...failure, ...detailsOf(failure.detailsJson) }));
+        const message = failure.message.slice(0, maxFailureCharacters);
+        this.fail(errorFromWire({ code: failure.code, message, ...detailsOf(failure.detailsJson) }));
         return undefined;
       }
       case frameTypes.reset:
@@ -426,7 +430,7 @@ function notUnderstood(): SandboxError {
 }
 
 function detailsOf(json: string): { details?: unknown } {
-  if (json === "") return {};
+  if (json === "" || json.length > maxFailureCharacters) return {};
   try {
     return { details: JSON.parse(json) as unknown };
   } catch {

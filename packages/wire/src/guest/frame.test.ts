@@ -111,3 +111,20 @@ function splitBy(bytes: Buffer, sizes: Iterable<number>): Buffer[] {
 function plain({ payload, ...header }: Frame): object {
   return { ...header, payload: Buffer.from(payload).toString("hex") };
 }
+
+test("a frame that arrives byte by byte holds its own size, and none of the chunks it came in", () => {
+  const sent = encodeFrame({ stream: 1, epoch: 1, type: frameTypes.data, tag: 1, payload: new Uint8Array(200_000) });
+  const reader = new FrameReader();
+  const before = process.memoryUsage().arrayBuffers;
+  const chunks = 20_000;
+  for (let at = 0; at < chunks; at += 1) {
+    // As sockets deliver it: a small part of a large buffer.
+    const chunk = new Uint8Array(65_536);
+    chunk[0] = sent[at]!;
+    assert.deepEqual(reader.push(chunk.subarray(0, 1)), []);
+  }
+  const held = process.memoryUsage().arrayBuffers - before;
+  assert.ok(held < 400 * 2 ** 20, `${held} of ${chunks * 65_536} bytes are held`);
+  const [frame] = reader.push(sent.subarray(chunks));
+  assert.equal(frame?.payload.length, 200_000);
+});

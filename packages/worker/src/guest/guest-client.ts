@@ -19,6 +19,9 @@ export interface Patience {
 /** Under emulation, on a crowded host, a restored guest has taken ten seconds for its first answer. */
 const patient: Patience = { askMs: 20_000, leaveMs: 60_000 };
 
+/** Each restart of an agent costs this process an epoch; no agent that works restarts as often. */
+const restartLimit = { count: 100, withinMs: 10_000 };
+
 export interface GuestClientOptions {
   readonly patience?: Patience;
   /** Receives what no caller waits for: a guest that breaks the protocol, a command that could not be killed. */
@@ -40,6 +43,7 @@ export class GuestClient implements Disposable {
   #isGreeted = false;
   readonly #line: GuestLine;
   readonly #report: (message: string, error: unknown) => void;
+  #restarts = { since: 0, count: 0 };
   /** The epoch in which the guest's disks were frozen. */
   #frozenIn = 0;
   readonly #patience: Patience;
@@ -201,7 +205,7 @@ export class GuestClient implements Disposable {
   }
 
   #onHello(hello: Hello, epoch: number): void {
-    if (epoch === 0) this.#startEpoch();
+    if (epoch === 0) this.#onRestart();
     else if (epoch === this.#epoch) {
       this.#isGreeted = true;
       this.#ready.resolve(hello);
@@ -220,19 +224,28 @@ export class GuestClient implements Disposable {
     }
   }
 
+  #onRestart(): void {
+    const now = performance.now();
+    if (now - this.#restarts.since > restartLimit.withinMs) this.#restarts = { since: now, count: 0 };
+    this.#restarts.count += 1;
+    if (this.#restarts.count <= restartLimit.count) this.#startEpoch();
+    else this.#giveUp(new SandboxError("unavailable", "the guest agent restarts again and again"));
+  }
+
   #startEpoch(
     reason: SandboxError = new SandboxError(
       "unavailable",
       "the guest agent was restarted; how the command ended is unknown",
     ),
   ): void {
-    // Who waits for an epoch that never came waits for the new one: only a settled promise is replaced.
     this.#epoch = randomBytes(4).readUInt32LE() | 1;
     this.#epoch >>>= 0;
+    // A caller that waits for an epoch that never came waits for the new one.
+    if (this.#isGreeted) {
+      this.#ready = Promise.withResolvers<Hello>();
+      this.#ready.promise.catch(() => undefined);
+    }
     this.#isGreeted = false;
-    const waiting = this.#ready;
-    this.#ready = Promise.withResolvers<Hello>();
-    this.#ready.promise.then(waiting.resolve, waiting.reject);
     this.#channel.startEpoch(this.#epoch, reason);
     // A socket that fails says so by its own event.
     this.#channel.sendHello({ version: "", instance: 0n }).catch(() => undefined);

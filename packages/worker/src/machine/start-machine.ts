@@ -6,7 +6,7 @@ import { GuestClient } from "#guest/guest-client.ts";
 import { type VmSpec, socketFiles } from "#hypervisor/hypervisor.ts";
 import { allFiles, type MachineFiles, type MemoryFiles, type Shape } from "#snapshots/manifest.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
-import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { randomHex } from "@opensandbox/wire/ids.ts";
 import { bootArguments } from "./boot-arguments.ts";
 import { reviewLayers } from "./capture-machine.ts";
@@ -44,6 +44,13 @@ export function newMachineId(): string {
   return `m-${randomHex(4)}`;
 }
 
+/** What no caller waits for, such as a guest that breaks the protocol, is logged with its machine. */
+async function connectGuest(agentSocket: string, machine: string, host: Host): Promise<GuestClient> {
+  return await GuestClient.connect(agentSocket, {
+    report: (message, error) => host.log("warn", message, { machine, ...describeError(error) }),
+  });
+}
+
 /** A machine that starts from the kernel: of an image, or of the disks of a snapshot. It runs, and is not ready yet. */
 export async function bootMachine(
   request: MachineRequest,
@@ -66,7 +73,7 @@ export async function bootMachine(
   const spec = specOf(request.shape, directory.path, layers, resources);
   await failpoint("start process");
   const vm = undo.use(await host.hypervisor.boot(spec, signal));
-  const guest = undo.use(await GuestClient.connect(vm.agentSocket));
+  const guest = undo.use(await connectGuest(vm.agentSocket, request.id, host));
   spans.end("machine");
   undo.move();
   return new LiveMachine({ ...request, directory, resources, layers, spec, vm, guest });
@@ -115,7 +122,7 @@ export async function restoreMachine(
   }
   await failpoint("start process");
   const prepared = undo.use(await restoring.prepare(spec, signal));
-  const guest = undo.use(await GuestClient.connect(prepared.agentSocket));
+  const guest = undo.use(await connectGuest(prepared.agentSocket, request.id, host));
   spans.end("process");
   await failpoint("load memory");
   await (await delta)?.apply(await prepared.memory(memory.growthMib !== undefined));
@@ -154,7 +161,7 @@ export async function adoptMachine(
   // Its resources is another's only when it is gone.
   undo.defer(() => killProcessesOf(directory.path));
   const vm = await adopt(spec, pid, signal);
-  const guest = undo.use(await GuestClient.connect(vm.agentSocket));
+  const guest = undo.use(await connectGuest(vm.agentSocket, request.id, host));
   const live = new LiveMachine({ ...request, directory, resources, layers, spec, vm, guest });
   await reviewLayers(live);
   undo.move();
@@ -184,7 +191,7 @@ export async function bootAgain(live: LiveMachine, memoryMib: number, host: Host
   await give([path, ...given.map((file) => join(path, file))], resources.user);
   const spec = specOf(shape, path, layers, resources);
   const vm = await host.hypervisor.boot(spec, signal);
-  live.start({ shape, layers, spec, vm, guest: await GuestClient.connect(vm.agentSocket) });
+  live.start({ shape, layers, spec, vm, guest: await connectGuest(vm.agentSocket, id, host) });
   host.log("info", "a machine was booted again on its disks", { machine: id });
 }
 
