@@ -1,7 +1,10 @@
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import { orAborted } from "@opensandbox/wire/or-aborted.ts";
 
-/** One gate per sandbox: what changes its life goes through one at a time, everything else waits in front of it. */
+/**
+ * One gate per sandbox: lifecycle operations pass it one at a time, everything else waits in front of it. It orders the
+ * operations of this control plane; a worker also refuses an operation on a machine that is busy with another one.
+ */
 export class Gates {
   readonly #last = new Map<SandboxId, Promise<void>>();
 

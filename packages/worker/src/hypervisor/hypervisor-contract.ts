@@ -1,65 +1,532 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { test } from "node:test";
-import { isSandboxError } from "@opensandbox/wire/errors.ts";
-import type { Hypervisor, VmSpec } from "./hypervisor.ts";
+import { readdir, stat, truncate } from "node:fs/promises";
+import { connect } from "node:net";
+import { join } from "node:path";
+import { suite, test, type TestContext } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { processesOf } from "#host/kill-by-path.ts";
+import { MemoryThreads } from "#snapshots/memory-threads.ts";
+import { isSandboxError, type SandboxError } from "@opensandbox/wire/errors.ts";
+import type { Capturing, Hypervisor, Vm, VmExit, VmSpec } from "./hypervisor.ts";
 
-/** A hypervisor to test and what a machine of it is made of. Disposing it removes what was made for that. */
+/** A hypervisor to test, and the VMs that it can start. Disposing it removes their files. */
 export interface ContractStand extends AsyncDisposable {
   readonly hypervisor: Hypervisor;
-  readonly spec: VmSpec;
+  /** Directories of VMs are made below it. */
+  readonly directory: string;
+  /** A VM of 256 MiB in a new directory of its own. With `disks` it has two writable ones, `first` and `second`. */
+  readonly newSpec: (wishes?: { readonly disks?: boolean; readonly hotplugMib?: number }) => Promise<VmSpec>;
+  /** Makes an empty layer for a disk of `spec`, named by its number. */
+  readonly makeLayer: (spec: VmSpec, disk: string, number: number) => Promise<string>;
+  /** VMs whose guest ends by itself, and what its console shows then; absent where there is no guest. */
+  readonly ending?: Readonly<Record<"shutdown" | "panicked", (spec: VmSpec) => { spec: VmSpec; console: RegExp }>>;
 }
 
+/** Deadline for anything that a test waits for: a guest boots under emulation, on a busy host. */
+const timeoutMs = 120_000;
+
+const never = new AbortController().signal;
+
 /**
- * What the rest of the worker relies on, whoever runs the machine. The fake runs it always, QEMU where it is
- * installed.
+ * Everything that the rest of the worker relies on, for any hypervisor. Cases for an ability that a hypervisor lacks are
+ * skipped. The fake runs the contract always, QEMU where it is installed.
  */
 export function hypervisorContract(name: string, stand: () => Promise<ContractStand>): void {
-  const never = new AbortController().signal;
+  suite(`${name}: processes`, () => processCases(stand));
+  suite(`${name}: exits`, () => exitCases(stand));
+  suite(`${name}: adoption`, () => adoptionCases(stand));
+  suite(`${name}: restore`, () => restoreCases(stand));
+  suite(`${name}: disk layers`, () => layerCases(stand));
+  suite(`${name}: memory`, () => memoryCases(stand));
+}
 
-  test(`${name}: a machine is a process until it is disposed, which may happen twice`, async () => {
+function processCases(stand: () => Promise<ContractStand>): void {
+  test("a VM is a process until it is disposed, and disposing it twice does nothing more", async () => {
     await using standing = await stand();
-    const machine = await standing.hypervisor.boot(standing.spec, never);
-    assert.ok(existsSync(`/proc/${machine.pid}`));
-    assert.ok(existsSync(machine.agentSocket));
-
-    await machine[Symbol.asyncDispose]();
-    await machine[Symbol.asyncDispose]();
-
-    assert.deepEqual(await machine.exited, { reason: "killed", detail: "" });
-    assert.equal(existsSync(`/proc/${machine.pid}`), false);
+    const vm = await bootPaused(standing);
+    assert.ok(existsSync(`/proc/${vm.pid}`));
+    await vm[Symbol.asyncDispose]();
+    await vm[Symbol.asyncDispose]();
+    assert.deepEqual(await vm.exited, { reason: "killed", detail: "" });
+    assert.equal(existsSync(`/proc/${vm.pid}`), false);
   });
 
-  test(`${name}: pausing a paused machine and resuming a running one does nothing`, async () => {
+  test("the agent socket accepts a connection as soon as the VM is booted", async () => {
     await using standing = await stand();
-    await using machine = await standing.hypervisor.boot(standing.spec, never);
-    await machine.pause();
-    await machine.pause();
-    await machine.resume();
-    await machine.resume();
-    assert.ok(existsSync(`/proc/${machine.pid}`));
+    await using vm = await standing.hypervisor.boot(await standing.newSpec(), never);
+    const socket = connect(vm.agentSocket);
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    socket.once("connect", resolve).once("error", reject);
+    await promise.finally(() => socket.destroy());
   });
 
-  test(`${name}: a process that dies is noticed and said`, async () => {
+  test("pausing a paused VM and resuming a running one do nothing", async () => {
     await using standing = await stand();
-    await using machine = await standing.hypervisor.boot(standing.spec, never);
-    process.kill(machine.pid, "SIGKILL");
-    const { reason, detail } = await machine.exited;
-    assert.equal(reason, "died");
-    assert.match(detail, /SIGKILL/);
+    await using vm = await standing.hypervisor.boot(await standing.newSpec(), never);
+    await vm.pause();
+    await vm.pause();
+    await vm.resume();
+    await vm.resume();
+    assert.ok(existsSync(`/proc/${vm.pid}`));
   });
 
-  test(`${name}: an abort before the boot leaves nothing`, async () => {
+  test("disposing one VM leaves another one running", async () => {
     await using standing = await stand();
-    await assert.rejects(standing.hypervisor.boot(standing.spec, AbortSignal.abort()));
+    await using kept = await bootPaused(standing);
+    const other = await bootPaused(standing);
+    await other[Symbol.asyncDispose]();
+    await kept.resume();
+    await kept.pause();
+    assert.ok(existsSync(`/proc/${kept.pid}`));
   });
 
-  test(`${name}: a directory that is not there is an error, not a hang`, async () => {
+  test("an abort before the boot leaves no process and no file", async () => {
     await using standing = await stand();
-    const spec = { ...standing.spec, directory: "/nonexistent/machine" };
+    const spec = await standing.newSpec();
+    const before = await readdir(spec.directory);
+    await assert.rejects(standing.hypervisor.boot(spec, AbortSignal.abort()));
+    assert.deepEqual(await processesOf(spec.directory), []);
+    assert.deepEqual(await readdir(spec.directory), before);
+  });
+
+  test("an abort during the boot leaves no process", async () => {
+    await using standing = await stand();
+    const spec = await standing.newSpec();
+    const abort = new AbortController();
+    const booting = standing.hypervisor.boot(spec, abort.signal);
+    const refused = assert.rejects(booting);
+    const started = async (): Promise<boolean> => (await processesOf(spec.directory)).length > 0;
+    await until("the process of the VM", started, 1);
+    abort.abort();
+    await refused;
+    assert.deepEqual(await processesOf(spec.directory), []);
+  });
+
+  test("a boot in a directory that does not exist fails, and is not reported as canceled", async () => {
+    await using standing = await stand();
+    const spec = { ...(await standing.newSpec()), directory: "/nonexistent/machine" };
     await assert.rejects(
       standing.hypervisor.boot(spec, never),
       (error) => error instanceof Error && !isSandboxError(error, "canceled"),
     );
   });
+
+  test("the console of a VM that runs can be read again and again", async () => {
+    await using standing = await stand();
+    await using vm = await bootPaused(standing);
+    const first = await vm.console();
+    assert.ok((await vm.console()).startsWith(first));
+    assert.ok(first.length <= 64 * 1024);
+  });
+}
+
+function exitCases(stand: () => Promise<ContractStand>): void {
+  test("a process that is killed from outside has died, and the signal is named", async () => {
+    await using standing = await stand();
+    await using vm = await bootPaused(standing);
+    process.kill(vm.pid, "SIGKILL");
+    const { reason, detail } = await exitOf(vm);
+    assert.equal(reason, "died");
+    assert.match(detail, /SIGKILL/);
+  });
+
+  test("disposing a VM that has died keeps its exit", async () => {
+    await using standing = await stand();
+    const vm = await bootPaused(standing);
+    process.kill(vm.pid, "SIGKILL");
+    const { reason } = await exitOf(vm);
+    await vm[Symbol.asyncDispose]();
+    assert.equal(reason, "died");
+    assert.deepEqual((await vm.exited).reason, "died");
+  });
+
+  for (const reason of ["shutdown", "panicked"] as const) {
+    test(`a guest that ends by itself is ${reason}, and its console can still be read`, async (t) => {
+      await using standing = await stand();
+      const ending = standing.ending?.[reason](await standing.newSpec());
+      if (ending === undefined) return t.skip("it has no guest");
+      await using vm = await standing.hypervisor.boot(ending.spec, never);
+      assert.equal((await exitOf(vm)).reason, reason);
+      assert.match(await vm.console(), ending.console);
+    });
+  }
+}
+
+function adoptionCases(stand: () => Promise<ContractStand>): void {
+  test("a released VM keeps running", async () => {
+    await using standing = await stand();
+    const spec = await standing.newSpec();
+    const vm = await standing.hypervisor.boot(spec, never);
+    await vm.pause();
+    vm.release();
+    try {
+      await sleep(100);
+      assert.ok(existsSync(`/proc/${vm.pid}`));
+    } finally {
+      await vm[Symbol.asyncDispose]();
+    }
+  });
+
+  test("an adopted VM is paused, resumed and disposed like one that was booted here", async (t) => {
+    await using standing = await stand();
+    const { adopt } = standing.hypervisor;
+    if (adopt === undefined) return t.skip("it adopts no VM");
+    const spec = await standing.newSpec();
+    const booted = await standing.hypervisor.boot(spec, never);
+    await booted.pause();
+    booted.release();
+    const vm = await adopt(spec, booted.pid, AbortSignal.timeout(timeoutMs));
+    assert.equal(vm.pid, booted.pid);
+    await vm.resume();
+    await vm.pause();
+    await vm[Symbol.asyncDispose]();
+    assert.equal((await vm.exited).reason, "killed");
+    assert.deepEqual(await processesOf(spec.directory), []);
+  });
+
+  test("an adopted VM that is killed from outside has died", async (t) => {
+    await using standing = await stand();
+    const { adopt } = standing.hypervisor;
+    if (adopt === undefined) return t.skip("it adopts no VM");
+    const spec = await standing.newSpec();
+    const booted = await standing.hypervisor.boot(spec, never);
+    await booted.pause();
+    booted.release();
+    await using vm = await adopt(spec, booted.pid, AbortSignal.timeout(timeoutMs));
+    process.kill(vm.pid, "SIGKILL");
+    assert.equal((await exitOf(vm)).reason, "died");
+  });
+
+  test("adopting a process that has ended is refused as unavailable", async (t) => {
+    await using standing = await stand();
+    const { adopt } = standing.hypervisor;
+    if (adopt === undefined) return t.skip("it adopts no VM");
+    const spec = await standing.newSpec();
+    const booted = await standing.hypervisor.boot(spec, never);
+    await booted[Symbol.asyncDispose]();
+    await assert.rejects(adopt(spec, booted.pid, AbortSignal.timeout(timeoutMs)), refusedAs("unavailable"));
+  });
+}
+
+function restoreCases(stand: () => Promise<ContractStand>): void {
+  test("VMs of one shape are compatible in any directory, VMs of two shapes are not", async (t) => {
+    await using standing = await stand();
+    const { restoring } = standing.hypervisor;
+    if (restoring === undefined) return t.skip("it restores no VM");
+    const [one, other] = [await standing.newSpec({ disks: true }), await standing.newSpec({ disks: true })];
+    const text = restoring.compatibilityOf(one);
+    assert.equal(restoring.compatibilityOf(other), text);
+    for (const changed of [
+      { ...other, vcpus: 2 },
+      { ...other, memoryMib: 512 },
+      { ...other, hotplugMib: 512 },
+      { ...other, disks: other.disks.slice(1) },
+    ]) {
+      assert.notEqual(restoring.compatibilityOf(changed), text);
+    }
+  });
+
+  test("a prepared process that is disposed before it is restored leaves no process", async (t) => {
+    await using standing = await stand();
+    const { restoring } = standing.hypervisor;
+    if (restoring === undefined) return t.skip("it restores no VM");
+    const spec = await standing.newSpec();
+    const prepared = await restoring.prepare(spec, never);
+    assert.ok(existsSync(`/proc/${prepared.pid}`));
+    await prepared[Symbol.asyncDispose]();
+    assert.deepEqual(await processesOf(spec.directory), []);
+    await assert.rejects(restoring.prepare(await standing.newSpec(), AbortSignal.abort()));
+    assert.deepEqual(await processesOf(standing.directory), []);
+  });
+
+  test("a state that is cut short is refused as incompatible", async (t) => {
+    await using standing = await stand();
+    const { restoring } = standing.hypervisor;
+    const captured = await capture(standing);
+    if (restoring === undefined || captured === undefined) return t.skip("it restores no VM");
+    await truncate(captured.devices, (await stat(captured.devices)).size / 2);
+    await using prepared = await restoring.prepare(await standing.newSpec(), never);
+    await assert.rejects(prepared.restore(captured.devices, never), refusedAs("incompatible"));
+  });
+
+  test("an abort of a restore is reported, and the process goes with the prepared VM", async (t) => {
+    await using standing = await stand();
+    const { restoring } = standing.hypervisor;
+    const captured = await capture(standing);
+    if (restoring === undefined || captured === undefined) return t.skip("it restores no VM");
+    const spec = await standing.newSpec();
+    {
+      await using prepared = await restoring.prepare(spec, never);
+      await assert.rejects(prepared.restore(captured.devices, AbortSignal.abort()));
+    }
+    assert.deepEqual(await processesOf(spec.directory), []);
+  });
+
+  test("a restored guest continues where it was captured", async (t) => {
+    await using standing = await stand();
+    const { hypervisor, ending } = standing;
+    const { restoring } = hypervisor;
+    const end = ending?.shutdown(await standing.newSpec());
+    if (restoring === undefined || end === undefined) return t.skip("it restores no guest");
+    await using threads = new MemoryThreads();
+    const captured = await capture(standing, { threads, spec: end.spec, console: firstLine });
+    if (captured === undefined) return t.skip("it captures no VM");
+
+    const spec = { ...end.spec, directory: (await standing.newSpec()).directory };
+    await using prepared = await restoring.prepare(spec, never);
+    using delta = await threads.load(captured.memory.file, captured.memory.sha256, captured.memory.bytes);
+    await delta.apply(await prepared.memory(false));
+    await using vm = await prepared.restore(captured.devices, never);
+    assert.equal(await vm.console(), "", "the VM is paused");
+    await vm.resume();
+    assert.equal((await exitOf(vm)).reason, "shutdown");
+    const console = await vm.console();
+    assert.match(console, end.console);
+    assert.doesNotMatch(console, firstLine, "it did not boot again");
+  });
+}
+
+/** The first line that Linux prints. */
+const firstLine = /Linux version/;
+
+function layerCases(stand: () => Promise<ContractStand>): void {
+  test("each disk has the layers that the VM was booted with", async (t) => {
+    await withDisks(t, stand, async ({ capturing, spec }) => {
+      assert.deepEqual(await capturing.readChains(), chainsOf(spec));
+    });
+  });
+
+  test("after a switch all disks write to the layers that were opened", async (t) => {
+    await withDisks(t, stand, async ({ capturing, spec, next }) => {
+      const switches = await next(2);
+      await capturing.openLayers(switches.map((one) => one.next));
+      await capturing.switchLayers(switches);
+      const chains = chainsOf(spec, [2]);
+      assert.deepEqual(await capturing.readChains(), chains);
+      // A second one goes over the first.
+      const again = await next(3);
+      await capturing.openLayers(again.map((one) => one.next));
+      await capturing.switchLayers(again);
+      assert.deepEqual(await capturing.readChains(), chainsOf(spec, [2, 3]));
+    });
+  });
+
+  test("layers that were opened and not switched to are closed, and can be opened again", async (t) => {
+    await withDisks(t, stand, async ({ capturing, spec, next }) => {
+      const switches = await next(2);
+      await capturing.openLayers(switches.map((one) => one.next));
+      assert.deepEqual(await capturing.readChains(), chainsOf(spec));
+      await capturing.openLayers(switches.map((one) => one.next));
+      await capturing.switchLayers(switches);
+      assert.deepEqual(await capturing.readChains(), chainsOf(spec, [2]));
+    });
+  });
+
+  test("a switch that fails for one disk changes none", async (t) => {
+    await withDisks(t, stand, async ({ capturing, spec, next }) => {
+      const switches = await next(2);
+      // The second disk's layer is not open.
+      await capturing.openLayers(switches.slice(0, 1).map((one) => one.next));
+      await assert.rejects(capturing.switchLayers(switches));
+      assert.deepEqual(await capturing.readChains(), chainsOf(spec));
+    });
+  });
+
+  test("a merge leaves the top and what lies at and below the base", async (t) => {
+    await withDisks(t, stand, async ({ capturing, spec, next }) => {
+      for (const number of [2, 3, 4]) {
+        const switches = await next(number);
+        await capturing.openLayers(switches.map((one) => one.next));
+        await capturing.switchLayers(switches);
+      }
+      const path = (disk: string, number: number): string => layerOf(spec, disk, number);
+      await capturing.merge({ disk: "first", top: path("first", 4), base: path("first", 1) }, never);
+      await capturing.merge({ disk: "second", top: path("second", 4) }, never);
+      assert.deepEqual(
+        await capturing.readChains(),
+        new Map([
+          ["first", [path("first", 1), path("first", 4)]],
+          ["second", [path("second", 4)]],
+        ]),
+      );
+    });
+  });
+
+  test("a merge that is aborted ends, and the disk can be switched and merged again", async (t) => {
+    await withDisks(t, stand, async ({ capturing, spec, next }) => {
+      const switches = await next(2);
+      await capturing.openLayers(switches.map((one) => one.next));
+      await capturing.switchLayers(switches);
+      const top = layerOf(spec, "first", 2);
+      await assert.rejects(capturing.merge({ disk: "first", top }, AbortSignal.abort(new Error("not now"))), /not now/);
+      const abort = new AbortController();
+      const merging = capturing.merge({ disk: "first", top }, abort.signal);
+      abort.abort(new Error("not now"));
+      // The copying of an empty disk may end before it is aborted.
+      await merging.catch((error: unknown) => assert.match(String(error), /not now/));
+      const again = await next(3);
+      await capturing.openLayers(again.map((one) => one.next));
+      await capturing.switchLayers(again.map((one) => ({ ...one, top: layerOf(spec, one.disk, 2) })));
+      const last = layerOf(spec, "first", 3);
+      await capturing.merge({ disk: "first", top: last }, never);
+      assert.deepEqual((await capturing.readChains()).get("first"), [last]);
+    });
+  });
+
+  test("an adopted VM reports the layers that the earlier worker switched to, and closes those it only opened", async (t) => {
+    await using standing = await stand();
+    const { adopt } = standing.hypervisor;
+    const spec = await standing.newSpec({ disks: true });
+    const booted = await standing.hypervisor.boot(spec, never);
+    await booted.pause();
+    if (adopt === undefined || booted.capturing === undefined) {
+      await booted[Symbol.asyncDispose]();
+      return t.skip("it adopts or captures no VM");
+    }
+    const switches = await nextLayers(standing, spec, 2);
+    await booted.capturing.openLayers(switches.map((one) => one.next));
+    await booted.capturing.switchLayers(switches);
+    await booted.capturing.openLayers((await nextLayers(standing, spec, 3)).map((one) => one.next));
+    booted.release();
+    await using vm = await adopt(spec, booted.pid, AbortSignal.timeout(timeoutMs));
+    assert.deepEqual(await vm.capturing?.readChains(), chainsOf(spec, [2]));
+  });
+}
+
+function memoryCases(stand: () => Promise<ContractStand>): void {
+  test("the guest's memory is in the process in one piece, and may be captured with the devices", async (t) => {
+    await using standing = await stand();
+    const spec = await standing.newSpec();
+    await using vm = await standing.hypervisor.boot(spec, never);
+    await vm.pause();
+    const { capturing } = vm;
+    if (capturing === undefined) return t.skip("it captures no VM");
+    const { pid, regions } = await capturing.memory(false);
+    assert.deepEqual([pid, regions.map(({ bytes }) => bytes)], [vm.pid, [spec.memoryMib * 2 ** 20]]);
+    const file = join(spec.directory, "devices");
+    await capturing.saveDevices(file);
+    assert.ok((await stat(file)).size > 0);
+  });
+
+  test("memory that the guest may receive is requested, and is a second region", async (t) => {
+    await using standing = await stand();
+    const spec = await standing.newSpec({ hotplugMib: 512 });
+    await using vm = await standing.hypervisor.boot(spec, never);
+    await vm.pause();
+    const { hotplug, capturing } = vm;
+    if (hotplug === undefined) return t.skip("its guests keep their memory");
+    assert.deepEqual(await hotplug.state(), { requestedMib: 0, presentMib: 0 });
+    await hotplug.request(128);
+    assert.deepEqual(await hotplug.state(), { requestedMib: 128, presentMib: 0 });
+    const regions = async (hotplugged: boolean): Promise<readonly number[]> =>
+      ((await capturing?.memory(hotplugged))?.regions ?? []).map(({ bytes }) => bytes / 2 ** 20);
+    assert.deepEqual(await regions(false), [spec.memoryMib]);
+    assert.deepEqual(await regions(true), [spec.memoryMib, 512]);
+    await assert.rejects(hotplug.request(1024), "more than the spec allows");
+  });
+
+  test("a VM without hotplug says so by the absence of the ability", async () => {
+    await using standing = await stand();
+    await using vm = await bootPaused(standing);
+    assert.equal(vm.hotplug, undefined);
+  });
+}
+
+/** Boots a VM and pauses it before its guest can end. */
+async function bootPaused({ hypervisor, newSpec }: ContractStand): Promise<Vm> {
+  const vm = await hypervisor.boot(await newSpec(), never);
+  await vm.pause();
+  return vm;
+}
+
+/** Captures devices, and with `threads` memory, of a VM that has printed `console`. Undefined: VMs cannot be captured. */
+async function capture(
+  { hypervisor, directory, newSpec }: ContractStand,
+  wishes: { readonly threads?: MemoryThreads; readonly spec?: VmSpec; readonly console?: RegExp } = {},
+) {
+  const spec = wishes.spec ?? (await newSpec());
+  await using vm = await hypervisor.boot(spec, never);
+  const { capturing } = vm;
+  if (capturing === undefined) return undefined;
+  if (wishes.console !== undefined) {
+    const expected = wishes.console;
+    await until(`${expected.source} on the console`, async () => expected.test(await vm.console()));
+  }
+  await vm.pause();
+  const [devices, file] = [join(directory, "devices"), join(directory, "memory.delta")];
+  // The VM's process writes it, as a user that reaches only its own directory.
+  await capturing.saveDevices(devices);
+  if (wishes.threads === undefined) return { devices, memory: { file, sha256: "", bytes: 0 } };
+  using turn = await wishes.threads.captureTurn();
+  const { sha256 } = await turn.capture(await capturing.memory(false), file).stored;
+  return { devices, memory: { file, sha256, bytes: spec.memoryMib * 2 ** 20 } };
+}
+
+interface WithDisks {
+  readonly capturing: Capturing;
+  readonly spec: VmSpec;
+  /** Makes the layers of that number, to come over those of the number before. */
+  readonly next: (number: number) => ReturnType<typeof nextLayers>;
+}
+
+async function withDisks(
+  t: TestContext,
+  stand: () => Promise<ContractStand>,
+  work: (with_: WithDisks) => Promise<void>,
+): Promise<void> {
+  await using standing = await stand();
+  const spec = await standing.newSpec({ disks: true });
+  await using vm = await standing.hypervisor.boot(spec, never);
+  await vm.pause();
+  const { capturing } = vm;
+  if (capturing === undefined) return t.skip("it captures no VM");
+  await work({ capturing, spec, next: (number) => nextLayers(standing, spec, number) });
+}
+
+async function nextLayers({ makeLayer }: ContractStand, spec: VmSpec, number: number) {
+  return await Promise.all(
+    spec.disks.map(async ({ name: disk }) => ({
+      disk,
+      top: layerOf(spec, disk, number - 1),
+      next: await makeLayer(spec, disk, number),
+    })),
+  );
+}
+
+/** The layers that the disks of `spec` were booted with, and over them those of further numbers. */
+function chainsOf(spec: VmSpec, numbers: readonly number[] = []): ReadonlyMap<string, readonly string[]> {
+  return new Map(
+    spec.disks.map(({ name, layers }) => [name, [...layers, ...numbers.map((number) => layerOf(spec, name, number))]]),
+  );
+}
+
+/** The path of a disk's layer; those that a VM is booted with have the number 1. */
+export function layerOf({ directory }: VmSpec, disk: string, number: number): string {
+  return join(directory, `${disk}-${number}.qcow2`);
+}
+
+async function exitOf(vm: Vm): Promise<VmExit> {
+  const late = new AbortController();
+  const tooLate = sleep(timeoutMs, undefined, { signal: late.signal, ref: false }).then(() =>
+    assert.fail("waited in vain for the VM to exit"),
+  );
+  tooLate.catch(() => undefined);
+  try {
+    return await Promise.race([vm.exited, tooLate]);
+  } finally {
+    late.abort();
+  }
+}
+
+async function until(what: string, isTrue: () => Promise<boolean>, everyMs = 20): Promise<void> {
+  const deadline = performance.now() + timeoutMs;
+  while (!(await isTrue())) {
+    assert.ok(performance.now() < deadline, `waited in vain for ${what}`);
+    await sleep(everyMs);
+  }
+}
+
+function refusedAs(code: SandboxError["code"]) {
+  return (error: unknown): true => (isSandboxError(error, code) ? true : assert.fail(String(error)));
 }

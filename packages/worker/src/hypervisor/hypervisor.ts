@@ -2,125 +2,148 @@ import type { HypervisorName } from "@opensandbox/wire/worker/worker.ts";
 import type { GuestMemory } from "./guest-memory.ts";
 
 /**
- * Starts machines of one kind. A hypervisor knows nothing of sandboxes, images or the control plane: it is handed
- * files, a network device and numbers.
+ * Starts VMs of one kind. A hypervisor knows nothing of sandboxes, images or the control plane: it receives files, a
+ * network device and numbers.
  */
 export interface Hypervisor {
   readonly name: HypervisorName;
   readonly version: string;
   /**
-   * Starts from the kernel. Resolves when the vCPUs run; the guest may still be booting. After a failure or an abort
-   * no process is left.
+   * Starts a VM from the kernel. Resolves when its vCPUs run; the guest may still be booting. After a failure or an
+   * abort no process is left.
    */
   boot(spec: VmSpec, signal: AbortSignal): Promise<Vm>;
-  /** Present where machines can be captured and restored. */
+  /** Absent where VMs cannot be restored. */
   readonly restoring?: Restoring;
   /**
-   * Takes a machine over that another process of ours has started from `spec` and that runs as process `pid`.
-   * @throws `unavailable` when it does not answer. Absent where machines end with the process that started them.
+   * Takes over the VM that an earlier worker started from `spec` and that runs as process `pid`. Absent where VMs end
+   * with the process that started them.
+   * @throws `unavailable` when the process does not answer
    */
   readonly adopt?: (spec: VmSpec, pid: number, signal: AbortSignal) => Promise<Vm>;
 }
 
 export interface Restoring {
   /**
-   * What a machine of `spec` is to its guest, as text: equal texts, and the memory and devices of the one can be put
-   * into the other. Pure.
+   * Describes the machine that a guest of `spec` sees. Memory and devices captured from one VM can be restored into
+   * another when both texts are equal. Pure.
    */
   compatibilityOf(spec: VmSpec): string;
-  /** Starts the process of a machine whose memory and devices come from a snapshot. After a failure none is left. */
+  /** Starts the process of a VM whose memory and devices come from a snapshot. After a failure no process is left. */
   prepare(spec: VmSpec, signal: AbortSignal): Promise<PreparedVm>;
 }
 
-/** A process that waits to become a machine. Disposing it ends the process, unless it has become one. */
+/** A process that waits to become a VM. Disposing it ends the process, unless it has become a VM. */
 export interface PreparedVm extends AsyncDisposable {
   readonly pid: number;
-  /** As the machine's; it may be connected to already. */
+  /** The VM's agent socket; it accepts connections already. */
   readonly agentSocket: string;
-  /** Where the guest's memory is; it holds the base until something else is written to it. `grown`: as in {@link Capturing}. */
-  memory(grown: boolean): Promise<GuestMemory>;
-  /** Reads the devices' state. The machine is paused then. Once. */
+  /**
+   * Locates the guest's memory in the process. It holds the base's content until the caller writes over it.
+   * `hotplugged`: with the memory that the guest can receive later, as in {@link Capturing.memory}.
+   */
+  memory(hotplugged: boolean): Promise<GuestMemory>;
+  /**
+   * Reads the devices' state from a file, once. The VM is paused when this resolves.
+   * @throws `incompatible` when the hypervisor cannot read the state
+   */
   restore(deviceState: string, signal: AbortSignal): Promise<Vm>;
 }
 
-/** One running machine. Disposing it kills the process and frees nothing else; doing so twice does nothing. */
+/** A running VM: one hypervisor process. Disposing it kills the process and frees nothing else; again does nothing. */
 export interface Vm extends AsyncDisposable {
   readonly pid: number;
-  /** A unix socket that leads to the guest agent. Served from the start, whether or not the guest listens yet. */
+  /** A unix socket that leads to the guest agent. It accepts connections before the guest listens. */
   readonly agentSocket: string;
-  /** Settles once, when the guest no longer runs, for whatever reason. Never rejects. */
+  /** Settles once, when the guest stops running for any reason. Never rejects. */
   readonly exited: Promise<VmExit>;
-  /** Stops the vCPUs; memory stays. Pausing a paused machine does nothing. */
+  /** Stops the vCPUs and keeps the memory. Pausing a paused VM does nothing. */
   pause(): Promise<void>;
+  /** Starts the vCPUs again. Resuming a running VM does nothing. */
   resume(): Promise<void>;
-  /** The last 64 KiB of what the guest wrote to its console. */
+  /** The last 64 KiB that the guest wrote to its console. */
   console(): Promise<string>;
-  /** Lets go of the process without ending it, for another one of ours to adopt. */
+  /** Disconnects from the process and leaves it running, for another worker to adopt. */
   release(): void;
-  /** Present where the machine can be captured. */
+  /** Absent where VMs cannot be captured. */
   readonly capturing?: Capturing;
-  /** Present where the guest can be given more memory while it runs, and it be taken back. */
+  /** Absent where the guest's memory cannot change while it runs. */
   readonly hotplug?: MemoryHotplug;
 }
 
-/** What a guest has beyond the memory that its machine began with, in MiB, up to the spec's `hotplugMib`. */
+/** Memory beyond `memoryMib` that the guest receives while it runs, up to the spec's `hotplugMib`. */
 export interface MemoryHotplug {
-  /** What the guest was asked to have last, also where its machine was restored since, and what it has. */
-  state(): Promise<{ readonly wantedMib: number; readonly presentMib: number }>;
-  /** Asks it to have so much, a multiple of 2. That it takes or gives is the guest's to do, and takes time. */
-  want(mib: number): Promise<void>;
+  /** `requestedMib`: the last request, kept over a restore. `presentMib`: what the guest has. */
+  state(): Promise<{ readonly requestedMib: number; readonly presentMib: number }>;
+  /** Asks the guest to have `mib`, a multiple of 2. The guest takes or returns memory in its own time. */
+  request(mib: number): Promise<void>;
 }
 
-/** The parts of capturing a machine, in the order in which they are asked. */
+/**
+ * The steps of a capture, in the order in which they are called. Disk layers are named by their paths; the hypervisor
+ * keeps no record of them but the chains that its process has open.
+ */
 export interface Capturing {
-  /** `grown`: with what the guest may have beyond its first memory, which is otherwise not looked at. */
-  memory(grown: boolean): Promise<GuestMemory>;
+  /** Locates the guest's memory. `hotplugged`: with the memory that the guest can receive, which is skipped otherwise. */
+  memory(hotplugged: boolean): Promise<GuestMemory>;
   /**
-   * The layers that each disk has, by their files' names, the lowest first and the one that is written to last: asked of
-   * the machine when another process has changed them or a change was not answered. Undefined: they are as they are
-   * known. What was left half done is undone.
+   * Reads the layers of each writable disk from the process: the lowest first, the one that takes writes last. Undoes
+   * what a failed or killed caller left: ends a merge, closes layers that were opened and are in no chain.
    */
-  reviewLayers(): Promise<ReadonlyMap<string, readonly string[]> | undefined>;
-  /** Opens the empty layers that are to come over the disks: whatever can be done while the machine still runs. */
-  openLayers(layers: readonly NewLayer[]): Promise<void>;
-  /** Closes layers that were opened and not switched to. */
-  dropLayers(): Promise<void>;
-  /** The machine must be paused. Writes go to the opened layers from now on; all below them is complete, for ever. */
-  switchLayers(): Promise<void>;
+  readChains(): Promise<ReadonlyMap<string, readonly string[]>>;
+  /** Opens empty layers ahead of {@link switchLayers}, while the VM runs. */
+  openLayers(layers: readonly string[]): Promise<void>;
   /**
-   * Copies into the layer that a disk is written to what the layers below it hold, down to `over`, or to the base when
-   * that is absent: none of those is read any more then. It goes on beside the guest; an abort ends it, and what was
-   * copied does no harm. No layers may be opened or switched meanwhile.
+   * Sends the writes of each disk to an opened layer instead of its top, for all disks or none. The VM must be paused.
+   * The layers below never change again.
    */
-  mergeLayers(disk: string, over: string | undefined, signal: AbortSignal): Promise<void>;
-  /** The machine must be paused. Writes the state of its devices, without memory and disks, to a new file. */
+  switchLayers(switches: readonly LayerSwitch[]): Promise<void>;
+  /**
+   * Copies into `top` what the layers between it and `base` hold, while the guest runs, and closes those layers. An
+   * abort ends the copying; what was copied does no harm. No layer may be opened or switched until this settles.
+   * @throws `unavailable` when the hypervisor fails or, after an abort, does not confirm the end
+   */
+  merge(merge: LayerMerge, signal: AbortSignal): Promise<void>;
+  /** Writes the state of the devices, without memory and disks, to a new file. The VM must be paused. */
   saveDevices(file: string): Promise<void>;
 }
 
-export interface NewLayer {
-  /** The name of the disk. */
+/** A disk's top layer and the opened, empty layer that comes over it. */
+export interface LayerSwitch {
   readonly disk: string;
-  readonly file: string;
+  readonly top: string;
+  readonly next: string;
+}
+
+export interface LayerMerge {
+  readonly disk: string;
+  /** The layer that takes writes. */
+  readonly top: string;
+  /** The highest layer that stays below it; absent: the disk's raw image. */
+  readonly base?: string | undefined;
 }
 
 export interface VmExit {
-  /** `shutdown`: the guest powered off; `panicked`: it reset or panicked; `killed`: disposed; `died`: the process ended. */
+  /**
+   * `shutdown`: the guest powered off. `panicked`: it reset or panicked. `killed`: the VM was disposed. `died`: the
+   * process ended by itself or by a signal.
+   */
   readonly reason: "shutdown" | "panicked" | "killed" | "died";
-  /** What is known beside it, for people. */
+  /** Further facts, for people; may be empty. */
   readonly detail: string;
 }
 
-/** All that a machine is made of. Restoring needs the same again, device for device. */
+/** Everything that a VM is made of. A restore needs the same devices in the same order. */
 export interface VmSpec {
-  /** The machine's own directory, mode 0700: sockets and logs go here. */
+  /** The machine's own directory, mode 0700, for sockets and logs. */
   readonly directory: string;
-  /** Whom the process runs as; absent where this process is not root and cannot choose. */
+  /** The user that the process runs as; absent where this process is not root and cannot choose. */
   readonly user?: { readonly uid: number; readonly gid: number };
   readonly vcpus: number;
   readonly memoryMib: number;
-  /** How much more the guest may be given while it runs; nothing is taken for it before. */
+  /** How much more memory the guest can receive while it runs. Nothing is reserved for it. */
   readonly hotplugMib: number;
-  /** The file of `memoryMib` MiB that the memory begins as. It is mapped privately and never written to. */
+  /** The file of `memoryMib` MiB that the memory starts as. It is mapped privately and never written to. */
   readonly memoryBase: string;
   readonly kernel: string;
   readonly initramfs: string;
@@ -134,17 +157,17 @@ export interface DiskAttachment {
   readonly name: string;
   /** A raw image, read only. */
   readonly base: string;
-  /** qcow2 overlays over it, each over the one before; the last one is written to. None: the disk is read only. */
+  /** qcow2 overlays, the lowest first; the last one takes writes. An empty list makes the disk read only. */
   readonly layers: readonly string[];
 }
 
-/** The guest's side is the same for all: 10.0.2.15/24, gateway 10.0.2.2, name server 10.0.2.3. */
+/** Every guest sees the same network: 10.0.2.15/24, gateway 10.0.2.2, name server 10.0.2.3. */
 export type NetworkAttachment =
   | { readonly kind: "none" }
   /** The hypervisor's own network stack. */
   | { readonly kind: "user" }
-  /** A TAP device, open in this process, and the namespace that the machine's process lives in. */
+  /** A TAP device, opened in this process, and the network namespace of the hypervisor process. */
   | { readonly kind: "tap"; readonly namespace: string; openTap(): number };
 
-/** What a hypervisor makes in a machine's directory and must not find there when it starts. */
+/** Sockets that a hypervisor creates in a machine's directory. They must not exist when it starts. */
 export const socketFiles = ["qmp.sock", "agent.sock"] as const;

@@ -2,48 +2,50 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { failpoint } from "#host/failpoints.ts";
 import type { GuestMemory } from "#hypervisor/guest-memory.ts";
-import { allFiles, type MemoryFiles, type MachineFiles, type StoredFile } from "#snapshots/manifest.ts";
+import type { Capturing, Vm } from "#hypervisor/hypervisor.ts";
+import { allFiles, type MachineFiles, type MemoryFiles, type StoredFile } from "#snapshots/manifest.ts";
 import type { CaptureTurn } from "#snapshots/memory-threads.ts";
 import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Host } from "./host.ts";
 import type { LiveMachine } from "./live-machine.ts";
 import { linkFiles, type Owner, seal } from "./machine-files.ts";
 
-/** How long the guest has to bring its disks to rest. A gigabyte that is still to be written takes seconds. */
+/** Deadline of a freeze. Writing back a gigabyte of dirty pages takes seconds. */
 const freezeTimeoutMs = 60_000;
 
-/** A guest thaws by itself after 30 s: one that was told to freeze longer ago than this may have done so. */
+/** A guest thaws by itself after 30 s: a freeze requested longer ago than this may be over. */
 const freshFreezeMs = 25_000;
 const freezeAttempts = 3;
 
-/** A thaw that does not come back leaves the guest to its own deadline. */
+/** A guest that does not confirm the thaw thaws by its own deadline. */
 const thawTimeoutMs = 30_000;
 
-/** The same for a capture that has failed already: its caller waits for nothing else. */
+/** The same after a failed capture, whose caller waits for nothing else. */
 const undoThawTimeoutMs = 5_000;
 
 export interface MachineCapture {
-  /** Of the snapshot's directory, all of it there now. */
+  /** Files in the snapshot's directory; all of them exist. */
   readonly files: MachineFiles;
   readonly memory: MemoryFiles | undefined;
+  /** Bytes that the snapshot shares with nothing else. */
   readonly ownBytes: number;
   readonly pausedMs: number;
 }
 
 export interface CaptureRequest {
-  /** Where the snapshot's files go; they are to be published by the caller. */
+  /** The directory that the snapshot's files go to. */
   readonly directory: string;
   readonly contents: "memory and disks" | "disks";
-  /** `go on`: the machine runs again when this settles. `stay`: it is paused when this resolves. */
-  readonly afterwards: "go on" | "stay";
-  /** Whose machines may use the files; undefined: all machines. */
+  /** Whether the machine runs or is still paused when the capture has succeeded. */
+  readonly afterwards: "resumed" | "paused";
+  /** The tenant whose machines may read the files; undefined: all machines may. */
   readonly tenant: Owner | undefined;
 }
 
 /**
- * Memory, devices and disks of one instant, into the files of a snapshot. The guest confirms that nothing is being
- * written before the machine is paused, and the machine stands still only for what must be taken at once: the rest is
- * written after it goes on. Whatever fails, the machine goes on with its disks thawed.
+ * Captures memory, devices and disks at one instant, into the files of a snapshot. The guest confirms that its disks
+ * are frozen before the machine pauses. The pause covers only what must be taken at once; the rest is written after the
+ * machine resumes. After a failure the machine runs and its disks are thawed.
  */
 export async function captureMachine(
   live: LiveMachine,
@@ -51,30 +53,27 @@ export async function captureMachine(
   host: Host,
   signal: AbortSignal,
 ): Promise<MachineCapture> {
-  const { vm, layers } = live;
-  const { capturing } = vm;
-  if (capturing === undefined) {
-    throw new SandboxError("not_supported", `${host.hypervisor.name} machines cannot be captured`);
-  }
+  const { layers } = live;
+  const capturing = capturingOf(live.vm, host);
   await live.merging.stop();
   using turn = await host.memory.captureTurn();
   await using undo = new AsyncDisposableStack();
-  await reviewLayers(live);
+  await readChains(live);
   await failpoint("make layers");
-  const made = await layers.make(live.directory.path);
-  // Nothing to drop once they are in use.
-  undo.defer(quietly("empty layers could not be dropped", live, host, () => capturing.dropLayers()));
+  const switches = await layers.makeNext(live.directory.path);
+  const close = new Once(() => readChains(live));
+  undo.defer(quietly("cannot close the unused layers of a machine", live, host, () => close.run()));
   await failpoint("open layers");
-  await capturing.openLayers(made);
-  const grown = request.contents === "disks" ? undefined : await hotplugOf(vm);
-  const memoryOfGuest = await capturing.memory(grown !== undefined);
+  await capturing.openLayers(switches.map(({ next }) => next));
+  const hotplugged = request.contents === "disks" ? undefined : await hotpluggedMemory(live.vm);
+  const guestMemory = await capturing.memory(hotplugged !== undefined);
   const { pausedSince, resume, thaw } = await quiesce(live, undo, host, signal);
   await failpoint("switch layers");
-  await capturing.switchLayers();
+  await capturing.switchLayers(switches);
   layers.push();
   const taken =
-    request.contents === "disks" ? undefined : await takeMemory(live, memoryOfGuest, request.directory, turn, host);
-  if (request.afterwards === "go on") {
+    request.contents === "disks" ? undefined : await takeMemory(live, guestMemory, request.directory, turn, host);
+  if (request.afterwards === "resumed") {
     await failpoint("go on");
     await resume.run();
     await failpoint("thaw");
@@ -91,63 +90,77 @@ export async function captureMachine(
   await failpoint("link files");
   await linkFiles(allFiles(layers.files), live.directory.path, request.directory);
   const compatibility = host.hypervisor.restoring?.compatibilityOf(live.spec) ?? "";
-  const memory = stored === undefined ? undefined : { compatibility, ...stored, ...grown };
+  const memory = stored === undefined ? undefined : { compatibility, ...stored, ...hotplugged };
   if (memory !== undefined) await seal(join(request.directory, memory.devices.file), request.tenant);
-  if (request.afterwards === "stay") {
-    // The caller ends the machine, or resumes and thaws it.
-    resume.cancel();
-    thaw.cancel();
-  }
+  close.cancel();
+  // Without effect on a machine that has resumed; the caller of one that is paused ends it, or resumes it.
+  resume.cancel();
+  thaw.cancel();
   return { files: layers.files, memory, ownBytes: ownBytesOf(layers.files, fresh, memory), pausedMs };
 }
 
-/** Lets a machine go on that was captured to stay. */
+/** Resumes a machine whose capture left it paused, and thaws its disks. */
 export async function resumeAfterCapture(live: LiveMachine): Promise<void> {
   await live.vm.resume();
   await live.guest.goOn(AbortSignal.timeout(thawTimeoutMs));
 }
 
-/** Makes what is known of the machine's layers true, where that is in doubt. */
-export async function reviewLayers({ vm, layers }: LiveMachine): Promise<void> {
-  const reviewed = await vm.capturing?.reviewLayers();
-  if (reviewed !== undefined) layers.follow(reviewed);
+/**
+ * Makes the record of the machine's layers equal to what its process has open, which a capture that failed or an
+ * earlier worker may have changed.
+ */
+export async function readChains({ vm, layers }: LiveMachine): Promise<void> {
+  const chains = await vm.capturing?.readChains();
+  if (chains !== undefined) layers.follow(chains);
 }
 
-interface Still {
+function capturingOf(vm: Vm, host: Host): Capturing {
+  if (vm.capturing !== undefined) return vm.capturing;
+  throw new SandboxError("not_supported", `machines of the hypervisor ${host.hypervisor.name} cannot be captured`);
+}
+
+interface Quiesced {
   readonly pausedSince: number;
   readonly resume: Once<[]>;
   readonly thaw: Once<[timeoutMs: number]>;
 }
 
-/** Freezes the guest's disks and pauses the machine while they are certainly frozen. `undo` lets it go on. */
-async function quiesce(live: LiveMachine, undo: AsyncDisposableStack, host: Host, signal: AbortSignal): Promise<Still> {
+/** Freezes the guest's disks and pauses the machine while they are certainly frozen. `undo` resumes and thaws. */
+async function quiesce(
+  live: LiveMachine,
+  undo: AsyncDisposableStack,
+  host: Host,
+  signal: AbortSignal,
+): Promise<Quiesced> {
   const { guest, vm } = live;
   for (let attempt = 1; attempt <= freezeAttempts; attempt += 1) {
     const frozenSince = performance.now();
     const thaw = new Once((timeoutMs: number) => guest.goOn(AbortSignal.timeout(timeoutMs)));
-    undo.defer(quietly("a guest could not be thawed", live, host, () => thaw.run(undoThawTimeoutMs)));
+    undo.defer(quietly("cannot thaw the disks of a guest", live, host, () => thaw.run(undoThawTimeoutMs)));
     await failpoint("freeze");
     await guest.freeze(AbortSignal.any([signal, AbortSignal.timeout(freezeTimeoutMs)]));
 
     const pausedSince = performance.now();
     const resume = new Once(() => vm.resume());
-    undo.defer(quietly("a machine could not be resumed", live, host, () => resume.run()));
+    undo.defer(quietly("cannot resume a machine", live, host, () => resume.run()));
     await failpoint("pause");
     await vm.pause();
-    if (!guest.frozen) throw notStill("the guest's agent was started again while its disks were held still");
+    if (!guest.frozen) {
+      throw new SandboxError("unavailable", "the guest agent restarted while it held the disks frozen; try again");
+    }
     if (performance.now() - frozenSince < freshFreezeMs) return { pausedSince, resume, thaw };
-    // What took so long was writing, most likely, and there is less to be written the next time.
+    // Most of the time went into writing dirty pages; the next attempt has fewer to write.
     await resume.run();
     await thaw.run(thawTimeoutMs);
   }
-  throw notStill("the guest took too long to hold its disks still");
+  throw new SandboxError(
+    "unavailable",
+    `the guest did not freeze its disks within ${freshFreezeMs / 1000} s in ${freezeAttempts} attempts; ` +
+      "try again when it writes less",
+  );
 }
 
-function notStill(message: string): SandboxError {
-  return new SandboxError("unavailable", message);
-}
-
-/** What is done once, early or by unwinding. */
+/** A step of undoing that runs at most once, early or by unwinding. */
 class Once<Arguments extends unknown[]> {
   #done = false;
   readonly #act: (...args: Arguments) => Promise<void>;
@@ -167,7 +180,7 @@ class Once<Arguments extends unknown[]> {
   }
 }
 
-/** A step of unwinding: that it fails is worth a line, and why the capture failed is what the caller is told. */
+/** A step of unwinding. Its failure is logged; the caller receives the error that the capture failed with. */
 function quietly(message: string, { id }: LiveMachine, host: Host, act: () => Promise<void>): () => Promise<void> {
   return async () => {
     try {
@@ -178,14 +191,14 @@ function quietly(message: string, { id }: LiveMachine, host: Host, act: () => Pr
   };
 }
 
-/** Undefined: the guest has no more than its machine began with, and wants no more. */
-async function hotplugOf({ hotplug }: LiveMachine["vm"]): Promise<Pick<MemoryFiles, "growthMib"> | undefined> {
+/** Undefined when the guest has, and was asked to have, no more than the memory that it booted with. */
+async function hotpluggedMemory({ hotplug }: Vm): Promise<Pick<MemoryFiles, "growthMib"> | undefined> {
   if (hotplug === undefined) return undefined;
-  const { wantedMib, presentMib } = await hotplug.state();
-  return wantedMib === 0 && presentMib === 0 ? undefined : { growthMib: wantedMib };
+  const { requestedMib, presentMib } = await hotplug.state();
+  return requestedMib === 0 && presentMib === 0 ? undefined : { growthMib: requestedMib };
 }
 
-/** Both at the same time; settles when both are taken, and `stored` when they are on the disk. */
+/** Takes memory and devices in parallel. Settles when both are taken; `stored` settles when they are on the disk. */
 async function takeMemory(
   live: LiveMachine,
   guestMemory: GuestMemory,
@@ -193,10 +206,8 @@ async function takeMemory(
   turn: CaptureTurn,
   host: Host,
 ) {
-  const { capturing } = live.vm;
-  if (capturing === undefined) throw new Error("the machine cannot be captured");
   const deltaFile = "memory.delta";
-  // The machine's process writes it, so it begins in the machine's directory.
+  // The machine's process writes it, so it starts in the machine's directory.
   const devicesFile = `devices-${live.layers.next}`;
   const written = join(live.directory.path, devicesFile);
   await rm(written, { force: true });
@@ -204,9 +215,9 @@ async function takeMemory(
   const memory = turn.capture(guestMemory, join(directory, deltaFile));
   try {
     await failpoint("save devices");
-    await Promise.all([memory.copied, capturing.saveDevices(written)]);
+    await Promise.all([memory.copied, capturingOf(live.vm, host).saveDevices(written)]);
   } catch (error) {
-    // Until it has ended it may still make its file.
+    // The copying creates its file until it has ended.
     await memory.stored.catch(() => undefined);
     throw error;
   }

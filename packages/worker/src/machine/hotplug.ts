@@ -11,7 +11,7 @@ const maxHotplugFactor = 8;
 
 /** All memory that the guest of a machine is to have at the moment, in MiB. */
 export async function memoryMibOf({ vm, shape }: LiveMachine): Promise<number> {
-  return shape.memoryMib + ((await vm.hotplug?.state())?.wantedMib ?? 0);
+  return shape.memoryMib + ((await vm.hotplug?.state())?.requestedMib ?? 0);
 }
 
 /** How much a machine that begins with `memoryMib` can be given beyond that. Pure. */

@@ -5,6 +5,7 @@ import { type DurableFiles, hostFiles, makeDurableDirectory } from "#host/durabl
 import { together } from "#host/together.ts";
 import type { VmSpec } from "#hypervisor/hypervisor.ts";
 import type { MachineFiles } from "#snapshots/manifest.ts";
+import type { Host } from "./host.ts";
 import type { SnapshotId } from "@opensandbox/wire/ids.ts";
 import type { StartSandbox } from "@opensandbox/wire/worker/worker.ts";
 
@@ -116,6 +117,36 @@ export async function flushJournal(dataDirectory: string, files: DurableFiles = 
 }
 
 const entryMode = 0o600;
+
+/**
+ * Writes down a machine that runs for a sandbox: everything that the next worker needs to adopt it. `hibernating` names
+ * the snapshot that is about to take the machine's place.
+ */
+export async function journalMachine(
+  machine: JournalableMachine,
+  sandbox: StartSandbox,
+  host: JournalHost & Pick<Host, "dataDirectory">,
+  hibernating?: SnapshotId,
+): Promise<void> {
+  const entry = entryOf(machine, sandbox, host);
+  await writeEntry(host.dataDirectory, hibernating === undefined ? entry : { ...entry, hibernating });
+}
+
+/** The entry of a machine that runs for a sandbox. */
+export function entryOf(
+  machine: JournalableMachine,
+  sandbox: StartSandbox,
+  { workerId, ephemeral }: JournalHost,
+): JournalEntry {
+  return { machineId: machine.id, workerId, ephemeral, sandbox, machine: machine.journaled() };
+}
+
+type JournalHost = Pick<Host, "workerId" | "ephemeral">;
+
+interface JournalableMachine {
+  readonly id: string;
+  journaled(): JournaledMachine;
+}
 
 /** Ends the name of an entry that is being written; the writer's id comes before it. */
 const unfinishedSuffix = ".new";

@@ -1,141 +1,145 @@
 import { rm, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { isOverlay } from "#disks/qcow2.ts";
 import { together } from "#host/together.ts";
-import type { DiskAttachment, NewLayer } from "#hypervisor/hypervisor.ts";
+import type { DiskAttachment, LayerSwitch } from "#hypervisor/hypervisor.ts";
 import type { MachineFiles, StoredFile } from "#snapshots/manifest.ts";
 import { layerName, layerNumber, makeLayer, type Owner } from "./machine-files.ts";
 
 /**
- * The files of a machine's disks: those that are complete and, over them, one of each disk that it writes to. Capturing
- * puts a new one on top, and what was the top is complete then.
+ * The files of a machine's disks: complete layers, and over them one top of each writable disk, which takes the writes.
+ * A capture puts a new top on each disk and completes the old one. All tops have the same number.
  */
 export class LayerStack {
-  /** All but the tops. */
-  files: MachineFiles;
-  next: number;
+  #files: MachineFiles;
+  #next: number;
   readonly #owner: Owner | undefined;
 
+  /** `files`: without the tops, whose number is `next - 1`. `owner`: the user that writes to the tops. */
   constructor(files: MachineFiles, next: number, owner: Owner | undefined) {
-    this.files = files;
-    this.next = next;
+    this.#files = files;
+    this.#next = next;
     this.#owner = owner;
   }
 
-  /** The overlays that are written to, by their names in the directory. */
-  get tops(): readonly { readonly disk: string; readonly file: string }[] {
-    return this.files.disks
-      .filter(({ writable }) => writable)
-      .map(({ name }) => ({ disk: name, file: layerName(name, this.next - 1) }));
+  /** Makes the first tops of a machine over `files`, which are in `directory`. */
+  static async create(files: MachineFiles, directory: string, owner: Owner | undefined): Promise<LayerStack> {
+    const numbers = files.disks.flatMap(({ layers }) => layers.map(({ file }) => layerNumber(file)));
+    const stack = new LayerStack(files, 1 + Math.max(0, ...numbers), owner);
+    await stack.makeNext(directory);
+    stack.#next += 1;
+    return stack;
   }
 
-  /** The disks as a hypervisor takes them. */
+  /** All files but the tops. */
+  get files(): MachineFiles {
+    return this.#files;
+  }
+
+  /** The number of the tops to come. */
+  get next(): number {
+    return this.#next;
+  }
+
+  /** File names of the tops. */
+  get tops(): readonly string[] {
+    return this.#writable.map(({ name }) => this.topOf(name));
+  }
+
+  /** File name of a writable disk's top. */
+  topOf(disk: string): string {
+    return layerName(disk, this.#next - 1);
+  }
+
+  /** File names of complete layers whose hash is still unknown. */
+  get unhashed(): readonly string[] {
+    return this.#files.disks.flatMap(({ layers }) =>
+      layers.filter(({ sha256 }) => sha256 === "").map(({ file }) => file),
+    );
+  }
+
+  /** The disks as a hypervisor attaches them. */
   attachments(directory: string): readonly DiskAttachment[] {
-    const tops = new Map(this.tops.map(({ disk, file }) => [disk, file]));
-    return this.files.disks.map(({ name, base, layers }) => {
-      const top = tops.get(name);
-      const names = [...layers.map(({ file }) => file), ...(top === undefined ? [] : [top])];
+    return this.#files.disks.map(({ name, base, layers, writable }) => {
+      const names = [...layers.map(({ file }) => file), ...(writable ? [this.topOf(name)] : [])];
       return { name, base: join(directory, base), layers: names.map((file) => join(directory, file)) };
     });
   }
 
-  /** Makes the next layer of each disk that is written to: empty, and not in use before {@link push}. */
-  async make(directory: string): Promise<readonly NewLayer[]> {
-    const writable = this.files.disks.filter((disk) => disk.writable);
+  /** Makes empty layers to come over the tops; {@link push} records that they do. */
+  async makeNext(directory: string): Promise<readonly LayerSwitch[]> {
     return await together(
-      writable.map(async ({ name, base }) => {
-        const file = join(directory, layerName(name, this.next));
-        // What an attempt that failed has left.
-        await rm(file, { force: true });
-        await makeLayer(file, (await stat(join(directory, base))).size, this.#owner);
-        return { disk: name, file };
+      this.#writable.map(async ({ name, base }) => {
+        const next = join(directory, layerName(name, this.#next));
+        await this.#makeTop(next, join(directory, base));
+        return { disk: name, top: join(directory, this.topOf(name)), next };
       }),
     );
   }
 
-  /** The made layers are the tops now. What were the tops are complete, with their hashes yet to be known. */
-  push(): readonly { readonly disk: string; readonly file: string }[] {
-    const complete = this.tops;
-    this.files = {
-      ...this.files,
-      disks: this.files.disks.map((disk) => {
-        const layer = complete.find((top) => top.disk === disk.name);
-        const layers = layer === undefined ? disk.layers : [...disk.layers, unhashed(layer.file)];
-        return { ...disk, layers };
-      }),
-    };
-    this.next += 1;
-    return complete;
+  /** Records that the next layers are the tops. The old tops are complete; their hashes are unknown. */
+  push(): void {
+    const complete = (disk: string): StoredFile => unhashed(this.topOf(disk));
+    this.#update((disk) => (disk.writable ? [...disk.layers, complete(disk.name)] : disk.layers));
+    this.#next += 1;
   }
 
-  /** The machine has these layers, by their files' names, whatever was known of it; see `Capturing.reviewLayers`. */
-  follow(layers: ReadonlyMap<string, readonly string[]>): void {
-    this.files = {
-      ...this.files,
-      disks: this.files.disks.map((disk) => {
-        const known = new Map(disk.layers.map((layer) => [layer.file, layer]));
-        const complete = layers.get(disk.name)?.slice(0, -1);
-        if (complete === undefined) return disk;
-        return { ...disk, layers: complete.map((file) => known.get(file) ?? unhashed(file)) };
-      }),
-    };
-    const tops = [...layers.values()].map((names) => layerNumber(names.at(-1) ?? ""));
-    this.next = 1 + Math.max(...tops, this.next - 1);
+  /** Records the chains that the hypervisor reports. */
+  follow(chains: ReadonlyMap<string, readonly string[]>): void {
+    const tops = [...chains.values()].map((files) => layerNumber(files.at(-1) ?? ""));
+    this.#update((disk) => {
+      const complete = chains
+        .get(disk.name)
+        ?.slice(0, -1)
+        .map((file) => basename(file));
+      if (complete === undefined) return disk.layers;
+      const known = new Map(disk.layers.map((layer) => [layer.file, layer]));
+      return complete.map((file) => known.get(file) ?? unhashed(file));
+    });
+    this.#next = 1 + Math.max(...tops, this.#next - 1);
+  }
+
+  /** Records the hashes of layers. */
+  describe(known: ReadonlyMap<string, StoredFile>): void {
+    this.#update((disk) => disk.layers.map((layer) => known.get(layer.file) ?? layer));
   }
 
   /**
-   * Makes the stack of a machine that has ended one that can be booted. A capture that was cut off may have put more
-   * tops over the disks than is known: those that are there whole are in use, or empty. And a host that lost its power
-   * may have lost a top, to which nothing was flushed then.
+   * Makes the stack of an ended machine bootable from the files in its directory. An interrupted capture may have
+   * switched to tops that were never recorded: those that are complete files are in use, or empty. After a power cut a
+   * top may be missing, because nothing was flushed to it.
    */
   async recover(directory: string): Promise<void> {
-    const writable = this.files.disks.filter((disk) => disk.writable);
+    const writable = this.#writable;
     if (writable.length === 0) return;
     const isWhole = async (disk: string, base: string, number: number): Promise<boolean> =>
       await isOverlay(join(directory, layerName(disk, number)), (await stat(join(directory, base))).size);
     const allWhole = async (number: number): Promise<boolean> =>
       (await Promise.all(writable.map(({ name, base }) => isWhole(name, base, number)))).every(Boolean);
-    while (await allWhole(this.next)) this.push();
+    while (await allWhole(this.#next)) this.push();
     for (const { name, base } of writable) {
-      if (await isWhole(name, base, this.next - 1)) continue;
-      const file = join(directory, layerName(name, this.next - 1));
-      await rm(file, { force: true });
-      await makeLayer(file, (await stat(join(directory, base))).size, this.#owner);
+      if (await isWhole(name, base, this.#next - 1)) continue;
+      await this.#makeTop(join(directory, this.topOf(name)), join(directory, base));
     }
   }
 
-  /** Layers whose hashes are not known yet. */
-  get unhashed(): readonly string[] {
-    return this.files.disks.flatMap(({ layers }) =>
-      layers.filter(({ sha256 }) => sha256 === "").map(({ file }) => file),
-    );
+  get #writable(): MachineFiles["disks"] {
+    return this.#files.disks.filter(({ writable }) => writable);
   }
 
-  /** Now they are. */
-  describe(known: ReadonlyMap<string, StoredFile>): void {
-    this.files = {
-      ...this.files,
-      disks: this.files.disks.map((disk) => ({
-        ...disk,
-        layers: disk.layers.map((layer) => known.get(layer.file) ?? layer),
-      })),
-    };
+  async #makeTop(file: string, base: string): Promise<void> {
+    // A failed attempt may have left it.
+    await rm(file, { force: true });
+    await makeLayer(file, (await stat(base)).size, this.#owner);
   }
 
-  /** The layers of a disk over the lowest `keep` are in its top now. Returns what they were. */
-  merged(disk: string, keep: number): readonly string[] {
-    const before = this.files.disks.find(({ name }) => name === disk)?.layers ?? [];
-    this.files = {
-      ...this.files,
-      disks: this.files.disks.map((files) =>
-        files.name === disk ? { ...files, layers: files.layers.slice(0, keep) } : files,
-      ),
-    };
-    return before.slice(keep).map(({ file }) => file);
+  #update(layersOf: (disk: MachineFiles["disks"][number]) => readonly StoredFile[]): void {
+    const disks = this.#files.disks.map((disk) => ({ ...disk, layers: layersOf(disk) }));
+    this.#files = { ...this.#files, disks };
   }
 }
 
-/** A layer of which it is not known yet what is in it. */
+/** A complete layer whose content has not been hashed yet. */
 function unhashed(file: string): StoredFile {
   return { file, bytes: 0, sha256: "" };
 }

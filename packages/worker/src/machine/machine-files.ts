@@ -114,12 +114,6 @@ export function layerName(disk: string, index: number): string {
   return `${disk}-${index}.qcow2`;
 }
 
-/** The first number that no layer of `files` has. */
-export function nextLayer(files: MachineFiles): number {
-  const names = files.disks.flatMap(({ layers }) => layers.map(({ file }) => file));
-  return 1 + Math.max(0, ...names.map(layerNumber));
-}
-
 /** The number in the name of an overlay. */
 export function layerNumber(file: string): number {
   return Number(/-(\d+)\.qcow2$/.exec(file)?.[1]);

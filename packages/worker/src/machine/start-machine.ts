@@ -9,7 +9,7 @@ import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { randomHex } from "@opensandbox/wire/ids.ts";
 import { bootArguments } from "./boot-arguments.ts";
-import { reviewLayers } from "./capture-machine.ts";
+import { readChains } from "./capture-machine.ts";
 import type { BootFiles, Host } from "./host.ts";
 import { maxHotplugMib } from "./hotplug.ts";
 import { type JournaledMachine, machineDirectory, removeEntry } from "./journal.ts";
@@ -19,7 +19,6 @@ import {
   imageFiles,
   linkFiles,
   linkImage,
-  nextLayer,
   type Owner,
   provideZeroMemory,
   type Reader,
@@ -163,7 +162,7 @@ export async function adoptMachine(
   const vm = await adopt(spec, pid, signal);
   const guest = undo.use(await connectGuest(vm.agentSocket, request.id, host));
   const live = new LiveMachine({ ...request, directory, resources, layers, spec, vm, guest });
-  await reviewLayers(live);
+  await readChains(live);
   undo.move();
   return live;
 }
@@ -187,7 +186,7 @@ export async function bootAgain(live: LiveMachine, memoryMib: number, host: Host
   const zero = await provideZeroMemory(host.dataDirectory, shape.memoryMib);
   const layers = new LayerStack(await withZeroMemory(live.layers.files, zero, path), live.layers.next, resources.user);
   // Layers that a capture has not come to are still the user's of the machine that wrote them.
-  const given = [...layers.unhashed, ...layers.tops.map(({ file }) => file)];
+  const given = [...layers.unhashed, ...layers.tops];
   await give([path, ...given.map((file) => join(path, file))], resources.user);
   const spec = specOf(shape, path, layers, resources);
   const vm = await host.hypervisor.boot(spec, signal);
@@ -244,10 +243,7 @@ async function fillDirectory(
   if (source === undefined) return new LayerStack({ ...imageFiles, disks: [] }, 1, user);
   const files = await linkSource(directory, source, reader);
   const begun = zeroMemory === undefined ? files : await withZeroMemory(files, zeroMemory, directory);
-  const layers = new LayerStack(begun, nextLayer(begun), user);
-  await layers.make(directory);
-  layers.next += 1;
-  return layers;
+  return await LayerStack.create(begun, directory, user);
 }
 
 async function linkSource(

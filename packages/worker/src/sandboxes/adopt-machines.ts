@@ -7,10 +7,12 @@ import { killProcessesOf, processesOf } from "#host/kill-by-path.ts";
 import { isWorkerAlive, liveWorkers, removeDeadWorkers } from "#host/worker-lock.ts";
 import { removeLeftOverNetworks } from "#network/host-firewall.ts";
 import { describeError, isSandboxError } from "@opensandbox/wire/errors.ts";
-import type { SnapshotId } from "@opensandbox/wire/ids.ts";
+import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
 import type { StartSandbox } from "@opensandbox/wire/worker/worker.ts";
-import { memoryMibOf } from "#machine/hotplug.ts";
+import { resumeAfterCapture } from "#machine/capture-machine.ts";
 import type { Host } from "#machine/host.ts";
+import { adoptHostResources } from "#machine/host-resources.ts";
+import { memoryMibOf } from "#machine/hotplug.ts";
 import {
   type JournaledMachine,
   type JournalEntry,
@@ -23,22 +25,23 @@ import {
   setMachineAside,
   writeEntry,
 } from "#machine/journal.ts";
-import { resumeAfterCapture } from "#machine/capture-machine.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
-import { LiveSandbox } from "./live-sandbox.ts";
-import { applyNetworkPolicy } from "./network-policy.ts";
-import { adoptHostResources } from "#machine/host-resources.ts";
 import { adoptMachine, endedMachine, type MachineRequest } from "#machine/start-machine.ts";
 import { isBeingMade } from "#templates/templates.ts";
+import { LiveSandbox } from "./live-sandbox.ts";
+import { applyNetworkPolicy } from "./network-policy.ts";
 
 export interface Adopted {
   readonly sandbox: LiveSandbox;
   readonly running: boolean;
 }
 
+/** An entry whose machine belongs to a sandbox. */
+type SandboxEntry = JournalEntry & Required<Pick<JournalEntry, "sandbox" | "machine">>;
+
 /**
- * Takes over the machines of workers that are gone, and removes what else they have left: processes, directories,
- * namespaces, slots. Machines of workers that live are not touched. Every step can be run again.
+ * Adopts the machines of dead workers and removes everything else that those workers left: processes, directories,
+ * namespaces, slots. Machines of live workers are not touched. Every step can be repeated.
  */
 export async function adoptMachines(host: Host): Promise<readonly Adopted[]> {
   const { dataDirectory } = host;
@@ -46,12 +49,13 @@ export async function adoptMachines(host: Host): Promise<readonly Adopted[]> {
   using _lock = await lockFile(journalLock(dataDirectory), { wait: true });
   const isAlive = (worker: string): boolean => isWorkerAlive(workersDirectory(dataDirectory), worker);
   const adopted: Adopted[] = [];
-  const journal = await readJournal(dataDirectory);
-  await keepUnreadable(journal.unreadable, host);
-  for (const entry of journal.entries) {
+  const { entries, unreadable } = await readJournal(dataDirectory);
+  await keepUnreadable(unreadable, host);
+  const newest = newestGenerations(entries);
+  for (const entry of entries) {
     if (isAlive(entry.workerId)) continue;
-    const wanted = entry.sandbox !== undefined && entry.machine !== undefined && !entry.ephemeral;
-    // Who lives for one command takes nobody over: the machine would end with it.
+    const wanted = belongsToSandbox(entry) && !entry.ephemeral && !isSuperseded(entry, newest);
+    // A worker of one command adopts nothing: the machine would end with the command.
     if (wanted && host.ephemeral) continue;
     const sandbox = wanted ? await adopt(entry, host) : undefined;
     if (sandbox === undefined) await remove(entry, dataDirectory);
@@ -70,12 +74,29 @@ export function workersDirectory(dataDirectory: string): string {
   return join(dataDirectory, "workers");
 }
 
-/** Undefined: nothing of it is to be kept. */
-async function adopt(entry: JournalEntry, host: Host): Promise<Adopted | undefined> {
+function belongsToSandbox(entry: JournalEntry): entry is SandboxEntry {
+  return entry.sandbox !== undefined && entry.machine !== undefined;
+}
+
+/** The newest generation of each sandbox that has, or had, a machine here. */
+function newestGenerations(entries: readonly JournalEntry[]): ReadonlyMap<SandboxId, number> {
+  const newest = new Map<SandboxId, number>();
+  for (const { sandbox } of entries.filter(belongsToSandbox)) {
+    newest.set(sandbox.id, Math.max(sandbox.generation, newest.get(sandbox.id) ?? 0));
+  }
+  return newest;
+}
+
+/** Whether a later start gave the sandbox another machine: this one could not be removed when it should have been. */
+function isSuperseded({ sandbox }: SandboxEntry, newest: ReadonlyMap<SandboxId, number>): boolean {
+  return sandbox.generation < (newest.get(sandbox.id) ?? 0);
+}
+
+/** Undefined: a snapshot has taken the machine's place, and nothing of the machine is to be kept. */
+async function adopt(entry: SandboxEntry, host: Host): Promise<Adopted | undefined> {
   const { machineId: id, sandbox: request, machine, hibernating, ...rest } = entry;
-  if (request === undefined || machine === undefined) return undefined;
-  // The snapshot was complete before the machine was to be ended.
-  if (hibernating !== undefined && (await isThere(hibernating, host))) return undefined;
+  // The snapshot was complete before the machine was to end.
+  if (hibernating !== undefined && (await isWhole(hibernating, host))) return undefined;
   const { vcpus, workspaceMib, networkEnabled, organizationId } = request;
   const { memoryMib } = machine.spec;
   const wanted = {
@@ -87,7 +108,7 @@ async function adopt(entry: JournalEntry, host: Host): Promise<Adopted | undefin
   };
   const taken = await takeOver(wanted, machine, request, host);
   const live = taken ?? (await keepDisks(wanted, machine, host));
-  // A worker that died while it changed the size may not have written that down.
+  // A worker that died while it changed the size may not have journaled the new one.
   const sandbox = taken === undefined ? request : { ...request, memoryMib: await memoryMibOf(taken) };
   await failpoint("journal adoption");
   const journaled = taken?.journaled() ?? machine;
@@ -96,8 +117,8 @@ async function adopt(entry: JournalEntry, host: Host): Promise<Adopted | undefin
   return { sandbox: new LiveSandbox(sandbox, live), running: live.hasProcess };
 }
 
-/** A damaged one is none: the machine is worth more. */
-async function isThere(snapshotId: SnapshotId, host: Host): Promise<boolean> {
+/** Whether the snapshot can take the machine's place; a damaged one cannot. */
+async function isWhole(snapshotId: SnapshotId, host: Host): Promise<boolean> {
   try {
     return (await host.snapshots.find(snapshotId)) !== undefined;
   } catch (error) {
@@ -106,7 +127,7 @@ async function isThere(snapshotId: SnapshotId, host: Host): Promise<boolean> {
   }
 }
 
-/** Undefined: there is no process, or none that answers. */
+/** Undefined: the machine has no process, or its process does not answer. */
 async function takeOver(
   wanted: MachineRequest,
   machine: JournaledMachine,
@@ -123,33 +144,34 @@ async function takeOver(
     undo.defer(() => live.stop());
     await applyNetworkPolicy(live, request, host);
     await failpoint("go on after adoption");
-    // A worker that died while it captured has left the machine paused and its disks frozen; others are as they were.
+    // A worker that died during a capture left the machine paused and its disks frozen. Other machines do not notice.
     await resumeAfterCapture(live).catch((error: unknown) => {
-      host.log("warn", "a machine that was taken over may stand still", { ...fields, ...describeError(error) });
+      host.log("warn", "an adopted machine may still be paused or frozen", { ...fields, ...describeError(error) });
     });
     undo.move();
     return live;
   } catch (error) {
-    host.log("error", "a machine could not be taken over: its disks are kept", { ...fields, ...describeError(error) });
+    host.log("error", "cannot adopt a machine; its disks are kept", { ...fields, ...describeError(error) });
     return undefined;
   }
 }
 
-/** The disks are the sandbox when its machine has ended; the next machine on them takes another resources. */
+/** Keeps the disks of a machine that has ended. The next machine on them acquires host resources of its own. */
 async function keepDisks(wanted: MachineRequest, machine: JournaledMachine, host: Host): Promise<LiveMachine> {
   const { id, organizationId } = wanted;
   const directory = machineDirectory(host.dataDirectory, id);
-  // The process first: nothing that it uses may be given to another one before.
+  // The process goes first: what it uses must not be given to another one.
   await killProcessesOf(directory);
   const { slot, network } = machine;
   try {
-    const resources =
-      slot === undefined ? undefined : await adoptHostResources(directory, slot, network, organizationId, host);
-    await resources?.[Symbol.asyncDispose]();
+    if (slot !== undefined) {
+      await using _ = await adoptHostResources(directory, slot, network, organizationId, host);
+    }
   } catch (error) {
-    // It went when the host was started again, or was given back already.
+    // A reboot of the host removes them, and so does an earlier attempt.
     if (!isSandboxError(error, "not_found")) {
-      host.log("warn", "a network is left over until its machine is removed", { machine: id, ...describeError(error) });
+      const message = "cannot remove the network of an ended machine; it stays until the machine is removed";
+      host.log("warn", message, { machine: id, ...describeError(error) });
     }
   }
   return endedMachine(wanted, machine, host);
@@ -187,9 +209,9 @@ async function keepUnreadable(machineIds: readonly string[], { dataDirectory, wo
 
 async function remove(entry: JournalEntry, dataDirectory: string): Promise<void> {
   const directory = machineDirectory(dataDirectory, entry.machineId);
-  // The process first: nothing that it uses may be given to another one before.
+  // The process goes first: what it uses must not be given to another one.
   await killProcessesOf(directory);
   await rm(directory, { recursive: true, force: true });
-  // The entry last: until here a crash of this process leads to the same steps again.
+  // The entry goes last: until then the next worker repeats these steps.
   await removeEntry(dataDirectory, entry.machineId);
 }

@@ -1,95 +1,71 @@
 import type { SnapshotId } from "@opensandbox/wire/ids.ts";
 import type { Capture, CapturedSnapshot } from "@opensandbox/wire/worker/worker.ts";
 import { failpoint } from "#host/failpoints.ts";
-import { captureMachine, resumeAfterCapture, type MachineCapture } from "#machine/capture-machine.ts";
 import { describeError } from "@opensandbox/wire/errors.ts";
 import type { Host } from "#machine/host.ts";
-import type { LiveSandbox } from "./live-sandbox.ts";
 import { tenantOf } from "#machine/host-resources.ts";
-import { journal } from "./start-sandbox.ts";
-import { manifestOf } from "#templates/templates.ts";
+import { journalMachine } from "#machine/journal.ts";
+import { type SnapshotRequest, storeSnapshot } from "#machine/store-snapshot.ts";
+import type { LiveSandbox } from "./live-sandbox.ts";
 
-/** A snapshot of a sandbox that goes on. */
+/** Stores a snapshot of a sandbox, which keeps running. */
 export async function captureSandbox(
-  { request, live }: LiveSandbox,
+  sandbox: LiveSandbox,
   { snapshotId, contents }: Capture,
   host: Host,
   signal: AbortSignal,
 ): Promise<CapturedSnapshot> {
-  await using unfinished = await host.snapshots.begin(snapshotId, host.workerId);
-  const { directory } = unfinished;
-  const wanted = { directory, contents, afterwards: "go on", tenant: tenantOf(request.organizationId) } as const;
-  const capture = await captureMachine(live, wanted, host, signal).catch(async (error: unknown) => {
-    await journalFailure({ request, live }, host);
-    throw error;
-  });
-  await failpoint("journal layers");
-  await journal(live, request, host);
-  const { files, memory, ownBytes, pausedMs } = capture;
-  await unfinished.publish({
-    ...manifestOf(snapshotId, live, { image: live.image, shape: live.shape }, host),
-    files,
-    ...(memory === undefined ? {} : { memory }),
-    ownBytes,
-  });
-  return { sizeBytes: ownBytes, pausedMs };
+  const request = {
+    ...{ id: snapshotId, contents, afterwards: "resumed" },
+    beforePublish: async (capture) => {
+      await failpoint("journal layers");
+      await journalMachine(sandbox.live, sandbox.request, host);
+      return capture;
+    },
+  } satisfies Partial<SnapshotRequest>;
+  return await store(sandbox, request, host, signal);
 }
 
-/** A snapshot in place of the machine, which has ended when this resolves. */
+/** Stores a snapshot in place of the sandbox's machine, which has ended when this resolves. */
 export async function hibernateSandbox(
   sandbox: LiveSandbox,
   snapshotId: SnapshotId,
   host: Host,
   signal: AbortSignal,
 ): Promise<CapturedSnapshot> {
-  const { request, live } = sandbox;
-  await journal(live, request, host, snapshotId);
-  let capture: MachineCapture;
-  {
-    await using unfinished = await host.snapshots.begin(snapshotId, host.workerId);
-    const { directory } = unfinished;
-    const tenant = tenantOf(request.organizationId);
-    capture = await captureMachine(
-      live,
-      { directory, contents: "memory and disks", afterwards: "stay", tenant },
-      host,
-      signal,
-    ).catch(async (error: unknown) => {
-      await journalFailure(sandbox, host);
-      throw error;
-    });
-    const { files, memory, ownBytes } = capture;
-    try {
-      await unfinished.publish({
-        ...manifestOf(snapshotId, live, { image: live.image, shape: live.shape }, host),
-        files,
-        ...(memory === undefined ? {} : { memory }),
-        ownBytes,
-      });
-    } catch (error) {
-      await resumeAfterCapture(live);
-      await journalFailure(sandbox, host);
-      throw error;
-    }
-  }
-  // From here on the snapshot is the sandbox, whatever becomes of the machine.
+  const { live } = sandbox;
+  await journalMachine(live, sandbox.request, host, snapshotId);
+  const request = { id: snapshotId, contents: "memory and disks", afterwards: "paused" } as const;
+  const captured = await store(sandbox, request, host, signal);
+  // From here on the snapshot is the sandbox, whether or not the machine can be removed.
   await failpoint("end machine");
   await live[Symbol.asyncDispose]().catch((error: unknown) => {
-    host.log("error", "the machine of a hibernated sandbox could not be removed", {
-      sandbox: request.id,
-      ...describeError(error),
-    });
+    const message = "cannot remove the machine of a hibernated sandbox; the next worker removes it";
+    host.log("error", message, { sandbox: sandbox.request.id, ...describeError(error) });
   });
-  return { sizeBytes: capture.ownBytes, pausedMs: capture.pausedMs };
+  return captured;
 }
 
-/**
- * The machine is the sandbox after all, perhaps with another layer on its disks. Where that cannot be written down the
- * next worker asks the machine itself.
- */
-async function journalFailure({ request, live }: Pick<LiveSandbox, "request" | "live">, host: Host): Promise<void> {
-  if (!live.hasProcess) return;
-  await journal(live, request, host).catch((error: unknown) => {
-    host.log("warn", "a machine could not be written down", { sandbox: request.id, ...describeError(error) });
-  });
+/** After a failure the machine, perhaps with another layer on its disks, still is the sandbox: the journal says so. */
+async function store(
+  sandbox: LiveSandbox,
+  request: Omit<SnapshotRequest, "tenant">,
+  host: Host,
+  signal: AbortSignal,
+): Promise<CapturedSnapshot> {
+  const { live } = sandbox;
+  const tenant = tenantOf(sandbox.request.organizationId);
+  try {
+    const { snapshot, pausedMs } = await storeSnapshot(live, host.snapshots, { ...request, tenant }, host, signal);
+    return { sizeBytes: snapshot.manifest.ownBytes, pausedMs };
+  } catch (error) {
+    if (live.hasProcess) {
+      // Without this entry the next worker asks the machine's process for its layers.
+      await journalMachine(live, sandbox.request, host).catch((cause: unknown) => {
+        const message = "cannot update the journal after a failed capture";
+        host.log("warn", message, { sandbox: sandbox.request.id, ...describeError(cause) });
+      });
+    }
+    throw error;
+  }
 }

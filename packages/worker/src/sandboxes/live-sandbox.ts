@@ -2,11 +2,11 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxEnd, StartSandbox } from "@opensandbox/wire/worker/worker.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
 
-const ends = { panicked: "reset", shutdown: "exited", died: "exited" } as const;
+const endReasons = { panicked: "reset", shutdown: "exited", died: "exited" } as const;
 
-/** A sandbox that is here: with a machine that runs, or that has ended and left its disks. Disposing it removes all. */
+/** A sandbox on this worker. Its machine runs, or has ended and left its disks. Disposing it removes everything. */
 export class LiveSandbox implements AsyncDisposable {
-  /** As it was asked for, with what has been changed since. */
+  /** The request that started it, with later changes applied. */
   request: StartSandbox;
   readonly live: LiveMachine;
   #end = Promise.withResolvers<SandboxEnd>();
@@ -16,34 +16,43 @@ export class LiveSandbox implements AsyncDisposable {
     this.request = request;
     this.live = live;
     if (live.hasProcess) this.watch();
-    else this.#end.resolve({ reason: "exited", detail: "the machine ended while no worker was there" });
+    else this.#end.resolve({ reason: "exited", detail: "the machine ended while no worker was running" });
   }
 
-  /** Settles when the machine ends, by itself or because it was asked to; never rejects. */
+  /** Settles when the machine ends, by itself or on request; never rejects. */
   get ended(): Promise<SandboxEnd> {
     return this.#end.promise;
   }
 
-  /** A new machine runs: its end is what counts from now on. */
+  /** Watches the machine's new process: from now on {@link ended} reports its end. */
   watch(): void {
     const end = Promise.withResolvers<SandboxEnd>();
     this.#end = end;
     void this.live.vm.exited.then(({ reason, detail }) => {
-      const told = `the machine ${reason}${detail === "" ? "" : `: ${detail}`}`;
-      end.resolve(reason === "killed" ? { reason: "stopped", detail: "" } : { reason: ends[reason], detail: told });
+      if (reason === "killed") {
+        end.resolve({ reason: "stopped", detail: "" });
+      } else {
+        const text = `the machine ${reason}${detail === "" ? "" : `: ${detail}`}`;
+        end.resolve({ reason: endReasons[reason], detail: text });
+      }
     });
   }
 
-  /** Whether something is being done that concerns the machine as a whole. */
+  /** Whether an operation on the machine as a whole is in progress. */
   get busy(): boolean {
     return this.#operation !== undefined;
   }
 
-  /** Does what concerns the machine as a whole, one at a time. @throws `wrong_state` while something else is being done */
+  /**
+   * Runs an operation on the machine as a whole, one at a time. A control plane's gate already orders its own operations;
+   * this is the worker's invariant against a second control plane, or one that restarted while its operation went on.
+   * Such a caller is refused rather than queued, because it decided on a state that the present operation changes.
+   * @throws `wrong_state` while another operation is in progress
+   */
   async exclusively<Result>(state: string, work: () => Promise<Result>): Promise<Result> {
     if (this.#operation !== undefined) {
       const present = this.#operation.state;
-      throw new SandboxError("wrong_state", `${this.request.id} is ${present} at the moment`, {
+      throw new SandboxError("wrong_state", `${this.request.id} is ${present}; try again when that has ended`, {
         ...{ resource: "sandbox", state: present, allowed: [] },
       });
     }
@@ -57,7 +66,7 @@ export class LiveSandbox implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    // Without a process what is being done comes to its end, and then it needs no files any more.
+    // Without a process the present operation fails, and afterwards it needs no files.
     await this.live.stop();
     await this.#operation?.done.catch(() => undefined);
     await this.live[Symbol.asyncDispose]();

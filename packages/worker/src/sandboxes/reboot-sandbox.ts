@@ -6,7 +6,7 @@ import { introduceGuest } from "#machine/introduce-guest.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
 import { applyNetworkPolicy } from "./network-policy.ts";
 import { bootAgain } from "#machine/start-machine.ts";
-import { journal } from "./start-sandbox.ts";
+import { journalMachine } from "#machine/journal.ts";
 
 /** What a guest gets to write down what it holds back, before its machine ends. */
 const syncTimeoutMs = 30_000;
@@ -32,7 +32,7 @@ export async function powerCycleSandbox(sandbox: LiveSandbox, host: Host, signal
   await bootAgain(live, request.memoryMib, host, signal);
   await applyNetworkPolicy(live, request, host);
   sandbox.watch();
-  await journal(live, request, host);
+  await journalMachine(live, request, host);
   await introduceGuest(live, { id: request.id, envs: request.envs, copied: false }, "boot", signal);
   void alignClock(live, host);
 }

@@ -9,8 +9,10 @@ import type { CapturedSnapshot, Worker, WorkerDescription } from "@opensandbox/w
 import type { Adopted } from "./adopt-machines.ts";
 import { captureSandbox, hibernateSandbox } from "./capture-sandbox.ts";
 import type { Host } from "#machine/host.ts";
+import { Generations } from "./generations.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
-import { mergeLayers } from "./merge-layers.ts";
+import { journalMachine } from "#machine/journal.ts";
+import { mergeLayers } from "#machine/merge-layers.ts";
 import { orNoRoom } from "./no-room.ts";
 import { powerCycleSandbox, rebootSandbox } from "./reboot-sandbox.ts";
 import { scaleSandbox } from "./scale-sandbox.ts";
@@ -25,6 +27,7 @@ export class SandboxWorker implements Worker, AsyncDisposable {
   readonly #sources: Sources;
   readonly #here = new Map<SandboxId, LiveSandbox>();
   readonly #starting = new Map<SandboxId, Promise<LiveSandbox>>();
+  readonly #generations = new Generations();
   #released = false;
 
   constructor(host: Host, sources: Sources, adopted: readonly Adopted[]) {
@@ -32,7 +35,11 @@ export class SandboxWorker implements Worker, AsyncDisposable {
     this.#host = host;
     this.#sources = sources;
     this.description = host.description;
-    for (const { sandbox } of adopted) this.#here.set(sandbox.request.id, sandbox);
+    for (const { sandbox } of adopted) {
+      const { id, generation } = sandbox.request;
+      this.#generations.start(id, generation);
+      this.#here.set(id, sandbox);
+    }
   }
 
   startSandbox: Worker["startSandbox"] = async (request, onProgress, signal) => {
@@ -40,6 +47,7 @@ export class SandboxWorker implements Worker, AsyncDisposable {
     if (this.#here.has(id) || this.#starting.has(id)) {
       throw new SandboxError("already_exists", `${id} runs already`, { resource: "sandbox", id });
     }
+    this.#generations.start(id, request.generation);
     using _ = this.#sources.idle.busy();
     const started = orNoRoom(this.#host.dataDirectory, () =>
       startSandbox(request, this.#host, this.#sources, onProgress, signal),
@@ -103,7 +111,10 @@ export class SandboxWorker implements Worker, AsyncDisposable {
   removeSnapshot: Worker["removeSnapshot"] = async (snapshotId) => {
     await this.#host.snapshots.remove(snapshotId);
     // What only the snapshot shared with a machine is the machine's alone now.
-    for (const sandbox of this.#here.values()) mergeLayers(sandbox, this.#host);
+    for (const sandbox of this.#here.values()) {
+      const { live } = sandbox;
+      if (!sandbox.busy) mergeLayers(live, () => journalMachine(live, sandbox.request, this.#host), this.#host);
+    }
   };
 
   rebootSandbox: Worker["rebootSandbox"] = async (id, signal) => {

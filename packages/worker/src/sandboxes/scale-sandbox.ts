@@ -7,7 +7,7 @@ import { admit, hostRoom } from "#host/admission.ts";
 import type { Host } from "#machine/host.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
-import { journal } from "./start-sandbox.ts";
+import { journalMachine } from "#machine/journal.ts";
 
 /** How often the guest is looked at while it takes or gives memory. */
 const lookMs = 50;
@@ -37,7 +37,7 @@ export async function scaleSandbox(
   const wantedMib = memoryMib - live.shape.memoryMib;
   requirePossible(memoryMib, live);
   const before = await hotplug.state();
-  if (wantedMib > before.wantedMib) admit(await hostRoom(host.dataDirectory), wantedMib - before.wantedMib);
+  if (wantedMib > before.requestedMib) admit(await hostRoom(host.dataDirectory), wantedMib - before.requestedMib);
   const lessMib = before.presentMib - wantedMib;
   if (lessMib > 0) {
     const { availableBytes } = await live.guest.call(methods.fitMemory, {}, signal);
@@ -46,13 +46,13 @@ export async function scaleSandbox(
       return { done: false, because: `its commands use too much of its ${request.memoryMib} MiB` };
     }
   }
-  if (!(await reach(hotplug, { from: before.wantedMib, to: wantedMib }, signal))) {
+  if (!(await reach(hotplug, { from: before.requestedMib, to: wantedMib }, signal))) {
     if (lessMib > 0) return { done: false, because: "its kernel cannot move what is in the memory to be given back" };
     throw new SandboxError("unavailable", "the guest does not take the memory that it is given");
   }
   await live.guest.call(methods.fitMemory, {}, signal);
   sandbox.request = { ...request, memoryMib };
-  await journal(live, sandbox.request, host);
+  await journalMachine(live, sandbox.request, host);
   return { done: true };
 }
 
@@ -73,8 +73,8 @@ async function reach(
 ): Promise<boolean> {
   signal.throwIfAborted();
   await using undo = new AsyncDisposableStack();
-  undo.defer(() => hotplug.want(from));
-  await hotplug.want(to);
+  undo.defer(() => hotplug.request(from));
+  await hotplug.request(to);
   let since = performance.now();
   for (let last: number | undefined; performance.now() - since < standstillMs;) {
     const { presentMib } = await hotplug.state();

@@ -3,7 +3,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Host } from "#machine/host.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
 import { policyOf, requirePolicy } from "./network-policy.ts";
-import { journal } from "./start-sandbox.ts";
+import { journalMachine } from "#machine/journal.ts";
 
 /** Holds a sandbox that runs to another policy, now and whenever its machine is started again. */
 export async function setNetworkPolicy(sandbox: LiveSandbox, policy: NetworkPolicy, host: Host): Promise<void> {
@@ -22,5 +22,5 @@ export async function setNetworkPolicy(sandbox: LiveSandbox, policy: NetworkPoli
   };
   await live.sandboxNetwork.setPolicy(policy);
   sandbox.request = changed;
-  await journal(live, changed, host);
+  await journalMachine(live, changed, host);
 }

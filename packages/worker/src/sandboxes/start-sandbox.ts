@@ -1,5 +1,4 @@
 import { asSandboxError, describeError, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
-import type { SnapshotId } from "@opensandbox/wire/ids.ts";
 import type { Progress, Span, StartSandbox } from "@opensandbox/wire/worker/worker.ts";
 import { failpoint } from "#host/failpoints.ts";
 import type { IdleTime } from "#host/idle-time.ts";
@@ -11,7 +10,7 @@ import { alignClock } from "#guest/align-clock.ts";
 import { hostnameOf } from "#guest/guest-identity.ts";
 import type { BootFiles, Host } from "#machine/host.ts";
 import { introduceGuest } from "#machine/introduce-guest.ts";
-import { flushJournal, type JournalEntry, stageEntry, writeEntry } from "#machine/journal.ts";
+import { entryOf, flushJournal, stageEntry, writeEntry } from "#machine/journal.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
 import { LiveSandbox } from "./live-sandbox.ts";
 import type { OwnMemory } from "#templates/own-memory.ts";
@@ -107,21 +106,6 @@ async function finish({ request, host, spans }: Start, begun: Begun, signal: Abo
     ...(begun.because === undefined ? {} : { restoredBecause: begun.because }),
     spans: spans.list,
   };
-}
-
-/** What another worker needs to go on with the sandbox. */
-export async function journal(
-  live: LiveMachine,
-  request: StartSandbox,
-  host: Host,
-  hibernating?: SnapshotId,
-): Promise<void> {
-  const entry = entryOf(live, request, host);
-  await writeEntry(host.dataDirectory, hibernating === undefined ? entry : { ...entry, hibernating });
-}
-
-function entryOf(live: LiveMachine, request: StartSandbox, { workerId, ephemeral }: Host): JournalEntry {
-  return { machineId: live.id, workerId, ephemeral, sandbox: request, machine: live.journaled() };
 }
 
 interface Begun {

@@ -10,7 +10,6 @@ const manifest: SnapshotManifest = {
   shape: { vcpus: 1, memoryMib: 1024, workspaceMib: 20_480 },
   network: "tap",
   hypervisor: { name: "qemu", version: "10.0.2" },
-  agentGeneration: 1,
   frozen: true,
   files: {
     kernel: "kernel",

@@ -53,11 +53,8 @@ export interface SnapshotManifest {
   readonly shape: Shape;
   readonly network: "none" | "user" | "tap";
   readonly hypervisor: { readonly name: HypervisorName; readonly version: string };
-  /** The generation that the guest's agent speaks: snapshots keep old agents alive. */
-  readonly agentGeneration: number;
   /** The guest confirmed that nothing was being written to its disks. Never false: such a snapshot is not made. */
   readonly frozen: true;
-  readonly parent?: string;
   readonly files: MachineFiles;
   /** Absent: only the disks were kept. */
   readonly memory?: MemoryFiles;
@@ -73,6 +70,23 @@ export interface MemoryFiles {
   readonly delta?: StoredFile;
   /** What the guest was to have beyond the shape's memory, in MiB. Absent: it had nothing of that. */
   readonly growthMib?: number;
+}
+
+/** Writes the manifest of a snapshot that is captured now. */
+export function manifestOf(
+  origin: Pick<SnapshotManifest, "id" | "image" | "shape" | "network" | "hypervisor">,
+  { files, memory, ownBytes }: Pick<SnapshotManifest, "files" | "ownBytes"> & { memory: MemoryFiles | undefined },
+): SnapshotManifest {
+  const { id, ...rest } = origin;
+  return {
+    id,
+    createdAt: new Date().toISOString(),
+    ...rest,
+    frozen: true,
+    files,
+    ...(memory === undefined ? {} : { memory }),
+    ownBytes,
+  };
 }
 
 /** The manifest as a file, with a checksum over itself. */

@@ -3,14 +3,14 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { lockFile } from "#host/file-lock.ts";
 import type { VmSpec } from "#hypervisor/hypervisor.ts";
-import { type SnapshotManifest, type Shape, withMemoryBase } from "#snapshots/manifest.ts";
+import { type Shape, withMemoryBase } from "#snapshots/manifest.ts";
 import type { Verifier } from "#snapshots/verify.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { asSandboxError, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { protocolVersion } from "@opensandbox/wire/guest/methods.ts";
 import type { Progress } from "@opensandbox/wire/worker/worker.ts";
 import { bootArguments } from "#machine/boot-arguments.ts";
-import { captureMachine } from "#machine/capture-machine.ts";
+import type { MachineCapture } from "#machine/capture-machine.ts";
 import type { BootFiles, Host } from "#machine/host.ts";
 import { maxHotplugMib } from "#machine/hotplug.ts";
 import { imageHostname } from "#guest/guest-identity.ts";
@@ -18,6 +18,7 @@ import { introduceGuest } from "#machine/introduce-guest.ts";
 import { writeEntry } from "#machine/journal.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
 import { imageFiles, seal } from "#machine/machine-files.ts";
+import { storeSnapshot } from "#machine/store-snapshot.ts";
 import { Spans } from "#machine/spans.ts";
 import { bootMachine, newMachineId } from "#machine/start-machine.ts";
 import { runOnce, useFilesOnce } from "./warm-up.ts";
@@ -104,7 +105,6 @@ export class Templates implements AsyncDisposable {
     const madeMeanwhile = await this.find(key);
     if (madeMeanwhile !== undefined) return madeMeanwhile;
 
-    await using unfinished = await host.templates.begin(key, host.workerId);
     const id = newMachineId();
     await writeEntry(host.dataDirectory, { machineId: id, workerId: host.workerId, ephemeral: true });
     const spans = new Spans();
@@ -115,21 +115,19 @@ export class Templates implements AsyncDisposable {
     spans.end("guest");
     await warmUp(live, signal);
     spans.end("warm-up");
-    const { directory } = unfinished;
-    const wanted = { directory, contents: "memory and disks", afterwards: "stay", tenant: undefined } as const;
-    const capture = await captureMachine(live, wanted, host, signal);
-    const { memory } = capture;
-    if (memory?.delta === undefined) throw new Error("a template without memory");
-    const base = await materialize(directory, memory.delta.file, request.shape, host);
-    const { delta: _, ...captured } = memory;
+    const { snapshot } = await storeSnapshot(
+      live,
+      host.templates,
+      {
+        ...{ id: key, contents: "memory and disks", afterwards: "paused", tenant: undefined },
+        beforePublish: (capture, directory) => withBase(capture, directory, request.shape, host),
+      },
+      host,
+      signal,
+    );
     spans.end("capture");
     host.log("info", "template made", { template: key, image: request.image, spans: spans.list });
-    return await unfinished.publish({
-      ...manifestOf(key, live, request, host),
-      files: await withMemoryBase(capture.files, base, join(directory, base)),
-      memory: captured,
-      ownBytes: capture.ownBytes,
-    });
+    return snapshot;
   }
 }
 
@@ -145,23 +143,13 @@ async function lockOf(host: Pick<Host, "templatesDirectory">, key: string): Prom
   return join(locks, key);
 }
 
-/** What a manifest says beside the captured files. */
-export function manifestOf(
-  id: string,
-  live: LiveMachine,
-  { image, shape }: { readonly image: string; readonly shape: Shape },
-  { hypervisor }: Host,
-): Omit<SnapshotManifest, "files" | "memory" | "ownBytes"> {
-  return {
-    id,
-    createdAt: new Date().toISOString(),
-    image,
-    shape,
-    network: live.spec.network.kind,
-    hypervisor: { name: hypervisor.name, version: hypervisor.version },
-    agentGeneration: protocolVersion,
-    frozen: true,
-  };
+/** Turns the captured memory into a base, which the machines of the template map. */
+async function withBase(capture: MachineCapture, directory: string, shape: Shape, host: Host): Promise<MachineCapture> {
+  if (capture.memory?.delta === undefined) throw new Error("a template has memory");
+  const { delta, ...memory } = capture.memory;
+  const memoryBase = await materialize(directory, delta.file, shape, host);
+  const files = await withMemoryBase(capture.files, memoryBase, join(directory, memoryBase));
+  return { ...capture, files, memory };
 }
 
 /** Makes a base of the memory of a guest that has booted, in the directory that has its delta. Returns its name there. */

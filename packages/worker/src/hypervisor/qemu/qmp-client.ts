@@ -13,53 +13,52 @@ interface Pending {
   reject(error: SandboxError): void;
 }
 
-// A monitor that says nothing for so long does not work any more; the slowest command measured takes 2 s.
+/** The slowest command measured takes 2 s; a monitor that takes longer than this has stopped working. */
 const answerTimeoutMs = 30_000;
 
-/** One that has let a command wait so long gets the next ones too, for when it works again, but little more time. */
+/** Deadline for further commands to a monitor that let one time out: it may work again, but callers wait no longer. */
 const silentTimeoutMs = 1_000;
 
 /**
  * QEMU's monitor: commands in, answers and events out, as lines of JSON
- * (https://www.qemu.org/docs/master/interop/qmp-spec.html). Closed together with QEMU.
+ * (https://www.qemu.org/docs/master/interop/qmp-spec.html). The connection closes when QEMU ends.
  */
 export class QmpClient implements Disposable {
-  /** Settles when the connection is gone; never rejects. */
+  /** Settles when the connection is closed; never rejects. */
   readonly closed: Promise<void>;
   readonly #socket: Socket;
   readonly #pending = new Map<number, Pending>();
-  readonly #onEvent: (event: QmpEvent) => void;
+  readonly #listeners = new Set<(event: QmpEvent) => void>();
   readonly #greeting = Promise.withResolvers<void>();
   #nextId = 1;
-  /** It owes an answer and has said nothing since. */
+  /** Whether a command has timed out and nothing has arrived since. */
   #silent = false;
 
-  constructor(socket: Socket, onEvent: (event: QmpEvent) => void) {
+  constructor(socket: Socket) {
     this.#socket = socket;
-    this.#onEvent = onEvent;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.closed = promise;
-    // The greeting may be waited for by nobody when the connection fails before.
+    // The connection may fail before anyone awaits the greeting.
     this.#greeting.promise.catch(() => undefined);
-    // A reset connection is an end like any other; "close" says what it means. The lines' own reader passes it on too.
+    // A reset is handled by "close", like any other end. The line reader repeats the socket's error.
     socket.on("error", () => socket.destroy());
     createInterface({ input: socket })
       .on("error", () => socket.destroy())
       .on("line", (line) => this.#receive(line));
     socket.once("close", () => {
-      const gone = new SandboxError("unavailable", "QEMU has ended");
-      this.#greeting.reject(gone);
-      for (const pending of this.#pending.values()) pending.reject(gone);
+      const ended = qemuEnded();
+      this.#greeting.reject(ended);
+      for (const pending of this.#pending.values()) pending.reject(ended);
       this.#pending.clear();
       resolve();
     });
   }
 
-  /** Connects and leaves the negotiation mode. */
-  static async connect(path: string, onEvent: (event: QmpEvent) => void, signal: AbortSignal): Promise<QmpClient> {
-    const client = new QmpClient(connect(path), onEvent);
+  /** Connects and leaves the negotiation mode. @throws `unavailable` when QEMU does not answer */
+  static async connect(path: string, signal: AbortSignal): Promise<QmpClient> {
+    const client = new QmpClient(connect(path));
     const timer = setTimeout(() => {
-      client.#greeting.reject(new SandboxError("unavailable", "QEMU does not answer"));
+      client.#greeting.reject(new SandboxError("unavailable", `QEMU does not answer on ${path}`));
     }, answerTimeoutMs);
     try {
       await abortable(client.#greeting.promise, signal);
@@ -73,9 +72,15 @@ export class QmpClient implements Disposable {
     }
   }
 
-  /** @throws `unavailable` when QEMU is gone or silent, `internal` when it refuses the command */
+  /** Calls `listener` with every event that arrives until the result is disposed. */
+  listen(listener: (event: QmpEvent) => void): Disposable {
+    this.#listeners.add(listener);
+    return { [Symbol.dispose]: () => void this.#listeners.delete(listener) };
+  }
+
+  /** @throws `unavailable` when QEMU has ended or does not answer, `internal` when it refuses the command */
   async execute(command: string, parameters?: object): Promise<unknown> {
-    if (this.#socket.destroyed) throw new SandboxError("unavailable", "QEMU has ended");
+    if (this.#socket.destroyed) throw qemuEnded();
     const id = this.#nextId;
     this.#nextId += 1;
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
@@ -83,7 +88,7 @@ export class QmpClient implements Disposable {
       () => {
         this.#silent = true;
         this.#pending.delete(id);
-        reject(new SandboxError("unavailable", `QEMU does not answer ${command}`));
+        reject(new SandboxError("unavailable", `QEMU does not answer the command ${command}`));
       },
       this.#silent ? silentTimeoutMs : answerTimeoutMs,
     );
@@ -94,6 +99,12 @@ export class QmpClient implements Disposable {
     } finally {
       clearTimeout(timer);
     }
+  }
+
+  /** Settles as `promise` does. @throws `unavailable` when QEMU ends first */
+  async whileOpen<Value>(promise: Promise<Value>): Promise<Value> {
+    const ended = this.closed.then(() => Promise.reject(qemuEnded()));
+    return await Promise.race([promise, ended]);
   }
 
   [Symbol.dispose](): void {
@@ -113,18 +124,23 @@ export class QmpClient implements Disposable {
     if (message.QMP !== undefined) {
       this.#greeting.resolve();
     } else if (message.event !== undefined) {
-      this.#onEvent({ event: message.event, ...(message.data === undefined ? {} : { data: message.data }) });
+      const event = { event: message.event, ...(message.data === undefined ? {} : { data: message.data }) };
+      for (const listener of this.#listeners) listener(event);
     } else if (message.id !== undefined) {
       const pending = this.#pending.get(message.id);
       this.#pending.delete(message.id);
       if (message.error === undefined) {
         pending?.resolve(message.return);
       } else {
-        const { command } = pending ?? { command: "a command" };
-        pending?.reject(new SandboxError("internal", `QEMU refuses ${command}: ${message.error.desc}`));
+        const { command } = pending ?? { command: "" };
+        pending?.reject(new SandboxError("internal", `QEMU refuses the command ${command}: ${message.error.desc}`));
       }
     }
   }
+}
+
+function qemuEnded(): SandboxError {
+  return new SandboxError("unavailable", "QEMU has ended");
 }
 
 async function abortable<Value>(promise: Promise<Value>, signal: AbortSignal): Promise<Value> {

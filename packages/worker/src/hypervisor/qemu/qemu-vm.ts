@@ -1,0 +1,124 @@
+import type { GuestMemory, MemoryRegion } from "../guest-memory.ts";
+import type { Capturing, MemoryHotplug, Vm, VmExit, VmSpec } from "../hypervisor.ts";
+import type { VmProcess } from "../vm-process.ts";
+import { consoleBytes, hotplugDevice, socketPaths } from "./command-line.ts";
+import { readEnd } from "./log.ts";
+import { QemuCapturing } from "./qemu-capturing.ts";
+import type { QmpClient } from "./qmp-client.ts";
+import * as commands from "./qmp-commands.ts";
+
+/** How often a VM that waits for free space on the host's disk retries its write. */
+const fullDiskRetryMs = 2_000;
+
+interface QemuVmParts {
+  readonly spec: VmSpec;
+  readonly process: VmProcess;
+  readonly qmp: QmpClient;
+  readonly log: string;
+  readonly firstMemory: MemoryRegion;
+  /** How the guest ended before this process connected; absent while it runs. */
+  readonly ended?: VmExit | undefined;
+}
+
+/** A QEMU process and the connection to its monitor. */
+export class QemuVm implements Vm {
+  readonly pid: number;
+  readonly agentSocket: string;
+  readonly exited: Promise<VmExit>;
+  readonly capturing: Capturing;
+  readonly hotplug?: MemoryHotplug;
+  readonly #process: VmProcess;
+  readonly #qmp: QmpClient;
+  #console = "";
+  #disposed = false;
+  /** Whether the caller has paused it; QEMU also stops a VM whose disk is full. */
+  #paused = false;
+
+  constructor({ spec, process, qmp, log, firstMemory, ended }: QemuVmParts) {
+    this.pid = process.pid;
+    this.agentSocket = socketPaths(spec.directory).agent;
+    this.#process = process;
+    this.#qmp = qmp;
+    const died = process.exited.then(async ({ code, signal }): Promise<VmExit> => {
+      if (this.#disposed) return { reason: "killed", detail: "" };
+      const how = signal !== null ? `was ended by ${signal}` : code === null ? "has ended" : `exited with ${code}`;
+      return { reason: "died", detail: `QEMU ${how} ${await readEnd(log)}`.trim() };
+    });
+    this.exited = ended === undefined ? Promise.race([guestEnd(qmp), died]) : Promise.resolve(ended);
+    qmp.listen(({ event, data }) => {
+      // The host's disk is full: QEMU has stopped the guest, and repeats the failed write when it continues.
+      if (event !== "BLOCK_IO_ERROR" || data?.["action"] !== "stop") return;
+      setTimeout(() => this.#retryWrite(), fullDiskRetryMs).unref();
+    });
+    this.capturing = new QemuCapturing(spec, qmp, memoryFinder(process.pid, spec, qmp, firstMemory));
+    if (spec.hotplugMib > 0) this.hotplug = memoryHotplug(qmp);
+  }
+
+  async pause(): Promise<void> {
+    this.#paused = true;
+    await commands.stop(this.#qmp);
+  }
+
+  async resume(): Promise<void> {
+    this.#paused = false;
+    await commands.cont(this.#qmp);
+  }
+
+  release(): void {
+    this.#qmp[Symbol.dispose]();
+  }
+
+  async console(): Promise<string> {
+    const fresh = await commands.readRing(this.#qmp, "console", consoleBytes);
+    this.#console = (this.#console + fresh).slice(-consoleBytes);
+    return this.#console;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#disposed = true;
+    await this.#process[Symbol.asyncDispose]();
+    this.#qmp[Symbol.dispose]();
+  }
+
+  #retryWrite(): void {
+    if (this.#paused) return;
+    // A VM that has ended meanwhile has reported that; a silent one fails its next command.
+    commands.cont(this.#qmp).catch(() => undefined);
+  }
+}
+
+/** Settles when QEMU reports that the guest has ended. */
+async function guestEnd(qmp: QmpClient): Promise<VmExit> {
+  const { promise, resolve } = Promise.withResolvers<VmExit>();
+  qmp.listen(({ event, data }) => {
+    if (event !== "SHUTDOWN") return;
+    // `reason` is one of QEMU's ShutdownCause; the kernel's panic=-1 turns a panic into a reset.
+    const reason = String(data?.["reason"]);
+    const panicked = reason === "guest-reset" || reason === "guest-panic";
+    resolve({ reason: panicked ? "panicked" : "shutdown", detail: reason });
+  });
+  return await promise;
+}
+
+/** Finds the guest's memory in the process; the region for hotplug is looked up once, when it is needed. */
+function memoryFinder(pid: number, spec: VmSpec, qmp: QmpClient, first: MemoryRegion): Capturing["memory"] {
+  let second: MemoryRegion | undefined;
+  return async (hotplugged): Promise<GuestMemory> => {
+    if (!hotplugged || spec.hotplugMib === 0) return { pid, regions: [first] };
+    if (second === undefined) {
+      const device = await commands.queryMemoryDevice(qmp, hotplugDevice);
+      second = { start: await commands.hostAddress(qmp, device.memaddr), bytes: device["max-size"] };
+    }
+    return { pid, regions: [first, second] };
+  };
+}
+
+function memoryHotplug(qmp: QmpClient): MemoryHotplug {
+  return {
+    state: async () => {
+      const device = await commands.queryMemoryDevice(qmp, hotplugDevice);
+      return { requestedMib: device["requested-size"] / 2 ** 20, presentMib: device.size / 2 ** 20 };
+    },
+    request: (mib) => commands.requestMemory(qmp, hotplugDevice, mib * 2 ** 20),
+  };
+}
