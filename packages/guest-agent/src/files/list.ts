@@ -6,6 +6,7 @@ import { type FileStat, FileStatsSchema, type PathRequest } from "@opensandbox/w
 import type { System } from "#system/system.ts";
 import { aboutFile } from "./errors.ts";
 import { absolutePath } from "./path.ts";
+import { bytesOfPath, textOfPath } from "./path-bytes.ts";
 import { entryAt } from "./stat.ts";
 
 /** Looked at together, and sent together unless their names are long. */
@@ -17,7 +18,9 @@ const batchBytes = 24 * 1024;
 export async function list(request: PathRequest, stream: Stream, system: System): Promise<object> {
   const path = absolutePath(request.path);
   await aboutFile(path, async () => {
-    const names = (await readdir(system.locate(path))).toSorted((a, b) => (a < b ? -1 : 1));
+    const names = (await readdir(bytesOfPath(system.locate(path)), { encoding: "buffer" }))
+      .map(textOfPath)
+      .toSorted((a, b) => (a < b ? -1 : 1));
     for (let at = 0; at < names.length; at += batchEntries) {
       const batch = names.slice(at, at + batchEntries);
       await send(await Promise.all(batch.map((name) => entryOf(join(path, name), system))), stream);
@@ -47,7 +50,7 @@ async function send(entries: readonly (FileStat | undefined)[], stream: Stream):
       bytes = 0;
     }
     batch.push(entry);
-    // Names are UTF-8; the rest takes some 100 bytes.
+    // A character has at most three bytes, or four where it is two of a string; the rest takes some 100 bytes.
     bytes += 3 * (entry.name.length + entry.path.length + entry.linkTarget.length) + 128;
   }
   if (batch.length > 0) await stream.sendMessage(FileStatsSchema, create(FileStatsSchema, { entries: batch }));

@@ -1,10 +1,11 @@
-import { chmod, chown, mkdir } from "node:fs/promises";
+import { chmod, chown, mkdir, stat } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import type { Stream } from "@opensandbox/wire/guest/channel.ts";
 import type { MakeDirectoryRequest } from "@opensandbox/wire/guest/messages_pb.js";
 import type { System } from "#system/system.ts";
 import { aboutFile } from "./errors.ts";
 import { absolutePath } from "./path.ts";
+import { bytesOfPath } from "./path-bytes.ts";
 
 /** Makes a directory with its parents. One that is there already is left as it is. */
 export async function makeDirectory(request: MakeDirectoryRequest, _stream: Stream, system: System): Promise<object> {
@@ -19,12 +20,28 @@ export async function makeParents(path: string, system: System): Promise<void> {
 }
 
 async function make(path: string, mode: number, { owner }: System): Promise<void> {
-  const first = await mkdir(path, { recursive: true });
+  const first = await makeMissing(path);
   if (first === undefined) return;
   for (const folder of foldersBetween(first, path)) {
-    if (owner !== undefined) await chown(folder, owner.uid, owner.gid);
-    await chmod(folder, folder === path ? mode : 0o755);
+    if (owner !== undefined) await chown(bytesOfPath(folder), owner.uid, owner.gid);
+    await chmod(bytesOfPath(folder), folder === path ? mode : 0o755);
   }
+}
+
+/** Returns the highest directory that was made. */
+async function makeMissing(path: string): Promise<string | undefined> {
+  const bytes = bytesOfPath(path);
+  if (typeof bytes === "string") return await mkdir(bytes, { recursive: true });
+  // Node returns the highest directory as text, in which bytes that are not UTF-8 are lost.
+  const parent = await makeMissing(dirname(path));
+  const made = await mkdir(bytes).then(
+    () => true,
+    async (error: NodeJS.ErrnoException) => {
+      if (error.code === "EEXIST" && (await stat(bytes)).isDirectory()) return false;
+      throw error;
+    },
+  );
+  return parent ?? (made ? path : undefined);
 }
 
 /** `first` and all below it on the way to `last`, both included. */

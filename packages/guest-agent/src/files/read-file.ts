@@ -8,6 +8,7 @@ import type { System } from "#system/system.ts";
 import { aboutFile } from "./errors.ts";
 import { fileStat } from "./file-stat.ts";
 import { absolutePath } from "./path.ts";
+import { bytesOfPath } from "./path-bytes.ts";
 
 const chunkBytes = 8 * maxDataBytes;
 
@@ -16,7 +17,7 @@ export async function readFile(request: ReadFileRequest, stream: Stream, system:
   const path = absolutePath(request.path);
   await aboutFile(path, async () => {
     // Without waiting: a named pipe would hold a thread of the agent for as long as nobody writes to it.
-    await using file = await open(system.locate(path), constants.O_RDONLY | constants.O_NONBLOCK);
+    await using file = await open(bytesOfPath(system.locate(path)), constants.O_RDONLY | constants.O_NONBLOCK);
     const stats = await file.stat();
     if (!stats.isFile()) {
       const what = stats.isDirectory() ? "is a directory" : "is no ordinary file";

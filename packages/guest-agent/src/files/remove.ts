@@ -5,6 +5,7 @@ import type { PathRequest } from "@opensandbox/wire/guest/messages_pb.js";
 import type { System } from "#system/system.ts";
 import { aboutFile } from "./errors.ts";
 import { absolutePath } from "./path.ts";
+import { bytesOfPath } from "./path-bytes.ts";
 
 /** Removes a file, or a directory with all that is in it. What is not there is removed already. */
 export async function remove(request: PathRequest, _stream: Stream, system: System): Promise<object> {
@@ -18,6 +19,6 @@ export async function remove(request: PathRequest, _stream: Stream, system: Syst
       `${path} cannot be removed: ${mounted ?? "/"} is a mount point; remove what is in it`,
     );
   }
-  await aboutFile(path, () => rm(located, { recursive: true, force: true }));
+  await aboutFile(path, () => rm(bytesOfPath(located), { recursive: true, force: true }));
   return {};
 }

@@ -6,6 +6,7 @@ import { aboutFile, fileError } from "./errors.ts";
 import { makeParents } from "./make-directory.ts";
 import { moveAcross } from "./move-across.ts";
 import { absolutePath } from "./path.ts";
+import { bytesOfPath } from "./path-bytes.ts";
 
 /** Moves a file or a directory; directories above its new place are made. */
 export async function rename(request: RenameRequest, _stream: Stream, system: System): Promise<object> {
@@ -23,7 +24,7 @@ export async function rename(request: RenameRequest, _stream: Stream, system: Sy
 
 async function move(from: string, to: string): Promise<void> {
   try {
-    await renameFile(from, to);
+    await renameFile(bytesOfPath(from), bytesOfPath(to));
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "EXDEV") throw error;
     await moveAcross(from, to);

@@ -5,11 +5,12 @@ import type { System } from "#system/system.ts";
 import { aboutFile } from "./errors.ts";
 import { fileStat } from "./file-stat.ts";
 import { absolutePath } from "./path.ts";
+import { bytesOfPath } from "./path-bytes.ts";
 
 /** Changes who may do what with a file, and whose it is. Returns what it is then. */
 export async function setAttributes(request: SetAttributesRequest, _stream: Stream, system: System): Promise<FileStat> {
   const path = absolutePath(request.path);
-  const located = system.locate(path);
+  const located = bytesOfPath(system.locate(path));
   const owner = system.findOwner(request.owner, request.group);
   return await aboutFile(path, async () => {
     const before = await stat(located);

@@ -5,18 +5,23 @@ import type { System } from "#system/system.ts";
 import { aboutFile } from "./errors.ts";
 import { fileStat } from "./file-stat.ts";
 import { absolutePath } from "./path.ts";
+import { bytesOfPath, textOfPath } from "./path-bytes.ts";
 
 /** What is at a path; of a symbolic link, what it leads to, or with `noFollow` the link itself. */
 export async function stat(request: PathRequest, _stream: Stream, system: System): Promise<FileStat> {
   const path = absolutePath(request.path);
   const located = system.locate(path);
   return await aboutFile(path, async () =>
-    request.noFollow ? await entryAt(path, located) : fileStat(path, await statFile(located)),
+    request.noFollow ? await entryAt(path, located) : fileStat(path, await statFile(bytesOfPath(located))),
   );
 }
 
 /** What is at a path, links included. `path` is as the caller knows it. */
 export async function entryAt(path: string, located: string): Promise<FileStat> {
-  const stats = await lstat(located);
-  return fileStat(path, stats, stats.isSymbolicLink() ? await readlink(located) : undefined);
+  const stats = await lstat(bytesOfPath(located));
+  return fileStat(
+    path,
+    stats,
+    stats.isSymbolicLink() ? textOfPath(await readlink(bytesOfPath(located), { encoding: "buffer" })) : undefined,
+  );
 }

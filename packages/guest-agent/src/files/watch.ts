@@ -13,6 +13,7 @@ import {
 import type { System } from "#system/system.ts";
 import { aboutFile, fileError } from "./errors.ts";
 import { absolutePath } from "./path.ts";
+import { bytesOfPath, textOfPath } from "./path-bytes.ts";
 
 /** Changes that wait for the listener. */
 const maxWaiting = 4096;
@@ -26,7 +27,7 @@ export async function watch(request: WatchRequest, stream: Stream, system: Syste
   using tree = new WatchedTree(changes, (located) => pathOf(located, { path, located: system.locate(path) }));
   await aboutFile(path, async () => {
     const located = system.locate(path);
-    if ((await lstat(located)).isDirectory()) await tree.add(located, { recursive: request.recursive });
+    if ((await lstat(bytesOfPath(located))).isDirectory()) await tree.add(located, { recursive: request.recursive });
     else tree.addFile(located);
   });
   stream.signal.addEventListener("abort", () => changes.end(stream.signal.reason), { once: true });
@@ -63,8 +64,8 @@ class WatchedTree implements Disposable {
         this.#look(kind, join(directory, name), { directory, recursive }).catch((error: unknown) => this.#fail(error));
     });
     if (!recursive) return;
-    for (const entry of await readdir(directory, { withFileTypes: true })) {
-      if (entry.isDirectory()) await this.#addBelow(join(directory, entry.name));
+    for (const entry of await readdir(bytesOfPath(directory), { withFileTypes: true, encoding: "buffer" })) {
+      if (entry.isDirectory()) await this.#addBelow(join(directory, textOfPath(entry.name)));
     }
   }
 
@@ -94,19 +95,19 @@ class WatchedTree implements Disposable {
     { directory, recursive }: { directory: string; recursive: boolean },
   ): Promise<void> {
     if (kind === "change") return this.#changes.add("changed", this.#pathOf(file));
-    const stats = await orUndefined(lstat(file));
+    const stats = await orUndefined(lstat(bytesOfPath(file)));
     if (stats === undefined) {
       this.#remove(file);
       // The end of a directory is told under its own name, as if that were in it.
-      if ((await orUndefined(lstat(directory))) === undefined) return this.#remove(directory);
+      if ((await orUndefined(lstat(bytesOfPath(directory)))) === undefined) return this.#remove(directory);
       return this.#changes.add("removed", this.#pathOf(file));
     }
     this.#changes.add("created", this.#pathOf(file));
     if (!recursive || !stats.isDirectory()) return;
     await this.#addBelow(file);
     // What came into it before it was watched.
-    for (const name of (await orUndefined(readdir(file))) ?? []) {
-      await this.#look("rename", join(file, name), { directory: file, recursive });
+    for (const name of (await orUndefined(readdir(bytesOfPath(file), { encoding: "buffer" }))) ?? []) {
+      await this.#look("rename", join(file, textOfPath(name)), { directory: file, recursive });
     }
   }
 
@@ -141,7 +142,9 @@ function openWatcher(
   listener: (kind: "rename" | "change", name: string | undefined) => void,
 ): FSWatcher {
   try {
-    return watchFile(directory, { persistent: false }, (kind, name) => listener(kind, name ?? undefined));
+    return watchFile(bytesOfPath(directory), { persistent: false, encoding: "buffer" }, (kind, name) =>
+      listener(kind, name === null ? undefined : textOfPath(name)),
+    );
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
     const message =

@@ -9,6 +9,7 @@ import type { System } from "#system/system.ts";
 import { aboutFile } from "./errors.ts";
 import { makeParents } from "./make-directory.ts";
 import { absolutePath } from "./path.ts";
+import { bytesOfPath, textOfPath } from "./path-bytes.ts";
 
 /**
  * Writes a file: next to its place first, and there only when all of it has come. It is not forced to the disk, as
@@ -35,22 +36,22 @@ interface Replacement {
 async function replace({ target, mode, owner }: Replacement, stream: Stream): Promise<bigint> {
   const temporary = join(dirname(target), `.opensandbox-${randomBytes(8).toString("hex")}`);
   await using undo = new AsyncDisposableStack();
-  const file = await open(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
-  undo.defer(() => unlink(temporary));
+  const file = await open(bytesOfPath(temporary), constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
+  undo.defer(() => unlink(bytesOfPath(temporary)));
   const bytes = await closing(file, async () => {
     const written = await writeAll(file, stream);
     if (owner !== undefined) await file.chown(owner.uid, owner.gid);
     await file.chmod(mode);
     return written;
   });
-  await rename(temporary, target);
+  await rename(bytesOfPath(temporary), bytesOfPath(target));
   undo.move();
   return bytes;
 }
 
 /** A device or a named pipe stays what it is. */
 async function writeInPlace(target: string, stream: Stream): Promise<bigint> {
-  const file = await open(target, constants.O_WRONLY | constants.O_NONBLOCK);
+  const file = await open(bytesOfPath(target), constants.O_WRONLY | constants.O_NONBLOCK);
   return await closing(file, () => writeAll(file, stream));
 }
 
@@ -80,12 +81,12 @@ const maxLinks = 40;
 async function followLinks(path: string): Promise<{ target: string; stats: Stats | undefined }> {
   let target = path;
   for (let links = 0; links <= maxLinks; links += 1) {
-    const stats = await lstat(target).catch((error: NodeJS.ErrnoException) => {
+    const stats = await lstat(bytesOfPath(target)).catch((error: NodeJS.ErrnoException) => {
       if (error.code === "ENOENT") return undefined;
       throw error;
     });
     if (stats?.isSymbolicLink() !== true) return { target, stats };
-    target = resolve(dirname(target), await readlink(target));
+    target = resolve(dirname(target), textOfPath(await readlink(bytesOfPath(target), { encoding: "buffer" })));
   }
   throw new SandboxError("invalid_argument", `${path}: symbolic links lead in a circle`);
 }

@@ -274,6 +274,29 @@ suite("files of a guest agent", () => {
     await fails(files.watch("/workspace/none", { recursive: true }, never), "not_found");
   });
 
+  test("files whose names are not UTF-8 are listed, watched, read, renamed and removed", async () => {
+    const odd = Buffer.concat([Buffer.from(`${home}/odd/caf`), Buffer.of(0xe9)]);
+    execFileSync("mkdir", [join(home, "odd")]);
+    await write(odd, "old");
+    const ending = new AbortController();
+    const changes = await files.watch("/workspace/odd", { recursive: true }, ending.signal);
+    const [entry, ...others] = await files.list("/workspace/odd", never);
+    assert.ok(entry !== undefined && others.length === 0);
+    assert.equal(await get(entry.path), "old");
+    await put(entry.path, "new");
+    assert.equal(await read(odd, "utf8"), "new");
+    for await (const batch of changes) if (batch.some(({ path }) => path === entry.path)) break;
+    ending.abort();
+    await rename(entry.path, `${entry.path}/../in/${entry.name}/deep`);
+    const [moved] = await files.list(`/workspace/odd/in/${entry.name}`, never);
+    assert.equal(moved?.name, "deep");
+    assert.deepEqual(await readdir(join(home, "odd/in"), { encoding: "buffer" }), [
+      Buffer.concat([Buffer.from("caf"), Buffer.of(0xe9)]),
+    ]);
+    await guest.call(methods.remove, { path: `/workspace/odd/in/${entry.name}` }, never);
+    assert.deepEqual(await readdir(join(home, "odd/in")), []);
+  });
+
   test("a watch covers 12,000 directories", async () => {
     execFileSync("bash", ["-c", "mkdir -p wide && cd wide && mkdir -p {1..120}/{1..100}"], { cwd: home });
     const ending = new AbortController();
