@@ -15,7 +15,7 @@ const patienceMs = 600_000;
 
 const introduction = `# A first session
 
-What a new user types, and sees, on a host as \`README.md\` has it. \`node tools/record-session.ts\` has typed it, in real terminals with real machines, and has written this down; \`tools/record-session.vm.test.ts\` does it again and compares. Ids, keys, sizes, ages and what is said of the host differ from one time to the next, and are the same here each time.`;
+What a new user types and sees, on a host that meets the requirements in \`README.md\`. \`node tools/record-session.ts\` recorded this page in real terminals with real machines; \`tools/record-session.vm.test.ts\` repeats the session and compares. Ids, keys, sizes, ages and descriptions of the host vary, so the recording replaces them with fixed values.`;
 
 /** Types the whole session, and returns the document as it would be written now. */
 export async function recordSession(): Promise<string> {
@@ -38,12 +38,12 @@ export async function recordSession(): Promise<string> {
 async function install(session: Session): Promise<void> {
   session.say(`## Install
 
-In a checkout, as root: what is missing is installed, and the command line gets a short name.`);
+In a checkout, as root. \`setup\` installs missing packages; the link gives the command line a short name.`);
   await session.runs("./opensandbox setup", root);
   await session.runs('mkdir -p ~/.local/bin && ln -s "$PWD/opensandbox" ~/.local/bin/osb', root);
   session.say(`## One command
 
-In a new machine, which is gone afterwards. The first time of all takes some minutes: the image is built.`);
+\`run\` starts a new machine and deletes it after the command. The first run takes some minutes because it builds the image.`);
   await session.runs("osb run -- uname -sm");
   await session.runs("echo 6 7 | osb run -- awk '{ print $1 * $2 }'");
 }
@@ -51,7 +51,7 @@ In a new machine, which is gone afterwards. The first time of all takes some min
 async function startServer(session: Session): Promise<AsyncDisposable> {
   session.say(`## A server
 
-It keeps machines. It runs in a terminal of its own, until Ctrl-C.`);
+A server keeps sandboxes. It runs in a terminal of its own until Ctrl-C.`);
   await using undo = new AsyncDisposableStack();
   const terminal = undo.use(session.open("osb up"));
   undo.defer(async () => {
@@ -73,41 +73,43 @@ function aboutHost(text: string): string {
 }
 
 async function use(session: Session): Promise<void> {
-  session.say("## A sandbox\n\nA machine that stays. In another terminal:");
+  session.say("## A sandbox\n\nA sandbox is a machine that stays. In another terminal:");
   const id = await session.runs("osb create");
   await session.runs("osb ls");
-  session.say("Commands in it, with their output, input and exit code:");
+  session.say("`exec` runs a command in the sandbox and passes its input, output and exit code through:");
   await session.runs(`osb exec ${id} -- python3 -c 'print(6 * 7)'`);
   await session.runs(`osb exec ${id} 'echo hello | tee greeting; exit 3' || echo "it ended with $?"`);
-  session.say("A command that runs on by itself:");
+  session.say("A session is a command that keeps running without a client:");
   await session.runs(`osb session start ${id} -- sleep 100000`);
 
-  session.say("## A shell\n\nCtrl-] leaves it running.");
+  session.say("## A shell\n\nCtrl-] leaves the shell running.");
   const left = await session.types(`osb shell ${id}`, [
     { prompts: 1, typed: "whoami\r" },
     { prompts: 2, typed: "n=kept\r" },
     { prompts: 3, typed: "\u001d" },
   ]);
   const [, shellId = ""] = /--session (\S+)/.exec(left) ?? [];
-  session.say("It is as it was left; what it has shown is shown again.");
+  session.say("A shell that was left shows its earlier output again and continues.");
   await session.types(`osb shell --session ${shellId} ${id}`, [
     { prompts: 3, typed: "echo $n\r" },
     { prompts: 4, typed: "exit\r" },
   ]);
 
-  session.say("## Files\n\nThere and back.");
+  session.say("## Files\n\n`cp` copies in both directions.");
   await session.runs(`echo 'print("from the host")' > hello.py`);
   await session.runs(`osb cp hello.py ${id}:`);
   await session.runs(`osb exec ${id} -- python3 hello.py`);
   await session.runs(`osb cp ${id}:greeting . && cat greeting`);
 
-  session.say("## Sleep\n\nA sandbox that sleeps takes no memory, and its processes go on where they were.");
+  session.say("## Hibernation\n\nA hibernated sandbox uses no memory. After it wakes, its processes continue.");
   await session.runs(`osb hibernate ${id}`);
   await session.runs("osb ls");
   await session.runs(`osb wake ${id}`);
   await session.runs(`osb exec ${id} -- pgrep --count --exact sleep`);
 
-  session.say("## Checkpoints and forks\n\nAn instant of a sandbox, to go back to, or to start others from.");
+  session.say(
+    "## Checkpoints and forks\n\nA checkpoint is a restore point of a sandbox. `fork` starts another sandbox from it, and `restore` returns to it.",
+  );
   const checkpoint = await session.runs(`osb checkpoint create ${id} --name before`);
   await session.runs(`osb exec ${id} -- rm greeting`);
   const fork = await session.runs(`osb fork ${checkpoint}`);
@@ -115,7 +117,7 @@ async function use(session: Session): Promise<void> {
   await session.runs(`osb restore ${id} ${checkpoint}`);
   await session.runs(`osb exec ${id} -- cat greeting`);
 
-  session.say("## The end");
+  session.say("## Clean-up");
   await session.runs(`osb kill ${id} ${fork}`);
   await session.runs("osb ls");
 }

@@ -262,8 +262,8 @@ suite("with a server", () => {
   test("create tells the port and the token that it was asked for", async () => {
     const { code, stdout, stderr } = await osb(["create", "--port", "8080", "--preview-token", "auto"]);
     assert.equal(code, 0, stderr);
-    assert.match(stderr, /^osb: port \d+ of the server leads to its port 8080$/m);
-    assert.match(stderr, /^osb: its previews need the token \S{16,}$/m);
+    assert.match(stderr, /^osb: port \d+ of the server forwards to port 8080 of the sandbox$/m);
+    assert.match(stderr, /^osb: previews of the sandbox require the token \S{16,}$/m);
     assert.equal((await osb(["kill", stdout.toString().trim()])).code, 0);
   });
 
@@ -322,11 +322,11 @@ suite("with a server", () => {
     server.kill("SIGINT");
     const { code, stderr } = await server.ended;
     assert.equal(code, 0);
-    assert.match(stderr, /^osb: ending the server; its sandboxes are put away first$/m);
+    assert.match(stderr, /^osb: stopping the server; hibernating its sandboxes first$/m);
     nothingLeft();
     const alone = await osb(["ls"]);
     assert.equal(alone.code, 1);
-    assert.match(alone.stderr, /^osb: no server runs here: start one with 'osb up'/);
+    assert.match(alone.stderr, /^osb: no server runs on this host: start one with 'osb up'/);
 
     const again = start(["up", "--port", "0", "--json"]);
     assert.equal((JSON.parse(await firstOutput(again)) as typeof ready).apiKey, ready.apiKey);

@@ -11,23 +11,23 @@ type Inputs<Parts> = {
 };
 
 interface Definition<Arguments, Options> {
-  /** Begins with a verb; no full stop. */
+  /** Starts with a verb and has no full stop. */
   readonly summary: string;
-  /** Paragraphs for its own help. */
+  /** Paragraphs for the command's own help. */
   readonly description?: string;
-  /** By name, in their order. */
+  /** By name, in their order on the command line. */
   readonly arguments?: Arguments;
   /** By name in camel case: `apiUrl` is `--api-url`. */
   readonly options?: Options;
   /** Without the program's name. */
   readonly examples: readonly Example[];
-  /** What is wrong with an input whose parts are each fine. */
+  /** Checks the combination of inputs. Returns a message about a mistake, or undefined. */
   check?(input: Inputs<Arguments> & Inputs<Options>): string | undefined;
-  /** The exit code; nothing is 0. */
+  /** Runs the command. Returns its exit code; undefined means 0. */
   run(input: Inputs<Arguments> & Inputs<Options>, context: Context): Promise<number | void>;
 }
 
-/** A command as data: parsing, help and documentation read the same value. */
+/** A command as data. Parser, help and completion read the same value. */
 export interface Command {
   readonly kind: "command";
   readonly summary: string;
@@ -39,16 +39,16 @@ export interface Command {
   run(input: Readonly<Record<string, unknown>>, context: Context): Promise<number | void>;
 }
 
-/** A noun with its verbs. */
+/** A noun with its verbs, such as `checkpoint` with `create` and `ls`. */
 export interface Group {
   readonly kind: "group";
   readonly summary: string;
   readonly commands: Commands;
-  /** What the noun alone does; absent: it shows its help. */
+  /** Runs when no verb is given. Absent: the noun alone shows its help. */
   readonly alone?: Command;
 }
 
-/** By the word that calls them, in the order of help. */
+/** Commands by name, in the order of help. */
 export interface Commands {
   readonly [word: string]: Command | Group;
 }

@@ -5,16 +5,16 @@ import type { Output } from "./output/write-to.ts";
 import type { Interrupts } from "./interrupts.ts";
 import type { Progress } from "./output/progress.ts";
 
-/** What the command line touches of the process that it runs in. */
+/** The process around the command line. */
 export interface Host {
-  /** How the user calls the program. */
+  /** The program's name as the user types it. */
   readonly program: string;
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly stdin: Readable;
   readonly stdout: Output;
   readonly stderr: Output;
   readonly interrupts: Interrupts;
-  /** A client of the server at `url`; nothing is sent yet. */
+  /** A client of the server at `url`. Sends nothing yet. */
   connect(url: string, apiKey: string | undefined): Promise<Client>;
 }
 
@@ -23,22 +23,23 @@ export interface StyledText {
   readonly styled: string;
 }
 
-/** What a command is given beside its input. */
+/** Everything a command uses besides its input. */
 export interface Context {
   readonly host: Host;
   readonly globals: Globals;
-  /** Aborted when the user interrupts and no command has taken that upon itself. */
+  /** Aborted by an interrupt, unless the command handles interrupts itself. */
   readonly signal: AbortSignal;
   /**
    * Writes the result to standard output: lines for people, or with `--json` the value on one line. Control characters
    * in it become visible text.
    */
   readonly print: (human: string | StyledText, machine: unknown) => Promise<void>;
-  /** Something beside the result, on standard error. */
+  /** Writes a remark to standard error, with control characters as visible text. */
   readonly note: (text: string) => void;
-  /** Tells of what takes longer than a moment, until it is disposed. */
+  /** Shows progress on standard error until it is disposed. */
   readonly progress: () => Progress;
-  /** The server that was named or that runs here. @throws `unavailable` with what to do when there is none */
+  /** A client of the configured server, or of the one on this host. @throws `unavailable` when there is none */
   readonly client: () => Promise<Client>;
+  /** The help text of a command. @throws a usage error when there is no such command */
   readonly help: (path: readonly string[]) => string;
 }

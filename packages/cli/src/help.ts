@@ -3,27 +3,27 @@ import { globalOptions } from "./arguments/global-options.ts";
 import { type Argument, type Option, optionName } from "./arguments/option.ts";
 import { columns } from "./output/table.ts";
 
-/** All there is to know about what `path` names; an empty path names the program. */
+/** The help text of the command that `path` names. An empty path names the program. */
 export function help(commands: Commands, path: readonly string[], program: string): string {
-  const found = look(commands, path);
+  const found = lookUp(commands, path);
   if (found === undefined) return programHelp(commands, program);
   return found.kind === "group" ? groupHelp(found, [program, ...path].join(" ")) : commandHelp(found, program, path);
 }
 
-/** One line that says how it is called. */
+/** The command's usage, in one line. */
 export function usage(commands: Commands, path: readonly string[], program: string): string {
-  const found = look(commands, path);
+  const found = lookUp(commands, path);
   const words = [program, ...path].join(" ");
   if (found === undefined) return `${words} COMMAND [options]`;
   if (found.kind === "group") return `${words} ${Object.keys(found.commands).join("|")} [options]`;
   return [words, "[options]", ...Object.values(found.arguments).map(argumentUsage)].join(" ");
 }
 
-function look(commands: Commands, path: readonly string[]): Command | Group | undefined {
+function lookUp(commands: Commands, path: readonly string[]): Command | Group | undefined {
   const [word, ...rest] = path;
   if (word === undefined) return undefined;
   const found = commands[word];
-  return found?.kind === "group" && rest.length > 0 ? look(found.commands, rest) : found;
+  return found?.kind === "group" && rest.length > 0 ? lookUp(found.commands, rest) : found;
 }
 
 function programHelp(commands: Commands, program: string): string {
@@ -34,36 +34,34 @@ function programHelp(commands: Commands, program: string): string {
     `Options of every command:\n${optionRows(globalOptions)}`,
     examplesOf(
       [
-        { line: "run -- uname -a", shows: "run one command in a new machine" },
-        { line: "up", shows: "start a server, so that machines can stay" },
-        { line: "create", shows: "then, in another terminal: a machine that stays, by its id" },
-        { line: "exec sb-1a2b3c4d -- python3 -V", shows: "run a command in it" },
+        { line: "run -- uname -a", shows: "run one command in a new sandbox, then delete the sandbox" },
+        { line: "up", shows: "start a server, which keeps sandboxes" },
+        { line: "create", shows: "in another terminal: create a sandbox and print its id" },
+        { line: "exec sb-1a2b3c4d -- python3 -V", shows: "run a command in the sandbox" },
       ],
       program,
     ),
-    `See '${program} COMMAND --help' for more about a command.`,
+    `Run '${program} COMMAND --help' for more about a command.`,
   );
 }
 
 function groupHelp({ summary, commands, alone }: Group, words: string): string {
+  const others = Object.values(commands).filter((entry) => entry !== alone);
   return sections(
     `${summary}.`,
     `Usage: ${words} ${alone === undefined ? "COMMAND" : "[COMMAND]"} [options]`,
     `Commands:\n${indented(columns(commandRows(commands)))}`,
     ...(alone === undefined ? [] : aloneHelp(alone)),
-    examplesOf(
-      [...(alone?.examples ?? []), ...Object.values(commands).flatMap(firstExample)],
-      words.split(" ")[0] ?? "",
-    ),
-    `See '${words} COMMAND --help' for more about a command.`,
+    examplesOf([...(alone?.examples ?? []), ...others.flatMap(firstExample)], words.split(" ")[0] ?? ""),
+    `Run '${words} COMMAND --help' for more about a command.`,
   );
 }
 
 function aloneHelp({ summary, description, options }: Command): readonly (string | undefined)[] {
   return [
-    `Alone it does this: ${lowerFirst(summary)}.`,
+    `Without COMMAND: ${lowerFirst(summary)}.`,
     description === undefined ? undefined : wrapped(description),
-    Object.keys(options).length === 0 ? undefined : `Options when alone:\n${optionRows(options)}`,
+    Object.keys(options).length === 0 ? undefined : `Options without COMMAND:\n${optionRows(options)}`,
   ];
 }
 
@@ -113,12 +111,12 @@ function examplesOf(examples: readonly Example[], program: string): string | und
   return `Examples:\n${examples.map(({ line, shows }) => `  # ${shows}\n  ${exampleLine(line, program)}`).join("\n")}`;
 }
 
-/** The program's name stands where `osb` does, or at the beginning. */
+/** Replaces `osb` by the program's name. A line without `osb` gets the name in front. */
 function exampleLine(line: string, program: string): string {
   return /\bosb\b/.test(line) ? line.replaceAll(/\bosb\b/g, program) : `${program} ${line}`;
 }
 
-/** Paragraphs whose lines fit; a line of the source ends where its author liked. */
+/** Wraps paragraphs anew; line breaks of the source within a paragraph have no meaning. */
 function wrapped(text: string): string {
   return text.split("\n\n").map(wrappedParagraph).join("\n\n");
 }

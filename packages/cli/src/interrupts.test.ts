@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { isSandboxError } from "@opensandbox/wire/errors.ts";
 import { listenForInterrupts } from "./interrupts.ts";
 
-test("the first interrupt cancels what is under way; the third ends the process", () => {
+test("the first interrupt cancels the command, and the third ends the process", () => {
   const source = new EventEmitter();
   const exits: number[] = [];
   const interrupts = listenForInterrupts(source, (code) => exits.push(code));
@@ -16,7 +16,7 @@ test("the first interrupt cancels what is under way; the third ends the process"
   assert.deepEqual(exits, [143]);
 });
 
-test("interrupts that are taken cancel nothing until they are given back", () => {
+test("a handler receives interrupts in place of the signal until it is disposed", () => {
   const source = new EventEmitter();
   const interrupts = listenForInterrupts(source, () => undefined);
   const taken: string[] = [];

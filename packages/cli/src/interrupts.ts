@@ -3,19 +3,19 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 
 export type InterruptName = "SIGINT" | "SIGTERM" | "SIGHUP";
 
-/** What the user, or the system, sends to make this process end. */
+/** Signals that ask this process to end. */
 export interface Interrupts {
-  /** Aborted, with `canceled`, by the first one that nobody has taken. */
+  /** Aborted, with `canceled`, by the first interrupt without a handler. */
   readonly signal: AbortSignal;
-  /** The last one that came. */
+  /** The latest interrupt. */
   readonly last: InterruptName | undefined;
-  /** Until it is disposed, interrupts go to `handle` instead. */
+  /** Sends interrupts to `handle` instead, until it is disposed. */
   take(handle: (name: InterruptName) => void): Disposable;
 }
 
 const names: readonly InterruptName[] = ["SIGINT", "SIGTERM", "SIGHUP"];
 
-/** 128 + n, as shells have it. */
+/** 128 + n, as in shells. */
 export function exitCodeOf(name: InterruptName): number {
   return 128 + constants.signals[name];
 }
@@ -24,8 +24,8 @@ export function signalNumberOf(name: InterruptName): number {
   return constants.signals[name];
 }
 
-/** Whoever insists a third time is obeyed at once, whatever is still under way. */
-const insisted = 3;
+/** The third interrupt ends the process at once, without clean-up. */
+const maxInterrupts = 3;
 
 export function listenForInterrupts(source: NodeJS.EventEmitter, exit: (code: number) => void): Interrupts {
   const canceled = new AbortController();
@@ -36,7 +36,7 @@ export function listenForInterrupts(source: NodeJS.EventEmitter, exit: (code: nu
     source.on(name, () => {
       count++;
       last = name;
-      if (count >= insisted) exit(exitCodeOf(name));
+      if (count >= maxInterrupts) exit(exitCodeOf(name));
       const handle = handlers.at(-1);
       if (handle === undefined) canceled.abort(new SandboxError("canceled", "interrupted"));
       else handle(name);

@@ -6,14 +6,14 @@ import { runCli } from "./run-cli.ts";
 import { visibleText } from "./output/visible-text.ts";
 import { flushed } from "./output/write-to.ts";
 
-// The process around the command line: streams and signals in, an exit code out.
+// Connects the command line to its process: streams, signals and the exit code.
 
 const { stdout, stderr, env } = process;
-// Each write tells its own failure.
+// Each write reports its own failure.
 for (const stream of [stdout, stderr]) stream.on("error", () => undefined);
 
 const program = programName(env["OPENSANDBOX_PROGRAM"]);
-// The launcher's words to this process, which are none to those that it starts.
+// Set by the launcher for this process only; child processes do not inherit them.
 for (const name of ["OPENSANDBOX_PROGRAM", "NODE_COMPILE_CACHE"]) delete env[name];
 
 const host: Host = {
@@ -35,7 +35,7 @@ const host: Host = {
   },
 };
 
-// A mistake in this process is no reason to leave machines behind: it ends as after SIGTERM.
+// A defect leaves no machines behind: the process shuts down as after SIGTERM.
 let broken = false;
 process.on("uncaughtException", (error) => {
   broken = true;
@@ -44,12 +44,12 @@ process.on("uncaughtException", (error) => {
 });
 
 const exitCode = await runCli(commands, process.argv.slice(2), host);
-// What is still on its way to a pipe would be lost; results have been waited for.
+// Exiting would drop text that is still buffered for a pipe. Results on standard output have been waited for.
 await flushed(stderr, 1000);
-// Not left to the end of all handles: a terminal that is read from never ends.
+// Explicit, since a terminal that has been read from keeps the process alive.
 process.exit(broken ? 1 : exitCode);
 
-/** As the user would type it: the launcher says how it was called. */
+/** The name as the user types it. The launcher passes it on. */
 function programName(called: string | undefined): string {
   if (called === undefined || called === "") return "osb";
   const found = (env["PATH"] ?? "").split(delimiter).includes(dirname(called));

@@ -16,7 +16,7 @@ const sandbox = {
   createdAt: "2026-01-01T00:00:00.000Z",
 };
 
-test("the program alone shows its help", async (t) => {
+test("without a command, the program shows its help", async (t) => {
   const { code, stdout, stderr } = await runForTest([]);
   assert.deepEqual([code, stderr], [0, ""]);
   t.assert.snapshot(stdout.split("\n"));
@@ -30,7 +30,7 @@ for (const line of ["run --help", "exec --help", "image --help", "config set --h
   });
 }
 
-test("help names every command, and help of each has an example", async () => {
+test("help lists every command, and the help of each has an example", async () => {
   const { commands } = await import("./commands/commands.ts");
   const { stdout } = await runForTest(["help"]);
   for (const [word, found] of Object.entries(commands)) {
@@ -41,14 +41,19 @@ test("help names every command, and help of each has an example", async () => {
       assert.equal(code, 0);
       assert.match(stdout, /\nExamples:\n  # /);
       assert.ok(stdout.split("\n").every((line) => line.length <= 100));
+      const [, examples = ""] = stdout.split("\nExamples:\n");
+      for (const [, line = ""] of examples.matchAll(/^ {2}([^#].*)$/gm)) {
+        assert.match(line, /\bosb \w/);
+        assert.ok(!Object.hasOwn(commands, line.split(" ")[0] ?? ""), `the program's name is missing: ${line}`);
+      }
     }
   }
 });
 
 const wrong = [
-  { line: "rnu", says: 'there is no command "rnu" (did you mean run?)', usage: "osb COMMAND" },
-  { line: "image bild", says: 'there is no command "image bild" (did you mean build?)', usage: "osb image" },
-  { line: "help rnu", says: 'there is no command "rnu" (did you mean run?)', usage: "osb COMMAND" },
+  { line: "rnu", says: 'unknown command "rnu" (did you mean run?)', usage: "osb COMMAND" },
+  { line: "image bild", says: 'unknown command "image bild" (did you mean build?)', usage: "osb image" },
+  { line: "help rnu", says: 'unknown command "rnu" (did you mean run?)', usage: "osb COMMAND" },
   { line: "help get it", says: 'unexpected argument "it"', usage: "osb get" },
   { line: "--jsn ls", says: "unknown option --jsn (did you mean --json?)", usage: "osb COMMAND" },
   { line: "ls --al", says: "unknown option --al", usage: "osb ls" },
@@ -69,24 +74,24 @@ const wrong = [
   { line: "timeout sb-1a2b3c4d soon", says: 'SECONDS takes a whole number, not "soon"', usage: "osb timeout" },
   { line: "cp a b", says: "either the sources or the target must be in a sandbox", usage: "osb cp" },
   { line: "cp sb-1a2b3c4d:a sb-1a2b3c4d:b", says: "either the sources or the target", usage: "osb cp" },
-  { line: "cp - a sb-1a2b3c4d:b", says: "- stands for one file", usage: "osb cp" },
+  { line: "cp - a sb-1a2b3c4d:b", says: "- stands for a single file", usage: "osb cp" },
   { line: "cp - sb-1a2b3c4d:b/", says: "- has no name", usage: "osb cp" },
-  { line: "config set color red", says: 'there is no setting "color"', usage: "osb config set" },
-  { line: "config set api-url example.com", says: "api-url must begin with http", usage: "osb config set" },
+  { line: "config set color red", says: 'unknown setting "color"', usage: "osb config set" },
+  { line: "config set api-url example.com", says: "api-url must start with http", usage: "osb config set" },
   { line: "up --port 70000", says: "--port must be from 0 to 65535", usage: "osb up" },
 ];
 
 for (const { line, says, usage } of wrong) {
-  test(`osb ${line}: the mistake, the usage and code 2`, async () => {
+  test(`osb ${line}: prints the mistake and the usage, exits with 2`, async () => {
     const { code, stdout, stderr } = await runForTest(line.split(" "));
     assert.deepEqual([code, stdout], [2, ""]);
     assert.ok(stderr.startsWith(`osb: ${says}`), stderr);
     assert.ok(stderr.includes(`\nusage: ${usage} `), stderr);
-    assert.match(stderr, /\nSee 'osb[^\n]* --help'\.\n$/);
+    assert.match(stderr, /\nRun 'osb[^\n]* --help' for more\.\n$/);
   });
 }
 
-test("with --json an error is JSON on standard error", async () => {
+test("with --json, an error is JSON on standard error", async () => {
   const { code, stdout, stderr } = await runForTest(["get", "--json"]);
   assert.deepEqual([code, stdout], [2, ""]);
   assert.deepEqual(JSON.parse(stderr), {
@@ -96,7 +101,7 @@ test("with --json an error is JSON on standard error", async () => {
   });
 });
 
-test("an error of the server is one line and code 1", async () => {
+test("an error of the server is one line, and the exit code is 1", async () => {
   const get = async (id: string) => {
     throw new SandboxError("not_found", "sandbox not found", { resource: "sandbox", id });
   };
@@ -107,7 +112,7 @@ test("an error of the server is one line and code 1", async () => {
   assert.deepEqual([json.code, JSON.parse(json.stderr)], [1, { error: "sandbox not found", code: "not_found" }]);
 });
 
-test("global options may stand before the command and after it", async () => {
+test("global options may stand before and after the command", async () => {
   const options = { client: { sandboxes: { list: async () => [] } } };
   for (const argv of [
     ["--json", "--api-url", "http://other.test", "--api-key=k", "ls"],
@@ -127,7 +132,7 @@ test("ls is a table for people and an array for programs", async () => {
   assert.deepEqual(JSON.parse((await runForTest(["ls", "--json"], options)).stdout), [sandbox]);
 });
 
-test("create prints the id alone, and asks for what was wanted", async () => {
+test("create prints only the id and sends every option", async () => {
   const asked: unknown[] = [];
   const create = async (request: unknown) => {
     asked.push(request);
@@ -155,7 +160,7 @@ test("create prints the id alone, and asks for what was wanted", async () => {
   ]);
 });
 
-test("kill kills all it can, and fails when one is left", async () => {
+test("kill kills every sandbox that it can, and fails if one remains", async () => {
   const kill = async (id: string) => {
     if (id === "sb-00000002") throw new SandboxError("unavailable", "no answer");
   };

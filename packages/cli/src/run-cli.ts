@@ -12,7 +12,7 @@ import { usageError, usageOf } from "./arguments/usage-error.ts";
 import { visibleJson, visibleText } from "./output/visible-text.ts";
 import { isReaderGone, writeTo } from "./output/write-to.ts";
 
-// As a program that writes into a closed pipe ends: by SIGPIPE.
+// The exit code of a program that SIGPIPE ended.
 const readerGoneCode = 141;
 
 /** Runs the command that `argv` names, to its end. Returns the exit code; never rejects. */
@@ -21,7 +21,7 @@ export async function runCli(commands: Commands, argv: readonly string[], host: 
     return await execute(commands, argv, host);
   } catch (error) {
     if (isReaderGone(error)) return readerGoneCode;
-    tell(asSandboxError(withoutCleanUp(error)), commands, argv, host);
+    printError(asSandboxError(originalError(error)), commands, argv, host);
     if (error instanceof Error && usageOf(error) !== undefined) return 2;
     if (isSandboxError(error, "canceled") && host.interrupts.last !== undefined)
       return exitCodeOf(host.interrupts.last);
@@ -37,7 +37,7 @@ async function execute(commands: Commands, argv: readonly string[], host: Host):
     return help(commands, path, host.program);
   };
   const command = found?.kind === "group" ? found.alone : found;
-  // Options are looked at also where there is no command: a wrong one is a mistake to tell of.
+  // Without a command, options are parsed too: a wrong one is reported.
   const { globals, input } = parseInput(command ?? showHelp(path), rest, path);
   const context = contextOf(host, globals, helpFor);
   if (globals.help || command === undefined) {
@@ -47,7 +47,7 @@ async function execute(commands: Commands, argv: readonly string[], host: Host):
   return (await command.run(input, context)) ?? 0;
 }
 
-/** Stands for a word that does nothing alone. */
+/** The command of a noun without a verb, and of the program without a command. */
 function showHelp(path: readonly string[]): Command {
   return {
     kind: "command",
@@ -82,12 +82,12 @@ function contextOf(host: Host, globals: Globals, helpFor: Context["help"]): Cont
   };
 }
 
-/** What failed first; that cleaning up after it failed as well does not help its reader. */
-function withoutCleanUp(error: unknown): unknown {
-  return error instanceof SuppressedError ? withoutCleanUp(error.suppressed) : error;
+/** The original failure. A second failure, of the clean-up, would not help the reader. */
+function originalError(error: unknown): unknown {
+  return error instanceof SuppressedError ? originalError(error.suppressed) : error;
 }
 
-function tell(error: SandboxError, commands: Commands, argv: readonly string[], { program, stderr }: Host): void {
+function printError(error: SandboxError, commands: Commands, argv: readonly string[], { program, stderr }: Host): void {
   const { code, message } = error;
   const path = usageOf(error);
   const lines = path === undefined ? undefined : usage(commands, path, program);
@@ -96,5 +96,6 @@ function tell(error: SandboxError, commands: Commands, argv: readonly string[], 
     return;
   }
   stderr.write(`osb: ${visibleText(message)}\n`);
-  if (lines !== undefined) stderr.write(`usage: ${lines}\nSee '${[program, ...(path ?? [])].join(" ")} --help'.\n`);
+  if (lines !== undefined)
+    stderr.write(`usage: ${lines}\nRun '${[program, ...(path ?? [])].join(" ")} --help' for more.\n`);
 }

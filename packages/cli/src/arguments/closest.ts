@@ -1,4 +1,4 @@
-/** " (did you mean X?)", when one of the known words is near; few mistype the first letter. */
+/** " (did you mean X?)" if a known word is close, otherwise empty. A typo in the first letter is rare and not considered. */
 export function closest(word: string, known: readonly string[]): string {
   const [nearest] = known
     .filter((candidate) => candidate[0] === word[0])
@@ -8,7 +8,7 @@ export function closest(word: string, known: readonly string[]): string {
   return nearest === undefined ? "" : ` (did you mean ${nearest.candidate}?)`;
 }
 
-/** Levenshtein's: letters to add, drop or replace. */
+/** The Levenshtein distance: letters to insert, delete or replace. */
 function distanceBetween(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, index) => index);
   for (const [i, letter] of a.split("").entries()) {

@@ -5,15 +5,15 @@ import { optionName } from "./option.ts";
 import { usageError } from "./usage-error.ts";
 
 export interface FoundCommand {
-  /** The words that called it; none for the program itself. */
+  /** The words that name the command. Empty for the program itself. */
   readonly path: readonly string[];
-  /** Undefined: no command was named. */
+  /** Undefined when no command is named. */
   readonly found: Command | Group | undefined;
-  /** What is left for it, with the options that came before its name. */
+  /** The command's own words, preceded by the options before its name. */
   readonly rest: readonly string[];
 }
 
-/** Follows the words of `argv` as far as they name commands. @throws a usage error for a word that names none */
+/** Follows the words of `argv` as far as they name commands. @throws a usage error for an unknown command */
 export function findCommand(commands: Commands, argv: readonly string[]): FoundCommand {
   if (argv[0] === "--version") return findCommand(commands, ["version", ...argv.slice(1)]);
   const { before, after } = splitGlobals(argv);
@@ -25,7 +25,7 @@ export function findCommand(commands: Commands, argv: readonly string[]): FoundC
     const found = Object.hasOwn(words, next) ? words[next] : undefined;
     const rest = [...before, ...after.slice(index + 1)];
     if (found === undefined)
-      throw usageError(`there is no command "${[...path, next].join(" ")}"${closest(next, Object.keys(words))}`, path);
+      throw usageError(`unknown command "${[...path, next].join(" ")}"${closest(next, Object.keys(words))}`, path);
     path.push(next);
     if (found.kind === "command") return { path, found, rest };
     const following = after[index + 1];
@@ -35,7 +35,7 @@ export function findCommand(commands: Commands, argv: readonly string[]): FoundC
   throw new Error("unreachable: the last word is either a command or a group");
 }
 
-/** The global options before the first word, and all from it on. */
+/** Splits global options from the first word and everything after it. */
 function splitGlobals(argv: readonly string[]): {
   readonly before: readonly string[];
   readonly after: readonly string[];

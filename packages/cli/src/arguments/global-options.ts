@@ -1,10 +1,10 @@
 import { flag, text } from "./inputs.ts";
 
-/** What every command understands, also before its name. */
+/** Options of every command. They may also stand before the command's name. */
 export const globalOptions = {
-  json: flag("print results, and errors, as JSON"),
-  apiUrl: text("URL", "ask this server (OPENSANDBOX_API_URL)"),
-  apiKey: text("KEY", "the key for it (OPENSANDBOX_API_KEY)"),
+  json: flag("print results and errors as JSON"),
+  apiUrl: text("URL", "the server's address (OPENSANDBOX_API_URL)"),
+  apiKey: text("KEY", "the API key (OPENSANDBOX_API_KEY)"),
   help: flag("show this help", "h"),
 };
 

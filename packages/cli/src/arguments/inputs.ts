@@ -1,13 +1,13 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Argument, Option } from "./option.ts";
 
-// The kinds of options and arguments that commands are made of.
+// The kinds of options and arguments.
 
 export function flag(help: string, short?: string): Option<boolean> {
   return { help, ...shortOf(short), read: (values) => values.length > 0 };
 }
 
-/** The last one given counts. */
+/** When given several times, the last value counts. */
 export function text(placeholder: string, help: string, short?: string): Option<string | undefined> {
   return { help, placeholder, ...shortOf(short), read: (values) => values.at(-1) };
 }
@@ -23,7 +23,7 @@ export function whole(placeholder: string, help: string): Option<number | undefi
   };
 }
 
-/** One of these words, which its help names. */
+/** One of these words. The help lists them. */
 export function choice<const Word extends string>(help: string, words: readonly Word[]): Option<Word | undefined> {
   return {
     help: `${help}: ${words.join(", ")}`,
@@ -37,7 +37,7 @@ export function choice<const Word extends string>(help: string, words: readonly 
   };
 }
 
-/** Separated by commas; an empty text is an empty list. */
+/** A comma-separated list. An empty value is an empty list. */
 export function list(help: string): Option<readonly string[] | undefined> {
   return {
     help,
@@ -51,7 +51,7 @@ export function list(help: string): Option<readonly string[] | undefined> {
   };
 }
 
-/** `NAME=VALUE`, as often as wanted. */
+/** `NAME=VALUE`, repeatable. */
 export function pairs(help: string, short?: string): Option<Readonly<Record<string, string>>> {
   return {
     help: `${help}; may be repeated`,
@@ -84,7 +84,7 @@ export function wholeArgument(placeholder: string): Argument<number> {
   return { placeholder, takes: "one", read: ([value = ""]) => wholeNumber(value, placeholder) };
 }
 
-/** A program and its arguments: all that follows, options of its own too. */
+/** A program and its arguments: every word that follows, including options. */
 export function command(placeholder: string): Argument<readonly [string, ...string[]]> {
   return { placeholder, takes: "command", read: ([program = "", ...rest]) => [program, ...rest] };
 }

@@ -30,22 +30,22 @@ const cases = [
 ];
 
 for (const { argv, command, image, noNetwork = false } of cases) {
-  test(`a command keeps its own words: ${argv.join(" ")}`, () => {
+  test(`a command argument keeps its own options: ${argv.join(" ")}`, () => {
     assert.deepEqual(parseInput(exec, argv, []).input, { id: "id", command, image, noNetwork });
   });
 }
 
-test("several sources leave the last word for the target", () => {
+test("several sources leave the last word to the target", () => {
   assert.deepEqual(parseInput(copy, ["a", "b", "c"], []).input, { sources: ["a", "b"], target: "c" });
   assert.throws(() => parseInput(copy, ["a"], []), /missing S/);
 });
 
-test("an optional argument may be missing", () => {
+test("an optional argument may be absent", () => {
   assert.deepEqual(parseInput(build, [], []).input, { name: undefined });
   assert.deepEqual(parseInput(build, ["x"], []).input, { name: "x" });
 });
 
-test("with --help nothing is missing", () => {
+test("with --help, missing arguments are no mistake", () => {
   assert.equal(parseInput(exec, ["--help"], []).globals.help, true);
   assert.equal(parseInput(exec, ["-h"], []).globals.help, true);
 });

@@ -12,8 +12,8 @@ export interface ParsedInput {
 }
 
 /**
- * What the words after a command's name mean. With `--help` among them nothing else is asked for.
- * @throws a usage error that names what is wrong
+ * Parses the words after a command's name. With `--help` among them, missing inputs are no mistake.
+ * @throws a usage error that names the mistake
  */
 export function parseInput(command: Command, argv: readonly string[], path: readonly string[]): ParsedInput {
   const known = optionsByName({ ...command.options, ...globalOptions });
@@ -35,14 +35,14 @@ export function parseInput(command: Command, argv: readonly string[], path: read
   });
 }
 
-/** Whether `--json` is among the options, for telling of an input that cannot be parsed. */
+/** Whether `--json` is among the options. Works on input that cannot be parsed, to report the mistake as JSON. */
 export function asksForJson(argv: readonly string[]): boolean {
   const end = argv.indexOf("--");
   return argv.slice(0, end === -1 ? argv.length : end).includes("--json");
 }
 
 interface Split {
-  /** Values by the option's name, in their order; a flag's are empty. */
+  /** The values of each option, in order. Those of a flag are empty. */
   readonly given: ReadonlyMap<string, readonly string[]>;
   readonly words: readonly string[];
 }
@@ -74,7 +74,7 @@ function split(
   for (const token of tokens) {
     if (token.kind === "option-terminator") return { given, words: [...words, ...argv.slice(token.index + 1)] };
     if (token.kind === "positional") {
-      // From here on every word is the command's own, also those that look like options.
+      // Every further word belongs to the command, even if it looks like an option.
       if (words.length === wordsBeforeCommand) return { given, words: [...words, ...argv.slice(token.index)] };
       words.push(token.value);
       continue;
@@ -90,7 +90,7 @@ function split(
   return { given, words };
 }
 
-/** How many words come before a command that is an argument; without one there is no end to them. */
+/** The number of words before a `command` argument; infinite without one. */
 function wordsBefore(args: Readonly<Record<string, Argument>>): number {
   const at = Object.values(args).findIndex(({ takes }) => takes === "command");
   return at === -1 ? Number.POSITIVE_INFINITY : at;
@@ -107,9 +107,12 @@ function valueOf(
     return "";
   }
   if (value === undefined) throw usageError(`${rawName} needs a value: ${rawName} ${placeholder}`, path);
-  // Most often the value was forgotten and this is the next option.
+  // Usually the value is missing and this word is the next option.
   if (inlineValue !== true && value.startsWith("-") && value !== "-") {
-    throw usageError(`${rawName} needs a value: ${rawName} ${placeholder}, or ${rawName}=${value} if that is it`, path);
+    throw usageError(
+      `${rawName} needs a value: ${rawName} ${placeholder}, or ${rawName}=${value} if ${value} is the value`,
+      path,
+    );
   }
   return value;
 }
@@ -123,9 +126,9 @@ function readArguments(
   let at = 0;
   for (const [index, [key, argument]] of Object.entries(args).entries()) {
     const single = argument.takes === "one" || argument.takes === "at most one";
-    // One word is left for each argument that follows.
-    const most = single ? 1 : words.length - at - (Object.keys(args).length - index - 1);
-    const values = words.slice(at, at + most);
+    // Each later argument needs at least one word.
+    const max = single ? 1 : words.length - at - (Object.keys(args).length - index - 1);
+    const values = words.slice(at, at + max);
     if (values.length === 0 && argument.takes !== "at most one")
       throw usageError(`missing ${argument.placeholder}`, path);
     input[key] = argument.read(values);
@@ -139,7 +142,7 @@ function optionsByName(options: Readonly<Record<string, Option>>): ReadonlyMap<s
   return new Map(Object.entries(options).map(([key, option]) => [optionName(key), option]));
 }
 
-/** What a reader of values refuses is wrong on the command line. */
+/** Turns a refused value into a usage error. */
 function asUsage<Result>(path: readonly string[], action: () => Result): Result {
   try {
     return action();

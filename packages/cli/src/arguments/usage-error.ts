@@ -2,7 +2,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 
 const usages = new WeakMap<Error, readonly string[]>();
 
-/** The command line itself is wrong. `path`: the words of the command whose usage helps. */
+/** A mistake on the command line. @param path the words of the command whose usage is shown */
 export function usageError(message: string, path: readonly string[]): SandboxError {
   const error = new SandboxError("invalid_argument", message);
   usages.set(error, path);

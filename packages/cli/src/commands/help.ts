@@ -6,7 +6,7 @@ export const help = defineCommand({
   arguments: { command: optional("COMMAND"), verb: optional("VERB") },
   examples: [
     { line: "help run", shows: "the same as osb run --help" },
-    { line: "help image build", shows: "of a verb" },
+    { line: "help image build", shows: "help for a verb" },
   ],
   async run({ command, verb }, { help, print }) {
     const text = help([command, verb].filter((word) => word !== undefined));

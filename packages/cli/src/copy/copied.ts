@@ -1,6 +1,6 @@
 import type { Client } from "@opensandbox/sdk";
 
-/** What a copy has done. */
+/** The progress of a copy, and its result. */
 export interface Copied {
   files: number;
   directories: number;
@@ -8,20 +8,20 @@ export interface Copied {
   bytes: number;
 }
 
-/** What copying in either direction needs. */
+/** What copies in both directions share. */
 export interface CopyContext {
   readonly client: Client;
-  /** Counted as it goes on. */
+  /** Updated during the copy. */
   readonly copied: Copied;
-  /** Hears of what is left out. */
+  /** Called for each entry that is not copied. */
   readonly note: (text: string) => void;
   readonly onProgress: () => void;
 }
 
-/** Transfers at once: enough to hide a round trip, few enough for a small machine. */
-export const atOnce = 8;
+/** Enough parallel transfers to hide a round trip, few enough for a small machine. */
+export const maxTransfers = 8;
 
-/** The bytes as they pass, counted. */
+/** Passes the bytes on and counts them. */
 export async function* counted(
   content: AsyncIterable<Uint8Array>,
   { copied, onProgress }: CopyContext,

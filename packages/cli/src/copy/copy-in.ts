@@ -2,7 +2,7 @@ import { createReadStream } from "node:fs";
 import { open, readdir, readlink, stat } from "node:fs/promises";
 import { join, posix, resolve } from "node:path";
 import { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
-import { atOnce, counted, type CopyContext } from "./copied.ts";
+import { maxTransfers, counted, type CopyContext } from "./copied.ts";
 import { forEachAtOnce } from "./for-each-at-once.ts";
 import { onHost } from "./host-error.ts";
 
@@ -11,13 +11,13 @@ export interface CopyIn {
   readonly from: string;
   readonly id: string;
   readonly to: string;
-  /** There are other sources: the target must be a directory. */
+  /** One of several sources: the target must be a directory. */
   readonly several: boolean;
 }
 
 /**
- * Copies a file or a directory of this host into a sandbox. Permissions come along, owners and times do not; a symbolic
- * link below a directory stays one.
+ * Copies a file or a directory of this host into a sandbox. Copies permissions, but neither owners nor times. A symbolic
+ * link within a directory stays a link; one that the user names is followed.
  */
 export async function copyIn(
   { from, id, to, several }: CopyIn,
@@ -33,8 +33,8 @@ export async function copyIn(
   }
   const links: Link[] = [];
   await forEachAtOnce(
-    walk(from, target, context),
-    atOnce,
+    entriesOf(from, target, context),
+    maxTransfers,
     async (entry, signal) => {
       if (entry.kind === "file") return await copyFile(entry, id, context, signal);
       if (entry.kind === "link") return void links.push(entry);
@@ -56,18 +56,18 @@ type HostEntry =
   | { readonly kind: "directory"; readonly target: string }
   | ({ readonly kind: "link" } & Link);
 
-/** The directory itself, then all in it. */
-async function* walk(path: string, target: string, context: CopyContext): AsyncGenerator<HostEntry> {
+/** The directory itself, then its content. */
+async function* entriesOf(path: string, target: string, context: CopyContext): AsyncGenerator<HostEntry> {
   yield { kind: "directory", target };
   for (const entry of await onHost(path, () => readdir(path, { withFileTypes: true }))) {
     const below = join(path, entry.name);
     const place = posix.join(target, entry.name);
-    if (entry.isDirectory()) yield* walk(below, place, context);
+    if (entry.isDirectory()) yield* entriesOf(below, place, context);
     else if (entry.isSymbolicLink())
       yield { kind: "link", text: await onHost(below, () => readlink(below)), target: place };
     else if (entry.isFile())
       yield { kind: "file", path: below, target: place, mode: (await onHost(below, () => stat(below))).mode };
-    else context.note(`left out ${below}: neither a file, a directory nor a symbolic link`);
+    else context.note(`skipped ${below}: it is neither a file, a directory nor a symbolic link`);
   }
 }
 
@@ -77,17 +77,17 @@ async function copyFile(
   context: CopyContext,
   signal: AbortSignal,
 ): Promise<void> {
-  // Opened before anything is sent, so that what cannot be read is told as what it is.
+  // Opened before the request, so that an unreadable file fails with its own error.
   await using file = await onHost(path, () => open(path));
   const content = createReadStream("", { fd: file.fd, autoClose: false, highWaterMark: 256 * 1024 });
   await context.client.files.write(id, target, counted(content, context), { mode: mode & 0o777 }, signal);
   context.copied.files++;
 }
 
-// Far below what one command line may hold.
+// Keeps the command line far below its maximum length.
 const linksPerCommand = 100;
 
-/** Links are no files that could be sent; the tools of the sandbox make them. */
+/** Creates links with the sandbox's own tools: the file API transfers only files. */
 async function makeLinks(
   links: readonly Link[],
   id: string,
@@ -100,7 +100,8 @@ async function makeLinks(
     const batch = links.slice(at, at + linksPerCommand);
     const args = ["-c", script, "sh", ...batch.flatMap(({ text, target }) => [text, target])];
     const { exitCode, stderr } = await client.exec.run(id, { cmd: "/bin/sh", args, user: "root" }, signal);
-    if (exitCode !== 0) throw new SandboxError("unavailable", `cannot make symbolic links: ${stderr.trim()}`);
+    if (exitCode !== 0)
+      throw new SandboxError("unavailable", `cannot create symbolic links in the sandbox: ${stderr.trim()}`);
     copied.links += batch.length;
   }
 }
@@ -120,7 +121,7 @@ function isNoFile(error: unknown): boolean {
   return isSandboxError(error, "not_found") && error.details?.resource !== "sandbox";
 }
 
-/** What the copy is called; `.` for a path that ends in it, so that only what is inside is copied. */
+/** The name of the copy. `.` for a path that ends in `.`, so that only the content is copied. */
 function lastName(path: string): string {
   return /(^|\/)\.$/.test(path) ? "." : posix.basename(resolve(path));
 }

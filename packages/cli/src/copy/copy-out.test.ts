@@ -12,13 +12,13 @@ const never = new AbortController().signal;
 
 type Tree = Readonly<Record<string, readonly Partial<FileEntry>[]>>;
 
-/** A sandbox that tells of its files whatever the test wants. */
+/** A sandbox that lists the files that the test wants. */
 function sandboxOf(directories: Tree): Client {
   const client = {
     files: {
       list: async (_id: string, path: string) => {
         const entries = directories[path];
-        if (entries === undefined) throw new SandboxError("invalid_argument", `${path}: is none`);
+        if (entries === undefined) throw new SandboxError("invalid_argument", `${path} is not a directory`);
         return entries.map((entry) => ({ kind: "file", mode: 0o644, ...entry }));
       },
       stat: async (_id: string, path: string) => ({ kind: directories[path] === undefined ? "file" : "directory" }),
@@ -53,7 +53,7 @@ async function copyForTest(
   return { directory, to, copied, copying };
 }
 
-test("files, directories and links arrive", async (t) => {
+test("files, directories and links are copied", async (t) => {
   const { to, copied, copying } = await copyForTest(t, {
     "/d/.": [{ name: "a" }, { name: "sub", kind: "directory" }, { name: "l", kind: "symlink" }],
     "/d/sub": [{ name: "b", mode: 0o755 }],
@@ -88,14 +88,14 @@ test("a single file is copied by its own attributes, and no directory is listed"
 });
 
 for (const name of ["..", ".", "", "../x", "/etc/x", "a\0b"]) {
-  test(`a sandbox cannot name a file ${JSON.stringify(name)}`, async (t) => {
+  test(`a sandbox that lists the name ${JSON.stringify(name)} writes nothing outside of the target`, async (t) => {
     const { copying, directory } = await copyForTest(t, { "/d/.": [{ name: "ok" }, { name }] });
-    await assert.rejects(copying, /impossible names/);
+    await assert.rejects(copying, /impossible file names/);
     assert.deepEqual(await readdir(directory), ["to"]);
   });
 }
 
-test("a sandbox cannot make a link and then write through it", async (t) => {
+test("a sandbox cannot create a link and write through it", async (t) => {
   const twice = await copyForTest(t, {
     "/d/.": [
       { name: "x", kind: "symlink" },
@@ -103,10 +103,10 @@ test("a sandbox cannot make a link and then write through it", async (t) => {
     ],
     "/d/x": [{ name: "passwd" }],
   });
-  await assert.rejects(twice.copying, /impossible names/);
+  await assert.rejects(twice.copying, /impossible file names/);
 });
 
-test("a link that an earlier copy has made is not written through", async (t) => {
+test("an existing link below the target is not written through", async (t) => {
   const outside = await mkdtemp(join(tmpdir(), "osb-outside-"));
   t.after(() => rm(outside, { recursive: true }));
   const tree = { "/d/.": [{ name: "x", kind: "directory" as const }], "/d/x": [{ name: "passwd" }] };
@@ -114,7 +114,7 @@ test("a link that an earlier copy has made is not written through", async (t) =>
     await mkdir(to);
     await symlink(outside, join(to, "x"));
   });
-  await assert.rejects(copying, /is no directory on this host/);
+  await assert.rejects(copying, /exists on this host and is not a directory/);
   assert.ok(!existsSync(join(outside, "passwd")));
 
   const file = join(outside, "file");
@@ -123,6 +123,6 @@ test("a link that an earlier copy has made is not written through", async (t) =>
     await mkdir(to);
     await symlink(file, join(to, "y"));
   });
-  await assert.rejects(second.copying, /is there already and is no file/);
+  await assert.rejects(second.copying, /exists on this host and is not a regular file/);
   assert.equal(await readFile(file, "utf8"), "before");
 });

@@ -4,23 +4,23 @@ import { type FileHandle, lstat, mkdir, open, rename, stat, symlink, unlink } fr
 import { dirname, join, posix } from "node:path";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { FileEntry } from "@opensandbox/sdk";
-import { atOnce, counted, type CopyContext } from "./copied.ts";
+import { maxTransfers, counted, type CopyContext } from "./copied.ts";
 import { forEachAtOnce } from "./for-each-at-once.ts";
 import { onHost } from "./host-error.ts";
 
-// What a sandbox says of its files is not to be trusted: names stay names, nothing below the target is written through a
-// symbolic link, and links are made when all else is there.
+// A sandbox is not trusted: entry names must be plain names, nothing below the target is written through a symbolic link,
+// and links are created last.
 
 export interface CopyOut {
   readonly id: string;
   readonly from: string;
   /** On this host. */
   readonly to: string;
-  /** There are other sources: the target must be a directory. */
+  /** One of several sources: the target must be a directory. */
   readonly several: boolean;
 }
 
-/** Copies a file or a directory of a sandbox to this host. Permissions come along, owners and times do not. */
+/** Copies a file or a directory of a sandbox to this host. Copies permissions, but neither owners nor times. */
 export async function copyOut(
   { id, from, to, several }: CopyOut,
   context: CopyContext,
@@ -35,8 +35,8 @@ export async function copyOut(
   const entries = await files.list(id, from, signal);
   const links: SandboxEntry[] = [];
   await forEachAtOnce(
-    walk({ id, path: from, target, entries }, context, signal),
-    atOnce,
+    entriesOf({ id, path: from, target, entries }, context, signal),
+    maxTransfers,
     async (entry, signal) => {
       if (entry.kind === "symlink") links.push(entry);
       else await copyFile({ ...entry, explicit: false }, id, context, signal);
@@ -60,8 +60,8 @@ interface Directory {
   readonly entries: readonly FileEntry[];
 }
 
-/** All in the directory, each directory made before what is in it. */
-async function* walk(
+/** The content of the directory. Creates each directory before it yields its content. */
+async function* entriesOf(
   { id, path, target, entries }: Directory,
   context: CopyContext,
   signal: AbortSignal,
@@ -72,29 +72,29 @@ async function* walk(
     const below = { kind, path: posix.join(path, name), target: join(target, name), mode };
     if (kind === "directory") {
       const inside = await context.client.files.list(id, below.path, signal);
-      yield* walk({ id, path: below.path, target: below.target, entries: inside }, context, signal);
+      yield* entriesOf({ id, path: below.path, target: below.target, entries: inside }, context, signal);
     } else if (kind === "other") {
-      context.note(`left out ${below.path}: neither a file, a directory nor a symbolic link`);
+      context.note(`skipped ${below.path}: it is neither a file, a directory nor a symbolic link`);
     } else {
       yield below;
     }
   }
 }
 
-/** Names that stay in their directory, each once. */
+/** @throws unless every name is a plain file name and occurs once */
 function checked(entries: readonly FileEntry[], path: string): readonly FileEntry[] {
   const names = new Set(entries.map(({ name }) => name));
   const wrong = entries.find(({ name }) => name === "" || name === "." || name === ".." || /[/\0]/.test(name));
   if (wrong === undefined && names.size === entries.length) return entries;
-  throw new SandboxError("internal", `the sandbox tells of impossible names in ${path}; nothing more is copied`);
+  throw new SandboxError("internal", `the sandbox lists impossible file names in ${path}: the copy is aborted`);
 }
 
-/** A real one: what is reached through a link is not below the target. */
+/** Creates a real directory: one behind a link would not be below the target. */
 async function makeDirectory(path: string): Promise<void> {
   await onHost(path, async () => {
     if ((await statOf(path, lstat)) === undefined) await mkdir(path, { recursive: true });
     if (!(await lstat(path)).isDirectory()) {
-      throw new SandboxError("invalid_argument", `${path} is no directory on this host`);
+      throw new SandboxError("invalid_argument", `${path} exists on this host and is not a directory`);
     }
   });
 }
@@ -103,7 +103,7 @@ interface FileCopy {
   readonly path: string;
   readonly target: string;
   readonly mode: number;
-  /** The user has named the target: a link there is followed, and a device is written to. */
+  /** The user named the target: a link is followed, and a device is written to. */
   readonly explicit: boolean;
 }
 
@@ -118,12 +118,12 @@ async function copyFile(
     const existing = await statOf(target, lstat);
     if (existing === undefined || existing.isFile()) await replace(target, mode, counted(content, context));
     else if (explicit) await writeInPlace(target, counted(content, context));
-    else throw new SandboxError("invalid_argument", `${target} is there already and is no file`);
+    else throw new SandboxError("invalid_argument", `${target} exists on this host and is not a regular file`);
   });
   context.copied.files++;
 }
 
-/** The file is there with all of its content, or as it was before. */
+/** Replaces the file atomically: it has all of its new content or is unchanged. */
 async function replace(target: string, mode: number, content: AsyncIterable<Uint8Array>): Promise<void> {
   const temporary = join(dirname(target), `.osb-${randomUUID()}`);
   await using undo = new AsyncDisposableStack();
@@ -161,7 +161,10 @@ async function makeLinks(
     const { stdout, stderr } = await client.exec.run(id, { cmd: "readlink", args, user: "root" }, signal);
     const texts = stdout.split("\0").slice(0, -1);
     if (texts.length !== batch.length) {
-      throw new SandboxError("unavailable", `cannot read symbolic links: ${stderr.trim() || "they have changed"}`);
+      throw new SandboxError(
+        "unavailable",
+        `cannot read symbolic links in the sandbox: ${stderr.trim() || "they changed during the copy"}`,
+      );
     }
     for (const [index, { target }] of batch.entries()) await makeLink(texts[index] ?? "", target);
     copied.links += batch.length;
@@ -174,7 +177,7 @@ async function makeLink(text: string, target: string): Promise<void> {
     if (existing?.isDirectory() === true) {
       throw new SandboxError(
         "invalid_argument",
-        `${target} is a directory on this host and a symbolic link in the sandbox`,
+        `${target} is a directory on this host, but a symbolic link in the sandbox`,
       );
     }
     if (existing !== undefined) await unlink(target);

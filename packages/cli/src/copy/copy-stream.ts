@@ -7,7 +7,7 @@ interface FileOf {
   readonly path: string;
 }
 
-/** Standard input to a file of a sandbox, which is there when all of it has arrived, or as it was before. */
+/** Copies standard input to a file of a sandbox. The file has all of its new content or is unchanged. */
 export async function copyFromStream(
   stdin: Readable,
   { id, path }: FileOf,
@@ -18,7 +18,7 @@ export async function copyFromStream(
   context.copied.files++;
 }
 
-/** A file of a sandbox to standard output, as fast as that is read. */
+/** Copies a file of a sandbox to standard output, at the speed of its reader. */
 export async function copyToStream(
   { id, path }: FileOf,
   stdout: Output,

@@ -1,10 +1,10 @@
 /**
- * Calls `action` for every item, a few at a time. The first failure aborts the signal of the others, is waited for with
- * them, and is thrown.
+ * Calls `action` for every item, at most `max` at a time. The first failure aborts the others. It is thrown when all have
+ * ended.
  */
 export async function forEachAtOnce<Item>(
   items: AsyncIterable<Item> | Iterable<Item>,
-  most: number,
+  max: number,
   action: (item: Item, signal: AbortSignal) => Promise<void>,
   signal: AbortSignal,
 ): Promise<void> {
@@ -23,7 +23,7 @@ export async function forEachAtOnce<Item>(
         .catch(fail)
         .finally(() => running.delete(done));
       running.add(done);
-      if (running.size >= most) await Promise.race(running);
+      if (running.size >= max) await Promise.race(running);
     }
   } catch (error) {
     fail(error);

@@ -4,7 +4,7 @@ const units = [
   { name: "m", seconds: 60 },
 ] as const;
 
-/** How long ago, in the largest unit that fits. */
+/** The time since `time`, in the largest unit that fits, such as `12s` or `3d`. */
 export function age(time: string, now = Date.now()): string {
   const seconds = Math.max(0, Math.floor((now - Date.parse(time)) / 1000));
   const unit = units.find((unit) => seconds >= unit.seconds);

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { startProgress } from "./progress.ts";
 import { sink } from "#testing/test-host.ts";
 
-test("what takes less than a second is not told of", (t) => {
+test("an operation of less than a second shows nothing", (t) => {
   t.mock.timers.enable({ apis: ["setInterval", "Date"] });
   const { stream, text } = sink();
   {
@@ -15,7 +15,7 @@ test("what takes less than a second is not told of", (t) => {
   assert.equal(text(), "");
 });
 
-test("elsewhere than on a terminal there is a line now and then", (t) => {
+test("outside of a terminal, progress is a line from time to time", (t) => {
   t.mock.timers.enable({ apis: ["setInterval", "Date"] });
   const { stream, text } = sink();
   using progress = startProgress(stream, Date.now);
@@ -35,7 +35,7 @@ test("elsewhere than on a terminal there is a line now and then", (t) => {
   ]);
 });
 
-test("on a terminal one line changes, fits, and is gone in the end", (t) => {
+test("on a terminal, one line changes, fits the width, and is removed at the end", (t) => {
   t.mock.timers.enable({ apis: ["setInterval", "Date"] });
   const { stream, text } = sink();
   const terminal = Object.assign(stream, { isTTY: true, columns: 20 });

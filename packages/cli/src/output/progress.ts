@@ -1,20 +1,20 @@
 import { visibleLine } from "./visible-text.ts";
 import type { Output } from "./write-to.ts";
 
-/** Tells people what goes on while they wait. Disposing it leaves no trace on a terminal. */
+/** Progress of a long operation, for people. Disposing it removes its line from a terminal. */
 export interface Progress extends Disposable {
   report(step: string): void;
-  /** Nothing is told until the next report. */
+  /** Hides progress until the next report. */
   pause(): void;
 }
 
-// What is over within this was no wait; a terminal's line is drawn anew as often.
-const silentMs = 1000;
+// Short operations show no progress. A terminal's line is redrawn at the same interval.
+const redrawMs = 1000;
 const lineEveryMs = 5000;
-// A step that takes long says now and then that it goes on.
+// A long step repeats its line, to show that it still runs.
 const repeatEveryMs = 30_000;
 
-/** On a terminal one line that changes; elsewhere a line now and then. */
+/** Shows one changing line on a terminal, and occasional lines elsewhere. */
 export function startProgress(stream: Output, now: () => number = performance.now.bind(performance)): Progress {
   const show = stream.isTTY === true ? onTerminal(stream) : asLines(stream, now);
   let step: string | undefined;
@@ -33,8 +33,8 @@ export function startProgress(stream: Output, now: () => number = performance.no
     report(next) {
       if (step === undefined) since = now();
       step = next;
-      timer ??= setInterval(tick, silentMs);
-      if (now() - since >= silentMs) tick();
+      timer ??= setInterval(tick, redrawMs);
+      if (now() - since >= redrawMs) tick();
     },
     pause,
     [Symbol.dispose]: pause,
@@ -50,7 +50,7 @@ function onTerminal(stream: Output): Show {
   let drawn = false;
   return {
     step(step, elapsedMs) {
-      // Some terminals do not know how wide they are.
+      // Some terminals report a width of 0.
       const room = (stream.columns || 80) - 1;
       const time = ` (${seconds(elapsedMs)})`;
       const text = oneLine(step);
@@ -76,7 +76,7 @@ function asLines(stream: Output, now: () => number): Show {
       stream.write(`osb: ${oneLine(step)} (${seconds(elapsedMs)})\n`);
     },
     clear() {
-      // Lines stay.
+      // Lines in a log stay.
     },
   };
 }

@@ -6,8 +6,8 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 export type Output = Writable & { readonly isTTY?: boolean; readonly columns?: number };
 
 /**
- * Writes, and returns when the system has taken it all.
- * @throws `unavailable` when it takes no more, see {@link isReaderGone}; the signal's reason
+ * Writes. Resolves when the operating system has accepted everything.
+ * @throws `unavailable` when the stream is closed, see {@link isReaderGone}; the signal's reason
  */
 export async function writeTo(stream: Writable, data: string | Uint8Array, signal?: AbortSignal): Promise<void> {
   signal?.throwIfAborted();
@@ -25,13 +25,13 @@ export async function writeTo(stream: Writable, data: string | Uint8Array, signa
   }
 }
 
-/** Resolves when all that was written is with the system, or when it takes too long: a reader may never read. */
+/** Resolves when the operating system has accepted earlier writes, at the latest after `milliseconds`. */
 export async function flushed(stream: Writable, milliseconds: number): Promise<void> {
   if (stream.writableLength === 0) return;
   await Promise.race([writeTo(stream, "").catch(() => undefined), sleep(milliseconds, undefined, { ref: false })]);
 }
 
-/** True for the error of writing to a pipe that nobody reads from, such as that to a `head` which has ended. */
+/** Whether a write failed because the reader of the pipe is gone, such as a `head` that has exited. */
 export function isReaderGone(error: unknown): boolean {
   const cause = error instanceof SandboxError ? error.cause : error;
   return cause instanceof Error && "code" in cause && (cause.code === "EPIPE" || cause.code === "ERR_STREAM_DESTROYED");

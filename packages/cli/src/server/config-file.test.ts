@@ -12,7 +12,7 @@ async function stand(t: TestContext) {
   return { env, file: join(directory, "opensandbox", "config.json") };
 }
 
-test("what is set is kept where only its owner can read it, and shown in part", async (t) => {
+test("settings are stored in a file that only its owner can read, and a key is shown in part", async (t) => {
   const { env, file } = await stand(t);
   const key = `osb_${"0123456789abcdef".repeat(4)}`;
   assert.equal((await runForTest(["config", "set", "api-url", "https://a.test"], { env })).code, 0);
@@ -34,11 +34,11 @@ test("what is set is kept where only its owner can read it, and shown in part", 
   assert.match((await runForTest(["config"], { env })).stdout, /^api-url +- +not set$/m);
 });
 
-test("a file that cannot be understood is named", async (t) => {
+test("an invalid configuration file is named in the error", async (t) => {
   const { env, file } = await stand(t);
   await runForTest(["config", "set", "api-url", "https://a.test"], { env });
   await writeFile(file, "{");
   const { code, stderr } = await runForTest(["ls"], { env });
   assert.equal(code, 1);
-  assert.ok(stderr.startsWith(`osb: cannot read ${file}: `), stderr);
+  assert.ok(stderr.startsWith(`osb: cannot read the configuration file ${file}: `), stderr);
 });

@@ -6,7 +6,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 
 const Config = z.object({ apiUrl: z.string().optional(), apiKey: z.string().optional() });
 
-/** What a user has set once and for all. */
+/** The user's stored settings. */
 export type Config = z.infer<typeof Config>;
 
 type Environment = Readonly<Record<string, string | undefined>>;
@@ -15,18 +15,22 @@ export function configFile(env: Environment): string {
   return join(env["XDG_CONFIG_HOME"] || join(homedir(), ".config"), "opensandbox", "config.json");
 }
 
-/** @throws `invalid_argument` naming the file when it cannot be understood */
+/** @throws `invalid_argument` with the file's name when it is unreadable or invalid */
 export async function readConfigFile(file: string): Promise<Config> {
   try {
     return Config.parse(JSON.parse(await readFile(file, "utf8")));
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === "ENOENT") return {};
     const reason = cause instanceof z.ZodError ? z.prettifyError(cause) : (cause as Error).message;
-    throw new SandboxError("invalid_argument", `cannot read ${file}: ${reason}`, { cause });
+    throw new SandboxError(
+      "invalid_argument",
+      `cannot read the configuration file ${file}: ${reason}. Correct or remove it`,
+      { cause },
+    );
   }
 }
 
-/** Only this user can read the file, and the directory that is made for it. */
+/** Writes the file. Only this user can read it and its directory. */
 export async function writeConfigFile(file: string, config: Config): Promise<void> {
   await mkdir(dirname(file), { recursive: true, mode: 0o700 });
   await chmod(dirname(file), 0o700);

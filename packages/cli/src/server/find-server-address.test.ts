@@ -15,7 +15,7 @@ async function stand(t: TestContext) {
   return { env, dataDirectory: env.OPENSANDBOX_DATA_DIR, file: configFile(env) };
 }
 
-test("options count more than the environment, that more than the file, that more than a server that runs", async (t) => {
+test("options override the environment, which overrides the configuration file, which overrides a running server", async (t) => {
   const { env, file, dataDirectory } = await stand(t);
   assert.equal(await findServerAddress({}, env), undefined);
 

@@ -1,7 +1,7 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Globals } from "#arguments/global-options.ts";
 
-/** A value, and who said so. */
+/** A value and its source. */
 export interface Setting {
   readonly value: string;
   readonly from: string;
@@ -9,15 +9,15 @@ export interface Setting {
 
 export interface ServerAddress {
   readonly url: Setting;
-  /** Absent: the server may ask for none. */
+  /** Absent: no key is configured. */
   readonly apiKey?: Setting;
 }
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
- * The server to ask: the one that options name, the environment, the configuration file, or else the one that runs
- * here. Undefined: there is none.
+ * Finds the server. Sources, in order: options, environment variables, the configuration file, the server that runs on
+ * this host for the same user. Undefined when no source names one.
  */
 export async function findServerAddress(
   globals: Pick<Globals, "apiUrl" | "apiKey">,
@@ -40,15 +40,15 @@ export async function findServerAddress(
   const { dataDirectory } = readConfig(env);
   const server = await findServer(dataDirectory);
   if (server === undefined) return undefined;
-  const from = `the server that runs on ${dataDirectory}`;
-  // Its own key is sure to be good; one that was configured may be another server's.
+  const from = `the running server of ${dataDirectory}`;
+  // The running server's own key is valid; a configured one may belong to another server.
   return address({ value: server.url, from }, apiKey ?? optionOf(server.apiKey, from) ?? keyOfFile);
 }
 
 export function noServer(program: string): SandboxError {
   return new SandboxError(
     "unavailable",
-    `no server runs here: start one with '${program} up', or name one with --api-url or OPENSANDBOX_API_URL`,
+    `no server runs on this host: start one with '${program} up', or name one with --api-url or OPENSANDBOX_API_URL`,
   );
 }
 
@@ -60,7 +60,7 @@ function optionOf(value: string | undefined, from: string): Setting | undefined 
   return value === undefined || value === "" ? undefined : { value, from };
 }
 
-/** The first of the variables that is set. */
+/** The first variable that is set. */
 function variableOf(env: Environment, ...names: readonly string[]): Setting | undefined {
   const name = names.find((name) => (env[name] ?? "") !== "");
   return name === undefined ? undefined : optionOf(env[name], name);

@@ -5,11 +5,11 @@ import { findServerAddress } from "./find-server-address.ts";
 
 export interface OpenedServer extends AsyncDisposable {
   readonly client: Client;
-  /** It lives only until it is disposed, and its sandboxes with it. */
+  /** The server runs in this process. Disposing it ends it and its sandboxes. */
   readonly embedded: boolean;
 }
 
-/** The server that was named or runs here; without one, a server in this process. */
+/** Connects to the configured or running server. Without one, starts a server in this process. */
 export async function openServer({ host, globals, signal }: Context, progress: Progress): Promise<OpenedServer> {
   const address = await findServerAddress(globals, host.env);
   if (address !== undefined) {

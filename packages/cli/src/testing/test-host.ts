@@ -10,14 +10,14 @@ export interface TestRun {
   readonly code: number;
   readonly stdout: string;
   readonly stderr: string;
-  /** The servers that were spoken to. */
+  /** The servers that the command connected to. */
   readonly connected: readonly { readonly url: string; readonly apiKey: string | undefined }[];
 }
 
 export interface TestOptions {
   readonly env?: Readonly<Record<string, string>>;
   readonly stdin?: string;
-  /** What there is of a client; the rest must not be used. */
+  /** The parts of a client that the command may use. */
   readonly client?: PartialClient;
   readonly interrupts?: Interrupts;
   /** Standard error is a terminal. */
@@ -26,7 +26,7 @@ export interface TestOptions {
 
 export type PartialClient = { readonly [Part in keyof Client]?: Partial<Client[Part]> };
 
-/** Runs one command line in this process. Without other options it knows of a server, and `client` stands for it. */
+/** Runs one command line in this process. By default a server is configured, and `client` stands in for it. */
 export async function runForTest(argv: readonly string[], options: TestOptions = {}): Promise<TestRun> {
   const [stdout, stderr] = [sink(), sink()];
   const connected: { url: string; apiKey: string | undefined }[] = [];
@@ -70,7 +70,7 @@ export function testInterrupts(): TestInterrupts {
   };
 }
 
-/** Keeps what is written to it. */
+/** A stream that keeps everything written to it. */
 export function sink(): { readonly stream: Output; readonly text: () => string } {
   const stream = new PassThrough();
   const chunks: Buffer[] = [];

@@ -4,17 +4,17 @@ import type { Context } from "../../context.ts";
 import { choice, list, pairs, text, whole } from "#arguments/inputs.ts";
 import { usageError } from "#arguments/usage-error.ts";
 
-/** How an agent works: the options that `run` and `start` share. */
+/** Settings of a new agent, for `run` and `start`. */
 export const agentOptions = {
-  env: pairs("an environment variable of the agent and its tools", "e"),
-  model: text("NAME", "the model to ask (default: ANTHROPIC_MODEL of its environment)"),
-  systemPrompt: text("TEXT", "what it is told before all else"),
-  tools: list("the tools it may use, such as Bash,Read,mcp__NAME__TOOL (default: all)"),
-  permissionMode: choice("use beside --tools", ["default", "acceptEdits", "bypassPermissions", "plan"]),
-  maxTurns: whole("N", "how often the model is asked for one prompt (default: 50)"),
-  mcp: pairs("an MCP server, by its name and its line for the shell"),
-  cwd: text("DIR", "the directory it works in (default: /home/sandbox)"),
-  resume: text("CONVERSATION", "go on with one that was had in the sandbox"),
+  env: pairs("set an environment variable for the agent and its tools", "e"),
+  model: text("NAME", "the model (default: ANTHROPIC_MODEL in the agent's environment)"),
+  systemPrompt: text("TEXT", "the system prompt"),
+  tools: list("permitted tools, such as Bash,Read,mcp__NAME__TOOL (default: all)"),
+  permissionMode: choice("more permitted tools", ["default", "acceptEdits", "bypassPermissions", "plan"]),
+  maxTurns: whole("N", "maximum number of model requests for one prompt (default: 50)"),
+  mcp: pairs("an MCP server: its name and its shell command line"),
+  cwd: text("DIR", "the working directory (default: /home/sandbox)"),
+  resume: text("CONVERSATION", "continue an earlier conversation of the sandbox"),
 };
 
 interface AgentInput {
@@ -29,7 +29,7 @@ interface AgentInput {
   readonly resume: string | undefined;
 }
 
-/** What was asked for; the rest is the agent's default. */
+/** The settings that were given. The agent has defaults for the others. */
 export function agentOf({ env, tools, mcp, ...asked }: AgentInput): StartAgent {
   const settings = Object.entries(asked).filter(([, value]) => value !== undefined);
   const servers = Object.entries(mcp).map(([name, line]) => [name, { command: "/bin/sh", args: ["-c", line] }]);
@@ -41,9 +41,9 @@ export function agentOf({ env, tools, mcp, ...asked }: AgentInput): StartAgent {
   };
 }
 
-/** What the words say; `-` alone is standard input. */
+/** The prompt: the words, or standard input for a single `-`. @throws a usage error when it is empty */
 export async function promptOf(words: readonly string[], verb: string, { host }: Context): Promise<string> {
-  const said = words.length === 1 && words[0] === "-" ? await readAll(host.stdin) : words.join(" ");
-  if (said.trim() === "") throw usageError("the prompt is empty", ["agent", verb]);
-  return said;
+  const prompt = words.length === 1 && words[0] === "-" ? await readAll(host.stdin) : words.join(" ");
+  if (prompt.trim() === "") throw usageError("the prompt is empty", ["agent", verb]);
+  return prompt;
 }

@@ -29,12 +29,12 @@ const answer: readonly AgentEvent[] = [
 
 interface TestAgent {
   readonly client: PartialClient;
-  /** What it was asked to do, in order. */
+  /** The calls that the agent received, in order. */
   readonly done: unknown[];
-  readonly tell: (...events: readonly AgentEvent[]) => void;
+  readonly emit: (...events: readonly AgentEvent[]) => void;
 }
 
-/** An agent that tells what the test says, and ends when it is asked to end. */
+/** An agent that emits the events of the test, and ends when it is asked to. */
 function testAgent(exitCode = 0, onDone: (what: unknown, agent: TestAgent) => void = () => undefined): TestAgent {
   const events = new PassThrough({ objectMode: true });
   const did = async (what: unknown): Promise<void> => {
@@ -58,8 +58,8 @@ function testAgent(exitCode = 0, onDone: (what: unknown, agent: TestAgent) => vo
   };
   const stand: TestAgent = {
     done: [],
-    tell: (...told) => {
-      for (const event of told) events.write(event);
+    emit: (...emitted) => {
+      for (const event of emitted) events.write(event);
     },
     client: {
       agents: {
@@ -83,9 +83,9 @@ function testAgent(exitCode = 0, onDone: (what: unknown, agent: TestAgent) => vo
   return stand;
 }
 
-test("what it says is the output, what it does is told, and it ends with its answer", async () => {
-  const { client, done, tell } = testAgent();
-  tell(...answer);
+test("answers go to standard output, tool uses to standard error, and the command ends with the answer", async () => {
+  const { client, done, emit } = testAgent();
+  emit(...answer);
   const line = ["agent", "run", "-e", "ANTHROPIC_API_KEY=k", "--tools", "Bash, Read", "--max-turns", "3", id];
   const options = ["--mcp", "files=serve-files --all", "--permission-mode", "plan", "where", "are you?"];
   const { code, stdout, stderr } = await runForTest([...line, ...options], { client });
@@ -93,7 +93,7 @@ test("what it says is the output, what it does is told, and it ends with its ans
   assert.deepEqual(stderr.split("\n"), [
     'osb: Bash {"command":"pwd"}',
     "osb: failed: no such",
-    `osb: --resume ${conversation} goes on with this`,
+    `osb: --resume ${conversation} continues this conversation`,
     "",
   ]);
   const request = {
@@ -107,9 +107,9 @@ test("what it says is the output, what it does is told, and it ends with its ans
   assert.deepEqual(done, [["start", id, request], "end"]);
 });
 
-test("with --json each event is a line", async () => {
-  const { client, tell } = testAgent();
-  tell(...answer);
+test("with --json, each event is a line", async () => {
+  const { client, emit } = testAgent();
+  emit(...answer);
   const { code, stdout, stderr } = await runForTest(["agent", "run", "--json", id, "-"], { client, stdin: "hello\n" });
   assert.deepEqual([code, stderr], [0, ""]);
   assert.deepEqual(
@@ -121,23 +121,23 @@ test("with --json each event is a line", async () => {
   );
 });
 
-test("a prompt of - is standard input, and an empty one is a mistake", async () => {
-  const { client, done, tell } = testAgent();
-  tell(...answer);
+test("a prompt of - is read from standard input, and an empty prompt is a mistake", async () => {
+  const { client, done, emit } = testAgent();
+  emit(...answer);
   await runForTest(["agent", "run", id, "-"], { client, stdin: "a task\nin two lines\n" });
   assert.deepEqual(done[0], ["start", id, { envs: {}, prompt: "a task\nin two lines\n" }]);
   const empty = await runForTest(["agent", "run", id, "-"], { client });
   assert.deepEqual([empty.code, empty.stderr.split("\n")[0]], [2, "osb: the prompt is empty"]);
 });
 
-test("an error fails it, whether the agent goes on or not", async () => {
+test("an error event exits with 1, whether the agent continues or not", async () => {
   const failing = testAgent();
-  failing.tell({ type: "error", message: "invalid x-api-key" }, { type: "turn_complete", claude_session_id: "c" });
+  failing.emit({ type: "error", message: "invalid x-api-key" }, { type: "turn_complete", claude_session_id: "c" });
   const failed = await runForTest(["agent", "run", id, "hello"], { client: failing.client });
   assert.deepEqual([failed.code, failed.stdout], [1, ""]);
   assert.match(failed.stderr, /^osb: invalid x-api-key\n/);
 
-  const without = testAgent(1, (_what, { tell }) => tell({ type: "error", message: "there is no key" }));
+  const without = testAgent(1, (_what, { emit }) => emit({ type: "error", message: "there is no key" }));
   const detached = runForTest(["agent", "run", id, "hello"], { client: without.client });
   await new Promise(setImmediate);
   (await without.client.agents?.attach?.(id, agent.id))?.detach();
@@ -145,12 +145,12 @@ test("an error fails it, whether the agent goes on or not", async () => {
   assert.deepEqual([code, stderr], [1, "osb: there is no key\n"]);
 });
 
-test("an interrupt is the agent's, and the code tells of it", async () => {
+test("an interrupt goes to the agent and sets the exit code", async () => {
   const interrupts = testInterrupts();
-  const { client, done } = testAgent(0, (what, { tell }) => {
-    // Before it is attached to: it is passed on then.
+  const { client, done } = testAgent(0, (what, { emit }) => {
+    // Sent before the attach, and passed on after it.
     if (Array.isArray(what)) interrupts.send("SIGINT");
-    if (what === "interrupt") tell({ type: "interrupted" }, { type: "turn_complete", claude_session_id: "c" });
+    if (what === "interrupt") emit({ type: "interrupted" }, { type: "turn_complete", claude_session_id: "c" });
   });
   const { code, stderr } = await runForTest(["agent", "run", id, "hello"], { client, interrupts });
   assert.equal(code, 130);
@@ -158,7 +158,7 @@ test("an interrupt is the agent's, and the code tells of it", async () => {
   assert.deepEqual(done.slice(1), ["interrupt", "end"]);
 });
 
-test("a second interrupt kills it", async () => {
+test("a second interrupt kills the agent", async () => {
   const interrupts = testInterrupts();
   const { client, done } = testAgent(0, (what) => {
     if (what === "interrupt") setImmediate(() => interrupts.send("SIGTERM"));
@@ -169,14 +169,14 @@ test("a second interrupt kills it", async () => {
   assert.deepEqual(done.at(-1), ["kill", agent.id, undefined]);
 });
 
-test("agents that stay: started, listed, asked, heard, interrupted, killed", async () => {
-  const { client, done, tell } = testAgent();
+test("a lasting agent is started, listed, prompted, interrupted, killed and followed", async () => {
+  const { client, done, emit } = testAgent();
   assert.equal((await runForTest(["agent", "start", "--model", "m", id], { client })).stdout, "5f0d3e5d\n");
   const listed = await runForTest(["agent", "ls", id], { client });
   assert.match(listed.stdout, /^AGENT +STATUS +AGE\n5f0d3e5d +running +\S+\n00000002 +exited with 1 +\S+\n$/);
   assert.equal(
     (await runForTest(["agent", "prompt", id, agent.id, "and", "now?"], { client })).stdout,
-    "asked 5f0d3e5d\n",
+    "sent the prompt to 5f0d3e5d\n",
   );
   assert.equal((await runForTest(["agent", "interrupt", id, agent.id], { client })).code, 0);
   assert.equal((await runForTest(["agent", "kill", "--signal", "15", id, agent.id], { client })).code, 0);
@@ -186,8 +186,8 @@ test("agents that stay: started, listed, asked, heard, interrupted, killed", asy
     ["interrupt", agent.id],
     ["kill", agent.id, 15],
   ]);
-  tell(...answer);
+  emit(...answer);
   (await client.agents?.attach?.(id, agent.id))?.detach();
-  const heard = await runForTest(["agent", "attach", id, agent.id], { client });
-  assert.deepEqual([heard.code, heard.stdout], [0, "let me see\nit is /\n"]);
+  const followed = await runForTest(["agent", "attach", id, agent.id], { client });
+  assert.deepEqual([followed.code, followed.stdout], [0, "let me see\nit is /\n"]);
 });

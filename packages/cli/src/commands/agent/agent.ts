@@ -8,6 +8,6 @@ import { run } from "./run.ts";
 import { start } from "./start.ts";
 
 export const agent = defineGroup({
-  summary: "Programs that ask a model and use tools in a sandbox",
+  summary: "Run AI agents, which ask a model and use tools in a sandbox",
   commands: { run, start, ls, attach, prompt, interrupt, kill },
 });

@@ -5,9 +5,9 @@ import { table } from "#output/table.ts";
 
 export const ls = defineCommand({
   summary: "List the agents of a sandbox",
-  description: "Those that run or have ended in the last five minutes.",
+  description: "Lists agents that run or ended within the last five minutes.",
   arguments: { id: one("SANDBOX") },
-  examples: [{ line: "agent ls sb-1a2b3c4d", shows: "which there are" }],
+  examples: [{ line: "agent ls sb-1a2b3c4d", shows: "list the agents of a sandbox" }],
   async run({ id }, { client, print, signal }) {
     const { agents } = await client();
     const found = await agents.list(id, signal);
@@ -16,6 +16,6 @@ export const ls = defineCommand({
       running ? "running" : `exited with ${exitCode ?? "?"}`,
       age(startedAt),
     ]);
-    await print(rows.length === 0 ? "there is no agent" : table(["AGENT", "STATUS", "AGE"], rows), found);
+    await print(rows.length === 0 ? "no agents" : table(["AGENT", "STATUS", "AGE"], rows), found);
   },
 });

@@ -5,27 +5,33 @@ import type { Context } from "../../context.ts";
 import { one, some } from "#arguments/inputs.ts";
 import { exitCodeOf, type InterruptName } from "../../interrupts.ts";
 import { agentOf, agentOptions, promptOf } from "./agent-options.ts";
-import { tellEvent } from "./tell-event.ts";
+import { printEvent } from "./print-event.ts";
 
-// Of a server that does not answer any more.
+// Bounds the clean-up when the server does not answer.
 const killTimeoutMs = 10_000;
 
 export const run = defineCommand({
-  summary: "Have an agent do something in a sandbox",
-  description: `What the agent says is standard output, what it does is told on standard error; with --json each of its events is
-a line. A PROMPT of - is standard input. It needs ANTHROPIC_API_KEY, by --env or from the environment of the sandbox,
-and takes ANTHROPIC_BASE_URL and ANTHROPIC_MODEL from there.
+  summary: "Run an agent in a sandbox for one prompt",
+  description: `Prints the agent's answers to standard output and its tool uses to standard error; with --json, prints each event
+as a line of JSON. A PROMPT of - is read from standard input. The agent needs ANTHROPIC_API_KEY, from --env or from the
+sandbox's environment, and also uses ANTHROPIC_BASE_URL and ANTHROPIC_MODEL.
 
-It ends when the prompt has been answered, with 0, or with 1 when that failed. Ctrl-C ends what it does; a second one
-ends it at once.`,
+Exits when the prompt is answered: with 0, or with 1 after a failure. Ctrl-C interrupts the agent; a second Ctrl-C kills
+it.`,
   arguments: { id: one("SANDBOX"), prompt: some("PROMPT") },
   options: agentOptions,
   examples: [
-    { line: 'agent run -e ANTHROPIC_API_KEY="$ANTHROPIC_API_KEY" sb-1a2b3c4d fix the tests', shows: "a task" },
-    { line: "osb agent run --permission-mode plan sb-1a2b3c4d - < task.md", shows: "one that is written down" },
+    {
+      line: 'agent run -e ANTHROPIC_API_KEY="$ANTHROPIC_API_KEY" sb-1a2b3c4d fix the tests',
+      shows: "give an agent a task",
+    },
+    {
+      line: "osb agent run --permission-mode plan sb-1a2b3c4d - < task.md",
+      shows: "read the task from a file, without permission to change anything",
+    },
     {
       line: "agent run --resume 5f0d3e5d-0667-43b1-a989-ffccae31a58c sb-1a2b3c4d now the linter",
-      shows: "go on with a conversation",
+      shows: "continue a conversation",
     },
   ],
   async run({ id, prompt, ...asked }, context) {
@@ -34,11 +40,11 @@ ends it at once.`,
     using held = holdInterrupts(context);
     let agent: AttachedAgent | undefined;
     try {
-      // Waited for also after an interrupt: it would work on unheard.
+      // Even after an interrupt, wait for the start: the agent would otherwise run unattended.
       const started = await agents.start(id, request, held.ended);
       agent = await agents.attach(id, started.id, held.ended);
       held.pass(agent);
-      const answered = await hearAnswer(agent, context);
+      const answered = await readAnswer(agent, context);
       const exitCode = await agent.exitCode;
       agent = undefined;
       if (held.last !== undefined) return exitCodeOf(held.last);
@@ -47,24 +53,25 @@ ends it at once.`,
       if (held.ended.aborted && held.last !== undefined && isSandboxError(error)) return exitCodeOf(held.last);
       throw error;
     } finally {
-      if (agent !== undefined) await killed(agents, id, agent);
+      if (agent !== undefined) await killQuietly(agents, id, agent);
     }
   },
 });
 
-/** As well as it goes: what is told is why it was left. */
-async function killed(agents: Client["agents"], id: string, agent: AttachedAgent): Promise<void> {
+/** Kills the agent. A failure is not reported: the reason for the kill matters more. */
+async function killQuietly(agents: Client["agents"], id: string, agent: AttachedAgent): Promise<void> {
   await agents.kill(id, agent.id, undefined, AbortSignal.timeout(killTimeoutMs)).catch(() => undefined);
 }
 
-/** To its end. False: something failed. */
-async function hearAnswer(agent: AttachedAgent, context: Context): Promise<boolean> {
+/** Prints events until the agent ends. Returns false after an error. */
+async function readAnswer(agent: AttachedAgent, context: Context): Promise<boolean> {
   let answered = true;
   for await (const event of agent.events) {
-    await tellEvent(event, context);
+    await printEvent(event, context);
     if (event.type === "error" || event["is_error"] === true) answered = false;
     if (event.type !== "turn_complete") continue;
-    if (!context.globals.json) context.note(`--resume ${String(event["claude_session_id"])} goes on with this`);
+    if (!context.globals.json)
+      context.note(`--resume ${String(event["claude_session_id"])} continues this conversation`);
     await agent.end();
   }
   return answered;
@@ -72,9 +79,9 @@ async function hearAnswer(agent: AttachedAgent, context: Context): Promise<boole
 
 interface HeldInterrupts extends Disposable {
   readonly last: InterruptName | undefined;
-  /** Aborted by the second one. */
+  /** Aborted by the second interrupt. */
   readonly ended: AbortSignal;
-  /** The first one is the agent's, also when it came before. */
+  /** Passes the first interrupt on to the agent, even one from before this call. */
   pass(agent: AttachedAgent): void;
 }
 
@@ -82,7 +89,7 @@ function holdInterrupts({ host }: Context): HeldInterrupts {
   const ended = new AbortController();
   let agent: AttachedAgent | undefined;
   let last: InterruptName | undefined;
-  // One that has just ended cannot be told any more; its end is on the way.
+  // Fails when the agent has just ended, and then its end arrives anyway.
   const interrupt = (): void => void agent?.interrupt().catch(() => undefined);
   const taken = host.interrupts.take((name) => {
     if (last !== undefined) ended.abort(new SandboxError("canceled", "canceled"));

@@ -5,6 +5,6 @@ import { publish } from "./publish.ts";
 import { rm } from "./rm.ts";
 
 export const checkpoint = defineGroup({
-  summary: "Keep instants of sandboxes, to go back to or to fork",
+  summary: "Create and manage checkpoints, which sandboxes are restored to or forked from",
   commands: { create, ls, rm, publish },
 });

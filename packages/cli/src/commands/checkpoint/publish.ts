@@ -2,11 +2,11 @@ import { defineCommand } from "../../command.ts";
 import { flag, one } from "#arguments/inputs.ts";
 
 export const publish = defineCommand({
-  summary: "Let every organization fork a checkpoint",
-  description: "With all that is in its memory and on its disks.",
+  summary: "Allow every organization to fork a checkpoint",
+  description: "A fork contains everything in the checkpoint's memory and on its disks, including secrets.",
   arguments: { checkpoint: one("CHECKPOINT") },
-  options: { undo: flag("let no other organization fork it any more") },
-  examples: [{ line: "checkpoint publish 5f0d3e5d-0667-43b1-a989-ffccae31a58c", shows: "share it" }],
+  options: { undo: flag("allow only your own organization again") },
+  examples: [{ line: "checkpoint publish 5f0d3e5d-0667-43b1-a989-ffccae31a58c", shows: "share a checkpoint" }],
   async run({ checkpoint, undo }, { client, print, signal }) {
     const { checkpoints } = await client();
     await checkpoints.publish(checkpoint, !undo, signal);

@@ -12,7 +12,7 @@ const ids = async (kind: Kind): Promise<readonly string[]> =>
   await Promise.resolve(kind === "sandboxes" ? ["sb-11111111", "sb-22222222"] : ["cp-1"]);
 const complete = async (...typed: string[]): Promise<readonly string[]> => await candidates(commands, typed, ids);
 
-test("commands, and those of a noun", async () => {
+test("commands and the verbs of a noun are completed", async () => {
   assert.deepEqual(await complete("hib"), ["hibernate"]);
   assert.deepEqual(await complete(""), Object.keys(commands));
   assert.deepEqual(await complete("checkpoint", ""), ["create", "ls", "rm", "publish"]);
@@ -22,12 +22,12 @@ test("commands, and those of a noun", async () => {
   assert.deepEqual(await complete("no-such", ""), Object.keys(commands));
 });
 
-test("options of a command and of all", async () => {
+test("options of a command and global options are completed", async () => {
   assert.deepEqual(await complete("create", "--me"), ["--memory", "--metadata"]);
   assert.deepEqual(await complete("--j"), ["--json"]);
 });
 
-test("ids, where an argument is one", async () => {
+test("ids are completed where an argument is an id", async () => {
   assert.deepEqual(await complete("get", "sb-1"), ["sb-11111111"]);
   assert.deepEqual(await complete("kill", "sb-11111111", ""), ["sb-11111111", "sb-22222222"]);
   assert.deepEqual(await complete("restore", "sb-11111111", ""), ["cp-1"]);
@@ -35,11 +35,11 @@ test("ids, where an argument is one", async () => {
   assert.deepEqual(await complete("logs", "--tail", ""), []);
 });
 
-test("nothing of what another program is given", async () => {
+test("words of another program are not completed", async () => {
   assert.deepEqual(await complete("exec", "sb-11111111", "--", "ls", "--a"), []);
 });
 
-test("the script of bash completes", () => {
+test("the bash script completes", () => {
   const directory = mkdtempSync(join(tmpdir(), "osb-completion-"));
   try {
     const program = join(directory, "osb");
@@ -60,10 +60,10 @@ printf '%s\\n' "\${COMPREPLY[@]}"`;
   }
 });
 
-test("the scripts are what their shells take, where there are these shells", (t) => {
+test("each script is valid in its shell, if the shell is installed", (t) => {
   for (const shell of shells) {
     const { status, stderr, error } = spawnSync(shell, ["-n"], { input: scriptFor(shell, "osb"), encoding: "utf8" });
-    if (error !== undefined) t.diagnostic(`there is no ${shell}`);
+    if (error !== undefined) t.diagnostic(`${shell} is not installed`);
     else assert.equal(status, 0, stderr);
   }
 });

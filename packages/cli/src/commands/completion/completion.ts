@@ -7,9 +7,9 @@ export function completionOf(commands: () => Commands): Group {
   return defineGroup({
     summary: "Complete commands, options and ids in a shell",
     commands: {
-      bash: script("bash", 'eval "$(osb completion bash)"', "in ~/.bashrc"),
-      zsh: script("zsh", 'eval "$(osb completion zsh)"', "in ~/.zshrc, after compinit"),
-      fish: script("fish", "completion fish > ~/.config/fish/completions/osb.fish", "once"),
+      bash: script("bash", 'eval "$(osb completion bash)"', "add to ~/.bashrc"),
+      zsh: script("zsh", 'eval "$(osb completion zsh)"', "add to ~/.zshrc, after compinit"),
+      fish: script("fish", "osb completion fish > ~/.config/fish/conf.d/opensandbox.fish", "run once"),
       words: wordsAmong(commands),
     },
   });

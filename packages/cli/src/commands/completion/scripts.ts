@@ -1,8 +1,8 @@
-/** Shells that can be made to complete; each is a command of `completion`. */
+/** Shells with a completion script. Each is a command of `completion`. */
 export const shells = ["bash", "zsh", "fish"] as const;
 export type Shell = (typeof shells)[number];
 
-/** Each asks the program itself, so that it always knows what there is. */
+/** A completion script. It calls the program for candidates, so that it needs no update. */
 export function scriptFor(shell: Shell, program: string): string {
   const names = [...new Set(["osb", "opensandbox", program])].join(" ");
   switch (shell) {

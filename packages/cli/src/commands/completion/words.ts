@@ -10,7 +10,7 @@ export function wordsAmong(commands: () => Commands): Command {
   return defineCommand({
     summary: "Print the completions of a partial command line, one per line (completion scripts call it)",
     arguments: { typed: { placeholder: "WORD", takes: "command", read: (values) => values } },
-    examples: [{ line: "completion words -- checkpoint ''", shows: "the commands of `checkpoint`" }],
+    examples: [{ line: "completion words -- checkpoint ''", shows: "print the commands of `checkpoint`" }],
     async run({ typed }, { client, print, signal }) {
       const ids = async (kind: Kind): Promise<readonly string[]> => {
         try {

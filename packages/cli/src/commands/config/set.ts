@@ -6,17 +6,17 @@ import { one } from "#arguments/inputs.ts";
 const names = { "api-url": "apiUrl", "api-key": "apiKey" } as const;
 
 export const set = defineCommand({
-  summary: "Store which server to ask, or the key for it",
-  description: `NAME is api-url or api-key. An empty VALUE removes it; - reads it from standard input. Options and the environment
-count more than what is stored. The file can be read by you alone.`,
+  summary: "Store the server's address or the API key",
+  description: `NAME is api-url or api-key. An empty VALUE removes the setting; - reads it from standard input. Options and environment
+variables override stored settings. Only you can read the file.`,
   arguments: { name: one("NAME"), value: one("VALUE") },
   examples: [
-    { line: "config set api-url https://sandboxes.example.com", shows: "the server" },
-    { line: "config set api-key - < key.txt", shows: "the key, without it being seen in the list of processes" },
-    { line: "config set api-url ''", shows: "forget the server" },
+    { line: "config set api-url https://sandboxes.example.com", shows: "store the server's address" },
+    { line: "config set api-key - < key.txt", shows: "store the key without showing it in the process list" },
+    { line: "config set api-url ''", shows: "remove the stored address" },
   ],
   check: ({ name, value }) => {
-    if (!(name in names)) return `there is no setting "${name}": set api-url or api-key`;
+    if (!(name in names)) return `unknown setting "${name}": use api-url or api-key`;
     if (name === "api-url" && value !== "" && value !== "-" && !isServerUrl(value)) return notAnUrl(value);
     return undefined;
   },
@@ -38,5 +38,5 @@ function isServerUrl(text: string): boolean {
 }
 
 function notAnUrl(text: string): string {
-  return `api-url must begin with http:// or https://, not "${text}"`;
+  return `api-url must start with http:// or https://, not "${text}"`;
 }

@@ -4,9 +4,9 @@ import { findServerAddress, type Setting } from "../../server/find-server-addres
 import { table } from "#output/table.ts";
 
 export const show = defineCommand({
-  summary: "Show each setting and where it comes from",
-  description: "The key is shown in part.",
-  examples: [{ line: "config", shows: "the effective configuration" }],
+  summary: "Show each setting and its source",
+  description: "Shows only the ends of the key.",
+  examples: [{ line: "config", shows: "show the effective configuration" }],
   async run(_input, { host, globals, print }) {
     const address = await findServerAddress(globals, host.env);
     const settings: Readonly<Record<string, Setting | undefined>> = {
@@ -26,7 +26,7 @@ export const show = defineCommand({
   },
 });
 
-/** What a server on this host would be started with. */
+/** The settings with which a server would start on this host. */
 async function serverSettings({ env }: Host): Promise<Record<string, Setting | undefined>> {
   const { readConfig, variables } = await import("@opensandbox/server/config.ts");
   const config = readConfig(env);
@@ -40,7 +40,7 @@ async function serverSettings({ env }: Host): Promise<Record<string, Setting | u
   );
 }
 
-/** Enough to tell keys apart. */
+/** The ends of the key, enough to tell keys apart. */
 function masked(key: string): string {
   return key.length < 16 ? "*".repeat(8) : `${key.slice(0, 4)}...${key.slice(-4)}`;
 }

@@ -1,12 +1,12 @@
 import type { ExecRequest } from "@opensandbox/sdk";
 import { flag, text, whole } from "#arguments/inputs.ts";
 
-/** How a command is run: the options that `run` and `exec` share. */
+/** Options of a command in a sandbox, for `run`, `exec` and `session start`. */
 export const execOptions = {
-  cwd: text("DIR", "the directory it runs in (default: /home/sandbox)"),
-  user: text("NAME", "the user it runs as (default: sandbox)", "u"),
-  timeout: whole("SECONDS", "kill it after so long, with exit code 124 (default: never)"),
-  noStdin: flag("do not read standard input: the command finds its end at once", "n"),
+  cwd: text("DIR", "the working directory (default: /home/sandbox)"),
+  user: text("NAME", "the user (default: sandbox)", "u"),
+  timeout: whole("SECONDS", "kill the command after this long, with exit code 124 (default: never)"),
+  noStdin: flag("do not read standard input: the command's input is empty", "n"),
 };
 
 interface ExecInput {

@@ -5,23 +5,23 @@ import { streamOrCollect } from "./stream-or-collect.ts";
 
 export const exec = defineCommand({
   summary: "Run a command in a sandbox",
-  description: `The command's input, output and exit code are passed through. A word that stands alone is a line for the
-shell. Exits with the command's code: 128+N when signal N ended it, 127 when there is no such command, 124 when its time
-was over. Ctrl-C is passed on to the command; a second one kills it.`,
+  description: `Passes the command's input, output and exit code through. A single argument is a command line for the shell. Exits with
+the command's code, with 128+N if signal N ended it, 127 if there is no such command, and 124 after a timeout. Ctrl-C
+goes to the command; a second Ctrl-C kills it.`,
   arguments: { id: one("SANDBOX"), command: command("CMD") },
   options: {
-    env: pairs("an environment variable of the command", "e"),
+    env: pairs("set an environment variable for the command", "e"),
     ...execOptions,
-    detach: flag("do not wait: print the id of an exec session, and see 'session'", "d"),
+    detach: flag("do not wait: print the id of an exec session, for 'session'", "d"),
   },
   examples: [
     { line: "exec sb-1a2b3c4d -- python3 -c 'print(6 * 7)'", shows: "run a program with arguments" },
-    { line: "exec sb-1a2b3c4d 'ls -l | wc -l'", shows: "a line for the shell" },
-    { line: "tar -c src | osb exec sb-1a2b3c4d -- tar -x -C /workspace", shows: "standard input goes to the command" },
-    { line: "exec --detach sb-1a2b3c4d -- make", shows: "without waiting for it" },
+    { line: "exec sb-1a2b3c4d 'ls -l | wc -l'", shows: "run a shell command line" },
+    { line: "tar -c src | osb exec sb-1a2b3c4d -- tar -x -C /workspace", shows: "pass standard input to the command" },
+    { line: "exec --detach sb-1a2b3c4d -- make", shows: "start a command without waiting for it" },
     {
       line: "exec --user root --cwd / --timeout 60 sb-1a2b3c4d -- apt-get update",
-      shows: "as root, elsewhere, for a minute at most",
+      shows: "run as root, in another directory, for at most a minute",
     },
   ],
   async run({ id, env, noStdin, detach, ...asked }, context) {

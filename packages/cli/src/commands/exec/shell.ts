@@ -4,22 +4,22 @@ import type { Context } from "../../context.ts";
 import { one, pairs, text } from "#arguments/inputs.ts";
 import { writeTo } from "#output/write-to.ts";
 
-/** Ctrl-] leaves, as telnet has it: no program that people use in a terminal needs it. */
+/** Ctrl-], as in telnet: programs in a terminal hardly ever use it. */
 const detachKey = 0x1d;
 
 export const shell = defineCommand({
   summary: "Open a shell in a sandbox",
-  description: `A terminal of the size of this one. Ctrl-] leaves the shell running and says how to come back to it; ending
-the shell ends this command with its code.`,
+  description: `Opens a terminal of the same size as this one. Ctrl-] leaves the shell running and prints how to return to it. When
+the shell exits, this command exits with its code.`,
   arguments: { id: one("SANDBOX") },
   options: {
-    shell: text("PROGRAM", "instead of bash"),
-    env: pairs("an environment variable of the shell", "e"),
-    session: text("SESSION", "go on with one that was left"),
+    shell: text("PROGRAM", "another program (default: /bin/bash)"),
+    env: pairs("set an environment variable for the shell", "e"),
+    session: text("SESSION", "return to a shell that was left"),
   },
   examples: [
-    { line: "shell sb-1a2b3c4d", shows: "a shell as the user sandbox" },
-    { line: "shell --shell python3 sb-1a2b3c4d", shows: "another program in a terminal" },
+    { line: "shell sb-1a2b3c4d", shows: "open a shell as the user sandbox" },
+    { line: "shell --shell python3 sb-1a2b3c4d", shows: "open another program in a terminal" },
   ],
   async run({ id, shell = "/bin/bash", env, session }, context) {
     const { host, note } = context;
@@ -36,9 +36,9 @@ the shell ends this command with its code.`,
       return await attached.exitCode;
     } catch (error) {
       if (!left.value) throw error;
-      // The cursor is where the shell has left it.
+      // The shell may have left the cursor in the middle of a line.
       await writeTo(host.stdout, "\n");
-      note(`the shell goes on: ${host.program} shell --session ${sessionId} ${id}`);
+      note(`the shell keeps running; return to it with: ${host.program} shell --session ${sessionId} ${id}`);
       return 0;
     } finally {
       host.stdin.destroy();
@@ -51,7 +51,7 @@ function sizeOf({ host }: Context): { readonly columns: number; readonly rows: n
   return { columns, rows };
 }
 
-/** Every key goes to the sandbox, Ctrl-C too, until it is disposed. Without a terminal there is nothing to change. */
+/** Sends every key to the sandbox, Ctrl-C included, until it is disposed. Has no effect without a terminal. */
 function rawMode(stdin: Context["host"]["stdin"]): Disposable {
   const terminal = stdin as { isTTY?: boolean; setRawMode?(raw: boolean): void };
   const change = terminal.isTTY === true;
@@ -65,25 +65,25 @@ function rawMode(stdin: Context["host"]["stdin"]): Disposable {
 
 function followSize(context: Context, client: Client, id: string, sessionId: string): Disposable {
   const { stdout } = context.host;
-  // A size that could not be told is told with the next change.
+  // A failed resize is made up for by the next one.
   const onResize = (): void => void client.sessions.resize(id, sessionId, sizeOf(context)).catch(() => undefined);
   stdout.on("resize", onResize);
   return { [Symbol.dispose]: () => stdout.off("resize", onResize) };
 }
 
-/** `value` is true once the user has left the shell. */
+/** Forwards keys. `value` becomes true when the user leaves the shell. */
 function forwardKeys(stdin: Context["host"]["stdin"], attached: AttachedSession): { value: boolean } {
   const left = { value: false };
   stdin.on("data", (chunk: Buffer) => {
     const at = (stdin as { isTTY?: boolean }).isTTY === true ? chunk.indexOf(detachKey) : -1;
     const keys = at === -1 ? chunk : chunk.subarray(0, at);
-    // What a shell that has ended does not take is nobody's loss.
+    // Keys for a shell that has just ended are dropped.
     if (keys.length > 0) attached.write(keys).catch(() => undefined);
     if (at === -1) return;
     left.value = true;
     attached.detach();
   });
-  // The end of a script that is piped in is the end of what the shell reads.
+  // The end of piped input is Ctrl-D for the shell.
   stdin.once("end", () => void attached.write(Uint8Array.of(0x04)).catch(() => undefined));
   return left;
 }

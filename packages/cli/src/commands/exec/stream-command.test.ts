@@ -4,7 +4,7 @@ import { PassThrough, Readable, Writable } from "node:stream";
 import { test } from "node:test";
 import type { Client, ExecOutput, ExecRequest } from "@opensandbox/sdk";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import { passedThrough } from "./command-output.ts";
+import { passThrough } from "./command-output.ts";
 import { streamCommand } from "./stream-command.ts";
 import { sink, testInterrupts } from "#testing/test-host.ts";
 
@@ -18,7 +18,7 @@ interface TestCommand {
   fail(error: Error): void;
 }
 
-/** A command that does what the test says. */
+/** A command that the test controls. */
 function testCommand(): TestCommand {
   const output = new PassThrough({ objectMode: true });
   const exit = Promise.withResolvers<number>();
@@ -68,7 +68,7 @@ function stand() {
         sandboxId: "sb-1a2b3c4d",
         request: { cmd: "program" },
         stdin: options.stdin,
-        output: passedThrough({ stdout: options.stdout ?? stdout.stream, stderr: stderr.stream }),
+        output: passThrough({ stdout: options.stdout ?? stdout.stream, stderr: stderr.stream }),
         ...(options.graceMs === undefined ? {} : { graceMs: options.graceMs }),
       },
       interrupts,
@@ -76,7 +76,7 @@ function stand() {
   return { command, interrupts, stdout, stderr, run };
 }
 
-test("output stays apart and the code is the command's", async () => {
+test("standard output and standard error stay apart, and the exit code is the command's", async () => {
   const { command, stdout, stderr, run } = stand();
   const code = run({ stdin: Readable.from([Buffer.from("in")]) });
   command.print("stdout", "out");
@@ -88,7 +88,7 @@ test("output stays apart and the code is the command's", async () => {
   assert.deepEqual(command.requests, [{ cmd: "program", stdin: true }]);
 });
 
-test("an input that stays open does not keep it from ending", async () => {
+test("open standard input does not delay the end", async () => {
   const { command, run } = stand();
   const stdin = new PassThrough();
   const code = run({ stdin });
@@ -97,7 +97,7 @@ test("an input that stays open does not keep it from ending", async () => {
   assert.ok(stdin.destroyed);
 });
 
-test("an interrupt is the command's; how it ends then is the result", async () => {
+test("an interrupt goes to the command, whose exit code is the result", async () => {
   const { command, interrupts, run } = stand();
   const code = run({ graceMs: 60_000 });
   await new Promise(setImmediate);
@@ -107,7 +107,7 @@ test("an interrupt is the command's; how it ends then is the result", async () =
   assert.equal(await code, 7);
 });
 
-test("a second interrupt ends it, as does the end of its grace", async () => {
+test("a second interrupt and the end of the grace period end the command", async () => {
   const twice = stand();
   const first = twice.run({ graceMs: 60_000 });
   await new Promise(setImmediate);
@@ -123,7 +123,7 @@ test("a second interrupt ends it, as does the end of its grace", async () => {
   assert.equal(await second, 143);
 });
 
-test("a command whose time is over ends with 124, one that there is not with 127", async () => {
+test("a timeout exits with 124, and a missing command with 127", async () => {
   const late = stand();
   const first = late.run();
   late.command.end(-1);
@@ -136,14 +136,14 @@ test("a command whose time is over ends with 124, one that there is not with 127
   assert.equal(missing.stderr.text(), "osb: command not found: x\n");
 });
 
-test("an end that is not known is no exit code", async () => {
+test("an unknown outcome is an error, not an exit code", async () => {
   const { command, run } = stand();
   const code = run();
   command.fail(new SandboxError("unavailable", "the machine has ended"));
   await assert.rejects(code, /the machine has ended/);
 });
 
-test("a reader that leaves ends the command quietly", async () => {
+test("a closed output pipe ends the command quietly", async () => {
   const { command, run, stderr } = stand();
   const stdout = new Writable({
     write: (_chunk, _encoding, done) => done(Object.assign(new Error("write EPIPE"), { code: "EPIPE" })),
@@ -155,7 +155,7 @@ test("a reader that leaves ends the command quietly", async () => {
   assert.equal(stderr.text(), "");
 });
 
-test("a reader that does not read holds the output, and can still be interrupted", async () => {
+test("a slow reader pauses the command, which can still be interrupted", async () => {
   const { command, interrupts, run } = stand();
   const stuck = new PassThrough({ highWaterMark: 1 });
   const code = run({ stdout: stuck, graceMs: 1 });

@@ -9,23 +9,23 @@ export interface CommandToStream {
   readonly client: Client;
   readonly sandboxId: string;
   readonly request: ExecRequest;
-  /** Undefined: the command reads end of file at once. */
+  /** Undefined: the command's standard input is empty. */
   readonly stdin: Readable | undefined;
   readonly output: CommandOutput;
-  /** Milliseconds that an interrupted command has to end; absent: it may take its time. */
+  /** Time that an interrupted command has to end, in milliseconds. Absent: unlimited. */
   readonly graceMs?: number;
 }
 
-// As coreutils' timeout has it.
+// As in timeout(1).
 const timedOutCode = 124;
-// As a shell has it.
+// As in shells.
 const commandNotFoundCode = 127;
-// As a program ends that writes into a pipe which nobody reads: by SIGPIPE.
+// The exit code of a program that SIGPIPE ended.
 const readerGoneCode = 141;
 
 /**
- * Runs a command with its streams passed through, and returns the exit code that this process should have. An
- * interrupt is passed on to the command; a second one, or the end of its grace, ends it.
+ * Runs a command with its streams passed through. Returns the exit code for this process. The first interrupt is passed
+ * on to the command. A second one, or the end of the grace period, ends it.
  */
 export async function streamCommand(command: CommandToStream, interrupts: Interrupts): Promise<number> {
   const { client, sandboxId, request, stdin, output } = command;
@@ -43,20 +43,20 @@ export async function streamCommand(command: CommandToStream, interrupts: Interr
     if (isReaderGone(error)) return readerGoneCode;
     if (ended.signal.aborted && held.last !== undefined) return exitCodeOf(held.last);
     if (isNoSuchCommand(error)) {
-      output.complain(error.message);
+      output.report(error.message);
       return commandNotFoundCode;
     }
     throw error;
   } finally {
     ended.abort();
-    // A terminal, or a pipe that stays open, would keep this process waiting for more.
+    // An open terminal or pipe would keep this process alive.
     stdin?.destroy();
   }
 }
 
 interface HeldInterrupts extends Disposable {
   readonly last: InterruptName | undefined;
-  /** Interrupts are the command's from now on. */
+  /** Passes interrupts on to the command from now on. */
   pass(exec: ExecStream): void;
 }
 
@@ -64,12 +64,12 @@ function holdInterrupts(interrupts: Interrupts, graceMs: number | undefined, end
   let exec: ExecStream | undefined;
   let last: InterruptName | undefined;
   let grace: NodeJS.Timeout | undefined;
-  // A command that has just ended cannot be told any more; its end is on the way.
-  const tell = (name: InterruptName): void => void exec?.kill(signalNumberOf(name)).catch(() => undefined);
+  // Fails when the command has just ended, and then its end arrives anyway.
+  const send = (name: InterruptName): void => void exec?.kill(signalNumberOf(name)).catch(() => undefined);
   const taken = interrupts.take((name) => {
     if (last !== undefined || exec === undefined) end();
     last = name;
-    tell(name);
+    send(name);
     if (graceMs !== undefined) grace ??= setTimeout(end, graceMs);
   });
   return {
@@ -86,12 +86,12 @@ function holdInterrupts(interrupts: Interrupts, graceMs: number | undefined, end
   };
 }
 
-/** Never rejects: a command that reads no more is told of by its end, and so is one that nothing can be read for. */
+/** Never rejects: when the command or this process stops reading, the command sees the end of its input. */
 async function forwardStdin(stdin: Readable, exec: ExecStream): Promise<void> {
   try {
     for await (const chunk of stdin as AsyncIterable<Uint8Array>) await exec.write(chunk);
   } catch {
-    // What there was to read ends here.
+    // The input ends here.
   }
   await exec.closeStdin().catch(() => undefined);
 }

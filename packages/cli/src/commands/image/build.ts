@@ -3,13 +3,13 @@ import { megabytes } from "#output/megabytes.ts";
 import { optional } from "#arguments/inputs.ts";
 
 export const build = defineCommand({
-  summary: "Build an image, unless it is there",
+  summary: "Build an image unless it exists",
   description:
-    "The first use of an image builds it as well; this is for doing so beforehand. NAME is by default `default`.",
+    "The first use of an image builds it too; this command builds it in advance. The default NAME is `default`.",
   arguments: { name: optional("NAME") },
   examples: [
-    { line: "image build", shows: "the default image" },
-    { line: "image build minimal", shows: "another one" },
+    { line: "image build", shows: "build the default image" },
+    { line: "image build minimal", shows: "build the minimal image" },
   ],
   async run({ name = "default" }, { host, print, progress, signal }) {
     using shown = progress();
@@ -19,6 +19,6 @@ export const build = defineCommand({
       shown.report(percent === undefined ? step : `${step} (${Math.round(percent)} %)`);
     const built = await buildImage(readConfig(host.env), name, onProgress, signal);
     shown.pause();
-    await print(`image ${name} is built: ${megabytes(built.bytes)} on disk`, built);
+    await print(`built image ${name}: ${megabytes(built.bytes)} on disk`, built);
   },
 });

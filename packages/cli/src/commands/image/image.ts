@@ -4,6 +4,6 @@ import { ls } from "./ls.ts";
 import { rm } from "./rm.ts";
 
 export const image = defineGroup({
-  summary: "Build, list and remove the images of this host",
+  summary: "Build, list and remove images on this host",
   commands: { build, ls, rm },
 });

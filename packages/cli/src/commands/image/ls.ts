@@ -5,10 +5,10 @@ import { megabytes } from "#output/megabytes.ts";
 import { table } from "#output/table.ts";
 
 export const ls = defineCommand({
-  summary: "List the images that there are or that can be built",
+  summary: "List images, built or not",
   examples: [
-    { line: "image ls", shows: "as a table" },
-    { line: "image ls --json | jq -r '.[] | select(.built) | .name'", shows: "only those that are built" },
+    { line: "image ls", shows: "list all images" },
+    { line: "image ls --json | jq -r '.[] | select(.built) | .name'", shows: "print the names of built images" },
   ],
   async run(_input, { host, print }) {
     const { listImages, readConfig } = await import("@opensandbox/server");

@@ -4,9 +4,9 @@ import { one } from "#arguments/inputs.ts";
 import { table } from "#output/table.ts";
 
 export const log = defineCommand({
-  summary: "List what a sandbox was refused within the last hour",
+  summary: "List connections that a sandbox was refused within the last hour",
   arguments: { id: one("SANDBOX") },
-  examples: [{ line: "network log sb-1a2b3c4d", shows: "what it tried to reach, the newest first" }],
+  examples: [{ line: "network log sb-1a2b3c4d", shows: "list refused destinations, newest first" }],
   async run({ id }, { client, print, signal }) {
     const { network } = await client();
     const found = await network.log(id, signal);
@@ -15,6 +15,6 @@ export const log = defineCommand({
       reason,
     ]);
     const head = ["LAST", "COUNT", "PROTOCOL", "NAME", "ADDRESS", "REASON"];
-    await print(rows.length === 0 ? "nothing was refused" : table(head, rows), found);
+    await print(rows.length === 0 ? "no refused connections" : table(head, rows), found);
   },
 });

@@ -6,20 +6,20 @@ import { type PartialClient, runForTest } from "../../testing/test-host.ts";
 const id = "sb-1a2b3c4d";
 const made = { id, hostPort: 40_000 };
 
-async function setNetwork(...options: string[]): Promise<{ readonly asked: unknown; readonly told: string }> {
+async function setNetwork(...options: string[]): Promise<{ readonly asked: unknown; readonly shown: string }> {
   let asked: unknown;
   const set = async (_id: string, request: unknown): Promise<Network> => {
     asked = request;
     return { enabled: true, egress: { allow: ["a.example"], deny: [] }, notEnforced: ["nothing holds here"] };
   };
   const { stdout, stderr } = await runForTest(["network", "set", id, ...options], { client: { network: { set } } });
-  return { asked, told: stdout + stderr };
+  return { asked, shown: stdout + stderr };
 }
 
-test("network set sends what is to change, and shows what is so now", async () => {
-  const { asked, told } = await setNetwork("--allow", "a.example, *.b.example,203.0.113.0/24");
+test("network set sends only the changes and shows the new policy", async () => {
+  const { asked, shown } = await setNetwork("--allow", "a.example, *.b.example,203.0.113.0/24");
   assert.deepEqual(asked, { egress: { allow: ["a.example", "*.b.example", "203.0.113.0/24"] } });
-  assert.equal(told, "on\nallow: a.example\ndeny: nothing\non this host: nothing holds here\n");
+  assert.equal(shown, "on\nallow: a.example\ndeny: nothing\non this host: nothing holds here\n");
   assert.deepEqual((await setNetwork("--allow", "")).asked, { egress: { allow: [] } });
   assert.deepEqual((await setNetwork("--off")).asked, { enabled: false });
   assert.deepEqual((await setNetwork("--on", "--open")).asked, { enabled: true, egress: {} });
@@ -27,17 +27,17 @@ test("network set sends what is to change, and shows what is so now", async () =
 
 for (const [options, says] of [
   [["--on", "--off"], "--on and --off exclude each other"],
-  [["--open", "--deny", "a.example"], "--open is without --allow and --deny"],
-  [[], "say what to change"],
+  [["--open", "--deny", "a.example"], "--open excludes --allow and --deny"],
+  [[], "nothing to change"],
 ] as const) {
-  test(`network set ${options.join(" ")}`, async () => {
-    const { asked, told } = await setNetwork(...options);
+  test(`network set ${options.join(" ")} is a mistake`, async () => {
+    const { asked, shown } = await setNetwork(...options);
     assert.equal(asked, undefined);
-    assert.match(told, new RegExp(says));
+    assert.match(shown, new RegExp(says));
   });
 }
 
-test("create and fork take rules from the start", async () => {
+test("create and fork accept network rules and a port", async () => {
   const asked: unknown[] = [];
   const sandboxes = {
     create: async (request: unknown) => {
@@ -50,7 +50,10 @@ test("create and fork take rules from the start", async () => {
   const options = ["--allow", "a.example, b.example", "--deny", "203.0.113.0/24", "--port", "80"];
   for (const words of [["create"], ["fork", "5f0d3e5d-0667-43b1-a989-ffccae31a58c"]]) {
     const { stdout, stderr } = await runForTest([...words, ...options], { client });
-    assert.deepEqual([stdout, stderr], [`${id}\n`, "osb: port 40000 of the server leads to its port 80\n"]);
+    assert.deepEqual(
+      [stdout, stderr],
+      [`${id}\n`, "osb: port 40000 of the server forwards to port 80 of the sandbox\n"],
+    );
   }
   await runForTest(["fork", "--no-network", "--memory", "2048", "5f0d3e5d"], { client });
   const egress = { allow: ["a.example", "b.example"], deny: ["203.0.113.0/24"] };
@@ -62,7 +65,7 @@ test("create and fork take rules from the start", async () => {
   ]);
 });
 
-test("network log lists what was refused", async () => {
+test("network log lists refused connections", async () => {
   const at = new Date().toISOString();
   const log = async () => [
     { at, count: 3, protocol: "tcp", address: "10.0.0.1", port: 22, reason: "no" },
@@ -72,7 +75,7 @@ test("network log lists what was refused", async () => {
   assert.match(stdout, /^LAST .*\n.* 3 +tcp +10\.0\.0\.1:22 +no\n.* 1 +dns +a\.example +no such name\n$/);
 });
 
-test("preview create prints where to look", async () => {
+test("preview create prints the host name", async () => {
   const create = async (_id: string, { port, domain }: { port: number; domain?: string }) => ({
     ...{ port, hostname: `${id}-p${port}.localhost`, createdAt: new Date().toISOString() },
     ...(domain === undefined ? {} : { customHostname: domain }),

@@ -4,6 +4,6 @@ import { set } from "./set.ts";
 import { show } from "./show.ts";
 
 export const network = defineGroup({
-  summary: "Say what sandboxes may reach",
+  summary: "Control which destinations a sandbox may reach",
   commands: { show, set, log },
 });

@@ -4,28 +4,28 @@ import { egressOf } from "#commands/sandbox/sandbox-options.ts";
 import { networkText } from "./show.ts";
 
 export const set = defineCommand({
-  summary: "Change what a sandbox may reach",
+  summary: "Change a sandbox's network policy",
   description:
-    "At once, also for connections that exist. Lists are separated by commas: domains, *.domains, IPv4 addresses and " +
-    "ranges. An empty list of what is allowed allows nothing. The lists that are given replace both of before.",
+    "The change applies at once, to open connections too. Lists are comma-separated: domains, *.domains, IPv4 addresses " +
+    "and ranges. An empty --allow list permits nothing. Given lists replace both earlier lists.",
   arguments: { id: one("SANDBOX") },
   options: {
-    allow: list("all that may be reached"),
-    deny: list("what may not be reached although it is allowed"),
-    open: flag("no rules: everything on the internet"),
-    on: flag("switch the network on"),
-    off: flag("switch the network off"),
+    allow: list("the only permitted destinations"),
+    deny: list("forbidden destinations; overrides --allow"),
+    open: flag("remove the rules: permit the whole internet"),
+    on: flag("turn the network on"),
+    off: flag("turn the network off"),
   },
   examples: [
-    { line: "network set sb-1a2b3c4d --allow pypi.org,files.pythonhosted.org", shows: "Python packages only" },
-    { line: "network set sb-1a2b3c4d --off", shows: "nothing at all" },
-    { line: "network set sb-1a2b3c4d --on --open", shows: "the internet again" },
+    { line: "network set sb-1a2b3c4d --allow pypi.org,files.pythonhosted.org", shows: "permit only Python packages" },
+    { line: "network set sb-1a2b3c4d --off", shows: "cut the sandbox off" },
+    { line: "network set sb-1a2b3c4d --on --open", shows: "permit the whole internet again" },
   ],
   check({ allow, deny, open, on, off }) {
     if (on && off) return "--on and --off exclude each other";
-    if (open && (allow !== undefined || deny !== undefined)) return "--open is without --allow and --deny";
+    if (open && (allow !== undefined || deny !== undefined)) return "--open excludes --allow and --deny";
     const nothing = allow === undefined && deny === undefined && !open && !on && !off;
-    return nothing ? "say what to change: --allow, --deny, --open, --on or --off" : undefined;
+    return nothing ? "nothing to change: give --allow, --deny, --open, --on or --off" : undefined;
   },
   async run({ id, allow, deny, open, on, off }, { client, print, signal }) {
     const egress = egressOf({ allow, deny });

@@ -3,9 +3,9 @@ import { defineCommand } from "../../command.ts";
 import { one } from "#arguments/inputs.ts";
 
 export const show = defineCommand({
-  summary: "Show what a sandbox may reach",
+  summary: "Show a sandbox's network policy",
   arguments: { id: one("SANDBOX") },
-  examples: [{ line: "network show sb-1a2b3c4d", shows: "on or off, and the rules" }],
+  examples: [{ line: "network show sb-1a2b3c4d", shows: "show whether the network is on, and the rules" }],
   async run({ id }, { client, print, signal }) {
     const { network } = await client();
     const found = await network.get(id, signal);
@@ -13,7 +13,7 @@ export const show = defineCommand({
   },
 });
 
-/** For people. */
+/** The policy as text for people. */
 export function networkText({ enabled, egress, notEnforced }: Network): string {
   const listed = (name: string, entries: readonly string[] | undefined): string[] =>
     entries === undefined ? [] : [`${name}: ${entries.length === 0 ? "nothing" : entries.join(", ")}`];

@@ -2,15 +2,15 @@ import { defineCommand } from "../../command.ts";
 import { one, text, wholeArgument } from "#arguments/inputs.ts";
 
 export const create = defineCommand({
-  summary: "Name a port of a sandbox and print its host name",
+  summary: "Give a port of a sandbox a host name, and print the name",
   description:
-    "Every port is served under SANDBOX-pPORT and the server's domain, with or without this. It keeps a list, and " +
-    "leads a host name of yours there.",
+    "Every port of a sandbox is served as SANDBOX-pPORT under the server's domain, with or without this command. A named " +
+    "port appears in 'preview list' and may also have a host name of your own.",
   arguments: { id: one("SANDBOX"), port: wholeArgument("PORT") },
-  options: { domain: text("NAME", "a host name of yours that leads to the server") },
+  options: { domain: text("NAME", "a host name of your own, whose DNS record points to the server") },
   examples: [
-    { line: "preview create sb-1a2b3c4d 3000", shows: "what to open in a browser" },
-    { line: "preview create sb-1a2b3c4d 80 --domain app.example.com", shows: "a name of your own" },
+    { line: "preview create sb-1a2b3c4d 3000", shows: "print a host name to open in a browser" },
+    { line: "preview create sb-1a2b3c4d 80 --domain app.example.com", shows: "use a host name of your own" },
   ],
   async run({ id, port, domain }, { client, print, signal }) {
     const { previews } = await client();

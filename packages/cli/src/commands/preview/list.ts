@@ -4,9 +4,9 @@ import { one } from "#arguments/inputs.ts";
 import { table } from "#output/table.ts";
 
 export const list = defineCommand({
-  summary: "List the ports of a sandbox that have been named",
+  summary: "List the named ports of a sandbox",
   arguments: { id: one("SANDBOX") },
-  examples: [{ line: "preview list sb-1a2b3c4d", shows: "port, host names and age" }],
+  examples: [{ line: "preview list sb-1a2b3c4d", shows: "list ports with host names and age" }],
   async run({ id }, { client, print, signal }) {
     const { previews } = await client();
     const found = await previews.list(id, signal);
@@ -15,6 +15,6 @@ export const list = defineCommand({
       age(createdAt),
     ]);
     const head = ["PORT", "HOST NAME", "DOMAIN", "AGE"];
-    await print(rows.length === 0 ? "no port has been named" : table(head, rows), found);
+    await print(rows.length === 0 ? "no named ports" : table(head, rows), found);
   },
 });

@@ -4,6 +4,6 @@ import { deletePreview } from "./delete.ts";
 import { list } from "./list.ts";
 
 export const preview = defineGroup({
-  summary: "Show servers in sandboxes to the world",
+  summary: "Serve ports of sandboxes under public host names",
   commands: { create, list, delete: deletePreview },
 });

@@ -6,21 +6,22 @@ import { megabytes } from "#output/megabytes.ts";
 
 export const cp = defineCommand({
   summary: "Copy files and directories between this host and a sandbox",
-  description: `One side is in a sandbox, as SANDBOX:PATH; a relative PATH begins at /home/sandbox. Where TARGET is a directory,
-or ends with /, the copy goes into it under its own name; SOURCE/. copies only what is inside. Permissions and symbolic
-links come along, owners and times do not. A file is there with all of its content, or as it was before. - is standard
-input, or standard output.`,
+  description: `Either the sources or the target must be in a sandbox, written SANDBOX:PATH. A relative PATH starts at
+/home/sandbox. If TARGET is a directory or ends with /, the copy is placed in it. SOURCE/. copies only the content of a
+directory. Permissions and symbolic links are copied, owners and times are not. A file is replaced only when all of its
+content has arrived. - stands for standard input or standard output.`,
   arguments: { sources: some("SOURCE"), target: one("TARGET") },
   examples: [
-    { line: "cp main.py sb-1a2b3c4d:/workspace/", shows: "a file into a sandbox" },
-    { line: "cp src tests sb-1a2b3c4d:/workspace/", shows: "directories, with all that is in them" },
-    { line: "cp sb-1a2b3c4d:/workspace/out.csv .", shows: "a file out of it" },
-    { line: "osb cp sb-1a2b3c4d:out.csv - | wc -l", shows: "a file to another program" },
-    { line: "cp sb-1a2b3c4d:/workspace/. backup", shows: "what is in a directory" },
+    { line: "cp main.py sb-1a2b3c4d:/workspace/", shows: "copy a file into a sandbox" },
+    { line: "cp src tests sb-1a2b3c4d:/workspace/", shows: "copy directories into it" },
+    { line: "cp sb-1a2b3c4d:/workspace/out.csv .", shows: "copy a file out of it" },
+    { line: "osb cp sb-1a2b3c4d:out.csv - | wc -l", shows: "pass a file on to another program" },
+    { line: "cp sb-1a2b3c4d:/workspace/. backup", shows: "copy the content of a directory" },
   ],
   check: ({ sources, target }) => {
-    if (sources.length > 1 && [...sources, target].includes(standard)) return "- stands for one file: copy it alone";
-    if (sources[0] === standard && /(:|\/)$/.test(target)) return "- has no name: end TARGET with that of the file";
+    if (sources.length > 1 && [...sources, target].includes(standard))
+      return "- stands for a single file: give no other source";
+    if (sources[0] === standard && /(:|\/)$/.test(target)) return "- has no name: TARGET must end with a file name";
     const from = new Set(sources.map((source) => placeOf(source).kind));
     if (from.size === 1 && !from.has(placeOf(target).kind)) return undefined;
     return "either the sources or the target must be in a sandbox, written SANDBOX:PATH";
@@ -35,7 +36,7 @@ input, or standard output.`,
     const [from, to] = [placeOf(first), placeOf(target)];
     if (target === standard && from.kind === "sandbox") {
       const { copyToStream } = await import("#copy/copy-stream.ts");
-      // Standard output is the file's alone.
+      // Standard output carries only the file.
       return await copyToStream(from, host.stdout, copying, signal);
     }
     if (first === standard && to.kind === "sandbox") {
@@ -51,7 +52,7 @@ input, or standard output.`,
   },
 });
 
-/** Standard input or output. A file of that name is `./-`. */
+/** Standard input or output. Write `./-` for a file of that name. */
 const standard = "-";
 
 interface Copy {

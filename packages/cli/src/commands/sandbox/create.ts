@@ -1,42 +1,45 @@
 import { defineCommand } from "../../command.ts";
 import { flag, pairs, text, whole } from "#arguments/inputs.ts";
-import { newSandboxOf, printNew, reachOf, reachOptions, sandboxOptions } from "./sandbox-options.ts";
+import { newSandboxOf, printNew, networkOf, networkOptions, sandboxOptions } from "./sandbox-options.ts";
 
 export const create = defineCommand({
   summary: "Create a sandbox and print its id",
-  description: "Returns when a command would work in it.",
+  description: "Returns when commands can run in the sandbox.",
   options: {
     ...sandboxOptions,
-    snapshot: text("NAME", "an image that was built by steps, instead of --image"),
-    metadata: pairs("a label of yours"),
-    timeout: whole("SECONDS", "hibernate it when idle for so long; 0: never (default: the server's)"),
-    ephemeral: flag("delete it where it would be hibernated"),
-    alias: text("NAME", "a name of yours"),
-    ...reachOptions,
+    snapshot: text("NAME", "an image of your own, built by 'snapshot create', instead of --image"),
+    metadata: pairs("a label of your choice"),
+    timeout: whole("SECONDS", "hibernate the sandbox when idle this long; 0: never (default: the server's)"),
+    ephemeral: flag("delete the sandbox instead of hibernating it"),
+    alias: text("NAME", "a name of your choice"),
+    ...networkOptions,
   },
   examples: [
-    { line: "create", shows: "the default image and size" },
+    { line: "create", shows: "use the default image and size" },
     {
       line: "create --image minimal --memory 2048 --cpus 2 --timeout 600",
-      shows: "choose them, and put it away when idle",
+      shows: "choose image and size, hibernate after ten idle minutes",
     },
     {
       line: "create -e TOKEN=secret --metadata owner=alice --alias build-17",
-      shows: "with environment, labels and a name",
+      shows: "set environment, labels and a name",
     },
     {
       line: "create --allow pypi.org,files.pythonhosted.org --port 8080 --preview-token auto",
-      shows: "say what it reaches",
+      shows: "restrict its network, publish a port, require a preview token",
     },
-    { line: "id=$(osb create) && osb exec $id -- uname -a && osb kill $id", shows: "use it in a script" },
+    {
+      line: "id=$(osb create) && osb exec $id -- uname -a && osb kill $id",
+      shows: "create, use and delete a sandbox in a script",
+    },
   ],
   check: ({ image, snapshot }) =>
-    image === undefined || snapshot === undefined ? undefined : "--image and --snapshot are both what to start from",
+    image === undefined || snapshot === undefined ? undefined : "--image and --snapshot exclude each other",
   async run({ snapshot, metadata, timeout, ephemeral, alias, ...asked }, context) {
     const { sandboxes } = await context.client();
     const request = {
       ...newSandboxOf(asked),
-      ...reachOf(asked),
+      ...networkOf(asked),
       metadata,
       ...(snapshot === undefined ? {} : { snapshot }),
       ...(timeout === undefined ? {} : { idleTimeoutSeconds: timeout }),
@@ -44,7 +47,7 @@ export const create = defineCommand({
       ...(alias === undefined ? {} : { alias }),
     };
     using shown = context.progress();
-    shown.report("starting the machine");
+    shown.report("starting the sandbox");
     const sandbox = await sandboxes.create(request, { onProgress: (step) => shown.report(step) }, context.signal);
     shown.pause();
     await printNew(sandbox, asked, context);

@@ -1,23 +1,26 @@
 import { defineCommand } from "../../command.ts";
 import { one, pairs, text, whole } from "#arguments/inputs.ts";
-import { printNew, reachOf, reachOptions } from "./sandbox-options.ts";
+import { printNew, networkOf, networkOptions } from "./sandbox-options.ts";
 
 export const fork = defineCommand({
-  summary: "Create a sandbox from a checkpoint, alive, and print its id",
-  description: "Its processes go on where the checkpoint was made.",
+  summary: "Create a sandbox from a checkpoint and print its id",
+  description: "The new sandbox's processes continue from the checkpoint. A disk-only checkpoint boots instead.",
   arguments: { checkpoint: one("CHECKPOINT") },
   options: {
-    alias: text("NAME", "a name of yours"),
-    env: pairs("environment variable, over those of the checkpoint", "e"),
-    metadata: pairs("label, over those of the checkpoint"),
-    timeout: whole("SECONDS", "idle seconds until it is hibernated; 0: never"),
-    memory: whole("MB", "memory; with another size than the checkpoint's it boots"),
-    ...reachOptions,
+    alias: text("NAME", "a name of your choice"),
+    env: pairs("an environment variable, besides the checkpoint's", "e"),
+    metadata: pairs("a label, besides the checkpoint's"),
+    timeout: whole("SECONDS", "hibernate the sandbox when idle this long; 0: never"),
+    memory: whole("MB", "memory; a size other than the checkpoint's boots the sandbox"),
+    ...networkOptions,
   },
   examples: [
-    { line: "fork 5f0d3e5d-0667-43b1-a989-ffccae31a58c", shows: "one more of it" },
-    { line: "fork -e SEED=7 5f0d3e5d-0667-43b1-a989-ffccae31a58c", shows: "one that differs" },
-    { line: "fork --no-network 5f0d3e5d-0667-43b1-a989-ffccae31a58c", shows: "one that reaches nothing" },
+    { line: "fork 5f0d3e5d-0667-43b1-a989-ffccae31a58c", shows: "create a copy" },
+    {
+      line: "fork -e SEED=7 5f0d3e5d-0667-43b1-a989-ffccae31a58c",
+      shows: "create a copy with another environment variable",
+    },
+    { line: "fork --no-network 5f0d3e5d-0667-43b1-a989-ffccae31a58c", shows: "create a copy without network" },
   ],
   async run({ checkpoint, alias, env, metadata, timeout, memory, ...asked }, context) {
     using shown = context.progress();
@@ -26,7 +29,7 @@ export const fork = defineCommand({
     const request = {
       envs: env,
       metadata,
-      ...reachOf(asked),
+      ...networkOf(asked),
       ...(alias === undefined ? {} : { alias }),
       ...(timeout === undefined ? {} : { idleTimeoutSeconds: timeout }),
       ...(memory === undefined ? {} : { memoryMib: memory }),
@@ -34,7 +37,9 @@ export const fork = defineCommand({
     const sandbox = await checkpoints.fork(checkpoint, request, context.signal);
     shown.pause();
     if (sandbox.restoredFrom === "disk") {
-      context.note(`its disks were booted: ${sandbox.restoredBecause ?? "no memory"}`);
+      context.note(
+        `the sandbox was booted from its disks: ${sandbox.restoredBecause ?? "the checkpoint has no memory"}`,
+      );
     }
     await printNew(sandbox, asked, context);
   },

@@ -5,11 +5,11 @@ import { columns } from "#output/table.ts";
 import { visibleLine } from "#output/visible-text.ts";
 
 export const get = defineCommand({
-  summary: "Show a sandbox, whether it runs or not",
+  summary: "Show the details of a sandbox",
   arguments: { id: one("SANDBOX") },
   examples: [
-    { line: "get sb-1a2b3c4d", shows: "all there is to know" },
-    { line: "get sb-1a2b3c4d --json | jq -r .status", shows: "one thing of it" },
+    { line: "get sb-1a2b3c4d", shows: "show all details" },
+    { line: "get sb-1a2b3c4d --json | jq -r .status", shows: "print one detail" },
   ],
   async run({ id }, { client, print, signal }) {
     const { sandboxes } = await client();

@@ -3,13 +3,13 @@ import { one } from "#arguments/inputs.ts";
 import { megabytes } from "#output/megabytes.ts";
 
 export const hibernate = defineCommand({
-  summary: "Put a sandbox to sleep with its memory and its processes",
-  description: "It takes nothing but disk space then. Any use of it wakes it where it was.",
+  summary: "Save a sandbox to disk with its memory and processes",
+  description: "A hibernated sandbox occupies only disk space. Any use wakes it, and its processes continue.",
   arguments: { id: one("SANDBOX") },
-  examples: [{ line: "hibernate sb-1a2b3c4d", shows: "free its memory until it is used again" }],
+  examples: [{ line: "hibernate sb-1a2b3c4d", shows: "free the sandbox's memory until its next use" }],
   async run({ id }, { client, print, progress, signal }) {
     using shown = progress();
-    shown.report("putting the sandbox to sleep");
+    shown.report("hibernating the sandbox");
     const { sandboxes } = await client();
     const { sizeBytes } = await sandboxes.hibernate(id, signal);
     shown.pause();

@@ -3,12 +3,13 @@ import { defineCommand } from "../../command.ts";
 import { some } from "#arguments/inputs.ts";
 
 export const kill = defineCommand({
-  summary: "Stop sandboxes and remove all that belongs to them",
-  description: "One that is stopped already is no error. When one cannot be killed, the others are all the same.",
+  summary: "Stop sandboxes and delete their data",
+  description:
+    "A sandbox that is already stopped is no error. When one cannot be killed, the others still are. Checkpoints stay.",
   arguments: { ids: some("SANDBOX") },
   examples: [
-    { line: "kill sb-1a2b3c4d", shows: "one" },
-    { line: "kill $(osb ls --json | jq -r '.[].id')", shows: "all that run" },
+    { line: "kill sb-1a2b3c4d", shows: "kill one sandbox" },
+    { line: "osb kill $(osb ls --json | jq -r '.[].id')", shows: "kill every listed sandbox" },
   ],
   async run({ ids }, { client, print, signal }) {
     const { sandboxes } = await client();

@@ -2,15 +2,16 @@ import { defineCommand } from "../../command.ts";
 import { one, whole } from "#arguments/inputs.ts";
 
 export const logs = defineCommand({
-  summary: "Show what the machine of a sandbox has written to its console",
+  summary: "Show the console output of a sandbox's machine",
   description:
-    "The kernel, and what starts the guest agent: why a machine ended, or ran out of memory. What a command has " +
-    "written is shown by 'session logs'. A sandbox that sleeps has no console, and is not woken.",
+    "Shows messages of the guest's kernel and of its start, such as why a machine crashed or ran out of memory. For the " +
+    "output of a command, use 'session logs'. A hibernated sandbox has no console; this command does not wake it. Control " +
+    "characters are shown as text.",
   arguments: { id: one("SANDBOX") },
   options: { tail: whole("N", "only the last N lines") },
   examples: [
-    { line: "logs sb-1a2b3c4d", shows: "all that is kept" },
-    { line: "logs sb-1a2b3c4d --tail 20", shows: "the end of it" },
+    { line: "logs sb-1a2b3c4d", shows: "show all kept output" },
+    { line: "logs sb-1a2b3c4d --tail 20", shows: "show the last 20 lines" },
   ],
   async run({ id, tail }, { client, print, signal }) {
     const { sandboxes } = await client();

@@ -5,18 +5,18 @@ import { flag } from "#arguments/inputs.ts";
 import { table } from "#output/table.ts";
 
 export const ls = defineCommand({
-  summary: "List the sandboxes that run or sleep",
-  description: "The newest 100. With --json an array; [] when there is none.",
-  options: { running: flag("only those that run") },
+  summary: "List sandboxes",
+  description: "Lists the newest 100 that run, sleep or have failed. With --json, prints an array, which may be empty.",
+  options: { running: flag("only running sandboxes") },
   examples: [
-    { line: "ls", shows: "as a table" },
-    { line: "ls --json | jq -r '.[].id'", shows: "only their ids" },
+    { line: "ls", shows: "list all sandboxes" },
+    { line: "ls --json | jq -r '.[].id'", shows: "print only the ids" },
   ],
   async run({ running }, { client, print, signal }) {
     const { sandboxes } = await client();
     const found = await sandboxes.list({ status: running ? "running" : "all" }, signal);
     const head = ["SANDBOX", "ALIAS", "STATUS", "IMAGE", "CPUS", "MEMORY", "AGE"];
-    await print(found.length === 0 ? "there is no sandbox" : table(head, found.map(rowOf)), found);
+    await print(found.length === 0 ? "no sandboxes" : table(head, found.map(rowOf)), found);
   },
 });
 

@@ -2,17 +2,17 @@ import { defineCommand } from "../../command.ts";
 import { flag, one } from "#arguments/inputs.ts";
 
 export const reboot = defineCommand({
-  summary: "Start a sandbox's kernel again",
-  description: "Files, id and environment stay; processes end.",
+  summary: "Reboot a sandbox",
+  description: "Files, id and environment stay. Processes end.",
   arguments: { id: one("SANDBOX") },
-  options: { power: flag("do not ask the guest: also for one that does not answer or whose machine has ended") },
+  options: { power: flag("power-cycle without asking the guest, for a sandbox that does not respond or has crashed") },
   examples: [
-    { line: "reboot sb-1a2b3c4d", shows: "when everything is on its disks" },
-    { line: "reboot --power sb-1a2b3c4d", shows: "as by the switch" },
+    { line: "reboot sb-1a2b3c4d", shows: "restart the guest" },
+    { line: "reboot --power sb-1a2b3c4d", shows: "restart a guest that does not respond" },
   ],
   async run({ id, power }, { client, print, progress, signal }) {
     using shown = progress();
-    shown.report("booting the sandbox");
+    shown.report("rebooting the sandbox");
     const { sandboxes } = await client();
     await (power ? sandboxes.powerCycle(id, signal) : sandboxes.reboot(id, signal));
     shown.pause();

@@ -2,18 +2,21 @@ import { defineCommand } from "../../command.ts";
 import { one } from "#arguments/inputs.ts";
 
 export const restore = defineCommand({
-  summary: "Put a sandbox back to one of its checkpoints, in place",
-  description: "What it is now is lost. Its id and environment stay.",
+  summary: "Restore a sandbox to one of its checkpoints, in place",
+  description: "The sandbox's current state is lost. Its id and environment stay.",
   arguments: { id: one("SANDBOX"), checkpoint: one("CHECKPOINT") },
   examples: [
-    { line: "restore sb-1a2b3c4d 5f0d3e5d-0667-43b1-a989-ffccae31a58c", shows: "files and processes of then" },
+    {
+      line: "restore sb-1a2b3c4d 5f0d3e5d-0667-43b1-a989-ffccae31a58c",
+      shows: "return to the checkpoint's files and processes",
+    },
   ],
   async run({ id, checkpoint }, { client, print, progress, signal }) {
     using shown = progress();
-    shown.report("putting the sandbox back");
+    shown.report("restoring the sandbox");
     const { checkpoints, sandboxes } = await client();
     await checkpoints.restore(id, checkpoint, signal);
-    // It has only begun; a call to the sandbox waits for its end.
+    // The restore has only started. Another call to the sandbox waits for its end.
     const restored = await sandboxes.get(id, signal);
     shown.pause();
     await print(`restored ${id}`, restored);

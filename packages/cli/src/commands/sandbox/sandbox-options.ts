@@ -2,13 +2,13 @@ import type { CreateSandbox, Egress, SandboxInfo } from "@opensandbox/sdk";
 import type { Context } from "../../context.ts";
 import { flag, list, pairs, text, whole } from "#arguments/inputs.ts";
 
-/** What a new sandbox is made of: the options that `run` and `create` share. */
+/** Image, size and environment of a new sandbox, for `run` and `create`. */
 export const sandboxOptions = {
   image: text("NAME", "the image to start from (default: default)"),
   memory: whole("MB", "memory, a multiple of 128 (default: 1024)"),
   cpus: whole("N", "virtual processors (default: 1)"),
   disk: whole("MB", "size of /workspace, at least 20480 (default: 20480)"),
-  env: pairs("an environment variable of every command in the sandbox", "e"),
+  env: pairs("set an environment variable for every command", "e"),
 };
 
 interface SandboxInput {
@@ -19,7 +19,7 @@ interface SandboxInput {
   readonly env: Readonly<Record<string, string>>;
 }
 
-/** What was asked for; the rest is the server's default. */
+/** The inputs that were given. The server has defaults for the others. */
 export function newSandboxOf({ image, memory, cpus, disk, env }: SandboxInput): CreateSandbox {
   return {
     ...(image === undefined ? {} : { image }),
@@ -30,16 +30,16 @@ export function newSandboxOf({ image, memory, cpus, disk, env }: SandboxInput): 
   };
 }
 
-/** What a new sandbox may reach, and by what it is reached: the options that `create` and `fork` share. */
-export const reachOptions = {
-  noNetwork: flag("without any network"),
-  allow: list("all that it may reach, as for 'network set'"),
-  deny: list("what it may not reach although it is allowed"),
-  port: whole("PORT", "a port of it that a port of the server is to lead to"),
-  previewToken: text("TOKEN", "what its previews need; auto: a new one, which is printed"),
+/** Network policy and published port of a new sandbox, for `create` and `fork`. */
+export const networkOptions = {
+  noNetwork: flag("without network"),
+  allow: list("the only permitted destinations, as for 'network set'"),
+  deny: list("forbidden destinations; overrides --allow"),
+  port: whole("PORT", "a port of the sandbox to publish on a port of the server"),
+  previewToken: text("TOKEN", "the token that previews require; auto: generate and print one"),
 };
 
-interface ReachInput extends EgressInput {
+interface NetworkInput extends EgressInput {
   readonly noNetwork: boolean;
   readonly port: number | undefined;
   readonly previewToken: string | undefined;
@@ -50,8 +50,8 @@ export interface EgressInput {
   readonly deny: readonly string[] | undefined;
 }
 
-/** What was asked for. */
-export function reachOf({ noNetwork, port, previewToken, ...rules }: ReachInput) {
+/** The network inputs that were given. */
+export function networkOf({ noNetwork, port, previewToken, ...rules }: NetworkInput) {
   const egress = egressOf(rules);
   return {
     ...(noNetwork ? { networkEnabled: false } : {}),
@@ -65,12 +65,13 @@ export function egressOf({ allow, deny }: EgressInput): Egress {
   return { ...(allow === undefined ? {} : { allow }), ...(deny === undefined ? {} : { deny }) };
 }
 
-/** The id, and what else only this answer tells. */
+/** Prints the id of a new sandbox, and the port and token that only this reply contains. */
 export async function printNew(sandbox: SandboxInfo, asked: { readonly port: number | undefined }, context: Context) {
   const { id, hostPort, previewToken } = sandbox;
   if (!context.globals.json) {
-    if (hostPort !== undefined) context.note(`port ${hostPort} of the server leads to its port ${asked.port}`);
-    if (previewToken !== undefined) context.note(`its previews need the token ${previewToken}`);
+    if (hostPort !== undefined)
+      context.note(`port ${hostPort} of the server forwards to port ${asked.port} of the sandbox`);
+    if (previewToken !== undefined) context.note(`previews of the sandbox require the token ${previewToken}`);
   }
   await context.print(id, sandbox);
 }

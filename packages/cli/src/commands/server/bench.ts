@@ -10,36 +10,35 @@ const fullRounds = 15;
 const defaultTurns = 5;
 
 const measure = defineCommand({
-  summary: "Measure this host, beside the floor: the same machines driven raw",
-  description: `Starts servers of its own, and takes some ten minutes with a processor for itself. Each figure is
-measured in turn with its floor, so that a slow or a busy host changes both: the ratio is what counts. Exits with 1
-when a promise is clearly missed, or something does not work.
+  summary: "Measure this host, relative to the floor: the same machines without OpenSandbox",
+  description: `Starts servers of its own. Takes about ten minutes on an idle processor. Each figure alternates with its floor, so
+that a slow or busy host affects both: only the ratio counts. Exits with 1 when the host clearly misses a promise of the
+specification, or when something does not work.
 
-Needs gcc: the floor's programs are compiled first.`,
+Needs gcc, which compiles the floor's programs.`,
   arguments: { file: optional("FILE") },
   options: {
-    rounds: whole("N", `how often each figure is measured (default: ${fullRounds}, with --quick ${quickRounds})`),
+    rounds: whole("N", `measurements of each figure (default: ${fullRounds}, with --quick ${quickRounds})`),
     only: text("NAME,...", "only these figures"),
     image: text("NAME", "minimal or default (default: default)"),
-    quick: flag("fewer rounds, smaller bursts, less to wait for"),
-    explain: flag("also say where the time goes"),
-    html: text("FILE", "write a page with plots"),
+    quick: flag("fewer rounds and smaller bursts"),
+    explain: flag("also show where the time goes"),
+    html: text("FILE", "write an HTML page with plots"),
   },
   examples: [
-    { line: "bench", shows: "every figure" },
+    { line: "bench", shows: "measure every figure" },
     {
       line: "bench --quick --image minimal --only create-ready,wake --explain",
-      shows: "some, and where their time goes",
+      shows: "measure some figures and show where their time goes",
     },
-    { line: "bench --json before.json --html before.html", shows: "keep every value, and make a page of them" },
-    { line: "bench compare before.json after.json", shows: "what has changed between two runs" },
+    { line: "bench --json before.json --html before.html", shows: "store every value, and write a page of them" },
   ],
   check: ({ image, rounds }) => {
     if (image !== undefined && image !== "minimal" && image !== "default") return "--image must be minimal or default";
     return rounds === 0 ? "--rounds must be at least 1" : undefined;
   },
   async run({ file, rounds, only, image, quick, explain, html }, { host, globals, print, progress, signal }) {
-    if (file !== undefined && !globals.json) throw usageError("a FILE goes with --json", ["bench"]);
+    if (file !== undefined && !globals.json) throw usageError("FILE needs --json", ["bench"]);
     const { runBench, parseFigureNames } = await import("../../../../../bench/run-bench.ts");
     const { resultTable, explanation } = await import("../../../../../bench/report/table.ts");
     const { missedPromises } = await import("../../../../../bench/report/judge.ts");
@@ -68,29 +67,30 @@ Needs gcc: the floor's programs are compiled first.`,
 });
 
 const compare = defineCommand({
-  summary: "Say what has changed between two runs, or two checkouts",
-  description: `By the Mann-Whitney U test, which does not mind outliers. Where both runs have a floor, values are told in
-it: another host, or a busy one, is no change. Exits with 1 when something is worse.
+  summary: "Compare two runs, or two checkouts",
+  description: `Uses the Mann-Whitney U test, which is robust against outliers. If both runs have a floor, values are relative to
+it, so that another or a busier host is no difference. Exits with 1 when a figure is worse.
 
-Directories are checkouts of this repository, which are measured in alternation. How far the ratios of one checkout lie
-apart from turn to turn is the spread; the same checkout twice shows what the host's noise can do.`,
+If BEFORE and AFTER are directories, they are checkouts of this repository and are measured in turns. The spread is the
+variation of one checkout's ratios between turns. Compare a checkout with itself to see the host's noise.`,
   arguments: { before: one("BEFORE"), after: one("AFTER") },
   options: {
-    turns: whole("N", `how often each checkout is measured (default: ${defaultTurns})`),
-    rounds: whole("N", `how often each figure is measured in a turn (default: ${quickRounds})`),
+    turns: whole("N", `turns of each checkout (default: ${defaultTurns})`),
+    rounds: whole("N", `measurements of each figure in a turn (default: ${quickRounds})`),
     only: text("NAME,...", "only these figures"),
     image: text("NAME", "minimal or default (default: default)"),
   },
   examples: [
-    { line: "bench compare before.json after.json", shows: "figure by figure: better, worse or cannot tell" },
-    { line: "bench compare ../main . --only wake,fork", shows: "two checkouts, some figures" },
-    { line: "bench compare . . --turns 2", shows: "how far two runs of the same lie apart" },
+    { line: "bench compare before.json after.json", shows: "judge each figure: better, worse or undecided" },
+    { line: "bench compare ../main . --only wake,fork", shows: "compare two checkouts by some figures" },
+    { line: "bench compare . . --turns 2", shows: "show the host's noise" },
   ],
   check: ({ turns, rounds }) => (turns === 0 || rounds === 0 ? "--turns and --rounds must be at least 1" : undefined),
   async run({ before, after, turns = defaultTurns, ...wishes }, { print, progress, signal }) {
     const { compareRuns, comparisonTable } = await import("../../../../../bench/compare-runs.ts");
     const kinds = await Promise.all([before, after].map(isDirectory));
-    if (kinds[0] !== kinds[1]) throw usageError("two results or two checkouts are compared", ["bench", "compare"]);
+    if (kinds[0] !== kinds[1])
+      throw usageError("compare either two result files or two checkouts", ["bench", "compare"]);
     if (kinds[0]) {
       const { measureInTurns } = await import("../../../../../bench/compare-checkouts.ts");
       using shown = progress();
@@ -120,7 +120,7 @@ export const bench = defineGroup({
 });
 
 async function isDirectory(path: string): Promise<boolean> {
-  // What is not there is told of by whoever reads it.
+  // Reading a missing path reports it.
   return (await stat(path).catch(() => undefined))?.isDirectory() ?? false;
 }
 
@@ -138,6 +138,6 @@ async function readResult(file: string): Promise<string> {
     return await readFile(file, "utf8");
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException;
-    throw new SandboxError("invalid_argument", `cannot read ${file} (${code})`, { cause });
+    throw new SandboxError("invalid_argument", `cannot read ${file}: ${code}`, { cause });
   }
 }

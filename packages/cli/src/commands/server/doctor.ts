@@ -6,15 +6,15 @@ import { columns } from "#output/table.ts";
 import { visibleLine } from "#output/visible-text.ts";
 
 export const doctor = defineCommand({
-  summary: "Say what this host can do and what it lacks",
-  description: "Changes nothing. Exits with 1 when something fails without which no machine runs.",
+  summary: "Check what this host supports and what it lacks",
+  description: "Changes nothing. Exits with 1 when the host cannot run machines.",
   examples: [
-    { line: "doctor", shows: "each finding, and what to do about it" },
-    { line: "doctor --json | jq -r '.[] | select(.level != \"ok\") | .fix'", shows: "only what to do" },
+    { line: "doctor", shows: "list every finding and its remedy" },
+    { line: "doctor --json | jq -r '.[] | select(.level != \"ok\") | .fix'", shows: "print only the remedies" },
   ],
   async run(_input, { host, print, progress }) {
     using shown = progress();
-    shown.report("looking at this host");
+    shown.report("checking this host");
     const { examineHost, readConfig } = await import("@opensandbox/server");
     const findings = await examineHost(readConfig(host.env));
     shown.pause();

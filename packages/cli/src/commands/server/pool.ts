@@ -2,11 +2,11 @@ import { defineCommand } from "../../command.ts";
 import { table } from "#output/table.ts";
 
 export const pool = defineCommand({
-  summary: "Show how many machines wait to become a sandbox",
+  summary: "Show how many machines are ready for new sandboxes",
   description:
-    "They are restored from the template that was asked for last and wait, so that a create takes one at once. " +
-    "OPENSANDBOX_READY_MACHINES says how many a server keeps; a burst of creates beyond them restores its own.",
-  examples: [{ line: "pool", shows: "those of the server" }],
+    "The server keeps machines of the latest image and size restored, so that a create takes one at once. " +
+    "OPENSANDBOX_READY_MACHINES sets their number. Creates beyond that number restore a machine of their own.",
+  examples: [{ line: "pool", shows: "show the server's pool" }],
   async run(_input, { client, print, signal }) {
     const { sandboxes } = await client();
     const state = await sandboxes.pool(signal);

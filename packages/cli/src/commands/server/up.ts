@@ -9,17 +9,19 @@ import { visibleText } from "#output/visible-text.ts";
 
 export const up = defineCommand({
   summary: "Start a server in the foreground",
-  description: `Prints where it can be reached when it is ready, and runs until Ctrl-C or SIGTERM; then its sandboxes are
-hibernated. After SIGUSR2 their machines run on, for the next server. Its log goes to standard error. On this host the same user needs no configuration to use it; elsewhere, set
-OPENSANDBOX_API_URL and OPENSANDBOX_API_KEY, or use 'osb config set'.`,
+  description: `Prints its address when it is ready, and runs until Ctrl-C or SIGTERM. Then it hibernates its sandboxes. After
+SIGUSR2 their machines keep running instead, for the next server. The log goes to standard error.
+
+On this host, the same user needs no configuration to use the server. Elsewhere, set OPENSANDBOX_API_URL and
+OPENSANDBOX_API_KEY, or use 'osb config set'.`,
   options: {
     host: text("ADDRESS", "the address to listen on (OPENSANDBOX_HOST, default: 127.0.0.1)"),
-    port: whole("PORT", "the port to listen on; 0: any that is free (OPENSANDBOX_PORT, default: 8080)"),
+    port: whole("PORT", "the port to listen on; 0: any free port (OPENSANDBOX_PORT, default: 8080)"),
   },
   examples: [
-    { line: "up", shows: "for this host alone" },
-    { line: "up --host 0.0.0.0 --port 80", shows: "for everyone who can reach it and has the key" },
-    { line: "up --json > server.json", shows: "one line of JSON when it is ready" },
+    { line: "up", shows: "serve this host only" },
+    { line: "up --host 0.0.0.0 --port 80", shows: "serve every host that can reach it and has the key" },
+    { line: "up --json > server.json", shows: "print a line of JSON when the server is ready" },
   ],
   check: ({ port }) => (port !== undefined && port > 65_535 ? "--port must be from 0 to 65535" : undefined),
   async run({ host, port }, context) {
@@ -31,9 +33,9 @@ OPENSANDBOX_API_URL and OPENSANDBOX_API_KEY, or use 'osb config set'.`,
     const server = await startServer(config, { embedded: false, onProgress }, context.signal);
     await using _ = server;
     shown.pause();
-    await tell(server, config.dataDirectory, context);
+    await printServer(server, config.dataDirectory, context);
     if (!context.signal.aborted) await once(context.signal, "abort");
-    context.note("ending the server; its sandboxes are put away first");
+    context.note("stopping the server; hibernating its sandboxes first");
     return 0;
   },
 });
@@ -44,12 +46,12 @@ async function configOf(host: string | undefined, port: number | undefined, { en
   return { ...config, ...(host === undefined ? {} : { host }), ...(port === undefined ? {} : { port }) };
 }
 
-async function tell(server: Server, dataDirectory: string, { host, print }: Context): Promise<void> {
+async function printServer(server: Server, dataDirectory: string, { host, print }: Context): Promise<void> {
   const { url, apiKey, description } = server;
   const { accelerator, network, hypervisor, hypervisorVersion } = description;
   const bold = (text: string): string => styleText("bold", text, { stream: host.stdout });
   const facts = [
-    ["API key", apiKey ?? "one that was made earlier and is not kept here; OPENSANDBOX_API_KEY sets another"],
+    ["API key", apiKey ?? "an earlier one, which this host does not store; set OPENSANDBOX_API_KEY to use another"],
     ["hypervisor", `${hypervisor} ${hypervisorVersion}`],
     ["accelerator", `${accelerator.name}: ${accelerator.reason}`],
     ["network", `${network.mode}: ${network.reason}`],

@@ -6,14 +6,14 @@ import { table } from "#output/table.ts";
 
 export const ls = defineCommand({
   summary: "List the exec sessions of a sandbox",
-  description: "Those that run or have ended in the last five minutes.",
+  description: "Lists sessions that run or ended within the last five minutes.",
   arguments: { id: one("SANDBOX") },
-  examples: [{ line: "session ls sb-1a2b3c4d", shows: "what runs in it" }],
+  examples: [{ line: "session ls sb-1a2b3c4d", shows: "list the sessions of a sandbox" }],
   async run({ id }, { client, print, signal }) {
     const { sessions } = await client();
     const found = await sessions.list(id, signal);
     const head = ["SESSION", "STATUS", "CLIENTS", "AGE", "COMMAND"];
-    await print(found.length === 0 ? "there is no session" : table(head, found.map(rowOf)), found);
+    await print(found.length === 0 ? "no sessions" : table(head, found.map(rowOf)), found);
   },
 });
 

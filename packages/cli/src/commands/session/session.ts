@@ -6,6 +6,6 @@ import { logs } from "./logs.ts";
 import { start } from "./start.ts";
 
 export const session = defineGroup({
-  summary: "Commands that run on by themselves: start, list, hear and end them",
+  summary: "Manage exec sessions: commands that run without a client",
   commands: { start, ls, logs, attach, kill },
 });

@@ -7,20 +7,20 @@ import { visibleText } from "#output/visible-text.ts";
 import { one } from "#arguments/inputs.ts";
 
 export const create = defineCommand({
-  summary: "Build an image by the steps of a file, in a machine, and give it a name",
+  summary: "Build an image of your own from the steps in a file",
   description:
-    'The file is JSON: {"base": "base", "steps": [...]}, each step one of {"type": "apt_install" or "pip_install", ' +
+    'The file is JSON: {"base": "base", "steps": [...]}. A step is one of {"type": "apt_install" or "pip_install", ' +
     '"args": {"packages": [...]}}, {"type": "run", "args": {"commands": [...]}}, {"type": "env", "args": {"vars": ' +
     '{...}}}, {"type": "workdir", "args": {"path": ...}} and {"type": "add_file", "args": {"path": ..., "content": ' +
-    "...}}. What the steps say is shown on standard error. The same steps are built once.",
+    "...}}. The steps run in a machine, and their output goes to standard error. The same steps are built only once.",
   arguments: { name: one("NAME"), file: one("FILE") },
   examples: [
-    { line: "snapshot create tools tools.json", shows: "build it" },
+    { line: "snapshot create tools tools.json", shows: "build the image tools" },
     {
       line: `osb snapshot create tools - <<< '{"steps":[{"type":"apt_install","args":{"packages":["jq"]}}]}'`,
-      shows: "by steps that are written here",
+      shows: "read the steps from standard input",
     },
-    { line: "create --snapshot tools", shows: "then: a machine of it" },
+    { line: "create --snapshot tools", shows: "create a sandbox from the image" },
   ],
   async run({ name, file }, { client, host, print, progress, signal }) {
     const recipe = recipeOf(file === "-" ? await textOf(host.stdin) : await readText(file), file);
@@ -42,7 +42,7 @@ async function readText(file: string): Promise<string> {
     return await readFile(file, "utf8");
   } catch (cause) {
     const { code, message } = cause as NodeJS.ErrnoException;
-    const why = code === "ENOENT" ? "there is no such file" : message;
+    const why = code === "ENOENT" ? "no such file" : message;
     throw new SandboxError("invalid_argument", `cannot read ${file}: ${why}`, { cause });
   }
 }
@@ -58,8 +58,8 @@ function recipeOf(text: string, file: string): ImageRecipe {
     });
   }
   if (typeof value !== "object" || value === null || !("steps" in value) || !Array.isArray(value.steps)) {
-    throw new SandboxError("invalid_argument", `${where} must be {"steps": [...]}: see --help`);
+    throw new SandboxError("invalid_argument", `${where} must contain {"steps": [...]}: see 'snapshot create --help'`);
   }
-  // The server says what is wrong with a step.
+  // The server checks the steps.
   return value as ImageRecipe;
 }

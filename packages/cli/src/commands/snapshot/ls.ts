@@ -3,9 +3,9 @@ import { defineCommand } from "../../command.ts";
 import { table } from "#output/table.ts";
 
 export const ls = defineCommand({
-  summary: "List the images that were built by steps",
-  description: "Those without a name were built for a create.",
-  examples: [{ line: "snapshot ls", shows: "as a table" }],
+  summary: "List the images of your own",
+  description: "Images without a name were built for a single create.",
+  examples: [{ line: "snapshot ls", shows: "list your images" }],
   async run(_input, { client, print, signal }) {
     const { images } = await client();
     const found = await images.list(signal);
@@ -13,6 +13,6 @@ export const ls = defineCommand({
       ...[name === "" ? "-" : name, id, error === undefined ? status : `${status}: ${error}`],
       age(createdAt),
     ]);
-    await print(rows.length === 0 ? "there is none" : table(["NAME", "ID", "STATUS", "AGE"], rows), found);
+    await print(rows.length === 0 ? "no images" : table(["NAME", "ID", "STATUS", "AGE"], rows), found);
   },
 });

@@ -2,9 +2,9 @@ import { defineCommand } from "../../command.ts";
 import { one } from "#arguments/inputs.ts";
 
 export const rm = defineCommand({
-  summary: "Delete an image that was built by steps; what was created from it goes on",
+  summary: "Delete an image of your own; sandboxes created from it are unaffected",
   arguments: { name: one("NAME") },
-  examples: [{ line: "snapshot rm tools", shows: "by its name; an id does as well" }],
+  examples: [{ line: "snapshot rm tools", shows: "delete an image by name or id" }],
   async run({ name }, { client, print, signal }) {
     const { images } = await client();
     await images.delete(name, signal);

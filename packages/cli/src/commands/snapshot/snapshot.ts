@@ -4,6 +4,6 @@ import { ls } from "./ls.ts";
 import { rm } from "./rm.ts";
 
 export const snapshot = defineGroup({
-  summary: "Build images of your own by steps, and start sandboxes from them",
+  summary: "Build and manage images of your own",
   commands: { create, ls, rm },
 });

@@ -3,8 +3,8 @@ import type { Context } from "../../context.ts";
 import { visibleText } from "#output/visible-text.ts";
 import { writeTo } from "#output/write-to.ts";
 
-/** What it says on standard output, what it does on standard error; with `--json` each event as a line. */
-export async function tellEvent(event: AgentEvent, { host, globals, print, note }: Context): Promise<void> {
+/** Prints answers to standard output and tool uses to standard error. With `--json`, prints each event as a line. */
+export async function printEvent(event: AgentEvent, { host, globals, print, note }: Context): Promise<void> {
   if (globals.json) return await print("", event);
   switch (event.type) {
     case "assistant":
@@ -22,8 +22,9 @@ export async function tellEvent(event: AgentEvent, { host, globals, print, note 
       if (event["subtype"] === "api_retry") note(`asking the model again: ${String(event["error"])}`);
       return;
     case "result":
-      // What it says in the end it has said already.
-      if (event["is_error"] === true) note("the model was asked as often as it may be, and is not done");
+      // The text of the result has already been printed.
+      if (event["is_error"] === true)
+        note("stopped: the task is not done after the maximum number of model requests (--max-turns)");
       return;
     case "interrupted":
       return note("interrupted");
@@ -55,10 +56,10 @@ function textOf(content: unknown): string {
   return typeof content === "string" ? content : JSON.stringify(content);
 }
 
-const longest = 200;
+const maxLength = 200;
 
-/** On one line. */
+/** The text on one line, cut at the maximum length. */
 function shortened(text: string): string {
   const line = text.trim().replaceAll(/[\s\p{Cc}]+/gu, " ");
-  return line.length > longest ? `${line.slice(0, longest)}…` : line;
+  return line.length > maxLength ? `${line.slice(0, maxLength)}…` : line;
 }
