@@ -1,0 +1,28 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Entry, RequestName } from "./trace-requests.ts";
+
+/** The files that ARCHITECTURE.md tells of for a request, in the order of its table. */
+export function documentedFiles(request: RequestName): readonly string[] {
+  const text = readFileSync(join(import.meta.dirname, "../../ARCHITECTURE.md"), "utf8");
+  const [, section = ""] = new RegExp(`^### ${request}: .*?$(.*?)^##`, "ms").exec(text) ?? [];
+  const files = [...section.matchAll(/^\| \d+ +\| `([^`]+)` +\|/gm)].map(([, file = ""]) => file);
+  assert.ok(files.length > 0, `ARCHITECTURE.md has no table for ${request}`);
+  return files;
+}
+
+/** Fails unless the request enters each of the files, and each for the first time after the one before. */
+export function assertEntersInOrder(entries: readonly Entry[], files: readonly string[]): void {
+  const entered = entries.map(({ file }) => file);
+  assert.deepEqual(
+    files.filter((file) => !entered.includes(file)),
+    [],
+    "ARCHITECTURE.md names files that the request does not enter",
+  );
+  assert.deepEqual(
+    files,
+    entered.filter((file) => files.includes(file)),
+    "ARCHITECTURE.md has another order than the request; `node tools/trace/print-traces.ts` prints that",
+  );
+}
