@@ -1,20 +1,20 @@
 import type { Progress } from "@opensandbox/wire/worker/worker.ts";
 import { imageStore, type WorkerOptions } from "./open-worker.ts";
 
-/** An image as a list shows it. */
+/** One line of a list of images. */
 export interface ImageSummary {
   readonly name: string;
-  /** Empty until it has been built. */
+  /** Empty until the image has been built. */
   readonly hash: string;
   readonly built: boolean;
-  /** What it takes on the host's disk. */
+  /** Disk space of all its builds. */
   readonly bytes: number;
   readonly createdAt?: string;
 }
 
 type ImageOptions = Pick<WorkerOptions, "imagesDirectory" | "debianMirror">;
 
-/** Builds the image when it is not there. */
+/** Builds the image when it is missing. */
 export async function buildImage(
   options: ImageOptions,
   name: string,
@@ -23,7 +23,7 @@ export async function buildImage(
 ): Promise<ImageSummary> {
   await imageStore(options).provide(name, { onProgress, signal });
   const summary = (await listImages(options)).find((image) => image.name === name);
-  if (summary === undefined) throw new Error(`${name} was built and is not listed`);
+  if (summary === undefined) throw new Error(`the image ${name} was built but is not listed`);
   return summary;
 }
 

@@ -33,38 +33,38 @@ import type { Worker, WorkerDescription } from "@opensandbox/wire/worker/worker.
 
 export interface WorkerOptions {
   readonly dataDirectory: string;
-  /** Where built images are cached; several data directories may share one. */
+  /** The cache of built images. Several data directories may share one. */
   readonly imagesDirectory: string;
-  /** Where templates are kept; several data directories may share it too. */
+  /** The directory of templates. Several data directories may share one. */
   readonly templatesDirectory: string;
   readonly hypervisor: "qemu" | "firecracker" | "fake";
   readonly accelerator: "auto" | "kvm" | "tcg";
   readonly network: "auto" | "tap" | "user";
-  /** Where this host is, as sandboxes are told. */
+  /** The location of this host, which the metadata service reports to sandboxes. */
   readonly region: string;
   readonly qemuProgram: string;
   readonly debianMirror?: string;
-  /** It lives for one command: its sandboxes end with it, and it takes none over from others. */
+  /** The worker lives for one command: its sandboxes end with it, and it takes over none of other workers. */
   readonly ephemeral: boolean;
-  /** How many machines are kept restored for sandboxes that are yet to be asked for. */
+  /** Machines that are kept restored for later sandboxes. */
   readonly readyMachines: number;
   readonly log: Log;
 }
 
-/** Disposing it stops every sandbox that runs on it. */
+/** Disposing it stops every sandbox on it. */
 export interface OpenedWorker extends AsyncDisposable {
   readonly worker: Worker;
   isWorkerAlive(workerId: string): boolean;
-  /** Builds what is missing to start a sandbox of `image`. */
+  /** Builds everything that a sandbox of `image` needs to start. */
   prepare(image: string, onProgress: Parameters<ProvideBootFiles>[1], signal: AbortSignal): Promise<void>;
 }
 
-/** The workspace that a sandbox gets when it does not ask for another size. */
+/** The workspace size of a sandbox that does not ask for another one. */
 export const defaultWorkspaceMib = 20_480;
 
 /**
- * Claims a worker's place in the data directory, removes what killed ones left and finds out what the host can do.
- * @throws `unavailable` when the hypervisor is missing, `permission_denied` when the directory cannot be written to
+ * Claims a worker id in the data directory, examines the host, and takes over or removes the machines of dead workers.
+ * @throws `unavailable` when the hypervisor is missing, `permission_denied` when the directory is not writable
  */
 export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> {
   const { dataDirectory, log } = options;
@@ -134,17 +134,17 @@ interface ImageStoreOptions extends Pick<WorkerOptions, "imagesDirectory" | "deb
   readonly checks?: ContentChecks;
 }
 
-/** @throws `permission_denied` with what to do when this process may not write there */
+/** @throws `permission_denied` when this process may not write to the directory */
 async function openDataDirectory(directory: string): Promise<void> {
   try {
     await makeDurableDirectory(directory, 0o711, hostFiles);
-    // Machines run as users of their own, who must pass through but not look around.
+    // Machines run as users of their own, which may pass through but not list the directory.
     await chmod(directory, 0o711);
     await makeDurableDirectory(join(directory, "machines"), 0o711, hostFiles);
   } catch (cause) {
     throw new SandboxError(
       "permission_denied",
-      `cannot write to the data directory ${directory} (${String((cause as NodeJS.ErrnoException).code)}): run as its owner or set OPENSANDBOX_DATA_DIR to another one`,
+      `cannot write to the data directory ${directory} (${String((cause as NodeJS.ErrnoException).code)}): run as its owner, or set OPENSANDBOX_DATA_DIR to another directory`,
       { cause },
     );
   }
@@ -167,7 +167,7 @@ async function chooseHypervisor(
       };
     }
     case "firecracker":
-      throw new SandboxError("not_supported", "firecracker is not there yet: use OPENSANDBOX_VM_BACKEND=qemu");
+      throw new SandboxError("not_supported", "firecracker is not supported yet: set OPENSANDBOX_VM_BACKEND=qemu");
   }
 }
 
@@ -176,8 +176,8 @@ type ChosenNetwork = Host["network"] & { readonly reason: string };
 const noNetwork: ChosenNetwork = { mode: "none", reason: "the host's own network, not isolated" };
 
 /**
- * Networks that wait for a machine: one for what lives for one command. A server has twice as many as may start at once,
- * of which it makes half anew while they start.
+ * Networks that wait for a machine. A worker for one command keeps one. A server keeps twice as many as machines may
+ * start at once: the first half starts while the second half is made again.
  */
 function spareNetworks(ephemeral: boolean): number {
   return ephemeral ? 1 : Math.min(2 * startsAtOnce(), maxSpareNetworks);
@@ -190,9 +190,12 @@ async function chooseNetwork(options: WorkerOptions, root: boolean, idle: IdleTi
   if (wanted === "user") return { mode: "user", reason: "OPENSANDBOX_NETWORK=user" };
   if (!root) {
     if (wanted === "tap") {
-      throw new SandboxError("permission_denied", "OPENSANDBOX_NETWORK=tap needs root");
+      throw new SandboxError(
+        "permission_denied",
+        "OPENSANDBOX_NETWORK=tap needs root: run as root, or set OPENSANDBOX_NETWORK=user",
+      );
     }
-    return { mode: "user", reason: "without root there are no network namespaces: QEMU's own network is used" };
+    return { mode: "user", reason: "without root there are no network namespaces: machines use QEMU's own network" };
   }
   try {
     const pool = await NetworkPool.open({ spare: spareNetworks(ephemeral), idle, log });
@@ -200,7 +203,7 @@ async function chooseNetwork(options: WorkerOptions, root: boolean, idle: IdleTi
   } catch (error) {
     if (wanted === "tap") throw error;
     const { message } = asSandboxError(error);
-    log("warn", "machines use QEMU's own network, which holds them to no policy", { error: message });
+    log("warn", "machines use QEMU's own network, which enforces no policy", { error: message });
     return { mode: "user", reason: `network namespaces do not work on this host: ${message}` };
   }
 }
@@ -230,7 +233,7 @@ function bootFilesFrom(
   };
 }
 
-/** One more than there are processors: while a process is made for one machine, the guests of others need them. */
+/** One more than there are processors, since a start also waits for its guest while the next process is made. */
 function startsAtOnce(): number {
   return availableParallelism() + 1;
 }

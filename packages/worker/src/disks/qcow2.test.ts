@@ -13,10 +13,10 @@ async function examine(verb: "check" | "info", file: string): Promise<object> {
   return JSON.parse(await runCommand(verb, ["qemu-img", verb, "-f", "qcow2", "--output=json", file])) as object;
 }
 
-test("qemu-img finds nothing wrong with an overlay of any size, and sees the size that was asked for", async (t) => {
+test("qemu-img accepts an overlay of any size, and reports the size that was asked for", async (t) => {
   const directory = await mkdtemp(join(tmpdir(), "osb-qcow2-"));
   t.after(() => rm(directory, { recursive: true }));
-  // Sectors of 512 bytes; the edges are where another entry or cluster of the tables begins.
+  // Sectors of 512 bytes. The edges are sizes at which a table gets another entry or cluster.
   const sectors = fc.integer({ min: 1, max: (5000 * gib) / 512 });
   const edges = [1, gib / 2, 512 * 2 ** 20, 512 * 2 ** 20 + 512, 20 * gib, 256 * gib, 4096 * gib, 4096 * gib + 512];
   let count = 0;
@@ -35,7 +35,7 @@ test("qemu-img finds nothing wrong with an overlay of any size, and sees the siz
   );
 });
 
-test("what is written to an overlay is read again, and the rest comes from the base", async (t) => {
+test("an overlay returns what was written to it, and the rest from its base", async (t) => {
   const directory = await mkdtemp(join(tmpdir(), "osb-qcow2-"));
   t.after(() => rm(directory, { recursive: true }));
   const [base, overlay] = [join(directory, "base.raw"), join(directory, "overlay.qcow2")];
@@ -50,7 +50,7 @@ test("what is written to an overlay is read again, and the rest comes from the b
   assert.partialDeepStrictEqual(await examine("check", overlay), { "check-errors": 0 });
 });
 
-test("a file that is there is not written over", async (t) => {
+test("an existing file is not overwritten", async (t) => {
   const directory = await mkdtemp(join(tmpdir(), "osb-qcow2-"));
   t.after(() => rm(directory, { recursive: true }));
   const file = join(directory, "overlay.qcow2");

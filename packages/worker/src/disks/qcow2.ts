@@ -5,29 +5,29 @@ const clusterBits = 16;
 const clusterBytes = 1 << clusterBits;
 
 /**
- * Makes an empty copy-on-write overlay at `file`, of the virtual size `bytes`. It names no backing file: the chain is
- * said on QEMU's command line. Needs no process: four clusters of the format in
- * https://www.qemu.org/docs/master/interop/qcow2.html
+ * Makes an empty copy-on-write overlay of the virtual size `bytes` in the new file `file`. The overlay names no backing
+ * file, since QEMU's command line names the chain. It consists of four clusters, which are written without a process;
+ * format: https://www.qemu.org/docs/master/interop/qcow2.html
  */
 export async function createOverlay(file: string, bytes: number): Promise<void> {
   const handle = await open(file, "wx", 0o600);
   try {
     const clusters = overlayClusters(bytes);
     await together(clusters.map((cluster, index) => handle.write(cluster, 0, cluster.length, index * clusterBytes)));
-    // A table must have its full length on disk.
+    // The L1 table must have its full length on disk.
     await handle.truncate(overlayBytes(bytes));
   } finally {
     await handle.close();
   }
 }
 
-/** Whether the file is an overlay of the virtual size `bytes` that was made to the end. */
+/** Whether the file is a complete overlay of the virtual size `bytes`. */
 export async function isOverlay(file: string, bytes: number): Promise<boolean> {
   const size = (await stat(file).catch(() => undefined))?.size ?? 0;
   return size >= overlayBytes(bytes);
 }
 
-/** Header, refcount table, refcount block and the beginning of the L1 table, each at the start of a cluster. Pure. */
+/** Header, refcount table and refcount block, each for the start of a cluster; the L1 table, of zeros, follows. Pure. */
 export function overlayClusters(bytes: number): readonly Buffer[] {
   const header = Buffer.alloc(112);
   header.write("QFI\xfb", 0, "latin1");
@@ -55,7 +55,7 @@ function overlayBytes(bytes: number): number {
   return (3 + l1Clusters) * clusterBytes;
 }
 
-/** An L1 entry stands for a cluster of L2 entries of 8 bytes each. */
+/** An L1 entry covers one cluster of L2 entries of 8 bytes each. */
 function l1Entries(bytes: number): number {
   return Math.max(1, Math.ceil(bytes / (clusterBytes * (clusterBytes / 8))));
 }

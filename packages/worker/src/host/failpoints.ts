@@ -1,9 +1,6 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 
-/**
- * The steps at which a test can make an operation fail, in the order in which they come. Each is reached just before
- * what it names.
- */
+/** The steps at which a test can make an operation fail, in their order. Each is reached just before the step. */
 export const failpointLabels = {
   start: [
     "make directory",
@@ -43,29 +40,26 @@ export type FailpointLabel = (typeof failpointLabels)[keyof typeof failpointLabe
 
 const armed = new Map<FailpointLabel, () => unknown>();
 
-/** Does nothing, unless a test has armed `label`. */
+/** Does nothing unless a test has armed `label`. */
 export async function failpoint(label: FailpointLabel): Promise<void> {
   await armed.get(label)?.();
 }
 
-/**
- * For tests: from now on `act` comes whenever the step is reached; what it throws is how the step fails. Disposing it
- * ends that.
- */
+/** For tests: runs `act` whenever the step is reached, and fails the step with the error that it throws. */
 export function armFailpoint(label: FailpointLabel, act: () => unknown = throwing(label)): Disposable {
   armed.set(label, act);
   return { [Symbol.dispose]: () => void armed.delete(label) };
 }
 
-/** For tests: an act that ends this process as a power cut would. */
+/** For tests: an act that kills this process at once. */
 export async function exitAtOnce(): Promise<never> {
   process.kill(process.pid, "SIGKILL");
-  // The signal may come a moment later, and nothing must happen until then.
+  // The signal may arrive a moment later, and nothing must happen before it.
   return await new Promise<never>(() => undefined);
 }
 
 /**
- * For tests: arms what a text such as `publish snapshot=exit; freeze=throw` says; `hang` never comes back.
+ * For tests: arms the failpoints of a text such as `publish snapshot=exit; freeze=throw`. `hang` never returns.
  * @throws for a label or an act that does not exist
  */
 export function armFailpoints(text: string): void {
@@ -79,7 +73,7 @@ function labelOf(text: string): FailpointLabel {
   const label = Object.values(failpointLabels)
     .flat()
     .find((known) => known === text);
-  if (label === undefined) throw new Error(`there is no failpoint ${JSON.stringify(text)}`);
+  if (label === undefined) throw new Error(`unknown failpoint ${JSON.stringify(text)}: see failpointLabels`);
   return label;
 }
 
@@ -92,7 +86,7 @@ function actOf(act: string, label: string): () => unknown {
     case "exit":
       return exitAtOnce;
     default:
-      throw new Error(`a failpoint can throw, hang or exit, not ${JSON.stringify(act)}`);
+      throw new Error(`unknown act ${JSON.stringify(act)} for a failpoint: use throw, hang or exit`);
   }
 }
 

@@ -13,7 +13,7 @@ async function lockPath(t: TestContext): Promise<string> {
   return join(directory, "lock");
 }
 
-test("two in one process exclude each other, until the first lets go", async (t) => {
+test("two callers in one process exclude each other until the first releases the lock", async (t) => {
   const path = await lockPath(t);
   const first = await lockFile(path, { wait: true });
   assert.equal(await lockFile(path, { wait: false }), undefined);
@@ -24,7 +24,7 @@ test("two in one process exclude each other, until the first lets go", async (t)
   assert.equal(await lockFile(path, { wait: false }), undefined);
 });
 
-test("a lock goes with the process that held it, however that ends", async (t) => {
+test("the kernel releases the lock of a killed process", async (t) => {
   const path = await lockPath(t);
   await using holder = await startHolder("file", path);
   assert.equal(await lockFile(path, { wait: false }), undefined);
@@ -33,7 +33,7 @@ test("a lock goes with the process that held it, however that ends", async (t) =
   using _held = await waiting;
 });
 
-test("who waits can give up", async (t) => {
+test("aborting the signal ends the wait", async (t) => {
   const path = await lockPath(t);
   using _held = await lockFile(path, { wait: true });
   const giveUp = new AbortController();
@@ -42,7 +42,7 @@ test("who waits can give up", async (t) => {
   await assert.rejects(waiting, (error) => isSandboxError(error, "canceled"));
 });
 
-test("a lock that cannot be made is said", async (t) => {
+test("a lock file that cannot be opened is named in the error", async (t) => {
   const path = `${await lockPath(t)}/below/nothing`;
   await assert.rejects(lockFile(path, { wait: true }), (error) => {
     assert.ok(isSandboxError(error, "unavailable"));

@@ -3,15 +3,15 @@ import { setTimeout as delay } from "node:timers/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { tryFlock } from "#host/libc.ts";
 
-// A blocking flock would stop the event loop, so the wait is a poll; what is waited for takes seconds to minutes.
+// A blocking flock would stop the event loop, so waiting polls. Holders keep these locks for seconds to minutes.
 const pollMs = 50;
 
 /**
- * Takes the exclusive lock on `path`, which is created when it is missing and stays when the lock is released
- * (removing it would let two holders lock two different files). The kernel releases it when the process ends.
- * Two callers in one process exclude each other too.
+ * Takes the exclusive lock on the file `path`, which is created when it is missing. Releasing the lock keeps the file:
+ * removing it would let two holders lock two different files. The kernel releases the lock when the process ends. Two
+ * callers in one process exclude each other too.
  *
- * @returns the lock, or undefined when `wait` is false and somebody else holds it
+ * @returns the lock, or undefined when `wait` is false and another holder has it
  * @throws `canceled` when the signal ends the wait; `unavailable` when the file cannot be opened
  */
 export function lockFile(path: string, options: { readonly wait: true }, signal?: AbortSignal): Promise<Disposable>;

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { setImmediate as turn } from "node:timers/promises";
 import { IdleTime } from "./idle-time.ts";
 
-test("idle time comes when the last start is over and for a while none has followed", async (t) => {
+test("the host is idle when a quiet period has passed since the last start ended", async (t) => {
   t.mock.timers.enable({ apis: ["setTimeout"] });
   const idle = new IdleTime();
   const never = new AbortController().signal;
@@ -16,14 +16,14 @@ test("idle time comes when the last start is over and for a while none has follo
   first[Symbol.dispose]();
   t.mock.timers.tick(10_000);
   await turn();
-  assert.equal(came, 0, "the second is still under way");
+  assert.equal(came, 0, "the second start is still running");
 
   second[Symbol.dispose]();
   t.mock.timers.tick(499);
   const third = idle.busy();
   t.mock.timers.tick(10_000);
   await turn();
-  assert.equal(came, 0, "a third one has come in time");
+  assert.equal(came, 0, "a third start began within the quiet period");
 
   third[Symbol.dispose]();
   t.mock.timers.tick(500);
@@ -32,7 +32,7 @@ test("idle time comes when the last start is over and for a while none has follo
   await idle.come(never);
 });
 
-test("who waits for idle time need not wait for it to the end", async () => {
+test("aborting the signal ends the wait for idle time", async () => {
   const idle = new IdleTime();
   using _ = idle.busy();
   const ending = new AbortController();

@@ -1,17 +1,17 @@
 /**
- * So long nothing was started before the time is idle, in milliseconds: who has just got a sandbox runs the first
- * command in it, and is not to share the processors with what can wait.
+ * Quiet period before background work may run. The first command follows the start of a sandbox, and background work
+ * must not compete with it for processors.
  */
 const quietMs = 500;
 
-/** Lets what can wait be done when no sandbox is being started. */
+/** Tells background work when no sandbox is being started. */
 export class IdleTime {
   #starts = 0;
   #idle = true;
   #waiting: (() => void)[] = [];
   #quiet: NodeJS.Timeout | undefined;
 
-  /** A sandbox is being started until it is disposed: that comes first. */
+  /** Marks the start of a sandbox, until it is disposed. */
   busy(): Disposable {
     this.#starts += 1;
     this.#idle = false;
@@ -27,7 +27,7 @@ export class IdleTime {
     };
   }
 
-  /** Settles when the time is idle, which it may be at once, or when the signal is aborted. */
+  /** Resolves when the host is idle, at once if it is already, or when the signal is aborted. */
   async come(signal: AbortSignal): Promise<void> {
     if (this.#idle || signal.aborted) return;
     const { promise, resolve } = Promise.withResolvers<void>();

@@ -11,7 +11,7 @@ async function processNaming(argument: string): Promise<ChildProcess> {
   return child;
 }
 
-test("it kills what names a path below the directory and nothing else", async (t) => {
+test("only processes that name a path below the directory are killed", async (t) => {
   const directory = `/tmp/osb-kill-${process.pid}/machines/m-1`;
   const inside = [await processNaming(`${directory}/qmp.sock`), await processNaming(`path=${directory}/a,id=b`)];
   const outside = [await processNaming(`${directory}0/qmp.sock`), await processNaming(directory)];
@@ -28,6 +28,6 @@ test("it kills what names a path below the directory and nothing else", async (t
   for (const { exitCode, signalCode } of outside) assert.deepEqual([exitCode, signalCode], [null, null]);
 });
 
-test("nothing to kill is nothing to wait for", async () => {
+test("without such a process it resolves at once", async () => {
   await killProcessesOf("/nonexistent/machine");
 });

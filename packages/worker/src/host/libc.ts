@@ -24,7 +24,7 @@ const { functions: libc } = dlopen("libc.so.6", {
 // Resolved once: a call between the failing one and the reading of errno could overwrite it.
 const errnoAddress = libc.__errno_location();
 
-/** Takes the exclusive lock of an open file, without waiting. False when somebody else holds it. */
+/** Takes the exclusive lock of an open file without waiting. False when another holder has it. */
 export function tryFlock(fd: number): boolean {
   const LOCK_EX = 2;
   const LOCK_NB = 4;
@@ -35,8 +35,8 @@ export function tryFlock(fd: number): boolean {
 }
 
 /**
- * A listening unix socket that nobody accepts from yet, to be handed to a child process. A client can connect at
- * once and is served when the child gets to it, so nobody has to wait for the socket to appear.
+ * A listening unix socket to hand to a child process. Clients can connect before the child accepts, so no client has to
+ * wait for the socket to appear.
  */
 export function listenUnix(path: string): number {
   const AF_UNIX = 1;
@@ -47,7 +47,7 @@ export function listenUnix(path: string): number {
   if (name.length > 107) {
     throw new SandboxError(
       "invalid_argument",
-      `the socket path ${path} is longer than Linux allows (107 bytes): choose a shorter data directory`,
+      `the socket path ${path} is longer than Linux allows (107 bytes): set OPENSANDBOX_DATA_DIR to a shorter path`,
     );
   }
   const fd = checked("socket", libc.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -98,7 +98,7 @@ function inOtherNetwork<Result>(enter: () => void, work: () => Result): Result {
       return work();
     } finally {
       if (libc.setns(home, CLONE_NEWNET) !== 0) {
-        // Everything that this process did from now on would happen in a sandbox's network.
+        // Every later action of this process would happen in a sandbox's network.
         process.abort();
       }
     }
@@ -107,7 +107,7 @@ function inOtherNetwork<Result>(enter: () => void, work: () => Result): Result {
   }
 }
 
-/** Makes the TAP device `name` in the current network namespace. It lasts as long as the returned descriptor is open. */
+/** Makes the TAP device `name` in the current network namespace. It exists while the returned descriptor is open. */
 export function openTap(name: string): number {
   // linux/if_tun.h; IFF_NO_PI: frames without a header of the driver's own; IFF_VNET_HDR: checksum and size offloads.
   const TUNSETIFF = 0x400454can;
@@ -136,7 +136,7 @@ export function closeInheritedOnExec(): void {
   checked("close_range", libc.close_range(3, 0xffff_ffff, CLOSE_RANGE_CLOEXEC));
 }
 
-/** From now on this process and what it starts leave no core dump: machines hold their guests' memory. */
+/** Disables core dumps of this process and its children, since a dump of a machine contains its guest's memory. */
 export function forbidCoreDumps(): void {
   const RLIMIT_CORE = 4;
   const limit = Buffer.alloc(16);
@@ -185,13 +185,13 @@ export function dataRanges(fd: number, bytes: number): readonly (readonly [start
   return ranges;
 }
 
-/** Pages that were written to, as addresses: pairs of the first byte and the one after the last. */
+/** Pairs of a range's first address and the address after its last byte. */
 export type AddressRanges = readonly (readonly [start: number, end: number])[];
 
 /**
- * The pages from `start` to `end` of a private file mapping that differ from the file: those that are present and not
- * the file's own, or swapped out. `pagemap` is the open /proc/<pid>/pagemap. Undefined: this kernel cannot tell.
- * PAGEMAP_SCAN since Linux 6.7 (Documentation/admin-guide/mm/pagemap.rst).
+ * The pages from `start` to `end` of a private file mapping that differ from the file: present pages that are not the
+ * file's own, and swapped ones. `pagemap` is the open /proc/<pid>/pagemap. Undefined before Linux 6.7, which brought
+ * PAGEMAP_SCAN (Documentation/admin-guide/mm/pagemap.rst).
  */
 export function scanChangedPages(pagemap: number, start: number, end: number): AddressRanges | undefined {
   const PAGEMAP_SCAN = 0xc0606610n;
@@ -212,7 +212,7 @@ export function scanChangedPages(pagemap: number, start: number, end: number): A
     request.writeBigUInt64LE(PAGE_IS_FILE, 64);
     request.writeBigUInt64LE(PAGE_IS_FILE, 72);
     request.writeBigUInt64LE(PAGE_IS_PRESENT | PAGE_IS_SWAPPED, 80);
-    // One category for all: neighbours become one region.
+    // One category for all pages, so adjacent ones become one region.
     request.writeBigUInt64LE(PAGE_IS_FILE, 88);
     const count = libc.ioctl(pagemap, PAGEMAP_SCAN, request);
     if (count < 0) {
@@ -224,8 +224,8 @@ export function scanChangedPages(pagemap: number, start: number, end: number): A
       const [from, to] = [0, 8].map((offset) => Number(regions.readBigUInt64LE(index * regionBytes + offset)));
       found.push([from!, to!]);
     }
-    // Where the scan has stopped is also told, but not rightly after a range that took several of the kernel's buffers
-    // (Linux 6.18). Regions come in order and all of them, so a list that is not full is the last one.
+    // The kernel also reports where the scan stopped, but wrongly after a range that filled several of its buffers
+    // (Linux 6.18). Regions come in order and completely, so a list that is not full is the last one.
     if (count < capacity) break;
     at = found.at(-1)?.[1] ?? end;
   }
@@ -235,7 +235,7 @@ export function scanChangedPages(pagemap: number, start: number, end: number): A
 /** IOV_MAX of Linux. */
 const vectorLength = 1024;
 
-/** Copies memory of another process, range after range, into `target`, which has room for exactly all of it. */
+/** Copies memory of another process, range after range, into `target`, which has exactly the size of all ranges. */
 export function readProcessMemory(pid: number, ranges: AddressRanges, target: Buffer): void {
   copyProcessMemory("process_vm_readv", pid, ranges, target);
 }
@@ -266,7 +266,7 @@ function copyProcessMemory(
     local.writeBigUInt64LE(BigInt(length), 8);
     const count = Number(libc[call](pid, local, 1n, remote, BigInt(part.length), 0n));
     if (count < 0) throw failure(call, getInt32(errnoAddress));
-    // Short of all: a part of the range is not mapped, which cannot be for a machine's memory.
+    // A shorter copy means an unmapped part, which a machine's memory never has.
     if (count !== length) throw new SandboxError("unavailable", `${call}: ${count} of ${length} bytes`);
     done += length;
   }

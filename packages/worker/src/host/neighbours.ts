@@ -5,14 +5,14 @@ import { interfaceIndex } from "./sockets.ts";
 
 export interface Neighbour {
   readonly device: string;
-  /** Of four bytes. */
+  /** IPv4, four bytes. */
   readonly address: Uint8Array;
   readonly mac: Uint8Array;
 }
 
 /**
- * Says where an address is, for good: the kernel of the namespace neither asks for it nor believes others. What
- * `ip neigh replace ... nud permanent` does, without a process. Layout: linux/neighbour.h.
+ * Makes a permanent neighbour entry: the namespace's kernel neither asks for the address nor accepts other answers. It
+ * does what `ip neigh replace ... nud permanent` does, without a process. Layout: linux/neighbour.h.
  */
 export function setNeighbour(namespace: string, { device, address, mac }: Neighbour): void {
   inNetworkNamespace(namespace, () => {
@@ -28,7 +28,7 @@ export function setNeighbour(namespace: string, { device, address, mac }: Neighb
     const flags = netlinkFlags.ack | netlinkFlags.create | netlinkFlags.replace;
     exchangeNetlink(netlinkRoute, undefined, netlinkMessage(newNeighbour, flags, payload, 1), {
       refuse: (errno) => {
-        throw new SandboxError("unavailable", `the kernel refuses a neighbour: ${errno}`);
+        throw new SandboxError("unavailable", `cannot set the neighbour of ${device}: ${errno}`);
       },
     });
   });

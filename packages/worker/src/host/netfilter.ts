@@ -13,9 +13,9 @@ import {
 import { listenToNetlink } from "./sockets.ts";
 
 /*
- * Elements of nftables sets, read and changed by netlink: what `nft` does in some milliseconds and a process of its
- * own takes some tens of microseconds here. Tables, chains and rules are made by `nft`; only what changes while a
- * machine runs goes this way. Message layout: linux/netfilter/nfnetlink.h and nf_tables.h.
+ * Reads and changes elements of nftables sets by netlink. This takes tens of microseconds; a process of `nft` takes
+ * milliseconds. `nft` makes tables, chains and rules; changes while a machine runs go this way. Message layout:
+ * linux/netfilter/nfnetlink.h and nf_tables.h.
  */
 
 /** One element. Bytes are in network order and each part of a concatenated key is padded to four bytes. */
@@ -29,12 +29,12 @@ export interface SetElement {
 }
 
 export type SetChange =
-  /** Adding what is there already does nothing, whatever its timeout or value. */
+  /** Adding an element that is there already does nothing, even with another timeout or value. */
   | { readonly set: string; readonly add: readonly SetElement[] }
   | { readonly set: string; readonly remove: readonly SetElement[] }
   | { readonly set: string; readonly flush: true };
 
-/** Where a set is: a table, of the `inet` family unless it says so, in a namespace file or where this process runs. */
+/** The table of a set: of the family `inet` by default, and in this process's own namespace by default. */
 export interface NftTable {
   readonly family?: keyof typeof families;
   readonly table: string;
@@ -42,8 +42,8 @@ export interface NftTable {
 }
 
 /**
- * Makes all of the changes at once or none of them: no packet sees one without the others.
- * @throws `not_found` when the table, a set or an element to remove is not there; `unavailable` otherwise
+ * Makes all changes at once or none: no packet sees a part of them.
+ * @throws `not_found` when the table, a set or an element to remove is missing; `unavailable` otherwise
  */
 export function changeSets(where: NftTable, changes: readonly SetChange[]): void {
   const messages = changes.flatMap((change) => messagesOf(where, change));
@@ -57,13 +57,13 @@ export function changeSets(where: NftTable, changes: readonly SetChange[]): void
 
 export interface ReadElement {
   readonly key: Buffer;
-  /** Until it is removed, where the set has timeouts. */
+  /** Milliseconds until the kernel removes it, where the set has timeouts. */
   readonly expiresInMs?: number;
-  /** Packets that its counter has seen, where it has one. */
+  /** Packets that its counter has counted, where it has one. */
   readonly packets?: number;
 }
 
-/** All elements of a set. @throws `not_found` when it is not there */
+/** All elements of a set. @throws `not_found` when the set is missing */
 export function readSet(where: NftTable, set: string): readonly ReadElement[] {
   const elements: ReadElement[] = [];
   const payload = Buffer.concat([
@@ -91,8 +91,8 @@ export function hasTable(where: NftTable): boolean {
 }
 
 /**
- * Calls `onChange` whenever tables, chains or rules were changed in this process's own namespace, by anybody. Disposing
- * it ends that.
+ * Calls `onChange` after any process has changed tables, chains or rules in this process's own namespace, until it is
+ * disposed.
  */
 export function watchRules(onChange: () => void): Disposable {
   const rulesGroup = 7;
@@ -105,7 +105,7 @@ export function watchRules(onChange: () => void): Disposable {
     socket.on("error", () => socket.destroy());
     socket.on("close", () => {
       if (ended) return;
-      // More was changed at once than the kernel keeps for a listener.
+      // More changed at once than the kernel buffers for a listener.
       listening = listen();
       onChange();
     });
@@ -129,7 +129,7 @@ const messageTypes = {
   getElements: (nftables << 8) | 13,
   removeElements: (nftables << 8) | 14,
 } as const;
-/** New and removed tables, chains and rules; not what happens to the elements of sets. */
+/** New and removed tables, chains and rules; changes of set elements are not among them. */
 const ruleMessages = new Set([0, 2, 3, 5, 6, 8].map((type) => (nftables << 8) | type));
 const attributes = {
   table: { name: 1 },
@@ -198,7 +198,7 @@ function exchange(namespace: string | undefined, request: Buffer, onMessage: (me
 }
 
 function refuse(errno: string): never {
-  const message = `nftables refuses the change: ${errno}`;
+  const message = `nftables refused the change: ${errno}`;
   if (errno === "ENOENT") throw new SandboxError("not_found", message, { resource: "network", id: "nftables" });
   throw new SandboxError("unavailable", message);
 }

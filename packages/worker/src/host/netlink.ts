@@ -3,23 +3,23 @@ import { constants } from "node:os";
 import { openNetlinkSocket, receiveBytes, sendBytes } from "./sockets.ts";
 
 /*
- * What all protocols of netlink have in common: messages, their attributes, and the exchange of a request for its
- * answers. Layout: linux/netlink.h; numbers are in the host's byte order.
+ * The part that all netlink protocols share: messages, attributes, and the exchange of a request and its answers.
+ * Layout: linux/netlink.h; numbers are in the host's byte order.
  */
 
-/** Of which `replace` and `dump` are for different kinds of requests. */
+/** `replace` and `dump` share bits: they belong to different kinds of requests. */
 export const netlinkFlags = { request: 0x1, ack: 0x4, replace: 0x100, dump: 0x300, create: 0x400 } as const;
 export const nestedFlag = 0x8000;
 const messageTypes = { error: 2, done: 3 } as const;
 const headerBytes = 16;
 
 export interface Answers {
-  /** The kernel says no, by the name of an errno. */
+  /** Called with the name of the errno when the kernel refuses the request. */
   readonly refuse: (errno: string) => never;
   readonly onMessage?: (payload: Buffer) => void;
 }
 
-/** Sends the request and takes every answer. The kernel has done all of it when `send` returns, so nothing waits. */
+/** Sends the request and reads every answer. The kernel has answered when `send` returns, so nothing waits. */
 export function exchangeNetlink(
   protocol: number,
   namespace: string | undefined,

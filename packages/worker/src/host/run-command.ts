@@ -9,21 +9,20 @@ export interface CommandOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Written to standard input, which is empty otherwise. */
   readonly input?: string | Uint8Array;
-  /** The network namespace it runs in, a file such as /run/netns/a; absent: this process's own. */
+  /** The file of the network namespace to run in, such as /run/netns/a. Absent: this process's own. */
   readonly namespace?: string;
   readonly signal?: AbortSignal;
 }
 
-// An error message quotes the end of standard error; more than this helps nobody.
+// An error message quotes this many lines from the end of standard error.
 const quotedLines = 12;
 
 /**
- * Runs a helper program to its end and returns its standard output. The only place that does.
- * `label` says what the run is for: it opens the error message and names the step in tests.
- * Arguments are always an array; no shell is involved.
+ * Runs a helper program to its end and returns its standard output. No other code starts helpers. `label` says what the
+ * run is for: it begins the error message, and tests name the step by it. No shell is involved.
  *
- * @throws a missing program and an exit code other than 0 are both `unavailable`
- *   with the end of standard error; an abort is `canceled`.
+ * @throws `unavailable` for a missing program and for an exit code other than 0, with the end of standard error;
+ *   `canceled` after an abort
  */
 export async function runCommand(
   label: string,
@@ -81,8 +80,8 @@ export async function runCommand(
 const failures = new Map<string, () => unknown>();
 
 /**
- * For tests: from now on `fail` comes before every command of this label, and what it throws is how the command fails.
- * Disposing it ends that.
+ * For tests: calls `fail` before every command of this label, and fails the command with the error that it throws, until
+ * it is disposed.
  */
 export function failOn(label: string, fail: () => unknown = failing(label)): Disposable {
   failures.set(label, fail);

@@ -7,9 +7,9 @@ import { isSandboxError } from "@opensandbox/wire/errors.ts";
 import { adoptSlot, claimSlot, leftOverSlots } from "./slots.ts";
 import { startHolder } from "./testing/holder.ts";
 
-const skip = process.getuid?.() === 0 ? false : "slots are the host's, and those are root's";
+const skip = process.getuid?.() === 0 ? false : "only root can take slots";
 
-/** What owns slots: a directory that exists. */
+/** An owner of slots: a directory that exists. */
 async function newOwner(t: TestContext): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), "osb-slots-"));
   t.after(() => rm(directory, { recursive: true, force: true }));
@@ -21,7 +21,7 @@ async function giveBack(numbers: readonly number[]): Promise<void> {
 }
 
 test(
-  "processes that claim at the same time get different slots, which are left over when their owner is gone",
+  "processes that claim at the same time get different slots, and slots without an owner are left over",
   { skip },
   async (t) => {
     const owner = await newOwner(t);
@@ -31,7 +31,7 @@ test(
     for (const holder of holders) await holder.kill();
 
     const leftOver = async () => (await leftOverSlots()).filter(({ number }) => numbers.includes(number)).length;
-    assert.equal(await leftOver(), 0, "a killed process has left machines, whose slots are theirs");
+    assert.equal(await leftOver(), 0, "the machines of a killed process keep their slots");
     await rm(owner, { recursive: true });
     assert.equal(await leftOver(), 24);
     await giveBack(numbers);
@@ -39,24 +39,20 @@ test(
   },
 );
 
-test(
-  "a slot can be given to another owner with what belongs to it, and nobody else can take it over",
-  { skip },
-  async (t) => {
-    const [first, second] = [await newOwner(t), await newOwner(t)];
-    await using slot = await claimSlot(first);
-    await slot.assign(second, "what is kept\nwith it");
-    await rm(first, { recursive: true });
-    assert.equal(
-      (await leftOverSlots()).some(({ number }) => number === slot.number),
-      false,
-    );
-    assert.equal((await adoptSlot(slot.number, second)).state, "what is kept\nwith it");
-    await assert.rejects(adoptSlot(slot.number, first), (error) => isSandboxError(error, "not_found"));
-  },
-);
+test("a slot passes to another owner with its state, and only that owner can adopt it", { skip }, async (t) => {
+  const [first, second] = [await newOwner(t), await newOwner(t)];
+  await using slot = await claimSlot(first);
+  await slot.assign(second, "what is kept\nwith it");
+  await rm(first, { recursive: true });
+  assert.equal(
+    (await leftOverSlots()).some(({ number }) => number === slot.number),
+    false,
+  );
+  assert.equal((await adoptSlot(slot.number, second)).state, "what is kept\nwith it");
+  await assert.rejects(adoptSlot(slot.number, first), (error) => isSandboxError(error, "not_found"));
+});
 
-test("a slot that was given back is free", { skip }, async (t) => {
+test("a returned slot is free", { skip }, async (t) => {
   const owner = await newOwner(t);
   const slot = await claimSlot(owner);
   await slot[Symbol.asyncDispose]();

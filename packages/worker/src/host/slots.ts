@@ -7,29 +7,27 @@ import { lockFile } from "./file-lock.ts";
 import { tryFlock } from "./libc.ts";
 
 /**
- * A number that names what a machine needs once per host: a network namespace, an address, a user id. Disposing it
- * gives the number back; what was named by it must be gone.
- * Slots belong to the host and not to a data directory, so that two servers never take the same.
+ * A number that names a machine's resources of which each host has one set: network namespace, address, user id.
+ * Disposing it returns the number; the resources must be gone by then. Slots belong to the host, not to a data
+ * directory, so two servers never take the same one.
  */
 export interface Slot extends AsyncDisposable {
   readonly number: number;
-  /**
-   * Gives it to another owner, and keeps `state` with it for whoever reads the slot next. At no moment it has no owner.
-   */
+  /** Gives it to another owner and stores `state` with it, in one step: the slot always has an owner. */
   assign(owner: string, state?: string): Promise<void>;
 }
 
-/** Gone after a reboot of the host, as the namespaces are. */
+/** Lost at a reboot of the host, like the namespaces. */
 export const slotsDirectory = "/run/opensandbox/slots";
 const ownersDirectory = "/run/opensandbox/owners";
 
-/** As many as the outer addresses allow: a /16 in blocks of four. */
+/** The outer addresses allow this many: a /16 in blocks of four. */
 const slotCount = 16_384;
 
-/** How the name of a file ends whose lock says that its owner lives. */
+/** Ends the name of a file that a living owner keeps locked. */
 const ownerSuffix = ".owner";
 
-/** Whom slots belong to that no machine has: this process, as long as it lives. */
+/** The owner of slots that no machine has yet: this process, while it lives. */
 export interface SlotOwner extends AsyncDisposable {
   readonly owner: string;
 }
@@ -45,13 +43,13 @@ export async function becomeSlotOwner(): Promise<SlotOwner> {
 }
 
 /**
- * Takes a free slot. Its owner is the directory of a machine, which must exist already, or a {@link SlotOwner}: a slot
- * without one that exists is taken for a left-over.
- * @throws `no_capacity` when all are taken
+ * Takes a free slot for `owner`, the directory of a machine or a {@link SlotOwner}. The owner must exist already: a slot
+ * whose owner is gone counts as left over.
+ * @throws `no_capacity` when all slots are taken
  */
 export async function claimSlot(owner: string): Promise<Slot> {
   await mkdir(slotsDirectory, { recursive: true, mode: 0o700 });
-  // The file appears with its content or not at all.
+  // The link makes the file appear together with its content.
   const temporary = await writeTemporary(owner, "");
   try {
     const taken = new Set(await readdir(slotsDirectory));
@@ -75,8 +73,8 @@ export async function claimSlot(owner: string): Promise<Slot> {
 }
 
 /**
- * The slot that `owner` has been given, with what was kept with it, for a process that takes a machine over.
- * @throws `not_found` when it is not that owner's
+ * The slot of `owner` with its state, for a process that takes over a machine.
+ * @throws `not_found` when the slot belongs to another owner
  */
 export async function adoptSlot(
   number: number,
@@ -92,7 +90,7 @@ export async function adoptSlot(
   return { slot: slotOf(number), state: found.state };
 }
 
-/** Removes what killed processes have left here beside slots: the files that stood for them, and half written ones. */
+/** Removes other leftovers of killed processes: their owner files, and slot files that they did not finish writing. */
 export async function removeGoneOwners(): Promise<void> {
   using _lock = await lockOwners();
   for (const name of await namesIn(ownersDirectory)) {
@@ -107,21 +105,21 @@ export async function removeGoneOwners(): Promise<void> {
   }
 }
 
-/** Writing a slot's file takes less than this by far. */
+/** Far longer than writing a slot's file takes. */
 const halfWrittenMs = 60_000;
 
-/** Slots whose owner is gone: it died between removing its own and giving the slot back. */
+/** Slots whose owner died before it returned them. */
 export async function leftOverSlots(): Promise<readonly Slot[]> {
   const left: Slot[] = [];
   for (const number of await slotNumbers()) {
     const found = await readSlot(number);
-    // One that vanishes while it is looked at has just been given back.
+    // A slot that vanishes meanwhile has just been returned.
     if (found !== undefined && !isAlive(found.owner)) left.push(slotOf(number));
   }
   return left;
 }
 
-/** Whether anybody on this host holds a slot, beside the one that is about to be released. */
+/** Whether any slot of this host is taken, apart from one that is about to be returned. */
 export async function anySlotTaken(options: { readonly except?: number } = {}): Promise<boolean> {
   return (await slotNumbers()).some((number) => number !== options.except);
 }
@@ -134,7 +132,7 @@ async function namesIn(directory: string): Promise<string[]> {
   return existsSync(directory) ? await readdir(directory) : [];
 }
 
-/** Who looks for owners that are gone must not meet one that has not locked its file yet. */
+/** Keeps a search for dead owners from meeting a new one that has not locked its file yet. */
 async function lockOwners(): Promise<Disposable> {
   await mkdir(ownersDirectory, { recursive: true, mode: 0o700 });
   return await lockFile(join(ownersDirectory, "lock"), { wait: true });

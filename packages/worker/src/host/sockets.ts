@@ -5,8 +5,8 @@ import { constants } from "node:os";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { inNetworkNamespace } from "./libc.ts";
 
-// Sockets that belong to another network namespace than the process: Node makes its own where it runs, and takes
-// over a descriptor that was made elsewhere. Beside libc.ts the only file that uses `node:ffi`.
+// Sockets in other network namespaces. Node makes sockets only in the namespace of its process, but it takes over a
+// descriptor from another one. This file and libc.ts are the worker's only ones that use `node:ffi`.
 const { functions: libc } = dlopen("libc.so.6", {
   __errno_location: { return: "pointer", arguments: [] },
   bind: { return: "i32", arguments: ["i32", "pointer", "u32"] },
@@ -29,7 +29,7 @@ const SOCK_RAW = 3;
 const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
 
-/** Connections that wait to be accepted; the kernel takes the smaller of this and net.core.somaxconn. */
+/** Connections that may wait to be accepted. The kernel uses at most net.core.somaxconn. */
 const backlog = 512;
 
 /** An IPv4 address in dotted notation and a port. */
@@ -44,8 +44,8 @@ export function openUdpSocket(namespace: string, at: Endpoint): number {
 }
 
 /**
- * A listening TCP socket of the namespace, for `net.Server.listen({ fd })`. A transparent one accepts connections to
- * whatever address they were meant for, which is then their local address (tproxy in the kernel's documentation).
+ * A listening TCP socket of the namespace, for `net.Server.listen({ fd })`. A transparent one accepts connections to any
+ * address, which is then their local address (tproxy in the kernel's documentation).
  */
 export function openTcpListener(
   namespace: string,
@@ -64,12 +64,12 @@ export function openTcpListener(
   });
 }
 
-/** A TCP socket of the namespace that is not connected yet, for `new net.Socket({ fd })`. */
+/** An unconnected TCP socket of the namespace, for `new net.Socket({ fd })`. */
 export function openTcpSocket(namespace: string): number {
   return openSocket(namespace, AF_INET, SOCK_STREAM, () => undefined);
 }
 
-/** What the kernel tells the multicast group of a netlink protocol about this process's own namespace, as a stream. */
+/** The messages of a netlink multicast group about this process's own namespace, as a stream. */
 export function listenToNetlink(protocol: number, group: number): Socket {
   const fd = openSocket(undefined, AF_NETLINK, SOCK_RAW, (fd) => joinGroup(fd, group), protocol);
   try {
@@ -79,23 +79,23 @@ export function listenToNetlink(protocol: number, group: number): Socket {
   }
 }
 
-/** A stream of what is read from a descriptor that Node makes none of, one read at a time. It has a copy of it. */
+/** A stream that reads from a copy of a descriptor of a kind that Node knows no stream for. */
 export function readingFrom(fd: number): Socket {
   const AF_UNIX = 1;
-  // Node makes a stream of a unix socket, and only then the descriptor becomes the other one's: reading and polling are
-  // the same system calls for both.
+  // Node makes a stream of a unix socket, whose descriptor then becomes a copy of the other one. Both are read and
+  // polled by the same system calls.
   const placeholder = openSocket(undefined, AF_UNIX, SOCK_STREAM, () => undefined);
   const stream = new Socket({ fd: placeholder, readable: true, writable: false });
   checked("dup3", libc.dup3(fd, placeholder, SOCK_CLOEXEC));
   return stream;
 }
 
-/** A netlink socket of `protocol`, of this process's own namespace where none is named. Reading from it never waits. */
+/** A netlink socket of `protocol`, by default in this process's own namespace. Reading from it never waits. */
 export function openNetlinkSocket(protocol: number, namespace?: string): number {
   return openSocket(namespace, AF_NETLINK, SOCK_RAW, () => undefined, protocol);
 }
 
-/** The number of a network device where the calling thread is. */
+/** The number of a network device in the calling thread's namespace. */
 export function interfaceIndex(device: string): number {
   const index = libc.if_nametoindex(Buffer.from(`${device}\0`));
   if (index === 0) throw failure(`if_nametoindex ${device}`, getInt32(errnoAddress));
@@ -107,7 +107,7 @@ export function sendBytes(fd: number, bytes: Uint8Array): void {
   checked("send", sent);
 }
 
-/** What has come in, up to the size of `buffer`, or undefined when nothing has. */
+/** The next message, cut to the size of `buffer`; undefined when none has arrived. */
 export function receiveBytes(fd: number, buffer: Buffer): Buffer | undefined {
   const count = Number(libc.recv(fd, buffer, BigInt(buffer.length), 0));
   if (count >= 0) return buffer.subarray(0, count);

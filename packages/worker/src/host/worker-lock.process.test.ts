@@ -13,19 +13,19 @@ async function emptyDirectory(t: TestContext): Promise<string> {
   return directory;
 }
 
-test("a worker is alive from its claim to the claim's end, and there is one of each id", async (t) => {
+test("a worker is alive from its claim to the end of the claim, and each id has one", async (t) => {
   const directory = await emptyDirectory(t);
   assert.equal(isWorkerAlive(directory, "w-1"), false);
   const claim = await claimWorker(directory, "w-1");
   assert.equal(isWorkerAlive(directory, "w-1"), true);
   await assert.rejects(claimWorker(directory, "w-1"), (error) => isSandboxError(error, "unavailable"));
-  assert.equal(isWorkerAlive(directory, "w-1"), true, "asking does not end it");
+  assert.equal(isWorkerAlive(directory, "w-1"), true, "asking does not end the claim");
   await claim[Symbol.asyncDispose]();
   assert.equal(isWorkerAlive(directory, "w-1"), false);
   assert.deepEqual(await readdir(directory), []);
 });
 
-test("a killed worker is dead at once, and its lock goes when nothing of it is needed", async (t) => {
+test("a killed worker is dead at once, and its lock is removed once nothing of it is needed", async (t) => {
   const directory = await emptyDirectory(t);
   await using _alive = await claimWorker(directory, "w-alive");
   await using holder = await startHolder("worker", directory, "w-killed");

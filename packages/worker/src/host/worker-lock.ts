@@ -5,8 +5,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { tryFlock } from "./libc.ts";
 
 /**
- * Says that the worker `id` lives: a lock that the kernel drops with the process, however it ends.
- * Disposing it ends the claim.
+ * Marks the worker `id` as alive, by a lock that the kernel releases when the process ends. Disposing it ends the claim.
  */
 export async function claimWorker(directory: string, id: string): Promise<AsyncDisposable> {
   await mkdir(directory, { recursive: true, mode: 0o700 });
@@ -14,7 +13,7 @@ export async function claimWorker(directory: string, id: string): Promise<AsyncD
   const fd = openSync(file, "w", 0o600);
   if (!tryFlock(fd)) {
     closeSync(fd);
-    throw new SandboxError("unavailable", `a worker ${id} runs already`);
+    throw new SandboxError("unavailable", `worker ${id} is already running`);
   }
   return {
     async [Symbol.asyncDispose]() {
@@ -48,7 +47,7 @@ export async function liveWorkers(directory: string): Promise<readonly string[]>
     .filter((id) => isWorkerAlive(directory, id));
 }
 
-/** Removes the locks of workers that are gone and of which `needed` says that nothing is left to be taken over. */
+/** Removes the locks of dead workers, except where `needed` says that machines are left to take over. */
 export async function removeDeadWorkers(directory: string, needed: (id: string) => boolean): Promise<void> {
   for (const name of existsSync(directory) ? await readdir(directory) : []) {
     const id = name.slice(0, -lockSuffix.length);

@@ -6,7 +6,7 @@ import { type ArtifactRequest, provideArtifact } from "#images/artifact.ts";
 
 const repository = join(import.meta.dirname, "../../../..");
 
-/** All that goes into the bundles. */
+/** Everything that goes into the bundles. */
 const sources = [
   "packages/guest-agent",
   "packages/agent-wrapper",
@@ -15,7 +15,7 @@ const sources = [
   "package-lock.json",
 ];
 
-/** What runs in guests by the runtime of the agent disk, each one JavaScript module. */
+/** Paths of the programs that the agent disk's runtime runs in guests, each one JavaScript module. */
 export interface AgentBundles {
   readonly guestAgent: string;
   /** The program of agent sessions. */
@@ -26,7 +26,7 @@ export interface BundleOptions extends Pick<ArtifactRequest, "log" | "checks"> {
   readonly signal?: AbortSignal;
 }
 
-/** Bundled again when any of their sources has changed. Paths. */
+/** The bundles, built when any of their sources has changed. */
 export async function provideAgentBundles(
   imagesDirectory: string,
   { signal, log, checks }: BundleOptions = {},

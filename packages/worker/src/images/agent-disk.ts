@@ -16,8 +16,9 @@ export interface AgentDiskRequest {
 }
 
 /**
- * The disk that every guest mounts read-only at /run/opensandbox: init, the guest agent, the program of agent
- * sessions and all that they need, so that an image needs nothing of ours. Built when it is not there, which takes a few seconds. Path of the image.
+ * Builds the agent disk when it is missing, which takes a few seconds, and returns the path of its image. Every guest
+ * mounts it read-only at /run/opensandbox. It holds init, the guest agent, the agent wrapper and everything that they
+ * need, so images contain nothing of ours.
  */
 export async function provideAgentDisk(
   source: ImageSource,
@@ -51,7 +52,7 @@ export async function provideAgentDisk(
       await makeExt4({
         file: join(target, "agent.ext4"),
         ...{ content, sizeMib, label: "agent", uuid: "b3e7a0c4-2f61-4f0e-9a57-6d1c52b0e003", journalMib: 0 },
-        // A handful of files, and it never grows.
+        // It has a handful of files and never grows.
         ...{ options: ["-N", "64"], features: ["^resize_inode"] },
         ...(signal === undefined ? {} : { signal }),
       });
@@ -62,7 +63,7 @@ export async function provideAgentDisk(
   return join(directory, "agent.ext4");
 }
 
-/** Sets modes and times that do not depend on where the files came from. Returns the MiB that hold them all. */
+/** Sets modes and times that do not depend on the files' origin. Returns the size in MiB that a disk for them needs. */
 async function makeUniform(content: string): Promise<number> {
   let bytes = 0;
   for (const entry of await readdir(content, { recursive: true, withFileTypes: true })) {

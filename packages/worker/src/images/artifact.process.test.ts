@@ -26,14 +26,14 @@ async function buildersOf(images: string): Promise<string[]> {
   return (await readFile(`${images}.builds`, "utf8")).trim().split("\n");
 }
 
-test("of processes that ask at the same time one builds, and all get it", async (t) => {
+test("of processes that ask at the same time, one builds and all get the artifact", async (t) => {
   const images = await imagesDirectory(t);
   const said = await Promise.all([1, 2, 3].map(async () => await text(build(images, 500).stdout)));
   assert.equal((await buildersOf(images)).length, 1);
   assert.deepEqual(said.toSorted(), ["building\nwhole\n", "whole\n", "whole\n"]);
 });
 
-test("a builder that is killed leaves nothing that anybody takes for the whole, and the next one cleans up", async (t) => {
+test("a killed build never leaves an artifact that looks complete, and the next build cleans up", async (t) => {
   const images = await imagesDirectory(t);
   const killed = build(images, 60_000);
   await once(killed.stdout, "data");

@@ -34,7 +34,7 @@ async function visible(directory: string): Promise<string[]> {
   return (await readdir(directory)).filter((name) => name !== "locks");
 }
 
-test("an artifact is built once for the same inputs, and its files are read-only", async (t) => {
+test("equal inputs are built once, and the files of an artifact are read-only", async (t) => {
   const directory = await imagesDirectory(t);
   let builds = 0;
   const { build } = requestOf(directory);
@@ -61,7 +61,7 @@ test("an artifact is built once for the same inputs, and its files are read-only
   assert.deepEqual(await artifactsOf(directory, "thin"), []);
 });
 
-test("a build that fails leaves nothing and says its own error", async (t) => {
+test("a failed build leaves nothing and reports its own error", async (t) => {
   const directory = await imagesDirectory(t);
   const failure = new SandboxError("unavailable", "mke2fs exited with 1");
   const broken = requestOf(directory, {
@@ -76,7 +76,7 @@ test("a build that fails leaves nothing and says its own error", async (t) => {
   await provideArtifact(requestOf(directory));
 });
 
-test("a build that is aborted leaves nothing and is canceled", async (t) => {
+test("an aborted build leaves nothing and is canceled", async (t) => {
   const directory = await imagesDirectory(t);
   const abort = new AbortController();
   const request = requestOf(directory, {
@@ -91,17 +91,17 @@ test("a build that is aborted leaves nothing and is canceled", async (t) => {
   assert.deepEqual(await visible(directory), []);
 });
 
-test("too little room is said before anything is written", async (t) => {
+test("a build that lacks disk space fails before it writes anything", async (t) => {
   const directory = await imagesDirectory(t);
   await assert.rejects(provideArtifact(requestOf(directory, { needMib: 2 ** 40 })), (error) => {
     assert.ok(isSandboxError(error, "unavailable"));
-    assert.match(error.message, /building thing needs \d+ MiB below .+, where \d+ MiB are free: make room there/);
+    assert.match(error.message, /building thing needs \d+ MiB in .+, where \d+ MiB are free: make room there/);
     return true;
   });
   assert.deepEqual(await visible(directory), []);
 });
 
-test("a removed artifact is gone, and what was being removed when its remover died goes with the next build", async (t) => {
+test("a removed artifact is gone, and the next build completes a removal that was cut off", async (t) => {
   const directory = await imagesDirectory(t);
   const artifact = await provideArtifact(requestOf(directory));
   await removeArtifact(artifact);
@@ -191,7 +191,7 @@ test("a manifest that this process may not read is reported, and the artifact st
   assert.deepEqual(await visible(directory), [basename(artifact.directory)]);
 });
 
-test("an images directory that cannot be made is said", async (t) => {
+test("an images directory that cannot be made is reported", async (t) => {
   const directory = await imagesDirectory(t);
   await mkdir(directory);
   await writeFile(join(directory, "file"), "");

@@ -14,7 +14,7 @@ const entries: fc.Arbitrary<CpioEntry> = fc.oneof(
   }),
 );
 
-test("what is packed can be unpacked by the rules of the format", () => {
+test("an archive unpacks to its entries by the rules of the format", () => {
   fc.assert(
     fc.property(fc.array(entries, { maxLength: 12 }), (packed) => {
       const unpacked = unpack(Buffer.from(cpioArchive(packed)));

@@ -1,5 +1,5 @@
 export interface CpioEntry {
-  /** Without a leading slash; directories come before what is in them. */
+  /** Without a leading slash. A directory comes before its entries. */
   readonly path: string;
   readonly kind: "directory" | "file" | "symlink";
   /** Permission bits. */
@@ -12,8 +12,8 @@ const typeBits = { directory: 0o040000, file: 0o100000, symlink: 0o120000 } as c
 const trailer = "TRAILER!!!";
 
 /**
- * An archive in the form that the kernel unpacks at boot ("newc", Documentation/driver-api/early-userspace/
- * buffer-format.rst). Owner 0, time 0 and counted inodes: equal entries make equal bytes.
+ * An archive in the format that the kernel unpacks at boot ("newc", Documentation/driver-api/early-userspace/
+ * buffer-format.rst). Owners and times are 0 and inodes are counted, so equal entries make equal bytes.
  */
 export function cpioArchive(entries: readonly CpioEntry[]): Uint8Array {
   const parts = entries.flatMap((entry, index) => record(entry, index + 1));
@@ -32,7 +32,7 @@ function record({ path, kind, mode, content = new Uint8Array() }: CpioEntry, ino
   return [header, name, padding(header.length + name.length), content, padding(content.length)];
 }
 
-/** Header with name, and content, both end at a multiple of four bytes. */
+/** The header with the name, and the content, each end at a multiple of four bytes. */
 function padding(length: number): Uint8Array {
   return new Uint8Array((4 - (length % 4)) % 4);
 }

@@ -3,14 +3,14 @@ import { runPrivileged } from "#images/privileged.ts";
 export interface Ext4 {
   readonly file: string;
   readonly sizeMib: number;
-  /** The directory that becomes its content, owners and attributes included. */
+  /** The directory that becomes its content, with owners and attributes. */
   readonly content: string;
   readonly label: string;
-  /** The same content always makes the same image, so it can have a fixed identity. */
+  /** Fixed for each kind of disk, since equal content makes equal images. */
   readonly uuid: string;
-  /** 0 for a file system that is only read. */
+  /** 0 for a read-only file system. */
   readonly journalMib: number;
-  /** More of mke2fs's `-O`, `-E` and other options. */
+  /** Added to mke2fs's `-O`, to its `-E`, and to its other options. */
   readonly features?: readonly string[];
   readonly extended?: readonly string[];
   readonly options?: readonly string[];
@@ -18,8 +18,8 @@ export interface Ext4 {
 }
 
 /**
- * Makes a raw sparse ext4 image. What mke2fs leaves unwritten in a new file reads as zeros, which it knows, so the
- * guest's kernel has no inode tables to initialise later and a copy-on-write layer stays small.
+ * Makes a raw sparse ext4 image. mke2fs knows that the unwritten parts of a new file read as zeros. The guest's kernel
+ * therefore has no inode tables to initialise, and a copy-on-write layer stays small.
  */
 export async function makeExt4(request: Ext4): Promise<void> {
   const { file, sizeMib, content, label, uuid, journalMib, features = [], extended = [], options = [] } = request;
@@ -34,12 +34,12 @@ export async function makeExt4(request: Ext4): Promise<void> {
       ...[...options, file, `${sizeMib}M`],
     ],
     {
-      // What mke2fs takes for the time of creation, so that equal content makes an equal image.
+      // mke2fs takes these for the time of creation, so equal content makes an equal image.
       env: { E2FSPROGS_FAKE_TIME: `${fixedTime}`, SOURCE_DATE_EPOCH: `${fixedTime}` },
       ...(request.signal === undefined ? {} : { signal: request.signal }),
     },
   );
 }
 
-/** Seconds since 1970 that stand for "whenever this was built": 2025-01-01. */
+/** Seconds since 1970 of every build, so that its time makes no difference: 2025-01-01. */
 export const fixedTime = 1_735_689_600;

@@ -8,7 +8,7 @@ export async function checkFreeSpace(directory: string, what: string, needMib: n
   if (freeMib >= needMib) return;
   throw new SandboxError(
     "unavailable",
-    `building ${what} needs ${needMib} MiB below ${directory}, where ${freeMib} MiB are free: ` +
-      `make room there or choose another images directory`,
+    `building ${what} needs ${needMib} MiB in ${directory}, where ${freeMib} MiB are free: ` +
+      `make room there or set OPENSANDBOX_IMAGES_DIR to another directory`,
   );
 }

@@ -4,12 +4,12 @@ import type { Log } from "#host/log.ts";
 import type { ArtifactRequest } from "#images/artifact.ts";
 
 export interface ImageSourceOptions {
-  /** Where built images are kept; made when it is missing. Every directory on the way must be open to QEMU's user. */
+  /** The directory of built images, made when it is missing. QEMU's user must be able to pass through its parents. */
   readonly imagesDirectory: string;
-  /** Where packages come from while building. An image itself always points at deb.debian.org. */
+  /** The source of packages during builds. Images themselves always name deb.debian.org. */
   readonly debianMirror?: string;
   readonly debianSecurityMirror?: string;
-  /** Where the recipes and guest scripts are. */
+  /** The directory of recipes and guest scripts. */
   readonly recipesDirectory?: string;
   /** Receives a warning when something damaged is built again. */
   readonly log?: Log;

@@ -9,25 +9,25 @@ import { readRecipe, recipeNames } from "#images/recipe.ts";
 import { provideRootfs } from "#images/rootfs.ts";
 import { provideWorkspace } from "#images/workspace.ts";
 
-/** What a machine boots: paths of read-only files that stay valid until the image is removed. */
+/** The files that a machine boots: paths of read-only files, valid until the image is removed. */
 export interface BootImage {
   readonly name: string;
-  /** Changes when anything that went into the rootfs changes. */
+  /** Changes with every input of the rootfs. */
   readonly hash: string;
-  /** A raw sparse ext4 file system; a machine gets a copy-on-write layer over it. */
+  /** A raw sparse ext4 file system. A machine writes to a copy-on-write layer over it. */
   readonly rootfs: string;
-  /** Its size as the guest sees it; what it takes on the host is a fraction of this. */
+  /** Its size in the guest. It takes a fraction of that on the host. */
   readonly rootfsBytes: number;
   readonly kernel: string;
   readonly initramfs: string;
   readonly kernelVersion: string;
 }
 
-/** What every machine needs beside its image: raw read-only ext4 files. */
+/** The disks that every machine has beside its image: raw read-only ext4 files. */
 export interface Platform {
-  /** The guest agent with its runtime and libraries, mounted at /run/opensandbox. */
+  /** Holds the guest agent with its runtime and libraries; mounted at /run/opensandbox. */
   readonly agentDisk: string;
-  /** An empty workspace; a machine gets a copy-on-write layer over it. */
+  /** An empty workspace. A machine writes to a copy-on-write layer over it. */
   readonly workspace: string;
 }
 
@@ -40,20 +40,20 @@ export interface PlatformRequest {
 
 export interface ImageEntry {
   readonly name: string;
-  /** Absent until the image has been built. The newest build when there are several. */
+  /** The newest build; absent until the image has been built. */
   readonly build?: {
     readonly hash: string;
     readonly createdAt: string;
     readonly kernelVersion: string;
     readonly rootfsBytes: number;
-    /** What all builds of the image take on the host's disk. */
+    /** Disk space of all builds of the image. */
     readonly allocatedBytes: number;
   };
 }
 
 /**
- * The images of this host: built when first asked for, cached by the hash of all that goes into them, and built once
- * when several processes ask at the same time.
+ * The images of this host. An image is built at its first use and cached by the hash of its inputs. Processes that ask
+ * at the same time share one build.
  */
 export class ImageStore {
   readonly #source: ImageSource;
@@ -62,13 +62,13 @@ export class ImageStore {
     this.#source = imageSource(options);
   }
 
-  /** Names of the images that {@link provide} knows, built or not. */
+  /** Names of all images that {@link provide} can build, built or not. */
   async names(): Promise<readonly string[]> {
     return await recipeNames(this.#source);
   }
 
   /**
-   * The image `name`, built if need be, which takes minutes the first time.
+   * The image `name`, built when it is missing, which takes minutes.
    *
    * @throws `not_found` for an unknown name; `unavailable` when a tool, the network or disk space is missing
    */
@@ -88,7 +88,7 @@ export class ImageStore {
     };
   }
 
-  /** The agent disk and the empty workspace, built if need be, which takes seconds. */
+  /** The agent disk and the empty workspace, built when they are missing, which takes seconds. */
   async providePlatform(request: PlatformRequest, options: BuildOptions = {}): Promise<Platform> {
     const kit = await provideKit(this.#source, options);
     const agentDisk = await provideAgentDisk(this.#source, { ...request, kit }, options);
@@ -96,7 +96,7 @@ export class ImageStore {
     return { agentDisk, workspace };
   }
 
-  /** Every image that can be built or has been built, by name. */
+  /** Every image that has a recipe or a build, sorted by name. */
   async list(): Promise<readonly ImageEntry[]> {
     const builds = Object.groupBy(
       await artifactsOf(this.#source.imagesDirectory, "image"),
@@ -123,10 +123,10 @@ export class ImageStore {
   }
 
   /**
-   * Removes every build of `name`; the recipe stays, so the next {@link provide} builds it anew. A running machine
-   * keeps its open files, but nothing can be started from its disks again: whoever calls this knows that none needs to.
+   * Removes every build of `name`. The recipe stays, so the next {@link provide} builds the image again. A running
+   * machine keeps its open files, but its disks may not start another one: the caller makes sure that none has to.
    *
-   * @returns how many builds there were
+   * @returns the number of builds that it removed
    * @throws `not_found` for a name with neither a recipe nor a build
    */
   async remove(name: string): Promise<number> {

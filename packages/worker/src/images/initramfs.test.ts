@@ -4,14 +4,14 @@ import * as fc from "fast-check";
 import { isSandboxError } from "@opensandbox/wire/errors.ts";
 import { loadOrder } from "./initramfs.ts";
 
-// As depmod writes it: what a module needs, and what that needs, the first to load at the end.
+// As depmod writes it: a module and its dependencies, of which the last is loaded first.
 const index = `kernel/net/core/failover.ko.xz:
 kernel/drivers/net/net_failover.ko.xz: kernel/net/core/failover.ko.xz
 kernel/drivers/net/virtio_net.ko.xz: kernel/drivers/net/net_failover.ko.xz kernel/net/core/failover.ko.xz
 kernel/drivers/char/hw_random/virtio-rng.ko.xz:
 `;
 
-test("what a driver needs is loaded before it", () => {
+test("a driver's dependencies are loaded before it", () => {
   assert.deepEqual(loadOrder(index, "virtio_net"), [
     "kernel/net/core/failover.ko.xz",
     "kernel/drivers/net/net_failover.ko.xz",
@@ -23,15 +23,15 @@ test("a module's name may be written with - or _", () => {
   assert.deepEqual(loadOrder(index, "virtio_rng"), ["kernel/drivers/char/hw_random/virtio-rng.ko.xz"]);
 });
 
-test("a driver that the kernel does not have is named", () => {
+test("the error names a driver that the kernel does not have", () => {
   assert.throws(
     () => loadOrder(index, "virtio"),
     (error) => isSandboxError(error, "internal") && error.message.endsWith("virtio"),
   );
 });
 
-test("whatever depends on whatever, nothing is loaded before what it needs", () => {
-  // Module n needs some of those before it, which is what makes a graph without cycles.
+test("in any graph of dependencies, no module is loaded before its own", () => {
+  // Module n depends only on modules before it, so the graph has no cycle.
   const graphs = fc.array(fc.array(fc.nat({ max: 30 }), { maxLength: 4 }), { minLength: 1, maxLength: 12 });
   fc.assert(
     fc.property(graphs, (choices) => {

@@ -8,10 +8,13 @@ import { artifactPlace, type ImageSource } from "#images/image-source.ts";
 import type { BuildOptions } from "#images/progress.ts";
 import type { Kit } from "#images/kit.ts";
 
-/** Drivers that the init script may load; each finds what it needs in a directory of its name. */
+/** Drivers that the init script may load, each from a directory of its name. */
 const drivers = ["virtio_blk", "virtio_net", "virtio_rng", "vmw_vsock_virtio_transport", "virtio_mem"];
 
-/** The file system that a machine boots into: finds the disks and starts the guest agent's init. Path of the archive. */
+/**
+ * Builds the initramfs when it is missing and returns the path of the archive. A machine boots into it; its init finds
+ * the disks and starts the guest agent's init.
+ */
 export async function provideInitramfs(source: ImageSource, kit: Kit, { signal }: BuildOptions): Promise<string> {
   const init = join(source.recipesDirectory, "initramfs", "init");
   const { directory } = await provideArtifact({
@@ -28,7 +31,7 @@ export async function provideInitramfs(source: ImageSource, kit: Kit, { signal }
         { path: "bin/sh", kind: "symlink", mode: 0o777, content: Buffer.from("busybox") },
       ];
       entries.push(...(await driverEntries(kit, drivers, signal)));
-      // Not compressed: unpacking costs the guest more than reading.
+      // Not compressed: the guest reads faster than it unpacks.
       await writeFile(join(target, "initramfs.cpio"), cpioArchive(entries));
       return { kernelVersion: kit.kernelVersion };
     },
@@ -36,7 +39,7 @@ export async function provideInitramfs(source: ImageSource, kit: Kit, { signal }
   return join(directory, "initramfs.cpio");
 }
 
-/** For each driver a directory below `modules`, with the modules that it needs, named in the order of their loading. */
+/** For each driver a directory below `modules` with its modules, which are named in load order. */
 export async function driverEntries(
   kit: Kit,
   names: readonly string[],
@@ -55,21 +58,21 @@ export async function driverEntries(
 }
 
 /**
- * The modules of `driver` and of all it depends on, in the order in which they must be loaded.
- * `index` is the text of modules.dep, whose lines name what a module needs, the first to load at the end.
+ * The module of `driver` and the modules that it depends on, in load order. `index` is the text of modules.dep: each
+ * line names a module and its dependencies, and the last dependency is loaded first.
  */
 export function loadOrder(index: string, driver: string): readonly string[] {
   for (const line of index.split("\n")) {
     const [module = "", needed = ""] = line.split(":");
     const name = module.replace(/^.*\//, "").replace(/\.ko(\.xz)?$/, "");
-    // The kernel takes - and _ for the same thing in a module's name.
+    // In a module's name the kernel makes no difference between - and _.
     if (name.replaceAll("-", "_") !== driver) continue;
     return [...needed.split(" ").filter(Boolean).toReversed(), module];
   }
-  throw new SandboxError("internal", `the kernel has no module ${driver}`);
+  throw new SandboxError("internal", `the guest kernel has no module ${driver}`);
 }
 
-// Base64 because a command's output is text.
+// Base64, since the output of a command is read as text.
 async function unpackedModule(file: string, busybox: string, signal: AbortSignal | undefined): Promise<Uint8Array> {
   const options = signal === undefined ? {} : { signal };
   const script = `"$0" unxz -c "$1" | "$0" base64`;

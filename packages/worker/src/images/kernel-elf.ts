@@ -3,9 +3,9 @@ import { zstdDecompressSync } from "node:zlib";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 
 /**
- * Takes the kernel proper out of the self-extracting file `vmlinuz` and writes it as an ELF file, which a hypervisor
- * enters directly (PVH). Unpacking it once here instead of in every guest saves most of the time before the kernel's
- * first line; the price is that the kernel's own address is not random.
+ * Unpacks the kernel from the self-extracting file `vmlinuz` and writes it as an ELF file, which a hypervisor enters
+ * directly (PVH). Unpacking it here, once, saves every guest most of the time before the kernel's first line. The price
+ * is that the kernel's own address is not random.
  */
 export async function kernelElf(vmlinuz: string, target: string): Promise<void> {
   await writeFile(target, elfOf(await readFile(vmlinuz), vmlinuz));
@@ -19,7 +19,7 @@ export function elfOf(image: Buffer, name: string): Buffer {
   const setupSectors = image.readUInt8(0x1f1) || 4;
   const start = (setupSectors + 1) * 512 + image.readUInt32LE(0x248);
   const length = image.readUInt32LE(0x24c);
-  // The build appends the unpacked size to the payload, which is not a part of the zstd frame.
+  // The kernel's build appends the unpacked size to the payload; it does not belong to the zstd frame.
   const payload = image.subarray(start, start + length - 4);
   let kernel: Buffer;
   try {

@@ -9,16 +9,16 @@ import { artifactPlace, type ImageSource } from "#images/image-source.ts";
 import type { BuildOptions } from "#images/progress.ts";
 import { removeBuild, runPrivileged } from "#images/privileged.ts";
 
-/** What every guest is made with, whatever its image: taken from Debian's packages, never from the host. */
+/** The parts that all images share. They come from Debian's packages, never from the host. */
 export interface Kit {
-  /** Stands for the content: whatever is made with the kit has it among its inputs. */
+  /** Identifies the content. It is an input of everything that is built with the kit. */
   readonly id: string;
   readonly kernelVersion: string;
   /** The kernel as an uncompressed ELF file. */
   readonly kernel: string;
-  /** A statically linked busybox, which runs on the host too. */
+  /** A statically linked busybox, which also runs on the host. */
   readonly busybox: string;
-  /** The module tree as it belongs below /usr/lib/modules, with the files of depmod. */
+  /** The module tree for /usr/lib/modules, with the files of depmod. */
   readonly modules: string;
   /** Directory with the dynamic loader and libraries that the agent's Node needs. */
   readonly libraries: string;
@@ -26,7 +26,7 @@ export interface Kit {
 
 const recipe = {
   suite: "trixie",
-  // The first is the kernel, without drivers for real hardware; the last four are what Node is linked with.
+  // The first is the kernel, without drivers for real hardware. Node is linked with the last four.
   packages: ["linux-image-cloud-amd64", "busybox-static", "libc6", "libstdc++6", "libgcc-s1", "libatomic1"],
   libraries: [
     "ld-linux-x86-64.so.2",
@@ -35,7 +35,7 @@ const recipe = {
   ],
 };
 
-/** The kit, fetched when it is not there, which takes some ten seconds. */
+/** The kit, fetched when it is missing, which takes about ten seconds. */
 export async function provideKit(source: ImageSource, { onProgress, signal }: BuildOptions): Promise<Kit> {
   const { directory, facts } = await provideArtifact({
     kind: "kit",
@@ -74,7 +74,7 @@ export async function provideKit(source: ImageSource, { onProgress, signal }: Bu
 async function assemble(root: string, target: string): Promise<{ id: string; kernelVersion: string }> {
   const [kernelVersion, ...others] = await readdir(join(root, "usr/lib/modules"));
   if (kernelVersion === undefined || others.length > 0) {
-    throw new SandboxError("internal", "the kernel package should bring one module tree");
+    throw new SandboxError("internal", "the kernel package must bring exactly one module tree");
   }
   const libraries = join(root, "usr/lib/x86_64-linux-gnu");
   const loader = join(libraries, "ld-linux-x86-64.so.2");

@@ -5,10 +5,10 @@ import { delimiter, join } from "node:path";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { type CommandOptions, runCommand } from "#host/run-command.ts";
 
-// System tools live in the sbin directories, which an ordinary user's PATH leaves out.
+// System tools live in the sbin directories, which are missing from an ordinary user's PATH.
 const path = [process.env.PATH ?? "", "/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"].join(delimiter);
 
-/** The package that brings each tool, for the message that says what is missing. */
+/** The Debian package of each tool, for the message about a missing one. */
 const packageOf = {
   mmdebstrap: "mmdebstrap",
   mke2fs: "e2fsprogs",
@@ -25,9 +25,8 @@ type Tool = keyof typeof packageOf;
 const endTree = `trap 'kill -KILL $! || exit' TERM; "$@" & wait $!`;
 
 /**
- * Runs a tool that must be able to own files as any user and to mount, in namespaces of its own. As root it is just
- * that; otherwise a user namespace makes it look so: files of "root" then belong to the caller, those of other users
- * to the caller's subordinate ids. Aborting the signal leaves no process and no mount.
+ * Runs a tool that mounts and that owns files as any user, in namespaces of its own. Without root, a user namespace maps
+ * root to the caller and other users to the caller's subordinate ids. After an abort no process and no mount is left.
  */
 export async function runPrivileged(
   label: string,
@@ -45,7 +44,7 @@ export async function runPrivileged(
   });
 }
 
-/** Runs a tool from the sbin directories as whoever we are. */
+/** Runs a tool from the sbin directories, without more rights than this process has. */
 export async function runTool(
   label: string,
   argv: readonly [Tool, ...string[]],
@@ -55,16 +54,16 @@ export async function runTool(
   return await runCommand(label, argv, { ...options, env: { ...options.env, PATH: path } });
 }
 
-/** Removes a build with all files in it, whoever they belong to. A path that does not exist is removed already. */
+/** Removes a directory with all its files, also those of other users. Does nothing when it does not exist. */
 export async function removeBuild(directory: string): Promise<void> {
-  // The processes of an aborted build are dying, but may still have written something: hence the retries.
+  // The dying processes of an aborted build may still write, hence the retries.
   const removal = rm(directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
   try {
     await removal;
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (geteuid?.() === 0 || (code !== "EACCES" && code !== "EPERM")) throw error;
-    await runPrivileged("remove an unfinished build", ["rm", "-rf", "--", directory]);
+    await runPrivileged("remove a directory of the image cache", ["rm", "-rf", "--", directory]);
   }
 }
 

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type BuildEvent, debianProgress, throttled } from "./progress.ts";
 
-test("a new step is passed on at once, a new percentage only now and then", () => {
+test("a new step is reported at once, a new percentage only a few times a second", () => {
   let now = 0;
   const heard: BuildEvent[] = [];
   const report = throttled(
@@ -21,7 +21,7 @@ test("a new step is passed on at once, a new percentage only now and then", () =
   );
 });
 
-test("mmdebstrap's lines become steps whose percentage never falls and ends below 100", () => {
+test("mmdebstrap's lines become steps whose percentage never falls and stays below 100", () => {
   const heard: BuildEvent[] = [];
   const line = debianProgress("building", (event) => heard.push(event));
   for (const packages of [3, 5]) {
@@ -29,7 +29,7 @@ test("mmdebstrap's lines become steps whose percentage never falls and ends belo
     for (const verb of ["Get:1 http://deb.debian.org/debian trixie/main amd64", "Unpacking", "Setting up"]) {
       for (let count = 0; count < packages; count += 1) line(`${verb} package${count} (1.0)`);
     }
-    // More lines than were announced.
+    // One line more than announced.
     line("Unpacking once more");
   }
   const percents = heard.map(({ percent }) => percent ?? Number.NaN);

@@ -1,22 +1,22 @@
 export interface BuildEvent {
-  /** What is being done, for a person: "building image default: installing packages". */
+  /** For people, such as "building image default: installing packages". */
   readonly step: string;
-  /** How far the step named is, 0 to 100, when that is known. */
+  /** Progress of the step from 0 to 100; absent when it is unknown. */
   readonly percent?: number;
 }
 
 export type OnBuildProgress = (event: BuildEvent) => void;
 
 export interface BuildOptions {
-  /** Called a few times a second while something is built, never when it is there already. */
+  /** Called a few times a second during a build, and never when there is nothing to build. */
   readonly onProgress?: OnBuildProgress;
   readonly signal?: AbortSignal;
 }
 
-// Often enough to look alive, rare enough for a log.
+// Often enough to look alive and rare enough for a log.
 const intervalMs = 300;
 
-/** Passes a changed step on at once and a changed percentage at most a few times a second. */
+/** Passes on a new step at once, and a new percentage at most a few times a second. */
 export function throttled(
   listener: OnBuildProgress,
   now: () => number = performance.now.bind(performance),
@@ -31,7 +31,7 @@ export function throttled(
   };
 }
 
-// mmdebstrap installs in two rounds, the essential packages and the rest. What they take of the whole, measured.
+// mmdebstrap installs the essential packages and then the rest. The shares of the two rounds are measured.
 const rounds = [
   { from: 0, to: 40 },
   { from: 40, to: 99 },
@@ -44,8 +44,8 @@ const steps = [
 ];
 
 /**
- * Reads the progress of an image's build out of mmdebstrap's verbose output. A round begins when apt announces how many
- * packages it is going to install, and about each of them there are three more lines.
+ * Reads the progress of an image's build from mmdebstrap's verbose output. A round begins when apt announces how many
+ * packages it installs. Three lines for each package follow.
  */
 export function debianProgress(title: string, listener: OnBuildProgress): (line: string) => void {
   const report = throttled(listener);

@@ -7,14 +7,14 @@ import { isSandboxError } from "@opensandbox/wire/errors.ts";
 import { imageSource } from "./image-source.ts";
 import { readRecipe, recipeNames } from "./recipe.ts";
 
-test("every image that ships has a recipe that can be used", async () => {
+test("every shipped image has a usable recipe", async () => {
   const source = imageSource({ imagesDirectory: "/unused" });
   const names = await recipeNames(source);
   assert.deepEqual(names, ["default", "minimal"]);
   for (const name of names) assert.equal((await readRecipe(source, name)).name, name);
 });
 
-test("a name without a recipe is refused with those there are", async () => {
+test("an unknown image is refused with the names of all images", async () => {
   await assert.rejects(readRecipe(imageSource({ imagesDirectory: "/unused" }), "../minimal"), (error) => {
     assert.ok(isSandboxError(error, "not_found"));
     assert.deepEqual(error.details, { resource: "image", id: "../minimal" });
@@ -24,12 +24,12 @@ test("a name without a recipe is refused with those there are", async () => {
 });
 
 for (const [what, recipe, words] of [
-  ["no JSON", "{", /not JSON/],
-  ["a suite that is no word", { suite: "trixie; rm" }, /suite/],
+  ["invalid JSON", "{", /not valid JSON/],
+  ["a suite that is not a word", { suite: "trixie; rm" }, /suite/],
   ["packages that are options", { packages: ["--allow-unauthenticated"] }, /packages/],
-  ["a size below what a Debian needs", { rootfsMib: 10 }, /rootfsMib/],
+  ["a size that is too small for Debian", { rootfsMib: 10 }, /rootfsMib/],
 ] as const) {
-  test(`a recipe with ${what} says what is wrong in which file`, async (t) => {
+  test(`a recipe with ${what} is refused with its file and the reason`, async (t) => {
     const directory = await mkdtemp(join(tmpdir(), "osb-recipes-"));
     t.after(() => rm(directory, { recursive: true }));
     const whole = { description: "a test", suite: "trixie", packages: ["bash"], rootfsMib: 2048, buildMib: 1000 };

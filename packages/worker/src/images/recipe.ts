@@ -9,9 +9,9 @@ export interface Recipe {
   readonly description: string;
   /** Debian's release. */
   readonly suite: string;
-  /** What is installed beside Debian's required packages, without what they only recommend. */
+  /** Installed beside Debian's required packages, without recommended ones. */
   readonly packages: readonly string[];
-  /** Size of the root file system as the guest sees it. */
+  /** Size of the root file system in the guest. */
   readonly rootfsMib: number;
   /** Free disk space that a build needs, measured and rounded up. */
   readonly buildMib: number;
@@ -28,7 +28,7 @@ export async function recipeNames(source: ImageSource): Promise<readonly string[
     .toSorted();
 }
 
-/** @throws `not_found` naming the recipes there are; `invalid_argument` for a recipe that cannot be used */
+/** @throws `not_found` with the names of all recipes; `invalid_argument` for an unusable recipe */
 export async function readRecipe(source: ImageSource, name: string): Promise<Recipe> {
   const names = await recipeNames(source);
   if (!names.includes(name)) {
@@ -48,10 +48,10 @@ function parseRecipe(name: string, file: string, text: string): Recipe {
   try {
     value = JSON.parse(text) as Record<string, unknown>;
   } catch (cause) {
-    throw wrong(`not JSON: ${(cause as Error).message}`, cause);
+    throw wrong(`not valid JSON: ${(cause as Error).message}`, cause);
   }
   const { description, suite, packages, rootfsMib, buildMib } = value;
-  if (typeof description !== "string") throw wrong("description must be a text");
+  if (typeof description !== "string") throw wrong("description must be a string");
   if (typeof suite !== "string" || !/^[a-z]+$/.test(suite)) throw wrong("suite must be the name of a Debian release");
   if (!Array.isArray(packages) || !packages.every((entry) => /^[a-z0-9][a-z0-9.+-]*$/.test(String(entry)))) {
     throw wrong("packages must be a list of Debian package names");

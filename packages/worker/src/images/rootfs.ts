@@ -13,14 +13,14 @@ export interface Rootfs {
   readonly hash: string;
 }
 
-/** Directories whose files only people read. What a package's licence asks for stays. */
+/** Documentation and translations are left out; the copyright files that licences ask for stay. */
 const leftOut = [
   ...["path-exclude=/usr/share/doc/*", "path-include=/usr/share/doc/*/copyright"],
   ...["path-exclude=/usr/share/man/*", "path-exclude=/usr/share/info/*", "path-exclude=/usr/share/lintian/*"],
   ...["path-exclude=/usr/share/locale/*", "path-include=/usr/share/locale/locale.alias"],
 ];
 
-/** The root file system of an image, built when it is not there, which takes minutes. */
+/** The root file system of an image, built when it is missing, which takes minutes. */
 export async function provideRootfs(
   source: ImageSource,
   recipe: Recipe,

@@ -10,8 +10,8 @@ import { removeBuild, runPrivileged, runTool } from "#images/privileged.ts";
 const owner = "1000:1000";
 
 /**
- * An empty workspace of `diskMib` MiB, built when it is not there, which takes a second: a sparse ext4 image with
- * nothing in it but the shell's start-up files. Path of the image.
+ * Builds an empty workspace of `diskMib` MiB when it is missing, which takes a second, and returns the path of its
+ * image: a sparse ext4 file system that holds only the shell's start-up files.
  */
 export async function provideWorkspace(
   source: ImageSource,
@@ -44,7 +44,7 @@ export async function provideWorkspace(
         ...{ file, content, sizeMib: diskMib, label: "workspace", uuid: "b3e7a0c4-2f61-4f0e-9a57-6d1c52b0e002" },
         ...{ journalMib: 32, extended: [`root_owner=${owner}`], ...options },
       });
-      // A directory that only fsck needs, and which it makes itself, is not what a user expects to find.
+      // Users do not expect this directory, and fsck makes it when it needs it.
       await runTool("empty the workspace", ["debugfs", "-w", "-R", "rmdir /lost+found", file], options);
       await removeBuild(content);
       return { diskMib: `${diskMib}` };

@@ -22,7 +22,7 @@ function runsWithin(pages: number): fc.Arbitrary<PageRun[]> {
 
 const memoryPages = 4096;
 
-test("what is written of runs is read again", () => {
+test("runs are read as they were written", () => {
   fc.assert(
     fc.property(runsWithin(memoryPages), (runs) => {
       const stored = runs.reduce((sum, { count, zero }) => sum + (zero ? 0 : count), 0) * pageBytes;
@@ -34,7 +34,7 @@ test("what is written of runs is read again", () => {
   );
 });
 
-test("a file that is cut off, or is another one, is refused", () => {
+test("a file that was cut off, or is not a delta, is refused", () => {
   const tail = encodeTail([{ first: 3, count: 2, zero: false }]);
   const footer = tail.subarray(-footerBytes);
   const whole = 2 * pageBytes + tail.length;

@@ -1,11 +1,11 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 
 /**
- * The file of a memory delta: what differs from a base image.
+ * The format of a memory delta, the difference to a base image:
  *
  * ```
- * pages    the content of the runs that are not zero, one after the other
- * index    16 bytes a run: u64 first page, u64 number of pages; the highest bit of the second marks a run of zeros
+ * pages    the content of all runs that are not zeros, one after the other
+ * index    16 bytes for each run: u64 first page, u64 number of pages, whose highest bit marks a run of zeros
  * footer   "OSBDELTA", u32 version, u32 bytes of a page, u64 number of runs, u64 bytes of pages; little-endian
  * ```
  */
@@ -23,7 +23,7 @@ const magic = "OSBDELTA";
 const version = 1;
 const zeroMark = 1n << 63n;
 
-/** Index and footer, which end the file. Pure. */
+/** The index and the footer, which end the file. Pure. */
 export function encodeTail(runs: readonly PageRun[]): Buffer {
   const tail = Buffer.alloc(runs.length * runBytes + footerBytes);
   let pages = 0;
@@ -41,7 +41,7 @@ export function encodeTail(runs: readonly PageRun[]): Buffer {
   return tail;
 }
 
-/** Where the index begins and ends in a file of `fileBytes`. @throws `incompatible` for what is no delta */
+/** The end of the pages and the number of runs in a file of `fileBytes`. @throws `incompatible` for other files */
 export function readFooter(footer: Buffer, fileBytes: number): { readonly pagesEnd: number; readonly runs: number } {
   const runs = Number(footer.readBigUInt64LE(16));
   const pagesEnd = Number(footer.readBigUInt64LE(24));
@@ -51,7 +51,7 @@ export function readFooter(footer: Buffer, fileBytes: number): { readonly pagesE
     footer.readUInt32LE(12) === pageBytes &&
     pagesEnd + runs * runBytes + footerBytes === fileBytes;
   if (!whole)
-    throw new SandboxError("incompatible", "the snapshot's memory file is not one of this version", {
+    throw new SandboxError("incompatible", "the snapshot's memory file has an unknown format", {
       reason: "format",
     });
   return { pagesEnd, runs };
@@ -60,17 +60,21 @@ export function readFooter(footer: Buffer, fileBytes: number): { readonly pagesE
 /** @throws `incompatible` for runs beyond `memoryPages` or out of order */
 export function decodeRuns(index: Buffer, memoryPages: number): PageRun[] {
   const runs: PageRun[] = [];
-  let least = 0;
+  let end = 0;
   for (let at = 0; at < index.length; at += runBytes) {
     const first = Number(index.readBigUInt64LE(at));
     const marked = index.readBigUInt64LE(at + 8);
     const count = Number(marked & ~zeroMark);
-    if (first < least || first + count > memoryPages) {
-      throw new SandboxError("incompatible", "the snapshot's memory file names pages that the machine has not", {
-        reason: "format",
-      });
+    if (first < end || first + count > memoryPages) {
+      throw new SandboxError(
+        "incompatible",
+        "the snapshot's memory file lists pages beyond the machine's memory, or out of order",
+        {
+          reason: "format",
+        },
+      );
     }
-    least = first + count;
+    end = first + count;
     runs.push({ first, count, zero: (marked & zeroMark) !== 0n });
   }
   return runs;

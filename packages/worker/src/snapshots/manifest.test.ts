@@ -31,7 +31,7 @@ test("a manifest is read as it was written", () => {
   assert.deepEqual(decodeManifest(encodeManifest(manifest)), manifest);
 });
 
-test("any changed byte is noticed", () => {
+test("a manifest with any byte changed is refused", () => {
   const text = encodeManifest(manifest);
   for (let at = 0; at < text.length; at += 1) {
     const changed = `${text.slice(0, at)}${text[at] === "1" ? "2" : "1"}${text.slice(at + 1)}`;
@@ -42,12 +42,12 @@ test("any changed byte is noticed", () => {
       assert.ok(isSandboxError(error, "incompatible"), `byte ${at}: ${String(error)}`);
       continue;
     }
-    // White space outside of strings means nothing.
+    // White space outside of strings has no meaning.
     assert.deepEqual(read, manifest, `byte ${at}`);
   }
 });
 
-test("a later format is refused as such", () => {
+test("a manifest of a later format is refused", () => {
   const later = encodeManifest(manifest).replace('"formatVersion": 1', '"formatVersion": 2');
   assert.throws(
     () => decodeManifest(later),

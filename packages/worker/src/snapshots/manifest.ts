@@ -4,7 +4,7 @@ import { type ContentRecord, recordContent } from "#host/content-record.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { HypervisorName } from "@opensandbox/wire/worker/worker.ts";
 
-/** Raised when a reader of today could not understand what is written tomorrow. */
+/** Raise it when this version could not read the manifests of the next one. */
 const formatVersion = 1;
 
 export interface Shape {
@@ -13,21 +13,21 @@ export interface Shape {
   readonly workspaceMib: number;
 }
 
-/** A file that never changes any more, by its name in the directory. */
+/** A file that never changes again, by its name in the directory. */
 export interface StoredFile {
   readonly file: string;
   readonly bytes: number;
   readonly sha256: string;
 }
 
-/** The files that a machine is made of, by their names in its directory or that of a snapshot of it. */
+/** The files of a machine, by their names in its directory or in the directory of its snapshot. */
 export interface MachineFiles {
   readonly kernel: string;
   readonly initramfs: string;
-  /** What the memory begins as. */
+  /** The memory's content at the start. */
   readonly memoryBase: string;
   readonly disks: readonly DiskFiles[];
-  /** What is known of the kernel, the initramfs and the bases. Files of earlier versions have no record. */
+  /** Records of the kernel, the initramfs and the bases. Files of earlier versions have none. */
   readonly contents?: readonly SharedContent[];
 }
 
@@ -38,14 +38,14 @@ export interface SharedContent extends ContentRecord {
 
 export interface DiskFiles {
   readonly name: string;
-  /** A raw image that many share. */
+  /** A raw image that many machines share. */
   readonly base: string;
-  /** The overlays over it that are complete, the lowest first. A disk that is only read has none, ever. */
+  /** The complete overlays over the base, the lowest first. A read-only disk never has any. */
   readonly layers: readonly StoredFile[];
   readonly writable: boolean;
 }
 
-/** What a snapshot is: written last, and what has none does not exist. */
+/** Describes a snapshot. It is written last: a directory without a manifest is not a snapshot. */
 export interface SnapshotManifest {
   readonly id: string;
   readonly createdAt: string;
@@ -53,26 +53,26 @@ export interface SnapshotManifest {
   readonly shape: Shape;
   readonly network: "none" | "user" | "tap";
   readonly hypervisor: { readonly name: HypervisorName; readonly version: string };
-  /** The guest confirmed that nothing was being written to its disks. Never false: such a snapshot is not made. */
+  /** The guest confirmed that it was writing nothing to its disks. Other snapshots are never made. */
   readonly frozen: true;
   readonly files: MachineFiles;
   /** Absent: only the disks were kept. */
   readonly memory?: MemoryFiles;
-  /** What the snapshot takes beyond what it shares with others, in bytes. */
+  /** Bytes that the snapshot shares with no other one. */
   readonly ownBytes: number;
 }
 
 export interface MemoryFiles {
-  /** What a machine must be for this memory: see `Restoring.compatibilityOf`. */
+  /** The kind of machine that can load this memory: see `Restoring.compatibilityOf`. */
   readonly compatibility: string;
   readonly devices: StoredFile;
-  /** What differs from the base. Absent: the base is the memory. */
+  /** The difference to the base. Absent: the base is the memory. */
   readonly delta?: StoredFile;
-  /** What the guest was to have beyond the shape's memory, in MiB. Absent: it had nothing of that. */
+  /** Hotplugged memory that the guest was to have, in MiB. Absent: none. */
   readonly growthMib?: number;
 }
 
-/** Writes the manifest of a snapshot that is captured now. */
+/** The manifest of a snapshot that is captured now. */
 export function manifestOf(
   origin: Pick<SnapshotManifest, "id" | "image" | "shape" | "network" | "hypervisor">,
   { files, memory, ownBytes }: Pick<SnapshotManifest, "files" | "ownBytes"> & { memory: MemoryFiles | undefined },
@@ -89,7 +89,7 @@ export function manifestOf(
   };
 }
 
-/** The manifest as a file, with a checksum over itself. */
+/** The manifest as text, with a checksum over itself. */
 export function encodeManifest(manifest: SnapshotManifest): string {
   const body = { formatVersion, ...manifest };
   return `${JSON.stringify({ ...body, sha256: checksum(body) }, undefined, 2)}\n`;
@@ -137,12 +137,12 @@ export async function withMemoryBase(files: MachineFiles, memoryBase: string, pa
   return { ...files, memoryBase, contents: [...others, { file: memoryBase, ...(await recordContent(file)) }] };
 }
 
-/** All memory that the guest was to have, in MiB. */
+/** The memory that the guest was to have, hotplugged memory included, in MiB. */
 export function memoryMibOf({ shape, memory }: SnapshotManifest): number {
   return shape.memoryMib + (memory?.growthMib ?? 0);
 }
 
-/** Every file of `files` beside the layers. */
+/** All files of `files` except the layers. */
 export function sharedFiles({ kernel, initramfs, memoryBase, disks }: MachineFiles): readonly string[] {
   return [kernel, initramfs, memoryBase, ...disks.map(({ base }) => base)];
 }

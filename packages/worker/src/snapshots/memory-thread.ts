@@ -1,5 +1,5 @@
-// A thread of its own for what moves a machine's memory: system calls that copy megabytes at a time, which must not
-// hold up the worker's event loop. See memory-threads.ts for what it is asked.
+// The thread that moves machine memory. Its system calls copy megabytes at a time and would block the worker's event
+// loop. memory-threads.ts defines its requests.
 import { createHash, type Hash } from "node:crypto";
 import {
   closeSync,
@@ -12,7 +12,7 @@ import {
   writeSync,
   writevSync,
 } from "node:fs";
-import { dirname } from "node:path";
+import { basename, dirname } from "node:path";
 import { parentPort } from "node:worker_threads";
 import { asSandboxError, errorToWire, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { type AddressRanges, readProcessMemory, scanChangedPages, writeProcessMemory } from "#host/libc.ts";
@@ -20,22 +20,22 @@ import type { GuestMemory, MemoryRegion } from "#hypervisor/guest-memory.ts";
 import { decodeRuns, encodeTail, footerBytes, pageBytes, type PageRun, readFooter } from "./delta.ts";
 import type { MemoryReply, MemoryRequest } from "./memory-threads.ts";
 
-/** What is copied at a time. */
+/** Copied at a time. */
 const chunkBytes = 4 * 2 ** 20;
 
 /**
- * A delta up to this size is taken into the worker's own memory, so that the machine need not wait for the disk; but not
- * more than a part of what the host has left.
+ * A delta up to this size is buffered in the worker's memory, so that the machine does not wait for the disk. The buffer
+ * takes at most 1/8 of the host's available memory.
  */
 const maxHeldBytes = 2 ** 30;
 const heldShare = 8;
 
-/** One part in so many of the disk is left to the guests. */
+/** A capture keeps 1/100 of the disk free for guests. */
 const keptShare = 100;
 
 const zeroPage = Buffer.alloc(pageBytes);
 
-/** Deltas that were read and checked and wait for the process that gets them. */
+/** Deltas that were read and checked, and wait for their process. */
 const loaded = new Map<number, Delta>();
 
 parentPort?.on("message", (request: MemoryRequest) => {
@@ -60,7 +60,7 @@ function run(
     case "load": {
       const { file, sha256, memoryBytes } = request;
       const delta = readIntactDelta(file, sha256, memoryBytes);
-      // A large one is checked while it is written, which comes before the machine runs.
+      // A large delta is checked while it is written, before the machine runs.
       if (delta.pages !== undefined) requireHash(file, delta.hash(), sha256);
       loaded.set(request.key, delta);
       return { bytes: delta.fileBytes, sha256 };
@@ -84,7 +84,7 @@ function run(
   }
 }
 
-/** Copies what has changed, says so, and then writes it to a new file. */
+/** Copies the changed pages, reports that, and then writes them to a new file. */
 function capture(
   memory: GuestMemory,
   file: string,
@@ -110,15 +110,15 @@ function heldBytes(): number {
   return Math.min(maxHeldBytes, process.availableMemory() / heldShare);
 }
 
-/** What would not fit is not begun: guests write to the same disk. */
+/** Refuses a capture that would fill the disk: guests write to it too. */
 function requireRoom(directory: string, bytes: number): void {
   const { bavail, blocks, bsize } = statfsSync(directory);
   const kept = (blocks * bsize) / keptShare;
   if (bavail * bsize - bytes >= kept) return;
   throw new SandboxError(
     "no_capacity",
-    `the host's disk has no room for the ${Math.ceil(bytes / 2 ** 20)} MiB of memory that a snapshot takes: delete ` +
-      "sandboxes or checkpoints",
+    `the host's disk has no room for the snapshot's ${Math.ceil(bytes / 2 ** 20)} MiB of memory: delete sandboxes ` +
+      "or checkpoints",
     { resource: "disk" },
   );
 }
@@ -129,7 +129,7 @@ function copy(pid: number, ranges: AddressRanges): Buffer {
   return bytes;
 }
 
-/** None reaches from one region into another. */
+/** Changed pages as address ranges. No range crosses from one region into another. */
 function changedRanges({ pid, regions }: GuestMemory): AddressRanges {
   const pagemap = openSync(`/proc/${pid}/pagemap`, "r");
   try {
@@ -141,7 +141,7 @@ function changedRanges({ pid, regions }: GuestMemory): AddressRanges {
   }
 }
 
-/** The way of older kernels: one word a page (Documentation/admin-guide/mm/pagemap.rst). */
+/** For older kernels: reads one word for each page (Documentation/admin-guide/mm/pagemap.rst). */
 function readPagemap(pagemap: number, start: number, bytes: number): AddressRanges {
   const words = new BigUint64Array(bytes / pageBytes);
   const buffer = Buffer.from(words.buffer);
@@ -161,7 +161,7 @@ function readPagemap(pagemap: number, start: number, bytes: number): AddressRang
   return ranges;
 }
 
-/** Cut so that no part is larger than a chunk. */
+/** Cuts ranges into chunks. */
 function* chunksOf(ranges: AddressRanges): Generator<AddressRanges> {
   let chunk: [number, number][] = [];
   let room = chunkBytes;
@@ -236,7 +236,7 @@ class DeltaWriter {
       const some = parts.slice(first, first + 1024);
       for (const part of some) this.#hash.update(part);
       const length = some.reduce((sum, part) => sum + part.length, 0);
-      // A disk that fills up can take a part: the next write tells why it takes no more.
+      // A disk that fills up may accept a part. The next write then reports the reason.
       let written = writevSync(this.#fd, some);
       if (written < length) {
         const rest = Buffer.concat(some).subarray(written);
@@ -252,15 +252,15 @@ interface Delta {
   readonly fileBytes: number;
   readonly pagesEnd: number;
   readonly runs: readonly PageRun[];
-  /** All pages, unless they are too many to be held. */
+  /** All pages; undefined when they are too many to buffer. */
   readonly pages: Buffer | undefined;
   readonly tail: Buffer;
   readonly hasher: Hash;
-  /** Of the whole file; to be asked once, when all pages have been read. */
+  /** The SHA-256 of the whole file. Call it once, after all pages have been read. */
   hash(): string;
 }
 
-/** What cannot be understood is of another version only when it is what was captured. */
+/** A file that cannot be decoded has another format only if its hash is right; otherwise it is damaged. */
 function readIntactDelta(file: string, sha256: string, memoryBytes: number): Delta {
   try {
     return readDelta(file, memoryBytes);
@@ -301,7 +301,7 @@ function openDelta(file: string): number {
   }
 }
 
-/** Gives the pages of a delta to `write`, some runs at a time, with exactly their bytes. */
+/** Passes the pages of a delta to `write`, some runs at a time with exactly their bytes. */
 function applyDelta(delta: Delta, write: (runs: readonly PageRun[], bytes: Buffer) => void): void {
   const fd = delta.pages === undefined ? openSync(delta.file, "r") : -1;
   try {
@@ -323,19 +323,19 @@ function applyDelta(delta: Delta, write: (runs: readonly PageRun[], bytes: Buffe
   }
 }
 
-/** Neighbours in the file of one kind, cut and gathered to about a chunk. */
+/** Groups consecutive runs of one kind into about a chunk, and cuts longer ones. */
 function* groupsOf(runs: readonly PageRun[]): Generator<PageRun[]> {
-  const most = chunkBytes / pageBytes;
+  const maxPages = chunkBytes / pageBytes;
   let group: PageRun[] = [];
   let pages = 0;
   for (const run of runs) {
     for (let done = 0; done < run.count;) {
-      if (group.length > 0 && (group[0]!.zero !== run.zero || pages >= most)) {
+      if (group.length > 0 && (group[0]!.zero !== run.zero || pages >= maxPages)) {
         yield group;
         group = [];
         pages = 0;
       }
-      const count = Math.min(run.count - done, most - pages);
+      const count = Math.min(run.count - done, maxPages - pages);
       group.push({ first: run.first + done, count, zero: run.zero });
       pages += count;
       done += count;
@@ -344,17 +344,17 @@ function* groupsOf(runs: readonly PageRun[]): Generator<PageRun[]> {
   if (group.length > 0) yield group;
 }
 
-/** Which page of the guest an address of its process is. */
+/** The guest's page at an address of its process. */
 function pageAt(address: number, { regions }: GuestMemory): number {
   let page = 0;
   for (const { start, bytes } of regions) {
     if (address >= start && address < start + bytes) return page + (address - start) / pageBytes;
     page += bytes / pageBytes;
   }
-  throw new Error("an address that is none of the guest's memory");
+  throw new Error("an address outside of the guest's memory");
 }
 
-/** Where runs of pages are: one that reaches into the next region is in two places. */
+/** The addresses of runs. A run that crosses into the next region has two ranges. */
 function addressesOf(runs: readonly PageRun[], { regions }: GuestMemory): AddressRanges {
   return runs.flatMap((run) => [...placesOf(run, regions)]);
 }
@@ -369,7 +369,7 @@ function* placesOf({ first, count }: PageRun, regions: readonly MemoryRegion[]):
   }
 }
 
-/** Writes a delta into a copy of its base, which becomes a base of its own. */
+/** Writes a delta into a copy of its base, which becomes a new base. */
 function overwrite(file: string, image: string, memoryBytes: number): { bytes: number; sha256: string } {
   const delta = readDelta(file, memoryBytes);
   const fd = openSync(image, "r+");
@@ -413,7 +413,9 @@ function readAt(fd: number, position: number, length: number): Buffer {
   for (let at = 0; at < length;) {
     const count = readSync(fd, bytes, at, length - at, position + at);
     if (count === 0)
-      throw new SandboxError("incompatible", "a file of the snapshot is shorter than it was", { reason: "damaged" });
+      throw new SandboxError("incompatible", "the snapshot is damaged: one of its files is too short", {
+        reason: "damaged",
+      });
     at += count;
   }
   return bytes;
@@ -424,7 +426,7 @@ function requireHash(file: string, found: string, expected: string): void {
 }
 
 function damaged(file: string): SandboxError {
-  return new SandboxError("incompatible", `the snapshot is damaged: ${file} is not what was captured`, {
+  return new SandboxError("incompatible", `the snapshot is damaged: ${basename(file)} does not match its manifest`, {
     reason: "damaged",
   });
 }

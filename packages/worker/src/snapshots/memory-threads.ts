@@ -2,7 +2,7 @@ import { Worker } from "node:worker_threads";
 import { errorFromWire, type ErrorOnWire, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { GuestMemory } from "#hypervisor/guest-memory.ts";
 
-/** What a memory thread is asked. */
+/** A request to a memory thread. */
 export type MemoryRequest = { readonly id: number } & (
   | { readonly kind: "capture"; readonly memory: GuestMemory; readonly file: string }
   | {
@@ -38,35 +38,35 @@ export interface StoredFile {
 }
 
 export interface MemoryCapture {
-  /** Settles when everything that has changed is copied and the machine may go on; with how many bytes that was. */
+  /** Resolves with the number of changed bytes when all of them are copied: the machine may resume. */
   readonly copied: Promise<number>;
-  /** Settles when the copy is on the disk. */
+  /** Resolves when the copy is on the disk. */
   readonly stored: Promise<StoredFile>;
 }
 
-/** A delta that was read and found whole. */
+/** A delta that was read and is intact. */
 export interface LoadedDelta extends Disposable {
-  /** Writes it over the memory of a machine that does not run yet. Once. */
+  /** Writes it into the memory of a machine that does not run yet. Call it once. */
   apply(memory: GuestMemory): Promise<void>;
 }
 
 type Ask = MemoryRequest extends infer Request ? (Request extends MemoryRequest ? Omit<Request, "id"> : never) : never;
 
-/** For all but capturing: more at the same time only wait for the same disk and memory. */
+/** For everything except captures. More threads would wait for the same disk and memory. */
 const threadCount = 2;
 
-/** As many machines are captured at the same time, each by a thread that does nothing else meanwhile. */
+/** Machines captured at the same time, each by a thread that does nothing else meanwhile. */
 const captureCount = 2;
 
-/** The right to capture at once, without waiting for anything: a machine stands still for it. */
+/** The right to capture without waiting: the machine is paused meanwhile. */
 export interface CaptureTurn extends Disposable {
-  /** The pages of `memory` that differ from its base, into the new file `file`. */
+  /** Writes the pages of `memory` that differ from its base to the new file `file`. */
   capture(memory: GuestMemory, file: string): MemoryCapture;
 }
 
 /**
- * Moves the memory of machines between processes and files, beside the event loop. One for the whole worker; its
- * threads start when they are needed and do not keep the process alive.
+ * Moves the memory of machines between processes and files, off the event loop. The worker has one; its threads start
+ * when they are needed and do not keep the process alive.
  */
 export class MemoryThreads implements AsyncDisposable {
   readonly #threads: MemoryThread[] = [];
@@ -75,7 +75,7 @@ export class MemoryThreads implements AsyncDisposable {
   readonly #captureQueue: ((thread: MemoryThread) => void)[] = [];
   #nextKey = 1;
 
-  /** Waits until a thread is free. To be asked before the machine is paused. */
+  /** Waits until a thread is free. Call it before the machine is paused. */
   async captureTurn(): Promise<CaptureTurn> {
     const thread = await this.#takeCaptureThread();
     let held = true;
@@ -95,7 +95,7 @@ export class MemoryThreads implements AsyncDisposable {
     };
   }
 
-  /** @throws `incompatible` when the file is not what was captured */
+  /** Reads a delta. @throws `incompatible` when the file does not match `sha256` */
   async load(file: string, sha256: string, memoryBytes: number): Promise<LoadedDelta> {
     const key = this.#nextKey;
     this.#nextKey += 1;
@@ -114,11 +114,12 @@ export class MemoryThreads implements AsyncDisposable {
     };
   }
 
+  /** The size and SHA-256 of a file. */
   async hash(file: string): Promise<StoredFile> {
     return await this.#idlest().ask({ kind: "hash", file });
   }
 
-  /** Writes a delta into `image`, a copy of its base. */
+  /** Writes a delta into `image`, which is a copy of its base. */
   async overwrite(delta: string, image: string, memoryBytes: number): Promise<void> {
     await this.#idlest().ask({ kind: "overwrite", delta, image, memoryBytes });
   }
@@ -160,7 +161,7 @@ function captureOn(thread: MemoryThread, memory: GuestMemory, file: string): Mem
   const copied = Promise.withResolvers<number>();
   const stored = thread.ask({ kind: "capture", memory, file }, (bytes) => copied.resolve(bytes));
   stored.catch(copied.reject);
-  // Who waits for the one need not wait for the other.
+  // A caller may wait for only one of the two.
   copied.promise.catch(() => undefined);
   return { copied: copied.promise, stored };
 }
@@ -191,7 +192,7 @@ class MemoryThread {
     this.#nextId += 1;
     const waiting = { ...Promise.withResolvers<StoredFile>(), onCopied };
     this.#waiting.set(id, waiting);
-    // A process that ends in the middle would cut a file off.
+    // The process must not end in the middle of a file.
     this.#worker.ref();
     // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has no origin
     this.#worker.postMessage({ id, ...request });
@@ -216,7 +217,11 @@ class MemoryThread {
   }
 
   #fail(cause: unknown): void {
-    const error = new SandboxError("unavailable", "the thread that moves memory has ended", { cause });
+    const error = new SandboxError(
+      "unavailable",
+      "a thread that moves machine memory has ended unexpectedly: try again",
+      { cause },
+    );
     for (const { reject } of this.#waiting.values()) reject(error);
     this.#waiting.clear();
   }

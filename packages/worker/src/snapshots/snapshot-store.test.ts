@@ -34,7 +34,7 @@ test("a snapshot exists from its publication until its removal", async () => {
   });
 });
 
-test("what is not published goes with its disposal", async () => {
+test("disposing an unpublished snapshot removes it", async () => {
   await withStore(async (store, directory) => {
     {
       await using unfinished = await store.begin("a", "w-1");
@@ -44,7 +44,7 @@ test("what is not published goes with its disposal", async () => {
   });
 });
 
-test("what a dead owner has left is removed, what a living one makes is not", async () => {
+test("unfinished snapshots of a dead owner are removed, those of a living one stay", async () => {
   await withStore(async (store, directory) => {
     await store.begin("a", "w-1");
     await store.begin("b", "w-2");
@@ -53,7 +53,7 @@ test("what a dead owner has left is removed, what a living one makes is not", as
   });
 });
 
-test("removing one leaves what another one shares with it", async () => {
+test("removing a snapshot keeps the files that another one shares", async () => {
   await withStore(async (store) => {
     await using first = await store.begin("a", "w-1");
     await writeFile(join(first.directory, "layer"), "content");

@@ -8,13 +8,13 @@ export interface LeftBehind {
   readonly processes: readonly number[];
   readonly machines: readonly string[];
   readonly journal: readonly string[];
-  /** Snapshots that were begun. */
+  /** Snapshots that were begun and not published. */
   readonly unfinished: readonly string[];
-  /** A slot names a network namespace, its devices and rules: who has the slot has those. */
+  /** A taken slot stands for its network namespace, devices and rules. */
   readonly slots: readonly string[];
 }
 
-/** Everything on this host that belongs to machines below `dataDirectory`, or that making snapshots has left there. */
+/** Everything on this host that belongs to machines of `dataDirectory`, and its unfinished snapshots. */
 export async function leftBehind(dataDirectory: string): Promise<LeftBehind> {
   const snapshots = await namesIn(join(dataDirectory, "snapshots"));
   return {
@@ -26,13 +26,13 @@ export async function leftBehind(dataDirectory: string): Promise<LeftBehind> {
   };
 }
 
-/** What {@link leftBehind} finds where nothing is left. */
+/** The result of {@link leftBehind} when nothing is left. */
 export const nothing: LeftBehind = { processes: [], machines: [], journal: [], unfinished: [], slots: [] };
 
 async function slotsOf(dataDirectory: string): Promise<string[]> {
   const taken: string[] = [];
   for (const name of await namesIn(slotsDirectory)) {
-    // Others on this host take slots and give them back meanwhile.
+    // Other processes on this host take and return slots meanwhile.
     const owner = await readFile(join(slotsDirectory, name), "utf8").catch(() => "");
     if (owner.startsWith(`${dataDirectory}/`)) taken.push(name);
   }

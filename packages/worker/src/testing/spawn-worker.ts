@@ -16,7 +16,7 @@ export interface WorkerProcessOptions {
   readonly dataDirectory: string;
 }
 
-/** What a worker in another process can be asked. */
+/** The calls that a worker in another process answers. */
 export interface WorkerCalls {
   start(request: StartSandbox): StartedSandbox;
   shell(id: SandboxId, line: string): string;
@@ -42,24 +42,24 @@ export type Reply =
   | { readonly kind: "error"; readonly id: number; readonly error: ErrorOnWire }
   | { readonly kind: "log"; readonly level: string; readonly message: string; readonly fields?: object };
 
-/** A worker that can die. Disposing it ends it in good order, with its machines. */
+/** A worker in a process of its own. Disposing it ends it in good order, with its machines. */
 export interface SpawnedWorker extends AsyncDisposable {
   readonly adopted: readonly HeldSandbox[];
   readonly logged: readonly Extract<Reply, { kind: "log" }>[];
-  /** Rejects with {@link workerDied} when the process ends before it has answered. */
+  /** Rejects with {@link workerDied} when the process ends before it answers. */
   call<Name extends keyof WorkerCalls>(
     name: Name,
     ...args: Parameters<WorkerCalls[Name]>
   ): Promise<ReturnType<WorkerCalls[Name]>>;
-  /** Settles when the process has ended, however. */
+  /** Resolves when the process has ended, in whatever way. */
   readonly ended: Promise<void>;
-  /** As the kernel kills when memory runs out. */
+  /** By SIGKILL, as the kernel does when memory runs out. */
   kill(): Promise<void>;
 }
 
 export const workerDied = "the worker died";
 
-/** @throws {@link workerDied} when it ends while it opens */
+/** @throws {@link workerDied} when the process ends before the worker is open */
 export async function spawnWorker(options: WorkerProcessOptions, failpoints = ""): Promise<SpawnedWorker> {
   const program = join(import.meta.dirname, "worker-process.ts");
   const child = spawn(process.execPath, ["--disable-warning=ExperimentalWarning", program, JSON.stringify(options)], {
@@ -67,7 +67,7 @@ export async function spawnWorker(options: WorkerProcessOptions, failpoints = ""
     env: { ...process.env, OPENSANDBOX_FAILPOINTS: failpoints },
   });
   const ended = once(child, "exit").then(() => undefined);
-  // A line that is written to one that has just died.
+  // A line may be written after the process has died.
   child.stdin.on("error", () => undefined);
   const opened = Promise.withResolvers<readonly HeldSandbox[]>();
   const waiting = new Map<number, PromiseWithResolvers<unknown>>();
@@ -82,7 +82,7 @@ export async function spawnWorker(options: WorkerProcessOptions, failpoints = ""
   const died = ended.then(() => {
     throw new Error(workerDied);
   });
-  // Who waits for nothing at the moment need not hear of it.
+  // No call may be waiting when it happens.
   died.catch(() => undefined);
   let nextId = 1;
   return {

@@ -9,20 +9,20 @@ import { type OpenedWorker, openWorker, type WorkerOptions } from "../open-worke
 const never = new AbortController().signal;
 const cache = process.env["OPENSANDBOX_DATA_DIR"] ?? "/var/lib/opensandbox";
 
-/** A data directory of its own with a worker on it; images and templates are those of this host. */
+/** A worker on a data directory of its own, which uses this host's images and templates. */
 export interface TestHost extends AsyncDisposable {
   readonly dataDirectory: string;
   readonly worker: Worker;
   readonly logged: { readonly level: string; readonly message: string; readonly fields?: object | undefined }[];
-  /** Opens another worker on the same directory, as after a restart. The one before must have been released. */
+  /** Opens another worker on the same directory, as after a restart. Release the present one first. */
   reopen(): Promise<Worker>;
-  /** A sandbox of the image `minimal`, or of what `from` names, with any other wish. */
+  /** Starts a sandbox from the image `minimal` or from `from`. */
   start(from?: StartFrom, wishes?: Partial<StartSandbox>): Promise<StartedSandbox & { readonly id: SandboxId }>;
-  /** Standard output of a shell command that must succeed. */
+  /** Runs a shell command that must succeed, and returns its standard output. */
   shell(id: SandboxId, line: string, timeoutMs?: number): Promise<string>;
 }
 
-/** `directory`: an empty one to be used, which stays; without it one is made and removed. */
+/** Uses the empty directory `directory` and keeps it. Without one, a directory is made and removed. */
 export async function startTestHost(
   wishes: Partial<WorkerOptions> & { readonly directory?: string } = {},
 ): Promise<TestHost> {
@@ -61,14 +61,14 @@ export async function startTestHost(
   };
 }
 
-/** A new directory that the users of machines can pass through. */
+/** Makes a directory that the users of machines can pass through. */
 export async function makeDataDirectory(): Promise<string> {
   const dataDirectory = await mkdtemp(join(tmpdir(), "osb-host-"));
   await chmod(dataDirectory, 0o711);
   return dataDirectory;
 }
 
-/** A worker with QEMU that shares the images and templates of this host. */
+/** Opens a worker with QEMU that uses this host's images and templates. */
 export async function openTestWorker(
   options: Partial<WorkerOptions> & Pick<WorkerOptions, "dataDirectory" | "log">,
 ): Promise<OpenedWorker> {
@@ -81,7 +81,7 @@ export async function openTestWorker(
   });
 }
 
-/** A sandbox of the image `minimal`, or of what `from` names, with any other wish. */
+/** A request for a sandbox from the image `minimal` or from `from`. */
 export function startRequest(
   from: StartFrom = { kind: "image", image: "minimal" },
   wishes: Partial<StartSandbox> = {},
@@ -91,7 +91,7 @@ export function startRequest(
   return { id: newSandboxId(), ...request, ...shape, ...wishes };
 }
 
-/** A shell line that leaves a process behind which counts without an end, in /dev/shm/count. */
+/** A shell line that starts a process that counts for ever in /dev/shm/count. */
 export const startCounting =
   "cd /dev/shm; setsid sh -c 'while :; do i=$((i+1)); echo $i >new; mv new count; sleep 0.1; done' >/dev/null 2>&1 & " +
   "until [ -e /dev/shm/count ]; do sleep 0.1; done";
@@ -107,7 +107,7 @@ export async function startCommand(
   return await worker.guest(id).sessions.run({ id: randomHex(8), command, ...kept }, signal);
 }
 
-/** Standard output of a shell command that must succeed. */
+/** Runs a shell command that must succeed, and returns its standard output. */
 export async function shell(worker: Worker, id: SandboxId, line: string, timeoutMs = 300_000): Promise<string> {
   const command = await startCommand(worker, id, { argv: ["/bin/sh", "-c", line], timeoutMs }, never);
   const output = { stdout: "", stderr: "" };

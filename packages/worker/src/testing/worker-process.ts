@@ -1,5 +1,5 @@
-// A worker in a process of its own, which a test can kill: calls and replies are lines of JSON on standard input and
-// output. spawn-worker.ts talks to it, and gives it its `WorkerProcessOptions` as the argument.
+// A worker in a process of its own, which a test can kill. spawn-worker.ts starts it with its `WorkerProcessOptions` as
+// the argument; calls and replies are lines of JSON on standard input and output.
 import { createInterface } from "node:readline";
 import { asSandboxError, errorToWire } from "@opensandbox/wire/errors.ts";
 import { armFailpoints } from "#host/failpoints.ts";

@@ -1,5 +1,4 @@
-// Another process that holds something of the host, to be killed while it does: started by `startHolder`, which is also
-// what this file does when it is run.
+// A process that holds a lock, a worker's claim or slots, for tests to kill. `startHolder` runs this file.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
@@ -10,7 +9,7 @@ import { claimWorker } from "../worker-lock.ts";
 const holds = {
   file: async (path: string) => void (await lockFile(path, { wait: true })),
   worker: async (directory: string, id: string) => void (await claimWorker(directory, id)),
-  /** Says the numbers of so many slots. */
+  /** Prints the numbers of `count` slots. */
   slots: async (owner: string, count: string) => {
     const slots = await Promise.all(Array.from({ length: Number(count) }, () => claimSlot(owner)));
     return slots.map(({ number }) => number).join(" ");
@@ -18,12 +17,12 @@ const holds = {
 } as const;
 
 export interface Holder extends AsyncDisposable {
-  /** What it said when it had it. */
+  /** Its output when it holds what it was asked to. */
   readonly said: string;
   kill(): Promise<void>;
 }
 
-/** Settles when the process has it. */
+/** Resolves when the process holds what it was asked to. */
 export async function startHolder(what: keyof typeof holds, ...args: readonly string[]): Promise<Holder> {
   const child = spawn(
     process.execPath,
@@ -43,6 +42,6 @@ if (import.meta.main) {
   const [what, first = "", second = ""] = process.argv.slice(2);
   const said = await holds[what as keyof typeof holds](first, second);
   process.stdout.write(`${said ?? "held"}\n`);
-  // Until it is killed, or whoever started it has gone.
+  // It lives until it is killed or its parent has ended.
   process.stdin.resume();
 }

@@ -1,5 +1,5 @@
-// A process that provides one artifact in the images directory it is given, slowly: for `artifact.process.test.ts`.
-// It notes each build in a file beside the directory, and prints what it got.
+// A process that provides one artifact slowly, for `artifact.process.test.ts`. It notes each build in a file beside the
+// images directory and prints the artifact's content.
 import { appendFile, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
