@@ -112,37 +112,39 @@ test("a removed artifact is gone, and the next build completes a removal that wa
   assert.deepEqual(await visible(directory), [artifact.directory.slice(directory.length + 1)]);
 });
 
-for (const [damage, content] of [
-  ["empty", ""],
-  ["torn", '{"kind":"thi'],
-  ["not a manifest", "null"],
-  ["missing", undefined],
-] as const) {
-  test(`an artifact whose manifest is ${damage} counts as absent, is logged and is built again`, async (t) => {
-    const directory = await imagesDirectory(t);
-    const artifact = await provideArtifact(requestOf(directory));
-    const file = join(artifact.directory, "manifest.json");
-    await rm(file);
-    if (content !== undefined) await writeFile(file, content);
-    assert.deepEqual(await artifactsOf(directory, "thing"), []);
+test("an artifact whose manifest cannot be read counts as absent, is logged and is built again", async (t) => {
+  for (const [damage, content] of [
+    ["empty", ""],
+    ["torn", '{"kind":"thi'],
+    ["not a manifest", "null"],
+    ["missing", undefined],
+  ] as const) {
+    await t.test(damage, async (t) => {
+      const directory = await imagesDirectory(t);
+      const artifact = await provideArtifact(requestOf(directory));
+      const file = join(artifact.directory, "manifest.json");
+      await rm(file);
+      if (content !== undefined) await writeFile(file, content);
+      assert.deepEqual(await artifactsOf(directory, "thing"), []);
 
-    const logged: unknown[] = [];
-    const log: Log = (level, message, fields) => logged.push({ level, message, ...fields });
-    const again = await provideArtifact(requestOf(directory, { log }));
+      const logged: unknown[] = [];
+      const log: Log = (level, message, fields) => logged.push({ level, message, ...fields });
+      const again = await provideArtifact(requestOf(directory, { log }));
 
-    assert.equal(again.directory, artifact.directory);
-    assert.equal(again.files["data"]?.bytes, 7);
-    assert.deepEqual(logged, [
-      {
-        level: "warn",
-        message: "a damaged artifact is built again",
-        artifact: basename(artifact.directory),
-      },
-    ]);
-    assert.deepEqual(await visible(directory), [basename(artifact.directory)]);
-    assert.deepEqual(await provideArtifact(requestOf(directory)), again);
-  });
-}
+      assert.equal(again.directory, artifact.directory);
+      assert.equal(again.files["data"]?.bytes, 7);
+      assert.deepEqual(logged, [
+        {
+          level: "warn",
+          message: "a damaged artifact is built again",
+          artifact: basename(artifact.directory),
+        },
+      ]);
+      assert.deepEqual(await visible(directory), [basename(artifact.directory)]);
+      assert.deepEqual(await provideArtifact(requestOf(directory)), again);
+    });
+  }
+});
 
 test("an artifact with a damaged or missing file is built again when its files are checked", async (t) => {
   const directory = await imagesDirectory(t);
