@@ -176,8 +176,8 @@ type ChosenNetwork = Host["network"] & { readonly reason: string };
 const noNetwork: ChosenNetwork = { mode: "none", reason: "the host's own network, not isolated" };
 
 /**
- * Networks that wait for a machine. A worker for one command keeps one. A server keeps twice as many as machines may
- * start at once: the first half starts while the second half is made again.
+ * How many networks wait for machines. A worker for one command keeps one. A server keeps twice as many as machines may
+ * start at once, so that half of them can be made again during a burst of starts.
  */
 function spareNetworks(ephemeral: boolean): number {
   return ephemeral ? 1 : Math.min(2 * startsAtOnce(), maxSpareNetworks);

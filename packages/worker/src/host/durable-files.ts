@@ -47,7 +47,7 @@ export async function makeDurableDirectory(path: string, mode: number, files: Du
   await files.flush(dirname(path));
 }
 
-/** Replaces a file: after a power cut it holds either the old content or the new one, and the new one after this. */
+/** Replaces a file. A power cut leaves the old content or the new one, and the new one once this has resolved. */
 export async function replaceFile(
   path: string,
   { content, mode, unfinished = `${path}.new` }: { content: string; mode: number; unfinished?: string },

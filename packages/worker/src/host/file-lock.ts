@@ -48,6 +48,21 @@ export async function lockFile(
   };
 }
 
+/** Whether a living process holds the lock of the file. False for a file that does not exist. */
+export function isLocked(path: string): boolean {
+  let fd: number;
+  try {
+    fd = openSync(path, "r");
+  } catch {
+    return false;
+  }
+  try {
+    return !tryFlock(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
 function open(path: string): number {
   try {
     return openSync(path, "a", 0o644);

@@ -1,4 +1,4 @@
-import { readdir, readFile, stat } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import {
   type DurableFiles,
@@ -9,6 +9,7 @@ import {
   replaceFile,
 } from "./durable-files.ts";
 import { failpoint } from "./failpoints.ts";
+import { namesIn } from "./names-in.ts";
 
 const manifestFile = "manifest.json";
 const removedPrefix = ".removed-";
@@ -25,11 +26,11 @@ export interface UnfinishedDirectory extends AsyncDisposable {
   publish(manifest: string): Promise<string>;
 }
 
-/** What a process that ended has left behind. */
+/** A directory that a dead process was making or removing. */
 export interface Leftover {
   readonly path: string;
   readonly kind: "unfinished" | "removed";
-  /** Of an unfinished directory the text that {@link ImmutableDirectories.begin} was given, else the name. */
+  /** The label given to {@link ImmutableDirectories.begin}; of a removed directory its name. */
   readonly label: string;
 }
 
@@ -63,7 +64,7 @@ export class ImmutableDirectories {
     return join(this.#parent, name);
   }
 
-  /** Begins the directory `name`. `label` says in its hidden name who makes it; see {@link leftovers}. */
+  /** Begins the directory `name`. Its hidden name contains `label`, by which {@link leftovers} tells its maker. */
   async begin(name: string, label = name): Promise<UnfinishedDirectory> {
     await makeDurableDirectory(this.#parent, this.#modes.parent, this.#files);
     const directory = join(this.#parent, `${unfinishedPrefixes[0]}${label}`);
@@ -143,7 +144,7 @@ export class ImmutableDirectories {
     return (await this.#entries()).filter((name) => !name.startsWith("."));
   }
 
-  /** What processes have left that ended while they made or removed a directory, or are about to finish. */
+  /** Directories that are being made or removed, by living processes or by dead ones. */
   async leftovers(): Promise<readonly Leftover[]> {
     return (await this.#entries()).flatMap((name): Leftover[] => {
       const path = join(this.#parent, name);
@@ -158,7 +159,7 @@ export class ImmutableDirectories {
   }
 
   async #entries(): Promise<readonly string[]> {
-    return (await unlessMissing(readdir(this.#parent))) ?? [];
+    return await namesIn(this.#parent);
   }
 }
 

@@ -1,10 +1,10 @@
 import { randomBytes } from "node:crypto";
-import { closeSync, existsSync, openSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { link, mkdir, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import { lockFile } from "./file-lock.ts";
-import { tryFlock } from "./libc.ts";
+import { isLocked, lockFile } from "./file-lock.ts";
+import { namesIn } from "./names-in.ts";
 
 /**
  * A number that names a machine's resources of which each host has one set: network namespace, address, user id.
@@ -128,10 +128,6 @@ async function slotNumbers(): Promise<number[]> {
   return (await namesIn(slotsDirectory)).filter((name) => /^\d+$/.test(name)).map(Number);
 }
 
-async function namesIn(directory: string): Promise<string[]> {
-  return existsSync(directory) ? await readdir(directory) : [];
-}
-
 /** Keeps a search for dead owners from meeting a new one that has not locked its file yet. */
 async function lockOwners(): Promise<Disposable> {
   await mkdir(ownersDirectory, { recursive: true, mode: 0o700 });
@@ -163,18 +159,7 @@ async function writeTemporary(owner: string, state: string): Promise<string> {
 }
 
 function isAlive(owner: string): boolean {
-  if (!owner.endsWith(ownerSuffix)) return existsSync(owner);
-  let fd: number;
-  try {
-    fd = openSync(owner, "r");
-  } catch {
-    return false;
-  }
-  try {
-    return !tryFlock(fd);
-  } finally {
-    closeSync(fd);
-  }
+  return owner.endsWith(ownerSuffix) ? isLocked(owner) : existsSync(owner);
 }
 
 function fileOf(number: number): string {

@@ -1,8 +1,10 @@
-import { closeSync, existsSync, openSync } from "node:fs";
-import { mkdir, readdir, rm } from "node:fs/promises";
+import { closeSync, openSync } from "node:fs";
+import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { isLocked } from "./file-lock.ts";
 import { tryFlock } from "./libc.ts";
+import { namesIn } from "./names-in.ts";
 
 /**
  * Marks the worker `id` as alive, by a lock that the kernel releases when the process ends. Disposing it ends the claim.
@@ -25,23 +27,12 @@ export async function claimWorker(directory: string, id: string): Promise<AsyncD
 
 /** Whether the process of that worker still runs. */
 export function isWorkerAlive(directory: string, id: string): boolean {
-  let fd: number;
-  try {
-    fd = openSync(lockFileOf(directory, id), "r");
-  } catch {
-    return false;
-  }
-  try {
-    return !tryFlock(fd);
-  } finally {
-    closeSync(fd);
-  }
+  return isLocked(lockFileOf(directory, id));
 }
 
 /** The workers of a directory whose processes still run. */
 export async function liveWorkers(directory: string): Promise<readonly string[]> {
-  const names = existsSync(directory) ? await readdir(directory) : [];
-  return names
+  return (await namesIn(directory))
     .filter((name) => name.endsWith(lockSuffix))
     .map((name) => name.slice(0, -lockSuffix.length))
     .filter((id) => isWorkerAlive(directory, id));
@@ -49,7 +40,7 @@ export async function liveWorkers(directory: string): Promise<readonly string[]>
 
 /** Removes the locks of dead workers, except where `needed` says that machines are left to take over. */
 export async function removeDeadWorkers(directory: string, needed: (id: string) => boolean): Promise<void> {
-  for (const name of existsSync(directory) ? await readdir(directory) : []) {
+  for (const name of await namesIn(directory)) {
     const id = name.slice(0, -lockSuffix.length);
     if (!name.endsWith(lockSuffix) || needed(id) || isWorkerAlive(directory, id)) continue;
     await rm(join(directory, name), { force: true });

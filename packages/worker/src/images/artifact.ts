@@ -37,7 +37,7 @@ export interface ArtifactFile {
 export interface ArtifactRequest {
   readonly kind: string;
   readonly imagesDirectory: string;
-  /** Everything that decides what is built; anything JSON can hold. */
+  /** All inputs of the build, as a JSON value. Equal inputs make one artifact. */
   readonly inputs: unknown;
   /** Free disk space that the build needs. */
   readonly needMib: number;
@@ -138,7 +138,7 @@ export async function contentRecordOf(path: string): Promise<ContentRecord | und
   return artifact === "missing" || artifact === "damaged" ? undefined : artifact.files[basename(path)]?.content;
 }
 
-/** An artifact one of whose files is not what was built counts as damaged. */
+/** An artifact with a file that does not match its record counts as damaged. */
 async function findIntact(
   directories: ImmutableDirectories,
   name: string,
@@ -214,7 +214,7 @@ async function removeAbandoned(
   }
 }
 
-/** Makes the files readable for QEMU's user and for nobody to write, and records the content of those at the top. */
+/** Makes the files read-only and readable for QEMU's user, and records the content of the files at the top. */
 async function sealFiles(directory: string): Promise<Artifact["files"]> {
   const files: Record<string, ArtifactFile> = {};
   for (const entry of await readdir(directory, { withFileTypes: true })) {

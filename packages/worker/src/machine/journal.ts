@@ -1,7 +1,8 @@
-import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
+import { mkdir, readFile, rename, rm } from "node:fs/promises";
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { type DurableFiles, hostFiles, makeDurableDirectory } from "#host/durable-files.ts";
+import { namesIn } from "#host/names-in.ts";
 import { together } from "#host/together.ts";
 import type { VmSpec } from "#hypervisor/hypervisor.ts";
 import type { MachineFiles } from "#snapshots/manifest.ts";
@@ -157,7 +158,7 @@ export async function removeUnfinishedEntries(
   isAlive: (workerId: string) => boolean,
 ): Promise<void> {
   const directory = journalDirectory(dataDirectory);
-  for (const name of existsSync(directory) ? await readdir(directory) : []) {
+  for (const name of await namesIn(directory)) {
     if (!name.endsWith(unfinishedSuffix)) continue;
     const [, workerId = ""] = name.split(".");
     if (!isAlive(workerId)) await rm(join(directory, name), { force: true });
@@ -179,7 +180,7 @@ export async function readJournal(dataDirectory: string): Promise<Journal> {
   const directory = journalDirectory(dataDirectory);
   const entries: JournalEntry[] = [];
   const unreadable: string[] = [];
-  for (const name of existsSync(directory) ? await readdir(directory) : []) {
+  for (const name of await namesIn(directory)) {
     if (!name.endsWith(entrySuffix)) continue;
     const machineId = name.slice(0, -entrySuffix.length);
     const entry = await readEntry(join(directory, name), machineId);

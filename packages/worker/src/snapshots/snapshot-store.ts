@@ -54,7 +54,7 @@ export class SnapshotStore {
     };
   }
 
-  /** @throws `incompatible` when the manifest is damaged or missing: the directory stays, for somebody to look at */
+  /** @throws `incompatible` when the manifest is damaged or missing; the directory stays, since its files may be whole */
   async find(id: string): Promise<StoredSnapshot | undefined> {
     const text = await this.#directories.readManifest(id);
     if (text === undefined) return undefined;

@@ -1,7 +1,7 @@
-import { existsSync } from "node:fs";
-import { readdir, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { processesOf } from "#host/kill-by-path.ts";
+import { namesIn } from "#host/names-in.ts";
 import { slotsDirectory } from "#host/slots.ts";
 
 export interface LeftBehind {
@@ -37,8 +37,4 @@ async function slotsOf(dataDirectory: string): Promise<string[]> {
     if (owner.startsWith(`${dataDirectory}/`)) taken.push(name);
   }
   return taken;
-}
-
-async function namesIn(directory: string): Promise<string[]> {
-  return existsSync(directory) ? await readdir(directory) : [];
 }
