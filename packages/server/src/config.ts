@@ -2,18 +2,18 @@ import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 
-/** All that can be set from outside. */
+/** The settings of a server. `README.md` lists the variables and defaults. */
 export interface ServerConfig {
   readonly dataDirectory: string;
   readonly imagesDirectory: string;
   readonly host: string;
   readonly port: number;
-  /** A fixed key in place of those in the database. */
+  /** A fixed key that replaces the keys in the database. */
   readonly apiKey?: string;
   readonly region: string;
-  /** The domain that names of sandboxes' ports are made of. */
+  /** Ports of sandboxes are served under host names in this domain. */
   readonly sandboxDomain: string;
-  /** Files of a certificate chain and its key, as PEM: with them HTTPS is spoken. */
+  /** PEM files of a certificate chain and its key. If present, the server uses HTTPS. */
   readonly tls?: { readonly certFile: string; readonly keyFile: string };
   readonly hypervisor: "qemu" | "firecracker" | "fake";
   readonly accelerator: "auto" | "kvm" | "tcg";
@@ -23,15 +23,15 @@ export interface ServerConfig {
   readonly defaultMemoryMib: number;
   readonly defaultVcpus: number;
   readonly maxSandboxes: number;
-  /** How often guests write to their disks what they hold back; 0: never. */
+  /** Interval at which guests write buffered data to their disks, in seconds; 0: never. */
   readonly autosaveSeconds: number;
-  /** Machines that are kept restored for sandboxes to come. */
+  /** Restored machines to keep ready for new sandboxes. */
   readonly readyMachines: number;
-  /** What sandboxes of an image and a shape are restored from; several data directories may share it. */
+  /** Templates, from which sandboxes are restored. Several data directories may share it. */
   readonly templatesDirectory: string;
 }
 
-/** The variable that sets each of them; what is secret is left out. */
+/** The environment variable of each setting, except for secrets. */
 export const variables = {
   dataDirectory: "OPENSANDBOX_DATA_DIR",
   imagesDirectory: "OPENSANDBOX_IMAGES_DIR",
@@ -55,8 +55,8 @@ export const variables = {
 type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
- * The only reader of the environment. The names are listed in the README.
- * @throws `invalid_argument` naming the variable that is wrong
+ * Reads the configuration from environment variables. Nothing else in the server reads the environment.
+ * @throws `invalid_argument` with the name of the invalid variable
  */
 export function readConfig(env: Environment): ServerConfig {
   const dataDirectory = resolve(env[variables.dataDirectory] || defaultDataDirectory(env));
@@ -64,7 +64,7 @@ export function readConfig(env: Environment): ServerConfig {
   if (hypervisor === "fake" && env["OPENSANDBOX_ALLOW_FAKE"] !== "1") {
     throw new SandboxError(
       "invalid_argument",
-      "OPENSANDBOX_VM_BACKEND=fake runs plain processes that are not isolated at all; it needs OPENSANDBOX_ALLOW_FAKE=1",
+      "OPENSANDBOX_VM_BACKEND=fake runs plain processes without any isolation. To permit it, set OPENSANDBOX_ALLOW_FAKE=1",
     );
   }
   oneOf(env, "OPENSANDBOX_MODE", ["combined"]);
@@ -99,7 +99,10 @@ function tlsFrom(env: Environment): Pick<ServerConfig, "tls"> {
   if (!certFile && !keyFile) return {};
   if (certFile && keyFile) return { tls: { certFile: resolve(certFile), keyFile: resolve(keyFile) } };
   const missing = certFile ? keyName : certName;
-  throw new SandboxError("invalid_argument", `${missing} is missing: a certificate needs its key`);
+  throw new SandboxError(
+    "invalid_argument",
+    `${missing} is missing: set both OPENSANDBOX_TLS_CERT and OPENSANDBOX_TLS_KEY`,
+  );
 }
 
 function defaultDataDirectory(env: Environment): string {
@@ -121,12 +124,12 @@ function oneOf<const Choice extends string>(
   return choice;
 }
 
-function whole(env: Environment, name: string, otherwise: number, least: number, most: number): number {
+function whole(env: Environment, name: string, fallback: number, min: number, max: number): number {
   const value = env[name];
-  if (value === undefined || value === "") return otherwise;
+  if (value === undefined || value === "") return fallback;
   const number = Number(value);
-  if (!/^\d+$/.test(value) || number < least || number > most) {
-    throw new SandboxError("invalid_argument", `${name}=${value}: must be a whole number from ${least} to ${most}`);
+  if (!/^\d+$/.test(value) || number < min || number > max) {
+    throw new SandboxError("invalid_argument", `${name}=${value}: must be a whole number from ${min} to ${max}`);
   }
   return number;
 }

@@ -2,16 +2,16 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { writePrivateFile } from "./private-file.ts";
 
-// The database has only hashes, and whoever owns the data directory needs no key to be let in.
+// The database stores only hashes of keys. The owner of the data directory has access to everything anyway.
 const fileName = "api-key";
 
-/** Keeps the database's first key for later starts, readable by this user alone. */
-export async function keepFirstApiKey(dataDirectory: string, apiKey: string): Promise<void> {
+/** Stores the database's first key for later starts. Only this user can read it. */
+export async function storeFirstApiKey(dataDirectory: string, apiKey: string): Promise<void> {
   await writePrivateFile(join(dataDirectory, fileName), `${apiKey}\n`);
 }
 
-/** The key that {@link keepFirstApiKey} kept, unless it was removed. */
-export async function knownApiKey(dataDirectory: string): Promise<string | undefined> {
+/** The key that {@link storeFirstApiKey} stored. Undefined when its file is gone. */
+export async function storedApiKey(dataDirectory: string): Promise<string | undefined> {
   try {
     return (await readFile(join(dataDirectory, fileName), "utf8")).trim() || undefined;
   } catch (error) {

@@ -7,7 +7,7 @@ export { readConfig, type ServerConfig } from "./config.ts";
 export { type Server, startServer } from "./start-server.ts";
 export type { Finding, ImageSummary } from "@opensandbox/worker";
 
-/** What this host can do and what it lacks. */
+/** Checks what this host supports and what it lacks. */
 export async function examineHost(config: ServerConfig): Promise<readonly worker.Finding[]> {
   return await worker.examineHost(workerOptions(config));
 }

@@ -6,35 +6,35 @@ import type { Progress, WorkerDescription } from "@opensandbox/wire/worker/worke
 import { randomHex } from "@opensandbox/wire/ids.ts";
 import { openWorker } from "@opensandbox/worker";
 import type { ServerConfig } from "./config.ts";
-import { keepFirstApiKey, knownApiKey } from "./first-api-key.ts";
+import { storeFirstApiKey, storedApiKey } from "./first-api-key.ts";
 import { log } from "./log.ts";
 import { publishServer } from "./server-file.ts";
 import { workerOptions } from "./worker-options.ts";
 
 /**
- * A control plane and a worker in one process. Disposing it hibernates every sandbox that runs on it; an embedded one
- * deletes them.
+ * A control plane and a worker in one process. Disposing it hibernates every running sandbox; an embedded server deletes
+ * them instead.
  */
 export interface Server extends AsyncDisposable {
   readonly url: string;
-  /** The plain text of a key that works, when it is known: a fixed one, a throw-away one, or the kept first one. */
+  /** A valid key, if its plain text is known: the configured key, an embedded server's own, or the stored first key. */
   readonly apiKey?: string;
-  /** The database's first key, when this start has made it. The database has only its hash. */
+  /** The database's first key, if this start created it. The database stores only its hash. */
   readonly firstApiKey?: string;
   readonly description: WorkerDescription;
 }
 
 export interface StartServerOptions {
-  /** For the life of one command: any free port of 127.0.0.1, a key that nobody else has, and a log of errors only. */
+  /** The server lives for one command: on any free port of 127.0.0.1, with a key of its own, logging only errors. */
   readonly embedded: boolean;
-  /** Made ready before this returns, so that the first create does not wait for it. */
+  /** An image to prepare before the server is ready, so that the first create does not wait for it. */
   readonly image?: string;
   readonly onProgress: (progress: Progress) => void;
 }
 
 /**
- * Starts everything that a sandbox needs in this process.
- * @throws what is missing on this host, with what to do about it; nothing is left running then
+ * Starts a server in this process.
+ * @throws an error that names what this host lacks and the remedy; then nothing is left running
  */
 export async function startServer(
   config: ServerConfig,
@@ -42,7 +42,7 @@ export async function startServer(
   signal: AbortSignal,
 ): Promise<Server> {
   await using undo = new AsyncDisposableStack();
-  // What fails is told to the one caller there is.
+  // An embedded server reports failures to its only caller.
   const quiet: typeof log = (level, message, fields) => {
     if (level === "error") log(level, message, fields);
   };
@@ -51,7 +51,7 @@ export async function startServer(
   const opened = undo.use(
     await openWorker({
       ...workerOptions(config),
-      // Who lives for one command has no use for machines that wait for a second one.
+      // A server for one command needs no machine for a second one.
       ...(embedded ? { readyMachines: 0 } : {}),
       ephemeral: embedded,
       log: logTo,
@@ -87,8 +87,8 @@ export async function startServer(
       signal,
     ),
   );
-  if (controlPlane.firstApiKey !== undefined) await keepFirstApiKey(config.dataDirectory, controlPlane.firstApiKey);
-  const known = apiKey ?? controlPlane.firstApiKey ?? (await knownApiKey(config.dataDirectory));
+  if (controlPlane.firstApiKey !== undefined) await storeFirstApiKey(config.dataDirectory, controlPlane.firstApiKey);
+  const known = apiKey ?? controlPlane.firstApiKey ?? (await storedApiKey(config.dataDirectory));
   if (!embedded) {
     const published = { url: controlPlane.url, pid: process.pid, ...(known === undefined ? {} : { apiKey: known }) };
     undo.use(await publishServer(config.dataDirectory, published));
@@ -104,8 +104,8 @@ export async function startServer(
 }
 
 /**
- * SIGUSR2 ends the server like SIGTERM does, but its machines go on and the next server takes them over: how a newer
- * version takes the place of an older one.
+ * On SIGUSR2 the server exits as after SIGTERM, but its machines keep running and the next server adopts them. A newer
+ * version replaces an older one this way.
  */
 function leaveOnSignal(): Disposable & { readonly atEnd: AtEnd } {
   let atEnd: AtEnd = "hibernate";
@@ -131,7 +131,7 @@ async function readTls({
   try {
     return { cert: await readFile(certFile, "utf8"), key: await readFile(keyFile, "utf8") };
   } catch (cause) {
-    const message = `the certificate cannot be read: ${(cause as Error).message}`;
+    const message = `cannot read the TLS certificate or its key: ${(cause as Error).message}. Check OPENSANDBOX_TLS_CERT and OPENSANDBOX_TLS_KEY`;
     throw new SandboxError("unavailable", message, { cause });
   }
 }
