@@ -77,7 +77,7 @@ suite(
     test("where there is no apt-get it does not name one", async (t) => {
       const { run } = await checkout(t, { node: false, programs: [] });
       const { stderr } = await run("run", "--", "true");
-      assert.match(stderr, /missing nodejs, npm\. Those are Debian's names; this is another distribution/);
+      assert.match(stderr, /missing nodejs, npm\. These are Debian's package names\. This is another distribution/);
     });
 
     test("without QEMU, what starts no machine runs and what starts one says what to type", async (t) => {
@@ -87,7 +87,10 @@ suite(
       const { code, stderr } = await run("run", "--", "true");
       assert.notEqual(code, 0);
       const [first = ""] = stderr.split("\n");
-      assert.match(first, /^opensandbox: machines cannot start here: missing qemu-system-x86 \(9\.0 or newer\), /);
+      assert.match(
+        first,
+        /^opensandbox: cannot run machines on this host: missing qemu-system-x86 \(9\.0 or newer\), /,
+      );
       assert.ok(first.endsWith(`Install with: sudo ${launcher} setup`), first);
     });
   },
