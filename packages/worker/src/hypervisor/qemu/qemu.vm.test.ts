@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { chmod, mkdtemp, open, readdir, readlink, rm } from "node:fs/promises";
+import { chmod, mkdtemp, open, readdir, readlink, realpath, rm, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -33,9 +33,20 @@ async function stand(): Promise<ContractStand> {
     directory,
     async newSpec({ disks = false, hotplugMib = 0 } = {}): Promise<VmSpec> {
       const own = await mkdtemp(join(directory, "vm-"));
+      // A machine's files are in its directory, which is how its process is found.
+      const files = { kernel, initramfs, memoryBase };
+      const linked = async (name: keyof typeof files): Promise<string> => {
+        await symlink(files[name], join(own, name));
+        return join(own, name);
+      };
       return {
         directory: own,
-        ...{ vcpus: 1, memoryMib: 256, hotplugMib, memoryBase, kernel, initramfs },
+        ...{ vcpus: 1, memoryMib: 256, hotplugMib },
+        ...{
+          kernel: await linked("kernel"),
+          initramfs: await linked("initramfs"),
+          memoryBase: await linked("memoryBase"),
+        },
         bootArguments: ["console=ttyS0", "panic=-1"],
         disks: disks ? [await makeDisk(own, "first"), await makeDisk(own, "second")] : [],
         network: { kind: "none" },
@@ -76,7 +87,8 @@ test("qemu: its process has the descriptors that it was handed, its own files, a
   const count = (pattern: RegExp): number => descriptors.filter((file) => pattern.test(file)).length;
   const kvm = /^(\/dev\/kvm|anon_inode:kvm-(vm|vcpu:\d+|vcpu-stats:\d+|vm-stats|device.*))$/;
   const own = [/^\/dev\/(null|urandom)$/, /^anon_inode:\[(eventfd|signalfd|eventpoll|io_uring|timerfd)\]$/, /^socket:/];
-  const files = [join(directory, "qemu.log"), memoryBase, kernel, initramfs];
+  const links = [memoryBase, kernel, initramfs];
+  const files = [join(directory, "qemu.log"), ...(await Promise.all(links.map((file) => realpath(file))))];
   const unexpected = descriptors.filter(
     (file) => !files.includes(file) && ![...own, kvm].some((pattern) => pattern.test(file)),
   );
