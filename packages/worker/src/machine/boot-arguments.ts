@@ -5,8 +5,8 @@ export const bootArguments: readonly string[] = [
   // A panic resets at once, which the hypervisor reports.
   "panic=-1",
   "reboot=t",
-  // Memory that is added is for commands, so that it can be taken back.
+  // Hotplugged memory holds only movable pages, so that it can be taken back.
   "memhp_default_state=online_movable",
-  // That memory may be added above 4 GiB makes the kernel set 64 MiB aside for devices that cannot reach it: there are none.
+  // A machine whose memory may reach above 4 GiB gets 64 MiB of bounce buffers, which no virtio device needs.
   "swiotlb=noforce",
 ];

@@ -6,37 +6,38 @@ import type { Host } from "./host.ts";
 import type { Owner } from "./machine-files.ts";
 
 /**
- * The first user id of machines: slot n's process runs as this plus n. Far above what distributions give to people
- * and to containers of users (/etc/subuid starts at 100000 and rarely has more than a few dozen ranges).
+ * User id of the machine in slot 0; slot n adds n. It lies far above the ids that distributions give to people and to
+ * containers of users (/etc/subuid starts at 100000 and rarely has more than a few dozen ranges).
  */
 const firstMachineUser = 1_900_000_000;
 
 /** The first group id of organizations, above all users of machines. */
 const firstTenantGroup = 2_000_000_000;
 
-/** What a machine's process has on the host beside its files: a slot, a user and a network. */
+/** What a machine's process needs on the host beside its files: a slot, a user and a network. */
 export interface HostResources extends AsyncDisposable {
   readonly slot: number | undefined;
-  /** Undefined where this process is not root and cannot choose. */
+  /** The user that the process runs as; undefined where this process is not root and cannot choose. */
   readonly user: Owner | undefined;
   readonly network: NetworkAttachment;
-  /** What the machine's packets are held to. Undefined where they are not. */
+  /** The network that enforces the sandbox's policy; undefined where policies are not enforced. */
   readonly sandboxNetwork: SandboxNetwork | undefined;
 }
 
 export interface HostResourcesRequest {
-  /** The machine's directory, which exists: whoever finds the slot knows by it whether it is still needed. */
+  /** The machine's directory, which exists. While it does, no sweep takes the slot away. */
   readonly directory: string;
   readonly networkEnabled: boolean;
-  /** Whose private files its process may read; undefined: nobody's. */
+  /** The organization whose private files the process may read; undefined: no private files. */
   readonly organizationId: string | undefined;
 }
 
+/** @throws `no_capacity` when all slots are taken */
 export async function acquireHostResources(request: HostResourcesRequest, host: Host): Promise<HostResources> {
   const { directory, networkEnabled, organizationId } = request;
   await using undo = new AsyncDisposableStack();
   if (host.network.mode === "tap") {
-    // Also of a sandbox without a network: its policy keeps it off, and may be changed.
+    // A sandbox without a network gets one too: its policy keeps it off, and the policy can change.
     return withNetwork(undo.use(await host.network.pool.claim(directory)), organizationId, undo);
   }
   const slot = host.root ? undo.use(await claimSlot(directory)) : undefined;
@@ -44,7 +45,7 @@ export async function acquireHostResources(request: HostResourcesRequest, host: 
   return withoutNetwork({ kind }, slot, organizationId, undo);
 }
 
-/** The resources of a machine that another worker has started and that still runs. */
+/** Takes over the resources of a machine that another worker started and that still runs. */
 export async function adoptHostResources(
   directory: string,
   slotNumber: number | undefined,
@@ -93,12 +94,12 @@ function userOf(slot: number, organizationId: string | undefined): Owner {
   return { uid, gid: tenantGroup(organizationId) ?? uid };
 }
 
-/** Whom the private files of an organization belong to: root, and readable for the processes of its machines. */
+/** The owner of an organization's private files: root, with a group that the processes of its machines are in. */
 export function tenantOf(organizationId: string): Owner {
   return { uid: 0, gid: tenantGroup(organizationId) ?? 0 };
 }
 
-/** The group that may read what is private of an organization. */
+/** The group that may read an organization's private files. */
 function tenantGroup(organizationId: string | undefined): number | undefined {
   if (organizationId === undefined) return undefined;
   return firstTenantGroup + createHash("sha256").update(organizationId).digest().readUIntBE(0, 3);

@@ -6,21 +6,21 @@ import type { MemoryThreads } from "#snapshots/memory-threads.ts";
 import type { SnapshotStore } from "#snapshots/snapshot-store.ts";
 import type { Progress, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
 
-/** What a worker stands on: the outside world, as far as its sandboxes need it. */
+/** The outside world of a worker's sandboxes. */
 export interface Host {
   readonly workerId: string;
   /** Holds `journal/`, `machines/`, `memory/`, `snapshots/` and `workers/`. */
   readonly dataDirectory: string;
   readonly hypervisor: Hypervisor;
   readonly network: { readonly mode: "tap"; readonly pool: NetworkPool } | { readonly mode: "user" | "none" };
-  /** Where this host is, in the operator's words. */
+  /** The host's location, in the operator's words. */
   readonly region: string;
-  /** Whether processes can be started as another user and namespaces made. */
+  /** Whether the worker can start processes as other users and make namespaces. */
   readonly root: boolean;
-  /** The worker lives for one command: nothing of it is meant to outlive it. */
+  /** The worker lives for one command, and nothing of it outlives that. */
   readonly ephemeral: boolean;
   readonly description: WorkerDescription;
-  /** The files that a machine boots from, built if need be; absent for a hypervisor that boots none. */
+  /** Provides the files that a machine boots from, and builds missing ones; absent for a hypervisor that boots none. */
   readonly bootFiles: ProvideBootFiles | undefined;
   readonly snapshots: SnapshotStore;
   readonly templates: SnapshotStore;

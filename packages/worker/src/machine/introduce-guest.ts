@@ -5,25 +5,25 @@ import { inner, macBytes } from "#network/address-plan.ts";
 import { machineIdOf, macAddressOf } from "#guest/guest-identity.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
 
-/** Who a guest is told to be. */
+/** The identity that a guest takes on. */
 export interface GuestIdentity {
-  /** Also what its machine id and its MAC address are derived from: they stay the same however often it is started. */
+  /** Machine id and MAC address are derived from it, so they are the same at every start. */
   readonly id: string;
-  /** Absent: it keeps the one that it has. */
+  /** Absent: the guest keeps its host name. */
   readonly hostname?: string | undefined;
   readonly envs: Readonly<Record<string, string>>;
-  /** It is a copy: what is random and kept in files is made anew. */
+  /** The guest is a copy: it makes new random seeds and host keys. */
   readonly copied: boolean;
 }
 
-/** Emulation boots in 5 to 10 s when it has a core to itself, and shares cores in a burst. */
+/** Emulation boots in 5 to 10 s on a core of its own, and shares cores in a burst. */
 const bootTimeoutMs = 180_000;
-/** A restored guest answers within a second unless its memory has to be read from a slow disk. */
+/** A restored guest answers within a second, unless its memory comes from a slow disk. */
 const restoreTimeoutMs = 60_000;
 
 /**
- * Waits for the agent of a guest that runs and tells it who it is. Nobody gets a machine before it has confirmed that;
- * when it does not, the error ends with the console's last words.
+ * Waits for the guest's agent and gives the guest its identity. A machine is usable once the agent has confirmed it.
+ * @throws with the last lines of the console when the machine ends or the agent does not answer
  */
 export async function introduceGuest(
   live: LiveMachine,
@@ -35,7 +35,7 @@ export async function introduceGuest(
   const timeout = AbortSignal.timeout(from === "boot" ? bootTimeoutMs : restoreTimeoutMs);
   const until = AbortSignal.any([signal, ended.signal, timeout]);
   const exit = live.vm.exited.then((end) => {
-    const when = from === "boot" ? "while it was booting" : "after it was restored";
+    const when = from === "boot" ? "while booting" : "after its restore";
     throw new SandboxError("unavailable", `the machine ${end.reason} ${when}: ${end.detail}`);
   });
   try {
@@ -47,14 +47,14 @@ export async function introduceGuest(
   }
 }
 
-/** One call, in which the agent takes the entropy first and thaws its disks before it writes to them. */
+/** One call: the agent takes the entropy first, and thaws the disks before it writes to them. */
 async function configure(
   { guest, sandboxNetwork }: LiveMachine,
   { id, hostname, envs, copied }: GuestIdentity,
   signal: AbortSignal,
 ): Promise<void> {
   const { protocolVersion } = await guest.ready(signal);
-  // One from an older snapshot keeps the address that its device came with.
+  // An agent of an older snapshot keeps the address of its device.
   if (protocolVersion < 2) sandboxNetwork?.admit(inner.deviceMac);
   await guest.call(
     methods.configure,
@@ -76,7 +76,7 @@ async function configure(
 async function withConsole({ vm }: LiveMachine, error: unknown): Promise<SandboxError> {
   const console = await vm.console().catch(() => "");
   const { code, message } = asSandboxError(error);
-  const said = console.trim() === "" ? "its console is empty" : `its console ends with:\n${lastLines(console)}`;
+  const said = console.trim() === "" ? "the console is empty" : `the console ends with:\n${lastLines(console)}`;
   return new SandboxError(code, `${message}; ${said}`, { cause: error });
 }
 

@@ -2,57 +2,50 @@ import type { GuestClient } from "#guest/guest-client.ts";
 import type { Vm, VmSpec } from "#hypervisor/hypervisor.ts";
 import type { SandboxNetwork } from "#network/sandbox-network.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { HostResources } from "./host-resources.ts";
 import type { JournaledMachine } from "./journal.ts";
 import type { LayerStack } from "./layer-stack.ts";
-import type { HostResources } from "./host-resources.ts";
 import type { MachineDirectory, MachineRequest } from "./start-machine.ts";
 
-/** What changes when a machine is booted again on its disks. */
+/** The parts of a machine that has a process. They change when it boots again on its disks. */
 export interface RunningParts {
   readonly shape: MachineRequest["shape"];
   readonly layers: LayerStack;
+  readonly resources: HostResources;
   readonly spec: VmSpec;
   readonly vm: Vm;
   readonly guest: GuestClient;
 }
 
-/** A machine with all that was made for it: it runs, waits to be let run, or has ended and left its disks. */
+/** A VM with its disks, host resources and guest. It runs, is paused, or has ended and left its disks. */
 export class LiveMachine implements AsyncDisposable {
   readonly id: string;
   readonly image: string;
-  /** What it began with, the last time that it booted. */
+  /** The shape that it last booted with. */
   shape: MachineRequest["shape"];
   readonly networkEnabled: boolean;
-  /** Whose it is; undefined while it waits for a sandbox. */
+  /** Its owner; undefined while it belongs to no sandbox. */
   organizationId: string | undefined;
   readonly directory: MachineDirectory;
   layers: LayerStack;
-  /** What makes long chains of layers short again, beside all else. */
+  /** The merge of its disk layers, in the background. */
   readonly merging = new Merging();
-  #resources: HostResources | undefined;
   #running: RunningParts | undefined;
   #disposing: Promise<void> | undefined;
 
+  /** Without `running`: a machine that has ended, with the layers of its disks. */
   constructor(
-    parts: MachineRequest & RunningParts & { readonly directory: MachineDirectory; readonly resources?: HostResources },
+    request: MachineRequest & { readonly directory: MachineDirectory },
+    parts: RunningParts | { readonly layers: LayerStack },
   ) {
-    this.id = parts.id;
-    this.image = parts.image;
-    this.shape = parts.shape;
-    this.networkEnabled = parts.networkEnabled;
-    this.organizationId = parts.organizationId;
-    this.directory = parts.directory;
+    this.id = request.id;
+    this.image = request.image;
+    this.shape = request.shape;
+    this.networkEnabled = request.networkEnabled;
+    this.organizationId = request.organizationId;
+    this.directory = request.directory;
     this.layers = parts.layers;
-    this.#resources = parts.resources;
-    const { shape, layers, spec, vm, guest } = parts;
-    if (vm !== undefined) this.start({ shape, layers, spec, vm, guest });
-  }
-
-  /** One without a process. */
-  static ended(
-    parts: MachineRequest & { readonly directory: MachineDirectory; readonly layers: LayerStack },
-  ): LiveMachine {
-    return new LiveMachine(parts as ConstructorParameters<typeof LiveMachine>[0]);
+    if ("vm" in parts) this.start(parts);
   }
 
   get spec(): VmSpec {
@@ -67,21 +60,22 @@ export class LiveMachine implements AsyncDisposable {
     return this.#parts.guest;
   }
 
-  /** Whether there is a process, in whatever state. */
+  /** Whether it has a process, in any state. */
   get hasProcess(): boolean {
     return this.#running !== undefined;
   }
 
-  /** What its packets are held to; undefined where they are not, or without a process. */
+  /** The network that enforces its policy; undefined where policies are not enforced, or without a process. */
   get sandboxNetwork(): SandboxNetwork | undefined {
-    return this.#resources?.sandboxNetwork;
+    return this.#running?.resources.sandboxNetwork;
   }
 
-  /** What another process needs to go on with it. */
+  /** The part of its journal entry that another worker adopts it by. */
   journaled(): JournaledMachine {
-    const { network, hotplugMib, ...spec } = this.spec;
+    const { spec: fullSpec, resources } = this.#parts;
+    const { network, hotplugMib, ...spec } = fullSpec;
     return {
-      ...(this.#resources?.slot === undefined ? {} : { slot: this.#resources.slot }),
+      ...(resources.slot === undefined ? {} : { slot: resources.slot }),
       spec: { ...spec, growthMib: hotplugMib },
       network: network.kind,
       image: this.image,
@@ -90,31 +84,26 @@ export class LiveMachine implements AsyncDisposable {
     };
   }
 
-  /** Ends the process and gives its resources back; the disks stay. */
+  /** Takes the process that now runs on its disks. The machine had none, or had stopped. */
+  start(parts: RunningParts): void {
+    this.shape = parts.shape;
+    this.layers = parts.layers;
+    this.#running = parts;
+    // An ended guest answers no call, although its process may stay so that its console can be read.
+    void parts.vm.exited.then(() => parts.guest[Symbol.dispose]());
+  }
+
+  /** Ends the process and releases its host resources; the disks stay. */
   async stop(): Promise<void> {
     await this.merging.stop();
     const running = this.#running;
     this.#running = undefined;
     running?.guest[Symbol.dispose]();
     await running?.vm[Symbol.asyncDispose]();
-    const resources = this.#resources;
-    this.#resources = undefined;
-    await resources?.[Symbol.asyncDispose]();
+    await running?.resources[Symbol.asyncDispose]();
   }
 
-  holdResources(resources: HostResources): void {
-    this.#resources = resources;
-  }
-
-  start(parts: RunningParts): void {
-    this.shape = parts.shape;
-    this.layers = parts.layers;
-    this.#running = parts;
-    // A guest that has ended answers nothing any more, although its process may stay for what it has written to be read.
-    void parts.vm.exited.then(() => parts.guest[Symbol.dispose]());
-  }
-
-  /** Lets go of it without ending it: another process goes on with it. */
+  /** Disconnects from the machine and leaves it running, for another worker to adopt. */
   async release(): Promise<void> {
     await this.merging.stop();
     this.#running?.guest[Symbol.dispose]();
@@ -123,6 +112,7 @@ export class LiveMachine implements AsyncDisposable {
     this.#disposing = Promise.resolve();
   }
 
+  /** Ends the process and removes the disks. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#disposing ??= this.#dispose();
     await this.#disposing;
@@ -135,11 +125,11 @@ export class LiveMachine implements AsyncDisposable {
 
   get #parts(): RunningParts {
     if (this.#running !== undefined) return this.#running;
-    throw new SandboxError("unavailable", "the machine has ended; it can be started again on its disks");
+    throw new SandboxError("unavailable", "the sandbox's machine has ended: power-cycle it to boot its disks");
   }
 }
 
-/** At most one thing that goes on beside the machine's life and gives way to whatever changes that. */
+/** At most one background task on a machine. It gives way to every operation on the machine as a whole. */
 class Merging {
   #present: { readonly abort: AbortController; readonly done: Promise<void> } | undefined;
 
@@ -154,13 +144,14 @@ class Merging {
       this.#present = undefined;
     });
     this.#present = { abort, done };
-    // Who stops it waits for its end and not for its success.
+    // The task reports its failure itself.
     done.catch(() => undefined);
   }
 
+  /** Aborts the task and waits for its end. */
   async stop(): Promise<void> {
     const present = this.#present;
-    present?.abort.abort(new SandboxError("canceled", "the machine is needed for something else"));
+    present?.abort.abort(new SandboxError("canceled", "another operation needs the machine"));
     await present?.done.catch(() => undefined);
   }
 }

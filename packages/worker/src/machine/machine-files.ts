@@ -9,13 +9,13 @@ import { contentRecordOf } from "#images/artifact.ts";
 import type { MachineFiles } from "#snapshots/manifest.ts";
 import type { BootFiles } from "./host.ts";
 
-/** Whom files belong to so that a machine's process can use them. */
+/** Owner of files that a machine's process uses. */
 export interface Owner {
   readonly uid: number;
   readonly gid: number;
 }
 
-/** The names that the files of an image have in a machine's directory. */
+/** Names of an image's files in a machine's directory. */
 export const imageFiles: MachineFiles = {
   kernel: "kernel",
   initramfs: "initramfs",
@@ -27,7 +27,7 @@ export const imageFiles: MachineFiles = {
   ],
 };
 
-/** Puts the files of an image into a machine's directory. Returns them with the records of their contents. */
+/** Links the files of an image into a machine's directory. Returns them with the records of their contents. */
 export async function linkImage(files: BootFiles, directory: string): Promise<MachineFiles> {
   const sources: Readonly<Record<string, string>> = {
     [imageFiles.kernel]: files.kernel,
@@ -46,15 +46,15 @@ export async function linkImage(files: BootFiles, directory: string): Promise<Ma
   return { ...imageFiles, contents: contents.flat() };
 }
 
-/** Who is to read files that are another machine's too. */
+/** The machine that is to read shared files. */
 export interface Reader {
   readonly user: Owner | undefined;
-  /** What is private of another tenant is copied. */
+  /** Copies files that are private to another tenant, which has published them. */
   readonly fromPublic?: boolean;
 }
 
 /**
- * Puts files that are in one directory into another as well; for a `reader`, so that it can read them.
+ * Links files of one directory into another. With a `reader`, the links are readable for it.
  * @throws `permission_denied` for files of another tenant that are not public
  */
 export async function linkFiles(names: readonly string[], from: string, to: string, reader?: Reader): Promise<void> {
@@ -67,80 +67,82 @@ async function linkFile(file: string, at: string, reader: Reader | undefined): P
   } else if (reader?.fromPublic === true) {
     await copy(file, at, reader.user);
   } else {
-    throw new SandboxError("permission_denied", "the snapshot is another organization's");
+    throw new SandboxError(
+      "permission_denied",
+      "the snapshot belongs to another organization, which has not published it",
+    );
   }
 }
 
-/** Whether a file is private of another tenant than the user's. */
+/** Whether a file is private to a tenant other than the user's. */
 async function isForeign(file: string, user: Owner | undefined): Promise<boolean> {
   if (user === undefined) return false;
   const { mode, gid } = await stat(file);
   return (mode & 0o004) === 0 && gid !== user.gid;
 }
 
-/** What is private stays with its tenant: another one gets the content in files of its own. */
+/** A tenant's private files stay its own: another tenant receives the content in files of its own. */
 async function copy(file: string, at: string, tenant: Owner | undefined): Promise<void> {
   await copyFile(file, at, constants.COPYFILE_FICLONE);
   await seal(at, tenant);
 }
 
-/** The same machine, with memory that begins as zeros. */
+/** Replaces the machine's memory base by zeros. */
 export async function withZeroMemory(
   files: MachineFiles,
   zeroMemory: string,
   directory: string,
 ): Promise<MachineFiles> {
   const memoryBase = "memory.zero";
-  // It may be there from an earlier boot.
+  // An earlier boot may have left it.
   await rm(join(directory, memoryBase), { force: true });
   await share(zeroMemory, join(directory, memoryBase));
   return { ...files, memoryBase };
 }
 
-/** A hard link, so that the content lives as long as anybody has it; where that cannot be, a symbolic one. */
+/** Makes a hard link, so that the content lives as long as its last user; a symbolic link where that is impossible. */
 async function share(file: string, at: string): Promise<void> {
   try {
     await link(file, at);
   } catch (error) {
-    // Images may be cached on another file system, or be somebody else's (protected_hardlinks in proc_sys_fs(5)), and
-    // stay where they are.
+    // Images may be on another file system, or belong to another user (protected_hardlinks in proc_sys_fs(5)).
     if (!["EXDEV", "EPERM"].includes((error as NodeJS.ErrnoException).code ?? "")) throw error;
     await symlink(file, at);
   }
 }
 
-/** The name of a disk's overlay number `index`, which is never used twice in a directory. */
+/** Names a disk's layer. A number is never used twice in a directory. */
 export function layerName(disk: string, index: number): string {
   return `${disk}-${index}.qcow2`;
 }
 
-/** The number in the name of an overlay. */
+/** The number in a layer's name; NaN for any other file. */
 export function layerNumber(file: string): number {
   return Number(/-(\d+)\.qcow2$/.exec(file)?.[1]);
 }
 
-/** An empty overlay for a machine's process to write to. */
+/** Makes an empty layer that `owner` writes to. `bytes`: the virtual size of the disk. */
 export async function makeLayer(file: string, bytes: number, owner: Owner | undefined): Promise<void> {
   await createOverlay(file, bytes);
   if (owner !== undefined) await chown(file, owner.uid, owner.gid);
 }
 
 /**
- * A file that will never change: root's, and readable for the machines of one tenant or, without one, for all. Where
- * this process is not root everything is its own.
+ * Protects a file that never changes again: it becomes root's, readable for the machines of `tenant`, or for all
+ * machines without one. A worker that is not root keeps its files.
  */
 export async function seal(file: string, tenant: Owner | undefined): Promise<void> {
   if (process.getuid?.() === 0) await chown(file, 0, tenant?.gid ?? 0);
   await chmod(file, tenant === undefined ? 0o444 : 0o440);
 }
 
-/** A file of `memoryMib` MiB of zeros, which takes no room: what the memory of a machine that boots begins as. */
+/** Provides a sparse file of `memoryMib` MiB: the memory base of machines that boot. */
 export async function provideZeroMemory(dataDirectory: string, memoryMib: number): Promise<string> {
   const directory = join(dataDirectory, "memory");
   await mkdir(directory, { recursive: true, mode: 0o711 });
   const file = join(directory, `zero-${memoryMib}`);
   if (existsSync(file)) return file;
-  // Of its own: two that come at once make the same file, and must not take each other's away.
+  // A name of its own: two starts at once make the same file, and must not remove each other's.
   const temporary = `${file}.${randomBytes(8).toString("hex")}`;
   try {
     await using handle = await open(temporary, "wx", 0o444);

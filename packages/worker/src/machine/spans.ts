@@ -1,11 +1,11 @@
 import type { Span } from "@opensandbox/wire/worker/worker.ts";
 
-/** What each part of an operation took. */
+/** Measures the parts of an operation, one after the other. */
 export class Spans {
   readonly list: Span[] = [];
   #since = performance.now();
 
-  /** The part that began with the end of the one before is over. */
+  /** Ends the part `name`, which began when the part before it ended. */
   end(name: string): void {
     const now = performance.now();
     this.list.push({ name, milliseconds: now - this.#since });

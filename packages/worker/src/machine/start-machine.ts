@@ -27,15 +27,14 @@ import {
 import { acquireHostResources, adoptHostResources, type HostResources } from "./host-resources.ts";
 import type { Spans } from "./spans.ts";
 
-/** What a machine is made for. */
 export interface MachineRequest {
   readonly id: string;
   readonly image: string;
   readonly shape: Shape;
   readonly networkEnabled: boolean;
-  /** Whose private files it may read; undefined: nobody's. */
+  /** The organization whose private files it may read; undefined: no private files. */
   readonly organizationId: string | undefined;
-  /** What is private of another organization is copied for this one. */
+  /** Copies private files of another organization, which has published them. */
   readonly fromPublic?: boolean;
 }
 
@@ -43,14 +42,14 @@ export function newMachineId(): string {
   return `m-${randomHex(4)}`;
 }
 
-/** What no caller waits for, such as a guest that breaks the protocol, is logged with its machine. */
+/** Connects to the guest agent. Failures that no caller waits for, such as a broken protocol, are logged. */
 async function connectGuest(agentSocket: string, machine: string, host: Host): Promise<GuestClient> {
   return await GuestClient.connect(agentSocket, {
     report: (message, error) => host.log("warn", message, { machine, ...describeError(error) }),
   });
 }
 
-/** A machine that starts from the kernel: of an image, or of the disks of a snapshot. It runs, and is not ready yet. */
+/** Boots a machine from an image or from the disks of a snapshot. Its vCPUs run; its agent may not answer yet. */
 export async function bootMachine(
   request: MachineRequest,
   source: BootFiles | StoredSnapshot | undefined,
@@ -59,7 +58,7 @@ export async function bootMachine(
   signal: AbortSignal,
 ): Promise<LiveMachine> {
   await using undo = new AsyncDisposableStack();
-  // It is in the journal already, and leaves it with its directory: whatever ends this early comes after.
+  // The journal names the machine already. Disposing the directory also removes the journal entry, so it comes first.
   const directory = undo.use(await makeDirectory(request.id, host));
   signal.throwIfAborted();
   await failpoint("acquire host resources");
@@ -75,12 +74,13 @@ export async function bootMachine(
   const guest = undo.use(await connectGuest(vm.agentSocket, request.id, host));
   spans.end("machine");
   undo.move();
-  return new LiveMachine({ ...request, directory, resources, layers, spec, vm, guest });
+  return new LiveMachine({ ...request, directory }, { shape: request.shape, layers, resources, spec, vm, guest });
 }
 
 /**
- * A machine with memory, devices and disks of a snapshot, paused. @throws `incompatible`: this host cannot use its
- * memory, or, with `damaged` in the message, its files are not what was captured and nothing may be made of it.
+ * Restores a machine from memory, devices and disks of a snapshot. It is paused when this resolves.
+ * @throws `incompatible` with the reason `machine` when this host cannot use the memory, `damaged` when a file is not
+ * what was captured
  */
 export async function restoreMachine(
   request: MachineRequest,
@@ -91,9 +91,10 @@ export async function restoreMachine(
 ): Promise<LiveMachine> {
   const { restoring } = host.hypervisor;
   const { memory } = snapshot.manifest;
-  if (restoring === undefined || memory === undefined) throw new Error("there is no memory to restore");
+  if (restoring === undefined || memory === undefined)
+    throw new Error(`snapshot ${snapshot.manifest.id} has no memory to restore`);
   await using undo = new AsyncDisposableStack();
-  // What costs most and needs no process: begun first.
+  // The longest step needs no process, so it starts first.
   const delta =
     memory.delta === undefined
       ? undefined
@@ -115,9 +116,13 @@ export async function restoreMachine(
   spans.end("disks");
   const spec = specOf(request.shape, directory.path, layers, resources);
   if (restoring.compatibilityOf(spec) !== memory.compatibility) {
-    throw new SandboxError("incompatible", "its memory is that of another kind of machine or another QEMU", {
-      reason: "machine",
-    });
+    throw new SandboxError(
+      "incompatible",
+      "the snapshot's memory was captured on another kind of machine or another QEMU",
+      {
+        reason: "machine",
+      },
+    );
   }
   await failpoint("start process");
   const prepared = undo.use(await restoring.prepare(spec, signal));
@@ -130,15 +135,15 @@ export async function restoreMachine(
   const vm = undo.use(await prepared.restore(join(directory.path, memory.devices.file), signal));
   spans.end("devices");
   undo.move();
-  return new LiveMachine({ ...request, directory, resources, layers, spec, vm, guest });
+  return new LiveMachine({ ...request, directory }, { shape: request.shape, layers, resources, spec, vm, guest });
 }
 
-/** What the pages of a delta are counted in. */
+/** Size of the memory that a delta describes. */
 function bytesOf({ memoryMib }: Shape, { growthMib }: MemoryFiles): number {
   return (memoryMib + (growthMib === undefined ? 0 : maxHotplugMib(memoryMib))) * 2 ** 20;
 }
 
-/** The machine that process `pid` runs, which another worker has started. */
+/** Adopts the machine that process `pid` runs, which another worker started. */
 export async function adoptMachine(
   request: MachineRequest,
   journaled: JournaledMachine,
@@ -147,7 +152,10 @@ export async function adoptMachine(
 ): Promise<LiveMachine> {
   const { adopt } = host.hypervisor;
   if (adopt === undefined) {
-    throw new SandboxError("not_supported", `machines of ${host.hypervisor.name} end with their worker`);
+    throw new SandboxError(
+      "not_supported",
+      `machines of the hypervisor ${host.hypervisor.name} end with their worker and cannot be adopted`,
+    );
   }
   await using undo = new AsyncDisposableStack();
   const directory = directoryOf(request.id, host);
@@ -157,22 +165,23 @@ export async function adoptMachine(
   const { memoryBase, growthMib: hotplugMib } = journaled.spec;
   const spec = { ...specOf(request.shape, directory.path, layers, resources), memoryBase, hotplugMib };
   const signal = AbortSignal.timeout(adoptTimeoutMs);
-  // Its resources is another's only when it is gone.
+  // Another machine may get the resources only when the process is gone.
   undo.defer(() => killProcessesOf(directory.path));
   const vm = await adopt(spec, pid, signal);
   const guest = undo.use(await connectGuest(vm.agentSocket, request.id, host));
-  const live = new LiveMachine({ ...request, directory, resources, layers, spec, vm, guest });
+  const { shape } = request;
+  const live = new LiveMachine({ ...request, directory }, { shape, layers, resources, spec, vm, guest });
   await readChains(live);
   undo.move();
   return live;
 }
 
-/** A QEMU that does not answer its monitor for so long does not work any more. */
+/** A process that does not answer for this long has stopped working. */
 const adoptTimeoutMs = 30_000;
 
 /**
- * Boots a machine anew on the disks that it has, whether its process still runs or not. It runs, and is not ready yet;
- * it begins with all the memory that it is to have.
+ * Ends a machine's process, if it has one, and boots a new one on its disks with `memoryMib` of memory. Its vCPUs run
+ * when this resolves; its agent may not answer yet.
  */
 export async function bootAgain(live: LiveMachine, memoryMib: number, host: Host, signal: AbortSignal): Promise<void> {
   const { id, networkEnabled, organizationId } = live;
@@ -181,26 +190,28 @@ export async function bootAgain(live: LiveMachine, memoryMib: number, host: Host
   const path = live.directory.path;
   await live.layers.recover(path);
   for (const socket of socketFiles) await rm(join(path, socket), { force: true });
-  const resources = await acquireHostResources({ directory: path, networkEnabled, organizationId }, host);
-  live.holdResources(resources);
+  await using undo = new AsyncDisposableStack();
+  const resources = undo.use(await acquireHostResources({ directory: path, networkEnabled, organizationId }, host));
   const zero = await provideZeroMemory(host.dataDirectory, shape.memoryMib);
   const layers = new LayerStack(await withZeroMemory(live.layers.files, zero, path), live.layers.next, resources.user);
-  // Layers that a capture has not come to are still the user's of the machine that wrote them.
-  const given = [...layers.unhashed, ...layers.tops];
-  await give([path, ...given.map((file) => join(path, file))], resources.user);
+  // The tops, and layers that an interrupted capture left unsealed, belong to the user of the earlier process.
+  const owned = [...layers.unhashed, ...layers.tops];
+  await give([path, ...owned.map((file) => join(path, file))], resources.user);
   const spec = specOf(shape, path, layers, resources);
-  const vm = await host.hypervisor.boot(spec, signal);
-  live.start({ shape, layers, spec, vm, guest: await connectGuest(vm.agentSocket, id, host) });
-  host.log("info", "a machine was booted again on its disks", { machine: id });
+  const vm = undo.use(await host.hypervisor.boot(spec, signal));
+  const guest = await connectGuest(vm.agentSocket, id, host);
+  undo.move();
+  live.start({ shape, layers, resources, spec, vm, guest });
+  host.log("info", "machine booted again on its disks", { machine: id });
 }
 
-/** The disks of a machine that has ended: {@link bootAgain} starts one on them. */
+/** A machine without a process, on the disks that it left. {@link bootAgain} starts one. */
 export function endedMachine(request: MachineRequest, { files, nextLayer }: JournaledMachine, host: Host): LiveMachine {
   const directory = directoryOf(request.id, host);
-  return LiveMachine.ended({ ...request, directory, layers: new LayerStack(files, nextLayer, undefined) });
+  return new LiveMachine({ ...request, directory }, { layers: new LayerStack(files, nextLayer, undefined) });
 }
 
-/** A machine's own directory. Disposing it removes it, and at the very end the machine from the journal. */
+/** A machine's own directory. Disposing it removes the directory, and last the machine's journal entry. */
 export interface MachineDirectory extends AsyncDisposable {
   readonly path: string;
 }
@@ -210,7 +221,7 @@ async function makeDirectory(id: string, host: Host): Promise<MachineDirectory> 
   await using undo = new AsyncDisposableStack();
   undo.use(directory);
   await failpoint("make directory");
-  // Passable but not readable: a machine's user reaches its own directory in it and no other.
+  // Passable but not readable: a machine's user reaches its own directory and no other.
   await mkdir(join(directory.path, ".."), { recursive: true, mode: 0o711 });
   await mkdir(directory.path, { mode: 0o700 });
   undo.move();
@@ -224,14 +235,14 @@ function directoryOf(id: string, { dataDirectory }: Host): MachineDirectory {
     async [Symbol.asyncDispose]() {
       await failpoint("remove directory");
       await rm(path, { recursive: true, force: true });
-      // The entry last: until here a crash of this process leads to the same removal again.
+      // The entry goes last: until then the next worker repeats the removal.
       await failpoint("remove journal entry");
       await removeEntry(dataDirectory, id);
     },
   };
 }
 
-/** Links what the machine is made of into its directory and makes the layers that it writes to. */
+/** Links the machine's files into its directory and makes the top layers of its disks. */
 async function fillDirectory(
   directory: string,
   reader: Reader,
