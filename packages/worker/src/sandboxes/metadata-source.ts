@@ -7,13 +7,13 @@ import { memoryMibOf } from "#machine/hotplug.ts";
 import type { Host } from "#machine/host.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
 
-/** A guest that does not answer in this time is not asked for longer, in milliseconds. */
-const patienceMs = 5000;
+/** Deadline of a read in the guest, which answers its own caller: /proc files take milliseconds. */
+const readTimeoutMs = 5000;
 
-/** Far more than these files have; what is at their place is the guest's to say. */
+/** Far more than these files have; the guest chooses what its agent answers. */
 const maxFileBytes = 16 * 1024;
 
-/** What a guest may learn about its sandbox. */
+/** Answers what a guest asks about its own sandbox. */
 export function metadataSource(live: LiveMachine, { id, vcpus }: StartSandbox, host: Host): MetadataSource {
   const seconds = (): number => Math.floor((Date.now() - (live.sandboxNetwork?.since ?? Date.now())) / 1000);
   return {
@@ -31,7 +31,7 @@ export function metadataSource(live: LiveMachine, { id, vcpus }: StartSandbox, h
         cpuPercent: vcpus * 100,
         memUsage: memoryUsage(memory),
         memLimit: limit * 2 ** 20,
-        // "running/all", of threads.
+        // Threads, as "running/all".
         pids: Number(/\d+\/(\d+)/.exec(load)?.[1] ?? 0),
         netInput: traffic?.receivedBytes ?? 0,
         netOutput: traffic?.sentBytes ?? 0,
@@ -48,7 +48,7 @@ function memoryUsage(meminfo: string): number {
 
 async function guestFile({ guest }: LiveMachine, path: string): Promise<string> {
   const range = { length: maxFileBytes };
-  const { content } = await guestFiles(() => guest).read(path, range, AbortSignal.timeout(patienceMs));
+  const { content } = await guestFiles(() => guest).read(path, range, AbortSignal.timeout(readTimeoutMs));
   const excess = (): SandboxError =>
     new SandboxError("unavailable", `the guest sends more of ${path} than it was asked for`);
   return (await collectBytes(content, { bytes: maxFileBytes, excess })).toString("latin1");

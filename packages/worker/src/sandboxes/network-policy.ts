@@ -10,7 +10,7 @@ export function policyOf({ networkEnabled, egress }: StartSandbox): NetworkPolic
   return { enabled: networkEnabled, ...(egress === undefined ? {} : { egress }) };
 }
 
-/** @throws `invalid_argument` for rules that are wrong, `not_supported` for those that would not hold on this host */
+/** @throws `invalid_argument` for malformed rules, `not_supported` for rules that this host cannot enforce */
 export function requirePolicy({ egress }: NetworkPolicy, { network, description }: Host): void {
   if (egress === undefined) return;
   parseEgress(egress);
@@ -19,13 +19,13 @@ export function requirePolicy({ egress }: NetworkPolicy, { network, description 
   throw new SandboxError("not_supported", message);
 }
 
-/** Before a machine does anything for its sandbox: holds it to the sandbox's policy, and tells it whose it is. */
+/** Applies the sandbox's policy to its machine, and lets the machine's metadata service answer for the sandbox. */
 export async function applyNetworkPolicy(live: LiveMachine, request: StartSandbox, host: Host): Promise<void> {
   const { sandboxNetwork } = live;
   if (sandboxNetwork === undefined) return;
-  // A machine that was taken over is heard already, perhaps under an address of an earlier version's choice.
+  // An adopted machine is admitted already, perhaps under the address that an earlier version chose.
   if (sandboxNetwork.since === 0) sandboxNetwork.admit(macAddressOf(request.id));
-  // It is held to its policy already, too, and setting it again would cut its connections.
+  // Its policy is in force too; setting it again would cut its connections.
   const policy = policyOf(request);
   if (JSON.stringify(sandboxNetwork.policy) !== JSON.stringify(policy) || sandboxNetwork.since === 0) {
     await sandboxNetwork.setPolicy(policy);

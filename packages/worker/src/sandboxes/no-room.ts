@@ -1,10 +1,10 @@
 import { statfs } from "node:fs/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 
-/** What an operation that fails on a disk with less room than this has most likely failed of. */
-const noRoomBytes = 2 ** 20;
+/** With less free space than this, an unexplained failure counts as a full disk. */
+const fullDiskBytes = 2 ** 20;
 
-/** Does what needs room in `directory`. @throws `no_capacity` for whatever fails since the host's disk is full */
+/** Does work that writes to `directory`. @throws `no_capacity` when it fails because the host's disk is full */
 export async function orNoRoom<Result>(directory: string, work: () => Promise<Result>): Promise<Result> {
   try {
     return await work();
@@ -15,9 +15,9 @@ export async function orNoRoom<Result>(directory: string, work: () => Promise<Re
 
 async function asRoomError(error: unknown, directory: string): Promise<unknown> {
   const code = (error as NodeJS.ErrnoException).code;
-  const told = code === "ENOSPC" || code === "EDQUOT";
+  const isFull = code === "ENOSPC" || code === "EDQUOT";
   const unclear = code === "internal" || code === "unavailable";
-  if (!told && !(unclear && (await freeBytes(directory)) < noRoomBytes)) return error;
+  if (!isFull && !(unclear && (await freeBytes(directory)) < fullDiskBytes)) return error;
   return new SandboxError(
     "no_capacity",
     "the host's disk is full: delete sandboxes or checkpoints",

@@ -8,10 +8,10 @@ import { applyNetworkPolicy } from "./network-policy.ts";
 import { bootAgain } from "#machine/start-machine.ts";
 import { journalMachine } from "#machine/journal.ts";
 
-/** What a guest gets to write down what it holds back, before its machine ends. */
+/** Deadline for the guest to write its dirty pages before its machine ends. */
 const syncTimeoutMs = 30_000;
 
-/** Starts the guest's kernel again, with everything on the disks that was written before. */
+/** Boots the guest's kernel again, after the guest has written its dirty pages. */
 export async function rebootSandbox(sandbox: LiveSandbox, host: Host, signal: AbortSignal): Promise<void> {
   const { live, request } = sandbox;
   const until = AbortSignal.any([signal, AbortSignal.timeout(syncTimeoutMs)]);
@@ -20,13 +20,13 @@ export async function rebootSandbox(sandbox: LiveSandbox, host: Host, signal: Ab
   } catch (error) {
     signal.throwIfAborted();
     // A guest that does not answer is rebooted all the same: that is what a reboot is for.
-    const message = "a guest is rebooted without having written to its disks what it held back";
+    const message = "the guest did not sync its disks before the reboot; its last writes may be lost";
     host.log("warn", message, { sandbox: request.id, ...describeError(error) });
   }
   await powerCycleSandbox(sandbox, host, signal);
 }
 
-/** Ends the machine, if it has not ended, and boots a new one on its disks. */
+/** Ends the machine's process, if it still runs, and boots a new one on its disks. */
 export async function powerCycleSandbox(sandbox: LiveSandbox, host: Host, signal: AbortSignal): Promise<void> {
   const { live, request } = sandbox;
   await bootAgain(live, request.memoryMib, host, signal);

@@ -19,7 +19,7 @@ import { scaleSandbox } from "./scale-sandbox.ts";
 import { setNetworkPolicy } from "./set-network-policy.ts";
 import { type Sources, startSandbox } from "./start-sandbox.ts";
 
-/** The worker's use cases over the sandboxes that are here. Disposing it stops them all. */
+/** The worker's operations on its sandboxes. Disposing it stops all of them. */
 export class SandboxWorker implements Worker, AsyncDisposable {
   readonly id: string;
   readonly description: WorkerDescription;
@@ -45,7 +45,7 @@ export class SandboxWorker implements Worker, AsyncDisposable {
   startSandbox: Worker["startSandbox"] = async (request, onProgress, signal) => {
     const { id } = request;
     if (this.#here.has(id) || this.#starting.has(id)) {
-      throw new SandboxError("already_exists", `${id} runs already`, { resource: "sandbox", id });
+      throw new SandboxError("already_exists", `${id} runs on this worker already`, { resource: "sandbox", id });
     }
     this.#generations.start(id, request.generation);
     using _ = this.#sources.idle.busy();
@@ -59,12 +59,12 @@ export class SandboxWorker implements Worker, AsyncDisposable {
     } finally {
       this.#starting.delete(id);
     }
-    const { sandbox: __, ...told } = await started;
-    return told;
+    const { sandbox: __, ...result } = await started;
+    return result;
   };
 
   stopSandbox: Worker["stopSandbox"] = async (id) => {
-    // A start that is under way is waited for; who wants it to end aborts its signal.
+    // Waits for a start in progress; its caller ends it by its signal.
     const sandbox = (await this.#starting.get(id)?.catch(() => undefined)) ?? this.#here.get(id);
     if (sandbox === undefined) return;
     await sandbox[Symbol.asyncDispose]();
@@ -110,7 +110,7 @@ export class SandboxWorker implements Worker, AsyncDisposable {
 
   removeSnapshot: Worker["removeSnapshot"] = async (snapshotId) => {
     await this.#host.snapshots.remove(snapshotId);
-    // What only the snapshot shared with a machine is the machine's alone now.
+    // Layers that a machine shared only with the snapshot are its own now.
     for (const sandbox of this.#here.values()) {
       const { live } = sandbox;
       if (!sandbox.busy) mergeLayers(live, () => journalMachine(live, sandbox.request, this.#host), this.#host);
@@ -159,13 +159,13 @@ export class SandboxWorker implements Worker, AsyncDisposable {
     const ids = [...this.#here.keys(), ...this.#starting.keys()];
     const ends = await Promise.allSettled(ids.map((id) => this.stopSandbox(id)));
     const failures = ends.filter((end) => end.status === "rejected").map((end) => end.reason as unknown);
-    if (failures.length > 0) throw new AggregateError(failures, "not every sandbox could be stopped");
+    if (failures.length > 0) throw new AggregateError(failures, "cannot stop every sandbox");
   }
 
   #sandbox(id: SandboxId): LiveSandbox {
     const sandbox = this.#here.get(id);
     if (sandbox === undefined) {
-      throw new SandboxError("not_found", `${id} does not run here`, { resource: "sandbox", id });
+      throw new SandboxError("not_found", `${id} does not run on this worker`, { resource: "sandbox", id });
     }
     return sandbox;
   }

@@ -9,18 +9,19 @@ import type { LiveMachine } from "#machine/live-machine.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
 import { journalMachine } from "#machine/journal.ts";
 
-/** How often the guest is looked at while it takes or gives memory. */
-const lookMs = 50;
+/** How often the guest's memory is polled while it changes. */
+const pollMs = 50;
 
-/** A guest that has not moved for so long does not move any more. Under emulation a block of 128 MiB takes a second. */
+/** Without progress for this long a resize has failed. Under emulation a block of 128 MiB takes a second. */
 const standstillMs = 30_000;
 
-/** Of its new size, what a guest must have to spare after it has given memory back. */
-const spareShare = 0.1;
+/** Share of its new size that a guest must have free after it has returned memory. */
+const minFreeShare = 0.1;
 
 /**
- * Gives the guest more memory, or takes some back, while it runs. What it cannot do without stays: then nothing has
- * changed. @throws `invalid_argument` for a size that its machine cannot have, `no_capacity` when the host has no room
+ * Resizes the guest's memory while it runs. Memory that the guest needs stays: then nothing has changed, and the result
+ * says why.
+ * @throws `invalid_argument` for a size that the machine cannot have, `no_capacity` when the host has no memory for it
  */
 export async function scaleSandbox(
   sandbox: LiveSandbox,
@@ -31,24 +32,28 @@ export async function scaleSandbox(
   const { live, request } = sandbox;
   const { hotplug } = live.vm;
   if (hotplug === undefined) {
-    const message = `machines of ${host.hypervisor.name} keep the memory that they were created with`;
+    const message = `machines of the hypervisor ${host.hypervisor.name} keep the memory that they were created with`;
     throw new SandboxError("not_supported", message);
   }
-  const wantedMib = memoryMib - live.shape.memoryMib;
+  const hotplugMib = memoryMib - live.shape.memoryMib;
   requirePossible(memoryMib, live);
   const before = await hotplug.state();
-  if (wantedMib > before.requestedMib) admit(await hostRoom(host.dataDirectory), wantedMib - before.requestedMib);
-  const lessMib = before.presentMib - wantedMib;
-  if (lessMib > 0) {
+  if (hotplugMib > before.requestedMib) admit(await hostRoom(host.dataDirectory), hotplugMib - before.requestedMib);
+  const returnedMib = before.presentMib - hotplugMib;
+  if (returnedMib > 0) {
     const { availableBytes } = await live.guest.call(methods.fitMemory, {}, signal);
-    const spareMib = Number(availableBytes) / 2 ** 20 - lessMib;
-    if (spareMib < memoryMib * spareShare) {
+    const spareMib = Number(availableBytes) / 2 ** 20 - returnedMib;
+    if (spareMib < memoryMib * minFreeShare) {
       return { done: false, because: `its commands use too much of its ${request.memoryMib} MiB` };
     }
   }
-  if (!(await reach(hotplug, { from: before.requestedMib, to: wantedMib }, signal))) {
-    if (lessMib > 0) return { done: false, because: "its kernel cannot move what is in the memory to be given back" };
-    throw new SandboxError("unavailable", "the guest does not take the memory that it is given");
+  if (!(await reach(hotplug, { from: before.requestedMib, to: hotplugMib }, signal))) {
+    if (returnedMib > 0)
+      return { done: false, because: "its kernel cannot move the content of the memory that it would return" };
+    throw new SandboxError(
+      "unavailable",
+      "the guest does not take the memory that it was offered; its size is unchanged",
+    );
   }
   await live.guest.call(methods.fitMemory, {}, signal);
   sandbox.request = { ...request, memoryMib };
@@ -57,15 +62,15 @@ export async function scaleSandbox(
 }
 
 function requirePossible(memoryMib: number, { shape, spec }: LiveMachine): void {
-  const [least, most] = [shape.memoryMib, shape.memoryMib + spec.hotplugMib];
-  if (memoryMib >= least && memoryMib <= most) return;
+  const [min, max] = [shape.memoryMib, shape.memoryMib + spec.hotplugMib];
+  if (memoryMib >= min && memoryMib <= max) return;
   const message =
-    `memoryMB must be from ${least}, which the sandbox's machine began with, to ${most}: ` +
+    `memoryMB must be from ${min}, which the sandbox's machine booted with, to ${max}: ` +
     "for another size create or fork a sandbox";
   throw new SandboxError("invalid_argument", message);
 }
 
-/** Whether the guest came to have what it is asked to have; where it did not it is asked for what it had before. */
+/** Whether the guest reached the requested size. If it did not, the earlier size is requested again. */
 async function reach(
   hotplug: MemoryHotplug,
   { from, to }: { readonly from: number; readonly to: number },
@@ -84,7 +89,7 @@ async function reach(
     }
     if (presentMib !== last) since = performance.now();
     last = presentMib;
-    await sleep(lookMs, undefined, { signal });
+    await sleep(pollMs, undefined, { signal });
   }
   return false;
 }

@@ -5,13 +5,13 @@ import type { LiveSandbox } from "./live-sandbox.ts";
 import { policyOf, requirePolicy } from "./network-policy.ts";
 import { journalMachine } from "#machine/journal.ts";
 
-/** Holds a sandbox that runs to another policy, now and whenever its machine is started again. */
+/** Changes a sandbox's network policy, now and for later starts of its machine. */
 export async function setNetworkPolicy(sandbox: LiveSandbox, policy: NetworkPolicy, host: Host): Promise<void> {
   requirePolicy(policy, host);
   const { live, request } = sandbox;
   if (live.sandboxNetwork === undefined) {
     if (JSON.stringify(policy) === JSON.stringify(policyOf(request))) return;
-    const message = `a network policy cannot be changed on this host: ${host.description.network.reason}`;
+    const message = `this host cannot change a network policy: ${host.description.network.reason}`;
     throw new SandboxError("not_supported", message);
   }
   const { egress: _, ...rest } = request;

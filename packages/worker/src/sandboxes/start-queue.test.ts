@@ -5,7 +5,7 @@ import { StartQueue } from "./start-queue.ts";
 
 const never = new AbortController().signal;
 
-/** Asks for a turn, and notes who got one. */
+/** Requests turns, and notes the order in which they are granted. */
 function asking(queue: StartQueue) {
   const inside: string[] = [];
   return {
@@ -20,7 +20,7 @@ function asking(queue: StartQueue) {
 
 const settled = (): Promise<void> => new Promise((resolve) => void setImmediate(resolve));
 
-test("so many have a turn at once, and the others follow in the order of asking", async () => {
+test("a queue grants as many turns at once as it is wide, and the others in the order of the requests", async () => {
   const queue = new StartQueue(2);
   const { inside, ask } = asking(queue);
   assert.equal(queue.isFull, false);
@@ -38,7 +38,7 @@ test("so many have a turn at once, and the others follow in the order of asking"
   assert.deepEqual(inside, ["a", "b", "c", "d", "e"]);
 });
 
-test("a turn that is left twice is given to one other", async () => {
+test("a turn that is left twice goes to one other request", async () => {
   const { inside, ask } = asking(new StartQueue(1));
   const first = await ask("a");
   void ask("b");
@@ -49,17 +49,17 @@ test("a turn that is left twice is given to one other", async () => {
   assert.deepEqual(inside, ["a", "b"]);
 });
 
-test("who gives up leaves the queue with the reason, and nobody else's place", async () => {
+test("a request that is aborted leaves the queue with the reason and takes no other's place", async () => {
   const { inside, ask } = asking(new StartQueue(1));
   const first = await ask("a");
   const left = new AbortController();
   const second = ask("b", left.signal);
   const third = ask("c");
-  left.abort(new SandboxError("canceled", "not needed any more"));
-  await assert.rejects(second, { code: "canceled", message: "not needed any more" });
+  left.abort(new SandboxError("canceled", "no longer needed"));
+  await assert.rejects(second, { code: "canceled", message: "no longer needed" });
   first[Symbol.dispose]();
   await third;
-  // It had its turn when it gave up: that is its own to end.
+  // It has its turn already, so the abort changes nothing.
   left.abort();
   assert.deepEqual(inside, ["a", "c"]);
   await assert.rejects(ask("d", AbortSignal.abort(new SandboxError("canceled", "before"))), {
@@ -67,7 +67,7 @@ test("who gives up leaves the queue with the reason, and nobody else's place", a
   });
 });
 
-test("who takes long holds nobody up", async () => {
+test("a start that takes long yields its turn", async () => {
   mock.timers.enable({ apis: ["setTimeout"] });
   try {
     const { inside, ask } = asking(new StartQueue(1));
@@ -78,7 +78,7 @@ test("who takes long holds nobody up", async () => {
     assert.deepEqual(inside, ["slow"]);
     mock.timers.tick(1);
     await next;
-    // What it left already is not left again.
+    // Leaving a turn that has been yielded frees no second one.
     slow[Symbol.dispose]();
     void ask("third");
     await settled();

@@ -1,12 +1,11 @@
 import { asSandboxError } from "@opensandbox/wire/errors.ts";
 
-/** Who takes longer than this no longer holds up others: it boots from a disk, or its guest does not come. */
-const holdMs = 5000;
+/** A start yields its turn after this long: it boots from a disk, or its guest does not answer. */
+const maxTurnMs = 5000;
 
 /**
- * Lets so many machines begin at once as there are processors for, in the order of asking. A guest that has just been
- * restored is busy until it has answered: more of them at once are each slower, the first ones as late as the last, and
- * none is told the time before it is long past.
+ * Limits how many machines start at once, in the order of the requests. A restored guest keeps a processor busy until it
+ * has answered: with more of them than processors the first is as late as the last, and each sets its clock late.
  */
 export class StartQueue {
   #free: number;
@@ -16,12 +15,12 @@ export class StartQueue {
     this.#free = width;
   }
 
-  /** Whether who asks now has to wait. */
+  /** Whether a request would have to wait. */
   get isFull(): boolean {
     return this.#free === 0;
   }
 
-  /** Waits for a turn, which lasts until it is disposed, but not for long. @throws the signal's reason */
+  /** Waits for a turn, which lasts until it is disposed, and at most {@link maxTurnMs}. @throws the signal's reason */
   async enter(signal: AbortSignal): Promise<Disposable> {
     signal.throwIfAborted();
     if (this.#free > 0) this.#free -= 1;
@@ -30,15 +29,15 @@ export class StartQueue {
     const leave = (): void => {
       if (over) return;
       over = true;
-      clearTimeout(tired);
+      clearTimeout(deadline);
       this.#leave();
     };
-    const tired = setTimeout(leave, holdMs);
-    tired.unref();
+    const deadline = setTimeout(leave, maxTurnMs);
+    deadline.unref();
     return { [Symbol.dispose]: leave };
   }
 
-  /** A turn that was left is handed over: nobody who comes now is before who waits. */
+  /** Hands the turn to the request that has waited longest, ahead of requests that arrive now. */
   #leave(): void {
     const next = this.#waiting.shift();
     if (next === undefined) this.#free += 1;
@@ -49,7 +48,7 @@ export class StartQueue {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const onAbort = (): void => {
       const at = this.#waiting.indexOf(resolve);
-      // It has been given its turn already.
+      // The request has its turn already.
       if (at < 0) return;
       this.#waiting.splice(at, 1);
       reject(asSandboxError(signal.reason));

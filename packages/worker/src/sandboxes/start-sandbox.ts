@@ -21,9 +21,10 @@ import type { StartQueue } from "./start-queue.ts";
 import { bootMachine, type MachineRequest, newMachineId, restoreMachine } from "#machine/start-machine.ts";
 import type { Templates } from "#templates/templates.ts";
 
-/** A ready machine has answered before, so this is plenty; and there is another way when it does not. */
+/** A ready machine has answered before and does so within a second; without it the sandbox starts another way. */
 const readyTimeoutMs = 15_000;
 
+/** What sandboxes are started from. */
 export interface Sources {
   readonly templates: Templates;
   readonly ready: ReadyMachines;
@@ -45,13 +46,13 @@ interface Start {
   readonly request: StartSandbox;
   readonly host: Host;
   readonly spans: Spans;
-  /** Waits until a machine may begin: at once when that was waited for before. */
+  /** Waits for the sandbox's turn to start a machine; further calls return at once. */
   readonly enter: () => Promise<void>;
   readonly onProgress: (progress: Progress) => void;
   readonly signal: AbortSignal;
 }
 
-/** Resolves when a command would work; after a failure nothing is left. */
+/** Resolves when the guest accepts commands. After a failure nothing of the sandbox is left. */
 export async function startSandbox(
   request: StartSandbox,
   host: Host,
@@ -66,21 +67,25 @@ export async function startSandbox(
   let entered: Promise<void> | undefined;
   const enter = async (): Promise<void> => {
     if (entered === undefined && sources.queue.isFull) onProgress({ step: "waiting for other sandboxes to start" });
-    entered ??= sources.queue.enter(signal).then((mine) => {
-      turn.use(mine);
+    entered ??= sources.queue.enter(signal).then((entry) => {
+      turn.use(entry);
       spans.end("queue");
     });
     await entered;
   };
   const start = { request, host, spans, enter, onProgress, signal };
   if (request.from.kind === "image") return await fromImage(start, request.from.image, sources);
-  return await finish(start, await fromSnapshot(start, request.from, sources), signal);
+  return await becomeSandbox(start, await fromSnapshot(start, request.from, sources), signal);
 }
 
-/** Lets a machine that has begun become the sandbox. After a failure nothing is left of it. */
-async function finish({ request, host, spans }: Start, begun: Begun, signal: AbortSignal): Promise<Started> {
+/** Turns a machine into the sandbox. After a failure nothing of the machine is left. */
+async function becomeSandbox(
+  { request, host, spans }: Start,
+  started: StartedMachine,
+  signal: AbortSignal,
+): Promise<Started> {
   await using undo = new AsyncDisposableStack();
-  const live = undo.use(begun.live);
+  const live = undo.use(started.live);
   live.organizationId = request.organizationId;
   // Forcing the entry to the disk takes as long as introducing the guest, so both happen at the same time.
   const staging = stageEntry(host.dataDirectory, entryOf(live, request, host));
@@ -88,11 +93,11 @@ async function finish({ request, host, spans }: Start, begun: Begun, signal: Abo
   undo.defer(async () => await (await staging.catch(() => undefined))?.[Symbol.asyncDispose]());
   await applyNetworkPolicy(live, request, host);
   await failpoint("resume");
-  if (begun.from === "restore") await live.vm.resume();
-  const copied = request.from.kind === "image" ? begun.from === "restore" : request.from.identity === "new";
+  if (started.from === "restore") await live.vm.resume();
+  const copied = request.from.kind === "image" ? started.from === "restore" : request.from.identity === "new";
   await failpoint("introduce guest");
   const { id, envs } = request;
-  await introduceGuest(live, { id, hostname: hostnameOf(request), envs, copied }, begun.from, signal);
+  await introduceGuest(live, { id, hostname: hostnameOf(request), envs, copied }, started.from, signal);
   spans.end("guest");
   await failpoint("journal sandbox");
   await (await staging).commit();
@@ -102,38 +107,39 @@ async function finish({ request, host, spans }: Start, begun: Begun, signal: Abo
   void alignClock(live, host);
   return {
     sandbox: new LiveSandbox(request, live),
-    restoredFrom: begun.from === "restore" ? "memory" : "disk",
-    ...(begun.because === undefined ? {} : { restoredBecause: begun.because }),
+    restoredFrom: started.from === "restore" ? "memory" : "disk",
+    ...(started.because === undefined ? {} : { restoredBecause: started.because }),
     spans: spans.list,
   };
 }
 
-interface Begun {
+interface StartedMachine {
   readonly live: LiveMachine;
-  /** `restore`: it is paused. */
+  /** `restore`: the machine is paused. */
   readonly from: "boot" | "restore";
-  /** Why it was booted although it could have been restored. */
+  /** Why it was booted although there was memory to restore. */
   readonly because?: string;
 }
 
 async function fromImage(start: Start, image: string, { templates, ready }: Sources): Promise<Started> {
   const { request, host, spans, onProgress, signal } = start;
-  // Rules keep a network off, where there are rules: then every machine has the device.
+  // Where policies are enforced every machine has the device, and the policy keeps the network off.
   const networkEnabled = request.networkEnabled || host.network.mode === "tap";
   const wanted = { image, shape: shapeOf(request), networkEnabled };
   const files = await host.bootFiles?.({ image, workspaceMib: request.workspaceMib }, onProgress, signal);
   spans.end("image");
-  if (files === undefined || !templates.possible) return await finish(start, await boot(start, image, files), signal);
+  if (files === undefined || !templates.possible)
+    return await becomeSandbox(start, await boot(start, image, files), signal);
   const key = templates.keyOf(wanted, files);
   for (let claimed = ready.claim(key); claimed !== undefined; claimed = ready.claim(key)) {
     spans.end("claim");
     const until = AbortSignal.any([signal, AbortSignal.timeout(readyTimeoutMs)]);
     try {
-      return await finish(start, { live: claimed, from: "restore" }, until);
+      return await becomeSandbox(start, { live: claimed, from: "restore" }, until);
     } catch (error) {
       if (signal.aborted) throw error;
       const fields = { machine: claimed.id, ...describeError(error) };
-      host.log("warn", "a ready machine does not work: another one is taken", fields);
+      host.log("warn", "a ready machine does not work; the sandbox takes another one", fields);
     }
   }
   const provide = async (): Promise<StoredSnapshot> => {
@@ -142,7 +148,7 @@ async function fromImage(start: Start, image: string, { templates, ready }: Sour
     ready.want(key, template, wanted);
     return template;
   };
-  return await finish(start, await fromTemplate(start, { image, files, key, provide }), signal);
+  return await becomeSandbox(start, await fromTemplate(start, { image, files, key, provide }), signal);
 }
 
 async function fromTemplate(
@@ -153,23 +159,23 @@ async function fromTemplate(
     readonly key: string;
     readonly provide: () => Promise<StoredSnapshot>;
   },
-): Promise<Begun> {
+): Promise<StartedMachine> {
   const { request, host, spans, signal } = start;
   const { image, files, key, provide } = template;
   let because: string;
   try {
     const snapshot = await provide();
-    const machine = await begin(start, { ...machineRequest(request, image), organizationId: undefined });
+    const machine = await announce(start, { ...machineRequest(request, image), organizationId: undefined });
     return { live: await restoreMachine(machine, snapshot, host, spans, signal), from: "restore" };
   } catch (error) {
     if (signal.aborted) throw error;
     if (isSandboxError(error, "not_supported")) {
       // A boot would use the same accelerator.
-      host.log("error", "this host starts no machine", { template: key, error: error.message });
+      host.log("error", "this host cannot start machines", { template: key, error: error.message });
       throw error;
     }
     because = asSandboxError(error).message;
-    host.log("error", "a sandbox is booted since its template does not work", { template: key, error: because });
+    host.log("error", "the template does not work; the sandbox boots without it", { template: key, error: because });
   }
   return { ...(await boot(start, image, files)), because };
 }
@@ -178,9 +184,9 @@ async function fromSnapshot(
   start: Start,
   { snapshotId }: { readonly snapshotId: string },
   { verifier, ownMemory }: Sources,
-): Promise<Begun> {
+): Promise<StartedMachine> {
   const { request, host, spans, signal } = start;
-  // Who removes it meanwhile waits, and what this machine needs of it is its own then.
+  // A removal waits until the machine has links of its own to the snapshot's files.
   using _held = host.snapshots.hold(snapshotId);
   const snapshot = await host.snapshots.find(snapshotId);
   if (snapshot === undefined) {
@@ -191,9 +197,9 @@ async function fromSnapshot(
   const { image } = snapshot.manifest;
   let because = whyDisksAlone(snapshot, request);
   if (because === undefined) {
-    // Memory that it was given later is not its shape's.
+    // The captured shape, without hotplugged memory: that comes back with the restore.
     const { shape } = snapshot.manifest;
-    const machine = await begin(start, { ...machineRequest(request, image), shape });
+    const machine = await announce(start, { ...machineRequest(request, image), shape });
     try {
       const live = await restoreMachine(machine, snapshot, host, spans, signal);
       await orDisposed(verified, live);
@@ -202,7 +208,7 @@ async function fromSnapshot(
       }
       return { live, from: "restore" };
     } catch (error) {
-      // Of a damaged snapshot nothing is made; memory that this host cannot use is another thing.
+      // A damaged snapshot starts nothing. Memory that this host cannot use leaves the disks to boot.
       await verified;
       if (!isSandboxError(error, "incompatible") || error.details.reason === "damaged") throw error;
       because = error.message;
@@ -221,25 +227,29 @@ async function orDisposed(verified: Promise<void>, live: LiveMachine): Promise<v
   }
 }
 
-/** Pure: undefined when its memory may be restored for the request. */
-export function whyDisksAlone({ manifest }: StoredSnapshot, request: StartSandbox): string | undefined {
+/** Why only the snapshot's disks can serve the request; undefined when its memory can be restored. Pure. */
+function whyDisksAlone({ manifest }: StoredSnapshot, request: StartSandbox): string | undefined {
   if (manifest.memory === undefined) return "the snapshot has no memory";
   const { vcpus, workspaceMib } = manifest.shape;
   const memoryMib = memoryMibOf(manifest);
   if (vcpus !== request.vcpus || memoryMib !== request.memoryMib || workspaceMib !== request.workspaceMib) {
-    return `the snapshot is of a machine with ${vcpus} vCPUs, ${memoryMib} MiB and a workspace of ${workspaceMib} MiB`;
+    return `the snapshot was captured with ${vcpus} vCPUs, ${memoryMib} MiB of memory and a workspace of ${workspaceMib} MiB`;
   }
   return undefined;
 }
 
-async function boot(start: Start, image: string, source: BootFiles | StoredSnapshot | undefined): Promise<Begun> {
+async function boot(
+  start: Start,
+  image: string,
+  source: BootFiles | StoredSnapshot | undefined,
+): Promise<StartedMachine> {
   const { request, host, spans, signal } = start;
-  const machine = await begin(start, machineRequest(request, image));
+  const machine = await announce(start, machineRequest(request, image));
   return { live: await bootMachine(machine, source, host, spans, signal), from: "boot" };
 }
 
-/** When its turn has come, names the machine in the journal before there is anything of it. */
-async function begin({ request, host, enter }: Start, machine: MachineRequest): Promise<MachineRequest> {
+/** Waits for the sandbox's turn, then names the machine in the journal: before its first side effect. */
+async function announce({ request, host, enter }: Start, machine: MachineRequest): Promise<MachineRequest> {
   await enter();
   const { workerId, ephemeral, dataDirectory } = host;
   await writeEntry(dataDirectory, { machineId: machine.id, workerId, ephemeral, sandbox: request });

@@ -14,12 +14,12 @@ import { newMachineId, restoreMachine } from "#machine/start-machine.ts";
 import type { TemplateRequest } from "./templates.ts";
 import { runOnce } from "./warm-up.ts";
 
-/** How often a machine that waits is asked whether it still answers, in milliseconds. */
+/** How often waiting machines are checked. */
 const checkMs = 30_000;
 
 /**
- * Machines of one template that are restored and wait, paused, for the sandbox that they will be. It holds those of the
- * template that was asked for last, and fills up in idle time, one machine at a time.
+ * Machines that are restored from one template and wait, paused, to become a sandbox. The pool keeps machines of the
+ * template that was requested last and fills up in idle time, one machine at a time.
  */
 export class ReadyMachines implements AsyncDisposable {
   readonly #host: Host;
@@ -46,7 +46,7 @@ export class ReadyMachines implements AsyncDisposable {
     return { ...counts, image, memoryMib: shape.memoryMib, vcpus: shape.vcpus };
   }
 
-  /** A machine of that template, for the caller to own. Undefined: there is none at the moment. */
+  /** Takes a machine of that template, which the caller owns from now on. Undefined: none is ready. */
   claim(key: string): LiveMachine | undefined {
     if (this.#wanted?.key !== key) return undefined;
     const machine = this.#ready.shift();
@@ -54,7 +54,7 @@ export class ReadyMachines implements AsyncDisposable {
     return machine;
   }
 
-  /** From now on machines of this template are kept. */
+  /** Keeps machines of this template from now on, and ends those of an earlier one. */
   want(key: string, template: StoredSnapshot, request: TemplateRequest): void {
     if (this.#wanted?.key !== key) {
       for (const machine of this.#ready.splice(0)) this.#end(machine);
@@ -80,14 +80,14 @@ export class ReadyMachines implements AsyncDisposable {
         () => true,
         (error: unknown) => {
           if (!this.#ending.signal.aborted) {
-            this.#host.log("warn", "a ready machine could not be made", describeError(error));
+            this.#host.log("warn", "cannot make a ready machine", describeError(error));
           }
           return false;
         },
       )
       .then((added) => {
         this.#filling = undefined;
-        // What failed is tried again with the next sandbox, not at once.
+        // After a failure the next sandbox triggers another attempt.
         if (added) this.#fill();
       });
   }
@@ -97,7 +97,7 @@ export class ReadyMachines implements AsyncDisposable {
     this.#ending.signal.throwIfAborted();
     if (wanted === undefined) return;
     const { key, template, request } = wanted;
-    // Room for one that is asked for comes before one that may be.
+    // Leaves memory for a sandbox that is requested meanwhile.
     admit(await hostRoom(this.#host.dataDirectory), 2 * request.shape.memoryMib);
     const id = newMachineId();
     const { dataDirectory, workerId } = this.#host;
@@ -119,10 +119,10 @@ export class ReadyMachines implements AsyncDisposable {
     void machine.vm.exited.then(() => this.#drop(machine));
   }
 
-  /** A paused machine that does not answer is no use to anybody. */
+  /** Drops machines whose process does not answer. */
   async #check(): Promise<void> {
     for (const machine of this.#ready) {
-      // It is paused already: the command does nothing but ask for an answer.
+      // A paused machine only answers the command.
       await machine.vm.pause().catch(() => this.#drop(machine));
     }
   }
@@ -137,14 +137,14 @@ export class ReadyMachines implements AsyncDisposable {
 
   #end(machine: LiveMachine): void {
     machine[Symbol.asyncDispose]().catch((error: unknown) => {
-      this.#host.log("error", "a ready machine could not be removed", describeError(error));
+      this.#host.log("error", "cannot remove a ready machine", describeError(error));
     });
   }
 }
 
 /**
- * What a first caller is likely to run, found by its name as callers do. The first runs are slow where a processor is
- * emulated, and one of them comes upon the agent's first collection of garbage: after six no run is slower than the next.
+ * Commands that a first caller is likely to run, found by name as callers do. First runs are slow under emulation, and
+ * one of them meets the agent's first garbage collection: after six runs no run is slower than the next.
  */
 const warmUps: readonly (readonly [string, ...string[]])[] = [
   ...Array.from({ length: 6 }, () => ["sh", "-c", "true"] as const),
@@ -153,9 +153,8 @@ const warmUps: readonly (readonly [string, ...string[]])[] = [
 ];
 
 /**
- * Lets a restored machine answer and run a few commands before it waits: what is done for the first time in a process
- * (pages that come from a file, code that an emulator has to translate) is done then. It is told who it is once more
- * when it is claimed, its random numbers included.
+ * Lets a restored machine answer and run a few commands before it waits, so that page faults and the emulator's
+ * translation of code happen now. The machine gets its identity and entropy again when it is claimed.
  */
 async function warm(live: LiveMachine, signal: AbortSignal): Promise<void> {
   await live.vm.resume();

@@ -7,7 +7,7 @@ import { lockFile } from "#host/file-lock.ts";
 import { SnapshotStore } from "#snapshots/snapshot-store.ts";
 import { isBeingMade } from "./templates.ts";
 
-test("a template that somebody makes is left alone, whoever that is; one that nobody makes is removed", async (t) => {
+test("an unfinished template is kept while a process makes it, and removed otherwise", async (t) => {
   const templatesDirectory = await mkdtemp(join(tmpdir(), "osb-templates-"));
   t.after(() => rm(templatesDirectory, { recursive: true }));
   const store = new SnapshotStore(templatesDirectory);

@@ -7,6 +7,7 @@ import { type Shape, withMemoryBase } from "#snapshots/manifest.ts";
 import type { Verifier } from "#snapshots/verify.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { asSandboxError, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
+import { orAborted } from "@opensandbox/wire/or-aborted.ts";
 import { protocolVersion } from "@opensandbox/wire/guest/methods.ts";
 import type { Progress } from "@opensandbox/wire/worker/worker.ts";
 import { bootArguments } from "#machine/boot-arguments.ts";
@@ -23,7 +24,7 @@ import { Spans } from "#machine/spans.ts";
 import { bootMachine, newMachineId } from "#machine/start-machine.ts";
 import { runOnce, useFilesOnce } from "./warm-up.ts";
 
-/** What templates differ in. */
+/** What distinguishes one template from another. */
 export interface TemplateRequest {
   readonly image: string;
   readonly shape: Shape;
@@ -31,8 +32,8 @@ export interface TemplateRequest {
 }
 
 /**
- * Machines that have booted once and were captured ready to use: what every sandbox of an image and a shape is restored
- * from. Each is made when it is first asked for, by one process for all that ask.
+ * Captured warm machines, one for each image and shape, which sandboxes are restored from. A template is made at the
+ * first request for it, by one process for all that request it.
  */
 export class Templates implements AsyncDisposable {
   readonly #host: Host;
@@ -45,21 +46,21 @@ export class Templates implements AsyncDisposable {
     this.#verifier = verifier;
   }
 
-  /** Whether a template can be made and used on this host at all. */
+  /** Whether this host can make and use templates. */
   get possible(): boolean {
     return this.#host.hypervisor.restoring !== undefined && this.#host.bootFiles !== undefined;
   }
 
-  /** Names the template that a request leads to; equal keys are the same template. */
+  /** Names the template of a request; equal keys name the same template. */
   keyOf(request: TemplateRequest, files: BootFiles): string {
     const { hypervisor, network } = this.#host;
     const kind = request.networkEnabled ? network.mode : "none";
-    const compatibility = hypervisor.restoring?.compatibilityOf(exampleSpec(request.shape, kind));
+    const compatibility = hypervisor.restoring?.compatibilityOf(placeholderSpec(request.shape, kind));
     const parts = [compatibility, files, protocolVersion, warmUps, warmUpVersion];
     return createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 32);
   }
 
-  /** Undefined: it has to be made first, which takes as long as a boot. */
+  /** Undefined: the template has to be made, which takes as long as a boot. */
   async find(key: string): Promise<StoredSnapshot | undefined> {
     try {
       const found = await this.#host.templates.find(key);
@@ -67,14 +68,13 @@ export class Templates implements AsyncDisposable {
       return found;
     } catch (error) {
       if (!isSandboxError(error, "incompatible")) throw error;
-      // A damaged one is made again.
-      this.#host.log("warn", "a template is damaged and is made again", { template: key, error: String(error) });
+      this.#host.log("warn", "a template is damaged and will be made again", { template: key, error: String(error) });
       await this.#host.templates.remove(key);
       return undefined;
     }
   }
 
-  /** The template, made when it is not there. Who gives up waiting does not end the making. */
+  /** Finds the template or makes it. The making continues when `signal` aborts: other callers may wait for it. */
   async provide(
     key: string,
     request: TemplateRequest,
@@ -90,7 +90,7 @@ export class Templates implements AsyncDisposable {
       this.#making.set(key, making);
     }
     onProgress({ step: `preparing ${request.image} with ${request.shape.memoryMib} MiB for fast starts, once` });
-    return await orAborted(making, signal);
+    return await orAborted(making, signal, ({ reason }) => asSandboxError(reason));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -110,7 +110,7 @@ export class Templates implements AsyncDisposable {
     const spans = new Spans();
     const machine = { id, ...request, organizationId: undefined };
     await using live = await bootMachine(machine, files, host, spans, signal);
-    // As a copy, although it is none: what copies do is done once then.
+    // Runs the clone-only steps now, to warm them.
     await introduceGuest(live, { id: "template", hostname: imageHostname, envs: {}, copied: true }, "boot", signal);
     spans.end("guest");
     await warmUp(live, signal);
@@ -131,7 +131,7 @@ export class Templates implements AsyncDisposable {
   }
 }
 
-/** Whether some process makes the template: the directory may be that of several workers, who do not know each other. */
+/** Whether a process makes the template. Several workers may share the directory without knowing each other. */
 export async function isBeingMade(host: Pick<Host, "templatesDirectory">, key: string): Promise<boolean> {
   using lock = await lockFile(await lockOf(host, key), { wait: false });
   return lock === undefined;
@@ -145,19 +145,19 @@ async function lockOf(host: Pick<Host, "templatesDirectory">, key: string): Prom
 
 /** Turns the captured memory into a base, which the machines of the template map. */
 async function withBase(capture: MachineCapture, directory: string, shape: Shape, host: Host): Promise<MachineCapture> {
-  if (capture.memory?.delta === undefined) throw new Error("a template has memory");
+  if (capture.memory?.delta === undefined) throw new Error("the capture of a template has no memory delta");
   const { delta, ...memory } = capture.memory;
   const memoryBase = await materialize(directory, delta.file, shape, host);
   const files = await withMemoryBase(capture.files, memoryBase, join(directory, memoryBase));
   return { ...capture, files, memory };
 }
 
-/** Makes a base of the memory of a guest that has booted, in the directory that has its delta. Returns its name there. */
+/** Makes a memory base from the delta in the same directory, in its place. Returns the base's name. */
 async function materialize(directory: string, delta: string, shape: Shape, host: Host): Promise<string> {
   const made = "memory.base";
   const bytes = shape.memoryMib * 2 ** 20;
   {
-    // What the guest never touched is a hole in the file.
+    // Pages that the guest never touched stay holes.
     await using image = await open(join(directory, made), "wx", 0o600);
     await image.truncate(bytes);
   }
@@ -168,13 +168,12 @@ async function materialize(directory: string, delta: string, shape: Shape, host:
   return made;
 }
 
-/** Raised when guests are warmed up in another way, and templates that were not are to be made again. */
+/** Raise it when the warm-up changes: templates of the earlier version are made again. */
 const warmUpVersion = 2;
 
 /**
- * Run in a guest that has just booted: what they read stays in its memory, which all sandboxes of the template share,
- * and the agent has done everything once that it does for a first caller. What its JavaScript does for the first time
- * has to be compiled before, in each copy again.
+ * Commands for a guest that has just booted. The files that they read stay in its page cache, which all sandboxes of the
+ * template share, and the agent's code for a first caller is compiled once instead of in each copy.
  */
 const warmUps: readonly (readonly [string, ...string[]])[] = [
   ["/bin/sh", "-c", "echo; ls -la / >/dev/null; id >/dev/null"],
@@ -190,16 +189,16 @@ async function warmUp(live: LiveMachine, signal: AbortSignal): Promise<void> {
   for (const argv of warmUps) {
     const { exitCode, timedOut } = await runOnce(live.guest, argv, signal);
     if (exitCode !== 0 || timedOut) {
-      throw new SandboxError("unavailable", `${argv.join(" ")} does not work in a guest that has booted`);
+      throw new SandboxError("unavailable", `the warm-up command ${argv.join(" ")} failed in the template's guest`);
     }
   }
   await useFilesOnce(live.guest, signal);
 }
 
-/** A machine of the shape, without files: what decides whether memory fits does not depend on them. */
-function exampleSpec(shape: Shape, network: "none" | "user" | "tap"): VmSpec {
+/** A VM of the shape with placeholder files: compatibility does not depend on them. */
+function placeholderSpec(shape: Shape, network: "none" | "user" | "tap"): VmSpec {
   const noTap = (): number => {
-    throw new Error("an example has no TAP");
+    throw new Error("a placeholder has no TAP device");
   };
   return {
     directory: "/",
@@ -217,16 +216,4 @@ function exampleSpec(shape: Shape, network: "none" | "user" | "tap"): VmSpec {
     })),
     network: network === "tap" ? { kind: "tap", namespace: "/", openTap: noTap } : { kind: network },
   };
-}
-
-async function orAborted<Value>(promise: Promise<Value>, signal: AbortSignal): Promise<Value> {
-  signal.throwIfAborted();
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const onAbort = (): void => reject(asSandboxError(signal.reason));
-  signal.addEventListener("abort", onAbort, { once: true });
-  try {
-    return await Promise.race([promise, aborted]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-  }
 }

@@ -6,13 +6,13 @@ import type { ExecEnd } from "@opensandbox/wire/worker/sessions.ts";
 
 const timeoutMs = 60_000;
 
-/** Runs a command to its end in the way in which a caller's first one will be run. */
+/** Runs a command to its end, the way a caller's first command runs. */
 export async function runOnce(
   guest: GuestClient,
   argv: readonly [string, ...string[]],
   signal: AbortSignal,
 ): Promise<ExecEnd> {
-  // Of a name that is never used again: a session may be remembered for a moment after its end.
+  // A name that is never used again: the agent may remember a session for a moment after its end.
   const id = `warm-up-${randomHex(4)}`;
   const kept = { keepOutput: true, whenDetached: "keep", transient: true } as const;
   const request = { id, command: { argv, timeoutMs }, purpose: "run", ...kept } as const;
@@ -23,7 +23,7 @@ export async function runOnce(
 
 const scratchFile = "/tmp/opensandbox-warm-up";
 
-/** Does once what callers do with files, and leaves nothing of it. */
+/** Runs each file operation once, and removes its traces. */
 export async function useFilesOnce(guest: GuestClient, signal: AbortSignal): Promise<void> {
   const files = guestFiles(() => guest);
   await files.write(scratchFile, content(), {}, signal);

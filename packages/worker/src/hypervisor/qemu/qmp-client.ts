@@ -1,6 +1,7 @@
 import { connect, type Socket } from "node:net";
 import { createInterface } from "node:readline";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { orAborted } from "@opensandbox/wire/or-aborted.ts";
 
 export interface QmpEvent {
   readonly event: string;
@@ -61,7 +62,7 @@ export class QmpClient implements Disposable {
       client.#greeting.reject(new SandboxError("unavailable", `QEMU does not answer on ${path}`));
     }, answerTimeoutMs);
     try {
-      await abortable(client.#greeting.promise, signal);
+      await orAborted(client.#greeting.promise, signal, canceled);
       await client.execute("qmp_capabilities");
       return client;
     } catch (error) {
@@ -143,14 +144,6 @@ function qemuEnded(): SandboxError {
   return new SandboxError("unavailable", "QEMU has ended");
 }
 
-async function abortable<Value>(promise: Promise<Value>, signal: AbortSignal): Promise<Value> {
-  signal.throwIfAborted();
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const onAbort = (): void => reject(new SandboxError("canceled", "canceled", { cause: signal.reason }));
-  signal.addEventListener("abort", onAbort, { once: true });
-  try {
-    return await Promise.race([promise, aborted]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-  }
+function canceled({ reason }: AbortSignal): SandboxError {
+  return new SandboxError("canceled", "canceled", { cause: reason });
 }
