@@ -157,7 +157,8 @@ async function chooseHypervisor(
     case "qemu": {
       const { qemuProgram: program, accelerator: wanted, dataDirectory } = options;
       const qemu = await examineQemu({ program, wanted, probe: (host) => probeOnce(host, dataDirectory) });
-      return { hypervisor: qemuHypervisor(qemu), accelerator: { name: qemu.accelerator, reason: qemu.reason } };
+      const reason = qemu.fix === undefined ? qemu.reason : `${qemu.reason}. To use KVM, ${qemu.fix}`;
+      return { hypervisor: qemuHypervisor(qemu), accelerator: { name: qemu.accelerator, reason } };
     }
     case "fake": {
       const agent = join(import.meta.dirname, "../../guest-agent/src/main.ts");
