@@ -98,9 +98,12 @@ const boundaries: readonly Boundary[] = [
   },
   {
     from: "packages/worker/src/**",
-    except: ["packages/worker/src/host/run-command.ts", "packages/worker/src/hypervisor/vm-process.ts"],
+    except: [
+      "packages/worker/src/host/{run-command,confined-process}.ts",
+      "packages/worker/src/hypervisor/vm-process.ts",
+    ],
     to: /^node:child_process$/,
-    because: "helpers are run by run-command.ts and machines by vm-process.ts, and nothing else starts a process",
+    because: "helpers, confined services and machines each have one file that starts them, and nothing else does",
   },
   {
     from: "packages/{worker,guest-agent}/src/**",

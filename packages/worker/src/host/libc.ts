@@ -1,6 +1,6 @@
 import { constants } from "node:os";
 import { dlopen, getInt32, getRawPointer } from "node:ffi";
-import { closeSync, openSync } from "node:fs";
+import { closeSync, openSync, readFileSync } from "node:fs";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 
 // The host's system calls that Node does not offer. `node:ffi` is experimental in Node 26, which is one reason
@@ -15,6 +15,7 @@ const { functions: libc } = dlopen("libc.so.6", {
   process_vm_readv: { return: "i64", arguments: ["i32", "pointer", "u64", "pointer", "u64", "u64"] },
   process_vm_writev: { return: "i64", arguments: ["i32", "pointer", "u64", "pointer", "u64", "u64"] },
   listen: { return: "i32", arguments: ["i32", "i32"] },
+  prctl: { return: "i32", arguments: ["i32", "u64", "u64", "u64", "u64"] },
   setns: { return: "i32", arguments: ["i32", "i32"] },
   setrlimit: { return: "i32", arguments: ["i32", "pointer"] },
   socket: { return: "i32", arguments: ["i32", "i32", "i32"] },
@@ -141,6 +142,32 @@ export function forbidCoreDumps(): void {
   const RLIMIT_CORE = 4;
   const limit = Buffer.alloc(16);
   checked("setrlimit", libc.setrlimit(RLIMIT_CORE, limit));
+}
+
+/**
+ * Bounds what this process can take from the host, for good where it is not root: its address space grows by at most
+ * `moreBytes`, and it writes no files.
+ */
+export function limitThisProcess(moreBytes: number): void {
+  const RLIMIT_FSIZE = 1;
+  const RLIMIT_AS = 9;
+  const [pages = "0"] = readFileSync("/proc/self/statm", "utf8").split(" ");
+  const pageBytes = 4096;
+  for (const [resource, value] of [
+    [RLIMIT_AS, Number(pages) * pageBytes + moreBytes],
+    [RLIMIT_FSIZE, 0],
+  ] as const) {
+    const limit = Buffer.alloc(16);
+    limit.writeBigUInt64LE(BigInt(value), 0);
+    limit.writeBigUInt64LE(BigInt(value), 8);
+    checked("setrlimit", libc.setrlimit(resource, limit));
+  }
+}
+
+/** From now on the kernel kills this process when its parent ends. A change of the user id undoes that. */
+export function dieWithParent(): void {
+  const PR_SET_PDEATHSIG = 1;
+  checked("prctl", libc.prctl(PR_SET_PDEATHSIG, BigInt(constants.signals.SIGKILL), 0n, 0n, 0n));
 }
 
 /** The error that ends the creation of a KVM machine, such as `EACCES`. Undefined: it works. */

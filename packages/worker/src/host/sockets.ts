@@ -1,6 +1,6 @@
-import { dlopen, getInt32 } from "node:ffi";
+import { dlopen, getInt32, getRawPointer } from "node:ffi";
 import { closeSync } from "node:fs";
-import { Socket } from "node:net";
+import { isIPv6, Socket } from "node:net";
 import { constants } from "node:os";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { inNetworkNamespace } from "./libc.ts";
@@ -10,24 +10,33 @@ import { inNetworkNamespace } from "./libc.ts";
 const { functions: libc } = dlopen("libc.so.6", {
   __errno_location: { return: "pointer", arguments: [] },
   bind: { return: "i32", arguments: ["i32", "pointer", "u32"] },
+  connect: { return: "i32", arguments: ["i32", "pointer", "u32"] },
   dup3: { return: "i32", arguments: ["i32", "i32", "i32"] },
   if_nametoindex: { return: "u32", arguments: ["pointer"] },
+  inet_pton: { return: "i32", arguments: ["i32", "pointer", "pointer"] },
   listen: { return: "i32", arguments: ["i32", "i32"] },
   recv: { return: "i64", arguments: ["i32", "pointer", "u64", "i32"] },
+  recvmsg: { return: "i64", arguments: ["i32", "pointer", "i32"] },
   send: { return: "i64", arguments: ["i32", "pointer", "u64", "i32"] },
+  sendmsg: { return: "i64", arguments: ["i32", "pointer", "i32"] },
   setsockopt: { return: "i32", arguments: ["i32", "i32", "i32", "pointer", "u32"] },
   socket: { return: "i32", arguments: ["i32", "i32", "i32"] },
+  socketpair: { return: "i32", arguments: ["i32", "i32", "i32", "pointer"] },
 });
 
 const errnoAddress = libc.__errno_location();
 
+const AF_UNIX = 1;
 const AF_INET = 2;
+const AF_INET6 = 10;
 const AF_NETLINK = 16;
 const SOCK_STREAM = 1;
 const SOCK_DGRAM = 2;
 const SOCK_RAW = 3;
+const SOCK_SEQPACKET = 5;
 const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
+const SOL_SOCKET = 1;
 
 /** Connections that may wait to be accepted. The kernel uses at most net.core.somaxconn. */
 const backlog = 512;
@@ -52,7 +61,6 @@ export function openTcpListener(
   at: Endpoint,
   { transparent = false }: { readonly transparent?: boolean } = {},
 ): number {
-  const SOL_SOCKET = 1;
   const SO_REUSEADDR = 2;
   const SOL_IP = 0;
   const IP_TRANSPARENT = 19;
@@ -69,6 +77,88 @@ export function openTcpSocket(namespace: string): number {
   return openSocket(namespace, AF_INET, SOCK_STREAM, () => undefined);
 }
 
+/**
+ * A connecting socket of the namespace, or of this process's own where none is given. `address` is IPv4 or IPv6, with its
+ * interface after a percent sign if it is link-local. The connection may still fail.
+ * @throws `unavailable` when there is no route
+ */
+export function openConnection(
+  kind: "udp" | "tcp",
+  namespace: string | undefined,
+  { address, port }: Endpoint,
+): number {
+  const [host = "", device] = address.split("%");
+  const domain = isIPv6(host) ? AF_INET6 : AF_INET;
+  const type = kind === "udp" ? SOCK_DGRAM : SOCK_STREAM;
+  return openSocket(namespace, domain, type, (fd) => {
+    const name = Buffer.alloc(domain === AF_INET6 ? 28 : 16);
+    name.writeUInt16LE(domain, 0);
+    name.writeUInt16BE(port, 2);
+    const bytes = name.subarray(domain === AF_INET6 ? 8 : 4);
+    if (libc.inet_pton(domain, Buffer.from(`${host}\0`), bytes) !== 1)
+      throw failure("inet_pton", constants.errno.EINVAL);
+    if (domain === AF_INET6 && device !== undefined) name.writeUInt32LE(interfaceIndex(device), 24);
+    if (libc.connect(fd, name, name.length) === 0) return;
+    const errno = getInt32(errnoAddress);
+    if (errno !== constants.errno.EINPROGRESS) throw failure(`connect to ${address}:${port}`, errno);
+  });
+}
+
+/** A pair of non-blocking sockets that carry descriptors from one process to another. */
+export function openDescriptorPair(): readonly [one: number, other: number] {
+  const ends = Buffer.alloc(8);
+  checked("socketpair", libc.socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends));
+  return [ends.readInt32LE(0), ends.readInt32LE(4)];
+}
+
+/** Sends copies of descriptors as one message. False when the receiver has too many unread messages, or is gone. */
+export function sendDescriptors(fd: number, descriptors: readonly number[]): boolean {
+  const MSG_NOSIGNAL = 0x4000;
+  const control = Buffer.alloc(controlHeaderBytes + 4 * descriptors.length);
+  control.writeBigUInt64LE(BigInt(control.length), 0);
+  control.writeInt32LE(SOL_SOCKET, 8);
+  control.writeInt32LE(SCM_RIGHTS, 12);
+  for (const [index, descriptor] of descriptors.entries()) {
+    control.writeInt32LE(descriptor, controlHeaderBytes + 4 * index);
+  }
+  const parts = messageOf(control);
+  if (Number(libc.sendmsg(fd, parts.header, MSG_NOSIGNAL)) > 0) return true;
+  const errno = getInt32(errnoAddress);
+  const { EAGAIN, EPIPE, ECONNRESET, ETOOMANYREFS } = constants.errno as Record<string, number>;
+  if ([EAGAIN, EPIPE, ECONNRESET, ETOOMANYREFS ?? 109].includes(errno)) return false;
+  throw failure("sendmsg", errno);
+}
+
+/** The descriptors of the next message, at most `max` of them. @throws `unavailable` when no message waits */
+export function receiveDescriptors(fd: number, max: number): readonly number[] {
+  const MSG_CMSG_CLOEXEC = 0x4000_0000;
+  const control = Buffer.alloc(controlHeaderBytes + 4 * max);
+  const parts = messageOf(control);
+  checked("recvmsg", Number(libc.recvmsg(fd, parts.header, MSG_CMSG_CLOEXEC)));
+  const length = Number(parts.header.readBigUInt64LE(40));
+  if (length < controlHeaderBytes || control.readInt32LE(12) !== SCM_RIGHTS) return [];
+  const count = (Number(control.readBigUInt64LE(0)) - controlHeaderBytes) / 4;
+  return Array.from({ length: count }, (_, index) => control.readInt32LE(controlHeaderBytes + 4 * index));
+}
+
+/** struct cmsghdr: a length, a level and a type. */
+const controlHeaderBytes = 16;
+const SCM_RIGHTS = 1;
+
+/** A struct msghdr with one byte of data, which a control message needs. `kept` must live as long as `header`. */
+function messageOf(control: Buffer): { readonly header: Buffer; readonly kept: readonly Buffer[] } {
+  const data = Buffer.alloc(1);
+  const vector = Buffer.alloc(16);
+  vector.writeBigUInt64LE(getRawPointer(data), 0);
+  vector.writeBigUInt64LE(1n, 8);
+  const header = Buffer.alloc(56);
+  header.writeBigUInt64LE(getRawPointer(vector), 16);
+  header.writeBigUInt64LE(1n, 24);
+  header.writeBigUInt64LE(getRawPointer(control), 32);
+  header.writeBigUInt64LE(BigInt(control.length), 40);
+  return { header, kept: [data, vector, control] };
+}
+
 /** The messages of a netlink multicast group about this process's own namespace, as a stream. */
 export function listenToNetlink(protocol: number, group: number): Socket {
   const fd = openSocket(undefined, AF_NETLINK, SOCK_RAW, (fd) => joinGroup(fd, group), protocol);
@@ -81,7 +171,6 @@ export function listenToNetlink(protocol: number, group: number): Socket {
 
 /** A stream that reads from a copy of a descriptor of a kind that Node knows no stream for. */
 export function readingFrom(fd: number): Socket {
-  const AF_UNIX = 1;
   // Node makes a stream of a unix socket, whose descriptor then becomes a copy of the other one. Both are read and
   // polled by the same system calls.
   const placeholder = openSocket(undefined, AF_UNIX, SOCK_STREAM, () => undefined);

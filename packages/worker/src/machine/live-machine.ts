@@ -108,7 +108,7 @@ export class LiveMachine implements AsyncDisposable {
     await this.merging.stop();
     this.#running?.guest[Symbol.dispose]();
     this.#running?.vm.release();
-    this.sandboxNetwork?.release();
+    await this.sandboxNetwork?.release();
     this.#disposing = Promise.resolve();
   }
 

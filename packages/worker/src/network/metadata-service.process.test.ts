@@ -17,6 +17,7 @@ inOwnHost(import.meta.filename, () => {
       world = stack.use(await startOwnWorld({ ports: [] }));
       for (const id of ["sb-00000001", "sb-00000002", undefined]) {
         const { network, guest } = await world.plug();
+        await network.setPolicy({ enabled: false });
         if (id !== undefined) network.identify(sourceOf(id));
         guests.push(guest);
       }

@@ -222,7 +222,7 @@ inOwnHost(import.meta.filename, () => {
         await network.setPolicy({ enabled: false });
         assert.deepEqual(await guest.tcp(worldAddresses.site, 5000), { refused: "ECONNREFUSED" });
       }
-      network.release();
+      await network.release();
       const again = await pool.adopt(directory, slot);
       assert.deepEqual(again.policy, { enabled: false });
       await again[Symbol.asyncDispose]();

@@ -1,10 +1,12 @@
+import { setTimeout as delay } from "node:timers/promises";
 import { adoptSlot, becomeSlotOwner, claimSlot, type Slot } from "#host/slots.ts";
 import { IdleTime } from "#host/idle-time.ts";
 import { asSandboxError } from "@opensandbox/wire/errors.ts";
 import { closeHostNetwork, keepHostNetworkOpen } from "./host-firewall.ts";
-import { type AskResolvers, hostResolvers } from "./names/host-resolvers.ts";
+import { hostResolvers } from "./names/host-resolvers.ts";
 import { defaultLimits, type NetworkLimits } from "./namespace-rules.ts";
 import { SandboxNetwork } from "./sandbox-network.ts";
+import { GuestServices } from "./services/guest-services.ts";
 import { makeSlotNetwork, removeSlotNetworks } from "./slot-network.ts";
 
 export interface NetworkPoolOptions {
@@ -13,12 +15,17 @@ export interface NetworkPoolOptions {
   /** Half of them are made again at once, the others in idle time, in which also what is given back is removed. */
   readonly idle?: IdleTime;
   readonly limits?: NetworkLimits;
-  readonly ask?: AskResolvers;
+  /** The program of the guest-facing services; tests give it faults. */
+  readonly servicesModule?: string;
   readonly log: (level: "info" | "warn" | "error", message: string, fields?: object) => void;
 }
 
 /** Made at once: each is four programs, one after the other. */
 const maxConcurrent = 4;
+
+/** How long the services of a killed worker may keep a network's addresses. */
+const adoptTimeoutMs = 5000;
+const adoptRetryMs = 10;
 
 /** So many wait for idle time to be removed, and no more. */
 const maxLeaving = 16;
@@ -31,7 +38,7 @@ const maxLeaving = 16;
 export class NetworkPool implements AsyncDisposable {
   readonly #options: NetworkPoolOptions;
   readonly #limits: NetworkLimits;
-  readonly #ask: AskResolvers;
+  readonly services: GuestServices;
   /** Of slots that no machine has: this process. */
   readonly #owner: string;
   readonly #owned: AsyncDisposableStack;
@@ -49,7 +56,12 @@ export class NetworkPool implements AsyncDisposable {
     this.#options = options;
     this.#limits = options.limits ?? defaultLimits;
     this.#idle = options.idle ?? new IdleTime();
-    this.#ask = options.ask ?? hostResolvers();
+    const { log, servicesModule: module } = options;
+    this.services = new GuestServices({
+      log,
+      openResolver: hostResolvers(),
+      ...(module === undefined ? {} : { module }),
+    });
     this.#owner = owner;
     this.#owned = owned;
   }
@@ -84,7 +96,15 @@ export class NetworkPool implements AsyncDisposable {
   /** The network of a machine that another worker has started. @throws `not_found` when the slot is not the machine's */
   async adopt(machineDirectory: string, number: number): Promise<SandboxNetwork> {
     const { slot, state } = await adoptSlot(number, machineDirectory);
-    return this.#networkOf(slot, machineDirectory, state);
+    for (const deadline = performance.now() + adoptTimeoutMs; ;) {
+      try {
+        return this.#networkOf(slot, machineDirectory, state);
+      } catch (error) {
+        // The services of a killed worker are killed by the kernel, some milliseconds after it.
+        if (!asSandboxError(error).message.includes("EADDRINUSE") || performance.now() > deadline) throw error;
+        await delay(adoptRetryMs);
+      }
+    }
   }
 
   /** When nothing is being made or removed any more. */
@@ -98,6 +118,8 @@ export class NetworkPool implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#ending.abort();
+    // Nobody is served any more, and no process keeps a namespace.
+    await this.services[Symbol.asyncDispose]();
     await Promise.allSettled(this.#making);
     for (const slot of this.#spare.splice(0)) this.#leave(slot);
     await this.#removing;
@@ -107,7 +129,7 @@ export class NetworkPool implements AsyncDisposable {
   #networkOf(slot: Slot, owner: string, state: string): SandboxNetwork {
     return new SandboxNetwork(
       { number: slot.number, state, keep: (state) => slot.assign(owner, state) },
-      this.#ask,
+      this.services,
       this.#options.log,
       async () => {
         // No longer the machine's, whose directory goes now, and not yet anybody's.

@@ -11,7 +11,7 @@ import { formatIpv4 } from "@opensandbox/wire/ipv4.ts";
 import { inner } from "./address-plan.ts";
 import { parseQuestion, parseRecords, recordTypes } from "./names/dns-message.ts";
 import { MessageReader, withLength } from "./names/dns-stream.ts";
-import { hostResolvers } from "./names/host-resolvers.ts";
+import { askOver, hostResolvers } from "./names/host-resolvers.ts";
 import type { SandboxNetwork } from "./sandbox-network.ts";
 import { clientHello } from "./testing/client-hello.ts";
 import { type FakeResolver, query, startFakeResolver, type Zone } from "./testing/fake-resolver.ts";
@@ -367,7 +367,7 @@ inOwnHost(import.meta.filename, () => {
       const directory = await mkdtemp(join(tmpdir(), "osb-resolv-"));
       stack.defer(() => rm(directory, { recursive: true }));
       const file = join(directory, "resolv.conf");
-      const ask = hostResolvers(file);
+      const ask = askOver(hostResolvers(file));
       await writeFile(
         file,
         "# none\nsearch example\nnameserver 2001:db8::9\nnameserver 127.0.0.99\nnameserver 127.0.0.54\n",

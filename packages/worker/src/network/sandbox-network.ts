@@ -1,23 +1,22 @@
-import { readFileSync } from "node:fs";
-import { Socket } from "node:net";
+import { closeSync, readFileSync } from "node:fs";
 import { networkInterfaces } from "node:os";
 import { inNetworkNamespace, openTap } from "#host/libc.ts";
 import { setNeighbour } from "#host/neighbours.ts";
 import { changeSets } from "#host/netfilter.ts";
-import { openTcpListener, openTcpSocket, openUdpSocket } from "#host/sockets.ts";
+import { openConnection, openTcpListener, openUdpSocket } from "#host/sockets.ts";
 import type { NetworkPolicy } from "@opensandbox/wire/egress.ts";
-import { parseIpv4 } from "@opensandbox/wire/ipv4.ts";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { isInRanges, parseIpv4 } from "@opensandbox/wire/ipv4.ts";
 import type { NetworkRefusal } from "@opensandbox/wire/worker/worker.ts";
 import { devices, inner, macBytes, slotNames } from "./address-plan.ts";
-import { answerMetadata, type MetadataServiceOptions, type MetadataSource, serveMetadata } from "./metadata-service.ts";
+import { answerMetadata, type MetadataSource } from "./metadata-service.ts";
 import { sets, table, webProxyPort } from "./namespace-rules.ts";
-import { NetworkRecord, type Refusal } from "./network-record.ts";
-import type { AskResolvers } from "./names/host-resolvers.ts";
-import { serveNames } from "./names/name-server.ts";
+import { NetworkRecord } from "./network-record.ts";
 import { PinnedNames } from "./names/pinned-names.ts";
-import { closedPolicy, type CompiledPolicy, compilePolicy, isPublicIpv4 } from "./policy.ts";
+import { closedPolicy, type CompiledPolicy, compilePolicy, isPublicIpv4, refusalOfName } from "./policy.ts";
 import { addressKey, type AppliedPolicy, policyChanges } from "./policy-sets.ts";
-import { serveWeb, type WebProxy, type WebTarget } from "./web/web-proxy.ts";
+import type { GuestServices, NetworkSockets, ServedNetwork } from "./services/guest-services.ts";
+import type { WebTarget } from "./web/web-proxy.ts";
 
 type Log = (level: "info" | "warn" | "error", message: string, fields?: object) => void;
 
@@ -51,13 +50,17 @@ export class SandboxNetwork implements AsyncDisposable {
   readonly #log: Log;
   readonly #pinned: PinnedNames;
   readonly #record: NetworkRecord;
-  readonly #services = new DisposableStack();
+  readonly #services: GuestServices;
+  /** Undefined until the first policy is set. */
+  #served: ServedNetwork | undefined;
   #applied: AppliedPolicy = { policy: compilePolicy(closedPolicy), epoch: 0 };
   #since = 0;
-  #web: WebProxy | undefined;
+  #webIsOpen = false;
+  #defects = 0;
+  #defectLoggedAt = Number.NEGATIVE_INFINITY;
   #metadata: MetadataSource | undefined;
 
-  constructor(prepared: PreparedSlot, ask: AskResolvers, log: Log, giveBack: () => Promise<void>) {
+  constructor(prepared: PreparedSlot, services: GuestServices, log: Log, giveBack: () => Promise<void>) {
     const { namespaceFile: namespace } = slotNames(prepared.number);
     this.slot = prepared.number;
     this.attachment = { kind: "tap", namespace, openTap: () => openTap(devices.tap) };
@@ -69,25 +72,9 @@ export class SandboxNetwork implements AsyncDisposable {
     this.#record = new NetworkRecord(this.#where);
     if (prepared.state === "") this.#refuseHost();
     else this.#takeOver(JSON.parse(prepared.state) as KeptState);
-    try {
-      const refuse = (refusal: Refusal): void => this.#record.add(refusal);
-      const policy = (): CompiledPolicy => this.#applied.policy;
-      const at = { address: inner.nameServer, port: 53 };
-      const datagrams = openUdpSocket(namespace, at);
-      const streams = openTcpListener(namespace, at);
-      const defect = (error: unknown): void => this.#reportDefect(error);
-      this.#services.use(
-        serveNames({ sockets: { datagrams, streams }, ask, pinned: this.#pinned, policy, refuse, defect }),
-      );
-      const listener = openTcpListener(namespace, { address: inner.metadata, port: 80 });
-      const answer: MetadataServiceOptions["answer"] = (endpoint, body) =>
-        answerMetadata(this.#metadata, endpoint, body);
-      this.#services.use(serveMetadata({ listener, answer, defect }));
-      if (this.#applied.policy.namesDecide) this.#serveWeb();
-    } catch (error) {
-      this.#services[Symbol.dispose]();
-      throw error;
-    }
+    this.#services = services;
+    services.start();
+    if (this.#since > 0) this.#serve(openSockets(namespace, this.#applied.policy));
   }
 
   /** When the machine was given to its sandbox, in milliseconds since 1970: when its first policy was set. */
@@ -105,16 +92,27 @@ export class SandboxNetwork implements AsyncDisposable {
    */
   async setPolicy(policy: NetworkPolicy): Promise<void> {
     const applied = { policy: compilePolicy(policy), epoch: this.#applied.epoch + 1 };
+    const { namespace } = this.#where;
     // Before the kernel sends anything there.
-    if (applied.policy.namesDecide) this.#serveWeb();
-    const before = this.#applied;
-    const pins = this.#pinned.retain((name) => applied.policy.namesDecide && applied.policy.allowsName(name));
-    changeSets(this.#where, [...policyChanges(before, applied), ...pins]);
+    const sockets = this.#served === undefined ? openSockets(namespace, applied.policy) : undefined;
+    try {
+      if (sockets === undefined && applied.policy.namesDecide) this.#addWeb();
+      const before = this.#applied;
+      const pins = this.#pinned.retain((name) => applied.policy.namesDecide && applied.policy.allowsName(name));
+      changeSets(this.#where, [...policyChanges(before, applied), ...pins]);
+    } catch (error) {
+      for (const descriptor of Object.values(sockets ?? {})) closeSync(descriptor);
+      throw error;
+    }
     this.#applied = applied;
-    this.#web?.judgeAgain();
     if (this.#since === 0) this.#since = Date.now();
     const kept: KeptState = { policy, epoch: applied.epoch, since: this.#since };
-    await this.#prepared.keep(JSON.stringify(kept));
+    // The first policy reaches the services with the sockets, so that nobody is served by another one.
+    if (sockets !== undefined) this.#serve(sockets);
+    await Promise.all([
+      this.#prepared.keep(JSON.stringify(kept)),
+      sockets === undefined ? this.#served?.hold(policy) : undefined,
+    ]);
   }
 
   /** Hears the guest under this MAC address, and sends to it there. Admitting it again does nothing. */
@@ -147,13 +145,13 @@ export class SandboxNetwork implements AsyncDisposable {
     return this.#record.list();
   }
 
-  /** Ends its services and leaves the network to the process that takes the machine over. */
-  release(): void {
-    this.#services[Symbol.dispose]();
+  /** Ends its services and leaves the network to the process that takes the machine over, which can then listen. */
+  async release(): Promise<void> {
+    await this.#served?.end();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#services[Symbol.dispose]();
+    this.#served?.[Symbol.dispose]();
     await this.#giveBack();
   }
 
@@ -175,38 +173,82 @@ export class SandboxNetwork implements AsyncDisposable {
     this.#pinned.inherit();
   }
 
-  #serveWeb(): void {
-    if (this.#web !== undefined) return;
-    const { namespace } = this.#where;
-    const at = { address: "0.0.0.0", port: webProxyPort };
-    this.#web = this.#services.use(
-      serveWeb({
-        listener: openTcpListener(namespace, at, { transparent: true }),
-        policy: () => this.#applied.policy,
-        connect: (target) => Promise.try(() => this.#connect(target)),
-        refuse: (refusal) => this.#record.add(refusal),
-        defect: (error) => this.#reportDefect(error),
-      }),
-    );
-  }
-
-  #connect({ name, address, port }: WebTarget): { readonly socket: Socket } | { readonly refusal: string } {
-    const { policy } = this.#applied;
-    if (!policy.open && !this.#pinned.has(name ?? "", parseIpv4(address) ?? 0)) {
-      return { refusal: "the address is not one of this name" };
-    }
-    const socket = new Socket({ fd: openTcpSocket(this.#where.namespace), allowHalfOpen: true });
-    socket.setTimeout(connectTimeoutMs, () => socket.destroy(new Error("no connection in time")));
-    socket.once("connect", () => socket.setTimeout(0));
-    return { socket: socket.connect(port, address) };
-  }
-
-  #reportDefect(error: unknown): void {
-    this.#log("error", "a network service of a sandbox has failed", {
-      slot: this.slot,
-      error: error instanceof Error ? error.stack : String(error),
+  #serve(sockets: NetworkSockets): void {
+    this.#webIsOpen = sockets.web !== undefined;
+    this.#served = this.#services.serve(sockets, this.policy, {
+      connect: (target) => this.#connect(target),
+      pin: (name, addresses, ttlSeconds) => this.#pin(name, addresses, ttlSeconds),
+      metadata: (endpoint, body) => answerMetadata(this.#metadata, endpoint, body),
+      refused: (refusal) => this.#record.add(refusal),
+      defect: (text) => this.#reportDefect(text),
     });
+  }
+
+  #addWeb(): void {
+    if (this.#webIsOpen) return;
+    this.#served?.add("web", openWebListener(this.#where.namespace));
+    this.#webIsOpen = true;
+  }
+
+  /** The name is what the services have read; that the address may be reached is checked here. */
+  #connect({ name, address, port }: WebTarget): { readonly descriptor: number } | { readonly refusal: string } {
+    const { policy } = this.#applied;
+    const number = parseIpv4(address);
+    if (number === undefined || !isPublicIpv4(number) || isInRanges(number, policy.deniedRanges)) {
+      return { refusal: "the network policy does not allow this address" };
+    }
+    if (port !== 80 && port !== 443) return { refusal: "only ports 80 and 443 are reached through the proxy" };
+    const claimed = name === undefined ? { reason: "the connection does not say for which name it is" } : { name };
+    const refusal = refusalOfName(policy, claimed);
+    if (refusal !== undefined) return { refusal };
+    if (!policy.open && !this.#pinned.has(name ?? "", number))
+      return { refusal: "the address is not one of this name" };
+    return { descriptor: openConnection("tcp", this.#where.namespace, { address, port }) };
+  }
+
+  #pin(name: string, addresses: readonly number[], ttlSeconds: number): void {
+    const { policy } = this.#applied;
+    if (!policy.namesDecide || policy.open || !policy.allowsName(name) || !addresses.every(isPublicIpv4)) {
+      throw new SandboxError("permission_denied", "the network policy does not allow this name");
+    }
+    this.#pinned.pin(name, addresses, ttlSeconds);
+  }
+
+  /** At most one line a second: the text comes from a process that guests talk to. */
+  #reportDefect(text: string): void {
+    this.#defects += 1;
+    const now = performance.now();
+    if (now - this.#defectLoggedAt < 1000) return;
+    this.#defectLoggedAt = now;
+    const count = this.#defects;
+    this.#log("error", "a network service of a sandbox has failed", { slot: this.slot, count, error: text });
   }
 }
 
-const connectTimeoutMs = 30_000;
+/**
+ * The sockets of the services, in the namespace, so that only its guest reaches them. What the guest sends waits in the
+ * kernel until they are served.
+ */
+function openSockets(namespace: string, { namesDecide }: CompiledPolicy): NetworkSockets {
+  const names = { address: inner.nameServer, port: 53 };
+  const opened: number[] = [];
+  const kept = (descriptor: number): number => {
+    opened.push(descriptor);
+    return descriptor;
+  };
+  try {
+    return {
+      datagrams: kept(openUdpSocket(namespace, names)),
+      streams: kept(openTcpListener(namespace, names)),
+      metadata: kept(openTcpListener(namespace, { address: inner.metadata, port: 80 })),
+      ...(namesDecide ? { web: kept(openWebListener(namespace)) } : {}),
+    };
+  } catch (error) {
+    for (const descriptor of opened) closeSync(descriptor);
+    throw error;
+  }
+}
+
+function openWebListener(namespace: string): number {
+  return openTcpListener(namespace, { address: "0.0.0.0", port: webProxyPort }, { transparent: true });
+}

@@ -1,37 +1,68 @@
 import { randomInt } from "node:crypto";
-import { createSocket } from "node:dgram";
+import { closeSync } from "node:fs";
 import { readFile } from "node:fs/promises";
-import { connect, isIP, isIPv6 } from "node:net";
+import { isIP, Socket } from "node:net";
+import { openConnection, readingFrom, sendBytes } from "#host/sockets.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { answersQuestion, encodeQuery, type Question } from "./dns-message.ts";
 import { MessageReader, withLength } from "./dns-stream.ts";
 
-// What libc's resolver does too: some seconds for each server, and all of them twice.
+// Some seconds for each server, and all servers twice: what libc's resolver does too.
 const serverTimeoutMs = 2000;
 const rounds = 2;
 
-/** How long what /etc/resolv.conf says is taken for granted. */
+/** How long the content of /etc/resolv.conf is used before it is read again. */
 const rereadMs = 2000;
 
-/** Asks the name servers that this host uses itself, also those on its own loopback. */
+/**
+ * Asks a name server of this host. @throws `unavailable` when no server answers
+ */
 export type AskResolvers = (question: Question, transport: "udp" | "tcp", signal: AbortSignal) => Promise<Buffer>;
 
-/** @throws (when it asks) `unavailable` when no server answers */
-export function hostResolvers(file = "/etc/resolv.conf"): AskResolvers {
+/** A socket to the server whose turn it is, or why there is none. */
+export type OpenedResolver =
+  | { readonly descriptor: number }
+  /** The next attempt may reach another server. */
+  | { readonly unreachable: true }
+  /** Every server had its turns; the text says so. */
+  | { readonly exhausted: string };
+
+/** Opens a socket that is connected to a name server; attempts count from 0, over all servers again and again. */
+export type OpenResolver = (transport: "udp" | "tcp", attempt: number) => Promise<OpenedResolver>;
+
+/** Opens sockets to the name servers that this host uses itself, also those on its own loopback. */
+export function hostResolvers(file = "/etc/resolv.conf"): OpenResolver {
   let known: { readonly servers: Promise<readonly string[]>; readonly until: number } | undefined;
-  return async (question, transport, signal) => {
+  return async (transport, attempt) => {
     const now = performance.now();
     if (known === undefined || known.until < now) known = { servers: readServers(file), until: now + rereadMs };
     const servers = await known.servers;
-    for (let round = 0; round < rounds; round += 1) {
-      for (const server of servers) {
-        const until = AbortSignal.any([signal, AbortSignal.timeout(serverTimeoutMs)]);
-        const answer = await (transport === "udp" ? askByDatagram : askByStream)(server, question, until);
-        if (answer !== undefined) return answer;
-        signal.throwIfAborted();
-      }
+    const server = servers[attempt % servers.length];
+    if (server === undefined || attempt >= rounds * servers.length) {
+      return { exhausted: `no name server of this host answers (${servers.join(", ")})` };
     }
-    throw new SandboxError("unavailable", `no name server of this host answers (${servers.join(", ")})`);
+    try {
+      return { descriptor: openConnection(transport, undefined, { address: server, port: 53 }) };
+    } catch {
+      return { unreachable: true };
+    }
+  };
+}
+
+/** Asks one server after the other, over sockets that `open` opens. */
+export function askOver(open: OpenResolver): AskResolvers {
+  return async (question, transport, signal) => {
+    for (let attempt = 0; ; attempt += 1) {
+      const opened = await open(transport, attempt);
+      if ("exhausted" in opened) throw new SandboxError("unavailable", opened.exhausted);
+      if ("descriptor" in opened) {
+        const until = AbortSignal.any([signal, AbortSignal.timeout(serverTimeoutMs)]);
+        const exchange = transport === "udp" ? askByDatagram : askByStream;
+        const answer = await exchange(opened.descriptor, question, until);
+        if (answer !== undefined) return answer;
+      }
+      signal.throwIfAborted();
+    }
   };
 }
 
@@ -44,49 +75,49 @@ export async function readServers(file: string): Promise<readonly string[]> {
   return usable.length > 0 ? usable : ["127.0.0.1"];
 }
 
-/** Undefined when the server does not answer. */
-async function askByDatagram(server: string, question: Question, signal: AbortSignal): Promise<Buffer | undefined> {
+/** Undefined when the server does not answer. The socket is connected, so the kernel takes answers of this server only. */
+async function askByDatagram(descriptor: number, question: Question, signal: AbortSignal): Promise<Buffer | undefined> {
   const id = randomInt(0x1_0000);
-  const socket = createSocket(isIPv6(server.replace(/%.*$/, "")) ? "udp6" : "udp4");
-  const { promise, resolve } = Promise.withResolvers<Buffer | undefined>();
-  const giveUp = (): void => resolve(undefined);
-  const giveUpOn = (error: Error | null): void => {
-    if (error !== null) giveUp();
-  };
-  let closed = false;
-  signal.addEventListener("abort", giveUp, { once: true });
-  socket.on("error", giveUp);
-  // Connected, so that the kernel takes answers of this server only. Node calls back with an error, or after the socket
-  // was closed, too.
-  socket.connect(53, server, (error?: Error) => {
-    if (error !== undefined) giveUp();
-    else if (!closed) socket.send(encodeQuery(question, id), giveUpOn);
-  });
-  socket.on("message", (message) => {
-    if (answersQuestion(message, question, id)) resolve(message);
-  });
+  let datagrams: Socket | undefined;
   try {
-    return signal.aborted ? undefined : await promise;
+    sendBytes(descriptor, encodeQuery(question, id));
+    datagrams = readingFrom(descriptor);
+  } catch {
+    return undefined;
   } finally {
-    signal.removeEventListener("abort", giveUp);
-    closed = true;
-    socket.close();
+    closeSync(descriptor);
   }
+  return await firstAnswer(datagrams, signal, (datagram) => [datagram].filter(isAnswer(question, id)));
 }
 
-async function askByStream(server: string, question: Question, signal: AbortSignal): Promise<Buffer | undefined> {
+async function askByStream(descriptor: number, question: Question, signal: AbortSignal): Promise<Buffer | undefined> {
   const id = randomInt(0x1_0000);
-  const socket = connect({ host: server, port: 53 });
+  const socket = new Socket({ fd: descriptor });
+  const reader = new MessageReader();
+  const answer = firstAnswer(socket, signal, (chunk) => reader.push(chunk).filter(isAnswer(question, id)));
+  socket.write(withLength(encodeQuery(question, id)));
+  return await answer;
+}
+
+function isAnswer(question: Question, id: number): (message: Buffer) => boolean {
+  return (message) => answersQuestion(message, question, id);
+}
+
+/** Ends with the socket, or with `signal`. */
+async function firstAnswer(
+  socket: Socket,
+  signal: AbortSignal,
+  answersIn: (bytes: Buffer) => readonly Buffer[],
+): Promise<Buffer | undefined> {
   const { promise, resolve } = Promise.withResolvers<Buffer | undefined>();
   const giveUp = (): void => resolve(undefined);
   signal.addEventListener("abort", giveUp, { once: true });
   socket.on("error", giveUp);
   socket.on("close", giveUp);
-  const reader = new MessageReader();
-  socket.on("data", (chunk: Buffer) => {
-    for (const message of reader.push(chunk)) if (answersQuestion(message, question, id)) resolve(message);
+  socket.on("data", (bytes: Buffer) => {
+    const [answer] = answersIn(bytes);
+    if (answer !== undefined) resolve(answer);
   });
-  socket.write(withLength(encodeQuery(question, id)));
   try {
     return signal.aborted ? undefined : await promise;
   } finally {

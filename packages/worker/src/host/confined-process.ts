@@ -1,0 +1,51 @@
+import { type ChildProcessByStdio, spawn } from "node:child_process";
+import type { Readable, Writable } from "node:stream";
+import { forbidCoreDumps } from "./libc.ts";
+
+export type ConfinedProcess = ChildProcessByStdio<Writable, Readable, Readable>;
+
+export interface ConfinedProcessOptions {
+  /** A module for Node, and what it gets as arguments. It begins as root, to load its files, and must drop to a user. */
+  readonly module: string;
+  readonly args: readonly string[];
+  /** Of V8's old generation. */
+  readonly maxHeapMib: number;
+  /** Inherited as descriptor 3; stays open here. */
+  readonly descriptor: number;
+}
+
+/**
+ * Starts a module in a process that can do little: an empty network namespace, no capabilities but those to become
+ * another user and to read its files, no new privileges, no environment but PATH, a session of its own. Needs root. The
+ * process is not waited for by this one's event loop.
+ */
+export function startConfinedProcess(options: ConfinedProcessOptions): ConfinedProcess {
+  forbidCoreDumps();
+  const { module, args, maxHeapMib, descriptor } = options;
+  const child = spawn(
+    "unshare",
+    [
+      ...["--net", "--", "setpriv", "--no-new-privs", "--inh-caps=-all"],
+      ...["--bounding-set=-all,+setuid,+setgid,+dac_read_search", "--", process.execPath],
+      // SIGUSR1 would open the inspector.
+      ...["--disable-warning=ExperimentalWarning", "--disable-sigusr1", `--max-old-space-size=${maxHeapMib}`],
+      ...["--max-semi-space-size=4", module, ...args],
+    ],
+    {
+      detached: true,
+      cwd: "/",
+      env: { PATH: process.env.PATH ?? "/usr/sbin:/usr/bin:/sbin:/bin" },
+      stdio: ["pipe", "pipe", "pipe", descriptor],
+    },
+  );
+  child.unref();
+  return child as unknown as ConfinedProcess;
+}
+
+/** Gives root up for good. All modules must have been loaded. @throws when the process still could become root */
+export function becomeUser(id: number): void {
+  process.setgroups?.([]);
+  process.setgid?.(id);
+  process.setuid?.(id);
+  if (process.getuid?.() !== id || process.getgid?.() !== id) throw new Error(`this process is not user ${id}`);
+}
