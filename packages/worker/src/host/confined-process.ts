@@ -5,19 +5,19 @@ import { forbidCoreDumps } from "./libc.ts";
 export type ConfinedProcess = ChildProcessByStdio<Writable, Readable, Readable>;
 
 export interface ConfinedProcessOptions {
-  /** A module for Node, and what it gets as arguments. It begins as root, to load its files, and must drop to a user. */
+  /** A module for Node. It starts as root, to load its files, and must become another user ({@link becomeUser}). */
   readonly module: string;
   readonly args: readonly string[];
-  /** Of V8's old generation. */
+  /** The limit of V8's old generation. */
   readonly maxHeapMib: number;
   /** Inherited as descriptor 3; stays open here. */
   readonly descriptor: number;
 }
 
 /**
- * Starts a module in a process that can do little: an empty network namespace, no capabilities but those to become
- * another user and to read its files, no new privileges, no environment but PATH, a session of its own. Needs root. The
- * process is not waited for by this one's event loop.
+ * Starts a module in a confined process: an empty network namespace, only the capabilities to become another user and to
+ * read its files, no new privileges, no environment except PATH, its own session. Needs root. The process does not keep
+ * this one's event loop alive.
  */
 export function startConfinedProcess(options: ConfinedProcessOptions): ConfinedProcess {
   forbidCoreDumps();
@@ -42,7 +42,7 @@ export function startConfinedProcess(options: ConfinedProcessOptions): ConfinedP
   return child as unknown as ConfinedProcess;
 }
 
-/** Gives root up for good. All modules must have been loaded. @throws when the process still could become root */
+/** Gives up root for good. All modules must be loaded before. @throws when the process is not that user afterwards */
 export function becomeUser(id: number): void {
   process.setgroups?.([]);
   process.setgid?.(id);

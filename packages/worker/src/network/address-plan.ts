@@ -1,6 +1,6 @@
 /**
- * Every address of a machine's network. Each machine has a namespace of its own in which everything has the same name
- * and address, so that a restored guest need not change; only the pair of cables out of it is numbered by the slot.
+ * The addresses of a machine's network. Each machine has its own namespace. The names and addresses inside are the same
+ * in every namespace, so that a restored guest need not change; only the veth pair that leads out is numbered by slot.
  *
  * ```
  * guest 10.0.2.15 -- tap0 10.0.2.2 [namespace osb-N] up0 10.213.x.y+2 -- osbvN 10.213.x.y+1 [host] -- internet
@@ -8,20 +8,20 @@
  */
 export interface SlotNames {
   readonly namespace: string;
-  /** Where the namespace is, as a file. */
+  /** The namespace as a file. */
   readonly namespaceFile: string;
   readonly hostCable: string;
   readonly hostAddress: string;
   readonly outerAddress: string;
 }
 
-/** The guest's side, which QEMU's own user network has as well. */
+/** The guest's side of the network. QEMU's user network uses the same addresses. */
 export const inner = {
   guest: "10.0.2.15",
-  // What its device comes with. Each sandbox's guest takes another one, its own.
+  // The device's own. Each sandbox's guest replaces it by one of its own.
   deviceMac: "52:54:00:12:34:56",
   gateway: "10.0.2.2",
-  // QEMU's user network makes it of the address. The same in every namespace: a restored guest remembers it.
+  // QEMU's user network derives it from the address. The same in every namespace: a restored guest remembers it.
   gatewayMac: "52:55:0a:00:02:02",
   nameServer: "10.0.2.3",
   metadata: "169.254.169.254",
@@ -32,7 +32,7 @@ export const devices = { tap: "tap0", uplink: "up0" } as const;
 
 export const outerNetwork = "10.213.0.0/16";
 
-/** The beginning of every numbered cable's name on the host. */
+/** The prefix of the cables' names on the host. */
 export const cablePrefix = "osbv";
 
 /** The six bytes of a MAC address. */

@@ -4,12 +4,12 @@ import { cablePrefix } from "./address-plan.ts";
 import { table } from "./namespace-rules.ts";
 
 /*
- * Docker, ufw and many hand-written firewalls drop what is forwarded and not expected, and what one table drops no
- * other table can let through. So a chain that drops by its policy gets two rules of ours at its end: the administrator's
- * own rules come before them, and what must not pass our own table has dropped already.
+ * Docker, ufw and many hand-written firewalls drop forwarded packets that they do not expect, and no other table can
+ * accept a packet that one table has dropped. So a chain whose policy is to drop gets two rules of ours at its end. The
+ * administrator's rules come before them, and packets that must not pass were dropped by our own table.
  */
 
-/** What our rules in other people's chains are known by. */
+/** The comment that identifies our rules in other firewalls' chains. */
 const mark = "opensandbox";
 
 interface Chain {
@@ -18,7 +18,7 @@ interface Chain {
   readonly name: string;
 }
 
-/** Lets guests' packets through chains of others that would drop them. Does nothing where that is so already. */
+/** Lets guests' packets through chains of other firewalls that would drop them. Idempotent. */
 export async function admitForwarding(): Promise<void> {
   for (const chain of await droppingChains()) {
     if ((await ourRules(chain)).length > 0) continue;
@@ -35,7 +35,7 @@ export async function admitForwarding(): Promise<void> {
   }
 }
 
-/** Takes our rules out of other people's chains again. */
+/** Removes our rules from other firewalls' chains. */
 export async function withdrawForwarding(): Promise<void> {
   for (const chain of await forwardChains()) {
     const handles = await ourRules(chain);
@@ -54,8 +54,8 @@ export async function withdrawForwarding(): Promise<void> {
   }
 }
 
-// What comes to a guest without being an answer our own table drops, so the second rule need not look; and a chain of
-// iptables' may only have rules that iptables can read, or it refuses the whole table.
+// The second rule need not check for replies: our own table drops other packets to a guest. Both rules are ones that
+// iptables can read, because it refuses a whole table with one that it cannot.
 const directions = [`iifname "${cablePrefix}*"`, `oifname "${cablePrefix}*"`];
 
 function ruleOf({ family, table, name }: Chain, device: string): string {
@@ -94,7 +94,7 @@ const legacyRules = (["-i", "-o"] as const).map((direction) => [
   ...["-m", "comment", "--comment", mark, "-j", "ACCEPT"],
 ]);
 
-/** The old iptables, where its rules are in use: merely listing them would bring them into being. */
+/** The legacy iptables program, where its rules are in use: listing them would create the tables. */
 function legacyIptables(): string | undefined {
   let tables: string;
   try {

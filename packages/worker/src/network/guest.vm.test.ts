@@ -1,5 +1,5 @@
-// What the rules are for, seen from real machines: root of a guest, with programs of the guest, tries everything that it
-// must not reach. The rest of this folder shows the same packet by packet.
+// The promises of the rules, from real machines: root in a guest tries to reach every forbidden target with the guest's
+// own programs. The other tests of this folder show the same packet by packet.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { existsSync, writeFileSync } from "node:fs";
@@ -36,10 +36,10 @@ const image = { kind: "image", image: "default" } as const;
 
 const withoutIpv6 = existsSync("/proc/sys/net/ipv6") ? false : "the kernel of this host has no IPv6";
 
-/** Of a datagram, or where there is no way at all. The kernel of the guest knows what it was told of by ICMP. */
+/** Errors of a datagram or of a missing route, as the guest's kernel derives them from ICMP. */
 const silentOrRefused = /^(ECONNREFUSED|EHOSTUNREACH|ENETUNREACH|EACCES|TimeoutError|timeout)$/;
 
-/** Prints how an attempt ended: what came back, or the name of the error. */
+/** Prints the outcome of an attempt: the reply, or the name of the error. */
 const attempts = `
 import errno, socket, struct, sys
 def tcp(address, port):
@@ -91,9 +91,9 @@ except Exception as e:
     print(errno.errorcode.get(getattr(e, "errno", None), type(e).__name__))
 `;
 
-// Everything that is refused here exists and answers: the last test reaches all of it, without our rules.
+// Every refused target exists and answers: the last test reaches all of them, without our rules.
 inOwnHost(import.meta.filename, () => {
-  suite("what root of a guest reaches", () => {
+  suite("root in a guest reaches", () => {
     const stack = new AsyncDisposableStack();
     const arrivals: Arrival[] = [];
     let internet: Internet;
@@ -142,7 +142,7 @@ inOwnHost(import.meta.filename, () => {
 
     const seen = (): number => arrivals.length + internet.arrivals.length;
 
-    /** What a guest with a network can do: names, and what they lead to. */
+    /** Resolves a name and uses its address. */
     async function assertConnected(guest: SandboxId): Promise<void> {
       assert.match(await host.shell(guest, "getent ahostsv4 site.example"), new RegExp(`^${worldAddresses.site} `));
       assert.equal(
@@ -151,7 +151,7 @@ inOwnHost(import.meta.filename, () => {
       );
     }
 
-    test("names are resolved, and a repository is cloned from where they lead", async () => {
+    test("names, and the repository that one of them serves", async () => {
       await assertConnected(id);
       assert.equal(await attempt("tcp", worldAddresses.site, 5000), `${worldAddresses.site}:5000`);
       assert.equal(await attempt("udp", worldAddresses.site, 5000), "hello");
@@ -181,7 +181,7 @@ inOwnHost(import.meta.filename, () => {
       });
     }
 
-    test("not a cloud's metadata service: at its address there is our own", async () => {
+    test("not a cloud's metadata service: its address is served by our own", async () => {
       const before = seen();
       assert.equal(await attempt("tcp", worldAddresses.metadata, 5000), "ECONNREFUSED");
       const status = await host.shell(id, `curl -sS http://${worldAddresses.metadata}/v1/status`);
@@ -189,10 +189,10 @@ inOwnHost(import.meta.filename, () => {
       assert.equal(seen(), before);
     });
 
-    test("not its neighbour, of another organisation, by any name or address", async () => {
+    test("not its neighbour of another organization, by any name or address", async () => {
       await host.shell(other, "setsid python3 -m http.server 8000 >/dev/null 2>&1 & sleep 3");
       await host.shell(other, "until curl -sf http://127.0.0.1:8000/ >/dev/null; do sleep 0.2; done");
-      // All guests have the same address, so each finds itself there.
+      // All guests have the same address, so each reaches itself there.
       assert.equal(await attempt("tcp", inner.guest, 8000), "ECONNREFUSED");
       assert.equal(await attempt("tcp", slotNames(neighbour.slot).outerAddress, 8000), "ECONNREFUSED");
       for (const name of [other, `${other}.localhost`, `${other}-p8000.localhost`]) {
@@ -201,13 +201,13 @@ inOwnHost(import.meta.filename, () => {
       }
     });
 
-    test("DNS over TCP only where its own name server is", async () => {
+    test("DNS over TCP only at its own name server", async () => {
       assert.equal(await attempt("dns_over_tcp", worldAddresses.publicResolver, 53), "ECONNREFUSED");
       const answer = await attempt("dns_over_tcp", inner.nameServer, 53);
       assert.ok(answer.includes(Buffer.from(worldAddresses.site.split(".").map(Number)).toString("hex")), answer);
     });
 
-    /** Gives everything between the guest and a server on the internet an IPv6 address and a route. */
+    /** Gives every hop between the guest and a server on the internet an IPv6 address and a route. */
     async function openWayForIpv6(): Promise<void> {
       const { slot, attachment } = network;
       const everywhere = [internet.namespace, "/proc/self/ns/net", attachment.namespace];
@@ -243,7 +243,7 @@ inOwnHost(import.meta.filename, () => {
 
     const ipv6Target = ["2001:db8::2", 5006] as const;
 
-    test("nothing by IPv6, whether there is a way or not", { skip: withoutIpv6 }, async () => {
+    test("nothing by IPv6, with or without a route", { skip: withoutIpv6 }, async () => {
       stack.use(greetOverIpv6(internet.namespace, ipv6Target[1], arrivals));
       const before = seen();
       assert.match(await attempt("tcp", ...ipv6Target), silentOrRefused);
@@ -252,11 +252,11 @@ inOwnHost(import.meta.filename, () => {
       assert.equal(seen(), before);
     });
 
-    /** Sends what a guest's kernel would not, and something ordinary behind it: when that is there, so is the other. */
+    /** Sends a forged frame and an ordinary one behind it, whose arrival shows that the first would have arrived. */
     async function afterForging(): Promise<readonly string[]> {
       const from = internet.arrivals.length;
       assert.equal(await attempt("spoof", "10.0.2.77", worldAddresses.site, 5000), "sent");
-      // That of its neighbour, and that which its device came with.
+      // Its neighbour's, and the device's default.
       assert.equal(await attempt("spoof_mac", macAddressOf(other), worldAddresses.site, 5000), "sent");
       assert.equal(await attempt("spoof_mac", inner.deviceMac, worldAddresses.site, 5000), "sent");
       assert.equal(await attempt("arp", "10.0.2.78", "52:54:00:aa:bb:cc"), "sent");
@@ -267,12 +267,12 @@ inOwnHost(import.meta.filename, () => {
     const believed = async (): Promise<string> =>
       await runCommand("show neighbours", ["ip", "neigh", "show", "10.0.2.78"], network.attachment);
 
-    test("nothing with another's address, and its forged ARP is not believed", async () => {
+    test("nothing with another guest's address, and its forged ARP is not believed", async () => {
       assert.deepEqual(await afterForging(), ["hello"]);
       assert.equal(await believed(), "");
     });
 
-    test("after a sleep and in a fork all of it is the same", async () => {
+    test("the same after hibernation and in a fork", async () => {
       const checkpoint = newSnapshotId();
       await host.worker.captureSandbox(id, { snapshotId: checkpoint, contents: "memory and disks" }, never);
       const fork = await host.start(
@@ -295,34 +295,34 @@ inOwnHost(import.meta.filename, () => {
       assert.deepEqual(await afterForging(), ["hello"]);
     });
 
-    test("without any rules of ours each of these is reached", async () => {
+    test("each of these without our rules", async () => {
       await switchNamespaceRulesOff(network);
       await switchNamespaceRulesOff(neighbour);
       await switchHostRulesOff();
       for (const { what, address, port } of forbidden) {
         assert.equal(await attempt("tcp", address(), port), `${address()}:${port}`, what);
-        // The host's end of its cable is another one since it slept, and nobody hears there.
+        // The host's end of its cable has changed since it hibernated, and nothing listens at the old one.
         if (what !== "the host's end of its cable") assert.equal(await attempt("udp", address(), port), "hello", what);
       }
       assert.deepEqual(await afterForging(), ["forged", "forged", "forged", "hello"]);
       assert.match(await believed(), /lladdr/);
     });
 
-    test("nor does anything else keep it from IPv6", { skip: withoutIpv6 }, async () => {
+    test("IPv6, too, without our rules", { skip: withoutIpv6 }, async () => {
       await openWayForIpv6();
       assert.equal(await attempt("tcp", ...ipv6Target), `${ipv6Target[0]}:${ipv6Target[1]}`);
     });
   });
 });
 
-/** As `greet` does. */
+/** Greets like `greet`. */
 function greetOverIpv6(namespace: string, port: number, arrivals: Arrival[]): Disposable {
   const server = createTcpServer((socket) => {
     arrivals.push({ port, from: socket.remoteAddress ?? "", text: "connection" });
     socket.on("error", () => socket.destroy());
     socket.end(`${socket.localAddress}:${socket.localPort}\n`);
   });
-  // Without an address it is bound before this returns, and by IPv6.
+  // Without an address, listening binds synchronously, to IPv6.
   inNetworkNamespace(namespace, () => server.listen(port));
   return { [Symbol.dispose]: () => void server.close() };
 }

@@ -10,7 +10,7 @@ import { nft, startOwnWorld } from "./testing/own-world.ts";
 
 const { site } = worldAddresses;
 
-/** As Docker sets it up, with a rule of the administrator's. */
+/** Docker's setup, with a rule of the administrator's. */
 const docker = `
 table ip filter {
   chain DOCKER-USER { ip daddr ${worldAddresses.otherSite} counter drop; return; }
@@ -23,7 +23,7 @@ table inet filter {
 
 inOwnHost(import.meta.filename, () => {
   suite("a host with a firewall of its own", () => {
-    test("that drops what is forwarded lets guests through, its own rules hold, and it is left as it was", async () => {
+    test("that drops forwarded packets lets guests through, keeps its own rules, and is restored in the end", async () => {
       await nft(docker);
       const before = await hostTraces();
       {
@@ -33,7 +33,7 @@ inOwnHost(import.meta.filename, () => {
         assert.deepEqual(await guest.tcp(site, 5000), { reached: `${site}:5000` });
         assert.deepEqual(await guest.tcp(worldAddresses.otherSite, 5000), { refused: "silence" });
         assert.deepEqual(await guest.tcp(worldAddresses.private10, 5000), { refused: "ECONNREFUSED" });
-        // A second server finds what the first has done and leaves it.
+        // A second server finds the rules of the first and adds none.
         const rules = (await hostTraces())["rules"];
         {
           await using second = await startSecond();
@@ -43,13 +43,13 @@ inOwnHost(import.meta.filename, () => {
         assert.deepEqual(await guest.tcp(site, 5000), { reached: `${site}:5000` });
       }
       const after = await hostTraces();
-      // The administrator's rule has counted.
+      // The administrator's rule has counted packets.
       assert.deepEqual(withoutCounters(after["rules"]), withoutCounters(before["rules"]));
       assert.deepEqual({ ...after, rules: [] }, { ...before, rules: [] });
       await nft("flush ruleset");
     });
 
-    test("that is loaded anew takes our rules away, and they are put back", async () => {
+    test("that reloads removes our rules, and they are restored", async () => {
       await using world = await startOwnWorld();
       const { network, guest } = await world.plug();
       await network.setPolicy({ enabled: true });
@@ -67,7 +67,7 @@ inOwnHost(import.meta.filename, () => {
 
     for (const program of ["iptables-legacy", "iptables-nft"]) {
       const skip = existsSync(`/usr/sbin/${program}`) ? false : `${program} is not installed`;
-      test(`that ${program} looks after, and can still read`, { skip }, async () => {
+      test(`that ${program} manages, and can still read`, { skip }, async () => {
         const iptables = async (...args: string[]): Promise<string> => await runCommand("iptables", [program, ...args]);
         await iptables("-P", "FORWARD", "DROP");
         const before = await iptables("-S");
@@ -96,7 +96,7 @@ function withoutCounters(rules: readonly string[] | undefined): readonly string[
   return (rules ?? []).map((line) => line.replace(/packets \d+ bytes \d+/, ""));
 }
 
-/** Waits for the kernel to say that rules have changed, until they are as wanted. */
+/** Checks after each change of rules that the kernel reports, until the condition holds. */
 async function untilRules(wanted: (rules: string) => boolean): Promise<void> {
   let changed = Promise.withResolvers<void>();
   using _watch = watchRules(() => {

@@ -13,12 +13,12 @@ import { removeSlotNetworks } from "./slot-network.ts";
 
 type Log = (level: "info" | "warn" | "error", message: string, fields?: object) => void;
 
-// A firewall that is loaded anew changes hundreds of rules at once.
+// A firewall that reloads changes hundreds of rules at once.
 const settleMs = 200;
 
 /**
- * Lets guests out through the host, and puts that back when somebody has taken it away: Docker, ufw and administrators
- * load their rules anew whenever they like. Disposing it ends the watch and leaves the rules.
+ * Lets guests out through the host, and restores the rules when they disappear: Docker, ufw and administrators reload
+ * firewalls at any time. Disposing it ends the watch and leaves the rules.
  */
 export async function keepHostNetworkOpen(log: Log): Promise<AsyncDisposable> {
   await openHostNetwork();
@@ -27,7 +27,9 @@ export async function keepHostNetworkOpen(log: Log): Promise<AsyncDisposable> {
   const check = (): void => {
     timer = undefined;
     checking = putBack().catch((error: unknown) => {
-      log("error", "the host's rules could not be put back", { error: asSandboxError(error).message });
+      log("error", "cannot restore the host's firewall rules: guests may have no network", {
+        error: asSandboxError(error).message,
+      });
     });
   };
   const watch = watchRules(() => {
@@ -42,7 +44,7 @@ export async function keepHostNetworkOpen(log: Log): Promise<AsyncDisposable> {
   };
 }
 
-/** Takes all of it away again, unless somebody on this host still needs it. Slots are given back before. */
+/** Removes the host's rules, unless a slot on this host is still in use. */
 export async function closeHostNetwork(): Promise<void> {
   using _lock = await lockHost();
   if (await anySlotTaken()) return;
@@ -50,7 +52,7 @@ export async function closeHostNetwork(): Promise<void> {
   await runCommand("remove the host's rules", ["nft", "-f", "-"], { input: noHostRules });
 }
 
-/** Removes the networks of slots whose owner is gone, and the host's rules when nobody needs them any more. */
+/** Removes the networks of slots whose owner is gone, and the host's rules when no slot is left. */
 export async function removeLeftOverNetworks(): Promise<void> {
   const left = await leftOverSlots();
   await removeSlotNetworks(left.map(({ number }) => number));
@@ -61,7 +63,7 @@ export async function removeLeftOverNetworks(): Promise<void> {
 
 async function openHostNetwork(): Promise<void> {
   using _lock = await lockHost();
-  // It stays on afterwards: whoever else has come to rely on it is not known.
+  // It stays on afterwards: other programs may rely on it by then.
   const forwarding = "/proc/sys/net/ipv4/ip_forward";
   if (readFileSync(forwarding, "utf8").trim() !== "1") writeFileSync(forwarding, "1");
   await runCommand("set the host's rules", ["nft", "-f", "-"], { input: hostRules() });

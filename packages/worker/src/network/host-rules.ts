@@ -2,13 +2,12 @@ import { forbiddenRanges } from "@opensandbox/wire/egress.ts";
 import { cablePrefix, outerNetwork } from "./address-plan.ts";
 import { table } from "./namespace-rules.ts";
 
-/** The host's one table; it is the same however many slots there are. */
+/** The host's only table of ours; it does not grow with the number of slots. */
 export const hostTable = `inet ${table}`;
 
 /**
- * The rules of the host: out to the internet and nowhere else, neither to other guests nor to the host. Each namespace
- * has the same and more in its own rules, so these are what holds when a namespace is taken over. Replaces an earlier
- * version of itself.
+ * The rules of the host: guests reach the internet, and neither other guests nor the host. Each namespace enforces the
+ * same and more; these rules still hold when a namespace was taken over. Loading them replaces an earlier version.
  */
 export function hostRules(): string {
   const cable = `"${cablePrefix}*"`;
@@ -47,5 +46,5 @@ table ${hostTable} {
 `;
 }
 
-/** Takes our table away; naming it first makes removing what is not there no error. */
+/** Removes our table. Adding it first makes the removal of a missing one no error. */
 export const noHostRules = `table ${hostTable}\ndelete table ${hostTable}\n`;

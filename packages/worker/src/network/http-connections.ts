@@ -2,17 +2,17 @@ import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 
 export interface HttpConnectionLimits {
-  /** Connections of one guest at once. */
+  /** Concurrent connections of one guest. */
   readonly maxConnections: number;
   /** From a connection's start, or from the end of its last response, until the next request has arrived. */
   readonly requestTimeoutMs: number;
-  /** What must arrive in that time: the head alone where bodies may take long. */
+  /** The part of a request that must arrive in that time. */
   readonly until: "head" | "end";
 }
 
 /**
- * Gives connections that were accepted elsewhere to an HTTP server, within limits. Node's own `headersTimeout` and
- * `requestTimeout` hold only for servers that listen themselves.
+ * Passes accepted connections to an HTTP server, within limits. Node's own `headersTimeout` and `requestTimeout` apply
+ * only to servers that listen themselves.
  */
 export class HttpConnections implements Disposable {
   readonly #http: Server;
@@ -30,7 +30,7 @@ export class HttpConnections implements Disposable {
     });
   }
 
-  /** False when the guest has too many connections; then nothing was done with this one. */
+  /** False when the guest has too many connections; the caller still owns this one. */
   take(socket: Socket): boolean {
     if (this.#open.size >= this.#limits.maxConnections) return false;
     const waiting = new Waiting(this.#limits.requestTimeoutMs, () => socket.destroy());
@@ -48,7 +48,7 @@ export class HttpConnections implements Disposable {
   }
 }
 
-/** Runs out while no request is being answered. Requests of one connection may overlap (pipelining). */
+/** A deadline that runs while no request is being answered. Requests of one connection may overlap (pipelining). */
 class Waiting implements Disposable {
   readonly #timeoutMs: number;
   readonly #giveUp: () => void;

@@ -37,14 +37,14 @@ inOwnHost(import.meta.filename, () => {
       const before = network.traffic();
       const socket = guest.connect(site, 5000);
       await once(socket, "connect");
-      // What is sent comes back, after the greeting.
+      // The server echoes after its greeting.
       socket.end(Buffer.alloc(megabytes * 2 ** 20));
       let received = 0;
       socket.on("data", (chunk: Buffer) => (received += chunk.length));
       await once(socket, "close");
       const seconds = (performance.now() - begun) / 1000;
       assert.ok(received >= megabytes * 2 ** 20);
-      // The bucket that may be used at once is a quarter of a megabyte.
+      // The burst is a quarter of a megabyte.
       const least = ((megabytes - 0.5) * 2 ** 20 * 8) / (limits.bandwidthMbit * 1e6);
       assert.ok(seconds >= least, `${seconds} s, and ${least} s are the least that the limit allows`);
       const { sentBytes, receivedBytes } = network.traffic();
@@ -52,7 +52,7 @@ inOwnHost(import.meta.filename, () => {
       assert.ok(receivedBytes - before.receivedBytes >= megabytes * 2 ** 20);
     });
 
-    test("connections at once: one more is refused, and when one has ended there is room again", async () => {
+    test("concurrent connections: one more is refused, and succeeds when another has ended", async () => {
       const sockets = [];
       for (let count = 0; count < limits.connections; count += 1) {
         const socket = guest.connect(site, 5000);
@@ -62,13 +62,13 @@ inOwnHost(import.meta.filename, () => {
       assert.deepEqual(await guest.tcp(site, 5000), { refused: "ECONNREFUSED" });
       assert.deepEqual(await neighbour.tcp(site, 5000), { reached: `${site}:5000` });
       for (const socket of sockets) socket.resetAndDestroy();
-      // Those that were cut are forgotten by the kernel in its own time.
+      // The kernel forgets closed connections after some time.
       for (let outcome = await guest.tcp(site, 5000); !("reached" in outcome); outcome = await guest.tcp(site, 5000)) {
         assert.deepEqual(outcome, { refused: "ECONNREFUSED" });
       }
     });
 
-    test("packets: what is too much is dropped before anything is done for it, and others go on", async () => {
+    test("packets: those above the rate are dropped first thing, and a neighbour is not affected", async () => {
       const frame = udpFrame({ to: site, port: 5000, text: "flood" });
       const begun = performance.now();
       const sent = 20_000;

@@ -1,7 +1,7 @@
 import { devices, inner, type SlotNames } from "./address-plan.ts";
 import { type NetworkLimits, transparentRoutes } from "./namespace-rules.ts";
 
-/** Makes the namespaces of slots and the cables into them, as input for `ip -batch`. */
+/** Adds the namespaces of slots and the cables into them: input for `ip -batch`. */
 export function hostCommands(slots: readonly SlotNames[]): string {
   return lines(
     slots.flatMap(({ namespace, hostCable, hostAddress }) => [
@@ -13,7 +13,7 @@ export function hostCommands(slots: readonly SlotNames[]): string {
   );
 }
 
-/** The same for what is in a namespace. */
+/** Sets up the inside of a namespace: input for `ip -n <namespace> -batch`. */
 export function namespaceCommands({ hostAddress, outerAddress }: SlotNames): string {
   const { tap, uplink } = devices;
   return lines([
@@ -31,9 +31,9 @@ export function namespaceCommands({ hostAddress, outerAddress }: SlotNames): str
   ]);
 }
 
-/** Each direction's queue, as input for `tc -batch`: what is sent too fast waits, and is dropped when it waits long. */
+/** The queue of each direction: input for `tc -batch`. Packets above the rate are delayed, and dropped after 50 ms. */
 export function queueCommands({ bandwidthMbit }: NetworkLimits): string {
-  // A bucket must hold what comes between two ticks of the slowest kernel clock there is, 10 ms.
+  // The bucket must hold the traffic between two ticks of the slowest kernel clock, 10 ms.
   const burst = Math.max(256 * 1024, Math.ceil((bandwidthMbit * 1_000_000 * 0.01) / 8));
   return lines(
     [devices.tap, devices.uplink].map(
@@ -42,18 +42,18 @@ export function queueCommands({ bandwidthMbit }: NetworkLimits): string {
   );
 }
 
-/** Settings of a namespace, as files below /proc/sys/net. */
+/** Settings of a namespace: files below /proc/sys/net. */
 export const namespaceSettings: readonly (readonly [file: string, value: string])[] = [
   ["ipv4/ip_forward", "1"],
-  // A refusal is told each time, not once a second: who is told is the guest that asked for it.
+  // Answer every refused packet, not one a second: only the guest that sent it hears the answer.
   ["ipv4/icmp_ratelimit", "0"],
   ["ipv6/conf/all/disable_ipv6", "1"],
   ["ipv6/conf/default/disable_ipv6", "1"],
 ];
 
-/** Removes the cables of slots, then the namespaces, as input for `ip -force -batch`; what is not there is no matter. */
+/** Removes the cables of slots, then the namespaces: input for `ip -force -batch`, which passes over missing ones. */
 export function removalCommands(slots: readonly SlotNames[]): string {
-  // A cable goes with its namespace, but only when the last process in it has ended.
+  // A cable disappears with its namespace, but only after the last process in it has ended.
   return lines([
     ...slots.map(({ hostCable }) => `link del ${hostCable}`),
     ...slots.map(({ namespace }) => `netns del ${namespace}`),

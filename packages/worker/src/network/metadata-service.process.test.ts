@@ -37,7 +37,7 @@ inOwnHost(import.meta.filename, () => {
         .trim()}`;
     }
 
-    test("tells each guest of itself, known by its network and nothing else", async () => {
+    test("answers each guest about itself, identified by its network alone", async () => {
       assert.equal(await ask(guests[0], "GET /v1/status"), '200 {"sandboxId":"sb-00000001","uptime":7}');
       assert.equal(await ask(guests[1], "GET /v1/status"), '200 {"sandboxId":"sb-00000002","uptime":7}');
       assert.equal(
@@ -46,13 +46,13 @@ inOwnHost(import.meta.filename, () => {
       );
     });
 
-    test("tells its limits, what it was made from, and what there is to ask", async () => {
+    test("answers limits, metadata and the list of endpoints", async () => {
       assert.equal(await ask(guests[0], "GET /v1/limits"), '200 {"memLimit":1}');
       assert.equal(await ask(guests[0], "GET /v1/metadata"), '200 {"region":"here","template":"default"}');
       assert.match(await ask(guests[0], "GET /"), /^200 .*"GET \/v1\/status"/);
     });
 
-    test("passes on what a guest asks for itself, and the answer", async () => {
+    test("passes a request for another size on, and returns its answer", async () => {
       const body = '{"memoryMB":2048}';
       const length = `Content-Length: ${body.length}\r\n`;
       assert.equal(
@@ -61,7 +61,7 @@ inOwnHost(import.meta.filename, () => {
       );
     });
 
-    test("refuses the rest in words", async () => {
+    test("refuses everything else with a message", async () => {
       assert.match(await ask(guests[0], "GET /latest/meta-data/"), /^404 .*see GET \//);
       assert.match(await ask(guests[0], "POST /v1/status"), /^404 /);
       assert.match(await ask(guests[0], "POST /v1/scale"), /^400 /);
@@ -101,7 +101,7 @@ inOwnHost(import.meta.filename, () => {
       },
     );
 
-    test("outlives the guest that asks for nothing", async () => {
+    test("keeps answering after a malformed request", async () => {
       const idle = guests[1]?.connect("169.254.169.254", 80);
       idle?.on("error", () => undefined);
       idle?.write("nonsense\r\n\r\n");

@@ -34,8 +34,8 @@ const defaultLimits: HttpConnectionLimits = { maxConnections: 64, requestTimeout
 const maxBodyBytes = 4096;
 
 /**
- * Answers one guest at 169.254.169.254. The listener is in the guest's namespace and nowhere else, so the socket tells
- * which guest asks; addresses and headers are not believed. Worst case for one guest: 64 connections, each with Node's
+ * Answers one guest at 169.254.169.254. The listener is in the guest's namespace, so it identifies the guest; addresses
+ * and headers are not trusted. Worst case for one guest: 64 connections, each with Node's
  * 16 KiB of headers and {@link maxBodyBytes} of body, closed after 10 seconds without a complete request.
  */
 export function serveMetadata(options: MetadataServiceOptions): Disposable {
@@ -65,7 +65,7 @@ export function serveMetadata(options: MetadataServiceOptions): Disposable {
   };
 }
 
-/** What the endpoints say of `source`, which is undefined while the machine has no sandbox. */
+/** The answer of an endpoint. `source` is undefined while the machine has no sandbox. */
 export async function answerMetadata(
   source: MetadataSource | undefined,
   endpoint: MetadataEndpoint,

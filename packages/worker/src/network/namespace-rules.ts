@@ -1,16 +1,16 @@
 import { forbiddenRanges } from "@opensandbox/wire/egress.ts";
 import { devices, inner } from "./address-plan.ts";
 
-/** What one machine may use of the network, so that others can use it too. */
+/** The share of the network that one machine may use. */
 export interface NetworkLimits {
   /** Megabits a second, in each direction. */
   readonly bandwidthMbit: number;
-  /** Connections at once. */
+  /** Concurrent connections. */
   readonly connections: number;
   readonly newConnectionsPerSecond: number;
-  /** Packets that leave the guest, whatever becomes of them. */
+  /** Packets that leave the guest, refused ones included. */
   readonly packetsPerSecond: number;
-  /** To the name server and the metadata service, which run in the worker. */
+  /** New requests to the name server and the metadata service. */
   readonly newRequestsPerSecond: number;
 }
 
@@ -22,45 +22,48 @@ export const defaultLimits: NetworkLimits = {
   newRequestsPerSecond: 200,
 };
 
-/** The tables that a namespace gets, of this name in two families, and what is changed in it while the machine runs. */
+/** The name of a namespace's tables, in two families. */
 export const table = "opensandbox";
+
+/** The sets of a namespace, whose elements change while the machine runs. */
 export const sets = {
-  /** Of the `netdev` table, unlike all others: the MAC address that frames from the guest must have. */
+  /** In the `netdev` table, unlike the others: the MAC address that frames from the guest must have. */
   macs: "macs",
-  /** Has the guest's address when everything on the internet is allowed. */
+  /** Holds the guest's address when everything on the internet is allowed. */
   open: "open",
-  /** Has it when names are denied, so that the web is looked at whatever the address. */
+  /** Holds it when names are denied: connections to the web are inspected whatever their address. */
   inspected: "inspected",
   allowed: "allowed",
   denied: "denied",
   /** This host's own addresses. */
   host: "host",
-  /** Addresses of allowed names, in two sets: an element's time cannot be prolonged, so the other set takes over. */
+  /** Addresses of allowed names, in two sets: an element's timeout cannot be extended, so the other set takes over. */
   pinned: ["pinned0", "pinned1"],
-  /** The mark of connections that the present policy has let through. */
+  /** The mark of connections that the current policy has admitted. */
   current: "current",
-  /** The same, by the guest's address: the mark to give. */
+  /** The guest's address, with the mark for new connections. */
   marks: "marks",
   refused: "refused",
 } as const;
 
-/** Where the worker listens in the namespace for web connections that are looked at. */
+/** The port of the web proxy in the namespace, to which inspected connections are redirected. */
 export const webProxyPort = 3129;
 
-/** How long a refusal stays on record, in milliseconds. */
+/** How long a refusal stays on record. */
 export const refusedForMs = 3_600_000;
 
 const routedMark = 1;
 
-/** Routes that make packets with {@link routedMark} arrive here whatever their address, for `ip -batch`. */
+/** Routes that deliver packets with {@link routedMark} locally, whatever their address: input for `ip -batch`. */
 export const transparentRoutes = [
   `rule add fwmark ${routedMark} lookup 100`,
   "route add local 0.0.0.0/0 dev lo table 100",
 ];
 
 /**
- * All rules of a namespace, the same in each. Without elements in its sets nothing leaves, nor is anything heard. Each packet from the guest
- * is judged, not only the first of its connection: a policy that becomes narrower ends what it does not allow.
+ * The rules of a namespace, the same in each. While the sets are empty, nothing leaves and no frame of the guest is
+ * accepted. Every packet from the guest is judged, not only the first of its connection, so a narrower policy ends
+ * connections that it does not allow.
  */
 export function namespaceRules(limits: NetworkLimits): string {
   const { tap, uplink } = devices;
@@ -138,7 +141,7 @@ table inet ${table} {
     ip daddr @${sets.allowed} goto let_out
     meta l4proto { tcp, udp } th dport 53 goto refuse
     ip saddr @${sets.open} ip saddr != @${sets.inspected} goto let_out
-    # Names decide, so what hides them (HTTP/3) or was not looked at does not go.
+    # Names decide, so a packet that hides its name (HTTP/3) or bypasses the proxy is refused.
     meta l4proto { tcp, udp } th dport { 80, 443 } goto refuse
     ip saddr @${sets.open} goto let_out
     ip daddr @${sets.pinned[0]} goto let_out

@@ -22,7 +22,7 @@ import { inOwnHost } from "./testing/own-host.ts";
 import { nft } from "./testing/own-world.ts";
 import { plugGuest } from "./testing/plugged-guest.ts";
 
-/** Every command that makes a network, and what opens the host. */
+/** Every command that makes a network, and the one that opens the host. */
 const steps = [
   "set the host's rules",
   "add network namespace",
@@ -33,14 +33,14 @@ const steps = [
 
 inOwnHost(import.meta.filename, () => {
   suite("a pool of networks", () => {
-    test("leaves the host as it was, after any number of machines, with as many rules and as much work for each", async (t) => {
+    test("leaves no trace on the host, and neither rules nor work grow with the number of machines", async (t) => {
       const before = await hostTraces();
       {
         await using pool = await openPool({ spare: 0 });
         const directory = await machineDirectory(t);
         using made = countPrograms(steps.slice(1));
         const networks: SandboxNetwork[] = [];
-        /** Makes fifty more and says what that took. */
+        /** Makes fifty more and returns the cost. */
         const claimFifty = async (): Promise<number> => {
           const since = cpuMilliseconds();
           networks.push(...(await Promise.all(Array.from({ length: 50 }, () => pool.claim(directory)))));
@@ -84,7 +84,7 @@ inOwnHost(import.meta.filename, () => {
       await using pool = await openPool({ spare: 1 });
       const directory = await machineDirectory(t);
       {
-        // The first one may still be in the making.
+        // The first one may still be being made.
         await using _first = await pool.claim(directory);
       }
       await pool.settled();
@@ -98,7 +98,7 @@ inOwnHost(import.meta.filename, () => {
     });
 
     for (const step of steps.slice(1)) {
-      test(`one that cannot be made leaves nothing: ${step}`, async (t) => {
+      test(`a network that fails at "${step}" leaves nothing`, async (t) => {
         const before = await hostTraces();
         {
           await using pool = await openPool({ spare: 0 });
@@ -107,14 +107,14 @@ inOwnHost(import.meta.filename, () => {
             using _failing = failOn(step);
             await assert.rejects(pool.claim(directory), (error) => isSandboxError(error, "unavailable"));
           }
-          // And the next one can be.
+          // The next one succeeds.
           await using _network = await pool.claim(directory);
         }
         assert.deepEqual(await hostTraces(), before);
       });
     }
 
-    test("a host whose rules cannot be set is none to begin on", async () => {
+    test("does not open on a host whose rules cannot be set", async () => {
       const before = await hostTraces();
       using _failing = failOn("set the host's rules");
       await assert.rejects(openPool({ spare: 1 }), (error) => isSandboxError(error, "unavailable"));
@@ -124,7 +124,7 @@ inOwnHost(import.meta.filename, () => {
 
   suite("a process that is killed", () => {
     for (const step of [...steps, "list firewall chains"]) {
-      test(`at "${step}": the next one finds what it left and removes it`, async (t) => {
+      test(`at "${step}": the next one removes what it left`, async (t) => {
         const before = await hostTraces();
         const directory = await machineDirectory(t);
         const process = await startPool(["--stop-at", step, directory], `at ${step}`);
@@ -134,7 +134,7 @@ inOwnHost(import.meta.filename, () => {
       });
     }
 
-    // What `ip` makes of a namespace comes in steps too; whatever is within goes with it.
+    // `ip` makes a namespace in steps, too; the contents disappear with it.
     for (const [done, last] of hostCommandsOf(0).entries()) {
       test(`in the middle of adding a namespace, after "${last}"`, async (t) => {
         const before = await hostTraces();
@@ -150,7 +150,7 @@ inOwnHost(import.meta.filename, () => {
     }
 
     for (const step of ["list firewall chains", "remove the host's rules"]) {
-      test(`at "${step}", when it ends: the next one ends it`, async () => {
+      test(`at "${step}", while it shuts down: the next one completes that`, async () => {
         const before = await hostTraces();
         const process = await startPool(["--then-stop-at", step], "ready");
         process.kill("SIGTERM");
@@ -165,7 +165,7 @@ inOwnHost(import.meta.filename, () => {
       ["admit forwarding", "--stop-at"],
       ["withdraw forwarding", "--then-stop-at"],
     ] as const) {
-      test(`at "${step}", where somebody else's firewall drops what is forwarded`, async () => {
+      test(`at "${step}", on a host whose firewall drops forwarded packets`, async () => {
         await nft("table inet filter { chain forward { type filter hook forward priority filter; policy drop; }; }");
         const before = await hostTraces();
         const process = await startPool([when, step], when === "--stop-at" ? `at ${step}` : "ready");
@@ -180,7 +180,7 @@ inOwnHost(import.meta.filename, () => {
       });
     }
 
-    test("with prepared networks and a machine whose directory is gone", async () => {
+    test("with prepared networks, and one of a machine whose directory is gone: the next one removes all", async () => {
       const before = await hostTraces();
       const directory = await mkdtemp(join(tmpdir(), "osb-net-"));
       const process = await startPool(["--spare", "2", directory], "ready");
@@ -190,7 +190,7 @@ inOwnHost(import.meta.filename, () => {
       assert.deepEqual(await hostTraces(), before);
     });
 
-    test("while it is removing: the rest goes with the next", async (t) => {
+    test("while it removes networks: the next one removes the rest", async (t) => {
       const before = await hostTraces();
       const directory = await machineDirectory(t);
       const process = await startPool(["--stop-at", "remove network namespaces", "--spare", "1", directory], "ready");
@@ -202,7 +202,7 @@ inOwnHost(import.meta.filename, () => {
       assert.deepEqual(await hostTraces(), before);
     });
 
-    test("leaves the networks of its machines running, and the next one takes them over", async (t) => {
+    test("leaves the networks of its machines running, and the next one adopts them", async (t) => {
       await using internet = await startInternet();
       const before = await hostTraces();
       const directory = await machineDirectory(t);
@@ -258,10 +258,10 @@ async function ruleCount(namespace?: string): Promise<number> {
   return nftables.filter((item) => "rule" in item).length;
 }
 
-/** What this process and the programs it has waited for have had of processors. Others on this host do not count. */
+/** Processor time of this process and of the programs that it has waited for. */
 function cpuMilliseconds(): number {
   const stat = readFileSync("/proc/self/stat", "latin1");
-  // utime, stime, cutime and cstime in hundredths of a second; the name before them may have anything in it.
+  // utime, stime, cutime and cstime in hundredths of a second, after a name that may contain any character.
   const times = stat
     .slice(stat.lastIndexOf(")") + 2)
     .split(" ")
@@ -269,7 +269,7 @@ function cpuMilliseconds(): number {
   return times.reduce((sum, ticks) => sum + Number(ticks) * 10, 0);
 }
 
-/** How often each of these commands is run from now on. */
+/** Counts the runs of each of these commands from now on. */
 function countPrograms(labels: readonly string[]): Disposable & { counts(): number[] } {
   const stack = new DisposableStack();
   const counts = new Map(labels.map((label) => [label, 0]));
@@ -277,7 +277,7 @@ function countPrograms(labels: readonly string[]): Disposable & { counts(): numb
   return { counts: () => [...counts.values()], [Symbol.dispose]: () => stack.dispose() };
 }
 
-/** Whatever is made or removed from now on fails. */
+/** Makes every command that adds or removes something fail from now on. */
 function forbidPrograms(): Disposable {
   const stack = new DisposableStack();
   const fail = (): never => {
@@ -289,7 +289,7 @@ function forbidPrograms(): Disposable {
 
 const claimedSlot = new WeakMap<ChildProcess, string>();
 
-/** Starts a pool in another process and waits until it says `line`. */
+/** Starts a pool in another process and waits until it prints `line`. */
 async function startPool(args: readonly string[], line: string): Promise<ChildProcess> {
   const child = spawn(
     process.execPath,

@@ -10,9 +10,9 @@ import { GuestServices } from "./services/guest-services.ts";
 import { makeSlotNetwork, removeSlotNetworks } from "./slot-network.ts";
 
 export interface NetworkPoolOptions {
-  /** How many networks are kept ready beyond those in use. */
+  /** Networks that are kept ready beyond those in use. */
   readonly spare: number;
-  /** Half of them are made again at once, the others in idle time, in which also what is given back is removed. */
+  /** One half of the spare networks is refilled at once, the other in idle time, when used ones are removed, too. */
   readonly idle?: IdleTime;
   readonly limits?: NetworkLimits;
   /** The program of the guest-facing services; tests give it faults. */
@@ -20,26 +20,26 @@ export interface NetworkPoolOptions {
   readonly log: (level: "info" | "warn" | "error", message: string, fields?: object) => void;
 }
 
-/** Made at once: each is four programs, one after the other. */
+/** Networks being made at the same time; each takes four programs, one after the other. */
 const maxConcurrent = 4;
 
 /** How long the services of a killed worker may keep a network's addresses. */
 const adoptTimeoutMs = 5000;
 const adoptRetryMs = 10;
 
-/** So many wait for idle time to be removed, and no more. */
+/** With this many networks to remove, removal no longer waits for idle time. */
 const maxLeaving = 16;
 
 /**
- * Networks that are made ahead of time, so that a machine gets one without a program being started, and removed behind
- * its back. Disposing it removes those that nobody has and waits for those on their way; networks of machines that go on
- * running stay, to be adopted by the next worker.
+ * Networks that are made ahead of time, so that a machine gets one without starting a program, and removed in the
+ * background. Disposing the pool ends the guest-facing services and removes unused networks. Networks of machines that
+ * keep running stay, for the next worker to adopt.
  */
 export class NetworkPool implements AsyncDisposable {
   readonly #options: NetworkPoolOptions;
   readonly #limits: NetworkLimits;
   readonly services: GuestServices;
-  /** Of slots that no machine has: this process. */
+  /** The owner of slots that no machine has: this process. */
   readonly #owner: string;
   readonly #owned: AsyncDisposableStack;
   readonly #spare: Slot[] = [];
@@ -66,7 +66,7 @@ export class NetworkPool implements AsyncDisposable {
     this.#owned = owned;
   }
 
-  /** Opens the host's side and begins to make networks. @throws `unavailable` when the host's rules cannot be set */
+  /** Sets the host's rules and starts to make networks. @throws `unavailable` when the host's rules cannot be set */
   static async open(options: NetworkPoolOptions): Promise<NetworkPool> {
     await using undo = new AsyncDisposableStack();
     undo.defer(closeHostNetwork);
@@ -78,8 +78,8 @@ export class NetworkPool implements AsyncDisposable {
   }
 
   /**
-   * A network for the machine that keeps its files in `machineDirectory`, which must exist. Nothing leaves it until a
-   * policy is set. @throws `no_capacity` or `unavailable` when none can be made
+   * A network for the machine whose files are in `machineDirectory`, which must exist. Nothing leaves it until a policy is
+   * set. @throws `no_capacity` or `unavailable` when none can be made
    */
   async claim(machineDirectory: string): Promise<SandboxNetwork> {
     const slot = this.#spare.shift() ?? (await this.#next());
@@ -93,7 +93,7 @@ export class NetworkPool implements AsyncDisposable {
     }
   }
 
-  /** The network of a machine that another worker has started. @throws `not_found` when the slot is not the machine's */
+  /** The network of a machine that another worker started. @throws `not_found` when the slot is not the machine's */
   async adopt(machineDirectory: string, number: number): Promise<SandboxNetwork> {
     const { slot, state } = await adoptSlot(number, machineDirectory);
     for (const deadline = performance.now() + adoptTimeoutMs; ;) {
@@ -107,11 +107,11 @@ export class NetworkPool implements AsyncDisposable {
     }
   }
 
-  /** When nothing is being made or removed any more. */
+  /** Resolves when no network is being made or removed. */
   async settled(): Promise<void> {
     while (this.#making.size > 0 || this.#fillingLater !== undefined || this.#removing !== undefined) {
       await Promise.allSettled([...this.#making, this.#fillingLater, this.#removing]);
-      // What has been made may be followed by the next.
+      // A finished network may be followed by another.
       await Promise.resolve();
     }
   }
@@ -132,7 +132,7 @@ export class NetworkPool implements AsyncDisposable {
       this.services,
       this.#options.log,
       async () => {
-        // No longer the machine's, whose directory goes now, and not yet anybody's.
+        // The machine's directory is about to be removed, so the slot must name another owner.
         await slot.assign(this.#owner);
         this.#leave(slot);
       },
@@ -171,13 +171,13 @@ export class NetworkPool implements AsyncDisposable {
     } catch (error) {
       const waiting = this.#waiting.shift();
       if (waiting !== undefined) waiting.reject(error);
-      else this.#options.log("warn", "a network could not be made ready", { error: asSandboxError(error).message });
+      else this.#options.log("warn", "cannot prepare a network in advance", { error: asSandboxError(error).message });
       return;
     }
     const waiting = this.#waiting.shift();
     if (waiting !== undefined) waiting.resolve(slot);
     else this.#spare.push(slot);
-    // Its own promise is still in the set: what it has done counts in #spare or for who waited.
+    // This promise is still in #making, while its result counts in #spare or has gone to a waiting claim.
     queueMicrotask(() => this.#fill());
   }
 
@@ -195,9 +195,9 @@ export class NetworkPool implements AsyncDisposable {
     this.#removing ??= this.#remove();
   }
 
-  /** Whatever has gathered is removed together; one that cannot be is left to the next start. */
+  /** Removes the gathered networks together. One that cannot be removed is left to the next start. */
   async #remove(): Promise<void> {
-    // Those that are given back in the same turn go together.
+    // Networks that are given back in the same turn are removed together.
     await Promise.resolve();
     while (this.#leaving.length > 0) {
       await this.#idle.come(AbortSignal.any([this.#ending.signal, this.#crowded.signal]));
@@ -208,7 +208,7 @@ export class NetworkPool implements AsyncDisposable {
         await removeSlotNetworks(slots.map(({ number }) => number));
         for (const slot of slots) await slot[Symbol.asyncDispose]();
       } catch (error) {
-        this.#options.log("error", "networks could not be removed", {
+        this.#options.log("error", "cannot remove networks: the next start tries again", {
           slots: slots.map(({ number }) => number),
           error: asSandboxError(error).message,
         });

@@ -3,13 +3,13 @@ import { formatIpv4 } from "@opensandbox/wire/ipv4.ts";
 import type { NetworkRefusal } from "@opensandbox/wire/worker/worker.ts";
 import { refusedForMs, sets } from "./namespace-rules.ts";
 
-/** Names and web requests that are kept; the oldest go first. Refused packets the kernel keeps by itself. */
+/** Refused names and web requests that are kept; the oldest are dropped first. The kernel keeps refused packets. */
 const maxEntries = 500;
 
 /** One thing that a sandbox was refused, before it is counted. */
 export type Refusal = Omit<NetworkRefusal, "at" | "count">;
 
-/** What a sandbox was refused, each thing once with how often. */
+/** What a sandbox was refused: each distinct refusal once, with a count. */
 export class NetworkRecord {
   readonly #where: NftTable;
   readonly #entries = new Map<string, NetworkRefusal>();
@@ -26,7 +26,7 @@ export class NetworkRecord {
     if (this.#entries.size > maxEntries) this.#entries.delete(this.#entries.keys().next().value ?? "");
   }
 
-  /** The last hour's, the newest first. */
+  /** The refusals of the last hour, the newest first. */
   list(): NetworkRefusal[] {
     return [...this.#entries.values(), ...this.#refusedPackets()].toSorted((a, b) => (a.at < b.at ? 1 : -1));
   }
@@ -34,7 +34,7 @@ export class NetworkRecord {
   #refusedPackets(): NetworkRefusal[] {
     const now = Date.now();
     return readSet(this.#where, sets.refused).map(({ key, expiresInMs = 0, packets = 1 }) => ({
-      // Every packet begins its element's time anew.
+      // Every packet restarts its element's timeout.
       at: new Date(now - (refusedForMs - expiresInMs)).toISOString(),
       count: packets,
       protocol: protocols.get(key[0] ?? 0) ?? "icmp",

@@ -4,16 +4,16 @@ import { inner } from "./address-plan.ts";
 import { sets } from "./namespace-rules.ts";
 import type { CompiledPolicy } from "./policy.ts";
 
-/** What the sets of a namespace hold for a policy. */
+/** A policy as the sets of a namespace hold it. */
 export interface AppliedPolicy {
   readonly policy: CompiledPolicy;
-  /** Differs from one policy to the next: the mark of the connections it has let through. */
+  /** Counts policies; also the mark of the connections that this one has admitted. */
   readonly epoch: number;
 }
 
 /**
- * What changes in the sets from one policy to the next, as one transaction. Removing makes the kernel wait for all of
- * its processors, so nothing is removed that is not there. Pure.
+ * The changes of the sets from one policy to the next, for one transaction. A removal makes the kernel wait for all
+ * processors, so only present elements are removed. Pure.
  */
 export function policyChanges(from: AppliedPolicy, to: AppliedPolicy): SetChange[] {
   return [
@@ -25,7 +25,7 @@ export function policyChanges(from: AppliedPolicy, to: AppliedPolicy): SetChange
   ];
 }
 
-/** The network is open, but for names. */
+/** Whether the network is open except for some names. */
 function isInspected({ open, namesDecide }: CompiledPolicy): boolean {
   return open && namesDecide;
 }
@@ -45,7 +45,7 @@ function ranges(set: string, before: readonly Range[], after: readonly Range[]):
   ];
 }
 
-/** An interval is its first address and the one behind its last, where there is one. */
+/** An interval is its first address and the one after its last, if that exists. */
 function interval({ first, last }: Range): SetElement[] {
   const start = { key: ipv4Bytes(first) };
   return last === 2 ** 32 - 1 ? [start] : [start, { key: ipv4Bytes(last + 1), intervalEnd: true }];

@@ -35,7 +35,7 @@ inOwnHost(import.meta.filename, () => {
 
     before(async () => {
       world = stack.use(await startOwnWorld({ ports: [22, 443, 5000] }));
-      // Says which request it has seen, at which of its addresses.
+      // Answers with its address and the request that it has received.
       const web = createServer((request, response) => {
         request.setEncoding("utf8");
         let body = "";
@@ -67,7 +67,7 @@ inOwnHost(import.meta.filename, () => {
       await network.setPolicy({ enabled: false });
     });
 
-    /** The IPv4 addresses that the guest's name server gives, or why it gives none. */
+    /** The addresses that the guest's name server answers, or the response code. */
     async function resolve(name: string, type: number = recordTypes.a): Promise<readonly string[] | string> {
       const answer = await ask(name, type);
       const code = answer.readUInt16BE(2) & 15;
@@ -91,7 +91,7 @@ inOwnHost(import.meta.filename, () => {
       return await guest.tcp(address, 443, await clientHello(name));
     }
 
-    /** Status and body of each answer on one connection, which the last request ends; nothing when it is refused. */
+    /** Status and body of each answer on one connection, closed after the last; empty when the connection is refused. */
     async function http(address: string, ...requests: string[]): Promise<readonly string[]> {
       const socket = guest.connect(address, 80);
       socket.setEncoding("latin1");
@@ -117,7 +117,7 @@ inOwnHost(import.meta.filename, () => {
       return `GET ${path} HTTP/1.1\r\nHost: ${host}\r\n\r\n`;
     }
 
-    test("open: names come from whom the host asks, which is on its loopback", async () => {
+    test("open: names are resolved by the host's resolver, also one on its loopback", async () => {
       await network.setPolicy({ enabled: true });
       assert.deepEqual(await resolve("other.example"), [otherSite]);
       assert.deepEqual(await resolve("alias.example"), [site]);
@@ -126,7 +126,7 @@ inOwnHost(import.meta.filename, () => {
       assert.equal(resolver.asked[0], "udp other.example 1");
     });
 
-    test("open: an answer that is too large for a datagram comes over TCP", async () => {
+    test("open: an answer that is too large for a datagram is sent over TCP", async () => {
       await network.setPolicy({ enabled: true });
       assert.equal((await ask("many.example")).readUInt16BE(2) & 0x0200, 0x0200);
       const socket = guest.connect(inner.nameServer, 53);
@@ -147,14 +147,14 @@ inOwnHost(import.meta.filename, () => {
       ["half-trap.example", recordTypes.a],
       ["trap6.example", recordTypes.aaaa],
     ] as const) {
-      test(`open: ${name} has a private address, so it does not exist`, async () => {
+      test(`open: ${name}, which has a private address, does not exist`, async () => {
         await network.setPolicy({ enabled: true });
         assert.deepEqual(await resolve(name, type), "code 3");
         assert.match(network.refusals().find(({ host }) => host === name)?.reason ?? "", /private address/);
       });
     }
 
-    test("off: nothing is resolved and nothing is reached, and a connection of before is cut", async () => {
+    test("off: no name is resolved, no address is reached, and open connections are cut", async () => {
       await network.setPolicy({ enabled: true });
       const standing = guest.connect(site, 5000);
       const ended = Promise.withResolvers<NodeJS.ErrnoException>();
@@ -171,7 +171,7 @@ inOwnHost(import.meta.filename, () => {
     suite("that allows a name", () => {
       beforeEach(() => network.setPolicy({ enabled: true, egress: { allow: ["allowed.example"] } }));
 
-      test("lets it out where its name has led, on any port, by TLS and by HTTP", async () => {
+      test("lets out its resolved addresses, on any port, by TLS and by HTTP", async () => {
         assert.deepEqual(await guest.tcp(site, 22), refused);
         assert.deepEqual(await resolve("allowed.example"), [site]);
         assert.deepEqual(await guest.tcp(site, 22), { reached: `${site}:22` });
@@ -180,7 +180,7 @@ inOwnHost(import.meta.filename, () => {
         assert.deepEqual(await http(site, get("allowed.example")), [`200 ${site} allowed.example`]);
       });
 
-      test("no other name exists", async () => {
+      test("hides all other names", async () => {
         assert.deepEqual(await resolve("other.example"), "code 3");
         assert.deepEqual(await resolve("www.allowed.example"), "code 3");
         assert.deepEqual(resolver.asked, []);
@@ -188,14 +188,14 @@ inOwnHost(import.meta.filename, () => {
         assert.equal(recorded?.protocol, "dns");
       });
 
-      test("no other address is reached, whatever name is said there", async () => {
+      test("refuses all other addresses, whatever name a connection says", async () => {
         await resolve("allowed.example");
         for (const port of [22, 443, 5000]) assert.deepEqual(await guest.tcp(otherSite, port), refused);
         assert.deepEqual(await https(otherSite, "allowed.example"), refused);
         assert.deepEqual(await http(otherSite, get("allowed.example")), []);
       });
 
-      test("at its address no other name may be said: not by TLS", async () => {
+      test("refuses other names at its address: by TLS", async () => {
         await resolve("allowed.example");
         assert.deepEqual(await https(site, "shared.example"), reset);
         assert.deepEqual(await https(site), reset);
@@ -205,7 +205,7 @@ inOwnHost(import.meta.filename, () => {
         assert.ok(recorded.every(({ address, port }) => address === site && port === 443));
       });
 
-      test("nor by HTTP, also not by a later request of the same connection", async () => {
+      test("and by HTTP, also in a later request of a connection", async () => {
         await resolve("allowed.example");
         const refusal = "opensandbox: the network policy does not allow this name";
         assert.deepEqual(await http(site, get("shared.example")), [`403 ${refusal}`]);
@@ -224,7 +224,7 @@ inOwnHost(import.meta.filename, () => {
         assert.deepEqual(await http(site, "CONNECT shared.example:443 HTTP/1.1\r\nHost: allowed.example\r\n\r\n"), []);
       });
 
-      test("bodies pass, whole and in chunks", async () => {
+      test("passes bodies on, with a length and in chunks", async () => {
         await resolve("allowed.example");
         const whole = "POST / HTTP/1.1\r\nHost: allowed.example\r\nContent-Length: 5\r\n\r\nhello";
         const chunks =
@@ -232,20 +232,20 @@ inOwnHost(import.meta.filename, () => {
         assert.deepEqual(await http(site, whole, chunks), Array(2).fill(`200 ${site} allowed.example hello`));
       });
 
-      test("what hides names is not let out: HTTP/3, and keys for it", async () => {
+      test("refuses HTTP/3, and gives no HTTPS records", async () => {
         await resolve("allowed.example");
         const datagram = await guest.udp(site, 443);
         assert.ok("refused" in datagram && datagram.refused !== "silence");
         assert.deepEqual(await resolve("allowed.example", recordTypes.https), []);
       });
 
-      test("the proxy itself is no door", async () => {
+      test("does not let the guest connect to the proxy itself", async () => {
         await resolve("allowed.example");
         assert.deepEqual(await guest.tcp(inner.gateway, 3129), refused);
         assert.deepEqual(await guest.tcp(inner.nameServer, 443, await clientHello("allowed.example")), refused);
       });
 
-      test("a policy that no longer allows it cuts what is open", async () => {
+      test("that is replaced by a narrower policy: open connections are cut", async () => {
         await resolve("allowed.example");
         const direct = guest.connect(site, 22);
         const proxied = guest.connect(site, 443);
@@ -264,7 +264,7 @@ inOwnHost(import.meta.filename, () => {
       });
     });
 
-    test("that allows all names below a domain allows those and not the domain", async () => {
+    test("that allows the names below a domain does not allow the domain", async () => {
       await network.setPolicy({ enabled: true, egress: { allow: ["*.below.example"] } });
       assert.deepEqual(await resolve("a.below.example"), [site]);
       assert.deepEqual(await resolve("A.BELOW.example"), [site]);
@@ -273,7 +273,7 @@ inOwnHost(import.meta.filename, () => {
       assert.deepEqual(await https(site, "a.below.example"), { reached: `${site}:443` });
     });
 
-    test("that allows a name lets out what the name stands for", async () => {
+    test("that allows a name lets out the addresses of its alias, under that name only", async () => {
       await network.setPolicy({ enabled: true, egress: { allow: ["alias.example"] } });
       assert.deepEqual(await resolve("cdn.example"), "code 3");
       assert.deepEqual(await resolve("alias.example"), [site]);
@@ -281,20 +281,20 @@ inOwnHost(import.meta.filename, () => {
       assert.deepEqual(await https(site, "cdn.example"), reset);
     });
 
-    test("that allows a name does not let out where another of its addresses is a trap", async () => {
+    test("that allows a name with a private address lets none of its addresses out", async () => {
       await network.setPolicy({ enabled: true, egress: { allow: ["half-trap.example"] } });
       assert.deepEqual(await resolve("half-trap.example"), "code 3");
       assert.deepEqual(await guest.tcp(site, 22), refused);
     });
 
-    test("that allows a range lets everything out there, without looking", async () => {
+    test("that allows a range lets all connections there out, uninspected", async () => {
       await network.setPolicy({ enabled: true, egress: { allow: ["203.0.113.0/28"] } });
       assert.deepEqual(await https(site, "any.example"), { reached: `${site}:443` });
       assert.deepEqual(await guest.tcp(site, 22), { reached: `${site}:22` });
       assert.deepEqual(await guest.tcp(otherSite, 22), refused);
     });
 
-    test("that denies a range and a name has all the rest", async () => {
+    test("that denies a range and a name allows everything else", async () => {
       await network.setPolicy({ enabled: true, egress: { deny: ["203.0.113.16/28", "shared.example"] } });
       assert.deepEqual(await resolve("allowed.example"), [site]);
       assert.deepEqual(await resolve("shared.example"), "code 3");
@@ -304,7 +304,7 @@ inOwnHost(import.meta.filename, () => {
       for (const port of [22, 443]) assert.deepEqual(await guest.tcp(otherSite, port), refused);
     });
 
-    test("that denies a name lets no web connection out that does not say its name", async () => {
+    test("that denies a name refuses web connections that do not say exactly one name", async () => {
       await network.setPolicy({ enabled: true, egress: { deny: ["shared.example"] } });
       assert.deepEqual(await http(site, get("allowed.example")), [`200 ${site} allowed.example`]);
       for (const tricky of [
@@ -335,7 +335,7 @@ inOwnHost(import.meta.filename, () => {
       }
     });
 
-    test("that denies what it allows denies it", async () => {
+    test("that lists the same in both lists denies it", async () => {
       await network.setPolicy({
         enabled: true,
         egress: { allow: ["*.below.example", "203.0.113.0/24"], deny: ["a.below.example", otherSite] },
@@ -345,13 +345,13 @@ inOwnHost(import.meta.filename, () => {
       assert.deepEqual(await guest.tcp(otherSite, 22), refused);
     });
 
-    test("that allows nothing is as good as off", async () => {
+    test("that allows nothing blocks everything", async () => {
       await network.setPolicy({ enabled: true, egress: { allow: [] } });
       assert.deepEqual(await resolve("allowed.example"), "code 3");
       assert.deepEqual(await guest.tcp(site, 22), refused);
     });
 
-    test("never allows what no guest may reach", async () => {
+    test("never allows private addresses", async () => {
       await network.setPolicy({ enabled: true, egress: { allow: ["0.0.0.0/0"] } });
       assert.deepEqual(await guest.tcp(site, 22), { reached: `${site}:22` });
       assert.deepEqual(await guest.tcp(worldAddresses.private10, 22), refused);
@@ -362,7 +362,7 @@ inOwnHost(import.meta.filename, () => {
       assert.deepEqual(network.policy.egress?.allow, ["0.0.0.0/0"]);
     });
 
-    test("a name server of the host that does not answer, or is out of reach, is passed over", async () => {
+    test("a name server of the host that does not answer or is unreachable is skipped", async () => {
       using second = startFakeResolver(zone, { address: "127.0.0.54" });
       const directory = await mkdtemp(join(tmpdir(), "osb-resolv-"));
       stack.defer(() => rm(directory, { recursive: true }));

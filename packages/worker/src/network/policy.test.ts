@@ -10,14 +10,14 @@ function compiled(egress?: EgressRules): ReturnType<typeof compilePolicy> {
 }
 
 suite("a policy", () => {
-  test("without rules allows every name, and names do not decide", () => {
+  test("without rules allows every name, without inspection", () => {
     const policy = compiled();
     assert.equal(policy.open, true);
     assert.equal(policy.namesDecide, false);
     assert.equal(policy.allowsName("any.example"), true);
   });
 
-  test("that is off allows nothing", () => {
+  test("that is off allows nothing, whatever its rules", () => {
     const policy = compilePolicy({ enabled: false, egress: { allow: ["a.example", "203.0.113.0/24"] } });
     assert.equal(policy.open, false);
     assert.equal(policy.namesDecide, false);
@@ -25,7 +25,7 @@ suite("a policy", () => {
     assert.deepEqual(policy.allowedRanges, []);
   });
 
-  test("allows what it lists, exactly or below, unless it denies it", () => {
+  test("allows the names that it lists, exactly or below a domain, unless they are denied", () => {
     const policy = compiled({ allow: ["a.example", "*.b.example", "203.0.113.0/24"], deny: ["secret.b.example"] });
     assert.equal(policy.open, false);
     assert.equal(policy.namesDecide, true);
@@ -45,7 +45,7 @@ suite("a policy", () => {
     assert.equal(policy.allowedRanges.length, 1);
   });
 
-  test("that denies names only is open, and names decide", () => {
+  test("that only denies names is open, with inspection", () => {
     const policy = compiled({ deny: ["*.evil.example"] });
     assert.equal(policy.open, true);
     assert.equal(policy.namesDecide, true);
@@ -60,7 +60,7 @@ suite("what a policy changes in the kernel", () => {
   const guest = { key: ipv4Bytes(parseIpv4("10.0.2.15")!) };
   const mark = Buffer.from([1, 0, 0, 0]);
 
-  test("on a prepared network: the ordinary one only adds", () => {
+  test("on a prepared network: a policy without rules only adds elements", () => {
     assert.deepEqual(policyChanges(closed, { policy: compiled(), epoch: 1 }), [
       { set: "open", add: [guest] },
       { set: "current", add: [{ key: mark }] },
@@ -68,7 +68,7 @@ suite("what a policy changes in the kernel", () => {
     ]);
   });
 
-  test("ranges become the first address and the one behind the last", () => {
+  test("a range becomes its first address and the one after its last", () => {
     const policy = compiled({
       allow: ["203.0.113.0/25", "203.0.113.128/25", "223.255.255.255", "0.0.0.0/0"],
       deny: ["203.0.113.7"],
@@ -83,7 +83,7 @@ suite("what a policy changes in the kernel", () => {
     ]);
   });
 
-  test("only what is there is removed, and what stays is not touched", () => {
+  test("only present elements are removed, and unchanged sets are not touched", () => {
     const from = { policy: compiled({ allow: ["203.0.113.7"] }), epoch: 1 };
     const to = { policy: compiled({ allow: ["203.0.113.7", "a.example"] }), epoch: 2 };
     assert.deepEqual(

@@ -1,20 +1,20 @@
 import { type EgressTarget, forbidden, type NetworkPolicy, parseEgress } from "@opensandbox/wire/egress.ts";
 import { isInRanges, mergeRanges, type Range } from "@opensandbox/wire/ipv4.ts";
 
-/** A policy as packets, names and web requests are judged by it. Pure. */
+/** A policy in the form in which packets, names and web requests are judged. Pure. */
 export interface CompiledPolicy {
   readonly policy: NetworkPolicy;
-  /** Everything on the internet is allowed but what is denied. */
+  /** Everything on the internet is allowed unless it is denied. */
   readonly open: boolean;
-  /** Names decide, so it must be known which name a connection is for. */
+  /** Names decide, so every web connection must say which name it is for. */
   readonly namesDecide: boolean;
   readonly allowedRanges: readonly Range[];
   readonly deniedRanges: readonly Range[];
-  /** Whether a name may be asked for and connected to. The name is lower case and without the last dot. */
+  /** Whether a name may be resolved and connected to. The name is in lower case, without the last dot. */
   allowsName(name: string): boolean;
 }
 
-/** Nothing leaves: what a network has until its sandbox is known. */
+/** Nothing leaves: the policy of a network that has no sandbox yet. */
 export const closedPolicy: NetworkPolicy = { enabled: false };
 
 /** @throws `invalid_argument` naming the first entry that is wrong */
@@ -47,7 +47,7 @@ export function refusalOfName(policy: CompiledPolicy, claimed: ClaimedName): str
   return policy.allowsName(claimed.name) ? undefined : "the network policy does not allow this name";
 }
 
-/** Whether an address may be the answer to a question for a name: one that no guest may reach is a trap. */
+/** Whether guests may reach an address. A name with another one is a trap. */
 export function isPublicIpv4(address: number): boolean {
   return !isInRanges(address, forbidden);
 }

@@ -7,7 +7,7 @@ import { inOwnHost } from "./testing/own-host.ts";
 import { type OwnWorld, startOwnWorld, switchHostRulesOff, switchNamespaceRulesOff } from "./testing/own-world.ts";
 import type { PluggedGuest } from "./testing/plugged-guest.ts";
 
-// Everything that is refused here exists and answers: the last test reaches all of it, without our rules.
+// Every refused target exists and answers: the last test reaches all of them, without our rules.
 inOwnHost(import.meta.filename, () => {
   suite("what a guest reaches by default", () => {
     const stack = new AsyncDisposableStack();
@@ -23,7 +23,7 @@ inOwnHost(import.meta.filename, () => {
       neighbour = stack.use(await world.pool.claim(world.directory));
       await network.setPolicy({ enabled: true });
       await neighbour.setPolicy({ enabled: true });
-      // Services of the host, and in the neighbour's namespace, where its guest would be.
+      // Services on the host, and in the neighbour's namespace in its guest's place.
       const host = "/proc/self/ns/net";
       for (const port of [22, 8080]) {
         stack.use(greet(host, port, arrivals));
@@ -75,14 +75,14 @@ inOwnHost(import.meta.filename, () => {
     }
 
     for (const { what, address, port } of forbidden) {
-      test(`not ${what}: it is told at once, and it is on record`, async () => {
+      test(`not ${what}: refused at once, and on record`, async () => {
         await assertRefused(address(), port, { told: true });
         const recorded = network.refusals().filter((refusal) => refusal.address === address() && refusal.port === port);
         assert.deepEqual(new Set(recorded.map(({ protocol }) => protocol)), new Set(["tcp", "udp"]));
       });
     }
 
-    test("not a cloud's metadata service: at its address there is our own", async () => {
+    test("not a cloud's metadata service: its address is served by our own", async () => {
       const seen = world.internet.arrivals.length;
       assert.deepEqual(await guest.tcp(worldAddresses.metadata, 5000), { refused: "ECONNREFUSED" });
       const answer = await guest.tcp(worldAddresses.metadata, 80, "GET / HTTP/1.0\r\n\r\n");
@@ -90,7 +90,7 @@ inOwnHost(import.meta.filename, () => {
       assert.equal(world.internet.arrivals.length, seen);
     });
 
-    test("nor when the rules of its namespace are gone", async () => {
+    test("nor any of these when the rules of its namespace are gone", async () => {
       await switchNamespaceRulesOff(network);
       await switchNamespaceRulesOff(neighbour);
       for (const { address, port, policyOnly } of forbidden) {

@@ -20,15 +20,15 @@ import type { WebTarget } from "./web/web-proxy.ts";
 
 type Log = (level: "info" | "warn" | "error", message: string, fields?: object) => void;
 
-/** A prepared slot, as the one that uses it sees it. */
+/** A prepared slot in the hands of its user. */
 interface PreparedSlot {
   readonly number: number;
-  /** What was kept with it by a worker before this one; empty: nothing. */
+  /** State that an earlier worker stored with the slot; empty for a new one. */
   readonly state: string;
   keep(state: string): Promise<void>;
 }
 
-/** What is kept for the next worker. */
+/** State that is stored for the next worker. */
 interface KeptState {
   readonly policy: NetworkPolicy;
   readonly epoch: number;
@@ -37,12 +37,12 @@ interface KeptState {
 }
 
 /**
- * The network of one machine. Until its guest is admitted and a policy is set nothing leaves it. Disposing it ends its
- * services and gives it back to be removed; the machine's process must have ended.
+ * The network of one machine. Nothing leaves it until its guest is admitted and a policy is set. Disposing it ends its
+ * services and returns it for removal; the machine's process must have ended.
  */
 export class SandboxNetwork implements AsyncDisposable {
   readonly slot: number;
-  /** As the hypervisor takes it. */
+  /** The form that hypervisors take. */
   readonly attachment: { readonly kind: "tap"; readonly namespace: string; openTap(): number };
   readonly #where: { readonly table: string; readonly namespace: string };
   readonly #prepared: PreparedSlot;
@@ -77,7 +77,7 @@ export class SandboxNetwork implements AsyncDisposable {
     if (this.#since > 0) this.#serve(openSockets(namespace, this.#applied.policy));
   }
 
-  /** When the machine was given to its sandbox, in milliseconds since 1970: when its first policy was set. */
+  /** When the first policy was set, which makes the machine a sandbox's; in milliseconds since 1970, 0 before. */
   get since(): number {
     return this.#since;
   }
@@ -87,13 +87,13 @@ export class SandboxNetwork implements AsyncDisposable {
   }
 
   /**
-   * Holds the sandbox to `policy` from now on: no packet is judged by a part of it, and connections that it does not
-   * allow are cut. @throws `invalid_argument` for rules that are wrong; then nothing has changed
+   * Holds the sandbox to `policy` from now on. No packet meets a half-set policy, and connections that it does not allow
+   * are cut. @throws `invalid_argument` for invalid rules; then nothing has changed
    */
   async setPolicy(policy: NetworkPolicy): Promise<void> {
     const applied = { policy: compilePolicy(policy), epoch: this.#applied.epoch + 1 };
     const { namespace } = this.#where;
-    // Before the kernel sends anything there.
+    // Before the kernel redirects anything there.
     const sockets = this.#served === undefined ? openSockets(namespace, applied.policy) : undefined;
     try {
       if (sockets === undefined && applied.policy.namesDecide) this.#addWeb();
@@ -115,37 +115,37 @@ export class SandboxNetwork implements AsyncDisposable {
     ]);
   }
 
-  /** Hears the guest under this MAC address, and sends to it there. Admitting it again does nothing. */
+  /** Accepts frames from this MAC address, and sends the guest's packets to it. Idempotent. */
   admit(mac: string): void {
     const bytes = macBytes(mac);
     changeSets({ ...this.#where, family: "netdev" }, [{ set: sets.macs, add: [{ key: bytes }] }]);
-    // What the guest says by ARP is not asked for.
+    // A fixed entry, so that the guest's ARP is not consulted.
     setNeighbour(this.#where.namespace, { device: devices.tap, address: addressKey(inner.guest), mac: bytes });
   }
 
-  /** Says whose machine it is, to the guest itself. */
+  /** Sets what the metadata service tells the guest. */
   identify(source: MetadataSource | undefined): void {
     this.#metadata = source;
   }
 
-  /** What the guest has sent and received, in bytes. */
+  /** Bytes that the guest has sent and received. */
   traffic(): { readonly sentBytes: number; readonly receivedBytes: number } {
     return inNetworkNamespace(this.#where.namespace, () => {
       const line = readFileSync("/proc/thread-self/net/dev", "utf8")
         .split("\n")
         .find((text) => text.trim().startsWith(`${devices.tap}:`));
-      // The device's view: what it receives the guest has sent.
+      // The device counts from the host's side: it receives what the guest sends.
       const numbers = (line ?? "").split(":").at(-1)?.trim().split(/\s+/).map(Number) ?? [];
       return { sentBytes: numbers[0] ?? 0, receivedBytes: numbers[8] ?? 0 };
     });
   }
 
-  /** What was refused within the last hour, the newest first. */
+  /** The refusals of the last hour, the newest first. */
   refusals(): readonly NetworkRefusal[] {
     return this.#record.list();
   }
 
-  /** Ends its services and leaves the network to the process that takes the machine over, which can then listen. */
+  /** Ends its services and leaves the network to the process that adopts the machine, which can then listen. */
   async release(): Promise<void> {
     await this.#served?.end();
   }
@@ -155,7 +155,7 @@ export class SandboxNetwork implements AsyncDisposable {
     await this.#giveBack();
   }
 
-  /** The host's own public addresses look like any other on the internet. */
+  /** The host's public addresses would pass for any others on the internet. */
   #refuseHost(): void {
     const addresses = Object.values(networkInterfaces())
       .flatMap((list) => list ?? [])
@@ -166,7 +166,7 @@ export class SandboxNetwork implements AsyncDisposable {
     changeSets(this.#where, [{ set: sets.host, add: unique.map((address) => ({ key: addressKey(address) })) }]);
   }
 
-  /** The kernel has gone on by the policy of the worker before. */
+  /** The kernel still holds the sandbox to the earlier worker's policy. */
   #takeOver({ policy, epoch, since }: KeptState): void {
     this.#since = since;
     this.#applied = { policy: compilePolicy(policy), epoch };

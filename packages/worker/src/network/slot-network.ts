@@ -6,8 +6,8 @@ import { hostCommands, namespaceCommands, namespaceSettings, queueCommands, remo
 import { namespaceRules, type NetworkLimits } from "./namespace-rules.ts";
 
 /**
- * Makes the namespace of a slot with its TAP, the way out, its queues and its rules; nothing leaves it yet. What a
- * killed process has left under that number is removed before. After a failure nothing of it is left.
+ * Makes the namespace of a slot with its TAP, cables, queues and rules; nothing leaves it yet. Remains of a killed
+ * process under the same number are removed first. A failure leaves nothing.
  */
 export async function makeSlotNetwork(slot: number, limits: NetworkLimits): Promise<void> {
   const names = slotNames(slot);
@@ -32,7 +32,7 @@ export async function makeSlotNetwork(slot: number, limits: NetworkLimits): Prom
   undo.move();
 }
 
-/** Removes what there is of the networks of slots, whether whole or half made. */
+/** Removes the networks of slots, complete or half made. */
 export async function removeSlotNetworks(slots: readonly number[]): Promise<void> {
   const present = slots.map(slotNames).filter(isPresent);
   if (present.length === 0) return;
@@ -41,7 +41,7 @@ export async function removeSlotNetworks(slots: readonly number[]): Promise<void
       input: removalCommands(present),
     });
   } catch (error) {
-    // That some of it was not there is no failure; that some of it still is, is one.
+    // Parts that were missing are no failure; parts that remain are.
     if (present.some(isPresent)) throw error;
   }
 }
@@ -51,7 +51,7 @@ function isPresent({ hostCable, namespaceFile }: SlotNames): boolean {
 }
 
 function writeSetting(file: string, value: string): void {
-  // A kernel without IPv6 has it closed already.
+  // A kernel without IPv6 has no such file.
   if (file.includes("/ipv6/") && !existsSync(file)) return;
   writeFileSync(file, value);
 }

@@ -18,7 +18,7 @@ const insideIpv6 = Buffer.from("20010db8000000000000000000000015", "hex");
 const outsideIpv6 = Buffer.from("20010db8000000000000000000000002", "hex");
 
 inOwnHost(import.meta.filename, () => {
-  suite("a guest that sends what its kernel would not", () => {
+  suite("a guest that forges frames", () => {
     const stack = new AsyncDisposableStack();
     let world: OwnWorld;
     let network: SandboxNetwork;
@@ -28,7 +28,7 @@ inOwnHost(import.meta.filename, () => {
       world = stack.use(await startOwnWorld());
       ({ network, guest } = await world.plug());
       await network.setPolicy({ enabled: true });
-      // The host can do IPv6, and so could the namespace.
+      // IPv6 works on the host and would work in the namespace.
       inNetworkNamespace(network.attachment.namespace, () => {
         for (const device of ["all", "default", "tap0"]) {
           writeFileSync(`/proc/sys/net/ipv6/conf/${device}/disable_ipv6`, "0");
@@ -45,7 +45,7 @@ inOwnHost(import.meta.filename, () => {
       return await runCommand(`${label} ${what}`, argv as [string], { namespace: network.attachment.namespace });
     }
 
-    /** Sends a frame, and an ordinary datagram behind it: when that one is there, so is the frame, or never. */
+    /** Sends a frame and an ordinary datagram behind it: a frame that has not arrived before the datagram never will. */
     async function arrived(frame: Buffer): Promise<readonly string[]> {
       const { arrivals } = world.internet;
       const before = arrivals.length;
@@ -62,7 +62,7 @@ inOwnHost(import.meta.filename, () => {
       "the MAC address that its device came with": udpFrame({ ...forged, fromMac: inner.deviceMac }),
     };
 
-    test("what is as it should be goes through", async () => {
+    test("a correct frame passes", async () => {
       assert.deepEqual(await arrived(frames["a frame as any other"]), ["ordinary", "after it"]);
     });
 
@@ -72,7 +72,7 @@ inOwnHost(import.meta.filename, () => {
       "the MAC address that its device came with",
     ] as const;
     for (const what of dropped) {
-      test(`with ${what} nothing does`, async () => {
+      test(`a frame with ${what} does not pass`, async () => {
         assert.deepEqual(await arrived(frames[what]), ["after it"]);
       });
     }
@@ -82,26 +82,26 @@ inOwnHost(import.meta.filename, () => {
       assert.equal(await inNamespace("show", "neighbour", ["ip", "neigh", "show", otherAddress]), "");
     });
 
-    test("until its MAC address is admitted nothing does, and then answers go there", async () => {
+    test("nothing passes until its MAC address is admitted; then answers are sent to it", async () => {
       await using unknown = await world.pool.claim(world.directory);
       await unknown.setPolicy({ enabled: true });
       await using guest = await plugGuest(unknown);
       assert.deepEqual(await guest.udp(worldAddresses.site, 5000), { refused: "silence" });
       unknown.admit(guestMac);
-      // As after it was taken over.
+      // As a worker does that adopts the network.
       unknown.admit(guestMac);
       assert.deepEqual(await guest.udp(worldAddresses.site, 5000), { reached: "hello" });
       const neighbour = await runCommand("show neighbour", ["ip", "neigh", "show", inner.guest], unknown.attachment);
       assert.equal(neighbour.trim(), `${inner.guest} dev tap0 lladdr ${guestMac} PERMANENT`);
     });
 
-    test("IPv6 is not answered, even where there is an address", async () => {
+    test("IPv6 is not answered, even where the namespace has an address", async () => {
       const seen = guest.frames.length;
       await arrived(pingIpv6(insideIpv6, outsideIpv6));
       assert.deepEqual(guest.frames.slice(seen).filter(isIpv6), []);
     });
 
-    test("without our rules each of these is taken", async () => {
+    test("without our rules each of these frames passes", async () => {
       await switchNamespaceRulesOff(network);
       await switchHostRulesOff();
       for (const what of dropped) assert.deepEqual(await arrived(frames[what]), ["forged", "after it"], what);

@@ -13,7 +13,7 @@ import {
 } from "./dns-message.ts";
 
 suite("a DNS query", () => {
-  test("is its one question", () => {
+  test("is parsed as its only question", () => {
     const question = parseQuestion(query("WWW.Example.com"));
     assert.equal(question?.name, "www.example.com");
     assert.equal(question.type, recordTypes.a);
@@ -23,7 +23,7 @@ suite("a DNS query", () => {
     assert.equal(question.extended, false);
   });
 
-  test("goes on with nothing of the guest's but the question, and a size that fits everywhere", () => {
+  test("is forwarded with its question only, and with a datagram size that fits everywhere", () => {
     const option = Buffer.concat([Buffer.from([0, 0, 41, 0x10, 0, 0, 0, 0x80, 0, 0, 4]), Buffer.from([0, 65, 0, 0])]);
     const extended = Buffer.concat([query("a.example"), option]);
     extended.writeUInt16BE(1, 10);
@@ -35,7 +35,7 @@ suite("a DNS query", () => {
     assert.equal(asked.length, query("a.example").length + 11);
   });
 
-  test("with a character that no host name has is not that of a name", () => {
+  test("with a character that host names do not have has no name", () => {
     for (const name of ["exa mple.com", "a\0.com", "ä.com"]) assert.equal(parseQuestion(query(name))?.name, undefined);
     const dotted = Buffer.concat([
       query("x").subarray(0, 12),
@@ -47,7 +47,7 @@ suite("a DNS query", () => {
     assert.equal(parseQuestion(dotted)?.name, undefined);
   });
 
-  test("that is an answer, or has several questions, or another operation, is none", () => {
+  test("that is a response, has several questions or another opcode is refused", () => {
     for (const [at, value] of [
       [2, 0x8100],
       [2, 0x2900],
@@ -60,7 +60,7 @@ suite("a DNS query", () => {
     }
   });
 
-  test("above 4 KiB, or with more records than queries have, is none", () => {
+  test("above 4 KiB is refused, and options behind 16 records are not read", () => {
     const option = Buffer.from([0, 0, 41, 0x10, 0, 0, 0, 0, 0, 0, 0]);
     const withRecords = (count: number, padding: number): Buffer => {
       const message = Buffer.concat([query("a.example"), ...Array<Buffer>(count).fill(option), Buffer.alloc(padding)]);
@@ -73,7 +73,7 @@ suite("a DNS query", () => {
     assert.equal(parseQuestion(withRecords(1, 4096)), undefined);
   });
 
-  test("that is refused is answered as one that was asked", () => {
+  test("gets a refusal that answers its question", () => {
     const question = parseQuestion(query("a.example"));
     assert.ok(question !== undefined);
     const refusal = encodeRefusal(question, responseCodes.nameError);
@@ -85,7 +85,7 @@ suite("a DNS query", () => {
 });
 
 suite("a DNS answer", () => {
-  test("has names that point back to others", () => {
+  test("with compressed names is parsed", () => {
     const header = Buffer.from([0, 1, 0x81, 0x80, 0, 1, 0, 2, 0, 0, 0, 0]);
     const question = Buffer.concat([encodeName("a.example"), Buffer.from([0, 1, 0, 1])]);
     const alias = Buffer.from([0xc0, 12, 0, 5, 0, 1, 0, 0, 0, 9, 0, 4, 1, 0x62, 0xc0, 14]);
@@ -100,7 +100,7 @@ suite("a DNS answer", () => {
     );
   });
 
-  test("whose names go round in circles is none", () => {
+  test("whose names point in circles is refused", () => {
     const header = Buffer.from([0, 1, 0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0]);
     for (const name of [
       [0xc0, 12],
@@ -111,7 +111,7 @@ suite("a DNS answer", () => {
     }
   });
 
-  test("that names one long chain of pointers thousands of times is given up", () => {
+  test("that names one long chain of pointers thousands of times is refused", () => {
     // 8,176 pointers, each to the one before, in the data of a record; then 3,473 CNAME records that name the last.
     const chain = Buffer.alloc(2 * 8176);
     const chainAt = 12 + 11;
@@ -134,7 +134,7 @@ suite("a DNS answer", () => {
     assert.equal(parseRecords(message(0))?.length, 1);
   });
 
-  test("with thousands of addresses of one name is read", () => {
+  test("with thousands of addresses of one name is parsed", () => {
     const header = Buffer.from([0, 1, 0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0]);
     header.writeUInt16BE(2500, 6);
     const question = Buffer.concat([encodeName("www.a.example"), Buffer.from([0, 1, 0, 1])]);
@@ -145,7 +145,7 @@ suite("a DNS answer", () => {
 });
 
 suite("any bytes", () => {
-  test("are read as a DNS message without an error", () => {
+  test("are parsed as a DNS message without an error", () => {
     holds(
       property(uint8Array({ maxLength: 600 }), (bytes) => {
         parseRecords(Buffer.from(bytes));
@@ -155,7 +155,7 @@ suite("any bytes", () => {
     );
   });
 
-  test("behind a valid header are read as records without an error, and never as more than there is room for", () => {
+  test("behind a valid header are parsed without an error, and never as more records than fit", () => {
     // Small lengths and pointers are likely, so that names and records overlap.
     const byte = oneof(integer({ min: 0, max: 12 }), constantFrom(0xc0, 0xff), integer({ min: 0, max: 255 }));
     holds(

@@ -4,7 +4,7 @@ import { array, assert as holds, integer, property, uint8Array } from "fast-chec
 import { MessageReader, MessageTooLong, withLength } from "./dns-stream.ts";
 
 suite("DNS over TCP", () => {
-  test("messages are the same however the stream is cut", () => {
+  test("chunk boundaries do not change the messages", () => {
     holds(
       property(
         array(uint8Array({ maxLength: 40 }), { maxLength: 8 }),
@@ -27,14 +27,14 @@ suite("DNS over TCP", () => {
     );
   });
 
-  test("a message that is too long is refused when its length has come", () => {
+  test("a message that is too long is refused as soon as its length is known", () => {
     const reader = new MessageReader(4096);
     reader.push(Buffer.from([0x10]));
     assert.throws(() => reader.push(Buffer.from([0x01])), MessageTooLong);
     assert.equal(new MessageReader(4096).push(withLength(Buffer.alloc(4096))).length, 1);
   });
 
-  test("any bytes give messages or the one error", () => {
+  test("any bytes give messages or MessageTooLong", () => {
     holds(
       property(array(uint8Array({ maxLength: 200 }), { maxLength: 20 }), (chunks) => {
         const reader = new MessageReader(512);

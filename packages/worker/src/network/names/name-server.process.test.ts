@@ -53,7 +53,7 @@ inOwnHost(import.meta.filename, () => {
       return socket;
     }
 
-    test("that ends while a name is being resolved ends quietly, by datagram and by stream", async () => {
+    test("can end while names are being resolved over UDP and TCP", async () => {
       const resolving = Promise.withResolvers<void>();
       const release = Promise.withResolvers<void>();
       let asked = 0;
@@ -76,7 +76,7 @@ inOwnHost(import.meta.filename, () => {
       for (let turn = 0; turn < 10; turn += 1) await nextTurn();
     });
 
-    test("answers a stream that comes byte by byte", async () => {
+    test("answers a question that arrives byte by byte", async () => {
       stack.use(serve(answered));
       const stream = openStream();
       stream.setNoDelay();
@@ -97,7 +97,7 @@ inOwnHost(import.meta.filename, () => {
       await once(stream, "close", { signal: AbortSignal.timeout(10_000) });
     });
 
-    test("answers no more questions of a stream than of as many datagrams", async () => {
+    test("limits the questions a second on a stream as it does for datagrams", async () => {
       let asked = 0;
       stack.use(
         serve((question) => {

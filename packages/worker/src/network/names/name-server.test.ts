@@ -16,19 +16,19 @@ function refusal(
   return refusalOf(question, compilePolicy(policy))?.code;
 }
 
-suite("which questions are asked further", () => {
-  test("open: all but those that are for no address", () => {
+suite("a question is forwarded", () => {
+  test("when the network is open, unless it is a transfer or for any type", () => {
     assert.equal(refusal({ enabled: true }, "any.example"), undefined);
     assert.equal(refusal({ enabled: true }, "exa mple"), undefined);
     assert.equal(refusal({ enabled: true }, "any.example", recordTypes.https), undefined);
     assert.equal(refusal({ enabled: true }, "any.example", 255), responseCodes.notImplemented);
   });
 
-  test("off: none", () => {
+  test("never when the network is off", () => {
     assert.equal(refusal({ enabled: false }, "any.example"), responseCodes.nameError);
   });
 
-  test("where names decide: those that are allowed, but none that would hide a name", () => {
+  test("where names decide, only for an allowed name, and not for records that would hide names", () => {
     const policy = { enabled: true, egress: { allow: ["a.example"] } };
     assert.equal(refusal(policy, "a.example"), undefined);
     assert.equal(refusal(policy, "A.Example", recordTypes.aaaa), undefined);
@@ -38,7 +38,7 @@ suite("which questions are asked further", () => {
   });
 });
 
-test("addresses are those of the name and of what it stands for, and of nothing else that is in the answer", () => {
+test("the addresses of an answer are those of the name and its aliases, in any order of records", () => {
   const answer = (name: string, type: number, data: string): ResourceRecord => ({
     ...{ section: "answer", name, type, class: 1, ttl: 60, ttlAt: 0 },
     data: Buffer.from(type === recordTypes.a ? data.split(".").map(Number) : []),

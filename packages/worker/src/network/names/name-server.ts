@@ -189,10 +189,10 @@ async function answerOf(
 
 const internetClass = 1;
 const anyType = 255;
-/** Transfers of zones, which are no questions for an address. */
+/** Zone transfers. */
 const transferTypes = [251, 252];
 
-/** Why a question is not asked further, if it is not. Pure. */
+/** The answer to a question that is not forwarded; undefined for one that is. Pure. */
 export function refusalOf(
   question: Question,
   policy: CompiledPolicy,
@@ -206,7 +206,7 @@ export function refusalOf(
   if (name === undefined || !policy.allowsName(name)) {
     return { code: responseCodes.nameError, reason: "the network policy does not allow this name" };
   }
-  // They carry addresses that nothing is known of, and keys that would hide the name of a TLS connection.
+  // Such records carry addresses that are not pinned, and keys that hide the name of a TLS connection.
   if (type === recordTypes.svcb || type === recordTypes.https) return { code: responseCodes.noError };
   return undefined;
 }
@@ -241,7 +241,7 @@ async function checkedAnswer(question: Question, message: Buffer, options: NameS
   return reply;
 }
 
-/** The addresses that an answer gives for `name`, through the names that it stands for. Pure. */
+/** The addresses that an answer gives for `name`, also through its aliases. Linear in the records. Pure. */
 export function addressesFor(name: string, answers: readonly ResourceRecord[]): number[] {
   const targets = new Map<string, string[]>();
   for (const { name: owner, target } of answers) {
@@ -261,7 +261,7 @@ export function addressesFor(name: string, answers: readonly ResourceRecord[]): 
 /** False also for an address record of the wrong length. */
 function isPublicAnswer({ type, data }: ResourceRecord): boolean {
   if (type === recordTypes.a) return data.length === 4 && isPublicIpv4(data.readUInt32BE());
-  // Global unicast is 2000::/3; what embeds an IPv4 address (6to4, Teredo) is a way around the check above.
+  // Global unicast is 2000::/3; an address that embeds an IPv4 address (6to4, Teredo) would bypass the check above.
   if (type === recordTypes.aaaa) {
     return (
       data.length === 16 && data[0]! >> 5 === 1 && data.readUInt16BE() !== 0x2002 && data.readUInt32BE() !== 0x2001_0000

@@ -3,30 +3,30 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { ipv4Bytes } from "@opensandbox/wire/ipv4.ts";
 import { sets } from "../namespace-rules.ts";
 
-/** A guest is told no longer time to live than this, in seconds, so that it asks again while its address is let out. */
+/** Answers have at most this time to live, so that a guest asks again while its address is still let out. */
 export const maxTtlSeconds = 600;
 
 /**
- * How much longer an address is let out than its name says. At least {@link maxTtlSeconds}: when an address is in both
- * sets and is asked for again, the earlier of the two has ended by then.
+ * An address is let out this much longer than its time to live. At least {@link maxTtlSeconds}: when an address is in
+ * both sets and is resolved again, the earlier of the two elements has ended by then.
  */
 const graceSeconds = 600;
 
-/** Addresses at once: far more than a sandbox's names have, and no burden for a host with a thousand sandboxes. */
+/** Concurrent addresses of one sandbox: more than its names have, and cheap for a host with a thousand sandboxes. */
 const maxAddresses = 8192;
 
 /**
- * The addresses that the allowed names of one sandbox stand for, here and as elements of the kernel's sets. An element's
- * time cannot be prolonged by older kernels, and removing it would hold up every processor, so there are two sets: when
- * one has an address for too short a time, the other takes it over.
+ * The addresses of one sandbox's allowed names, here and as elements of the kernel's sets. Older kernels cannot extend an
+ * element's timeout, and a removal makes every processor wait. So there are two sets: when an address ends too early in
+ * one, the other takes it over.
  */
 export class PinnedNames {
   readonly #where: NftTable;
   /** When each address of a name ends, in milliseconds of the monotonic clock. */
   readonly #names = new Map<string, Map<number, number>>();
-  /** When each set's element ends. */
+  /** When the element of each set ends. */
   readonly #addresses = new Map<number, [number, number]>();
-  /** Taken over from a worker that has ended: nobody knows for which names. */
+  /** Addresses that an earlier worker let out, for names that are no longer known. */
   readonly #inherited = new Map<number, number>();
   #forgetAt = 0;
 
@@ -56,7 +56,7 @@ export class PinnedNames {
     return until > now;
   }
 
-  /** Forgets the names that are not allowed any more. Returns what must change in the sets for it. */
+  /** Forgets the names that are no longer allowed. Returns the changes of the sets that this needs. */
   retain(allowsName: (name: string) => boolean): SetChange[] {
     const now = performance.now();
     const gone = [...this.#names.keys()].filter((name) => !allowsName(name));
@@ -77,7 +77,7 @@ export class PinnedNames {
     return changes;
   }
 
-  /** Learns what the sets hold already. */
+  /** Reads the elements that an earlier worker has left in the sets. */
   inherit(): void {
     const now = performance.now();
     for (const [index, set] of sets.pinned.entries()) {
@@ -107,7 +107,7 @@ export class PinnedNames {
     for (const [address, both] of ends) this.#addresses.set(address, both);
   }
 
-  /** Now and then: nothing depends on its being done. */
+  /** Bounds memory; ended entries have no effect otherwise. */
   #forgetEnded(now: number): void {
     if (now < this.#forgetAt) return;
     this.#forgetAt = now + forgetEveryMs;

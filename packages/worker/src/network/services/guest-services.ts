@@ -21,9 +21,9 @@ import {
 
 type Log = (level: "info" | "warn" | "error", message: string, fields?: object) => void;
 
-/** What the services may ask for one network. Every argument comes from them, so it is checked here once more. */
+/** The requests that the services may make for one network. Their arguments are untrusted. */
 export interface NetworkAuthority {
-  /** A socket of the network that is being connected there, or why the policy does not allow it. */
+  /** A socket of the network, connecting to the target, or the reason why the policy does not allow it. */
   connect(target: {
     readonly name: string | undefined;
     readonly address: string;
@@ -38,60 +38,59 @@ export interface NetworkAuthority {
 
 /** The services of one network. Disposing it ends them and closes its sockets. */
 export interface ServedNetwork extends Disposable {
-  /** Resolves when the services hold to the policy, or have not said so within 100 ms; never rejects. */
+  /** Resolves when the services have confirmed the policy, at the latest after 100 ms; never rejects. */
   hold(policy: NetworkPolicy): Promise<void>;
-  /** Hands one more socket over. */
+  /** Hands over one more socket, which the services own. */
   add(kind: SocketKind, descriptor: number): void;
-  /** As disposing, and resolves when the services have closed their copies. */
+  /** Disposes it, and resolves when the services have closed their copies, at the latest after 3 s. */
   end(): Promise<void>;
 }
 
-/** Descriptors of sockets in the namespace of a network. The web proxy's is there where names decide. */
+/** Descriptors of sockets in the namespace of a network; the web proxy's only where names decide. */
 export type NetworkSockets = Readonly<Record<Exclude<SocketKind, "web">, number> & Partial<Record<"web", number>>>;
 
 export interface GuestServicesOptions {
   readonly log: Log;
   readonly openResolver: OpenResolver;
-  /** What is run; tests give it faults. */
+  /** The module to run; tests replace it by faulty ones. */
   readonly module?: string;
 }
 
-/** The user and group of the process, below those of machines (firstMachineUser in machine/). */
+/** The user and group of the process, just below those of machines (firstMachineUser in machine/host-resources.ts). */
 const servicesUser = 1_899_999_999;
 const maxHeapMib = 256;
 
-/** Unanswered pings, one each {@link pingMs}, after which the process is taken for stalled: one second. */
+/** Unanswered pings after which the process counts as stalled: one second of silence. */
 const maxUnanswered = 4;
 const pingMs = 250;
 
-/** From the process's start until it serves: on a crowded host. */
+/** From the process's start until it serves; 0.3 s on an idle host. */
 const startTimeoutMs = 10_000;
 
-/** A process that ends sooner than this is not started again at once. */
+/** After a shorter life the next process starts with a delay. */
 const minLifeMs = 1000;
 const restartDelayMs = 500;
 
-/** Networks that are on their way to the process at once: its socket holds as many messages. */
+/** Handovers without a confirmation at the same time: few enough for the socket's buffer. */
 const maxHandovers = 16;
 
-/** A process that has not taken a policy in this time is stalled; nobody waits for it longer. */
+/** A change of policy is answered after this time, even if a stalled process has not confirmed it. */
 const holdTimeoutMs = 100;
 
-/** A stalled process is gone before. */
+/** A stalled process is killed before that. */
 const endTimeoutMs = 3000;
 
-/** The end of what the process has written to its standard error is kept for the log. */
+/** The end of the process's standard error that is kept for the log. */
 const maxComplaintLength = 2000;
 
 type NetworkMessage = Extract<FromServices, { kind: "applied" | "request" | "refused" | "defect" }>;
 
-/** Questions of one guest to its metadata service that are being answered. */
+/** Concurrent requests of one guest to its metadata service. */
 const maxMetadataQuestions = 64;
 
 /**
- * Keeps the process of the guest-facing services: hands it the sockets and policies of all networks, answers what it
- * asks, and replaces it when it ends or stalls. Between two processes the kernel
- * queues what guests send.
+ * Supervises the process of the guest-facing services: hands it the sockets and policies of all networks, answers its
+ * requests, and replaces it when it ends or stalls. Between two processes the kernel queues the guests' packets.
  */
 export class GuestServices implements AsyncDisposable {
   readonly #options: GuestServicesOptions;
@@ -107,12 +106,12 @@ export class GuestServices implements AsyncDisposable {
     this.#options = options;
   }
 
-  /** Of the present process; undefined between two of them. */
+  /** The current process; undefined between two of them. */
   get pid(): number | undefined {
     return this.#process?.pid;
   }
 
-  /** Starts the process, if it was not. Nothing waits for it. */
+  /** Starts the process unless it runs. Does not wait for it. */
   start(): void {
     if (this.#process === undefined && this.#restarting === undefined && !this.#disposed) this.#start();
   }
@@ -132,7 +131,7 @@ export class GuestServices implements AsyncDisposable {
       hold: async (policy) => {
         served.policy = policy;
         this.#change(served);
-        // A process that starts has the policy before it serves anybody.
+        // A starting process receives the policy before it serves.
         if (this.#process?.ready === true) await served.untilApplied(holdTimeoutMs);
       },
       end: async () => {
@@ -155,7 +154,7 @@ export class GuestServices implements AsyncDisposable {
     this.#changed.delete(served);
     for (const descriptor of served.sockets.values()) closeSync(descriptor);
     served.sockets.clear();
-    // A process that has never heard of it has nothing to end.
+    // A process that never received the network has nothing to end.
     if (this.#process === undefined || served.handedOver.size === 0) return served.applied(served.change);
     served.change += 1;
     this.#process.end(served);
@@ -245,10 +244,10 @@ export class GuestServices implements AsyncDisposable {
   }
 }
 
-/** A descriptor is sent, and then closed here. */
+/** A reply; its descriptor is sent to the process and closed here. */
 type Answer = Exclude<Reply, { readonly descriptor: true }> | { readonly descriptor: number };
 
-/** What the process must know of one network, and what it knows. */
+/** The desired state of one network in the process, and the confirmed one. */
 class Served {
   readonly id: number;
   readonly sockets: Map<SocketKind, number>;
@@ -257,7 +256,7 @@ class Served {
   /** Sockets that the present process has. */
   readonly handedOver = new Set<SocketKind>();
   metadataQuestions = 0;
-  /** Counts changes. */
+  /** The number of the last change. */
   change = 0;
   #applied = 0;
   readonly #waiting = new Set<() => void>();
@@ -269,14 +268,14 @@ class Served {
     this.authority = authority;
   }
 
-  /** The process has come as far as this change. */
+  /** Confirms all changes up to this one. */
   applied(change: number): void {
     this.#applied = Math.max(this.#applied, change);
     if (this.#applied < this.change) return;
     for (const done of this.#waiting) done();
   }
 
-  /** Until every change has been applied, or the time is over. */
+  /** Resolves when every change is confirmed, or the time is over. */
   async untilApplied(timeoutMs: number): Promise<void> {
     if (this.#applied >= this.change) return;
     const { promise, resolve } = Promise.withResolvers<void>();
@@ -294,7 +293,7 @@ interface ProcessEvents {
   onEnd(how: string): void;
 }
 
-/** One life of the services. */
+/** One process of the services, from its start to its end. */
 class ServicesProcess implements AsyncDisposable {
   readonly startedAt = performance.now();
   ready = false;
@@ -303,12 +302,12 @@ class ServicesProcess implements AsyncDisposable {
   readonly #events: ProcessEvents;
   readonly #ticking: NodeJS.Timeout;
   readonly #ended = Promise.withResolvers<void>();
-  /** Networks that the process is to forget. */
+  /** Networks whose end is not confirmed yet. */
   readonly #ending = new Map<number, Served>();
   #handovers = 0;
   #unanswered = 0;
   #complaint = "";
-  /** Why this side has killed it. */
+  /** The reason why the worker killed it. */
   #reason: string | undefined;
   #closed = false;
 
@@ -324,7 +323,7 @@ class ServicesProcess implements AsyncDisposable {
     const { stdin, stdout, stderr } = this.#child;
     for (const stream of [stdin, stdout, stderr]) {
       stream.on("error", () => undefined);
-      // Part of this process's life, and no reason for it to live.
+      // The worker must be able to exit while the process runs.
       (stream as Partial<Socket>).unref?.();
     }
     stderr.setEncoding("utf8").on("data", (text: string) => {
@@ -345,7 +344,7 @@ class ServicesProcess implements AsyncDisposable {
     return this.#child.pid;
   }
 
-  /** Sends all that the process must know of a network. False when it has too much to take already. */
+  /** Sends the state of a network. False when the process has to confirm others first. */
   handOver(served: Served): boolean {
     if (this.#handovers >= maxHandovers) return false;
     const kinds = [...served.sockets.keys()].filter((kind) => !served.handedOver.has(kind));
@@ -358,7 +357,7 @@ class ServicesProcess implements AsyncDisposable {
     return true;
   }
 
-  /** Lets the process forget a network. */
+  /** Ends a network in the process. */
   end(served: Served): void {
     this.#ending.set(served.id, served);
     this.#send({ kind: "gone", network: served.id });
@@ -379,14 +378,14 @@ class ServicesProcess implements AsyncDisposable {
     this.#child.kill("SIGKILL");
   }
 
-  /** Kills it and waits until it is gone, and with it its copies of all sockets. */
+  /** Kills it and waits for its end, which closes its copies of all sockets. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#child.ref();
     this.kill("is not needed any more");
     await this.#ended.promise;
   }
 
-  /** Only ticks of this process's loop count: when it stood still itself, the other one's answers are still unread. */
+  /** Counts ticks, not time: after a stall of the worker's own loop the answers are still unread. */
   #tick(): void {
     const { ready, startedAt } = this;
     if (!ready && performance.now() - startedAt > startTimeoutMs) return this.kill("has not started within 10 s");

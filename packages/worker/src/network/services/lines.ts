@@ -1,8 +1,8 @@
 import type { Readable } from "node:stream";
 
 /**
- * Calls `onLine` with each line of a stream, one chunk a turn of the event loop, so that a peer that never stops cannot
- * keep the loop. Memory: one line of `maxBytes` and one chunk. A longer line ends the reading with `onTooLong`.
+ * Calls `onLine` for each line of a stream. It reads one chunk a turn of the event loop, so that a peer that never stops
+ * cannot occupy the loop. Memory: one line of `maxBytes` and one chunk. A longer line ends the reading with `onTooLong`.
  */
 export function readLines(
   stream: Readable,

@@ -1,6 +1,6 @@
 // The process of the guest-facing network services: name server, web proxy and metadata service of every network that
-// the worker hands over. It reads what guests and servers send, so it has no rights: docs/decisions/0018. Its argument
-// is the user that it becomes.
+// the worker hands over. It parses bytes of guests and servers, so it has no rights: docs/decisions/0019. Its argument is
+// the id of the user that it becomes.
 import { closeSync } from "node:fs";
 import { Socket } from "node:net";
 import { becomeUser } from "#host/confined-process.ts";
@@ -24,13 +24,13 @@ import {
 
 const descriptorSocket = 3;
 
-/** Above what the modules take: connections of guests, and V8's heap. */
+/** Address space beyond that of the loaded modules: V8's heap and the buffers of connections. */
 const maxMemoryBytes = 1024 * 2 ** 20;
 
-/** A policy is at most some hundred kilobytes. */
+/** The longest line of the worker is a policy of some hundred kilobytes. */
 const maxLineBytes = 16 * 2 ** 20;
 
-/** The worker answers at once but for metadata, which asks the guest for some seconds. */
+/** The worker replies at once, except to metadata requests, for which it asks the guest for some seconds. */
 const replyTimeoutMs = 30_000;
 const maxPending = 16_384;
 
@@ -48,16 +48,16 @@ class Network implements Disposable {
     this.#policy = policy;
   }
 
-  /** Takes what has changed: sockets that were not there, and the policy. */
+  /** Takes a new policy, and sockets that the network did not have. */
   update(policy: CompiledPolicy, sockets: Partial<Record<SocketKind, number>>): void {
     this.#policy = policy;
     const shared = {
       policy: () => this.#policy,
       refuse: (refusal: Extract<FromServices, { kind: "refused" }>["refusal"]) =>
-        send({ kind: "refused", network: this.#id, refusal }),
+        send({ kind: "refused", network: this.#id, refusal: { ...refusal, reason: plain(refusal.reason, 250) } }),
       defect: (error: unknown) => {
         const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
-        send({ kind: "defect", network: this.#id, text: text.slice(0, 4000).replaceAll("\t", " ") });
+        send({ kind: "defect", network: this.#id, text: plain(text, 4000) });
       },
     };
     const { datagrams, streams, metadata, web } = sockets;
@@ -110,7 +110,7 @@ class Network implements Disposable {
       throw new SandboxError("unavailable", "error" in reply ? reply.error : "no connection");
     }
     const socket = new Socket({ fd: descriptor, allowHalfOpen: true });
-    // Without a peer it is still being connected.
+    // A socket that is still connecting has no peer.
     const timer = setTimeout(() => {
       if (socket.remoteAddress === undefined) socket.destroy(new Error("no connection in time"));
     }, connectTimeoutMs);
@@ -139,7 +139,7 @@ async function ask(network: number, request: Request): Promise<Answered> {
   const id = lastRequest;
   pending.set(id, resolve);
   const timer = setTimeout(() => {
-    // A reply that comes later is closed by `receive`.
+    // `receive` closes the descriptor of a late reply.
     pending.delete(id);
     reject(new SandboxError("unavailable", `the worker has not answered "${request.ask}" within 30 s`));
   }, replyTimeoutMs);
@@ -177,6 +177,11 @@ function receive(message: ToServices): void {
       if (descriptor !== undefined) closeSync(descriptor);
     }
   }
+}
+
+/** The worker takes a control character for a fault of this process. */
+function plain(text: string, maxLength: number): string {
+  return text.slice(0, maxLength).replaceAll(/[^\n\x20-\x7e]/g, "?");
 }
 
 function send(message: FromServices): void {

@@ -3,10 +3,9 @@ import { type MetadataEndpoint, metadataEndpoints } from "../metadata-service.ts
 import type { Refusal } from "../network-record.ts";
 
 /*
- * What the worker and its process of guest-facing services say to each other, one JSON value a line. Descriptors go
- * over a socket of their own, before the line that announces them. The worker trusts nothing in a message of the
- * services: `parseFromServices` accepts bounded values of the right types, and the receiver checks them against the
- * policy.
+ * The protocol between the worker and its process of guest-facing services: one JSON value a line. Descriptors travel
+ * over a socket of their own, ahead of the line that announces them. Messages of the services are untrusted:
+ * `parseFromServices` accepts bounded values of the expected types, and the receiver checks them against the policy.
  */
 
 /** The sockets of one network, in the order in which they are handed over. */
@@ -15,7 +14,7 @@ export type SocketKind = (typeof socketKinds)[number];
 
 export type ToServices =
   | { readonly kind: "ping" }
-  /** Everything about one network; answered with `applied`. `sockets` are those that the process does not have yet. */
+  /** The state of one network; answered with `applied`. `sockets` lists those that the process does not have yet. */
   | {
       readonly kind: "network";
       readonly network: number;
@@ -27,7 +26,7 @@ export type ToServices =
   | { readonly kind: "gone"; readonly network: number }
   | { readonly kind: "reply"; readonly id: number; readonly reply: Reply };
 
-/** `descriptor`: a descriptor was sent for it. */
+/** With `descriptor`, one was sent over the socket. */
 export type Reply =
   | { readonly descriptor: true }
   | { readonly refusal: string }
@@ -47,21 +46,21 @@ export type FromServices =
   | { readonly kind: "defect"; readonly network: number; readonly text: string };
 
 export type Request =
-  /** A socket that is connected to a name server of the host; `attempt` counts them, all servers again and again. */
+  /** A socket to a name server of the host; `attempt` counts from 0, cycling through the servers. */
   | { readonly ask: "resolver"; readonly transport: "udp" | "tcp"; readonly attempt: number }
-  /** A socket of the network that is being connected there. */
+  /** A socket of the network, connecting to a web server. */
   | { readonly ask: "connect"; readonly name?: string | undefined; readonly address: string; readonly port: number }
   | { readonly ask: "pin"; readonly name: string; readonly addresses: readonly number[]; readonly ttlSeconds: number }
   | { readonly ask: "metadata"; readonly endpoint: MetadataEndpoint; readonly body?: unknown };
 
-/** The longest line of the services: a name with the addresses of the largest DNS answer. */
+/** The longest line of the services has the addresses of the largest DNS answer. */
 export const maxLineBytes = 128 * 1024;
 
 const maxNameLength = 255;
 const maxTextLength = 4096;
 const maxAddresses = 6000;
 
-/** Undefined for anything that the services do not send. Linear in the size of the line. */
+/** Undefined for an invalid message. Linear in the length of the line. */
 export function parseFromServices(line: string): FromServices | undefined {
   let value: unknown;
   try {
@@ -140,12 +139,12 @@ function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** A whole number that is not negative, of at most 53 bits. */
+/** A non-negative integer of at most 53 bits. */
 function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
 }
 
-/** Without control characters: it is logged, and shown to users. */
+/** Text without control characters other than newlines, because it is logged and shown to users. */
 function isText(value: unknown, maxLength: number): value is string {
   // oxlint-disable-next-line no-control-regex
   return typeof value === "string" && value.length <= maxLength && !/[\x00-\x09\x0b-\x1f\x7f-\x9f]/.test(value);

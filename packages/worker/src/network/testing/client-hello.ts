@@ -1,7 +1,7 @@
 import { Duplex } from "node:stream";
 import { connect } from "node:tls";
 
-/** The first bytes of a TLS client that asks for `servername`, or for none. */
+/** The first bytes of a TLS client that names `servername`, or no server. */
 export async function clientHello(servername?: string): Promise<Buffer> {
   const { promise, resolve } = Promise.withResolvers<Buffer>();
   const line = new Duplex({

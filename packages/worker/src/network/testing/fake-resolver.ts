@@ -5,15 +5,15 @@ import { ipv4Bytes, parseIpv4 } from "@opensandbox/wire/ipv4.ts";
 import { parseQuestion, recordTypes } from "../names/dns-message.ts";
 import { MessageReader, withLength } from "../names/dns-stream.ts";
 
-/** Of each name: IPv4 or IPv6 addresses, or one other name that it stands for. */
+/** For each name its IPv4 or IPv6 addresses, or the one name that it is an alias of. */
 export type Zone = Record<string, readonly string[]>;
 
 export interface FakeResolver extends Disposable {
-  /** The names that were asked for, with the transport. */
+  /** The questions so far: transport, name and type. */
   readonly asked: string[];
 }
 
-/** A name server on this host's own loopback, as systemd-resolved has one. Answers from `zone`, which may change. */
+/** A name server on this host's loopback, like systemd-resolved's. Answers from `zone`, which may change. */
 export function startFakeResolver(zone: Zone, { ttl = 300, address = "127.0.0.53" } = {}): FakeResolver {
   const asked: string[] = [];
   const here = "/proc/self/ns/net";

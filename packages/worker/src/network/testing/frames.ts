@@ -1,10 +1,10 @@
 import { parseIpv4 } from "@opensandbox/wire/ipv4.ts";
 import { inner, macBytes } from "../address-plan.ts";
 
-/** Of the guest that is plugged in. */
+/** The MAC address of a plugged guest. */
 export const guestMac = "02:00:0a:00:02:0f";
 
-/** Frames as a guest's kernel would not send them. */
+/** Frames that a guest's kernel would not send. */
 export interface UdpFrame {
   readonly fromMac?: string;
   readonly from?: string;
@@ -31,7 +31,7 @@ export function udpFrame({ fromMac = guestMac, from = inner.guest, to, port, tex
   return Buffer.concat([ethernet(fromMac, inner.gatewayMac, 0x0800), ip, udp, data]);
 }
 
-/** "Who has the gateway? Tell `from`", which makes whoever hears it remember where `from` is. */
+/** "Who has the gateway? Tell `from`": every receiver that believes it stores the address of `from`. */
 export function arpRequest(from: string, fromMac: string): Buffer {
   const arp = Buffer.alloc(28);
   arp.set([0, 1, 8, 0, 6, 4, 0, 1]);
@@ -50,7 +50,7 @@ export function pingIpv6(from: Buffer, to: Buffer): Buffer {
   return Buffer.concat([ethernet(guestMac, inner.gatewayMac, 0x86dd), ip, from, to, icmp]);
 }
 
-/** Whether a frame is something of IPv6. */
+/** Whether a frame carries IPv6. */
 export function isIpv6(frame: Buffer): boolean {
   return frame.readUInt16BE(12) === 0x86dd;
 }

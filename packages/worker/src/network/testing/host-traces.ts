@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { runCommand } from "#host/run-command.ts";
 
-/** What networks leave on a host, to be compared: namespaces, cables, slots and owners of slots, tables, rules. */
+/** Traces of networks on a host, for comparison: namespaces, cables, slots and their owners, tables, rules. */
 export async function hostTraces(): Promise<Readonly<Record<string, readonly string[]>>> {
   return {
     namespaces: entries("/run/netns"),

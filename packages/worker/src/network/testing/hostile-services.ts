@@ -1,5 +1,5 @@
-// In the place of the guest-facing services: asks the worker for what no policy allows, reports the replies as a defect,
-// and then sends what is no message.
+// Plays the guest-facing services: requests what no policy allows, reports the replies as a defect, and then sends an
+// invalid message.
 import { createInterface } from "node:readline";
 import type { FromServices, Request, ToServices } from "../services/messages.ts";
 
@@ -22,8 +22,6 @@ for await (const line of createInterface({ input: process.stdin })) {
   if (message.kind === "ping") send({ kind: "pong" });
   if (message.kind === "network") {
     send({ kind: "applied", network: message.network, change: message.change });
-    // The second has the policy.
-    if (!message.policy.enabled) continue;
     for (const [id, request] of requests.entries()) send({ kind: "request", id, network: message.network, request });
     send({ kind: "request", id: 99, network: 99, request: requests[0]! });
   }

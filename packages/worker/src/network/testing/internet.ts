@@ -3,7 +3,7 @@ import { createServer, type Socket } from "node:net";
 import { runCommand } from "#host/run-command.ts";
 import { openTcpListener, openUdpSocket } from "#host/sockets.ts";
 
-/** What a datagram that arrived was: where to and from whom. */
+/** A connection or a datagram that arrived. */
 export interface Arrival {
   readonly port: number;
   readonly from: string;
@@ -11,12 +11,12 @@ export interface Arrival {
 }
 
 /**
- * A world behind this host's `eth0`: a namespace that has every address a guest might try, and answers on each.
- * TCP connections are greeted with the address and port that they came to.
+ * A world behind this host's `eth0`: a namespace with every address that a guest might try, and servers on each. They
+ * greet TCP connections with the address and port that were connected to.
  */
 export interface Internet extends AsyncDisposable {
   readonly namespace: string;
-  /** Datagrams and connections that have come in. */
+  /** Datagrams and connections that have arrived. */
   readonly arrivals: Arrival[];
 }
 
@@ -35,7 +35,7 @@ export const worldAddresses = {
   benchmark: "198.18.0.1",
 } as const;
 
-/** This host's address on the way there, which looks like any public one. */
+/** This host's own address on that link, a public one by its looks. */
 export const hostAddress = "198.51.100.1";
 const gateway = "198.51.100.2";
 const worldPorts = [22, 53, 80, 443, 853, 5000] as const;
@@ -67,7 +67,7 @@ route add default via ${gateway}
   const stack = new DisposableStack();
   for (const port of ports) {
     stack.use(greet(namespace, port, arrivals));
-    // Bound to each address, or the answers would come from another one.
+    // Bound to each address, because answers of a wildcard socket come from another one.
     for (const address of Object.values(worldAddresses)) stack.use(hear(namespace, port, arrivals, address));
   }
   return {
@@ -80,7 +80,7 @@ route add default via ${gateway}
   };
 }
 
-/** Greets whoever connects and says nothing else; what is sent comes back. */
+/** Greets each connection, then echoes. */
 export function greet(namespace: string, port: number, arrivals: Arrival[], address = "0.0.0.0"): Disposable {
   const sockets = new Set<Socket>();
   const server = createServer((socket) => {
@@ -99,7 +99,7 @@ export function greet(namespace: string, port: number, arrivals: Arrival[], addr
   };
 }
 
-/** Takes datagrams and sends each back. */
+/** Echoes datagrams. */
 export function hear(namespace: string, port: number, arrivals: Arrival[], address: string): Disposable {
   const socket: DatagramSocket = createSocket("udp4");
   socket.bind({ fd: openUdpSocket(namespace, { address, port }) });

@@ -11,19 +11,19 @@ export interface FinishedTest {
   readonly names: readonly string[];
   readonly milliseconds: number;
   readonly error?: string;
-  /** Why it was not run. */
+  /** The reason why it was skipped. */
   readonly skip?: string;
 }
 
 const marker = "OPENSANDBOX_TEST_OWN_HOST";
 
-/** The resolver configuration of the host that tests have to themselves. */
+/** The resolver configuration of such a host. */
 export const ownResolvConf = "/etc/resolv.conf";
 
 /**
- * Runs the tests that `define` defines in a network of their own, with `/run/netns`, `/run/opensandbox` and
- * `/etc/resolv.conf` of their own: nothing they do to "the host" touches this one, and nobody on this host touches
- * theirs. They run in another process and are reported by this one. Needs root.
+ * Runs the tests of `define` in their own network namespace, with their own `/run/netns`, `/run/opensandbox` and
+ * `/etc/resolv.conf`, so that they and this host do not affect each other. They run in another process; this one reports
+ * their results. Needs root.
  */
 export function inOwnHost(file: string, define: () => void): void {
   if (process.env[marker] === "1") {
@@ -32,7 +32,7 @@ export function inOwnHost(file: string, define: () => void): void {
   }
   const skipAll = process.getuid?.() === 0 ? false : "network namespaces need root";
   suite(`in a host of its own: ${basename(file)}`, { skip: skipAll }, async () => {
-    // Known only when they have run, and a suite may define its tests late.
+    // Their names are known after they have run; a suite may define tests asynchronously.
     for (const { names, milliseconds, error, skip } of skipAll === false ? await runElsewhere(file) : []) {
       test(names.join(" > "), { skip: skip ?? false }, (t) => {
         t.diagnostic(`took ${milliseconds} ms`);
@@ -77,7 +77,7 @@ async function runElsewhere(file: string): Promise<readonly FinishedTest[]> {
   }
 }
 
-/** `$0` is the resolver configuration, the rest what to run. */
+/** `$0` is the resolver configuration, `$@` the command. */
 const prepare = `
 mkdir -p /run/netns /run/opensandbox
 mount -t tmpfs tmpfs /run/netns

@@ -8,14 +8,14 @@ import { guestMac } from "./frames.ts";
 import { type Internet, startInternet } from "./internet.ts";
 import { plugGuest, type PluggedGuest } from "./plugged-guest.ts";
 
-/** An internet, and a pool of networks on a host between. Only in a host of its own. */
+/** An internet, and a pool of networks on a host that leads there. Only within `inOwnHost`. */
 export interface OwnWorld extends AsyncDisposable {
   readonly internet: Internet;
   readonly pool: NetworkPool;
-  /** What stands for the directory of a machine. */
+  /** Plays the directory of a machine. */
   readonly directory: string;
   readonly logged: string[];
-  /** A network with a guest in it that is heard; it may do nothing yet. */
+  /** A network with an admitted guest, and without a policy. */
   plug(): Promise<{ readonly network: SandboxNetwork; readonly guest: PluggedGuest }>;
 }
 
@@ -54,7 +54,7 @@ export async function nft(rules: string, namespace?: string): Promise<void> {
 
 const masquerade = "table ip off { chain out { type nat hook postrouting priority srcnat; masquerade; }; }";
 
-/** Leaves a namespace with nothing but the way out. */
+/** Removes the rules of a namespace, except for masquerading. */
 export async function switchNamespaceRulesOff({
   attachment,
 }: {
@@ -63,7 +63,7 @@ export async function switchNamespaceRulesOff({
   await nft(`flush ruleset\n${masquerade}`, attachment.namespace);
 }
 
-/** The same for the host. The table stays, or it would be put back. */
+/** The same for the host. The empty table stays, so that the watch does not restore it. */
 export async function switchHostRulesOff(): Promise<void> {
   await nft(`table inet opensandbox\nflush table inet opensandbox\n${masquerade}`);
 }

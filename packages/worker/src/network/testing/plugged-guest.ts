@@ -8,11 +8,11 @@ import { inner } from "../address-plan.ts";
 import type { SandboxNetwork } from "../sandbox-network.ts";
 import { guestMac } from "./frames.ts";
 
-/** How an attempt to reach something ended. */
+/** The outcome of a connection attempt. */
 export type Outcome =
-  /** TCP: the first line that came; UDP: what came back. */
+  /** TCP: the first line received; UDP: the reply. */
   | { readonly reached: string }
-  /** The errno of the connection, or `silence` when nothing came for a while. */
+  /** The errno, or `silence` when nothing arrived for {@link silenceMs}. */
   | { readonly refused: string };
 
 /**
@@ -21,17 +21,17 @@ export type Outcome =
  */
 export interface PluggedGuest extends AsyncDisposable {
   readonly namespace: string;
-  /** What has come to the guest. */
+  /** The frames that the guest has received. */
   readonly frames: readonly Buffer[];
-  /** Sends a frame of Ethernet as it is. */
+  /** Sends an Ethernet frame unchanged. */
   sendFrame(frame: Buffer): void;
   tcp(address: string, port: number, say?: string | Buffer): Promise<Outcome>;
   udp(address: string, port: number, say?: string): Promise<Outcome>;
-  /** A socket in the guest that is being connected. */
+  /** A socket in the guest, connecting. */
   connect(address: string, port: number): Socket;
 }
 
-/** Longer than anything here takes; a test that waits for it waits for nothing to happen. */
+/** How long a test waits before it concludes that nothing arrives. */
 const silenceMs = 1500;
 
 /** The header that the kernel puts before each frame (IFF_VNET_HDR); zeros: nothing special. */
@@ -74,7 +74,7 @@ route add default via ${inner.gateway}
   };
 }
 
-/** Each read is a frame, and each write must be one. */
+/** Copies frames: each read is one frame, and each write must be. */
 function pump(from: number, to: number, onFrame: (frame: Buffer) => void): Socket {
   const stream = readingFrom(from);
   stream.on("data", (frame: Buffer) => {
@@ -89,7 +89,7 @@ function writeFrame(fd: number, frame: Buffer): void {
   try {
     writeSync(fd, frame);
   } catch (error) {
-    // A device that is down or full loses it, as a cable would.
+    // A device that is down or full loses the frame, like a cable.
     if (!["EIO", "EAGAIN", "EBADF"].includes((error as NodeJS.ErrnoException).code ?? "")) throw error;
   }
 }

@@ -1,6 +1,6 @@
-// A pool in a process of its own, for tests that kill it: claims a network for each directory that it is given, with a
-// policy, says so, and stays. `--stop-at LABEL`: says so when it comes to that command, and goes no further;
-// `--then-stop-at LABEL`: when it comes to it after all that.
+// A pool in its own process, for tests that kill it. It claims a network with a policy for each directory argument,
+// prints a line for each, and stays. `--stop-at LABEL`: prints a line at that command and stops there;
+// `--then-stop-at LABEL`: the same for a command after the claims.
 import { parseArgs } from "node:util";
 import { failOn } from "#host/run-command.ts";
 import { NetworkPool } from "../network-pool.ts";
@@ -14,7 +14,7 @@ const { values, positionals } = parseArgs({
   },
   allowPositionals: true,
 });
-// Nothing else keeps a process that waits for ever.
+// Keeps the process alive.
 setInterval(() => undefined, 60_000);
 stopAt(values["stop-at"]);
 const pool = await NetworkPool.open({
@@ -28,7 +28,7 @@ for (const directory of positionals) {
   process.stdout.write(`claimed ${network.slot}\n`);
 }
 stopAt(values["then-stop-at"]);
-// Whoever hears that it is ready may end it at once.
+// Before "ready" is printed, which may be followed by the signal at once.
 const ending = new Promise((resolve) => process.once("SIGTERM", resolve));
 process.stdout.write("ready\n");
 await ending;

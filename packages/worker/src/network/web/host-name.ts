@@ -10,7 +10,7 @@ export function wireName(text: string): string | undefined {
   return /^[\x21-\x7e]+$/.test(text) ? normalName(text) : undefined;
 }
 
-/** The one name that a request is for. Linear in the size of its head, which Node limits to 16 KiB. */
+/** The name that a request is for. Linear in the size of its head, which Node limits to 16 KiB. */
 export function hostOf({ rawHeaders, url = "" }: Pick<IncomingMessage, "rawHeaders" | "url">): ClaimedName {
   const hosts = rawHeaders.filter((_, index) => index % 2 === 1 && rawHeaders[index - 1]!.toLowerCase() === "host");
   const [host] = hosts;

@@ -20,7 +20,7 @@ function record(part: Buffer): Buffer {
   return Buffer.concat([header, part]);
 }
 
-/** A hello as one record, with these extensions behind its own. */
+/** A hello in one record, with these extensions behind its own. */
 async function helloWith(...added: readonly Buffer[]): Promise<Buffer> {
   const handshake = (await clientHello(name)).subarray(5);
   const session = 4 + 2 + 32;
@@ -93,12 +93,12 @@ suite("the name in a TLS client's first message", () => {
     ["a list of names that is longer than its extension", extension(0, Buffer.from([0, 9, 0, 0, 1]))],
     ["an extension that is longer than the message", Buffer.from([0, 99, 0xff, 0xff])],
   ] as const) {
-    test(`is not believed beside ${what}`, async () => {
+    test(`is not accepted beside ${what}`, async () => {
       assert.equal(read(await helloWith(added)).kind, "none");
     });
   }
 
-  test("is not believed in a list of two", async () => {
+  test("is not accepted in a list of two", async () => {
     const hello = await clientHello(name);
     const twice = Buffer.from(hello.toString("latin1").replace(name, "a.com\0\0\x05b.com\0\0"), "latin1");
     const at = hello.indexOf(name) - 2;
@@ -119,7 +119,7 @@ suite("the name in a TLS client's first message", () => {
     });
   }
 
-  test("is the same however the stream is cut", async () => {
+  test("does not depend on chunk boundaries", async () => {
     const hello = await helloWith(extension(21, Buffer.alloc(300)));
     holds(
       property(array(integer({ min: 1, max: 200 }), { minLength: 1, maxLength: 10 }), (sizes) => {

@@ -1,7 +1,7 @@
-/** What the first message of a TLS client (RFC 8446 section 4.1.2, RFC 6066 section 3) says about the server's name. */
+/** The server's name in the first message of a TLS client (RFC 8446 section 4.1.2, RFC 6066 section 3). */
 export type ServerName =
   | { readonly kind: "name"; readonly name: string }
-  /** It is TLS without exactly one name, or not TLS; `reason` says which. */
+  /** TLS without exactly one name, or another protocol; `reason` says which. */
   | { readonly kind: "none"; readonly reason: string }
   /** More bytes are needed. */
   | { readonly kind: "incomplete" };
@@ -28,18 +28,18 @@ const encryptedHelloExtensions = [0xfe0d, 0xffce];
 export class HelloReader {
   readonly #received = new GrowingBuffer();
   readonly #handshake = new GrowingBuffer();
-  /** Where the next record, or the rest of the current one, begins. */
+  /** The offset of the next unread byte. */
   #at = 0;
   #recordBytesLeft = 0;
   #records = 0;
   #found: ServerName = { kind: "incomplete" };
 
-  /** All bytes so far, those behind the hello included. */
+  /** All bytes so far, including those after the hello. */
   get received(): Buffer {
     return this.#received.bytes;
   }
 
-  /** Reads on; after an answer that is not `incomplete` the answer stays. */
+  /** Reads on. An answer other than `incomplete` is final. */
   push(chunk: Buffer): ServerName {
     this.#received.append(chunk);
     if (this.#found.kind === "incomplete") this.#found = this.#advance();
@@ -166,7 +166,7 @@ class Reader {
   }
 }
 
-/** Bytes in one piece, with room for more: appending copies each byte a constant number of times. */
+/** Contiguous bytes that grow by doubling: appending copies each byte a constant number of times. */
 class GrowingBuffer {
   #room = Buffer.alloc(2048);
   #length = 0;

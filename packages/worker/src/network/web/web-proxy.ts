@@ -28,7 +28,7 @@ export interface WebProxyOptions {
   readonly listener: number;
   readonly limits?: WebProxyLimits;
   policy(): CompiledPolicy;
-  /** A socket that is being connected to the target, or why the target is not reachable under its name. */
+  /** A socket that connects to the target, or the reason why the policy does not allow it. */
   connect(target: WebTarget): Promise<{ readonly socket: Socket } | { readonly refusal: string }>;
   refuse(refusal: Refusal): void;
   /** Reports an error that no guest should be able to cause. */
@@ -36,7 +36,7 @@ export interface WebProxyOptions {
 }
 
 export interface WebProxyLimits {
-  /** Connections of one guest at once, TLS and HTTP each. */
+  /** Concurrent connections of one guest, TLS and HTTP each. */
   readonly maxConnections: number;
   /** From a connection's start until its ClientHello is complete. */
   readonly helloTimeoutMs: number;
@@ -68,7 +68,7 @@ export function serveWeb(options: WebProxyOptions): WebProxy {
       response.destroy();
     });
   });
-  // A tunnel through the proxy would carry what nobody judges.
+  // The content of a tunnel would bypass the policy.
   http.on("connect", (request, socket) => {
     refuse(options, request.socket, "http", { reason: "tunnels through HTTP are not possible" });
     socket.destroy();
@@ -130,14 +130,14 @@ async function tunnel(
     socket.resetAndDestroy();
     return;
   }
-  // The guest has hung up meanwhile, or the policy has changed.
+  // The guest has hung up meanwhile, or a new policy has cut the connection.
   if (socket.destroyed) return void connected.socket.destroy();
   keep(() => refusalOfName(options.policy(), claimed) === undefined);
   join(socket, connected.socket);
   connected.socket.write(beginning);
 }
 
-/** The first bytes of the client, and the name that they say. */
+/** Reads the first bytes of a client, and the name in them. */
 async function readHello(
   socket: Socket,
   { helloTimeoutMs }: WebProxyLimits,
@@ -184,7 +184,7 @@ function refuseCrowded(options: WebProxyOptions, socket: Socket, protocol: "tls"
   socket.resetAndDestroy();
 }
 
-/** Passes on each side's end; when one side breaks, so does the other. */
+/** Connects both ways. The end of one side ends the other; an error resets it. */
 function join(one: Socket, other: Socket): void {
   for (const [from, to] of [
     [one, other],
@@ -240,7 +240,7 @@ function exchange(request: IncomingMessage, response: ServerResponse, socket: So
     try {
       response.writeHead(answer.statusCode ?? 502, answer.statusMessage, forwardedHeaders(answer.rawHeaders));
     } catch {
-      // A status or a reason that Node does not send: the server is no better than one that breaks off.
+      // Node's parser accepts statuses and reasons that Node does not send.
       upstream.destroy();
       return explain(response, 502, "the server's answer cannot be passed on");
     }
@@ -252,11 +252,11 @@ function exchange(request: IncomingMessage, response: ServerResponse, socket: So
   response.once("close", () => upstream.destroy());
 }
 
-/** Answers in the server's place, where the response has not begun. */
+/** Answers in the server's place, or breaks the response off if it has begun. */
 function explain(response: ServerResponse, status: number, text: string): void {
   if (response.destroyed) return;
   if (response.headersSent) return void response.destroy();
-  // With a reason of its own: one that Node has refused is still in the response.
+  // An explicit reason: the response still holds one that Node has refused.
   response.writeHead(status, STATUS_CODES[status] ?? "", { "content-type": "text/plain", connection: "close" });
   response.end(`opensandbox: ${text}\n`);
 }
