@@ -57,7 +57,8 @@ export interface Worker {
 
   /**
    * Captures the machine, which then runs on: its pause is `pausedMs`. The snapshot exists when this resolves; a failure
-   * leaves nothing of it behind, and the machine runs. `unavailable` when the guest does not confirm that it is quiesced.
+   * leaves nothing of it behind, and the machine runs. `wrong_state` when the guest agent cannot freeze a disk,
+   * `unavailable` when it does not confirm the freeze.
    */
   captureSandbox(id: SandboxId, request: Capture, signal: AbortSignal): Promise<CapturedSnapshot>;
   /** Captures the machine and ends it. The snapshot exists before the machine goes; after a failure the machine runs. */
@@ -104,7 +105,7 @@ export type HypervisorName = "qemu" | "firecracker" | "fake";
 
 export interface StartSandbox {
   readonly id: SandboxId;
-  /** Rises with every start of the same sandbox; an older one is refused. */
+  /** Rises with every start of the same sandbox. `wrong_state` when a newer one has started on this worker. */
   readonly generation: number;
   /** Whose it is: what is private of one organization is never shared with another. */
   readonly organizationId: string;

@@ -2,12 +2,12 @@ import { readFile, realpath } from "node:fs/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 
 /**
- * Where a machine's memory is in its process. The pages of a guest are counted through its regions, one after the
- * other, wherever the process has them.
+ * The location of a guest's memory in its process. Page numbers run through all regions, one after the other, whatever
+ * their addresses.
  */
 export interface GuestMemory {
   readonly pid: number;
-  /** The first one begins as the machine's base; all others begin as zeros. */
+  /** The first one starts as the machine's memory base; all others start as zeros. */
   readonly regions: readonly MemoryRegion[];
 }
 
@@ -17,11 +17,11 @@ export interface MemoryRegion {
   readonly bytes: number;
 }
 
-/** Finds the private mapping of the file `base` in a process. @throws `unavailable` when it is not there whole */
+/** Finds the private mapping of the file `base` in a process. @throws `unavailable` when it is missing or not in one piece */
 export async function findMemory(pid: number, base: string, bytes: number): Promise<MemoryRegion> {
   const parts = mappingsOf(await readFile(`/proc/${pid}/maps`, "utf8"), await realpath(base));
   const [first] = parts;
-  // The kernel keeps parts of one mapping apart when advice about them differs.
+  // The kernel splits a mapping where madvise() differs.
   const contiguous = parts.every((part, index) => index === 0 || part.start === parts[index - 1]?.end);
   const end = parts.at(-1)?.end ?? 0;
   if (first === undefined || !contiguous || end - first.start !== bytes) {

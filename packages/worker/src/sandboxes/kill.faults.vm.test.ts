@@ -1,5 +1,4 @@
-// What a worker that is killed leaves behind, step by step, and what the next one makes of it: cases 1 to 4 and 22 of
-// docs/faults.md.
+// A worker is killed at every step, and the next one cleans up or continues: cases 1 to 4 and 22 of docs/faults.md.
 import assert from "node:assert/strict";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
@@ -26,7 +25,7 @@ after(async () => {
   await rm(dataDirectory, { recursive: true });
 });
 
-/** Lets the worker be killed at `label` of what `act` asks of it, and opens the next one. */
+/** Kills the worker at the step `label` of `act`, and opens the next worker. */
 async function killedAt(label: FailpointLabel, act: () => Promise<unknown>): Promise<void> {
   await worker.call("arm", `${label}=exit`);
   await assert.rejects(act(), new Error(workerDied), label);
@@ -44,7 +43,7 @@ function fork(snapshotId: SnapshotId): Promise<SandboxId> {
   return start({ kind: "snapshot", snapshotId, identity: "new" });
 }
 
-/** A sandbox with a process that counts, and that writes down what it is told before each fault. */
+/** A sandbox with a process that counts. It writes a file before each fault, and checks all of them later. */
 class Witness {
   readonly id: SandboxId;
   #counted = 0;
@@ -54,20 +53,20 @@ class Witness {
     this.id = id;
   }
 
-  static async begin(): Promise<Witness> {
+  static async start(): Promise<Witness> {
     const id = await start();
     await worker.call("shell", id, startCounting);
     return new Witness(id);
   }
 
-  /** Something that was acknowledged. */
+  /** Writes a file; the guest acknowledges it. */
   async write(): Promise<void> {
     this.#written += 1;
     const name = `/workspace/${this.#written}`;
     await worker.call("shell", this.id, `head -c 100000 /dev/urandom >${name}; sha256sum ${name} >>sums; sync`);
   }
 
-  /** All that was acknowledged is there, the process has gone on, and the file systems have nothing to say. */
+  /** Checks that every acknowledged file is whole and that the file systems report no error. */
   async check(when: string, id = this.id): Promise<void> {
     const read = `echo 3 | sudo tee /proc/sys/vm/drop_caches; sha256sum -c --quiet sums; wc -l <sums`;
     assert.equal((await worker.call("shell", id, read)).split("\n").at(-1), String(this.#written), when);
@@ -75,6 +74,7 @@ class Witness {
     assert.equal(await worker.call("shell", id, complaints), "", when);
   }
 
+  /** Checks that the process has counted further since the last check. */
   async checkCount(when: string): Promise<void> {
     const counted = Number(await worker.call("shell", this.id, "cat /dev/shm/count"));
     assert.ok(counted > this.#counted, when);
@@ -84,7 +84,7 @@ class Witness {
 
 const running = (id: SandboxId) => ({ id, generation: 1, memoryMib: 1024, running: true });
 
-test("1: killed at any step of a start, it leaves nothing that the next worker does not remove", async () => {
+test("1: the next worker removes everything that a worker killed at any step of a start has left", async () => {
   await worker.call("stop", await start());
   for (const label of failpointLabels.start) {
     await killedAt(label, () => start());
@@ -93,9 +93,9 @@ test("1: killed at any step of a start, it leaves nothing that the next worker d
   }
 });
 
-test("2 and 4: killed while sandboxes run or at any step of a checkpoint, all go on as they were", async (t) => {
-  const witness = await Witness.begin();
-  await t.test("at no step, and while the next worker takes over", async () => {
+test("2 and 4: sandboxes keep running when their worker is killed, at rest or at any step of a checkpoint", async (t) => {
+  const witness = await Witness.start();
+  await t.test("at rest, and again while the next worker adopts", async () => {
     await witness.write();
     await worker.kill();
     for (const label of failpointLabels.adopt) {
@@ -103,8 +103,8 @@ test("2 and 4: killed while sandboxes run or at any step of a checkpoint, all go
     }
     worker = await spawnWorker({ dataDirectory });
     assert.deepEqual(worker.adopted, [running(witness.id)]);
-    await witness.check("taken over");
-    await witness.checkCount("taken over");
+    await witness.check("adopted");
+    await witness.checkCount("adopted");
   });
 
   for (const label of [...failpointLabels.capture, ...failpointLabels.afterCapture]) {
@@ -115,14 +115,14 @@ test("2 and 4: killed while sandboxes run or at any step of a checkpoint, all go
       assert.deepEqual(worker.adopted, [running(witness.id)]);
       await witness.checkCount(label);
       const found = await worker.call("findSnapshot", snapshotId);
-      // It is published as a whole or not at all.
+      // A snapshot is published whole or not at all.
       assert.equal(found !== undefined, label === "flush published snapshot");
       assert.deepEqual((await leftBehind(dataDirectory)).unfinished, []);
       if (found) await worker.call("removeSnapshot", snapshotId);
     });
   }
 
-  await t.test("a checkpoint after all of these holds everything", async () => {
+  await t.test("a checkpoint after all of these kills holds everything", async () => {
     await witness.check("after the checkpoints that failed");
     const snapshotId = newSnapshotId();
     await worker.call("capture", witness.id, snapshotId);
@@ -139,9 +139,9 @@ test("2 and 4: killed while sandboxes run or at any step of a checkpoint, all go
     await worker.call("removeSnapshot", snapshotId);
   });
 
-  await t.test("22: with the whole host, right after the disks have got another layer", async () => {
+  await t.test("22: disks boot after the host died right after a switch of layers", async () => {
     await witness.write();
-    const asleep = await Witness.begin();
+    const asleep = await Witness.start();
     await asleep.write();
     const hibernated = newSnapshotId();
     await worker.call("hibernate", asleep.id, hibernated);
@@ -165,8 +165,8 @@ test("2 and 4: killed while sandboxes run or at any step of a checkpoint, all go
   await worker.call("stop", witness.id);
 });
 
-test("3 and 4: killed at any step of a hibernation or a wake, the sandbox runs or sleeps and is whole", async (t) => {
-  const witness = await Witness.begin();
+test("3 and 4: a sandbox runs or sleeps, and is whole, when its worker is killed at any step of hibernation or wake", async (t) => {
+  const witness = await Witness.start();
 
   async function wake(snapshotId: SnapshotId): Promise<void> {
     const from = { kind: "snapshot", snapshotId, identity: "same" } as const;
@@ -174,7 +174,7 @@ test("3 and 4: killed at any step of a hibernation or a wake, the sandbox runs o
     assert.equal(restoredFrom, "memory");
   }
 
-  // Who hibernates does not let the machine go on.
+  // A hibernation does not resume the machine.
   const steps = failpointLabels.capture.filter((label) => label !== "go on" && label !== "thaw");
   for (const label of [...steps, ...failpointLabels.hibernate]) {
     await t.test(label, async () => {
@@ -212,7 +212,7 @@ test("3 and 4: killed at any step of a hibernation or a wake, the sandbox runs o
   assert.deepEqual(await leftBehind(dataDirectory), nothing);
 });
 
-/** What a start of the host leaves of machines: their files. */
+/** Leaves what a reboot of the host leaves of machines: their files. */
 async function loseHost(): Promise<void> {
   await killProcessesOf(join(dataDirectory, "machines"));
   const { slots } = await leftBehind(dataDirectory);

@@ -1,5 +1,5 @@
-// What a worker makes of machines, agents and guests that fail, and of what comes at the wrong time: cases 5 to 7, 9, 11,
-// 13, 18, 20, 24, 25 and 28 of docs/faults.md.
+// Machines, agents and guests fail, and requests come at the wrong time: cases 5 to 7, 9, 11, 13, 18, 20, 24, 25 and 28 of
+// docs/faults.md.
 import assert from "node:assert/strict";
 import { copyFile, readdir, readFile, rm, truncate } from "node:fs/promises";
 import { join } from "node:path";
@@ -9,6 +9,7 @@ import { armFailpoint, type FailpointLabel, failpointLabels } from "#host/failpo
 import { processesOf } from "#host/kill-by-path.ts";
 import { decodeManifest } from "#snapshots/manifest.ts";
 import { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
+import { orAborted } from "@opensandbox/wire/or-aborted.ts";
 import { newSnapshotId, type SandboxId, type SnapshotId } from "@opensandbox/wire/ids.ts";
 import { machineDirectory, readEntries } from "#machine/journal.ts";
 import { leftBehind, nothing } from "../testing/left-behind.ts";
@@ -22,7 +23,7 @@ before(async () => {
 });
 after(() => host[Symbol.asyncDispose]());
 
-/** A sandbox for one test, of which nothing stays. */
+/** A sandbox for one test, which leaves nothing behind. */
 async function sandbox(t: TestContext, wishes: Parameters<TestHost["start"]>[1] = {}): Promise<SandboxId> {
   const { id } = await host.start(undefined, wishes);
   t.after(async () => {
@@ -56,13 +57,13 @@ async function wake(id: SandboxId, snapshotId: SnapshotId): Promise<void> {
   await host.worker.removeSnapshot(snapshotId);
 }
 
-/** The only machine there is. */
+/** Process id of the only machine. */
 async function onlyPid(): Promise<number> {
   const [pid] = await processesOf(join(host.dataDirectory, "machines"));
   return pid ?? assert.fail("no machine runs");
 }
 
-/** A sandbox that works: it answers, and can be captured, slept and woken with what is in it. */
+/** Checks that a sandbox works: it answers, forks, hibernates and wakes with its content. */
 async function works(id: SandboxId): Promise<void> {
   const word = newSnapshotId();
   await host.shell(id, `echo ${word} >/workspace/word; echo ${word} >/dev/shm/word; sync`);
@@ -78,7 +79,7 @@ async function works(id: SandboxId): Promise<void> {
 const refusedAs = (code: SandboxError["code"]) => (error: unknown) =>
   isSandboxError(error, code) || assert.fail(String(error));
 
-test("5: a QEMU that is killed is noticed by its end, commands end unknown, and the disks boot again", async (t) => {
+test("5: the end of a killed QEMU is reported, its commands fail as unavailable, and the disks boot again", async (t) => {
   const id = await sandbox(t);
   await host.shell(id, "echo content >/workspace/file; sync");
   const ended = host.worker.waitForEnd(id, never);
@@ -91,13 +92,13 @@ test("5: a QEMU that is killed is noticed by its end, commands end unknown, and 
   assert.equal(await host.shell(id, "cat /workspace/file"), "content");
 });
 
-test("6: a QEMU that stands still fails its capture by a deadline and holds up nobody else", async (t) => {
+test("6: a QEMU that does not answer fails its capture by a deadline and delays no other sandbox", async (t) => {
   const id = await sandbox(t);
   const pid = await onlyPid();
   const other = await sandbox(t);
   const snapshotId = newSnapshotId();
   {
-    // Where it matters most: what it was asked it will do, and the worker does not know.
+    // The worst step: QEMU will carry out the command, and the worker does not learn of it.
     using _ = armFailpoint("switch layers", () => process.kill(pid, "SIGSTOP"));
     const captured = host.worker.captureSandbox(id, { snapshotId, contents: "memory and disks" }, never);
     const refused = assert.rejects(captured, refusedAs("unavailable"));
@@ -111,7 +112,7 @@ test("6: a QEMU that stands still fails its capture by a deadline and holds up n
   await works(id);
 });
 
-test("7: an agent that is killed is started again; while it holds the disks still, the capture is refused", async (t) => {
+test("7: a killed agent restarts, and a capture during which it was killed is refused", async (t) => {
   const id = await sandbox(t);
   await assert.rejects(host.shell(id, "sudo kill -9 $(pgrep -f 'agent[.]mjs')"), refusedAs("unavailable"));
   assert.equal(await host.shell(id, "echo back"), "back");
@@ -123,7 +124,7 @@ test("7: an agent that is killed is started again; while it holds the disks stil
   );
   const snapshotId = newSnapshotId();
   {
-    // Time for the killer to see it, and for the next agent to let the disks go.
+    // Time for the killer to notice the freeze, and for the next agent to thaw the disks.
     using _ = armFailpoint("pause", () => setTimeout(10_000));
     const captured = host.worker.captureSandbox(id, { snapshotId, contents: "memory and disks" }, never);
     await assert.rejects(captured, refusedAs("unavailable"));
@@ -133,7 +134,7 @@ test("7: an agent that is killed is started again; while it holds the disks stil
   await works(id);
 });
 
-/** Kills the agent when a write has been held back for a second. */
+/** Kills the agent when a write has been blocked for a second. */
 const killerWhileFrozen = `
 import os, signal, threading, time
 agent = next(int(p) for p in os.listdir("/proc") if p.isdigit() and b"agent.mjs" in open(f"/proc/{p}/cmdline", "rb").read())
@@ -154,9 +155,9 @@ async function* chunks(text: string): AsyncGenerator<Uint8Array> {
   yield Buffer.from(text);
 }
 
-test("7: a freeze that is not confirmed is no freeze", async (t) => {
+test("7: a capture is refused when the agent cannot freeze a disk", async (t) => {
   const id = await sandbox(t);
-  // Somebody in the guest holds the disk already, so the agent cannot say that it does.
+  // A process in the guest has frozen the disk already, so the agent cannot confirm that it has.
   const hold =
     "fsfreeze -f /workspace; touch held; until [ -e go ]; do sleep 0.1; done; fsfreeze -u /workspace; touch gone";
   await host.shell(
@@ -170,13 +171,13 @@ test("7: a freeze that is not confirmed is no freeze", async (t) => {
   await works(id);
 });
 
-test("9: a guest that runs out of everything keeps its agent, and its sandbox can still sleep", async (t) => {
+test("9: a guest that runs out of memory, processes or disk keeps its agent and hibernates", async (t) => {
   const id = await sandbox(t);
-  const still = async (): Promise<void> => assert.equal(await host.shell(id, "echo still"), "still");
+  const answers = async (): Promise<void> => assert.equal(await host.shell(id, "echo still"), "still");
   await t.test("memory", async () => {
     const hog = "python3 -c 'b=[]\nwhile True: b.append(b\"x\"*50_000_000)'";
     assert.match(await host.shell(id, `${hog} 2>&1; echo $?`), /137|MemoryError/);
-    await still();
+    await answers();
   });
   await t.test("processes", async () => {
     const bomb = [
@@ -187,21 +188,21 @@ test("9: a guest that runs out of everything keeps its agent, and its sandbox ca
       "except RuntimeError: print(threading.active_count(), flush=True)",
       "import os; os._exit(0)",
     ].join("\n");
-    const most = Number(await host.shell(id, `python3 -c '${bomb}'`));
-    assert.ok(most > 1000 && most <= 4096, String(most));
-    await still();
+    const threads = Number(await host.shell(id, `python3 -c '${bomb}'`));
+    assert.ok(threads > 1000 && threads <= 4096, String(threads));
+    await answers();
   });
   await t.test("disk", async () => {
     await host.shell(id, "fallocate -l $(df --output=avail -B1 /workspace | tail -1) /workspace/fill || true");
     await assert.rejects(host.shell(id, "head -c 50000000 /dev/zero >/workspace/more"), /No space left/);
-    await still();
+    await answers();
     await wake(id, await hibernate(id));
     await host.shell(id, "rm /workspace/fill /workspace/more; echo content >/workspace/file");
   });
   await t.test("console", async () => {
     const before = await residentBytes();
     await host.shell(id, "timeout 3 sudo sh -c 'yes >/dev/console' || true");
-    await still();
+    await answers();
     assert.ok((await residentBytes()) - before < 64 * 2 ** 20);
   });
   await t.test("its kernel", async () => {
@@ -219,7 +220,7 @@ async function residentBytes(): Promise<number> {
   return 1024 * Number(/^VmRSS:\s*(\d+)/m.exec(status)?.[1]);
 }
 
-test("11: a capture that fails at any step leaves nothing but a machine that runs", async (t) => {
+test("11: a capture that fails at any step leaves a running machine and nothing else", async (t) => {
   const id = await sandbox(t);
   await host.shell(id, startCounting);
   let counted = 0;
@@ -233,25 +234,25 @@ test("11: a capture that fails at any step leaves nothing but a machine that run
       message,
       label,
     );
-    // Who sleeps does not go on, and what comes after that is not the capture's.
+    // A hibernation neither resumes nor thaws, and does not journal layers.
     if (label !== "go on" && label !== "thaw" && label !== "journal layers") {
       await assert.rejects(host.worker.hibernateSandbox(id, snapshotId, never), message, `hibernate: ${label}`);
     }
     assert.equal(await host.worker.findSnapshot(snapshotId), undefined, label);
     assert.deepEqual(await readdir(join(host.dataDirectory, "snapshots")), [], label);
-    // It goes on: this ends when it has counted further than before.
+    // The machine runs: this ends when its process has counted further.
     const further = `until [ "$(cat /dev/shm/count)" -gt ${counted} ]; do sleep 0.1; done; cat /dev/shm/count`;
     counted = Number(await host.shell(id, further));
   }
   await works(id);
 });
 
-test("13: a snapshot that is not what was captured is refused, and boots nothing", async (t) => {
+test("13: a snapshot that is not what was captured is refused, and nothing boots from it", async (t) => {
   const id = await sandbox(t);
   await host.shell(id, "echo content >/workspace/file; sync");
   const [good, bad] = [await checkpoint(id), await checkpoint(id)];
   const directory = join(host.dataDirectory, "snapshots", bad);
-  const refused = async (what: string, code: SandboxError["code"] = "incompatible"): Promise<void> => {
+  const isRefused = async (what: string, code: SandboxError["code"] = "incompatible"): Promise<void> => {
     await assert.rejects(fork(bad), refusedAs(code), what);
     assert.equal((await leftBehind(host.dataDirectory)).machines.length, 1, what);
   };
@@ -262,12 +263,12 @@ test("13: a snapshot that is not what was captured is refused, and boots nothing
     const kept = join(host.dataDirectory, "kept");
     await copyFile(path, kept);
     const { length } = await readFile(path);
-    // Another file of that name, since a layer is the running machine's too.
+    // A new file of that name, because the running machine has the layer too.
     await rm(path);
-    await refused(`${file} is missing`);
+    await isRefused(`${file} is missing`);
     await copyFile(kept, path);
     await truncate(path, length - 4096);
-    await refused(`${file} is short`);
+    await isRefused(`${file} is short`);
     await rm(path);
     await copyFile(kept, path);
     await rm(kept);
@@ -275,7 +276,7 @@ test("13: a snapshot that is not what was captured is refused, and boots nothing
   const other = join(host.dataDirectory, "snapshots", good, "manifest.json");
   await rm(join(directory, "manifest.json"));
   await copyFile(other, join(directory, "manifest.json"));
-  await refused("the manifest of another");
+  await isRefused("the manifest of another snapshot");
 
   if (process.getuid?.() === 0) {
     const other = { organizationId: "org-other" };
@@ -293,7 +294,7 @@ test("13: a snapshot that is not what was captured is refused, and boots nothing
   for (const snapshotId of [good, bad]) await host.worker.removeSnapshot(snapshotId);
 });
 
-test("18: of what comes at the same time one wins, and the others are told the state", async (t) => {
+test("18: one of several operations at once wins, and the others are refused with the state", async (t) => {
   const id = await sandbox(t);
   await host.shell(id, startCounting);
   const before = await checkpoint(id);
@@ -324,7 +325,7 @@ test("18: of what comes at the same time one wins, and the others are told the s
   assert.deepEqual(wakes.map(({ status }) => status).toSorted(), ["fulfilled", "rejected"]);
   assert.ok(Number(await host.shell(id, "cat /dev/shm/count")) > 0);
 
-  // Deleted while it falls asleep: it is gone, or asleep and gone, and never half.
+  // Deleted while it hibernates: it is gone, with or without a complete snapshot.
   const asleep = newSnapshotId();
   const [slept] = await Promise.allSettled([
     host.worker.hibernateSandbox(id, asleep, never),
@@ -335,13 +336,13 @@ test("18: of what comes at the same time one wins, and the others are told the s
   for (const one of [before, snapshotId, asleep]) await host.worker.removeSnapshot(one);
 });
 
-test("20: who leaves in the middle leaves nothing half done", async (t) => {
+test("20: a caller that aborts in the middle leaves nothing half done", async (t) => {
   for (const label of failpointLabels.start) {
     const left = new AbortController();
     using _ = armFailpoint(label, () => left.abort());
     const request = startRequest();
     const started = host.worker.startSandbox(request, () => undefined, left.signal);
-    // At the last step it has become a sandbox.
+    // At the last step the machine is the sandbox already.
     if (label !== "journal sandbox") await assert.rejects(started, label);
     else await started.then(() => host.worker.stopSandbox(request.id));
     assert.deepEqual(await leftBehind(host.dataDirectory), nothing, label);
@@ -378,7 +379,7 @@ test("20: who leaves in the middle leaves nothing half done", async (t) => {
   await works(id);
 });
 
-test("24: a host that is full says so, keeps nothing half made, and takes sandboxes again when it has room", async (t) => {
+test("24: a full host refuses sandboxes, keeps nothing half made, and accepts them again when it has room", async (t) => {
   await assert.rejects(
     host.start(undefined, { memoryMib: 2 ** 20 }),
     (error) =>
@@ -398,7 +399,7 @@ test("24: a host that is full says so, keeps nothing half made, and takes sandbo
   await works(await sandbox(t));
 });
 
-test("28: what is removed while a fork or a wake starts from it is there for that one", async (t) => {
+test("28: a snapshot that is removed while a fork starts from it stays until the fork has it", async (t) => {
   const id = await sandbox(t);
   await host.shell(id, "echo content >/workspace/file; sync");
   for (const label of ["fill directory", "load memory"] as const) {
@@ -416,16 +417,16 @@ test("28: what is removed while a fork or a wake starts from it is there for tha
   }
 });
 
-test("25: a ready machine that is dead is not what anybody gets", async () => {
+test("25: no sandbox becomes of a ready machine that has died", async () => {
   await using ready = await startTestHost({ readyMachines: 1 });
   const isReady = Promise.withResolvers<void>();
   using _ = armFailpoint("machine is ready", () => isReady.resolve());
   await ready.start();
-  await isReady.promise;
+  await orAborted(isReady.promise, AbortSignal.timeout(120_000));
   const waiting = (await readEntries(ready.dataDirectory)).filter(({ sandbox }) => sandbox === undefined);
   const [pid = 0] = await processesOf(machineDirectory(ready.dataDirectory, waiting[0]?.machineId ?? ""));
   let claimed = false;
-  // It dies at the moment in which it is taken.
+  // The machine dies while it is claimed.
   using __ = armFailpoint("resume", () => {
     if (!claimed) process.kill(pid, "SIGKILL");
     claimed = true;

@@ -25,7 +25,7 @@ async function checkpoint(id: SandboxId): Promise<SnapshotId> {
   return snapshotId;
 }
 
-/** Hibernates and wakes; returns from what it came back. */
+/** Hibernates and wakes; returns the source of the wake. */
 async function sleepAndWake(id: SandboxId, envs: Readonly<Record<string, string>> = {}): Promise<string> {
   const snapshotId = newSnapshotId();
   await host.worker.hibernateSandbox(id, snapshotId, never);
@@ -34,13 +34,13 @@ async function sleepAndWake(id: SandboxId, envs: Readonly<Record<string, string>
   return restoredFrom;
 }
 
-/** A process that counts without an end, and what it has counted to. */
+/** Starts a process that counts without end; {@link counted} reads its count. */
 const startCounting =
   "cd /dev/shm; setsid sh -c 'while :; do i=$((i+1)); echo $i >new; mv new count; sleep 0.1; done' >/dev/null 2>&1 & " +
   "until [ -e count ]; do sleep 0.1; done; cd;";
 const counted = "cat /dev/shm/count";
 
-test("a sandbox lives on through checkpoint, fork, hibernation and wake", async (t) => {
+test("a sandbox lives through checkpoint, fork, hibernation and wake", async (t) => {
   const { id, restoredFrom } = await host.start(undefined, { envs: { NAME: "kept" } });
   assert.equal(restoredFrom, "memory");
   await host.shell(id, `${startCounting} head -c 20000000 /dev/urandom >/workspace/big; sha256sum /workspace/big >sum`);
@@ -50,17 +50,17 @@ test("a sandbox lives on through checkpoint, fork, hibernation and wake", async 
   await host.shell(id, "echo later >/workspace/later");
   assert.equal(await sleepAndWake(id, { NAME: "kept" }), "memory");
 
-  await t.test("its processes, files and environment are there, and the clock is right", async () => {
+  await t.test("processes, files and environment survive, and the clock is right", async () => {
     assert.ok(Number(await host.shell(id, counted)) > before);
     await host.shell(id, "echo 3 | sudo tee /proc/sys/vm/drop_caches; sha256sum -c sum; grep later /workspace/later");
     assert.equal(await host.shell(id, "echo $NAME"), "kept");
     const skew = Math.abs(Number(await host.shell(id, "date +%s%3N")) - Date.now());
-    // What the command itself takes is in it.
+    // The difference includes the duration of the command.
     assert.ok(skew < 5000, `${skew} ms`);
   });
 
   const fork = await host.start({ kind: "snapshot", snapshotId, identity: "new" }, { envs: { NAME: "fork" } });
-  await t.test("a fork is alive, is of the instant of the checkpoint, and has an environment of its own", async () => {
+  await t.test("a fork continues from the instant of the checkpoint, with an environment of its own", async () => {
     assert.equal(fork.restoredFrom, "memory");
     assert.ok(Number(await host.shell(fork.id, counted)) > before);
     await host.shell(
@@ -70,7 +70,7 @@ test("a sandbox lives on through checkpoint, fork, hibernation and wake", async 
     assert.equal(await host.shell(fork.id, "echo $NAME"), "fork");
   });
 
-  await t.test("what must differ between two that come from one does", async () => {
+  await t.test("forks of one checkpoint have their own random numbers and machine ids", async () => {
     const again = await host.start({ kind: "snapshot", snapshotId, identity: "new" });
     const facts =
       "cat /proc/sys/kernel/random/uuid /etc/machine-id; python3 -c 'import uuid, os; print(uuid.uuid4(), os.urandom(8).hex())'";
@@ -80,7 +80,7 @@ test("a sandbox lives on through checkpoint, fork, hibernation and wake", async 
     await host.worker.stopSandbox(again.id);
   });
 
-  await t.test("a checkpoint without which a fork could not be stays as long as the fork", async () => {
+  await t.test("a fork outlives its checkpoint", async () => {
     await host.worker.removeSnapshot(snapshotId);
     await host.shell(fork.id, "echo 3 | sudo tee /proc/sys/vm/drop_caches; sha256sum -c sum");
     assert.equal(await sleepAndWake(fork.id), "memory");
@@ -95,7 +95,7 @@ test("a sandbox lives on through checkpoint, fork, hibernation and wake", async 
   await host.worker.stopSandbox(fork.id);
 });
 
-test("a guest gets memory while it runs, keeps it asleep and in forks, and gives it back", async (t) => {
+test("a guest receives memory while it runs, keeps it over hibernation and in forks, and returns it", async (t) => {
   const { id } = await host.start();
   const total = async (one: SandboxId) =>
     Number(await host.shell(one, "awk '/^MemTotal/ { print $2 }' /proc/meminfo")) / 1024;
@@ -106,12 +106,12 @@ test("a guest gets memory while it runs, keeps it asleep and in forks, and gives
     await assert.rejects(scale(memoryMib), (error) => isSandboxError(error, "invalid_argument"));
   }
   assert.deepEqual(await scale(2048), { done: true });
-  assert.ok((await total(id)) - began > 1000, "the guest sees the memory that it was given");
-  // What commands use lies in the memory that can be given back, before all other.
+  assert.ok((await total(id)) - began > 1000, "the guest sees the added memory");
+  // Commands use the hotplugged memory first.
   await host.shell(id, `${startCounting} head -c 50000000 /dev/urandom >/dev/shm/big; sha256sum /dev/shm/big >sum`);
   const before = Number(await host.shell(id, counted));
 
-  await t.test("which its snapshots hold, and what is restored from them has", async () => {
+  await t.test("snapshots hold it, and sandboxes restored from them have it", async () => {
     const snapshotId = await checkpoint(id);
     const { directory, memory, pages } = await readSnapshot(snapshotId);
     assert.equal(memory.growthMib, 1024, directory);
@@ -127,7 +127,7 @@ test("a guest gets memory while it runs, keeps it asleep and in forks, and gives
     await host.worker.removeSnapshot(snapshotId);
   });
 
-  await t.test("also when another worker takes the machine over, and after it has slept", async () => {
+  await t.test("it survives adoption by another worker, and hibernation", async () => {
     await host.worker.release();
     await host.reopen();
     assert.deepEqual(
@@ -146,7 +146,7 @@ test("a guest gets memory while it runs, keeps it asleep and in forks, and gives
     await host.shell(id, "sha256sum -c sum");
   });
 
-  await t.test("it keeps what its commands need, and gives the rest", async () => {
+  await t.test("the guest keeps memory that its commands need, and returns the rest", async () => {
     await host.shell(
       id,
       'setsid python3 -c \'import time; held = b"x" * 1100_000_000; open("/dev/shm/held", "w"); time.sleep(600)\' ' +
@@ -161,7 +161,7 @@ test("a guest gets memory while it runs, keeps it asleep and in forks, and gives
     await host.shell(id, "sha256sum -c sum");
   });
 
-  await t.test("a machine that boots again has all of it from the beginning", async () => {
+  await t.test("a machine that boots again has all of it from the start", async () => {
     await host.worker.powerCycleSandbox(id, never);
     const booted = await total(id);
     assert.ok(booted - began > 100 && booted - began < 200, `${booted} MiB`);
@@ -178,7 +178,7 @@ test("a guest gets memory while it runs, keeps it asleep and in forks, and gives
   }
 });
 
-test("long chains of layers become short again, and the content stays", async () => {
+test("long chains of layers are merged, and the content stays", async () => {
   const { id } = await host.start();
   await host.shell(id, "head -c 3000000 /dev/urandom >/workspace/first; sha256sum /workspace/first >sum");
   let kept: SnapshotId | undefined;
@@ -217,7 +217,7 @@ test("long chains of layers become short again, and the content stays", async ()
   }
 });
 
-test("a snapshot that is forked often gets memory of its own, which its forks share", async () => {
+test("a snapshot that is forked often gets a memory base of its own, which its forks share", async () => {
   const { id } = await host.start();
   await host.shell(id, "head -c 20000000 /dev/urandom >/dev/shm/big; sha256sum /dev/shm/big >sum");
   const snapshotId = await checkpoint(id);
@@ -240,7 +240,7 @@ test("a snapshot that is forked often gets memory of its own, which its forks sh
   await host.worker.stopSandbox(late.id);
 });
 
-test("a damaged snapshot is refused whatever file it is in, and others are not affected", async () => {
+test("a snapshot with any damaged file is refused, and others are unaffected", async () => {
   const { id } = await host.start();
   await host.shell(id, "echo content >/workspace/file; sync");
   const good = await checkpoint(id);
@@ -267,7 +267,7 @@ test("a damaged snapshot is refused whatever file it is in, and others are not a
   assert.deepEqual(await readdir(join(host.dataDirectory, "machines")), []);
 });
 
-test("memory of another QEMU, or another shape, is not restored: the disks are booted and that is said", async () => {
+test("memory of another QEMU, or another shape, is not restored: the disks boot, and the answer says why", async () => {
   const { id } = await host.start();
   await host.shell(id, "echo content >/workspace/file");
   const snapshotId = newSnapshotId();
@@ -285,7 +285,7 @@ test("memory of another QEMU, or another shape, is not restored: the disks are b
   await host.worker.stopSandbox(id);
 });
 
-test("a machine outlives its worker and is taken over with all it holds", async () => {
+test("a machine outlives its worker and is adopted with everything in it", async () => {
   const { id } = await host.start(undefined, { envs: { NAME: "kept" } });
   await host.shell(id, startCounting);
   const before = Number(await host.shell(id, counted));
@@ -298,7 +298,7 @@ test("a machine outlives its worker and is taken over with all it holds", async 
   await worker.stopSandbox(id);
 });
 
-test("a machine that was killed can be booted again on its disks", async () => {
+test("a killed machine boots again on its disks", async () => {
   const { id } = await host.start();
   await host.shell(id, "echo content >/workspace/file; sync");
   const ended = host.worker.waitForEnd(id, never);
@@ -310,17 +310,17 @@ test("a machine that was killed can be booted again on its disks", async () => {
   await host.worker.powerCycleSandbox(id, never);
   assert.equal(await host.shell(id, "cat /workspace/file"), "content");
 
-  // What was booted is captured like what was restored.
+  // A booted machine is captured like a restored one.
   assert.equal(await sleepAndWake(id), "memory");
   assert.equal(await host.shell(id, "cat /workspace/file"), "content");
   await host.worker.stopSandbox(id);
 });
 
-test("after all of it nothing is left behind", async () => {
+test("after all of these nothing is left behind", async () => {
   for (const name of ["machines", "snapshots", "journal"]) {
     const directory = join(host.dataDirectory, name);
     const left = existsSync(directory) ? (await readdir(directory)).filter((file) => file !== "lock") : [];
-    // One snapshot of a test above is kept on purpose.
+    // A test above keeps one snapshot on purpose.
     assert.deepEqual(name === "snapshots" ? left.slice(1) : left, [], name);
   }
   assert.deepEqual(await processesOf(host.dataDirectory), []);
@@ -335,7 +335,7 @@ async function until(what: string, isTrue: () => Promise<boolean>): Promise<void
   }
 }
 
-/** Changes one byte in the middle of a file; the returned function undoes it. */
+/** Flips a bit in the middle of a file; the returned function flips it back. */
 async function flipByte(path: string): Promise<() => Promise<void>> {
   const position = Math.floor((await readFile(path)).length / 2);
   const flip = async (): Promise<void> => {

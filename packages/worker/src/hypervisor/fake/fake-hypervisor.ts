@@ -7,8 +7,8 @@ import type { Hypervisor, Vm, VmExit, VmSpec } from "../hypervisor.ts";
 import { startVmProcess, type VmProcess } from "../vm-process.ts";
 
 /**
- * Runs the guest agent as a plain process of this host: the whole product without a virtual machine, in seconds.
- * It isolates nothing. `agent` is the agent's own program and arguments.
+ * Runs the guest agent as a plain process of this host, so that the whole product starts in seconds without a virtual
+ * machine. It isolates nothing. `agent`: the agent's program and arguments.
  */
 export function fakeHypervisor(agent: readonly [string, ...string[]]): Hypervisor {
   return {
@@ -36,20 +36,23 @@ export function fakeHypervisor(agent: readonly [string, ...string[]]): Hyperviso
   };
 }
 
+/** The agent listens within a second; a busy host has taken several. */
+const startTimeoutMs = 60_000;
+
 async function appears(file: string, vm: VmProcess, signal: AbortSignal): Promise<void> {
-  const until = new AbortController();
-  const stop = AbortSignal.any([signal, until.signal]);
-  void vm.exited.then(() => until.abort());
+  const done = new AbortController();
+  const stop = AbortSignal.any([signal, done.signal, AbortSignal.timeout(startTimeoutMs)]);
+  void vm.exited.then(() => done.abort());
   try {
     const changes = watch(join(file, ".."), { signal: stop });
-    // Once the watch stands nothing is missed: look before the first change as well.
+    // Checked after the watch has started: a file that appears later is an event.
     if (existsSync(file)) return;
     for await (const _ of changes) if (existsSync(file)) return;
   } catch (cause) {
     const code = signal.aborted ? "canceled" : "unavailable";
-    throw new SandboxError(code, "the fake machine's agent did not come up", { cause });
+    throw new SandboxError(code, `the agent of the fake machine did not listen on ${file}`, { cause });
   } finally {
-    until.abort();
+    done.abort();
   }
 }
 
@@ -82,7 +85,7 @@ class FakeVm implements Vm {
   }
 
   release(): void {
-    // Nothing is held but the process, which is one of its own.
+    // There is no connection to close, and the process is in a session of its own.
   }
 
   async console(): Promise<string> {
@@ -92,7 +95,7 @@ class FakeVm implements Vm {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#disposed = true;
     await this.#vm[Symbol.asyncDispose]();
-    // A machine's end is that of its commands. They know themselves by their home, wherever they have gone.
+    // A machine takes its commands with it. Their environment names its home, whatever session they are in.
     await killProcessesOf(this.#directory, "environ");
   }
 }

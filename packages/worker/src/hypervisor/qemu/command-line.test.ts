@@ -28,7 +28,7 @@ const spec: VmSpec = {
   ],
   network: { kind: "none" },
 };
-const host = { program: "qemu", accelerator: "tcg", vhostVsock: false, processor: "" } as const;
+const host = { program: "qemu", accelerator: "tcg", processor: "" } as const;
 const kvm = { ...host, accelerator: "kvm", kvmAccess: { by: "descriptor" } } as const;
 
 test("the whole command line of a machine", (t) => {

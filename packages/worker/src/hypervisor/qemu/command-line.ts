@@ -8,7 +8,6 @@ export interface QemuHost {
   readonly accelerator: "kvm" | "tcg";
   /** How QEMU reaches /dev/kvm; absent under TCG. */
   readonly kvmAccess?: KvmAccess;
-  readonly vhostVsock: boolean;
   /** Identity of the host's processor as the guest sees it; empty where the guest sees an emulated one. */
   readonly processor: string;
 }

@@ -31,7 +31,7 @@ const oldest = [9, 0] as const;
 export async function examineQemu(options: ExamineOptions): Promise<ExaminedQemu> {
   const { program, wanted, probe = probeAccelerator, findKvm = examineKvm } = options;
   const version = await qemuVersion(program);
-  const tcg = { program, version, accelerator: "tcg", vhostVsock: false, processor: "" } as const;
+  const tcg = { program, version, accelerator: "tcg", processor: "" } as const;
   if (wanted === "tcg") return { ...tcg, reason: "OPENSANDBOX_ACCEL=tcg" };
   const found = await findKvm(() => runCommand("list QEMU's options", [program, "-help"]));
   if (!found.usable) return withoutKvm(found);

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { probeOnce, type ProbeResult } from "./probe-accelerator.ts";
 
-const host = { program: "qemu", version: "10.0.2", accelerator: "kvm", vhostVsock: false, processor: "a" } as const;
+const host = { program: "qemu", version: "10.0.2", accelerator: "kvm", processor: "a" } as const;
 
 /** A probe that counts its runs and ends with the results in turn. */
 function counted(...results: ProbeResult[]): { runs: number; probe: () => Promise<ProbeResult> } {

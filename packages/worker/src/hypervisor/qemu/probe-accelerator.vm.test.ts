@@ -7,7 +7,7 @@ import { accessFor, type KvmAccess } from "./kvm-access.ts";
 import { probeAccelerator, type ProbeResult } from "./probe-accelerator.ts";
 
 const program = "qemu-system-x86_64";
-const tcg = { program, accelerator: "tcg", vhostVsock: false, processor: "" } as const;
+const tcg = { program, accelerator: "tcg", processor: "" } as const;
 const kvm = { ...tcg, accelerator: "kvm", kvmAccess: { by: "descriptor" } } as const;
 const kvmFound = { usable: true, access: kvm.kvmAccess, reason: "the processor has svm" } as const;
 const isRoot = process.getuid?.() === 0;

@@ -1,21 +1,22 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { QmpClient } from "./qmp-client.ts";
 
-/** Stops the vCPUs. */
+/** Stops the vCPUs; the VM may be stopped already. */
 export async function stop(qmp: QmpClient): Promise<void> {
   await qmp.execute("stop");
 }
 
+/** Starts the vCPUs; they may run already. */
 export async function cont(qmp: QmpClient): Promise<void> {
   await qmp.execute("cont");
 }
 
-/** What the ring buffer `device` holds; reading takes it out. */
+/** Takes the content out of the ring buffer `device`. */
 export async function readRing(qmp: QmpClient, device: string, bytes: number): Promise<string> {
   return String(await qmp.execute("ringbuf-read", { device, size: bytes, format: "utf8" }));
 }
 
-/** Whether the guest runs, is paused, or has ended (`RunState` of QEMU's QMP reference). */
+/** The VM's `RunState`, as in QEMU's QMP reference. */
 export async function queryStatus(qmp: QmpClient): Promise<string> {
   const { status } = (await qmp.execute("query-status")) as { status: string };
   return status;
@@ -23,15 +24,15 @@ export async function queryStatus(qmp: QmpClient): Promise<string> {
 
 interface MemoryDevice {
   readonly id: string;
-  /** Where it is in the guest's memory. */
+  /** Its address in the guest's physical memory. */
   readonly memaddr: number;
-  /** In bytes: what the guest has, was asked to have, and can have. */
+  /** In bytes: present, requested and possible. */
   readonly size: number;
   readonly "requested-size": number;
   readonly "max-size": number;
 }
 
-/** A device of virtio-mem as it is now. */
+/** Reads the state of a virtio-mem device. @throws `internal` when there is none with that id */
 export async function queryMemoryDevice(qmp: QmpClient, id: string): Promise<MemoryDevice> {
   const devices = (await qmp.execute("query-memory-devices")) as { data: MemoryDevice }[];
   const found = devices.find(({ data }) => data.id === id)?.data;
@@ -39,17 +40,17 @@ export async function queryMemoryDevice(qmp: QmpClient, id: string): Promise<Mem
   return found;
 }
 
-/** Asks the guest to have `bytes` of a device of virtio-mem. */
+/** Asks the guest to plug `bytes` of a virtio-mem device. */
 export async function requestMemory(qmp: QmpClient, id: string, bytes: number): Promise<void> {
   await qmp.execute("qom-set", { path: `/machine/peripheral/${id}`, property: "requested-size", value: bytes });
 }
 
-/** Where QEMU has the guest's physical address `address` in its own memory. Only the monitor for people tells that. */
+/** Translates a guest-physical address into one of the QEMU process. Only the human monitor can do that. */
 export async function hostAddress(qmp: QmpClient, address: number): Promise<number> {
-  const said = String(await qmp.execute("human-monitor-command", { "command-line": `gpa2hva ${address}` }));
-  const found = / is (0x[0-9a-f]+)\s*$/.exec(said)?.[1];
+  const answer = String(await qmp.execute("human-monitor-command", { "command-line": `gpa2hva ${address}` }));
+  const found = / is (0x[0-9a-f]+)\s*$/.exec(answer)?.[1];
   if (found === undefined) {
-    throw new SandboxError("unavailable", `QEMU does not tell where its memory is: ${said}`);
+    throw new SandboxError("unavailable", `QEMU does not report the address of its memory: ${answer}`);
   }
   return Number(found);
 }
@@ -59,7 +60,7 @@ interface ImageInfo {
   readonly "backing-image"?: ImageInfo;
 }
 
-/** The image files of each device that has one, by the device's path, the one that is written to first. */
+/** The image files of each block device, by the device's path; the file that takes writes comes first. */
 export async function queryImages(qmp: QmpClient): Promise<ReadonlyMap<string, readonly string[]>> {
   const devices = (await qmp.execute("query-block")) as { qdev?: string; inserted?: { image: ImageInfo } }[];
   return new Map(devices.map(({ qdev = "", inserted }) => [qdev, [...imagesFrom(inserted?.image)]]));
@@ -69,14 +70,14 @@ function* imagesFrom(top: ImageInfo | undefined): Generator<string> {
   for (let image = top; image !== undefined; image = image["backing-image"]) yield fileOf(image.filename);
 }
 
-/** What QEMU calls the file name of an image that was opened with options is all of them, as JSON. */
+/** For an image that was opened with options, QEMU's file name is a JSON object of all options. */
 function fileOf(filename: string): string {
   if (!filename.startsWith("json:")) return filename;
   const { file } = JSON.parse(filename.slice("json:".length)) as { file: { filename: string } };
   return file.filename;
 }
 
-/** The names of all nodes of the block graph. */
+/** Names of all nodes in the block graph. */
 export async function queryNodes(qmp: QmpClient): Promise<readonly string[]> {
   const nodes = (await qmp.execute("query-named-block-nodes", { flat: true })) as { "node-name": string }[];
   return nodes.map((node) => node["node-name"]);
@@ -87,12 +88,12 @@ export async function blockdevAdd(qmp: QmpClient, blockdev: object): Promise<voi
   await qmp.execute("blockdev-add", blockdev);
 }
 
-/** Takes away a node that nothing uses. */
+/** Removes a node that nothing uses from the block graph. */
 export async function blockdevDel(qmp: QmpClient, node: string): Promise<void> {
   await qmp.execute("blockdev-del", { "node-name": node });
 }
 
-/** Puts each `overlay` over its `node`, all of them or none. */
+/** Puts each `overlay` over its `node`, in one transaction. */
 export async function blockdevSnapshots(
   qmp: QmpClient,
   pairs: readonly { readonly node: string; readonly overlay: string }[],
@@ -101,41 +102,42 @@ export async function blockdevSnapshots(
 }
 
 /**
- * Writes the state of all devices, without memory and disks. Named after its first user, it is a part of every x86
- * QEMU. `live`: the disks stay this process's.
+ * Writes the state of all devices, without memory and disks. The command is named after its first user and is part of
+ * every x86 QEMU. `live` keeps the disks with this process.
  */
 export async function saveDevicesState(qmp: QmpClient, filename: string): Promise<void> {
   await qmp.execute("xen-save-devices-state", { filename, live: true });
 }
 
-/** What reading a state into a machine needs: news of its end, and no memory in the stream. */
+/** Prepares for reading a state: events report its end, and the stream has no memory. */
 export async function expectDevicesState(qmp: QmpClient): Promise<void> {
   const capabilities = ["events", "x-ignore-shared"].map((capability) => ({ capability, state: true }));
   await qmp.execute("migrate-set-capabilities", { capabilities });
 }
 
-/** Begins to read a state; the events MIGRATION tell how that ends. */
+/** Starts to read a state; the event MIGRATION reports how that ends. */
 export async function readDevicesState(qmp: QmpClient, file: string): Promise<void> {
   await qmp.execute("migrate-incoming", { uri: `file:${file}` });
 }
 
-/** Begins to copy into `device` what the nodes below it hold, down to `base`, which is not copied. */
+/** Starts a job that copies into `device` the content of the nodes between it and `base`. */
 export async function blockStream(
   qmp: QmpClient,
   job: { readonly id: string; readonly device: string; readonly base: string },
 ): Promise<void> {
   const { id, device, base } = job;
-  // QEMU writes into the file what lies below it, at most 1023 bytes, of which a long chain would have more. Nobody
-  // reads that: whoever opens the file says what is below.
+  // QEMU records the backing file in the image, in at most 1023 bytes, which a long chain exceeds. A node's name is
+  // short, and nothing reads the record: chains are given on the command line.
   await qmp.execute("block-stream", { "job-id": id, device, "base-node": base, "backing-file": base });
 }
 
-/** The jobs that have not ended, by their ids. */
+/** Ids of the block jobs that have not ended. */
 export async function queryBlockJobs(qmp: QmpClient): Promise<readonly string[]> {
   const jobs = (await qmp.execute("query-block-jobs")) as { device: string }[];
   return jobs.map(({ device }) => device);
 }
 
+/** Asks a block job to end; the event BLOCK_JOB_CANCELLED or BLOCK_JOB_COMPLETED reports its end. */
 export async function cancelBlockJob(qmp: QmpClient, id: string): Promise<void> {
   await qmp.execute("block-job-cancel", { device: id });
 }
