@@ -46,9 +46,9 @@ function nothingLeft(): void {
   assert.deepEqual(left, { workers: [], machines: [], journal: [], processes: [] });
 }
 
-/** What is said when it fails, without what was told of its progress on a busy host. */
-function lastLine({ code, stderr }: EndedCli): { readonly code: number; readonly says: string | undefined } {
-  return { code, says: stderr.trimEnd().split("\n").at(-1) };
+/** The exit code and the error message, without progress and advice. */
+function failureOf({ code, stderr }: EndedCli): { readonly code: number; readonly says: string | undefined } {
+  return { code, says: stderr.split("\n").findLast((line) => line.startsWith("osb: ")) };
 }
 
 /** What it takes until the command in it runs, which says so on standard output. */
@@ -159,9 +159,9 @@ suite("with a server", () => {
     assert.deepEqual([code, stdout.toString()], [5, "in\nb yes\n"]);
     assert.equal((await osb(["exec", id, "echo a line | tr a-z A-Z"])).stdout.toString(), "A LINE\n");
     const missing = await osb(["exec", "sb-00000000", "--", "true"]);
-    assert.deepEqual(lastLine(missing), { code: 1, says: "osb: sandbox not found" });
+    assert.deepEqual(failureOf(missing), { code: 1, says: "osb: sandbox not found" });
     const unwelcome = await osb(["exec", "--api-key", "wrong", id, "--", "true"]);
-    assert.deepEqual(lastLine(unwelcome), { code: 1, says: "osb: invalid API key" });
+    assert.deepEqual(failureOf(unwelcome), { code: 1, says: "osb: invalid API key" });
   });
 
   test("much goes in whole", async () => {
@@ -217,7 +217,7 @@ suite("with a server", () => {
     assert.equal(await readFile(join(directory, "program"), "utf8"), "#!/bin/sh\n");
 
     const nothing = await osb(["cp", `${id}:nothing`, directory]);
-    assert.deepEqual(lastLine(nothing), { code: 1, says: "osb: /home/sandbox/nothing does not exist" });
+    assert.deepEqual(failureOf(nothing), { code: 1, says: "osb: /home/sandbox/nothing does not exist" });
   });
 
   test("cp - is standard input, or standard output", async () => {
@@ -283,7 +283,7 @@ suite("with a server", () => {
     const asJson = JSON.parse((await shown("--json")).stdout.toString()) as unknown;
     assert.deepEqual(asJson, { id: session, stdout: "out\n", stderr: "err\n" });
     const nothing = await osb(["session", "logs", id, "00000000"]);
-    assert.deepEqual(lastLine(nothing), { code: 1, says: "osb: session not found" });
+    assert.deepEqual(failureOf(nothing), { code: 1, says: "osb: session not found" });
   });
 
   test("pool tells what waits, logs what the machine has said", async () => {

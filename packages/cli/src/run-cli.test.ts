@@ -112,6 +112,37 @@ test("an error of the server is one line, and the exit code is 1", async () => {
   assert.deepEqual([json.code, JSON.parse(json.stderr)], [1, { error: "sandbox not found", code: "not_found" }]);
 });
 
+test("an error of the connection says where the address or the key comes from", async () => {
+  const failing = (error: SandboxError) => ({
+    client: {
+      sandboxes: {
+        list: async () => {
+          throw error;
+        },
+      },
+    },
+  });
+  const wrongKey = failing(new SandboxError("unauthenticated", "invalid API key"));
+  const first = await runForTest(["ls", "--api-key", "wrong"], wrongKey);
+  assert.deepEqual(
+    [first.code, first.stderr],
+    [1, "osb: invalid API key\nThe key comes from --api-key. 'osb up' prints the key of the server that it starts.\n"],
+  );
+  const noKey = await runForTest(["ls"], {
+    ...wrongKey,
+    env: { OPENSANDBOX_API_URL: "http://a.test", XDG_CONFIG_HOME: "/nonexistent" },
+  });
+  assert.match(noKey.stderr, /\nhttp:\/\/a\.test requires a key: set OPENSANDBOX_API_KEY, or /);
+  const cause = new TypeError("fetch failed");
+  const away = failing(new SandboxError("unavailable", "cannot reach http://server.test", { cause }));
+  assert.match(
+    (await runForTest(["ls"], away)).stderr,
+    /^osb: cannot reach .*\nThe address comes from OPENSANDBOX_API_URL\. Check that a server runs there\.\n$/,
+  );
+  const other = failing(new SandboxError("unavailable", "the machine has ended"));
+  assert.equal((await runForTest(["ls"], other)).stderr, "osb: the machine has ended\n");
+});
+
 test("global options may stand before and after the command", async () => {
   const options = { client: { sandboxes: { list: async () => [] } } };
   for (const argv of [

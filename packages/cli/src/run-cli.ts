@@ -7,7 +7,8 @@ import { help, usage } from "./help.ts";
 import { exitCodeOf } from "./interrupts.ts";
 import { asksForJson, parseInput } from "./arguments/parse-input.ts";
 import { startProgress } from "./output/progress.ts";
-import { findServerAddress, noServer } from "./server/find-server-address.ts";
+import { connectionAdvice } from "./server/connection-advice.ts";
+import { findServerAddress, noServer, type ServerAddress } from "./server/find-server-address.ts";
 import { usageError, usageOf } from "./arguments/usage-error.ts";
 import { visibleJson, visibleText } from "./output/visible-text.ts";
 import { isReaderGone, writeTo } from "./output/write-to.ts";
@@ -17,11 +18,12 @@ const readerGoneCode = 141;
 
 /** Runs the command that `argv` names, to its end. Returns the exit code; never rejects. */
 export async function runCli(commands: Commands, argv: readonly string[], host: Host): Promise<number> {
+  const connection: Connection = { address: undefined };
   try {
-    return await execute(commands, argv, host);
+    return await execute(commands, argv, host, connection);
   } catch (error) {
     if (isReaderGone(error)) return readerGoneCode;
-    printError(asSandboxError(originalError(error)), commands, argv, host);
+    printError(asSandboxError(originalError(error)), { commands, argv, connection }, host);
     if (error instanceof Error && usageOf(error) !== undefined) return 2;
     if (isSandboxError(error, "canceled") && host.interrupts.last !== undefined)
       return exitCodeOf(host.interrupts.last);
@@ -29,7 +31,17 @@ export async function runCli(commands: Commands, argv: readonly string[], host: 
   }
 }
 
-async function execute(commands: Commands, argv: readonly string[], host: Host): Promise<number> {
+/** The server that the command connected to, to explain a failure. */
+interface Connection {
+  address: ServerAddress | undefined;
+}
+
+async function execute(
+  commands: Commands,
+  argv: readonly string[],
+  host: Host,
+  connection: Connection,
+): Promise<number> {
   const { path, found, rest } = findCommand(commands, argv);
   const helpFor = (words: readonly string[]): string => {
     const { path, rest } = findCommand(commands, words);
@@ -39,7 +51,7 @@ async function execute(commands: Commands, argv: readonly string[], host: Host):
   const command = found?.kind === "group" ? found.alone : found;
   // Without a command, options are parsed too: a wrong one is reported.
   const { globals, input } = parseInput(command ?? showHelp(path), rest, path);
-  const context = contextOf(host, globals, helpFor);
+  const context = contextOf(host, globals, { helpFor, connection });
   if (globals.help || command === undefined) {
     await writeTo(host.stdout, `${helpFor(path)}\n`);
     return 0;
@@ -59,7 +71,11 @@ function showHelp(path: readonly string[]): Command {
   };
 }
 
-function contextOf(host: Host, globals: Globals, helpFor: Context["help"]): Context {
+function contextOf(
+  host: Host,
+  globals: Globals,
+  { helpFor, connection }: { readonly helpFor: Context["help"]; readonly connection: Connection },
+): Context {
   return {
     host,
     globals,
@@ -76,6 +92,7 @@ function contextOf(host: Host, globals: Globals, helpFor: Context["help"]): Cont
     client: async () => {
       const address = await findServerAddress(globals, host.env);
       if (address === undefined) throw noServer(host.program);
+      connection.address = address;
       return await host.connect(address.url.value, address.apiKey?.value);
     },
     help: helpFor,
@@ -87,7 +104,13 @@ function originalError(error: unknown): unknown {
   return error instanceof SuppressedError ? originalError(error.suppressed) : error;
 }
 
-function printError(error: SandboxError, commands: Commands, argv: readonly string[], { program, stderr }: Host): void {
+interface Failed {
+  readonly commands: Commands;
+  readonly argv: readonly string[];
+  readonly connection: Connection;
+}
+
+function printError(error: SandboxError, { commands, argv, connection }: Failed, { program, stderr }: Host): void {
   const { code, message } = error;
   const path = usageOf(error);
   const lines = path === undefined ? undefined : usage(commands, path, program);
@@ -96,6 +119,9 @@ function printError(error: SandboxError, commands: Commands, argv: readonly stri
     return;
   }
   stderr.write(`osb: ${visibleText(message)}\n`);
-  if (lines !== undefined)
+  if (lines !== undefined) {
     stderr.write(`usage: ${lines}\nRun '${[program, ...(path ?? [])].join(" ")} --help' for more.\n`);
+  }
+  const advice = connection.address && connectionAdvice(error, connection.address, program);
+  if (advice !== undefined) stderr.write(`${visibleText(advice)}\n`);
 }
