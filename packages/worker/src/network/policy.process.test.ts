@@ -321,7 +321,7 @@ inOwnHost(import.meta.filename, () => {
       assert.deepEqual(await guest.tcp(site, 443, "SSH-2.0-any\r\n"), reset);
       const reasons = network.refusals().map(({ protocol, reason }) => `${protocol}: ${reason}`);
       for (const reason of [
-        /^http: the request's Host header is not a domain name$/,
+        /^http: the request does not say for which name it is: its Host is not a domain name$/,
         /^http: the request has a name in its target$/,
         /^http: the request says several names$/,
         /^http: the request does not say for which name it is$/,

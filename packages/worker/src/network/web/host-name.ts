@@ -19,5 +19,7 @@ export function hostOf({ rawHeaders, url = "" }: Pick<IncomingMessage, "rawHeade
   // Servers take the name from an absolute target, and not from the header (RFC 9112 section 3.2.2).
   if (!url.startsWith("/") && url !== "*") return { reason: "the request has a name in its target" };
   const name = wireName(host.replace(/:\d+$/, ""));
-  return name === undefined ? { reason: "the request's Host header is not a domain name" } : { name };
+  return name === undefined
+    ? { reason: "the request does not say for which name it is: its Host is not a domain name" }
+    : { name };
 }
