@@ -21,7 +21,7 @@ export const failpointLabels = {
     "switch layers",
     "copy memory",
     "save devices",
-    "go on",
+    "resume after capture",
     "thaw",
     "store memory",
     "hash layers",
@@ -33,7 +33,7 @@ export const failpointLabels = {
   afterCapture: ["journal layers"],
   hibernate: ["end machine", "remove directory", "remove journal entry"],
   ready: ["machine is ready"],
-  adopt: ["adopt machine", "go on after adoption", "journal adoption"],
+  adopt: ["adopt machine", "resume after adoption", "journal adoption"],
 } as const;
 
 export type FailpointLabel = (typeof failpointLabels)[keyof typeof failpointLabels][number];

@@ -74,7 +74,7 @@ export async function captureMachine(
   const taken =
     request.contents === "disks" ? undefined : await takeMemory(live, guestMemory, request.directory, turn, host);
   if (request.afterwards === "resumed") {
-    await failpoint("go on");
+    await failpoint("resume after capture");
     await resume.run();
     await failpoint("thaw");
     await thaw.run(thawTimeoutMs);

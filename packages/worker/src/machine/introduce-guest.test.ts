@@ -6,34 +6,34 @@ import { macAddressOf, machineIdOf } from "#guest/guest-identity.ts";
 import { introduceGuest } from "./introduce-guest.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
 
-/** A machine whose agent speaks that protocol version, and what it and its network have been told. */
+/** A machine whose agent speaks that protocol version, with the requests to its agent and its network. */
 function machineWith(protocolVersion: number) {
   const admitted: string[] = [];
-  const told: object[] = [];
+  const requests: object[] = [];
   const live = {
     vm: { exited: new Promise(() => undefined), console: async () => "" },
     guest: {
       ready: async () => ({ protocolVersion }),
       call: async (_method: Method, request: object) => {
-        told.push(request);
+        requests.push(request);
         return {};
       },
     },
     sandboxNetwork: { admit: (mac: string) => admitted.push(mac) },
   };
-  return { live: live as unknown as LiveMachine, admitted, told };
+  return { live: live as unknown as LiveMachine, admitted, requests };
 }
 
-suite("a guest is told who it is", () => {
+suite("the introduction of a guest", () => {
   const id = "sb-1a2b3c4d";
   const signal = new AbortController().signal;
 
-  test("its addresses come from its id, and its name only where there is one", async () => {
-    const { live, admitted, told } = machineWith(2);
+  test("sends addresses derived from the id, and a host name only where there is one", async () => {
+    const { live, admitted, requests } = machineWith(2);
     await introduceGuest(live, { id, hostname: "a", envs: {}, copied: true }, "restore", signal);
     await introduceGuest(live, { id, envs: {}, copied: false }, "restore", signal);
     const own = { machineId: machineIdOf(id), macAddress: macBytes(macAddressOf(id)) };
-    const identities = told.map((request) => {
+    const identities = requests.map((request) => {
       const { machineId, macAddress, hostname } = request as Record<string, unknown>;
       return { machineId, macAddress, hostname };
     });
@@ -44,7 +44,7 @@ suite("a guest is told who it is", () => {
     assert.deepEqual(admitted, []);
   });
 
-  test("an agent of an older snapshot takes no MAC address, and is heard under that of its device", async () => {
+  test("admits an agent of an older snapshot, which takes no MAC address, under that of its device", async () => {
     const { live, admitted } = machineWith(1);
     await introduceGuest(live, { id, envs: {}, copied: false }, "restore", signal);
     assert.deepEqual(admitted, [inner.deviceMac]);

@@ -6,11 +6,11 @@ import { test } from "node:test";
 import { setImmediate as turn } from "node:timers/promises";
 import { provideZeroMemory } from "./machine-files.ts";
 
-test("machines that boot at once begin with the same memory of zeros, which takes no room", async (t) => {
+test("machines that boot at the same time share one sparse memory base", async (t) => {
   const directory = await mkdtemp(join(tmpdir(), "osb-zeros-"));
   t.after(() => rm(directory, { recursive: true }));
   for (const memoryMib of [64, 128, 256, 512]) {
-    // One after another, each while those before are at it.
+    // Each request starts while the earlier ones are in progress.
     const files = Array.from({ length: 40 }, async (_, turns) => {
       for (let count = 0; count < turns; count += 1) await turn();
       return await provideZeroMemory(directory, memoryMib);

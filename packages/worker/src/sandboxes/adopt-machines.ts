@@ -143,7 +143,7 @@ async function takeOver(
     const live = await adoptMachine(wanted, machine, pid, host);
     undo.defer(() => live.stop());
     await applyNetworkPolicy(live, request, host);
-    await failpoint("go on after adoption");
+    await failpoint("resume after adoption");
     // A worker that died during a capture left the machine paused and its disks frozen. Other machines do not notice.
     await resumeAfterCapture(live).catch((error: unknown) => {
       host.log("warn", "an adopted machine may still be paused or frozen", { ...fields, ...describeError(error) });

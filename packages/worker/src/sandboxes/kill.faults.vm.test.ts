@@ -145,7 +145,7 @@ test("2 and 4: sandboxes keep running when their worker is killed, at rest or at
     await asleep.write();
     const hibernated = newSnapshotId();
     await worker.call("hibernate", asleep.id, hibernated);
-    await worker.call("arm", "go on=exit");
+    await worker.call("arm", "resume after capture=exit");
     await assert.rejects(worker.call("capture", witness.id, newSnapshotId()), new Error(workerDied));
     await worker.ended;
     await loseHost();
@@ -175,7 +175,7 @@ test("3 and 4: a sandbox runs or sleeps, and is whole, when its worker is killed
   }
 
   // A hibernation does not resume the machine.
-  const steps = failpointLabels.capture.filter((label) => label !== "go on" && label !== "thaw");
+  const steps = failpointLabels.capture.filter((label) => label !== "resume after capture" && label !== "thaw");
   for (const label of [...steps, ...failpointLabels.hibernate]) {
     await t.test(label, async () => {
       await witness.write();

@@ -235,7 +235,7 @@ test("11: a capture that fails at any step leaves a running machine and nothing 
       label,
     );
     // A hibernation neither resumes nor thaws, and does not journal layers.
-    if (label !== "go on" && label !== "thaw" && label !== "journal layers") {
+    if (label !== "resume after capture" && label !== "thaw" && label !== "journal layers") {
       await assert.rejects(host.worker.hibernateSandbox(id, snapshotId, never), message, `hibernate: ${label}`);
     }
     assert.equal(await host.worker.findSnapshot(snapshotId), undefined, label);
