@@ -3,6 +3,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { watch } from "node:fs";
 import { mkdir, mkdtemp, readdir, readFile, readlink, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, suite, test } from "node:test";
@@ -333,6 +334,25 @@ suite("with a server", () => {
     again.kill("SIGTERM");
     assert.equal((await again.ended).code, 0);
   });
+});
+
+test("after kill -9 of a server, nothing is sent to another process on its port", async (t) => {
+  const own = { env: { ...env, OPENSANDBOX_DATA_DIR: join(directory, "killed") }, stdin: null };
+  const killed = startCli(program, ["up", "--port", "0", "--json"], own);
+  const { url } = JSON.parse(await firstOutput(killed)) as { url: string };
+  const listed = await startCli(program, ["ls"], own).ended;
+  assert.deepEqual([listed.code, listed.stdout.toString()], [0, "no sandboxes\n"]);
+  killed.kill("SIGKILL");
+  await killed.ended;
+
+  let connections = 0;
+  const imposter = createServer(() => (connections += 1)).listen(Number(new URL(url).port), "127.0.0.1");
+  t.after(() => imposter.close());
+  await once(imposter, "listening");
+  const { code, stderr } = await startCli(program, ["ls"], own).ended;
+  assert.equal(code, 1);
+  assert.match(stderr, /^osb: no server runs on this host/m);
+  assert.equal(connections, 0);
 });
 
 test("a data directory that cannot be written to is said, with what to do", async () => {
