@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readdir, rm, stat } from "node:fs/promises";
+import { mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -21,4 +21,14 @@ test("machines that boot at the same time share one sparse memory base", async (
     assert.deepEqual([size, blocks], [memoryMib * 2 ** 20, 0]);
   }
   assert.equal((await readdir(join(directory, "memory"))).length, 4);
+});
+
+test("memory of zeros that a power cut has left empty is made again", async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), "osb-zeros-"));
+  t.after(() => rm(directory, { recursive: true }));
+  const file = await provideZeroMemory(directory, 64);
+  await rm(file);
+  await writeFile(file, "");
+  assert.equal(await provideZeroMemory(directory, 64), file);
+  assert.equal((await stat(file)).size, 64 * 2 ** 20);
 });

@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
-import { constants, existsSync } from "node:fs";
-import { chmod, chown, copyFile, link, mkdir, open, rm, stat, symlink } from "node:fs/promises";
+import { constants } from "node:fs";
+import { chmod, chown, copyFile, link, mkdir, open, rename, rm, stat, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { createOverlay } from "#disks/qcow2.ts";
@@ -136,20 +136,26 @@ export async function seal(file: string, tenant: Owner | undefined): Promise<voi
   await chmod(file, tenant === undefined ? 0o444 : 0o440);
 }
 
-/** Provides a sparse file of `memoryMib` MiB: the memory base of machines that boot. */
+/**
+ * Provides a sparse file of `memoryMib` MiB: the memory base of machines that boot. A file of another size, which a power
+ * cut may leave, is replaced.
+ */
 export async function provideZeroMemory(dataDirectory: string, memoryMib: number): Promise<string> {
   const directory = join(dataDirectory, "memory");
-  await mkdir(directory, { recursive: true, mode: 0o711 });
+  const bytes = memoryMib * 2 ** 20;
   const file = join(directory, `zero-${memoryMib}`);
-  if (existsSync(file)) return file;
-  // A name of its own: two starts at once make the same file, and must not remove each other's.
+  const present = await stat(file).catch(() => undefined);
+  if (present?.size === bytes) return file;
+  await mkdir(directory, { recursive: true, mode: 0o711 });
+  // Callers at the same time make equal files, each under a name of its own.
   const temporary = `${file}.${randomBytes(8).toString("hex")}`;
   try {
-    await using handle = await open(temporary, "wx", 0o444);
-    await handle.truncate(memoryMib * 2 ** 20);
-    await link(temporary, file);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+    {
+      await using handle = await open(temporary, "wx", 0o444);
+      await handle.truncate(bytes);
+      await handle.sync();
+    }
+    await rename(temporary, file);
   } finally {
     await rm(temporary, { force: true });
   }
