@@ -1,9 +1,10 @@
-import { access, constants, statfs } from "node:fs/promises";
+import { access, constants, readdir, statfs } from "node:fs/promises";
 import { delimiter, dirname, join } from "node:path";
 import { asSandboxError } from "@opensandbox/wire/errors.ts";
 import { type ExaminedQemu, examineQemu } from "./hypervisor/qemu/examine-qemu.ts";
 import { probeAccelerator } from "./hypervisor/qemu/probe-accelerator.ts";
 import { readServers } from "#network/names/host-resolvers.ts";
+import { lostAndFoundDirectory } from "./machine/journal.ts";
 import { notEnforced } from "./not-enforced.ts";
 import type { WorkerOptions } from "./open-worker.ts";
 
@@ -37,6 +38,7 @@ export async function examineHost(options: HostOptions): Promise<readonly Findin
     ...(await Promise.all(programs.map(async (program) => await examineProgram(program)))),
     await examineNetwork(root),
     ...(await examineDirectory(options.dataDirectory)),
+    ...(await examineLostMachines(options.dataDirectory)),
   ];
 }
 
@@ -117,6 +119,21 @@ async function examineDirectory(directory: string): Promise<Finding[]> {
     ...(enough ? {} : { fix: "free at least 8 GiB to build the default image" }),
   });
   return findings;
+}
+
+/** Nothing where no machine was set aside, or where this user may not look. */
+async function examineLostMachines(dataDirectory: string): Promise<Finding[]> {
+  const directory = lostAndFoundDirectory(dataDirectory);
+  const machines = await readdir(directory).catch(() => []);
+  if (machines.length === 0) return [];
+  return [
+    {
+      name: "lost machines",
+      level: "warn",
+      detail: `the disks of ${machines.length} machines without a readable journal entry are in ${directory}`,
+      fix: "copy out the files that you need, as docs/faults.md describes, and delete the directories",
+    },
+  ];
 }
 
 async function firstExisting(directory: string): Promise<string> {

@@ -205,8 +205,13 @@ async function readEntry(path: string, machineId: string): Promise<JournalEntry 
   }
 }
 
+/** Holds the files of machines whose journal entries could not be read. No sweep looks here. */
+export function lostAndFoundDirectory(dataDirectory: string): string {
+  return join(dataDirectory, "machines", "lost+found");
+}
+
 /**
- * Moves a machine's directory and its unreadable entry to `machines/lost+found/`, where no sweep looks. Returns the new
+ * Moves a machine's directory and its unreadable entry to {@link lostAndFoundDirectory}. Returns the new
  * place; undefined when the machine has no directory, and then the entry is removed.
  */
 export async function setMachineAside(dataDirectory: string, machineId: string): Promise<string | undefined> {
@@ -215,7 +220,7 @@ export async function setMachineAside(dataDirectory: string, machineId: string):
     await removeEntry(dataDirectory, machineId);
     return undefined;
   }
-  const lostAndFound = join(dirname(directory), "lost+found");
+  const lostAndFound = lostAndFoundDirectory(dataDirectory);
   await mkdir(lostAndFound, { recursive: true, mode: 0o700 });
   const kept = join(lostAndFound, `${machineId}-${Date.now()}`);
   await rename(directory, kept);

@@ -3,6 +3,7 @@ import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { machineDirectory } from "#machine/journal.ts";
+import { examineHost } from "../examine-host.ts";
 import { makeDataDirectory, openTestWorker } from "../testing/test-host.ts";
 
 interface Logged {
@@ -57,6 +58,10 @@ test("a machine whose journal entry cannot be read keeps its disks, and the log 
       const later = (await openOnce(dataDirectory)).filter(({ level }) => level === "error");
       assert.deepEqual(later, [], "the next worker has nothing to report");
       assert.deepEqual(await readdir(lostAndFound), [kept]);
+      const findings = await examineHost({ dataDirectory, qemuProgram: "/nonexistent", accelerator: "auto" });
+      const found = findings.find(({ name }) => name === "lost machines");
+      assert.equal(found?.level, "warn");
+      assert.ok(found.detail.includes(lostAndFound), found.detail);
     });
   }
 });
