@@ -32,7 +32,10 @@ export const hostFiles: DurableFiles = {
   },
 };
 
-/** Makes a directory and its parents where they are missing; after this they survive a power cut. */
+/**
+ * Makes a directory with `mode` where it is missing, and missing parents with the process's default mode. After this they
+ * survive a power cut.
+ */
 export async function makeDurableDirectory(path: string, mode: number, files: DurableFiles): Promise<void> {
   try {
     await files.makeDirectory(path, mode);
@@ -40,7 +43,7 @@ export async function makeDurableDirectory(path: string, mode: number, files: Du
     const { code } = error as NodeJS.ErrnoException;
     if (code === "EEXIST") return;
     if (code !== "ENOENT") throw error;
-    await makeDurableDirectory(dirname(path), mode, files);
+    await makeDurableDirectory(dirname(path), 0o777, files);
     await makeDurableDirectory(path, mode, files);
     return;
   }

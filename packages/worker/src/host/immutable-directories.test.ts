@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
+import { makeDurableDirectory } from "./durable-files.ts";
 import { ImmutableDirectories } from "./immutable-directories.ts";
 import { onDisk, type PowerCut, RecordedFiles } from "./testing/power-cut.ts";
 
@@ -98,4 +99,18 @@ test("without its flushes, some power cut leaves a damaged directory", async (t)
   for (const cut of files.powerCuts()) seen.add(await readAfter(cut));
   assert.ok(seen.has("damaged: base"), [...seen].join(", "));
   assert.ok(seen.has(""), "an empty manifest");
+});
+
+test("missing parents of a durable directory get the default mode, and the directory its own", async (t) => {
+  const files = await recorded(t);
+  const path = join(files.root, "a", "b", "c");
+  await makeDurableDirectory(path, 0o700, files);
+  await makeDurableDirectory(path, 0o700, files);
+  const modeOf = async (directory: string): Promise<number> => (await stat(directory)).mode & 0o777;
+  assert.equal(await modeOf(path), 0o700);
+  assert.equal(await modeOf(join(files.root, "a")), 0o777 & ~process.umask());
+  files.mark("made");
+  for (const { tree } of files.powerCuts().filter(({ marks }) => marks.has("made"))) {
+    assert.deepEqual(tree, { a: { b: { c: {} } } });
+  }
 });
