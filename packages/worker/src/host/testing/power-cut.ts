@@ -3,9 +3,8 @@ import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { type DurableFiles, hostFiles } from "../durable-files.ts";
 
-// A model of what a power cut leaves, after what POSIX promises: a file keeps what was written to it up to its last
-// flush, a directory the entries that it had at its last flush. Of everything later, directories may keep any first
-// part, each on its own, and files all, half or nothing.
+// A model of the states that POSIX allows after a power cut. A file keeps its content, and a directory its entries, as
+// they were at the last flush. Of later changes, each directory keeps any first part, and each file all, half or none.
 
 type Node = FileNode | DirectoryNode;
 
@@ -36,19 +35,19 @@ export interface Tree {
 }
 
 export interface PowerCut {
-  /** What is on the disk after it, below {@link RecordedFiles.root}. */
+  /** The files on the disk afterwards, below {@link RecordedFiles.root}. */
   readonly tree: Tree;
-  /** The marks before it. */
+  /** The marks that were recorded before it. */
   readonly marks: ReadonlySet<string>;
 }
 
-/** Does what it is told to real files below `root`, and remembers the order. */
+/** Works on real files below `root` and records the order of all operations. */
 export class RecordedFiles implements DurableFiles {
   readonly root: string;
   readonly #operations: Operation[] = [];
   readonly #forgetful: boolean;
 
-  /** `forgetful`: flushes are not recorded, as if nobody had asked for them. */
+  /** `forgetful`: flushes are not recorded, as if the code had left them out. */
   constructor(root: string, { forgetful = false }: { readonly forgetful?: boolean } = {}) {
     this.root = root;
     this.#forgetful = forgetful;
@@ -85,12 +84,12 @@ export class RecordedFiles implements DurableFiles {
     if (entries.length > 0) this.#operations.push({ kind: "remove", path });
   };
 
-  /** Remembers that something was promised. */
+  /** Records a point in time; see {@link PowerCut.marks}. */
   mark(label: string): void {
     this.#operations.push({ kind: "mark", label });
   }
 
-  /** Every different state in which a power cut may leave the disk, at any moment. */
+  /** Every distinct state that a power cut at any moment may leave. */
   powerCuts(): readonly PowerCut[] {
     const cuts = new Map<string, PowerCut>();
     for (let length = 0; length <= this.#operations.length; length += 1) {
@@ -260,7 +259,7 @@ function* product(sizes: readonly number[]): Generator<readonly number[]> {
   for (const rest of product(others)) for (let at = 0; at < size; at += 1) yield [at, ...rest];
 }
 
-/** Runs `look` on a directory that holds the tree. */
+/** Runs `look` on a temporary directory that holds the tree. */
 export async function onDisk<Result>(tree: Tree, look: (directory: string) => Promise<Result>): Promise<Result> {
   const directory = await mkdtemp(join(tmpdir(), "osb-cut-"));
   try {
