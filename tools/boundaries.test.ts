@@ -107,7 +107,7 @@ const boundaries: readonly Boundary[] = [
   },
   {
     from: "packages/{worker,guest-agent}/src/**",
-    except: ["packages/worker/src/host/{libc,sockets}.ts", "packages/guest-agent/src/system/libc.ts"],
+    except: ["packages/worker/src/host/ffi.ts", "packages/guest-agent/src/system/libc.ts"],
     to: /^node:ffi$/,
     because: "it is experimental, so what would have to change with it stays in one place each side",
   },

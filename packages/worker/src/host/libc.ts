@@ -1,12 +1,10 @@
 import { constants } from "node:os";
-import { dlopen, getInt32, getRawPointer } from "node:ffi";
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { checked, failure, getRawPointer, lastErrno, openLibc } from "./ffi.ts";
 
-// The host's system calls that Node does not offer. `node:ffi` is experimental in Node 26, which is one reason
-// why the runtime is pinned, and why this is the worker's only file that uses it. All of them are synchronous.
-const { functions: libc } = dlopen("libc.so.6", {
-  __errno_location: { return: "pointer", arguments: [] },
+// System calls of the host that Node does not offer, except those of sockets, which are in sockets.ts.
+const libc = openLibc({
   bind: { return: "i32", arguments: ["i32", "pointer", "u32"] },
   close_range: { return: "i32", arguments: ["u32", "u32", "i32"] },
   flock: { return: "i32", arguments: ["i32", "i32"] },
@@ -22,15 +20,12 @@ const { functions: libc } = dlopen("libc.so.6", {
   unshare: { return: "i32", arguments: ["i32"] },
 });
 
-// Resolved once: a call between the failing one and the reading of errno could overwrite it.
-const errnoAddress = libc.__errno_location();
-
 /** Takes the exclusive lock of an open file without waiting. False when another holder has it. */
 export function tryFlock(fd: number): boolean {
   const LOCK_EX = 2;
   const LOCK_NB = 4;
   if (libc.flock(fd, LOCK_EX | LOCK_NB) === 0) return true;
-  const errno = getInt32(errnoAddress);
+  const errno = lastErrno();
   if (errno === constants.errno.EWOULDBLOCK) return false;
   throw failure("flock", errno);
 }
@@ -181,7 +176,7 @@ export function tryCreateKvmMachine(device: string): string | undefined {
   }
   try {
     const machine = libc.ioctl(fd, KVM_CREATE_VM, null);
-    if (machine < 0) return failure("KVM_CREATE_VM", getInt32(errnoAddress)).message;
+    if (machine < 0) return failure("KVM_CREATE_VM", lastErrno()).message;
     closeSync(machine);
     return undefined;
   } finally {
@@ -200,12 +195,12 @@ export function dataRanges(fd: number, bytes: number): readonly (readonly [start
   for (let at = 0; at < bytes;) {
     const start = Number(libc.lseek(fd, BigInt(at), SEEK_DATA));
     if (start < 0) {
-      const errno = getInt32(errnoAddress);
+      const errno = lastErrno();
       // Nothing but a hole up to the end.
       if (errno === constants.errno.ENXIO) break;
       throw failure("lseek", errno);
     }
-    const end = Math.min(bytes, Number(checkedLong("lseek", libc.lseek(fd, BigInt(start), SEEK_HOLE))));
+    const end = Math.min(bytes, Number(checked("lseek", libc.lseek(fd, BigInt(start), SEEK_HOLE))));
     ranges.push([start, end]);
     at = end;
   }
@@ -243,7 +238,7 @@ export function scanChangedPages(pagemap: number, start: number, end: number): A
     request.writeBigUInt64LE(PAGE_IS_FILE, 88);
     const count = libc.ioctl(pagemap, PAGEMAP_SCAN, request);
     if (count < 0) {
-      const errno = getInt32(errnoAddress);
+      const errno = lastErrno();
       if (errno === constants.errno.ENOTTY) return undefined;
       throw failure("PAGEMAP_SCAN", errno);
     }
@@ -292,24 +287,9 @@ function copyProcessMemory(
     local.writeBigUInt64LE(getRawPointer(bytes) + BigInt(done), 0);
     local.writeBigUInt64LE(BigInt(length), 8);
     const count = Number(libc[call](pid, local, 1n, remote, BigInt(part.length), 0n));
-    if (count < 0) throw failure(call, getInt32(errnoAddress));
+    if (count < 0) throw failure(call, lastErrno());
     // A shorter copy means an unmapped part, which a machine's memory never has.
     if (count !== length) throw new SandboxError("unavailable", `${call}: ${count} of ${length} bytes`);
     done += length;
   }
-}
-
-function checked(call: string, result: number): number {
-  if (result < 0) throw failure(call, getInt32(errnoAddress));
-  return result;
-}
-
-function checkedLong(call: string, result: bigint): bigint {
-  if (result < 0n) throw failure(call, getInt32(errnoAddress));
-  return result;
-}
-
-function failure(call: string, errno: number): SandboxError {
-  const name = Object.entries(constants.errno).find(([, value]) => value === errno)?.[0] ?? `errno ${errno}`;
-  return new SandboxError("unavailable", `${call}: ${name}`);
 }

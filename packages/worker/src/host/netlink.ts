@@ -1,5 +1,5 @@
 import { closeSync } from "node:fs";
-import { constants } from "node:os";
+import { errnoName } from "./ffi.ts";
 import { openNetlinkSocket, receiveBytes, sendBytes } from "./sockets.ts";
 
 /*
@@ -92,8 +92,4 @@ function* attributePairs(bytes: Buffer): Generator<[number, Buffer]> {
 
 function aligned(length: number): number {
   return (length + 3) & ~3;
-}
-
-function errnoName(errno: number): string {
-  return Object.entries(constants.errno).find(([, value]) => value === errno)?.[0] ?? `errno ${errno}`;
 }

@@ -1,14 +1,12 @@
-import { dlopen, getInt32, getRawPointer } from "node:ffi";
 import { closeSync } from "node:fs";
 import { isIPv6, Socket } from "node:net";
 import { constants } from "node:os";
-import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { checked, failure, getRawPointer, lastErrno, openLibc } from "./ffi.ts";
 import { inNetworkNamespace } from "./libc.ts";
 
 // Sockets in other network namespaces. Node makes sockets only in the namespace of its process, but it takes over a
-// descriptor from another one. This file and libc.ts are the worker's only ones that use `node:ffi`.
-const { functions: libc } = dlopen("libc.so.6", {
-  __errno_location: { return: "pointer", arguments: [] },
+// descriptor from another one.
+const libc = openLibc({
   bind: { return: "i32", arguments: ["i32", "pointer", "u32"] },
   connect: { return: "i32", arguments: ["i32", "pointer", "u32"] },
   dup3: { return: "i32", arguments: ["i32", "i32", "i32"] },
@@ -23,8 +21,6 @@ const { functions: libc } = dlopen("libc.so.6", {
   socket: { return: "i32", arguments: ["i32", "i32", "i32"] },
   socketpair: { return: "i32", arguments: ["i32", "i32", "i32", "pointer"] },
 });
-
-const errnoAddress = libc.__errno_location();
 
 const AF_UNIX = 1;
 const AF_INET = 2;
@@ -99,7 +95,7 @@ export function openConnection(
       throw failure("inet_pton", constants.errno.EINVAL);
     if (domain === AF_INET6 && device !== undefined) name.writeUInt32LE(interfaceIndex(device), 24);
     if (libc.connect(fd, name, name.length) === 0) return;
-    const errno = getInt32(errnoAddress);
+    const errno = lastErrno();
     if (errno !== constants.errno.EINPROGRESS) throw failure(`connect to ${address}:${port}`, errno);
   });
 }
@@ -123,7 +119,7 @@ export function sendDescriptors(fd: number, descriptors: readonly number[]): boo
   }
   const parts = messageOf(control);
   if (Number(libc.sendmsg(fd, parts.header, MSG_NOSIGNAL)) > 0) return true;
-  const errno = getInt32(errnoAddress);
+  const errno = lastErrno();
   const { EAGAIN, EPIPE, ECONNRESET, ETOOMANYREFS } = constants.errno as Record<string, number>;
   if ([EAGAIN, EPIPE, ECONNRESET, ETOOMANYREFS ?? 109].includes(errno)) return false;
   throw failure("sendmsg", errno);
@@ -187,7 +183,7 @@ export function openNetlinkSocket(protocol: number, namespace?: string): number 
 /** The number of a network device in the calling thread's namespace. */
 export function interfaceIndex(device: string): number {
   const index = libc.if_nametoindex(Buffer.from(`${device}\0`));
-  if (index === 0) throw failure(`if_nametoindex ${device}`, getInt32(errnoAddress));
+  if (index === 0) throw failure(`if_nametoindex ${device}`, lastErrno());
   return index;
 }
 
@@ -200,7 +196,7 @@ export function sendBytes(fd: number, bytes: Uint8Array): void {
 export function receiveBytes(fd: number, buffer: Buffer): Buffer | undefined {
   const count = Number(libc.recv(fd, buffer, BigInt(buffer.length), 0));
   if (count >= 0) return buffer.subarray(0, count);
-  const errno = getInt32(errnoAddress);
+  const errno = lastErrno();
   if (errno === constants.errno.EAGAIN) return undefined;
   throw failure("recv", errno);
 }
@@ -244,14 +240,4 @@ function setOption(fd: number, level: number, name: number): void {
   const on = Buffer.alloc(4);
   on.writeInt32LE(1);
   checked("setsockopt", libc.setsockopt(fd, level, name, on, on.length));
-}
-
-function checked(call: string, result: number): number {
-  if (result < 0) throw failure(call, getInt32(errnoAddress));
-  return result;
-}
-
-function failure(call: string, errno: number): SandboxError {
-  const name = Object.entries(constants.errno).find(([, value]) => value === errno)?.[0] ?? `errno ${errno}`;
-  return new SandboxError("unavailable", `${call}: ${name}`);
 }
