@@ -87,12 +87,14 @@ async function recordedLines(directory: string): Promise<readonly Line[]> {
     .toSorted((a, b) => Number(a.at - b.at));
 }
 
+/** A file that the request enters counts from that entry on, whatever a loop has entered before. */
 function entriesOf(trace: RequestName, { from, to }: Span, lines: readonly Line[]): readonly Entry[] {
+  const within = lines.filter(({ at }) => from <= at && at <= to);
+  const own = new Set(within.filter((line) => line.trace === trace).map(({ file }) => file));
   const entries = new Map<string, Entry>();
-  for (const line of lines) {
-    if (line.at < from || line.at > to) continue;
-    const by = line.trace === trace ? "request" : "loop";
-    if (!entries.has(line.file)) entries.set(line.file, { file: line.file, name: line.name, by });
+  for (const { trace: entering, file, name } of within) {
+    const by = entering === trace ? "request" : "loop";
+    if ((by === "request" || !own.has(file)) && !entries.has(file)) entries.set(file, { file, name, by });
   }
   return [...entries.values()];
 }

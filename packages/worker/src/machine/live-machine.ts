@@ -5,7 +5,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { HostResources } from "./host-resources.ts";
 import type { JournaledMachine } from "./journal.ts";
 import type { LayerStack } from "./layer-stack.ts";
-import type { MachineDirectory, MachineRequest } from "./start-machine.ts";
+import type { MachineDirectory, MachineRequest } from "./machine-request.ts";
 
 /** The parts of a machine that has a process. They change when it boots again on its disks. */
 export interface RunningParts {

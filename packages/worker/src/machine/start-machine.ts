@@ -24,19 +24,9 @@ import {
   type Reader,
   withZeroMemory,
 } from "./machine-files.ts";
+import type { MachineDirectory, MachineRequest } from "./machine-request.ts";
 import { acquireHostResources, adoptHostResources, type HostResources } from "./host-resources.ts";
 import type { Spans } from "./spans.ts";
-
-export interface MachineRequest {
-  readonly id: string;
-  readonly image: string;
-  readonly shape: Shape;
-  readonly networkEnabled: boolean;
-  /** The organization whose private files it may read; undefined: no private files. */
-  readonly organizationId: string | undefined;
-  /** Copies private files of another organization, which has published them. */
-  readonly fromPublic?: boolean;
-}
 
 export function newMachineId(): string {
   return `m-${randomHex(4)}`;
@@ -209,11 +199,6 @@ export async function bootAgain(live: LiveMachine, memoryMib: number, host: Host
 export function endedMachine(request: MachineRequest, { files, nextLayer }: JournaledMachine, host: Host): LiveMachine {
   const directory = directoryOf(request.id, host);
   return new LiveMachine({ ...request, directory }, { layers: new LayerStack(files, nextLayer, undefined) });
-}
-
-/** A machine's own directory. Disposing it removes the directory, and last the machine's journal entry. */
-export interface MachineDirectory extends AsyncDisposable {
-  readonly path: string;
 }
 
 async function makeDirectory(id: string, host: Host): Promise<MachineDirectory> {

@@ -26,7 +26,8 @@ import {
   writeEntry,
 } from "#machine/journal.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
-import { adoptMachine, endedMachine, type MachineRequest } from "#machine/start-machine.ts";
+import type { MachineRequest } from "#machine/machine-request.ts";
+import { adoptMachine, endedMachine } from "#machine/start-machine.ts";
 import { isBeingMade } from "#templates/templates.ts";
 import { LiveSandbox } from "./live-sandbox.ts";
 import { applyNetworkPolicy } from "./network-policy.ts";

@@ -18,7 +18,8 @@ import { applyNetworkPolicy, policyOf, requirePolicy } from "./network-policy.ts
 import type { ReadyMachines } from "#templates/ready-machines.ts";
 import { Spans } from "#machine/spans.ts";
 import type { StartQueue } from "./start-queue.ts";
-import { bootMachine, type MachineRequest, newMachineId, restoreMachine } from "#machine/start-machine.ts";
+import type { MachineRequest } from "#machine/machine-request.ts";
+import { bootMachine, newMachineId, restoreMachine } from "#machine/start-machine.ts";
 import type { Templates } from "#templates/templates.ts";
 
 /** A ready machine has answered before and does so within a second; without it the sandbox starts another way. */

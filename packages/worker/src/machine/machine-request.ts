@@ -1,0 +1,18 @@
+import type { Shape } from "#snapshots/manifest.ts";
+
+/** A machine to start, whatever it starts from. */
+export interface MachineRequest {
+  readonly id: string;
+  readonly image: string;
+  readonly shape: Shape;
+  readonly networkEnabled: boolean;
+  /** The organization whose private files it may read; undefined: no private files. */
+  readonly organizationId: string | undefined;
+  /** Copies private files of another organization, which has published them. */
+  readonly fromPublic?: boolean;
+}
+
+/** A machine's own directory. Disposing it removes the directory, and last the machine's journal entry. */
+export interface MachineDirectory extends AsyncDisposable {
+  readonly path: string;
+}
