@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
-import { readdirSync, readFileSync } from "node:fs";
+import { closeSync, openSync, readdirSync, readFileSync } from "node:fs";
 import { type Socket } from "node:net";
 import { join } from "node:path";
 import { afterEach, beforeEach, suite, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
+import { runCommand } from "#host/run-command.ts";
 import { openUdpSocket } from "#host/sockets.ts";
 import { formatIpv4 } from "@opensandbox/wire/ipv4.ts";
 import { inner } from "../address-plan.ts";
@@ -18,6 +19,7 @@ import { worldAddresses } from "../testing/internet.ts";
 import { inOwnHost } from "../testing/own-host.ts";
 import { type OwnWorld, startOwnWorld } from "../testing/own-world.ts";
 import type { PluggedGuest } from "../testing/plugged-guest.ts";
+import { GuestServices } from "./guest-services.ts";
 
 const { site } = worldAddresses;
 const policy = { enabled: true, egress: { allow: ["allowed.example"] } };
@@ -213,6 +215,30 @@ inOwnHost(import.meta.filename, () => {
       const left = readdirSync("/proc/self/fd").length - descriptors;
       assert.ok(left < 20, `${left} descriptors were left`);
     });
+
+    for (const left of [0, 2]) {
+      test(`starts when the host has descriptors again, after it had ${left}`, async () => {
+        const services = stack.use(
+          new GuestServices({ log: () => undefined, openResolver: () => Promise.reject(new Error("nobody asks")) }),
+        );
+        await runCommand("lower the limit", ["prlimit", "--pid", String(process.pid), "--nofile=512:"]);
+        const opened: number[] = [];
+        try {
+          for (;;) opened.push(openSync("/dev/null", "r"));
+        } catch (error) {
+          assert.equal((error as NodeJS.ErrnoException).code, "EMFILE");
+        }
+        for (const descriptor of opened.splice(0, left)) closeSync(descriptor);
+        services.start();
+        assert.equal(services.pid, undefined);
+        for (const descriptor of opened) closeSync(descriptor);
+        const deadline = performance.now() + backWithinMs;
+        while (services.pid === undefined) {
+          assert.ok(performance.now() < deadline, "the services were not started again");
+          await delay(20);
+        }
+      });
+    }
 
     test("ends with the worker", async () => {
       await start();

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { type ConfinedProcess as ServicesChild, startConfinedProcess } from "#host/confined-process.ts";
 import { openDescriptorPair, sendDescriptors } from "#host/sockets.ts";
 import type { NetworkPolicy } from "@opensandbox/wire/egress.ts";
-import { asSandboxError } from "@opensandbox/wire/errors.ts";
+import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { MetadataAnswer, MetadataEndpoint } from "../metadata-service.ts";
 import type { OpenResolver } from "../names/host-resolvers.ts";
 import type { Refusal } from "../network-record.ts";
@@ -175,12 +175,17 @@ export class GuestServices implements AsyncDisposable {
 
   #start(): void {
     this.#restarting = undefined;
-    const process = new ServicesProcess(this.#options.module ?? join(import.meta.dirname, "main.ts"), {
-      onMessage: (message) => this.#receive(process, message),
-      onTick: () => this.#pump(),
-      onEnd: (how) => this.#replace(process, how),
-    });
-    this.#process = process;
+    try {
+      const process = new ServicesProcess(this.#options.module ?? join(import.meta.dirname, "main.ts"), {
+        onMessage: (message) => this.#receive(process, message),
+        onTick: () => this.#pump(),
+        onEnd: (how) => this.#replace(process, how),
+      });
+      this.#process = process;
+    } catch (error) {
+      // This host has no descriptor or no process left.
+      return this.#startLater(`cannot be started: ${asSandboxError(error).message}`, restartDelayMs);
+    }
     for (const served of this.#networks.values()) {
       served.handedOver.clear();
       this.#changed.add(served);
@@ -192,7 +197,10 @@ export class GuestServices implements AsyncDisposable {
     this.#process = undefined;
     for (const served of this.#networks.values()) served.applied(served.change);
     if (this.#disposed) return;
-    const delayMs = performance.now() - process.startedAt < minLifeMs ? restartDelayMs : 0;
+    this.#startLater(how, performance.now() - process.startedAt < minLifeMs ? restartDelayMs : 0);
+  }
+
+  #startLater(how: string, delayMs: number): void {
     this.#options.log("error", "the guest-facing network services have ended and are started again", { how, delayMs });
     this.#restarting = setTimeout(() => this.#start(), delayMs).unref();
   }
@@ -317,10 +325,20 @@ class ServicesProcess implements AsyncDisposable {
     this.#descriptors = ours;
     try {
       this.#child = startConfinedProcess({ module, args: [String(servicesUser)], maxHeapMib, descriptor: theirs });
+    } catch (error) {
+      closeSync(ours);
+      throw error;
     } finally {
       closeSync(theirs);
     }
+    this.#child.once("error", (error) => this.#end(`cannot be run: ${error.message}`));
     const { stdin, stdout, stderr } = this.#child;
+    // Without a descriptor for them Node makes no pipes.
+    if ((stdin as unknown) === undefined) {
+      this.#closed = true;
+      closeSync(ours);
+      throw new SandboxError("unavailable", "no pipes for the process");
+    }
     for (const stream of [stdin, stdout, stderr]) {
       stream.on("error", () => undefined);
       // The worker must be able to exit while the process runs.
@@ -335,7 +353,6 @@ class ServicesProcess implements AsyncDisposable {
       (line) => this.#receive(line),
       () => this.kill("sent a line that is too long"),
     );
-    this.#child.once("error", (error) => this.#end(`cannot be run: ${error.message}`));
     this.#child.once("exit", (code, signal) => this.#end(this.#reason ?? `ended with ${signal ?? `code ${code}`}`));
     this.#ticking = setInterval(() => this.#tick(), pingMs).unref();
   }
@@ -349,7 +366,12 @@ class ServicesProcess implements AsyncDisposable {
     if (this.#handovers >= maxHandovers) return false;
     const kinds = [...served.sockets.keys()].filter((kind) => !served.handedOver.has(kind));
     const descriptors = kinds.map((kind) => served.sockets.get(kind)!);
-    if (kinds.length > 0 && !sendDescriptors(this.#descriptors, descriptors)) return false;
+    try {
+      if (kinds.length > 0 && !sendDescriptors(this.#descriptors, descriptors)) return false;
+    } catch (error) {
+      this.kill(`cannot take sockets: ${asSandboxError(error).message}`);
+      return false;
+    }
     for (const kind of kinds) served.handedOver.add(kind);
     const { id, change, policy } = served;
     this.#handovers += 1;
