@@ -131,7 +131,7 @@ async function bootByHand(): Promise<Boot> {
         hello(_hello, of) {
           if (of !== 0 && of === epoch) return answered.resolve();
           epoch += 1;
-          channel.startEpoch(epoch, new SandboxError("unavailable", "another agent has started"));
+          channel.startEpoch(epoch, new SandboxError("unavailable", "the guest's agent started again"));
           void channel.sendHello({ version: "", instance: 0n });
         },
       },
@@ -160,7 +160,7 @@ async function bootByHand(): Promise<Boot> {
   }
 }
 
-/** The files that never change are the same ones, and what is written to begins empty, as it did for the other. */
+/** Links the immutable files, and creates empty layers in place of those that take writes. */
 function takeFiles(from: string, to: string): void {
   for (const name of readdirSync(from)) {
     const file = join(from, name);

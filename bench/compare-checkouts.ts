@@ -39,7 +39,7 @@ export async function measureInTurns(
 ): Promise<MeasuredInTurns> {
   const runs: [BenchResult[], BenchResult[]] = [[], []];
   for (let turn = 1; turn <= turns; turn += 1) {
-    // Who comes second in a turn comes first in the next one.
+    // The second checkout of a turn is the first of the next one.
     for (const side of turn % 2 === 1 ? ([0, 1] as const) : ([1, 0] as const)) {
       onProgress(`turn ${turn} of ${turns}: ${checkouts[side]}`);
       runs[side].push(await measureOnce(checkouts[side], options, signal));
@@ -59,7 +59,7 @@ async function measureOnce(checkout: string, options: readonly string[], signal:
       said = (said + text).slice(-4000);
     });
     const [code] = (await once(child, "close")) as [number | null];
-    // 1: a promise is missed, which is none of this comparison's business, or something does not work, which it tells.
+    // 1: a promise is missed, which does not matter here, or a call failed, which the output reports.
     const text = await readFile(file, "utf8").catch((cause: unknown) => {
       throw new SandboxError("unavailable", `${argv.join(" ")} in ${checkout}: exit code ${code}: ${said}`, {
         cause,

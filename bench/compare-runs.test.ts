@@ -40,7 +40,7 @@ test("what is clearly quicker is better, and for throughput what is more", () =>
   assert.deepEqual(verdicts(after, before), { wake: "worse", "file-up": "better" });
 });
 
-test("a host that is slower in all is no change: values are told in their own floor", () => {
+test("a slower host is no change: values are measured in their own floor", () => {
   const before = run({ wake: [times(1), around100.toReversed()] });
   const after = run({ wake: [times(3), times(3).toReversed()] });
   const [comparison] = compareRuns(before, after);
@@ -48,7 +48,7 @@ test("a host that is slower in all is no change: values are told in their own fl
   assert.equal(comparison?.in, "floor");
 });
 
-test("noise is no change, and the same run twice neither", () => {
+test("neither noise nor a repeated run counts as a change", () => {
   const before = run({ wake: [around100, around100] });
   assert.deepEqual(verdicts(before, run({ wake: [around100.toReversed().map((value) => value + 0.4), around100] })), {
     wake: "cannot tell",
@@ -99,7 +99,7 @@ test("turns are merged as if of one run, and how far their ratios lie apart is t
   ];
   const [wake] = merge(turns).figures;
   assert.deepEqual([wake?.ours.length, wake?.raw.length], [4, 4]);
-  // A round of one turn is none of the other's.
+  // Rounds are compared within one turn only.
   assert.equal(new Set(wake?.ours.map(({ round }) => round)).size, 4);
   const { wake: spread = 0 } = spreadsOf([turns, turns.slice(0, 1)]);
   assert.ok(Math.abs(spread - 0.1) < 1e-9, String(spread));

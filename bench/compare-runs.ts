@@ -9,7 +9,7 @@ import { values } from "./statistics/ratio.ts";
 
 export interface Comparison {
   readonly name: FigureName;
-  /** `floor`: both runs' values are told in the floor of their round, so that a slower or busier host is no change. */
+  /** `floor`: values are divided by the floor of their round, so that a slower host is no change. */
   readonly in: "floor" | FigureResult["unit"];
   readonly before: number;
   readonly after: number;
@@ -18,7 +18,7 @@ export interface Comparison {
   readonly verdict: "better" | "worse" | "cannot tell";
 }
 
-/** How often a change may be claimed that is none, for all figures of a comparison together. */
+/** Probability of a false change, over all figures of a comparison together. */
 const mistakes = 0.05;
 
 /**

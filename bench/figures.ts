@@ -1,4 +1,4 @@
-/** One thing that is measured, and what is promised of it. */
+/** One measured figure and its promise. */
 export interface Figure {
   readonly title: string;
   readonly unit: "ms" | "MB/s" | "MB" | "%" | "x";

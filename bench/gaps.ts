@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
 
-/** So many ticks show that they come regularly. */
+/** After this many ticks the source counts as regular. */
 const steadyTicks = 20;
 
-/** A source that ticks for so long and not at all is taken for dead. */
+/** A source without a tick for this long counts as dead. */
 const deadMs = 120_000;
 
 /** The pauses between what comes regularly. */

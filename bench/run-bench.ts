@@ -203,7 +203,7 @@ function once<Key, Value>(make: (key: Key) => Promise<Value>): (key: Key) => Pro
   };
 }
 
-/** An abort does not wait for what is under way: that ends with the servers. */
+/** An abort does not wait for running calls: they end with the servers. */
 async function orAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
   const { promise: aborted, reject } = Promise.withResolvers<never>();
   const onAbort = (): void => reject(signal.reason);

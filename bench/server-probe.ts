@@ -3,7 +3,7 @@
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import type { ProbeReport } from "./ours/server.ts";
 
-// The delay is that of a timer of so many milliseconds, which is taken off.
+// The delay of a timer of this many milliseconds, minus those milliseconds.
 const resolution = 1;
 const delay = monitorEventLoopDelay({ resolution });
 delay.enable();

@@ -7,12 +7,12 @@ import { fileURLToPath } from "node:url";
 const root = fileURLToPath(new URL("..", import.meta.url));
 
 interface Boundary {
-  /** Whose imports are looked at; tests and what only they use are not. */
+  /** The files that the rule is for; tests and their helpers are exempt. */
   readonly from: string;
   readonly except?: string | readonly string[];
-  /** What none of them imports: a package, or a path from the repository's root. */
+  /** The forbidden imports: packages, or paths from the repository's root. */
   readonly to: RegExp;
-  /** Where naming a type of the other side binds nobody to its code. */
+  /** Type imports are allowed: they do not load the other side's code. */
   readonly typesMayCross?: true;
   readonly because: string;
 }
@@ -214,7 +214,7 @@ function fileOf(target: string): string {
   return name === undefined ? target : `packages/${name}/src/${path}`;
 }
 
-/** The groups of files of which each reaches every other (Tarjan's strongly connected components). */
+/** The strongly connected components with more than one file (Tarjan). */
 function circlesIn(imports: ReadonlyMap<string, readonly string[]>): string[][] {
   const indexes = new Map<string, number>();
   const open: string[] = [];

@@ -1,4 +1,4 @@
-// Builds what is published of the SDK. Usage: node tools/build-sdk.ts DIRECTORY, then `npm publish DIRECTORY`.
+// Builds the SDK's package. Usage: node tools/build-sdk.ts DIRECTORY, then `npm publish DIRECTORY`.
 import { spawnSync } from "node:child_process";
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";

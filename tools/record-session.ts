@@ -22,7 +22,7 @@ export async function recordSession(): Promise<string> {
   await using undo = new AsyncDisposableStack();
   const scratch = await mkdtemp(join(tmpdir(), "osb-first-session-"));
   undo.defer(() => rm(scratch, { recursive: true, force: true }));
-  // The users that machines run as must pass through.
+  // Machines run as users of their own, who need to pass through this directory.
   await chmod(scratch, 0o755);
   const home = join(scratch, "home");
   await mkdir(home);
@@ -63,7 +63,7 @@ A server keeps sandboxes. It runs in a terminal of its own until Ctrl-C.`);
   return undo.move();
 }
 
-/** What is said of a host is another on another host. */
+/** Removes the lines that differ between hosts. */
 function aboutHost(text: string): string {
   return text
     .split("\n")
@@ -122,7 +122,7 @@ async function use(session: Session): Promise<void> {
   await session.runs("osb ls");
 }
 
-/** One user on one host, and what is written of it. */
+/** One user on one host, and the document of the session. */
 class Session {
   readonly #home: string;
   readonly #env: NodeJS.ProcessEnv;
@@ -172,7 +172,7 @@ class Session {
     return await this.types(line, [], cwd);
   }
 
-  /** A command in which `keys` are typed, each once so many prompts are to be seen. */
+  /** Runs a command and types each of `keys` when its number of prompts is visible. */
   async types(line: string, keys: readonly TypedKeys[], cwd?: string): Promise<string> {
     process.stderr.write(`$ ${line}\n`);
     await using terminal = this.open(line, cwd);

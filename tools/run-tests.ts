@@ -51,9 +51,9 @@ type Kind = (typeof kinds)[number]["name"];
 
 const results: TestResult[] = [];
 const interrupted = new AbortController();
-/** Everything that tests make goes below here, so that it can be found and removed whatever happens. */
+/** Temporary directory of every test, so that leftovers can be found and removed. */
 const scratch = await mkdtemp(join(tmpdir(), "osb-test-"));
-// The users that machines run as must pass through.
+// Machines run as users of their own, who need to pass through this directory.
 await chmod(scratch, 0o755);
 
 process.exitCode = await main(process.argv.slice(2));
@@ -90,7 +90,7 @@ async function runEverything(): Promise<void> {
   await runFast();
   for (const image of ["minimal", "default"]) {
     const built = await step(`image ${image}`, ["./opensandbox", "image", "build", image], process.env);
-    // Without them each test in a machine would fail with the same words.
+    // Without the images every test in a machine would fail with the same message.
     if (!built) return;
   }
   await runKind("tests in machines");
@@ -136,7 +136,7 @@ async function step(name: string, argv: readonly string[], env: NodeJS.ProcessEn
 async function runTests(kind: Kind, files: readonly string[]): Promise<void> {
   switch (kind) {
     case "fast tests":
-      // One process for all: they change nothing but themselves. What is printed is a dot a test and each failure.
+      // One process runs all of them: they share no state. The reporter prints a dot per test, and each failure.
       return await runRunner(kind, ["--test-isolation=none", "--test-reporter=dot"], files);
     case "tests with processes":
       return await runRunner(kind, ["--test-concurrency=1", "--test-reporter=spec"], files);
@@ -174,7 +174,7 @@ async function collect(name: string, argv: (output: string) => readonly string[]
   const lines = (await readFile(output, "utf8").catch(() => "")).split("\n").filter(Boolean);
   const ended = lines.map((line) => JSON.parse(line) as TestResult);
   results.push(...ended);
-  // A runner that fails, or runs nothing, without a failed test has not run them all.
+  // A runner that fails without a failed test, or runs no test, has not run them all.
   if (interrupted.signal.aborted) return;
   if ((status !== 0 || ended.length === 0) && !ended.some(({ outcome }) => outcome === "failed")) {
     results.push({
@@ -204,7 +204,7 @@ async function run(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<num
   };
   const onInterrupt = (): void => {
     end("SIGTERM");
-    // Time for a server to take its machines along.
+    // Leaves a server time to end its machines.
     setTimeout(() => end("SIGKILL"), 10_000).unref();
   };
   interrupted.signal.addEventListener("abort", onInterrupt, { once: true });
@@ -223,7 +223,7 @@ async function run(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<num
 async function removeLeftOvers(): Promise<void> {
   await killProcessesOf(scratch);
   await rm(scratch, { recursive: true, force: true });
-  // A namespace whose machine's directory is gone belongs to nobody.
+  // Namespaces of machines whose directory is gone.
   if (process.getuid?.() === 0) await removeLeftOverNetworks();
 }
 

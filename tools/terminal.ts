@@ -46,7 +46,7 @@ export class RecordedTerminal implements AsyncDisposable {
     this.#child.stdin.write(keys);
   }
 
-  /** Resolves when `pattern` is to be seen; rejects with what is, when the command has ended or `signal` is aborted. */
+  /** Resolves when `pattern` is visible. Rejects with the screen when the command ends or `signal` is aborted. */
   async shows(pattern: RegExp, signal: AbortSignal): Promise<void> {
     while (!pattern.test(this.text)) {
       if (this.#isClosed) throw new Error(`ended without ${String(pattern)}; the terminal shows:\n${this.text}`);
@@ -57,12 +57,12 @@ export class RecordedTerminal implements AsyncDisposable {
   /** The command's code, once it has ended. */
   async ended(signal: AbortSignal): Promise<number> {
     while (!this.#isClosed) await this.#change(signal);
-    // What came last is drawn after the end has been told.
+    // The terminal draws the last output after the command's end.
     await new Promise<void>((resolve) => this.#screen.write("", resolve));
     return this.#child.exitCode ?? 1;
   }
 
-  /** Hangs up where the command goes on, and waits for its end. */
+  /** Ends a command that still runs, and waits for it. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.#isClosed) this.#child.kill("SIGTERM");
     await within("the command ends after SIGTERM", this.#closed, 60_000);

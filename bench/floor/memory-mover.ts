@@ -9,7 +9,7 @@ export interface Mapping {
 
 /** The native program that moves a machine's changed memory, started once. Disposing it ends it. */
 export interface MemoryMover extends Disposable {
-  /** `copied` settles when the machine may go on; both with the bytes that had changed. */
+  /** `copied` resolves when the machine may resume. Both resolve with the number of dirty bytes. */
   capture(memory: Mapping, file: string): { readonly copied: Promise<number>; readonly stored: Promise<number> };
   apply(memory: Mapping, file: string): Promise<number>;
 }

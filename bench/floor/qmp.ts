@@ -12,7 +12,7 @@ interface Message {
   readonly data?: Readonly<Record<string, unknown>>;
 }
 
-/** A socket that a QEMU connects to by itself, so that nobody has to look whether it is there. */
+/** A socket that QEMU connects to by itself, so that no client has to poll for it. */
 export interface QmpListener extends Disposable {
   readonly path: string;
   /** Settles when QEMU has connected and takes commands. */
@@ -63,7 +63,7 @@ export class Qmp {
     return await answer.promise;
   }
 
-  /** Settles with the first event from now on of which `matches` is true. */
+  /** Resolves with the first event from now on that `matches` accepts. */
   async event(matches: (event: string, data: Readonly<Record<string, unknown>>) => boolean): Promise<void> {
     const wanted = Promise.withResolvers<void>();
     this.#events.push({ ...wanted, matches: ({ event = "", data = {} }) => matches(event, data) });

@@ -11,7 +11,7 @@ import { RawAgent } from "./raw-agent.ts";
 import { RawPort } from "./raw-port.ts";
 import { Stopwatch } from "../stopwatch.ts";
 
-/** What a raw capture leaves: enough to go on from. */
+/** The files of a raw capture, enough to restore from. */
 export interface RawSnapshot {
   readonly directory: string;
   readonly devices: string;
@@ -156,7 +156,7 @@ export class RawMachine implements AsyncDisposable {
     }
   }
 
-  /** One more virtio-serial port, plugged in now. Whoever serves it in the guest may come later. */
+  /** One more virtio-serial port, plugged in now. The guest may open it later. */
   async addPort(name: string): Promise<RawPort> {
     const path = join(this.directory, `${name}.sock`);
     const address = { type: "unix", data: { path } };
@@ -194,7 +194,7 @@ export class RawMachine implements AsyncDisposable {
     return { pid: this.pid, start: Number.parseInt(ends[0] ?? "", 16), end: Number.parseInt(ends.at(-1) ?? "", 16) };
   }
 
-  /** Captures and goes on, with new layers over its disks. */
+  /** Captures the machine and resumes it, with new layers over its disks. */
   async checkpoint(directory: string, mover: MemoryMover): Promise<[RawSnapshot, Parts]> {
     const watch = new Stopwatch();
     await mkdir(directory, { recursive: true });

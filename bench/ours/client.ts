@@ -3,7 +3,7 @@ import type { OurServer } from "./server.ts";
 
 export type { Sandbox } from "@opencomputer/sdk";
 
-/** The parts of the last start that a server has told of, in milliseconds. */
+/** The parts of the last start that the server reported, in milliseconds. */
 export type Spans = Readonly<Record<string, number>>;
 
 export interface Client {
@@ -11,13 +11,13 @@ export interface Client {
   create(request?: { readonly memoryMB?: number }): Promise<Sandbox>;
   fork(checkpointId: string): Promise<Sandbox>;
   connect(id: string): Promise<Sandbox>;
-  /** What a published client has no method for. @throws for an answer that is none */
+  /** A request without a method in the published client. @throws when the reply is an error */
   fetch(method: string, path: string, body?: unknown): Promise<Response>;
   /** What the server said of where the time went in the last start that was asked of it. */
   readonly spans: Spans;
 }
 
-/** Sees the header in which the server tells where the time went: the published client does not tell of it. */
+/** Reads the header `server-timing`, which the published client hides. */
 export interface TimingObserver extends Disposable {
   readonly last: Spans;
 }

@@ -17,7 +17,7 @@ export interface ProbeReport {
   readonly rssBytes: number;
 }
 
-/** A server as users run it, in a process of its own. Disposing it ends it with all that it has. */
+/** A server as users run it, in a process of its own. Disposing it ends the process and its sandboxes. */
 export interface OurServer extends AsyncDisposable {
   readonly url: string;
   readonly apiKey: string;

@@ -3,7 +3,7 @@ import { type Ratio, ratioOf, values } from "../statistics/ratio.ts";
 import type { BenchResult, FigureResult } from "./result.ts";
 
 export interface Verdict {
-  /** What is promised, for people. */
+  /** The promise, as text. */
   readonly target: string;
   readonly met: boolean;
   /** False: the values scatter so much that another run may well say the opposite. */

@@ -2,7 +2,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Figure, FigureName } from "../figures.ts";
 import type { Sample } from "../statistics/ratio.ts";
 
-/** Raised when a reader of today could not understand what is written tomorrow. */
+/** Raised when today's reader could not read tomorrow's files. */
 export const formatVersion = 1;
 
 export interface Measured extends Sample {
@@ -45,7 +45,7 @@ export interface BenchResult {
   readonly failed: readonly { readonly names: readonly FigureName[]; readonly because: string; readonly log: string }[];
 }
 
-/** What `--json` has written. @throws `invalid_argument` for what is no result of this version */
+/** Reads the output of `--json`. @throws `invalid_argument` for a result of another version */
 export function parseResult(file: string, text: string): BenchResult {
   try {
     const result = JSON.parse(text) as Partial<BenchResult>;

@@ -25,7 +25,7 @@ function tickMicroseconds({ accelerator }: Bench): number {
   return accelerator === "kvm" ? 2000 : 10_000;
 }
 
-/** The checkpoint of a live machine as whoever reads its output feels it. */
+/** The checkpoint of a running machine, as a reader of its output sees it. */
 function checkpointPause(name: FigureName, memoryMB?: number): Scenario {
   return {
     figures: [name],

@@ -49,7 +49,7 @@ export const hibernateAndWake: Scenario = {
   },
 };
 
-/** The spans of a start, and what of it they do not tell. */
+/** The spans of a start, and the remaining time. */
 export function withRest(
   milliseconds: number,
   spans: Readonly<Record<string, number>>,

@@ -89,7 +89,7 @@ async function processorSeconds(pid: number): Promise<number> {
   return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond;
 }
 
-/** What the files take on the disk that nobody else has. */
+/** The disk space of files that are not shared. */
 async function ownBytes(directory: string): Promise<number> {
   let bytes = 0;
   for (const name of await readdir(directory)) {

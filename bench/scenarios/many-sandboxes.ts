@@ -87,7 +87,7 @@ export const idleServer: Scenario = {
   },
 };
 
-/** What a server tells of some seconds in which nobody asks it for anything. */
+/** The report of a server about some seconds without requests. */
 export async function idle(bench: Bench, server: OurServer) {
   bench.report("an idle server");
   await sleep(settleMs, undefined, { signal: bench.signal });

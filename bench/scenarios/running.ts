@@ -210,7 +210,7 @@ export const terminals: Scenario = {
   },
 };
 
-/** A shell that has said nothing for so long has finished its prompt. */
+/** A shell that is silent for this long has finished its prompt. */
 const promptMs = 1000;
 const echoTimeoutMs = 60_000;
 

@@ -6,7 +6,7 @@ export interface MannWhitney {
   readonly p: number;
 }
 
-/** Up to so many pairs, and without ties, every order of the values is counted; beyond, the normal distribution is near. */
+/** Up to this many pairs, and without ties, every order is counted; beyond it the normal distribution is close. */
 const exactPairs = 400;
 
 /** Whether one sample tends to larger values than the other. It looks at ranks alone, so outliers do not matter. */

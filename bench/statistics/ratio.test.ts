@@ -12,7 +12,7 @@ test("noise that both sides of a round share leaves the interval narrow", () => 
   assert.deepEqual(ratio, { value: 2, low: 2, high: 2 });
 });
 
-test("noise of one side alone makes the interval wide, and the same samples give the same one", () => {
+test("noise of one side makes the interval wide; the same samples give the same interval", () => {
   const ours = rounds([10, 40, 12, 35, 11, 38, 14, 30]);
   const floor = rounds([10, 10, 10, 10, 10, 10, 10, 10]);
   const ratio = ratioOf(ours, floor);

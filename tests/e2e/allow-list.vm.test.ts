@@ -10,7 +10,7 @@ import { startWorld, type World } from "./world.ts";
 
 const { site, otherSite, private10 } = worldAddresses;
 
-/** Begins TLS at an address under a name; prints how that ended. Who is there speaks no TLS, which is an SSLError. */
+/** Starts TLS with a name at an address and prints the result. A server without TLS gives an SSLError. */
 const beginTls = `
 import socket, ssl, sys
 address, name = sys.argv[1:]

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { cliEnvironment, firstOutput, startCli, type StartedCli } from "./cli.ts";
 
-// What programs read of the command line: the names and kinds of all that `--json` prints, as a snapshot.
+// The names and types of the fields that `--json` prints, which programs read, as a snapshot.
 
 const launcher = join(import.meta.dirname, "../../opensandbox");
 

@@ -92,7 +92,7 @@ suite("run, without a server", () => {
     });
   }
 
-  test("a command that does not care for SIGINT is ended all the same", async () => {
+  test("a command that ignores SIGINT is killed", async () => {
     const stubborn = await running(start(["run", "--", "sh", "-c", "trap '' INT; echo running; sleep 600"]));
     const { ended, milliseconds } = await timed(async () => {
       stubborn.kill("SIGINT");
@@ -183,7 +183,7 @@ suite("with a server", () => {
     assert.equal((await osb(["exec", "--timeout", "1", id, "--", "sleep", "60"])).code, 124);
   });
 
-  test("--json tells all in one line, and still has the code", async () => {
+  test("--json prints one line, and the exit code is that of the command", async () => {
     const { code, stdout } = await osb(["exec", "--json", id, "--", "sh", "-c", "echo out; echo err >&2; exit 4"]);
     const result = { sandboxId: id, exitCode: 4, stdout: "out\n", stderr: "err\n" };
     assert.deepEqual([code, JSON.parse(stdout.toString())], [4, result]);
@@ -253,14 +253,14 @@ suite("with a server", () => {
     await osb(["exec", id, "rm huge kept"]);
   });
 
-  test("exec --detach tells the session, which goes on", async () => {
+  test("exec --detach prints the session, which keeps running", async () => {
     const started = (await osb(["exec", "--detach", id, "--", "sleep", "100"])).stdout.toString().trim();
     const listed = JSON.parse((await osb(["session", "ls", "--json", id])).stdout.toString()) as { id: string }[];
     assert.ok(listed.some((session) => session.id === started));
     assert.equal((await osb(["session", "kill", id, started])).code, 0);
   });
 
-  test("create tells the port and the token that it was asked for", async () => {
+  test("create prints the requested port and token", async () => {
     const { code, stdout, stderr } = await osb(["create", "--port", "8080", "--preview-token", "auto"]);
     assert.equal(code, 0, stderr);
     assert.match(stderr, /^osb: port \d+ of the server forwards to port 8080 of the sandbox$/m);
@@ -268,7 +268,7 @@ suite("with a server", () => {
     assert.equal((await osb(["kill", stdout.toString().trim()])).code, 0);
   });
 
-  test("session logs shows what is kept and does not wait, or waits when it is told to", async () => {
+  test("session logs prints the kept output and ends; with --follow it waits", async () => {
     const script = "echo err >&2; echo out; read word";
     const session = (await osb(["session", "start", id, "--", "sh", "-c", script])).stdout.toString().trim();
     const shown = async (...options: string[]): Promise<EndedCli> =>
@@ -287,7 +287,7 @@ suite("with a server", () => {
     assert.deepEqual(failureOf(nothing), { code: 1, says: "osb: session not found" });
   });
 
-  test("pool tells what waits, logs what the machine has said", async () => {
+  test("pool prints the ready machines, logs the machine's console", async () => {
     assert.match((await osb(["pool"])).stdout.toString(), /^READY +WANTED +IMAGE +SHAPE\n\d+ +\d+ /);
     const { code, stderr } = await osb(["logs", "sb-00000000"]);
     assert.deepEqual([code, stderr], [1, "osb: sandbox not found\n"]);

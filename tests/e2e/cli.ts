@@ -78,10 +78,10 @@ export function startCli(
   };
 }
 
-/** The first line, or piece of output, of a command line that goes on; one that ends before fails. */
+/** The first piece of output of a command line that keeps running. @throws when it exits before */
 export async function firstOutput({ stdout, ended }: StartedCli): Promise<string> {
   const early = ended.then(({ code, stderr }) => {
-    throw new Error(`the command line ended with ${code} before it said anything; on standard error: ${stderr}`);
+    throw new Error(`the command line exited with ${code} before its first output; standard error: ${stderr}`);
   });
   const [chunk] = (await Promise.race([once(stdout, "data"), early])) as [Buffer];
   early.catch(() => undefined);

@@ -22,7 +22,7 @@ async function statusOf(server: { url: string; apiKey?: string }, id: string): P
   return ((await response.json()) as { status: string }).status;
 }
 
-test("what a killed server leaves is removed by the next, and the rows tell the truth", async (t) => {
+test("the next server removes everything that a killed one left, and corrects the rows", async (t) => {
   const dataDirectory = await mkdtemp(join(tmpdir(), "osb-kill-"));
   t.after(() => rm(dataDirectory, { recursive: true }));
   const before = hostState(dataDirectory);
@@ -50,7 +50,7 @@ test("what a killed server leaves is removed by the next, and the rows tell the 
   }
 });
 
-test("a server that is told to end takes its machines along", async (t) => {
+test("a server that receives SIGTERM ends its machines", async (t) => {
   const dataDirectory = await mkdtemp(join(tmpdir(), "osb-term-"));
   t.after(() => rm(dataDirectory, { recursive: true }));
   const before = hostState(dataDirectory);

@@ -10,7 +10,7 @@ import { promisify } from "node:util";
 const root = resolve(import.meta.dirname, "../..");
 const nobody = 65_534;
 
-/** All that the launcher runs before it knows what is missing. */
+/** The programs that the launcher runs before it knows what is missing. */
 const basics = [
   "bash",
   "env",
@@ -28,7 +28,7 @@ const basics = [
   "sleep",
 ];
 
-// What somebody finds who has just cloned the repository and is not root.
+// The launcher in a fresh clone, without root.
 suite(
   "the launcher, for a user who may not install anything",
   {

@@ -14,7 +14,7 @@ import { worldConfig } from "./world.ts";
 /** Machines boot in seconds, and in minutes on a crowded host that emulates. */
 const patience = { withinMs: 600_000, everyMs: 100 };
 
-// Sleep, checkpoints, forks and images, by the client as it is on npm, against real machines.
+// Hibernation, checkpoints, forks and images through the published client, against real machines.
 suite("the life of a sandbox", () => {
   let directory: string;
   let config: ServerConfig;
@@ -234,7 +234,7 @@ suite("the life of a sandbox", () => {
     const bootId = "cat /proc/sys/kernel/random/boot_id";
     await run("echo before > /workspace/reset; sync");
     const first = await run(bootId);
-    // How the command ends is not known; whoever asks for that is the next call already.
+    // The command's end is unknown: a request for it would already be the next call.
     await run("echo b | sudo tee /proc/sysrq-trigger").catch(() => undefined);
     // A call that comes before the end is heard of fails of it.
     const second = await eventually("it boots again", () => run(bootId).catch(() => undefined), patience);

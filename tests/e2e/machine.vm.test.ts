@@ -72,7 +72,7 @@ suite("inside a machine", () => {
 
   test("packages come from the network", async () => {
     assert.match(await run("sudo apt-get update 2>&1", 300), /^(Hit|Get):/m);
-    // As whoever follows instructions that are meant for root.
+    // As in instructions that are written for root.
     assert.match(await run("apt-get update 2>&1", 300), /^(Hit|Get):/m);
   });
 

@@ -14,7 +14,7 @@ import { readEntries } from "../../packages/worker/src/machine/journal.ts";
 import { answerOf } from "./answer-of.ts";
 import { startWorld, type World } from "./world.ts";
 
-/** As little as a server can do, with room for all who come at once: the kernel turns away who finds none. */
+/** A minimal server with a backlog for every client at once; the kernel refuses connections beyond the backlog. */
 const serve = `
 import asyncio
 async def answer(reader, writer):
@@ -72,7 +72,7 @@ suite("the network of a machine", { skip }, () => {
     assert.match(await run("curl -sSI http://deb.debian.org/debian/ | head -1"), /^HTTP\/1\.1 /);
   });
 
-  test("neither the host nor its API is, at any address of the host", async () => {
+  test("a guest reaches neither the host nor its API, at any address of the host", async () => {
     const server = createServer((socket) => socket.end("reached"));
     server.listen(0, "0.0.0.0");
     await within("the server listens", once(server, "listening"));
@@ -87,7 +87,7 @@ suite("the network of a machine", { skip }, () => {
     assert.equal(await tcp("10.0.2.2", port), "ConnectionRefusedError");
   });
 
-  test("nor a private address, nor a name server of its own, nor anything by IPv6", async () => {
+  test("a guest reaches no private address, no other name server, and nothing by IPv6", async () => {
     assert.equal(await tcp("10.1.2.3", 80), "ConnectionRefusedError");
     assert.equal(await tcp("192.168.1.1", 80), "ConnectionRefusedError");
     assert.equal(await tcp("8.8.8.8", 53), "ConnectionRefusedError");
@@ -145,7 +145,7 @@ suite("the network of a machine", { skip }, () => {
     assert.equal(await text(response), "from inside\n");
   });
 
-  test("after a sleep the same holds, at once", async () => {
+  test("the policy applies immediately after a wake", async () => {
     await setNetwork({ egress: { allow: ["deb.debian.org"] } });
     await sandbox.hibernate();
     const headers = { host: sandbox.getPreviewDomain(8000) };

@@ -13,7 +13,7 @@ import { eventually, within } from "@opensandbox/wire/testing/eventually.ts";
 import { answerOf } from "./answer-of.ts";
 import { forgetPeak, memoryBytes, type SpawnedServer, spawnServer } from "./spawn-server.ts";
 
-/** A tenth of the body: buffers on their way, and what the collector has not come to yet. */
+/** A tenth of the body: buffers in flight, and garbage that is not collected yet. */
 const maxGrowthBytes = 100 * 2 ** 20;
 
 // The published client, a server, a worker and a real guest agent; only the machine is a process of this host.

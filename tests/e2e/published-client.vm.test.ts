@@ -9,7 +9,7 @@ import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { startCli, type StartedCli } from "./cli.ts";
 import { startWorld, type World } from "./world.ts";
 
-// The client as it is on npm, unmodified, against a real machine.
+// The published client, unmodified, against a real machine.
 suite("the published client", () => {
   let world: World;
   let sandbox: Sandbox;

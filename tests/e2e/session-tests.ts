@@ -15,7 +15,7 @@ import { eventually as waitFor, within } from "@opensandbox/wire/testing/eventua
 import { WebSocket } from "ws";
 import { endServer, spawnServerOn } from "./spawn-server.ts";
 
-/** What is tried beside the machine. */
+/** The sizes of the tests, which differ between fake and real machines. */
 export interface SessionTestOptions {
   /** Of the server's process. */
   readonly env: Readonly<Record<string, string>>;
@@ -23,7 +23,7 @@ export interface SessionTestOptions {
   readonly streamedBytes: number;
   /** The server's memory must not grow by more while that happens; with the fake machine, the agent's neither. */
   readonly growthBytes: number;
-  /** What a command writes of which the result is asked for afterwards. */
+  /** Output of the command whose result is polled afterwards. */
   readonly resultBytes: number;
   /** Of a file that goes up and down. More does with OPENSANDBOX_TEST_FILE_MB. */
   readonly fileBytes: number;
@@ -453,7 +453,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       );
     });
 
-    test(`${streamedBytes / 1e6} MB are the same for clients that pause, stand still, and come back every second`, async () => {
+    test(`${streamedBytes / 1e6} MB arrive identical at clients that pause, stall, or reconnect every second`, async () => {
       const script =
         `read go; head -c ${streamedBytes} /dev/urandom | tee /tmp/sent; ` +
         "sha256sum < /tmp/sent | cut -c1-64 >&2; rm /tmp/sent";
@@ -486,7 +486,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
         late.update(part);
         lateBytes += part.length;
       });
-      // Before there is any output: who comes later hears what is left of it by then.
+      // Before the first output: a client that attaches later receives only the scrollback of that time.
       await Promise.all([next(steady, "open"), next(still, "open")]);
       still.pause();
       const ended = once(steady, "close") as Promise<[number]>;
@@ -524,13 +524,13 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
         const at = whole.indexOf(first.subarray(0, 32));
         assert.notEqual(at, -1, "a visitor's first bytes are of the stream");
         assert.equal(hash.digest("hex"), sha256(whole.subarray(at, at + heard)), `${heard} bytes from ${at} on`);
-        // The scrollback is a mebibyte: who has heard more has come to its end, however slow it is here.
+        // The scrollback is a mebibyte, so a client that received more has passed its end.
         assert.equal(scrollbackEnds, heard > 2 ** 20 ? 1 : Math.min(scrollbackEnds, 1));
       }
       const grown = memory.stop();
       assert.ok(grown < growthBytes, `the server grew by ${grown / 2 ** 20} MiB`);
 
-      // Whoever stood still has lost nothing.
+      // The client that stalled has lost nothing.
       still.resume();
       const [stillCode] = await next<[number]>(still, "close");
       assert.deepEqual([stillCode, lateBytes], [1000, streamedBytes]);

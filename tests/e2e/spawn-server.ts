@@ -31,7 +31,7 @@ const startWithinMs = 300_000;
 /** A server hibernates or deletes its sandboxes before it ends. */
 const endWithinMs = 300_000;
 
-/** Makes a program run as another user, who has no rights beyond those of everybody. Needs root. */
+/** Arguments before a program that run it as another user, without groups and privileges. Needs root. */
 export function asUser(id: number): readonly [string, ...string[]] {
   return ["setpriv", "--reuid", `${id}`, "--regid", `${id}`, "--clear-groups", "--no-new-privs"];
 }

@@ -27,7 +27,7 @@ async function spawnServer(dataDirectory: string, failpoints = ""): Promise<OneS
     apiKey,
   } = await spawnServerOn(dataDirectory, {
     stays: true,
-    // The log of what is done here is long; errors of the process itself are not in it.
+    // The log of these servers is long and says nothing about the test.
     quiet: true,
     env: {
       OPENSANDBOX_API_KEY: "key-of-the-test",
@@ -143,11 +143,11 @@ test("a machine goes on whatever happens to its server, and is put away and foun
     const fourth = await next();
     sandbox = await Sandbox.connect(sandbox.sandboxId, fourth.options);
     assert.equal(sandbox.status, "hibernated");
-    // Who asks for the result wakes it, and so does the command: whichever comes first.
+    // The poll for the result and the command both wake the sandbox.
     const touched = run(sandbox, "touch /tmp/go");
     assert.deepEqual(await resultOf(execId, fourth), waited);
     await touched;
-    // Put away under one who asks.
+    // Hibernated while a client polls.
     const second = await startWaiting(fourth);
     const asks = resultOf(second, fourth);
     await sandbox.hibernate();

@@ -125,7 +125,7 @@ suite("full-screen programs in a terminal", () => {
     screen.disconnect();
   });
 
-  test("tmux: two panes, and the same screen for who comes back", async () => {
+  test("tmux draws two panes, and the same screen after a reattach", async () => {
     const session = await openShell();
     const screen = await attach(session);
     await screen.shows(isPrompt);

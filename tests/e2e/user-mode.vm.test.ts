@@ -14,12 +14,12 @@ import { startWorld } from "./world.ts";
 
 const repository = join(import.meta.dirname, "../..");
 const root = process.getuid?.() === 0;
-/** Who is not root is who runs this. */
+/** The user of the server: without root the one who runs this test. */
 const user = root ? 65_534 : undefined;
 
 const skip = (await mayRead(repository)) ? false : "another user cannot read this checkout";
 
-// One server of somebody who is not root, and one machine of it: the same API, by the published client.
+// A server without root, and one machine of it, through the published client.
 suite("without root", { skip }, () => {
   const stack = new AsyncDisposableStack();
   let server: SpawnedServer;
@@ -27,7 +27,7 @@ suite("without root", { skip }, () => {
   let created: Reply;
 
   before(async () => {
-    // Images are built by whoever comes first, and then read by all.
+    // The first start builds the images, and every user reads them.
     await (await startWorld({ OPENSANDBOX_NETWORK: "user" }))[Symbol.asyncDispose]();
     const { imagesDirectory } = readConfig(process.env);
     server = stack.use(
@@ -86,7 +86,7 @@ suite("without root", { skip }, () => {
     const told = await promisify(execFile)(file ?? process.execPath, args, {
       env: { PATH: process.env["PATH"], HOME: homedir() },
     }).catch(
-      // What else is missing on this host is none of this test's business.
+      // Other findings about this host do not matter here.
       (error: { stdout: string }) => error,
     );
     for (const line of networkNotEnforced) assert.ok(told.stdout.includes(line), `${line}: ${told.stdout}`);
@@ -122,7 +122,7 @@ suite("without root", { skip }, () => {
     assert.match(await run("getent ahostsv4 deb.debian.org"), /^\d+\.\d+\.\d+\.\d+/);
   });
 
-  test("switched off in its sleep it has no network, and its files", async () => {
+  test("a network switched off during hibernation stays off after the wake, and the files are there", async () => {
     await sandbox.hibernate();
     assert.equal((await call("PUT", network(), { networkEnabled: false }))[0], 200);
     await sandbox.wake();
@@ -133,7 +133,7 @@ suite("without root", { skip }, () => {
   });
 });
 
-/** Whether that user may read what is below the directory. */
+/** Whether that user may read the files below the directory. */
 async function mayRead(directory: string): Promise<boolean> {
   if (user === undefined) return true;
   const [file, ...args] = [...asUser(user), "test", "-r", join(directory, "package.json")] as const;

@@ -13,7 +13,7 @@ export interface ClockOffset {
   readonly withinMs: number;
 }
 
-/** The fastest of so many questions is the one that tells most. */
+/** Questions per measurement; the one with the fastest answer is the most precise. */
 const questions = 20;
 
 const answering = "import sys, time\nfor _ in sys.stdin: print(time.time_ns(), flush=True)";

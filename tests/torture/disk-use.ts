@@ -5,10 +5,10 @@ import { startTestHost } from "../../packages/worker/src/testing/test-host.ts";
 
 const never = new AbortController().signal;
 
-/** In bytes that are the data directory's alone: what images and templates share with it counts for nobody. */
+/** In bytes that only the data directory uses: files shared with images and templates do not count. */
 export interface DiskUse {
   readonly before: number;
-  /** With so many idle sandboxes of one template. */
+  /** With this many idle sandboxes of one template. */
   readonly idle: number;
   /** One of them has written `writtenBytes` since. */
   readonly written: number;

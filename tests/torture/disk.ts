@@ -1,4 +1,4 @@
-// What idle sandboxes take of the disk, and what is left when they have gone: see disk-use.ts.
+// The disk space of idle sandboxes, and what remains after their deletion: see disk-use.ts.
 import { parseArgs } from "node:util";
 import { diskUse, writtenBytes } from "./disk-use.ts";
 

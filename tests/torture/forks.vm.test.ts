@@ -7,6 +7,6 @@ test("30: forks of one checkpoint that start at the same time have nothing in co
   const say = (line: string): void => t.diagnostic(line);
   const { failures, clocks } = await forkMany({ count: 4, batch: 4, image: "default", say });
   assert.deepEqual(failures, []);
-  // How late the time is told depends on who else uses the processors: `forks.ts` measures it where nobody does.
+  // The delay of the clock depends on the host's load: `forks.ts` measures it on a quiet host.
   for (const { aheadMs, withinMs } of clocks) t.diagnostic(`clock ${aheadMs} ms ahead, known to ${withinMs} ms`);
 });

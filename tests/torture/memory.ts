@@ -9,7 +9,7 @@ import { startTestHost } from "../../packages/worker/src/testing/test-host.ts";
 
 const never = new AbortController().signal;
 await using host = await startTestHost();
-// Another machine of the same template: without it nobody has anything in common.
+// Another machine of the same template, for the first one to share pages with.
 const other = await host.start();
 const { id } = await host.start();
 await host.shell(id, "head -c 50000000 /dev/urandom >/dev/shm/changed");

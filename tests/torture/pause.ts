@@ -1,5 +1,5 @@
-// How long a machine stands still for a checkpoint, as what runs in it shows: it says something every millisecond, and
-// the longest silence is the pause. Its own clock stands still with it, so the host looks at the time.
+// The pause of a checkpoint, as a program in the guest shows it: the program prints every millisecond, and the longest
+// silence is the pause. The guest's clock stops with the guest, so the host measures the time.
 import { newSnapshotId, type SandboxId } from "@opensandbox/wire/ids.ts";
 import type { Worker } from "@opensandbox/wire/worker/worker.ts";
 import { within } from "@opensandbox/wire/testing/eventually.ts";

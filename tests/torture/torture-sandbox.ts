@@ -183,7 +183,7 @@ async function check(
   id: SandboxId,
   request: { readonly known: Acknowledged; readonly last: boolean },
 ): Promise<{ readonly failures: readonly string[]; readonly acknowledged: Acknowledged }> {
-  // It reads all there is: the writers, which have the processor to themselves otherwise, go on slowly meanwhile.
+  // The check reads every file, and slows down the writers, which share the processor with it.
   const line = `cd ${home}; sudo nice -n -15 python3 check.py '${JSON.stringify(request)}'`;
   return JSON.parse(await host.shell(id, line, checkTimeoutMs)) as Awaited<ReturnType<typeof check>>;
 }

@@ -20,7 +20,7 @@ test("idle sandboxes of one template cost what they have written, and what nobod
   const count = 3;
   const { before, idle, written, checkpoint, fork, after } = await diskUse(count);
   t.diagnostic(JSON.stringify({ before, idle, written, checkpoint, fork, after }));
-  // Clusters of a layer are 64 KiB: what is written comes to a little more, and never to a disk of its own.
+  // Clusters of a layer are 64 KiB, so a layer takes a little more than was written, and far less than a whole disk.
   const little = 4 * 2 ** 20;
   assert.ok(idle - before < count * little, "idle");
   assert.ok(written - idle >= writtenBytes && written - idle < writtenBytes + little, "written");

@@ -356,7 +356,7 @@ async function eventually<T>(what: string, look: () => Promise<T | undefined>): 
 
 async function eventuallyGone(pid: number): Promise<void> {
   await eventually(`process ${pid} does not end`, async () => {
-    // A zombie has ended too.
+    // A zombie counts as ended.
     const state = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => ") Z");
     return / Z/.test(state.slice(state.lastIndexOf(")"))) ? true : undefined;
   });

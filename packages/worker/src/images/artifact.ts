@@ -14,7 +14,7 @@ import { removeBuild } from "#images/privileged.ts";
 // An artifact is an immutable directory `<kind>-<hash>` of read-only files. Its builder holds the lock of that name, so
 // a builder that gets the lock knows that an unfinished directory of the name was left by a process that died.
 
-/** Part of every hash. Raise it when code here makes something else of the same inputs. */
+/** Part of every hash. Raise it when the same inputs give another result. */
 const formatVersion = 1;
 
 export interface Artifact {

@@ -128,7 +128,7 @@ export class LayerStack {
   }
 
   async #makeTop(file: string, base: string): Promise<void> {
-    // A failed attempt may have left it.
+    // A failed attempt may have left a file of this name.
     await rm(file, { force: true });
     await makeLayer(file, (await stat(base)).size, this.#owner);
   }

@@ -25,7 +25,7 @@ export function mergeLayers(live: LiveMachine, journal: () => Promise<void>, hos
       const unused = await unusedLayers(live);
       if (unused.length === 0) return;
       await journal();
-      // The journal names none of them any more.
+      // The journal no longer names the merged layers.
       for (const file of unused) await rm(join(live.directory.path, file), { force: true });
     } catch (error) {
       if (isSandboxError(error, "canceled")) return;
