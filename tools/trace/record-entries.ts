@@ -20,6 +20,7 @@ if (directory === null) throw new Error("record-entries.ts needs the directory t
 const output = openSync(`${directory}/${process.pid}-${threadId}`, "a");
 const requests = new AsyncLocalStorage<string>();
 const lastFiles = new Map<string, string>();
+let pending = "";
 
 Object.assign(globalThis, { recordEntry });
 registerHooks({
@@ -33,13 +34,21 @@ registerHooks({
 });
 followRequests();
 followGuestAgents();
+process.on("exit", flush);
 
 /** One line for each change from one file to another: nanoseconds, the trace's name or `-`, file, function. */
 function recordEntry(file: string, name: string): void {
   const trace = requests.getStore() ?? "-";
   if (lastFiles.get(trace) === file) return;
   lastFiles.set(trace, file);
-  writeSync(output, `${process.hrtime.bigint()} ${trace} ${file} ${name}\n`);
+  if (pending === "") setImmediate(flush);
+  pending += `${process.hrtime.bigint()} ${trace} ${file} ${name}\n`;
+}
+
+/** Not at once: a system call between a call of libc and the reading of errno would change errno. */
+function flush(): void {
+  writeSync(output, pending);
+  pending = "";
 }
 
 /** Everything that is called for a request with the header runs in a context that says so. */
