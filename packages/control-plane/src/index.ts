@@ -104,15 +104,17 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     database,
     clock,
     log,
-    defaults: options.defaults,
-    maxSandboxes: options.maxSandboxes ?? 50,
-    ephemeral: options.ephemeral ?? false,
+    settings: {
+      defaults: options.defaults,
+      maxSandboxes: options.maxSandboxes ?? 50,
+      ephemeral: options.ephemeral ?? false,
+    },
     isWorkerAlive: (workerId) => options.isWorkerAlive(workerId),
     ending: ending.signal,
     cutOff: cutOff.signal,
   });
   undo.defer(async () => {
-    const atEnd = options.atEnd?.() ?? (sandboxes.ephemeral ? "stop" : "hibernate");
+    const atEnd = options.atEnd?.() ?? (sandboxes.settings.ephemeral ? "stop" : "hibernate");
     const withinMs = atEnd === "stop" ? 0 : (options.endWithinMs ?? defaultEndWithinMs);
     using _ = abortAfter(withinMs, cutOff, "the server has ended");
     await endService(sandboxes, atEnd);

@@ -42,9 +42,9 @@ export async function createCheckpoint(
     throw new SandboxError("already_exists", message, { resource: "checkpoint", id: wanted.name });
   }
   const keep = wanted.keep === undefined ? undefined : Math.min(wanted.keep, limit.count);
-  context.background.run("a checkpoint", { sandbox: id, checkpoint: checkpoint.id }, () =>
-    context.captures.run(checkpoint.id, () =>
-      context.gates.run(id, () => captureCheckpoint(context, checkpoint, keep)),
+  context.operations.background.run("a checkpoint", { sandbox: id, checkpoint: checkpoint.id }, () =>
+    context.operations.captures.run(checkpoint.id, () =>
+      context.operations.gates.run(id, () => captureCheckpoint(context, checkpoint, keep)),
     ),
   );
   return checkpoint;
@@ -69,7 +69,7 @@ export async function captureCheckpoint(context: SandboxContext, checkpoint: Che
     await checkpoints.fail(checkpoint, why, new Date(clock.now()));
     throw error;
   } finally {
-    context.background.run("removing snapshots", { checkpoint: id }, () => snapshots.removeUnwanted());
+    context.operations.background.run("removing snapshots", { checkpoint: id }, () => snapshots.removeUnwanted());
   }
 }
 

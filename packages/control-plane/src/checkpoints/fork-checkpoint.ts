@@ -77,7 +77,10 @@ async function readyCheckpoint(
   id: string,
   signal: AbortSignal,
 ): Promise<Checkpoint> {
-  const { checkpoints, captures } = context;
+  const {
+    checkpoints,
+    operations: { captures },
+  } = context;
   const find = async (): Promise<Checkpoint> => {
     const checkpoint = await checkpoints.find(id);
     if (checkpoint === undefined) throw checkpointNotFound(id);

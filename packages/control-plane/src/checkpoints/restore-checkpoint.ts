@@ -24,7 +24,7 @@ export async function restoreCheckpoint(
   const begun = Promise.withResolvers<void>();
   const mustRun = refusal("sandbox must be running to restore a checkpoint");
   const take = { organizationId, id, refusal: mustRun, states: ["running", "error"] } as const;
-  context.background.run("a restore", { sandbox: id, checkpoint: checkpointId }, async () => {
+  context.operations.background.run("a restore", { sandbox: id, checkpoint: checkpointId }, async () => {
     try {
       await takeSandbox(context, take, (sandbox) => restore(context, { sandbox, checkpoint }, () => begun.resolve()));
     } catch (error) {
@@ -43,7 +43,7 @@ async function restore(
   const { store, worker, activity, snapshots, log, cutOff } = context;
   using _ = snapshots.use(checkpoint.snapshotId);
   // A running one is active already and takes nobody's place.
-  const limit = sandbox.state === "running" ? undefined : context.maxSandboxes;
+  const limit = sandbox.state === "running" ? undefined : context.settings.maxSandboxes;
   const endReason = `the restore of checkpoint ${checkpoint.name} was interrupted: restore it again`;
   const generation = sandbox.generation + 1;
   const restarting = await store.move(sandbox, "restart", { generation, workerId: worker.id, endReason }, limit);

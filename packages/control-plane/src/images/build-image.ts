@@ -34,7 +34,7 @@ export async function buildImage(
   tell: (log: BuildLog) => void,
   signal: AbortSignal,
 ): Promise<Checkpoint> {
-  const runtimeMib = manifest.runtimeMemoryMB ?? context.defaults.memoryMib;
+  const runtimeMib = manifest.runtimeMemoryMB ?? context.settings.defaults.memoryMib;
   const builderMib = manifest.builderMemoryMB ?? runtimeMib;
   const sandbox = { image: baseOf(manifest), envs: {}, metadata: {}, alias: "", networkEnabled: true };
   const progress = ({ step }: { readonly step: string }): void => tell({ step: 0, type: "progress", message: step });
@@ -73,7 +73,7 @@ async function inHiddenSandbox<T>(
   const { sandbox } = await createSandbox(context, request, progress, signal);
   await using undo = new AsyncDisposableStack();
   undo.defer(() =>
-    context.gates.run(sandbox.id, async () => {
+    context.operations.gates.run(sandbox.id, async () => {
       const left = await context.store.find(sandbox.id);
       if (left !== undefined) await endSandbox(context, left, "the image was built");
       await context.store.remove(sandbox.id);
@@ -90,7 +90,7 @@ async function capture(
   const checkpoint = checkpointOf(context, sandbox, { name, kind, promoteToFull: false });
   await context.checkpoints.add(checkpoint);
   try {
-    await context.gates.run(sandbox.id, () => captureCheckpoint(context, checkpoint));
+    await context.operations.gates.run(sandbox.id, () => captureCheckpoint(context, checkpoint));
   } catch (error) {
     await context.checkpoints.remove(checkpoint);
     throw error;

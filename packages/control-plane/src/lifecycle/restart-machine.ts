@@ -11,7 +11,15 @@ export async function restartMachine(
   sandbox: Sandbox,
   how: "rebooted" | "power-cycled",
 ): Promise<Sandbox> {
-  const { store, worker, activity, clock, log, maxSandboxes, cutOff } = context;
+  const {
+    store,
+    worker,
+    activity,
+    clock,
+    log,
+    cutOff,
+    settings: { maxSandboxes },
+  } = context;
   // A running one is active already and takes nobody's place.
   const limit = sandbox.state === "running" ? undefined : maxSandboxes;
   const restarting = await store.move(

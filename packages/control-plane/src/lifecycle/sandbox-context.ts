@@ -11,31 +11,42 @@ import type { Activity } from "./activity.ts";
 import type { Gates } from "./gates.ts";
 import type { SandboxStore } from "#sandboxes/sandbox-store.ts";
 
-/** What every use case works with. */
+/** What the use cases share. */
 export interface SandboxContext {
   readonly worker: Worker;
+  /** Whether a worker still runs, in this process or another one on this host. */
+  isWorkerAlive(workerId: string): boolean;
   readonly store: SandboxStore;
   readonly checkpoints: CheckpointStore;
   readonly patches: PatchStore;
   readonly snapshots: Snapshots;
+  readonly operations: Operations;
+  readonly activity: Activity;
+  readonly settings: SandboxSettings;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Aborts when the control plane ends. */
+  readonly ending: AbortSignal;
+  /** Aborts after `ending`, when work without a caller has to be broken off. */
+  readonly cutOff: AbortSignal;
+}
+
+/** Operations under way: they queue, share their result, or run in the background. */
+export interface Operations {
   readonly gates: Gates;
-  /** Wakes that calls to sleeping sandboxes have begun. */
+  /** Wakes that calls to sleeping sandboxes have begun, by sandbox. */
   readonly wakes: SingleFlight<SandboxId, void>;
   /** Checkpoints that are being made, by their id. */
   readonly captures: SingleFlight<string, void>;
-  readonly activity: Activity;
   readonly background: Background;
-  readonly clock: Clock;
-  readonly log: Log;
+}
+
+export interface SandboxSettings {
   readonly defaults: SandboxDefaults;
+  /** Limit of sandboxes that an organization may have at once. */
   readonly maxSandboxes: number;
-  /** This control plane lives for one command, and its sandboxes no longer. */
+  /** This control plane serves one command: its sandboxes end with it. */
   readonly ephemeral: boolean;
-  isWorkerAlive(workerId: string): boolean;
-  /** Aborted when the control plane ends. */
-  readonly ending: AbortSignal;
-  /** Aborted after `ending`, when what goes on without a caller has to be broken off. */
-  readonly cutOff: AbortSignal;
 }
 
 export interface SandboxDefaults {

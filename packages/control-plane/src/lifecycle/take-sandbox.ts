@@ -26,7 +26,7 @@ export async function takeSandbox<T>(
 ): Promise<T> {
   const asked = await context.store.get(organizationId, id);
   if (!states.includes(asked.state) && !passingStates.includes(asked.state)) throw refusal;
-  return context.gates.run(id, async () => {
+  return context.operations.gates.run(id, async () => {
     const sandbox = await context.store.get(organizationId, id);
     if (!states.includes(sandbox.state)) {
       throw wrongState(sandbox.state, states, `${refusal.message}: it is ${sandbox.state}`);

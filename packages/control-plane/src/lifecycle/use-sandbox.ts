@@ -20,8 +20,8 @@ export async function useSandbox(
 ): Promise<Use> {
   await context.store.get(organizationId, id);
   for (;;) {
-    await context.wakes.join(id, signal);
-    await context.gates.open(id, signal);
+    await context.operations.wakes.join(id, signal);
+    await context.operations.gates.open(id, signal);
     // Begun before the state is read: whoever puts idle sandboxes away sees this use, or here it is seen to sleep.
     const use = context.activity.begin(id);
     try {
@@ -36,7 +36,7 @@ export async function useSandbox(
       throw error;
     }
     use[Symbol.dispose]();
-    await context.wakes.run(id, () => rouse(context, id), signal);
+    await context.operations.wakes.run(id, () => rouse(context, id), signal);
   }
 }
 
@@ -46,7 +46,7 @@ function isAsleep({ state, bootsOnUse }: Sandbox): boolean {
 }
 
 async function rouse(context: SandboxContext, id: SandboxId): Promise<void> {
-  await context.gates.run(id, async () => {
+  await context.operations.gates.run(id, async () => {
     const sandbox = await context.store.find(id);
     if (sandbox === undefined || !isAsleep(sandbox)) return;
     if (sandbox.state === "hibernated") await wake(context, sandbox);

@@ -7,7 +7,8 @@ import type { Sandbox } from "#sandboxes/sandbox.ts";
 export function watchMachine(context: SandboxContext, sandbox: Sandbox): void {
   ended(context, sandbox)
     .then(async (end) => {
-      if (end.reason !== "stopped") await context.gates.run(sandbox.id, () => markEnded(context, sandbox, end));
+      if (end.reason !== "stopped")
+        await context.operations.gates.run(sandbox.id, () => markEnded(context, sandbox, end));
     })
     .catch((error: unknown) => {
       if (context.ending.aborted) return;

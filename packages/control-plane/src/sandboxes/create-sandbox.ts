@@ -40,9 +40,9 @@ export async function createSandbox(
     if (earlier !== undefined) return { sandbox: earlier, spans: [], repeated: true };
 
     const sandbox = sandboxOf(context, request);
-    const created = await context.gates.run(sandbox.id, async () => {
-      const added = await context.store.add(sandbox, context.maxSandboxes);
-      if (added === "limit reached") throw limitReached(context.maxSandboxes);
+    const created = await context.operations.gates.run(sandbox.id, async () => {
+      const added = await context.store.add(sandbox, context.settings.maxSandboxes);
+      if (added === "limit reached") throw limitReached(context.settings.maxSandboxes);
       return added === "added" ? start(context, { sandbox, request, onProgress }, signal) : undefined;
     });
     if (created !== undefined) return created;
@@ -61,7 +61,7 @@ export function requireImage({ worker }: SandboxContext, image: string): void {
 
 /** The sandbox of the same idempotency key, when it is known whether its create succeeds. */
 async function findEarlier(
-  { store, gates, clock }: SandboxContext,
+  { store, clock, operations: { gates } }: SandboxContext,
   { organizationId, idempotencyKey }: CreateSandbox,
   signal: AbortSignal,
 ): Promise<Sandbox | undefined> {
@@ -76,7 +76,10 @@ async function findEarlier(
   return store.find(earlier.id);
 }
 
-function sandboxOf({ defaults, worker, clock, ephemeral }: SandboxContext, request: CreateSandbox): Sandbox {
+function sandboxOf(
+  { worker, clock, settings: { defaults, ephemeral } }: SandboxContext,
+  request: CreateSandbox,
+): Sandbox {
   return {
     ...defaults,
     ...request.sandbox,

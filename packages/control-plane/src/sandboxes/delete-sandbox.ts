@@ -5,7 +5,7 @@ import type { Sandbox } from "./sandbox.ts";
 
 /** Stops the sandbox and removes all of it but its row and its checkpoints. One that is stopped is deleted already. */
 export async function deleteSandbox(context: SandboxContext, organizationId: string, id: SandboxId): Promise<void> {
-  await context.gates.run(id, async () => {
+  await context.operations.gates.run(id, async () => {
     const sandbox = await context.store.get(organizationId, id);
     await endSandbox(context, sandbox, "it was deleted");
   });

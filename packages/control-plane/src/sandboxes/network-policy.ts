@@ -21,7 +21,11 @@ export async function setNetworkPolicy(
   context: SandboxContext,
   { organizationId, id, change }: SetNetworkPolicy,
 ): Promise<Sandbox> {
-  const { store, gates, worker } = context;
+  const {
+    store,
+    worker,
+    operations: { gates },
+  } = context;
   return gates.run(id, async () => {
     const sandbox = await store.get(organizationId, id);
     if (sandbox.state === "stopped") {

@@ -95,7 +95,7 @@ test("a wake before a kill: what has been woken is ended", async () => {
   await killing;
   assert.equal(await state(), "stopped");
   assert.deepEqual(world.worker.live, []);
-  await world.context.background.idle();
+  await world.context.operations.background.idle();
   assert.equal(world.worker.host.snapshots.size, 0);
 });
 
@@ -136,7 +136,7 @@ test("a fork during the hibernation of its source does not mind", async () => {
   await using world = await contextForTest();
   const { hibernate, checkpoint } = on(world, await world.create());
   const { id: checkpointId } = await checkpoint();
-  await world.context.background.idle();
+  await world.context.operations.background.idle();
   using held = new Held();
   world.worker.onHibernate = held.here;
   const hibernating = hibernate();
@@ -164,7 +164,7 @@ test("a kill before a queued checkpoint: the checkpoint fails, and says so", asy
   const { id } = await asking;
   held.release();
   await killing;
-  await world.context.background.idle();
+  await world.context.operations.background.idle();
   const { status, error } = (await world.context.checkpoints.find(id)) ?? assert.fail();
   assert.deepEqual([status, error], ["failed", "the sandbox is stopped"]);
 });
@@ -173,7 +173,7 @@ test("a hibernation before a restore: the restore is told the state", async () =
   await using world = await contextForTest();
   const { hibernate, checkpoint, restore, state } = on(world, await world.create());
   const { id } = await checkpoint();
-  await world.context.background.idle();
+  await world.context.operations.background.idle();
   await Promise.all([hibernate(), assert.rejects(restore(id), lostTo("hibernated"))]);
   assert.equal(await state(), "hibernated");
 });
@@ -182,7 +182,7 @@ test("a restore before a hibernation: what was restored is hibernated", async ()
   await using world = await contextForTest();
   const { hibernate, checkpoint, restore, state } = on(world, await world.create());
   const { id } = await checkpoint();
-  await world.context.background.idle();
+  await world.context.operations.background.idle();
   using held = new Held();
   world.worker.onStart = held.here;
   await restore(id);
@@ -226,7 +226,7 @@ test("a checkpoint that is deleted while it is made leaves no snapshot", async (
   await world.context.checkpoints.remove(made);
   await world.context.snapshots.removeUnwanted();
   held.release();
-  await world.context.background.idle();
+  await world.context.operations.background.idle();
   await world.context.snapshots.removeUnwanted();
   assert.equal(world.worker.host.snapshots.size, 0);
   assert.equal(await world.context.checkpoints.find(made.id), undefined);
@@ -236,7 +236,7 @@ test("a checkpoint that is deleted during a fork of it is there until the fork i
   await using world = await contextForTest();
   const { checkpoint } = on(world, await world.create());
   const made = await checkpoint();
-  await world.context.background.idle();
+  await world.context.operations.background.idle();
   using held = new Held();
   world.worker.onStart = held.here;
   const request = {

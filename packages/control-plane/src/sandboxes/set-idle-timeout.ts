@@ -9,7 +9,11 @@ export async function setIdleTimeout(
   signal: AbortSignal,
 ): Promise<void> {
   const { organizationId, id, idleTimeoutSeconds } = request;
-  const { store, activity, gates } = context;
+  const {
+    store,
+    activity,
+    operations: { gates },
+  } = context;
   await gates.open(id, signal);
   const { state } = await store.get(organizationId, id);
   if (state === "hibernated") {

@@ -31,7 +31,7 @@ export async function wakeSandbox(
   if (!sleeping.includes(asked.state) && asked.state !== "stopping") {
     throw new SandboxError("invalid_argument", "sandbox is not hibernated");
   }
-  return context.gates.run(id, async () => {
+  return context.operations.gates.run(id, async () => {
     const sandbox = await context.store.get(organizationId, id);
     if (sandbox.state === "hibernated") {
       return wake(context, sandbox, idleTimeoutSeconds);
@@ -53,7 +53,12 @@ export async function wake(
   sandbox: Sandbox,
   idleTimeoutSeconds = sandbox.idleTimeoutSeconds,
 ): Promise<Started> {
-  const { store, worker, snapshots, maxSandboxes } = context;
+  const {
+    store,
+    worker,
+    snapshots,
+    settings: { maxSandboxes },
+  } = context;
   const generation = sandbox.generation + 1;
   const waking = await store.move(sandbox, "wake", { workerId: worker.id, generation }, maxSandboxes);
   const started = await startFromHibernation(context, waking);
@@ -62,7 +67,7 @@ export async function wake(
     hibernationSnapshotId: undefined,
     hibernationSizeBytes: undefined,
   });
-  context.background.run("removing a snapshot", { sandbox: sandbox.id }, () => snapshots.removeUnwanted());
+  context.operations.background.run("removing a snapshot", { sandbox: sandbox.id }, () => snapshots.removeUnwanted());
   context.log("info", "sandbox woken", { sandbox: sandbox.id, ...started });
   return { sandbox: await applyPatches(context, running, context.ending), spans: started.spans };
 }

@@ -21,7 +21,7 @@ export async function endService(context: SandboxContext, atEnd: AtEnd): Promise
   const held = atEnd === "leave" ? [] : (await context.store.listHeld()).filter((row) => row.workerId === worker.id);
   const results = await Promise.allSettled(
     held.map(({ id }) =>
-      context.gates.run(id, async () => {
+      context.operations.gates.run(id, async () => {
         // Read again: what went through the gate before may have changed it.
         const sandbox = await context.store.find(id);
         if (sandbox === undefined || sandbox.workerId !== worker.id) return;
@@ -29,7 +29,7 @@ export async function endService(context: SandboxContext, atEnd: AtEnd): Promise
       }),
     ),
   );
-  await context.background.idle();
+  await context.operations.background.idle();
   const errors = results.flatMap((result) => (result.status === "rejected" ? [result.reason as unknown] : []));
   for (const error of errors) log("error", "a sandbox could not be put away", describeError(error));
   if (atEnd !== "stop") await worker.release();

@@ -13,7 +13,7 @@ import { SingleFlight } from "../single-flight.ts";
 import { Activity } from "#lifecycle/activity.ts";
 import { answerGuests } from "#sandboxes/answer-guests.ts";
 import { Gates } from "#lifecycle/gates.ts";
-import type { SandboxContext, SandboxDefaults } from "#lifecycle/sandbox-context.ts";
+import type { SandboxContext, SandboxSettings } from "#lifecycle/sandbox-context.ts";
 import { SandboxStore } from "#sandboxes/sandbox-store.ts";
 import { reconcileSandboxes } from "./reconcile-sandboxes.ts";
 
@@ -22,9 +22,7 @@ export interface OpenSandboxes {
   readonly database: Database;
   readonly clock: Clock;
   readonly log: Log;
-  readonly defaults: SandboxDefaults;
-  readonly maxSandboxes: number;
-  readonly ephemeral: boolean;
+  readonly settings: SandboxSettings;
   isWorkerAlive(workerId: string): boolean;
   readonly ending: AbortSignal;
   readonly cutOff: AbortSignal;
@@ -45,16 +43,16 @@ export async function openSandboxes(options: OpenSandboxes): Promise<SandboxCont
     checkpoints: new CheckpointStore(database),
     patches: new PatchStore(database),
     snapshots: new Snapshots(database, worker, log),
-    gates: new Gates(),
-    wakes: new SingleFlight(),
-    captures: new SingleFlight(),
+    operations: {
+      gates: new Gates(),
+      wakes: new SingleFlight(),
+      captures: new SingleFlight(),
+      background: new Background(log),
+    },
     activity: new Activity(clock, storeDeadline),
-    background: new Background(log),
     clock,
     log,
-    defaults: options.defaults,
-    maxSandboxes: options.maxSandboxes,
-    ephemeral: options.ephemeral,
+    settings: options.settings,
     isWorkerAlive: (workerId) => options.isWorkerAlive(workerId),
     ending: options.ending,
     cutOff: options.cutOff,

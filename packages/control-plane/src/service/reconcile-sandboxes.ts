@@ -17,7 +17,7 @@ export async function reconcileSandboxes(context: SandboxContext): Promise<void>
     ({ state, workerId }) => !isElsewhere(context, workerId) && !(state === "error" && workerId === ""),
   );
   // An ephemeral server adopts no machine, so it cannot tell whether another server's sandbox still has one.
-  const left = context.ephemeral ? held.filter(({ ephemeral, hidden }) => ephemeral || hidden) : held;
+  const left = context.settings.ephemeral ? held.filter(({ ephemeral, hidden }) => ephemeral || hidden) : held;
   const ids = new Set([...adopted.keys(), ...left.map(({ id }) => id)]);
   await Promise.all([...ids].map((id) => reconcile(context, id, adopted.get(id))));
 }

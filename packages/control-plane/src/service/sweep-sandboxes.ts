@@ -12,7 +12,7 @@ export async function sweepSandboxes(context: SandboxContext): Promise<void> {
 
 async function expire(context: SandboxContext, id: SandboxId): Promise<void> {
   try {
-    await context.gates.run(id, async () => {
+    await context.operations.gates.run(id, async () => {
       // It may have been used while this waited.
       if (!context.activity.isExpired(id)) return;
       const sandbox = await context.store.find(id);

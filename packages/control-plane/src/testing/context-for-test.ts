@@ -33,16 +33,18 @@ export async function contextForTest(): Promise<TestContext> {
     database,
     clock,
     log: () => {},
-    defaults: { vcpus: 1, memoryMib: 1024, workspaceMib: 20_480, idleTimeoutSeconds: 300 },
-    maxSandboxes: 50,
-    ephemeral: false,
+    settings: {
+      defaults: { vcpus: 1, memoryMib: 1024, workspaceMib: 20_480, idleTimeoutSeconds: 300 },
+      maxSandboxes: 50,
+      ephemeral: false,
+    },
     isWorkerAlive: (id) => id === worker.id,
     ending: ended.signal,
     cutOff: ended.signal,
   });
   undo.defer(async () => {
     ended.abort(new Error("the test has ended"));
-    await context.background.idle();
+    await context.operations.background.idle();
   });
   const owned = undo.move();
   const organizationId = defaultOrganizationId;

@@ -14,7 +14,11 @@ import { serve } from "../serve.ts";
 /** Images that are made by steps; the public words call those with a name snapshots. */
 export function serveImages(app: FastifyInstance, api: ApiContext): void {
   const { sandboxes, images: context } = api;
-  const { ending, checkpoints, background } = sandboxes;
+  const {
+    ending,
+    checkpoints,
+    operations: { background },
+  } = sandboxes;
   const { images } = context;
 
   serve(app, ending, wire.createSnapshot, async (call) => {
