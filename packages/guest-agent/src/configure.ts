@@ -3,19 +3,19 @@ import type { ConfigureRequest } from "@opensandbox/wire/guest/messages_pb.js";
 import type { MachineEnvironment } from "#exec/environment.ts";
 import type { System } from "#system/system.ts";
 
-/** Makes the machine what the host says it is. The first thing that fails ends it: nobody gets such a machine. */
+/** Applies the identity that the host gives this machine. The first step that fails rejects, and the start fails. */
 export async function configure(
   request: ConfigureRequest,
   system: System,
   environment: MachineEnvironment,
 ): Promise<void> {
-  // Before all else: whatever draws a random number from here on draws its own.
+  // First: every random number drawn after this differs from those of other machines with the same memory.
   if (request.entropy.length > 0) system.addEntropy(request.entropy);
   if (request.clockUnixNanos !== undefined) system.setClock(request.clockUnixNanos);
   if (request.clockStepNanos !== 0n) system.stepClock(request.clockStepNanos);
-  // Before anything talks: what goes out under another address is dropped.
+  // Before anything uses the network: packets from another address are dropped.
   if (request.macAddress.length > 0) system.setMacAddress(request.macAddress);
-  // Whatever comes after this writes.
+  // Every step after this writes to a disk.
   if (request.thaw) system.fileSystems.thaw();
   if (request.machineId !== "") system.setMachineId(request.machineId);
   if (request.newIdentity) await system.renewSecrets();

@@ -25,13 +25,13 @@ import type { System } from "#system/system.ts";
 
 const version = "0.1.0";
 
-/** On a tmpfs: it lives as long as the machine and not longer. */
+/** On a tmpfs, so that it lives exactly as long as the machine. */
 const environmentFile = "/run/sandbox-agent/environment.json";
 
-/** Where output goes that does not fit into the agent's memory. */
+/** Holds output that exceeds what the agent keeps in memory. */
 const spillDirectory = "/var/lib/opensandbox";
 
-// In a guest it takes no arguments. `--fake --home DIR --socket PATH` makes it the whole of a fake machine.
+// In a guest the agent takes no arguments. `--fake --home DIR --socket PATH` makes this process a whole fake machine.
 const { values } = parseArgs({
   options: { fake: { type: "boolean" }, home: { type: "string" }, socket: { type: "string" } },
 });

@@ -5,7 +5,7 @@ import { type MethodName, methods } from "@opensandbox/wire/guest/methods.ts";
 
 type MethodOf<Name extends MethodName> = (typeof methods)[Name];
 
-/** What answers each method: the reply, or a rejection that becomes the refusal. */
+/** Handlers by method. A resolved value is the reply; a rejection becomes the refusal. */
 export type Handlers = {
   readonly [Name in MethodName]: (
     request: MessageShape<MethodOf<Name>["request"]>,
@@ -20,13 +20,13 @@ export interface Agent {
   readonly handlers: Handlers;
 }
 
-/** One line to the host. `receive` takes what comes in; `close` ends all that is under way. */
+/** One connection to the host. `receive` takes incoming bytes; `close` ends every stream. */
 export interface Session {
   receive(chunk: Uint8Array): void;
   close(error: SandboxError): void;
 }
 
-/** Serves a host at the other end of `transport`. A host that breaks the rules is met again as a stranger. */
+/** Serves the host at the other end of `transport`. A host that breaks the protocol starts over with a new channel. */
 export function startSession(transport: Transport, agent: Agent): Session {
   let channel = open();
   return {
@@ -54,9 +54,9 @@ export function startSession(transport: Transport, agent: Agent): Session {
   }
 }
 
-/** In epoch 0 it says that the agent is new; in another it answers the host's. */
+/** Greets the host: in epoch 0 as a new agent, in any other epoch as an answer. */
 function announce(channel: Channel, { version, instance }: Agent): void {
-  // A line that fails closes the channel, which is then told of by whoever reads from it.
+  // A transport that fails closes the channel, and whoever reads from it reports that.
   channel.sendHello({ version, instance }).catch(() => undefined);
 }
 
@@ -68,7 +68,7 @@ async function serve(stream: Stream, method: number, request: Uint8Array, agent:
     }
     await answer(name, stream, request, agent);
   } catch (error) {
-    // Nobody hears it any more when the stream is gone.
+    // The stream may be gone, and then nobody waits for the refusal.
     await stream.refuse(error).catch(() => undefined);
   }
 }
@@ -77,7 +77,7 @@ async function answer(name: MethodName, stream: Stream, bytes: Uint8Array, agent
   const { request: schema, reply }: { request: DescMessage; reply: DescMessage } = methods[name];
   const request = parse(schema, bytes);
   if (request === undefined) {
-    throw new SandboxError("invalid_argument", `the request is no ${schema.typeName}`);
+    throw new SandboxError("invalid_argument", `the request is not a valid ${schema.typeName}`);
   }
   const handler = agent.handlers[name] as (request: unknown, stream: Stream) => Promise<Record<string, unknown>>;
   await stream.reply(reply, create(reply, await handler(request, stream)));

@@ -2,12 +2,12 @@ import type { Socket } from "node:net";
 import type { Transport } from "@opensandbox/wire/guest/channel.ts";
 import { untilDrained } from "./until-drained.ts";
 
-/** What may wait here before whoever writes has to. */
+/** Bytes that may be queued before a writer has to wait. */
 const maxQueued = 128 * 1024;
-/** What is copied together, so that it goes in one system call, which is dear in a guest. */
+/** Frames up to this many bytes are joined: in a guest a system call costs more than the copy. */
 const maxCopiedBytes = 64 * 1024;
 
-/** Writes to a socket as fast as it takes the bytes. What is written in one turn of the event loop goes together. */
+/** Writes to a socket as fast as it takes the bytes. Frames of one turn of the event loop go out together. */
 export function socketTransport(socket: Socket): Transport {
   let frames: Uint8Array[] = [];
   let bytes = 0;

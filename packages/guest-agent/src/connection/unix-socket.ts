@@ -5,7 +5,7 @@ import type { Transport } from "@opensandbox/wire/guest/channel.ts";
 import type { Session } from "#server.ts";
 import { socketTransport } from "./socket-transport.ts";
 
-/** Listens at `path` for one host at a time: a new connection takes the place of the one before. */
+/** Listens at `path` for one host at a time: a new connection replaces the one before. */
 export async function listenOnUnixSocket(path: string, start: (transport: Transport) => Session): Promise<void> {
   let present: Socket | undefined;
   const server = createServer((socket) => {
@@ -14,11 +14,11 @@ export async function listenOnUnixSocket(path: string, start: (transport: Transp
     const session = start(socketTransport(socket));
     socket.on("data", (chunk: Buffer) => session.receive(chunk));
     socket.on("error", () => socket.destroy());
-    socket.on("close", () => session.close(new SandboxError("unavailable", "the host has gone")));
+    socket.on("close", () => session.close(new SandboxError("unavailable", "the host has disconnected")));
   });
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   server.once("error", reject);
-  // The file is there a moment before it can be connected to, and whoever waits for it comes at once.
+  // The file appears before it accepts connections, and the host connects as soon as it appears.
   const early = `${path}.new`;
   server.listen(early, resolve);
   await promise;

@@ -1,6 +1,6 @@
 import type { Socket } from "node:net";
 
-/** Settles when the socket has room for more, or is closed. */
+/** Settles when the socket has room for more, or has closed. */
 export async function untilDrained(socket: Socket): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   socket.once("drain", resolve);

@@ -8,13 +8,13 @@ import { socketTransport } from "./socket-transport.ts";
 
 const portName = "agent";
 
-/** What is read goes here first. */
+/** Receives every read; its content is copied at once. */
 const received = Buffer.alloc(64 * 1024);
 
-/** How often to look whether a host that is not there has come. */
+/** Interval between checks for a host while none is connected. */
 const absentMs = 100;
 
-/** Serves the host at the other end of the port, and the next one when that has gone, for ever. */
+/** Serves the host at the other end of the port, and then the next one, forever. */
 export async function serveVirtioSerial(start: (transport: Transport) => Session): Promise<never> {
   const device = `/dev/${deviceName()}`;
   for (;;) {
@@ -23,17 +23,17 @@ export async function serveVirtioSerial(start: (transport: Transport) => Session
   }
 }
 
-/** There is no udev that would make /dev/virtio-ports. */
+/** Finds the device by its name in sysfs: without udev there is no /dev/virtio-ports. */
 function deviceName(): string {
   const directory = "/sys/class/virtio-ports";
   const device = readdirSync(directory).find(
     (name) => readFileSync(`${directory}/${name}/name`, "latin1").trim() === portName,
   );
-  if (device === undefined) throw new Error(`there is no virtio port ${portName}`);
+  if (device === undefined) throw new Error(`the machine has no virtio port named ${portName}`);
   return device;
 }
 
-/** The open port with the first bytes that were read from it. Reading tells whether a host is there. */
+/** The open port with the first bytes read from it. Only a read shows whether a host is connected. */
 async function hostPresent(device: string): Promise<{ readonly port: number; readonly bytes: Buffer }> {
   const port = openSync(device, constants.O_RDWR | constants.O_NONBLOCK);
   const buffer = Buffer.alloc(64 * 1024);
@@ -46,7 +46,7 @@ async function hostPresent(device: string): Promise<{ readonly port: number; rea
       closeSync(port);
       throw error;
     }
-    // End of file: nobody has the other end open, and the port's poll would say so without a pause.
+    // End of file: no host has the other end open. Polling would report that without a pause.
     await sleep(absentMs);
   }
 }
@@ -55,7 +55,7 @@ async function serveOne(port: number, bytes: Buffer, start: (transport: Transpor
   const { socket } = deviceSocket(port, { onread: { buffer: received, callback: (length) => take(length) } });
   const session = start(socketTransport(socket));
   const take = (length: number): boolean => {
-    // What is in it is kept for as long as somebody needs it, and the buffer is read into again at once.
+    // Copied: the channel keeps payloads, and the next read overwrites the buffer.
     session.receive(new Uint8Array(received.subarray(0, length)));
     return true;
   };
@@ -65,5 +65,5 @@ async function serveOne(port: number, bytes: Buffer, start: (transport: Transpor
   socket.once("close", resolve);
   if (bytes.length > 0) session.receive(bytes);
   await promise;
-  session.close(new SandboxError("unavailable", "the host has gone"));
+  session.close(new SandboxError("unavailable", "the host has disconnected"));
 }

@@ -1,9 +1,9 @@
-/** All that one command has started, however far it has run away from its process group. */
+/** Every process that one command has started, including those that left its process group. */
 export interface CommandGroup {
-  /** Descriptor of the cgroup that the command is born in, where there are cgroups. */
+  /** Descriptor of the cgroup that the command starts in; undefined in a fake machine. */
   readonly cgroup: number | undefined;
-  /** Ends all of it at once. `leader` is the command's own process. */
+  /** Kills all of them at once. `leader` is the command's own process. */
   kill(leader: number): void;
-  /** The command has ended; what it left behind goes on. */
+  /** Returns the group after the end of the command; processes that it left behind run on. */
   release(leader: number): void;
 }

@@ -18,13 +18,13 @@ import { makePipesReady, spawn, type Spawned, type SpawnRequest, type Variables,
 /** SIGRTMAX. */
 const lastSignal = 64;
 
-/** A command that runs. The agent's ends of its pipes are the caller's to close. */
+/** A running command. Its caller closes the agent's ends of the pipes. */
 export interface RunningCommand extends Spawned {
   readonly argv: readonly string[];
   readonly ended: Promise<ExitStatus>;
-  /** Ends the command and all that it has started. */
+  /** Kills the command and everything it has started. */
   kill(): void;
-  /** To be called when it has ended: what it left behind goes on. */
+  /** Must be called after the end of the command; processes that it left behind run on. */
   release(): void;
 }
 
@@ -58,15 +58,15 @@ export function commandStarter(system: System, environment: MachineEnvironment):
   };
 }
 
-/** To the process group of a command. One that has ended does not mind. @throws invalid_argument: no such signal */
+/** Signals the process group of a command; one that has ended ignores it. @throws invalid_argument: no such signal */
 export function signalGroup(pid: number, signal: number): void {
   if (signal < 1 || signal > lastSignal) {
-    throw new SandboxError("invalid_argument", `there is no signal ${signal}: choose 1 to ${lastSignal}`);
+    throw new SandboxError("invalid_argument", `there is no signal ${signal}: use 1 to ${lastSignal}`);
   }
   try {
     process.kill(-pid, signal);
   } catch (error) {
-    // It has ended meanwhile; its status is on the way.
+    // The command has ended, and its status is on the way.
     if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
   }
 }
@@ -77,9 +77,9 @@ function commandOf(
   { system, variablesOf }: { system: System; variablesOf: VariablesOf },
 ): Omit<SpawnRequest, "cgroup"> {
   const argv = asked.length === 0 && terminal !== undefined ? [defaultShell()] : asked;
-  if ((argv[0] ?? "") === "") throw new SandboxError("invalid_argument", "there is no command to run");
+  if ((argv[0] ?? "") === "") throw new SandboxError("invalid_argument", "the command is empty: name a program");
   if ([...argv, cwd].some((text) => text.includes("\0"))) {
-    throw new SandboxError("invalid_argument", "a command and its directory cannot hold a zero byte");
+    throw new SandboxError("invalid_argument", "a command and its working directory cannot contain a zero byte");
   }
   checkEnvironment(envs);
   const user = system.findUser(name === "" ? "sandbox" : name);
@@ -94,7 +94,7 @@ function commandOf(
 
 type VariablesOf = (user: User, own: Environment) => Variables;
 
-/** Most commands have no variables of their own: what they get is put together once for each user. */
+/** Caches the environment of each user: most commands have no variables of their own. */
 function rememberedVariables(environment: MachineEnvironment): VariablesOf {
   let known = new Map<string, Variables>();
   let ofMachine: Environment | undefined;

@@ -1,7 +1,7 @@
-/** The longest that a timer can wait. */
+/** The longest delay of a Node timer. */
 const maxTimerMs = 2 ** 31 - 1;
 
-/** Does `action` after so many milliseconds, unless it is disposed before. */
+/** Runs `action` after a delay of any length, unless disposed before. */
 export class Deadline implements Disposable {
   #timer: NodeJS.Timeout | undefined;
 
@@ -20,7 +20,7 @@ export class Deadline implements Disposable {
   }
 }
 
-/** A timeout of 0 is none. */
+/** The deadline of a timeout; a timeout of 0 sets none. */
 export function deadlineOf(timeoutMs: number, action: () => void): Disposable | undefined {
   return timeoutMs === 0 ? undefined : new Deadline(timeoutMs, action);
 }

@@ -6,10 +6,10 @@ import type { User } from "#system/users.ts";
 
 export type Environment = Readonly<Record<string, string>>;
 
-/** The image's own. */
+/** The variables of the image. */
 export const imageEnvironment = cachedFile("/etc/environment", parseEnvironment);
 
-/** What a command finds in its environment: the image's, the user's, the machine's, its own; the last one wins. */
+/** The environment of a command: variables of image, user, machine and command, the last one wins. */
 export function commandEnvironment(user: User, machine: Environment, command: Environment): Environment {
   return {
     PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -24,25 +24,25 @@ export function commandEnvironment(user: User, machine: Environment, command: En
   };
 }
 
-/** @throws invalid_argument for names and values that no process can have */
+/** @throws invalid_argument for names and values that the kernel cannot pass to a process */
 export function checkEnvironment(environment: Environment): void {
   for (const [name, value] of Object.entries(environment)) {
     if (name === "" || name.includes("=") || name.includes("\0") || value.includes("\0")) {
       throw new SandboxError(
         "invalid_argument",
-        `the environment variable ${JSON.stringify(name)} cannot be set: names are not empty and hold no "=", ` +
-          "and neither names nor values hold a zero byte",
+        `the environment variable ${JSON.stringify(name)} cannot be set: a name must not be empty or contain "=", ` +
+          "and neither names nor values may contain a zero byte",
       );
     }
   }
 }
 
-/** The environment that every command starts with. Kept in a file, so that an agent that is started again knows it. */
+/** The environment that every command starts with, kept in a file for an agent that is restarted. */
 export class MachineEnvironment {
   readonly #file: string | undefined;
   #present: Environment;
 
-  /** Without a file it is forgotten with the process. */
+  /** Without a file the environment ends with the process. */
   constructor(file: string | undefined) {
     this.#file = file;
     this.#present = file === undefined ? {} : read(file);
@@ -55,10 +55,10 @@ export class MachineEnvironment {
   replace(environment: Environment): void {
     checkEnvironment(environment);
     const text = JSON.stringify(environment);
-    // Most machines wake up with what they had.
+    // Most machines wake with the environment they had.
     if (text === JSON.stringify(this.#present)) return;
     if (this.#file !== undefined) {
-      // Secrets are among them.
+      // Readable by root alone: the variables may be secrets.
       mkdirSync(dirname(this.#file), { recursive: true, mode: 0o700 });
       writeFileSync(`${this.#file}.new`, text, { mode: 0o600 });
       renameSync(`${this.#file}.new`, this.#file);
@@ -76,7 +76,7 @@ function read(file: string): Environment {
   }
 }
 
-/** /etc/environment as pam_env(8) reads it: NAME=value lines, perhaps with `export` and quotes. */
+/** Parses /etc/environment as pam_env(8) does: NAME=value lines, with optional `export` and quotes. */
 export function parseEnvironment(text: string): Environment {
   const lines = text.matchAll(/^[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)=[ \t]*(?:"([^"\n]*)"|'([^'\n]*)'|([^\n#]*))/gm);
   const entries = [...lines].map(([, name = "", double, single, plain = ""]) => [

@@ -22,30 +22,30 @@ import type { ExitStatus } from "./reaper.ts";
 
 const SIGKILL = 9;
 
-/** Longer command lines are told in part: what is listed must stay small. */
+/** Longer command lines are shortened in listings. */
 const maxArgvLength = 4096;
 
-/** What a session begins with. */
+/** Everything a session starts with. */
 export interface SessionStart {
   readonly request: SessionCreateRequest;
   readonly command: RunningCommand;
-  /** Its command has ended before anybody had to listen to it. */
+  /** Present when the command ended before its output had to be streamed. */
   readonly outcome?: QuickOutcome;
   readonly log: OutputLog;
-  /** When the command was started, in milliseconds since 1970. */
+  /** Start of the command, in milliseconds since 1970. */
   readonly startedMs: number;
 }
 
 /**
- * A command with an id. It runs to its end whoever listens, and can be listened to by several at once, each of whom
- * gets every byte from where it began.
+ * A command with an id. It runs to its end with or without listeners. Several may be attached at once, and each receives
+ * every byte from the place where it began to read.
  */
 export class ExecSession {
   readonly id: string;
-  /** Settles when it has ended and all of its output can be read. Never rejects. */
+  /** Settles when the command has ended and all of its output can be read. Never rejects. */
   readonly ended: Promise<void>;
-  /** Who created it has been told everything and does not come back. */
-  told = false;
+  /** Its creator has received its end: the session is no longer listed and is forgotten soon. */
+  delivered = false;
   readonly #request: SessionCreateRequest;
   readonly #command: RunningCommand;
   readonly #log: OutputLog;
@@ -68,7 +68,7 @@ export class ExecSession {
     const { stdio } = command;
     if (outcome !== undefined) {
       this.#outputs = [];
-      // Little enough for nobody to have to wait.
+      // A pipe holds less than a log does, so nothing has to wait.
       void this.#take("stdout", outcome.stdout);
       void this.#take("stderr", outcome.stderr);
       this.#end({ ...outcome.status, timedOut: false }, outcome.endedMs);
@@ -93,7 +93,7 @@ export class ExecSession {
     return this.#result === undefined;
   }
 
-  /** What it holds in the agent's memory. */
+  /** Bytes of output that it holds in the agent's memory. */
   get memoryBytes(): number {
     return this.#log.memoryBytes;
   }
@@ -116,7 +116,7 @@ export class ExecSession {
     });
   }
 
-  /** How it has ended, for who knows the rest. */
+  /** How the command ended, without what its listener knows already. */
   briefInfo(): SessionInfo {
     return create(SessionInfoSchema, {
       id: this.id,
@@ -129,14 +129,14 @@ export class ExecSession {
     });
   }
 
-  /** Passes output to the stream and input from it, until the command has ended or the stream has. */
+  /** Passes output to the stream and input from it, until the command or the stream ends. */
   async attach(stream: Stream, place: { fromStart: boolean; pipes: readonly number[] }): Promise<SessionInfo> {
     using reader = this.#log.read(place);
     this.#attached += 1;
     this.#detachedDeadline?.[Symbol.dispose]();
     try {
       await stream.sendMessage(SessionEventSchema, event({ case: "attached", value: this.info() }));
-      // It ends with the stream, for whatever reason.
+      // Rejects when the stream ends, for whatever reason.
       this.#takeInput(stream).catch((error: SandboxError) => reader.fail(error));
       await send(reader, stream);
       return this.briefInfo();
@@ -145,12 +145,12 @@ export class ExecSession {
     }
   }
 
-  /** @throws invalid_argument: no such signal */
+  /** Signals the process group. @throws invalid_argument: no such signal */
   signal(number: number): void {
     if (this.isRunning) signalGroup(this.#command.pid, number);
   }
 
-  /** @throws invalid_argument: it has no terminal */
+  /** Sets the size of the terminal. @throws invalid_argument: the session has none */
   resize(size: TerminalSize): void {
     if (this.#request.terminal === undefined) {
       throw new SandboxError("invalid_argument", `session ${this.id} has no terminal`);
@@ -158,17 +158,17 @@ export class ExecSession {
     this.#outputs[0]?.resize(size);
   }
 
-  /** Ends the command and all that it has started. */
+  /** Kills the command and everything it has started. */
   kill(): void {
     if (this.isRunning) this.#command.kill();
   }
 
-  /** Its output is read from the disk from now on. */
+  /** Moves the output to the disk. */
   async leaveMemory(): Promise<void> {
     await this.#log.leaveMemory();
   }
 
-  /** Frees what it holds, as soon as it has ended and nobody reads it any more. */
+  /** Frees the output once the command has ended and its last listener has left. */
   async dispose(): Promise<void> {
     await this.ended;
     this.#forgotten = true;
@@ -190,7 +190,7 @@ export class ExecSession {
     this.#log.stopWaiting();
     for (const output of this.#outputs) await output.finish();
     this.#input?.close();
-    // A command that ended by itself just before the deadline has ended by itself.
+    // A command that exited just before the deadline did not time out.
     this.#end({ ...status, timedOut: late && status.signal === SIGKILL }, Date.now());
   }
 
@@ -199,7 +199,7 @@ export class ExecSession {
     this.#endedMs = endedMs;
     this.#detachedDeadline?.[Symbol.dispose]();
     this.#log.close();
-    // After those who listen have been told.
+    // After the listeners have received the end.
     setImmediate(() => this.#command.release());
   }
 
@@ -207,7 +207,7 @@ export class ExecSession {
     for (;;) {
       const incoming = await stream.next();
       if (incoming.kind === "message") {
-        throw new SandboxError("invalid_argument", "a session's stream takes data alone");
+        throw new SandboxError("invalid_argument", "the stream of a session takes only data");
       }
       if (incoming.kind === "data") await this.#input?.write(incoming.payload);
       else this.#input?.end();
@@ -223,7 +223,7 @@ export class ExecSession {
   }
 }
 
-/** How a command has ended that nobody had to listen to, as its session will tell it. */
+/** How a command ended whose output did not have to be streamed, as its session reports it. */
 export function endedInfo({
   request,
   startedMs,

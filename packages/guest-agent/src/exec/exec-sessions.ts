@@ -24,36 +24,36 @@ type SessionHandlers = Pick<
   | "sessionRemove"
 >;
 
-/** The sessions of this machine, and what can be asked of them. They live as long as the agent does. */
+/** Handlers for the sessions of this machine, which live as long as the agent. */
 export function execSessions(start: StartCommand, spill: SpillOptions): SessionHandlers {
   const sessions = new SessionTable();
   return {
     async sessionCreate(request, stream) {
       const { attach, transient, keepOutput } = request;
-      const begun = await begin(sessions, request, start);
+      const started = await startCommandOf(sessions, request, start);
       const add = (): ExecSession => {
-        using _ = begun.place;
+        using _ = started.place;
         const session = new ExecSession({
-          ...begun,
+          ...started,
           log: new OutputLog(new SpillFile(spill), { keepAll: keepOutput }),
         });
         sessions.add(session);
         return session;
       };
-      const { outcome } = begun;
+      const { outcome } = started;
       if (outcome === undefined) {
         const session = add();
         if (!attach) return session.info();
         const info = await session.attach(stream, { fromStart: true, pipes: [] });
-        if (transient) session.told = true;
+        if (transient) session.delivered = true;
         return info;
       }
-      // Who created it is answered first. Whoever asks for it meanwhile waits for its place to be filled.
+      // The creator is answered first. Other calls for this session wait until its place is filled.
       setImmediate(() => {
-        add().told = transient;
+        add().delivered = transient;
       });
       await sendOutput(outcome, stream);
-      return endedInfo({ ...begun, outcome });
+      return endedInfo({ ...started, outcome });
     },
     async sessionAttach({ id, fromStart, pipes }, stream) {
       const session = await sessions.get(id);
@@ -74,7 +74,7 @@ export function execSessions(start: StartCommand, spill: SpillOptions): SessionH
     },
     async sessionWait({ id, waitMs }, stream) {
       const session = await sessions.get(id);
-      session.told = false;
+      session.delivered = false;
       if (session.isRunning && waitMs > 0) await endOrTimeout(session, waitMs, stream.signal);
       return session.info();
     },
@@ -85,19 +85,23 @@ export function execSessions(start: StartCommand, spill: SpillOptions): SessionH
   };
 }
 
-/** What a session is made of; its place is to be given up when it has been added. */
-interface Begun extends Omit<SessionStart, "log"> {
+/** A started command that becomes a session; its place is released when the session has been added. */
+interface StartedSession extends Omit<SessionStart, "log"> {
   readonly place: Disposable;
 }
 
-async function begin(sessions: SessionTable, request: SessionCreateRequest, start: StartCommand): Promise<Begun> {
+async function startCommandOf(
+  sessions: SessionTable,
+  request: SessionCreateRequest,
+  start: StartCommand,
+): Promise<StartedSession> {
   const { id, command: wanted, terminal, attach } = request;
   using undo = new DisposableStack();
   const place = undo.use(sessions.reserve(id));
-  if (wanted === undefined) throw new SandboxError("invalid_argument", "a session needs a command");
+  if (wanted === undefined) throw new SandboxError("invalid_argument", "the request has no command");
   const command = start(wanted, terminal);
   const startedMs = Date.now();
-  // Who only wants to know that it has begun is not kept waiting.
+  // A caller that does not attach only needs to know that the command has started.
   const outcome = attach ? await quickOutcome(command, wanted.timeoutMs) : undefined;
   undo.move();
   return { request, command, startedMs, place, ...(outcome && { outcome }) };
@@ -106,7 +110,7 @@ async function begin(sessions: SessionTable, request: SessionCreateRequest, star
 async function endOrTimeout(session: ExecSession, milliseconds: number, signal: AbortSignal): Promise<void> {
   const ended = new AbortController();
   const until = AbortSignal.any([signal, ended.signal]);
-  // However it ends, what is known then is the answer.
+  // However the wait ends, the answer is the state at that moment.
   const time = sleep(milliseconds, undefined, { signal: until }).catch(() => undefined);
   await Promise.race([session.ended, time]);
   ended.abort();

@@ -1,9 +1,9 @@
 import { Socket } from "node:net";
 
-/** Ctrl-D: at the beginning of a line the end of the input, as long as a program has not changed its terminal. */
+/** Ctrl-D: ends the input at the start of a line, unless the program has changed its terminal. */
 const endOfTransmission = Uint8Array.of(4);
 
-/** What a command reads from. A command may end or close it at any time: what comes then is thrown away. */
+/** The input of a command. The command may end or close it at any time; later bytes are discarded. */
 export class InputPipe {
   readonly #socket: Socket;
   readonly #terminal: boolean;
@@ -14,7 +14,7 @@ export class InputPipe {
     socket.on("error", () => socket.destroy());
   }
 
-  /** Settles when the command's pipe has taken all, or takes nothing any more. */
+  /** Settles when the command's pipe has taken all bytes, or takes no more. */
   async write(bytes: Uint8Array): Promise<void> {
     if (this.#socket.destroyed || !this.#socket.writable) return;
     const { promise, resolve } = Promise.withResolvers<void>();
@@ -32,7 +32,7 @@ export class InputPipe {
   }
 }
 
-/** The standard input of a command that has a pipe. */
+/** Standard input through a pipe. */
 export function inputTo(fd: number): InputPipe {
   return new InputPipe(new Socket({ fd, readable: false, writable: true }), { terminal: false });
 }

@@ -1,21 +1,21 @@
-/** A stretch of what a command wrote to one of its pipes. Its header would begin at `at` in a file of all blocks. */
+/** Consecutive output of one pipe. `at` is the offset of its header in a file of all blocks. */
 export interface Block {
   readonly pipe: number;
   readonly at: number;
-  /** May be longer than what is in it. */
+  /** A buffer whose first `length` bytes are filled. */
   bytes: Buffer;
   length: number;
 }
 
-/** What stands in front of a block in a file: its length and its pipe. */
+/** The header of a block in a file: its length and its pipe. */
 export const blockHeaderBytes = 5;
 
-/** Where the next block begins. */
+/** The offset of the next block. */
 export function endOf(block: Block): number {
   return block.at + blockHeaderBytes + block.length;
 }
 
-/** Blocks that follow each other, as they are in a file. */
+/** Consecutive blocks in the format of the file. */
 export function serialize(blocks: readonly Block[]): Buffer {
   return Buffer.concat(
     blocks.flatMap(({ pipe, bytes, length }) => {
@@ -27,7 +27,7 @@ export function serialize(blocks: readonly Block[]): Buffer {
   );
 }
 
-/** The first block of `bytes`, which may go on behind it. */
+/** The first block in `bytes`. */
 export function parseBlock(bytes: Buffer, at: number): Block {
   const length = bytes.readUInt32LE(0);
   const pipe = bytes.readUInt8(4);

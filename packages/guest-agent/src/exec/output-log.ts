@@ -3,7 +3,7 @@ import { maxDataBytes } from "@opensandbox/wire/guest/frame.ts";
 import { type Block, blockHeaderBytes, endOf } from "./output-block.ts";
 import type { SpillFile } from "./spill-file.ts";
 
-/** What a command has written to one of its pipes, as much as was there. */
+/** Output of one pipe, as it was available. */
 export interface Output {
   readonly pipe: number;
   readonly bytes: Uint8Array;
@@ -11,13 +11,13 @@ export interface Output {
 
 /** Sizes in bytes. */
 export interface OutputLimits {
-  /** The scrollback: what is held in memory and replayed. */
+  /** The scrollback: the end of the output, held in memory and replayed. */
   readonly memory: number;
-  /** How far behind the fastest reader may be before the writer waits for it. */
+  /** How far the fastest reader may fall behind before the writer waits. */
   readonly window: number;
-  /** What is dropped as one. */
+  /** The unit that is dropped. */
   readonly block: number;
-  /** The file is not written to in smaller pieces; so much more may be in memory until then. */
+  /** The smallest write to the file; the memory may exceed its limit by as much. */
   readonly portion: number;
 }
 
@@ -28,14 +28,15 @@ export const defaultOutputLimits: OutputLimits = {
   portion: 2 ** 18,
 };
 
-/** Two pipes that take turns byte by byte would fill the memory with bookkeeping. */
+/** Bounds the bookkeeping when two pipes alternate byte by byte. */
 const maxBlocks = 8192;
 
 /**
- * What a command has written, in the order in which it was read: the end of it in memory, and what must outlast that in
- * a file. It has one writer, which waits when all readers are behind, and any number of readers at places of their own.
+ * The output of a command, in the order in which it was read: its end in memory, and older output in a file while a reader
+ * or `keepAll` needs it. It has one writer, which waits when all readers are behind, and any number of readers, each at
+ * its own place.
  *
- * Places are counted as in a file of all blocks since the beginning, whether or not there is one.
+ * A place is an offset in a file of all blocks since the beginning, whether or not that file exists.
  */
 export class OutputLog {
   readonly #limits: OutputLimits;
@@ -45,18 +46,18 @@ export class OutputLog {
   readonly #blocks: Block[] = [];
   #bytes = 0;
   #end = 0;
-  /** Where the scrollback began when it left the memory. */
+  /** Start of the scrollback when it was moved to the file. */
   #leftFrom: number | undefined;
   #waits = true;
   #closed = false;
   #truncated = false;
   readonly #readers = new Set<OutputReader>();
   #spilling: Promise<void> | undefined;
-  /** So many of the oldest blocks are about to leave the memory: it is settled who of those that read gets them. */
+  /** Number of the oldest blocks that are on their way to the file: new readers no longer start there. */
   #leaving = 0;
   #blockedWriters: (() => void)[] = [];
 
-  /** With `keepAll` nothing is ever dropped for as long as the file can take it. */
+  /** `keepAll` drops nothing as long as the file takes it. */
   constructor(
     spill: SpillFile,
     { keepAll, limits = defaultOutputLimits }: { keepAll: boolean; limits?: OutputLimits },
@@ -66,7 +67,7 @@ export class OutputLog {
     this.#limits = limits;
   }
 
-  /** Something that was to be kept is lost: the file could not take it. */
+  /** Whether output that had to be kept is lost, because the file could not take it. */
   get truncated(): boolean {
     return this.#truncated;
   }
@@ -75,7 +76,7 @@ export class OutputLog {
     return this.#bytes;
   }
 
-  /** Takes a copy. Returns undefined when the writer may go on at once, or a promise of the moment when it may. */
+  /** Appends a copy. Returns undefined when more may follow at once, otherwise a promise for that moment. */
   append(pipe: number, bytes: Uint8Array): Promise<void> | undefined {
     for (let at = 0; at < bytes.length;) at += this.#put(pipe, bytes, at);
     for (const reader of this.#readers) reader.wake();
@@ -83,19 +84,19 @@ export class OutputLog {
     return this.#isFull() || this.#isAhead() ? this.#makeRoom() : undefined;
   }
 
-  /** The writer waits for nobody any more: what is left to be written is little. */
+  /** Lets the writer finish without waiting for readers: little is left to write. */
   stopWaiting(): void {
     this.#waits = false;
     this.#releaseWriters();
   }
 
-  /** No more will be written: readers come to an end. */
+  /** Ends the log; readers end after its last byte. */
   close(): void {
     this.#closed = true;
     for (const reader of this.#readers) reader.wake();
   }
 
-  /** Begins where the scrollback does, or with the oldest output that is kept. Without `pipes` it reads both. */
+  /** Reads from the start of the scrollback, or from the oldest output kept. Without `pipes` it reads both. */
   read({ fromStart, pipes = [] }: { fromStart: boolean; pipes?: readonly number[] }): OutputReader {
     const start = fromStart && this.#keepAll ? this.#oldest : this.#scrollbackStart;
     const reader = new OutputReader(this, { start, edge: this.#end, pipes });
@@ -103,7 +104,7 @@ export class OutputLog {
     return reader;
   }
 
-  /** Moves what is in memory to the file. For a log that is closed: from now on it is read from there. */
+  /** Moves the output of a closed log from memory to the file. */
   async leaveMemory(): Promise<void> {
     this.#leftFrom = this.#scrollbackStart;
     this.#keepAll = true;
@@ -111,7 +112,7 @@ export class OutputLog {
     if (this.#blocks.length > 0) await this.#evict(this.#blocks.length);
   }
 
-  /** Frees the file. Readers that are not at the end yet fail. */
+  /** Frees memory and file. Readers that have not reached the end fail. */
   dispose(): void {
     const error = new SandboxError("unavailable", "the session was removed");
     for (const reader of [...this.#readers]) this.#fail(reader, error);
@@ -121,12 +122,12 @@ export class OutputLog {
     this.#releaseWriters();
   }
 
-  /** For {@link OutputReader}: the place that follows from `at`, which is another one only where output was lost. */
+  /** For {@link OutputReader}: `at`, or where the output resumes after a loss. */
   placeOf(at: number): number {
     return at >= this.#memoryStart || at < this.#spill.end ? at : this.#memoryStart;
   }
 
-  /** For {@link OutputReader}: the block at a place, perhaps from the file, or undefined when there is none yet. */
+  /** For {@link OutputReader}: the block at a place, from memory or the file; undefined when it is still to come. */
   blockAt(at: number): Block | Promise<Block> | undefined {
     return at < this.#memoryStart ? this.#spill.read(at) : this.#blockInMemory(at);
   }
@@ -136,12 +137,12 @@ export class OutputLog {
     return this.#closed && at >= this.#end;
   }
 
-  /** For {@link OutputReader}: whether the block grows no more. */
+  /** For {@link OutputReader}: whether the block is complete. */
   isSealed(block: Block): boolean {
     return this.#closed || block !== this.#blocks.at(-1);
   }
 
-  /** For {@link OutputReader}: it has moved on. */
+  /** For {@link OutputReader}: it has advanced. */
   moved(): void {
     if (this.#blockedWriters.length > 0 && !this.#isAhead()) this.#releaseWriters();
   }
@@ -150,7 +151,7 @@ export class OutputLog {
   leave(reader: OutputReader): void {
     if (!this.#readers.delete(reader)) return;
     this.moved();
-    // What is on its way to the file would be cut off with what is there.
+    // Clearing the file now would also cut off the blocks that are on their way to it.
     if (this.#spilling === undefined) this.#dropFile();
   }
 
@@ -203,7 +204,7 @@ export class OutputLog {
     return this.#bytes > this.#limits.memory + this.#limits.portion || this.#blocks.length > maxBlocks;
   }
 
-  /** Further ahead of every reader than it may be. Where nobody reads, nobody is waited for. */
+  /** Whether the writer is too far ahead of every reader. Without readers it never is. */
   #isAhead(): boolean {
     if (this.#readers.size === 0 || !this.#waits) return false;
     const limit = this.#end - this.#limits.window;
@@ -242,7 +243,7 @@ export class OutputLog {
     }
   }
 
-  /** Takes the oldest blocks out of memory, into the file where somebody needs them. */
+  /** Removes the oldest blocks from memory, and stores those that are needed in the file. */
   async #evict(count: number): Promise<void> {
     const needed = this.#blocks.slice(0, count).filter((block) => this.#isNeeded(block));
     this.#leaving = count;
@@ -253,9 +254,9 @@ export class OutputLog {
   }
 
   async #store(blocks: readonly Block[]): Promise<boolean> {
-    // What is kept ends where it could not go on; nothing may follow that.
+    // The kept output ends at the first gap: nothing may follow it.
     if (this.#truncated) return false;
-    // What is left of readers who were behind and are not any more.
+    // The file still holds blocks of readers that have caught up.
     if (this.#spill.end !== blocks[0]!.at) this.#spill.clear();
     return await this.#spill.append(blocks);
   }
@@ -266,12 +267,12 @@ export class OutputLog {
     return false;
   }
 
-  /** The file could not take the block: whoever has yet to come to it cannot go on, and what is kept ends before it. */
+  /** Drops a block that the file could not take: readers that still need it fail, and the kept output ends there. */
   #lose(block: Block): void {
     if (this.#keepAll) this.#truncated = true;
     const error = new SandboxError(
       "quota_exceeded",
-      "more output was waiting to be read than the sandbox's disk can hold: attach again",
+      "the output that waits to be read exceeds what the disk of the sandbox can hold: attach again",
     );
     for (const reader of [...this.#readers]) if (reader.next < endOf(block)) this.#fail(reader, error);
   }
@@ -281,7 +282,7 @@ export class OutputLog {
     reader.fail(error);
   }
 
-  /** A file that was only for readers who were behind is emptied when they have come back. */
+  /** Clears a file that only slow readers needed, once they have caught up. */
   #dropFile(): void {
     if (this.#keepAll || this.#spill.isEmpty) return;
     for (const reader of this.#readers) if (reader.next < this.#memoryStart) return;
@@ -301,16 +302,16 @@ function grow(block: Block, length: number, limit: number): void {
   block.bytes = larger;
 }
 
-/** One place in a log. What it has not taken yet is not lost, however long it takes; see {@link OutputLog}. */
+/** A reader of a log. Output that it has not taken yet is kept, however slow it is; see {@link OutputLog}. */
 export class OutputReader implements Disposable {
   readonly #log: OutputLog;
   readonly #pipes: readonly number[];
-  /** Where the log ended when this began to read. */
+  /** End of the log when this reader started. */
   readonly #edge: number;
-  #edgeTold = false;
+  #edgePassed = false;
   #block: Block | undefined;
   #taken = 0;
-  /** Where the block begins that comes after {@link #block}. */
+  /** Place of the block after {@link #block}. */
   #after: number;
   #failure: SandboxError | undefined;
   #wake: (() => void) | undefined;
@@ -322,25 +323,25 @@ export class OutputReader implements Disposable {
     this.#pipes = pipes;
   }
 
-  /** Up to where it has read. */
+  /** How far this reader has read. */
   get position(): number {
     return this.#block === undefined ? this.#after : this.#block.at + blockHeaderBytes + this.#taken;
   }
 
-  /** What it will ask the log for next. The block it is in it has already, whatever becomes of it in the log. */
+  /** The place that it asks the log for next. It owns its present block, even when the log drops it. */
   get next(): number {
     return this.#block === undefined ? this.#after : endOf(this.#block);
   }
 
   /**
-   * The next part of the output, once `edge` when all that was there at the beginning has been read, and in the end
-   * undefined. The bytes are the log's own.
+   * The next part of the output; `edge` once, after everything that existed when this reader started; undefined at the
+   * end. The bytes belong to the log and must not be written to.
    */
   async take(): Promise<Output | "edge" | undefined> {
     for (;;) {
       if (this.#failure !== undefined) throw this.#failure;
-      if (!this.#edgeTold && this.position >= this.#edge) {
-        this.#edgeTold = true;
+      if (!this.#edgePassed && this.position >= this.#edge) {
+        this.#edgePassed = true;
         return "edge";
       }
       const output = this.#fromBlock();
@@ -363,14 +364,14 @@ export class OutputReader implements Disposable {
     }
   }
 
-  /** For {@link OutputLog}: there may be more. */
+  /** For {@link OutputLog}: there may be more output. */
   wake(): void {
     const wake = this.#wake;
     this.#wake = undefined;
     wake?.();
   }
 
-  /** It can take no more. */
+  /** Ends this reader with an error. */
   fail(error: SandboxError): void {
     this.#failure ??= error;
     this.wake();
@@ -383,8 +384,8 @@ export class OutputReader implements Disposable {
   #fromBlock(): Output | undefined {
     const block = this.#block;
     if (block === undefined || this.#taken >= block.length) return undefined;
-    // Not beyond the edge: what is new must be told from what was there.
-    const toEdge = this.#edgeTold ? Infinity : this.#edge - block.at - blockHeaderBytes;
+    // Not beyond the edge, which separates the replay from new output.
+    const toEdge = this.#edgePassed ? Infinity : this.#edge - block.at - blockHeaderBytes;
     const until = Math.min(block.length, toEdge);
     const bytes = block.bytes.subarray(this.#taken, until);
     this.#taken = until;

@@ -4,32 +4,32 @@ import { deviceSocket } from "#system/device-socket.ts";
 import { bytesInPipe, setWindowSize } from "#system/libc.ts";
 import type { TerminalSize } from "#system/terminal.ts";
 
-// One for all: what is read is copied before anything else is read. Two frames' worth, as a pipe holds 64 KiB.
+// Shared: each read is copied before the next one. Two frames, since a pipe holds 64 KiB.
 const buffer = Buffer.alloc(2 * maxDataBytes);
 
 /**
- * How long a terminal must be silent after its program has ended, where others hold it open: what the program has
- * written last is on its way through the kernel, and nothing tells of its arrival.
+ * How long a terminal that other processes hold open must be silent after the end of its program: the last output is
+ * still on its way through the kernel, and no event reports its arrival.
  */
 const silenceMs = 100;
 
-/** Takes a copy. Returns a promise of the moment when more may come, or undefined when that is now. */
+/** Takes a copy. Returns undefined when more may follow at once, otherwise a promise for that moment. */
 export type TakeOutput = (bytes: Uint8Array) => Promise<void> | undefined;
 
 /**
- * What a command writes to. What comes out is given to `take` in order, and no more is read before that may come. When
- * its promise rejects, nobody wants the rest: that is read and thrown away, so that the writer goes on.
+ * An output of a command. It passes the bytes to `take` in order and reads no more before `take` allows it. When the
+ * promise of `take` rejects, the rest is read and discarded, so that the command can go on writing.
  */
 export class OutputPipe {
-  /** A terminal's other direction is written to it. */
+  /** Also takes the input of a terminal. */
   readonly socket: Socket;
   readonly #descriptor: number;
   readonly #terminal: boolean;
   #take: TakeOutput | undefined;
-  /** What was taken last has not been dealt with. */
+  /** Whether `take` has not finished with the last bytes. */
   #busy = false;
   #open = true;
-  /** Bytes still to be delivered, known when the command has ended. */
+  /** Bytes still to be delivered; known once the command has ended. */
   #left = Infinity;
   #silence: NodeJS.Timeout | undefined;
   readonly #delivered = Promise.withResolvers<void>();
@@ -48,14 +48,14 @@ export class OutputPipe {
       this.#open = false;
       this.#check();
     };
-    // A terminal that nobody has open any more says EIO.
+    // A terminal reports EIO when no process has it open.
     this.socket.once("end", onEnd);
     this.socket.once("error", onEnd);
   }
 
   /**
-   * Settles when all that was written until now has been taken. For the end of the command: what a process that it left
-   * behind writes from now on is thrown away.
+   * Settles when everything written until now has been taken. Called at the end of the command: later output, from
+   * processes that it left behind, is discarded.
    */
   async finish(): Promise<void> {
     if (!this.#open) this.#left = 0;
@@ -68,7 +68,7 @@ export class OutputPipe {
     if (this.#terminal) this.socket.destroy();
   }
 
-  /** Of a terminal. */
+  /** Sets the size of a terminal. */
   resize(size: TerminalSize): void {
     if (!this.socket.destroyed) setWindowSize(this.#descriptor, size);
   }

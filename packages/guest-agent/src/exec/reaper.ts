@@ -1,17 +1,17 @@
 import { endedChild, statusOfEnded } from "#system/libc.ts";
 
-/** How a process ended: the code it gave to exit, or the signal that ended it. The other one is 0. */
+/** How a process ended: its exit code, or the signal that ended it. The other one is 0. */
 export interface ExitStatus {
   readonly exitCode: number;
   readonly signal: number;
 }
 
-/** So many are each asked for: finding out which one it was costs more. */
+/** Up to this many children are each checked: asking the kernel which one ended costs more. */
 const fewChildren = 4;
 
 /**
- * The one owner of `waitpid`, and only for children that it is told of: whoever waits for any child takes the status
- * away from somebody else.
+ * Collects the status of the children it is given, and of no others: waiting for any child would take the status of one
+ * that belongs to another reaper or to Node.
  */
 export class Reaper {
   readonly #waiting = new Map<number, (status: ExitStatus) => void>();
@@ -20,14 +20,14 @@ export class Reaper {
     process.on("SIGCHLD", () => this.#collectEnded());
   }
 
-  /** Settles when the child has ended. To be called in the turn in which it was started: later the signal is past. */
+  /** Settles when the child has ended. Must be called in the turn that started it, before its signal can arrive. */
   async ended(pid: number): Promise<ExitStatus> {
     const { promise, resolve } = Promise.withResolvers<ExitStatus>();
     this.#waiting.set(pid, resolve);
     return await promise;
   }
 
-  /** Signals of several children may arrive as one. */
+  /** Collects every child that has ended: their signals may arrive as one. */
   #collectEnded(): void {
     if (this.#waiting.size <= fewChildren) {
       for (const pid of this.#waiting.keys()) this.#collect(pid);
@@ -35,7 +35,7 @@ export class Reaper {
     }
     for (let pid = endedChild(); pid !== undefined; pid = endedChild()) {
       if (!this.#waiting.has(pid)) {
-        // Somebody else's, in front of which ours cannot be seen.
+        // Not one of ours, and the kernel shows it first until its owner collects it.
         for (const ours of this.#waiting.keys()) this.#collect(ours);
         return;
       }

@@ -1,41 +1,44 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { ExecSession } from "./exec-session.ts";
 
-/** How long a session is there after its end. */
+/** How long a session is kept after its end. */
 const keptMs = 600_000;
-/** And one whose creator was told everything. It stays for a moment: the answer may have crossed with a farewell. */
-const toldKeptMs = 30_000;
-/** How often what is too old is removed. */
+/** The same for a session whose creator has received its end. Not 0: the answer may have crossed with a disconnect. */
+const deliveredKeptMs = 30_000;
+/** Interval between removals of expired sessions. */
 const sweepMs = 15_000;
-/** So many ended ones are there at most, each perhaps with an open file. */
+/** Limit of ended sessions, each of which may have an open file. */
 const maxEnded = 2000;
-/** What ended ones may hold of the agent's memory, in bytes. */
+/** Limit of the agent's memory that ended sessions hold, in bytes. */
 const maxEndedMemory = 16 * 2 ** 20;
 
-/** The sessions of a machine by their ids, and what is to become of those that have ended. */
+/** The sessions of a machine by id. It removes or unloads sessions that have ended. */
 export class SessionTable {
-  /** In the order of their start. */
+  /** In order of their start. */
   readonly #sessions = new Map<string, ExecSession>();
-  /** Whose commands were started just now. */
-  readonly #beginning = new Map<string, PromiseWithResolvers<void>>();
-  /** In the order of their end, with when that was and what they hold. */
+  /** Ids whose commands are being started. */
+  readonly #starting = new Map<string, PromiseWithResolvers<void>>();
+  /** In order of their end, with its time and the memory they hold. */
   readonly #ended = new Map<ExecSession, { readonly at: number; memory: number }>();
   #memory = 0;
   #sweeping: NodeJS.Timeout | undefined;
 
-  /** A place for a new session; disposing it frees it, unless it was taken. @throws invalid_argument, already_exists */
+  /** Reserves the id of a new session until disposed. @throws invalid_argument, already_exists */
   reserve(id: string): Disposable {
     if (!/^[\w-]{1,64}$/.test(id)) {
-      throw new SandboxError("invalid_argument", `${JSON.stringify(id)} cannot be the id of a session`);
+      throw new SandboxError(
+        "invalid_argument",
+        `${JSON.stringify(id)} is not a session id: use 1 to 64 letters, digits, "-" and "_"`,
+      );
     }
-    if (this.#sessions.has(id) || this.#beginning.has(id)) {
+    if (this.#sessions.has(id) || this.#starting.has(id)) {
       throw new SandboxError("already_exists", `session ${id} exists already`, { resource: "exec session", id });
     }
     const begun = Promise.withResolvers<void>();
-    this.#beginning.set(id, begun);
+    this.#starting.set(id, begun);
     return {
       [Symbol.dispose]: () => {
-        this.#beginning.delete(id);
+        this.#starting.delete(id);
         begun.resolve();
       },
     };
@@ -49,7 +52,7 @@ export class SessionTable {
 
   /** @throws not_found */
   async get(id: string): Promise<ExecSession> {
-    await this.#beginning.get(id)?.promise;
+    await this.#starting.get(id)?.promise;
     const session = this.#sessions.get(id);
     if (session === undefined) {
       throw new SandboxError("not_found", "session not found", { resource: "exec session", id });
@@ -58,7 +61,7 @@ export class SessionTable {
   }
 
   listed(): readonly ExecSession[] {
-    return [...this.#sessions.values()].filter(({ told }) => !told);
+    return [...this.#sessions.values()].filter(({ delivered }) => !delivered);
   }
 
   remove(session: ExecSession): void {
@@ -69,7 +72,7 @@ export class SessionTable {
   }
 
   #onEnded(session: ExecSession): void {
-    // Perhaps it was removed meanwhile.
+    // It may have been removed meanwhile.
     if (this.#sessions.get(session.id) !== session) return;
     const memory = session.memoryBytes;
     this.#ended.set(session, { at: performance.now(), memory });
@@ -86,7 +89,7 @@ export class SessionTable {
   #sweepOld(): void {
     const now = performance.now();
     for (const [session, { at }] of this.#ended) {
-      if (now - at >= (session.told ? toldKeptMs : keptMs)) this.remove(session);
+      if (now - at >= (session.delivered ? deliveredKeptMs : keptMs)) this.remove(session);
     }
     this.#sweeping = undefined;
     if (this.#ended.size > 0) this.#sweepLater();
@@ -96,14 +99,14 @@ export class SessionTable {
     this.#sweeping = setTimeout(() => this.#sweepOld(), sweepMs);
   }
 
-  /** Keeps what ended sessions take within bounds: those go first that nobody asks for any more. */
+  /** Brings ended sessions back within their limits, delivered ones first. */
   async #relieve(): Promise<void> {
-    const inOrder = [...this.#ended.keys()].toSorted((a, b) => Number(b.told) - Number(a.told));
+    const inOrder = [...this.#ended.keys()].toSorted((a, b) => Number(b.delivered) - Number(a.delivered));
     for (const session of inOrder) {
       const isOver = this.#ended.size > maxEnded || this.#memory > maxEndedMemory;
-      // Some more than need be, so that this is not done again at once.
-      if (!isOver && (!session.told || this.#ended.size <= maxEnded / 2)) return;
-      if (session.told || this.#ended.size > maxEnded) this.remove(session);
+      // More than necessary, so that this does not run again at once.
+      if (!isOver && (!session.delivered || this.#ended.size <= maxEnded / 2)) return;
+      if (session.delivered || this.#ended.size > maxEnded) this.remove(session);
       else await this.#moveToDisk(session);
     }
   }

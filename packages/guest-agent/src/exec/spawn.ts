@@ -20,15 +20,15 @@ import type { Environment } from "./environment.ts";
 export interface SpawnRequest {
   readonly argv: readonly string[];
   readonly variables: Variables;
-  /** Where it is, not what the sandbox calls it. */
+  /** The real path, which in a fake machine differs from the sandbox's. */
   readonly cwd: string;
   readonly user: User;
-  /** `pipe`: standard input is one as well. A size: all three are a terminal. */
+  /** `pipe` makes standard input a pipe; a size makes all three a terminal. */
   readonly stdin: "null" | "pipe" | TerminalSize;
   readonly cgroup: number | undefined;
 }
 
-/** An environment as the kernel takes it. */
+/** An environment in the form that the kernel takes. */
 export interface Variables {
   readonly path: string;
   readonly table: StringTable;
@@ -39,7 +39,7 @@ export function variablesFrom(environment: Environment): Variables {
   return { path: environment["PATH"] ?? "", table: stringTable(lines) };
 }
 
-/** The agent's ends are the caller's to close. */
+/** A started command. The caller closes the agent's ends. */
 export interface Spawned {
   readonly pid: number;
   readonly stdio:
@@ -47,7 +47,7 @@ export interface Spawned {
     | { readonly terminal: number };
 }
 
-/** Starts a command. It runs when this returns. @throws why it cannot */
+/** Starts a command, which runs when this returns. @throws why it cannot start */
 export function spawn(request: SpawnRequest, system: System, nullDevice: number): Spawned {
   using theirs = new DisposableStack();
   using ours = new DisposableStack();
@@ -77,7 +77,7 @@ export function spawn(request: SpawnRequest, system: System, nullDevice: number)
   return { pid, stdio };
 }
 
-/** Made before they are needed, by {@link makePipesReady}. */
+/** Opened ahead by {@link makePipesReady}. */
 const readyPipes: Pipe[] = [];
 const maxReadyPipes = 2;
 
@@ -85,7 +85,7 @@ function takePipe(): Pipe {
   return readyPipes.pop() ?? openNonBlockingPipe();
 }
 
-/** For the next command, when nobody waits for this one any more. */
+/** Opens pipes for the next command while nobody waits. */
 export function makePipesReady(): void {
   while (readyPipes.length < maxReadyPipes) readyPipes.push(openNonBlockingPipe());
 }
@@ -107,7 +107,7 @@ function whyNot({ argv, cwd, user }: SpawnRequest, errno: number): SandboxError 
   const cause = systemError("posix_spawn", errno);
   const folder = statSync(cwd, { throwIfNoEntry: false });
   if (folder === undefined || !folder.isDirectory()) {
-    const what = folder === undefined ? "does not exist" : "is no directory";
+    const what = folder === undefined ? "does not exist" : "is not a directory";
     return new SandboxError("invalid_argument", `the working directory ${cwd} ${what}`, { cause });
   }
   switch (errno) {
@@ -116,20 +116,24 @@ function whyNot({ argv, cwd, user }: SpawnRequest, errno: number): SandboxError 
       return new SandboxError("not_found", `command not found: ${name}`, { resource: "file", id: name }, { cause });
     case constants.errno.EACCES:
     case constants.errno.EPERM:
-      return new SandboxError("permission_denied", `${user.name} may not execute ${name}, or not enter ${cwd}`, {
+      return new SandboxError("permission_denied", `${user.name} may not execute ${name}, or may not enter ${cwd}`, {
         cause,
       });
     case constants.errno.E2BIG:
       return new SandboxError("invalid_argument", "the arguments and environment are too long", { cause });
     case constants.errno.ENOEXEC:
-      return new SandboxError("invalid_argument", `${name} is no program, and no script with a #! line`, {
+      return new SandboxError("invalid_argument", `${name} is neither an executable nor a script with a #! line`, {
         cause,
       });
     case constants.errno.EAGAIN:
     case constants.errno.ENOMEM:
-      return new SandboxError("unavailable", `${name} cannot be started: the sandbox is full of processes`, {
-        cause,
-      });
+      return new SandboxError(
+        "unavailable",
+        `${name} cannot be started: the sandbox has reached its limit of processes or memory`,
+        {
+          cause,
+        },
+      );
     default:
       return new SandboxError("internal", `cannot start ${name}: ${cause.code ?? errno}`, { cause });
   }

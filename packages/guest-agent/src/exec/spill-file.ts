@@ -6,22 +6,22 @@ import { maxDataBytes } from "@opensandbox/wire/guest/frame.ts";
 import { type Block, blockHeaderBytes, endOf, parseBlock, serialize } from "./output-block.ts";
 
 export interface SpillOptions {
-  /** Made where it is missing. */
+  /** Created when it is missing. */
   readonly directory: string;
-  /** As large as a file may become, in bytes. */
+  /** Limit of the file, in bytes. */
   readonly maxBytes?: number;
 }
 
-/** More than anybody reads of one command, and a fifth of an ordinary workspace. */
+/** More than anybody reads of one command, and a fifth of the default workspace. */
 const defaultMaxBytes = 4 * 2 ** 30;
-/** The user's programs are to notice nothing: this much of the disk stays free. */
+/** Keep this much of the disk free for the user's programs. */
 const reserveBytes = 256 * 2 ** 20;
-/** How much is written between two looks at the free space. */
+/** Bytes written between two checks of the free space. */
 const checkBytes = 16 * 2 ** 20;
 
 /**
- * A contiguous part of an output log on the disk. The file has no name: whatever ends the agent, its space is free
- * again. Everything is asynchronous, since a frozen file system makes a writer wait.
+ * A contiguous part of an output log on the disk. The file has no name, so that its space is freed however the agent
+ * ends. Every operation is asynchronous, since a frozen file system blocks writers.
  */
 export class SpillFile {
   readonly #directory: string;
@@ -52,7 +52,7 @@ export class SpillFile {
     return this.#end;
   }
 
-  /** Adds blocks that follow what is there. False when they cannot be stored; then nothing has changed. */
+  /** Appends consecutive blocks. Returns false, and changes nothing, when they cannot be stored. */
   async append(blocks: readonly Block[]): Promise<boolean> {
     const [first] = blocks;
     const last = blocks.at(-1);
@@ -76,25 +76,25 @@ export class SpillFile {
     const buffer = Buffer.allocUnsafe(blockHeaderBytes + Math.min(maxDataBytes, this.#end - at));
     const read = await readFully(this.#open, buffer, at - this.#start);
     const block = parseBlock(buffer, at);
-    if (read < blockHeaderBytes + block.length) throw new Error("the file of output ends within a block");
+    if (read < blockHeaderBytes + block.length) throw new Error("the output file ends within a block");
     return block;
   }
 
-  /** Forgets what is there. Nobody may be reading it. */
+  /** Drops the content, which nobody may be reading. */
   clear(): void {
-    // Where that fails, what is left behind the end is overwritten.
+    // When the truncation fails, later blocks overwrite what is left.
     if (this.#file !== undefined && !this.isEmpty) this.#emptying = this.#file.truncate().catch(() => undefined);
     this.#start = this.#end = 0;
   }
 
   close(): void {
     this.#closed = true;
-    // It waits for what is under way, and nothing depends on its end.
+    // Closing waits for pending writes, and nothing depends on its result.
     this.#file?.close().catch(() => undefined);
   }
 
   get #open(): FileHandle {
-    if (this.#file === undefined) throw new Error("nothing was written to the file");
+    if (this.#file === undefined) throw new Error("the output file was never written");
     return this.#file;
   }
 
@@ -128,7 +128,7 @@ async function openNameless(directory: string): Promise<FileHandle> {
   return file;
 }
 
-/** How much of the buffer was filled before the end of the file. */
+/** Number of bytes read, fewer than the buffer only at the end of the file. */
 async function readFully(file: FileHandle, buffer: Buffer, position: number): Promise<number> {
   let at = 0;
   while (at < buffer.length) {

@@ -1,6 +1,6 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 
-/** What a failed system call on a file means to the caller. The one place that reads errno names of files. */
+/** Translates a failed system call on a file for the caller. Only this file reads errno names of files. */
 export function fileError(error: unknown, path: string): unknown {
   if (!(error instanceof Error) || !("code" in error) || !("syscall" in error)) return error;
   const options = { cause: error };
@@ -24,26 +24,26 @@ export function fileError(error: unknown, path: string): unknown {
     case "ERR_FS_EISDIR":
       return refuse("is a directory");
     case "ENOTDIR":
-      return refuse("a part of the path is no directory, or the path itself is none");
+      return refuse("a part of the path, or the path itself, is not a directory");
     case "ENOTEMPTY":
-      return refuse("is a directory with something in it");
+      return refuse("is a directory that is not empty");
     case "EINVAL":
-      return refuse("is a part of what is to be moved there, or not possible here");
+      return refuse("cannot be moved into itself, or the operation is not possible here");
     case "ENAMETOOLONG":
       return refuse("the path is too long (255 bytes a name, 4095 bytes in all)");
     case "ELOOP":
-      return refuse("symbolic links lead in a circle");
+      return refuse("its symbolic links form a loop");
     case "EBUSY":
       return refuse("is in use by the system, for example as a mount point");
     case "ENXIO":
     case "ENODEV":
-      return refuse("is no ordinary file");
+      return refuse("is not a regular file");
     default:
       return error;
   }
 }
 
-/** Runs `action`; what the system refuses is told in terms of `path`, as the caller wrote it. */
+/** Runs `action`, and reports a failed system call in terms of `path` as the caller wrote it. */
 export async function aboutFile<Result>(path: string, action: () => Promise<Result>): Promise<Result> {
   try {
     return await action();

@@ -4,7 +4,7 @@ import { basename } from "node:path";
 import { type FileStat, FileStatSchema } from "@opensandbox/wire/guest/messages_pb.js";
 import { nameOfGroup, nameOfUser } from "#system/users.ts";
 
-/** `path` is the absolute path as the caller knows it. */
+/** Describes a file. `path` is the absolute path as the caller knows it. */
 export function fileStat(path: string, stats: Stats, linkTarget = ""): FileStat {
   return create(FileStatSchema, {
     name: basename(path),

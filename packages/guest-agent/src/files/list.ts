@@ -9,12 +9,12 @@ import { absolutePath } from "./path.ts";
 import { bytesOfPath, textOfPath } from "./path-bytes.ts";
 import { entryAt } from "./stat.ts";
 
-/** Looked at together, and sent together unless their names are long. */
+/** Entries examined at once, and sent together unless their names are long. */
 const batchEntries = 64;
-/** Well below what a message may have; one entry has at most some 9000 bytes. */
+/** Well below the limit of a message; one entry takes at most about 9000 bytes. */
 const batchBytes = 24 * 1024;
 
-/** Sends what is in a directory, by name. A symbolic link is one. */
+/** Sends the entries of a directory, sorted by name. A symbolic link is listed as such. */
 export async function list(request: PathRequest, stream: Stream, system: System): Promise<object> {
   const path = absolutePath(request.path);
   await aboutFile(path, async () => {
@@ -29,7 +29,7 @@ export async function list(request: PathRequest, stream: Stream, system: System)
   return {};
 }
 
-/** Undefined for one that was removed meanwhile. */
+/** Undefined when the entry was removed meanwhile. */
 async function entryOf(path: string, system: System): Promise<FileStat | undefined> {
   try {
     return await entryAt(path, system.locate(path));

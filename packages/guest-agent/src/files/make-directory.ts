@@ -7,7 +7,7 @@ import { aboutFile } from "./errors.ts";
 import { absolutePath } from "./path.ts";
 import { bytesOfPath } from "./path-bytes.ts";
 
-/** Makes a directory with its parents. One that is there already is left as it is. */
+/** Makes a directory with its parents. An existing directory stays unchanged. */
 export async function makeDirectory(request: MakeDirectoryRequest, _stream: Stream, system: System): Promise<object> {
   const path = absolutePath(request.path);
   await aboutFile(path, () => make(system.locate(path), request.mode === 0 ? 0o755 : request.mode & 0o7777, system));
@@ -44,7 +44,7 @@ async function makeMissing(path: string): Promise<string | undefined> {
   return parent ?? (made ? path : undefined);
 }
 
-/** `first` and all below it on the way to `last`, both included. */
+/** The directories from `first` down to `last`, both included. */
 function foldersBetween(first: string, last: string): readonly string[] {
   const names = relative(first, last).split("/").filter(Boolean);
   return names.reduce((folders, name) => [...folders, join(folders.at(-1)!, name)], [first]);

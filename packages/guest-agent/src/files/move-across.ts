@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { cp, lchown, lstat, readdir, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 
-/** Moves a file or directory to another file system: all of it is there at once, and the old one goes after that. */
+/** Moves a file or directory to another file system. It appears there complete, before the old one is removed. */
 export async function moveAcross(from: string, to: string): Promise<void> {
   const temporary = join(dirname(to), `.opensandbox-${randomBytes(8).toString("hex")}`);
   await using undo = new AsyncDisposableStack();

@@ -12,15 +12,15 @@ import { bytesOfPath } from "./path-bytes.ts";
 
 const chunkBytes = 8 * maxDataBytes;
 
-/** Sends what the file is, then its bytes. */
+/** Sends the description of the file, then its bytes. */
 export async function readFile(request: ReadFileRequest, stream: Stream, system: System): Promise<object> {
   const path = absolutePath(request.path);
   await aboutFile(path, async () => {
-    // Without waiting: a named pipe would hold a thread of the agent for as long as nobody writes to it.
+    // Non-blocking: opening a named pipe without a writer would block a thread of the agent.
     await using file = await open(bytesOfPath(system.locate(path)), constants.O_RDONLY | constants.O_NONBLOCK);
     const stats = await file.stat();
     if (!stats.isFile()) {
-      const what = stats.isDirectory() ? "is a directory" : "is no ordinary file";
+      const what = stats.isDirectory() ? "is a directory" : "is not a regular file";
       throw new SandboxError("invalid_argument", `${path} ${what}`);
     }
     const start = Number(request.offset);

@@ -7,16 +7,16 @@ import { aboutFile } from "./errors.ts";
 import { absolutePath } from "./path.ts";
 import { bytesOfPath } from "./path-bytes.ts";
 
-/** Removes a file, or a directory with all that is in it. What is not there is removed already. */
+/** Removes a file, or a directory with everything in it. A path that does not exist is removed already. */
 export async function remove(request: PathRequest, _stream: Stream, system: System): Promise<object> {
   const path = absolutePath(request.path);
   const located = system.locate(path);
-  // A part of it would be gone before the mount point refused.
+  // Checked first: otherwise a part would be gone before the mount point refuses.
   const mounted = system.mountPoints().find((point) => point === located || point.startsWith(`${located}/`));
   if (located === "/" || mounted !== undefined) {
     throw new SandboxError(
       "invalid_argument",
-      `${path} cannot be removed: ${mounted ?? "/"} is a mount point; remove what is in it`,
+      `${path} cannot be removed: ${mounted ?? "/"} is a mount point; remove its content instead`,
     );
   }
   await aboutFile(path, () => rm(bytesOfPath(located), { recursive: true, force: true }));

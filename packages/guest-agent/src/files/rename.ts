@@ -8,7 +8,7 @@ import { moveAcross } from "./move-across.ts";
 import { absolutePath } from "./path.ts";
 import { bytesOfPath } from "./path-bytes.ts";
 
-/** Moves a file or a directory; directories above its new place are made. */
+/** Moves a file or a directory, and makes the directories above its new place. */
 export async function rename(request: RenameRequest, _stream: Stream, system: System): Promise<object> {
   const from = absolutePath(request.from);
   const to = absolutePath(request.to);
@@ -16,7 +16,7 @@ export async function rename(request: RenameRequest, _stream: Stream, system: Sy
   try {
     await move(system.locate(from), system.locate(to));
   } catch (error) {
-    // The directories above the new place are there, so what is missing is the old one; all else is in the new one's way.
+    // The new parent exists, so ENOENT is about the old path, and every other error about the new one.
     throw fileError(error, (error as NodeJS.ErrnoException).code === "ENOENT" ? from : to);
   }
   return {};

@@ -7,7 +7,7 @@ import { fileStat } from "./file-stat.ts";
 import { absolutePath } from "./path.ts";
 import { bytesOfPath } from "./path-bytes.ts";
 
-/** Changes who may do what with a file, and whose it is. Returns what it is then. */
+/** Changes mode and owner of a file. Returns its new description. */
 export async function setAttributes(request: SetAttributesRequest, _stream: Stream, system: System): Promise<FileStat> {
   const path = absolutePath(request.path);
   const located = bytesOfPath(system.locate(path));
@@ -15,7 +15,7 @@ export async function setAttributes(request: SetAttributesRequest, _stream: Stre
   return await aboutFile(path, async () => {
     const before = await stat(located);
     const { uid = before.uid, gid = before.gid } = owner;
-    // The owner first: another one takes the set-user-id bit away.
+    // The owner first: chown(2) clears the set-user-id bit.
     if (uid !== before.uid || gid !== before.gid) await chown(located, uid, gid);
     if (request.mode !== undefined) await chmod(located, request.mode & 0o7777);
     return fileStat(path, await stat(located));

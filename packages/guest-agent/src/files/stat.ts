@@ -7,7 +7,7 @@ import { fileStat } from "./file-stat.ts";
 import { absolutePath } from "./path.ts";
 import { bytesOfPath, textOfPath } from "./path-bytes.ts";
 
-/** What is at a path; of a symbolic link, what it leads to, or with `noFollow` the link itself. */
+/** Describes the file at a path, following a symbolic link unless `noFollow` asks for the link itself. */
 export async function stat(request: PathRequest, _stream: Stream, system: System): Promise<FileStat> {
   const path = absolutePath(request.path);
   const located = system.locate(path);
@@ -16,7 +16,7 @@ export async function stat(request: PathRequest, _stream: Stream, system: System
   );
 }
 
-/** What is at a path, links included. `path` is as the caller knows it. */
+/** Describes the entry at a path without following a link. `path` is the path as the caller knows it. */
 export async function entryAt(path: string, located: string): Promise<FileStat> {
   const stats = await lstat(bytesOfPath(located));
   return fileStat(

@@ -15,12 +15,12 @@ import { aboutFile, fileError } from "./errors.ts";
 import { absolutePath } from "./path.ts";
 import { bytesOfPath, textOfPath } from "./path-bytes.ts";
 
-/** Changes that wait for the listener. */
+/** Limit of changes that wait for the listener. */
 const maxWaiting = 4096;
-/** So many are told at once. */
+/** Limit of changes in one message. */
 const batchEvents = 64;
 
-/** Tells of what happens to a file, or in a directory, until nobody listens any more. */
+/** Reports changes of a file, or in a directory, until the host gives the stream up. */
 export async function watch(request: WatchRequest, stream: Stream, system: System): Promise<object> {
   const path = absolutePath(request.path);
   const changes = new Changes(path);
@@ -39,12 +39,12 @@ export async function watch(request: WatchRequest, stream: Stream, system: Syste
   }
 }
 
-/** What the sandbox calls it. */
+/** The path of a located file as the caller knows it. */
 function pathOf(found: string, root: { path: string; located: string }): string {
   return found === root.located ? root.path : join(root.path, found.slice(root.located.length));
 }
 
-/** Watches directories, and those that appear in them. */
+/** Watches directories, and new ones that appear in them. */
 class WatchedTree implements Disposable {
   readonly #changes: Changes;
   readonly #pathOf: (located: string) => string;
@@ -55,7 +55,7 @@ class WatchedTree implements Disposable {
     this.#pathOf = pathOf;
   }
 
-  /** @throws for the directory itself; what vanishes below it meanwhile is left out */
+  /** @throws for the directory itself; directories below it that vanish meanwhile are skipped */
   async add(directory: string, { recursive }: { recursive: boolean }): Promise<void> {
     if (this.#watchers.has(directory)) return;
     this.#watch(directory, (kind, name) => {
@@ -69,7 +69,7 @@ class WatchedTree implements Disposable {
     }
   }
 
-  /** By its directory: a file that is replaced is another one. */
+  /** Watches the directory of the file, so that a replacement is seen too. */
   addFile(file: string): void {
     this.#watch(dirname(file), (kind, name) => {
       if (name !== basename(file)) return;
@@ -98,14 +98,14 @@ class WatchedTree implements Disposable {
     const stats = await orUndefined(lstat(bytesOfPath(file)));
     if (stats === undefined) {
       this.#remove(file);
-      // The end of a directory is told under its own name, as if that were in it.
+      // The removal of a directory is reported under its own name, as if it were inside itself.
       if ((await orUndefined(lstat(bytesOfPath(directory)))) === undefined) return this.#remove(directory);
       return this.#changes.add("removed", this.#pathOf(file));
     }
     this.#changes.add("created", this.#pathOf(file));
     if (!recursive || !stats.isDirectory()) return;
     await this.#addBelow(file);
-    // What came into it before it was watched.
+    // Entries that appeared before the directory was watched.
     for (const name of (await orUndefined(readdir(bytesOfPath(file), { encoding: "buffer" }))) ?? []) {
       await this.#look("rename", join(file, textOfPath(name)), { directory: file, recursive });
     }
@@ -119,9 +119,9 @@ class WatchedTree implements Disposable {
     }
   }
 
-  /** With what was below it: that is gone too, or is somewhere else now and heard of under its new name. */
+  /** Removes a directory and everything below it, which is gone as well, or is reported under its new name. */
   #remove(directory: string): void {
-    // Of a file, or of a directory that was not watched: then nothing below it is watched either.
+    // A file, or a directory that was not watched: nothing below it is watched either.
     if (!this.#watchers.has(directory)) return;
     for (const [watched, watcher] of this.#watchers) {
       if (watched !== directory && !watched.startsWith(`${directory}/`)) continue;
@@ -154,7 +154,7 @@ function openWatcher(
   }
 }
 
-/** What has happened and was not told yet, each thing once. */
+/** Changes that wait to be reported, each once. */
 class Changes {
   readonly #root: string;
   readonly #waiting = new Map<string, WatchEvent>();

@@ -12,8 +12,8 @@ import { absolutePath } from "./path.ts";
 import { bytesOfPath, textOfPath } from "./path-bytes.ts";
 
 /**
- * Writes a file: next to its place first, and there only when all of it has come. It is not forced to the disk, as
- * little as what a command writes; `sync` does that.
+ * Writes a file beside its place and renames it once all of it has arrived. Like the writes of a command, this one is
+ * not flushed to the disk; `sync` does that.
  */
 export async function writeFile(request: WriteFileRequest, stream: Stream, system: System): Promise<{ bytes: bigint }> {
   const path = absolutePath(request.path);
@@ -49,13 +49,13 @@ async function replace({ target, mode, owner }: Replacement, stream: Stream): Pr
   return bytes;
 }
 
-/** A device or a named pipe stays what it is. */
+/** Writes to a device or a named pipe, which cannot be replaced. */
 async function writeInPlace(target: string, stream: Stream): Promise<bigint> {
   const file = await open(bytesOfPath(target), constants.O_WRONLY | constants.O_NONBLOCK);
   return await closing(file, () => writeAll(file, stream));
 }
 
-/** Closing can tell of a failed write, which must not be lost behind a success. */
+/** Closes the file before success is reported: closing can report a failed write. */
 async function closing<Result>(file: FileHandle, action: () => Promise<Result>): Promise<Result> {
   await using _ = file;
   return await action();
@@ -66,7 +66,8 @@ async function writeAll(file: FileHandle, stream: Stream): Promise<bigint> {
   for (;;) {
     const incoming = await stream.next();
     if (incoming.kind === "end") return BigInt(bytes);
-    if (incoming.kind === "message") throw new SandboxError("invalid_argument", "a file is sent as data");
+    if (incoming.kind === "message")
+      throw new SandboxError("invalid_argument", "the content of a file must be sent as data");
     for (let at = 0; at < incoming.payload.length;) {
       at += (await file.write(incoming.payload, at)).bytesWritten;
     }
@@ -77,7 +78,7 @@ async function writeAll(file: FileHandle, stream: Stream): Promise<bigint> {
 // As many as Linux follows (path_resolution(7)).
 const maxLinks = 40;
 
-/** What a write to `path` would reach: the file itself, even if it is yet to be made, or that which links lead to. */
+/** The file that a write to `path` reaches, through symbolic links; it need not exist yet. */
 async function followLinks(path: string): Promise<{ target: string; stats: Stats | undefined }> {
   let target = path;
   for (let links = 0; links <= maxLinks; links += 1) {
@@ -88,5 +89,5 @@ async function followLinks(path: string): Promise<{ target: string; stats: Stats
     if (stats?.isSymbolicLink() !== true) return { target, stats };
     target = resolve(dirname(target), textOfPath(await readlink(bytesOfPath(target), { encoding: "buffer" })));
   }
-  throw new SandboxError("invalid_argument", `${path}: symbolic links lead in a circle`);
+  throw new SandboxError("invalid_argument", `${path}: its symbolic links form a loop`);
 }

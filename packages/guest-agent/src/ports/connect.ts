@@ -5,10 +5,10 @@ import type { Stream } from "@opensandbox/wire/guest/channel.ts";
 import { type ConnectRequest, EmptySchema } from "@opensandbox/wire/guest/messages_pb.js";
 import { untilDrained } from "#connection/until-drained.ts";
 
-// A server may listen on one of them alone.
+// A server may listen on only one of the two.
 const loopback = ["127.0.0.1", "::1"];
 
-/** Carries bytes between the host and a server in this machine. */
+/** Connects the host to a server in this machine and carries bytes both ways. */
 export async function connect({ port }: ConnectRequest, stream: Stream): Promise<MessageInitShape<typeof EmptySchema>> {
   const socket = await connectToAny(port);
   const giveUp = (): void => void socket.destroy();
@@ -16,7 +16,7 @@ export async function connect({ port }: ConnectRequest, stream: Stream): Promise
   if (stream.signal.aborted) giveUp();
   try {
     await stream.sendMessage(EmptySchema, create(EmptySchema));
-    // Ends with the server's side; what the host still sends after that nobody reads.
+    // Ends when the server has ended its side; later bytes of the host are dropped.
     takeFromHost(stream, socket).catch(giveUp);
     for await (const chunk of socket as AsyncIterable<Buffer>) await stream.sendData(0, chunk);
     return {};
@@ -38,7 +38,7 @@ async function connectToAny(port: number): Promise<Socket> {
     }
   }
   if (refusal?.code !== "ECONNREFUSED") {
-    throw new SandboxError("unavailable", `port ${port} cannot be connected to: ${refusal?.message}`);
+    throw new SandboxError("unavailable", `cannot connect to port ${port}: ${refusal?.message}`);
   }
   throw new SandboxError("not_found", `nothing listens on port ${port}`, { resource: "port", id: String(port) });
 }
@@ -55,7 +55,7 @@ async function connectTo(host: string, port: number): Promise<Socket> {
     throw error;
   }
   socket.off("error", reject);
-  // Who reads from it is told.
+  // Reading from the socket rejects with the same error.
   socket.on("error", () => undefined);
   return socket;
 }

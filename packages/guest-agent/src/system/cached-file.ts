@@ -3,14 +3,14 @@ import { basename, dirname } from "node:path";
 import { textOf } from "./text-of.ts";
 
 /**
- * What `parse` makes of a text file that seldom changes, parsed again when it did. A file that is not there is empty.
- * The kernel tells of changes: looking each time would be a good part of what a short command costs.
+ * The parsed content of a text file that seldom changes, parsed again after a change. A missing file counts as empty. The
+ * kernel reports changes: reading the file each time would be a large part of what a short command costs.
  */
 export function cachedFile<Value>(path: string, parse: (text: string) => Value): () => Value {
   let known: { readonly value: Value } | undefined;
   return () => {
     if (known === undefined || !isWatched(path)) {
-      // Watched before it is read: what changes in between is read again.
+      // Watched before it is read, so that a change in between is not missed.
       onChange(path, () => {
         known = undefined;
       });
@@ -31,7 +31,7 @@ function isWatched(path: string): boolean {
   return directories.get(dirname(path))?.listeners.has(basename(path)) ?? false;
 }
 
-/** By the directory, since a file that is replaced is another one. Where that cannot be watched nothing is remembered. */
+/** Watches the directory, so that a replaced file is seen. Nothing is cached where that is impossible. */
 function onChange(path: string, listener: () => void): void {
   const directory = dirname(path);
   const watched = directories.get(directory) ?? watchDirectory(directory);
@@ -45,16 +45,16 @@ function watchDirectory(directory: string): Watched | undefined {
   const listeners: Watched["listeners"] = new Map();
   const forget = (): void => {
     directories.delete(directory);
-    for (const name of listeners.keys()) tell(name);
+    for (const name of listeners.keys()) notify(name);
   };
-  const tell = (name: string): void => {
-    // Each has to ask again, and listens again when it does.
-    const told = listeners.get(name) ?? [];
+  const notify = (name: string): void => {
+    // Each listener is called once and registers again with its next read.
+    const called = listeners.get(name) ?? [];
     listeners.delete(name);
-    for (const listener of told) listener();
+    for (const listener of called) listener();
   };
   try {
-    const watcher = watch(directory, { persistent: false }, (_, name) => (name === null ? forget() : tell(name)));
+    const watcher = watch(directory, { persistent: false }, (_, name) => (name === null ? forget() : notify(name)));
     watcher.once("error", forget);
     const watched = { watcher, listeners };
     directories.set(directory, watched);

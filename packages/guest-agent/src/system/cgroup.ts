@@ -6,27 +6,27 @@ import type { Memory } from "#system/system.ts";
 const root = "/sys/fs/cgroup";
 const sandbox = join(root, "sandbox");
 
-/** Enough for language servers and package managers; a fork bomb ends here. */
+/** Enough for language servers and package managers, and an end for a fork bomb. */
 const maxPids = 4096;
 
-/** Of the machine's memory: the rest keeps the agent and the kernel alive when commands take all they can. */
+/** Share of the machine's memory for commands. The rest keeps agent and kernel alive when they use all of it. */
 const memoryShare = 0.9;
 
 interface Cgroup {
   readonly directory: string;
   readonly descriptor: number;
-  /** The list of its processes, open. */
+  /** Descriptor of the open list of its processes. */
   readonly members: number;
 }
 
 /**
- * The cgroups that commands are born in, one for each, below one that bounds them all together. A cgroup that has
- * emptied is used again: making one is a good part of what a short command costs.
+ * Cgroups for commands, one each, below one that limits all of them together. Empty cgroups are used again: making one is
+ * a large part of what a short command costs.
  */
 export function commandCgroups(): () => CommandGroup {
   setUp();
   const empty: Cgroup[] = [];
-  /** Of commands that have ended and left something behind. */
+  /** Cgroups of commands that have ended and left processes behind. */
   let inhabited: Cgroup[] = [];
   let made = 0;
 
@@ -41,7 +41,7 @@ export function commandCgroups(): () => CommandGroup {
 
   function make(): Cgroup {
     made += 1;
-    // An agent that is started again finds those of its predecessor, whose process id was another one.
+    // The process id tells these from the cgroups of an agent that ran before.
     const directory = join(sandbox, `${process.pid}-${made}`);
     mkdirSync(directory);
     return { directory, descriptor: openSync(directory, "r"), members: openSync(join(directory, "cgroup.procs"), "r") };
@@ -71,11 +71,11 @@ function setUp(): void {
   mkdirSync(sandbox, { recursive: true });
   writeFileSync(join(sandbox, "pids.max"), String(maxPids));
   fitMemory();
-  // Half of the ordinary: the agent answers also when commands want every processor.
+  // Half of the default weight, so that the agent answers while commands use every processor.
   writeFileSync(join(sandbox, "cpu.weight"), "50");
 }
 
-/** Bounds commands by the memory that the machine has now. */
+/** Limits commands to their share of the memory that the machine has now. */
 export function fitMemory(): Memory {
   const memory = readMemory();
   writeFileSync(join(sandbox, "memory.max"), String(Math.floor((memory.total * memoryShare) / 4096) * 4096));

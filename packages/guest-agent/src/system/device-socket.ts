@@ -2,8 +2,8 @@ import { Socket, type SocketConstructorOpts } from "node:net";
 import { closeDescriptor, moveDescriptor, openSocketPair } from "#system/libc.ts";
 
 /**
- * Node makes no stream of a character device. It makes one of a socket, and only then the descriptor becomes the
- * device's: reading, writing and polling are the same system calls for both. The descriptor that it had before is closed.
+ * A stream of a character device, which Node does not offer. Node gets a socket whose descriptor then becomes the
+ * device's: both are read, written and polled by the same system calls. The device's old descriptor is closed.
  */
 export function deviceSocket(
   device: number,

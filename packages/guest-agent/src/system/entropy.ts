@@ -2,10 +2,10 @@ import { closeSync, openSync } from "node:fs";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { addEntropy as addEntropyTo } from "#system/libc.ts";
 
-// What the kernel's generator takes in one go: 256 bits.
+// The kernel's generator reseeds with 256 bits.
 const minBytes = 32;
 
-/** Makes the kernel's random numbers differ from those of every other machine restored from the same memory. */
+/** Makes the kernel's random numbers differ from those of all other machines restored from the same memory. */
 export function addEntropy(bytes: Uint8Array): void {
   if (bytes.length < minBytes) {
     throw new SandboxError("invalid_argument", `entropy must have at least ${minBytes} bytes`);

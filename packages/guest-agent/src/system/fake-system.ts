@@ -4,7 +4,7 @@ import { processTrees } from "#system/process-tree.ts";
 import type { System } from "#system/system.ts";
 import { unknownUser } from "#system/users.ts";
 
-/** A fake machine: the commands are processes of this host, `home` is the workspace, and the rest is left alone. */
+/** A fake machine: commands are processes of this host, `home` is the workspace, and nothing else is touched. */
 export function fakeSystem(home: string): System {
   const commands = processTrees();
   process.once("SIGTERM", () => {
@@ -16,7 +16,7 @@ export function fakeSystem(home: string): System {
       if (name !== "sandbox" && name !== "root") throw unknownUser(name);
       return { name, home, shell: "/bin/bash", credentials: undefined };
     },
-    // The users of a sandbox are none of the host's.
+    // Users of a sandbox do not exist on the host.
     findOwner: () => ({}),
     takeCommandGroup: commands.take,
     fitMemory: () => ({ total: totalmem(), available: freemem() }),

@@ -4,16 +4,16 @@ import { Reaper } from "#exec/reaper.ts";
 import { freezeFileSystem, posixSpawn, stringTable, systemError, thawFileSystem } from "#system/libc.ts";
 
 /**
- * How long the guest stands still when nobody thaws it, in milliseconds. The host captures within a fraction of it;
- * a guest whose host has gone goes on.
+ * How long a freeze lasts when nobody thaws, in milliseconds. The host captures within a fraction of it; a guest that has
+ * lost its host runs on.
  */
 const maxFreezeMs = 30_000;
 
-/** Holds back every write to every file system that keeps its content on a disk, and lets go again. */
+/** Flushes, freezes and thaws the file systems of the guest that are on disks. */
 export interface FileSystems {
-  /** Settles when all that was written is on the disks. */
+  /** Settles when everything written so far is on the disks. */
   sync(): Promise<void>;
-  /** The file systems that are held back now: all of them, or it rejects and none is. */
+  /** Freezes all of them and returns their mount points; rejects with none frozen. */
   freeze(): Promise<readonly string[]>;
   thaw(): void;
 }
@@ -28,59 +28,59 @@ export function fileSystems(): FileSystems {
     const held = frozen;
     frozen = [];
     const failures: unknown[] = [];
-    // The last one first: a file system that lies in a file of another one is held back before that.
+    // Last frozen first: a file system in a file of another one was frozen before that one.
     for (const mountpoint of held.toReversed()) {
       try {
         onFileSystem(mountpoint, thawFileSystem);
       } catch (error) {
-        // Somebody in the guest was faster.
+        // EINVAL: a program in the guest has thawed it already.
         if ((error as NodeJS.ErrnoException).code !== "EINVAL") failures.push(error);
       }
     }
-    if (failures.length > 0) throw new AggregateError(failures, "not every disk could be let go");
+    if (failures.length > 0) throw new AggregateError(failures, "not every file system could be thawed");
   }
 
-  // An agent that died while it held the disks back has left them so.
+  // A predecessor of this agent may have died during a freeze.
   for (const { mountpoint } of onDisks(mounts())) {
     try {
       onFileSystem(mountpoint, thawFileSystem);
     } catch {
-      // It is not frozen, which is how it should be.
+      // Not frozen, as expected.
     }
   }
 
   return {
     sync: () => sync(reaper),
     async freeze() {
-      // Whoever holds them has not let go, and this must not do it for them.
-      if (frozen.length > 0) throw cannotHold("they are held still already");
-      // Whatever is still to be written now keeps the guest from writing for as long as it takes.
+      // Another caller has frozen them, and only it may thaw.
+      if (frozen.length > 0) throw cannotFreeze("they are frozen already");
+      // Flushed first: dirty pages at the freeze would prolong it.
       await sync(reaper);
       deadline = setTimeout(thaw, maxFreezeMs);
       try {
-        // What is mounted later may lie in what was mounted before.
+        // A later mount may be in a file of an earlier one.
         for (const { mountpoint } of onDisks(mounts()).toReversed()) {
           if (freezable(mountpoint)) frozen.push(mountpoint);
         }
         return frozen;
       } catch (cause) {
         thaw();
-        throw cannotHold(String(cause));
+        throw cannotFreeze(String(cause));
       }
     },
     thaw,
   };
 }
 
-function cannotHold(why: string): SandboxError {
-  return new SandboxError("wrong_state", `the guest's disks cannot be held still: ${why}`, {
+function cannotFreeze(why: string): SandboxError {
+  return new SandboxError("wrong_state", `the file systems of the guest cannot be frozen: ${why}`, {
     resource: "sandbox",
     state: "running",
     allowed: [],
   });
 }
 
-/** Freezes, unless the file system does not know how to. */
+/** Freezes a file system. False when it does not support that. */
 function freezable(mountpoint: string): boolean {
   try {
     onFileSystem(mountpoint, freezeFileSystem);
@@ -100,7 +100,7 @@ function onFileSystem(mountpoint: string, act: (directory: number) => void): voi
   }
 }
 
-/** A process of its own waits for the disks, so that the agent can answer meanwhile. */
+/** Runs sync in a process of its own, so that the agent answers meanwhile. */
 async function sync(reaper: Reaper): Promise<void> {
   const nothing = openSync("/dev/null", "r+");
   try {
@@ -128,7 +128,7 @@ interface Mount {
   readonly writable: boolean;
 }
 
-/** Those of the guest, in the order in which they were mounted. */
+/** The mounts of the guest, in the order in which they were mounted. */
 export function mounts(): readonly Mount[] {
   // proc_pid_mountinfo(5): id, parent, device, root, mount point, options, optional fields, "-", type, source, ...
   return readFileSync("/proc/self/mountinfo", "utf8")
@@ -149,11 +149,11 @@ export function mounts(): readonly Mount[] {
     });
 }
 
-/** One mount of each file system that keeps its content on a disk and can be written to. */
+/** One mount of each writable file system on a disk. */
 function onDisks(all: readonly Mount[]): readonly Mount[] {
   const seen = new Set<string>();
   return all.filter(({ device, source, writable }) => {
-    // A bind mount is the same device again; what has no device file, such as tmpfs, is in memory.
+    // A bind mount repeats a device; a file system without a device file, such as tmpfs, is in memory.
     if (!writable || !source.startsWith("/dev/") || seen.has(device)) return false;
     seen.add(device);
     return true;

@@ -10,7 +10,7 @@ import { spareAgent } from "#system/oom-score.ts";
 import type { System } from "#system/system.ts";
 import { findOwner, findUser } from "#system/users.ts";
 
-/** The machine that the agent, as root, is the steward of. */
+/** The real machine, which the agent administers as root. */
 export function guestSystem(): System {
   // Commands inherit it. The kernel gives process 1 a limit of 4096, which package managers and servers exceed; Node
   // raises its own soft limit to the hard one, over which some programs loop.
@@ -22,7 +22,7 @@ export function guestSystem(): System {
     fitMemory,
     starting: spareAgent(),
     locate: (path) => path,
-    // useradd of the images; a user's own image may lack the entry, but not the number.
+    // The user `sandbox` of the images; an image of a user may lack the entry.
     owner: { uid: 1000, gid: 1000 },
     mountPoints: () => mounts().map(({ mountpoint }) => mountpoint),
     addEntropy,

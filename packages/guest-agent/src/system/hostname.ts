@@ -6,34 +6,34 @@ import { textOf } from "#system/text-of.ts";
 const hostnameFile = "/etc/hostname";
 
 /**
- * The first write to a disk takes longer than all the rest that a fork does, and nobody waits for this one: it is for the
- * next boot alone.
+ * The file is only for the next boot, and a first write to a disk takes longer than all other steps of a fork, so the
+ * write comes later.
  */
 const writeDownMs = 2000;
 
-/** Names the machine. Images resolve whatever name it has (nss-myhostname(8)), for sudo, which looks its own up. */
+/** Names the machine. Images resolve any name of their own by nss-myhostname(8), which sudo relies on. */
 export function setHostname(name: string): void {
   // Linux takes at most 64 bytes (HOST_NAME_MAX), DNS 63 a label.
   if (!/^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,62}[a-zA-Z0-9])?$/.test(name)) {
-    throw new SandboxError("invalid_argument", `${JSON.stringify(name)} is no host name`);
+    throw new SandboxError("invalid_argument", `${JSON.stringify(name)} is not a valid host name`);
   }
-  // It has been done, and a user may have chosen another one since.
+  // Set before; the user may have chosen another name since.
   if (name === given) return;
   setKernelHostname(name);
   given = name;
   setTimeout(writeDown, writeDownMs, name);
 }
 
-/** The name that was given last, which a restored agent remembers. */
+/** The name that was set last; a restored agent remembers it. */
 let given: string | undefined;
 
 function writeDown(name: string): void {
   try {
     if (textOf(hostnameFile).trim() === name) return;
-    // In place: a new file does not fit on a disk that is full.
+    // In place: a full disk has no room for a new file.
     writeFileSync(hostnameFile, `${name}\n`);
   } catch (error) {
-    // It is the user's, who may have made it such that nobody can change it.
-    console.error(`the host name ${name} is not in ${hostnameFile}: ${String(error)}`);
+    // The file belongs to the user, who may have made it immutable.
+    console.error(`the host name ${name} could not be written to ${hostnameFile}: ${String(error)}`);
   }
 }

@@ -3,8 +3,8 @@ import { constants } from "node:os";
 import { dlopen, getInt32, getRawPointer } from "node:ffi";
 import type { Credentials } from "#system/users.ts";
 
-// The system calls that Node does not offer. `node:ffi` is experimental in Node 26, which the agent brings along;
-// this is its only file that uses it. All of them are synchronous.
+// System calls that Node does not offer. `node:ffi` is experimental in Node 26, which the agent brings along; this is the
+// only file of the agent that uses it. All calls are synchronous.
 const { functions: libc } = dlopen("libc.so.6", {
   __errno_location: { return: "pointer", arguments: [] },
   clock_gettime: { return: "i32", arguments: ["i32", "pointer"] },
@@ -30,8 +30,7 @@ const { functions: libc } = dlopen("libc.so.6", {
   waitid: { return: "i32", arguments: ["i32", "u32", "pointer", "i32"] },
 });
 
-// What every command needs, with addresses as numbers of their own: a Buffer as an argument costs an interpreter far
-// more than the call itself.
+// Calls of every command take addresses as numbers: without a JIT a Buffer as an argument costs far more than the call.
 const { functions: lean } = dlopen("libc.so.6", {
   fcntl: { return: "i32", arguments: ["i32", "i32", "i32"] },
   ioctl: { return: "i32", arguments: ["i32", "i32", "u64"] },
@@ -41,17 +40,17 @@ const { functions: lean } = dlopen("libc.so.6", {
   waitpid: { return: "i32", arguments: ["i32", "u64", "i32"] },
 });
 
-/** Where the kernel writes its small answers. Larger than what V8 may move about. */
+/** Receives small results of the kernel. Larger than the buffers that V8 may move. */
 const answer = Buffer.alloc(128);
 const answerAddress = getRawPointer(answer);
 
-// Resolved once: a call between the failing one and the reading of errno could overwrite it.
+// Resolved once: a call between the failing one and the read of errno could overwrite it.
 const errnoAddress = libc.__errno_location();
 
 const O_CLOEXEC = 0o2000000;
 const O_NONBLOCK = 0o4000;
 
-/** A system call that failed, as Node's own calls tell of it. */
+/** The error of a failed system call, as Node reports its own. */
 export function systemError(call: string, errno: number): NodeJS.ErrnoException {
   const code = Object.entries(constants.errno).find(([, value]) => value === errno)?.[0] ?? `errno ${errno}`;
   return Object.assign(new Error(`${call}: ${code}`), { code, errno: -errno, syscall: call });
@@ -82,7 +81,7 @@ export function openPipe(): Pipe {
   return { read: answer.readInt32LE(0), write: answer.readInt32LE(4) };
 }
 
-/** Reading from it does not wait. */
+/** The same, with an end for reading that does not block. */
 export function openNonBlockingPipe(): Pipe {
   const F_SETFL = 4;
   const pipe = openPipe();
@@ -90,7 +89,7 @@ export function openNonBlockingPipe(): Pipe {
   return pipe;
 }
 
-/** Both ends of a stream of bytes that flows both ways. */
+/** Both ends of a bidirectional byte stream. */
 export function openSocketPair(): readonly [number, number] {
   const AF_UNIX = 1;
   const SOCK_STREAM = 1;
@@ -99,12 +98,12 @@ export function openSocketPair(): readonly [number, number] {
   return [fds.readInt32LE(0), fds.readInt32LE(4)];
 }
 
-/** Unlike Node's own, for descriptors that Node did not open. */
+/** For descriptors that Node did not open. */
 export function closeDescriptor(fd: number): void {
   libc.close(fd);
 }
 
-/** Makes `target`, which may be open, stand for what `fd` stands for, and closes `fd`. */
+/** Makes `target`, which may be open, refer to the file of `fd`, and closes `fd`. */
 export function moveDescriptor(fd: number, target: number): void {
   checked("dup3", libc.dup3(fd, target, O_CLOEXEC));
   libc.close(fd);
@@ -117,13 +116,13 @@ export function bytesInPipe(fd: number): number {
   return answer.readInt32LE(0);
 }
 
-/** Lets the other end of a new terminal be opened. */
+/** Allows the other end of a new terminal to be opened. */
 export function unlockTerminal(descriptor: number): void {
   const TIOCSPTLCK = 0x40045431n;
   checked("TIOCSPTLCK", libc.ioctl(descriptor, TIOCSPTLCK, Buffer.alloc(4)));
 }
 
-/** The number in the other end's name. */
+/** The number in the name of the other end. */
 export function terminalNumber(descriptor: number): number {
   const TIOCGPTN = 0x80045430n;
   const number = Buffer.alloc(4);
@@ -131,17 +130,17 @@ export function terminalNumber(descriptor: number): number {
   return number.readUInt32LE(0);
 }
 
-/** The kernel tells the programs in front by SIGWINCH. */
+/** Sets the size; the kernel signals the foreground programs with SIGWINCH. */
 export function setWindowSize(descriptor: number, { columns, rows }: { columns: number; rows: number }): void {
   const TIOCSWINSZ = 0x5414n;
-  // struct winsize: rows, columns, and two sizes in pixels that nobody knows.
+  // struct winsize: rows, columns, and two sizes in pixels, which stay 0.
   const size = Buffer.alloc(8);
   size.writeUInt16LE(rows, 0);
   size.writeUInt16LE(columns, 2);
   checked("TIOCSWINSZ", libc.ioctl(descriptor, TIOCSWINSZ, size));
 }
 
-/** Line editing erases characters, not bytes. */
+/** Makes line editing erase characters instead of bytes. */
 export function setUtf8Input(descriptor: number): void {
   const TCGETS = 0x5401n;
   const TCSETS = 0x5402n;
@@ -159,9 +158,9 @@ export interface StringTable {
   readonly bytes: Buffer;
 }
 
-/** One piece of memory, the strings behind the pointers: each Buffer costs an interpreter more than what is written. */
+/** One piece of memory with the strings behind the pointers: without a JIT each Buffer costs more than its content. */
 export function stringTable(strings: readonly string[]): StringTable {
-  // UTF-8 takes at most three bytes for each unit of a string. Larger than what V8 may move about.
+  // UTF-8 takes at most three bytes per unit of a string. Larger than the buffers that V8 may move.
   const most = strings.reduce((sum, text) => sum + 8 + 3 * text.length + 1, 128);
   const bytes = Buffer.alloc(most);
   const pointers = new Uint32Array(bytes.buffer, bytes.byteOffset, 2 * strings.length);
@@ -170,7 +169,7 @@ export function stringTable(strings: readonly string[]): StringTable {
   const start = Number(address);
   let at = 8 * (strings.length + 1);
   for (let index = 0; index < strings.length; index += 1) {
-    // What is too large for 32 bits is cut off.
+    // The upper bits are cut off.
     pointers[2 * index] = start + at;
     pointers[2 * index + 1] = Math.floor((start + at) / 2 ** 32);
     at += bytes.write(strings[index]!, at) + 1;
@@ -178,24 +177,24 @@ export function stringTable(strings: readonly string[]): StringTable {
   return { address, bytes };
 }
 
-/** What becomes descriptors 0, 1 and 2: open ones, or a terminal's file, which also becomes the controlling terminal. */
+/** Descriptors 0, 1 and 2: open ones, or the path of a terminal, which also becomes the controlling terminal. */
 export type Stdio = readonly [number, number, number] | { readonly terminal: string };
 
 export interface PosixSpawn {
-  /** The first names the program: a file, or without a slash what `searchPath` leads to. */
+  /** The first names the program: a path, or without a slash a name to find in `searchPath`. */
   readonly arguments: StringTable;
-  /** Directories with colons between them, as execvp(3) takes them. */
+  /** Directories separated by colons, as execvp(3) takes them. */
   readonly searchPath: string;
   readonly environment: StringTable;
   readonly cwd: string;
   readonly stdio: Stdio;
-  /** The cgroup that the process is born in. */
+  /** Descriptor of the cgroup that the process starts in. */
   readonly cgroup: number | undefined;
 }
 
 /**
- * Starts a process without forking this one: a session and group of its own, with no signal ignored or blocked, as the
- * real user of this thread. Returns its id, or the errno as a negative number.
+ * Starts a process without forking this one: in its own session and group, with no signal ignored or blocked, as the real
+ * user of this thread. Returns its id, or the negated errno.
  */
 export function posixSpawn(request: PosixSpawn): number {
   search(request.searchPath);
@@ -212,14 +211,14 @@ export function posixSpawn(request: PosixSpawn): number {
 
 let presentSearchPath: string | undefined;
 
-/** The C library looks along the PATH of the process that asks, which means nothing else to this one. */
+/** Sets PATH of this process, along which the C library searches; nothing else reads it here. */
 function search(path: string): void {
   if (path === presentSearchPath) return;
   process.env["PATH"] = path;
   presentSearchPath = path;
 }
 
-/** A structure of the C library, and where it is. */
+/** A structure of the C library, with its address. */
 interface Structure {
   readonly bytes: Buffer;
   readonly address: bigint;
@@ -229,7 +228,7 @@ function structureOf(bytes: Buffer): Structure {
   return { bytes, address: getRawPointer(bytes) };
 }
 
-/** Descriptors are used again and again, so most commands need what an earlier one has needed. */
+/** Cached: descriptors are reused, so most commands need the actions of an earlier one. */
 const knownActions = new Map<string, Structure>();
 const maxKnownActions = 64;
 
@@ -256,7 +255,7 @@ function addStdio(actions: Buffer, stdio: Stdio): void {
     return;
   }
   const O_RDWR = 2;
-  // The new session's leader has no terminal yet, so the first that it opens is its own.
+  // The leader of a new session has no terminal yet, so the first one it opens becomes its controlling terminal.
   libc.posix_spawn_file_actions_addopen(actions, 0, cString(stdio.terminal), O_RDWR, 0);
   libc.posix_spawn_file_actions_adddup2(actions, 0, 1);
   libc.posix_spawn_file_actions_adddup2(actions, 0, 2);
@@ -292,11 +291,11 @@ function makeAttributes(cgroup: number | undefined): Buffer {
 }
 
 const noSignals = Buffer.alloc(signalSetBytes);
-/** What has a handler is reset in any case; each one more would be a system call more. */
+/** Signals with a handler are reset in any case; each further one would cost a system call. */
 const ignoredSignals = Buffer.alloc(signalSetBytes);
 ignoredSignals.writeBigUInt64LE(signalsIgnored());
 
-/** By this process, as a set: Node ignores SIGPIPE, and perhaps who started it ignored more. */
+/** Signals that this process ignores: SIGPIPE because of Node, and perhaps others because of its parent. */
 function signalsIgnored(): bigint {
   const [, mask = "0"] = /^SigIgn:\s*([0-9a-f]+)$/m.exec(readFileSync("/proc/self/status", "latin1")) ?? [];
   return BigInt(`0x${mask}`);
@@ -304,7 +303,7 @@ function signalsIgnored(): bigint {
 
 let setCgroupOfAttributes: ((attributes: Buffer, cgroup: number) => number) | undefined;
 
-// Since glibc 2.39, which the agent disk has and the host of a fake machine may not have.
+// Since glibc 2.39, which the agent disk has, but perhaps not the host of a fake machine.
 function setCgroup(attributes: Buffer, cgroup: number): void {
   setCgroupOfAttributes ??= dlopen("libc.so.6", {
     posix_spawnattr_setcgroup_np: { return: "i32", arguments: ["pointer", "i32"] },
@@ -313,8 +312,8 @@ function setCgroup(attributes: Buffer, cgroup: number): void {
 }
 
 /**
- * Runs `work` with the real user of somebody else, and with its groups, on this thread alone: raw system calls, which
- * glibc does not pass on to the other threads. The effective ids stay root's, which is the way back.
+ * Runs `work` with the real user and groups of another user, on this thread only: raw system calls, which glibc does not
+ * apply to the other threads. The effective ids stay root's, which is the way back.
  */
 export function withRealUser<Result>({ uid, gid, groups }: Credentials, work: () => Result): Result {
   takeGroups(gid, groups);
@@ -322,14 +321,14 @@ export function withRealUser<Result>({ uid, gid, groups }: Credentials, work: ()
   try {
     return work();
   } finally {
-    // At once: whoever has the real user may signal this process.
+    // At once: processes of the real user may signal this one.
     setRealUser(0);
   }
 }
 
 let presentGroups = "";
 
-/** They stay: to root they mean nothing, and the next command is most likely the same user's. */
+/** The groups stay set: root does not need them, and the next command most likely has the same user. */
 function takeGroups(gid: number, groups: readonly number[]): void {
   const SYS_setgroups = 116n;
   const SYS_setresgid = 119;
@@ -337,7 +336,7 @@ function takeGroups(gid: number, groups: readonly number[]): void {
   if (wanted === presentGroups) return;
   const list = Buffer.alloc(4 * Math.max(1, groups.length));
   for (const [index, group] of groups.entries()) list.writeUInt32LE(group, 4 * index);
-  // Going on as somebody else would be worse than being started again.
+  // Running on as another user would be worse than a restart.
   if (libc.syscall(SYS_setgroups, BigInt(groups.length), getRawPointer(list), 0n) !== 0n) process.abort();
   if (lean.syscall(SYS_setresgid, gid | 0, unchanged, unchanged) !== 0) process.abort();
   presentGroups = wanted;
@@ -351,20 +350,20 @@ function setRealUser(uid: number): void {
   if (lean.syscall(SYS_setresuid, uid | 0, unchanged, unchanged) !== 0) process.abort();
 }
 
-/** A child that has ended and whose status nobody has taken yet, or undefined. */
+/** A child that has ended and whose status was not collected yet, or undefined. */
 export function endedChild(): number | undefined {
   const P_ALL = 0;
   const WNOHANG = 1;
   const WEXITED = 4;
   const WNOWAIT = 0x0100_0000;
-  // siginfo_t; si_pid is 16 bytes in, and stays zero when there is none.
+  // siginfo_t: si_pid is at offset 16 and stays zero when there is no such child.
   const info = Buffer.alloc(128);
-  // A failure says that there are no children.
+  // A failure means that there are no children.
   if (libc.waitid(P_ALL, 0, info, WEXITED | WNOHANG | WNOWAIT) !== 0) return undefined;
   return info.readInt32LE(16) || undefined;
 }
 
-/** How a child ended, as waitpid(2) tells it, or undefined while it runs. */
+/** The status of a child as waitpid(2) reports it, or undefined while it runs. */
 export function statusOfEnded(pid: number): number | undefined {
   const WNOHANG = 1;
   return checked("waitpid", lean.waitpid(pid, answerAddress, WNOHANG)) === 0 ? undefined : answer.readInt32LE(0);
@@ -406,10 +405,10 @@ export function setDeviceAddress(device: string, address: Uint8Array): void {
   checked("SIOCSIFHWADDR", libc.ioctl(deviceSocket, SIOCSIFHWADDR, request));
 }
 
-/** Kept: opening one would be most of what it costs. */
+/** Kept open: opening one would be most of the cost. */
 let deviceSocket: number | undefined;
 
-/** Adds bytes to the kernel's entropy, credits them in full, and makes the generator use them at once. */
+/** Adds bytes to the kernel's entropy with full credit, and makes the generator use them at once. */
 export function addEntropy(randomDevice: number, bytes: Uint8Array): void {
   // linux/random.h
   const RNDADDENTROPY = 0x40085203n;
@@ -422,20 +421,20 @@ export function addEntropy(randomDevice: number, bytes: Uint8Array): void {
   checked("RNDRESEEDCRNG", libc.ioctl(randomDevice, RNDRESEEDCRNG, null));
 }
 
-/** Holds back every write to the file system of an open directory. @throws EBUSY: it is held back already */
+/** Freezes the file system of an open directory. @throws EBUSY: it is frozen already */
 export function freezeFileSystem(directory: number): void {
   // linux/fs.h
   const FIFREEZE = 0xc0045877n;
   checked("FIFREEZE", libc.ioctl(directory, FIFREEZE, null));
 }
 
-/** @throws EINVAL: nothing is held back */
+/** Thaws it again. @throws EINVAL: it is not frozen */
 export function thawFileSystem(directory: number): void {
   const FITHAW = 0xc0045878n;
   checked("FITHAW", libc.ioctl(directory, FITHAW, null));
 }
 
-/** Lets the file `at` have the content of `file` from now on. */
+/** Bind-mounts `file` over the file `at`. */
 export function bindFile(file: string, at: string): void {
   const MS_BIND = 4096n;
   checked("mount", libc.mount(cString(file), cString(at), null, MS_BIND, null));

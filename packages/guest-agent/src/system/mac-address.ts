@@ -1,10 +1,10 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { setDeviceAddress } from "#system/libc.ts";
 
-/** Gives the machine's network device its address; a machine without one is left as it is. */
+/** Sets the address of the network device, if the machine has one. */
 export function setMacAddress(address: Uint8Array): void {
-  if (address.length !== 6) throw new SandboxError("invalid_argument", "a MAC address has 6 bytes");
-  // Most machines wake up as who they were.
+  if (address.length !== 6) throw new SandboxError("invalid_argument", "a MAC address must have 6 bytes");
+  // Most machines wake with the identity they had.
   if (given !== undefined && Buffer.compare(address, given) === 0) return;
   try {
     setDeviceAddress("eth0", address);
@@ -14,5 +14,5 @@ export function setMacAddress(address: Uint8Array): void {
   given = Buffer.from(address);
 }
 
-/** The address that was given last, which a restored agent remembers. */
+/** The address that was set last; a restored agent remembers it. */
 let given: Buffer | undefined;

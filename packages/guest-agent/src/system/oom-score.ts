@@ -1,8 +1,8 @@
 import { openSync, writeSync } from "node:fs";
 
 /**
- * Spares the agent when memory runs out, but nothing that it starts: a child inherits the score and could not be told
- * another one before it runs. So the agent takes the ordinary one for the moment of starting.
+ * Exempts the agent from the OOM killer, but none of its children: a child inherits the score, so the agent takes the
+ * default score while it starts one.
  */
 export function spareAgent(): <Result>(start: () => Result) => Result {
   const score = openSync("/proc/self/oom_score_adj", "r+");

@@ -8,8 +8,8 @@ interface Process {
 }
 
 /**
- * What stands in for cgroups in a fake machine: a command's session, and the descendants that left it and still have
- * their parents. A process that left both is not found.
+ * Replaces cgroups in a fake machine: a command's processes are its session, and descendants whose parents still run. A
+ * process that has left both is not found.
  */
 export function processTrees(): { readonly take: () => CommandGroup; readonly killAll: () => void } {
   const leftBehind = new Set<number>();

@@ -5,37 +5,37 @@ import type { User } from "#system/users.ts";
 /** In bytes. */
 export interface Memory {
   readonly total: number;
-  /** What commands could still get without anything being killed. */
+  /** Memory that commands can still get before the OOM killer acts. */
   readonly available: number;
 }
 
-/** What the agent may do to the machine it runs in. A fake machine is a process of the host: nothing is done to it. */
+/** The machine that the agent administers. In a fake machine, which is a process of the host, most of it does nothing. */
 export interface System {
   /** @throws invalid_argument for a user that does not exist */
   findUser(name: string): User;
-  /** The numbers of names, or of numbers; absent for what is empty. @throws invalid_argument for unknown names */
+  /** Resolves names and numbers; an empty name is left out. @throws invalid_argument for unknown names */
   findOwner(owner: string, group: string): { readonly uid?: number; readonly gid?: number };
   takeCommandGroup(): CommandGroup;
-  /** Makes the bound of all commands together that of the memory there is, which may have become more or less. */
+  /** Adapts the memory limit of all commands to the memory that the machine has now. */
   fitMemory(): Memory;
-  /** Runs what starts a command, so that the command is not spared when memory runs out, as the agent is. */
+  /** Runs `start` such that the process it starts is not exempt from the OOM killer, as the agent is. */
   starting<Result>(start: () => Result): Result;
-  /** Where an absolute path of the sandbox is. */
+  /** The real path of an absolute path in the sandbox. */
   locate(path: string): string;
-  /** Whom new files belong to. Undefined: whoever the agent is. */
+  /** Owner of new files. Undefined: the user of the agent. */
   readonly owner: { readonly uid: number; readonly gid: number } | undefined;
-  /** What must not be removed, as located paths. */
+  /** Located paths that must not be removed. */
   mountPoints(): readonly string[];
 
   addEntropy(bytes: Uint8Array): void;
   setClock(unixNanos: bigint): void;
-  /** Lets the clock go on from so much later, in nanoseconds. */
+  /** Moves the clock, in nanoseconds; negative values move it back. */
   stepClock(nanos: bigint): void;
-  /** Of the network device. A machine that has none is left alone. */
+  /** Sets the address of the network device, if there is one. */
   setMacAddress(address: Uint8Array): void;
   setHostname(name: string): void;
   setMachineId(id: string): void;
-  /** Makes anew what a copy must not share with what it is a copy of. */
+  /** Renews the secrets that a copy must not share with its origin. */
   renewSecrets(): Promise<void>;
   readonly fileSystems: FileSystems;
 }

@@ -7,7 +7,7 @@ export interface TerminalSize {
   readonly rows: number;
 }
 
-/** A new terminal: our end of it, and the file that a program opens as its own. The descriptor is the caller's. */
+/** Opens a terminal: the agent's end, which the caller closes, and the path that a program opens. */
 export function openTerminal(
   size: TerminalSize,
   owner: Credentials | undefined,
@@ -17,7 +17,7 @@ export function openTerminal(
   undo.defer(() => closeDescriptor(descriptor));
   unlockTerminal(descriptor);
   const path = `/dev/pts/${terminalNumber(descriptor)}`;
-  // It belongs to whoever opened the other end, and the program opens it as its user. The group is the system's choice.
+  // The program opens it as its own user; the kernel has chosen the group.
   if (owner !== undefined) chownSync(path, owner.uid, statSync(path).gid);
   setUtf8Input(descriptor);
   setWindowSize(descriptor, size);

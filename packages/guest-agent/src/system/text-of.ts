@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 
-/** What is in a text file. One that is not there is empty. */
+/** The content of a text file; a missing file counts as empty. */
 export function textOf(path: string): string {
   try {
     return readFileSync(path, "utf8");

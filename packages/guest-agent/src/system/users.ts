@@ -1,7 +1,7 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { cachedFile } from "#system/cached-file.ts";
 
-/** Who a process is to the kernel. */
+/** User, group and supplementary groups of a process. */
 export interface Credentials {
   readonly uid: number;
   readonly gid: number;
@@ -12,7 +12,7 @@ export interface User {
   readonly name: string;
   readonly home: string;
   readonly shell: string;
-  /** Undefined: whoever the agent is. */
+  /** Undefined: those of the agent. */
   readonly credentials: Credentials | undefined;
 }
 
@@ -24,7 +24,7 @@ const userNames = cachedFile("/etc/passwd", (text) => byNumber(numbersOf(text)))
 const groups = cachedFile("/etc/group", numbersOf);
 const groupNames = cachedFile("/etc/group", (text) => byNumber(numbersOf(text)));
 
-/** Looks in the image's own files: users come and go in a sandbox. @throws `invalid_argument` */
+/** Looks up a user in the files of the sandbox, where users come and go. @throws `invalid_argument` */
 export function findUser(name: string): User {
   const account = accounts().get(name);
   if (account === undefined) throw unknownUser(name);
@@ -33,7 +33,7 @@ export function findUser(name: string): User {
   return { name, home, shell, credentials: { uid, gid, groups } };
 }
 
-/** Of a name or a number; empty: undefined. @throws `invalid_argument` */
+/** Resolves names and numbers; an empty name is left out. @throws `invalid_argument` */
 export function findOwner(owner: string, group: string): { readonly uid?: number; readonly gid?: number } {
   return {
     ...(owner === "" ? {} : { uid: numberOf(owner) ?? accounts().get(owner)?.uid ?? refuse("user", owner) }),
@@ -54,14 +54,14 @@ function numberOf(text: string): number | undefined {
 }
 
 function refuse(what: string, name: string): never {
-  throw new SandboxError("invalid_argument", `there is no ${what} ${name} in the sandbox`);
+  throw new SandboxError("invalid_argument", `the sandbox has no ${what} named ${name}`);
 }
 
 export function unknownUser(name: string): SandboxError {
-  return new SandboxError("invalid_argument", `there is no user ${name} in the sandbox`);
+  return new SandboxError("invalid_argument", `the sandbox has no user named ${name}`);
 }
 
-/** passwd(5); of two lines with one name the first counts. */
+/** Parses passwd(5); the first of two lines with one name counts. */
 function parseAccounts(text: string): ReadonlyMap<string, Account> {
   const lines = text.split("\n").toReversed();
   return new Map(
@@ -72,7 +72,7 @@ function parseAccounts(text: string): ReadonlyMap<string, Account> {
   );
 }
 
-/** group(5): the groups of each user, beside its own. */
+/** Parses group(5): the supplementary groups of each user. */
 function parseMemberships(text: string): ReadonlyMap<string, readonly number[]> {
   const groups = new Map<string, number[]>();
   for (const line of text.split("\n")) {
@@ -86,7 +86,7 @@ function parseMemberships(text: string): ReadonlyMap<string, readonly number[]> 
   return groups;
 }
 
-/** passwd(5) and group(5) begin alike: a name, a password, a number. Of two lines with one name the first counts. */
+/** Parses the first fields that passwd(5) and group(5) share: name, password, number. The first of two lines counts. */
 function numbersOf(text: string): ReadonlyMap<string, number> {
   const lines = text.split("\n").toReversed();
   return new Map(

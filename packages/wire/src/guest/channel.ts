@@ -13,24 +13,24 @@ import {
 import { FailureSchema, type Hello, HelloSchema } from "./messages_pb.js";
 import { protocolVersion, type Method } from "./methods.ts";
 
-/** Bytes of `message` and `data` frames that one side may send on a stream before the other has taken any. */
+/** Bytes of `message` and `data` frames that one side may send on a stream before the other has taken any of them. */
 export const initialCredit = 256 * 1024;
 
 /**
- * The longest `message`. Credit is granted anew when half of it was taken, so a sender whose frames have all been taken
- * has at least the other half: more than that could wait for ever.
+ * The longest `message`. Credit is renewed once half of it was taken, so a sender whose frames have all been taken has at
+ * least the other half. A longer message could wait forever.
  */
 export const maxMessageBytes = initialCredit / 2 - headerBytes;
 
 /** A failure is for people to read, and ends up in replies and logs. Details are longest with a path, 4096 bytes. */
 const maxFailureCharacters = 8192;
 
-/** More than this many bytes that are no frame, and the peer does not speak our language. */
+/** After this many bytes outside frames the peer is considered not to speak the protocol. */
 const maxSkippedBytes = 2 * maxPayloadBytes;
 
 /**
- * Where the bytes go, in order of the calls. `write` returns a promise of the moment when more may follow, or undefined
- * when that is now. A transport that has failed rejects.
+ * Takes bytes in the order of the calls. `write` returns undefined when more may follow at once, otherwise a promise for
+ * that moment. A transport that has failed rejects.
  */
 export interface Transport {
   write(bytes: Uint8Array): Promise<void> | undefined;
@@ -42,17 +42,17 @@ export type Incoming =
   | { readonly kind: "end"; readonly payload: Uint8Array };
 
 export interface ChannelEvents {
-  /** A Hello of the peer. The host's starts an epoch; the guest's answers, or with epoch 0 announces a new agent. */
+  /** The peer greets. A host's Hello starts an epoch; a guest's answers one, or announces a new agent in epoch 0. */
   hello?(hello: Hello, epoch: number): void;
-  /** Guest only: the host opened a stream. */
+  /** Guest only: the host has opened a stream. */
   opened?(stream: Stream, method: number, request: Uint8Array): void;
-  /** The peer broke the rules; the channel has been closed with this error. */
+  /** The peer has broken the protocol, and the channel has been closed with this error. */
   broken?(error: SandboxError): void;
 }
 
 /**
- * Many streams over one line of bytes, each with its own flow control, so that a slow reader of one never holds up
- * another. Both sides use it; only the host opens streams. It knows nothing of sockets, devices or methods.
+ * Many streams over one byte stream, each with its own flow control, so that a slow reader of one never blocks another.
+ * Both sides use it; only the host opens streams. It knows nothing of sockets, devices or methods.
  */
 export class Channel {
   readonly #transport: Transport;
@@ -68,22 +68,22 @@ export class Channel {
     this.#events = events;
   }
 
-  /** Bytes from the peer, split anyhow. They must not be written to afterwards. */
+  /** Takes bytes from the peer in chunks of any size, which must not be written to afterwards. */
   receive(chunk: Uint8Array): void {
     if (this.#closed !== undefined) return;
     for (const frame of this.#reader.push(chunk)) this.#dispatch(frame);
     if (this.#reader.skipped > maxSkippedBytes) {
-      this.#break(new SandboxError("unavailable", "the peer of the agent channel sends garbage"));
+      this.#break(new SandboxError("unavailable", "the peer of the agent channel sends bytes that are not frames"));
     }
   }
 
-  /** Starts `epoch`: every stream of an earlier one ends with `reason`, every late frame of it is discarded. */
+  /** Starts `epoch`: streams of an earlier epoch end with `reason`, and its late frames are discarded. */
   startEpoch(epoch: number, reason: SandboxError): void {
     this.#epoch = epoch;
     this.#failStreams(reason);
   }
 
-  /** Whether anybody waits for anything of the other side. */
+  /** Whether any stream is open. */
   get busy(): boolean {
     return this.#streams.size > 0;
   }
@@ -93,24 +93,24 @@ export class Channel {
     await this.send(frameTypes.hello, 0, 0, payload);
   }
 
-  /** Host only. */
+  /** Host only: opens a stream. @throws why the channel is closed */
   open<Request extends DescMessage>(method: Method<Request>, request: MessageShape<Request>): Stream {
     if (this.#closed !== undefined) throw this.#closed;
     const stream = new Stream(this, this.#nextStream, true);
     this.#nextStream = this.#nextStream === 0xffff_ffff ? 1 : this.#nextStream + 1;
     this.#streams.set(stream.id, stream);
-    this.tell(frameTypes.open, stream.id, method.id, toBinary(method.request, request));
+    this.post(frameTypes.open, stream.id, method.id, toBinary(method.request, request));
     return stream;
   }
 
-  /** Ends every stream with `error`; nothing is sent or received any more. Closing twice does nothing. */
+  /** Ends every stream with `error`; nothing is sent or received after that. Closing twice does nothing. */
   close(error: SandboxError): void {
     if (this.#closed !== undefined) return;
     this.#closed = error;
     this.#failStreams(error);
   }
 
-  /** For {@link Stream}: like a transport's `write`. */
+  /** For {@link Stream}: sends a frame; the result is that of {@link Transport}. */
   send(type: FrameType, stream: number, tag: number, payload: Uint8Array): Promise<void> | undefined {
     if (this.#closed !== undefined) return Promise.reject(this.#closed);
     if (payload.length > maxPayloadBytes) return Promise.reject(tooLong(payload.length));
@@ -121,12 +121,12 @@ export class Channel {
     });
   }
 
-  /** For {@link Stream}: sends what nobody waits for. A transport that fails closes the channel, which ends the streams. */
-  tell(type: FrameType, stream: number, tag: number, payload: Uint8Array): void {
+  /** For {@link Stream}: sends a frame that no caller waits for. A failing transport closes the channel, which ends the streams. */
+  post(type: FrameType, stream: number, tag: number, payload: Uint8Array): void {
     this.send(type, stream, tag, payload)?.catch(() => undefined);
   }
 
-  /** For {@link Stream}: it has ended on both sides or was given up. */
+  /** For {@link Stream}: it has ended or was given up. */
   forget(stream: number): void {
     this.#streams.delete(stream);
   }
@@ -147,7 +147,7 @@ export class Channel {
       this.#events.opened(stream, frame.tag, frame.payload);
       return;
     }
-    // A stream that was given up here may still be spoken to for a while.
+    // The peer may still send on a stream that was given up here.
     const error = this.#streams.get(frame.stream)?.accept(frame);
     if (error !== undefined) this.#break(error);
   }
@@ -164,7 +164,7 @@ export class Channel {
   }
 }
 
-/** One call. What comes in is taken with {@link next}; taking it is what lets the peer send more. */
+/** One call. {@link next} takes what comes in, and taking it lets the peer send more. */
 export class Stream {
   readonly id: number;
   readonly #channel: Channel;
@@ -172,16 +172,16 @@ export class Stream {
   readonly #incoming: Incoming[] = [];
   #waiting: { resolve(value: Incoming): void; reject(error: unknown): void } | undefined;
   #failure: SandboxError | undefined;
-  /** The opener has been answered. */
+  /** The opener has received the answer. */
   #ended = false;
   #givenUp = false;
-  /** Made when it is asked for: most streams end without. */
+  /** Created on demand: most streams end without one. */
   #aborted: AbortController | undefined;
   #credit = initialCredit;
   #creditWaiters: (() => void)[] = [];
-  /** Calls that send several frames and are not done. */
+  /** Number of pending calls that send several frames. */
   #sending = 0;
-  /** What the peer may still send, and what of it has been taken but not yet granted again. */
+  /** Bytes that the peer may still send, and bytes taken that have not been granted again. */
   #peerCredit = initialCredit;
   #taken = 0;
 
@@ -191,7 +191,7 @@ export class Stream {
     this.#opener = opener;
   }
 
-  /** Aborted when nobody waits for this stream any more: given up by the peer, or the channel is gone. */
+  /** Aborts when the peer gives the stream up, this side resets it, or the channel closes. */
   get signal(): AbortSignal {
     if (this.#aborted === undefined) {
       this.#aborted = new AbortController();
@@ -233,8 +233,8 @@ export class Stream {
   }
 
   /**
-   * The same without a promise where nothing has to be waited for: undefined says that all has been taken. The bytes may
-   * be written to again when it returns.
+   * Sends like {@link sendData}, but returns undefined when everything was taken at once. The bytes may be overwritten when
+   * it returns.
    */
   pushData(tag: number, bytes: Uint8Array): Promise<void> | undefined {
     for (let at = 0; at < bytes.length; at += maxDataBytes) {
@@ -245,25 +245,25 @@ export class Stream {
       const written = this.#channel.send(frameTypes.data, this.id, tag, part);
       if (written === undefined) continue;
       if (at + part.length === bytes.length) return written;
-      // Whoever sends the rest hears of the same failure.
+      // Sending the rest rejects with the same failure.
       written.catch(() => undefined);
       return this.#pushRest(tag, bytes, at + part.length);
     }
     return undefined;
   }
 
-  /** Host: no more input. */
+  /** Host: ends the input. */
   async end(): Promise<void> {
     await this.#channel.send(frameTypes.end, this.id, 0, new Uint8Array(0));
   }
 
-  /** Guest: the answer; the stream is over. */
+  /** Guest: ends the stream with the answer. */
   async reply<Desc extends DescMessage>(schema: Desc, message: MessageShape<Desc>): Promise<void> {
     this.#channel.forget(this.id);
     await this.#channel.send(frameTypes.end, this.id, 0, toBinary(schema, message));
   }
 
-  /** Guest: the other answer. */
+  /** Guest: ends the stream with a failure. */
   async refuse(error: unknown): Promise<void> {
     const { code, message, details } = asSandboxError(error);
     const failure = create(FailureSchema, {
@@ -275,17 +275,17 @@ export class Stream {
     await this.#channel.send(frameTypes.failure, this.id, 0, toBinary(FailureSchema, failure));
   }
 
-  /** Host: gives the stream up; the agent stops what it does for it. After the end it does nothing. */
+  /** Host: gives the stream up, and the agent stops its work for it. After the end it does nothing. */
   reset(reason: SandboxError): void {
     if (this.#failure !== undefined || this.#ended) return;
     this.#givenUp = true;
     this.#channel.forget(this.id);
     this.fail(reason);
-    // The channel's end is an end for the agent's side as well.
-    this.#channel.tell(frameTypes.reset, this.id, 0, new Uint8Array(0));
+    // Posted: a channel that has closed has ended the agent's side as well.
+    this.#channel.post(frameTypes.reset, this.id, 0, new Uint8Array(0));
   }
 
-  /** For {@link Channel}: ends this side. What has come in before can still be taken. */
+  /** For {@link Channel}: ends this side. Frames received before can still be taken. */
   fail(error: SandboxError): void {
     if (this.#failure !== undefined) return;
     this.#failure = error;
@@ -295,7 +295,7 @@ export class Stream {
     this.#aborted?.abort(error);
   }
 
-  /** For {@link Channel}: a frame of this stream. Returns what is wrong with it. */
+  /** For {@link Channel}: takes a frame of this stream. Returns an error when the frame breaks the protocol. */
   accept(frame: Frame): SandboxError | undefined {
     switch (frame.type) {
       case frameTypes.message:
@@ -337,7 +337,7 @@ export class Stream {
     if (incoming.kind !== "end") {
       this.#peerCredit -= costOf(incoming.payload);
       if (this.#peerCredit < 0) {
-        return new SandboxError("unavailable", "the peer of the agent channel sends more than it may");
+        return new SandboxError("unavailable", "the peer of the agent channel exceeds its credit");
       }
     }
     if (this.#waiting === undefined) {
@@ -357,7 +357,7 @@ export class Stream {
     new DataView(payload.buffer).setUint32(0, this.#taken, true);
     this.#peerCredit += this.#taken;
     this.#taken = 0;
-    this.#channel.tell(frameTypes.credit, this.id, 0, payload);
+    this.#channel.post(frameTypes.credit, this.id, 0, payload);
   }
 
   async #pushRest(tag: number, bytes: Uint8Array, from: number): Promise<void> {
@@ -377,14 +377,14 @@ export class Stream {
     }
   }
 
-  /** Why nothing can be sent any more. */
+  /** The error of further sends, if any. */
   get #refusal(): SandboxError | undefined {
     if (this.#failure !== undefined || !this.#ended) return this.#failure;
     return new SandboxError("canceled", "the other side takes no more input");
   }
 
   async #takeCredit(bytes: number): Promise<void> {
-    // First come, first served: who waits here is woken in order and looks again.
+    // First come, first served: waiters wake in order and check again.
     while (this.#failure === undefined && !this.#ended && this.#credit < bytes) {
       const { promise, resolve } = Promise.withResolvers<void>();
       this.#creditWaiters.push(resolve);
@@ -402,17 +402,17 @@ export class Stream {
   }
 }
 
-/** What a frame takes of the credit: its header as well, so that empty ones cannot pile up without a bound. */
+/** The credit that a frame uses. It includes the header, so that empty frames cannot pile up without a bound. */
 function costOf(payload: Uint8Array): number {
   return headerBytes + payload.length;
 }
 
-/** What waits to be taken must not keep alive a chunk of which it is a small part. */
+/** Copies a payload that is a small part of its chunk, so that a waiting payload does not keep the whole chunk alive. */
 function ofItsOwn(payload: Uint8Array): Uint8Array {
   return payload.length * 2 < payload.buffer.byteLength ? new Uint8Array(payload) : payload;
 }
 
-/** Undefined for bytes that are no such message: they come from the other side of a trust boundary. */
+/** Parses a message from the other side of a trust boundary; undefined when the bytes are not such a message. */
 export function parse<Desc extends DescMessage>(schema: Desc, bytes: Uint8Array): MessageShape<Desc> | undefined {
   try {
     return fromBinary(schema, bytes);

@@ -4,10 +4,10 @@
  * ```
  *  0  u32  length of the payload
  *  4  u32  stream; 0 belongs to the channel itself
- *  8  u32  epoch: a new one starts with every Hello of the host, frames of another one are discarded
+ *  8  u32  epoch: every Hello of the host starts a new one, and frames of any other are discarded
  * 12  u8   type
  * 13  u8   tag: the method of `open`, the pipe of `data`
- * 14  u16  check: a sum over bytes 0 to 13, so that what is left of an earlier life is not read as a header
+ * 14  u16  check: a sum over bytes 0 to 13, so that remains of an earlier connection do not pass as a header
  * ```
  */
 export interface Frame {
@@ -26,11 +26,11 @@ export const frameTypes = {
   data: 4,
   /** The sender is done. The guest's ends the stream and carries the reply. */
   end: 5,
-  /** The guest's other ending: a `Failure`. */
+  /** The guest ends the stream with a `Failure`. */
   failure: 6,
-  /** Host to guest: nobody waits for this stream any more. */
+  /** Host to guest: the host gives the stream up. */
   reset: 7,
-  /** Payload u32: so many more bytes of `message` and `data` may be sent on the stream. */
+  /** Payload u32: number of further bytes of `message` and `data` that may be sent on the stream. */
   credit: 8,
 } as const;
 
@@ -39,12 +39,12 @@ export type FrameType = (typeof frameTypes)[keyof typeof frameTypes];
 export const headerBytes = 16;
 
 /**
- * A data frame with its header fills one write of the guest's virtio-serial driver, which takes at most 32 KiB
- * at a time (`port_fops_write` in Linux' drivers/char/virtio_console.c).
+ * A data frame with its header fills one write of the guest's virtio-serial driver, which takes at most 32 KiB at a time
+ * (`port_fops_write` in drivers/char/virtio_console.c of Linux).
  */
 export const maxDataBytes = 32 * 1024 - headerBytes;
 
-/** An `open` may carry an environment; Linux takes at most 2 MiB of it with the arguments (execve(2)). */
+/** An `open` may carry arguments and an environment, for which Linux takes at most 2 MiB together (execve(2)). */
 export const maxPayloadBytes = 2 * 1024 * 1024;
 
 const lastType = frameTypes.credit;
@@ -144,7 +144,7 @@ function opensFrame(bytes: Uint8Array, view: DataView, at: number): boolean {
   );
 }
 
-/** Fletcher's sum with a start that makes sixteen zero bytes no header. */
+/** Fletcher's checksum, with start values that sixteen zero bytes do not match. */
 function headerCheck(bytes: Uint8Array, at: number): number {
   let low = 0x5a;
   let high = 0xa5;

@@ -28,19 +28,19 @@ import {
  * The closed list of what a worker may ask of a guest agent. `open` frames carry the id, which is never used again:
  * 3 (a command without a session) and 11 (shutdown) were methods of earlier agents.
  *
- * What crosses a stream between the request and the reply:
+ * Frames that cross a stream between the request and the reply:
  * - `readFile`: guest -> host `message` FileStat once, then `data`.
- * - `writeFile`: host -> guest `data`, ended by `end`. Nothing is visible at the path before that.
+ * - `writeFile`: host -> guest `data`, ended by `end`. Nothing is visible at the path before the end.
  * - `list`: guest -> host `message` FileStats, several.
- * - `sessionAttach`, and `sessionCreate` that asks for it: guest -> host `message` SessionEvent with `attached`, `data`
- *   with the tags of {@link execPipes}, and between them SessionEvent with `scrollbackEnd`; the reply, which need not say
- *   again what `attached` did, comes when the command has ended and all of its output has been sent. A command that has
- *   ended while it was created needs no messages. Host -> guest `data` (standard input) and `end`, which closes it. A
- *   host that resets the stream detaches: the command goes on.
+ * - `sessionAttach`, and `sessionCreate` with `attach`: guest -> host `message` SessionEvent with `attached`, `data` with
+ *   the tags of {@link execPipes}, and between them SessionEvent with `scrollbackEnd`. The reply comes when the command has
+ *   ended and all of its output has been sent; it need not repeat what `attached` carried. A command that ends while it is
+ *   created needs no messages. Host -> guest `data` (standard input) and `end`, which closes it. A host that resets the
+ *   stream detaches, and the command runs on.
  * - `sessionList`: guest -> host `message` SessionInfos, several.
- * - `watch`: guest -> host `message` WatchEvents, an empty one first, when nothing is missed any more; it ends when the
- *   host resets it.
- * - `connect`: guest -> host `message` Empty once, when the connection is there, then `data`; host -> guest `data`, ended
+ * - `watch`: guest -> host `message` WatchEvents, the first one empty once every further change is reported; it ends when
+ *   the host resets it.
+ * - `connect`: guest -> host `message` Empty once the connection is established, then `data`; host -> guest `data`, ended
  *   by `end`. The reply comes when the server has ended its side.
  */
 export const methods = {
@@ -54,27 +54,27 @@ export const methods = {
   remove: method(9, PathRequestSchema, EmptySchema),
   sync: method(10, EmptySchema, EmptySchema),
   /**
-   * Writes everything to the disks and holds back all that would be written from then on. It ends by itself when
-   * nobody thaws: a guest whose host has gone must not stand still for ever.
+   * Flushes the file systems on disks and freezes them. The freeze ends by itself when nobody thaws, since a guest that
+   * has lost its host must not be frozen forever.
    */
   freeze: method(22, EmptySchema, FreezeReplySchema),
-  /** Thawing what is not frozen does nothing. */
+  /** Does nothing when nothing is frozen. */
   thaw: method(23, EmptySchema, EmptySchema),
   sessionCreate: method(12, SessionCreateRequestSchema, SessionInfoSchema),
   sessionAttach: method(13, SessionAttachRequestSchema, SessionInfoSchema),
   sessionList: method(14, EmptySchema, EmptySchema),
-  /** To the command's process group. */
+  /** Signals the process group of the command. */
   sessionSignal: method(15, SessionSignalRequestSchema, EmptySchema),
   sessionResize: method(16, SessionResizeRequestSchema, EmptySchema),
-  /** Replies when the command has ended or the time is over. */
+  /** Replies when the command has ended or the time has passed. */
   sessionWait: method(17, SessionWaitRequestSchema, SessionInfoSchema),
-  /** Kills what is left of it and forgets it. */
+  /** Kills the command and everything it has started, and forgets the session. */
   sessionRemove: method(18, SessionRequestSchema, EmptySchema),
   rename: method(19, RenameRequestSchema, EmptySchema),
   setAttributes: method(20, SetAttributesRequestSchema, FileStatSchema),
   watch: method(21, WatchRequestSchema, EmptySchema),
   connect: method(24, ConnectRequestSchema, EmptySchema),
-  /** Commands may have most of what memory the machine has now, which may have become more or less. */
+  /** Adapts the memory limit of commands to the memory that the machine has now. */
   fitMemory: method(25, EmptySchema, MemoryReplySchema),
 } as const;
 
@@ -86,7 +86,7 @@ export interface Method<Request extends DescMessage = DescMessage, Reply extends
   readonly reply: Reply;
 }
 
-/** The tags of `data` frames that an exec's output comes in. */
+/** Tags of the `data` frames that carry the output of a command. */
 export const execPipes = { stdout: 1, stderr: 2 } as const;
 
 /**

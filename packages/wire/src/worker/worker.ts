@@ -78,7 +78,7 @@ export interface Worker {
   release(): Promise<void>;
 }
 
-/** Of the image and the shape that was asked for last, which are absent where none was. */
+/** Ready machines of the image and shape requested last, which are absent before the first request. */
 export interface ReadyMachinesState {
   readonly wanted: number;
   readonly ready: number;
@@ -94,10 +94,10 @@ export interface WorkerDescription {
   readonly network: {
     readonly mode: string;
     readonly reason: string;
-    /** What a policy says that does not hold in this mode, in words; absent: everything holds. */
+    /** The parts of a policy that this mode does not enforce, in words; absent: every part is enforced. */
     readonly notEnforced?: readonly string[];
   };
-  /** Names of the images that a sandbox can be started from. */
+  /** Names of the images that a sandbox can start from. */
   readonly images: readonly string[];
 }
 
@@ -107,7 +107,7 @@ export interface StartSandbox {
   readonly id: SandboxId;
   /** Rises with every start of the same sandbox. `wrong_state` when a newer one has started on this worker. */
   readonly generation: number;
-  /** Whose it is: what is private of one organization is never shared with another. */
+  /** The owner: private files of one organization are never shared with another. */
   readonly organizationId: string;
   readonly from: StartFrom;
   readonly vcpus: number;
@@ -115,38 +115,38 @@ export interface StartSandbox {
   readonly workspaceMib: number;
   readonly envs: Readonly<Record<string, string>>;
   readonly networkEnabled: boolean;
-  /** `not_supported` where rules cannot be held. */
+  /** `not_supported` where the worker cannot enforce rules. */
   readonly egress?: EgressRules | undefined;
 }
 
 export type StartFrom =
   | { readonly kind: "image"; readonly image: string }
   /**
-   * `identity`: `same` continues the sandbox that was captured (wake, restore), `new` makes another one of it (fork).
-   * A shape that differs from the captured one, a snapshot of disks alone, or memory that cannot be restored here: the
-   * disks are booted. A snapshot whose files are not what was captured is refused as `incompatible`.
+   * `identity`: `same` continues the captured sandbox (wake, restore), `new` makes a copy of it (fork). The disks are
+   * booted when the shape differs from the captured one, when the snapshot has no memory, and when its memory cannot be
+   * restored here. A snapshot whose files have changed since the capture is refused as `incompatible`.
    */
   | {
       readonly kind: "snapshot";
       readonly snapshotId: SnapshotId;
       readonly identity: "same" | "new";
-      /** It may be another organization's, which lets everybody make copies of it. */
+      /** The snapshot may belong to another organization that has published it. */
       readonly public?: boolean;
     };
 
 export interface Capture {
   readonly snapshotId: SnapshotId;
-  /** `disks`: the memory is not kept, and what starts from it boots. */
+  /** `disks` leaves the memory out: a start from such a snapshot boots. */
   readonly contents: "memory and disks" | "disks";
 }
 
 export interface StoredSnapshot {
-  /** What it takes on the host's disk beyond what it shares with others. */
+  /** Space on the host's disk, without what it shares with other snapshots. */
   readonly sizeBytes: number;
 }
 
 export interface CapturedSnapshot extends StoredSnapshot {
-  /** How long the guest stood still, in milliseconds. */
+  /** How long the vCPUs were stopped, in milliseconds. */
   readonly pausedMs: number;
 }
 
@@ -160,15 +160,15 @@ export interface GuestRequest {
 }
 
 export interface GuestAnswer {
-  /** Of HTTP. */
+  /** A status code of HTTP. */
   readonly status: number;
   readonly body: object;
 }
 
 export interface Scaled {
-  /** False: the guest cannot do without what it would have to give back, and nothing has changed. */
+  /** False: the guest needs the memory that it would have to give back, and nothing has changed. */
   readonly done: boolean;
-  /** Why not, for people. */
+  /** The reason, for people. */
   readonly because?: string;
 }
 
@@ -176,17 +176,17 @@ export interface Scaled {
 export interface HeldSandbox {
   readonly id: SandboxId;
   readonly generation: number;
-  /** What its machine has, or its disks are to be booted with. */
+  /** Memory of its machine, or of the machine that its disks will boot with. */
   readonly memoryMib: number;
-  /** False: its machine has ended meanwhile and only its disks are left, which `powerCycleSandbox` boots. */
+  /** False: its machine has ended and only its disks are left, which `powerCycleSandbox` boots. */
   readonly running: boolean;
 }
 
 export interface StartedSandbox {
-  /** `disk`: the guest was booted, and `restoredBecause` says why its memory was not restored. */
+  /** `disk`: the guest booted, and `restoredBecause` says why its memory was not restored. */
   readonly restoredFrom: "memory" | "disk";
   readonly restoredBecause?: string;
-  /** Milliseconds of each part of the start, in order, for `Server-Timing`. */
+  /** Duration of each part of the start, in order, for `Server-Timing`. */
   readonly spans: readonly Span[];
 }
 
@@ -202,21 +202,21 @@ export interface Progress {
 
 export interface SandboxEnd {
   /**
-   * `stopped`: asked for. `reset`: the guest's kernel was to start again, by its own wish or after a panic. `exited`: the
-   * guest powered off or the process died. `detail` says what is known.
+   * `stopped`: a caller stopped it. `reset`: the guest rebooted, on request or after a panic. `exited`: the guest powered
+   * off, or the process died. `detail` says what is known.
    */
   readonly reason: "stopped" | "reset" | "exited";
   readonly detail: string;
 }
 
-/** Something that a sandbox's network policy has not let through. */
+/** Traffic that a sandbox's network policy has refused. */
 export interface NetworkRefusal {
-  /** The last time, ISO 8601. */
+  /** Time of the last refusal, ISO 8601. */
   readonly at: string;
-  /** How often within the last hour. */
+  /** Number of refusals within the last hour. */
   readonly count: number;
   readonly protocol: "tcp" | "udp" | "icmp" | "dns" | "tls" | "http";
-  /** The name that was asked for. */
+  /** The name that was requested. */
   readonly host?: string;
   readonly address?: string;
   readonly port?: number;

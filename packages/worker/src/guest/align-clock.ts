@@ -5,25 +5,25 @@ import { methods } from "@opensandbox/wire/guest/methods.ts";
 import type { Host } from "#machine/host.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
 
-/** An answer that was there and back in this time tells the guest's clock to half of it. */
+/** An answer within this time tells the guest's clock to half of it. */
 const quickMs = 20;
 
-/** The first commands come before: a guest that has just been restored has little time for anything else. */
+/** Leave a restored guest to its first commands for this long. */
 const settleMs = 1000;
 
-/** The fastest of so many answers has to do where none is quick. */
+/** Give up after this many probes and keep the best answer. */
 const maxProbes = 30;
 
-/** Between questions, so that an answer is not slow for the same reason as the one before: longer each time. */
+/** Pause between probes, longer each time, so that two probes are not slow for the same reason. */
 const pauseMs = { first: 100, last: 3000, times: 1.4 } as const;
 
-/** What the two clocks' own steps can hide. */
+/** Error that the resolution of the two clocks can hide. */
 const grainMs = 2;
 
 /**
- * Puts the clock of a guest that was just told the time right to a few milliseconds. What it was told is late by as long
- * as the message was on its way, which is long for a guest that has just been restored: that is found out by asking
- * what time it is, as NTP does, while the guest is used already. Settles when that is done; never rejects.
+ * Aligns the clock of a guest that was just set, to a few milliseconds. The time it was given is late by the delay of the
+ * message, which is long for a guest that has just been restored. The delay is measured as NTP does, while the guest is in
+ * use. Settles when the clock is aligned; never rejects.
  */
 export async function alignClock({ id, guest }: LiveMachine, host: Host): Promise<void> {
   try {
@@ -34,14 +34,14 @@ export async function alignClock({ id, guest }: LiveMachine, host: Host): Promis
       const { aheadMs, withinMs } = await compareClocks(guest);
       if (withinMs >= knownMs) continue;
       knownMs = withinMs;
-      // What is right as far as this answer can tell stays.
+      // Within the precision of this answer the clock is right.
       if (Math.abs(aheadMs) <= withinMs + grainMs) continue;
       await guest.call(methods.configure, { clockStepNanos: BigInt(Math.round(-aheadMs * 1e6)) }, deadline());
     }
   } catch (error) {
-    // A machine that has ended meanwhile needs no clock.
+    // The machine has ended meanwhile.
     if (isSandboxError(error, "unavailable")) return;
-    host.log("warn", "the clock of a guest stays as it was told", { machine: id, ...describeError(error) });
+    host.log("warn", "the clock of a guest could not be aligned", { machine: id, ...describeError(error) });
   }
 }
 
@@ -50,7 +50,7 @@ async function compareClocks(guest: GuestClient): Promise<{ readonly aheadMs: nu
   const asked = Date.now();
   const { clockUnixNanos } = await guest.call(methods.ping, {}, deadline());
   const answered = Date.now();
-  // The agent of an older snapshot does not tell.
+  // Agents of older snapshots do not report their clock.
   if (clockUnixNanos === 0n) return { aheadMs: 0, withinMs: 0 };
   const withinMs = (answered - asked) / 2;
   return { aheadMs: Number(clockUnixNanos) / 1e6 - (asked + answered) / 2, withinMs };

@@ -48,7 +48,7 @@ export class GuestClient implements Disposable {
   #frozenIn = 0;
   readonly #patience: Patience;
   #heardAt = performance.now();
-  /** Looks for silence, while anybody waits. */
+  /** Checks for silence while a stream is open. */
   #watch: NodeJS.Timeout | undefined;
   #asking = false;
 
@@ -68,7 +68,7 @@ export class GuestClient implements Disposable {
     this.#startEpoch();
   }
 
-  /** Connects to a machine's agent socket. The agent need not be there yet; see {@link ready}. */
+  /** Connects to the agent socket of a machine. The agent may still have to start; see {@link ready}. */
   static async connect(path: string, options?: GuestClientOptions): Promise<GuestClient> {
     const socket = connect(path);
     const { promise, resolve, reject } = Promise.withResolvers<void>();
@@ -83,12 +83,12 @@ export class GuestClient implements Disposable {
     return new GuestClient(socket, options);
   }
 
-  /** The agent's greeting in the present epoch. */
+  /** Resolves with the agent's greeting in the present epoch. */
   async ready(signal: AbortSignal): Promise<Hello> {
     return await orAborted(this.#ready.promise, signal, canceled);
   }
 
-  /** A call that takes one message and gives one. */
+  /** Sends one message and returns the one that answers it. */
   async call<Request extends DescMessage, Reply extends DescMessage>(
     method: Method<Request, Reply>,
     request: MessageInitShape<Request>,
@@ -118,31 +118,31 @@ export class GuestClient implements Disposable {
   }
 
   /**
-   * Makes the guest hold its disks still, and sends nothing from then on: a copy of the guest must not wait for the rest
-   * of a frame that only this guest gets. Ends with {@link goOn}, which thaws, on every path.
+   * Freezes the guest's file systems and sends nothing from then on: a copy of the guest would wait for the rest of a frame
+   * that only this guest gets. Every path must end with {@link goOn}, which thaws.
    */
   async freeze(signal: AbortSignal): Promise<void> {
     const stream = await this.open(methods.freeze, {}, signal);
     this.#line.hold();
     const incoming = await stream.next();
     const { mountpoints } = replyOf(methods.freeze, incoming.kind === "end" ? incoming.payload : undefined);
-    if (mountpoints.length === 0) throw new SandboxError("unavailable", "the guest holds no disk still");
+    if (mountpoints.length === 0) throw new SandboxError("unavailable", "the guest has frozen no file system");
     this.#frozenIn = this.#epoch;
   }
 
-  /** Whether the agent that has frozen the disks is still there: another one has let them go. */
+  /** Whether the agent that froze the file systems still runs: a restarted agent thaws them. */
   get frozen(): boolean {
     return this.#frozenIn === this.#epoch;
   }
 
-  /** Lets the guest write again. */
+  /** Sends again, and thaws the guest's file systems. */
   async goOn(signal: AbortSignal): Promise<void> {
     this.#line.release();
     this.#frozenIn = 0;
     await this.call(methods.thaw, {}, signal);
   }
 
-  /** Whether the agent answers. */
+  /** Resolves when the agent answers. */
   async ping(signal: AbortSignal): Promise<void> {
     await this.call(methods.ping, {}, signal);
   }
@@ -184,7 +184,7 @@ export class GuestClient implements Disposable {
       this.#watch = undefined;
       return;
     }
-    // Nothing is asked of a guest that is being captured.
+    // A guest that is being captured is silent.
     if (this.#line.isHeld) this.#heardAt = performance.now();
     const { askMs, leaveMs } = this.#patience;
     const silentMs = performance.now() - this.#heardAt;
@@ -192,7 +192,7 @@ export class GuestClient implements Disposable {
     else if (silentMs > askMs && !this.#asking) this.#ask();
   }
 
-  /** The answer is heard like everything else. */
+  /** Any answer counts, since every byte from the guest ends the silence. */
   #ask(): void {
     this.#asking = true;
     this.#channel
@@ -247,7 +247,7 @@ export class GuestClient implements Disposable {
     }
     this.#isGreeted = false;
     this.#channel.startEpoch(this.#epoch, reason);
-    // A socket that fails says so by its own event.
+    // A socket that fails reports that by its own event.
     this.#channel.sendHello({ version: "", instance: 0n }).catch(() => undefined);
   }
 
@@ -267,11 +267,11 @@ export class GuestClient implements Disposable {
 function silent(milliseconds: number): SandboxError {
   const message =
     `the guest has said nothing for ${Math.round(milliseconds / 1000)} s; how its commands ended is unknown: ` +
-    "power-cycle the sandbox if it stays so";
+    "power-cycle the sandbox if this persists";
   return new SandboxError("unavailable", message);
 }
 
-/** The message of a final `end`, or `unavailable` for an answer that is none. */
+/** The message of a final `end`. @throws unavailable for an invalid one */
 export function replyOf<Reply extends DescMessage>(
   method: Method<DescMessage, Reply>,
   payload: Uint8Array | undefined,
@@ -281,7 +281,7 @@ export function replyOf<Reply extends DescMessage>(
   return reply;
 }
 
-/** Rejects with `unavailable`: the stream carries something else than its method's messages. */
+/** Gives up a stream that carries other messages than its method has. Returns the error to throw. */
 export function invalidAnswer(stream: Stream): SandboxError {
   const error = new SandboxError("unavailable", "the guest agent gave no valid answer");
   stream.reset(error);
@@ -301,7 +301,7 @@ function gone(cause: unknown): SandboxError {
   return new SandboxError("unavailable", "the machine has ended", { cause });
 }
 
-/** An abort by a deadline is a time-out, any other is the caller's wish. */
+/** An abort by a deadline is `timed_out`; every other abort is `canceled`. */
 function canceled(signal: AbortSignal): SandboxError {
   const cause: unknown = signal.reason;
   const timedOut = cause instanceof DOMException && cause.name === "TimeoutError";

@@ -93,7 +93,7 @@ async function* content(stream: Stream): AsyncGenerator<Uint8Array> {
       yield incoming.payload;
     }
   } finally {
-    stream.reset(new SandboxError("canceled", "the file is not read any more"));
+    stream.reset(new SandboxError("canceled", "the reader has left the file"));
   }
 }
 
@@ -107,7 +107,7 @@ async function* changes(stream: Stream): AsyncGenerator<readonly FileChange[]> {
       yield events.map(({ kind, path }) => ({ kind: kinds.find((known) => known === kind) ?? "changed", path }));
     }
   } finally {
-    stream.reset(new SandboxError("canceled", "the changes are not taken any more"));
+    stream.reset(new SandboxError("canceled", "the reader has left the changes"));
   }
 }
 

@@ -1,23 +1,23 @@
 import { createHash } from "node:crypto";
 import type { StartSandbox } from "@opensandbox/wire/worker/worker.ts";
 
-/** The host name that images have, and with it whatever is made of an image. */
+/** The host name of images, and of sandboxes made from them. */
 export const imageHostname = "sandbox";
 
-/** What /etc/machine-id has. Pure, as all of this is: what is derived from the id is the same at each start. */
+/** The content of /etc/machine-id. Derived from the id, so that it is the same at every start. */
 export function machineIdOf(id: string): string {
   return digestOf("machine-id", id).slice(0, 32);
 }
 
-/** The address of its network device. */
+/** The address of the sandbox's network device. */
 export function macAddressOf(id: string): string {
-  // 02 is nobody's but who administers the network, and leaves 40 bits: with a vendor's prefix, as QEMU's, there are 24,
-  // in which two of some thousand sandboxes would be the same.
+  // 02 marks a locally administered address and leaves 40 bits. A vendor's prefix, such as QEMU's, leaves 24, which would
+  // make two of a few thousand sandboxes equal.
   const bytes = digestOf("mac", id).slice(0, 10).match(/../g) ?? [];
   return ["02", ...bytes].join(":");
 }
 
-/** Undefined: the one that it has, in memory or in /etc/hostname, which may be of the user's own choice. */
+/** Undefined: the sandbox keeps its name, in memory or in /etc/hostname, which its user may have chosen. */
 export function hostnameOf({ id, from }: Pick<StartSandbox, "id" | "from">): string | undefined {
   if (from.kind === "image") return imageHostname;
   return from.identity === "new" ? `${imageHostname}-${id.slice(-8)}` : undefined;

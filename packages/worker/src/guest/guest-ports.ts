@@ -29,7 +29,7 @@ async function* incoming(stream: Stream): AsyncGenerator<Uint8Array> {
       yield next.payload;
     }
   } finally {
-    // Reached early when nobody reads any more; after the end it does nothing.
-    stream.reset(new SandboxError("canceled", "the connection is not read any more"));
+    // Reached early when the reader leaves; after the end it does nothing.
+    stream.reset(new SandboxError("canceled", "the reader has left the connection"));
   }
 }

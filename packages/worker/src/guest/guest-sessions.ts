@@ -157,7 +157,7 @@ async function* output(
     end.reject(error);
     throw error;
   } finally {
-    // Reached early when nobody reads the output any more; after the end it does nothing.
+    // Reached early when the reader leaves; after the end it does nothing.
     const detached = new SandboxError("canceled", "detached from the session");
     stream.reset(detached);
     end.reject(detached);
