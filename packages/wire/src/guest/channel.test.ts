@@ -210,7 +210,7 @@ for (const [what, payload] of [
     let sent = 0;
     for (; broken.length === 0; sent += frame.length) channel.receive(frame);
     assert.ok(sent <= initialCredit + frame.length, `${sent} bytes were kept`);
-    assert.match(broken[0]?.message ?? "", /more than it may/);
+    assert.match(broken[0]?.message ?? "", /exceeds its credit/);
   });
 }
 
