@@ -28,10 +28,10 @@ async function doneFor(request: MessageInitShape<typeof ConfigureRequestSchema>)
   return done;
 }
 
-suite("a machine that is told who it is", () => {
+suite("configuring a machine", () => {
   const entropy = new Uint8Array(32);
 
-  test("has its own random numbers first, its MAC address before it talks, and writes after it may", async () => {
+  test("applies entropy first, the MAC address before the network is used, and writes only after the thaw", async () => {
     const request = {
       entropy,
       clockUnixNanos: 1n,
@@ -44,7 +44,7 @@ suite("a machine that is told who it is", () => {
     assert.deepEqual(await doneFor(request), done);
   });
 
-  test("keeps what it is not told", async () => {
+  test("leaves unchanged what the request does not set", async () => {
     assert.deepEqual(await doneFor({ entropy }), ["entropy"]);
   });
 });

@@ -1,4 +1,4 @@
-/** Bytes that are added one piece after the other. It copies them: a piece may be a small part of something large. */
+/** A growing buffer. It copies each piece, which may be a small part of a large chunk. */
 export class ByteBuffer {
   #bytes = Buffer.alloc(0);
   #length = 0;

@@ -9,30 +9,30 @@ import type {
 } from "@opensandbox/wire/worker/sessions.ts";
 import { ByteBuffer } from "./byte-buffer.ts";
 
-/** What is held here of a command's output; more than that stays in the guest until it is asked for. */
+/** Output up to this size is held here, in bytes; a larger one stays in the guest until it is requested. */
 const heldBytes = 2 ** 20;
 
-/** How a command ended, and where its output is. */
+/** The end of a command and its output. */
 export interface RunResult {
   readonly end: ExecEnd;
-  /** In memory, or to be read from the guest. */
+  /** In memory, or streamed from the guest. */
   readonly stdout: Uint8Array | AsyncIterable<Uint8Array>;
   readonly stderr: Uint8Array | AsyncIterable<Uint8Array>;
   /** Some of the output is missing. */
   readonly truncated: boolean;
 }
 
-/** A command that runs for its result. It goes on whatever happens to who started it. */
+/** A command that runs for its result. It keeps running after its caller leaves. */
 export interface StartedCommand {
   readonly startedMs: number;
   /**
-   * The result of a command that ends while somebody waits here and that says little; undefined for any other, and when
-   * the line to the guest ends. Never rejects.
+   * The result of a command with little output that ends while this call is attached. Undefined for every other command,
+   * and when the line to the guest breaks. Never rejects.
    */
   readonly quickResult: Promise<RunResult | undefined>;
 }
 
-/** Settles when the command runs. Aborting the signal leaves it alone. @throws why it cannot be started */
+/** Resolves when the command runs. Aborting the signal does not end it. @throws why it cannot start */
 export async function startCommand(
   sessions: GuestSessions,
   { id, command }: { readonly id: string; readonly command: Exec },
@@ -43,7 +43,7 @@ export async function startCommand(
   return { startedMs: attached.startedMs, quickResult: heldResult(attached).catch(() => undefined) };
 }
 
-/** 32 bits, as the published clients know it. */
+/** A random id of 32 bits, the format that the published clients know. */
 export function newSessionId(): string {
   return randomHex(4);
 }
@@ -67,7 +67,7 @@ export function hasEnded(session: ExecSession): session is ExecSession & { reado
   return session.end !== undefined;
 }
 
-/** Undefined for more than is held. */
+/** Undefined when the output is larger than what is held. */
 async function heldResult(attached: AttachedSession): Promise<RunResult | undefined> {
   const held = { stdout: new ByteBuffer(), stderr: new ByteBuffer() };
   for await (const part of attached.output) {

@@ -1,8 +1,8 @@
 import type { GuestSessions } from "@opensandbox/wire/worker/sessions.ts";
 
 /**
- * Writes to the standard input of a session by attaching to it for a moment, whoever else is attached. Settles when it
- * is on its way to the command and cannot be lost but with it.
+ * Writes to the standard input of a session by attaching for a moment, beside other listeners. Settles when the text can
+ * only be lost together with the command.
  */
 export async function writeToSession(
   sessions: GuestSessions,
@@ -12,7 +12,7 @@ export async function writeToSession(
   const detach = new AbortController();
   const until = AbortSignal.any([signal, detach.signal]);
   const attached = await sessions.attach(sessionId, { fromStart: false }, until);
-  // Its end is looked at by those who listen.
+  // The end of the session concerns its listeners, not this call.
   attached.result.catch(() => undefined);
   try {
     await attached.write(Buffer.from(text));

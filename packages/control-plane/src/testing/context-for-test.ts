@@ -17,7 +17,7 @@ export interface TestContext extends AsyncDisposable {
   create(): Promise<Sandbox>;
 }
 
-/** What the use cases work with, without HTTP: calls that are made one after another come in that order. */
+/** The context of the use cases without HTTP, so that calls arrive in the order in which a test makes them. */
 export async function contextForTest(): Promise<TestContext> {
   const worker = new TestWorker();
   const clock = new ManualClock();

@@ -1,14 +1,14 @@
-/** A point that a test holds something up at: whoever comes there waits. Disposing it lets them go with an error. */
+/** A point at which a test stops callers. Disposing it rejects those that wait. */
 export class Held implements Disposable {
   readonly #reached = Promise.withResolvers<void>();
   readonly #released = Promise.withResolvers<void>();
 
   constructor() {
-    // Nobody may have come there.
+    // Perhaps no caller has reached this point.
     this.#released.promise.catch(() => {});
   }
 
-  /** Settles when somebody has come there. */
+  /** Settles when a caller has reached this point. */
   get reached(): Promise<void> {
     return this.#reached.promise;
   }

@@ -1,6 +1,6 @@
 import type { Clock } from "../clock.ts";
 
-/** A clock that stands until a test moves it. */
+/** A clock that only a test moves. */
 export class ManualClock implements Clock {
   #milliseconds = 0;
 

@@ -14,13 +14,13 @@ export interface TestControlPlane extends AsyncDisposable {
   readonly url: string;
   readonly databaseFile: string;
   readonly logged: { level: string; message: string; fields?: object | undefined }[];
-  /** `fetch` with the key; a body that is no text, bytes or stream is sent as JSON. */
+  /** `fetch` with the key. A body other than text, bytes or a stream is sent as JSON. */
   call(method: string, path: string, body?: unknown, init?: RequestInit): Promise<Response>;
   /** Creates a sandbox and returns its id. */
   create(body?: object): Promise<SandboxId>;
-  /** What is known of a sandbox. */
+  /** The public representation of a sandbox. */
   get(id: string): Promise<SandboxReply>;
-  /** The same call, and what it answers with as status and JSON. */
+  /** Like `call`, with status and JSON as the result. */
   ask(method: string, path: string, body?: unknown, init?: RequestInit): Promise<[status: number, reply: Json]>;
 }
 
@@ -29,7 +29,7 @@ export type Json = any;
 
 export interface TestOptions extends Partial<ControlPlaneOptions> {
   readonly worker?: TestWorker;
-  /** The keys that are good are those of the database, and not {@link testKey}. */
+  /** Accepts the keys of the database instead of {@link testKey}. */
   readonly storedKeys?: boolean;
 }
 
@@ -39,7 +39,7 @@ export async function startForTest({ storedKeys = false, ...options }: TestOptio
   const directory = await mkdtemp(join(tmpdir(), "control-plane-test-"));
   undo.defer(() => rm(directory, { recursive: true }));
   const worker = options.worker ?? new TestWorker();
-  // What a hibernated machine has in its memory is a process of this host here.
+  // Processes in the memory of a hibernated machine are real processes of this host.
   if (options.worker === undefined) undo.defer(() => worker.killAll());
   const databaseFile = options.databaseFile ?? join(directory, "control-plane.db");
   const logged: TestControlPlane["logged"] = [];
@@ -91,7 +91,7 @@ export async function startForTest({ storedKeys = false, ...options }: TestOptio
   };
 }
 
-/** Another control plane over the same database and host, as if the process of the first one had been killed. */
+/** Starts another control plane over the same database and host, as after the first one was killed. */
 export async function startAfterCrash(
   { worker, databaseFile }: TestControlPlane,
   options: Partial<ControlPlaneOptions> = {},

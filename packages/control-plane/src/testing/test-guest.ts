@@ -10,11 +10,11 @@ import type { Exec, GuestSessions, NewExecSession, RunRequest } from "@opensandb
 import type { TestMachine } from "./test-host.ts";
 import { type TestSession, TestSessions } from "./test-sessions.ts";
 
-/** What a test shares with the guests of its worker. */
+/** State and hooks that the guests of a test worker share with the test. */
 export interface TestGuestOptions {
-  /** @throws when it does not run */
+  /** @throws when the machine does not run */
   readonly machine: () => TestMachine;
-  /** Takes part in every command; an error it throws is the command's failure to start. */
+  /** Called for every command; an error that it throws is the command's failure to start. */
   readonly onExec: (command: Exec) => unknown;
   readonly onSync: (signal: AbortSignal) => unknown;
   readonly now: () => number;
@@ -111,7 +111,7 @@ function filesOf({ machine, onSync, changes, brokenUploads }: TestGuestOptions):
           signal.throwIfAborted();
           if (path.startsWith("/full/")) throw new SandboxError("quota_exceeded", `no space left for ${path}`);
           bytes += chunk.length;
-          // Like a sink: only its size matters to tests with large bodies.
+          // Tests with large bodies only need the size.
           if (!path.startsWith("/sink/")) chunks.push(Uint8Array.from(chunk));
         }
       } catch (error) {

@@ -15,7 +15,7 @@ export interface StoredFile {
   readonly mode: number;
 }
 
-/** A machine and its disks, which stay when it ends by itself. */
+/** A machine with its disks, which stay when it ends by itself. */
 export interface TestMachine {
   request: StartSandbox;
   readonly files: Map<string, StoredFile>;
@@ -30,16 +30,16 @@ export interface TestSnapshot {
   readonly sizeBytes: number;
   /** Why its memory cannot be restored here; its disks can. */
   memoryUnusableBecause?: string;
-  /** Its files are not what was captured. */
+  /** Its files have changed since the capture. */
   corrupt?: boolean;
 }
 
-/** What is on a host and outlives the workers on it: machines, disks, snapshots. */
+/** The machines, disks and snapshots of a host, which outlive its workers. */
 export class TestHost {
   readonly machines = new Map<SandboxId, TestMachine>();
   readonly snapshots: Map<SnapshotId, TestSnapshot>;
 
-  /** The snapshots may be those of another host. */
+  /** The snapshots may be shared with another host. */
   constructor(snapshots = new Map<SnapshotId, TestSnapshot>()) {
     this.snapshots = snapshots;
   }
@@ -56,7 +56,7 @@ export class TestHost {
   machine(id: SandboxId): TestMachine {
     const machine = this.machines.get(id);
     if (machine !== undefined) return machine;
-    throw new SandboxError("not_found", `sandbox ${id} does not run here`, { resource: "sandbox", id });
+    throw new SandboxError("not_found", `sandbox ${id} does not run on this worker`, { resource: "sandbox", id });
   }
 
   start(request: StartSandbox): Omit<StartedSandbox, "spans"> {
@@ -97,7 +97,7 @@ export class TestHost {
   #usable(id: SnapshotId): TestSnapshot {
     const snapshot = this.snapshots.get(id);
     if (snapshot === undefined) {
-      throw new SandboxError("not_found", `snapshot ${id} is not there`, { resource: "snapshot", id });
+      throw new SandboxError("not_found", `snapshot ${id} does not exist`, { resource: "snapshot", id });
     }
     if (snapshot.corrupt) {
       throw new SandboxError("incompatible", `snapshot ${id} is damaged: its checksum differs`, { reason: "damaged" });

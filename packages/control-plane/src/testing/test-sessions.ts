@@ -13,12 +13,12 @@ import type {
   TerminalSize,
 } from "@opensandbox/wire/worker/sessions.ts";
 
-/** The sessions of one machine for tests: processes of this host whose output is kept in memory. */
+/** The sessions of one test machine: processes of this host with their output in memory. */
 export class TestSessions {
   readonly #sessions = new Map<string, TestSession>();
   readonly #running: Set<ChildProcessWithoutNullStreams>;
   readonly #now: () => number;
-  /** In the place of the one that guests have: it says again what it is told. */
+  /** Stands in for the agent wrapper: it echoes its input. */
   agentProgram: readonly string[] = ["cat"];
 
   /** Adds processes to `running` for as long as they run; `now` is the clock of the guest. */
@@ -59,7 +59,7 @@ export class TestSessions {
     this.#sessions.delete(id);
   }
 
-  /** For a command that ends with its caller. */
+  /** Removes the session of a command that ends with its caller. */
   removeOnAbort(id: string, signal: AbortSignal): void {
     const remove = (): void => {
       if (this.#sessions.has(id)) this.remove(id);
@@ -72,7 +72,7 @@ export class TestSessions {
     for (const id of this.#sessions.keys()) this.remove(id);
   }
 
-  /** The line to the guest ends: whoever listens is told so, and the commands go on. */
+  /** Breaks the line to the guest: attachments reject, and the commands run on. */
   loseLine(): void {
     for (const session of this.#sessions.values()) session.loseLine();
   }

@@ -29,37 +29,37 @@ export class TestWorker implements Worker {
   readonly id: string;
   readonly started: StartSandbox[] = [];
   readonly stopped: SandboxId[] = [];
-  /** Commands that have not ended. */
+  /** Processes of commands that run. */
   readonly running = new Set<ChildProcessWithoutNullStreams>();
-  /** Takes part in every start, so that a test can hold it or let it fail. */
+  /** Called for every start, so that a test can hold it up or make it fail. */
   onStart: (request: StartSandbox, onProgress: Parameters<Worker["startSandbox"]>[1], signal: AbortSignal) => unknown =
     () => {};
   onStop: (id: SandboxId) => unknown = () => {};
-  /** Takes part in every command; an error it throws is the command's failure to start. */
+  /** Called for every command; an error that it throws is the command's failure to start. */
   onExec: (request: Exec) => unknown = () => {};
-  /** The others, in the same way; what they throw is the failure of the step, of which nothing has happened then. */
+  /** Called before each step; an error that they throw is the failure of the step, which then has no effect. */
   onHibernate: (id: SandboxId, snapshotId: SnapshotId, signal: AbortSignal) => unknown = () => {};
   onCapture: (id: SandboxId, request: Capture, signal: AbortSignal) => unknown = () => {};
   onReboot: (id: SandboxId) => unknown = () => {};
   onPowerCycle: (id: SandboxId) => unknown = () => {};
-  /** What it returns is the answer; otherwise the machine has the size then. */
+  /** Returns the answer, or undefined to resize the machine. */
   onScale: (id: SandboxId, memoryMib: number) => Scaled | undefined | Promise<Scaled | undefined> = () => undefined;
   onSync: (id: SandboxId, signal: AbortSignal) => unknown = () => {};
   onRemoveSnapshot: (snapshotId: SnapshotId) => unknown = () => {};
-  /** Takes part when a step has happened and its caller does not know yet: where it hangs, the answer is lost. */
+  /** Called after each step and before its answer: while it hangs, the answer is lost. */
   onDone: (step: "start" | "stop" | "hibernate" | "capture" | "power-cycle", id: SandboxId) => unknown = () => {};
-  /** What is told to those who watch a path. */
+  /** Changes that watchers of a path receive. */
   readonly changes = new Map<string, readonly (readonly FileChange[])[]>();
-  /** Bytes of uploads that were given up. */
+  /** Paths of uploads that were given up. */
   readonly brokenUploads: string[] = [];
   onSetNetworkPolicy: (id: SandboxId, policy: NetworkPolicy) => unknown = () => {};
   readonly policies = new Map<SandboxId, NetworkPolicy>();
   refusals: readonly NetworkRefusal[] = [];
-  /** Ports that were connected to, or tried. */
+  /** Ports of connection attempts. */
   readonly opened: number[] = [];
   /** The clock of the guests. */
   now: () => number = Date.now;
-  /** They stay when a machine hibernates. */
+  /** Kept when a machine hibernates. */
   readonly #guests = new Map<SandboxId, TestGuest>();
   readonly #guestRequests: GuestRequest[] = [];
   readonly #answers = new Map<string, (answer: GuestAnswer) => void>();
@@ -67,7 +67,7 @@ export class TestWorker implements Worker {
   released = false;
   readonly host: TestHost;
 
-  /** Takes over what is on the host already. */
+  /** Adopts the machines that are on the host. */
   constructor(id = "worker-1", host = new TestHost()) {
     this.id = id;
     this.host = host;
@@ -81,7 +81,7 @@ export class TestWorker implements Worker {
     images: ["default", "minimal"],
   };
 
-  /** Those whose machines run. */
+  /** Sandboxes whose machines run. */
   get live(): SandboxId[] {
     return [...this.host.machines].filter(([, { running }]) => running).map(([id]) => id);
   }
@@ -117,7 +117,7 @@ export class TestWorker implements Worker {
     return await orAborted(this.host.machine(id).end.promise, signal);
   }
 
-  /** As if the process of the machine had died. */
+  /** Ends a machine as if its process had died. */
   crash(id: SandboxId, detail: string, reason?: "exited" | "reset"): void {
     this.host.crash(id, detail, reason);
   }
@@ -168,7 +168,7 @@ export class TestWorker implements Worker {
     return scaled;
   }
 
-  /** Asks for another size, as the guest of the sandbox does; settles with the answer of the control plane. */
+  /** Asks for another size as the guest does; settles with the control plane's answer. */
   async askToScale(sandboxId: SandboxId, body: unknown): Promise<GuestAnswer> {
     const { promise, resolve } = Promise.withResolvers<GuestAnswer>();
     const requestId = `request-${this.#answers.size}`;
@@ -196,7 +196,7 @@ export class TestWorker implements Worker {
     this.released = true;
   }
 
-  /** Puts a file there as it never is on a disk: one that breaks in the middle, or whose size is wrong. */
+  /** Plants a file that no disk has: one that breaks in the middle, or has a wrong size. */
   plantFile(id: SandboxId, path: string, chunks: readonly (Uint8Array | Error)[], size: number): void {
     this.#machine(id).files.set(path, { chunks, size, mode: 0o644 });
   }
@@ -224,7 +224,7 @@ export class TestWorker implements Worker {
     for (const child of this.running) child.kill("SIGKILL");
   }
 
-  /** As when the machine is stopped, or its agent. */
+  /** Breaks the lines to the guest, as when its agent restarts. */
   loseLines(id: SandboxId): void {
     this.#guests.get(id)?.processes.loseLine();
   }

@@ -59,7 +59,7 @@ suite("an output log", () => {
     return new OutputLog(spill, { keepAll: options.keepAll, limits });
   };
 
-  test("gives every reader from the start the same stream, however it was cut and whenever they come", async () => {
+  test("gives every reader from the start the same stream, for any chunks and any time of attaching", async () => {
     await fc.assert(
       fc.asyncProperty(
         written,
@@ -92,7 +92,7 @@ suite("an output log", () => {
     );
   });
 
-  test("without keeping everything, whoever listens from the start on misses nothing", async () => {
+  test("a reader attached from the start misses nothing, although old output is dropped", async () => {
     await fc.assert(
       fc.asyncProperty(written, fc.array(fc.nat(3), { minLength: 1, maxLength: 4 }), async (parts, paces) => {
         const log = logWith({ keepAll: false });
@@ -110,7 +110,7 @@ suite("an output log", () => {
     );
   });
 
-  test("replays the end to who comes late, in whole blocks and no more than fits", async () => {
+  test("replays the end to a late reader, in whole blocks and within the limit", async () => {
     await fc.assert(
       fc.asyncProperty(written, async (parts) => {
         const log = logWith({ keepAll: false });
@@ -127,7 +127,7 @@ suite("an output log", () => {
     );
   });
 
-  test("to whoever comes in the middle, replay and what follows are one stretch of the stream, without a gap", async () => {
+  test("replay and new output follow each other without a gap", async () => {
     const visit = fc.record({
       comes: fc.nat(60),
       pace: fc.nat(3),
@@ -182,7 +182,7 @@ suite("an output log", () => {
     );
   });
 
-  test("gives one pipe alone to who wants no other", async () => {
+  test("gives a reader one pipe alone on request", async () => {
     await fc.assert(
       fc.asyncProperty(written, fc.constantFrom(1, 2), async (parts, wanted) => {
         const log = logWith({ keepAll: true });
@@ -196,7 +196,7 @@ suite("an output log", () => {
     );
   });
 
-  test("reads the same after it has left the memory", async () => {
+  test("reads the same after it has moved to the file", async () => {
     await fc.assert(
       fc.asyncProperty(written, fc.boolean(), fc.boolean(), async (parts, keepAll, fromStart) => {
         const log = logWith({ keepAll });
@@ -213,7 +213,7 @@ suite("an output log", () => {
     );
   });
 
-  test("the writer waits for the only reader, and for nobody where none reads", async () => {
+  test("the writer waits for a sole reader, and never without readers", async () => {
     const log = logWith({ keepAll: false });
     const reader = log.read({ fromStart: false });
     let waiting: Promise<void> | undefined;
@@ -235,7 +235,7 @@ suite("an output log", () => {
     log.dispose();
   });
 
-  test("a reader that stands still holds nobody up while others read, and goes on where it was", async () => {
+  test("a stalled reader blocks nobody while others read, and continues where it stopped", async () => {
     const log = logWith({ keepAll: false });
     const slow = log.read({ fromStart: false });
     const fast = log.read({ fromStart: false });
@@ -253,7 +253,7 @@ suite("an output log", () => {
     log.dispose();
   });
 
-  test("who comes while much is moved to the file begins with what stays in memory", async () => {
+  test("a reader that attaches during a spill starts with the output that stays in memory", async () => {
     const roomy = { memory: 1e6, window: 1e9, block: 16, portion: 1e6 };
     const log = new OutputLog(new SpillFile({ directory }), { keepAll: false, limits: roomy });
     using behind = log.read({ fromStart: false });
@@ -280,7 +280,7 @@ suite("an output log", () => {
     log.dispose();
   });
 
-  test("who leaves while output is moved to the file takes nothing of it from who is behind", async () => {
+  test("a reader that detaches during a spill loses nothing for a slower one", async () => {
     for (let turns = 0; turns < 50; turns += 1) {
       const log = new OutputLog(new SpillFile({ directory }), { keepAll: false, limits: { ...limits, window: 1e9 } });
       using behind = log.read({ fromStart: false });
@@ -310,7 +310,7 @@ suite("an output log", () => {
     }
   });
 
-  test("what cannot be stored is said: to a reader that is behind by its end, of what is kept by a mark", async () => {
+  test("output that cannot be stored ends slow readers with an error and marks kept output as truncated", async () => {
     for (const keepAll of [false, true]) {
       const log = logWith({ keepAll, maxBytes: 100 });
       const slow = log.read({ fromStart: false });

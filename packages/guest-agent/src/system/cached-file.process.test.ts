@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { cachedFile } from "./cached-file.ts";
 
-test("a file is parsed once, and again when it was written, replaced, removed or made", async () => {
+test("a file is parsed once, and again after it was written, replaced, removed or created", async () => {
   const directory = await mkdtemp(join(tmpdir(), "osb-cached-"));
   try {
     const path = join(directory, "file");

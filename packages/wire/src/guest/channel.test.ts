@@ -19,7 +19,7 @@ import { methods } from "./methods.ts";
 const epoch = 7;
 const over = new SandboxError("unavailable", "the epoch is over");
 
-test("what is sent arrives whole and in order, on every stream, and never more than the credit is on the way", async () => {
+test("bytes arrive complete and in order on every stream, and never exceed the credit on their way", async () => {
   const transfer = fc.record({
     /** Sizes of data sent, from the guest. */
     sends: fc.array(fc.integer({ min: 0, max: 400_000 }), { minLength: 1, maxLength: 5 }),
@@ -53,7 +53,7 @@ test("what is sent arrives whole and in order, on every stream, and never more t
   );
 });
 
-test("messages of any size that is allowed never wait for credit that does not come", async () => {
+test("messages of any allowed size never wait for credit that does not come", async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(fc.integer({ min: 0, max: maxMessageBytes - 10 }), { maxLength: 12 }), async (sizes) => {
       const { host, guest } = await openPair().open();
@@ -71,14 +71,14 @@ test("messages of any size that is allowed never wait for credit that does not c
   );
 });
 
-test("a message that could wait for ever is refused at once", async () => {
+test("a message that could wait forever is refused at once", async () => {
   const { guest } = await openPair().open();
   await assert.rejects(guest.sendMessage(PathRequestSchema, pathOf(maxMessageBytes + 1)), (error) =>
     isSandboxError(error, "invalid_argument"),
   );
 });
 
-test("a stream that nobody reads holds up no other", async () => {
+test("a stream without a reader blocks no other", async () => {
   const pair = openPair();
   const slow = await pair.open();
   const other = await pair.open();
@@ -93,7 +93,7 @@ test("a stream that nobody reads holds up no other", async () => {
   await sending;
 });
 
-test("a new epoch ends what was under way, and late frames of the old one are dropped", async () => {
+test("a new epoch ends every stream, and late frames of the old one are dropped", async () => {
   const pair = openPair();
   const { host, guest } = await pair.open();
   await guest.sendData(1, Buffer.from("before"));
@@ -112,7 +112,7 @@ test("a new epoch ends what was under way, and late frames of the old one are dr
   assert.equal(Buffer.from((await again.host.next()).payload).toString(), "new");
 });
 
-test("a Hello passes whatever the epoch", async () => {
+test("a Hello passes in any epoch", async () => {
   const pair = openPair();
   const hellos: [bigint, number][] = [];
   const lone = new Channel(
@@ -129,7 +129,7 @@ test("a Hello passes whatever the epoch", async () => {
   ]);
 });
 
-test("a refusal arrives as the error that it was, with its details", async () => {
+test("a refusal arrives as the same error, with its details", async () => {
   const { host, guest } = await openPair().open();
   await guest.refuse(new SandboxError("not_found", "no such file", { resource: "file", id: "/a" }));
   await assert.rejects(host.next(), (error) => {
@@ -149,14 +149,14 @@ test("a stream that is given up stops its sender", async () => {
   assert.equal(guest.signal.aborted, true);
 });
 
-test("input that comes after the answer is turned away, and that is no error of the channel's", async () => {
+test("input after the answer is refused without breaking the channel", async () => {
   const { host, guest } = await openPair().open();
   await guest.reply(PingReplySchema, create(PingReplySchema, {}));
   assert.equal((await host.next()).kind, "end");
   await assert.rejects(host.sendData(0, Buffer.from("x")), (error) => isSandboxError(error, "canceled"));
 });
 
-test("a transport that fails ends every stream, and opening another one throws the same", async () => {
+test("a failed transport ends every stream, and opening another one throws the same error", async () => {
   const pair = openPair();
   const { host } = await pair.open();
   const ended = assert.rejects(host.next(), (error) => isSandboxError(error, "unavailable"));
@@ -166,7 +166,7 @@ test("a transport that fails ends every stream, and opening another one throws t
   assert.throws(() => pair.host.open(methods.ping, create(methods.ping.request)), /agent channel is gone/);
 });
 
-test("a peer of garbage is left after a bounded number of bytes, once", () => {
+test("a peer that sends garbage is given up once, after a bounded number of bytes", () => {
   fc.assert(
     fc.property(fc.uint8Array({ minLength: 1000, maxLength: 4000 }), (piece) => {
       const { channel, broken } = lonely();
@@ -201,9 +201,9 @@ test("random frames of a hostile peer never throw, and break the channel at most
 
 for (const [what, payload] of [
   ["data beyond the credit", new Uint8Array(maxDataBytes)],
-  ["messages of no bytes without an end", new Uint8Array(0)],
+  ["empty messages endlessly", new Uint8Array(0)],
 ] as const) {
-  test(`a peer that sends ${what} is left before it fills the memory`, () => {
+  test(`a peer that sends ${what} is given up before it fills the memory`, () => {
     const { channel, broken } = lonely();
     const { id } = channel.open(methods.sessionCreate, create(methods.sessionCreate.request));
     const frame = encodeFrame({ stream: id, epoch, type: frameTypes.message, tag: 0, payload });
@@ -214,7 +214,7 @@ for (const [what, payload] of [
   });
 }
 
-test("a small payload that waits does not keep the chunk alive that it came in", async () => {
+test("a small payload that waits does not keep its chunk alive", async () => {
   const { channel } = lonely();
   const stream = channel.open(methods.sessionCreate, create(methods.sessionCreate.request));
   const frame = encodeFrame({ stream: stream.id, epoch, type: frameTypes.data, tag: 1, payload: Buffer.from("small") });

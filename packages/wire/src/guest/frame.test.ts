@@ -34,7 +34,7 @@ test("any split of the bytes gives the same frames", () => {
   );
 });
 
-test("garbage in front of a frame is skipped and counted, however it is split", () => {
+test("garbage before a frame is skipped and counted, for any split", () => {
   fc.assert(
     fc.property(
       fc.uint8Array({ maxLength: 300 }),
@@ -64,7 +64,7 @@ test("a reader that joins in the middle of a frame finds the next one", () => {
   );
 });
 
-test("a header with any bit wrong opens no frame", () => {
+test("a header with any flipped bit is not a frame", () => {
   fc.assert(
     fc.property(frames, fc.integer({ min: 0, max: headerBytes * 8 - 1 }), (frame, bit) => {
       const bytes = encodeFrame({ ...frame, payload: new Uint8Array(0) });
@@ -74,7 +74,7 @@ test("a header with any bit wrong opens no frame", () => {
   );
 });
 
-test("the largest frame passes and a larger one is none", () => {
+test("the largest frame passes, and a larger one does not", () => {
   const largest: Frame = {
     stream: 1,
     epoch: 2,
@@ -89,7 +89,7 @@ test("the largest frame passes and a larger one is none", () => {
   assert.deepEqual(new FrameReader().push(tooLarge), []);
 });
 
-test("zeros are no frames", () => {
+test("zeros are not frames", () => {
   const reader = new FrameReader();
   assert.deepEqual(reader.push(Buffer.alloc(100_000)), []);
   assert.equal(reader.skipped, 100_000 - (headerBytes - 1));
@@ -112,7 +112,7 @@ function plain({ payload, ...header }: Frame): object {
   return { ...header, payload: Buffer.from(payload).toString("hex") };
 }
 
-test("a frame that arrives byte by byte holds its own size, and none of the chunks it came in", () => {
+test("a frame that arrives byte by byte holds its own size and none of its chunks", () => {
   const sent = encodeFrame({ stream: 1, epoch: 1, type: frameTypes.data, tag: 1, payload: new Uint8Array(200_000) });
   const reader = new FrameReader();
   const before = process.memoryUsage().arrayBuffers;

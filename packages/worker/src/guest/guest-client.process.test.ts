@@ -11,7 +11,7 @@ import { guestSessions } from "./guest-sessions.ts";
 
 const never = new AbortController().signal;
 
-test("a guest that stands still is given up by a deadline, and is there again when it goes on", async () => {
+test("a guest that stops responding is given up after a deadline, and serves again once it runs on", async () => {
   const directory = await mkdtemp(join(tmpdir(), "osb-guest-"));
   await using undo = new AsyncDisposableStack();
   undo.defer(() => rm(directory, { recursive: true }));

@@ -76,7 +76,7 @@ suite("files of a guest agent", () => {
   const leftOvers = async (): Promise<string[]> =>
     (await readdir(home)).filter((name) => name.startsWith(".opensandbox-"));
 
-  test("a link is read and written through, and is told as one", async () => {
+  test("a symbolic link is followed by reads and writes, and listed as a link", async () => {
     await put("/workspace/links/target", "first");
     await symlink("target", join(home, "links/link"));
     assert.equal(await get("/workspace/links/link"), "first");
@@ -103,7 +103,7 @@ suite("files of a guest agent", () => {
     );
   });
 
-  test("a mode is given, kept when the content is replaced, and changed", async () => {
+  test("a mode is set, survives a replacement of the content, and can be changed", async () => {
     await put("/workspace/script", "1", 0o750);
     await put("/workspace/script", "2");
     assert.equal((await files.stat("/workspace/script", {}, never)).mode, 0o750);
@@ -113,7 +113,7 @@ suite("files of a guest agent", () => {
     await fails(files.setAttributes("/workspace/none", { mode: 0o600 }, never), "not_found");
   });
 
-  test("what is moved is all there: over another file, with what is in it, to another file system", async () => {
+  test("a move is complete: over another file, of a whole directory, to another file system", async () => {
     await put("/workspace/from/a/b", "moved");
     await put("/workspace/over", "old");
     await rename("/workspace/from/a/b", "/workspace/over");
@@ -140,7 +140,7 @@ suite("files of a guest agent", () => {
     await fails(rename("/workspace/none", "/workspace/any"), "not_found");
   });
 
-  test("a range is exactly that, also at the end and beyond it", async () => {
+  test("a range is exact, also at the end of the file and beyond", async () => {
     const content = randomBytes(300_000).toString("latin1");
     await write(join(home, "ranges"), content, "latin1");
     for (const [offset, length] of [
@@ -156,7 +156,7 @@ suite("files of a guest agent", () => {
     }
   });
 
-  test("nobody sees a part of what is being written, and who has the old file open keeps it", async () => {
+  test("no reader sees a partial write, and a reader of the old file keeps it", async () => {
     await put("/workspace/whole", "old");
     const half = Promise.withResolvers<void>();
     const go = Promise.withResolvers<void>();
@@ -181,7 +181,7 @@ suite("files of a guest agent", () => {
     assert.deepEqual(await leftOvers(), []);
   });
 
-  test("writers at once leave the file of one of them, whole, whatever readers do meanwhile", async () => {
+  test("concurrent writers leave the complete file of one of them, whatever readers do meanwhile", async () => {
     await put("/workspace/shared", "a".repeat(300_000));
     const isWhole = /^(a{300000}|b{300000}|c{300000}|d{300000})$/;
     const writers = ["a", "b", "c", "d"].map(async (letter) => {
@@ -199,7 +199,7 @@ suite("files of a guest agent", () => {
     assert.deepEqual(await leftOvers(), []);
   });
 
-  test("an upload that breaks off leaves what was there and nothing else", async () => {
+  test("an upload that breaks off leaves the old file and no remains", async () => {
     await put("/workspace/kept", "before");
     async function* breaking(): AsyncGenerator<Uint8Array> {
       yield Buffer.alloc(500_000, "x");
@@ -215,7 +215,7 @@ suite("files of a guest agent", () => {
     await fails(files.stat("/workspace/never", {}, never), "not_found");
   });
 
-  test("what is no ordinary file is refused or written to, and holds nobody up", async () => {
+  test("devices and named pipes are refused or written to, and block nobody", async () => {
     execFileSync("mkfifo", [join(home, "pipe")]);
     await fails(get("/workspace/pipe"), "invalid_argument");
     await fails(put("/workspace/pipe", "nobody reads it"), "invalid_argument");
@@ -225,7 +225,7 @@ suite("files of a guest agent", () => {
     assert.match(await get("/proc/self/status"), /^Name:/);
   });
 
-  test("the size of a file is what was read of it, whatever the kernel said before", async () => {
+  test("the size of a file is the number of bytes read, whatever the kernel reported before", async () => {
     const path = "/sys/kernel/mm/transparent_hugepage/enabled";
     const { entry, content } = await files.read(path, {}, never);
     const parts: Uint8Array[] = [];
@@ -238,7 +238,7 @@ suite("files of a guest agent", () => {
     assert.equal(await get(path, { offset: 4000 }), "");
   });
 
-  test("a watch hears of what is in directories that are made while it watches, however deep", async () => {
+  test("a watch reports entries of directories that are created while it runs, at any depth", async () => {
     const ending = new AbortController();
     await put("/workspace/watched/old/file", "x");
     const changes = await files.watch("/workspace/watched", { recursive: true }, ending.signal);

@@ -32,7 +32,7 @@ function bufferBytes(): number {
 
 const mib = 2 ** 20;
 
-test("a directory listing without an end fails with what to do, and its stream is given up", async () => {
+test("an endless directory listing fails with what to do instead, and its stream is given up", async () => {
   const givenUp = Promise.withResolvers<void>();
   await using agent = await startFakeAgent(async (stream) => {
     stream.signal.addEventListener("abort", () => givenUp.resolve());
@@ -46,7 +46,7 @@ test("a directory listing without an end fails with what to do, and its stream i
   await orAborted(givenUp.promise, AbortSignal.timeout(5000));
 });
 
-test("empty messages without an end meet a bound too", async () => {
+test("an endless series of messages meets the limit of entries", async () => {
   await using agent = await startFakeAgent(async (stream) => {
     const nothing = create(SessionInfosSchema, { sessions: Array.from({ length: 1000 }, () => ({})) });
     for (;;) await stream.sendMessage(SessionInfosSchema, nothing);
@@ -54,7 +54,7 @@ test("empty messages without an end meet a bound too", async () => {
   await assert.rejects(guestSessions(() => agent.guest).list(never), (error) => isSandboxError(error, "unavailable"));
 });
 
-test("a file that has more bytes than were asked for is not collected", async () => {
+test("a file that exceeds the requested length is not collected", async () => {
   await using agent = await startFakeAgent(async (stream) => {
     await stream.sendMessage(FileStatSchema, create(FileStatSchema, { kind: "file" }));
     for (;;) await stream.sendData(0, new Uint8Array(10_000));
@@ -64,7 +64,7 @@ test("a file that has more bytes than were asked for is not collected", async ()
   await assert.rejects(collectBytes(content, { bytes: 16_384, excess }), /more than 16384 bytes/);
 });
 
-test("requests that are abandoned while the guest reads nothing hold a few megabytes, not all of them", async () => {
+test("requests abandoned while the guest reads nothing hold a few megabytes", async () => {
   await using agent = await startFakeAgent(async () => undefined);
   agent.socket.pause();
   const before = bufferBytes();
@@ -83,7 +83,7 @@ test("requests that are abandoned while the guest reads nothing hold a few megab
   agent.socket.resume();
 });
 
-test("an agent that restarts without end loses its connection, which is reported", async () => {
+test("an agent that restarts endlessly loses its connection, which is reported", async () => {
   await using agent = await startFakeAgent(async () => undefined);
   const hello = encodeFrame({ stream: 0, epoch: 0, type: frameTypes.hello, tag: 0, payload: new Uint8Array(0) });
   const closed = closeOf(agent.socket);
@@ -93,7 +93,7 @@ test("an agent that restarts without end loses its connection, which is reported
   await assert.rejects(agent.guest.ping(never), (error) => isSandboxError(error, "unavailable"));
 });
 
-test("bytes that are no frames close the connection and reach nobody else", async () => {
+test("bytes outside frames close the connection and affect nothing else", async () => {
   await using agent = await startFakeAgent(async () => undefined);
   const refused = assert.rejects(agent.guest.ping(never), (error) => isSandboxError(error, "unavailable"));
   const closed = closeOf(agent.socket);
@@ -103,7 +103,7 @@ test("bytes that are no frames close the connection and reach nobody else", asyn
   assert.equal(agent.reported.length, 1);
 });
 
-test("a line whose guest reads nothing takes a bounded number of bytes and says so once", async () => {
+test("a line to a guest that reads nothing takes a bounded number of bytes and reports that once", async () => {
   await using agent = await startFakeAgent(async () => undefined);
   agent.socket.pause();
   const socket = connect(agent.path);
@@ -124,14 +124,14 @@ test("a line whose guest reads nothing takes a bounded number of bytes and says 
   await assert.rejects(line.write(new Uint8Array(1)) ?? Promise.resolve());
 });
 
-test("a refusal is passed on, and not more of it than people read", async () => {
+test("a refusal is passed on, shortened to what people read", async () => {
   await using agent = await startFakeAgent(async (stream) => {
     await stream.refuse(new Error("x".repeat(mib)));
   });
   await assert.rejects(agent.guest.ping(never), ({ message }: Error) => message.length < 10_000);
 });
 
-test("an agent that creates without attaching is attached to: the command's output is whole", async () => {
+test("output is complete with an agent that creates sessions without attaching", async () => {
   const opened: number[] = [];
   const result = { result: { exitCode: 3 } } satisfies MessageInitShape<typeof SessionInfoSchema>;
   await using agent = await startFakeAgent(async (stream, method) => {
@@ -150,7 +150,7 @@ test("an agent that creates without attaching is attached to: the command's outp
   assert.deepEqual(opened, [methods.sessionCreate.id, methods.sessionAttach.id]);
 });
 
-test("a command that its caller leaves is removed by a call that every agent knows", async () => {
+test("a command whose caller leaves is removed by a call that every agent knows", async () => {
   const removed = Promise.withResolvers<number>();
   await using agent = await startFakeAgent(async (stream, method) => {
     if (method === methods.sessionRemove.id) {

@@ -61,7 +61,7 @@ suite("ports of a guest", () => {
   }
 
   for (const host of ["127.0.0.1", "::1"]) {
-    test(`bytes go both ways, and each side ends by itself: ${host}`, async (t) => {
+    test(`bytes flow both ways, and each side ends on its own: ${host}`, async (t) => {
       const port = await listen(t, (socket) => socket.pipe(socket), host);
       const connection = await ports.open(port, never);
       await connection.write(Buffer.from("to and "));
@@ -71,13 +71,13 @@ suite("ports of a guest", () => {
     });
   }
 
-  test("a port on which nothing listens is said", async (t) => {
+  test("a port without a listener is not found", async (t) => {
     const port = await listen(t, (socket) => socket.end());
     await ports.open(port, never);
     await assert.rejects(ports.open(1, never), (error) => isSandboxError(error, "not_found"));
   });
 
-  test("a server that has ended takes no more, and that is no error", async (t) => {
+  test("input for a server that has ended is dropped without an error", async (t) => {
     const port = await listen(t, (socket) => socket.end("bye"));
     const connection = await ports.open(port, never);
     assert.equal(await textOf(connection.incoming), "bye");
@@ -96,7 +96,7 @@ suite("ports of a guest", () => {
     await assert.rejects(text, (error) => isSandboxError(error, "unavailable"));
   });
 
-  test("who aborts ends the connection", async (t) => {
+  test("aborting ends the connection", async (t) => {
     const ended = Promise.withResolvers<void>();
     const port = await listen(t, (socket) => socket.resume().once("end", () => ended.resolve()));
     const caller = new AbortController();
@@ -106,7 +106,7 @@ suite("ports of a guest", () => {
     await ended.promise;
   });
 
-  test("a slow reader holds up its own server and nobody else", async (t) => {
+  test("a slow reader blocks only its own server", async (t) => {
     let sent = 0;
     const stuck = Promise.withResolvers<void>();
     const port = await listen(t, (socket) => {

@@ -79,7 +79,7 @@ suite("exec sessions of a guest agent", () => {
     return { ...texts, end: (await result).end };
   }
 
-  test("a session runs by itself, is listed, and is read after its end", async () => {
+  test("a session runs without listeners, is listed, and can be read after its end", async () => {
     const { id, end } = await create("echo out; echo err >&2; exit 3");
     assert.equal(end, undefined);
     const ended = await sessions.wait(id, 30_000, never);
@@ -95,7 +95,7 @@ suite("exec sessions of a guest agent", () => {
     await assert.rejects(create("true", { id }), (error) => isSandboxError(error, "already_exists"));
   });
 
-  test("input reaches the command, and its end too", async () => {
+  test("input and its end reach the command", async () => {
     const { id } = await create("cat; echo done");
     const attached = await attach(id);
     const reading = readAll(attached);
@@ -105,7 +105,7 @@ suite("exec sessions of a guest agent", () => {
     assert.equal((await reading).stdout, "hello world\ndone\n");
   });
 
-  test("detaching leaves the command alone, and what it wrote meanwhile is there on the way back", async () => {
+  test("a command runs on after its listener detaches, and its output waits for the next one", async () => {
     const { id } = await create("read line; echo got $line; read line; echo got $line");
     const leave = new AbortController();
     const first = await attach(id, leave.signal);
@@ -117,7 +117,7 @@ suite("exec sessions of a guest agent", () => {
     assert.equal((await readAll(second)).stdout, "got one\ngot two\n");
   });
 
-  test("a signal goes to the whole group, and is told as one", async () => {
+  test("a signal reaches the whole process group and is reported as the end", async () => {
     const { id } = await create("sleep 100 & echo started; wait");
     const attached = await attach(id);
     const reading = readAll(attached);
@@ -128,7 +128,7 @@ suite("exec sessions of a guest agent", () => {
     await assert.rejects(sessions.signal("none", 9, never), (error) => isSandboxError(error, "not_found"));
   });
 
-  test("a timeout kills it and says so", async () => {
+  test("a timeout kills the command and is reported", async () => {
     const { id } = await create("sleep 100", {
       command: { argv: ["/bin/sh", "-c", "sleep 100"], timeoutMs: 100, stdin: true },
     });
@@ -136,7 +136,7 @@ suite("exec sessions of a guest agent", () => {
     assert.deepEqual(end, { exitCode: 0, signal: 9, timedOut: true });
   });
 
-  test("left alone for too long it is killed, and not before", async () => {
+  test("a command is killed after its time without a listener, and not before", async () => {
     const { id } = await create("echo begun; exec sleep 100", { whenDetached: { killAfterMs: 300 } });
     const leave = new AbortController();
     const reading = readAll(await attach(id, leave.signal)).catch(() => undefined);
@@ -155,7 +155,7 @@ suite("exec sessions of a guest agent", () => {
     await assert.rejects(attach(id), (error) => isSandboxError(error, "not_found"));
   });
 
-  test("with a fake machine its commands end, also those that have left their session", async () => {
+  test("the commands of a fake machine end with it, also those that have left their session", async () => {
     const own = await mkdtemp(join(tmpdir(), "osb-sessions-end-"));
     const other = await bootFake(own);
     using line = await GuestClient.connect(other.agentSocket);
@@ -175,13 +175,13 @@ suite("exec sessions of a guest agent", () => {
     await rm(own, { recursive: true });
   });
 
-  test("a command that cannot be started is no session", async () => {
+  test("a command that cannot start leaves no session", async () => {
     const request = sessionOf("", { command: { argv: ["/no/such/program"] } });
     await assert.rejects(sessions.create(request, never), (error) => isSandboxError(error, "not_found"));
     await assert.rejects(attach(request.id), (error) => isSandboxError(error, "not_found"));
   });
 
-  test("two listeners at once get the same bytes, one of them slowly; who comes late gets the scrollback", async () => {
+  test("a fast and a slow listener receive the same bytes, and a late one the scrollback", async () => {
     const bytes = 8_000_000;
     const { id } = await create(`read go; head -c ${bytes} /dev/urandom | tee ${directory}/sent`);
     const hashOf = async (attached: AttachedSession, pause: () => Promise<unknown>): Promise<string> => {
@@ -211,7 +211,7 @@ suite("exec sessions of a guest agent", () => {
     assert.ok(replayed.length <= 2 ** 20 && replayed.length > 2 ** 20 - 2 ** 15, `${replayed.length}`);
   });
 
-  test("a session that keeps its output gives all of it to who comes late, also one pipe alone", async () => {
+  test("a session that keeps its output gives a late listener all of it, or one pipe alone", async () => {
     const script = "for i in 1 2 3; do head -c 1000000 /dev/zero | tr '\\0' $i; echo $i >&2; done";
     const { id } = await create(script, { keepOutput: true });
     assert.equal((await sessions.wait(id, 30_000, never)).stdoutBytes, 3_000_000);
@@ -222,7 +222,7 @@ suite("exec sessions of a guest agent", () => {
     assert.deepEqual([alone.stdout, alone.stderr], ["", "1\n2\n3\n"]);
   });
 
-  test("hundreds of megabytes are kept for a result, and the agent does not grow with them", async () => {
+  test("hundreds of megabytes are kept for a result in bounded memory", async () => {
     const bytes = 300_000_000;
     const peak = async (): Promise<number> => {
       const status = await readFile(`/proc/${machine.pid}/status`, "utf8");
@@ -244,7 +244,7 @@ suite("exec sessions of a guest agent", () => {
     await rm(join(directory, "kept"));
   });
 
-  test("the only listener holds the command up by not reading", async () => {
+  test("a sole listener that does not read blocks the command", async () => {
     const { id } = await create("read go; yes | head -c 20000000; echo end >&2");
     const attached = await attach(id);
     await attached.write(Buffer.from("go\n"));
@@ -272,7 +272,7 @@ suite("exec sessions of a guest agent", () => {
   });
   const run = async (request: ReturnType<typeof quick>) => await readAll(await sessions.run(request, never), true);
 
-  test("run and attach in one: the output, and the end, of a short one and of a longer one", async () => {
+  test("run starts and attaches in one call, for a short command and a long one", async () => {
     for (const script of ["echo out; echo err >&2; exit 4", "echo out; sleep 0.3; echo err >&2; exit 4"]) {
       const request = quick(script);
       const { stdout, stderr, end } = await run(request);
@@ -287,7 +287,7 @@ suite("exec sessions of a guest agent", () => {
     }
   });
 
-  test("a command that ends while it is young is whole: full pipes, a signal, a child that goes on", async () => {
+  test("the outcome of a quick command is complete: full pipes, a signal, a child that runs on", async () => {
     const full = "head -c 65536 /dev/zero | tr '\\0' x; head -c 65536 /dev/zero | tr '\\0' y >&2";
     for (let times = 0; times < 5; times += 1) {
       const { stdout, stderr } = await run(quick(full));
@@ -297,7 +297,7 @@ suite("exec sessions of a guest agent", () => {
     assert.equal((await run(quick("sleep 2 & echo parent"))).stdout, "parent\n");
   });
 
-  test("a command is looked for along its own PATH, or from its directory", async () => {
+  test("a command is found along its own PATH, or relative to its directory", async () => {
     const home = await mkdtemp(join(directory, "programs-"));
     const program = async (path: string, mode: number): Promise<void> => {
       await mkdir(dirname(join(home, path)), { recursive: true });
@@ -334,7 +334,7 @@ suite("exec sessions of a guest agent", () => {
     await refused(["two"], home, "permission_denied", /may not execute two/);
   });
 
-  test("a command that is removed while it is young is killed", async () => {
+  test("removing a command right after its start kills it", async () => {
     const request = quick("sleep 100");
     const running = sessions.run(request, never);
     await sessions.remove(request.id, never);
@@ -367,7 +367,7 @@ suite("exec sessions of a guest agent", () => {
       };
     }
 
-    test("a program finds one, of the right size, that can be resized", async () => {
+    test("a program finds a terminal of the requested size, which can change", async () => {
       const { id } = await create(
         "tty; stty size; echo $TERM; trap 'stty size; exit' WINCH; echo ready; while :; do sleep 0.05; done",
         {
@@ -400,14 +400,14 @@ suite("exec sessions of a guest agent", () => {
       assert.equal((await shell.end).signal, 0);
     });
 
-    test("without a program it is the user's shell", async () => {
+    test("a session without a program starts the user's shell", async () => {
       const { id, argv } = await create("", { terminal, command: { argv: [] } });
       assert.deepEqual(argv, ["/bin/bash"]);
       await sessions.signal(id, 9, never);
       assert.equal((await sessions.wait(id, 30_000, never)).end?.signal, 9);
     });
 
-    test("bytes go through as they are in raw mode", async () => {
+    test("bytes pass unchanged in raw mode", async () => {
       const { id } = await create("stty raw -echo; echo ready; head -c 256 | od -An -v -tu1 | tr -d '\\n'", {
         terminal,
       });
@@ -423,7 +423,7 @@ suite("exec sessions of a guest agent", () => {
       );
     });
 
-    test("what a program writes last is not lost, also when something holds on to the terminal", async () => {
+    test("the last output of a program is not lost, also when another process holds the terminal open", async () => {
       for (let times = 0; times < 10; times += 1) {
         const script = "sleep 5 & head -c 20000 /dev/zero | tr '\\0' x; echo; echo last";
         const { all } = await readAll(await attach((await create(script, { terminal })).id));
@@ -450,7 +450,7 @@ suite("exec sessions of a guest agent", () => {
   });
 
   suite("when the host is replaced", () => {
-    test("the streams end, sessions and plain commands go on, and what the old one gave up itself is killed", async () => {
+    test("streams end, commands run on, and a command whose caller has left before is killed", async () => {
       const marker = join(directory, "marker");
       const { id } = await create("read line; echo got $line");
       const listening = readAll(await attach(id));

@@ -39,7 +39,7 @@ async function begin() {
 }
 
 suite("agent sessions", () => {
-  test("are told their settings, then the prompt, each in a line", async () => {
+  test("receive their settings, then the prompt, each as a line", async () => {
     await using given = await begin();
     const settings = {
       ...{
@@ -65,14 +65,14 @@ suite("agent sessions", () => {
     ]);
   });
 
-  test("without settings are told none, and settings that say nothing are none", async () => {
+  test("receive no settings when none, or only empty ones, are given", async () => {
     await using given = await begin();
     const session = await given.start({ prompt: "hi", model: "", maxTurns: 0, cwd: null });
     assert.deepEqual(await given.told(session, 1), [{ type: "prompt", text: "hi" }]);
     await given.start({});
   });
 
-  test("take prompts and interrupts, also a long one", async () => {
+  test("take prompts of any length, and interrupts", async () => {
     await using given = await begin();
     const session = await given.start();
     const text = "long 🙂 ".repeat(20_000);
@@ -88,7 +88,7 @@ suite("agent sessions", () => {
     assert.deepEqual([status, reply.error], [400, "text is required"]);
   });
 
-  test("are listed apart while they run and for five minutes after, and among the exec sessions", async () => {
+  test("are listed on their own and among the exec sessions, until five minutes after their end", async () => {
     await using given = await begin();
     const { world, at, clock } = given;
     const [, other] = await world.ask("POST", `/api/sandboxes/${given.id}/exec`, { cmd: "cat" });
@@ -114,7 +114,7 @@ suite("agent sessions", () => {
     assert.deepEqual(await list(), []);
   });
 
-  test("what is none is not found", async () => {
+  test("other sessions are not found", async () => {
     await using given = await begin();
     const { world, at } = given;
     const [, { sessionID }] = await world.ask("POST", `/api/sandboxes/${given.id}/exec`, { cmd: "cat" });
@@ -131,7 +131,7 @@ suite("agent sessions", () => {
     }
   });
 
-  test("an older sandbox, which does not have the program, says so", async () => {
+  test("a sandbox without the program answers that it is too old", async () => {
     await using given = await begin();
     given.sessions.agentProgram = ["/no/such/program"];
     const [status, reply] = await given.world.ask("POST", given.at, { prompt: "hi" });
@@ -139,7 +139,7 @@ suite("agent sessions", () => {
     assert.equal(reply.error, "this sandbox was made before there were agent sessions: make a new one");
   });
 
-  test("one that cannot be told its prompt does not stay", async () => {
+  test("a session that cannot receive its prompt is removed", async () => {
     await using given = await begin();
     const { sessions } = given.world.worker.guest(given.id);
     const attach = sessions.attach.bind(sessions);
@@ -151,7 +151,7 @@ suite("agent sessions", () => {
     assert.deepEqual(given.sessions.list(), []);
   });
 
-  test("settings that cannot be are refused", async () => {
+  test("invalid settings are refused", async () => {
     await using given = await begin();
     for (const [body, error] of [
       [{ permissionMode: "yolo" }, /permissionMode/],

@@ -10,7 +10,7 @@ import type { ApiContext } from "../api-context.ts";
 import { begin, isListed, SIGKILL } from "./exec-sessions.ts";
 import { serve } from "../serve.ts";
 
-/** Agents, which are exec sessions with a program of ours in them. */
+/** Agent sessions, which are exec sessions of the agent wrapper. */
 export function serveAgentSessions(app: FastifyInstance, api: ApiContext): void {
   const { ending, worker, clock } = api.sandboxes;
 
@@ -29,7 +29,7 @@ export function serveAgentSessions(app: FastifyInstance, api: ApiContext): void 
       if (lines !== undefined)
         await writeToSession(worker.guest(id).sessions, { sessionId: session.id, text: lines }, call.signal);
     } catch (error) {
-      // Nobody would know of it. What cannot be removed now goes with its machine.
+      // No client knows this session. One that cannot be removed now ends with its machine.
       await worker
         .guest(id)
         .sessions.remove(session.id, AbortSignal.timeout(removeMs))
@@ -97,7 +97,7 @@ export function serveAgentSessions(app: FastifyInstance, api: ApiContext): void 
   }
 }
 
-/** What removing a session may take. */
+/** Deadline for removing a session. */
 const removeMs = 30_000;
 
 function isAgent({ purpose }: ExecSession): boolean {
@@ -108,7 +108,7 @@ function isNoProgram(error: unknown): boolean {
   return isSandboxError(error, "not_found") && error.details?.resource === "file";
 }
 
-/** Agent disks stay as they are for as long as their sandboxes. */
+/** A sandbox keeps its agent disk, and old ones lack the program. */
 function noProgram(cause: unknown): SandboxError {
   const message = "this sandbox was made before there were agent sessions: make a new one";
   return new SandboxError("not_supported", message, { cause });

@@ -61,7 +61,7 @@ function told(messages: readonly Buffer[]): string[] {
 }
 
 suite("exec sessions", () => {
-  test("are started, listed while they run and for five minutes after, with their exit code", async () => {
+  test("are started, and listed with their exit code until five minutes after their end", async () => {
     const clock = new ManualClock();
     await using given = await begin({ clock });
     const { world, at } = given;
@@ -90,7 +90,7 @@ suite("exec sessions", () => {
     assert.deepEqual(await list(), []);
   });
 
-  test("a client hears what was, its end, what comes, the exit code, and a normal close", async () => {
+  test("a client receives the scrollback, its end, new output, the exit code, and a normal close", async () => {
     await using given = await begin();
     const session = await given.start({ cmd: "echo before; read line; echo got $line; echo err >&2; exit 7" });
     const path = `/exec/${session}`;
@@ -117,14 +117,14 @@ suite("exec sessions", () => {
     assert.deepEqual(told(late.messages), ["stdout: before\ngot on\n", "stderr: err\n", "scrollback end", "exit 7"]);
   });
 
-  test("a session that has written nothing tells of its scrollback's end as well", async () => {
+  test("a session without output also marks the end of its scrollback", async () => {
     await using given = await begin();
     const client = given.attach(`/exec/${await given.start({ cmd: "exec sleep 100" })}`);
     await eventually("it is told", () => client.messages.length > 0);
     assert.deepEqual(told(client.messages), ["scrollback end"]);
   });
 
-  test("several clients hear and write; one that leaves ends nothing; garbage is ignored", async () => {
+  test("several clients read and write, one that leaves ends nothing, and garbage is ignored", async () => {
     await using given = await begin();
     const path = `/exec/${await given.start({ cmd: "cat" })}`;
     const [first, second] = [given.attach(path), given.attach(path)];
@@ -151,7 +151,7 @@ suite("exec sessions", () => {
     assert.deepEqual(told(second.messages), ["scrollback end", "stdout: one\ntwo\n", "exit 0"]);
   });
 
-  test("when the line to the guest ends, the close is not normal and there is no exit code", async () => {
+  test("when the line to the guest breaks, the close is not normal and carries no exit code", async () => {
     await using given = await begin();
     const client = given.attach(`/exec/${await given.start({ cmd: "exec sleep 100" })}`);
     await eventually("it is attached", () => client.messages.length > 0);
@@ -160,7 +160,7 @@ suite("exec sessions", () => {
     assert.deepEqual(told(client.messages), ["scrollback end"]);
   });
 
-  test("a silent client does not keep the sandbox from being idle, a talking one does", async () => {
+  test("traffic of a client keeps the sandbox from being idle, a silent connection does not", async () => {
     const clock = new ManualClock();
     await using given = await begin({ clock, sweepMs: 5 });
     await given.world.call("POST", `${given.at}/timeout`, { timeout: 60 });
@@ -176,7 +176,7 @@ suite("exec sessions", () => {
     await eventually("it sleeps", async () => (await given.world.get(given.id)).status === "hibernated");
   });
 
-  test("an hour without a word ends neither a session nor a connection to it", async () => {
+  test("an hour of silence ends neither a session nor a connection to it", async () => {
     const clock = new ManualClock();
     await using given = await begin({ clock, sweepMs: 5 });
     const { world, at, id } = given;
@@ -201,7 +201,7 @@ suite("exec sessions", () => {
     }
   });
 
-  test("one that was put away with its sandbox within the hour is woken by who comes back, with its scrollback", async () => {
+  test("a client that returns after hibernation wakes the session and receives its scrollback", async () => {
     const clock = new ManualClock();
     await using given = await begin({ clock, sweepMs: 5 });
     const { world, id } = given;
@@ -222,7 +222,7 @@ suite("exec sessions", () => {
     assert.equal((await world.get(id)).status, "running");
   });
 
-  test("a key that is taken away meanwhile opens nothing more, and what it has opened goes on", async () => {
+  test("revoking a key blocks new requests, not open streams", async () => {
     await using world = await startForTest({ storedKeys: true });
     const database = await openDatabase(world.databaseFile);
     const row = {
@@ -252,7 +252,7 @@ suite("exec sessions", () => {
     assert.deepEqual(told(client.messages), ["scrollback end", "stdout: still here\n", "exit 0"]);
   });
 
-  test("what is wrong is said before the upgrade", async () => {
+  test("errors are answered before the upgrade", async () => {
     await using given = await begin();
     const refused = async (path: string): Promise<number> => {
       const socket = new WebSocket(`${given.world.url.replace("http", "ws")}${path}`);
@@ -277,7 +277,7 @@ suite("exec sessions", () => {
 });
 
 suite("terminals", () => {
-  test("speak without frames, in text and in bytes, and close normally", async () => {
+  test("exchange raw text and bytes, and close normally", async () => {
     await using given = await begin();
     const { world, at } = given;
     const [status, { sessionID, ...rest }] = await world.ask("POST", `${at}/pty`, { shell: "/bin/cat" });

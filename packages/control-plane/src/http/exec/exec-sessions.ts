@@ -14,12 +14,12 @@ import { answered, type Call, serve } from "../serve.ts";
 import { TerminalReplay } from "#http/sockets/terminal-replay.ts";
 import { acceptWebSocket } from "#http/sockets/web-socket.ts";
 
-/** A session that has ended is listed for so long. */
+/** How long an ended session is listed. */
 const listedMs = 300_000;
 
 export const SIGKILL = 9;
 
-/** Exec sessions and terminals, which are sessions that speak without frames. */
+/** Exec sessions, and terminals, which are sessions without frames on their WebSocket. */
 export function serveExecSessions(app: FastifyInstance, api: ApiContext): void {
   const { sandboxes } = api;
   const { ending, worker, clock } = sandboxes;
@@ -74,7 +74,7 @@ const execWords: SessionWords = {
   input: (message) => wire.decodeClientFrame(message),
 };
 
-/** Bytes as they are, but for what a replay must not ask again. */
+/** Raw bytes, without the terminal queries that a replay must not repeat. */
 function terminalWords(): SessionWords {
   let replay: TerminalReplay | undefined = new TerminalReplay();
   return {
@@ -105,7 +105,7 @@ async function attach(api: ApiContext, call: Call<unknown, unknown>, words: Sess
   const signal = AbortSignal.any([gone.signal, sandboxes.ending]);
   let attached: AttachedSession;
   {
-    // Being attached is no activity; what is said is.
+    // Attaching does not count as activity; traffic does.
     using _ = use;
     const request = AbortSignal.any([signal, call.signal]);
     attached = await sandboxes.worker
@@ -120,7 +120,7 @@ async function attach(api: ApiContext, call: Call<unknown, unknown>, words: Sess
       socket.close(1000);
     } catch (error) {
       const { body } = failureOf(error, { requestId: call.request.id, log: sandboxes.log, ending: sandboxes.ending });
-      // No exit code: how the command goes on is not known here.
+      // No exit code: the command may still run.
       socket.close(1011, body.code);
     }
   } finally {

@@ -15,7 +15,7 @@ import { answered, serve } from "../serve.ts";
 import { StdinQueue } from "#http/sockets/stdin-queue.ts";
 import { acceptWebSocket } from "#http/sockets/web-socket.ts";
 
-/** One command over one WebSocket: what the connection carries is said at the route. */
+/** One command over one WebSocket. The route documents its messages. */
 export function serveExecStream(app: FastifyInstance, api: ApiContext): void {
   const { sandboxes, timing } = api;
   serve(app, sandboxes.ending, wire.streamExec, async ({ organizationId, parameter, request, reply }) => {
@@ -59,15 +59,15 @@ async function stream({ sandboxes }: ApiContext, connection: Connection): Promis
     takeInput(connection, input, (error) => ended.abort(error));
     await sendOutput(socket, command, use, signal);
   } catch (error) {
-    // A caller that broke the rules hears of that, not of the end of its command that follows.
+    // A caller that broke the protocol receives that error, and not the end of its command that follows.
     throw ended.signal.aborted ? ended.signal.reason : error;
   } finally {
-    // Whatever went wrong, the command does not stay behind; one that has ended does not mind.
+    // Kills the command after any failure; after its end this does nothing.
     ended.abort();
   }
 }
 
-/** The command to run. */
+/** The command in the first message. */
 function startOf({ data, isBinary }: Message): wire.StreamStart {
   if (isBinary) throw invalid("the first message must be text: the command as JSON");
   return parse(wire.StreamStart, jsonOf(data.toString("utf8")));
@@ -88,7 +88,7 @@ interface Input {
   /** Sends a signal to the command's process group. */
   readonly kill: (signal: number) => Promise<void>;
   readonly use: Use;
-  /** The client is told how much of its input was taken. */
+  /** Whether the client receives how much of its input was taken. */
   readonly tell: boolean;
 }
 
@@ -107,7 +107,7 @@ function takeInput(
   inbox.forEach(({ data, isBinary }) => {
     use.touch();
     try {
-      if (!isBinary) throw invalid("after the first message only binary ones are expected");
+      if (!isBinary) throw invalid("messages after the first must be binary");
       takeFrame(data, kill, stdin);
     } catch (error) {
       refuse(asSandboxError(error));

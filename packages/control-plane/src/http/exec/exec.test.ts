@@ -30,7 +30,7 @@ function isLarge({ stdout, stderr }: { stdout: string; stderr: string }): boolea
 }
 
 suite("exec/run", () => {
-  test("gives output, apart, and the exit code", async () => {
+  test("returns standard output, standard error and the exit code", async () => {
     await using given = await begin();
     assert.deepEqual(await given.exec({ cmd: "echo out; echo err >&2; exit 3" }), [
       200,
@@ -42,7 +42,7 @@ suite("exec/run", () => {
     ]);
   });
 
-  test("output of any size is exact, whether the answer begins early or late", async () => {
+  test("output of any size is exact, whether the answer starts early or late", async () => {
     await using given = await begin();
     for (const timeout of [20, 0]) {
       const [status, reply] = await given.exec({ cmd: largeScript, timeout });
@@ -52,7 +52,7 @@ suite("exec/run", () => {
     }
   });
 
-  test("a timeout is -1 and a last line, a signal -1", async () => {
+  test("a timeout is -1 with a last line, and a signal is -1", async () => {
     await using given = await begin();
     const [, late] = await given.exec({ cmd: "echo begun >&2; exec sleep 100", timeout: 0.2 });
     assert.deepEqual(late, { exitCode: -1, stdout: "", stderr: "begun\n\nProcess timed out" });
@@ -60,7 +60,7 @@ suite("exec/run", () => {
     assert.equal(killed.exitCode, -1);
   });
 
-  test("ends with its caller", async () => {
+  test("the command ends with its caller", async () => {
     await using given = await begin();
     for (const timeout of [20, 0]) {
       const giveUp = new AbortController();
@@ -74,7 +74,7 @@ suite("exec/run", () => {
     }
   });
 
-  test("a long one is kept alive with spaces before its JSON", async () => {
+  test("a long command is kept alive with spaces before its JSON", async () => {
     await using given = await begin({ keepAliveMs: 20 });
     const response = await given.world.call("POST", `/api/sandboxes/${given.id}/exec/run`, {
       cmd: "sleep 0.3",
@@ -85,7 +85,7 @@ suite("exec/run", () => {
     assert.deepEqual(JSON.parse(text), { exitCode: 0, stdout: "", stderr: "" });
   });
 
-  test("when the line to the guest ends, its end is not invented", async () => {
+  test("when the line to the guest breaks, no exit code is invented", async () => {
     await using given = await begin();
     const answer = given.exec({ cmd: "exec sleep 100", timeout: 20 });
     await eventually("it runs", () => given.world.worker.running.size === 1);
@@ -96,7 +96,7 @@ suite("exec/run", () => {
     for (const child of given.world.worker.running) child.kill("SIGKILL");
   });
 
-  test("what cannot be started is said", async () => {
+  test("a command that cannot start is an error", async () => {
     await using given = await begin();
     assert.equal((await given.exec({}))[0], 400);
     assert.equal((await given.exec({ cmd: "/no/such/program", args: ["x"] }))[0], 404);
@@ -112,7 +112,7 @@ suite("exec/run-async", () => {
     ]);
   });
 
-  test("a slow one gets a handle, under which it can be polled, attached to and listed", async () => {
+  test("a slow command gets a handle that can be polled, attached to and listed", async () => {
     await using given = await begin({ inlineHoldMs: 20, resultHoldMs: 20 });
     const [status, { execId, running }] = await given.execAsync({ cmd: "echo begun; sleep 0.3; echo done; exit 5" });
     assert.deepEqual([status, running], [202, true]);
@@ -127,7 +127,7 @@ suite("exec/run-async", () => {
     for (let times = 0; times < 2; times += 1) assert.deepEqual(await given.result(execId), [200, expected]);
   });
 
-  test("output that is too large to be held is a handle, and is exact", async () => {
+  test("output too large to hold gets a handle, and is exact", async () => {
     await using given = await begin();
     const [status, { execId }] = await given.execAsync({ cmd: largeScript });
     assert.equal(status, 202);
@@ -136,7 +136,7 @@ suite("exec/run-async", () => {
     assert.ok(isLarge(reply));
   });
 
-  test("it goes on when its caller goes away", async () => {
+  test("a command keeps running after its caller leaves", async () => {
     await using given = await begin();
     const giveUp = new AbortController();
     const asked = given.world.call(
@@ -156,7 +156,7 @@ suite("exec/run-async", () => {
     for (const child of given.world.worker.running) child.kill("SIGKILL");
   });
 
-  test("an unknown handle is 404, that of another sandbox too", async () => {
+  test("an unknown handle, or one of another sandbox, is 404", async () => {
     await using given = await begin({ inlineHoldMs: 1 });
     const [, { execId }] = await given.execAsync({ cmd: "sleep 0.2" });
     const other = await given.world.create();
@@ -168,7 +168,7 @@ suite("exec/run-async", () => {
     assert.equal((await given.world.ask("GET", `/api/sandboxes/sb-00000000/exec/${execId}/result`))[0], 404);
   });
 
-  test("over hibernation the poll says that the sandbox wakes, and then has the result", async () => {
+  test("after hibernation a poll reports the wake, and then the result", async () => {
     await using given = await begin({ inlineHoldMs: 1, resultHoldMs: 20 });
     const { world, id } = given;
     const [, { execId }] = await given.execAsync({ cmd: "sleep 0.2; echo kept" });
@@ -187,7 +187,7 @@ suite("exec/run-async", () => {
     });
   });
 
-  test("a wake that fails for now is no failure of the poll", async () => {
+  test("a wake that fails for now does not fail the poll", async () => {
     await using given = await begin({ inlineHoldMs: 1 });
     const { world, id } = given;
     const [, { execId }] = await given.execAsync({ cmd: "sleep 0.2" });
@@ -198,7 +198,7 @@ suite("exec/run-async", () => {
     assert.deepEqual(await given.result(execId), [200, { running: true, waking: true, stdout: "", stderr: "" }]);
   });
 
-  test("a poll that the server's end breaks off is told to ask again, and no later one that it failed", async () => {
+  test("a poll cut off by the server's end is told to ask again, and no later one fails", async () => {
     await using given = await begin({ inlineHoldMs: 1, resultHoldMs: 20_000 });
     const { world } = given;
     const [, { execId }] = await given.execAsync({ cmd: "exec sleep 100" });
@@ -223,7 +223,7 @@ suite("exec/run-async", () => {
     await ended;
   });
 
-  test("of a sandbox that is gone for good it says so", async () => {
+  test("a poll of a deleted sandbox is gone", async () => {
     await using given = await begin({ inlineHoldMs: 1 });
     const [, { execId }] = await given.execAsync({ cmd: "sleep 0.2" });
     await given.world.call("DELETE", `/api/sandboxes/${given.id}`);

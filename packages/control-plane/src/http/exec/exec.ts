@@ -21,11 +21,11 @@ import { failureOf } from "../reply-error.ts";
 import { runReplyOf, runReplyStream } from "./run-reply.ts";
 import { answered, serve } from "../serve.ts";
 
-// Proxies give up on a connection that stays silent; shorter commands do not need the trick.
+// Proxies close silent connections; commands with a shorter timeout need no keep-alive.
 const quickSeconds = 30;
-/** A wait of the guest's that is as good as none: the longest that its timers know. */
+/** The longest delay of the guest's timers, as good as no limit. */
 const endlessMs = 2 ** 31 - 1;
-/** What removing a session may take. */
+/** Deadline for removing a session. */
 const removeMs = 30_000;
 
 export function serveExec(app: FastifyInstance, api: ApiContext): void {
@@ -68,14 +68,14 @@ export function serveExec(app: FastifyInstance, api: ApiContext): void {
       using _ = await useSandbox(sandboxes, organizationId, id, AbortSignal.any([signal, hold]));
       const leftMs = Math.max(0, Math.round(timing.resultHoldMs - (performance.now() - since)));
       const session = await worker.guest(id).sessions.wait(execId, leftMs, signal);
-      // Nobody reads the output of a command that still runs, and it may be large.
+      // The client ignores the output of a running command, and it may be large.
       if (!hasEnded(session)) return { running: true, stdout: "", stderr: "" };
       const result = await resultOf(worker.guest(id).sessions, session, signal);
       const small = runReplyOf(result);
       if (small !== undefined) return { running: false, ...small };
       return await sendJson(reply, runReplyStream(result, { running: false }));
     } catch (error) {
-      // The published client takes every failure for the last word. What this server's end breaks off, the next one has.
+      // The published client treats every failure as final. The next server has the result that this one's end cuts off.
       const isTransient = ending.aborted || error === hold.reason || (isSandboxError(error) && error.retryable);
       if (isTransient) return { running: true, waking: true, stdout: "", stderr: "" };
       throw isNoSession(error) ? noResult(execId, error) : error;
@@ -83,7 +83,7 @@ export function serveExec(app: FastifyInstance, api: ApiContext): void {
   });
 }
 
-/** One command that ends with its caller: disposing it removes whatever is left of it. */
+/** One command that ends with its caller: disposing it removes its session. */
 function runOf({ worker, log }: SandboxContext, sandboxId: SandboxId) {
   const id = newSessionId();
   let quickResult: StartedCommand["quickResult"] | undefined;
@@ -115,15 +115,15 @@ function runOf({ worker, log }: SandboxContext, sandboxId: SandboxId) {
         .guest(sandboxId)
         .sessions.remove(id, AbortSignal.timeout(removeMs))
         .catch((error: unknown) => {
-          // With the machine, or the agent, the command has gone as well.
+          // The command has ended with its machine or agent.
           if (isSandboxError(error, "not_found") || isSandboxError(error, "unavailable")) return;
-          log("warn", "a command may go on without its caller", { sandbox: sandboxId, ...describeError(error) });
+          log("warn", "a command may run on without its caller", { sandbox: sandboxId, ...describeError(error) });
         });
     },
   };
 }
 
-/** The value, or undefined when it is not there in time. */
+/** The value, or undefined after the time. */
 async function within<T>(milliseconds: number, promise: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
   const { promise: over, resolve } = Promise.withResolvers<undefined>();
   const timer = setTimeout(() => resolve(undefined), milliseconds);
@@ -134,7 +134,7 @@ async function within<T>(milliseconds: number, promise: Promise<T>, signal: Abor
   }
 }
 
-/** Settles when all has been sent, or nobody reads any more; a failure on the way cuts the connection. */
+/** Settles when everything has been sent or the client has left; a failure meanwhile cuts the connection. */
 async function sendJson(reply: FastifyReply, stream: Readable): Promise<typeof answered> {
   const { promise, resolve } = Promise.withResolvers<void>();
   stream.once("close", resolve);
@@ -143,7 +143,7 @@ async function sendJson(reply: FastifyReply, stream: Readable): Promise<typeof a
   return answered;
 }
 
-/** Begins the answer now and keeps it alive with spaces, which JSON allows in front. */
+/** Starts the answer now and keeps it alive with spaces, which JSON allows before a value. */
 async function answerLate(
   api: ApiContext,
   reply: FastifyReply,
@@ -151,7 +151,7 @@ async function answerLate(
 ): Promise<typeof answered> {
   reply.hijack();
   const { raw } = reply;
-  // Sent with the first space, or in one piece with the result of a command that is faster.
+  // Sent with the first space, or together with the result of a quick command.
   raw.writeHead(200, { "content-type": "application/json; charset=utf-8" });
   const keepAlive = setInterval(() => raw.destroyed || raw.write(" "), api.timing.keepAliveMs);
   try {
@@ -163,7 +163,7 @@ async function answerLate(
   } catch (error) {
     const { log, ending } = api.sandboxes;
     const { body } = failureOf(error, { requestId: reply.request.id, log, ending });
-    // What has begun as a result cannot end as an error.
+    // The status is sent already, so the error follows as the body.
     if (!raw.destroyed) raw.end(JSON.stringify(body));
   } finally {
     clearInterval(keepAlive);

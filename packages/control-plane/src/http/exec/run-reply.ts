@@ -2,7 +2,7 @@ import { Readable } from "node:stream";
 import { exitCodeOf, type RunReply, timedOutText } from "@opensandbox/wire/public/guests/execs.ts";
 import type { RunResult } from "#execs/run-command.ts";
 
-/** A result that is small, as it is sent; undefined for one that has to be read while it is sent. */
+/** The reply of a small result; undefined for one that has to be streamed. */
 export function runReplyOf(result: RunResult): RunReply | undefined {
   const { end, stdout, stderr, truncated } = result;
   if (!(stdout instanceof Uint8Array) || !(stderr instanceof Uint8Array)) return undefined;
@@ -14,7 +14,7 @@ export function runReplyOf(result: RunResult): RunReply | undefined {
   };
 }
 
-/** The JSON of a result of any size, after the fields of `head`. It is read as fast as it is taken. */
+/** Streams the JSON of a result of any size, after the fields of `head`, with back-pressure. */
 export function runReplyStream(result: RunResult, head: object): Readable {
   return Readable.from(jsonOf(result, head), { objectMode: false });
 }
@@ -30,7 +30,7 @@ async function* jsonOf({ end, stdout, stderr, truncated }: RunResult, head: obje
 }
 
 async function* escaped(source: RunResult["stdout"]): AsyncGenerator<string> {
-  // One for the whole, so that no character is cut where two pieces meet.
+  // One decoder for all pieces, so that no character is cut between two.
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   for await (const piece of source instanceof Uint8Array ? [source] : source) {
     yield insideOfString(decoder.decode(piece, { stream: true }));

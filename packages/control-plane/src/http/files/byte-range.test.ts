@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { partOf } from "./byte-range.ts";
 
-test("a range is one part of the file, none, or out of reach", () => {
+test("a range is one part of the file, the whole file, or unsatisfiable", () => {
   const cases: [header: string | undefined, size: number, expected: ReturnType<typeof partOf>][] = [
     [undefined, 100, undefined],
     ["bytes=0-9", 100, { first: 0, last: 9 }],

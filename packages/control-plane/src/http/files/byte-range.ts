@@ -5,8 +5,8 @@ export interface Part {
 }
 
 /**
- * What a `Range` header asks for of a file of `size` bytes (RFC 9110, 14.2): one part; `unsatisfiable`; or undefined for
- * the whole file, which is also the answer to what is not understood and to several parts at once. Pure.
+ * The part of a file of `size` bytes that a `Range` header requests (RFC 9110, 14.2), or `unsatisfiable`. Undefined stands
+ * for the whole file, also for headers that are not understood or request several parts.
  */
 export function partOf(header: string | undefined, size: number): Part | "unsatisfiable" | undefined {
   const match = /^bytes=\s*(\d{0,15})-(\d{0,15})\s*$/i.exec(header ?? "");

@@ -13,7 +13,7 @@ async function begin() {
   return { world, id, at, [Symbol.asyncDispose]: () => world[Symbol.asyncDispose]() };
 }
 
-test("files are written, read, listed and removed, whatever their names and contents", async () => {
+test("files of any name and content are written, read, listed and removed", async () => {
   await using given = await begin();
   const { world, at } = given;
   const contents: [string, Uint8Array][] = [
@@ -47,7 +47,7 @@ test("files are written, read, listed and removed, whatever their names and cont
   assert.equal((await world.call("POST", at("/new", "/mkdir"))).status, 204);
 });
 
-test("a relative path begins at the home directory; a mode is kept", async () => {
+test("a relative path starts at the home directory, and a mode is kept", async () => {
   await using given = await begin();
   const { world, at } = given;
   assert.equal((await world.call("PUT", `${at("tool.sh")}&mode=755`, "#!")).status, 204);
@@ -66,7 +66,7 @@ test("a relative path begins at the home directory; a mode is kept", async () =>
   assert.equal((await world.call("PUT", `${at("tool.sh")}&mode=rwx`, "#!")).status, 400);
 });
 
-test("bad paths are refused with words that help", async () => {
+test("bad paths are refused with a helpful message", async () => {
   await using given = await begin();
   const { world, id, at } = given;
   await world.call("PUT", at("/dir/file"), "x");
@@ -90,7 +90,7 @@ test("bad paths are refused with words that help", async () => {
   assert.deepEqual(await refusal("GET", at("/dir")), [400, "/dir is a directory: list it with .../files/list"]);
 });
 
-test("a write that fails while it is sent is answered, and no more is read", async () => {
+test("a write that fails during the upload is answered, and no more is read", async () => {
   await using given = await begin();
   const { world, at } = given;
   const { port, hostname } = new URL(world.url);
@@ -113,7 +113,7 @@ test("a write that fails while it is sent is answered, and no more is read", asy
   assert.ok(sent < 64 * 2 ** 20, `${sent} bytes were taken`);
 });
 
-test("after a write of ordinary size has failed the connection can be used again", async () => {
+test("after a failed write of ordinary size the connection can be used again", async () => {
   await using given = await begin();
   const { world, at } = given;
   const { port, hostname } = new URL(world.url);
@@ -130,7 +130,7 @@ test("after a write of ordinary size has failed the connection can be used again
   socket.destroy();
 });
 
-test("a caller that goes away in the middle of an upload leaves no file", async () => {
+test("a client that disconnects during an upload leaves no file", async () => {
   await using given = await begin();
   const { world, at } = given;
   const { port, hostname } = new URL(world.url);
@@ -144,7 +144,7 @@ test("a caller that goes away in the middle of an upload leaves no file", async 
   assert.equal((await world.call("GET", at("/half"))).status, 404);
 });
 
-test("200 MB go through in bounded memory", async () => {
+test("200 MB pass in bounded memory", async () => {
   await using given = await begin();
   const { world, at } = given;
   const chunk = new Uint8Array(2 ** 20);
@@ -170,14 +170,14 @@ test("a read that breaks in the middle never looks complete", async () => {
   }
 });
 
-test("a read that breaks before its first byte has a status of its own", async () => {
+test("a read that breaks before its first byte is answered with its own status", async () => {
   await using given = await begin();
   const { world, id, at } = given;
   world.worker.plantFile(id, "/dead", [new Error("the disk is gone")], 2000);
   assert.equal((await world.call("GET", at("/dead"))).status, 500);
 });
 
-test("a file that grows is cut where it ended, and one that only says it is empty is read", async () => {
+test("a growing file is sent up to its size at the start, and one with a wrong size of 0 is read", async () => {
   await using given = await begin();
   const { world, id, at } = given;
   world.worker.plantFile(id, "/grows", [Buffer.from("1234"), Buffer.from("5678"), Buffer.from("9")], 6);
@@ -188,7 +188,7 @@ test("a file that grows is cut where it ended, and one that only says it is empt
   assert.equal(await unsized.text(), "model");
 });
 
-test("a part of a file is sent where one is asked for", async () => {
+test("a requested part of a file is sent", async () => {
   await using given = await begin();
   const { world, at } = given;
   await world.call("PUT", at("/digits"), "0123456789");
@@ -218,7 +218,7 @@ test("the head of a file has its size and no body", async () => {
   assert.equal((await world.call("HEAD", at("/none"))).status, 404);
 });
 
-test("what is at a path is told, moved and changed", async () => {
+test("entries are described, moved and changed", async () => {
   await using given = await begin();
   const { world, id, at } = given;
   await world.call("PUT", at("/here"), "x");
@@ -233,7 +233,7 @@ test("what is at a path is told, moved and changed", async () => {
   assert.equal((await world.ask("PATCH", at("moved"), { mode: "rw" }))[0], 400);
 });
 
-test("changes are told as they come", async () => {
+test("changes are reported as they come", async () => {
   await using given = await begin();
   const { world, at } = given;
   await world.call("PUT", at("/dir/file"), "x");

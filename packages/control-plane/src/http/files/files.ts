@@ -86,7 +86,7 @@ export function serveFiles(app: FastifyInstance, api: ApiContext): void {
     const recursive = call.query.recursive === "true";
     let changes: AsyncIterable<readonly object[]>;
     {
-      // Watching is no activity: a sandbox that is watched may sleep, which ends the watch.
+      // Watching does not count as activity: a watched sandbox may hibernate, which ends the watch.
       using _ = use;
       changes = await worker.guest(id).files.watch(path, { recursive }, call.signal);
     }
@@ -95,7 +95,7 @@ export function serveFiles(app: FastifyInstance, api: ApiContext): void {
   });
 }
 
-/** What a client sends. The socket must outlive a write that fails: the refusal is still to be sent. */
+/** The body of a request. It keeps the socket open after a failed write, so that the refusal can be sent. */
 export async function* bodyOf({ request }: Call<unknown, unknown>): AsyncGenerator<Uint8Array> {
   try {
     yield* request.raw.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>;
@@ -128,7 +128,7 @@ async function sendChanges(
   stream.end();
 }
 
-/** Settles when the client has taken enough for more to be sent. */
+/** Settles when more can be sent to the client. */
 async function room({ raw }: FastifyReply, signal: AbortSignal): Promise<void> {
   if (raw.writableNeedDrain) await once(raw, "drain", { signal });
 }

@@ -6,7 +6,7 @@ import type { Worker } from "@opensandbox/wire/worker/worker.ts";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import { type Part, partOf } from "./byte-range.ts";
 
-/** Sends a file, or the part that the request asks for. Settles when it has been sent, or nobody reads any more. */
+/** Sends a file, or the requested part. Settles when it has been sent or the client has left. */
 export async function sendFile(
   worker: Worker,
   { id, path }: { readonly id: SandboxId; readonly path: string },
@@ -16,7 +16,7 @@ export async function sendFile(
   const part = await wantedPart(worker, { id, path }, request, signal);
   if (part === "unsatisfiable") {
     const { size } = await statFile(worker, { id, path }, signal);
-    const message = `${path} has ${size} bytes: the range begins behind its end`;
+    const message = `${path} has ${size} bytes: the range starts beyond its end`;
     await reply
       .status(416)
       .header("content-range", `bytes */${size}`)
@@ -34,7 +34,7 @@ export async function sendFile(
   await promise;
 }
 
-/** The file at a path, or what it leads to. @throws for a directory */
+/** The file at a path, following links. @throws for a directory */
 export async function statFile(
   worker: Worker,
   { id, path }: { readonly id: SandboxId; readonly path: string },
@@ -45,7 +45,7 @@ export async function statFile(
   return entry;
 }
 
-/** What is said of a file beside its content. */
+/** Headers that describe a file. */
 export function fileHeaders(entry: FileEntry): Record<string, string> {
   return { "accept-ranges": "bytes", "last-modified": new Date(entry.modifiedMs).toUTCString() };
 }
@@ -56,13 +56,13 @@ async function wantedPart(
   { headers }: FastifyRequest,
   signal: AbortSignal,
 ): Promise<Part | "unsatisfiable" | undefined> {
-  // A part that is wanted only of a certain version: there are no versions here, so it is the whole.
+  // If-Range asks for a part of a certain version. Files have no versions here, so the whole file is sent.
   if (headers.range === undefined || headers["if-range"] !== undefined) return undefined;
   const { size } = await statFile(worker, file, signal);
   return partOf(headers.range, size);
 }
 
-/** The file once its first bytes are there, so that what fails until then can still be answered with its status. */
+/** Opens a file and waits for its first bytes, so that a failure until then still gets its own status. */
 async function openFile(
   worker: Worker,
   { id, path, part }: { id: SandboxId; path: string; part: Part | undefined },
@@ -75,7 +75,7 @@ async function openFile(
     if (entry.kind === "directory") throw isDirectory(path);
     const chunks = content[Symbol.asyncIterator]();
     const first = await chunks.next();
-    // Files of /proc say that they are empty and are not.
+    // Files of /proc report a size of 0 although they have content.
     const size = range.length ?? (entry.size === 0 && !first.done ? undefined : entry.size);
     return { entry, size, content: wholeFile(first, chunks, { size, path, enough }) };
   } catch (error) {
@@ -84,7 +84,7 @@ async function openFile(
   }
 }
 
-/** Exactly `size` bytes, as was promised, or an error that cuts the connection: a file may change while it is read. */
+/** Exactly `size` bytes, or an error that cuts the connection: the file may change while it is read. */
 async function* wholeFile(
   first: IteratorResult<Uint8Array>,
   chunks: AsyncIterator<Uint8Array>,
@@ -102,7 +102,7 @@ async function* wholeFile(
       if (chunk.length > 0) yield chunk;
     }
     if (Number.isFinite(size) && sent < size) {
-      throw new SandboxError("unavailable", `${path} became shorter while it was read`);
+      throw new SandboxError("unavailable", `${path} was truncated while it was read`);
     }
   } finally {
     enough.abort();

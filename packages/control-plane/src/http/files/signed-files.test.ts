@@ -33,7 +33,7 @@ test("a file is written and read by signed URLs alone", async () => {
   assert.deepEqual([part.status, await part.text()], [206, "tent"]);
 });
 
-test("a URL is good for its time, its path, its sandbox and its purpose only", async () => {
+test("a URL is valid only for its time, path, sandbox and purpose", async () => {
   await using given = await begin();
   const { world, clock, sign } = given;
   await world.call("PUT", `/api/sandboxes/${given.id}/files?path=/a`, "a");
@@ -58,7 +58,7 @@ test("a URL is good for its time, its path, its sandbox and its purpose only", a
   assert.deepEqual(await refusal(() => undefined), [403, "signed URL expired"]);
 });
 
-test("a URL is good for an hour by default and a day at most, and says how the client came", async () => {
+test("a URL is valid for an hour by default and a day at most, under the client's origin", async () => {
   await using given = await begin();
   const { clock, sign } = given;
   const secondsOf = async (expiresIn?: number) => {

@@ -82,7 +82,7 @@ function refused(message: string): SandboxError {
   return new SandboxError("permission_denied", message);
 }
 
-/** How the client has reached this server, perhaps through a proxy. */
+/** The origin under which the client reached this server, perhaps through a proxy. */
 function originOf({ headers }: FastifyRequest): string {
   const forwarded = headers["x-forwarded-proto"];
   const proto = (Array.isArray(forwarded) ? forwarded[0] : forwarded)?.split(",")[0]?.trim();

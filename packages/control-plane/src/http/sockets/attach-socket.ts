@@ -5,7 +5,7 @@ import { MessageInbox } from "./message-inbox.ts";
 import { sendMessage } from "./send-message.ts";
 import { StdinQueue } from "./stdin-queue.ts";
 
-/** How what happens in a session is said on a WebSocket. Undefined: not at all. */
+/** Translates between a session and the messages of a WebSocket. Undefined: no message. */
 export interface SessionWords {
   output(part: ExecOutput | "scrollback end"): Uint8Array | undefined;
   exit(session: EndedSession): Uint8Array | undefined;
@@ -13,8 +13,8 @@ export interface SessionWords {
 }
 
 /**
- * Passes a session's output to a WebSocket and the socket's messages to its input. Settles when the session has ended
- * and the client was told; rejects when the line to the guest or to the client ends before.
+ * Passes a session's output to a WebSocket and the socket's messages to its input. Settles when the session has ended and
+ * its end was sent; rejects when the line to the guest or to the client breaks before that.
  */
 export async function attachSocket(
   socket: WebSocket,

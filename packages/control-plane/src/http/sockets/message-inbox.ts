@@ -6,8 +6,8 @@ export interface Message {
 }
 
 /**
- * The messages of a paused WebSocket, first one and then the others. One read of the socket may hold several, which
- * come even when it is paused in between: they wait here.
+ * The messages of a paused WebSocket: the first one, then the others. One read of the socket may carry several, which
+ * arrive even when the socket is paused in between and wait here.
  */
 export class MessageInbox {
   readonly #socket: WebSocket;
@@ -19,7 +19,7 @@ export class MessageInbox {
     socket.on("message", (data: Buffer, isBinary: boolean) => this.#handle({ data, isBinary }));
   }
 
-  /** The first message; the socket is paused again when it has come. Rejects with the signal's reason. */
+  /** The first message, after which the socket is paused again. Rejects with the signal's reason. */
   async first(signal: AbortSignal): Promise<Message> {
     const first = Promise.withResolvers<Message>();
     const keep = this.#handle;
@@ -39,15 +39,15 @@ export class MessageInbox {
     }
   }
 
-  /** Gives every further message to `handle`. */
+  /** Passes every further message to `handle`. */
   forEach(handle: (message: Message) => void): void {
     this.#handle = handle;
-    // Before those that wait are handled: one of them may pause the socket.
+    // Before the waiting messages are handled: one of them may pause the socket.
     this.#socket.resume();
     for (const message of this.#waiting.splice(0)) handle(message);
   }
 
-  /** Drops whatever still comes, so that the caller's side of the close is heard. */
+  /** Drops further messages, so that the client's side of the close is received. */
   close(): void {
     this.#handle = () => {};
     this.#socket.resume();

@@ -30,7 +30,7 @@ function begin() {
   return { log, taken, gate, counts, queue };
 }
 
-test("input arrives in order, its end after it and once, and the client hears of every byte", async () => {
+test("input arrives in order, its end follows once, and every byte is reported as taken", async () => {
   const { queue, gate, taken, counts } = begin();
   for (let number = 0; number < 1000; number += 1) queue.write(Buffer.from(`${number},`));
   for (let times = 0; times < 1000; times += 1) queue.end();
@@ -55,7 +55,7 @@ test("a client that exceeds the window waits until the command has taken enough"
   assert.deepEqual(log, ["pause", "resume"]);
 });
 
-test("many ends of input and many small messages take no memory of their own", () => {
+test("repeated ends of input and small messages take no memory of their own", () => {
   const { queue } = begin();
   (globalThis as { gc?: () => void }).gc?.();
   const before = process.memoryUsage().heapUsed;
@@ -66,7 +66,7 @@ test("many ends of input and many small messages take no memory of their own", (
   assert.ok(held < 32 * 2 ** 20, `${Math.round(held / 2 ** 20)} MiB are held`);
 });
 
-test("signals that the guest does not take make the client wait, and only them", async () => {
+test("the client waits for signals that the guest does not take", async () => {
   const { queue, log } = begin();
   const waiting = Array.from({ length: 65 }, () => Promise.withResolvers<void>());
   for (const { promise } of waiting.slice(0, 64)) queue.control(promise);
@@ -78,7 +78,7 @@ test("signals that the guest does not take make the client wait, and only them",
   assert.deepEqual(log, ["pause", "resume"]);
 });
 
-test("after a failure the rest is dropped and the client goes on", async () => {
+test("after a failure the rest is dropped and the client is read again", async () => {
   const { queue, gate, log, counts } = begin();
   queue.write(Buffer.alloc(stdinWindow + 1));
   gate.open.reject(new Error("the command has ended"));

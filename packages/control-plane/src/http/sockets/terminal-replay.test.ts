@@ -51,12 +51,12 @@ function replayed(text: string, cuts: readonly number[]): string {
   return Buffer.concat([...parts, filter.end()]).toString();
 }
 
-test("every question is taken out, and nothing else", () => {
+test("every query is removed, and nothing else", () => {
   for (const question of questions) assert.equal(replayed(`a${question}b`, []), "ab", JSON.stringify(question));
   for (const statement of statements) assert.equal(replayed(statement, []), statement, JSON.stringify(statement));
 });
 
-test("wherever the replay is cut", () => {
+test("a query is removed wherever the replay is split", () => {
   const pieces = fc.array(fc.constantFrom(...questions, ...statements), { maxLength: 20 });
   const cuts = fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { maxLength: 20 });
   fc.assert(
@@ -67,7 +67,7 @@ test("wherever the replay is cut", () => {
   );
 });
 
-test("bytes of any kind come through whole, but for questions among them", () => {
+test("bytes of any kind pass, except for queries among them", () => {
   const noEscape = fc.uint8Array({ maxLength: 300 }).map((bytes) => bytes.map((byte) => (byte === 0x1b ? 0x20 : byte)));
   fc.assert(
     fc.property(noEscape, (bytes) => {
@@ -77,7 +77,7 @@ test("bytes of any kind come through whole, but for questions among them", () =>
   );
 });
 
-test("what never ends is not held back for ever", () => {
+test("an unfinished sequence is not held back forever", () => {
   const filter = new TerminalReplay();
   const text = `${esc}]0;${"x".repeat(10_000)}`;
   assert.equal(Buffer.from(filter.pass(Buffer.from(text))).toString(), text);

@@ -1,6 +1,6 @@
 /**
- * What a terminal answers to: questions for its kind, state, colours and size (ECMA-48, xterm's ctlseqs). A program that
- * once asked has its answer; a second one, to a replay, would reach whatever reads the keyboard now.
+ * Queries that a terminal answers: its kind, state, colours and size (ECMA-48, xterm's ctlseqs). The program that sent one
+ * has its answer; an answer to the replay would reach the program that reads the keyboard now.
  */
 const questions = new RegExp(
   [
@@ -17,15 +17,15 @@ const questions = new RegExp(
   "g",
 );
 
-/** The beginning of what could become a question; a longer one is none. */
+/** The start of a possible query; a longer sequence is not one. */
 // oxlint-disable-next-line no-control-regex -- it is about control characters
 const beginning = /\x1b(?:\[[>=?]?[0-9;]{0,64}\$?|\][^\x07\x1b]{0,256}\x1b?|P[^\x1b]{0,256}\x1b?)?$/;
 
-/** Takes questions to the terminal out of what it is shown again, however that is cut. */
+/** Removes terminal queries from a replay that arrives in chunks of any size. */
 export class TerminalReplay {
   #held = "";
 
-  /** What can be shown of `bytes` and those before. */
+  /** The part of all bytes so far that can be shown. */
   pass(bytes: Uint8Array): Uint8Array {
     const text = (this.#held + Buffer.from(bytes).toString("latin1")).replaceAll(questions, "");
     const end = beginning.exec(text)?.index ?? text.length;
@@ -33,7 +33,7 @@ export class TerminalReplay {
     return Buffer.from(text.slice(0, end), "latin1");
   }
 
-  /** What is left at the end of the replay: it may go on in what is new. */
+  /** The rest at the end of the replay, which new output may continue. */
   end(): Uint8Array {
     const rest = Buffer.from(this.#held, "latin1");
     this.#held = "";

@@ -7,7 +7,7 @@ import { WebSocket } from "ws";
 import type { PreviewGateway } from "#http/previews/preview-gateway.ts";
 import { acceptWebSocket, routeUpgrades } from "./web-socket.ts";
 
-test("what was sent before the close reaches a client that reads it minutes later", async (t) => {
+test("bytes sent before the close reach a client that reads them minutes later", async (t) => {
   const app = fastify();
   const accepted = Promise.withResolvers<WebSocket>();
   app.get("/", async (request, reply) => {
