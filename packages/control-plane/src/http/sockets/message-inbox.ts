@@ -1,3 +1,4 @@
+import { orAborted } from "@opensandbox/wire/or-aborted.ts";
 import type { WebSocket } from "ws";
 
 export interface Message {
@@ -28,15 +29,9 @@ export class MessageInbox {
       this.#socket.pause();
       first.resolve(message);
     };
-    const abort = (): void => first.reject(signal.reason);
-    signal.addEventListener("abort", abort);
-    try {
-      signal.throwIfAborted();
-      this.#socket.resume();
-      return await first.promise;
-    } finally {
-      signal.removeEventListener("abort", abort);
-    }
+    signal.throwIfAborted();
+    this.#socket.resume();
+    return await orAborted(first.promise, signal);
   }
 
   /** Passes every further message to `handle`. */
