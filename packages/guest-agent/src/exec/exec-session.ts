@@ -53,6 +53,8 @@ export class ExecSession {
   readonly #input: InputPipe | undefined;
   readonly #startedMs: number;
   readonly #written = { stdout: 0, stderr: 0 };
+  /** Receives the output instead of the log. */
+  #sink: Stream | undefined;
   #attached = 0;
   #forgotten = false;
   #detachedDeadline: Disposable | undefined;
@@ -145,6 +147,26 @@ export class ExecSession {
     }
   }
 
+  /**
+   * The same for a session without other listeners: output goes to the stream without a log, which would cost about as
+   * much as the rest of the way. Must be called in the turn in which the session was made.
+   */
+  async attachAlone(stream: Stream): Promise<SessionInfo> {
+    this.#attached += 1;
+    this.#sink = stream;
+    try {
+      await stream.sendMessage(SessionEventSchema, event({ case: "attached", value: this.info() }));
+      const input = this.#takeInput(stream);
+      // It ends with the stream, perhaps after the command.
+      input.catch(() => undefined);
+      await Promise.race([this.ended, input]);
+      return this.briefInfo();
+    } finally {
+      this.#sink = undefined;
+      this.#detach();
+    }
+  }
+
   /** Signals the process group. @throws invalid_argument: no such signal */
   signal(number: number): void {
     if (this.isRunning) signalGroup(this.#command.pid, number);
@@ -177,6 +199,7 @@ export class ExecSession {
 
   #take(name: "stdout" | "stderr", bytes: Uint8Array): Promise<void> | undefined {
     this.#written[name] += bytes.length;
+    if (this.#sink !== undefined) return this.#sink.pushData(execPipes[name], bytes);
     return this.#log.append(execPipes[name], bytes);
   }
 

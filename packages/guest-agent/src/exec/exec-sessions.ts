@@ -44,7 +44,9 @@ export function execSessions(start: StartCommand, spill: SpillOptions): SessionH
       if (outcome === undefined) {
         const session = add();
         if (!attach) return session.info();
-        const info = await session.attach(stream, { fromStart: true, pipes: [] });
+        const info = await (request.purpose === "private"
+          ? session.attachAlone(stream)
+          : session.attach(stream, { fromStart: true, pipes: [] }));
         if (transient) session.delivered = true;
         return info;
       }

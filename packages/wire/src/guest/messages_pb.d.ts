@@ -652,7 +652,7 @@ export declare type SessionCreateRequest = Message<"opensandbox.guest.v1.Session
   command?: ExecRequest | undefined;
 
   /**
-   * The host's purpose, which its info repeats.
+   * The host's purpose, which its info repeats. With `private` and `attach` nothing of the output is kept.
    *
    * @generated from field: string purpose = 3;
    */
