@@ -9,7 +9,6 @@ import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { asSandboxError, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { orAborted } from "@opensandbox/wire/or-aborted.ts";
 import { protocolVersion } from "@opensandbox/wire/guest/methods.ts";
-import { orAborted } from "@opensandbox/wire/or-aborted.ts";
 import type { Progress } from "@opensandbox/wire/worker/worker.ts";
 import { bootArguments } from "#machine/boot-arguments.ts";
 import type { MachineCapture } from "#machine/capture-machine.ts";
