@@ -334,6 +334,23 @@ suite("exec sessions of a guest agent", () => {
     await refused(["two"], home, "permission_denied", /may not execute two/);
   });
 
+  test("a private command is never listed, takes input, and passes on a large output with back-pressure", async () => {
+    const request = ofCaller("read go; yes | head -c 20000000; echo end >&2; exit 5");
+    const attached = await sessions.run(request, never);
+    const listed = await sessions.list(never);
+    assert.equal(
+      listed.some(({ id }) => id === request.id),
+      false,
+    );
+    await attached.write(Buffer.from("go\n"));
+    await sleep(500);
+    const { stdoutBytes, end } = await sessions.wait(request.id, 0, never);
+    assert.equal(end, undefined);
+    assert.ok(stdoutBytes < 4_000_000, `${stdoutBytes} bytes were taken from a command that nobody reads`);
+    const read = await readAll(attached, true);
+    assert.deepEqual([read.stdout.length, read.stderr, read.end.exitCode], [20_000_000, "end\n", 5]);
+  });
+
   test("removing a command right after its start kills it", async () => {
     const request = quick("sleep 100");
     const running = sessions.run(request, never);
