@@ -37,6 +37,8 @@ export async function startFakeAgent(serve: Serve, options: GuestClientOptions =
   });
   const [socket] = await connected;
   socket.on("error", () => undefined);
+  // Each write that has to wait listens.
+  socket.setMaxListeners(0);
   const channel: Channel = new Channel(
     {
       async write(bytes) {
