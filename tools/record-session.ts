@@ -208,7 +208,7 @@ class Names {
   normalise(text: string): string {
     return text
       .replaceAll(this.#dataDirectory, "/var/lib/opensandbox")
-      .replaceAll(/\bsb-[0-9a-f]{8}\b/g, (id) => `sb-0000000${place(id, this.#sandboxes)}`)
+      .replaceAll(/\bsb-[0-9a-f]{16}\b/g, (id) => `sb-${String(place(id, this.#sandboxes)).padStart(16, "0")}`)
       .replaceAll(
         /\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b/g,
         (id) => `00000000-0000-4000-8000-00000000000${place(id, this.#checkpoints)}`,

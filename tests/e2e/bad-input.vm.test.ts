@@ -117,7 +117,7 @@ suite("what a server is asked that it cannot do", () => {
     }
     await within("the server closes the connection", closed, 120_000);
     assert.match(answer, /^HTTP\/1\.1 400 /);
-    assert.match(answer, /larger than \d+ MiB: send files to/);
+    assert.match(answer, /larger than \d+ MiB: upload files to/);
     assert.ok(sent < 64 * 2 ** 20, `${sent} bytes were taken`);
   });
 

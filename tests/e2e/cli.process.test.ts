@@ -143,7 +143,7 @@ suite("with a server", () => {
   });
 
   test("another process of the same user finds it", async () => {
-    assert.match(id, /^sb-[0-9a-f]{8}$/);
+    assert.match(id, /^sb-[0-9a-f]{16}$/);
     const [listed] = JSON.parse((await osb(["ls", "--json"])).stdout.toString()) as { id: string; alias: string }[];
     assert.deepEqual([listed?.id, listed?.alias], [id, "mine"]);
     assert.match((await osb(["get", id])).stdout.toString(), /^status +running$/m);

@@ -28,7 +28,7 @@ suite("the published client", () => {
   });
 
   test("a created sandbox is running and can be connected to", async () => {
-    assert.match(sandbox.sandboxId, /^sb-[0-9a-f]{8}$/);
+    assert.match(sandbox.sandboxId, /^sb-[0-9a-f]{16}$/);
     assert.equal(await sandbox.isRunning(), true);
     const again = await Sandbox.connect(sandbox.sandboxId, { apiUrl: world.url, apiKey: world.apiKey });
     assert.equal((await again.commands.run("echo again")).stdout, "again\n");

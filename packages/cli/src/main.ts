@@ -35,12 +35,17 @@ const host: Host = {
   },
 };
 
-// A defect leaves no machines behind: the process shuts down as after SIGTERM.
+// An exception may leave the state of this process inconsistent, so the process ends. The machines of a server run on, and
+// the next server adopts them. Any other command stops the machines that it started.
 let broken = false;
+// How long a server whose state may be wrong has for an orderly end.
+const maxBrokenMs = 10_000;
 process.on("uncaughtException", (error) => {
   broken = true;
   stderr.write(`osb: internal error: ${visibleText(error.stack ?? error.message)}\n`);
-  process.emit("SIGTERM", "SIGTERM");
+  const isServer = process.listenerCount("SIGUSR2") > 0;
+  process.emit(isServer ? "SIGUSR2" : "SIGTERM");
+  if (isServer) setTimeout(() => process.exit(1), maxBrokenMs).unref();
 });
 
 const exitCode = await runCli(commands, process.argv.slice(2), host);

@@ -1,7 +1,7 @@
 import { describeError } from "@opensandbox/wire/errors.ts";
 import type { Log } from "./log.ts";
 
-/** Work that nobody waits for. */
+/** Work without a caller. */
 export class Background {
   readonly #log: Log;
   readonly #running = new Set<Promise<void>>();
@@ -10,14 +10,14 @@ export class Background {
     this.#log = log;
   }
 
-  /** Begins the work at once. What it throws is logged: a failure that somebody must hear of is the work's own matter. */
+  /** Begins the work at once and logs its failure. */
   run(what: string, fields: object, work: () => Promise<unknown>): void {
     this.wait(
       work().catch((error: unknown) => this.#log("error", `${what} failed`, { ...fields, ...describeError(error) })),
     );
   }
 
-  /** Takes part in {@link idle}; a failure is the business of those who look at it. */
+  /** Includes the work in {@link idle}. Its failure is left to its other callers. */
   wait(work: Promise<unknown>): void {
     const running: Promise<void> = work
       .then(
@@ -28,7 +28,7 @@ export class Background {
     this.#running.add(running);
   }
 
-  /** Resolves when nothing is on its way. */
+  /** Resolves when no work is in progress. */
   async idle(): Promise<void> {
     while (this.#running.size > 0) await Promise.all(this.#running);
   }

@@ -1,8 +1,8 @@
-/** The time, as a value: tests turn it by hand. */
+/** The time as a dependency, which tests move by hand. */
 export interface Clock {
-  /** Milliseconds since 1970, for what is stored or shown. */
+  /** Milliseconds since 1970, for values that are stored or shown. */
   now(): number;
-  /** Milliseconds since some moment, for how long something took: it knows no jumps. */
+  /** Monotonic milliseconds, for durations. */
   elapsed(): number;
 }
 

@@ -1,61 +1,63 @@
 import type { Server } from "node:http";
 import type { Socket } from "node:net";
+import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { Worker } from "@opensandbox/wire/worker/worker.ts";
 import { systemClock, type Clock } from "./clock.ts";
 import type { Log } from "./log.ts";
-import { regularly } from "./regularly.ts";
+import { regularly } from "./service/regularly.ts";
 import { openDatabase } from "#database/database.ts";
 import { serverKey } from "#database/server-key.ts";
-import { defaultTiming, type ApiContext, type Timing } from "#http/api-context.ts";
-import type { Tls } from "#http/make-server.ts";
+import { defaultTiming, type ApiContext, type Timing, type Tls } from "#http/api-context.ts";
 import { buildServer, listen } from "#http/server.ts";
 import { Builds } from "#images/builds.ts";
 import type { ImageContext } from "#images/image-context.ts";
 import { ImageStore } from "#images/image-store.ts";
 import { reconcileImages } from "./images/reconcile-images.ts";
-import { authenticator, makeDefaultOrganization, makeFirstApiKey } from "#organizations/api-keys.ts";
+import { apiKeyRecognizer, authenticator, makeDefaultOrganization, makeFirstApiKey } from "#organizations/api-keys.ts";
 import { HostPorts } from "#previews/host-ports.ts";
 import { PreviewStore } from "#previews/preview-store.ts";
-import { PreviewTargets } from "#previews/preview-target.ts";
+import { hostnameOf, PreviewTargets } from "#previews/preview-target.ts";
 import { autosave } from "./service/autosave.ts";
 import { endService, type AtEnd } from "./service/end-service.ts";
 import type { SandboxContext, SandboxDefaults } from "./lifecycle/sandbox-context.ts";
 import { openSandboxes } from "./service/open-sandboxes.ts";
-import { sweepSandboxes } from "./service/sweep-sandboxes.ts";
+import { IdleSweep } from "./service/sweep-sandboxes.ts";
 
 export type { AtEnd } from "./service/end-service.ts";
 
 export interface ControlPlaneOptions {
   readonly worker: Worker;
-  /** Made where there is none; several processes may share it. */
+  /** Created when missing. Several processes may share it. */
   readonly databaseFile: string;
-  /** Port 0: any that is free. */
+  /** Port 0: any free port. */
   readonly listen: { readonly host: string; readonly port: number };
-  /** The one key that is good. Absent: those of the database, and a first one is made where there is none. */
+  /** The only key that is accepted. Absent: those in the database, which gets a first key when it has none. */
   readonly apiKey?: string;
   readonly region: string;
   readonly sandboxDomain: string;
-  /** With it HTTPS is spoken, and no HTTP. */
+  /** Host names that clients reach the API by. They cannot become the custom domain of a preview. */
+  readonly apiHostnames?: readonly string[];
+  /** Serves HTTPS instead of HTTP. */
   readonly tls?: Tls | undefined;
-  /** Whether the worker of a row still lives, in whatever process. */
+  /** Whether a worker is alive in any process of this host. */
   isWorkerAlive(workerId: string): boolean;
   readonly defaults: SandboxDefaults;
-  /** How many an organization may have at once. Default: 50. */
+  /** The active sandboxes that an organization may have. Default: 50. */
   readonly maxSandboxes?: number;
   ready(): { readonly ready: boolean; readonly reason?: string };
-  /** It lives for one command: its sandboxes are ephemeral, and it takes nobody's over. Default: false. */
+  /** Serves a single command: its sandboxes are ephemeral, and it adopts none. Default: false. */
   readonly ephemeral?: boolean;
-  /** What becomes of the sandboxes; asked when the end begins. Default: `hibernate`, or `stop` if it is ephemeral. */
+  /** Asked when the shutdown begins. Default: `hibernate`, or `stop` when ephemeral. */
   atEnd?(): AtEnd;
-  /** Milliseconds for that; what has not been put away by then goes on, for the next server. Default: 5 minutes. */
+  /** The deadline of the shutdown in milliseconds; sandboxes that are left run on, for the next server. Default: 5 minutes. */
   readonly endWithinMs?: number;
-  /** How often guests are asked to write to their disks what they hold back, in milliseconds; 0: never. Default: 300000. */
+  /** How often guests flush their dirty pages, in milliseconds; 0: never. Default: 300000. */
   readonly autosaveMs?: number;
   readonly log: Log;
-  /** What tests turn. */
+  /** Overrides for tests. */
   readonly tuning?: {
     readonly clock?: Clock;
     readonly timing?: Partial<Timing>;
@@ -64,28 +66,25 @@ export interface ControlPlaneOptions {
   };
 }
 
-/**
- * Disposing it stops accepting, ends what is on its way, puts away the sandboxes of its worker and closes the database,
- * in that order.
- */
+/** Disposing stops accepting, ends requests, puts away the sandboxes of its worker and closes the database, in that order. */
 export interface ControlPlane extends AsyncDisposable {
   readonly url: string;
-  /** In plain text, and only when it was just made: it cannot be read again. */
+  /** The plain text of the first key, when this start made it. It is stored nowhere. */
   readonly firstApiKey?: string;
 }
 
-// How long an idle timeout may be late.
+// An idle timeout is at most this late.
 const defaultSweepMs = 1000;
-// What could not be removed at once can wait.
+// A failed removal is not urgent.
 const removeUnwantedMs = 60_000;
-// A port that leads nowhere any more hurts nobody.
+// A port whose sandbox has ended is harmless.
 const closeEndedPortsMs = 60_000;
 const defaultEndWithinMs = 300_000;
 const defaultAutosaveMs = 300_000;
-// What a request that is broken off needs to tell its caller.
+// Time for interrupted requests to send their answers.
 const defaultFarewellMs = 1000;
 
-/** Starts the control plane; a start that fails leaves nothing. `unavailable`: port in use, database not usable. */
+/** Starts the control plane. A failed start leaves nothing. @throws `unavailable` when the port is in use or the database unusable */
 export async function startControlPlane(options: ControlPlaneOptions, signal?: AbortSignal): Promise<ControlPlane> {
   const { log, tuning = {} } = options;
   const clock = tuning.clock ?? systemClock;
@@ -116,12 +115,15 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   undo.defer(async () => {
     const atEnd = options.atEnd?.() ?? (sandboxes.settings.ephemeral ? "stop" : "hibernate");
     const withinMs = atEnd === "stop" ? 0 : (options.endWithinMs ?? defaultEndWithinMs);
-    using _ = abortAfter(withinMs, cutOff, "the server has ended");
+    using _ = abortAfter(withinMs, cutOff, "the server's shutdown reached its deadline");
     await endService(sandboxes, atEnd);
   });
 
-  undo.use(regularly(tuning.sweepMs ?? defaultSweepMs, () => sweepSandboxes(sandboxes)));
-  undo.use(regularly(removeUnwantedMs, () => sandboxes.snapshots.removeUnwanted()));
+  const idle = new IdleSweep(sandboxes);
+  const sweeping = setInterval(() => idle.run(), tuning.sweepMs ?? defaultSweepMs);
+  undo.defer(() => clearInterval(sweeping));
+  const unwanted = { what: "removing unwanted snapshots", everyMs: removeUnwantedMs, log };
+  undo.use(regularly(unwanted, () => sandboxes.snapshots.removeUnwanted()));
   const autosaveMs = options.autosaveMs ?? defaultAutosaveMs;
   if (autosaveMs > 0) {
     undo.use(autosave({ worker: options.worker, running: () => runningHere(sandboxes), everyMs: autosaveMs, log }));
@@ -134,15 +136,21 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   const previews = new PreviewStore(database);
   const hostPorts = undo.use(new HostPorts(sandboxes));
   for (const sandbox of await sandboxes.store.listForwarded()) await hostPorts.open(sandbox);
-  undo.use(regularly(closeEndedPortsMs, () => hostPorts.sweep()));
+  const endedPorts = { what: "closing the ports of ended sandboxes", everyMs: closeEndedPortsMs, log };
+  undo.use(regularly(endedPorts, () => hostPorts.sweep()));
 
+  const apiHostnames = new Set(
+    [...(options.apiHostnames ?? []), options.listen.host, options.sandboxDomain, hostname()].map(hostnameOf),
+  );
   const api: ApiContext = {
     sandboxes,
     images,
     authenticate: authenticator(database, options.apiKey),
+    isApiKey: apiKeyRecognizer(options.apiKey),
+    apiHostnames,
     signingKey: await serverKey(database, "signed URLs"),
     previews,
-    previewTargets: new PreviewTargets(previews),
+    previewTargets: new PreviewTargets(previews, apiHostnames),
     hostPorts,
     tls: options.tls,
     place: {
@@ -156,7 +164,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   const app = await buildServer(api);
   const connections = openConnections(app.server);
   undo.defer(async () => {
-    ending.abort(new SandboxError("unavailable", "the server is ending"));
+    ending.abort(new SandboxError("unavailable", "the server is shutting down"));
     const closed = app.close();
     app.server.closeIdleConnections();
     await Promise.race([closed, sleep(tuning.farewellMs ?? defaultFarewellMs)]);
@@ -174,7 +182,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   };
 }
 
-/** Also those that have become WebSockets, which the server itself does not count any more. */
+/** All connections, including those that became WebSockets, which the server no longer counts. */
 function openConnections(server: Server): ReadonlySet<Socket> {
   const connections = new Set<Socket>();
   server.on("connection", (connection: Socket) => {
@@ -189,7 +197,7 @@ async function runningHere({ store, worker }: SandboxContext): Promise<SandboxId
   return held.filter(({ state, workerId }) => state === "running" && workerId === worker.id).map(({ id }) => id);
 }
 
-/** Disposing it before its time takes it back. */
+/** Aborts the controller later, unless disposed before. */
 function abortAfter(milliseconds: number, controller: AbortController, message: string): Disposable {
   const timer = setTimeout(() => {
     controller.abort(new SandboxError("unavailable", message));

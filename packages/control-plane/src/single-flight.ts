@@ -1,17 +1,17 @@
 import { orAborted } from "@opensandbox/wire/or-aborted.ts";
 
-/** Work that is done once however many ask for it at the same time: all get the one result, or the one error. */
+/** Concurrent calls for the same key share one run of the work, and its result or error. */
 export class SingleFlight<Key, T> {
   readonly #flights = new Map<Key, Promise<T>>();
 
-  /** Joins the work on `key` that is on its way, or begins it. Who gives up waiting does not end it. */
+  /** Joins the work in progress on `key`, or begins it. The work continues when a caller gives up waiting. */
   async run(key: Key, work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
     signal?.throwIfAborted();
     const flight = this.#flights.get(key) ?? this.#begin(key, work);
     return signal === undefined ? await flight : await orAborted(flight, signal);
   }
 
-  /** Waits for the work on `key` that is on its way, if there is any. */
+  /** Waits for the work in progress on `key`, if any. */
   async join(key: Key, signal: AbortSignal): Promise<void> {
     const flight = this.#flights.get(key);
     if (flight !== undefined) await orAborted(flight, signal);
@@ -19,7 +19,7 @@ export class SingleFlight<Key, T> {
 
   #begin(key: Key, work: () => Promise<T>): Promise<T> {
     const flight = work().finally(() => this.#flights.delete(key));
-    // Whoever waits for it hears of its failure; perhaps nobody does any more.
+    // Its callers get the failure; there may be none left.
     flight.catch(() => {});
     this.#flights.set(key, flight);
     return flight;

@@ -13,6 +13,8 @@ export interface ServerConfig {
   readonly region: string;
   /** Ports of sandboxes are served under host names in this domain. */
   readonly sandboxDomain: string;
+  /** Host names that clients reach this server by. None of them can become a preview's custom domain. */
+  readonly apiHostnames: readonly string[];
   /** PEM files of a certificate chain and its key. If present, the server uses HTTPS. */
   readonly tls?: { readonly certFile: string; readonly keyFile: string };
   readonly hypervisor: "qemu" | "firecracker" | "fake";
@@ -39,6 +41,7 @@ export const variables = {
   port: "OPENSANDBOX_PORT",
   region: "OPENSANDBOX_REGION",
   sandboxDomain: "OPENSANDBOX_SANDBOX_DOMAIN",
+  apiHostnames: "OPENSANDBOX_API_HOSTNAMES",
   hypervisor: "OPENSANDBOX_VM_BACKEND",
   accelerator: "OPENSANDBOX_ACCEL",
   network: "OPENSANDBOX_NETWORK",
@@ -79,6 +82,10 @@ export function readConfig(env: Environment): ServerConfig {
     ...tlsFrom(env),
     region: env[variables.region] || "local",
     sandboxDomain: env[variables.sandboxDomain] || "localhost",
+    apiHostnames: (env[variables.apiHostnames] ?? "")
+      .split(",")
+      .map((name) => name.trim())
+      .filter((name) => name !== ""),
     hypervisor,
     accelerator: oneOf(env, variables.accelerator, ["auto", "kvm", "tcg"]),
     network: oneOf(env, variables.network, ["auto", "tap", "user"]),

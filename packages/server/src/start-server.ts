@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { startControlPlane, type AtEnd } from "@opensandbox/control-plane";
-import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Progress, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
 import { randomHex } from "@opensandbox/wire/ids.ts";
 import { openWorker } from "@opensandbox/worker";
@@ -48,6 +48,7 @@ export async function startServer(
   };
   const logTo = embedded ? quiet : log;
   const end = embedded ? undefined : undo.use(leaveOnSignal());
+  if (!embedded) undo.use(surviveRejections());
   const opened = undo.use(
     await openWorker({
       ...workerOptions(config),
@@ -70,6 +71,7 @@ export async function startServer(
         ...(config.tls === undefined || embedded ? {} : { tls: await readTls(config.tls) }),
         region: config.region,
         sandboxDomain: config.sandboxDomain,
+        apiHostnames: config.apiHostnames,
         isWorkerAlive: (id) => opened.isWorkerAlive(id),
         defaults: {
           vcpus: config.defaultVcpus,
@@ -122,6 +124,18 @@ function leaveOnSignal(): Disposable & { readonly atEnd: AtEnd } {
       process.off("SIGUSR2", leave);
     },
   };
+}
+
+/**
+ * A rejection that nothing handles is a defect in one request: it is logged with its stack, and the server goes on. As a
+ * promise settles after the code that made it, no state is left half changed.
+ */
+function surviveRejections(): Disposable {
+  const report = (reason: unknown): void => {
+    log("error", "defect: a rejection that nothing handles; the server goes on", describeError(reason));
+  };
+  process.on("unhandledRejection", report);
+  return { [Symbol.dispose]: () => process.off("unhandledRejection", report) };
 }
 
 async function readTls({

@@ -8,7 +8,7 @@ function allowed(text: string): unknown {
   return parseEgress({ allow: [text] }).allow?.[0];
 }
 
-suite("what egress rules are made of", () => {
+suite("egress rules", () => {
   test("names, names below a domain, addresses and ranges", () => {
     assert.deepEqual(allowed("Example.COM."), { kind: "name", name: "example.com", below: false });
     assert.deepEqual(allowed("*.example.com"), { kind: "name", name: "example.com", below: true });
@@ -56,13 +56,13 @@ suite("what egress rules are made of", () => {
     });
   }
 
-  test("what can never be reached may be denied", () => {
+  test("unreachable ranges may be denied", () => {
     const { allow, deny } = parseEgress({ deny: ["10.0.0.0/8"] });
     assert.equal(allow, undefined);
     assert.equal(deny.length, 1);
   });
 
-  test("a name says what it is in one way only", () => {
+  test("a domain name has one canonical form", () => {
     assert.equal(normalName("WWW.Example.com."), "www.example.com");
     assert.equal(normalName("_dmarc.example.com"), "_dmarc.example.com");
     assert.equal(normalName("0x7f.1"), undefined);
@@ -70,7 +70,7 @@ suite("what egress rules are made of", () => {
 });
 
 suite("IPv4", () => {
-  test("addresses are read as they are written, and in no other way", () => {
+  test("addresses parse in dotted notation only", () => {
     assert.equal(formatIpv4(parseIpv4("255.254.0.1")!), "255.254.0.1");
     for (const text of ["01.2.3.4", "1.2.3.256", "1.2.3", "0x1.2.3.4", "1.2.3.4 ", ""]) {
       assert.equal(parseIpv4(text), undefined, text);

@@ -2,24 +2,24 @@ import { SandboxError } from "./errors.ts";
 import { parseRange, type Range } from "./ipv4.ts";
 
 /**
- * What a sandbox may reach, as it is written: names, names below a domain (`*.example.com`), addresses and ranges of
- * addresses. What both lists name is denied.
+ * Egress rules as users write them: domains, names below a domain (`*.example.com`), addresses and ranges. `deny` takes
+ * precedence.
  */
 export interface EgressRules {
-  /** Absent: everything on the internet. Empty: nothing. */
+  /** Absent: the whole internet. Empty: nothing. */
   readonly allow?: readonly string[] | undefined;
   readonly deny?: readonly string[] | undefined;
 }
 
-/** What a sandbox's packets are held to. */
+/** The network policy of a sandbox. */
 export interface NetworkPolicy {
   readonly enabled: boolean;
   readonly egress?: EgressRules | undefined;
 }
 
 /**
- * Where a guest has no business whatever its rules say: this host's own networks, others' private ones, link-local,
- * carriers', loopback, multicast and reserved ranges, and the address that Azure serves its hosts from.
+ * The ranges that no guest may reach, whatever its rules: private, link-local, carrier, loopback, multicast and reserved
+ * ranges, and the address of Azure's host services.
  */
 export const forbiddenRanges = [
   "0.0.0.0/8",
@@ -37,12 +37,12 @@ export const forbiddenRanges = [
 
 export const forbidden: readonly Range[] = forbiddenRanges.map((text) => parseRange(text)!);
 
-/** One entry of the rules, understood. */
+/** One parsed entry of the rules. */
 export type EgressTarget =
   | { readonly kind: "range"; readonly range: Range }
   | { readonly kind: "name"; readonly name: string; readonly below: boolean };
 
-/** The rules, understood. @throws `invalid_argument` naming the first entry that is wrong */
+/** Parses the rules. @throws `invalid_argument` with the first wrong entry */
 export function parseEgress(rules: EgressRules): {
   readonly allow: readonly EgressTarget[] | undefined;
   readonly deny: readonly EgressTarget[];
@@ -62,7 +62,7 @@ function parseTarget(text: string): EgressTarget {
   const trimmed = text.trim();
   const range = parseRange(trimmed);
   if (range !== undefined) return { kind: "range", range };
-  if (trimmed.includes(":")) throw invalid(text, "IPv6 addresses and ports are not possible here");
+  if (trimmed.includes(":")) throw invalid(text, "IPv6 addresses and ports are not supported");
   const below = trimmed.startsWith("*.");
   const name = normalName(below ? trimmed.slice(2) : trimmed);
   if (name === undefined) {
@@ -71,7 +71,7 @@ function parseTarget(text: string): EgressTarget {
   return { kind: "name", name, below };
 }
 
-/** In lower case, without the last dot and in ASCII; undefined for what is no domain name. */
+/** A domain name in lower case and ASCII, without the final dot. Undefined: the text is not a domain name. */
 export function normalName(text: string): string | undefined {
   const url = `http://${text.replace(/\.$/, "")}/`;
   if (/[\s/?#@:%\\[\]]/.test(text) || !URL.canParse(url)) return undefined;

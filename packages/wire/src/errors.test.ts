@@ -19,7 +19,7 @@ test("an error keeps its code, message and details across a wire", () => {
   }
 });
 
-test("a wire error whose details do not belong to its code becomes internal", () => {
+test("a wire error whose details do not fit its code becomes internal", () => {
   for (const { code, message } of withDetails) {
     for (const details of [undefined, null, 1, {}, { resource: 1, id: "x" }, { reason: "other" }]) {
       assert.equal(errorFromWire({ code, message, details }).code, "internal");
@@ -27,7 +27,7 @@ test("a wire error whose details do not belong to its code becomes internal", ()
   }
 });
 
-test("whatever a peer sends as an error, reading it throws nothing", () => {
+test("reading any error of a peer never throws", () => {
   const code = oneof(string(), constantFrom(...Object.keys(errorCodes)));
   assertProperty(
     property(code, string(), anything(), (sent, message, details) => {

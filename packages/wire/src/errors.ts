@@ -1,6 +1,6 @@
 /**
- * Every way an operation can fail, in one closed table. A code is given once, where the fact is
- * known; later hops add context and `cause`, never another code. Nobody reads a message to decide.
+ * Every way in which an operation can fail, in one closed table. The code is chosen where the fact is known; later hops
+ * add context and `cause`, never another code. Programs decide by code and details, never by message.
  */
 export const errorCodes = {
   invalid_argument: { status: 400, retryable: false },
@@ -22,7 +22,7 @@ export const errorCodes = {
 
 export type ErrorCode = keyof typeof errorCodes;
 
-/** What an error can be about. */
+/** The kinds of things that an error can be about. */
 export type Resource =
   | "sandbox"
   | "file"
@@ -38,7 +38,7 @@ export type Resource =
   | "route"
   | "api key";
 
-/** What ran out on a host. Sizes in MiB. */
+/** The resource that ran out on a host. Sizes in MiB. */
 export type Shortage =
   | { resource: "memory"; needMib: number; freeMib: number }
   | { resource: "disk" }
@@ -46,19 +46,19 @@ export type Shortage =
 
 /**
  * Why a snapshot cannot be used.
- * - `damaged`: its files are not what was captured, so nothing may be started from it.
- * - `format`: it was written in a format that this version does not read.
+ * - `damaged`: its files differ from the capture, so nothing may be started from it.
+ * - `format`: its format is unknown to this version.
  * - `machine`: its memory belongs to another kind of machine; its disks can still be booted.
  */
 export type Incompatibility = "damaged" | "format" | "machine";
 
-/** Facts that a caller may rely on beside the code. A code without an entry carries none. */
+/** The facts that belong to a code. A code without an entry has none. */
 export interface ErrorDetails {
   not_found: { resource: Resource; id: string };
   already_exists: { resource: Resource; id: string };
   wrong_state: { resource: Resource; state: string; allowed: readonly string[] };
   incompatible: { reason: Incompatibility };
-  /** The resource is still known and can no longer be used. */
+  /** The resource is known but can no longer be used. */
   gone: { resource: Resource; state: string };
   no_capacity: Shortage;
 }
@@ -104,7 +104,7 @@ export function isSandboxError<C extends ErrorCode>(error: unknown, code?: C): e
   return error instanceof Error && brand in error && (code === undefined || (error as SandboxError).code === code);
 }
 
-/** The error as it is; anything that is not ours becomes `internal` with the original as its cause. */
+/** The error itself, or `internal` with any other value as its cause. */
 export function asSandboxError(error: unknown): SandboxError {
   if (isSandboxError(error)) return error;
   const message = error instanceof Error ? error.message : String(error);
@@ -117,8 +117,8 @@ export function errorToWire(error: SandboxError): ErrorOnWire {
 }
 
 /**
- * Rebuilds what {@link errorToWire} sent. A code that this version does not know, or details that do not belong to the
- * code, make it `internal`: the peer may be newer, or hostile.
+ * Rebuilds an error that {@link errorToWire} sent. An unknown code, or details that do not fit the code, make it
+ * `internal`: the peer may be newer, or hostile.
  */
 export function errorFromWire(wire: { code: string; message: string; details?: unknown }): SandboxError {
   if (!isErrorCode(wire.code)) return new SandboxError("internal", wire.message);
@@ -139,7 +139,7 @@ function hasDetails(code: ErrorCode): code is keyof ErrorDetails {
   return Object.hasOwn(detailChecks, code);
 }
 
-/** Undefined: the details are not those of the code. */
+/** Undefined: the details do not fit the code. */
 function rebuild(code: ErrorCode, message: string, details: unknown, options?: ErrorOptions): SandboxError | undefined {
   if (!hasDetails(code)) return new SandboxError(code, message, options);
   if (typeof details !== "object" || details === null) return undefined;
@@ -153,7 +153,7 @@ type Check = (details: Record<string, unknown>) => boolean;
 const isString = (value: unknown): boolean => typeof value === "string";
 const isNumber = (value: unknown): boolean => typeof value === "number" && Number.isFinite(value);
 
-// By hand and not by a schema library: the guest agent reads errors too and loads nothing that it can do without.
+// Without a schema library: the guest agent reads errors too, and loads as little as possible.
 const detailChecks: Readonly<Record<keyof ErrorDetails, Check>> = {
   not_found: ({ resource, id }) => isString(resource) && isString(id),
   already_exists: ({ resource, id }) => isString(resource) && isString(id),
@@ -167,7 +167,7 @@ const detailChecks: Readonly<Record<keyof ErrorDetails, Check>> = {
     (resource === "network slots" && isNumber(total)),
 };
 
-/** Fields of a log line for an error and everything that caused it. */
+/** The fields of a log line for an error and its causes. */
 export function describeError(error: unknown): object {
   if (!(error instanceof Error)) return { error: String(error) };
   return {

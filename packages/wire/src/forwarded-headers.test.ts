@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { forwardedHeaders, forwardedRequestHeaders } from "./forwarded-headers.ts";
 
-test("headers of the connection do not go on, the others as they were written", () => {
+test("hop-by-hop headers are removed, and the others stay as written", () => {
   assert.deepEqual(
     forwardedHeaders([
       ...["Host", "a.example", "Connection", "keep-alive, X-Mine", "keep-alive", "timeout=5", "x-mine", "1"],
@@ -12,7 +12,7 @@ test("headers of the connection do not go on, the others as they were written", 
   );
 });
 
-test("where a body ends is always said", () => {
+test("the end of a body is always marked", () => {
   assert.deepEqual(forwardedRequestHeaders("GET", ["transfer-encoding", "chunked"]), ["Transfer-Encoding", "chunked"]);
   assert.deepEqual(forwardedRequestHeaders("POST", ["Content-Length", "3"]), ["Content-Length", "3"]);
   assert.deepEqual(forwardedRequestHeaders("POST", []), ["Content-Length", "0"]);

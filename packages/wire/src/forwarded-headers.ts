@@ -1,4 +1,4 @@
-/** What belongs to one connection and not to the message that crosses it (RFC 9110 section 7.6.1). */
+/** Headers of a connection, which a proxy must not forward (RFC 9110 section 7.6.1). */
 const hopByHop = new Set([
   "connection",
   "keep-alive",
@@ -12,9 +12,8 @@ const hopByHop = new Set([
 ]);
 
 /**
- * The headers of a message as they go on over another connection: those of the connection are left out, also those that
- * its `Connection` header names. Raw headers, as Node has them: names and values in turn, in order, as they were
- * written. Pure.
+ * The headers to forward: all but the hop-by-hop headers and those that `Connection` names. Raw headers, as in Node:
+ * alternating names and values, in order and as written. Pure.
  */
 export function forwardedHeaders(raw: readonly string[]): string[] {
   const pairs = pairsOf(raw);
@@ -24,8 +23,8 @@ export function forwardedHeaders(raw: readonly string[]): string[] {
 }
 
 /**
- * The headers of a request as they go on, with what says where its body ends. A body without an end that is known
- * beforehand must be sent in chunks, whatever the method; a request without a body says so where one is expected.
+ * The headers of a request to forward, with the framing of its body. A body of unknown length is chunked, whatever the
+ * method. A request without a body says so when its method usually has one.
  */
 export function forwardedRequestHeaders(method: string, raw: readonly string[]): string[] {
   const has = (wanted: string): boolean => pairsOf(raw).some(([name]) => name.toLowerCase() === wanted);

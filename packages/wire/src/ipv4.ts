@@ -1,16 +1,16 @@
 /** IPv4 addresses as unsigned numbers, and ranges of them. Pure. */
 export interface Range {
   readonly first: number;
-  /** Included. */
+  /** Inclusive. */
   readonly last: number;
 }
 
-/** The address as a number, or undefined for what is no address in dotted notation. */
+/** An address in dotted notation as a number, or undefined. */
 export function parseIpv4(text: string): number | undefined {
   const match = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})$/.exec(text);
   if (match === null) return undefined;
   const parts = match.slice(1).map(Number);
-  // A leading zero means octal to some, so it means nothing here.
+  // Some parsers read a leading zero as octal, so it is refused.
   if (parts.some((part) => part > 255) || match.slice(1).some((part) => /^0\d/.test(part))) return undefined;
   return parts.reduce((sum, part) => sum * 256 + part, 0);
 }
@@ -19,14 +19,14 @@ export function formatIpv4(address: number): string {
   return [24, 16, 8, 0].map((shift) => (address >>> shift) & 255).join(".");
 }
 
-/** The address in network order. */
+/** The address in network byte order. */
 export function ipv4Bytes(address: number): Buffer {
   const bytes = Buffer.alloc(4);
   bytes.writeUInt32BE(address);
   return bytes;
 }
 
-/** `10.1.2.0/24`, or an address alone; bits beyond the prefix do not count. */
+/** A range such as `10.1.2.0/24`, or a single address. Bits beyond the prefix are ignored. */
 export function parseRange(text: string): Range | undefined {
   const [address = "", prefix = "32", ...more] = text.split("/");
   const number = parseIpv4(address);
@@ -36,7 +36,7 @@ export function parseRange(text: string): Range | undefined {
   return { first, last: first + size - 1 };
 }
 
-/** The same addresses in the fewest ranges, in order: none overlap or touch. */
+/** The same addresses as the fewest sorted ranges, which neither overlap nor touch. */
 export function mergeRanges(ranges: readonly Range[]): Range[] {
   const merged: Range[] = [];
   for (const range of ranges.toSorted((a, b) => a.first - b.first)) {

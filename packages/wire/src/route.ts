@@ -1,36 +1,36 @@
 import { z } from "zod";
 import { SandboxError } from "./errors.ts";
 
-/** One operation of a wire, as data: server, clients and the OpenAPI document read the same value. */
+/** One operation of the API as data, for server, clients and the OpenAPI document alike. */
 export interface Route<Body = unknown, Query = unknown, Reply = unknown> {
   readonly method: "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "PATCH";
-  /** With `:name` where a parameter stands. */
+  /** Parameters are written as `:name`. */
   readonly path: string;
-  /** Also the name of the operation in the OpenAPI document. */
+  /** The operationId in the OpenAPI document. */
   readonly name: string;
   readonly summary: string;
   readonly description?: string;
-  /** `key`: needs an API key. */
+  /** `key`: requires an API key. */
   readonly access: "key" | "open";
   readonly query?: z.ZodType<Query>;
-  /** A JSON body; absent: none, or bytes. */
+  /** The schema of a JSON body. Absent: no body, or bytes. */
   readonly body?: z.ZodType<Body>;
-  /** Largest JSON body in bytes; absent: {@link defaultBodyLimit}. */
+  /** The largest JSON body in bytes. Absent: {@link defaultBodyLimit}. */
   readonly bodyLimit?: number;
   readonly bytesIn?: true;
-  /** Status of a success. */
+  /** The status of a success. */
   readonly status: number;
-  /** A JSON reply; absent: none, or bytes. */
+  /** The schema of a JSON reply. Absent: no reply, or bytes. */
   readonly reply?: z.ZodType<Reply>;
   readonly bytesOut?: true;
-  /** Further replies that are no errors, such as 202. */
+  /** Further successful replies, such as 202. */
   readonly otherReplies?: Readonly<Record<number, { readonly description: string; readonly reply?: z.ZodType }>>;
 }
 
-/** Of a JSON body, in bytes. */
+/** The default limit of a JSON body in bytes. */
 export const defaultBodyLimit = 2 ** 20;
 
-/** The path of a route with its parameters filled in. */
+/** The path of a route with its parameters. */
 export function pathOf(route: Pick<Route, "path">, parameters: Readonly<Record<string, string>> = {}): string {
   return route.path.replaceAll(/:(\w+)/g, (_, name: string) => {
     const value = parameters[name];
@@ -40,12 +40,13 @@ export function pathOf(route: Pick<Route, "path">, parameters: Readonly<Record<s
 }
 
 /**
- * What came from outside, as the schema's type, or `invalid_argument` with the first thing that is wrong. Names are
- * found whatever their case and null counts as absent, as clients written in Go expect; unknown fields are ignored.
+ * Validates external input. Names match in any case and null counts as absent, as clients written in Go expect; unknown
+ * fields are ignored.
+ * @throws `invalid_argument` with the first mistake
  */
 export function parse<T>(schema: z.ZodType<T>, value: unknown): T {
   const named = schema instanceof z.ZodObject ? withNamesOf(schema, value) : value;
-  // Takes part only where the schema has no message of its own.
+  // Applies only when the schema has no message of its own.
   const result = schema.safeParse(named, { error: (issue) => `${nameOf(issue.path)}: ${inEnglish(issue)}` });
   if (result.success) return result.data;
   const message = result.error.issues[0]?.message ?? "the request is not valid";
@@ -58,7 +59,7 @@ function withNamesOf(schema: z.ZodObject, value: unknown): unknown {
   const found: Record<string, unknown> = {};
   for (const [key, field] of Object.entries(value)) {
     const name = names.get(key.toLowerCase());
-    // The exact spelling wins over another one of the same name.
+    // The exact spelling takes precedence over other spellings.
     if (name !== undefined && field !== null && (key === name || !Object.hasOwn(found, name))) found[name] = field;
   }
   return found;

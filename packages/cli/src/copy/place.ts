@@ -8,7 +8,7 @@ export type Place =
  * with such a name.
  */
 export function placeOf(text: string): Place {
-  const match = /^(sb-[0-9a-f]{8}):(.*)$/s.exec(text);
+  const match = /^(sb-(?:[0-9a-f]{8}){1,2}):(.*)$/s.exec(text);
   if (match === null) return { kind: "host", path: text };
   const [, id = "", path = ""] = match;
   return { kind: "sandbox", id, path: path === "" ? "." : path };

@@ -4,20 +4,22 @@ import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 import type { Patch } from "./checkpoint.ts";
 
-// Of one patch.
+// For one patch.
 const patchTimeoutMs = 300_000;
-// Of the output of a patch that failed, its end is kept.
+// A guest that does not report the end of a patch after its timeout has failed; its gate must open again.
+const reportWithinMs = 30_000;
+// A failed patch is reported with the end of its output.
 const keptCharacters = 2000;
 
 /**
- * Runs the patches that the checkpoint of a fork has got since the fork was patched last, in order, until one fails.
- * The row knows after each how far it got. The gate must be held, so that nothing else runs before they have.
+ * Runs the patches that the checkpoint of a fork has gained since the fork was last patched, in order, until one fails.
+ * The row records progress after each patch. The gate must be held, so that nothing else runs before the patches have.
  */
 export async function applyPatches(context: SandboxContext, sandbox: Sandbox, signal: AbortSignal): Promise<Sandbox> {
   if (sandbox.fromCheckpointId === undefined) return sandbox;
-  const { patches, store } = context;
+  const { store } = context;
   let patched = sandbox;
-  for (const patch of await patches.list(sandbox.fromCheckpointId, sandbox.lastPatchSequence)) {
+  for (const patch of await duePatches(context, sandbox, sandbox.fromCheckpointId)) {
     const failure = await run(context, sandbox, patch, signal);
     if (failure !== undefined) {
       context.log("warn", "a patch failed", { sandbox: sandbox.id, patch: patch.id, failure });
@@ -28,7 +30,22 @@ export async function applyPatches(context: SandboxContext, sandbox: Sandbox, si
   return patched;
 }
 
-/** Why it failed, if it did. */
+/**
+ * Another organization's checkpoint is trusted as it was when it was forked: its owner must not gain a way to run
+ * commands in sandboxes of others later.
+ */
+async function duePatches(
+  { checkpoints, patches }: SandboxContext,
+  sandbox: Sandbox,
+  checkpointId: string,
+): Promise<Patch[]> {
+  const due = await patches.list(checkpointId, sandbox.lastPatchSequence);
+  if (due.length === 0) return due;
+  const isOwn = (await checkpoints.find(checkpointId))?.organizationId === sandbox.organizationId;
+  return isOwn ? due : due.filter(({ createdAt }) => createdAt <= sandbox.createdAt);
+}
+
+/** Runs one patch. Returns the reason of its failure, or undefined. */
 async function run(
   { worker }: SandboxContext,
   { id }: Sandbox,
@@ -37,7 +54,8 @@ async function run(
 ): Promise<string | undefined> {
   const command: Exec = { argv: ["bash", "-c", script], timeoutMs: patchTimeoutMs };
   try {
-    const running = await startPrivateCommand(worker.guest(id).sessions, command, signal);
+    const until = AbortSignal.any([signal, AbortSignal.timeout(patchTimeoutMs + reportWithinMs)]);
+    const running = await startPrivateCommand(worker.guest(id).sessions, command, until);
     const output = await endOfOutput(running);
     const { exitCode, signal: killedBy, timedOut } = (await running.result).end;
     if (timedOut) return `took longer than ${patchTimeoutMs / 1000} seconds: ${output}`;

@@ -1,9 +1,8 @@
-import type { EgressRules } from "@opensandbox/wire/egress.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
 import { sql, type Transaction } from "kysely";
 import type { Database } from "#database/database.ts";
-import { dateOf, mapOf, rowOf } from "#database/row-of.ts";
+import { rowOf, rowReader } from "#database/rows.ts";
 import type { CheckpointRow, Tables } from "#database/tables.ts";
 import { discardSnapshot } from "#snapshots/discard-snapshot.ts";
 import type { Checkpoint, CheckpointKind } from "./checkpoint.ts";
@@ -11,11 +10,23 @@ import type { Checkpoint, CheckpointKind } from "./checkpoint.ts";
 /** How many checkpoints of its kind a sandbox may have. */
 export interface CheckpointLimit {
   readonly count: number;
-  /** Only those that are being made count: the oldest of the others give way when this one is ready. */
+  /** Only checkpoints in progress count: the oldest ready ones are deleted when this one is ready. */
   readonly replaces: boolean;
 }
 
-/** The rows of checkpoints. Whatever drops a row also drops its reference to the snapshot. */
+const fromRow = rowReader<Checkpoint>({
+  promoteToFull: "boolean",
+  isPublic: "boolean",
+  hidden: "boolean",
+  networkEnabled: "boolean",
+  egress: "json",
+  envs: "json",
+  metadata: "json",
+  createdAt: "date",
+  failedAt: "date",
+});
+
+/** The rows of checkpoints. Removing a row also drops its reference to the snapshot. */
 export class CheckpointStore {
   readonly #database: Database;
 
@@ -23,11 +34,11 @@ export class CheckpointStore {
     this.#database = database;
   }
 
-  /** Failed checkpoints neither count nor keep their name. */
+  /** Adds a checkpoint unless its name is used or the limit is reached. Failed checkpoints neither count nor keep their name. */
   async add(checkpoint: Checkpoint, limit?: CheckpointLimit): Promise<"added" | "limit reached" | "name used"> {
     const columns = Object.entries({ ...rowOf(checkpoint), patch_sequence: 0 });
     const counted = limit?.replaces ? ["processing"] : ["processing", "ready"];
-    // One statement counts and inserts, so that creates at the same moment cannot pass the limit together.
+    // One statement counts and inserts, so that concurrent creates cannot exceed the limit together.
     const { numAffectedRows } = await sql`
       INSERT INTO checkpoints (${sql.join(columns.map(([column]) => sql.ref(column)))})
       SELECT ${sql.join(columns.map(([, value]) => sql.val(value)))}
@@ -45,7 +56,7 @@ export class CheckpointStore {
     return named === undefined ? "limit reached" : "name used";
   }
 
-  /** Adds another checkpoint of the same snapshot; false if the one to copy is gone. */
+  /** Adds another checkpoint of the same snapshot. False: the original is gone or not ready. */
   async copy(id: string, copy: Pick<Checkpoint, "id" | "name" | "createdAt" | "workerId">): Promise<boolean> {
     return this.#database.transaction().execute(async (transaction) => {
       const row = await transaction
@@ -69,14 +80,14 @@ export class CheckpointStore {
     return row && fromRow(row);
   }
 
-  /** The checkpoint, or `not_found`: also when it belongs to another organization. */
+  /** @throws `not_found`, also when the checkpoint belongs to another organization */
   async get(organizationId: string, id: string): Promise<Checkpoint> {
     const checkpoint = await this.find(id);
     if (checkpoint?.organizationId === organizationId) return checkpoint;
     throw checkpointNotFound(id);
   }
 
-  /** The oldest first. */
+  /** The visible checkpoints of a sandbox, oldest first. */
   async listOf(organizationId: string, sandboxId: SandboxId): Promise<Checkpoint[]> {
     const rows = await this.#database
       .selectFrom("checkpoints")
@@ -90,7 +101,7 @@ export class CheckpointStore {
     return rows.map(fromRow);
   }
 
-  /** Of all its sandboxes, also those that are deleted; the newest first. */
+  /** The visible checkpoints of all sandboxes of an organization, deleted sandboxes included, newest first. */
   async list(organizationId: string, limit: number): Promise<Checkpoint[]> {
     const rows = await this.#database
       .selectFrom("checkpoints")
@@ -113,7 +124,7 @@ export class CheckpointStore {
     return rows.map(fromRow);
   }
 
-  /** Those that were made for images and that no image has. */
+  /** Checkpoints that were made for images and that no image refers to. */
   async listUnnamed(): Promise<Checkpoint[]> {
     const rows = await this.#database
       .selectFrom("checkpoints")
@@ -130,7 +141,7 @@ export class CheckpointStore {
     return rows.map(fromRow);
   }
 
-  /** It is `ready`, and with `keep` the oldest ready ones of its kind beyond that number are gone. False: it was deleted. */
+  /** Marks a checkpoint `ready` and deletes the oldest ready ones of its kind beyond `keep`. False: it was deleted meanwhile. */
   async finish(checkpoint: Checkpoint, sizeBytes: number, keep?: number): Promise<boolean> {
     return this.#database.transaction().execute(async (transaction) => {
       const finished = await setStatus(transaction, checkpoint, { status: "ready", size_bytes: sizeBytes });
@@ -140,10 +151,10 @@ export class CheckpointStore {
     });
   }
 
-  /** It is `failed`, and its snapshot unwanted. */
+  /** Marks a checkpoint `failed` and its snapshot unwanted. */
   async fail(checkpoint: Checkpoint, error: string, failedAt: Date): Promise<void> {
     await this.#database.transaction().execute(async (transaction) => {
-      // The reference ends with the row's status: whoever looks at the snapshot looks at rows that have one.
+      // A failed checkpoint refers to no snapshot, so that the snapshot counts as unreferenced.
       const changes = { status: "failed", error, failed_at: failedAt.getTime(), snapshot_id: "" } as const;
       await setStatus(transaction, checkpoint, changes);
       await discardSnapshot(transaction, checkpoint.snapshotId);
@@ -161,7 +172,7 @@ export class CheckpointStore {
     return fromRow(row);
   }
 
-  /** With its patches. */
+  /** Removes a checkpoint and its patches. */
   async remove(checkpoint: Pick<Checkpoint, "id" | "snapshotId">): Promise<void> {
     await this.#database.transaction().execute((transaction) => drop(transaction, checkpoint));
   }
@@ -211,33 +222,4 @@ async function drop(
   await transaction.deleteFrom("patches").where("checkpoint_id", "=", id).execute();
   await transaction.deleteFrom("checkpoints").where("id", "=", id).execute();
   if (snapshotId !== "") await discardSnapshot(transaction, snapshotId);
-}
-
-function fromRow(row: CheckpointRow): Checkpoint {
-  return {
-    id: row.id,
-    organizationId: row.organization_id,
-    sandboxId: row.sandbox_id as SandboxId,
-    name: row.name,
-    kind: row.kind,
-    promoteToFull: row.promote_to_full !== 0,
-    status: row.status,
-    snapshotId: row.snapshot_id as SnapshotId,
-    sizeBytes: row.size_bytes,
-    isPublic: row.is_public !== 0,
-    hidden: row.hidden !== 0,
-    workerId: row.worker_id,
-    image: row.image,
-    vcpus: row.vcpus,
-    memoryMib: row.memory_mib,
-    workspaceMib: row.workspace_mib,
-    networkEnabled: row.network_enabled !== 0,
-    egress: row.egress === null ? undefined : (JSON.parse(row.egress) as EgressRules),
-    envs: mapOf(row.envs),
-    metadata: mapOf(row.metadata),
-    lastPatchSequence: row.last_patch_sequence,
-    createdAt: new Date(row.created_at),
-    failedAt: dateOf(row.failed_at),
-    error: row.error ?? undefined,
-  };
 }

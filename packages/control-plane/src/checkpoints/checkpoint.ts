@@ -1,25 +1,25 @@
 import type { EgressRules } from "@opensandbox/wire/egress.ts";
 import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
 
-/** A named restore point of a sandbox, as the control plane knows it. It stays when its sandbox is deleted. */
+/** A named restore point of a sandbox. It outlives the sandbox. */
 export interface Checkpoint {
   /** A UUID. */
   readonly id: string;
   readonly organizationId: string;
   readonly sandboxId: SandboxId;
   readonly name: string;
-  /** `disk_only`: the memory is not kept, and what starts from it boots. */
+  /** `disk_only`: without memory, so a fork boots. */
   readonly kind: CheckpointKind;
   readonly promoteToFull: boolean;
   readonly status: "processing" | "ready" | "failed";
-  /** Named before the worker is asked to make it. Several checkpoints may have the same one. */
+  /** Set before the worker captures it. Several checkpoints may share one snapshot. */
   readonly snapshotId: SnapshotId;
   readonly sizeBytes: number;
-  /** Every organization may fork it. */
+  /** Any organization may fork it. */
   readonly isPublic: boolean;
-  /** Belongs to an image; is not listed. */
+  /** Belongs to an image and is not listed. */
   readonly hidden: boolean;
-  /** Who makes it, as long as it is `processing`. */
+  /** The worker that captures it while it is `processing`. */
   readonly workerId: string;
   readonly image: string;
   readonly vcpus: number;
@@ -29,7 +29,7 @@ export interface Checkpoint {
   readonly egress?: EgressRules | undefined;
   readonly envs: Readonly<Record<string, string>>;
   readonly metadata: Readonly<Record<string, string>>;
-  /** How far its sandbox had been patched by the checkpoint that it was forked from. */
+  /** The last patch that its sandbox had run, of the checkpoint that the sandbox is a fork of. */
   readonly lastPatchSequence: number;
   readonly createdAt: Date;
   readonly failedAt?: Date | undefined;
@@ -38,12 +38,12 @@ export interface Checkpoint {
 
 export type CheckpointKind = "full" | "disk_only";
 
-/** A script that runs in every fork of a checkpoint, once, when it starts or wakes. */
+/** A script that runs once in every fork of a checkpoint, when the fork starts or wakes. */
 export interface Patch {
   /** A UUID. */
   readonly id: string;
   readonly checkpointId: string;
-  /** Rises with every patch of the same checkpoint. */
+  /** Rises with each patch of a checkpoint and is never reused. */
   readonly sequence: number;
   readonly script: string;
   readonly description: string;

@@ -11,18 +11,19 @@ export interface NewCheckpoint {
   readonly name: string;
   readonly kind: CheckpointKind;
   readonly promoteToFull: boolean;
-  /** How many of its kind may stay when it is ready: the oldest beyond that are deleted. Absent: none is deleted. */
+  /** How many of its kind to keep: when it is ready, the oldest beyond that number are deleted. Absent: all are kept. */
   readonly keep?: number;
 }
 
 const limits = { full: 10, disk_only: 100 } as const satisfies Record<CheckpointKind, number>;
 
-// What is on its way to running is waited for, since the capture goes through the gate anyway.
+// A sandbox that is about to run is accepted: the capture queues behind the operation at the gate.
 const capturable: readonly SandboxState[] = ["creating", "running", "waking", "restarting"];
 
 /**
- * Names a checkpoint of a running sandbox and begins to make it: `processing` until its snapshot exists. Refuses with
- * `invalid_argument` what the limits or the sandbox's state do not allow, with `already_exists` a name that is taken.
+ * Adds a checkpoint of a running sandbox and begins to capture it. It is `processing` until its snapshot exists.
+ * @throws `invalid_argument` when a limit is reached or the sandbox does not run
+ * @throws `already_exists` when the sandbox has a checkpoint of that name
  */
 export async function createCheckpoint(
   context: SandboxContext,
@@ -50,7 +51,7 @@ export async function createCheckpoint(
   return checkpoint;
 }
 
-/** Makes the snapshot of a checkpoint that is `processing`. The sandbox's gate must be held. */
+/** Captures the snapshot of a `processing` checkpoint. The sandbox's gate must be held. */
 export async function captureCheckpoint(context: SandboxContext, checkpoint: Checkpoint, keep?: number): Promise<void> {
   const { checkpoints, store, snapshots, worker, clock, log } = context;
   const { id, sandboxId, snapshotId, kind } = checkpoint;
@@ -83,7 +84,7 @@ function requireCapturable(context: SandboxContext, sandbox: Sandbox): void {
   if (workerId !== context.worker.id) throw elsewhere(context, sandbox);
 }
 
-/** A checkpoint of the sandbox as it is. */
+/** The row of a checkpoint of the sandbox in its present shape. */
 export function checkpointOf(context: SandboxContext, sandbox: Sandbox, wanted: NewCheckpoint): Checkpoint {
   const { organizationId, image, vcpus, memoryMib, workspaceMib, networkEnabled, egress, envs, metadata } = sandbox;
   return {

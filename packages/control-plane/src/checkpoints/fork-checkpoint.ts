@@ -5,7 +5,7 @@ import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { checkpointNotFound } from "./checkpoint-store.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 
-/** What a fork is to have of its own. Absent: as the checkpoint's. */
+/** The properties of a fork. Absent: those of the checkpoint. */
 export interface Fork {
   readonly vcpus?: number;
   readonly memoryMib?: number;
@@ -15,9 +15,9 @@ export interface Fork {
   readonly egress?: EgressRules | undefined;
   readonly previewTokenHash?: string | undefined;
   readonly forwardedPort?: number | undefined;
-  /** Over those of the checkpoint. */
+  /** Take precedence over those of the checkpoint. */
   readonly envs: Readonly<Record<string, string>>;
-  /** Over that of the checkpoint. */
+  /** Takes precedence over that of the checkpoint. */
   readonly metadata: Readonly<Record<string, string>>;
   readonly alias: string;
   readonly ephemeral?: boolean;
@@ -30,10 +30,10 @@ export interface ForkCheckpoint {
   readonly idempotencyKey?: string | undefined;
 }
 
-// A capture takes seconds at most; a fork that is asked for right after it need not be asked for again.
+// A capture takes seconds, so a fork that is asked for right after it waits instead of failing.
 const readyTimeoutMs = 30_000;
 
-/** A new sandbox from a checkpoint of the organization or a public one. Returns when it runs and is patched. */
+/** Creates a sandbox from a checkpoint that is public or the organization's. Returns when it runs and is patched. */
 export async function forkCheckpoint(
   context: SandboxContext,
   request: ForkCheckpoint,
@@ -45,13 +45,13 @@ export async function forkCheckpoint(
   return createSandbox(context, create, () => {}, signal);
 }
 
-/** What to create so that it is a fork of the checkpoint. */
+/** The create that makes a fork of the checkpoint. */
 export function forkOf(
   checkpoint: Checkpoint,
   { organizationId, fork, idempotencyKey }: Omit<ForkCheckpoint, "checkpointId">,
 ): CreateSandbox {
   const { image, vcpus, memoryMib, workspaceMib, networkEnabled, egress, envs, metadata } = checkpoint;
-  // What is public is the machine; the environment it was given may hold its owner's secrets.
+  // A publication shares the machine, not the environment variables, which may be the owner's secrets.
   const inherited = checkpoint.organizationId === organizationId ? { envs, metadata } : { envs: {}, metadata: {} };
   return {
     organizationId,
@@ -90,7 +90,7 @@ async function readyCheckpoint(
   let checkpoint = await find();
   if (checkpoint.status === "processing") {
     const enough = AbortSignal.any([signal, AbortSignal.timeout(readyTimeoutMs)]);
-    // Whether it has failed is in its row.
+    // A failure is read from the row below.
     await captures.join(id, enough).catch(() => signal.throwIfAborted());
     checkpoint = await find();
   }

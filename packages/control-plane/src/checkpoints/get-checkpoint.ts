@@ -9,7 +9,7 @@ export interface CheckpointOfSandbox {
   readonly checkpointId: string;
 }
 
-/** A checkpoint of that sandbox, or `not_found`. */
+/** A visible checkpoint of the sandbox. @throws `not_found` */
 export async function getCheckpoint(
   { checkpoints }: Pick<SandboxContext, "checkpoints">,
   { organizationId, id, checkpointId }: CheckpointOfSandbox,
@@ -19,7 +19,7 @@ export async function getCheckpoint(
   return checkpoint;
 }
 
-/** Those of a sandbox, which may be deleted; the oldest first. */
+/** The checkpoints of a sandbox, which may be deleted, oldest first. */
 export async function listCheckpoints(
   { store, checkpoints }: Pick<SandboxContext, "store" | "checkpoints">,
   organizationId: string,

@@ -1,8 +1,11 @@
 import { randomUUID } from "node:crypto";
 import type { Database } from "#database/database.ts";
+import { rowReader } from "#database/rows.ts";
 import type { PatchRow } from "#database/tables.ts";
 import { checkpointNotFound } from "./checkpoint-store.ts";
 import type { Patch } from "./checkpoint.ts";
+
+const fromRow = rowReader<Patch>({ createdAt: "date" });
 
 /** The rows of checkpoints' patches. */
 export class PatchStore {
@@ -14,7 +17,7 @@ export class PatchStore {
 
   async add(checkpointId: string, patch: Pick<Patch, "script" | "description" | "createdAt">): Promise<Patch> {
     return this.#database.transaction().execute(async (transaction) => {
-      // Counted in the checkpoint: the number of a deleted patch is not given again, since forks have it behind them.
+      // The checkpoint counts: the number of a deleted patch is not reused, since forks may have run past it.
       const counted = await transaction
         .updateTable("checkpoints")
         .set(({ eb }) => ({ patch_sequence: eb("patch_sequence", "+", 1) }))
@@ -35,7 +38,7 @@ export class PatchStore {
     });
   }
 
-  /** In the order in which they are applied. */
+  /** The patches after a sequence number, in the order in which they are applied. */
   async list(checkpointId: string, after = 0): Promise<Patch[]> {
     const rows = await this.#database
       .selectFrom("patches")
@@ -47,7 +50,7 @@ export class PatchStore {
     return rows.map(fromRow);
   }
 
-  /** False: there was none. */
+  /** Returns whether the patch existed. */
   async remove(checkpointId: string, id: string): Promise<boolean> {
     const { numDeletedRows } = await this.#database
       .deleteFrom("patches")
@@ -56,15 +59,4 @@ export class PatchStore {
       .executeTakeFirst();
     return numDeletedRows === 1n;
   }
-}
-
-function fromRow(row: PatchRow): Patch {
-  return {
-    id: row.id,
-    checkpointId: row.checkpoint_id,
-    sequence: row.sequence,
-    script: row.script,
-    description: row.description,
-    createdAt: new Date(row.created_at),
-  };
 }

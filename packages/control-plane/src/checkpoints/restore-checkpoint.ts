@@ -9,8 +9,8 @@ import type { Checkpoint } from "./checkpoint.ts";
 import type { CheckpointOfSandbox } from "./get-checkpoint.ts";
 
 /**
- * Puts a sandbox back to one of its checkpoints. Returns when that has begun, with its gate held, so that every later
- * call to the sandbox waits for the end. A sandbox whose machine has ended can be restored too.
+ * Restores a sandbox to one of its checkpoints. Returns when the restore has begun and holds the gate, so that every later
+ * call to the sandbox waits for its end. A sandbox whose machine has ended can be restored too.
  */
 export async function restoreCheckpoint(
   context: SandboxContext,
@@ -42,7 +42,7 @@ async function restore(
 ): Promise<void> {
   const { store, worker, activity, snapshots, log, cutOff } = context;
   using _ = snapshots.use(checkpoint.snapshotId);
-  // A running one is active already and takes nobody's place.
+  // A running sandbox already counts against the limit.
   const limit = sandbox.state === "running" ? undefined : context.settings.maxSandboxes;
   const endReason = `the restore of checkpoint ${checkpoint.name} was interrupted: restore it again`;
   const generation = sandbox.generation + 1;
@@ -58,7 +58,7 @@ async function restore(
     const why = error instanceof Error ? error.message : String(error);
     await store.move(restarting, "failed", {
       endedAt: new Date(context.clock.now()),
-      endReason: `checkpoint ${checkpoint.name} could not be restored: ${why}`,
+      endReason: `cannot restore checkpoint ${checkpoint.name}: ${why}`,
     });
     throw error;
   }
@@ -68,7 +68,7 @@ async function restore(
   await applyPatches(context, running, context.ending);
 }
 
-/** What it may reach stays as it is: that is the owner's to change, and not the past's. */
+/** The network policy is not restored: a policy that the owner has tightened since must hold. */
 function shapeOf({ vcpus, memoryMib, workspaceMib }: Checkpoint) {
   return { vcpus, memoryMib, workspaceMib };
 }

@@ -11,7 +11,7 @@ import type { Tables } from "./tables.ts";
 
 export type Database = Kysely<Tables>;
 
-/** Opens the file, makes it where there is none, and brings its tables up to date. Several processes may share it. */
+/** Opens the database, creates it when missing and migrates its tables. Several processes may share it. */
 export async function openDatabase(file: string): Promise<Database> {
   const database = new Kysely<Tables>({ dialect: new SqliteDialect({ database: await openFile(file) }) });
   try {
@@ -26,7 +26,7 @@ export async function openDatabase(file: string): Promise<Database> {
 
 async function openFile(file: string): Promise<SqliteDatabase> {
   try {
-    // Made here, since SQLite would let others read it; its side files take over these permissions.
+    // Created here because SQLite would make it readable for others. Its side files inherit these permissions.
     await (await open(file, "a", 0o600)).close();
     return sqliteDatabase(file);
   } catch (error) {
@@ -39,7 +39,10 @@ async function checkIntegrity(database: Database, file: string): Promise<void> {
   const { rows } = await sql<{ quick_check: string }>`PRAGMA quick_check(1)`.execute(database);
   const found = rows[0]?.quick_check;
   if (found === "ok") return;
-  throw new SandboxError("unavailable", `the database ${file} is damaged (${found}): restore it or move it away`);
+  throw new SandboxError(
+    "unavailable",
+    `the database ${file} is damaged (${found}): restore a backup, or move it away to start with an empty one`,
+  );
 }
 
 async function migrate(database: Database, file: string): Promise<void> {
@@ -52,5 +55,5 @@ async function migrate(database: Database, file: string): Promise<void> {
   const provider = { getMigrations: () => Promise.resolve(migrations) };
   const { error } = await new Migrator({ db: database, provider }).migrateToLatest();
   if (error === undefined) return;
-  throw new SandboxError("unavailable", `cannot bring the tables of ${file} up to date`, { cause: error });
+  throw new SandboxError("unavailable", `cannot migrate the tables of ${file}`, { cause: error });
 }

@@ -1,7 +1,7 @@
 import { randomHex } from "@opensandbox/wire/ids.ts";
 import type { Database } from "./database.ts";
 
-/** A key of 256 bits, hexadecimal, that all servers on this database have. Made where there is none. */
+/** A key of 256 bits, hexadecimal, that all servers on this database share. Created when missing. */
 export async function serverKey(database: Database, name: string): Promise<string> {
   await database
     .insertInto("server_keys")

@@ -2,11 +2,11 @@ import { DatabaseSync, type SQLInputValue } from "node:sqlite";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SqliteDatabase, SqliteStatement } from "kysely";
 
-/** Node's own SQLite with the face that Kysely's SQLite dialect expects. */
+/** Node's SQLite behind the interface of Kysely's SQLite dialect. */
 export function sqliteDatabase(file: string): SqliteDatabase {
   const database = new DatabaseSync(file, { timeout: busyTimeoutMs });
   try {
-    // WAL: readers of other processes go on while one writes. FULL: what was acknowledged survives a power cut.
+    // WAL: other processes read while one writes. FULL: a committed transaction survives a power cut.
     database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON");
   } catch (error) {
     database.close();
@@ -16,7 +16,7 @@ export function sqliteDatabase(file: string): SqliteDatabase {
   const prepare = (sql: string): SqliteStatement => {
     const found = known.get(sql);
     if (found !== undefined) return found;
-    // Lists of any length make texts of any number.
+    // Lists of different lengths make different statements.
     if (known.size >= maxStatements) known.clear();
     const made = statement(database, sql);
     known.set(sql, made);
@@ -25,20 +25,20 @@ export function sqliteDatabase(file: string): SqliteDatabase {
   return { prepare, close: () => database.close() };
 }
 
-/** So many are kept prepared: every command looks its sandbox and its key up, by the same few. */
+/** Prepared statements to keep: every request looks up its key and its sandbox by the same few. */
 const maxStatements = 256;
 
 // Another process holds the write lock for one short transaction at a time.
 const busyTimeoutMs = 5000;
 
 function statement(database: DatabaseSync, sql: string): SqliteStatement {
-  // A transaction that reads first could not become a writer after another process has written.
+  // A transaction that begins as a reader cannot become a writer after another process has written.
   const prepared = translated(() => database.prepare(sql === "begin" ? "begin immediate" : sql));
   return {
     reader: prepared.columns().length > 0,
     all: (parameters) => translated(() => prepared.all(...(parameters as SQLInputValue[]))),
     run: (parameters) => translated(() => prepared.run(...(parameters as SQLInputValue[]))),
-    // Others may use the prepared one between two rows.
+    // A statement of its own: the prepared one may be used between two rows.
     iterate: (parameters) => database.prepare(sql).iterate(...(parameters as SQLInputValue[])),
   };
 }

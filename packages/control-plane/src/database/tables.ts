@@ -1,6 +1,6 @@
 import type { SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
 
-/** The rows as they are stored. Times are milliseconds since 1970 (UTC), maps are JSON, truth is 0 or 1. */
+/** The rows as stored. Times are milliseconds since 1970 (UTC), maps are JSON, booleans are 0 or 1. */
 export interface Tables {
   organizations: { id: string; name: string; created_at: number };
   api_keys: ApiKeyRow;
@@ -8,7 +8,7 @@ export interface Tables {
   checkpoints: CheckpointRow;
   patches: PatchRow;
   images: ImageRow;
-  /** Snapshots that nothing refers to any more and that are still to be removed. */
+  /** Unreferenced snapshots that are still to be removed. */
   unwanted_snapshots: { snapshot_id: string };
   /** Hexadecimal. */
   server_keys: { name: string; key: string };
@@ -21,7 +21,7 @@ interface ApiKeyRow {
   name: string;
   /** SHA-256 of the key, hexadecimal. */
   key_hash: string;
-  /** What tells keys apart for people. */
+  /** The beginning of the key, which tells keys apart for people. */
   key_prefix: string;
   created_at: number;
 }
@@ -31,14 +31,14 @@ export interface SandboxRow {
   organization_id: string;
   state: SandboxState;
   generation: number;
-  /** Empty where no worker has anything of it, such as while it hibernates. */
+  /** Empty when no worker holds anything of it, such as while it is hibernated. */
   worker_id: string;
   image: string;
   vcpus: number;
   memory_mib: number;
   workspace_mib: number;
   network_enabled: number;
-  /** Plaintext: needed whenever the sandbox is started again. The file is readable by its owner alone. */
+  /** Plain text, since each start of the sandbox needs it. Only the owner can read the file. */
   envs: string;
   metadata: string;
   alias: string;
@@ -49,29 +49,29 @@ export interface SandboxRow {
   ended_at: number | null;
   end_reason: string | null;
   idempotency_key: string | null;
-  /** Builds an image; no user sees it. */
+  /** Builds an image and is invisible to users. */
   hidden: number;
-  /** Is deleted where another one would be hibernated. */
+  /** Deleted on occasions that hibernate other sandboxes. */
   ephemeral: number;
   from_checkpoint_id: string | null;
-  /** The patches of that checkpoint up to this one have been applied. */
+  /** The sequence of the last patch of that checkpoint that was applied. */
   last_patch_sequence: number;
   patch_error: string | null;
-  /** Named before the worker is asked to make it, and until the wake from it has succeeded. */
+  /** Set before the worker captures it and cleared after the wake from it has succeeded. */
   hibernation_snapshot_id: string | null;
   hibernation_size_bytes: number | null;
   restored_from: "memory" | "disk" | null;
   restored_because: string | null;
-  /** Its machine ended while no server ran: its disks are booted by the next use. */
+  /** The next call boots its disks. */
   boots_on_use: number;
   tags: string;
   tags_updated_at: number | null;
   scaling_locked: number;
   autoscale: string | null;
   egress: string | null;
-  /** SHA-256 of the token, hexadecimal. Null: previews need none. */
+  /** SHA-256 of the token, hexadecimal. Null: previews are open. */
   preview_token_hash: string | null;
-  /** The guest's port that {@link host_port} of this server leads to. */
+  /** The guest's port that {@link host_port} of this host forwards to. */
   forwarded_port: number | null;
   host_port: number | null;
 }
@@ -92,13 +92,13 @@ export interface CheckpointRow {
   kind: "full" | "disk_only";
   promote_to_full: number;
   status: "processing" | "ready" | "failed";
-  /** Named before the worker is asked to make it. Several checkpoints may have the same one. */
+  /** Set before the worker captures it. Several checkpoints may share one snapshot. */
   snapshot_id: string;
   size_bytes: number;
   is_public: number;
-  /** Belongs to an image; is not listed. */
+  /** Belongs to an image and is not listed. */
   hidden: number;
-  /** Who makes it, as long as it is `processing`. */
+  /** The worker that captures it while it is `processing`. */
   worker_id: string;
   image: string;
   vcpus: number;
@@ -108,9 +108,9 @@ export interface CheckpointRow {
   egress: string | null;
   envs: string;
   metadata: string;
-  /** How far the sandbox had been patched by the checkpoint that it was forked from. */
+  /** The last patch that its sandbox had run, of the checkpoint that the sandbox is a fork of. */
   last_patch_sequence: number;
-  /** The last number given to a patch of this checkpoint; never given again. */
+  /** The last sequence number given to a patch of this checkpoint. */
   patch_sequence: number;
   created_at: number;
   failed_at: number | null;
@@ -131,12 +131,12 @@ export interface ImageRow {
   organization_id: string;
   /** SHA-256 of base and steps, hexadecimal. */
   content_hash: string;
-  /** Null: made for a create, and found by its content alone. */
+  /** Null: built for a create and found by its content. */
   name: string | null;
   checkpoint_id: string | null;
   manifest: string;
   status: "building" | "ready" | "failed";
-  /** Who builds it, as long as it is `building`. */
+  /** The worker that builds it while it is `building`. */
   worker_id: string;
   created_at: number;
   last_used_at: number;

@@ -5,14 +5,23 @@ import type { HostPorts } from "#previews/host-ports.ts";
 import type { PreviewStore } from "#previews/preview-store.ts";
 import type { PreviewTargets } from "#previews/preview-target.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
-import type { Tls } from "./make-server.ts";
 
-/** What the routes work with. */
+/** A certificate chain and its key, as PEM. */
+export interface Tls {
+  readonly cert: string;
+  readonly key: string;
+}
+
+/** The dependencies of the routes. */
 export interface ApiContext {
   readonly sandboxes: SandboxContext;
   readonly images: ImageContext;
   readonly authenticate: Authenticate;
-  /** What URLs are signed with, hexadecimal. */
+  /** Whether a text is a key of this server's API. */
+  readonly isApiKey: (text: string) => boolean;
+  /** Host names of the API itself, in lower case: none of them leads to a sandbox. */
+  readonly apiHostnames: ReadonlySet<string>;
+  /** The key that signs URLs, hexadecimal. */
   readonly signingKey: string;
   readonly previews: PreviewStore;
   readonly previewTargets: PreviewTargets;
@@ -24,17 +33,17 @@ export interface ApiContext {
   readonly timing: Timing;
 }
 
-/** Milliseconds that the HTTP side waits; tests wait less. */
+/** Durations of the HTTP side in milliseconds, which tests shorten. */
 export interface Timing {
-  /** How long run-async holds the request for a quick command. */
+  /** How long run-async waits for a quick command before it answers 202. */
   readonly inlineHoldMs: number;
   /** How long a poll for a result waits. */
   readonly resultHoldMs: number;
-  /** How often something is sent where nothing happens. */
+  /** How often a silent connection carries a keep-alive. */
   readonly keepAliveMs: number;
-  /** How long a browser waits for a sandbox that sleeps before it is given a page to look at. */
+  /** How long a browser waits for a wake before it gets a waiting page. */
   readonly previewWaitMs: number;
-  /** How long a server in a sandbox may take to begin an answer. */
+  /** How long a server in a sandbox may take to begin its answer. */
   readonly previewAnswerMs: number;
 }
 

@@ -1,21 +1,34 @@
 import type { FastifyReply } from "fastify";
 
-/** Server-sent events, begun with the first of them: until then the reply can still have another status. */
+/** Above this much that the client has not read, events that it may miss are left out. In bytes. */
+const maxUnreadBytes = 2 ** 20;
+
+/** Server-sent events. The reply begins with the first event: until then it can still have another status. */
 export class EventStream implements Disposable {
   readonly #reply: FastifyReply;
   readonly #keepAlive: NodeJS.Timeout;
 
   constructor(reply: FastifyReply, keepAliveMs: number) {
     this.#reply = reply;
-    this.#keepAlive = setInterval(() => this.#write(": keepalive\n\n"), keepAliveMs);
+    this.#keepAlive = setInterval(() => {
+      if (!this.#isFull) this.#write(": keepalive\n\n");
+    }, keepAliveMs);
   }
 
   get begun(): boolean {
     return this.#reply.raw.headersSent;
   }
 
+  /** Sends an event that the client must get. The caller bounds how many there are, or waits for the client. */
   send(event: string, data: unknown): void {
     this.#write(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
+  }
+
+  /** Sends an event unless the client is far behind. Returns whether it was sent. */
+  offer(event: string, data: unknown): boolean {
+    if (this.#isFull) return false;
+    this.send(event, data);
+    return true;
   }
 
   end(): void {
@@ -24,6 +37,10 @@ export class EventStream implements Disposable {
 
   [Symbol.dispose](): void {
     clearInterval(this.#keepAlive);
+  }
+
+  get #isFull(): boolean {
+    return this.#reply.raw.writableLength > maxUnreadBytes;
   }
 
   #write(text: string): void {

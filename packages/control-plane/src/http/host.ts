@@ -5,7 +5,7 @@ import { readConsole } from "#sandboxes/read-console.ts";
 import type { ApiContext } from "./api-context.ts";
 import { answered, serve } from "./serve.ts";
 
-/** What there is to know of machines, beside what they are for. */
+/** Consoles and ready machines. */
 export function serveHost(app: FastifyInstance, { sandboxes }: ApiContext): void {
   const { ending, worker } = sandboxes;
 

@@ -1,29 +1,38 @@
 import { createServer, type RequestListener, type Server } from "node:http";
 import { createServer as createTlsServer } from "node:https";
+import { describeError } from "@opensandbox/wire/errors.ts";
+import type { Log } from "../log.ts";
+import type { Tls } from "./api-context.ts";
+import { withinConnection } from "./connection-boundary.ts";
 import type { PreviewGateway } from "./previews/preview-gateway.ts";
+import { trackUnanswered } from "./requests/unanswered.ts";
 import { isWebSocketUpgrade } from "./sockets/web-socket.ts";
 
-/** A certificate chain and its key, as PEM. */
-export interface Tls {
-  readonly cert: string;
-  readonly key: string;
-}
-
-// Longer than what proxies keep a connection for, so that it is they who end it.
+// Longer than proxies keep an idle connection, so that the proxy closes it and never sends into a closed one.
 const keepAliveTimeoutMs = 72_000;
 
-/** The HTTP server of the API, in front of which requests to sandboxes' ports are taken out. */
-export function makeServer(handle: RequestListener, previews: PreviewGateway, tls: Tls | undefined): Server {
+export interface MakeServer {
+  readonly previews: PreviewGateway;
+  /** Absent: plain HTTP. */
+  readonly tls: Tls | undefined;
+  readonly log: Log;
+}
+
+/** The HTTP server: requests for a sandbox's port go to the preview gateway, all others to `handle`. */
+export function makeServer(handle: RequestListener, { previews, tls, log }: MakeServer): Server {
   const options = { shouldUpgradeCallback: isWebSocketUpgrade };
   const listener: RequestListener = (request, response) => {
-    previews.request(request, response, () => {
-      handle(request, response);
+    trackUnanswered(request, response);
+    withinConnection(request.socket, log, () => {
+      previews.request(request, response, () => handle(request, response));
     });
   };
   const server =
     tls === undefined ? createServer(options, listener) : (createTlsServer({ ...options, ...tls }, listener) as Server);
   server.keepAliveTimeout = keepAliveTimeoutMs;
-  // A body may take as long as it likes.
+  // The body of an upload may take any time.
   server.requestTimeout = 0;
+  // Accepting fails when the process has no free file descriptor; the connections that exist go on.
+  server.on("error", (error) => log("error", "cannot accept a connection", describeError(error)));
   return server;
 }

@@ -3,15 +3,15 @@ import { errorReplyOf, type ErrorReply } from "@opensandbox/wire/public/error-re
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Log } from "../log.ts";
 
-// Long enough for a place to become free, short enough not to be noticed.
+// Long enough for capacity to become free, short enough not to be noticed.
 const retryAfterSeconds = "1";
 
-/** Every failure becomes the same JSON, with the status of its code. */
+/** Answers every failure as JSON of one form, with the status of its code. */
 export function replyErrors(app: FastifyInstance, log: Log, ending: AbortSignal): void {
   app.setErrorHandler((thrown, request, reply) => replyFailure(thrown, request, reply, { log, ending }));
   app.setNotFoundHandler((request, reply) => {
     const [path = ""] = request.url.split("?");
-    const message = `there is no ${request.method} ${path}: see /openapi.json`;
+    const message = `there is no route ${request.method} ${path}: see /openapi.json`;
     return reply.status(404).send({ error: message, code: "not_found" } satisfies ErrorReply);
   });
 }
@@ -27,7 +27,7 @@ export function replyFailure(
   return reply.status(status).send(body);
 }
 
-/** What a caller is told of a failure. What is not ours to tell goes to the log. */
+/** The answer to a failure. Unexpected errors go to the log and are answered with the request's id only. */
 export function failureOf(
   thrown: unknown,
   { requestId, log, ending }: { requestId: string; log: Log; ending: AbortSignal },
@@ -36,7 +36,7 @@ export function failureOf(
   if (error === undefined) {
     log("error", "unexpected error", { requestId, ...describeError(thrown) });
     const body = {
-      error: `internal error, see the server's log for ${requestId}`,
+      error: `internal error: see the server's log for ${requestId}`,
       code: "internal" as const,
       requestId,
     };
@@ -50,15 +50,15 @@ export function failureOf(
 }
 
 function knownError(thrown: unknown, ending: AbortSignal): SandboxError | undefined {
-  // Whatever an operation says when it is broken off, the reason is that the server ends.
+  // During the shutdown every interrupted operation fails for this reason, whatever it reports.
   if (ending.aborted && isSandboxError(ending.reason)) return ending.reason;
   if (isSandboxError(thrown)) return thrown;
-  // The first failure; that cleaning up after it failed too is in the log.
+  // The first failure is the answer; the failed cleanup after it is in the log.
   if (thrown instanceof SuppressedError && isSandboxError(thrown.suppressed)) return thrown.suppressed;
   return httpError(thrown);
 }
 
-/** What the HTTP library refuses by itself, such as a path that cannot be decoded. */
+/** A refusal of the HTTP library, such as a path that cannot be decoded. */
 function httpError(thrown: unknown): SandboxError | undefined {
   if (!(thrown instanceof Error) || !("statusCode" in thrown)) return undefined;
   const { statusCode } = thrown;

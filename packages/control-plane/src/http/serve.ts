@@ -10,16 +10,16 @@ export interface Call<Body, Query> {
   readonly query: Query;
   readonly parameter: (name: string) => string;
   readonly organizationId: string;
-  /** Aborted when the caller goes away or the server ends. */
+  /** Aborted when the caller disconnects or the server shuts down. */
   readonly signal: AbortSignal;
   readonly request: FastifyRequest;
   readonly reply: FastifyReply;
 }
 
-/** What a handler that has answered by itself returns. */
+/** Returned by a handler that has sent its answer itself. */
 export const answered = Symbol("answered");
 
-/** Answers a route: parses what came, calls the handler, sends what it returns, with the route's status unless it set another. */
+/** Serves a route: parses the request, calls the handler and sends its result, with the route's status unless it set another. */
 export function serve<Body, Query, Reply>(
   app: FastifyInstance,
   ending: AbortSignal,
@@ -31,7 +31,7 @@ export function serve<Body, Query, Reply>(
     url: route.path,
     handler: async (request, reply) => {
       const signal = callerSignal(reply, ending);
-      // Before the handler, which may know better.
+      // Before the handler, which may choose another.
       reply.status(route.status);
       const result = await handler({
         query: (route.query === undefined ? undefined : parse(route.query, request.query)) as Query,

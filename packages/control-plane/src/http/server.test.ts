@@ -11,7 +11,7 @@ import { startForTest, testKey } from "#testing/start-for-test.ts";
 
 const anyParameters = new Proxy({}, { get: () => "x" });
 
-test("every route that needs a key refuses none, a wrong one and an empty one", async () => {
+test("every route that requires a key refuses a missing, a wrong and an empty one", async () => {
   await using world = await startForTest();
   const routes = [
     ...publicRoutes.filter(({ access }) => access === "key"),
@@ -45,21 +45,21 @@ test("the key may come in a header, as a bearer, or in the query", async () => {
   );
 });
 
-test("what is not there yet answers 501 in clear words", async () => {
+test("a route that is not implemented answers 501 and says so", async () => {
   await using world = await startForTest();
   for (const [method, path, what] of notYet) {
     const response = await world.call(method, pathOf({ path }, anyParameters));
     assert.equal(response.status, 501, path);
-    assert.deepEqual(await response.json(), { error: `${what} is not there yet`, code: "not_supported" });
+    assert.deepEqual(await response.json(), { error: `${what} is not implemented`, code: "not_supported" });
   }
 });
 
-test("an unknown route is a 404 in JSON; so is a path that cannot be decoded a 400", async () => {
+test("an unknown route answers 404 in JSON, and a path that cannot be decoded 400", async () => {
   await using world = await startForTest();
   const unknown = await world.call("GET", "/api/nothing?x=1");
   assert.equal(unknown.status, 404);
   assert.deepEqual(await unknown.json(), {
-    error: "there is no GET /api/nothing: see /openapi.json",
+    error: "there is no route GET /api/nothing: see /openapi.json",
     code: "not_found",
   });
   const broken = await world.call("GET", "/api/sandboxes/%zz");
@@ -84,7 +84,7 @@ test("health, readiness and the document need no key", async () => {
   assert.equal((document as { openapi: string }).openapi, "3.1.0");
 });
 
-test("every origin may call, and may ask first without a key", async () => {
+test("every origin may call, and preflight requests need no key", async () => {
   await using world = await startForTest();
   const preflight = await fetch(`${world.url}/api/sandboxes`, {
     method: "OPTIONS",
@@ -102,7 +102,7 @@ test("every origin may call, and may ask first without a key", async () => {
   assert.equal(refused.headers.get("access-control-allow-origin"), "*");
 });
 
-test("an upgrade that is no WebSocket is an ordinary request", async () => {
+test("an upgrade to another protocol is served as an ordinary request", async () => {
   await using world = await startForTest();
   const request = httpRequest(`${world.url}/api/sandboxes`, {
     method: "POST",
@@ -114,7 +114,7 @@ test("an upgrade that is no WebSocket is an ordinary request", async () => {
   assert.equal(response.statusCode, 201);
 });
 
-test("a WebSocket to what is no WebSocket is refused like any request", async () => {
+test("a WebSocket to another route is refused like any request", async () => {
   await using world = await startForTest();
   const address = world.url.replace("http", "ws");
   const refusal = async (path: string) => {
@@ -170,7 +170,7 @@ for (const [what, path, key, status] of [
   }
 }
 
-test("a client that asks before it sends 1 GB is told no at once", async () => {
+test("a client that expects 100-continue for 1 GB is refused before it sends", async () => {
   await using world = await startForTest();
   const request = httpRequest(`${world.url}/api/sandboxes`, {
     method: "POST",
@@ -184,7 +184,7 @@ test("a client that asks before it sends 1 GB is told no at once", async () => {
   request.destroy();
 });
 
-test("a body of just over 1 MiB is refused and says what to do; one below is read", async () => {
+test("a body of just over 1 MiB is refused with advice; a smaller one is read", async () => {
   await using world = await startForTest();
   const id = await world.create();
   const body = (bytes: number) => JSON.stringify({ cmd: "true", filler: "y".repeat(bytes) });
@@ -192,6 +192,6 @@ test("a body of just over 1 MiB is refused and says what to do; one below is rea
   const refused = await world.call("POST", `/api/sandboxes/${id}/exec/run`, body(2 ** 20));
   assert.equal(refused.status, 400);
   const { error } = (await refused.json()) as { error: string };
-  assert.equal(error, "the request body is larger than 1 MiB: send files to .../files instead");
+  assert.equal(error, "the request body is larger than 1 MiB: upload files to .../files instead");
   assert.equal((await world.call("POST", `/api/sandboxes/${id}/timeout`, timeout(2 ** 20 - 100))).status, 204);
 });

@@ -5,6 +5,8 @@ import { randomHex } from "@opensandbox/wire/ids.ts";
 import { publicRoutes } from "@opensandbox/wire/public/routes.ts";
 import { defaultBodyLimit } from "@opensandbox/wire/route.ts";
 import { fastify, type FastifyInstance } from "fastify";
+import type { Log } from "../log.ts";
+import { withinConnection } from "./connection-boundary.ts";
 import { serveAgentSessions } from "./exec/agent-sessions.ts";
 import type { ApiContext } from "./api-context.ts";
 import { requireKey } from "./requests/authenticate.ts";
@@ -32,7 +34,7 @@ import { serveTags } from "./sandboxes/tags.ts";
 import { closeAfterUnreadBody } from "./requests/unread-body.ts";
 import { routeUpgrades } from "./sockets/web-socket.ts";
 
-/** The HTTP server with all its routes, not listening yet. */
+/** The HTTP server with all routes, before it listens. */
 export async function buildServer(api: ApiContext): Promise<FastifyInstance> {
   const { log, ending } = api.sandboxes;
   const previews = previewGateway(api);
@@ -42,13 +44,13 @@ export async function buildServer(api: ApiContext): Promise<FastifyInstance> {
       replyFailure(error, request, reply, { log, ending });
     },
     genReqId: () => `req-${randomHex(8)}`,
-    serverFactory: (handle) => makeServer(handle, previews, api.tls),
+    serverFactory: (handle) => makeServer(handle, { previews, tls: api.tls, log }),
     routerOptions: { maxParamLength: 1000 },
-    // The routes themselves know what to say while the server ends: a poll for a result is told to ask again.
+    // The routes answer during a shutdown: a poll for a result is told to poll again.
     return503OnClosing: false,
   });
 
-  // Bodies come with any Content-Type or none, so none is looked at; each route reads its own.
+  // Clients send bodies with any Content-Type or none, so each route reads its own body.
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("*", (_request, _payload, done) => done(null));
   app.addHook("onRequest", (request, reply, done) => {
@@ -60,8 +62,8 @@ export async function buildServer(api: ApiContext): Promise<FastifyInstance> {
   allowAllOrigins(app);
   replyErrors(app, log, ending);
   closeAfterUnreadBody(app);
-  refuseBeforeSending(app, previews);
-  routeUpgrades(app, previews);
+  refuseBeforeSending(app, previews, log);
+  routeUpgrades(app, previews, log);
 
   serveHealth(app, api);
   serveSigned(app, api);
@@ -89,7 +91,7 @@ export async function buildServer(api: ApiContext): Promise<FastifyInstance> {
   return app;
 }
 
-/** The address it can be reached at. */
+/** Starts listening and returns the server's URL. @throws `unavailable` when it cannot listen */
 export async function listen(app: FastifyInstance, { host, port }: { host: string; port: number }): Promise<string> {
   try {
     const url = await app.listen({ host, port });
@@ -110,12 +112,14 @@ function listenError(error: unknown, host: string, port: number): SandboxError {
 
 const maxBodyBytes = Math.max(...publicRoutes.map(({ bodyLimit }) => bodyLimit ?? defaultBodyLimit));
 
-/** A client that asks first is told to send its body only where it can be wanted. */
-function refuseBeforeSending(app: FastifyInstance, previews: PreviewGateway): void {
+/** Answers `Expect: 100-continue`: a body that is too large for every route is refused before the client sends it. */
+function refuseBeforeSending(app: FastifyInstance, previews: PreviewGateway, log: Log): void {
   app.server.on("checkContinue", (request: IncomingMessage, response: ServerResponse) => {
-    // Only files are larger than any JSON may be, and what sandboxes take is theirs to say.
-    if (request.method === "PUT" || previews.isPreview(request) || !isTooLarge(request, maxBodyBytes))
-      response.writeContinue();
-    app.server.emit("request", request, response);
+    withinConnection(request.socket, log, () => {
+      // Only an uploaded file exceeds the limit of JSON bodies; a sandbox's own server sets its own limits.
+      if (request.method === "PUT" || previews.isPreview(request) || !isTooLarge(request, maxBodyBytes))
+        response.writeContinue();
+      app.server.emit("request", request, response);
+    });
   });
 }

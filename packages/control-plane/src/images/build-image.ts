@@ -11,42 +11,42 @@ import type { Sandbox } from "#sandboxes/sandbox.ts";
 import type { BuildLog } from "./image.ts";
 import { actionsOf, type StepAction } from "./step-actions.ts";
 
-// Of one step.
+// For one step.
 const stepTimeoutMs = 300_000;
-// Of the output of a step that failed, its end is told.
+// A failed step is reported with the end of its output.
 const keptLines = 50;
 const keptLineLength = 2000;
 
 export interface BuildImage {
   readonly organizationId: string;
-  /** Of the checkpoint. */
+  /** The name of the checkpoint. */
   readonly name: string;
   readonly manifest: ImageManifest;
 }
 
 /**
- * Makes an image in a hidden sandbox and returns the checkpoint of it, with memory of the size that sandboxes created
- * from it have. `invalid_argument` with the output when a step fails; nothing is left then.
+ * Builds an image in a hidden sandbox and returns its checkpoint, captured with as much memory as sandboxes from it have.
+ * @throws `invalid_argument` with the output of a step that fails; nothing is left then
  */
 export async function buildImage(
   context: SandboxContext,
   { organizationId, name, manifest }: BuildImage,
-  tell: (log: BuildLog) => void,
+  onLog: (log: BuildLog) => void,
   signal: AbortSignal,
 ): Promise<Checkpoint> {
   const runtimeMib = manifest.runtimeMemoryMB ?? context.settings.defaults.memoryMib;
   const builderMib = manifest.builderMemoryMB ?? runtimeMib;
   const sandbox = { image: baseOf(manifest), envs: {}, metadata: {}, alias: "", networkEnabled: true };
-  const progress = ({ step }: { readonly step: string }): void => tell({ step: 0, type: "progress", message: step });
+  const progress = ({ step }: { readonly step: string }): void => onLog({ step: 0, type: "progress", message: step });
 
   const build: CreateSandbox = { organizationId, sandbox: { ...sandbox, memoryMib: builderMib } };
   const built = await inHiddenSandbox(context, { create: build, progress }, signal, async (builder) => {
-    await runSteps(context, builder, manifest.steps, tell, signal);
+    await runSteps(context, builder, manifest.steps, onLog, signal);
     return capture(context, builder, { name, kind: builderMib === runtimeMib ? "full" : "disk_only" });
   });
   if (builderMib === runtimeMib) return built;
   try {
-    tell({ step: manifest.steps.length, type: "progress", message: `starting it with ${runtimeMib} MiB` });
+    onLog({ step: manifest.steps.length, type: "progress", message: `starting the image with ${runtimeMib} MiB` });
     const start: CreateSandbox = { organizationId, sandbox: { ...sandbox, memoryMib: runtimeMib }, checkpoint: built };
     return await inHiddenSandbox(context, { create: start, progress }, signal, (runtime) =>
       capture(context, runtime, { name, kind: "full" }),
@@ -57,12 +57,12 @@ export async function buildImage(
   }
 }
 
-/** The name of the image that it begins with. */
+/** The name of the image that the steps start from. */
 export function baseOf({ base }: ImageManifest): string {
   return base === "" || base === "base" ? "default" : base;
 }
 
-/** Nothing of the sandbox stays, not even its row. */
+/** Runs work in a hidden sandbox and removes every trace of it afterwards, its row included. */
 async function inHiddenSandbox<T>(
   context: SandboxContext,
   { create, progress }: { create: CreateSandbox; progress: Parameters<typeof createSandbox>[2] },
@@ -102,13 +102,13 @@ async function runSteps(
   context: SandboxContext,
   sandbox: Sandbox,
   steps: readonly ImageStep[],
-  tell: (log: BuildLog) => void,
+  onLog: (log: BuildLog) => void,
   signal: AbortSignal,
 ): Promise<void> {
   let workdir: string | undefined;
   for (const [index, step] of steps.entries()) {
     const number = index + 1;
-    const say = (message: string): void => tell({ step: number, type: step.type, message });
+    const say = (message: string): void => onLog({ step: number, type: step.type, message });
     say(`step ${number} of ${steps.length}: ${titleOf(step)}`);
     const until = AbortSignal.any([signal, AbortSignal.timeout(stepTimeoutMs)]);
     for (const action of actionsOf(step, workdir)) {
@@ -165,28 +165,28 @@ async function runCommand(
   throw new SandboxError("invalid_argument", [how, ...last].join("\n"));
 }
 
-/** The lines of what comes in pieces. */
+/** Splits output that arrives in pieces into lines. */
 class Lines {
-  readonly #tell: (line: string) => void;
+  readonly #onLine: (line: string) => void;
   readonly #decoder = new TextDecoder();
-  #begun = "";
+  #partial = "";
 
-  constructor(tell: (line: string) => void) {
-    this.#tell = tell;
+  constructor(onLine: (line: string) => void) {
+    this.#onLine = onLine;
   }
 
   take(bytes: Uint8Array): void {
-    const lines = (this.#begun + this.#decoder.decode(bytes, { stream: true })).split(/\r?\n|\r/);
-    this.#begun = (lines.pop() ?? "").slice(0, keptLineLength);
+    const lines = (this.#partial + this.#decoder.decode(bytes, { stream: true })).split(/\r?\n|\r/);
+    this.#partial = (lines.pop() ?? "").slice(0, keptLineLength);
     for (const line of lines) this.#say(line);
   }
 
   end(): void {
-    this.#say(this.#begun);
+    this.#say(this.#partial);
   }
 
   #say(line: string): void {
-    if (line !== "") this.#tell(line.slice(0, keptLineLength));
+    if (line !== "") this.#onLine(line.slice(0, keptLineLength));
   }
 }
 

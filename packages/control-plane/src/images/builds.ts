@@ -3,15 +3,15 @@ import type { BuildLog } from "./image.ts";
 
 type Listener = (log: BuildLog) => void;
 
-// Who joins late hears the end of what was told before.
+// A caller that joins late gets this much of the earlier log.
 const keptLogs = 1000;
 
-/** Builds that are on their way, each one once: who wants the same joins in and hears what was told before. */
+/** The builds in progress. A second caller of the same build joins it and gets its earlier log. */
 export class Builds<T> {
   readonly #builds = new Map<string, Build<T>>();
 
-  /** Joins the build of `key`, or begins it. Who gives up waiting does not end it. */
-  async run(key: string, work: (tell: Listener) => Promise<T>, listener: Listener, signal: AbortSignal): Promise<T> {
+  /** Joins the build of `key`, or begins it. The build continues when a caller gives up waiting. */
+  async run(key: string, work: (onLog: Listener) => Promise<T>, listener: Listener, signal: AbortSignal): Promise<T> {
     signal.throwIfAborted();
     const build = this.#builds.get(key) ?? this.#begin(key, work);
     for (const log of build.logs) listener(log);
@@ -23,23 +23,23 @@ export class Builds<T> {
     }
   }
 
-  /** Resolves when none is on its way. */
+  /** Resolves when no build is in progress. */
   async idle(): Promise<void> {
     while (this.#builds.size > 0) {
       await Promise.allSettled([...this.#builds.values()].map(({ result }) => result));
     }
   }
 
-  #begin(key: string, work: (tell: Listener) => Promise<T>): Build<T> {
+  #begin(key: string, work: (onLog: Listener) => Promise<T>): Build<T> {
     const logs: BuildLog[] = [];
     const listeners = new Set<Listener>();
-    const tell: Listener = (log) => {
+    const onLog: Listener = (log) => {
       logs.push(log);
       if (logs.length > keptLogs) logs.shift();
       for (const listener of listeners) listener(log);
     };
-    const result = work(tell).finally(() => this.#builds.delete(key));
-    // Whoever waits for it hears of its failure; perhaps nobody does any more.
+    const result = work(onLog).finally(() => this.#builds.delete(key));
+    // Its callers get the failure; there may be none left.
     result.catch(() => {});
     const build = { logs, listeners, result };
     this.#builds.set(key, build);

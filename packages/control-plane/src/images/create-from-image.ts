@@ -13,31 +13,31 @@ export interface CreateFromImage {
   readonly idempotencyKey?: string | undefined;
 }
 
-/** A sandbox from an image that is built first if need be, or from one that has a name. */
+/** Creates a sandbox from a named image, or from steps that are built first unless they were built before. */
 export async function createFromImage(
   context: ImageContext,
   { organizationId, image: wanted, fork, idempotencyKey }: CreateFromImage,
-  tell: (log: BuildLog) => void,
+  onLog: (log: BuildLog) => void,
   signal: AbortSignal,
 ): Promise<CreatedSandbox> {
   const image =
     "manifest" in wanted
-      ? await provideImage(context, { organizationId, manifest: wanted.manifest }, tell, signal)
-      : await namedImage(context, { organizationId, name: wanted.name }, tell, signal);
+      ? await provideImage(context, { organizationId, manifest: wanted.manifest }, onLog, signal)
+      : await namedImage(context, { organizationId, name: wanted.name }, onLog, signal);
   const create = forkOf(await checkpointOfImage(context, image), { organizationId, fork, idempotencyKey });
   return createSandbox(
     context.sandboxes,
     create,
-    ({ step }) => tell({ step: 0, type: "progress", message: step }),
+    ({ step }) => onLog({ step: 0, type: "progress", message: step }),
     signal,
   );
 }
 
-/** The image of that name; one that is being built is waited for. */
+/** The image of that name; waits for one that is being built. */
 async function namedImage(
   context: ImageContext,
   { organizationId, name }: { readonly organizationId: string; readonly name: string },
-  tell: (log: BuildLog) => void,
+  onLog: (log: BuildLog) => void,
   signal: AbortSignal,
 ): Promise<Image> {
   const { images, sandboxes } = context;
@@ -45,7 +45,7 @@ async function namedImage(
   if (image.status === "failed") {
     throw new SandboxError("invalid_argument", `snapshot is not ready: it failed: ${image.error ?? ""}`);
   }
-  if (image.status === "building") return provideImage(context, image, tell, signal);
+  if (image.status === "building") return provideImage(context, image, onLog, signal);
   await images.touch(image.id, new Date(sandboxes.clock.now()));
   return image;
 }

@@ -2,8 +2,8 @@ import type { ImageContext } from "./image-context.ts";
 import type { Image } from "./image.ts";
 
 /**
- * Removes an image; what was created from it goes on. With the last name of a content goes what was built for it, so
- * that a deleted image does not go on taking its room.
+ * Removes an image; sandboxes from it are not affected. When no other name has the same content, the build result is
+ * removed too, which frees its disk space.
  */
 export async function deleteImage({ images, sandboxes }: ImageContext, image: Image): Promise<void> {
   const others = (await images.list(image.organizationId)).filter(

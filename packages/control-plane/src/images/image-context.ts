@@ -3,7 +3,7 @@ import type { Builds } from "./builds.ts";
 import type { ImageStore } from "./image-store.ts";
 import type { Image } from "./image.ts";
 
-/** What the use cases of images work with. */
+/** The dependencies of the use cases of images. */
 export interface ImageContext {
   readonly sandboxes: SandboxContext;
   readonly images: ImageStore;

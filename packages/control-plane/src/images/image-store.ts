@@ -1,9 +1,9 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import type { ImageManifest } from "@opensandbox/wire/public/images.ts";
 import type { Database } from "#database/database.ts";
-import { rowOf } from "#database/row-of.ts";
-import type { ImageRow } from "#database/tables.ts";
+import { rowOf, rowReader } from "#database/rows.ts";
 import type { Image } from "./image.ts";
+
+const fromRow = rowReader<Image>({ manifest: "json", createdAt: "date", lastUsedAt: "date" });
 
 /** The rows of images. */
 export class ImageStore {
@@ -13,7 +13,7 @@ export class ImageStore {
     this.#database = database;
   }
 
-  /** Replaces a failed one of the same name; `already_exists` for any other. */
+  /** Adds an image, in place of a failed one of the same name. @throws `already_exists` for any other of that name */
   async add(image: Image): Promise<void> {
     await this.#database.transaction().execute(async (transaction) => {
       if (image.name !== undefined) {
@@ -40,7 +40,7 @@ export class ImageStore {
     return row && fromRow(row);
   }
 
-  /** The image of that name, or `not_found`. */
+  /** The image of that name. @throws `not_found` */
   async get(organizationId: string, name: string): Promise<Image> {
     const row = await this.#database
       .selectFrom("images")
@@ -52,7 +52,7 @@ export class ImageStore {
     return fromRow(row);
   }
 
-  /** The image with that name, id or content hash, or `not_found`. */
+  /** The image with that name, id or content hash. @throws `not_found` */
   async getAny(organizationId: string, word: string): Promise<Image> {
     const rows = await this.#database
       .selectFrom("images")
@@ -71,7 +71,7 @@ export class ImageStore {
     return fromRow(row);
   }
 
-  /** The one that is found by its content, when it is ready. */
+  /** The unnamed, ready image with that content. */
   async findByContent(organizationId: string, contentHash: string): Promise<Image | undefined> {
     const row = await this.#database
       .selectFrom("images")
@@ -84,7 +84,7 @@ export class ImageStore {
     return row && fromRow(row);
   }
 
-  /** The newest first. */
+  /** The images of an organization, newest first. */
   async list(organizationId: string): Promise<Image[]> {
     const rows = await this.#database
       .selectFrom("images")
@@ -101,7 +101,7 @@ export class ImageStore {
     return rows.map(fromRow);
   }
 
-  /** Undefined: it was deleted meanwhile. */
+  /** Marks an image `ready`. Undefined: it was deleted meanwhile. */
   async finish(id: string, checkpointId: string): Promise<Image | undefined> {
     const row = await this.#database
       .updateTable("images")
@@ -131,20 +131,4 @@ export class ImageStore {
 
 export function imageNotFound(name: string): SandboxError<"not_found"> {
   return new SandboxError("not_found", "snapshot not found", { resource: "snapshot", id: name });
-}
-
-function fromRow(row: ImageRow): Image {
-  return {
-    id: row.id,
-    organizationId: row.organization_id,
-    contentHash: row.content_hash,
-    name: row.name ?? undefined,
-    checkpointId: row.checkpoint_id ?? undefined,
-    manifest: JSON.parse(row.manifest) as ImageManifest,
-    status: row.status,
-    workerId: row.worker_id,
-    createdAt: new Date(row.created_at),
-    lastUsedAt: new Date(row.last_used_at),
-    error: row.error ?? undefined,
-  };
 }

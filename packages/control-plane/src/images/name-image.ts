@@ -13,7 +13,7 @@ export interface NameImage {
   readonly manifest: ImageManifest;
 }
 
-/** Adds the row of an image with a name, to be built by {@link buildNamedImage}. `already_exists` if it is taken. */
+/** Adds a named image, to be built by {@link buildNamedImage}. @throws `already_exists` when the name is taken */
 export async function nameImage(context: ImageContext, { organizationId, name, manifest }: NameImage): Promise<Image> {
   requireImage(context.sandboxes, baseOf(manifest));
   const image = imageOf(context, { organizationId, manifest, name });
@@ -21,16 +21,16 @@ export async function nameImage(context: ImageContext, { organizationId, name, m
   return image;
 }
 
-/** Makes it ready: what its name stands for has a checkpoint, and patches, of its own. If it fails its row says why. */
+/** Builds a named image. It gets a checkpoint of its own, and so patches of its own. Its row records a failure. */
 export async function buildNamedImage(
   context: ImageContext,
   image: Image,
-  tell: (log: BuildLog) => void,
+  onLog: (log: BuildLog) => void,
   signal: AbortSignal,
 ): Promise<Image> {
   const { images, sandboxes } = context;
   try {
-    const built = await checkpointOfImage(context, await provideImage(context, image, tell, signal));
+    const built = await checkpointOfImage(context, await provideImage(context, image, onLog, signal));
     const copy = {
       id: randomUUID(),
       name: image.id,
@@ -49,5 +49,5 @@ export async function buildNamedImage(
 }
 
 function deleted(): SandboxError<"unavailable"> {
-  return new SandboxError("unavailable", "the image was deleted while it was built");
+  return new SandboxError("unavailable", "the image was deleted while it was being built");
 }

@@ -12,11 +12,11 @@ export interface ProvideImage {
   readonly manifest: ImageManifest;
 }
 
-/** The image of that content, built unless there is one. However many ask for it at once, it is built once. */
+/** The image of that content, built unless it exists. Concurrent callers share one build. */
 export async function provideImage(
   context: ImageContext,
   { organizationId, manifest }: ProvideImage,
-  tell: (log: BuildLog) => void,
+  onLog: (log: BuildLog) => void,
   signal: AbortSignal,
 ): Promise<Image> {
   const { images, builds, sandboxes } = context;
@@ -25,19 +25,19 @@ export async function provideImage(
   const key = `${organizationId} ${contentHash}`;
   return builds.run(
     key,
-    async (tellAll) => {
+    async (logToAll) => {
       const found = await images.findByContent(organizationId, contentHash);
-      if (found === undefined) return build(context, imageOf(context, { organizationId, manifest }), tellAll);
-      tellAll({ step: 0, type: "cache_hit", message: "these steps have been built before" });
+      if (found === undefined) return build(context, imageOf(context, { organizationId, manifest }), logToAll);
+      logToAll({ step: 0, type: "cache_hit", message: "these steps were built before" });
       await images.touch(found.id, new Date(sandboxes.clock.now()));
       return found;
     },
-    tell,
+    onLog,
     signal,
   );
 }
 
-/** The row of an image that is to be built. */
+/** The row of an image to build. */
 export function imageOf(
   { sandboxes: { worker, clock } }: ImageContext,
   { organizationId, manifest, name }: ProvideImage & { readonly name?: string },
@@ -56,32 +56,36 @@ export function imageOf(
   };
 }
 
-/** The checkpoint of an image that is ready. */
+/** The checkpoint of a ready image. */
 export async function checkpointOfImage({ sandboxes }: ImageContext, image: Image): Promise<Checkpoint> {
   const checkpoint =
     image.checkpointId === undefined ? undefined : await sandboxes.checkpoints.find(image.checkpointId);
   if (checkpoint !== undefined) return checkpoint;
-  throw new SandboxError("unavailable", "the image was deleted meanwhile: try again");
+  throw new SandboxError("unavailable", "the image was deleted in the meantime: try again");
 }
 
-/** As the published client computes it: how much memory it is built with does not matter. */
+/** The hash that the published client computes, which leaves out the sizes of memory. */
 function contentHashOf({ base, steps }: ImageManifest): string {
   return createHash("sha256").update(JSON.stringify({ base, steps })).digest("hex");
 }
 
-async function build({ sandboxes, images }: ImageContext, image: Image, tell: (log: BuildLog) => void): Promise<Image> {
+async function build(
+  { sandboxes, images }: ImageContext,
+  image: Image,
+  onLog: (log: BuildLog) => void,
+): Promise<Image> {
   await images.add(image);
   const { id, organizationId, manifest } = image;
   try {
-    // Whoever asked for it may go away: others may be waiting for the same.
-    const checkpoint = await buildImage(sandboxes, { organizationId, name: id, manifest }, tell, sandboxes.ending);
+    // Other callers may wait for the same build, so it continues when this one disconnects.
+    const checkpoint = await buildImage(sandboxes, { organizationId, name: id, manifest }, onLog, sandboxes.ending);
     const ready = await images.finish(id, checkpoint.id);
     if (ready !== undefined) return ready;
     await sandboxes.checkpoints.remove(checkpoint);
     await sandboxes.snapshots.removeUnwanted();
-    throw new SandboxError("unavailable", "the image was deleted while it was built");
+    throw new SandboxError("unavailable", "the image was deleted while it was being built");
   } catch (error) {
-    // Nobody knows its name: who wants it asks again, and it is built again.
+    // An unnamed image has no use for a failed row: the next create builds it again.
     await images.remove(id);
     throw error;
   }

@@ -3,7 +3,7 @@ import { execFileSync } from "node:child_process";
 import { test } from "node:test";
 import { actionsOf } from "./step-actions.ts";
 
-test("packages are arguments, so that no shell reads them", () => {
+test("packages are passed as arguments, which no shell interprets", () => {
   const [action, ...others] = actionsOf({ type: "apt_install", args: { packages: ["jq", "$(reboot)"] } }, undefined);
   assert.deepEqual(others, []);
   assert.ok(action?.kind === "command");
@@ -12,7 +12,7 @@ test("packages are arguments, so that no shell reads them", () => {
   assert.equal(action.command.user, "root");
 });
 
-test("commands run as they are, one after another, in the working directory that was named", () => {
+test("commands run unchanged, in order, in the last working directory", () => {
   const step = { type: "run", args: { commands: ["make", "make install"] } } as const;
   assert.deepEqual(actionsOf({ ...step, args: { commands: ["make"] } }, undefined), [
     { kind: "command", command: { argv: ["bash", "-c", "make"] } },
@@ -23,7 +23,7 @@ test("commands run as they are, one after another, in the working directory that
   ]);
 });
 
-test("files are what they were encoded from", () => {
+test("files are decoded to their original bytes", () => {
   assert.deepEqual(
     actionsOf(
       { type: "add_file", args: { path: "/a", content: Buffer.from("é\0").toString("base64"), encoding: "base64" } },
@@ -40,7 +40,7 @@ test("files are what they were encoded from", () => {
   );
 });
 
-test("variables are lines of two files, whatever is in them", () => {
+test("variables become lines of two files, whatever their values", () => {
   const vars = { PLAIN: "a b", QUOTED: 'say "hi"', SINGLE: "it's", DOLLAR: "$HOME `id`" };
   const actions = actionsOf({ type: "env", args: { vars } }, undefined);
   const lines = actions.map((action) => (action.kind === "command" ? action.command.argv.slice(4) : []));

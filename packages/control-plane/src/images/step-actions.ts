@@ -2,13 +2,13 @@ import { posix } from "node:path";
 import type { ImageStep } from "@opensandbox/wire/public/images.ts";
 import type { Exec } from "@opensandbox/wire/worker/sessions.ts";
 
-/** What is done in the sandbox for a step of an image. */
+/** One action in the builder's sandbox. */
 export type StepAction =
   | { readonly kind: "command"; readonly command: Exec }
   | { readonly kind: "file"; readonly path: string; readonly content: Uint8Array }
   | { readonly kind: "directory"; readonly path: string };
 
-/** The actions of a step, in order. Commands run in `workdir`, where there was a step that named one. Pure. */
+/** The actions of a step, in order. Commands run in the directory of the last `workdir` step. Pure. */
 export function actionsOf(step: ImageStep, workdir: string | undefined): StepAction[] {
   switch (step.type) {
     case "apt_install":
@@ -48,12 +48,12 @@ export function actionsOf(step: ImageStep, workdir: string | undefined): StepAct
   }
 }
 
-/** A script of ours; what the step says comes as arguments, so that nothing in it is read by the shell. */
+/** Runs a fixed script. Text of the step comes as arguments, so that the shell does not interpret it. */
 function asRoot(script: string, args: readonly string[], envs: Record<string, string> = {}): StepAction {
   return { kind: "command", command: { argv: ["sh", "-c", script, "sh", ...args], user: "root", envs } };
 }
 
-/** The last line of the file may not have an end. */
+/** Appends lines to a file whose last line may lack its newline. */
 function append(file: string): string {
   return `[ -z "$(tail -c1 ${file} 2>/dev/null)" ] || echo >>${file}; printf '%s\\n' "$@" >>${file}`;
 }

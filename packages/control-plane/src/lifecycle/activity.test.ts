@@ -22,7 +22,7 @@ test("a sandbox expires after its idle timeout, not before", () => {
   assert.deepEqual(activity.sweep(), [id]);
 });
 
-test("every use begins the timeout anew", () => {
+test("every call restarts the timeout", () => {
   const { clock, activity, id } = begin(60);
   for (let call = 0; call < 10; call++) {
     clock.advance(59);
@@ -54,7 +54,7 @@ test("a timeout of 0 never expires", () => {
   assert.deepEqual(stored, []);
 });
 
-test("a busy sandbox is rarely written, and its row is never early nor much too late", () => {
+test("a busy sandbox is written rarely, and its stored deadline is never early nor much too late", () => {
   const { clock, activity, id, stored, row } = begin(300);
   for (let call = 0; call < 10_000; call++) {
     clock.advance(0.1);
@@ -65,7 +65,7 @@ test("a busy sandbox is rarely written, and its row is never early nor much too 
   assert.ok(stored.length <= 101, `${stored.length} writes in 1000 s`);
 });
 
-test("the row of a sandbox in long use lives on by the sweeps", () => {
+test("sweeps renew the stored deadline of a sandbox in long use", () => {
   const { clock, activity, id, row } = begin(30);
   using _ = activity.begin(id);
   for (let second = 0; second < 600; second++) {
@@ -75,7 +75,7 @@ test("the row of a sandbox in long use lives on by the sweeps", () => {
   }
 });
 
-test("a timeout that is changed during a use keeps the use", () => {
+test("a timeout that changes during a call keeps the call", () => {
   const { clock, activity, id } = begin(60);
   const use = activity.begin(id);
   activity.watch(id, 5);

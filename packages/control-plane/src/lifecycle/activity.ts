@@ -1,16 +1,16 @@
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { Clock } from "../clock.ts";
 
-/** A call to a sandbox on its way: the sandbox is not idle until it is disposed. */
+/** A call in progress: its sandbox is not idle until the call is disposed. */
 export interface Use extends Disposable {
-  /** Something happened. */
+  /** The call made progress, so the idle timeout begins anew. */
   touch(): void;
 }
 
 /**
- * How long the sandboxes of this process have been idle. The exact deadline is in memory. The row has one that is up
- * to `slackMs` later and is written only when the exact one would pass it: a busy sandbox costs a write every
- * `slackMs`, and after a crash none ends early nor lives longer than that.
+ * How long the sandboxes of this process have been idle. Memory holds the exact deadline. The row holds one that is up to
+ * `slackMs` later and is written only when the exact deadline would pass it. So a busy sandbox costs one write every
+ * `slackMs`, and after a crash no sandbox expires early or more than `slackMs` late.
  */
 export class Activity {
   readonly #clock: Clock;
@@ -22,13 +22,13 @@ export class Activity {
     this.#store = store;
   }
 
-  /** What the row is to say when the sandbox begins to be idle now. */
+  /** The deadline for the row of a sandbox that becomes idle now. Undefined: it never expires. */
   expiresAt(idleTimeoutSeconds: number): Date | undefined {
     if (idleTimeoutSeconds === 0) return undefined;
     return new Date(this.#clock.now() + idleTimeoutSeconds * 1000 + slackMs);
   }
 
-  /** Begins to count, or counts anew with another timeout. The row must say {@link expiresAt} already. */
+  /** Starts the idle timeout, or restarts it with another length. The row must hold {@link expiresAt} already. */
   watch(id: SandboxId, idleTimeoutSeconds: number): void {
     const entry = this.#entry(id);
     entry.watched = true;
@@ -37,7 +37,7 @@ export class Activity {
     entry.storedUntil = entry.lastUsed + entry.idleTimeoutMs + slackMs;
   }
 
-  /** Goes on counting for a sandbox that another process has watched, whose row says `expiresAt`. */
+  /** Continues the idle timeout of a sandbox that another process watched; its row holds `expiresAt`. */
   resume(id: SandboxId, idleTimeoutSeconds: number, expiresAt: Date | undefined): void {
     this.watch(id, idleTimeoutSeconds);
     const entry = this.#entries.get(id);
@@ -50,11 +50,11 @@ export class Activity {
     this.#entries.delete(id);
   }
 
-  /** A call begins. It also counts for a sandbox that is watched only after that. */
+  /** Begins a call. It also counts for a sandbox that is watched only later. */
   begin(id: SandboxId): Use {
     const entry = this.#entry(id);
     entry.uses++;
-    // Of a sandbox that was put away and came back meanwhile, this use is none any more.
+    // The sandbox may have been hibernated and woken since; this call does not count for its new life.
     const touch = (): void => {
       if (this.#entries.get(id) === entry) this.#touch(id);
     };
@@ -69,7 +69,7 @@ export class Activity {
     };
   }
 
-  /** When the sandbox expires if nothing happens any more. */
+  /** When the sandbox expires if no further call comes. */
   deadline(id: SandboxId): Date | undefined {
     const entry = this.#entries.get(id);
     if (entry === undefined || entry.idleTimeoutMs === 0) return undefined;
@@ -83,7 +83,7 @@ export class Activity {
     return this.#clock.elapsed() - entry.lastUsed >= entry.idleTimeoutMs;
   }
 
-  /** Those that have been idle for too long. Those in use are taken note of, so that their rows live on. */
+  /** The sandboxes whose idle timeout has passed. Renews the stored deadlines of those in use. */
   sweep(): SandboxId[] {
     for (const [id, { uses }] of this.#entries) if (uses > 0) this.#touch(id);
     return [...this.#entries.keys()].filter((id) => this.isExpired(id));
@@ -110,9 +110,9 @@ interface Entry {
   uses: number;
   lastUsed: number;
   idleTimeoutMs: number;
-  /** Until when, by the elapsed clock, the row lets the sandbox live. */
+  /** The deadline in the row, by the elapsed clock. */
   storedUntil: number;
 }
 
-// One write in ten seconds is nothing, and ten seconds more after a crash hurt nobody.
+// One write in ten seconds for a busy sandbox is negligible, and so are ten more seconds of life after a crash.
 const slackMs = 10_000;

@@ -5,7 +5,7 @@ import { Gates } from "./gates.ts";
 
 const never = new AbortController().signal;
 
-test("operations on one sandbox go one after another, in the order they were asked for", async () => {
+test("operations on one sandbox run one at a time, in the order of their requests", async () => {
   const gates = new Gates();
   const id = newSandboxId();
   const events: string[] = [];
@@ -34,7 +34,7 @@ test("an operation that fails lets the next one through", async () => {
   assert.equal(await after, "yes");
 });
 
-test("a call that waits can be given up", async () => {
+test("a waiting call can be aborted", async () => {
   const gates = new Gates();
   const id = newSandboxId();
   const operation = Promise.withResolvers<void>();

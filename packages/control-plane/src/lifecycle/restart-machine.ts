@@ -3,8 +3,8 @@ import type { SandboxContext } from "./sandbox-context.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 
 /**
- * Boots the disks of a sandbox that runs or whose machine has ended by itself; its gate must be held. Returns when a
- * command would work. If it fails the sandbox is an error, and its disks stay.
+ * Boots the disks of a sandbox that runs, or whose machine ended by itself. Its gate must be held. Returns when the
+ * sandbox accepts commands. When the boot fails, the sandbox becomes `error` and keeps its disks.
  */
 export async function restartMachine(
   context: SandboxContext,
@@ -20,17 +20,21 @@ export async function restartMachine(
     cutOff,
     settings: { maxSandboxes },
   } = context;
-  // A running one is active already and takes nobody's place.
+  // A running sandbox already counts against the limit.
   const limit = sandbox.state === "running" ? undefined : maxSandboxes;
   const restarting = await store.move(
     sandbox,
     "restart",
-    { generation: sandbox.generation + 1, workerId: worker.id, endReason: `it was being ${how} when the server ended` },
+    {
+      generation: sandbox.generation + 1,
+      workerId: worker.id,
+      endReason: `it was being ${how} when the server exited`,
+    },
     limit,
   );
   activity.forget(sandbox.id);
   try {
-    // What has begun is finished, whoever goes away meanwhile.
+    // A restart that has begun completes even when its caller disconnects.
     await (how === "rebooted"
       ? worker.rebootSandbox(sandbox.id, cutOff)
       : worker.powerCycleSandbox(sandbox.id, cutOff));

@@ -28,24 +28,24 @@ test("a life: created, started, hibernated, woken, restarted, crashed, restarted
   for (const [move, to] of life) assert.equal((state = next(state, move)), to);
 });
 
-test("a failure never loses more than it must", () => {
+test("a failure leads to the state that loses the least", () => {
   assert.equal(next("hibernating", "failed"), "running");
   assert.equal(next("waking", "failed"), "hibernated");
   assert.equal(next("restarting", "failed"), "error");
 });
 
-test("what is stopped stays stopped", () => {
+test("a stopped sandbox stays stopped", () => {
   assert.deepEqual(moves.stopped, {});
 });
 
-test("a move that is not allowed says where it would be", () => {
+test("a refused move names the states that allow it", () => {
   assert.throws(
     () => next("stopped", "started"),
     (error) => isSandboxError(error, "wrong_state") && error.details.allowed.join() === "creating,waking,restarting",
   );
 });
 
-test("what passes counts against the limit, as long as it may have a machine", () => {
+test("transitional states with a possible machine count against the limit", () => {
   assert.deepEqual(
     passingStates.filter((state) => !activeStates.includes(state as (typeof activeStates)[number])),
     [],

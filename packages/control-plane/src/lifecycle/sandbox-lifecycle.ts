@@ -1,10 +1,10 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 
 /**
- * The life of a sandbox: which move leads from which state to which. `restart` gives a sandbox another machine, either
- * on the same disks (power-cycle) or from a checkpoint (restore). `lost` and `adopted` are what a start of the control
- * plane finds of sandboxes whose worker is gone. `delete` leads out of every state, also out of one that an operation
- * has left behind because the database could not be written to. A create that fails leaves no row at all.
+ * The states of a sandbox and the moves between them. `restart` gives a sandbox another machine, either on the same disks
+ * (power-cycle) or from a checkpoint (restore). `lost` and `adopted` come from reconciliation, when a control plane
+ * starts. `delete` leads out of every state but `stopped`, so that a row whose operation could not be recorded can still
+ * be deleted. A create that fails leaves no row.
  */
 export const moves = {
   creating: { started: "running", failed: "error", delete: "stopping" },
@@ -28,19 +28,20 @@ export const moves = {
 export type SandboxState = keyof typeof moves;
 export type Move = { [S in SandboxState]: keyof (typeof moves)[S] }[SandboxState];
 
-/** Those in which a machine may exist, so that they count against the limit. */
+/** The states in which a machine may exist: they count against the organization's limit. */
 export const activeStates = ["creating", "running", "hibernating", "waking", "restarting", "stopping"] as const;
 
-/** Those that last only as long as an operation. */
+/** The states that last only as long as an operation. */
 export const passingStates: readonly SandboxState[] = ["creating", "hibernating", "waking", "restarting", "stopping"];
 
+/** The state that a move leads to. @throws `wrong_state` when the move is not allowed */
 export function next(state: SandboxState, move: Move): SandboxState {
   const to = (moves[state] as Partial<Record<Move, SandboxState>>)[move];
   if (to === undefined) throw wrongState(state, statesWith(move), `cannot ${move} a sandbox that is ${state}`);
   return to;
 }
 
-/** The refusal that names the state as it is. */
+/** A refusal that names the present state and the states that would be accepted. */
 export function wrongState(
   state: SandboxState,
   allowed: readonly SandboxState[],

@@ -4,14 +4,14 @@ import type { Changes } from "#sandboxes/sandbox-store.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 import { watchMachine } from "./watch-machine.ts";
 
-/** A sandbox whose machine has just been started. */
+/** A sandbox whose machine has just started. */
 export interface Started {
   readonly sandbox: Sandbox;
   /** Milliseconds of each part of the start. */
   readonly spans: readonly Span[];
 }
 
-/** Has the worker start a machine for the row as it stands. */
+/** Starts a machine on the worker with the shape, environment and network policy in the row. */
 export async function startOnWorker(
   { worker }: SandboxContext,
   sandbox: Sandbox,
@@ -28,7 +28,7 @@ export async function startOnWorker(
   );
 }
 
-/** The row says that the machine runs; from now on its idle time counts and its end is noticed. */
+/** Records that the machine runs, starts the idle timeout and watches for the machine's end. */
 export async function markRunning(
   context: SandboxContext,
   sandbox: Sandbox,

@@ -5,7 +5,7 @@ import type { SandboxContext } from "./sandbox-context.ts";
 import { passingStates, wrongState, type SandboxState } from "./sandbox-lifecycle.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 
-/** What is asked for, and what to say where the sandbox is in no state for it. */
+/** An operation's sandbox, the states that it accepts and its refusal of any other. */
 export interface Take {
   readonly organizationId: string;
   readonly id: SandboxId;
@@ -15,9 +15,9 @@ export interface Take {
 }
 
 /**
- * An operation on a sandbox that runs on this worker, through its gate. A sandbox that was in no state for it when it
- * was asked for is refused in the caller's words; one that got into another state while this waited has lost a race,
- * which is `wrong_state` with the state as it is.
+ * Runs an operation on a sandbox of this worker behind its gate. A sandbox in the wrong state when the operation is asked
+ * for is refused with `refusal`. A sandbox that changed its state while the operation was queued lost a race, which is
+ * `wrong_state` with the present state.
  */
 export async function takeSandbox<T>(
   context: SandboxContext,
@@ -36,7 +36,7 @@ export async function takeSandbox<T>(
   });
 }
 
-/** It is this worker's, or nobody's. */
+/** The sandbox belongs to this worker or to none. */
 function isFree({ worker }: SandboxContext, { workerId }: Sandbox): boolean {
   return workerId === worker.id || workerId === "";
 }

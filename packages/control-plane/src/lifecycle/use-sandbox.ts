@@ -9,8 +9,8 @@ import type { Sandbox } from "#sandboxes/sandbox.ts";
 import { wake } from "#sandboxes/wake-sandbox.ts";
 
 /**
- * A call to a sandbox begins: waits for what changes its life, wakes it if it sleeps, and keeps it from being idle
- * until disposed. However many calls a sleeping sandbox gets, it is woken once, and all of them share a failure.
+ * Begins a call to a sandbox: waits for operations that change its state, wakes it when it sleeps, and keeps it from
+ * being idle until disposed. Any number of calls to a sleeping sandbox cause one wake, and share its failure.
  */
 export async function useSandbox(
   context: SandboxContext,
@@ -22,7 +22,7 @@ export async function useSandbox(
   for (;;) {
     await context.operations.wakes.join(id, signal);
     await context.operations.gates.open(id, signal);
-    // Begun before the state is read: whoever puts idle sandboxes away sees this use, or here it is seen to sleep.
+    // Before the state is read: either the idle sweep sees this call, or this call sees the sandbox asleep.
     const use = context.activity.begin(id);
     try {
       const sandbox = await context.store.get(organizationId, id);
@@ -40,7 +40,7 @@ export async function useSandbox(
   }
 }
 
-/** A call to it makes it run again. */
+/** A call makes the sandbox run again. */
 function isAsleep({ state, bootsOnUse }: Sandbox): boolean {
   return state === "hibernated" || (state === "error" && bootsOnUse);
 }

@@ -3,7 +3,7 @@ import { describeError } from "@opensandbox/wire/errors.ts";
 import type { SandboxContext } from "./sandbox-context.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 
-/** Sees to it that the row tells when the machine of a running sandbox ends by itself. */
+/** Records in the row when the machine of a running sandbox ends by itself. */
 export function watchMachine(context: SandboxContext, sandbox: Sandbox): void {
   ended(context, sandbox)
     .then(async (end) => {
@@ -12,7 +12,7 @@ export function watchMachine(context: SandboxContext, sandbox: Sandbox): void {
     })
     .catch((error: unknown) => {
       if (context.ending.aborted) return;
-      context.log("error", "the end of a machine could not be recorded", {
+      context.log("error", "cannot record the end of a machine", {
         sandbox: sandbox.id,
         ...describeError(error),
       });
@@ -24,11 +24,11 @@ async function ended({ worker, ending }: SandboxContext, { id }: Sandbox): Promi
 }
 
 /**
- * Its disks stay with the worker: they can be booted again. A kernel that was to start again is started by the next
- * call, and not at once: one that panics whenever it boots must not do so for ever.
+ * The worker keeps the disks, which can be booted again. After a guest's own reset the next call boots them, not this
+ * function: a kernel that panics at every boot must not loop.
  */
 async function markEnded(context: SandboxContext, watched: Sandbox, { reason, detail }: SandboxEnd): Promise<void> {
-  // Whoever ends the control plane ends its sandboxes too, and the database closes after that.
+  // The shutdown puts its sandboxes away itself and then closes the database.
   if (context.ending.aborted) return;
   const sandbox = await context.store.find(watched.id);
   if (sandbox?.state !== "running" || sandbox.generation !== watched.generation) return;
@@ -36,5 +36,5 @@ async function markEnded(context: SandboxContext, watched: Sandbox, { reason, de
   const bootsOnUse = reason === "reset" && !sandbox.ephemeral;
   const endReason = `the machine ended: ${detail}${bootsOnUse ? ": the next call boots its disks" : ""}`;
   await context.store.move(sandbox, "crashed", { endedAt: new Date(context.clock.now()), endReason, bootsOnUse });
-  context.log("warn", "the machine of a sandbox ended by itself", { sandbox: sandbox.id, detail });
+  context.log("warn", "a machine ended by itself", { sandbox: sandbox.id, detail });
 }

@@ -4,13 +4,13 @@ import { randomHex } from "@opensandbox/wire/ids.ts";
 import { sql } from "kysely";
 import type { Database } from "#database/database.ts";
 
-/** Until there are more, everything belongs to this one. */
+/** The organization of the first key and of a static key. */
 export const defaultOrganizationId = "org-default";
 
-/** Whose key it is, or the refusal. */
+/** The organization of a key. @throws `unauthenticated` without a key, `permission_denied` for an unknown one */
 export type Authenticate = (key: string | undefined) => Promise<{ readonly organizationId: string }>;
 
-/** With a static key, that key alone is good; else those of the database. */
+/** Accepts the static key alone when there is one, and the keys in the database otherwise. */
 export function authenticator(database: Database, staticKey: string | undefined): Authenticate {
   const known = staticKey === undefined ? storedKeys(database) : oneKey(staticKey);
   return async (key) => {
@@ -23,10 +23,21 @@ export function authenticator(database: Database, staticKey: string | undefined)
   };
 }
 
-/** Makes the first key where there is none, and returns it: it can never be read again. */
+/**
+ * Whether a text contains a key of this server, so that it must not be passed on to a sandbox. A generated key is known
+ * by its form, a static one by comparison.
+ */
+export function apiKeyRecognizer(staticKey: string | undefined): (text: string) => boolean {
+  const expected = staticKey === undefined ? undefined : sha256(staticKey);
+  return (text) => generatedKey.test(text) || (expected !== undefined && sameHash(expected, sha256(text.trim())));
+}
+
+const generatedKey = /osb_[0-9a-f]{64}/i;
+
+/** Makes the first key when the database has none. Returns its plain text, which is stored nowhere. */
 export async function makeFirstApiKey(database: Database, now: number): Promise<string | undefined> {
   const key = `osb_${randomHex(32)}`;
-  // One statement, so that of two processes that start at once only one makes a key.
+  // One statement, so that only one of two processes that start together makes a key.
   const { numAffectedRows } = await sql`
     INSERT INTO api_keys (id, organization_id, name, key_hash, key_prefix, created_at)
     SELECT ${randomUUID()}, ${defaultOrganizationId}, 'first', ${sha256(key)}, ${key.slice(0, 8)}, ${now}

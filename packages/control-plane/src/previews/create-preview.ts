@@ -12,7 +12,7 @@ export interface CreatePreview {
   readonly customHostname?: string | undefined;
 }
 
-/** Names a port of a sandbox that exists; the name of a port that has one already stays. */
+/** Adds a preview of a sandbox's port, or returns the one that the port has already. */
 export async function createPreview(
   { store, clock }: SandboxContext,
   previews: PreviewStore,
@@ -20,7 +20,7 @@ export async function createPreview(
 ): Promise<{ readonly preview: Preview; readonly added: boolean }> {
   const { organizationId, sandboxId } = request;
   const sandbox = await store.find(sandboxId);
-  // It may sleep: the first request wakes it.
+  // A hibernated sandbox is accepted: the first request wakes it.
   const exists = sandbox?.organizationId === organizationId && !sandbox.hidden && sandbox.state !== "stopped";
   if (!exists) throw new SandboxError("invalid_argument", "sandbox is not running or not found");
   return previews.add({ ...request, id: randomUUID(), createdAt: new Date(clock.now()) });

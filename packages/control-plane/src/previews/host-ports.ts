@@ -8,12 +8,12 @@ import { useSandbox } from "#lifecycle/use-sandbox.ts";
 import { openGuestPort } from "./open-guest-port.ts";
 import { portStream } from "./port-stream.ts";
 
-/** Whoever is on this host may connect; others come by preview URLs, which can be guarded. */
+/** Only processes of this host may connect: a forwarded port has no token, unlike a preview. */
 const address = "127.0.0.1";
 
 /**
- * Ports of this host that lead to a port of a sandbox each, for whatever is not HTTP. A connection wakes its sandbox.
- * Disposing it closes all of them.
+ * Ports of this host that each forward to a port of a sandbox, for protocols other than HTTP. A connection wakes its
+ * sandbox. Disposing closes all of them.
  */
 export class HostPorts implements AsyncDisposable {
   readonly #context: SandboxContext;
@@ -24,18 +24,25 @@ export class HostPorts implements AsyncDisposable {
     this.#context = context;
   }
 
-  /** Opens the port of a sandbox that has asked for one, the same as before if it is free. Returns it as its row has it. */
+  /** Opens the port that a sandbox asked for, the same as before when that is free. Returns the sandbox with its port. */
   async open(sandbox: Sandbox): Promise<Sandbox> {
     const { id, forwardedPort, hostPort } = sandbox;
     if (forwardedPort === undefined || this.#servers.has(id)) return sandbox;
     const server = createServer({ allowHalfOpen: true }, (socket) => {
       this.#serve(sandbox, forwardedPort, socket).catch((error: unknown) => {
-        this.#context.log("warn", "a connection to a sandbox's port failed", { sandbox: id, ...describeError(error) });
+        this.#context.log("warn", "a connection to a forwarded port failed", { sandbox: id, ...describeError(error) });
         socket.destroy();
       });
     });
     this.#servers.set(id, server);
     const port = await listen(server, hostPort ?? 0).catch(() => listen(server, 0));
+    // Accepting fails when the process has no free file descriptor; the connections that exist go on.
+    server.on("error", (error) => {
+      this.#context.log("error", "cannot accept a connection to a forwarded port", {
+        sandbox: id,
+        ...describeError(error),
+      });
+    });
     server.unref();
     return port === hostPort ? sandbox : this.#context.store.update(id, { hostPort: port });
   }
@@ -46,7 +53,7 @@ export class HostPorts implements AsyncDisposable {
     for (const [socket, sandbox] of this.#sockets) if (sandbox === id) socket.destroy();
   }
 
-  /** Closes those of sandboxes that have ended. */
+  /** Closes the ports of sandboxes that have ended. */
   async sweep(): Promise<void> {
     for (const id of this.#servers.keys()) {
       const sandbox = await this.#context.store.find(id);
@@ -76,7 +83,7 @@ export class HostPorts implements AsyncDisposable {
         signal.addEventListener("abort", () => stream.destroy(), { once: true });
         socket.on("data", () => use.touch());
         stream.on("data", () => use.touch());
-        // Both ends see for themselves how it ends.
+        // Both peers see the close; there is nothing to report.
         await Promise.all([pipeline(socket, stream), pipeline(stream, socket)]).catch(() => undefined);
       } finally {
         use[Symbol.dispose]();

@@ -4,10 +4,10 @@ import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { PortConnection } from "@opensandbox/wire/worker/ports.ts";
 import type { Worker } from "@opensandbox/wire/worker/worker.ts";
 
-/** Between the attempts, in milliseconds: a server that has just been started needs a moment. */
+/** Pauses between attempts in milliseconds, 1.75 s in all: a server that was just started needs a moment to listen. */
 const pauses = [50, 100, 200, 400, 500, 500];
 
-/** Connects to a port of a sandbox that runs, seven times at most. @throws `not_found` when nothing listens there still */
+/** Connects to a port of a running sandbox, in up to seven attempts. @throws `not_found` when nothing listens */
 export async function openGuestPort(
   worker: Worker,
   id: SandboxId,

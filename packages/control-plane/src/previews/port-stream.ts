@@ -7,29 +7,31 @@ export function portStream(connection: PortConnection, abort: () => void): Duple
   const stream: Duplex = new Duplex({
     allowHalfOpen: true,
     read() {
-      // One chunk at a time: what is not asked for is not taken.
+      // One chunk for each read, so that the stream's buffer is the only one.
       incoming.next().then(
         ({ done, value }) => stream.push(done === true ? null : value),
         (error: unknown) => stream.destroy(asError(error)),
       );
     },
     write(chunk: Buffer, _encoding, done) {
-      void settle(connection.write(chunk), done);
+      void report(() => connection.write(chunk), done);
     },
     final(done) {
-      void settle(connection.end(), done);
+      void report(() => connection.end(), done);
     },
     destroy(error, done) {
       abort();
       done(error);
     },
   });
+  // The guest may end the connection while nothing else listens for errors, which must not end this process.
+  stream.on("error", () => stream.destroy());
   return stream;
 }
 
-async function settle(work: Promise<void>, done: (error?: Error) => void): Promise<void> {
+async function report(work: () => Promise<void>, done: (error?: Error) => void): Promise<void> {
   try {
-    await work;
+    await work();
   } catch (error) {
     done(asError(error));
     return;

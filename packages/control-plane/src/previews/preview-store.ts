@@ -1,11 +1,12 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
-import type { Selectable } from "kysely";
 import type { Database } from "#database/database.ts";
-import type { Tables } from "#database/tables.ts";
+import { rowOf, rowReader } from "#database/rows.ts";
 import type { Preview } from "./preview.ts";
 
-/** The rows of preview URLs. */
+const fromRow = rowReader<Omit<Preview, "organizationId">>({ createdAt: "date" });
+
+/** The rows of previews. */
 export class PreviewStore {
   readonly #database: Database;
 
@@ -14,8 +15,8 @@ export class PreviewStore {
   }
 
   /**
-   * Adds it, or returns the one that is there for the port. A custom host name of a sandbox that has been stopped is
-   * free. @throws `already_exists` when the custom host name leads elsewhere
+   * Adds a preview, or returns the one that the port has. The custom domain of a stopped sandbox is free again.
+   * @throws `already_exists` when the custom domain leads elsewhere
    */
   async add(preview: Preview): Promise<{ readonly preview: Preview; readonly added: boolean }> {
     const { id, sandboxId, organizationId, port, customHostname, createdAt } = preview;
@@ -26,7 +27,7 @@ export class PreviewStore {
         .where("sandbox_id", "=", sandboxId)
         .where("port", "=", port)
         .executeTakeFirst();
-      if (existing !== undefined) return { preview: fromRow(existing, organizationId), added: false };
+      if (existing !== undefined) return { preview: { ...fromRow(existing), organizationId }, added: false };
       if (customHostname !== undefined) {
         await transaction
           .deleteFrom("previews")
@@ -41,22 +42,19 @@ export class PreviewStore {
           .where("custom_hostname", "=", customHostname)
           .executeTakeFirst();
         if (taken !== undefined) {
-          throw new SandboxError("already_exists", `${customHostname} leads to another sandbox's port already`, {
+          throw new SandboxError("already_exists", `${customHostname} already leads to another port`, {
             resource: "preview URL",
             id: customHostname,
           });
         }
       }
-      const row = { id, sandbox_id: sandboxId, port, custom_hostname: customHostname ?? null };
-      await transaction
-        .insertInto("previews")
-        .values({ ...row, created_at: createdAt.getTime() })
-        .execute();
+      const row = rowOf({ id, sandboxId, port, customHostname, createdAt });
+      await transaction.insertInto("previews").values(row).execute();
       return { preview, added: true };
     });
   }
 
-  /** Those of a sandbox, by port. */
+  /** The previews of a sandbox, by port. */
   async list(organizationId: string, sandboxId: SandboxId): Promise<Preview[]> {
     const rows = await this.#database
       .selectFrom("previews")
@@ -64,10 +62,10 @@ export class PreviewStore {
       .where("sandbox_id", "=", sandboxId)
       .orderBy("port")
       .execute();
-    return rows.map((row) => fromRow(row, organizationId));
+    return rows.map((row) => ({ ...fromRow(row), organizationId }));
   }
 
-  /** Returns whether there was one. */
+  /** Returns whether the port had a preview. */
   async remove(sandboxId: SandboxId, port: number): Promise<boolean> {
     const { numDeletedRows } = await this.#database
       .deleteFrom("previews")
@@ -77,7 +75,7 @@ export class PreviewStore {
     return numDeletedRows > 0n;
   }
 
-  /** Where a host name of a user's leads. */
+  /** The port that a custom domain leads to. */
   async findTarget(hostname: string): Promise<{ readonly sandboxId: SandboxId; readonly port: number } | undefined> {
     const row = await this.#database
       .selectFrom("previews")
@@ -86,15 +84,4 @@ export class PreviewStore {
       .executeTakeFirst();
     return row && { sandboxId: row.sandbox_id as SandboxId, port: row.port };
   }
-}
-
-function fromRow(row: Selectable<Tables["previews"]>, organizationId: string): Preview {
-  return {
-    id: row.id,
-    sandboxId: row.sandbox_id as SandboxId,
-    organizationId,
-    port: row.port,
-    customHostname: row.custom_hostname ?? undefined,
-    createdAt: new Date(row.created_at),
-  };
 }

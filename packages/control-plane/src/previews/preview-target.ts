@@ -1,48 +1,57 @@
 import { normalName } from "@opensandbox/wire/egress.ts";
-import type { SandboxId } from "@opensandbox/wire/ids.ts";
+import { sandboxIdPattern, type SandboxId } from "@opensandbox/wire/ids.ts";
 import { isIP } from "node:net";
 import type { PreviewStore } from "./preview-store.ts";
 
-/** What a request for a host name is meant for, other than this server's own API. */
+/** The port of a sandbox that a host name leads to. */
 export interface PreviewTarget {
   readonly sandboxId: SandboxId;
   readonly port: number;
 }
 
-/** `{sandboxId}-p{port}` as the first label of any name. Pure. */
+const previewLabel = new RegExp(`^(${sandboxIdPattern.source})-p(\\d{1,5})$`, "i");
+
+/** The sandbox and port of a host name whose first label is `{sandboxId}-p{port}`, whatever follows. Pure. */
 export function targetOfHost(host: string | undefined): PreviewTarget | undefined {
-  const match = /^(sb-[0-9a-f]{8})-p(\d{1,5})$/i.exec(hostnameOf(host).split(".")[0] ?? "");
+  const match = previewLabel.exec(hostnameOf(host).split(".")[0] ?? "");
   const port = Number(match?.[2]);
   if (match === null || port < 1 || port > 65_535) return undefined;
   return { sandboxId: (match[1] ?? "").toLowerCase() as SandboxId, port };
 }
 
-/** How long it is remembered where a name leads, and that it leads nowhere, in milliseconds. */
+/** How long the result of a lookup is remembered, found or not, in milliseconds. */
 const rememberMs = 2000;
 const maxRemembered = 10_000;
 
-/** Also finds names of the users' own. Those change seldom, and are looked for with every request that has one. */
+/** Finds the sandbox that a host name leads to, custom domains included. Their lookups are cached: each request needs one. */
 export class PreviewTargets {
   readonly #store: PreviewStore;
+  readonly #apiHostnames: ReadonlySet<string>;
   readonly #known = new Map<string, { readonly target: PreviewTarget | undefined; readonly until: number }>();
 
-  constructor(store: PreviewStore) {
+  constructor(store: PreviewStore, apiHostnames: ReadonlySet<string>) {
     this.#store = store;
+    this.#apiHostnames = apiHostnames;
   }
 
-  /** Undefined: it is for the API. Does not wait where that is plain. */
+  /** Undefined: the name is the API's. Returns a promise only when the database must be asked. */
   find(host: string | undefined): PreviewTarget | undefined | Promise<PreviewTarget | undefined> {
     const target = targetOfHost(host);
     if (target !== undefined) return target;
     const hostname = hostnameOf(host);
-    if (hostname === "localhost" || isIP(hostname.replace(/^\[|\]$/g, "")) !== 0 || !hostname.includes("."))
+    if (
+      this.#apiHostnames.has(hostname) ||
+      hostname === "localhost" ||
+      isIP(hostname.replace(/^\[|\]$/g, "")) !== 0 ||
+      !hostname.includes(".")
+    )
       return undefined;
     const known = this.#known.get(hostname);
     if (known !== undefined && known.until > performance.now()) return known.target;
     return this.#look(hostname);
   }
 
-  /** A name may lead elsewhere from now on. */
+  /** Drops the cache after a change. */
   forget(): void {
     this.#known.clear();
   }
@@ -56,7 +65,7 @@ export class PreviewTargets {
   }
 }
 
-/** Without the port, in lower case. */
+/** A `Host` header as a name: without port and final dot, in lower case. */
 export function hostnameOf(host: string | undefined): string {
   return (host ?? "").replace(/:\d*$/, "").replace(/\.$/, "").toLowerCase();
 }

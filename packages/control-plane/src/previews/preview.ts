@@ -1,13 +1,13 @@
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 
-/** A port of a sandbox that has been given a name. Ports without one are reached as well. */
+/** A named port of a sandbox. Ports without a preview can be reached too. */
 export interface Preview {
   /** A UUID. */
   readonly id: string;
   readonly sandboxId: SandboxId;
   readonly organizationId: string;
   readonly port: number;
-  /** A host name of the user's that leads to it. */
+  /** The user's own host name for it. */
   readonly customHostname?: string | undefined;
   readonly createdAt: Date;
 }

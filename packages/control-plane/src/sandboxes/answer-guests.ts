@@ -7,8 +7,8 @@ import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { scaleSandbox } from "./scale-sandbox.ts";
 
 /**
- * Answers what guests ask for themselves through the metadata service of their machines, as their owners would be
- * answered. Goes on until the control plane ends.
+ * Answers requests that guests make through the metadata service, with the rights of their owners, until the control
+ * plane shuts down.
  */
 export function answerGuests(context: SandboxContext): void {
   const { worker, ending, log } = context;
@@ -33,15 +33,19 @@ async function scale(context: SandboxContext, id: SandboxId, body: unknown): Pro
     }
     const sandbox = await context.store.find(id);
     if (sandbox === undefined) {
-      throw new SandboxError("not_found", `there is no sandbox ${id}`, { resource: "sandbox", id });
+      throw new SandboxError("not_found", `sandbox ${id} not found`, { resource: "sandbox", id });
     }
     const request = { organizationId: sandbox.organizationId, id, memoryMib: parsed.data.memoryMB };
     return scaleAnswer(await scaleSandbox(context, request, context.ending));
   } catch (thrown) {
     const error = asSandboxError(thrown);
     const { status } = errorCodes[error.code];
-    if (status >= 500) context.log("warn", "a guest could not be resized", { sandbox: id, ...describeError(thrown) });
-    // What is not ours to tell is in the log.
+    if (status >= 500)
+      context.log("warn", "cannot resize a sandbox that its guest asked to resize", {
+        sandbox: id,
+        ...describeError(thrown),
+      });
+    // Internal details stay in the log.
     return { status, body: error.code === "internal" ? { error: "internal error" } : errorReplyOf(error) };
   }
 }

@@ -11,23 +11,23 @@ import type { NewSandbox, Sandbox } from "./sandbox.ts";
 export interface CreateSandbox {
   readonly organizationId: string;
   readonly sandbox: NewSandbox;
-  /** What it is a fork of. Absent: it starts from its image. */
+  /** The checkpoint to fork. Absent: the sandbox starts from its image. */
   readonly checkpoint?: Checkpoint;
-  /** Builds an image; no user sees it. */
+  /** The sandbox builds an image and is invisible to users. */
   readonly hidden?: boolean;
-  /** The same key gives the same sandbox, for {@link keyLifetimeMs}. */
+  /** Creates with the same key return the same sandbox, for {@link keyLifetimeMs}. */
   readonly idempotencyKey?: string | undefined;
 }
 
 export interface CreatedSandbox extends Started {
-  /** It was there already, by its idempotency key. */
+  /** An earlier create with the same idempotency key made it. */
   readonly repeated: boolean;
 }
 
-/** Longer than any caller goes on with one create; after it the same key is that of another one. */
+/** Longer than a client retries one create. Afterwards the key may be used for another sandbox. */
 const keyLifetimeMs = 24 * 3_600_000;
 
-/** Returns when a command would work. After a failure, or when the signal is aborted, nothing is left. */
+/** Creates a sandbox and returns when it accepts commands. A failure, or an abort of the signal, leaves nothing behind. */
 export async function createSandbox(
   context: SandboxContext,
   request: CreateSandbox,
@@ -53,13 +53,13 @@ export function requireImage({ worker }: SandboxContext, image: string): void {
   const { images } = worker.description;
   if (images.includes(image)) return;
   const known = images.flatMap((name) => (name === "default" ? ["base", "default"] : [name])).join(", ");
-  throw new SandboxError("not_found", `template "${image}" not found: there are ${known}`, {
+  throw new SandboxError("not_found", `template "${image}" not found: this server has ${known}`, {
     resource: "image",
     id: image,
   });
 }
 
-/** The sandbox of the same idempotency key, when it is known whether its create succeeds. */
+/** The sandbox of an earlier create with the same idempotency key, once that create has finished. */
 async function findEarlier(
   { store, clock, operations: { gates } }: SandboxContext,
   { organizationId, idempotencyKey }: CreateSandbox,
@@ -138,8 +138,8 @@ async function undoCreate(context: SandboxContext, sandbox: Sandbox): Promise<vo
   try {
     await context.worker.stopSandbox(sandbox.id);
   } catch (error) {
-    // The row stays, so that what is left of the sandbox can be seen and deleted again.
-    context.log("error", "a sandbox that did not start could not be removed", {
+    // The row stays, so that a user can see what is left of the sandbox and delete it.
+    context.log("error", "cannot remove a sandbox that did not start", {
       sandbox: sandbox.id,
       ...describeError(error),
     });

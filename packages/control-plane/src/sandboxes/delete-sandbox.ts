@@ -3,7 +3,7 @@ import { elsewhere } from "#lifecycle/elsewhere.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Sandbox } from "./sandbox.ts";
 
-/** Stops the sandbox and removes all of it but its row and its checkpoints. One that is stopped is deleted already. */
+/** Stops a sandbox and removes everything but its row and its checkpoints. A stopped sandbox stays as it is. */
 export async function deleteSandbox(context: SandboxContext, organizationId: string, id: SandboxId): Promise<void> {
   await context.operations.gates.run(id, async () => {
     const sandbox = await context.store.get(organizationId, id);
@@ -11,7 +11,7 @@ export async function deleteSandbox(context: SandboxContext, organizationId: str
   });
 }
 
-/** The end of a sandbox, for whatever reason. Its gate must be held. */
+/** Stops a sandbox for the given reason. Its gate must be held. */
 export async function endSandbox(context: SandboxContext, sandbox: Sandbox, endReason: string): Promise<void> {
   const { store, worker, activity, clock, snapshots } = context;
   if (sandbox.state === "stopped") return;
@@ -21,7 +21,7 @@ export async function endSandbox(context: SandboxContext, sandbox: Sandbox, endR
   const stopping = await store.move(sandbox, "delete", isOurs ? { workerId: worker.id } : {});
   activity.forget(sandbox.id);
   try {
-    // What a dead worker has left of it, the next start finds and removes.
+    // Files of a dead worker are removed by the next start of a server.
     if (isOurs) await worker.stopSandbox(sandbox.id);
   } catch (error) {
     await store.move(stopping, "failed", {

@@ -3,15 +3,15 @@ import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
 import type { Sandbox } from "./sandbox.ts";
 
-// What the published clients expect of a list.
+// The published clients expect at most this many.
 const listLimit = 100;
 
-/** The sandbox, in whatever state. */
+/** The sandbox, in any state. */
 export async function getSandbox(context: SandboxContext, organizationId: string, id: SandboxId): Promise<Sandbox> {
   return withDeadline(context, await context.store.get(organizationId, id));
 }
 
-/** Those in one of the states, the newest 100. */
+/** The newest 100 sandboxes in one of the states. */
 export async function listSandboxes(
   context: SandboxContext,
   organizationId: string,
@@ -21,7 +21,7 @@ export async function listSandboxes(
   return sandboxes.map((sandbox) => withDeadline(context, sandbox));
 }
 
-/** The row's deadline is rounded up; memory has the exact one. */
+/** The row rounds the deadline up; memory has the exact one. */
 function withDeadline({ activity }: SandboxContext, sandbox: Sandbox): Sandbox {
   if (sandbox.state !== "running") return { ...sandbox, expiresAt: undefined };
   return { ...sandbox, expiresAt: activity.deadline(sandbox.id) ?? sandbox.expiresAt };

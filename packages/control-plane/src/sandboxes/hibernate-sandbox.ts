@@ -5,7 +5,7 @@ import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { takeSandbox } from "#lifecycle/take-sandbox.ts";
 
-/** Saves the machine and ends it. `invalid_argument` if it does not run. */
+/** Saves a sandbox's memory and disks and stops its machine. @throws `invalid_argument` when it does not run */
 export async function hibernateSandbox(
   context: SandboxContext,
   organizationId: string,
@@ -15,7 +15,7 @@ export async function hibernateSandbox(
   return takeSandbox(context, { organizationId, id, refusal }, (sandbox) => putToSleep(context, sandbox));
 }
 
-/** The same for a running sandbox whose gate is held. After a failure it goes on running. */
+/** Hibernates a running sandbox whose gate is held. After a failure the sandbox keeps running. */
 export async function putToSleep(context: SandboxContext, sandbox: Sandbox): Promise<Sandbox> {
   const { store, worker, activity, snapshots } = context;
   const hibernationSnapshotId = newSnapshotId();
@@ -23,7 +23,7 @@ export async function putToSleep(context: SandboxContext, sandbox: Sandbox): Pro
   using _ = snapshots.use(hibernationSnapshotId);
   let stored: StoredSnapshot;
   try {
-    // Whoever asked for it may go away: what has begun is finished.
+    // A hibernation that has begun completes even when its caller disconnects.
     stored = await worker.hibernateSandbox(sandbox.id, hibernationSnapshotId, context.cutOff);
   } catch (error) {
     await store.move(hibernating, "failed", { hibernationSnapshotId: undefined });
@@ -31,7 +31,7 @@ export async function putToSleep(context: SandboxContext, sandbox: Sandbox): Pro
   }
   activity.forget(sandbox.id);
   const hibernated = await store.move(hibernating, "stored", {
-    // Any worker may wake it; one that lives no longer than this server ends with it.
+    // Any worker may wake it, except that an ephemeral sandbox stays with this server and ends with it.
     workerId: sandbox.ephemeral ? sandbox.workerId : "",
     expiresAt: undefined,
     hibernationSizeBytes: stored.sizeBytes,

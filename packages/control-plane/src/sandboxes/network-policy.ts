@@ -9,13 +9,13 @@ import type { Sandbox } from "./sandbox.ts";
 export interface SetNetworkPolicy {
   readonly organizationId: string;
   readonly id: SandboxId;
-  /** From the present policy to the next. Pure. */
+  /** Derives the new policy from the present one. Pure. */
   readonly change: (present: NetworkPolicy) => NetworkPolicy;
 }
 
 /**
- * Changes what a sandbox may reach: at once where it runs, else when it is woken; it is not woken for that.
- * `not_supported` where its host cannot hold it to such a policy.
+ * Changes the network policy of a sandbox: at once when it runs, otherwise from its next wake.
+ * @throws `not_supported` when this host cannot enforce the policy
  */
 export async function setNetworkPolicy(
   context: SandboxContext,
@@ -36,7 +36,7 @@ export async function setNetworkPolicy(
       if (sandbox.workerId !== worker.id) throw elsewhere(context, sandbox);
       await worker.setNetworkPolicy(id, policy);
     } else if (policy.egress !== undefined && worker.description.network.notEnforced !== undefined) {
-      // Or it could not be woken.
+      // Otherwise its next wake would fail.
       const message = `rules for what a sandbox may reach do not hold on this host: ${worker.description.network.reason}`;
       throw new SandboxError("not_supported", message);
     }
@@ -44,7 +44,7 @@ export async function setNetworkPolicy(
   });
 }
 
-/** What it was refused lately. Nothing of a sandbox that does not run. */
+/** The latest refusals of a sandbox's network. Empty for a sandbox that does not run. */
 export async function networkLog(
   { store, worker }: SandboxContext,
   organizationId: string,

@@ -5,8 +5,8 @@ import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { takeSandbox } from "#lifecycle/take-sandbox.ts";
 
 /**
- * Boots the sandbox's disks with a new machine, whether it runs or its machine has ended by itself.
- * `invalid_argument` in any other state.
+ * Boots a sandbox's disks with a new machine, whether it runs or its machine ended by itself.
+ * @throws `invalid_argument` in any other state
  */
 export async function powerCycleSandbox(context: SandboxContext, organizationId: string, id: SandboxId): Promise<void> {
   const refusal = new SandboxError("invalid_argument", "sandbox is not running");

@@ -36,7 +36,7 @@ function on({ context, organizationId }: TestContext, { id }: Sandbox) {
 const lostTo = (state: string) => (error: unknown) =>
   isSandboxError(error, "wrong_state") && error.details.state === state;
 
-test("wakes and calls at once are one wake, and the last timeout holds", async () => {
+test("concurrent wakes and calls share one wake, and the last timeout holds", async () => {
   await using world = await contextForTest();
   const sandbox = await world.create();
   const { hibernate, wake, use } = on(world, sandbox);
@@ -48,7 +48,7 @@ test("wakes and calls at once are one wake, and the last timeout holds", async (
   assert.equal((await world.context.store.find(sandbox.id))?.idleTimeoutSeconds, 60);
 });
 
-test("a wake that fails is one attempt and one failure for all who wait", async () => {
+test("a failed wake is one attempt, and all its callers get that failure", async () => {
   await using world = await contextForTest();
   const { hibernate, use, state } = on(world, await world.create());
   await hibernate();
@@ -68,7 +68,7 @@ test("a wake that fails is one attempt and one failure for all who wait", async 
   assert.equal(await state(), "hibernated");
 });
 
-test("a kill before a wake: the wake is told that it is stopped, and nothing is started", async () => {
+test("a delete before a wake: the wake reports that the sandbox is stopped, and nothing starts", async () => {
   await using world = await contextForTest();
   const { hibernate, kill, wake, use, state } = on(world, await world.create());
   await hibernate();
@@ -81,7 +81,7 @@ test("a kill before a wake: the wake is told that it is stopped, and nothing is 
   assert.equal(world.worker.host.snapshots.size, 0);
 });
 
-test("a wake before a kill: what has been woken is ended", async () => {
+test("a wake before a delete: the woken sandbox is stopped", async () => {
   await using world = await contextForTest();
   const { hibernate, kill, wake, state } = on(world, await world.create());
   await hibernate();
@@ -99,7 +99,7 @@ test("a wake before a kill: what has been woken is ended", async () => {
   assert.equal(world.worker.host.snapshots.size, 0);
 });
 
-test("two hibernations: the second is told that it is hibernated", async () => {
+test("two hibernations: the second reports that the sandbox is hibernated", async () => {
   await using world = await contextForTest();
   const { hibernate, state } = on(world, await world.create());
   await Promise.all([hibernate(), assert.rejects(hibernate(), lostTo("hibernated"))]);
@@ -107,7 +107,7 @@ test("two hibernations: the second is told that it is hibernated", async () => {
   assert.equal(world.worker.host.snapshots.size, 1);
 });
 
-test("a checkpoint during a hibernation is told so; one before it is made first", async () => {
+test("a checkpoint during a hibernation is refused; one queued before it is made first", async () => {
   await using world = await contextForTest();
   const sandbox = await world.create();
   const { hibernate, checkpoint, state } = on(world, sandbox);
@@ -132,7 +132,7 @@ test("a checkpoint during a hibernation is told so; one before it is made first"
   );
 });
 
-test("a fork during the hibernation of its source does not mind", async () => {
+test("a fork succeeds during the hibernation of its source", async () => {
   await using world = await contextForTest();
   const { hibernate, checkpoint } = on(world, await world.create());
   const { id: checkpointId } = await checkpoint();
@@ -152,7 +152,7 @@ test("a fork during the hibernation of its source does not mind", async () => {
   assert.equal((await hibernating).state, "hibernated");
 });
 
-test("a kill before a queued checkpoint: the checkpoint fails, and says so", async () => {
+test("a delete before a queued checkpoint: the checkpoint fails and says so", async () => {
   await using world = await contextForTest();
   const { kill, checkpoint } = on(world, await world.create());
   using held = new Held();
@@ -169,7 +169,7 @@ test("a kill before a queued checkpoint: the checkpoint fails, and says so", asy
   assert.deepEqual([status, error], ["failed", "the sandbox is stopped"]);
 });
 
-test("a hibernation before a restore: the restore is told the state", async () => {
+test("a hibernation before a restore: the restore reports the state", async () => {
   await using world = await contextForTest();
   const { hibernate, checkpoint, restore, state } = on(world, await world.create());
   const { id } = await checkpoint();
@@ -178,7 +178,7 @@ test("a hibernation before a restore: the restore is told the state", async () =
   assert.equal(await state(), "hibernated");
 });
 
-test("a restore before a hibernation: what was restored is hibernated", async () => {
+test("a restore before a hibernation: the restored sandbox is hibernated", async () => {
   await using world = await contextForTest();
   const { hibernate, checkpoint, restore, state } = on(world, await world.create());
   const { id } = await checkpoint();
@@ -194,7 +194,7 @@ test("a restore before a hibernation: what was restored is hibernated", async ()
   assert.equal(await state(), "hibernated");
 });
 
-test("two power-cycles are two, one after the other", async () => {
+test("two power-cycles run one after the other", async () => {
   await using world = await contextForTest();
   const sandbox = await world.create();
   const { powerCycle, state } = on(world, sandbox);
@@ -203,7 +203,7 @@ test("two power-cycles are two, one after the other", async () => {
   assert.equal((await world.context.store.find(sandbox.id))?.generation, 3);
 });
 
-test("a sandbox that an operation has left on its way can still be deleted", async () => {
+test("a sandbox left in a transitional state can still be deleted", async () => {
   await using world = await contextForTest();
   for (const move of ["hibernate", "restart"] as const) {
     const sandbox = await world.create();
@@ -216,7 +216,7 @@ test("a sandbox that an operation has left on its way can still be deleted", asy
   assert.deepEqual(world.worker.live, []);
 });
 
-test("a checkpoint that is deleted while it is made leaves no snapshot", async () => {
+test("a checkpoint that is deleted during its capture leaves no snapshot", async () => {
   await using world = await contextForTest();
   const { checkpoint } = on(world, await world.create());
   using held = new Held();
@@ -232,7 +232,7 @@ test("a checkpoint that is deleted while it is made leaves no snapshot", async (
   assert.equal(await world.context.checkpoints.find(made.id), undefined);
 });
 
-test("a checkpoint that is deleted during a fork of it is there until the fork is", async () => {
+test("a checkpoint that is deleted during a fork keeps its snapshot until the fork runs", async () => {
   await using world = await contextForTest();
   const { checkpoint } = on(world, await world.create());
   const made = await checkpoint();

@@ -2,7 +2,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 
-/** The console of a machine that runs. @throws `not_found`; `wrong_state` for one that does not run */
+/** The console of a running machine. @throws `not_found`, or `wrong_state` when the sandbox does not run */
 export async function readConsole(
   { store, worker }: SandboxContext,
   organizationId: string,
@@ -10,7 +10,7 @@ export async function readConsole(
 ): Promise<string> {
   const { state, workerId } = await store.get(organizationId, id);
   if (state === "running" && workerId === worker.id) return await worker.readConsole(id);
-  throw new SandboxError("wrong_state", `only a sandbox that runs has a console: ${id} is ${state}`, {
+  throw new SandboxError("wrong_state", `only a running sandbox has a console: ${id} is ${state}`, {
     resource: "sandbox",
     state,
     allowed: ["running"],

@@ -1,16 +1,33 @@
-import type { EgressRules } from "@opensandbox/wire/egress.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
+import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import { sql, type RawBuilder } from "kysely";
 import type { Database } from "#database/database.ts";
-import { dateOf, mapOf, rowOf } from "#database/row-of.ts";
+import { rowOf, rowReader } from "#database/rows.ts";
 import type { SandboxRow } from "#database/tables.ts";
 import { discardSnapshot } from "#snapshots/discard-snapshot.ts";
 import { activeStates, next, wrongState, type Move, type SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
-import type { Autoscale, Sandbox } from "./sandbox.ts";
+import type { Sandbox } from "./sandbox.ts";
 
-/** What may change in the life of a sandbox, beside its state. A change to `undefined` forgets. */
+/** The properties of a sandbox that may change, besides its state. A change to `undefined` clears the column. */
 export type Changes = Partial<Omit<Sandbox, "id" | "organizationId" | "state" | "createdAt">>;
+
+const fromRow = rowReader<Sandbox>({
+  networkEnabled: "boolean",
+  egress: "json",
+  envs: "json",
+  metadata: "json",
+  ephemeral: "boolean",
+  hidden: "boolean",
+  createdAt: "date",
+  startedAt: "date",
+  expiresAt: "date",
+  endedAt: "date",
+  bootsOnUse: "boolean",
+  tags: "json",
+  tagsUpdatedAt: "date",
+  scalingLocked: "boolean",
+  autoscale: "json",
+});
 
 /** The rows of sandboxes. */
 export class SandboxStore {
@@ -24,7 +41,7 @@ export class SandboxStore {
   async add(sandbox: Sandbox, limit: number): Promise<"added" | "limit reached" | "key used"> {
     const row = rowOf(sandbox);
     const columns = Object.entries(row);
-    // One statement counts and inserts, so that creates at the same moment cannot pass the limit together.
+    // One statement counts and inserts, so that concurrent creates cannot exceed the limit together.
     const { numAffectedRows } = await sql`
       INSERT INTO sandboxes (${sql.join(columns.map(([column]) => sql.ref(column)))})
       SELECT ${sql.join(columns.map(([, value]) => sql.val(value)))}
@@ -40,7 +57,7 @@ export class SandboxStore {
     await this.#database.deleteFrom("sandboxes").where("id", "=", id).execute();
   }
 
-  /** The sandbox, or `not_found`: also when it belongs to another organization or is not for users. */
+  /** @throws `not_found`, also when the sandbox belongs to another organization or is hidden */
   async get(organizationId: string, id: SandboxId): Promise<Sandbox> {
     const sandbox = await this.find(id);
     if (sandbox?.organizationId === organizationId && !sandbox.hidden) return sandbox;
@@ -62,7 +79,7 @@ export class SandboxStore {
     return row && fromRow(row);
   }
 
-  /** Those that users see, the newest first. */
+  /** The sandboxes that are visible to users, newest first. */
   async list(organizationId: string, states: readonly SandboxState[], limit: number): Promise<Sandbox[]> {
     const rows = await this.#database
       .selectFrom("sandboxes")
@@ -77,7 +94,7 @@ export class SandboxStore {
     return rows.map(fromRow);
   }
 
-  /** Of all organizations, those that have asked for a port of this host and have not been stopped. */
+  /** Of all organizations: sandboxes with a port of this host that are not stopped. */
   async listForwarded(): Promise<Sandbox[]> {
     const rows = await this.#database
       .selectFrom("sandboxes")
@@ -88,7 +105,7 @@ export class SandboxStore {
     return rows.map(fromRow);
   }
 
-  /** Of all organizations, those of which a worker has something or may have, and those that end with their server. */
+  /** Of all organizations: sandboxes of which a worker may hold a machine or disks, and those that end with their server. */
   async listHeld(): Promise<Sandbox[]> {
     const rows = await this.#database
       .selectFrom("sandboxes")
@@ -102,9 +119,10 @@ export class SandboxStore {
   }
 
   /**
-   * One move of the lifecycle. `wrong_state` if it is not allowed or another process was quicker; with a limit,
-   * `quota_exceeded` if the organization has that many active sandboxes. A hibernation snapshot that the sandbox
-   * refers to no more is unwanted from that moment on.
+   * Makes one move of the lifecycle and changes further columns with it. A hibernation snapshot that the sandbox stops
+   * referring to becomes unwanted in the same transaction.
+   * @throws `wrong_state` when the move is not allowed or another process moved the sandbox first
+   * @throws `quota_exceeded` when the organization has `limit` active sandboxes
    */
   async move(sandbox: Sandbox, move: Move, changes: Changes = {}, limit?: number): Promise<Sandbox> {
     const state = next(sandbox.state, move);
@@ -128,10 +146,14 @@ export class SandboxStore {
     const found = await this.find(sandbox.id);
     if (found === undefined) throw notFound(sandbox.id);
     if (found.state === sandbox.state && found.generation === sandbox.generation) throw limitReached(limit ?? 0);
-    throw wrongState(found.state, [sandbox.state], `cannot ${move} sandbox ${sandbox.id}: it is ${found.state} now`);
+    throw wrongState(
+      found.state,
+      [sandbox.state],
+      `cannot ${move} sandbox ${sandbox.id}: its state is now ${found.state}`,
+    );
   }
 
-  /** Changes what has nothing to do with its state. */
+  /** Changes columns without a move. */
   async update(id: SandboxId, changes: Changes): Promise<Sandbox> {
     const row = await this.#database
       .updateTable("sandboxes")
@@ -165,47 +187,4 @@ export function limitReached(limit: number): SandboxError<"quota_exceeded"> {
 
 function notFound(id: SandboxId): SandboxError<"not_found"> {
   return new SandboxError("not_found", "sandbox not found", { resource: "sandbox", id });
-}
-
-function fromRow(row: SandboxRow): Sandbox {
-  return {
-    id: row.id as SandboxId,
-    organizationId: row.organization_id,
-    state: row.state,
-    generation: row.generation,
-    workerId: row.worker_id,
-    image: row.image,
-    vcpus: row.vcpus,
-    memoryMib: row.memory_mib,
-    workspaceMib: row.workspace_mib,
-    networkEnabled: row.network_enabled !== 0,
-    egress: row.egress === null ? undefined : (JSON.parse(row.egress) as EgressRules),
-    previewTokenHash: row.preview_token_hash ?? undefined,
-    forwardedPort: row.forwarded_port ?? undefined,
-    hostPort: row.host_port ?? undefined,
-    envs: mapOf(row.envs),
-    metadata: mapOf(row.metadata),
-    alias: row.alias,
-    idleTimeoutSeconds: row.idle_timeout_seconds,
-    ephemeral: row.ephemeral !== 0,
-    hidden: row.hidden !== 0,
-    idempotencyKey: row.idempotency_key ?? undefined,
-    createdAt: new Date(row.created_at),
-    startedAt: dateOf(row.started_at),
-    expiresAt: dateOf(row.expires_at),
-    endedAt: dateOf(row.ended_at),
-    endReason: row.end_reason ?? undefined,
-    fromCheckpointId: row.from_checkpoint_id ?? undefined,
-    lastPatchSequence: row.last_patch_sequence,
-    patchError: row.patch_error ?? undefined,
-    hibernationSnapshotId: (row.hibernation_snapshot_id ?? undefined) as SnapshotId | undefined,
-    hibernationSizeBytes: row.hibernation_size_bytes ?? undefined,
-    restoredFrom: row.restored_from ?? undefined,
-    restoredBecause: row.restored_because ?? undefined,
-    bootsOnUse: row.boots_on_use !== 0,
-    tags: mapOf(row.tags),
-    tagsUpdatedAt: dateOf(row.tags_updated_at),
-    scalingLocked: row.scaling_locked !== 0,
-    autoscale: row.autoscale === null ? undefined : (JSON.parse(row.autoscale) as Autoscale),
-  };
 }

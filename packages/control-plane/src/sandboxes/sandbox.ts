@@ -2,7 +2,7 @@ import type { EgressRules } from "@opensandbox/wire/egress.ts";
 import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
 import type { SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
 
-/** What is asked for. Absent: the server's default. */
+/** A sandbox to create. Absent properties: the server's default. */
 export interface NewSandbox {
   readonly image: string;
   readonly vcpus?: number;
@@ -13,13 +13,13 @@ export interface NewSandbox {
   readonly metadata: Readonly<Record<string, string>>;
   readonly alias: string;
   readonly networkEnabled: boolean;
-  /** What it may reach; absent: the internet. */
+  /** Absent: the whole internet. */
   readonly egress?: EgressRules | undefined;
-  /** SHA-256 of the token that its previews need, hexadecimal; absent: none. */
+  /** SHA-256 of the token that its previews require, hexadecimal. Absent: previews are open. */
   readonly previewTokenHash?: string | undefined;
-  /** The port of the guest that a port of this server is to lead to. */
+  /** The guest's port that a port of this host forwards to. */
   readonly forwardedPort?: number | undefined;
-  /** Is deleted where another one would be hibernated. */
+  /** Deleted on occasions that hibernate other sandboxes. */
   readonly ephemeral?: boolean;
 }
 
@@ -31,29 +31,29 @@ export interface Sandbox extends Required<Omit<NewSandbox, OptionalOfNew>>, Pick
   readonly organizationId: string;
   readonly state: SandboxState;
   readonly generation: number;
-  /** Empty where no worker has anything of it, such as while it hibernates. */
+  /** Empty when no worker holds anything of it, such as while it is hibernated. */
   readonly workerId: string;
-  /** Builds an image; no user sees it. */
+  /** Builds an image and is invisible to users. */
   readonly hidden: boolean;
   readonly idempotencyKey?: string | undefined;
   readonly createdAt: Date;
   readonly startedAt?: Date | undefined;
   readonly expiresAt?: Date | undefined;
   readonly endedAt?: Date | undefined;
-  /** Why it does not run, or could not be woken. */
+  /** Why it does not run, or why its last wake failed. */
   readonly endReason?: string | undefined;
-  /** The checkpoint that it was forked from. */
+  /** The checkpoint that it is a fork of. */
   readonly fromCheckpointId?: string | undefined;
-  /** The patches of that checkpoint up to this one have been applied. */
+  /** The sequence of the last patch of that checkpoint that was applied. */
   readonly lastPatchSequence: number;
   readonly patchError?: string | undefined;
-  /** Named before the worker is asked to make it, and until the wake from it has succeeded. */
+  /** Set before the worker captures it and cleared after the wake from it has succeeded. */
   readonly hibernationSnapshotId?: SnapshotId | undefined;
   readonly hibernationSizeBytes?: number | undefined;
-  /** How its machine was started last. */
+  /** How its machine last started. */
   readonly restoredFrom?: "memory" | "disk" | undefined;
   readonly restoredBecause?: string | undefined;
-  /** Its machine ended while no server ran, or its kernel was to start again: its disks are booted by the next use. */
+  /** The next call boots its disks: its machine ended while no server ran, or its guest reset. */
   readonly bootsOnUse: boolean;
   readonly tags: Readonly<Record<string, string>>;
   readonly tagsUpdatedAt?: Date | undefined;
@@ -63,12 +63,12 @@ export interface Sandbox extends Required<Omit<NewSandbox, OptionalOfNew>>, Pick
   readonly hostPort?: number | undefined;
 }
 
-/** The change that ends it. */
+/** The change that disables autoscale. */
 export function withoutAutoscale({ autoscale }: Sandbox): Pick<Sandbox, "autoscale"> {
   return { autoscale: autoscale && { ...autoscale, enabled: false } };
 }
 
-/** Between which sizes a sandbox is to be kept by its load. */
+/** The range of memory within which the load sets a sandbox's size. */
 export interface Autoscale {
   readonly enabled: boolean;
   readonly minMemoryMib?: number | undefined;

@@ -6,7 +6,7 @@ import { withoutAutoscale } from "./sandbox.ts";
 import { takeSandbox } from "#lifecycle/take-sandbox.ts";
 import { useSandbox } from "#lifecycle/use-sandbox.ts";
 
-/** Gives a sandbox more memory, or takes some back, while it runs; one that sleeps is woken. Ends autoscale. */
+/** Changes the memory of a running sandbox; a hibernated one is woken. Disables autoscale. */
 export async function scaleSandbox(
   context: SandboxContext,
   request: { readonly organizationId: string; readonly id: SandboxId; readonly memoryMib: number },
@@ -19,7 +19,7 @@ export async function scaleSandbox(
   using _ = await useSandbox(context, named.organizationId, named.id, signal);
   const refusal = new SandboxError("invalid_argument", "sandbox is not running");
   return await takeSandbox(context, { ...named, refusal }, async (sandbox) => {
-    // What has begun is finished, whoever goes away meanwhile.
+    // A change that has begun completes even when its caller disconnects.
     const { done, because = "" } = await worker.scaleSandbox(sandbox.id, memoryMib, cutOff);
     if (!done) return { kind: "floor", memoryMib, because };
     await store.update(sandbox.id, { memoryMib, ...withoutAutoscale(sandbox) });

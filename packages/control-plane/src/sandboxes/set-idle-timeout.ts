@@ -2,7 +2,7 @@ import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { useSandbox } from "#lifecycle/use-sandbox.ts";
 
-/** Begins the idle timeout anew with another length; 0 is never. One that sleeps keeps it for when it is awake. */
+/** Restarts the idle timeout with another length; 0: never. A hibernated sandbox gets it at its next wake. */
 export async function setIdleTimeout(
   context: SandboxContext,
   request: { readonly organizationId: string; readonly id: SandboxId; readonly idleTimeoutSeconds: number },

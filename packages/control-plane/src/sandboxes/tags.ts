@@ -3,7 +3,7 @@ import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { moves, type SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
 import type { Sandbox } from "./sandbox.ts";
 
-/** Replaces the tags of a sandbox, in whatever state it is. */
+/** Replaces the tags of a sandbox in any state. */
 export async function setTags(
   { store, clock }: SandboxContext,
   { organizationId, id, tags }: { organizationId: string; id: SandboxId; tags: Readonly<Record<string, string>> },
@@ -18,7 +18,7 @@ export interface TagKey {
   readonly valueCount: number;
 }
 
-/** The keys of sandboxes that are not stopped, in their order. */
+/** The tag keys of all sandboxes that are not stopped, in alphabetical order. */
 export async function listTagKeys({ store }: SandboxContext, organizationId: string): Promise<TagKey[]> {
   const states = (Object.keys(moves) as SandboxState[]).filter((state) => state !== "stopped");
   const sandboxes = await store.list(organizationId, states, Number.MAX_SAFE_INTEGER);

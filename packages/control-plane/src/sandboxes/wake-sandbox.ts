@@ -11,23 +11,24 @@ import type { Sandbox } from "./sandbox.ts";
 export interface WakeSandbox {
   readonly organizationId: string;
   readonly id: SandboxId;
-  /** Absent: as it was. */
+  /** Absent: unchanged. */
   readonly idleTimeoutSeconds?: number;
 }
 
-/** States from which a sandbox that is asked to wake can be expected to run soon. */
+/** The states in which a wake is accepted. */
 const sleeping: readonly SandboxState[] = ["hibernating", "hibernated", "waking"];
 
 /**
- * Starts a hibernated sandbox, with another idle timeout if one is given. One that somebody else has woken since it
- * was asked for is awake, and that is all that was wanted. `invalid_argument` if it does not sleep.
+ * Wakes a hibernated sandbox, with another idle timeout if one is given. When another call has woken it since, the wake
+ * succeeds as well.
+ * @throws `invalid_argument` when it is not hibernated
  */
 export async function wakeSandbox(
   context: SandboxContext,
   { organizationId, id, idleTimeoutSeconds }: WakeSandbox,
 ): Promise<Started> {
   const asked = await context.store.get(organizationId, id);
-  // One that is being deleted has been quicker, which is told when it is known how that ends.
+  // A delete that is under way decides the answer, so the wake queues behind it.
   if (!sleeping.includes(asked.state) && asked.state !== "stopping") {
     throw new SandboxError("invalid_argument", "sandbox is not hibernated");
   }
@@ -45,8 +46,8 @@ export async function wakeSandbox(
 }
 
 /**
- * The wake of a hibernated sandbox whose gate is held. If it fails the sandbox stays hibernated and its row says why;
- * what it was saved in is removed only when the row says that it runs.
+ * Wakes a hibernated sandbox whose gate is held. When the wake fails, the sandbox stays hibernated and its row says why.
+ * The snapshot is removed only after the row says that the sandbox runs.
  */
 export async function wake(
   context: SandboxContext,
@@ -76,15 +77,15 @@ async function startFromHibernation(context: SandboxContext, waking: Sandbox): P
   const snapshotId = waking.hibernationSnapshotId;
   try {
     if (snapshotId === undefined) throw noHibernation("none is recorded");
-    // Whoever asked for it may go away: others may be waiting for the same.
+    // Other callers may wait for the same wake, so it continues when this one disconnects.
     const from = { kind: "snapshot", snapshotId, identity: "same" } as const;
     return await startOnWorker(context, waking, from, context.ending);
   } catch (error) {
-    const told = isSandboxError(error, "not_found") ? noHibernation(error.message, error) : error;
-    const why = told instanceof Error ? told.message : String(told);
+    const failure = isSandboxError(error, "not_found") ? noHibernation(error.message, error) : error;
+    const why = failure instanceof Error ? failure.message : String(failure);
     const workerId = waking.ephemeral ? waking.workerId : "";
     await context.store.move(waking, "failed", { workerId, endReason: `it could not be woken: ${why}` });
-    throw told;
+    throw failure;
   }
 }
 

@@ -15,7 +15,7 @@ function workerThat(sync: (id: SandboxId, signal: AbortSignal) => Promise<void>)
   return worker;
 }
 
-test("every sandbox is saved, ten at a time, and one that fails keeps no other from it", async () => {
+test("every sandbox is saved, ten at a time, and a failure stops no other", async () => {
   const saved = new Set<SandboxId>();
   const logged: object[] = [];
   let now = 0;
@@ -39,7 +39,7 @@ test("every sandbox is saved, ten at a time, and one that fails keeps no other f
   assert.deepEqual((logged[0] as { sandbox: string }).sandbox, ids[3]);
 });
 
-test("a round that takes long is not begun again beside itself, and the end breaks it off", async () => {
+test("a round that takes long is not begun again beside itself, and disposing breaks it off", async () => {
   let begun = 0;
   let rounds = 0;
   const worker = workerThat(
@@ -62,4 +62,42 @@ test("a round that takes long is not begun again beside itself, and the end brea
   await new Promise((resolve) => setTimeout(resolve, 20));
   await saving[Symbol.asyncDispose]();
   assert.deepEqual([begun, rounds], [10, 1]);
+});
+
+test("a guest that never answers costs its own deadline and keeps no other sandbox from being saved", async () => {
+  const hangs = new Set(ids.slice(0, 12));
+  const saved = new Set<SandboxId>();
+  const logged: string[] = [];
+  let rounds = 0;
+  // The guests that hang ignore their signals, too.
+  const worker = workerThat((id) => {
+    if (hangs.has(id)) return new Promise<void>(() => {});
+    saved.add(id);
+    return Promise.resolve();
+  });
+  await using _ = autosave({
+    worker,
+    running: () => {
+      rounds++;
+      return running();
+    },
+    everyMs: 1,
+    deadlineMs: 10,
+    log: (_level, _message, fields) => logged.push(JSON.stringify(fields)),
+  });
+  await eventually("the others are saved", () => saved.size === ids.length - hangs.size);
+  await eventually("the next round begins", () => rounds > 1);
+  assert.match(logged[0] ?? "", /did not flush its disks within 0.01 seconds/);
+});
+
+test("a round that fails is logged, and the next one runs", async () => {
+  const logged: string[] = [];
+  await using _ = autosave({
+    worker: workerThat(() => Promise.resolve()),
+    running: () => Promise.reject(new Error("the database is locked")),
+    everyMs: 1,
+    log: (_level, message) => logged.push(message),
+  });
+  await eventually("two rounds have failed", () => logged.length > 1);
+  assert.equal(logged[0], "autosave failed: the next round tries again");
 });

@@ -1,34 +1,34 @@
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { Worker } from "@opensandbox/wire/worker/worker.ts";
-import { describeError } from "@opensandbox/wire/errors.ts";
+import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Log } from "../log.ts";
-import { regularly } from "../regularly.ts";
+import { orAborted } from "@opensandbox/wire/or-aborted.ts";
+import { regularly } from "./regularly.ts";
 
 export interface Autosave {
-  /** Whose guests are asked. */
   readonly worker: Pick<Worker, "guest">;
-  /** Those that run now. */
+  /** The sandboxes that run on this worker now. */
   readonly running: () => Promise<readonly SandboxId[]>;
   readonly everyMs: number;
+  /** How long one guest may take. Default: 60 s, far longer than a disk needs for a gigabyte of dirty pages. */
+  readonly deadlineMs?: number;
   readonly log: Log;
 }
 
-// A sync is a burst of writes; more at once would only wait for the same disk.
-const atOnce = 10;
+const defaultDeadlineMs = 60_000;
+
+// A sync is a burst of writes: more at once would only queue for the same disk.
+const maxAtOnce = 10;
 
 /**
- * Has every guest write to its disks what it holds back, every so often, so that a crash of the host costs no more than
- * that. Disposing ends it.
+ * Has every guest flush its dirty pages to its disks at a fixed interval, which bounds what a crash of the host loses. A
+ * guest that does not answer within the deadline is skipped in this round. Disposing ends it.
  */
-export function autosave({ worker, running, everyMs, log }: Autosave): AsyncDisposable {
+export function autosave({ worker, running, everyMs, deadlineMs = defaultDeadlineMs, log }: Autosave): AsyncDisposable {
   const ended = new AbortController();
-  const saving = regularly(everyMs, async () => {
-    try {
-      const waiting = [...(await running())];
-      await Promise.all(Array.from({ length: atOnce }, () => saveEach(waiting)));
-    } catch (error) {
-      log("error", "autosave failed", describeError(error));
-    }
+  const saving = regularly({ what: "autosave", everyMs, log }, async () => {
+    const waiting = [...(await running())];
+    await Promise.all(Array.from({ length: maxAtOnce }, () => saveEach(waiting)));
   });
   return {
     async [Symbol.asyncDispose]() {
@@ -40,12 +40,23 @@ export function autosave({ worker, running, everyMs, log }: Autosave): AsyncDisp
   async function saveEach(waiting: SandboxId[]): Promise<void> {
     for (let id = waiting.shift(); id !== undefined && !ended.signal.aborted; id = waiting.shift()) {
       try {
-        await worker.guest(id).files.sync(ended.signal);
+        await save(id);
       } catch (error) {
-        // It may have been put away meanwhile; else the next round asks again.
-        if (!ended.signal.aborted)
-          log("warn", "a sandbox could not be saved", { sandbox: id, ...describeError(error) });
+        // It may have been stopped or hibernated since; otherwise the next round tries again.
+        if (!ended.signal.aborted) log("warn", "cannot autosave a sandbox", { sandbox: id, ...describeError(error) });
       }
+    }
+  }
+
+  async function save(id: SandboxId): Promise<void> {
+    const late = new AbortController();
+    const message = `the guest did not flush its disks within ${deadlineMs / 1000} seconds`;
+    const timer = setTimeout(() => late.abort(new SandboxError("timed_out", message)), deadlineMs);
+    const signal = AbortSignal.any([ended.signal, late.signal]);
+    try {
+      await orAborted(worker.guest(id).files.sync(signal), signal);
+    } finally {
+      clearTimeout(timer);
     }
   }
 }

@@ -5,16 +5,16 @@ import type { Sandbox } from "#sandboxes/sandbox.ts";
 import { putAway } from "./sweep-sandboxes.ts";
 
 /**
- * What becomes of the sandboxes when the service ends.
- * - `hibernate`: they are hibernated, and wake when they are used again; those that are ephemeral are deleted.
+ * The fate of the sandboxes when the service shuts down.
+ * - `hibernate`: they are hibernated and wake at their next use; ephemeral ones are deleted.
  * - `stop`: they are deleted.
- * - `leave`: their machines go on, and the next server takes them over.
+ * - `leave`: their machines run on, and the next server adopts them.
  */
 export type AtEnd = "hibernate" | "stop" | "leave";
 
 /**
- * Sees to every sandbox of this process, all at the same time; what is on its way in the background is waited for until
- * `cutOff` is aborted. What cannot be put away stays as it is, for the next server to take over.
+ * Puts away all sandboxes of this process in parallel, and waits for background work until `cutOff` is aborted. A sandbox
+ * that cannot be put away stays as it is, and the next server adopts it.
  */
 export async function endService(context: SandboxContext, atEnd: AtEnd): Promise<void> {
   const { worker, log } = context;
@@ -22,7 +22,7 @@ export async function endService(context: SandboxContext, atEnd: AtEnd): Promise
   const results = await Promise.allSettled(
     held.map(({ id }) =>
       context.operations.gates.run(id, async () => {
-        // Read again: what went through the gate before may have changed it.
+        // Read again: an earlier operation at the gate may have changed it.
         const sandbox = await context.store.find(id);
         if (sandbox === undefined || sandbox.workerId !== worker.id) return;
         await end(context, sandbox, atEnd);
@@ -31,17 +31,17 @@ export async function endService(context: SandboxContext, atEnd: AtEnd): Promise
   );
   await context.operations.background.idle();
   const errors = results.flatMap((result) => (result.status === "rejected" ? [result.reason as unknown] : []));
-  for (const error of errors) log("error", "a sandbox could not be put away", describeError(error));
+  for (const error of errors) log("error", "cannot put away a sandbox", describeError(error));
   if (atEnd !== "stop") await worker.release();
-  else if (errors.length > 0) throw new AggregateError(errors, "not every sandbox could be stopped");
+  else if (errors.length > 0) throw new AggregateError(errors, "some sandboxes could not be stopped");
 }
 
-const reason = "the server was ended";
+const reason = "the server was shut down";
 
 async function end(context: SandboxContext, sandbox: Sandbox, atEnd: AtEnd): Promise<void> {
   if (atEnd === "stop" || sandbox.ephemeral) return endSandbox(context, sandbox, reason);
   if (sandbox.state === "running") return putAway(context, sandbox, reason);
-  // The disks of a sandbox whose machine has ended stay.
+  // A sandbox whose machine has ended keeps its disks.
   if (sandbox.state === "error") return;
   throw new SandboxError("internal", `sandbox ${sandbox.id} is still ${sandbox.state}`);
 }

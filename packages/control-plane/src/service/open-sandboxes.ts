@@ -28,13 +28,13 @@ export interface OpenSandboxes {
   readonly cutOff: AbortSignal;
 }
 
-/** What the use cases work with, when the rows that ended server processes have left are true again. */
+/** The context of all use cases, after the rows that exited servers left have been reconciled. */
 export async function openSandboxes(options: OpenSandboxes): Promise<SandboxContext> {
   const { database, worker, clock, log } = options;
   const store = new SandboxStore(database);
   const storeDeadline = (id: SandboxId, expiresAt: Date): void => {
     store.setExpiresAt(id, expiresAt).catch((error: unknown) => {
-      log("warn", "a deadline could not be stored", { sandbox: id, ...describeError(error) });
+      log("warn", "cannot store an idle deadline", { sandbox: id, ...describeError(error) });
     });
   };
   const context: SandboxContext = {

@@ -347,7 +347,7 @@ test("a sandbox of another live server is not touched", async () => {
   assert.deepEqual([status, workerID], ["running", "worker-1"]);
   const [code, reply] = await post(second, id, "hibernate");
   assert.equal(code, 503);
-  assert.equal(reply.error, `sandbox ${id} runs under another server process (worker-1): ask that one`);
+  assert.equal(reply.error, `sandbox ${id} runs under another server process (worker-1): call that server`);
   assert.equal((await read(second, id))[0], 503);
   assert.equal((await second.call("DELETE", `/api/sandboxes/${id}`)).status, 503);
   assert.deepEqual(await read(first, id), [200, "kept"]);

@@ -5,28 +5,48 @@ import { putToSleep } from "#sandboxes/hibernate-sandbox.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 
-/** Puts away what has been idle for too long. Never rejects. */
-export async function sweepSandboxes(context: SandboxContext): Promise<void> {
-  await Promise.all(context.activity.sweep().map((id) => expire(context, id)));
+/** Puts away sandboxes whose idle timeout has expired. */
+export class IdleSweep {
+  readonly #context: SandboxContext;
+  readonly #expiring = new Set<SandboxId>();
+
+  constructor(context: SandboxContext) {
+    this.#context = context;
+  }
+
+  /** Begins with every sandbox that has expired, and waits for none: a guest that hangs holds up only its own sandbox. */
+  run(): void {
+    const {
+      activity,
+      operations: { background },
+    } = this.#context;
+    for (const id of activity.sweep()) {
+      if (this.#expiring.has(id)) continue;
+      this.#expiring.add(id);
+      background.run("putting away an idle sandbox", { sandbox: id }, () =>
+        expire(this.#context, id).finally(() => this.#expiring.delete(id)),
+      );
+    }
+  }
 }
 
 async function expire(context: SandboxContext, id: SandboxId): Promise<void> {
   try {
     await context.operations.gates.run(id, async () => {
-      // It may have been used while this waited.
+      // A call may have used it while this waited.
       if (!context.activity.isExpired(id)) return;
       const sandbox = await context.store.find(id);
       if (sandbox?.state !== "running") return context.activity.forget(id);
       await putAway(context, sandbox, `it was idle for ${sandbox.idleTimeoutSeconds} seconds`);
     });
   } catch (error) {
-    // Tried again when it has been idle for as long once more.
+    // The idle timeout begins anew, so the next attempt comes when it has passed once more.
     context.activity.begin(id)[Symbol.dispose]();
-    context.log("error", "an idle sandbox could not be put away", { sandbox: id, ...describeError(error) });
+    context.log("error", "cannot put away an idle sandbox", { sandbox: id, ...describeError(error) });
   }
 }
 
-/** Hibernates a running sandbox whose gate is held; deletes it where it, or the hypervisor, is not for that. */
+/** Hibernates a running sandbox, or deletes it when it is ephemeral or cannot be hibernated. Its gate must be held. */
 export async function putAway(context: SandboxContext, sandbox: Sandbox, reason: string): Promise<void> {
   if (sandbox.ephemeral || sandbox.hidden) return endSandbox(context, sandbox, reason);
   try {

@@ -2,7 +2,7 @@ import type { SnapshotId } from "@opensandbox/wire/ids.ts";
 import { sql, type Transaction } from "kysely";
 import type { Tables } from "#database/tables.ts";
 
-/** The snapshot has lost a reference, in this transaction: it is unwanted if that was the last one. */
+/** Records, in the transaction that drops a reference to a snapshot, that the snapshot is unwanted if it was the last. */
 export async function discardSnapshot(transaction: Transaction<Tables>, snapshotId: SnapshotId): Promise<void> {
   await sql`
     INSERT INTO unwanted_snapshots (snapshot_id)

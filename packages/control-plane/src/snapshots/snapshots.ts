@@ -5,8 +5,8 @@ import { describeError } from "@opensandbox/wire/errors.ts";
 import type { Log } from "../log.ts";
 
 /**
- * Removes snapshots that nothing refers to any more. What is unwanted is said in the transaction that drops the last
- * reference, so that neither a crash nor a worker that fails leaves a snapshot behind for ever.
+ * Removes unreferenced snapshots. The transaction that drops the last reference records the snapshot as unwanted, so that
+ * neither a crash nor a failure of the worker leaks it.
  */
 export class Snapshots {
   readonly #database: Database;
@@ -20,7 +20,7 @@ export class Snapshots {
     this.#log = log;
   }
 
-  /** Keeps the snapshot from being removed until disposed, also when it becomes unwanted meanwhile. */
+  /** Protects a snapshot from removal until disposed, even when it becomes unwanted meanwhile. */
   use(snapshotId: SnapshotId): Disposable {
     this.#uses.set(snapshotId, (this.#uses.get(snapshotId) ?? 0) + 1);
     return {
@@ -32,14 +32,14 @@ export class Snapshots {
     };
   }
 
-  /** What cannot be removed now is tried again the next time. Never rejects. */
+  /** Removes unwanted snapshots. A failed removal is retried by the next call. Never rejects. */
   async removeUnwanted(): Promise<void> {
     try {
       const rows = await this.#database.selectFrom("unwanted_snapshots").selectAll().execute();
       const ids = rows.map(({ snapshot_id: id }) => id as SnapshotId).filter((id) => !this.#uses.has(id));
       await Promise.all(ids.map((id) => this.#remove(id)));
     } catch (error) {
-      this.#log("error", "unwanted snapshots could not be looked up", describeError(error));
+      this.#log("error", "cannot look up unwanted snapshots", describeError(error));
     }
   }
 
@@ -48,7 +48,10 @@ export class Snapshots {
       await this.#worker.removeSnapshot(id);
       await this.#database.deleteFrom("unwanted_snapshots").where("snapshot_id", "=", id).execute();
     } catch (error) {
-      this.#log("warn", "a snapshot could not be removed yet", { snapshot: id, ...describeError(error) });
+      this.#log("warn", "cannot remove a snapshot: the next round tries again", {
+        snapshot: id,
+        ...describeError(error),
+      });
     }
   }
 }

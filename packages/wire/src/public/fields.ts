@@ -1,6 +1,6 @@
 import { z } from "zod";
 
-/** Text that can reach a program: the kernel ends strings at NUL. */
+/** Text that is passed to a program, where the kernel would end it at a NUL. */
 export function plainText(name: string, description?: string): z.ZodType<string, string> {
   const text = z.string().refine((value) => !value.includes("\0"), `${name} must not contain a NUL character`);
   return description === undefined ? text : text.meta({ description });

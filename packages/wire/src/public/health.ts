@@ -32,7 +32,9 @@ export const ready: Route<unknown, unknown, StatusReply> = {
   access: "open",
   status: 200,
   reply: StatusReply,
-  otherReplies: { 503: { description: "Not yet, or not any more; `reason` says why.", reply: StatusReply } },
+  otherReplies: {
+    503: { description: "The server is starting or shutting down; `reason` says which.", reply: StatusReply },
+  },
 };
 
 export const openApi: Route = {
@@ -49,7 +51,7 @@ export const documentation: Route = {
   method: "GET",
   path: "/docs",
   name: "documentation",
-  summary: "The same as a page for people",
+  summary: "The API as an interactive page",
   access: "open",
   status: 200,
   bytesOut: true,

@@ -3,7 +3,7 @@ import type { Route } from "../route.ts";
 import { plainText } from "./fields.ts";
 import { memoryField } from "./sandboxes/memory.ts";
 
-/** Files travel in it, as base64. */
+/** Manifests carry files as base64. In bytes. */
 export const manifestBodyLimit = 32 * 2 ** 20;
 
 const packages = z.object({ packages: z.array(plainText("a package").pipe(z.string().min(1))).min(1) });
@@ -11,7 +11,7 @@ const path = plainText("path").pipe(z.string().min(1));
 const nameRule = "env: a name must have only letters, digits and _ and not begin with a digit";
 const valueRule = "env: a value must be one line, and not have both \" and '";
 
-/** The order of the names is that of the published client, since images are found by the hash of this JSON. */
+/** Properties have the order of the published client, since the content hash is computed over this JSON. */
 const ImageStep = z
   .discriminatedUnion("type", [
     z.object({ type: z.literal("apt_install"), args: packages }),
@@ -39,21 +39,23 @@ const ImageStep = z
   .meta({ id: "ImageStep" });
 export type ImageStep = z.infer<typeof ImageStep>;
 
-/** What the file that holds it can say. */
+/** /etc/environment cannot hold a line break, nor both kinds of quotes. */
 function fitsOneLine(value: string): boolean {
   return !/[\r\n]/.test(value) && !(value.includes('"') && value.includes("'"));
 }
 
-/** An image as the steps that lead to it. */
+/** An image as a base and the steps that build on it. */
 export const ImageManifest = z
   .object(
     {
-      base: z.string().meta({ description: 'The image it begins with. "base": the default one.' }),
+      base: z.string().meta({ description: 'The image that the steps start from. "base": the default image.' }),
       steps: z.array(ImageStep).max(1000, "image.steps: at most 1000"),
-      builderMemoryMB: memoryField("builderMemoryMB").optional().meta({ description: "Memory for building it." }),
+      builderMemoryMB: memoryField("builderMemoryMB")
+        .optional()
+        .meta({ description: "Memory of the sandbox that builds it." }),
       runtimeMemoryMB: memoryField("runtimeMemoryMB")
         .optional()
-        .meta({ description: "Memory of what is created from it by default." }),
+        .meta({ description: "Default memory of sandboxes created from it." }),
       name: z.string().optional(),
     },
     { error: (issue) => (issue.input === undefined ? "image is required" : undefined) },
@@ -66,8 +68,8 @@ const SnapshotReply = z
     id: z.string(),
     orgId: z.string(),
     contentHash: z.string().meta({ description: "SHA-256 of the JSON of base and steps." }),
-    checkpointId: z.string().meta({ description: "Empty until it is ready." }),
-    name: z.string().meta({ description: "Empty: it was made for a create, and is found by its content." }),
+    checkpointId: z.string().meta({ description: "Empty until the image is ready." }),
+    name: z.string().meta({ description: "Empty: built for a create and found by its content." }),
     manifest: ImageManifest,
     status: z.enum(["building", "ready", "failed"]),
     error: z.string().optional(),
@@ -88,7 +90,7 @@ const CreateSnapshotBody = z
 type CreateSnapshotBody = z.infer<typeof CreateSnapshotBody>;
 
 const CreateSnapshotQuery = z.object({
-  async: z.string().optional().meta({ description: "1: answer at once with `building`." }),
+  async: z.string().optional().meta({ description: "1: answer at once, while the image is `building`." }),
 });
 type CreateSnapshotQuery = z.infer<typeof CreateSnapshotQuery>;
 
@@ -96,10 +98,11 @@ export const createSnapshot: Route<CreateSnapshotBody, CreateSnapshotQuery, Snap
   method: "POST",
   path: "/api/snapshots",
   name: "createSnapshot",
-  summary: "Build an image and give it a name",
+  summary: "Build a named image",
   description:
-    "With `Accept: text/event-stream` the build is told as events `build_log` (`{step, type, message}`) and its end as " +
-    "`result` (a Snapshot) or `error` (`{error}`). The same base and steps are built once.",
+    "With `Accept: text/event-stream` the answer is a stream of events: `build_log` (`{step, type, message}`) for each " +
+    "line of the build, then `result` (a Snapshot) or `error` (`{error}`). A client that reads slowly misses lines of " +
+    "the log; one line says how many. The same base and steps are built once.",
   access: "key",
   body: CreateSnapshotBody,
   bodyLimit: manifestBodyLimit,
@@ -107,8 +110,8 @@ export const createSnapshot: Route<CreateSnapshotBody, CreateSnapshotQuery, Snap
   status: 201,
   reply: SnapshotReply,
   otherReplies: {
-    200: { description: "Events, where they were asked for." },
-    202: { description: "It is being built.", reply: SnapshotReply },
+    200: { description: "Events, when the client asked for them." },
+    202: { description: "The image is being built.", reply: SnapshotReply },
   },
 };
 
@@ -116,7 +119,7 @@ export const listSnapshots: Route<unknown, unknown, SnapshotReply[]> = {
   method: "GET",
   path: "/api/snapshots",
   name: "listSnapshots",
-  summary: "List the images that have a name",
+  summary: "List named images",
   access: "key",
   status: 200,
   reply: z.array(SnapshotReply),
@@ -136,7 +139,7 @@ export const deleteSnapshot: Route = {
   method: "DELETE",
   path: "/api/snapshots/:name",
   name: "deleteSnapshot",
-  summary: "Delete an image by its name; what was created from it goes on",
+  summary: "Delete an image by its name; sandboxes from it are not affected",
   access: "key",
   status: 204,
 };
@@ -145,7 +148,7 @@ export const listImages: Route<unknown, unknown, SnapshotReply[]> = {
   method: "GET",
   path: "/api/images",
   name: "listImages",
-  summary: "List the images that were built, with and without a name",
+  summary: "List all images that were built, named or not",
   access: "key",
   status: 200,
   reply: z.array(SnapshotReply),
@@ -160,7 +163,7 @@ export const deleteImage: Route = {
   status: 204,
 };
 
-/** The four that let every organization fork the checkpoint of an image, or no longer. */
+/** The routes that publish and unpublish the checkpoint of an image. */
 export const publications = (["snapshot", "image"] as const).flatMap((kind) =>
   (["publish", "unpublish"] as const).map((verb) => ({
     isPublic: verb === "publish",
@@ -170,8 +173,8 @@ export const publications = (["snapshot", "image"] as const).flatMap((kind) =>
       name: `${verb}${kind === "snapshot" ? "Snapshot" : "Image"}`,
       summary:
         verb === "publish"
-          ? "Let every organization fork an image, by the id of its checkpoint"
-          : "Let no other organization fork an image any more",
+          ? "Allow every organization to fork an image, by the id of its checkpoint"
+          : "Stop other organizations from forking an image",
       access: "key",
       status: 200,
       reply: SnapshotReply,
@@ -179,7 +182,7 @@ export const publications = (["snapshot", "image"] as const).flatMap((kind) =>
   })),
 );
 
-/** What the control plane knows of an image, as far as a client may see it. */
+/** The properties of an image that clients may see. */
 interface ImageToShow {
   readonly id: string;
   readonly organizationId: string;

@@ -1,4 +1,4 @@
-/** What the published clients may call and this server does not answer yet, with the words of the refusal. */
+/** Routes that published clients may call and this server does not implement, with their names in the refusal. */
 export const notYet: readonly (readonly [method: string, path: string, what: string])[] = [
   ["POST", "/api/auth/token", "signing in with a short-lived token"],
 

@@ -6,7 +6,7 @@ import { publicRoutes } from "./routes.ts";
 
 type Json = Record<string, unknown>;
 
-/** The OpenAPI 3.1 document of the public wire, printed from its schemas. */
+/** The OpenAPI 3.1 document of the public API, generated from its routes and schemas. */
 export function openApiDocument(): Json {
   const schemas: Json = {};
   const paths: Record<string, Json> = {};
@@ -14,7 +14,7 @@ export function openApiDocument(): Json {
     const path = route.path.replaceAll(/:(\w+)/g, "{$1}");
     paths[path] = { ...paths[path], [route.method.toLowerCase()]: operationOf(route, schemas) };
   }
-  // No operation's body: it is the first message of a WebSocket.
+  // The first message of a WebSocket, which no operation refers to.
   schemaOf(StreamStart, schemas, "input");
   return {
     openapi: "3.1.0",
@@ -84,7 +84,7 @@ function responsesOf(route: Route, schemas: Json): Json {
     status,
     { description, ...jsonContent(reply, schemas) },
   ]);
-  const failure = { description: "It failed.", ...jsonContent(ErrorReply, schemas) };
+  const failure = { description: "The request failed.", ...jsonContent(ErrorReply, schemas) };
   return { [route.status]: success, ...Object.fromEntries(others), default: failure };
 }
 
@@ -95,13 +95,13 @@ function jsonContent(schema: z.ZodType | undefined, schemas: Json): Json {
   return { content: { "application/json": { schema: schemaOf(schema, schemas, "output") } } };
 }
 
-/** The schema, or a reference to it where it has a name; named ones are put into `schemas`. */
+/** The schema, or a reference to it when it is named. Named schemas are collected in `schemas`. */
 function schemaOf(schema: z.ZodType, schemas: Json, io: "input" | "output"): Json {
   const { $schema: _, $defs, ...own } = z.toJSONSchema(schema, { io, reused: "inline" }) as Json & { $defs?: Json };
   for (const [name, definition] of Object.entries($defs ?? {})) keep(name, definition as Json, schemas);
   const name = schema.meta()?.id;
   if (name === undefined) return withReferences(own);
-  // A schema that others share is among the definitions, and only referred to here.
+  // A schema that others refer to is already among the definitions.
   if ($defs?.[name] === undefined) keep(name, own, schemas);
   return { $ref: `#/components/schemas/${name}` };
 }

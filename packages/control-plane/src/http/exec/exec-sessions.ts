@@ -114,9 +114,9 @@ async function attach(api: ApiContext, call: Call<unknown, unknown>, words: Sess
   }
   try {
     const socket = await acceptWebSocket(call.request, call.reply, timing.keepAliveMs);
-    socket.once("close", () => gone.abort(new SandboxError("canceled", "the caller went away")));
+    socket.once("close", () => gone.abort(new SandboxError("canceled", "the client disconnected")));
     try {
-      await attachSocket(socket, attached, { words, touch: () => use.touch() }, signal);
+      await attachSocket(socket, attached, { words, touch: () => use.touch(), log: sandboxes.log }, signal);
       socket.close(1000);
     } catch (error) {
       const { body } = failureOf(error, { requestId: call.request.id, log: sandboxes.log, ending: sandboxes.ending });

@@ -22,7 +22,7 @@ export function serveExecStream(app: FastifyInstance, api: ApiContext): void {
     const id = parseSandboxId(parameter("id"));
     await sandboxes.store.get(organizationId, id);
     const socket = await acceptWebSocket(request, reply, timing.keepAliveMs);
-    const inbox = new MessageInbox(socket);
+    const inbox = new MessageInbox(socket, sandboxes.log);
     try {
       await stream(api, { socket, inbox, id, organizationId });
       socket.close(1000);
@@ -46,7 +46,7 @@ interface Connection {
 async function stream({ sandboxes }: ApiContext, connection: Connection): Promise<void> {
   const { socket, inbox, id, organizationId } = connection;
   const ended = new AbortController();
-  socket.once("close", () => ended.abort(new SandboxError("canceled", "the caller went away")));
+  socket.once("close", () => ended.abort(new SandboxError("canceled", "the client disconnected")));
   const signal = AbortSignal.any([ended.signal, sandboxes.ending]);
 
   const start = startOf(await inbox.first(signal));

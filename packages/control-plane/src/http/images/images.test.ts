@@ -28,7 +28,7 @@ async function framesOf(response: Response): Promise<{ event: string; data: Json
 const note = async (world: TestControlPlane, id: string) =>
   (await world.call("GET", `/api/sandboxes/${id}/files?path=/note`)).text();
 
-test("a sandbox is created from an image's steps; the log is told, and nothing of the build is seen", async () => {
+test("a sandbox is created from an image's steps, with a log, and the builder stays invisible", async () => {
   await using world = await startForTest();
   const response = await world.call("POST", "/api/sandboxes", { image: noteImage, envs: { A: "1" } }, events);
   assert.equal(response.status, 200);
@@ -53,7 +53,7 @@ test("a sandbox is created from an image's steps; the log is told, and nothing o
   assert.deepEqual((await world.ask("GET", "/api/checkpoints"))[1], []);
 });
 
-test("the same steps are built once, and a second create says so", async () => {
+test("the same steps are built once, and a second create reports the cache hit", async () => {
   await using world = await startForTest();
   const [status] = await world.ask("POST", "/api/sandboxes", { image: noteImage });
   assert.equal(status, 201);
@@ -92,7 +92,7 @@ test("builds of the same steps at once are one build, and all hear of it", async
   assert.equal(world.worker.started.length, 1 + 4);
 });
 
-test("a step that fails ends the build with its output, and leaves nothing", async () => {
+test("a failed step ends the build with its output and leaves nothing", async () => {
   await using world = await startForTest();
   const image = imageOf(run("true"), run("echo the reason >&2; exit 3"), run("true"));
   const frames = await framesOf(await world.call("POST", "/api/sandboxes", { image }, events));
@@ -105,7 +105,7 @@ test("a step that fails ends the build with its output, and leaves nothing", asy
   assert.deepEqual((await world.ask("GET", "/api/images"))[1], []);
 });
 
-test("an image whose machine cannot be captured fails, and can be built again", async () => {
+test("an image that cannot be captured fails and can be built again", async () => {
   await using world = await startForTest();
   world.worker.onCapture = () => {
     throw new SandboxError("unavailable", "the disk is full");
@@ -117,7 +117,7 @@ test("an image whose machine cannot be captured fails, and can be built again", 
   assert.equal((await world.ask("POST", "/api/sandboxes", { image: noteImage }))[0], 201);
 });
 
-test("an image that needs more memory to build is kept with the memory that it runs with", async () => {
+test("an image built with more memory is captured with the memory that its sandboxes have", async () => {
   await using world = await startForTest();
   const image = { ...noteImage, builderMemoryMB: 4096 };
   const [, sandbox] = await world.ask("POST", "/api/sandboxes", { image });
@@ -132,7 +132,7 @@ test("an image that needs more memory to build is kept with the memory that it r
 
 for (const [image, message] of [
   [{ steps: [] }, "image.base: Invalid input: expected string, received undefined"],
-  [{ base: "nope", steps: [] }, 'template "nope" not found: there are base, default, minimal'],
+  [{ base: "nope", steps: [] }, 'template "nope" not found: this server has base, default, minimal'],
   [
     imageOf({ type: "docker", args: {} }),
     "image.steps.0.type: Invalid discriminator value. Expected 'apt_install' | 'pip_install' | 'run' | 'env' | 'workdir' | 'add_file' | 'add_dir'",
@@ -158,7 +158,7 @@ for (const [image, message] of [
   });
 }
 
-test("an image with a name is built, found, used, and deleted; what was created from it goes on", async () => {
+test("a named image is built, found, used and deleted, and its sandboxes run on", async () => {
   await using world = await startForTest();
   const response = await world.call("POST", "/api/snapshots", { name: "my image", image: noteImage }, events);
   const frames = await framesOf(response);
@@ -187,7 +187,7 @@ test("an image with a name is built, found, used, and deleted; what was created 
   assert.equal(await note(world, sandbox.sandboxID), "built");
 });
 
-test("two names of the same steps share what was built, and it stays until the last one goes", async () => {
+test("two names of the same steps share one build, which stays until the last name is deleted", async () => {
   await using world = await startForTest();
   const name = (text: string) => world.ask("POST", "/api/snapshots", { name: text, image: noteImage });
   const [[first], [second]] = [await name("a"), await name("b")];
@@ -200,7 +200,7 @@ test("two names of the same steps share what was built, and it stays until the l
   assert.deepEqual((await world.ask("GET", "/api/images"))[1], []);
 });
 
-test("a name can be had at once, and be asked for until it is ready or has failed", async () => {
+test("a name is taken at once, and its status can be polled until it is ready or failed", async () => {
   await using world = await startForTest();
   using held = new Held();
   world.worker.onExec = held.here;
@@ -238,7 +238,7 @@ for (const [body, message] of [
   });
 }
 
-test("a build whose caller goes away is finished, and is there for the next one", async () => {
+test("a build whose client disconnects completes and serves the next create", async () => {
   await using world = await startForTest();
   using held = new Held();
   world.worker.onExec = held.here;
@@ -252,7 +252,7 @@ test("a build whose caller goes away is finished, and is there for the next one"
   assert.deepEqual(world.worker.live, []);
 });
 
-test("patches of a name are those of what is created from it, and of no other name", async () => {
+test("patches of a named image apply to its own sandboxes only", async () => {
   await using world = await startForTest();
   for (const name of ["a", "b"]) await world.ask("POST", "/api/snapshots", { name, image: noteImage });
   const [status, { patch }] = await world.ask("POST", "/api/snapshots/a/patches", { script: "exit 9" });
@@ -267,7 +267,7 @@ test("patches of a name are those of what is created from it, and of no other na
   assert.equal((await world.ask("GET", "/api/snapshots/c/patches"))[0], 404);
 });
 
-test("an image can be published, and then its checkpoint be forked by everyone", async () => {
+test("a published image can be forked by every organization", async () => {
   await using world = await startForTest();
   const [, made] = await world.ask("POST", "/api/snapshots", { name: "a", image: noteImage });
   assert.equal((await world.ask("POST", "/api/snapshots/a/publish"))[0], 200);
@@ -276,7 +276,7 @@ test("an image can be published, and then its checkpoint be forked by everyone",
   assert.equal((await world.ask("POST", "/api/images/a/unpublish"))[0], 200);
 });
 
-test("a server that is killed while it builds leaves neither machine nor image", async () => {
+test("a server killed during a build leaves neither machine nor image", async () => {
   await using first = await startForTest();
   using held = new Held();
   first.worker.onExec = held.here;
@@ -289,7 +289,7 @@ test("a server that is killed while it builds leaves neither machine nor image",
   assert.equal((await second.ask("POST", "/api/snapshots", { name: "never", image: noteImage }))[0], 201);
 });
 
-test("a server that ends while it builds undoes the build", async () => {
+test("a server that shuts down during a build undoes it", async () => {
   await using world = await startForTest();
   using held = new Held();
   world.worker.onExec = async () => {
@@ -303,11 +303,11 @@ test("a server that ends while it builds undoes the build", async () => {
   assert.deepEqual([world.worker.live, world.worker.host.snapshots.size], [[], 0]);
 });
 
-test("an image with files of some megabytes is taken; one without end is not", async () => {
+test("an image with megabytes of files is accepted, and one over the limit is refused", async () => {
   await using world = await startForTest();
   const large = imageOf(file("/large", "x".repeat(4 * 2 ** 20)));
   assert.equal((await world.ask("POST", "/api/sandboxes", { image: large }))[0], 201);
   const [status, { error }] = await world.ask("POST", "/api/sandboxes", "x".repeat(33 * 2 ** 20));
   assert.equal(status, 400);
-  assert.equal(error, "the request body is larger than 32 MiB: send files to .../files instead");
+  assert.equal(error, "the request body is larger than 32 MiB: upload files to .../files instead");
 });

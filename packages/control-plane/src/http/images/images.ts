@@ -11,7 +11,7 @@ import { answerWithEvents, wantsEvents } from "./build-events.ts";
 import { servePatches } from "#http/sandboxes/patches.ts";
 import { serve } from "../serve.ts";
 
-/** Images that are made by steps; the public words call those with a name snapshots. */
+/** Images that are built by steps. The public API calls named images snapshots. */
 export function serveImages(app: FastifyInstance, api: ApiContext): void {
   const { sandboxes, images: context } = api;
   const {
@@ -24,9 +24,9 @@ export function serveImages(app: FastifyInstance, api: ApiContext): void {
   serve(app, ending, wire.createSnapshot, async (call) => {
     const { organizationId, body, query, reply, signal } = call;
     const image = await nameImage(context, { organizationId, name: body.name, manifest: body.image });
-    // Whoever asked for it may go away: its name is there, and what it stands for will be.
-    const build = (tell: (log: BuildLog) => void) => {
-      const built = buildNamedImage(context, image, tell, ending);
+    // The build continues when its caller disconnects: the name exists and will become ready.
+    const build = (onLog: (log: BuildLog) => void) => {
+      const built = buildNamedImage(context, image, onLog, ending);
       background.wait(built);
       return built;
     };
@@ -35,7 +35,8 @@ export function serveImages(app: FastifyInstance, api: ApiContext): void {
       reply.status(202);
       return wire.snapshotReplyOf(image);
     }
-    const waited = async (tell: (log: BuildLog) => void) => wire.snapshotReplyOf(await orAborted(build(tell), signal));
+    const waited = async (onLog: (log: BuildLog) => void) =>
+      wire.snapshotReplyOf(await orAborted(build(onLog), signal));
     return wantsEvents(call) ? answerWithEvents(api, call, waited) : waited(() => {});
   });
 

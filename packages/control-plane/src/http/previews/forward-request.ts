@@ -6,30 +6,33 @@ import { answerHeaders } from "./preview-headers.ts";
 
 export interface Forward {
   readonly request: IncomingMessage;
-  /** To the server in the sandbox; nothing else goes over it. */
+  /** A connection to the server in the sandbox, for this request alone. */
   readonly stream: Duplex;
   readonly use: Use;
+  /** The path and query that the server is asked for. */
+  readonly path: string;
   readonly headers: readonly string[];
   /** How long the server may take to begin its answer. */
   readonly timeoutMs: number;
 }
 
 /**
- * Sends a request to a server in a sandbox and its answer back, both as they come: nothing is kept beyond what the two
- * sides have not taken yet. Settles when all of it is over; rejects when no answer has begun.
+ * Forwards a request to a server in a sandbox and streams the answer back, with back-pressure both ways. Settles when the
+ * exchange has ended. Rejects when no answer has begun.
  */
 export async function forwardRequest({
   request,
   response,
   stream,
   use: held,
+  path,
   headers,
   timeoutMs,
 }: Forward & { readonly response: ServerResponse }): Promise<void> {
   using use = held;
   const upstream = startRequest({
     method: request.method,
-    path: targetOf(request),
+    path,
     headers: [...headers],
     setHost: false,
     createConnection: () => stream,
@@ -37,9 +40,10 @@ export async function forwardRequest({
   const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
   const timer = setTimeout(() => reject(tooLate(timeoutMs)), timeoutMs);
   upstream.once("response", resolve);
-  // Also after the answer has begun: a server need not read a request to its end.
+  upstream.once("upgrade", (answer) => reject(broken(`it answered ${answer.statusCode} unasked`)));
+  // May come after the answer has begun: a server need not read the request to its end.
   upstream.on("error", (cause) => reject(broken(cause)));
-  response.once("close", () => reject(new SandboxError("canceled", "the caller went away")));
+  response.once("close", () => reject(new SandboxError("canceled", "the client disconnected")));
   request.on("data", () => use.touch());
   request.on("error", () => upstream.destroy());
   request.pipe(upstream);
@@ -51,9 +55,9 @@ export async function forwardRequest({
       answer.statusMessage,
       answerHeaders(answer.rawHeaders, request.headers.host),
     );
-    // At once: an event stream may have nothing to say for long.
+    // At once: the first event of a stream may be long in coming.
     response.flushHeaders();
-    // Who waits for events keeps no sandbox awake by that, only by events.
+    // An open event stream keeps no sandbox awake; each event does.
     if ((answer.headers["content-type"] ?? "").startsWith("text/event-stream")) use[Symbol.dispose]();
     await passOn(answer, response, use);
   } finally {
@@ -63,12 +67,7 @@ export async function forwardRequest({
   }
 }
 
-/** The path that was asked for; a client that takes this server for a proxy writes the host before it. */
-function targetOf({ url = "/" }: IncomingMessage): string {
-  return url.startsWith("/") || !URL.canParse(url) ? url : new URL(url).pathname + new URL(url).search;
-}
-
-/** What breaks off in the middle is broken off for the caller too, who would take it for whole. */
+/** Streams the answer. When it breaks off, the client's connection is cut too, so that the answer cannot look complete. */
 async function passOn(answer: IncomingMessage, response: ServerResponse, use: Use): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   answer.on("data", () => use.touch());
@@ -83,10 +82,12 @@ async function passOn(answer: IncomingMessage, response: ServerResponse, use: Us
 }
 
 export function broken(cause: unknown): SandboxError {
-  return new SandboxError("unavailable", "the server in the sandbox broke the connection off", { cause });
+  return new SandboxError("unavailable", "the server in the sandbox closed the connection before it answered", {
+    cause,
+  });
 }
 
 export function tooLate(timeoutMs: number): SandboxError {
-  const message = `the server in the sandbox did not begin to answer within ${timeoutMs / 1000} seconds`;
+  const message = `the server in the sandbox did not begin its answer within ${timeoutMs / 1000} seconds`;
   return new SandboxError("timed_out", message);
 }

@@ -6,8 +6,8 @@ import { broken, type Forward, tooLate } from "./forward-request.ts";
 import { answerHeaders } from "./preview-headers.ts";
 
 /**
- * Sends an upgrade to a server in a sandbox. When that agrees, both connections become one and their bytes are nobody's
- * business; when not, its answer goes back and the connection ends. Rejects when no answer has begun.
+ * Forwards an upgrade to a server in a sandbox. When the server agrees, the two connections are joined and their bytes
+ * pass through; otherwise its answer is sent back and the connection closes. Rejects when no answer has begun.
  */
 export async function forwardUpgrade({
   request,
@@ -15,6 +15,7 @@ export async function forwardUpgrade({
   head,
   stream,
   use: held,
+  path,
   headers,
   timeoutMs,
 }: Forward & { readonly socket: Duplex; readonly head: Buffer }): Promise<void> {
@@ -22,7 +23,7 @@ export async function forwardUpgrade({
   const { promise, resolve, reject } = Promise.withResolvers<Upgraded>();
   const upstream = startRequest({
     method: request.method,
-    path: request.url,
+    path,
     headers: [...headers, "Connection", "Upgrade", "Upgrade", request.headers.upgrade ?? ""],
     setHost: false,
     createConnection: () => stream,
@@ -38,14 +39,15 @@ export async function forwardUpgrade({
     const { host } = request.headers;
     if (rest === undefined) {
       socket.write(headOf(answer, [...answerHeaders(answer.rawHeaders, host), "Connection", "close"]));
-      await pipeline(answer, socket);
+      // The head has been sent, so a failure can only cut the connection.
+      await pipeline(answer, socket).catch(() => socket.destroy());
       return;
     }
     const upgraded = ["Connection", "Upgrade", "Upgrade", answer.headers.upgrade ?? ""];
     socket.write(headOf(answer, [...answerHeaders(answer.rawHeaders, host), ...upgraded]));
     if (rest.length > 0) socket.write(rest);
     if (head.length > 0) stream.write(head);
-    // What is open keeps no sandbox awake; what is said does.
+    // An open connection keeps no sandbox awake; its traffic does.
     use[Symbol.dispose]();
     await joined(socket, stream, use);
   } finally {
@@ -56,7 +58,7 @@ export async function forwardUpgrade({
 
 interface Upgraded {
   readonly answer: IncomingMessage;
-  /** The first bytes behind an agreement; absent: it was none. */
+  /** The first bytes after the server agreed. Absent: it refused. */
   readonly rest?: Buffer;
 }
 
@@ -65,11 +67,11 @@ function headOf({ statusCode, statusMessage }: IncomingMessage, headers: readonl
   return `HTTP/1.1 ${statusCode} ${statusMessage}\r\n${lines.join("")}\r\n`;
 }
 
-/** Until both have ended, or one breaks, which ends the other. */
+/** Settles when both sides have ended, or one has failed, which ends the other. */
 async function joined(socket: Duplex, stream: Duplex, use: Use): Promise<void> {
   socket.on("data", () => use.touch());
   stream.on("data", () => use.touch());
-  // How it ends is known to both ends, and to nobody else's avail.
+  // Both peers see the close; there is nothing to report.
   await Promise.all([pipeline(socket, stream), pipeline(stream, socket)]).catch(() => undefined);
   socket.destroy();
 }

@@ -6,7 +6,7 @@ import type { PreviewTarget } from "#previews/preview-target.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { failureOf } from "../reply-error.ts";
 
-/** An answer of this server's own, in the place of a sandbox's. */
+/** An answer by this server in place of the sandbox's. */
 export interface Answer {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
@@ -15,12 +15,12 @@ export interface Answer {
 
 const refreshSeconds = 1;
 
-/** For somebody who looks at it. */
-export const wakingAnswer = page(503, "Waking up", "This sandbox was asleep. It will be here in a moment.", {
+/** The page that a browser shows during a wake. */
+export const wakingAnswer = page(503, "Waking up", "This sandbox was hibernated. It will be ready in a moment.", {
   refresh: true,
 });
 
-/** Why the sandbox does not answer: as a page for a browser, as JSON for everything else. */
+/** The reason why the sandbox does not answer: a page for a browser, JSON for any other client. */
 export function failureAnswer(
   request: IncomingMessage,
   { port }: PreviewTarget,
@@ -31,14 +31,9 @@ export function failureAnswer(
   if (isSandboxError(error, "not_found") && error.details.resource === "port") {
     const message = `nothing listens on port ${port} of this sandbox`;
     return isBrowser
-      ? page(
-          503,
-          "Not there yet",
-          `Nothing listens on port ${port} of this sandbox. This page looks again by itself.`,
-          {
-            refresh: true,
-          },
-        )
+      ? page(503, "Not there yet", `Nothing listens on port ${port} of this sandbox. This page reloads by itself.`, {
+          refresh: true,
+        })
       : json(502, { error: message, code: "unavailable", retryable: true });
   }
   const requestId = `req-${randomHex(8)}`;
@@ -50,10 +45,11 @@ export function failureAnswer(
   return { ...answer, headers: { ...answer.headers, "www-authenticate": 'Bearer realm="preview"' } };
 }
 
-/** Once an answer has begun there is no other one: the connection breaks. */
+/** Sends the answer, or cuts the connection when another answer has begun. */
 export function sendAnswer(response: ServerResponse, { status, headers, body }: Answer): void {
   if (response.headersSent) return void response.destroy();
-  response.writeHead(status, headers);
+  // With the reason phrase: otherwise that of a sandbox's invalid answer would be sent.
+  response.writeHead(status, STATUS_CODES[status], headers);
   response.end(body);
 }
 
@@ -66,7 +62,7 @@ export function answerOnSocket(socket: Duplex, { status, headers, body }: Answer
 const titles: Partial<Record<ErrorCode, string>> = {
   not_found: "No such sandbox",
   gone: "This sandbox has ended",
-  unauthenticated: "A token is needed",
+  unauthenticated: "A token is required",
 };
 
 function titleOf(code: ErrorCode | undefined): string {

@@ -5,45 +5,90 @@ import { hostnameOf } from "#previews/preview-target.ts";
 
 const tokenHeader = "x-oc-preview-token";
 
-/** What a request offers as a preview's token. */
+/** The texts that a request offers as the token of a preview. */
 export function credentialsOf({ headers }: IncomingMessage): string[] {
   const own = headers[tokenHeader];
   const bearer = /^Bearer +(\S+)$/i.exec(headers.authorization ?? "")?.[1];
   return [...(typeof own === "string" ? [own] : []), ...(bearer === undefined ? [] : [bearer])];
 }
 
-/** Keys of this server, which are nothing for a program in a sandbox. */
-const apiKeyPattern = /^osb_[0-9a-f]{64}$/;
+/** How the credentials of this server are recognised. */
+export interface Credentials {
+  /** The preview needs a token, which an `Authorization` header may carry. */
+  readonly hasToken: boolean;
+  /** Whether a text is a key of this server's API. */
+  readonly isApiKey: (text: string) => boolean;
+}
 
 /**
- * A request's headers as a server in a sandbox gets them: as they came, with where they came from, and without what is
- * meant for this server. An `Authorization` that may be the preview's token is not passed on.
+ * The headers of a request as the server in a sandbox gets them: as they came, with where they came from, and without
+ * any credential of this server. A client may send its API key to a preview by mistake, or because a custom domain
+ * once was the API's own name.
  */
-export function previewHeaders(request: IncomingMessage, { hasToken }: { readonly hasToken: boolean }): string[] {
+export function previewHeaders(request: IncomingMessage, credentials: Credentials): string[] {
   const { method = "", rawHeaders, headers, socket } = request;
-  const isOurs = (name: string, value: string): boolean =>
-    (name === tokenHeader && hasToken) ||
-    (name === "authorization" && hasToken && headers[tokenHeader] === undefined) ||
-    (name === "x-api-key" && apiKeyPattern.test(value)) ||
-    name.startsWith("x-forwarded-");
   const forwardedFor = [headers["x-forwarded-for"], socket.remoteAddress].flat().filter(Boolean).join(", ");
   const scheme = headers["x-forwarded-proto"] ?? ((socket as TLSSocket).encrypted ? "https" : "http");
+  const bearsToken = credentials.hasToken && headers[tokenHeader] === undefined;
   return [
-    ...pairsOf(forwardedRequestHeaders(method, rawHeaders))
-      .filter(([name, value]) => !isOurs(name.toLowerCase(), value))
-      .flat(),
+    ...pairsOf(forwardedRequestHeaders(method, rawHeaders)).flatMap(([name, value]) => {
+      const lowerCase = name.toLowerCase();
+      if (lowerCase.startsWith("x-forwarded-")) return [];
+      if (lowerCase === tokenHeader && credentials.hasToken) return [];
+      if (lowerCase === "authorization" && bearsToken) return [];
+      const kept = withoutKeys(lowerCase, value, credentials.isApiKey);
+      return kept === undefined ? [] : [name, kept];
+    }),
     ...["X-Forwarded-For", forwardedFor],
     ...["X-Forwarded-Proto", String(scheme)],
     ...["X-Forwarded-Host", headers.host ?? ""],
   ];
 }
 
-/** Which would reach the other sandboxes of the domain: it empties the cookies of all of it. */
+/** The value of a header without keys of this server's API. Undefined: nothing of it may be passed on. */
+function withoutKeys(name: string, value: string, isApiKey: (text: string) => boolean): string | undefined {
+  switch (name) {
+    case "cookie": {
+      const cookies = value
+        .split(";")
+        .filter((cookie) => !isApiKey(decoded(cookie.slice(cookie.indexOf("=") + 1).trim())));
+      return cookies.length === 0 ? undefined : cookies.join(";").trim();
+    }
+    case "authorization":
+      return isApiKey(value.replace(/^\S+ +/, "")) || isApiKey(value) ? undefined : value;
+    case "referer":
+      return withoutKeyParameters(value, isApiKey);
+    default:
+      return isApiKey(value) ? undefined : value;
+  }
+}
+
+/** A path or URL without the parameters of its query that are keys of this server's API; all else stays as written. */
+export function withoutKeyParameters(url: string, isApiKey: (text: string) => boolean): string {
+  const at = url.indexOf("?");
+  if (at === -1) return url;
+  const query = url
+    .slice(at + 1)
+    .split("&")
+    .filter((parameter) => !isApiKey(decoded(parameter.slice(parameter.indexOf("=") + 1).replaceAll("+", " "))))
+    .join("&");
+  return query === "" ? url.slice(0, at) : `${url.slice(0, at)}?${query}`;
+}
+
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+/** Clears the cookies of a whole domain, and so those of the other sandboxes in it. */
 const reachesOthers = new Set(["clear-site-data"]);
 
 /**
- * The headers of a sandbox's answer as its caller gets them: as they are, but no cookie is set for more than the host
- * name that was asked, since the names beside it are other sandboxes.
+ * The headers of a sandbox's answer as its client gets them: as they are, except that no cookie is set beyond the host
+ * name of the request, since the names beside it belong to other sandboxes.
  */
 export function answerHeaders(rawHeaders: readonly string[], host: string | undefined): string[] {
   return pairsOf(forwardedHeaders(rawHeaders))
@@ -52,7 +97,7 @@ export function answerHeaders(rawHeaders: readonly string[], host: string | unde
     .flat();
 }
 
-/** A cookie without a domain is the host's alone. */
+/** A `Set-Cookie` without its domain, which makes it the host's alone, unless the domain is the host itself. */
 export function cookieFor(cookie: string, hostname: string): string {
   return cookie
     .split(";")
@@ -68,5 +113,5 @@ export function cookieFor(cookie: string, hostname: string): string {
 }
 
 function pairsOf(raw: readonly string[]): [name: string, value: string][] {
-  return Array.from({ length: raw.length / 2 }, (_, index) => [raw[2 * index]!, raw[2 * index + 1]!]);
+  return Array.from({ length: Math.floor(raw.length / 2) }, (_, index) => [raw[2 * index]!, raw[2 * index + 1]!]);
 }

@@ -12,7 +12,9 @@ import { request as startTlsRequest } from "node:https";
 import { connect, type AddressInfo } from "node:net";
 import { text } from "node:stream/consumers";
 import { after, afterEach, before, suite, test } from "node:test";
+import { newSandboxId } from "@opensandbox/wire/ids.ts";
 import { WebSocket, WebSocketServer } from "ws";
+import { openDatabase } from "#database/database.ts";
 import { startForTest, testKey, type TestControlPlane } from "#testing/start-for-test.ts";
 
 const withoutOpenssl = spawnSync("openssl", ["version"]).status === 0 ? false : "openssl is not installed";
@@ -25,7 +27,9 @@ suite("previews", () => {
   let servers: Server[] = [];
 
   before(async () => {
-    world = stack.use(await startForTest({ tuning: { timing: { previewWaitMs: 50 } } }));
+    world = stack.use(
+      await startForTest({ apiHostnames: ["api.example.com"], tuning: { timing: { previewWaitMs: 50 } } }),
+    );
     id = await world.create();
   });
   afterEach(() => {
@@ -80,7 +84,7 @@ suite("previews", () => {
     return `${response.statusCode} ${await text(response)}`;
   }
 
-  test("any port is served under its name, whatever the domain, and nothing of the API is there", async () => {
+  test("any port is served under its name in any domain, without the API's routes", async () => {
     const port = await serve((request, response) =>
       response.end(`${request.method} ${request.url} ${request.headers.host}`),
     );
@@ -96,7 +100,7 @@ suite("previews", () => {
     assert.match(await askText(`x-${id}-p${port}.sandbox.test`, { path: "/health" }), /"ok"/);
   });
 
-  test("headers go both ways as they are, with where the request came from and without this server's own", async () => {
+  test("headers pass both ways unchanged, with the request's origin and without this server's own", async () => {
     let seen: readonly string[] = [];
     const port = await serve((request, response) => {
       seen = request.rawHeaders;
@@ -130,19 +134,42 @@ suite("previews", () => {
     assert.equal(value("host"), hostOf(port));
   });
 
-  test("a key of this server does not reach a sandbox", async () => {
-    let seen: string | string[] | undefined = "nothing came";
-    const port = await serve((request, response) => {
-      seen = request.headers["x-api-key"];
-      response.end();
+  for (const [what, key] of [
+    ["a generated key", `osb_${"0".repeat(64)}`],
+    ["the fixed key", testKey],
+  ] as const) {
+    test(`${what} of this server never reaches a sandbox, wherever it is sent`, async () => {
+      let seen = "nothing came";
+      const port = await serve(({ url, rawHeaders }, response) => {
+        seen = `${url} ${rawHeaders.join(" ")}`;
+        response.end();
+      });
+      const upgraded = async (path: string, headers: Record<string, string>): Promise<void> => {
+        const socket = new WebSocket(`${world.url.replace("http", "ws")}${path}`, {
+          headers: { ...headers, host: hostOf(port) },
+        });
+        await once(socket, "unexpected-response");
+      };
+      const requested = async (path: string, headers: Record<string, string>): Promise<void> => {
+        (await ask(hostOf(port), { path, headers })).resume();
+      };
+      for (const send of [requested, upgraded]) {
+        await send("/", { "x-api-key": key });
+        assert.ok(!seen.includes(key), seen);
+        await send("/", { authorization: `Bearer ${key}`, "x-other": key });
+        assert.ok(!seen.includes(key), seen);
+        await send("/", { cookie: `a=1; session=${key}; b=2`, referer: `https://x.test/?api_key=${key}` });
+        assert.ok(!seen.includes(key), seen);
+        assert.match(seen, /cookie a=1; b=2/i);
+        await send(`/path?a=%20&api_key=${encodeURIComponent(key)}&b=+`, {});
+        assert.ok(seen.startsWith("/path?a=%20&b=+ "), seen);
+        await send(`/path?api_key=${key}`, { authorization: "Basic of-the-app", "x-api-key": "of-the-app" });
+        assert.match(seen, /^\/path .*authorization Basic of-the-app.*x-api-key of-the-app/i);
+      }
     });
-    await ask(hostOf(port), { headers: { "x-api-key": `osb_${"0".repeat(64)}` } });
-    assert.equal(seen, undefined);
-    await ask(hostOf(port), { headers: { "x-api-key": "of-the-app" } });
-    assert.equal(seen, "of-the-app");
-  });
+  }
 
-  test("a cookie is the sandbox's own: wider domains are left out", async () => {
+  test("a cookie cannot reach other sandboxes: wider domains are removed", async () => {
     const cookies = [
       "own=1; Path=/; HttpOnly",
       "wide=1; Domain=sandbox.test; Secure",
@@ -167,7 +194,7 @@ suite("previews", () => {
     assert.equal(headers["clear-site-data"], undefined);
   });
 
-  test("events come when they are sent, headers before the first of them", async () => {
+  test("events arrive when they are sent, and headers before the first event", async () => {
     let send = (_event: string): void => {};
     const port = await serve((_request, response) => {
       response.writeHead(200, { "content-type": "text/event-stream" });
@@ -184,7 +211,7 @@ suite("previews", () => {
     response.destroy();
   });
 
-  test("a body of any size is passed on as it comes, and not kept: a server that does not read holds up its sender", async () => {
+  test("a body of any size is streamed with back-pressure: a server that does not read slows its sender", async () => {
     const chunk = Buffer.alloc(256 * 1024, "x");
     const chunks = 600;
     let sent = 0;
@@ -208,7 +235,7 @@ suite("previews", () => {
     assert.equal(bytes, chunks * chunk.length);
   });
 
-  test("a caller that does not read holds up the server in the sandbox", async () => {
+  test("a client that does not read slows the server in the sandbox", async () => {
     let sent = 0;
     const port = await serve((_request, response) => {
       const chunk = Buffer.alloc(64 * 1024);
@@ -230,7 +257,7 @@ suite("previews", () => {
     response.destroy();
   });
 
-  test("a caller that goes away is gone for the server in the sandbox too", async () => {
+  test("the server in the sandbox notices a client that disconnects", async () => {
     const gone = Promise.withResolvers<void>();
     const begun = Promise.withResolvers<void>();
     const port = await serve((_request, response) => {
@@ -244,7 +271,7 @@ suite("previews", () => {
     await gone.promise;
   });
 
-  test("an answer that breaks off is not taken for whole", async () => {
+  test("an answer that breaks off never looks complete", async () => {
     const port = await serve((_request, response) => {
       response.write("half");
       setImmediate(() => response.destroy());
@@ -252,7 +279,7 @@ suite("previews", () => {
     await assert.rejects(text(await ask(hostOf(port))));
   });
 
-  test("a server that answers before it has read the request has answered", async () => {
+  test("a server may answer before it has read the request", async () => {
     const port = await serve((_request, response) => response.writeHead(413).end("too large"));
     const answered = Promise.withResolvers<void>();
     const body = (async function* () {
@@ -263,7 +290,7 @@ suite("previews", () => {
     answered.resolve();
   });
 
-  test("a client that asks first is told to go on", async () => {
+  test("a client that expects 100-continue gets it", async () => {
     const port = await serve((request, response) => request.pipe(response));
     const { hostname, port: own } = new URL(world.url);
     const socket = connect(Number(own), hostname);
@@ -276,7 +303,7 @@ suite("previews", () => {
     assert.match(await text(socket), /^HTTP\/1\.1 200 [\s\S]*hello/);
   });
 
-  test("500 requests at once are all answered", async () => {
+  test("500 concurrent requests are all answered", async () => {
     const port = await serve((request, response) => setImmediate(() => response.end(request.url)));
     const answers = await Promise.all(Array.from({ length: 500 }, (_, n) => askText(hostOf(port), { path: `/${n}` })));
     assert.deepEqual(
@@ -285,7 +312,7 @@ suite("previews", () => {
     );
   });
 
-  test("a WebSocket is passed through, and its cookies are as narrow as all", async () => {
+  test("a WebSocket passes through, with its cookies narrowed", async () => {
     const port = await serve(() => assert.fail("an upgrade is no request"));
     const sockets = new WebSocketServer({ server: servers[0]! });
     sockets.on("headers", (headers) => headers.push("Set-Cookie: wide=1; Domain=sandbox.test"));
@@ -308,7 +335,7 @@ suite("previews", () => {
     assert.equal(code, 4001);
   });
 
-  test("an upgrade that the server refuses is refused with its words", async () => {
+  test("a refused upgrade returns the server's answer", async () => {
     const port = await serve((_request, response) => {
       response.writeHead(403, { "x-why": "because" });
       response.end("no sockets here");
@@ -320,7 +347,7 @@ suite("previews", () => {
     assert.equal(await text(response), "no sockets here");
   });
 
-  test("where nothing listens, a browser gets a page that looks again, and everything else JSON", async () => {
+  test("when nothing listens, a browser gets a page that reloads, and other clients get JSON", async () => {
     const page = await ask(hostOf(1), { headers: { accept: "text/html,*/*" } });
     assert.equal(page.statusCode, 503);
     assert.match(page.headers["content-type"] ?? "", /text\/html/);
@@ -339,7 +366,7 @@ suite("previews", () => {
     assert.equal(response.statusCode, 502);
   });
 
-  test("a server that has just been started is waited for", async () => {
+  test("a server that is still starting is waited for", async () => {
     const port = await serve(() => {});
     const listener = servers.pop();
     listener?.close();
@@ -354,17 +381,17 @@ suite("previews", () => {
     return server.listen(port, "127.0.0.1");
   }
 
-  test("a server that does not begin to answer is given up", async () => {
+  test("a server that does not begin its answer times out", async () => {
     await using impatient = await startForTest({ tuning: { timing: { previewAnswerMs: 100 } } });
     const port = await serve(() => {});
     const host = hostOf(port, await impatient.create());
     const reply = await ask(host, {}, impatient.url);
     assert.equal(reply.statusCode, 504);
-    assert.match(await text(reply), /did not begin to answer/);
+    assert.match(await text(reply), /did not begin its answer/);
   });
 
-  test("what is no sandbox, or has ended, is said", async () => {
-    assert.match(await askText("sb-00000000-p80.sandbox.test"), /^404 .*no such sandbox/);
+  test("unknown and stopped sandboxes are reported", async () => {
+    assert.match(await askText("sb-00000000-p80.sandbox.test"), /^404 .*sandbox not found/);
     assert.match(
       await askText("sb-00000000-p80.sandbox.test", { headers: { accept: "text/html" } }),
       /^404 [\s\S]*<h1>/,
@@ -376,7 +403,7 @@ suite("previews", () => {
     assert.match(await askText(`${id}-p65536.sandbox.test`, { path: "/health" }), /"ok"/);
   });
 
-  suite("of a sandbox that sleeps", () => {
+  suite("of a hibernated sandbox", () => {
     let sleeping: string;
     let port: number;
     before(async () => {
@@ -389,12 +416,12 @@ suite("previews", () => {
       port = await serve((_request, response) => response.end("awake"));
     }
 
-    test("wake it, and everything but a browser waits for that", async () => {
+    test("wake it, and clients other than browsers wait for the wake", async () => {
       await sleep();
       assert.equal(await askText(hostOf(port, sleeping)), "200 awake");
     });
 
-    test("give a browser a page to look at until it is awake", async () => {
+    test("show a browser a waiting page until it is awake", async () => {
       await sleep();
       const held = Promise.withResolvers<void>();
       world.worker.onStart = () => held.promise;
@@ -402,7 +429,7 @@ suite("previews", () => {
       for (let count = 0; count < 2; count += 1) {
         const page = await ask(hostOf(port, sleeping), html);
         assert.equal(page.statusCode, 503);
-        assert.match(await text(page), /http-equiv="refresh"[\s\S]*asleep/);
+        assert.match(await text(page), /http-equiv="refresh"[\s\S]*hibernated/);
       }
       const waiting = askText(hostOf(port, sleeping));
       held.resolve();
@@ -441,7 +468,7 @@ suite("previews", () => {
       return response.statusCode;
     }
 
-    test("are told to nobody without it", async () => {
+    test("refuse requests without it", async () => {
       assert.match(token, /^[0-9a-f]{64}$/);
       assert.equal(await status({}), 401);
       assert.equal(await status({ authorization: "Bearer wrong" }), 401);
@@ -456,7 +483,7 @@ suite("previews", () => {
       assert.equal(await status({ accept: "text/html" }), 401);
     });
 
-    test("do not show it to the sandbox", async () => {
+    test("do not pass it to the sandbox", async () => {
       port = await serve((request, response) => response.end(JSON.stringify(request.headers)));
       const told = await askText(hostOf(port, guarded), {
         headers: { "x-oc-preview-token": token, authorization: "Bearer of-the-app" },
@@ -468,7 +495,7 @@ suite("previews", () => {
       );
     });
 
-    test("get another one, and the one before is good no more", async () => {
+    test("stop accepting it after a rotation", async () => {
       const response = await world.call("POST", `/api/sandboxes/${guarded}/preview/rotate`);
       const reply = (await response.json()) as { previewAuthToken: string; scheme: string };
       assert.equal(reply.scheme, "bearer");
@@ -478,7 +505,7 @@ suite("previews", () => {
       assert.ok(!(await read.text()).includes(reply.previewAuthToken));
     });
 
-    test("do not pass it on to a fork, which has one of its own when it asks for it", async () => {
+    test("are not inherited by a fork, which may have its own", async () => {
       const [, checkpoint] = await world.ask("POST", `/api/sandboxes/${guarded}/checkpoints`, { name: "guarded" });
       const [status, { sandboxID: fork }] = await world.ask(
         "POST",
@@ -495,7 +522,7 @@ suite("previews", () => {
       assert.equal(await askText(hostOf(port, fork), withToken(previewAuthToken)), "200 fork");
     });
 
-    test("guard a fork from its first moment on when it asks for that, and are told once", async () => {
+    test("guard a fork from its first request on, and the token is returned once", async () => {
       const [, checkpoint] = await world.ask("POST", `/api/sandboxes/${guarded}/checkpoints`, {
         name: "to be guarded",
       });
@@ -517,7 +544,7 @@ suite("previews", () => {
       assert.deepEqual([again, repeated.sandboxID, repeated.previewAuthToken], [200, fork, undefined]);
     });
 
-    test("may have one of the caller's own, if it is long enough", async () => {
+    test("accept a token chosen by the caller, if it is long enough", async () => {
       const create = (token: string): Promise<Response> =>
         world.call("POST", "/api/sandboxes", { previewAuth: { token } });
       assert.equal((await create("short")).status, 400);
@@ -526,10 +553,10 @@ suite("previews", () => {
     });
   });
 
-  suite("that have been named", () => {
+  suite("with names", () => {
     const path = (rest = ""): string => `/api/sandboxes/${id}/preview${rest}`;
 
-    test("are listed, once each, until they are forgotten", async () => {
+    test("are listed once each until they are deleted", async () => {
       const created = await world.call("POST", path(), { port: 3000, authConfig: {} });
       assert.equal(created.status, 201);
       const preview = (await created.json()) as Record<string, unknown>;
@@ -549,12 +576,13 @@ suite("previews", () => {
       [{}, "port must be between 1 and 65535"],
       [{ port: 0 }, "port must be between 1 and 65535"],
       [{ port: 65_536 }, "port must be between 1 and 65535"],
-      [{ port: 80, domain: "localhost" }, /no host name/],
-      [{ port: 80, domain: "10.0.0.1" }, /no host name/],
+      [{ port: 80, domain: "localhost" }, /not a public host name/],
+      [{ port: 80, domain: "10.0.0.1" }, /not a public host name/],
+      [{ port: 80, domain: "API.example.com." }, /api\.example\.com is the API's own name/],
       [{ port: 80, domain: "x.sandbox.test" }, /given by the server/],
       [{ port: 80, authConfig: { password: "x" } }, /previewAuth/],
     ] as const) {
-      test(`are refused in words: ${JSON.stringify(body)}`, async () => {
+      test(`are refused with a reason: ${JSON.stringify(body)}`, async () => {
         const response = await world.call("POST", path(), body);
         assert.equal(response.status, 400);
         const told = (await response.json()) as { error: string };
@@ -563,13 +591,13 @@ suite("previews", () => {
       });
     }
 
-    test("need a sandbox that has not ended", async () => {
+    test("require a sandbox that has not ended", async () => {
       const response = await world.call("POST", "/api/sandboxes/sb-00000000/preview", { port: 80 });
       assert.equal(response.status, 400);
       assert.match(await response.text(), /sandbox is not running or not found/);
     });
 
-    test("lead there from a domain of the user's own, which is one sandbox's at a time", async () => {
+    test("have a custom domain, which belongs to one sandbox at a time", async () => {
       const port = await serve((request, response) => response.end(`app at ${request.headers.host}`));
       assert.match(await askText("app.example.com", { path: "/health" }), /"ok"/);
       const other = await world.create();
@@ -586,7 +614,43 @@ suite("previews", () => {
     });
   });
 
-  test("a port of this host leads to the port that a sandbox asks for, until it is deleted", async () => {
+  test("trying names finds no sandbox: over the limit an existing name is refused like an unknown one", async () => {
+    await using another = await startForTest();
+    const known = await another.create();
+    const idle = await another.create();
+    const port = await serve((_request, response) => response.end("here"));
+    const statusOf = async (sandbox: string): Promise<number | undefined> => {
+      const response = await ask(hostOf(port, sandbox), {}, another.url);
+      response.resume();
+      return response.statusCode;
+    };
+    assert.equal(await statusOf(known), 200);
+    for (let n = 0; n < 60; n++) assert.equal(await statusOf(newSandboxId()), 404);
+    assert.deepEqual([await statusOf(newSandboxId()), await statusOf(idle)], [429, 429]);
+    assert.equal(await statusOf(known), 200);
+  });
+
+  test("a name of the API is refused as a custom domain and never leads to a sandbox", async () => {
+    const port = await serve((_request, response) => response.end("the sandbox"));
+    const create = startRequest(`${world.url}/api/sandboxes/${id}/preview`, {
+      method: "POST",
+      headers: { host: "unknown-api.example.org", "x-api-key": testKey },
+    }).end(JSON.stringify({ port, domain: "unknown-api.example.org" }));
+    const [refused] = (await once(create, "response")) as [IncomingMessage];
+    assert.equal(refused.statusCode, 400);
+    assert.match(await text(refused), /the API's own name/);
+
+    // A row from before the name was configured.
+    const database = await openDatabase(world.databaseFile);
+    await database
+      .insertInto("previews")
+      .values({ id: "p", sandbox_id: id, port, custom_hostname: "api.example.com", created_at: 0 })
+      .execute();
+    await database.destroy();
+    assert.match(await askText("api.example.com", { path: "/health" }), /"ok"/);
+  });
+
+  test("a forwarded port of this host reaches the sandbox until it is deleted", async () => {
     const port = await serve((_request, response) => response.end("by its port"));
     const created = await world.call("POST", "/api/sandboxes", { port });
     const { sandboxID, hostPort } = (await created.json()) as { sandboxID: string; hostPort: number };
@@ -597,7 +661,7 @@ suite("previews", () => {
     await assert.rejects(fetch(`http://127.0.0.1:${hostPort}`));
   });
 
-  test("with a certificate all of it is HTTPS, and the sandbox is told", { skip: withoutOpenssl }, async () => {
+  test("with a certificate everything is HTTPS, and the sandbox sees that", { skip: withoutOpenssl }, async () => {
     await using secure = await startForTest({ tls: selfSigned() });
     assert.match(secure.url, /^https:/);
     const post = { method: "POST", headers: { "x-api-key": testKey }, rejectUnauthorized: false };

@@ -2,20 +2,23 @@ import { parseSandboxId } from "@opensandbox/wire/ids.ts";
 import * as wire from "@opensandbox/wire/public/guests/previews.ts";
 import type { FastifyInstance } from "fastify";
 import { createPreview } from "#previews/create-preview.ts";
+import { hostnameOf } from "#previews/preview-target.ts";
 import { newPreviewToken } from "#previews/preview-token.ts";
 import type { ApiContext } from "../api-context.ts";
 import { serve } from "../serve.ts";
 
 export function servePreviews(app: FastifyInstance, api: ApiContext): void {
-  const { sandboxes, previews, previewTargets, place } = api;
+  const { sandboxes, previews, previewTargets, place, apiHostnames } = api;
   const { ending, store } = sandboxes;
   const { sandboxDomain } = place;
 
-  serve(app, ending, wire.createPreview, async ({ organizationId, parameter, body, reply }) => {
+  serve(app, ending, wire.createPreview, async ({ organizationId, parameter, body, request: { headers }, reply }) => {
     const sandboxId = parseSandboxId(parameter("id"));
     const { port, domain } = body;
+    // The name that this very request came by is one of the API's, whether it is configured or not.
+    const own = new Set([...apiHostnames, hostnameOf(headers.host)]);
     const customHostname =
-      domain === undefined || domain === "" ? undefined : wire.customHostnameFrom(domain, sandboxDomain);
+      domain === undefined || domain === "" ? undefined : wire.customHostnameFrom(domain, sandboxDomain, own);
     const request = { organizationId, sandboxId, port, customHostname };
     const { preview, added } = await createPreview(sandboxes, previews, request);
     previewTargets.forget();

@@ -3,7 +3,7 @@ import type { Authenticate } from "#organizations/api-keys.ts";
 
 const organizations = new WeakMap<FastifyRequest, string>();
 
-/** Every route below this instance needs a key. */
+/** Requires an API key for every route of this instance. */
 export function requireKey(app: FastifyInstance, authenticate: Authenticate): void {
   app.addHook("onRequest", async (request) => {
     const { organizationId } = await authenticate(keyOf(request));
@@ -11,12 +11,12 @@ export function requireKey(app: FastifyInstance, authenticate: Authenticate): vo
   });
 }
 
-/** Whose key the request came with; empty on routes that need none. */
+/** The organization of the request's key; empty on routes without one. */
 export function organizationOf(request: FastifyRequest): string {
   return organizations.get(request) ?? "";
 }
 
-/** `X-API-Key`, `Authorization: Bearer`, or `?api_key=` where headers cannot be set. */
+/** From `X-API-Key`, `Authorization: Bearer`, or `?api_key=` for clients that cannot set headers. */
 function keyOf(request: FastifyRequest): string | undefined {
   const header = request.headers["x-api-key"];
   if (typeof header === "string" && header !== "") return header;

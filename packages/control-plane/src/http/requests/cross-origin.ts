@@ -1,9 +1,9 @@
 import type { FastifyInstance } from "fastify";
 
-/** Pages of every origin may call: what protects a sandbox is the key, which no browser sends by itself. */
+/** Allows every origin: the API key protects a sandbox, and no browser adds it on its own. */
 export function allowAllOrigins(app: FastifyInstance): void {
   app.addHook("onRequest", (_request, reply, done) => {
-    // On the raw response, so that replies which are written past Fastify have it too.
+    // On the raw response, so that replies which bypass Fastify carry them too.
     reply.raw.setHeader("access-control-allow-origin", "*");
     reply.raw.setHeader("access-control-expose-headers", "X-Request-Id, Retry-After, Server-Timing");
     done();

@@ -1,7 +1,7 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { FastifyRequest } from "fastify";
 
-/** The key that makes a repeated create give the same sandbox. */
+/** The key that makes a repeated create return the same sandbox. @throws `invalid_argument` */
 export function idempotencyKeyOf({ headers }: FastifyRequest): string | undefined {
   const header = headers["idempotency-key"];
   if (header === undefined) return undefined;

@@ -1,7 +1,7 @@
 import type { IncomingMessage } from "node:http";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 
-/** The body of a JSON route of at most `limit` bytes, whatever its Content-Type says; none is an empty object. */
+/** Reads a JSON body of at most `limit` bytes, whatever its Content-Type. No body counts as an empty object. */
 export async function readJson(request: IncomingMessage, limit: number): Promise<unknown> {
   const text = await readText(request, limit);
   if (text.trim() === "") return {};
@@ -13,7 +13,7 @@ export async function readJson(request: IncomingMessage, limit: number): Promise
   }
 }
 
-/** Whether the request says itself that its body is too large. */
+/** Whether the declared length of the body exceeds the limit. */
 export function isTooLarge(request: IncomingMessage, limit: number): boolean {
   return Number(request.headers["content-length"] ?? 0) > limit;
 }
@@ -22,7 +22,7 @@ async function readText(request: IncomingMessage, limit: number): Promise<string
   if (isTooLarge(request, limit)) throw tooLarge(limit);
   const chunks: Buffer[] = [];
   let bytes = 0;
-  // The socket must outlive this loop: the refusal is still to be sent.
+  // The socket must outlive this loop, since a refusal is still to be sent.
   for await (const chunk of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
     bytes += chunk.length;
     if (bytes > limit) throw tooLarge(limit);
@@ -32,6 +32,6 @@ async function readText(request: IncomingMessage, limit: number): Promise<string
 }
 
 function tooLarge(limit: number): SandboxError {
-  const message = `the request body is larger than ${limit / 2 ** 20} MiB: send files to .../files instead`;
+  const message = `the request body is larger than ${limit / 2 ** 20} MiB: upload files to .../files instead`;
   return new SandboxError("invalid_argument", message);
 }

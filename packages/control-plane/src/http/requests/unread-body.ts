@@ -1,15 +1,15 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { FastifyInstance } from "fastify";
 
-// Time for the caller to see the answer before its connection is cut.
+// Time for the client to read the answer before its connection is closed.
 const lingerMs = 2000;
-// Bodies up to this are swallowed: their senders may look for an answer only when they have sent all, and a connection
-// that is cut before would lose it.
+// Bodies up to this size are read and dropped: some clients read the answer only after they have sent everything, and
+// closing the connection before would lose it.
 const smallBytes = 16 * 2 ** 20;
 
 /**
- * An answer given before the whole request has been read is the end of the connection. Reading on would swallow what
- * nobody wants; closing at once would make the caller's system drop the answer. So it is left alone for a moment.
+ * Closes the connection after an answer that was sent before the whole body was read. Reading on would waste bandwidth,
+ * and closing at once would make the client's kernel drop the answer, so the connection lingers for a moment.
  */
 export function closeAfterUnreadBody(app: FastifyInstance): void {
   app.addHook("onRequest", (request, reply, done) => {
@@ -24,11 +24,11 @@ export function closeAfterUnread(request: IncomingMessage, response: ServerRespo
     const { socket } = request;
     if (request.complete || socket.destroyed) return;
     if (Number(request.headers["content-length"] ?? Infinity) <= smallBytes) {
-      // Node reads on by itself only where nothing of the body was read. Then the connection can be used again.
+      // Node resumes by itself only when nothing of the body was read. Afterwards the connection can be reused.
       request.resume();
       return;
     }
-    // Later: Node drops the rest of a request at this same event, and its resuming would undo a pause made now.
+    // Deferred: Node resumes the request at this same event, which would undo a pause made now.
     setImmediate(() => socket.pause());
     const timer = setTimeout(() => socket.destroy(), lingerMs);
     socket.once("close", () => clearTimeout(timer));

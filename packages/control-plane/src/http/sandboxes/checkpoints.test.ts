@@ -4,6 +4,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { openDatabase } from "#database/database.ts";
 import { eventually } from "#testing/eventually.ts";
@@ -49,7 +50,7 @@ async function begin(): Promise<Given> {
   };
 }
 
-test("a checkpoint is made in the background, listed, and deleted with its snapshot", async () => {
+test("a checkpoint is captured in the background, listed, and deleted with its snapshot", async () => {
   await using given = await begin();
   const { world, id, make, list } = given;
   const made = await make({ name: "first" });
@@ -79,7 +80,7 @@ test("a checkpoint is made in the background, listed, and deleted with its snaps
   assert.deepEqual([status, error], [404, "checkpoint not found"]);
 });
 
-test("the gate is held for the capture alone: calls wait for it and go on", async () => {
+test("the gate is held for the capture only: calls wait for it and continue", async () => {
   await using given = await begin();
   const { world, id, note } = given;
   using held = new Held();
@@ -110,7 +111,7 @@ for (const [body, message] of [
   });
 }
 
-test("only a running sandbox can have a checkpoint made", async () => {
+test("only a running sandbox can be checkpointed", async () => {
   await using given = await begin();
   const { world, id } = given;
   const refusal = [400, { error: "sandbox must be running to create a checkpoint", code: "invalid_argument" }];
@@ -120,7 +121,7 @@ test("only a running sandbox can have a checkpoint made", async () => {
   assert.deepEqual(await world.ask("POST", `/api/sandboxes/${id}/checkpoints`, { name: "a" }), refusal);
 });
 
-test("a name can be had once; one of a failed or deleted checkpoint is free again", async () => {
+test("a name can be used once; that of a failed or deleted checkpoint is free again", async () => {
   await using given = await begin();
   const { world, id, make, list } = given;
   world.worker.onCapture = () => {
@@ -139,7 +140,7 @@ test("a name can be had once; one of a failed or deleted checkpoint is free agai
   assert.equal((await make({ name: "mine" })).status, "ready");
 });
 
-test("a sandbox has ten full checkpoints, not counting those that failed, and others beside them", async () => {
+test("a sandbox has at most ten full checkpoints, without failed ones and disk-only ones", async () => {
   await using given = await begin();
   const { world, id, make, list } = given;
   const path = `/api/sandboxes/${id}/checkpoints`;
@@ -156,7 +157,7 @@ test("a sandbox has ten full checkpoints, not counting those that failed, and ot
   await eventually("all are made", async () => (await list()).filter(({ status }) => status === "ready").length === 11);
 });
 
-test("with a retention policy the oldest of its kind give way when the new one is ready, and not before", async () => {
+test("a retention policy deletes the oldest of its kind when the new one is ready, not before", async () => {
   await using given = await begin();
   const { world, make, list } = given;
   const retentionPolicy = { mode: "delete_oldest", maxCount: 2 };
@@ -180,7 +181,7 @@ test("with a retention policy the oldest of its kind give way when the new one i
   assert.deepEqual([left.length, left.includes("b"), left.includes("newest")], [11, false, true]);
 });
 
-test("a restore begins at once; every call waits for it, and the sandbox is as it was", async () => {
+test("a restore begins at once, every call waits for it, and the sandbox is as it was captured", async () => {
   await using given = await begin();
   const { world, id, make, note } = given;
   const { id: checkpoint } = await make({ name: "first" });
@@ -198,7 +199,7 @@ test("a restore begins at once; every call waits for it, and the sandbox is as i
   assert.deepEqual([from.kind === "snapshot" && from.identity, generation], ["same", 2]);
 });
 
-test("a restore that fails leaves an error that says why, and the checkpoint to restore again", async () => {
+test("a failed restore says why, and the checkpoint can be restored again", async () => {
   await using given = await begin();
   const { world, id, make, note } = given;
   const { id: checkpoint } = await make({ name: "first" });
@@ -208,13 +209,13 @@ test("a restore that fails leaves an error that says why, and the checkpoint to 
   const restore = () => world.ask("POST", `/api/sandboxes/${id}/checkpoints/${checkpoint}/restore`);
   assert.equal((await restore())[0], 200);
   await eventually("it has failed", async () => (await world.get(id)).status === "error");
-  assert.equal((await world.get(id)).reason, "checkpoint first could not be restored: no room");
+  assert.equal((await world.get(id)).reason, "cannot restore checkpoint first: no room");
   world.worker.onStart = () => {};
   assert.equal((await restore())[0], 200);
   assert.equal(await note(), "first");
 });
 
-test("what cannot be restored is refused with the reason", async () => {
+test("an impossible restore is refused with the reason", async () => {
   await using given = await begin();
   const { world, id, make } = given;
   const restore = async (sandbox: string, checkpoint: string) => {
@@ -234,7 +235,7 @@ test("what cannot be restored is refused with the reason", async () => {
   assert.deepEqual(await restore(id, ready.id), [400, "sandbox must be running to restore a checkpoint"]);
 });
 
-test("a fork is another sandbox with what the checkpoint had and what it is given itself", async () => {
+test("a fork has the checkpoint's contents and its own properties", async () => {
   await using given = await begin();
   const { world, id, make, fork, note } = given;
   const { id: checkpoint } = await make({ name: "first" });
@@ -259,7 +260,7 @@ test("a fork is another sandbox with what the checkpoint had and what it is give
   assert.equal(await note(), "second");
 });
 
-test("a fork of another size, or of disks alone, says that it was booted", async () => {
+test("a fork of another size, or from a disk-only checkpoint, reports that it was booted", async () => {
   await using given = await begin();
   const { make, fork } = given;
   const full = await make({ name: "full" });
@@ -270,7 +271,7 @@ test("a fork of another size, or of disks alone, says that it was booted", async
   assert.equal((await fork(disks.id))[1].restoredFrom, "disk");
 });
 
-test("a fork of a checkpoint that is being made waits for it; of one that failed it is refused", async () => {
+test("a fork waits for a checkpoint in progress and is refused for a failed one", async () => {
   await using given = await begin();
   const { world, id, fork } = given;
   const create = async (name: string) => (await world.ask("POST", `/api/sandboxes/${id}/checkpoints`, { name }))[1].id;
@@ -288,7 +289,7 @@ test("a fork of a checkpoint that is being made waits for it; of one that failed
   assert.equal((await fork("00000000-0000-4000-8000-000000000000"))[0], 404);
 });
 
-test("64 forks at once are 64 sandboxes, and the same idempotency key is one", async () => {
+test("64 concurrent forks make 64 sandboxes, and one idempotency key makes one", async () => {
   await using given = await begin();
   const { world, make, note } = given;
   const { id: checkpoint } = await make({ name: "first" });
@@ -317,7 +318,7 @@ test("checkpoints outlive their sandbox, and forks outlive their checkpoint", as
   assert.equal(await note(forked.sandboxID), "first");
 });
 
-test("patches run in order before a fork is answered, and after every wake once", async (t) => {
+test("patches run in order before a fork is answered, and new ones once at the next wake", async (t) => {
   await using given = await begin();
   const { world, make, fork, patch } = given;
   const directory = await mkdtemp(join(tmpdir(), "patches-"));
@@ -350,7 +351,7 @@ test("patches run in order before a fork is answered, and after every wake once"
   assert.equal(await logged(), "one\ntwo\nthree\n");
 });
 
-test("the first patch that fails ends the patching; the next wake tries it again", async () => {
+test("a failed patch stops the rest, and the next wake retries it", async () => {
   await using given = await begin();
   const { world, make, fork, patch } = given;
   const { id: checkpoint } = await make({ name: "first" });
@@ -377,7 +378,7 @@ test("the first patch that fails ends the patching; the next wake tries it again
   assert.equal(woken.patchError, undefined);
 });
 
-test("the number of a deleted patch is not given again, so that none is left out", async () => {
+test("the number of a deleted patch is not reused, so that no patch is skipped", async () => {
   await using given = await begin();
   const { world, make, fork, patch } = given;
   const { id: checkpoint } = await make({ name: "first" });
@@ -394,7 +395,7 @@ test("the number of a deleted patch is not given again, so that none is left out
   assert.equal((await patch("00000000-0000-4000-8000-000000000000", "true"))[0], 404);
 });
 
-test("another organization sees nothing, until a checkpoint is public; then it may fork it without its secrets", async () => {
+test("another organization sees nothing until a checkpoint is public, and then forks it without its secrets", async () => {
   await using given = await begin();
   const { world, id, make } = given;
   const { id: checkpoint } = await make({ name: "first" });
@@ -433,6 +434,34 @@ test("another organization sees nothing, until a checkpoint is public; then it m
 
   await world.ask("POST", publish.replace("/publish", "/unpublish"));
   assert.equal((await theirs("POST", forkPath))[0], 404);
+});
+
+test("a fork by another organization runs the patches from before the fork, and none from after it", async (t) => {
+  await using given = await begin();
+  const { world, make, fork, patch } = given;
+  const directory = await mkdtemp(join(tmpdir(), "patches-"));
+  t.after(() => rm(directory, { recursive: true }));
+  const log = join(directory, "log");
+  const logged = () => readFile(log, "utf8");
+  const { id: checkpoint } = await make({ name: "first" });
+  await patch(checkpoint, `echo before >> ${log}`);
+  const key = "osb_of-another-organization";
+  await using others = await startForOthers(world, key);
+  const theirs = (method: string, path: string) =>
+    others.ask(method, path, undefined, { headers: { "x-api-key": key } });
+  await world.ask("POST", `/api/sandboxes/checkpoints/${checkpoint}/publish`);
+  const [status, foreign] = await theirs("POST", `/api/sandboxes/from-checkpoint/${checkpoint}`);
+  assert.deepEqual([status, await logged()], [201, "before\n"]);
+  await world.ask("POST", `/api/sandboxes/checkpoints/${checkpoint}/unpublish`);
+
+  await sleep(2);
+  await patch(checkpoint, `echo after >> ${log}`);
+  assert.equal((await theirs("POST", `/api/sandboxes/${foreign.sandboxID}/hibernate`))[0], 200);
+  assert.equal((await theirs("POST", `/api/sandboxes/${foreign.sandboxID}/wake`))[0], 200);
+  assert.equal(await logged(), "before\n");
+  // The owner's own forks go on as before.
+  await fork(checkpoint);
+  assert.equal(await logged(), "before\nbefore\nafter\n");
 });
 
 /** A control plane over the same database and worker that knows the key of another organization. */

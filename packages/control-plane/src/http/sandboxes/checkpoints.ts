@@ -16,7 +16,7 @@ import { servePatches } from "./patches.ts";
 import { serve } from "../serve.ts";
 import { serverTiming } from "../server-timing.ts";
 
-// Of all sandboxes together.
+// Across all sandboxes of the organization.
 const listLimit = 1000;
 
 export function serveCheckpoints(app: FastifyInstance, api: ApiContext): void {
@@ -58,7 +58,7 @@ export function serveCheckpoints(app: FastifyInstance, api: ApiContext): void {
 
   serve(app, ending, wire.forkCheckpoint, async ({ organizationId, parameter, body, request, reply, signal }) => {
     if ((body.secretStore ?? "") !== "") {
-      throw new SandboxError("not_supported", "a secret store (secretStore) is not there yet");
+      throw new SandboxError("not_supported", "secret stores (secretStore) are not implemented");
     }
     const asked = {
       organizationId,

@@ -3,13 +3,13 @@ import { newPreviewToken } from "#previews/preview-token.ts";
 import type { CreatedSandbox } from "#sandboxes/create-sandbox.ts";
 import type { ApiContext } from "../api-context.ts";
 
-/** A sandbox that has been created, with the ports and the token that it asked for. */
+/** A new sandbox with the forwarded port and the preview token that it asked for. */
 export interface GuardedSandbox extends CreatedSandbox {
-  /** As the reply has it: told once, and only by the create that has set it. */
+  /** Part of the reply: only the create that set the token returns it, once. */
   readonly previewAuthToken: { readonly previewAuthToken?: string };
 }
 
-/** Creates a sandbox whose previews need the token that is asked for, and opens the port of this host that leads to it. */
+/** Creates a sandbox whose previews require the token that was asked for, and opens its forwarded port. */
 export async function createGuarded(
   { hostPorts }: ApiContext,
   previewAuth: PreviewAuth | undefined,

@@ -22,7 +22,7 @@ const onlySnapshot = ({ worker }: TestControlPlane): SnapshotId => {
   return id ?? assert.fail("there is no snapshot");
 };
 
-test("a sandbox is hibernated, and wakes as it was under the same id", async () => {
+test("a hibernated sandbox wakes unchanged under the same id", async () => {
   await using world = await startForTest();
   const id = await world.create({ timeout: 600 });
   await write(world, id, "/note", "kept");
@@ -56,7 +56,7 @@ test("a sandbox is hibernated, and wakes as it was under the same id", async () 
   await eventually("its snapshot is removed", () => world.worker.host.snapshots.size === 0);
 });
 
-test("what does not run cannot be hibernated, and what does not sleep cannot be woken", async () => {
+test("only a running sandbox can be hibernated, and only a hibernated one woken", async () => {
   await using world = await startForTest();
   const id = await world.create();
   assert.deepEqual(await post(world, id, "wake", {}), [
@@ -75,7 +75,7 @@ test("what does not run cannot be hibernated, and what does not sleep cannot be 
   }
 });
 
-test("any call wakes it, and it keeps its idle timeout", async () => {
+test("any call wakes a hibernated sandbox, which keeps its idle timeout", async () => {
   await using world = await startForTest();
   const id = await world.create({ timeout: 600 });
   await write(world, id, "/note", "kept");
@@ -85,7 +85,7 @@ test("any call wakes it, and it keeps its idle timeout", async () => {
   assert.deepEqual([status, timeout], ["running", 600]);
 });
 
-test("500 calls to one that sleeps wake it once, and all are answered", async () => {
+test("500 calls to a hibernated sandbox cause one wake, and all are answered", async () => {
   await using world = await startForTest();
   const id = await world.create();
   await write(world, id, "/note", "kept");
@@ -98,7 +98,7 @@ test("500 calls to one that sleeps wake it once, and all are answered", async ()
   assert.equal(world.worker.started.length, 2);
 });
 
-test("a wake that fails leaves it asleep, says why, and can be tried again", async () => {
+test("a failed wake leaves the sandbox hibernated, says why, and can be retried", async () => {
   await using world = await startForTest();
   const id = await world.create();
   await write(world, id, "/note", "kept");
@@ -134,7 +134,7 @@ test("a damaged snapshot is refused, kept, and never becomes an empty sandbox", 
   onlySnapshot(world);
 });
 
-test("a snapshot that is gone is said to be", async () => {
+test("a missing snapshot is reported", async () => {
   await using world = await startForTest();
   const id = await world.create();
   await post(world, id, "hibernate");
@@ -158,7 +158,7 @@ test("memory that cannot be restored here boots the disks, and the answer says s
   assert.equal((await world.get(id)).restoredFrom, "disk");
 });
 
-test("the snapshot goes only when the row says that the sandbox runs", async () => {
+test("the snapshot is removed only after the row says that the sandbox runs", async () => {
   await using world = await startForTest();
   const id = await world.create();
   await post(world, id, "hibernate");
@@ -171,7 +171,7 @@ test("the snapshot goes only when the row says that the sandbox runs", async () 
   assert.equal(statusThen, "running");
 });
 
-test("deleting one that sleeps removes what it was saved in", async () => {
+test("deleting a hibernated sandbox removes its snapshot", async () => {
   await using world = await startForTest();
   const id = await world.create();
   await post(world, id, "hibernate");
@@ -180,7 +180,7 @@ test("deleting one that sleeps removes what it was saved in", async () => {
   assert.equal((await world.get(id)).status, "stopped");
 });
 
-test("a hibernation that fails leaves it running, and a later one works", async () => {
+test("a failed hibernation leaves the sandbox running, and a later one succeeds", async () => {
   await using world = await startForTest();
   const id = await world.create();
   await write(world, id, "/note", "kept");
@@ -198,7 +198,7 @@ test("a hibernation that fails leaves it running, and a later one works", async 
   assert.equal((await post(world, id, "hibernate"))[0], 200);
 });
 
-test("the limit counts what is awake, and a wake beyond it waits for room", async () => {
+test("the limit counts active sandboxes, and a wake beyond it is refused until one is free", async () => {
   await using world = await startForTest({ maxSandboxes: 2 });
   const first = await world.create();
   await world.create();
@@ -212,7 +212,7 @@ test("the limit counts what is awake, and a wake beyond it waits for room", asyn
   assert.equal((await post(world, first, "wake"))[0], 200);
 });
 
-test("an idle sandbox is hibernated; one in use, one without a timeout and one that is ephemeral are not", async () => {
+test("an idle sandbox is hibernated; one in use, one without a timeout and an ephemeral one are not", async () => {
   const clock = new ManualClock();
   await using world = await startForTest({ tuning: { clock, sweepMs: 5 } });
   const idle = await world.create({ timeout: 60 });
@@ -229,7 +229,22 @@ test("an idle sandbox is hibernated; one in use, one without a timeout and one t
   assert.equal((await world.get(ephemeral)).reason, "it was idle for 60 seconds");
 });
 
-test("after a wake the idle time counts anew", async () => {
+test("a sandbox that hangs while it is hibernated keeps no other idle sandbox running", async () => {
+  const clock = new ManualClock();
+  await using world = await startForTest({ tuning: { clock, sweepMs: 5 } });
+  const hanging = await world.create({ timeout: 60 });
+  const other = await world.create({ timeout: 120 });
+  using held = new Held();
+  world.worker.onHibernate = (id) => (id === hanging ? held.here() : undefined);
+  clock.advance(60);
+  await held.reached;
+  clock.advance(60);
+  await eventually("the other is hibernated", async () => (await world.get(other)).status === "hibernated");
+  held.release();
+  await eventually("the first is hibernated", async () => (await world.get(hanging)).status === "hibernated");
+});
+
+test("a wake restarts the idle timeout", async () => {
   const clock = new ManualClock();
   await using world = await startForTest({ tuning: { clock, sweepMs: 5 } });
   const id = await world.create({ timeout: 60 });
@@ -242,7 +257,7 @@ test("after a wake the idle time counts anew", async () => {
   await eventually("it is hibernated again", async () => (await world.get(id)).status === "hibernated");
 });
 
-test("where nothing can be hibernated an idle sandbox is deleted; a refusal for now is tried again later", async () => {
+test("a hypervisor that cannot hibernate deletes idle sandboxes; a transient failure is retried later", async () => {
   const clock = new ManualClock();
   await using world = await startForTest({ tuning: { clock, sweepMs: 5 } });
   const id = await world.create({ timeout: 60 });
@@ -266,7 +281,7 @@ test("where nothing can be hibernated an idle sandbox is deleted; a refusal for 
   assert.equal(reason, "it was idle for 60 seconds, and this hypervisor cannot hibernate");
 });
 
-test("calls wait while a sandbox is hibernated, and wake it then", async () => {
+test("calls during a hibernation wait for its end and then wake the sandbox", async () => {
   await using world = await startForTest();
   const id = await world.create();
   await write(world, id, "/note", "kept");
@@ -281,7 +296,7 @@ test("calls wait while a sandbox is hibernated, and wake it then", async () => {
   assert.deepEqual(await reading, [200, "kept"]);
 });
 
-test("a machine that ends by itself makes its sandbox an error, whose disks can be booted", async () => {
+test("a machine that ends by itself makes its sandbox an error, and its disks can be booted", async () => {
   await using world = await startForTest();
   const id = await world.create();
   await write(world, id, "/note", "kept");
@@ -304,7 +319,7 @@ test("a machine that ends by itself makes its sandbox an error, whose disks can 
   assert.equal(world.worker.host.machines.size, 0);
 });
 
-test("a machine whose kernel was to start again is booted by the next call", async () => {
+test("after a guest's reset the next call boots its disks", async () => {
   await using world = await startForTest();
   const id = await world.create();
   await write(world, id, "/note", "kept");
@@ -320,7 +335,7 @@ for (const [verb, hook] of [
   ["reboot", "onReboot"],
   ["power-cycle", "onPowerCycle"],
 ] as const) {
-  test(`a ${verb} keeps id and disks; calls wait for it; one that fails leaves the disks`, async () => {
+  test(`a ${verb} keeps id and disks, calls wait for it, and a failed one keeps the disks`, async () => {
     await using world = await startForTest();
     const id = await world.create();
     await write(world, id, "/note", "kept");
@@ -347,7 +362,7 @@ for (const [verb, hook] of [
   });
 }
 
-test("the end of a machine that was replaced is no end of its sandbox", async () => {
+test("the end of a replaced machine does not end its sandbox", async () => {
   await using world = await startForTest();
   const id = await world.create();
   const { end } = world.worker.host.machine(id);
@@ -357,7 +372,7 @@ test("the end of a machine that was replaced is no end of its sandbox", async ()
   assert.equal((await world.get(id)).status, "running");
 });
 
-test("at the end every sandbox is hibernated, at the same time, and wakes under the next server", async () => {
+test("a shutdown hibernates all sandboxes in parallel, and they wake under the next server", async () => {
   const worker = new TestWorker();
   const together = 5;
   let ids: SandboxId[] = [];
@@ -386,7 +401,7 @@ test("at the end every sandbox is hibernated, at the same time, and wakes under 
   assert.equal((await second.get(ids[0] ?? "")).status, "running");
 });
 
-test("a sandbox that cannot be hibernated in time goes on, for the next server", async () => {
+test("a sandbox that cannot be hibernated in time runs on, and the next server adopts it", async () => {
   const worker = new TestWorker();
   await using first = await startForTest({ worker, atEnd: () => "hibernate", endWithinMs: 20 });
   const id = await first.create();
@@ -404,7 +419,7 @@ test("a sandbox that cannot be hibernated in time goes on, for the next server",
   assert.deepEqual(await read(second, id, "/note"), [200, "kept"]);
 });
 
-test("a server that is replaced leaves its machines, and the next one takes them over", async () => {
+test("a replaced server leaves its machines running, and the next one adopts them", async () => {
   const worker = new TestWorker();
   await using first = await startForTest({ worker, atEnd: () => "leave" });
   const id = await first.create({ timeout: 600 });

@@ -4,7 +4,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { startForTest, type TestControlPlane } from "#testing/start-for-test.ts";
 import { TestWorker } from "#testing/test-worker.ts";
 
-suite("what a sandbox may reach", () => {
+suite("the network policy of a sandbox", () => {
   const stack = new AsyncDisposableStack();
   let world: TestControlPlane;
 
@@ -25,7 +25,7 @@ suite("what a sandbox may reach", () => {
 
   const rules = { allow: ["example.com", "*.example.org", "203.0.113.0/24"], deny: ["secret.example.org"] };
 
-  test("is the internet, unless it is said at create", async () => {
+  test("allows the internet unless the create says otherwise", async () => {
     const open = await world.create();
     assert.deepEqual(await get(open), { sandboxID: open, networkEnabled: true });
     const listed = await world.create({ egress: rules });
@@ -36,7 +36,7 @@ suite("what a sandbox may reach", () => {
     assert.deepEqual(await get(off), { sandboxID: off, networkEnabled: false });
   });
 
-  test("is changed at once, and part of it stays as it is", async () => {
+  test("changes at once, and absent fields stay unchanged", async () => {
     const id = await world.create();
     const changed = await put(id, { egress: rules });
     assert.equal(changed.status, 200);
@@ -49,7 +49,7 @@ suite("what a sandbox may reach", () => {
     assert.deepEqual(await get(id), { sandboxID: id, networkEnabled: true });
   });
 
-  test("is what it was after a sleep, also when it was changed in its sleep, which it does not end", async () => {
+  test("survives hibernation, and can change during it without a wake", async () => {
     const id = await world.create({ egress: rules });
     await world.call("POST", `/api/sandboxes/${id}/hibernate`);
     assert.equal((await put(id, { egress: { allow: [] } })).status, 200);
@@ -58,7 +58,7 @@ suite("what a sandbox may reach", () => {
     assert.deepEqual(world.worker.started.at(-1)?.egress, { allow: [] });
   });
 
-  test("is inherited by what is forked from it", async () => {
+  test("is inherited by forks", async () => {
     const id = await world.create({ egress: rules });
     const created = await world.call("POST", `/api/sandboxes/${id}/checkpoints`, { name: "here" });
     const { id: checkpoint } = (await created.json()) as { id: string };
@@ -79,7 +79,7 @@ suite("what a sandbox may reach", () => {
     }
   });
 
-  test("is not changed where the worker cannot hold it", async () => {
+  test("stays unchanged when the worker cannot enforce the new one", async () => {
     const id = await world.create();
     world.worker.onSetNetworkPolicy = () => {
       throw new SandboxError("not_supported", "not on this host");
@@ -89,7 +89,7 @@ suite("what a sandbox may reach", () => {
     assert.deepEqual(await get(id), { sandboxID: id, networkEnabled: true });
   });
 
-  test("is not changed in its sleep either where the host cannot hold it", async () => {
+  test("stays unchanged during hibernation too when the host cannot enforce the new one", async () => {
     const network = { mode: "user", reason: "it is not root", notEnforced: ["rules are refused"] } as const;
     const worker = new TestWorker();
     worker.description = { ...worker.description, network };
@@ -105,7 +105,7 @@ suite("what a sandbox may reach", () => {
     worker.killAll();
   });
 
-  test("is not changed by a body that says nothing of it", async () => {
+  test("stays unchanged by an empty body", async () => {
     const id = await world.create({ egress: rules });
     for (const body of [{}, { allow: ["example.com"] }]) {
       const response = await put(id, body);
@@ -123,7 +123,7 @@ suite("what a sandbox may reach", () => {
     [{ deny: ["*"] }, /"\*": /],
     [{ allow: Array(257).fill("example.com") }, /at most 256/],
   ] as const) {
-    test(`is refused in words: ${JSON.stringify(egress).slice(0, 60)}`, async () => {
+    test(`is refused with a reason: ${JSON.stringify(egress).slice(0, 60)}`, async () => {
       for (const response of [
         await world.call("POST", "/api/sandboxes", { egress }),
         await put(await world.create(), { egress }),
@@ -134,7 +134,7 @@ suite("what a sandbox may reach", () => {
     });
   }
 
-  test("has a record of what was refused, which ends no sleep", async () => {
+  test("records refused connections, and reading the record wakes nothing", async () => {
     const id = await world.create();
     const refusal = {
       at: "2026-01-01T00:00:00.000Z",
@@ -152,7 +152,7 @@ suite("what a sandbox may reach", () => {
     assert.equal(world.worker.started.length, starts);
   });
 
-  test("is nobody else's business", async () => {
+  test("is not found by other organizations", async () => {
     assert.equal((await world.call("GET", "/api/sandboxes/sb-00000000/network")).status, 404);
     assert.equal((await put("sb-00000000", { egress: rules })).status, 404);
     assert.equal((await world.call("GET", "/api/sandboxes/sb-00000000/network/log")).status, 404);

@@ -4,7 +4,7 @@ import type { FastifyInstance } from "fastify";
 import type { ApiContext } from "../api-context.ts";
 import { serve, type Call } from "../serve.ts";
 
-/** Serves the patches of whatever has a checkpoint; `checkpointIdOf` finds which one a call means. */
+/** Serves the patches of a resource with a checkpoint, which `checkpointIdOf` finds for a call. */
 export function servePatches(
   app: FastifyInstance,
   { sandboxes }: ApiContext,

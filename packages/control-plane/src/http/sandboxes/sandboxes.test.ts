@@ -15,7 +15,7 @@ interface Reply {
 
 const json = async (response: Response): Promise<Reply> => (await response.json()) as Reply;
 
-test("a sandbox is created, seen, listed, deleted, and then is stopped", async () => {
+test("a sandbox is created, shown, listed, deleted and then stopped", async () => {
   await using world = await startForTest();
   const created = await world.call("POST", "/api/sandboxes", {
     templateID: "base",
@@ -29,7 +29,7 @@ test("a sandbox is created, seen, listed, deleted, and then is stopped", async (
   assert.equal(created.status, 201);
   assert.match(created.headers.get("server-timing") ?? "", /^machine-start;dur=1\.3$/);
   const sandbox = await json(created);
-  assert.match(sandbox.sandboxID, /^sb-[0-9a-f]{8}$/);
+  assert.match(sandbox.sandboxID, /^sb-[0-9a-f]{16}$/);
   const { envs, vcpus, memoryMib, from, generation } = world.worker.started[0] ?? assert.fail("not started");
   assert.deepEqual(
     { envs, vcpus, memoryMib, from, generation },
@@ -53,7 +53,7 @@ test("a sandbox is created, seen, listed, deleted, and then is stopped", async (
   assert.equal(world.worker.stopped.length, 1);
 });
 
-test("no body at all creates the default sandbox; names are found in any case", async () => {
+test("an empty body creates the default sandbox, and names match in any case", async () => {
   await using world = await startForTest();
   assert.equal((await world.call("POST", "/api/sandboxes")).status, 201);
   const body = new Blob([JSON.stringify({ TemplateId: "minimal", MEMORYMB: 256, envs: null, unknown: 1 })]);
@@ -69,7 +69,7 @@ test("no body at all creates the default sandbox; names are found in any case", 
 });
 
 for (const [body, status, message] of [
-  [{ templateID: "nope" }, 404, 'template "nope" not found: there are base, default, minimal'],
+  [{ templateID: "nope" }, 404, 'template "nope" not found: this server has base, default, minimal'],
   [{ memoryMB: 1000 }, 400, "memoryMB must be a multiple of 128 from 256 to 65536"],
   [{ memoryMB: 128 }, 400, "memoryMB must be a multiple of 128 from 256 to 65536"],
   [{ memoryMB: 65_664 }, 400, "memoryMB must be a multiple of 128 from 256 to 65536"],
@@ -99,7 +99,7 @@ for (const [body, status, message] of [
   });
 }
 
-test("unknown sandboxes, and what is no id, are not found", async () => {
+test("unknown sandboxes and malformed ids are not found", async () => {
   await using world = await startForTest();
   for (const id of ["sb-00000000", "nonsense", "..%2f..", "a".repeat(500)]) {
     const response = await world.call("GET", `/api/sandboxes/${id}`);
@@ -110,7 +110,7 @@ test("unknown sandboxes, and what is no id, are not found", async () => {
   }
 });
 
-test("a call to a sandbox that was killed says so", async () => {
+test("a call to a deleted sandbox says so", async () => {
   await using world = await startForTest();
   const id = await world.create();
   await world.call("DELETE", `/api/sandboxes/${id}`);
@@ -120,7 +120,7 @@ test("a call to a sandbox that was killed says so", async () => {
   assert.deepEqual([error, code], [`sandbox ${id} is stopped: it was deleted`, "gone"]);
 });
 
-test("a start that fails answers with its error and leaves nothing", async () => {
+test("a failed start answers with its error and leaves nothing", async () => {
   await using world = await startForTest();
   world.worker.onStart = () => {
     throw new SandboxError("no_capacity", "no room", { resource: "memory", needMib: 1024, freeMib: 1 });
@@ -135,7 +135,7 @@ test("a start that fails answers with its error and leaves nothing", async () =>
   assert.equal((await world.call("GET", `/api/sandboxes/${id}`)).status, 404);
 });
 
-test("an unexpected error is told by its request id alone; the log has the cause", async () => {
+test("an unexpected error is answered with its request id only, and the log has the cause", async () => {
   await using world = await startForTest();
   world.worker.onStart = () => {
     throw new Error("secret path", { cause: new Error("root") });
@@ -149,7 +149,7 @@ test("an unexpected error is told by its request id alone; the log has the cause
   for (const part of [body["requestId"] as string, "secret path", "root"]) assert.ok(logged.includes(part), part);
 });
 
-test("a start that could not be undone stays to be seen and deleted", async () => {
+test("a start that could not be undone stays visible and can be deleted", async () => {
   await using world = await startForTest();
   world.worker.onStart = () => {
     throw new SandboxError("unavailable", "no boot");
@@ -166,7 +166,7 @@ test("a start that could not be undone stays to be seen and deleted", async () =
   assert.equal((await json(await world.call("GET", `/api/sandboxes/${id}`))).status, "stopped");
 });
 
-test("a create whose caller goes away is undone", async () => {
+test("a create whose client disconnects is undone", async () => {
   await using world = await startForTest();
   const started = Promise.withResolvers<void>();
   const released = Promise.withResolvers<void>();
@@ -187,7 +187,7 @@ test("a create whose caller goes away is undone", async () => {
   assert.deepEqual(world.worker.live, []);
 });
 
-test("the same idempotency key gives the same sandbox, also at the same moment", async () => {
+test("the same idempotency key returns the same sandbox, also for concurrent creates", async () => {
   await using world = await startForTest();
   const create = () => world.call("POST", "/api/sandboxes", {}, { headers: { "idempotency-key": "k1" } });
   const responses = await Promise.all([create(), create(), create()]);
@@ -202,7 +202,7 @@ test("the same idempotency key gives the same sandbox, also at the same moment",
   assert.notEqual(await world.create(), sandboxes[0]?.sandboxID);
 });
 
-test("an idempotency key is good for a day", async () => {
+test("an idempotency key lasts a day", async () => {
   const clock = new ManualClock();
   await using world = await startForTest({ tuning: { clock } });
   const create = () => world.call("POST", "/api/sandboxes", {}, { headers: { "idempotency-key": "k1" } });
@@ -217,7 +217,7 @@ test("an idempotency key is good for a day", async () => {
   assert.notEqual((await world.get(first)).status, "stopped");
 });
 
-test("a create that failed can be asked for again with its key", async () => {
+test("a failed create can be repeated with its key", async () => {
   await using world = await startForTest();
   world.worker.onStart = () => {
     throw new SandboxError("unavailable", "not now");
@@ -228,7 +228,7 @@ test("a create that failed can be asked for again with its key", async () => {
   assert.equal((await create()).status, 201);
 });
 
-test("the limit holds for creates at the same moment, and a deleted sandbox makes room", async () => {
+test("the limit holds for concurrent creates, and a deleted sandbox frees its place", async () => {
   await using world = await startForTest({ maxSandboxes: 3 });
   const responses = await Promise.all(Array.from({ length: 6 }, () => world.call("POST", "/api/sandboxes", {})));
   assert.deepEqual(
@@ -262,7 +262,7 @@ test("calls wait while a sandbox is being created", async () => {
   assert.equal(await creating, id);
 });
 
-test("a create with events tells its progress, then the sandbox", async () => {
+test("a create with events reports its progress, then the sandbox", async () => {
   await using world = await startForTest();
   world.worker.onStart = (_request, onProgress) => {
     onProgress({ step: "unpacking", percent: 50 });
@@ -280,7 +280,7 @@ test("a create with events tells its progress, then the sandbox", async () => {
   assert.equal(frames[3], "");
 });
 
-test("a create with events that fails late tells the error as an event, early as a status", async () => {
+test("a create with events reports a late failure as an event and an early one as a status", async () => {
   await using world = await startForTest();
   world.worker.onStart = (_request, onProgress) => {
     onProgress({ step: "unpacking" });
@@ -294,7 +294,7 @@ test("a create with events that fails late tells the error as an event, early as
   assert.equal((await ask({ templateID: "nope" })).status, 404);
 });
 
-test("the idle timeout can be set, and is refused where it makes no sense", async () => {
+test("the idle timeout can be set, and invalid values are refused", async () => {
   const clock = new ManualClock();
   await using world = await startForTest({ tuning: { clock, sweepMs: 5 } });
   const id = await world.create({ timeout: 60 });

@@ -23,8 +23,8 @@ export function serveSandboxes(app: FastifyInstance, api: ApiContext): void {
 
   serve(app, ending, wire.createSandbox, async (call) => {
     if (wantsEvents(call)) {
-      return answerWithEvents(api, call, async (tell) => {
-        const { sandbox, previewAuthToken } = await create(api, call, tell);
+      return answerWithEvents(api, call, async (onLog) => {
+        const { sandbox, previewAuthToken } = await create(api, call, onLog);
         return { ...wire.sandboxReplyOf(sandbox, place), ...previewAuthToken };
       });
     }
@@ -56,15 +56,15 @@ export function serveSandboxes(app: FastifyInstance, api: ApiContext): void {
   });
 }
 
-function create(api: ApiContext, call: CreateCall, tell: (log: BuildLog) => void): Promise<GuardedSandbox> {
-  return createGuarded(api, call.body.previewAuth, (own) => begin(api, call, own, tell));
+function create(api: ApiContext, call: CreateCall, onLog: (log: BuildLog) => void): Promise<GuardedSandbox> {
+  return createGuarded(api, call.body.previewAuth, (own) => createAs(api, call, own, onLog));
 }
 
-function begin(
+function createAs(
   api: ApiContext,
   call: CreateCall,
   own: { readonly previewTokenHash: string | undefined },
-  tell: (log: BuildLog) => void,
+  onLog: (log: BuildLog) => void,
 ): Promise<CreatedSandbox> {
   const { body, organizationId, request, signal } = call;
   const idempotencyKey = idempotencyKeyOf(request);
@@ -72,12 +72,12 @@ function begin(
   if (asked.kind === "from image") {
     const { image, fork: wished } = asked;
     const fork = { ...wished, ...own };
-    return createFromImage(api.images, { organizationId, image, fork, idempotencyKey }, tell, signal);
+    return createFromImage(api.images, { organizationId, image, fork, idempotencyKey }, onLog, signal);
   }
   let step = 0;
   const onProgress = (progress: Progress): void => {
     const percent = progress.percent === undefined ? "" : ` (${Math.round(progress.percent)} %)`;
-    tell({ step: step++, type: "progress", message: `${progress.step}${percent}` });
+    onLog({ step: step++, type: "progress", message: `${progress.step}${percent}` });
   };
   const sandbox = { ...asked.sandbox, ...own };
   return createSandbox(api.sandboxes, { organizationId, sandbox, idempotencyKey }, onProgress, signal);

@@ -4,7 +4,7 @@ import { parseSandboxId } from "@opensandbox/wire/ids.ts";
 import { ManualClock } from "#testing/manual-clock.ts";
 import { startForTest } from "#testing/start-for-test.ts";
 
-test("tags are replaced as a whole, in any state, and their keys are counted", async () => {
+test("tags are replaced together in any state, and their keys are counted", async () => {
   const clock = new ManualClock();
   await using world = await startForTest({ tuning: { clock } });
   const [first, second, third] = [await world.create(), await world.create(), await world.create()];
@@ -53,7 +53,7 @@ for (const [body, message] of [
   });
 }
 
-test("a sandbox gets another size while it runs, which ends autoscale", async () => {
+test("a running sandbox is resized, which disables autoscale", async () => {
   await using world = await startForTest();
   const id = await world.create({ memoryMB: 512 });
   const ask = (method: string, path: string, body?: object) => world.ask(method, `/api/sandboxes/${id}/${path}`, body);
@@ -69,7 +69,7 @@ test("a sandbox gets another size while it runs, which ends autoscale", async ()
   ]);
 });
 
-test("a guest resizes itself as its owner does, and is refused as its owner is", async () => {
+test("a guest resizes itself with its owner's rights and limits", async () => {
   await using world = await startForTest();
   const id = parseSandboxId(await world.create({ memoryMB: 512 }));
   const ask = (body: unknown) => world.worker.askToScale(id, body);
@@ -86,7 +86,7 @@ test("a guest resizes itself as its owner does, and is refused as its owner is",
   assert.equal((await ask({ memoryMB: 2048 }))?.status, 403);
 });
 
-test("a size that its commands do not fit into is refused, and stays what it was", async () => {
+test("a size too small for the sandbox's processes is refused and changes nothing", async () => {
   await using world = await startForTest();
   const id = await world.create({ memoryMB: 2048 });
   world.worker.onScale = () => ({ done: false, because: "its commands use too much of its 2048 MiB" });
@@ -94,15 +94,15 @@ test("a size that its commands do not fit into is refused, and stays what it was
     409,
     {
       error:
-        "the sandbox cannot do with 1024 MiB: its commands use too much of its 2048 MiB. " +
-        "End some of them, or leave it more",
+        "1024 MiB are too little for this sandbox: its commands use too much of its 2048 MiB. " +
+        "End some of its processes, or choose more memory",
       code: "oom_floor",
     },
   ]);
   assert.equal((await world.get(id)).memoryMB, 2048);
 });
 
-test("a size is refused in honest words, and the lock comes first", async () => {
+test("a refused size says why, and the lock is checked first", async () => {
   await using world = await startForTest();
   const id = await world.create();
   const ask = (method: string, path: string, body?: object) => world.ask(method, `/api/sandboxes/${id}/${path}`, body);
@@ -127,7 +127,7 @@ test("a size is refused in honest words, and the lock comes first", async () => 
   }
 });
 
-test("autoscale is kept, says that it has no effect, and ends with the lock", async () => {
+test("autoscale is stored, reports that it has no effect, and is disabled by the lock", async () => {
   await using world = await startForTest();
   const id = await world.create({ memoryMB: 512 });
   const ask = (method: string, path: string, body?: object) => world.ask(method, `/api/sandboxes/${id}/${path}`, body);

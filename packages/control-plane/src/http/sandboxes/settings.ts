@@ -8,7 +8,7 @@ import { scaleSandbox } from "#sandboxes/scale-sandbox.ts";
 import type { ApiContext } from "../api-context.ts";
 import { answered, serve, type Call } from "../serve.ts";
 
-/** The size of a sandbox, between which sizes it is to be kept, and what its secrets may reach. */
+/** The size of a sandbox, its autoscale range and scaling lock, and the hosts of its secrets. */
 export function serveSettings(app: FastifyInstance, { sandboxes }: ApiContext): void {
   const { ending, store } = sandboxes;
   const find = ({ organizationId, parameter }: Pick<Call<unknown, unknown>, "organizationId" | "parameter">) =>
@@ -28,7 +28,7 @@ export function serveSettings(app: FastifyInstance, { sandboxes }: ApiContext): 
     const { cpuPercent, maxPids } = call.body;
     const { vcpus } = await find(call);
     if (maxPids !== undefined || (cpuPercent !== undefined && cpuPercent !== vcpus * 100)) {
-      const message = `only memoryMB can be changed: a sandbox keeps its ${vcpus * 100} cpuPercent and has no maxPids`;
+      const message = `only memoryMB can be changed: cpuPercent stays ${vcpus * 100}, and maxPids is not supported`;
       throw new SandboxError("not_supported", message);
     }
     return await scale(call);

@@ -1,11 +1,12 @@
 import type { ClientFrame } from "@opensandbox/wire/public/guests/exec-sessions.ts";
 import type { AttachedSession, EndedSession, ExecOutput } from "@opensandbox/wire/worker/sessions.ts";
 import type { WebSocket } from "ws";
+import type { Log } from "../../log.ts";
 import { MessageInbox } from "./message-inbox.ts";
 import { sendMessage } from "./send-message.ts";
 import { StdinQueue } from "./stdin-queue.ts";
 
-/** Translates between a session and the messages of a WebSocket. Undefined: no message. */
+/** How a session's events are encoded on a WebSocket. Undefined: not sent. */
 export interface SessionWords {
   output(part: ExecOutput | "scrollback end"): Uint8Array | undefined;
   exit(session: EndedSession): Uint8Array | undefined;
@@ -13,16 +14,18 @@ export interface SessionWords {
 }
 
 /**
- * Passes a session's output to a WebSocket and the socket's messages to its input. Settles when the session has ended and
- * its end was sent; rejects when the line to the guest or to the client breaks before that.
+ * Sends a session's output to a WebSocket and the socket's messages to its input. Settles when the session has ended and
+ * the client was told. Rejects when the connection to the guest or to the client ends before.
  */
 export async function attachSocket(
   socket: WebSocket,
   attached: AttachedSession,
-  { words, touch }: { words: SessionWords; touch: () => void },
+  { words, touch, log }: { words: SessionWords; touch: () => void; log: Log },
   signal: AbortSignal,
 ): Promise<void> {
-  const inbox = new MessageInbox(socket);
+  // It may reject while output is still being read; it is awaited after that.
+  attached.result.catch(() => {});
+  const inbox = new MessageInbox(socket, log);
   const stdin = new StdinQueue(attached, {
     pause: () => socket.pause(),
     resume: () => socket.resume(),

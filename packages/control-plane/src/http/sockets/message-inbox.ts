@@ -1,5 +1,7 @@
 import { orAborted } from "@opensandbox/wire/or-aborted.ts";
 import type { WebSocket } from "ws";
+import { withinConnection } from "#http/connection-boundary.ts";
+import type { Log } from "../../log.ts";
 
 export interface Message {
   readonly data: Buffer;
@@ -7,20 +9,23 @@ export interface Message {
 }
 
 /**
- * The messages of a paused WebSocket: the first one, then the others. One read of the socket may carry several, which
- * arrive even when the socket is paused in between and wait here.
+ * The messages of a paused WebSocket: first one, then the others. A single read of the socket may hold several messages,
+ * which arrive although it is paused in between; they wait here. A handler that throws ends its own socket only.
  */
 export class MessageInbox {
   readonly #socket: WebSocket;
   readonly #waiting: Message[] = [];
   #handle: (message: Message) => void = (message) => this.#waiting.push(message);
 
-  constructor(socket: WebSocket) {
+  constructor(socket: WebSocket, log: Log) {
     this.#socket = socket;
-    socket.on("message", (data: Buffer, isBinary: boolean) => this.#handle({ data, isBinary }));
+    const connection = { destroy: () => socket.terminate() };
+    socket.on("message", (data: Buffer, isBinary: boolean) => {
+      withinConnection(connection, log, () => this.#handle({ data, isBinary }));
+    });
   }
 
-  /** The first message, after which the socket is paused again. Rejects with the signal's reason. */
+  /** The first message. The socket is paused again when it arrives. Rejects with the signal's reason. */
   async first(signal: AbortSignal): Promise<Message> {
     const first = Promise.withResolvers<Message>();
     const keep = this.#handle;
@@ -42,7 +47,7 @@ export class MessageInbox {
     for (const message of this.#waiting.splice(0)) handle(message);
   }
 
-  /** Drops further messages, so that the client's side of the close is received. */
+  /** Drops further messages but keeps reading, so that the client's half of the close arrives. */
   close(): void {
     this.#handle = () => {};
     this.#socket.resume();

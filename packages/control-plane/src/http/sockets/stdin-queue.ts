@@ -2,30 +2,30 @@ import { stdinWindow } from "@opensandbox/wire/public/guests/execs.ts";
 import type { AttachedSession } from "@opensandbox/wire/worker/sessions.ts";
 import { ByteBuffer } from "#execs/byte-buffer.ts";
 
-/** The piece of stdin that a client hears of at once, in bytes. */
+/** The size of the pieces that are sent to the guest, and reported to the client, in bytes. */
 const pieceBytes = 65_536;
 
-/** Signals and the like that may be on their way to the guest before the client has to wait. */
+/** The signals that may be in flight to the guest before the client is paused. */
 const maxControls = 64;
 
 interface Client {
   pause(): void;
   resume(): void;
-  /** So many bytes of stdin were taken. */
+  /** Called with the number of bytes that the command has taken. */
   taken(bytes: number): void;
 }
 
 /**
- * What a client has sent and the command has not taken yet. A client that keeps to the window is always read from, so
- * that its signals and its end are noticed while the command takes nothing. Any other client waits, and costs no more
+ * Input that a client has sent and the command has not taken. A client within the window is always read from, so that its
+ * signals and its end of input are noticed while the command takes nothing. Any other client is paused, and costs no more
  * memory than the window and one message.
  */
 export class StdinQueue {
   readonly #command: Pick<AttachedSession, "write" | "closeStdin">;
   readonly #client: Client;
-  /** Input that is not on its way yet. Small messages share one buffer: each alone costs more than it carries. */
+  /** Input that is not in flight. Small messages share one buffer, since each costs more memory than it carries. */
   #pending = new ByteBuffer();
-  /** Bytes that the command has not taken: those pending and those on their way. */
+  /** Bytes that the command has not taken: those pending and those in flight. */
   #waiting = 0;
   #controls = 0;
   #state: "open" | "ending" | "over" = "open";
@@ -51,7 +51,7 @@ export class StdinQueue {
     this.#send();
   }
 
-  /** Counts a message that does not wait for stdin, such as a signal, until `sent` settles. Its failure is nobody's. */
+  /** Counts a message that bypasses stdin, such as a signal, until `sent` settles. Its failure is ignored. */
   control(sent: Promise<void>): void {
     this.#controls += 1;
     this.#adjust();
@@ -67,7 +67,7 @@ export class StdinQueue {
     this.#isSending = true;
     this.#sendAll()
       .catch(() => {
-        // A command that reads no more, or has ended, is no failure of its input: the rest is dropped.
+        // The command has ended or closed its input, so the rest is dropped.
         this.#state = "over";
         this.#pending = new ByteBuffer();
         this.#waiting = 0;

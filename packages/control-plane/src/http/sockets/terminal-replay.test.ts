@@ -56,7 +56,7 @@ test("every query is removed, and nothing else", () => {
   for (const statement of statements) assert.equal(replayed(statement, []), statement, JSON.stringify(statement));
 });
 
-test("a query is removed wherever the replay is split", () => {
+test("queries are removed wherever the replay is cut", () => {
   const pieces = fc.array(fc.constantFrom(...questions, ...statements), { maxLength: 20 });
   const cuts = fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { maxLength: 20 });
   fc.assert(
@@ -67,7 +67,7 @@ test("a query is removed wherever the replay is split", () => {
   );
 });
 
-test("bytes of any kind pass, except for queries among them", () => {
+test("all other bytes pass unchanged", () => {
   const noEscape = fc.uint8Array({ maxLength: 300 }).map((bytes) => bytes.map((byte) => (byte === 0x1b ? 0x20 : byte)));
   fc.assert(
     fc.property(noEscape, (bytes) => {

@@ -1,6 +1,6 @@
 /**
- * Queries that a terminal answers: its kind, state, colours and size (ECMA-48, xterm's ctlseqs). The program that sent one
- * has its answer; an answer to the replay would reach the program that reads the keyboard now.
+ * The queries that a terminal answers: for its kind, state, colours and size (ECMA-48, xterm's ctlseqs). The program that
+ * asked has its answer. An answer to a replayed query would reach the program that reads the keyboard now.
  */
 const questions = new RegExp(
   [
@@ -17,15 +17,15 @@ const questions = new RegExp(
   "g",
 );
 
-/** The start of a possible query; a longer sequence is not one. */
+/** The beginning of a possible query. Queries are not longer than this. */
 // oxlint-disable-next-line no-control-regex -- it is about control characters
 const beginning = /\x1b(?:\[[>=?]?[0-9;]{0,64}\$?|\][^\x07\x1b]{0,256}\x1b?|P[^\x1b]{0,256}\x1b?)?$/;
 
-/** Removes terminal queries from a replay that arrives in chunks of any size. */
+/** Removes queries from replayed output, however the output is cut into pieces. */
 export class TerminalReplay {
   #held = "";
 
-  /** The part of all bytes so far that can be shown. */
+  /** The part of the output so far that can be shown. */
   pass(bytes: Uint8Array): Uint8Array {
     const text = (this.#held + Buffer.from(bytes).toString("latin1")).replaceAll(questions, "");
     const end = beginning.exec(text)?.index ?? text.length;

@@ -7,14 +7,14 @@ import { WebSocket } from "ws";
 import type { PreviewGateway } from "#http/previews/preview-gateway.ts";
 import { acceptWebSocket, routeUpgrades } from "./web-socket.ts";
 
-test("bytes sent before the close reach a client that reads them minutes later", async (t) => {
+test("messages sent before the close reach a client that reads minutes later", async (t) => {
   const app = fastify();
   const accepted = Promise.withResolvers<WebSocket>();
   app.get("/", async (request, reply) => {
     accepted.resolve(await acceptWebSocket(request, reply, 1_000_000));
   });
   const noPreviews: Pick<PreviewGateway, "upgrade"> = { upgrade: (_request, _socket, _head, otherwise) => otherwise() };
-  routeUpgrades(app, noPreviews as PreviewGateway);
+  routeUpgrades(app, noPreviews as PreviewGateway, (_level, message) => assert.fail(message));
   await app.listen({ host: "127.0.0.1", port: 0 });
   const client = new WebSocket(`ws://127.0.0.1:${(app.server.address() as AddressInfo).port}/`);
   try {

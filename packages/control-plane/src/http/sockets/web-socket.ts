@@ -3,30 +3,37 @@ import type { Socket } from "node:net";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { WebSocketServer, type WebSocket } from "ws";
+import { withinConnection } from "#http/connection-boundary.ts";
+import { hasUnanswered } from "#http/requests/unanswered.ts";
 import type { PreviewGateway } from "#http/previews/preview-gateway.ts";
+import type { Log } from "../../log.ts";
 
 // A larger message closes the connection with 1009.
-const messageLimit = 16 * 2 ** 20;
-// A vanished client is noticed about ten seconds after this.
+const maxMessageBytes = 16 * 2 ** 20;
+// A client whose host has vanished is noticed about ten seconds after this.
 const probeAfterMs = 30_000;
 
-// A client may read at its own pace to the end: bytes on their way at the close are kept this long.
+// A client reads at its own pace: messages in transit at the close are kept for this long.
 const farewellMs = 3_600_000;
 
-// A separate value: the type of the options lacks `closeTimeout`.
-const options = { noServer: true, maxPayload: messageLimit, perMessageDeflate: false, closeTimeout: farewellMs };
+// A separate value, since the type of the options lacks `closeTimeout`.
+const options = { noServer: true, maxPayload: maxMessageBytes, perMessageDeflate: false, closeTimeout: farewellMs };
 const server = new WebSocketServer(options);
 const upgrades = new WeakMap<IncomingMessage, { socket: Socket; head: Buffer }>();
 
-/** Other upgrades are served as ordinary requests: some clients ask every server to upgrade to HTTP/2. */
+/** Other upgrades are served as ordinary requests: some clients ask every server for HTTP/2 by an upgrade. */
 export function isWebSocketUpgrade(request: IncomingMessage): boolean {
   return request.headers.upgrade?.toLowerCase() === "websocket";
 }
 
-/** Routes upgrade requests through the same hooks and error replies as all others. */
-export function routeUpgrades(app: FastifyInstance, previews: PreviewGateway): void {
+/** Sends upgrade requests through the same routes, hooks and error replies as other requests. */
+export function routeUpgrades(app: FastifyInstance, previews: PreviewGateway, log: Log): void {
   app.server.on("upgrade", (request: IncomingMessage, socket: Socket, head: Buffer) => {
-    previews.upgrade(request, socket, head, () => routeUpgrade(app, request, socket, head));
+    // Its bytes would run into the answers that are still to come on this connection.
+    if (hasUnanswered(request)) return void socket.destroy();
+    withinConnection(socket, log, () => {
+      previews.upgrade(request, socket, head, () => routeUpgrade(app, request, socket, head));
+    });
   });
 }
 
@@ -37,13 +44,13 @@ function routeUpgrade(app: FastifyInstance, request: IncomingMessage, socket: So
   response.assignSocket(socket);
   response.shouldKeepAlive = false;
   response.once("finish", () => {
-    // No handler has accepted the upgrade, so the request was refused.
+    // An ordinary answer means that the upgrade was refused.
     if (upgrades.has(request)) socket.end();
   });
   app.routing(request, response);
 }
 
-/** Accepts the WebSocket that a request asks for, and returns it paused. */
+/** Accepts the WebSocket that the request asks for. It is paused. */
 export async function acceptWebSocket(
   request: FastifyRequest,
   reply: FastifyReply,
@@ -51,24 +58,24 @@ export async function acceptWebSocket(
 ): Promise<WebSocket> {
   const upgrade = upgrades.get(request.raw);
   if (upgrade === undefined) {
-    throw new SandboxError("invalid_argument", "this is a WebSocket: connect to it with an upgrade");
+    throw new SandboxError("invalid_argument", "this route is a WebSocket: connect with an upgrade");
   }
   upgrades.delete(request.raw);
   reply.hijack();
   reply.raw.detachSocket(upgrade.socket);
   const accepted = Promise.withResolvers<WebSocket>();
-  // The library answers a bad handshake and closes its socket.
-  upgrade.socket.once("close", () => accepted.reject(new SandboxError("canceled", "the caller went away")));
+  // The library answers a refused handshake and closes its socket.
+  upgrade.socket.once("close", () => accepted.reject(new SandboxError("canceled", "the client disconnected")));
   server.handleUpgrade(request.raw, upgrade.socket, upgrade.head, (socket) => {
     socket.pause();
     accepted.resolve(socket);
   });
   const socket = await accepted.promise;
-  // A protocol error closes the connection, which is all that has to happen.
+  // The library closes the connection after a protocol error.
   socket.on("error", () => {});
-  // A missing pong proves nothing about a client that reads slowly; TCP keep-alive shows whether it still exists.
+  // A slow reader sends no pong in time, so only the kernel's keep-alive shows that the client is gone.
   upgrade.socket.setKeepAlive(true, probeAfterMs);
-  // For proxies on the way, which close silent connections.
+  // Proxies close silent connections.
   const pings = setInterval(() => socket.ping(), keepAliveMs);
   socket.once("close", () => clearInterval(pings));
   return socket;

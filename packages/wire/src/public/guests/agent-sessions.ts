@@ -5,12 +5,12 @@ import { exitCodeOf } from "./execs.ts";
 import { KillBody } from "./exec-sessions.ts";
 import { envs, plainText } from "../fields.ts";
 
-/** Where the program is in every guest: on the agent disk, so that images need not bring it. */
+/** The program's path in every guest. It is on the agent disk, so that images need not contain it. */
 const agentProgram = "/run/opensandbox/bin/claude-agent-wrapper";
 
 const McpServer = z
   .object({ command: z.string().min(1), args: z.array(z.string()).optional(), env: envs.optional() })
-  .meta({ id: "McpServer", description: "A program that offers tools over the Model Context Protocol." });
+  .meta({ id: "McpServer", description: "A program that provides tools over the Model Context Protocol." });
 
 const AgentSettings = z.object({
   model: z.string().optional().meta({ description: "Default: ANTHROPIC_MODEL of the sandbox's environment." }),
@@ -27,15 +27,14 @@ const AgentSettings = z.object({
         "bypassPermissions, the default: all tools, or those of allowedTools. acceptEdits: Read, Write, Edit and those of " +
         "allowedTools. default: Read and those of allowedTools. plan: Read.",
     }),
-  maxTurns: z
-    .int()
-    .min(0)
-    .optional()
-    .meta({ description: "How often the model is asked for one prompt. Default: 50." }),
+  maxTurns: z.int().min(0).optional().meta({ description: "The model calls for one prompt. Default: 50." }),
   cwd: plainText("cwd", "Default: /home/sandbox.").optional(),
   mcpServers: z.record(z.string(), McpServer).optional(),
-  resume: z.uuid().optional().meta({ description: "The claude_session_id of a conversation that is to go on." }),
-  includePartialMessages: z.boolean().optional().meta({ description: "Tell what the model says while it says it." }),
+  resume: z.uuid().optional().meta({ description: "The claude_session_id of the conversation to resume." }),
+  includePartialMessages: z
+    .boolean()
+    .optional()
+    .meta({ description: "Stream the model's text while it is generated." }),
 });
 
 export const StartAgentBody = AgentSettings.extend({
@@ -51,7 +50,7 @@ export const AgentReply = z
     running: z.boolean(),
     exitCode: z.int().optional().meta({ description: "-1 when a signal ended it." }),
     startedAt: z.iso.datetime(),
-    claudeSessionID: z.string().optional().meta({ description: "The conversation that it was told to resume." }),
+    claudeSessionID: z.string().optional().meta({ description: "The conversation that the agent resumes." }),
   })
   .meta({ id: "AgentSession" });
 export type AgentReply = z.infer<typeof AgentReply>;
@@ -62,12 +61,13 @@ export const startAgent: Route<StartAgentBody, unknown, AgentReply> = {
   name: "startAgent",
   summary: "Start an agent in a sandbox",
   description:
-    "A program that asks a model and uses tools in the sandbox. It needs ANTHROPIC_API_KEY in its environment, and takes " +
-    "ANTHROPIC_BASE_URL and ANTHROPIC_MODEL from there. It is an exec session: attach to that to hear and to write. Its " +
-    "stdout is one JSON object a line, whose `type` is `ready`, `configured`, or within a turn `system`, `assistant`, " +
-    "`user` (results of tools), `tool_use_summary`, `stream_event`, and then `result`, `interrupted` or `error` (with a " +
-    "`message`), and at the very end `turn_complete` (with `claude_session_id`). Its stdin takes such lines: " +
-    '`{"type":"prompt","text"}`, `{"type":"interrupt"}`, and `{"type":"configure",...}` with the fields of this body.',
+    "An agent is a program that calls a model and uses tools in the sandbox. It requires ANTHROPIC_API_KEY in its " +
+    "environment, and reads ANTHROPIC_BASE_URL and ANTHROPIC_MODEL from there. It is an exec session, which clients " +
+    "attach to. Its stdout has one JSON object in each line, with the `type` `ready` or `configured`, or within a turn " +
+    "`system`, `assistant`, `user` (results of tools), `tool_use_summary` and `stream_event`, then `result`, " +
+    "`interrupted` or `error` (with a `message`), and last `turn_complete` (with `claude_session_id`). Its stdin takes " +
+    'lines of the form `{"type":"prompt","text"}`, `{"type":"interrupt"}`, and `{"type":"configure",...}` with the ' +
+    "fields of this body.",
   access: "key",
   body: StartAgentBody,
   status: 201,
@@ -78,8 +78,8 @@ export const listAgents: Route<unknown, unknown, AgentReply[]> = {
   method: "GET",
   path: "/api/sandboxes/:id/agent",
   name: "listAgents",
-  summary: "List the agent sessions that run or have ended in the last five minutes",
-  description: "They are among the exec sessions as well.",
+  summary: "List agent sessions that run or ended in the last five minutes",
+  description: "Agent sessions are listed among the exec sessions too.",
   access: "key",
   status: 200,
   reply: z.array(AgentReply),
@@ -89,7 +89,7 @@ export const getAgent: Route<unknown, unknown, AgentReply> = {
   method: "GET",
   path: "/api/sandboxes/:id/agent/:sessionId",
   name: "getAgent",
-  summary: "An agent session",
+  summary: "Get an agent session",
   access: "key",
   status: 200,
   reply: AgentReply,
@@ -104,8 +104,8 @@ export const promptAgent: Route<PromptBody> = {
   method: "POST",
   path: "/api/sandboxes/:id/agent/:sessionId/prompt",
   name: "promptAgent",
-  summary: "Ask an agent something",
-  description: "It is answered when what was asked before has been.",
+  summary: "Send a prompt to an agent",
+  description: "Prompts are answered in order.",
   access: "key",
   body: PromptBody,
   status: 204,
@@ -115,8 +115,8 @@ export const interruptAgent: Route = {
   method: "POST",
   path: "/api/sandboxes/:id/agent/:sessionId/interrupt",
   name: "interruptAgent",
-  summary: "End what an agent does, and what it was asked besides",
-  description: "The session goes on, with its conversation.",
+  summary: "Interrupt an agent's turn and drop its queued prompts",
+  description: "The session and its conversation continue.",
   access: "key",
   status: 204,
 };
@@ -125,13 +125,13 @@ export const killAgent: Route<KillBody> = {
   method: "POST",
   path: "/api/sandboxes/:id/agent/:sessionId/kill",
   name: "killAgent",
-  summary: "Send a signal to an agent and to what it has started",
+  summary: "Send a signal to an agent and its processes",
   access: "key",
   body: KillBody,
   status: 204,
 };
 
-/** The session in the project's own words. */
+/** Translates a request into the project's own terms. */
 export function agentFrom(id: string, { envs: variables }: StartAgentBody): NewExecSession {
   return {
     id,
@@ -142,9 +142,9 @@ export function agentFrom(id: string, { envs: variables }: StartAgentBody): NewE
   };
 }
 
-/** What the agent is told when it begins. Undefined: nothing. */
+/** The first lines of the agent's input. Undefined: none. */
 export function firstLines({ prompt, envs: _envs, ...settings }: StartAgentBody): string | undefined {
-  // As the clients mean them: an empty text or list is no setting.
+  // Clients send empty text, lists and 0 for settings that are absent.
   const isSetting = (value: unknown): boolean => value !== undefined && value !== "" && value !== 0;
   const fields = Object.fromEntries(Object.entries(settings).filter(([, value]) => isSetting(value)));
   const lines = [
@@ -159,7 +159,7 @@ export type AgentCommand =
   | { readonly type: "interrupt" }
   | { readonly type: "configure"; readonly [setting: string]: unknown };
 
-/** A command as it is written to the agent's standard input. */
+/** A command as a line of the agent's standard input. */
 export function agentLine(command: AgentCommand): string {
   return `${JSON.stringify(command)}\n`;
 }

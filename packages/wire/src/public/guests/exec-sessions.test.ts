@@ -15,7 +15,7 @@ import {
 const bytes = fc.uint8Array({ maxLength: 100 });
 
 suite("the frames of an attached session", () => {
-  test("are what the published client reads, byte for byte", () => {
+  test("match the published client byte for byte", () => {
     const payload = Uint8Array.of(0, 255, 10);
     assert.deepEqual([...encodeServerFrame({ pipe: "stdout", bytes: payload })], [1, 0, 255, 10]);
     assert.deepEqual([...encodeServerFrame({ pipe: "stderr", bytes: payload })], [2, 0, 255, 10]);
@@ -26,7 +26,7 @@ suite("the frames of an attached session", () => {
     assert.deepEqual([...encodeClientFrame({ kind: "stdin end" })], [5]);
   });
 
-  test("say the same after they have crossed the wire", () => {
+  test("decode to what was encoded", () => {
     const frame: fc.Arbitrary<ServerFrame> = fc.oneof(
       fc.record({ pipe: fc.constantFrom("stdout" as const, "stderr" as const), bytes }),
       fc.record({ pipe: fc.constant("exit" as const), exitCode: fc.integer() }),
@@ -47,7 +47,7 @@ suite("the frames of an attached session", () => {
     );
   });
 
-  test("however output is cut into frames, its pipes read the same", () => {
+  test("carry the same output however it is cut", () => {
     const cuts = fc.array(fc.tuple(fc.constantFrom("stdout" as const, "stderr" as const), bytes), { maxLength: 30 });
     fc.assert(
       fc.property(cuts, (parts) => {
@@ -64,7 +64,7 @@ suite("the frames of an attached session", () => {
     );
   });
 
-  test("that nobody knows are nothing", () => {
+  test("of unknown kinds are ignored", () => {
     fc.assert(
       fc.property(fc.uint8Array({ minLength: 1 }), (message) => {
         const [kind = 0] = message;
@@ -78,13 +78,13 @@ suite("the frames of an attached session", () => {
   });
 });
 
-test("only what the kernel says becomes an exit code, and a signal is -1", () => {
+test("only a real exit becomes an exit code, and a signal is -1", () => {
   assert.deepEqual(exitFrameOf({ exitCode: 7, signal: 0, timedOut: false }), { pipe: "exit", exitCode: 7 });
   assert.deepEqual(exitFrameOf({ exitCode: 0, signal: 9, timedOut: false }), { pipe: "exit", exitCode: -1 });
   assert.deepEqual(exitFrameOf({ exitCode: 0, signal: 9, timedOut: true }), { pipe: "exit", exitCode: -1 });
 });
 
-test("a command without arguments is a line for the shell, and is shown as it was asked for", () => {
+test("a command without arguments is a shell line, and is shown as requested", () => {
   const shown = (body: { cmd: string; args?: string[] }) => {
     const { id, command, purpose } = sessionFrom("id", { timeout: undefined, ...body });
     const session = { id, argv: command.argv, purpose, terminal: false, startedMs: 0, attached: 0 };

@@ -11,7 +11,7 @@ const defaultSize: TerminalSize = { columns: 80, rows: 24 };
 
 // The guest counts milliseconds in 32 bits.
 const maxDetachedSeconds = 4_000_000;
-const detachedRule = `maxRunAfterDisconnect must be seconds from 0 to ${maxDetachedSeconds} (0: for ever)`;
+const detachedRule = `maxRunAfterDisconnect must be seconds from 0 to ${maxDetachedSeconds} (0: no limit)`;
 
 export const StartSessionBody = Command.extend({
   timeout: timeout("none"),
@@ -21,11 +21,11 @@ export const StartSessionBody = Command.extend({
     .max(maxDetachedSeconds, detachedRule)
     .optional()
     .meta({
-      description: "Seconds from the moment the last client has gone until it is killed. Default: 0, for ever.",
+      description: "Seconds after the last client has disconnected until the command is killed. Default: 0, no limit.",
     }),
-  pty: z.boolean().optional().meta({ description: "Its input and output are a terminal. Default: false." }),
-  cols: Cells.optional().meta({ description: `Of the terminal. Default: ${defaultSize.columns}.` }),
-  rows: Cells.optional().meta({ description: `Of the terminal. Default: ${defaultSize.rows}.` }),
+  pty: z.boolean().optional().meta({ description: "Connect the command to a terminal. Default: false." }),
+  cols: Cells.optional().meta({ description: `Columns of the terminal. Default: ${defaultSize.columns}.` }),
+  rows: Cells.optional().meta({ description: `Rows of the terminal. Default: ${defaultSize.rows}.` }),
 }).meta({ id: "StartSession" });
 export type StartSessionBody = z.infer<typeof StartSessionBody>;
 
@@ -48,9 +48,9 @@ export const startSession: Route<StartSessionBody, unknown, SessionReply> = {
   method: "POST",
   path: "/api/sandboxes/:id/exec",
   name: "startSession",
-  summary: "Start a command that runs whether or not anybody listens",
+  summary: "Start a command that runs whether or not a client is attached",
   description:
-    "It goes on while the sandbox hibernates and when the server restarts. Attach to it to hear and to write.",
+    "The command survives hibernation of the sandbox and a restart of the server. Attach to it to read its output and to write its input.",
   access: "key",
   body: StartSessionBody,
   status: 201,
@@ -61,7 +61,7 @@ export const listSessions: Route<unknown, unknown, SessionReply[]> = {
   method: "GET",
   path: "/api/sandboxes/:id/exec",
   name: "listSessions",
-  summary: "List the exec sessions that run or have ended in the last five minutes",
+  summary: "List exec sessions that run or ended in the last five minutes",
   access: "key",
   status: 200,
   reply: z.array(SessionReply),
@@ -73,12 +73,12 @@ export const attachSession: Route = {
   name: "attachSession",
   summary: "Attach to an exec session over a WebSocket",
   description:
-    "The key comes in X-API-Key or `?api_key=`. Any number of clients may be attached. Messages are binary, and their " +
-    "first byte says what follows.\n\nFrom the server: 0x01 stdout; 0x02 stderr; 0x04, once: all that was written " +
-    "before the attach and is still kept (about 1 MiB) has been sent, what follows is new; 0x03 exit code, int32 " +
-    "big-endian, -1 when a signal or the timeout ended it, after all of its output; then the close 1000. A connection " +
-    "that ends in another way says nothing of the command, which goes on: attach again.\n\nFrom the client: 0x00 " +
-    "stdin; 0x05 end of stdin. Messages that begin otherwise are ignored.",
+    "The key is sent as X-API-Key or `?api_key=`. Any number of clients may attach. Messages are binary; the first byte " +
+    "is their kind.\n\nFrom the server: 0x01 stdout; 0x02 stderr; 0x04, once, when the scrollback (about 1 MiB from " +
+    "before the attach) has been sent and new output follows; 0x03 exit code as int32 big-endian, -1 when a signal or " +
+    "the timeout ended the command, after all output, followed by the close 1000. Any other end of the connection does " +
+    "not affect the command: attach again.\n\nFrom the client: 0x00 stdin; 0x05 end of stdin. Messages of other kinds " +
+    "are ignored.",
   access: "key",
   status: 101,
 };
@@ -109,7 +109,7 @@ export const StartTerminalBody = z
     shell: z
       .string()
       .optional()
-      .meta({ description: "A program. Default: /bin/bash, or /bin/sh where there is none." }),
+      .meta({ description: "The program to run. Default: /bin/bash, or /bin/sh when the image has no bash." }),
     cwd: Command.shape.cwd,
     envs: Command.shape.envs,
     user: Command.shape.user,
@@ -124,7 +124,7 @@ export const startTerminal: Route<StartTerminalBody, unknown, TerminalReply> = {
   method: "POST",
   path: "/api/sandboxes/:id/pty",
   name: "startTerminal",
-  summary: "Open a terminal with a shell in it",
+  summary: "Start a shell in a terminal",
   access: "key",
   body: StartTerminalBody,
   status: 201,
@@ -137,10 +137,9 @@ export const attachTerminal: Route = {
   name: "attachTerminal",
   summary: "Attach to a terminal over a WebSocket",
   description:
-    "The key comes in X-API-Key or `?api_key=`. Messages are the terminal's bytes, with nothing around them; a client " +
-    "may send text or binary ones. What was written before the attach and is still kept (about 1 MiB) comes first. When " +
-    "the shell ends the connection is closed with 1000; one that ends in another way says nothing of the shell, which " +
-    "goes on: attach again.",
+    "The key is sent as X-API-Key or `?api_key=`. Messages are the terminal's bytes without framing; a client may send " +
+    "text or binary messages. The scrollback (about 1 MiB from before the attach) comes first. When the shell ends, the " +
+    "connection closes with 1000. Any other end of the connection does not affect the shell: attach again.",
   access: "key",
   status: 101,
 };
@@ -152,7 +151,7 @@ export const resizeTerminal: Route<ResizeBody> = {
   method: "POST",
   path: "/api/sandboxes/:id/pty/:sessionId/resize",
   name: "resizeTerminal",
-  summary: "Change the size of a terminal",
+  summary: "Resize a terminal",
   access: "key",
   body: ResizeBody,
   status: 200,
@@ -162,7 +161,7 @@ export const closeTerminal: Route = {
   method: "DELETE",
   path: "/api/sandboxes/:id/pty/:sessionId",
   name: "closeTerminal",
-  summary: "Kill everything that runs in a terminal and remove it",
+  summary: "Kill every process of a terminal and remove it",
   access: "key",
   status: 204,
 };
@@ -198,7 +197,7 @@ export function encodeServerFrame(frame: ServerFrame): Uint8Array<ArrayBuffer> {
   }
 }
 
-/** Undefined for a message of a kind that is not known. */
+/** Undefined for a message of an unknown kind. */
 export function decodeServerFrame(message: Uint8Array): ServerFrame | undefined {
   const bytes = message.subarray(1);
   switch (message[0]) {
@@ -225,7 +224,7 @@ export function encodeClientFrame(frame: ClientFrame): Uint8Array<ArrayBuffer> {
     : framed(sessionFrame.stdinEnd, new Uint8Array(0));
 }
 
-/** Undefined for a message of a kind that is not known. */
+/** Undefined for a message of an unknown kind. */
 export function decodeClientFrame(message: Uint8Array): ClientFrame | undefined {
   switch (message[0]) {
     case sessionFrame.stdin:
@@ -238,7 +237,7 @@ export function decodeClientFrame(message: Uint8Array): ClientFrame | undefined 
   }
 }
 
-/** The session in the project's own words. */
+/** Translates a request into the project's own terms. */
 export function sessionFrom(id: string, body: StartSessionBody): NewExecSession {
   return {
     id,
@@ -254,7 +253,7 @@ function whenDetachedOf(maxSeconds: number): WhenDetached {
   return maxSeconds === 0 ? "keep" : { killAfterMs: Math.ceil(maxSeconds * 1000) };
 }
 
-/** A shell in a terminal; without a program the guest has one to choose. */
+/** A shell in a terminal. Without a program, the guest chooses the shell. */
 export function terminalFrom(id: string, body: StartTerminalBody): NewExecSession {
   const { shell = "", cwd = "", envs, user = "" } = body;
   return {
@@ -290,12 +289,12 @@ export function sessionReplyOf(sandboxId: string, session: ExecSession): Session
   };
 }
 
-/** How the end of a session is told to those attached. */
+/** The frame that reports the end of a session to attached clients. */
 export function exitFrameOf(end: ExecEnd): ServerFrame {
   return { pipe: "exit", exitCode: exitCodeOf(end) };
 }
 
-/** As it was asked for: a line for the shell stands alone. */
+/** The command as it was requested: a shell line has no arguments. */
 function commandLineOf(argv: readonly string[]): { command: string; args: string[] } {
   const [first = "", second, third = ""] = argv;
   if (argv.length === 3 && first === "/bin/sh" && second === "-c") return { command: third, args: [] };
@@ -309,7 +308,7 @@ function framed(kind: number, bytes: Uint8Array): Uint8Array<ArrayBuffer> {
   return message;
 }
 
-/** What a session that does not exist is answered with. */
+/** The refusal for a session that does not exist. */
 export function noSuchSession(id: string): SandboxError<"not_found"> {
   return new SandboxError("not_found", "session not found", { resource: "exec session", id });
 }

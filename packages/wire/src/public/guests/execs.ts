@@ -9,19 +9,19 @@ const defaultTimeoutSeconds = 60;
 const maxTimeoutSeconds = 4_000_000;
 const timeoutRule = `timeout must be seconds from 0 to ${maxTimeoutSeconds} (0: none)`;
 
-/** What every request to run something has. */
+/** The fields of every request that runs a command. */
 export const Command = z.object({
   cmd: z.string({ error: "cmd is required" }).min(1, "cmd is required").pipe(plainText("cmd")),
   args: z
     .array(plainText("args"))
     .optional()
-    .meta({ description: "Absent or empty: cmd is a line for /bin/sh -c; else the arguments of the program cmd." }),
+    .meta({ description: "The arguments of the program `cmd`. Absent or empty: `cmd` is a line for /bin/sh -c." }),
   envs: envs.optional(),
   cwd: plainText("cwd", "Default: /home/sandbox.").optional(),
   user: plainText("user", "Default: sandbox.").optional(),
 });
 
-/** Seconds, where `fallback` is the number that an absent one means. */
+/** A timeout in seconds; `fallback` describes the default. */
 export function timeout(fallback: string): z.ZodType<number | undefined> {
   return z
     .number({ error: timeoutRule })
@@ -42,7 +42,7 @@ export const RunReply = z
     truncated: z
       .boolean()
       .optional()
-      .meta({ description: "Some of the output is missing: the sandbox's disk was full, or it was more than 4 GiB." }),
+      .meta({ description: "Output is missing: the sandbox's disk was full, or the output exceeded 4 GiB." }),
   })
   .meta({ id: "RunResult" });
 export type RunReply = z.infer<typeof RunReply>;
@@ -53,9 +53,9 @@ export const run: Route<RunBody, unknown, RunReply> = {
   name: "run",
   summary: "Run a command and wait for it",
   description:
-    "Ending the request kills the command. With a timeout above 30 seconds, or none, the answer begins when the " +
-    "command has started and spaces come before the JSON every 15 seconds, so that proxies keep the connection; a " +
-    "failure after that is `{error, code}` with status 200.",
+    "Closing the request kills the command. With a timeout above 30 seconds, or none, the answer begins when the command " +
+    "has started, and a space is sent every 15 seconds before the JSON, so that proxies keep the connection. A failure " +
+    "after that is `{error, code}` with status 200.",
   access: "key",
   body: RunBody,
   status: 200,
@@ -70,21 +70,21 @@ export const runAsync: Route<RunBody, unknown, RunReply | z.infer<typeof RunHand
   method: "POST",
   path: "/api/sandboxes/:id/exec/run-async",
   name: "runAsync",
-  summary: "Start a command; its result if it is quick",
+  summary: "Start a command, and return its result if it is quick",
   description:
-    "The command goes on when the request ends, and also over hibernation and a restart of the server. It can be " +
-    "attached to as an exec session with the same id.",
+    "The command outlives the request, and survives hibernation and a restart of the server. It is also an exec session " +
+    "with the same id, which clients can attach to.",
   access: "key",
   body: RunBody,
   status: 200,
   reply: RunReply,
-  otherReplies: { 202: { description: "It still runs: ask for its result.", reply: RunHandle } },
+  otherReplies: { 202: { description: "The command still runs: poll for its result.", reply: RunHandle } },
 };
 
 export const ExecResultReply = z
   .object({
     running: z.boolean(),
-    waking: z.boolean().optional().meta({ description: "The sandbox is not awake yet: ask again." }),
+    waking: z.boolean().optional().meta({ description: "The sandbox is still waking: poll again." }),
     exitCode: z.int().optional(),
     stdout: z.string().meta({ description: "Empty while the command runs." }),
     stderr: z.string(),
@@ -97,24 +97,27 @@ export const getExecResult: Route<unknown, unknown, ExecResultReply> = {
   method: "GET",
   path: "/api/sandboxes/:id/exec/:execId/result",
   name: "getExecResult",
-  summary: "The result of a command started with run-async",
+  summary: "Get the result of a command started with run-async",
   description:
-    "Waits up to half a second for the command's end. A result is kept in the sandbox for ten minutes after it. A " +
-    "sandbox that sleeps is woken.",
+    "Waits up to half a second for the command to end. The sandbox keeps a result for ten minutes. A hibernated sandbox " +
+    "is woken.",
   access: "key",
   status: 200,
   reply: ExecResultReply,
 };
 
-/** First message of a client on the stream, as text. */
+/** The first message of a client on the stream, as text. */
 export const StreamStart = Command.extend({
   timeout: timeout("none"),
-  stdin: z.boolean().optional().meta({ description: "Default: false, the command reads end of file at once." }),
-  stdinCredit: z.boolean().optional().meta({ description: "Default: false. Tell what was taken of stdin, by 0x07." }),
+  stdin: z.boolean().optional().meta({ description: "Default: false, so that the command reads end of file at once." }),
+  stdinCredit: z
+    .boolean()
+    .optional()
+    .meta({ description: "Report how much of stdin the command has taken, with 0x07. Default: false." }),
 }).meta({ id: "StreamStart" });
 export type StreamStart = z.infer<typeof StreamStart>;
 
-/** First byte of a binary message of the stream. */
+/** The first byte of a binary message of the stream. */
 export const streamFrame = {
   stdin: 0x00,
   stdout: 0x01,
@@ -125,7 +128,7 @@ export const streamFrame = {
   stdinTaken: 0x07,
 } as const;
 
-/** Bytes of stdin that a client may have on their way before the server has said that they were taken. */
+/** The bytes of stdin that a client may send ahead of the server's report that they were taken. */
 export const stdinWindow = 262_144;
 
 export const streamExec: Route = {
@@ -134,21 +137,21 @@ export const streamExec: Route = {
   name: "streamExec",
   summary: "Run a command over a WebSocket, with live input and output",
   description:
-    "The key comes in X-API-Key or `?api_key=`. The first message is text, a StreamStart. Then binary messages, whose " +
-    "first byte says what follows.\n\nFrom the server: 0x01 stdout; 0x02 stderr; 0x03 exit code, int32 big-endian, " +
-    "then the close 1000. The exit code is the command's own, 128 + n when signal n ended it, -1 when the timeout " +
-    "did (stderr then ends in `Process timed out`). Where `stdinCredit` asked for it, 0x07: uint32 big-endian, so many " +
-    "bytes of stdin were taken.\n\n" +
-    "From the client: 0x00 stdin; 0x05 end of stdin; 0x06 and one byte: that signal to the process group. A message " +
-    `is at most 16 MiB. A client that keeps at most ${stdinWindow} bytes of stdin beyond what 0x07 has told can always ` +
-    "be heard; one that sends more is not read from until the command takes its input.\n\nA command that could not " +
-    "start, or whose end cannot be known, is told by a text message `{error, code}` and the close 1011; there is no " +
-    "invented exit code. Ending the connection kills the command's process group.",
+    "The key is sent as X-API-Key or `?api_key=`. The first message is text, a StreamStart. The others are binary; the " +
+    "first byte is their kind.\n\nFrom the server: 0x01 stdout; 0x02 stderr; 0x03 exit code as int32 big-endian, " +
+    "followed by the close 1000. The exit code is the command's own, 128 + n when signal n ended it, and -1 when the " +
+    "timeout did (stderr then ends in `Process timed out`). With `stdinCredit`, 0x07: the number of bytes of stdin that " +
+    "were taken, as uint32 big-endian.\n\n" +
+    "From the client: 0x00 stdin; 0x05 end of stdin; 0x06 and one byte: a signal to the process group. A message has at " +
+    `most 16 MiB. The server always reads from a client that sends at most ${stdinWindow} bytes ahead of 0x07. It does ` +
+    "not read from any other client until the command takes its input.\n\nWhen the command cannot start, or its end " +
+    "cannot be known, the server sends a text message `{error, code}` and the close 1011, and no exit code. Closing the " +
+    "connection kills the command's process group.",
   access: "key",
   status: 101,
 };
 
-/** The command in the project's own words. */
+/** Translates a request into the project's own terms. */
 export function execFrom(body: RunBody): Exec {
   return execOf(body, body.timeout ?? defaultTimeoutSeconds);
 }
@@ -157,7 +160,7 @@ export function streamedExecFrom(start: StreamStart): Exec {
   return { ...execOf(start, start.timeout ?? 0), stdin: start.stdin ?? false };
 }
 
-/** The command in the project's own words; a timeout of 0 is none. */
+/** Translates a request into the project's own terms. A timeout of 0 means none. */
 export function execOf(body: z.infer<typeof Command>, timeoutSeconds: number): Exec {
   const { cmd, args = [] } = body;
   return {
@@ -169,21 +172,21 @@ export function execOf(body: z.infer<typeof Command>, timeoutSeconds: number): E
   };
 }
 
-/** The exit code as the published clients expect it: -1 for whatever ended the command but itself. */
+/** The exit code that the published clients expect: -1 when a signal or the timeout ended the command. */
 export function exitCodeOf(end: ExecEnd): number {
   return end.timedOut || end.signal !== 0 ? -1 : end.exitCode;
 }
 
-/** What stderr ends in when the timeout ended the command. */
+/** The end of stderr after a timeout. */
 export const timedOutText = "\nProcess timed out";
 
-/** The exit code on the stream: 128 + n for signal n, as shells have it; -1 for the timeout. */
+/** The exit code on the stream: 128 + n for signal n, as in shells, and -1 for the timeout. */
 export function streamedExitCode(end: ExecEnd): number {
   if (end.timedOut) return -1;
   return end.signal === 0 ? end.exitCode : 128 + end.signal;
 }
 
-/** The signal a client sent, or `invalid_argument`. */
+/** The signal in a client's frame. @throws `invalid_argument` */
 export function signalFrom(frame: Uint8Array): number {
   const signal = frame[1];
   if (frame.length !== 2 || signal === undefined || signal < 1 || signal > 64) {

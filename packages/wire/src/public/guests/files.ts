@@ -10,7 +10,7 @@ const path = z
   .string({ error: pathMissing })
   .min(1, pathMissing)
   .pipe(plainText("path"))
-  .meta({ description: `In the sandbox; a relative one begins at ${home}.` });
+  .meta({ description: `A path in the sandbox; a relative one starts at ${home}.` });
 
 const PathQuery = z.object({ path });
 type PathQuery = z.infer<typeof PathQuery>;
@@ -34,9 +34,9 @@ const FileReply = z
     kind: z.enum(["file", "directory", "symlink", "other"]),
     mode: z.int().meta({ description: "Permission bits." }),
     modifiedAt: z.iso.datetime(),
-    owner: z.string().meta({ description: "The user's name, or number where it has none." }),
+    owner: z.string().meta({ description: "The user's name, or its number when it has no name." }),
     group: z.string(),
-    linkTarget: z.string().optional().meta({ description: "What a symbolic link says." }),
+    linkTarget: z.string().optional().meta({ description: "The target of a symbolic link." }),
   })
   .meta({ id: "File" });
 export type FileReply = z.infer<typeof FileReply>;
@@ -47,20 +47,20 @@ export const readFile: Route<unknown, PathQuery> = {
   name: "readFile",
   summary: "Read a file",
   description:
-    "With a `Range` of one part, such as `bytes=0-99`, `bytes=100-` or `bytes=-100`, only that part is sent, with " +
-    "status 206 and `Content-Range`; one that is beyond the end is answered with 416.",
+    "A `Range` with one part, such as `bytes=0-99`, `bytes=100-` or `bytes=-100`, is answered with that part, status 206 " +
+    "and `Content-Range`. A range beyond the end is answered with 416.",
   access: "key",
   query: PathQuery,
   status: 200,
   bytesOut: true,
-  otherReplies: { 206: { description: "A part of the file." } },
+  otherReplies: { 206: { description: "The part of the file in the `Range`." } },
 };
 
 export const headFile: Route<unknown, PathQuery> = {
   method: "HEAD",
   path: "/api/sandboxes/:id/files",
   name: "headFile",
-  summary: "The size of a file, and when it was changed, as headers",
+  summary: "Get the size and modification time of a file as headers",
   access: "key",
   query: PathQuery,
   status: 200,
@@ -70,7 +70,7 @@ export const writeFile: Route<unknown, WriteQuery> = {
   method: "PUT",
   path: "/api/sandboxes/:id/files",
   name: "writeFile",
-  summary: "Write a file, replacing it when all has arrived; directories above it are made",
+  summary: "Write a file; it is replaced when the whole body has arrived, and missing parent directories are created",
   access: "key",
   query: WriteQuery,
   bytesIn: true,
@@ -92,7 +92,7 @@ export const makeDirectory: Route<unknown, PathQuery> = {
   method: "POST",
   path: "/api/sandboxes/:id/files/mkdir",
   name: "makeDirectory",
-  summary: "Make a directory and those above it",
+  summary: "Create a directory and its missing parents",
   access: "key",
   query: PathQuery,
   status: 204,
@@ -102,7 +102,7 @@ export const removeFile: Route<unknown, PathQuery> = {
   method: "DELETE",
   path: "/api/sandboxes/:id/files",
   name: "removeFile",
-  summary: "Remove a file or a directory with all in it; nothing there is fine",
+  summary: "Remove a file, or a directory with its contents; a missing path is not an error",
   access: "key",
   query: PathQuery,
   status: 204,
@@ -113,7 +113,7 @@ const StatQuery = z.object({
   follow: z
     .enum(["true", "false"], "follow must be true or false")
     .optional()
-    .meta({ description: "Of a symbolic link, tell what it leads to. Default: false." }),
+    .meta({ description: "Follow a symbolic link. Default: false." }),
 });
 type StatQuery = z.infer<typeof StatQuery>;
 
@@ -121,7 +121,7 @@ export const statFile: Route<unknown, StatQuery, FileReply> = {
   method: "GET",
   path: "/api/sandboxes/:id/files/stat",
   name: "statFile",
-  summary: "What is at a path",
+  summary: "Get the attributes of a file or directory",
   access: "key",
   query: StatQuery,
   status: 200,
@@ -133,7 +133,7 @@ const pathIn = (name: string) =>
     .string(`${name} is required`)
     .min(1, `${name} is required`)
     .pipe(plainText(name))
-    .meta({ description: `In the sandbox; a relative one begins at ${home}.` });
+    .meta({ description: `A path in the sandbox; a relative one starts at ${home}.` });
 
 const RenameBody = z.object({ from: pathIn("from"), to: pathIn("to") }).meta({ id: "RenameFile" });
 type RenameBody = z.infer<typeof RenameBody>;
@@ -142,7 +142,7 @@ export const renameFile: Route<RenameBody> = {
   method: "POST",
   path: "/api/sandboxes/:id/files/rename",
   name: "renameFile",
-  summary: "Move a file or a directory; directories above its new place are made",
+  summary: "Move a file or directory; missing parents of the new path are created",
   access: "key",
   body: RenameBody,
   status: 204,
@@ -165,7 +165,7 @@ export const setFileAttributes: Route<AttributesBody, PathQuery, FileReply> = {
   method: "PATCH",
   path: "/api/sandboxes/:id/files",
   name: "setFileAttributes",
-  summary: "Change the mode or the owner of a file; what is absent stays",
+  summary: "Change the mode, owner or group of a file; absent attributes stay",
   access: "key",
   query: PathQuery,
   body: AttributesBody,
@@ -178,7 +178,7 @@ const WatchQuery = z.object({
   recursive: z
     .enum(["true", "false"], "recursive must be true or false")
     .optional()
-    .meta({ description: "Also everything below the directory. Default: false." }),
+    .meta({ description: "Watch everything below the directory too. Default: false." }),
 });
 type WatchQuery = z.infer<typeof WatchQuery>;
 
@@ -186,11 +186,11 @@ export const watchFiles: Route<unknown, WatchQuery> = {
   method: "GET",
   path: "/api/sandboxes/:id/files/watch",
   name: "watchFiles",
-  summary: "What happens to a file, or in a directory, as server-sent events",
+  summary: "Watch a file or a directory, as server-sent events",
   description:
-    "First `event: ready`: nothing is missed from then on. Then `event: change` with `{kind, path}`, where kind is " +
-    "`created`, `changed`, `removed`, or `lost` when more has happened than can be told. A failure is `event: error` " +
-    "with `{error, code}`.",
+    "The first event is `ready`; no later change is missed. Each `change` event carries `{kind, path}`, where kind is " +
+    "`created`, `changed`, `removed`, or `lost` when changes came too fast to report. A failure is an `error` event with " +
+    "`{error, code}`.",
   access: "key",
   query: WatchQuery,
   status: 200,
@@ -217,7 +217,7 @@ export const signDownload: Route<SignBody, unknown, SignedUrl> = {
   method: "POST",
   path: "/api/sandboxes/:id/files/download-url",
   name: "signDownload",
-  summary: "A URL that a file can be read from without a key, for a while",
+  summary: "Create a URL that reads a file without a key, for a limited time",
   access: "key",
   body: SignBody,
   status: 200,
@@ -228,7 +228,7 @@ export const signUpload: Route<SignBody, unknown, SignedUrl> = {
   method: "POST",
   path: "/api/sandboxes/:id/files/upload-url",
   name: "signUpload",
-  summary: "A URL that a file can be written to without a key, for a while",
+  summary: "Create a URL that writes a file without a key, for a limited time",
   access: "key",
   body: SignBody,
   status: 200,
@@ -253,7 +253,7 @@ export const downloadSigned: Route<unknown, SignedQuery> = {
   query: SignedQuery,
   status: 200,
   bytesOut: true,
-  otherReplies: { 206: { description: "A part of the file." } },
+  otherReplies: { 206: { description: "The part of the file in the `Range`." } },
 };
 
 export const uploadSigned: Route<unknown, SignedQuery> = {
@@ -269,17 +269,17 @@ export const uploadSigned: Route<unknown, SignedQuery> = {
 
 export type SignedOperation = "download" | "upload";
 
-/** What is signed. */
+/** The text that a URL's signature covers. */
 export function signedText(id: string, path: string, operation: SignedOperation, expires: number): string {
   return `opensandbox-signed-url\n${id}\n${path}\n${operation}\n${expires}`;
 }
 
-/** For how long a URL is good, in seconds. */
+/** The lifetime of a URL in seconds. */
 export function signedSecondsFrom({ expiresIn = 0 }: SignBody): number {
   return expiresIn > 0 ? Math.min(Math.ceil(expiresIn), maxSignedSeconds) : defaultSeconds;
 }
 
-/** The file a client means, in the project's own words. */
+/** Translates a request into the project's own terms. */
 export function fileFrom(query: PathQuery | WriteQuery): { readonly path: string; readonly mode?: number } {
   const path = absolute(query.path);
   return "mode" in query && query.mode !== undefined ? { path, mode: modeFrom(query.mode) } : { path };

@@ -8,7 +8,7 @@ export const port = z.number({ error: portRule }).int(portRule).min(1, portRule)
 
 const tokenRule = 'previewAuth.token must be "auto" or have at least 16 characters';
 
-/** Asked for at create. */
+/** The preview token that a create asks for. */
 export const PreviewAuth = z
   .object({
     scheme: z.literal("bearer", 'previewAuth.scheme must be "bearer"').optional(),
@@ -18,19 +18,21 @@ export const PreviewAuth = z
       .refine((token) => /^[\x21-\x7e]*$/.test(token), "previewAuth.token must have visible ASCII characters only")
       .optional(),
   })
-  .meta({ id: "PreviewAuth", description: "Requests to any port of it need this token." });
+  .meta({ id: "PreviewAuth", description: "Requests to any port of the sandbox require this token." });
 export type PreviewAuth = z.infer<typeof PreviewAuth>;
 
 const CreatePreviewBody = z
   .object({
     port,
-    domain: z
-      .string()
-      .optional()
-      .meta({ description: "A host name of yours that leads here, in place of the usual one." }),
+    domain: z.string().optional().meta({
+      description: "Your own host name for the port, instead of the generated one. It must point at the server.",
+    }),
     authConfig: z
       .record(z.string(), z.unknown())
-      .refine((config) => Object.keys(config).length === 0, "authConfig is not there: use previewAuth of the sandbox")
+      .refine(
+        (config) => Object.keys(config).length === 0,
+        "authConfig is not supported: use previewAuth of the sandbox",
+      )
       .optional(),
   })
   .meta({ id: "CreatePreview" });
@@ -55,21 +57,21 @@ export const createPreview: Route<CreatePreviewBody, unknown, PreviewReply> = {
   method: "POST",
   path: "/api/sandboxes/:id/preview",
   name: "createPreview",
-  summary: "Name a port of a sandbox as a preview URL",
+  summary: "Create a preview of a sandbox's port",
   description:
-    "Every port is reached at {sandboxID}-pPORT.{sandboxDomain} without this; it keeps a list and custom domains.",
+    "Every port is served at {sandboxID}-pPORT.{sandboxDomain} without a preview. Previews add a list and custom domains.",
   access: "key",
   body: CreatePreviewBody,
   status: 201,
   reply: PreviewReply,
-  otherReplies: { 200: { description: "It was there already.", reply: PreviewReply } },
+  otherReplies: { 200: { description: "The port had a preview already.", reply: PreviewReply } },
 };
 
 export const listPreviews: Route<unknown, unknown, PreviewReply[]> = {
   method: "GET",
   path: "/api/sandboxes/:id/preview",
   name: "listPreviews",
-  summary: "List a sandbox's preview URLs",
+  summary: "List a sandbox's previews",
   access: "key",
   status: 200,
   reply: z.array(PreviewReply),
@@ -79,7 +81,7 @@ export const deletePreview: Route = {
   method: "DELETE",
   path: "/api/sandboxes/:id/preview/:port",
   name: "deletePreview",
-  summary: "Forget a preview URL",
+  summary: "Delete a preview",
   access: "key",
   status: 204,
 };
@@ -92,41 +94,48 @@ export const rotatePreviewToken: Route<unknown, unknown, z.infer<typeof RotateRe
   method: "POST",
   path: "/api/sandboxes/:id/preview/rotate",
   name: "rotatePreviewToken",
-  summary: "Give a sandbox's previews another token; the one before is good no more",
-  description: "From then on requests need it, also where they needed none.",
+  summary: "Replace the preview token of a sandbox; the old one stops working",
+  description: "Afterwards every preview of the sandbox requires the token, also when it required none before.",
   access: "key",
   status: 200,
   reply: RotateReply,
 };
 
-/** The port of a path. @throws `not_found` for what is no port, which no preview URL has */
+/** The port in a path. @throws `not_found` for other text, since no preview has such a port */
 export function portFrom(text: string): number {
   if (/^[1-9]\d{0,4}$/.test(text) && Number(text) <= 65_535) return Number(text);
   throw noPreview(text);
 }
 
 export function noPreview(id: string): SandboxError<"not_found"> {
-  return new SandboxError("not_found", "no preview URL for this port", { resource: "preview URL", id });
+  return new SandboxError("not_found", "this port has no preview", { resource: "preview URL", id });
 }
 
-/** A domain of the caller's, in the one form that it is compared in. @throws `invalid_argument` */
-export function customHostnameFrom(domain: string, sandboxDomain: string): string {
+/**
+ * The caller's domain in its canonical form.
+ * @param apiHostnames names of the API itself: a sandbox behind one of them would receive the requests of all its users
+ * @throws `invalid_argument`
+ */
+export function customHostnameFrom(domain: string, sandboxDomain: string, apiHostnames: ReadonlySet<string>): string {
   const name = normalName(domain.trim());
   if (name === undefined || !name.includes(".") || name.endsWith(".localhost")) {
-    throw new SandboxError("invalid_argument", `domain: "${domain}" is no host name of yours`);
+    throw new SandboxError("invalid_argument", `domain: "${domain}" is not a public host name`);
   }
   if (name === sandboxDomain || name.endsWith(`.${sandboxDomain}`)) {
     throw new SandboxError("invalid_argument", `domain: names below ${sandboxDomain} are given by the server`);
   }
+  if (apiHostnames.has(name)) {
+    throw new SandboxError("invalid_argument", `domain: ${name} is the API's own name: choose another one`);
+  }
   return name;
 }
 
-/** Where a port of a sandbox is served. */
+/** The generated host name of a sandbox's port. */
 export function previewHostname(sandboxId: string, port: number, sandboxDomain: string): string {
   return `${sandboxId}-p${port}.${sandboxDomain}`;
 }
 
-/** What the control plane knows of a preview URL. */
+/** The properties of a preview that clients may see. */
 interface PreviewToShow {
   readonly id: string;
   readonly sandboxId: string;

@@ -14,7 +14,8 @@ export const getAllowedHosts: Route<unknown, unknown, AllowedHostsReply> = {
   method: "GET",
   path: "/api/sandboxes/:id/allowed-hosts",
   name: "getAllowedHosts",
-  summary: "Get where a sandbox's secrets may be sent; empty, as there are no secret stores yet",
+  summary:
+    "Get the hosts that a sandbox's secrets may be sent to; always empty, since secret stores are not implemented",
   access: "key",
   status: 200,
   reply: AllowedHostsReply,

@@ -11,13 +11,13 @@ const keepRule = "retentionPolicy.maxCount must be a whole number of at least 1"
 
 const kind = z
   .enum(["full", "disk_only"], 'kind must be "full" or "disk_only"')
-  .meta({ description: "`disk_only`: without the memory; what starts from it boots. Default: full." });
+  .meta({ description: "`disk_only`: without memory, so that a fork boots. Default: full." });
 
 const CreateCheckpointBody = z
   .object({
     name: z.string(nameMissing).trim().min(1, nameMissing).max(255, "name must be at most 255 characters"),
     kind: kind.optional(),
-    promoteToFull: z.boolean().optional().meta({ description: "Kept, not used." }),
+    promoteToFull: z.boolean().optional().meta({ description: "Stored, not used." }),
     retentionPolicy: z
       .object({
         mode: z.enum(["none", "delete_oldest"], 'retentionPolicy.mode must be "none" or "delete_oldest"'),
@@ -25,7 +25,8 @@ const CreateCheckpointBody = z
       })
       .optional()
       .meta({
-        description: "`delete_oldest`: when this one is ready, the oldest of its kind beyond `maxCount` are deleted.",
+        description:
+          "`delete_oldest`: when this checkpoint is ready, the oldest of its kind beyond `maxCount` are deleted.",
       }),
   })
   .meta({ id: "CreateCheckpoint" });
@@ -45,8 +46,8 @@ const CheckpointReply = z
       networkEnabled: z.boolean(),
     }),
     status: z.enum(["processing", "ready", "failed"]),
-    sizeBytes: z.int().meta({ description: "What it takes beyond what it shares with others." }),
-    isPublic: z.boolean().meta({ description: "Every organization may fork it." }),
+    sizeBytes: z.int().meta({ description: "Disk space that is not shared with other snapshots." }),
+    isPublic: z.boolean().meta({ description: "Any organization may fork it." }),
     createdAt: z.iso.datetime(),
     errorMsg: z.string().optional(),
     failedAt: z.iso.datetime().optional(),
@@ -60,10 +61,10 @@ export const createCheckpoint: Route<CreateCheckpointBody, unknown, CheckpointRe
   method: "POST",
   path: "/api/sandboxes/:id/checkpoints",
   name: "createCheckpoint",
-  summary: "Make a checkpoint of a running sandbox",
+  summary: "Create a checkpoint of a running sandbox",
   description:
-    "Answers at once with `processing`; the sandbox stands still for a moment and goes on. At most 10 full and 100 " +
-    "disk_only ones; those that failed do not count and do not keep their name.",
+    "Answers at once with `processing`. The sandbox pauses briefly. A sandbox has at most 10 full and 100 disk_only " +
+    "checkpoints; a failed one does not count, and its name is free again.",
   access: "key",
   body: CreateCheckpointBody,
   status: 201,
@@ -74,8 +75,8 @@ export const listCheckpoints: Route<unknown, unknown, CheckpointReply[]> = {
   method: "GET",
   path: "/api/sandboxes/:id/checkpoints",
   name: "listCheckpoints",
-  summary: "List a sandbox's checkpoints, the oldest first",
-  description: "They outlive the sandbox.",
+  summary: "List a sandbox's checkpoints, oldest first",
+  description: "Checkpoints outlive their sandbox.",
   access: "key",
   status: 200,
   reply: z.array(CheckpointReply),
@@ -85,7 +86,7 @@ export const listAllCheckpoints: Route<unknown, unknown, CheckpointReply[]> = {
   method: "GET",
   path: "/api/checkpoints",
   name: "listAllCheckpoints",
-  summary: "List the checkpoints of all sandboxes, deleted ones too, the newest 1000",
+  summary: "List the newest 1000 checkpoints of all sandboxes, deleted ones included",
   access: "key",
   status: 200,
   reply: z.array(CheckpointReply),
@@ -105,7 +106,7 @@ export const deleteCheckpoint: Route = {
   method: "DELETE",
   path: "/api/sandboxes/:id/checkpoints/:checkpointId",
   name: "deleteCheckpoint",
-  summary: "Delete a checkpoint; its forks go on",
+  summary: "Delete a checkpoint; its forks are not affected",
   access: "key",
   status: 204,
 };
@@ -119,8 +120,8 @@ export const restoreCheckpoint: Route<unknown, unknown, RestoringReply> = {
   method: "POST",
   path: "/api/sandboxes/:id/checkpoints/:checkpointId/restore",
   name: "restoreCheckpoint",
-  summary: "Put a sandbox back to one of its checkpoints, in place",
-  description: "Answers when it has begun; every other call to the sandbox waits for its end.",
+  summary: "Restore a sandbox to one of its checkpoints, in place",
+  description: "Answers when the restore has begun. Every other call to the sandbox waits for its end.",
   access: "key",
   status: 200,
   reply: RestoringReply,
@@ -130,14 +131,17 @@ const ForkBody = z
   .object({
     timeout: timeoutSeconds("timeout must be a whole number of seconds").optional(),
     envs: envs.optional(),
-    metadata: z.record(z.string(), z.string()).optional().meta({ description: "Over that of the checkpoint." }),
+    metadata: z
+      .record(z.string(), z.string())
+      .optional()
+      .meta({ description: "Takes precedence over that of the checkpoint." }),
     alias: z.string().max(255, "alias must be at most 255 characters").optional(),
-    memoryMB: memoryMb.optional().meta({ description: "With another size than the checkpoint's, it boots." }),
+    memoryMB: memoryMb.optional().meta({ description: "A size other than the checkpoint's makes the fork boot." }),
     networkEnabled: z.boolean().optional().meta({ description: "Absent: as the checkpoint's." }),
-    egress: Egress.optional().meta({ description: "Absent: as the checkpoint's. Without any list: no rules." }),
-    port: port.optional().meta({ description: "A port of the guest that hostPort of this server is to lead to." }),
+    egress: Egress.optional().meta({ description: "Absent: as the checkpoint's. Without lists: no rules." }),
+    port: port.optional().meta({ description: "A port of the guest, which `hostPort` of the server forwards to." }),
     previewAuth: PreviewAuth.optional(),
-    secretStore: z.string().optional().meta({ description: "Not there yet." }),
+    secretStore: z.string().optional().meta({ description: "Not implemented." }),
   })
   .meta({ id: "Fork" });
 type ForkBody = z.infer<typeof ForkBody>;
@@ -148,22 +152,22 @@ export const forkCheckpoint: Route<ForkBody, unknown, SandboxReply> = {
   name: "forkCheckpoint",
   summary: "Create a sandbox from a checkpoint",
   description:
-    "Waits up to 30 seconds for a checkpoint that is being made. Answers when the checkpoint's patches have been " +
-    "applied and a command would work. The fork of another organization's public checkpoint does not inherit the " +
-    "environment variables and metadata that the checkpoint's sandbox was given. With an `Idempotency-Key` header the " +
-    "same key gives the same sandbox for 24 hours.",
+    "Waits up to 30 seconds for a checkpoint that is `processing`. Answers when the checkpoint's patches have run and " +
+    "the sandbox accepts commands. A fork of another organization's public checkpoint does not inherit environment " +
+    "variables and metadata. With an `Idempotency-Key` header, creates with the same key return the same sandbox for " +
+    "24 hours.",
   access: "key",
   body: ForkBody,
   status: 201,
   reply: SandboxReply,
-  otherReplies: { 200: { description: "The sandbox of a repeated key." } },
+  otherReplies: { 200: { description: "The sandbox of an earlier create with the same key." } },
 };
 
 export const publishCheckpoint: Route<unknown, unknown, CheckpointReply> = {
   method: "POST",
   path: "/api/sandboxes/checkpoints/:checkpointId/publish",
   name: "publishCheckpoint",
-  summary: "Let every organization fork a checkpoint, with all that is in its memory and on its disks",
+  summary: "Allow every organization to fork a checkpoint, with everything in its memory and on its disks",
   access: "key",
   status: 200,
   reply: CheckpointReply,
@@ -173,13 +177,13 @@ export const unpublishCheckpoint: Route<unknown, unknown, CheckpointReply> = {
   method: "POST",
   path: "/api/sandboxes/checkpoints/:checkpointId/unpublish",
   name: "unpublishCheckpoint",
-  summary: "Let no other organization fork a checkpoint any more",
+  summary: "Stop other organizations from forking a checkpoint",
   access: "key",
   status: 200,
   reply: CheckpointReply,
 };
 
-/** What a client asks for, in the project's own words. */
+/** Translates a request into the project's own terms. */
 export function newCheckpointFrom({
   name,
   kind = "full",
@@ -195,7 +199,7 @@ export function newCheckpointFrom({
   };
 }
 
-/** What a client asks for, in the project's own words. */
+/** Translates a request into the project's own terms. */
 export function forkFrom(body: ForkBody) {
   const { timeout, envs = {}, metadata = {}, alias = "", memoryMB, networkEnabled, egress, port } = body;
   return {
@@ -210,7 +214,7 @@ export function forkFrom(body: ForkBody) {
   };
 }
 
-/** What the control plane knows of a checkpoint, as far as a client may see it. */
+/** The properties of a checkpoint that clients may see. */
 interface CheckpointToShow {
   readonly id: string;
   readonly sandboxId: string;

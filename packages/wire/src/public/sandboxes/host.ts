@@ -1,13 +1,12 @@
 import { z } from "zod";
 import type { Route } from "../../route.ts";
 
-/** The end of what the guest's kernel and its first process have said. */
 export const getConsole: Route = {
   method: "GET",
   path: "/api/sandboxes/:id/console",
   name: "getConsole",
-  summary: "Read what the machine of a sandbox has written to its console, as far as it is kept",
-  description: "Plain text: the kernel, and what starts and stops the guest agent. A sandbox that sleeps is not woken.",
+  summary: "Read the end of the console output of a sandbox's machine",
+  description: "Plain text from the guest's kernel and its init. A hibernated sandbox is not woken.",
   access: "key",
   status: 200,
   bytesOut: true,
@@ -15,9 +14,9 @@ export const getConsole: Route = {
 
 const ReadyMachinesReply = z
   .object({
-    wanted: z.int().meta({ description: "How many are kept: OPENSANDBOX_READY_MACHINES." }),
-    ready: z.int().meta({ description: "How many wait at the moment." }),
-    image: z.string().optional().meta({ description: "Of what image they are. Absent: none was asked for yet." }),
+    wanted: z.int().meta({ description: "How many the server keeps ready: OPENSANDBOX_READY_MACHINES." }),
+    ready: z.int().meta({ description: "How many are ready now." }),
+    image: z.string().optional().meta({ description: "Their image. Absent: no sandbox was created yet." }),
     memoryMB: z.int().optional(),
     cpuCount: z.int().optional(),
   })
@@ -28,8 +27,8 @@ export const getReadyMachines: Route<unknown, unknown, ReadyMachinesReply> = {
   method: "GET",
   path: "/api/pool",
   name: "getReadyMachines",
-  summary: "How many machines wait to become a sandbox",
-  description: "Those of the image and the shape that was asked for last.",
+  summary: "Get how many machines are ready for new sandboxes",
+  description: "They have the image and the shape of the last create.",
   access: "key",
   status: 200,
   reply: ReadyMachinesReply,

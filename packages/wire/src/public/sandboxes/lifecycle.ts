@@ -6,8 +6,8 @@ const HibernatedReply = z
   .object({
     sandboxID: z.string(),
     status: z.literal("hibernated"),
-    hibernationKey: z.string().meta({ description: "Names what it was saved in." }),
-    sizeBytes: z.int().meta({ description: "What that takes beyond what it shares with others." }),
+    hibernationKey: z.string().meta({ description: "The id of its snapshot." }),
+    sizeBytes: z.int().meta({ description: "Disk space of the snapshot that is not shared with others." }),
   })
   .meta({ id: "Hibernated" });
 type HibernatedReply = z.infer<typeof HibernatedReply>;
@@ -16,8 +16,8 @@ export const hibernateSandbox: Route<unknown, unknown, HibernatedReply> = {
   method: "POST",
   path: "/api/sandboxes/:id/hibernate",
   name: "hibernateSandbox",
-  summary: "Save a sandbox with its memory and its processes, and end its machine",
-  description: "It wakes by itself when it is used again.",
+  summary: "Save a sandbox's memory and disks and stop its machine",
+  description: "The next call to the sandbox wakes it.",
   access: "key",
   status: 200,
   reply: HibernatedReply,
@@ -32,10 +32,10 @@ export const wakeSandbox: Route<WakeBody, unknown, SandboxReply> = {
   method: "POST",
   path: "/api/sandboxes/:id/wake",
   name: "wakeSandbox",
-  summary: "Wake a hibernated sandbox; without a timeout it keeps the one it had",
+  summary: "Wake a hibernated sandbox; without `timeout` its idle timeout stays",
   description:
-    "`restoredFrom` says whether its memory is as it was. A sandbox whose memory and disks are damaged stays " +
-    "hibernated; it never starts empty.",
+    "`restoredFrom` says whether its memory was restored. A sandbox whose memory and disks are damaged stays " +
+    "hibernated and never starts empty.",
   access: "key",
   body: WakeBody,
   status: 200,
@@ -46,7 +46,7 @@ export const rebootSandbox: Route = {
   method: "POST",
   path: "/api/sandboxes/:id/reboot",
   name: "rebootSandbox",
-  summary: "Start the guest's kernel again",
+  summary: "Restart the guest's kernel",
   access: "key",
   status: 204,
 };
@@ -55,7 +55,7 @@ export const powerCycleSandbox: Route = {
   method: "POST",
   path: "/api/sandboxes/:id/power-cycle",
   name: "powerCycleSandbox",
-  summary: "Boot a sandbox's disks with a new machine, also when the old one has ended",
+  summary: "Boot a sandbox's disks with a new machine, also after the old one has ended",
   access: "key",
   status: 204,
 };

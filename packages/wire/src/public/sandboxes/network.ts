@@ -2,19 +2,19 @@ import { z } from "zod";
 import { type EgressRules, type NetworkPolicy, parseEgress } from "../../egress.ts";
 import type { Route } from "../../route.ts";
 
-const most = 256;
-const targets = z.array(z.string()).max(most, `egress: a list has at most ${most} entries`);
+const maxTargets = 256;
+const targets = z.array(z.string()).max(maxTargets, `egress: a list has at most ${maxTargets} entries`);
 
-/** Parsed to see whether they can be understood; they stay as they were written. */
+/** Validated, and stored as written. */
 export const Egress = z
-  // A misspelt list would be no list, which is the internet.
+  // Strict: a misspelt list would otherwise be an absent list, which allows the whole internet.
   .strictObject({
     allow: targets.optional().meta({
       description:
-        "All that may be reached: domains, *.domains (names below it), IPv4 addresses and ranges such as " +
-        "203.0.113.0/24. Absent: everything on the internet. Empty: nothing.",
+        "The destinations to allow: domains, *.domains (names below one), IPv4 addresses and ranges such as " +
+        "203.0.113.0/24. Absent: the whole internet. Empty: nothing.",
     }),
-    deny: targets.optional().meta({ description: "What may not be reached although it is allowed." }),
+    deny: targets.optional().meta({ description: "Destinations to deny, in precedence over `allow`." }),
   })
   .superRefine((rules, context) => {
     try {
@@ -26,14 +26,14 @@ export const Egress = z
   .meta({
     id: "Egress",
     description:
-      "Private, link-local and reserved addresses, this host and other sandboxes are never reached. Where names decide, " +
-      "HTTP/3 and DNS over other servers do not pass.",
+      "Private, link-local and reserved addresses, the host and other sandboxes are always unreachable. When rules name " +
+      "domains, HTTP/3 and other DNS servers are blocked.",
   });
 
 export const NetworkBody = z
   .object({
-    networkEnabled: z.boolean().optional().meta({ description: "Absent: as it is." }),
-    egress: Egress.optional().meta({ description: "Absent: as it is. Without any list: no rules." }),
+    networkEnabled: z.boolean().optional().meta({ description: "Absent: unchanged." }),
+    egress: Egress.optional().meta({ description: "Absent: unchanged. Without lists: no rules." }),
   })
   .refine(
     ({ networkEnabled, egress }) => networkEnabled !== undefined || egress !== undefined,
@@ -47,10 +47,9 @@ export const NetworkReply = z
     sandboxID: z.string(),
     networkEnabled: z.boolean(),
     egress: Egress.optional(),
-    notEnforced: z
-      .array(z.string())
-      .optional()
-      .meta({ description: "What of this does not hold on this host, in words. Absent: all of it holds." }),
+    notEnforced: z.array(z.string()).optional().meta({
+      description: "The parts of the policy that this host cannot enforce, in words. Absent: all of it is enforced.",
+    }),
   })
   .meta({ id: "Network" });
 export type NetworkReply = z.infer<typeof NetworkReply>;
@@ -59,7 +58,7 @@ export const getNetwork: Route<unknown, unknown, NetworkReply> = {
   method: "GET",
   path: "/api/sandboxes/:id/network",
   name: "getNetwork",
-  summary: "Get what a sandbox may reach",
+  summary: "Get the network policy of a sandbox",
   access: "key",
   status: 200,
   reply: NetworkReply,
@@ -69,7 +68,7 @@ export const setNetwork: Route<NetworkBody, unknown, NetworkReply> = {
   method: "PUT",
   path: "/api/sandboxes/:id/network",
   name: "setNetwork",
-  summary: "Change what a sandbox may reach, at once, also for connections that exist",
+  summary: "Change the network policy of a sandbox, at once and for existing connections too",
   access: "key",
   body: NetworkBody,
   status: 200,
@@ -79,10 +78,10 @@ export const setNetwork: Route<NetworkBody, unknown, NetworkReply> = {
 const NetworkLogReply = z
   .array(
     z.object({
-      at: z.iso.datetime().meta({ description: "The last time." }),
-      count: z.int().meta({ description: "How often within the last hour." }),
+      at: z.iso.datetime().meta({ description: "The time of the last refusal." }),
+      count: z.int().meta({ description: "Refusals within the last hour." }),
       protocol: z.enum(["tcp", "udp", "icmp", "dns", "tls", "http"]),
-      host: z.string().optional().meta({ description: "The name that was asked for." }),
+      host: z.string().optional().meta({ description: "The name that the sandbox asked for." }),
       address: z.string().optional(),
       port: z.int().optional(),
       reason: z.string(),
@@ -95,20 +94,20 @@ export const getNetworkLog: Route<unknown, unknown, NetworkLogReply> = {
   method: "GET",
   path: "/api/sandboxes/:id/network/log",
   name: "getNetworkLog",
-  summary: "List what a sandbox was refused within the last hour, the newest first",
-  description: "Of a sandbox that does not run there is none. It is not woken.",
+  summary: "List the connections that a sandbox was refused within the last hour, newest first",
+  description: "Empty for a sandbox that does not run, which is not woken.",
   access: "key",
   status: 200,
   reply: NetworkLogReply,
 };
 
-/** The policy that is asked for, where it is now `present`. */
+/** The policy after a change of the `present` one. */
 export function networkPolicyFrom({ networkEnabled, egress }: NetworkBody, present: NetworkPolicy): NetworkPolicy {
   const rules = egress === undefined ? present.egress : egressFrom(egress);
   return { enabled: networkEnabled ?? present.enabled, ...(rules === undefined ? {} : { egress: rules }) };
 }
 
-/** Rules without any list are none. */
+/** The rules, or undefined when both lists are absent. */
 export function egressFrom(egress: EgressRules): EgressRules | undefined {
   return egress.allow === undefined && egress.deny === undefined ? undefined : egress;
 }
@@ -125,7 +124,7 @@ export function networkReplyOf(
   };
 }
 
-/** As JSON has it. */
+/** A mutable copy without absent lists, for JSON. */
 export function writableEgress({
   allow,
   deny,

@@ -10,7 +10,7 @@ const CreatePatchBody = z
       .string(scriptMissing)
       .refine((text) => text.trim() !== "", scriptMissing)
       .pipe(plainText("script"))
-      .meta({ description: "Run by `bash -c` as the sandbox's user; at most 300 seconds." }),
+      .meta({ description: "Runs with `bash -c` as the sandbox's user, for at most 300 seconds." }),
     description: z.string().optional(),
   })
   .meta({ id: "CreatePatch" });
@@ -41,7 +41,7 @@ export interface PatchRoutes {
 export const checkpointPatches = patchRoutes("/api/sandboxes/checkpoints/:checkpointId", "Checkpoint", "a checkpoint");
 /** The patches of a named snapshot. */
 export const snapshotPatches = patchRoutes("/api/snapshots/:name", "Snapshot", "a named snapshot");
-/** The same, and the patches of images that have no name. */
+/** The patches of an image, named or not. */
 export const imagePatches = patchRoutes("/api/images/:name", "Image", "an image");
 
 function patchRoutes(path: string, name: string, what: string): PatchRoutes {
@@ -50,8 +50,10 @@ function patchRoutes(path: string, name: string, what: string): PatchRoutes {
       method: "POST",
       path: `${path}/patches`,
       name: `create${name}Patch`,
-      summary: `Add a script that every fork of ${what} runs once, when it starts or wakes`,
-      description: "Those that run now get it at their next wake.",
+      summary: `Add a script that every fork of ${what} runs once, at its start or its next wake`,
+      description:
+        "Forks that run now run it at their next wake. A fork by another organization runs only the patches that existed " +
+        "when it was made.",
       access: "key",
       body: CreatePatchBody,
       status: 201,
@@ -61,7 +63,7 @@ function patchRoutes(path: string, name: string, what: string): PatchRoutes {
       method: "GET",
       path: `${path}/patches`,
       name: `list${name}Patches`,
-      summary: `List the patches of ${what}, in their order`,
+      summary: `List the patches of ${what} in the order in which they run`,
       access: "key",
       status: 200,
       reply: z.array(Patch),
@@ -70,7 +72,7 @@ function patchRoutes(path: string, name: string, what: string): PatchRoutes {
       method: "DELETE",
       path: `${path}/patches/:patchId`,
       name: `delete${name}Patch`,
-      summary: `Remove a patch of ${what}; where it was applied it stays applied`,
+      summary: `Remove a patch of ${what}; forks that ran it keep its effects`,
       access: "key",
       status: 204,
     },

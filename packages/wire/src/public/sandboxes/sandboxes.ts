@@ -9,7 +9,7 @@ import { Egress, egressFrom, writableEgress } from "./network.ts";
 import { port, PreviewAuth } from "#public/guests/previews.ts";
 
 const negativeTimeout = "timeout must be non-negative (0 disables auto-hibernate)";
-// Of a signed 32-bit number of seconds: 68 years.
+// The largest signed 32-bit number: 68 years.
 const maxTimeoutSeconds = 2_147_483_647;
 
 export function timeoutSeconds(absent: string): z.ZodType<number> {
@@ -18,7 +18,7 @@ export function timeoutSeconds(absent: string): z.ZodType<number> {
     .nonnegative(negativeTimeout)
     .int("timeout must be a whole number of seconds")
     .max(maxTimeoutSeconds, `timeout must be at most ${maxTimeoutSeconds}`)
-    .meta({ description: "Idle seconds until the sandbox is put away; every use begins them anew. 0: never." });
+    .meta({ description: "Idle seconds until the sandbox is hibernated; every call restarts them. 0: never." });
 }
 
 const cpuRule = "cpuCount must be a whole number from 1 to 16";
@@ -29,10 +29,13 @@ export const CreateSandboxBody = z
     templateID: z
       .string()
       .optional()
-      .meta({ description: 'What to start from. Absent, "", "base": the default image.' }),
+      .meta({ description: 'The image to start from. Absent, "", "base": the default image.' }),
     timeout: timeoutSeconds("timeout must be a whole number of seconds").optional(),
     envs: envs.optional(),
-    metadata: z.record(z.string(), z.string()).optional().meta({ description: "Labels of yours; kept, not used." }),
+    metadata: z
+      .record(z.string(), z.string())
+      .optional()
+      .meta({ description: "Your own labels, stored and not interpreted." }),
     alias: z.string().max(255, "alias must be at most 255 characters").optional(),
     cpuCount: z.number(cpuRule).int(cpuRule).min(1, cpuRule).max(16, cpuRule).optional(),
     memoryMB: memoryMb.optional(),
@@ -45,19 +48,15 @@ export const CreateSandboxBody = z
       .meta({ description: "Size of /workspace." }),
     networkEnabled: z.boolean().optional().meta({ description: "Default: true." }),
     egress: Egress.optional(),
-    port: port.optional().meta({ description: "A port of the guest that hostPort of this server is to lead to." }),
-    ephemeral: z
-      .boolean()
-      .optional()
-      .meta({ description: "Delete it where it would be hibernated: when it is idle, and when the server ends." }),
-    image: ImageManifest.optional().meta({ description: "What to build and start from, in place of templateID." }),
-    snapshot: z
-      .string()
-      .optional()
-      .meta({ description: "The name of an image to start from, in place of templateID." }),
-    secretStore: z.string().optional().meta({ description: "Not there yet." }),
+    port: port.optional().meta({ description: "A port of the guest, which `hostPort` of the server forwards to." }),
+    ephemeral: z.boolean().optional().meta({
+      description: "Delete the sandbox instead of hibernating it: when it is idle, and when the server shuts down.",
+    }),
+    image: ImageManifest.optional().meta({ description: "An image to build and start from, instead of templateID." }),
+    snapshot: z.string().optional().meta({ description: "The name of an image to start from, instead of templateID." }),
+    secretStore: z.string().optional().meta({ description: "Not implemented." }),
     previewAuth: PreviewAuth.optional(),
-    webhooks: z.array(z.unknown()).optional().meta({ description: "Not there yet." }),
+    webhooks: z.array(z.unknown()).optional().meta({ description: "Not implemented." }),
   })
   .meta({ id: "CreateSandbox" });
 export type CreateSandboxBody = z.infer<typeof CreateSandboxBody>;
@@ -85,24 +84,24 @@ export const SandboxReply = z
     networkNotEnforced: z
       .array(z.string())
       .optional()
-      .meta({ description: "What of its network policy does not hold on this host, in words." }),
-    hostPort: z.int().optional().meta({ description: "A port of this server that leads to the port asked for." }),
+      .meta({ description: "The parts of its network policy that this host cannot enforce, in words." }),
+    hostPort: z.int().optional().meta({ description: "The port of the server that forwards to the guest's port." }),
     previewAuthToken: z
       .string()
       .optional()
-      .meta({ description: "What its previews need. Told by the create that asked for it, and never again." }),
+      .meta({ description: "The token that its previews require. Only the create that asked for it returns it." }),
     createdAt: z.iso.datetime(),
     startedAt: z.iso.datetime().optional(),
-    endAt: z.iso.datetime().optional().meta({ description: "When the idle timeout ends if nothing happens." }),
+    endAt: z.iso.datetime().optional().meta({ description: "When the idle timeout ends if no further call comes." }),
     stoppedAt: z.iso.datetime().optional(),
-    reason: z.string().optional().meta({ description: "Why it does not run, or could not be woken." }),
+    reason: z.string().optional().meta({ description: "Why it does not run, or why its last wake failed." }),
     restoredFrom: z
       .enum(["memory", "disk"])
       .optional()
-      .meta({ description: "How it was started last: its memory as it was, or booted from its disks." }),
+      .meta({ description: "How it last started: with its memory restored, or booted from its disks." }),
     restoredBecause: z.string().optional().meta({ description: "Why its memory was not restored." }),
-    fromCheckpointId: z.string().optional().meta({ description: "The checkpoint it was forked from." }),
-    patchError: z.string().optional().meta({ description: "Which patch of that checkpoint failed, and how." }),
+    fromCheckpointId: z.string().optional().meta({ description: "The checkpoint that it is a fork of." }),
+    patchError: z.string().optional().meta({ description: "The patch of that checkpoint that failed, and how." }),
     tags: z.record(z.string(), z.string()),
     tagsLastUpdatedAt: z.iso.datetime().nullable(),
   })
@@ -115,15 +114,19 @@ export const createSandbox: Route<CreateSandboxBody, unknown, SandboxReply> = {
   name: "createSandbox",
   summary: "Create a sandbox",
   description:
-    "Answers when a command would work. With `Accept: text/event-stream` progress is told as events `build_log` " +
-    "(`{step, type, message}`) and the end as `result` (a Sandbox) or `error` (`{error}`). With an `Idempotency-Key` " +
-    "header the same key gives the same sandbox for 24 hours.",
+    "Answers when the sandbox accepts commands. With `Accept: text/event-stream` the answer is a stream of events: " +
+    "`build_log` (`{step, type, message}`) for progress, then `result` (a Sandbox) or `error` (`{error}`). With an " +
+    "`Idempotency-Key` header, creates with the same key return the same sandbox for 24 hours.",
   access: "key",
   body: CreateSandboxBody,
   bodyLimit: manifestBodyLimit,
   status: 201,
   reply: SandboxReply,
-  otherReplies: { 200: { description: "Events, where they were asked for; or the sandbox of a repeated key." } },
+  otherReplies: {
+    200: {
+      description: "Events, when the client asked for them; or the sandbox of an earlier create with the same key.",
+    },
+  },
 };
 
 const ListQuery = z.object({
@@ -133,7 +136,7 @@ const ListQuery = z.object({
       "status must be running, hibernated, error, stopped or all",
     )
     .optional()
-    .meta({ description: "Default: running. `all`: every one that is not stopped." }),
+    .meta({ description: "Default: running. `all`: every sandbox that is not stopped." }),
 });
 type ListQuery = z.infer<typeof ListQuery>;
 
@@ -141,7 +144,7 @@ export const listSandboxes: Route<unknown, ListQuery, SandboxReply[]> = {
   method: "GET",
   path: "/api/sandboxes",
   name: "listSandboxes",
-  summary: "List sandboxes, those that run unless asked otherwise, the newest 100",
+  summary: "List the newest 100 sandboxes, by default those that run",
   access: "key",
   query: ListQuery,
   status: 200,
@@ -152,7 +155,7 @@ export const getSandbox: Route<unknown, unknown, SandboxReply> = {
   method: "GET",
   path: "/api/sandboxes/:id",
   name: "getSandbox",
-  summary: "Get a sandbox, whether it runs or not",
+  summary: "Get a sandbox in any state",
   access: "key",
   status: 200,
   reply: SandboxReply,
@@ -162,7 +165,7 @@ export const deleteSandbox: Route = {
   method: "DELETE",
   path: "/api/sandboxes/:id",
   name: "deleteSandbox",
-  summary: "Stop a sandbox and remove all that belongs to it",
+  summary: "Stop a sandbox and remove its machine, disks and snapshot",
   access: "key",
   status: 204,
 };
@@ -175,15 +178,15 @@ export const setIdleTimeout: Route<{ timeout: number }> = {
   method: "POST",
   path: "/api/sandboxes/:id/timeout",
   name: "setIdleTimeout",
-  summary: "Set the idle timeout and begin it anew",
+  summary: "Set and restart the idle timeout",
   access: "key",
   body: SetTimeoutBody,
   status: 204,
 };
 
-/** What a client asks for, in the project's own words. Absent: the server's default, or what its image has. */
+/** Translates a request into the project's own terms. Absent properties: the server's or the image's defaults. */
 export function newSandboxFrom(body: CreateSandboxBody) {
-  refuseWhatIsNotThereYet(body);
+  refuseUnimplemented(body);
   const asked = {
     ...(body.cpuCount === undefined ? {} : { vcpus: body.cpuCount }),
     ...(body.memoryMB === undefined ? {} : { memoryMib: body.memoryMB }),
@@ -209,15 +212,15 @@ function imageOf(templateID: string): string {
   return templateID === "" || templateID === "base" ? "default" : templateID;
 }
 
-function refuseWhatIsNotThereYet(body: CreateSandboxBody): void {
+function refuseUnimplemented(body: CreateSandboxBody): void {
   const asked = Object.entries({
     "a secret store (secretStore)": (body.secretStore ?? "") !== "",
     "webhooks of a sandbox (webhooks)": (body.webhooks ?? []).length > 0,
   }).find(([, present]) => present);
-  if (asked !== undefined) throw new SandboxError("not_supported", `${asked[0]} is not there yet`);
+  if (asked !== undefined) throw new SandboxError("not_supported", `${asked[0]} is not implemented`);
 }
 
-/** What the control plane knows of a sandbox, as far as a client may see it. */
+/** The properties of a sandbox that clients may see. */
 interface SandboxToShow {
   readonly id: string;
   readonly state: keyof typeof statusOfState;
@@ -245,7 +248,7 @@ interface SandboxToShow {
   readonly tagsUpdatedAt?: Date | undefined;
 }
 
-// The published words know no state on the way to another. One that is given another machine runs: calls wait for it.
+// The public API has no transitional states. A restarting sandbox shows as running, since calls wait for it.
 const statusOfState = {
   creating: "creating",
   running: "running",
@@ -258,11 +261,11 @@ const statusOfState = {
   error: "error",
 } as const;
 
-/** What is the same for all sandboxes of a server. */
+/** The properties that all sandboxes of a server share. */
 export interface SandboxPlace {
   readonly region: string;
   readonly sandboxDomain: string;
-  /** What of network policies does not hold on this host. */
+  /** The parts of network policies that this host cannot enforce. */
   readonly networkNotEnforced?: readonly string[] | undefined;
 }
 
@@ -302,14 +305,14 @@ export function sandboxReplyOf(sandbox: SandboxToShow, place: SandboxPlace): San
   };
 }
 
-/** The states that a list is asked for. */
+/** The states that a list request selects. */
 export function statesFrom({ status = "running" }: ListQuery): readonly (keyof typeof statusOfState)[] {
   const states = Object.keys(statusOfState) as (keyof typeof statusOfState)[];
   if (status === "running") return ["running"];
   return states.filter((state) => (status === "all" ? state !== "stopped" : statusOfState[state] === status));
 }
 
-/** Without what is undefined. */
+/** The object without its undefined properties. */
 function present<T extends object>(values: T): { [Name in keyof T]?: Exclude<T[Name], undefined> } {
   return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as {
     [Name in keyof T]?: Exclude<T[Name], undefined>;

@@ -22,7 +22,7 @@ const LimitsBody = z
   })
   .meta({ id: "Limits" });
 
-/** How a sandbox whose size is locked is refused; the published client knows it by its code. */
+/** The refusal for a sandbox with a locked size. The published client recognises its code. */
 const ScalingLocked = z.object({ error: z.string(), code: z.literal("scaling_locked") }).meta({ id: "ScalingLocked" });
 
 export const scalingLocked: z.infer<typeof ScalingLocked> = {
@@ -30,17 +30,17 @@ export const scalingLocked: z.infer<typeof ScalingLocked> = {
   code: "scaling_locked",
 };
 
-const locked = { 403: { description: "Its size is locked.", reply: ScalingLocked } };
+const locked = { 403: { description: "The sandbox's size is locked.", reply: ScalingLocked } };
 
 const OomFloor = z.object({ error: z.string(), code: z.literal("oom_floor") }).meta({ id: "OomFloor" });
 
-/** How a size is refused that the sandbox's commands do not fit into; clients know it by its code. */
+/** The refusal of a size that is too small for the sandbox's processes. Clients recognise its code. */
 function oomFloor(memoryMb: number, because: string): z.infer<typeof OomFloor> {
-  const error = `the sandbox cannot do with ${memoryMb} MiB: ${because}. End some of them, or leave it more`;
+  const error = `${memoryMb} MiB are too little for this sandbox: ${because}. End some of its processes, or choose more memory`;
   return { error, code: "oom_floor" };
 }
 
-const floor = { 409: { description: "Its commands need more; nothing has changed.", reply: OomFloor } };
+const floor = { 409: { description: "Its processes need more memory; nothing has changed.", reply: OomFloor } };
 
 const ScaledReply = z
   .object({
@@ -48,12 +48,12 @@ const ScaledReply = z
     memoryMB: z.int(),
     cpuPercent: z.number(),
     ok: z.literal(true),
-    autoscaleDisabled: z.boolean().optional().meta({ description: "Autoscale was on and has ended by this." }),
+    autoscaleDisabled: z.boolean().optional().meta({ description: "Autoscale was on and is now disabled." }),
   })
   .meta({ id: "Scaled" });
 type ScaledReply = z.infer<typeof ScaledReply>;
 
-/** What has become of the wish for another size. */
+/** The outcome of a resize. */
 export type ScaleOutcome =
   | {
       readonly kind: "scaled";
@@ -61,7 +61,7 @@ export type ScaleOutcome =
       readonly autoscaleEnded: boolean;
     }
   | { readonly kind: "locked" }
-  /** Its commands need more. */
+  /** The sandbox's processes need more memory. */
   | { readonly kind: "floor"; readonly memoryMib: number; readonly because: string };
 
 export function scaleAnswer(
@@ -84,7 +84,7 @@ export const scaleSandbox: Route<{ memoryMB: number }, unknown, ScaledReply> = {
   method: "POST",
   path: "/api/sandboxes/:id/scale",
   name: "scaleSandbox",
-  summary: "Give a sandbox more memory while it runs, or take some back",
+  summary: "Change the memory of a running sandbox",
   access: "key",
   body: ScaleBody,
   status: 200,
@@ -96,7 +96,7 @@ export const setLimits: Route<z.infer<typeof LimitsBody>, unknown, ScaledReply> 
   method: "PUT",
   path: "/api/sandboxes/:id/limits",
   name: "setLimits",
-  summary: "The same under another name; processors and processes keep their limits",
+  summary: "Change the memory of a running sandbox, as the published clients call it; other limits stay",
   access: "key",
   body: LimitsBody,
   status: 200,
@@ -123,7 +123,9 @@ const AutoscaleReply = z
     enabled: z.boolean(),
     minMemoryMB: z.int(),
     maxMemoryMB: z.int(),
-    effective: z.boolean().meta({ description: "False: it is kept, and nothing is resized yet." }),
+    effective: z
+      .boolean()
+      .meta({ description: "False: the range is stored, and resizing by load is not implemented." }),
   })
   .meta({ id: "Autoscale" });
 type AutoscaleReply = z.infer<typeof AutoscaleReply>;
@@ -132,7 +134,7 @@ export const setAutoscale: Route<AutoscaleBody, unknown, AutoscaleReply> = {
   method: "PUT",
   path: "/api/sandboxes/:id/autoscale",
   name: "setAutoscale",
-  summary: "Say between which sizes a sandbox is to be kept by its load; kept, not used yet",
+  summary: "Set the range of memory for autoscale; stored, not used yet",
   access: "key",
   body: AutoscaleBody,
   status: 200,
@@ -144,7 +146,7 @@ export const getAutoscale: Route<unknown, unknown, AutoscaleReply> = {
   method: "GET",
   path: "/api/sandboxes/:id/autoscale",
   name: "getAutoscale",
-  summary: "Get between which sizes a sandbox is to be kept",
+  summary: "Get the range of memory for autoscale",
   access: "key",
   status: 200,
   reply: AutoscaleReply,
@@ -158,7 +160,7 @@ export const setScalingLock: Route<{ locked: boolean }, unknown, ScalingLockRepl
   method: "PUT",
   path: "/api/sandboxes/:id/scaling-lock",
   name: "setScalingLock",
-  summary: "Lock or unlock a sandbox's size; locking also ends autoscale",
+  summary: "Lock or unlock a sandbox's size; locking also disables autoscale",
   access: "key",
   body: ScalingLockBody,
   status: 200,
@@ -175,7 +177,7 @@ export const getScalingLock: Route<unknown, unknown, ScalingLockReply> = {
   reply: ScalingLockReply,
 };
 
-/** What a client asks for, in the project's own words. */
+/** Translates a request into the project's own terms. */
 export function autoscaleFrom({ enabled, minMemoryMB, maxMemoryMB }: AutoscaleBody) {
   return { enabled, minMemoryMib: minMemoryMB, maxMemoryMib: maxMemoryMB };
 }

@@ -16,7 +16,7 @@ const tags = z
     (value) => Object.values(value).every((text) => text.length <= 256),
     "a tag's value has at most 256 characters",
   )
-  .meta({ description: "All tags; those that are not among them are removed." });
+  .meta({ description: "All tags of the sandbox; others are removed." });
 
 const TagsReply = z
   .object({ tags: z.record(z.string(), z.string()), tagsLastUpdatedAt: z.iso.datetime().nullable() })
@@ -49,8 +49,8 @@ const TagKeysReply = z
     keys: z.array(
       z.object({
         key: z.string(),
-        sandboxCount: z.int().meta({ description: "Sandboxes that have it, and are not stopped." }),
-        valueCount: z.int().meta({ description: "Different values among them." }),
+        sandboxCount: z.int().meta({ description: "Sandboxes with this key that are not stopped." }),
+        valueCount: z.int().meta({ description: "Distinct values among them." }),
       }),
     ),
   })

@@ -1,0 +1,77 @@
+import { readFile } from "node:fs/promises";
+import { basename } from "node:path";
+import { fileURLToPath } from "node:url";
+import { documentation, openApi } from "@opensandbox/wire/public/health.ts";
+import type { FastifyInstance, FastifyReply } from "fastify";
+import { answered, serve } from "./serve.ts";
+
+/** The page loads from this origin only, and no script or style of its own stands in it. */
+const contentSecurityPolicy = [
+  "default-src 'none'",
+  "script-src 'self'",
+  "style-src 'self'",
+  // Icons in the style sheet are data.
+  "img-src 'self' data:",
+  "connect-src 'self'",
+  "base-uri 'none'",
+  "form-action 'none'",
+  "frame-ancestors 'none'",
+].join("; ");
+
+const page = `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>OpenSandbox API</title>
+<link rel="stylesheet" href="${documentation.path}/swagger-ui.css">
+<script defer src="${documentation.path}/swagger-ui-bundle.js"></script>
+<script defer src="${documentation.path}/start.js"></script>
+</head>
+<body>
+<noscript><a href="${openApi.path}">The OpenAPI document</a></noscript>
+<div id="page"></div>
+</body>
+</html>
+`;
+
+// No validator: it would send the address of this server to another host.
+const start = `SwaggerUIBundle({
+  url: ${JSON.stringify(openApi.path)},
+  dom_id: "#page",
+  deepLinking: true,
+  docExpansion: "none",
+  displayRequestDuration: true,
+  validatorUrl: null,
+});
+`;
+
+/** The API as a page: Swagger UI over the OpenAPI document. Its files are read when the page is first asked for. */
+export function serveDocumentation(app: FastifyInstance, ending: AbortSignal): void {
+  serve(app, ending, documentation, async ({ reply }) => {
+    await send(reply, "text/html; charset=utf-8", page);
+    return answered;
+  });
+  const script = "text/javascript; charset=utf-8";
+  app.get(`${documentation.path}/start.js`, (_request, reply) => send(reply, script, start));
+  for (const [type, url] of [
+    ["text/css; charset=utf-8", import.meta.resolve("swagger-ui-dist/swagger-ui.css")],
+    [script, import.meta.resolve("swagger-ui-dist/swagger-ui-bundle.js")],
+  ] as const) {
+    let content: Promise<Buffer> | undefined;
+    app.get(`${documentation.path}/${basename(url)}`, async (_request, reply) => {
+      content ??= readFile(fileURLToPath(url));
+      return send(reply, type, await content);
+    });
+  }
+}
+
+async function send(reply: FastifyReply, type: string, content: string | Buffer): Promise<FastifyReply> {
+  return await reply
+    .type(type)
+    .header("content-security-policy", contentSecurityPolicy)
+    .header("x-content-type-options", "nosniff")
+    .header("referrer-policy", "no-referrer")
+    .header("cache-control", "max-age=3600")
+    .send(content);
+}
