@@ -3,6 +3,7 @@ import { availableParallelism, cpus, freemem, loadavg, release, totalmem } from 
 import { join } from "node:path";
 import { readConfig } from "@opensandbox/server";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { orAborted } from "@opensandbox/wire/or-aborted.ts";
 import { killProcessesOf } from "../packages/worker/src/host/kill-by-path.ts";
 import { removeLeftOverNetworks } from "../packages/worker/src/network/host-firewall.ts";
 import { type Bench, type BenchOptions, type Keep, type Ours, readySize, type ServerKind } from "./bench.ts";
@@ -51,6 +52,7 @@ export async function runBench(
       continue;
     }
     try {
+      // An abort does not wait for running calls: they end with the servers.
       await orAborted(scenario.run(bench, keep), signal);
     } catch (error) {
       signal.throwIfAborted();
@@ -201,17 +203,4 @@ function once<Key, Value>(make: (key: Key) => Promise<Value>): (key: Key) => Pro
     made.set(key, present);
     return await present;
   };
-}
-
-/** An abort does not wait for running calls: they end with the servers. */
-async function orAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const onAbort = (): void => reject(signal.reason);
-  signal.throwIfAborted();
-  signal.addEventListener("abort", onAbort, { once: true });
-  try {
-    await Promise.race([work, aborted]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-  }
 }

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import { after, before, suite, test } from "node:test";
 import { Sandbox } from "@opencomputer/sdk";
-import { openTcpListener } from "../../packages/worker/src/host/sockets.ts";
+import { openTcpListener } from "../../packages/worker/src/host/kernel/sockets.ts";
 import { startFakeResolver } from "../../packages/worker/src/network/testing/fake-resolver.ts";
 import { type Internet, startInternet, worldAddresses } from "../../packages/worker/src/network/testing/internet.ts";
 import { inOwnHost } from "../../packages/worker/src/network/testing/own-host.ts";

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Transport } from "@opensandbox/wire/guest/channel.ts";
 import type { Session } from "#server.ts";
-import { deviceSocket } from "#system/device-socket.ts";
+import { deviceSocket } from "#system/kernel/device-socket.ts";
 import { socketTransport } from "./socket-transport.ts";
 
 const portName = "agent";

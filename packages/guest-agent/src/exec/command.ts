@@ -3,7 +3,7 @@ import { resolve } from "node:path";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { ExecRequest } from "@opensandbox/wire/guest/messages_pb.js";
 import type { System } from "#system/system.ts";
-import type { TerminalSize } from "#system/terminal.ts";
+import type { TerminalSize } from "#system/kernel/terminal.ts";
 import type { User } from "#system/users.ts";
 import {
   checkEnvironment,

@@ -1,8 +1,8 @@
 import { Socket, type SocketConstructorOpts } from "node:net";
 import { maxDataBytes } from "@opensandbox/wire/guest/frame.ts";
-import { deviceSocket } from "#system/device-socket.ts";
-import { bytesInPipe, setWindowSize } from "#system/libc.ts";
-import type { TerminalSize } from "#system/terminal.ts";
+import { deviceSocket } from "#system/kernel/device-socket.ts";
+import { bytesInPipe, setWindowSize } from "#system/kernel/libc.ts";
+import type { TerminalSize } from "#system/kernel/terminal.ts";
 
 // Shared: each read is copied before the next one. Two frames, since a pipe holds 64 KiB.
 const buffer = Buffer.alloc(2 * maxDataBytes);

@@ -1,4 +1,4 @@
-import { endedChild, statusOfEnded } from "#system/libc.ts";
+import { endedChild, statusOfEnded } from "#system/kernel/libc.ts";
 
 /** How a process ended: its exit code, or the signal that ended it. The other one is 0. */
 export interface ExitStatus {

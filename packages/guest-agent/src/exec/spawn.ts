@@ -11,9 +11,9 @@ import {
   stringTable,
   systemError,
   withRealUser,
-} from "#system/libc.ts";
+} from "#system/kernel/libc.ts";
 import type { System } from "#system/system.ts";
-import { openTerminal, type TerminalSize } from "#system/terminal.ts";
+import { openTerminal, type TerminalSize } from "#system/kernel/terminal.ts";
 import type { User } from "#system/users.ts";
 import type { Environment } from "./environment.ts";
 

@@ -1,6 +1,6 @@
 import { freemem, totalmem } from "node:os";
 import { join, relative } from "node:path";
-import { processTrees } from "#system/process-tree.ts";
+import { processTrees } from "./kernel/process-tree.ts";
 import type { System } from "#system/system.ts";
 import { unknownUser } from "#system/users.ts";
 

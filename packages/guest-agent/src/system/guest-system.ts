@@ -1,12 +1,12 @@
-import { commandCgroups, fitMemory } from "#system/cgroup.ts";
-import { stepClock } from "#system/clock.ts";
-import { addEntropy } from "#system/entropy.ts";
-import { fileSystems, mounts } from "#system/file-systems.ts";
-import { setHostname } from "#system/hostname.ts";
+import { commandCgroups, fitMemory } from "./kernel/cgroup.ts";
+import { stepClock } from "./kernel/clock.ts";
+import { addEntropy } from "./kernel/entropy.ts";
+import { fileSystems, mounts } from "./kernel/file-systems.ts";
+import { setHostname } from "./kernel/hostname.ts";
 import { setMachineId, renewSecrets } from "#system/identity.ts";
-import { limitOpenFiles, writeClock } from "#system/libc.ts";
-import { setMacAddress } from "#system/mac-address.ts";
-import { spareAgent } from "#system/oom-score.ts";
+import { limitOpenFiles, writeClock } from "./kernel/libc.ts";
+import { setMacAddress } from "./kernel/mac-address.ts";
+import { spareAgent } from "./kernel/oom-score.ts";
 import type { System } from "#system/system.ts";
 import { findOwner, findUser } from "#system/users.ts";
 

@@ -14,7 +14,7 @@ import { execFile } from "node:child_process";
 import { basename, join } from "node:path";
 import { promisify } from "node:util";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import { bindFile } from "#system/libc.ts";
+import { bindFile } from "./kernel/libc.ts";
 
 const sshDirectory = "/etc/ssh";
 const randomSeedFile = "/var/lib/systemd/random-seed";

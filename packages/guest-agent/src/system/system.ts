@@ -1,5 +1,5 @@
 import type { CommandGroup } from "#exec/command-group.ts";
-import type { FileSystems } from "#system/file-systems.ts";
+import type { FileSystems } from "./kernel/file-systems.ts";
 import type { User } from "#system/users.ts";
 
 /** In bytes. */

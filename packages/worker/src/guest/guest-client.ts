@@ -119,7 +119,7 @@ export class GuestClient implements Disposable {
 
   /**
    * Freezes the guest's file systems and sends nothing from then on: a copy of the guest would wait for the rest of a frame
-   * that only this guest gets. Every path must end with {@link goOn}, which thaws.
+   * that only this guest gets. Every path must end with {@link thaw}, which thaws.
    */
   async freeze(signal: AbortSignal): Promise<void> {
     const stream = await this.open(methods.freeze, {}, signal);
@@ -136,7 +136,7 @@ export class GuestClient implements Disposable {
   }
 
   /** Sends again, and thaws the guest's file systems. */
-  async goOn(signal: AbortSignal): Promise<void> {
+  async thaw(signal: AbortSignal): Promise<void> {
     this.#line.release();
     this.#frozenIn = 0;
     await this.call(methods.thaw, {}, signal);

@@ -1,6 +1,6 @@
 import { type ChildProcessByStdio, spawn } from "node:child_process";
 import type { Readable, Writable } from "node:stream";
-import { forbidCoreDumps } from "./libc.ts";
+import { forbidCoreDumps } from "./kernel/libc.ts";
 
 export type ConfinedProcess = ChildProcessByStdio<Writable, Readable, Readable>;
 

@@ -1,7 +1,7 @@
 import { closeSync, openSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import { tryFlock } from "#host/libc.ts";
+import { tryFlock } from "./kernel/libc.ts";
 
 // A blocking flock would stop the event loop, so waiting polls. Holders keep these locks for seconds to minutes.
 const pollMs = 50;

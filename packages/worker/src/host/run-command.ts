@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import { inNetworkNamespace } from "./libc.ts";
+import { inNetworkNamespace } from "./kernel/libc.ts";
 
 export interface CommandOptions {
   /** Called with each line of standard error as it arrives, for progress. */

@@ -4,7 +4,7 @@ import { link, mkdir, readdir, readFile, rename, rm, stat, writeFile } from "nod
 import { join } from "node:path";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { isLocked, lockFile } from "./file-lock.ts";
-import { namesIn } from "./names-in.ts";
+import { namesIn } from "./storage/names-in.ts";
 
 /**
  * A number that names a machine's resources of which each host has one set: network namespace, address, user id.

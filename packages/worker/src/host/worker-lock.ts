@@ -3,8 +3,8 @@ import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { isLocked } from "./file-lock.ts";
-import { tryFlock } from "./libc.ts";
-import { namesIn } from "./names-in.ts";
+import { tryFlock } from "./kernel/libc.ts";
+import { namesIn } from "./storage/names-in.ts";
 
 /**
  * Marks the worker `id` as alive, by a lock that the kernel releases when the process ends. Disposing it ends the claim.

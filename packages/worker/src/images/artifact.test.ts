@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { test, type TestContext } from "node:test";
-import { ContentChecks } from "#host/content-checks.ts";
+import { ContentChecks } from "#host/storage/content-checks.ts";
 import type { Log } from "#host/log.ts";
 import { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { type ArtifactRequest, artifactsOf, contentRecordOf, provideArtifact, removeArtifact } from "./artifact.ts";

@@ -1,5 +1,5 @@
 import { fileURLToPath } from "node:url";
-import type { ContentChecks } from "#host/content-checks.ts";
+import type { ContentChecks } from "#host/storage/content-checks.ts";
 import type { Log } from "#host/log.ts";
 import type { ArtifactRequest } from "#images/artifact.ts";
 

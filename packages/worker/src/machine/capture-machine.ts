@@ -102,7 +102,7 @@ export async function captureMachine(
 /** Resumes a machine whose capture left it paused, and thaws its disks. */
 export async function resumeAfterCapture(live: LiveMachine): Promise<void> {
   await live.vm.resume();
-  await live.guest.goOn(AbortSignal.timeout(thawTimeoutMs));
+  await live.guest.thaw(AbortSignal.timeout(thawTimeoutMs));
 }
 
 /**
@@ -135,7 +135,7 @@ async function quiesce(
   const { guest, vm } = live;
   for (let attempt = 1; attempt <= freezeAttempts; attempt += 1) {
     const frozenSince = performance.now();
-    const thaw = new Once((timeoutMs: number) => guest.goOn(AbortSignal.timeout(timeoutMs)));
+    const thaw = new Once((timeoutMs: number) => guest.thaw(AbortSignal.timeout(timeoutMs)));
     undo.defer(quietly("cannot thaw the disks of a guest", live, host, () => thaw.run(undoThawTimeoutMs)));
     await failpoint("freeze");
     await guest.freeze(AbortSignal.any([signal, AbortSignal.timeout(freezeTimeoutMs)]));

@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promis
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
-import { makeDurableDirectory } from "#host/durable-files.ts";
+import { makeDurableDirectory } from "#host/storage/durable-files.ts";
 import { onDisk, RecordedFiles } from "#host/testing/power-cut.ts";
 import {
   type JournaledMachine,

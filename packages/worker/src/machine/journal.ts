@@ -1,8 +1,8 @@
 import { mkdir, readFile, rename, rm } from "node:fs/promises";
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { type DurableFiles, hostFiles, makeDurableDirectory } from "#host/durable-files.ts";
-import { namesIn } from "#host/names-in.ts";
+import { type DurableFiles, hostFiles, makeDurableDirectory } from "#host/storage/durable-files.ts";
+import { namesIn } from "#host/storage/names-in.ts";
 import { together } from "#host/together.ts";
 import type { VmSpec } from "#hypervisor/hypervisor.ts";
 import type { MachineFiles } from "#snapshots/manifest.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { suite, test } from "node:test";
-import { watchRules } from "#host/netfilter.ts";
+import { watchRules } from "#host/kernel/netfilter.ts";
 import { runCommand } from "#host/run-command.ts";
 import { worldAddresses } from "./testing/internet.ts";
 import { hostTraces } from "./testing/host-traces.ts";

@@ -2,7 +2,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { lockFile } from "#host/file-lock.ts";
-import { hasTable, watchRules } from "#host/netfilter.ts";
+import { hasTable, watchRules } from "#host/kernel/netfilter.ts";
 import { runCommand } from "#host/run-command.ts";
 import { anySlotTaken, leftOverSlots, removeGoneOwners, slotsDirectory } from "#host/slots.ts";
 import { asSandboxError } from "@opensandbox/wire/errors.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { connect } from "node:net";
 import { after, before, suite, test } from "node:test";
-import { openTcpListener } from "#host/sockets.ts";
+import { openTcpListener } from "#host/kernel/sockets.ts";
 import { type MetadataSource, serveMetadata } from "./metadata-service.ts";
 import { inOwnHost } from "./testing/own-host.ts";
 import { type OwnWorld, startOwnWorld } from "./testing/own-world.ts";

@@ -1,4 +1,4 @@
-import { type NftTable, readSet } from "#host/netfilter.ts";
+import { type NftTable, readSet } from "#host/kernel/netfilter.ts";
 import { formatIpv4 } from "@opensandbox/wire/ipv4.ts";
 import type { NetworkRefusal } from "@opensandbox/wire/worker/worker.ts";
 import { refusedForMs, sets } from "./namespace-rules.ts";

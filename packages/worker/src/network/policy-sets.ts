@@ -1,4 +1,4 @@
-import type { SetChange, SetElement } from "#host/netfilter.ts";
+import type { SetChange, SetElement } from "#host/kernel/netfilter.ts";
 import { formatIpv4, ipv4Bytes, parseIpv4, type Range } from "@opensandbox/wire/ipv4.ts";
 import { inner } from "./address-plan.ts";
 import { sets } from "./namespace-rules.ts";

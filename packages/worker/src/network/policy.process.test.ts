@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { createServer } from "node:http";
 import { after, before, beforeEach, suite, test } from "node:test";
 import { createSocket } from "node:dgram";
-import { openTcpListener, openUdpSocket } from "#host/sockets.ts";
+import { openTcpListener, openUdpSocket } from "#host/kernel/sockets.ts";
 import { formatIpv4 } from "@opensandbox/wire/ipv4.ts";
 import { inner } from "./address-plan.ts";
 import { parseQuestion, parseRecords, recordTypes } from "./names/dns-message.ts";

@@ -1,9 +1,9 @@
 import { closeSync, readFileSync } from "node:fs";
 import { networkInterfaces } from "node:os";
-import { inNetworkNamespace, openTap } from "#host/libc.ts";
-import { setNeighbour } from "#host/neighbours.ts";
-import { changeSets } from "#host/netfilter.ts";
-import { openConnection, openTcpListener, openUdpSocket } from "#host/sockets.ts";
+import { inNetworkNamespace, openTap } from "#host/kernel/libc.ts";
+import { setNeighbour } from "#host/kernel/neighbours.ts";
+import { changeSets } from "#host/kernel/netfilter.ts";
+import { openConnection, openTcpListener, openUdpSocket } from "#host/kernel/sockets.ts";
 import type { NetworkPolicy } from "@opensandbox/wire/egress.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { isInRanges, parseIpv4 } from "@opensandbox/wire/ipv4.ts";

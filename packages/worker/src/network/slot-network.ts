@@ -1,5 +1,5 @@
 import { existsSync, writeFileSync } from "node:fs";
-import { inNetworkNamespace } from "#host/libc.ts";
+import { inNetworkNamespace } from "#host/kernel/libc.ts";
 import { runCommand } from "#host/run-command.ts";
 import { type SlotNames, slotNames } from "./address-plan.ts";
 import { hostCommands, namespaceCommands, namespaceSettings, queueCommands, removalCommands } from "./link-commands.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { after, before, suite, test } from "node:test";
-import { inNetworkNamespace } from "#host/libc.ts";
+import { inNetworkNamespace } from "#host/kernel/libc.ts";
 import { runCommand } from "#host/run-command.ts";
 import { inner } from "./address-plan.ts";
 import type { SandboxNetwork } from "./sandbox-network.ts";

@@ -1,6 +1,6 @@
 import { rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { hostFiles, makeDurableDirectory } from "#host/durable-files.ts";
+import { hostFiles, makeDurableDirectory } from "#host/storage/durable-files.ts";
 import { failpoint } from "#host/failpoints.ts";
 import { lockFile } from "#host/file-lock.ts";
 import { killProcessesOf, processesOf } from "#host/kill-by-path.ts";

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { open } from "node:fs/promises";
-import { type ContentRecord, recordContent } from "#host/content-record.ts";
+import { type ContentRecord, recordContent } from "#host/storage/content-record.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { HypervisorName } from "@opensandbox/wire/worker/worker.ts";
 

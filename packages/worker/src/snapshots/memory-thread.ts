@@ -15,7 +15,7 @@ import {
 import { basename, dirname } from "node:path";
 import { parentPort } from "node:worker_threads";
 import { asSandboxError, errorToWire, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
-import { type AddressRanges, readProcessMemory, scanChangedPages, writeProcessMemory } from "#host/libc.ts";
+import { type AddressRanges, readProcessMemory, scanChangedPages, writeProcessMemory } from "#host/kernel/libc.ts";
 import type { GuestMemory, MemoryRegion } from "#hypervisor/guest-memory.ts";
 import { decodeRuns, encodeTail, footerBytes, pageBytes, type PageRun, readFooter } from "./delta.ts";
 import type { MemoryReply, MemoryRequest } from "./memory-threads.ts";

@@ -1,6 +1,6 @@
 import { chmod } from "node:fs/promises";
-import { type DurableFiles, hostFiles } from "#host/durable-files.ts";
-import { ImmutableDirectories } from "#host/immutable-directories.ts";
+import { type DurableFiles, hostFiles } from "#host/storage/durable-files.ts";
+import { ImmutableDirectories } from "#host/storage/immutable-directories.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { decodeManifest, encodeManifest, type SnapshotManifest } from "./manifest.ts";
 

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { type ContentChecks, identityOf } from "#host/content-checks.ts";
+import { type ContentChecks, identityOf } from "#host/storage/content-checks.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { sharedFiles, type StoredFile } from "./manifest.ts";
 import type { MemoryThreads } from "./memory-threads.ts";

@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { processesOf } from "#host/kill-by-path.ts";
-import { namesIn } from "#host/names-in.ts";
+import { namesIn } from "#host/storage/names-in.ts";
 import { slotsDirectory } from "#host/slots.ts";
 
 export interface LeftBehind {

@@ -1,7 +1,7 @@
 import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
-import { type DurableFiles, hostFiles } from "../durable-files.ts";
+import { type DurableFiles, hostFiles } from "#host/storage/durable-files.ts";
 
 // A model of the states that POSIX allows after a power cut. A file keeps its content, and a directory its entries, as
 // they were at the last flush. Of later changes, each directory keeps any first part, and each file all, half or none.

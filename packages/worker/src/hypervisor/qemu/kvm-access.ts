@@ -1,7 +1,7 @@
 import { openSync } from "node:fs";
 import { readFile, stat } from "node:fs/promises";
 import { userInfo } from "node:os";
-import { tryCreateKvmMachine } from "#host/libc.ts";
+import { tryCreateKvmMachine } from "#host/kernel/libc.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { ProcessUser } from "../vm-process.ts";
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { stat } from "node:fs/promises";
 import { test } from "node:test";
-import { tryCreateKvmMachine } from "#host/libc.ts";
+import { tryCreateKvmMachine } from "#host/kernel/libc.ts";
 import { examineQemu } from "./examine-qemu.ts";
 import { accessFor, type KvmAccess } from "./kvm-access.ts";
 import { probeAccelerator, type ProbeResult } from "./probe-accelerator.ts";

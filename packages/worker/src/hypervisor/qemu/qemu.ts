@@ -1,6 +1,6 @@
 import { closeSync } from "node:fs";
 import { join } from "node:path";
-import { listenUnix } from "#host/libc.ts";
+import { listenUnix } from "#host/kernel/libc.ts";
 import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { findMemory, type GuestMemory } from "../guest-memory.ts";
 import type { Hypervisor, PreparedVm, Vm, VmExit, VmSpec, NetworkAttachment } from "../hypervisor.ts";

@@ -2,7 +2,7 @@ import { randomInt } from "node:crypto";
 import { closeSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { isIP, Socket } from "node:net";
-import { openConnection, readingFrom, sendBytes } from "#host/sockets.ts";
+import { openConnection, readingFrom, sendBytes } from "#host/kernel/sockets.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { answersQuestion, encodeQuery, type Question } from "./dns-message.ts";
 import { MessageReader, withLength } from "./dns-stream.ts";

@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { afterEach, beforeEach, suite, test } from "node:test";
-import { openTcpListener, openUdpSocket } from "#host/sockets.ts";
+import { openTcpListener, openUdpSocket } from "#host/kernel/sockets.ts";
 import { compilePolicy } from "../policy.ts";
 import { query } from "../testing/fake-resolver.ts";
 import { inOwnHost } from "../testing/own-host.ts";

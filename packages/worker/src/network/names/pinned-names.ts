@@ -1,4 +1,4 @@
-import { changeSets, type NftTable, readSet, type SetChange } from "#host/netfilter.ts";
+import { changeSets, type NftTable, readSet, type SetChange } from "#host/kernel/netfilter.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { ipv4Bytes } from "@opensandbox/wire/ipv4.ts";
 import { sets } from "../namespace-rules.ts";

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, suite, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { runCommand } from "#host/run-command.ts";
-import { openUdpSocket } from "#host/sockets.ts";
+import { openUdpSocket } from "#host/kernel/sockets.ts";
 import { formatIpv4 } from "@opensandbox/wire/ipv4.ts";
 import { inner } from "../address-plan.ts";
 import type { MetadataSource } from "../metadata-service.ts";

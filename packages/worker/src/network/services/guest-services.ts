@@ -2,7 +2,7 @@ import { closeSync } from "node:fs";
 import type { Socket } from "node:net";
 import { join } from "node:path";
 import { type ConfinedProcess as ServicesChild, startConfinedProcess } from "#host/confined-process.ts";
-import { openDescriptorPair, sendDescriptors } from "#host/sockets.ts";
+import { openDescriptorPair, sendDescriptors } from "#host/kernel/sockets.ts";
 import type { NetworkPolicy } from "@opensandbox/wire/egress.ts";
 import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { MetadataAnswer, MetadataEndpoint } from "../metadata-service.ts";

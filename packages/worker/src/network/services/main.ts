@@ -4,8 +4,8 @@
 import { closeSync } from "node:fs";
 import { Socket } from "node:net";
 import { becomeUser } from "#host/confined-process.ts";
-import { dieWithParent, limitThisProcess } from "#host/libc.ts";
-import { receiveDescriptors } from "#host/sockets.ts";
+import { dieWithParent, limitThisProcess } from "#host/kernel/libc.ts";
+import { receiveDescriptors } from "#host/kernel/sockets.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { serveMetadata } from "../metadata-service.ts";
 import { askOver } from "../names/host-resolvers.ts";

@@ -1,6 +1,6 @@
 import { createSocket } from "node:dgram";
 import { createServer } from "node:net";
-import { openTcpListener, openUdpSocket } from "#host/sockets.ts";
+import { openTcpListener, openUdpSocket } from "#host/kernel/sockets.ts";
 import { ipv4Bytes, parseIpv4 } from "@opensandbox/wire/ipv4.ts";
 import { parseQuestion, recordTypes } from "../names/dns-message.ts";
 import { MessageReader, withLength } from "../names/dns-stream.ts";

@@ -1,7 +1,7 @@
 import { createSocket, type Socket as DatagramSocket } from "node:dgram";
 import { createServer, type Socket } from "node:net";
 import { runCommand } from "#host/run-command.ts";
-import { openTcpListener, openUdpSocket } from "#host/sockets.ts";
+import { openTcpListener, openUdpSocket } from "#host/kernel/sockets.ts";
 
 /** A connection or a datagram that arrived. */
 export interface Arrival {

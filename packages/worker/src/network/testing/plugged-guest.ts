@@ -1,9 +1,9 @@
 import { createSocket } from "node:dgram";
 import { closeSync, writeSync } from "node:fs";
 import { Socket } from "node:net";
-import { inNetworkNamespace, openTap } from "#host/libc.ts";
+import { inNetworkNamespace, openTap } from "#host/kernel/libc.ts";
 import { runCommand } from "#host/run-command.ts";
-import { openTcpSocket, openUdpSocket, readingFrom } from "#host/sockets.ts";
+import { openTcpSocket, openUdpSocket, readingFrom } from "#host/kernel/sockets.ts";
 import { inner } from "../address-plan.ts";
 import type { SandboxNetwork } from "../sandbox-network.ts";
 import { guestMac } from "./frames.ts";

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
 import { afterEach, beforeEach, suite, test } from "node:test";
-import { openTcpListener } from "#host/sockets.ts";
+import { openTcpListener } from "#host/kernel/sockets.ts";
 import type { Refusal } from "../network-record.ts";
 import { compilePolicy } from "../policy.ts";
 import { clientHello } from "../testing/client-hello.ts";

@@ -1,5 +1,5 @@
 import { Socket, type SocketConstructorOpts } from "node:net";
-import { closeDescriptor, moveDescriptor, openSocketPair } from "#system/libc.ts";
+import { closeDescriptor, moveDescriptor, openSocketPair } from "./libc.ts";
 
 /**
  * A stream of a character device, which Node does not offer. Node gets a socket whose descriptor then becomes the

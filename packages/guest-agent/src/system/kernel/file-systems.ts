@@ -1,7 +1,7 @@
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { Reaper } from "#exec/reaper.ts";
-import { freezeFileSystem, posixSpawn, stringTable, systemError, thawFileSystem } from "#system/libc.ts";
+import { freezeFileSystem, posixSpawn, stringTable, systemError, thawFileSystem } from "./libc.ts";
 
 /**
  * How long a freeze lasts when nobody thaws, in milliseconds. The host captures within a fraction of it; a guest that has

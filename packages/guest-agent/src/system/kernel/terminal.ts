@@ -1,5 +1,5 @@
 import { chownSync, constants, openSync, statSync } from "node:fs";
-import { closeDescriptor, setUtf8Input, setWindowSize, terminalNumber, unlockTerminal } from "#system/libc.ts";
+import { closeDescriptor, setUtf8Input, setWindowSize, terminalNumber, unlockTerminal } from "./libc.ts";
 import type { Credentials } from "#system/users.ts";
 
 export interface TerminalSize {

@@ -1,5 +1,5 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import { setDeviceAddress } from "#system/libc.ts";
+import { setDeviceAddress } from "./libc.ts";
 
 /** Sets the address of the network device, if the machine has one. */
 export function setMacAddress(address: Uint8Array): void {

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { makeDurableDirectory } from "./durable-files.ts";
 import { ImmutableDirectories } from "./immutable-directories.ts";
-import { onDisk, type PowerCut, RecordedFiles } from "./testing/power-cut.ts";
+import { onDisk, type PowerCut, RecordedFiles } from "#host/testing/power-cut.ts";
 
 const modes = { parent: 0o755, directory: 0o755, manifest: 0o644 };
 

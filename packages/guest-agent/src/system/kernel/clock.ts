@@ -1,4 +1,4 @@
-import { readClock, writeClock } from "#system/libc.ts";
+import { readClock, writeClock } from "./libc.ts";
 
 export function stepClock(nanos: bigint): void {
   writeClock(readClock() + nanos);

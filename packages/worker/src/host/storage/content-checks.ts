@@ -1,8 +1,8 @@
 import { open, stat } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type ContentRecord, matchesSample, recordContent } from "./content-record.ts";
-import type { IdleTime } from "./idle-time.ts";
-import type { Log } from "./log.ts";
+import type { IdleTime } from "../idle-time.ts";
+import type { Log } from "../log.ts";
 
 export type ContentResult = "intact" | "damaged" | "missing";
 

@@ -1,6 +1,6 @@
 import { writeFileSync } from "node:fs";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import { setHostname as setKernelHostname } from "#system/libc.ts";
+import { setHostname as setKernelHostname } from "./libc.ts";
 import { textOf } from "#system/text-of.ts";
 
 const hostnameFile = "/etc/hostname";

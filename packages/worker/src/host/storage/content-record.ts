@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { type FileHandle, open } from "node:fs/promises";
-import { dataRanges } from "./libc.ts";
+import { dataRanges } from "#host/kernel/libc.ts";
 
 /** What a file held when it was made. Its holes cost nothing to record or to compare. */
 export interface ContentRecord {

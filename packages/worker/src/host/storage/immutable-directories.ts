@@ -8,7 +8,7 @@ import {
   removeTree,
   replaceFile,
 } from "./durable-files.ts";
-import { failpoint } from "./failpoints.ts";
+import { failpoint } from "../failpoints.ts";
 import { namesIn } from "./names-in.ts";
 
 const manifestFile = "manifest.json";

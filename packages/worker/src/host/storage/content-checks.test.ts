@@ -6,7 +6,7 @@ import { test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ContentChecks } from "./content-checks.ts";
 import { type ContentRecord, recordContent } from "./content-record.ts";
-import { IdleTime } from "./idle-time.ts";
+import { IdleTime } from "../idle-time.ts";
 
 interface Stand {
   readonly path: string;

@@ -1,6 +1,6 @@
 import { closeSync, openSync } from "node:fs";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import { addEntropy as addEntropyTo } from "#system/libc.ts";
+import { addEntropy as addEntropyTo } from "./libc.ts";
 
 // The kernel's generator reseeds with 256 bits.
 const minBytes = 32;
