@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { after, before, suite, test } from "node:test";
 import { setImmediate as turn } from "node:timers/promises";
 import { isSandboxError } from "@opensandbox/wire/errors.ts";
+import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import * as fc from "fast-check";
 import { OutputLog, type OutputReader } from "./output-log.ts";
 import { SpillFile } from "./spill-file.ts";
@@ -266,7 +267,7 @@ suite("an output log", () => {
     assert.equal(await behind.take(), "edge");
     for (let block = 0; block < 6000; block += 1) await behind.take();
     const all = log.memoryBytes;
-    while (log.memoryBytes === all) await turn();
+    await eventually("the log moves output to the file", () => log.memoryBytes !== all);
     using late = log.read({ fromStart: false });
     for (const room of full) await room;
     log.close();

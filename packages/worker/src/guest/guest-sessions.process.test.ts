@@ -7,6 +7,7 @@ import { dirname, join } from "node:path";
 import { after, before, suite, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type ErrorCode, isSandboxError } from "@opensandbox/wire/errors.ts";
+import { eventually, within } from "@opensandbox/wire/testing/eventually.ts";
 import type { AttachedSession, ExecSession, NewExecSession, RunRequest } from "@opensandbox/wire/worker/sessions.ts";
 import { fakeHypervisor } from "#hypervisor/fake/fake-hypervisor.ts";
 import type { Vm } from "#hypervisor/hypervisor.ts";
@@ -121,7 +122,7 @@ suite("exec sessions of a guest agent", () => {
     const { id } = await create("sleep 100 & echo started; wait");
     const attached = await attach(id);
     const reading = readAll(attached);
-    while ((await sessions.wait(id, 0, never)).stdoutBytes === 0) await sleep(5);
+    await eventually("the first output", async () => (await sessions.wait(id, 0, never)).stdoutBytes > 0);
     await sessions.signal(id, 15, never);
     assert.deepEqual((await reading).end, { exitCode: 0, signal: 15, timedOut: false });
     await sessions.signal(id, 9, never);
@@ -379,7 +380,7 @@ suite("exec sessions of a guest agent", () => {
         type: async (keys: string): Promise<void> => await attached.write(Buffer.from(keys)),
         text: () => Buffer.from(text, "latin1").toString(),
         async shows(wanted: string): Promise<void> {
-          while (!this.text().includes(wanted)) await changed.promise;
+          while (!this.text().includes(wanted)) await within(`${wanted} in ${this.text()}`, changed.promise);
         },
       };
     }

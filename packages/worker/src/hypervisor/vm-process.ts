@@ -3,6 +3,7 @@ import { closeSync, openSync } from "node:fs";
 import { killProcessesOf } from "#host/kill-by-path.ts";
 import { closeInheritedOnExec, forbidCoreDumps, inNetworkNamespace, inNewNetworkNamespace } from "#host/kernel/libc.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { orAborted } from "@opensandbox/wire/or-aborted.ts";
 
 export interface ProcessUser {
   readonly uid: number;
@@ -44,14 +45,22 @@ class ChildVmProcess implements VmProcess {
     this.exited = promise;
   }
 
-  /** Kills the process and waits for its end. */
+  /** Kills the process and waits for its end. @throws `unavailable` when the kernel does not end it in time */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#child.kill("SIGKILL");
     // Without a reference, this process could exit during the wait.
     this.#child.ref();
-    await this.exited;
+    const late = new SandboxError(
+      "unavailable",
+      `process ${this.pid} has not ended ${killTimeoutMs / 1000} s after SIGKILL: it waits for the host's storage or ` +
+        `network. See /proc/${this.pid}/stack`,
+    );
+    await orAborted(this.exited, AbortSignal.timeout(killTimeoutMs), () => late);
   }
 }
+
+/** A killed process ends at once unless it is in an uninterruptible system call. */
+const killTimeoutMs = 60_000;
 
 /** @throws `unavailable` when the program cannot be started */
 export async function startVmProcess(options: VmProcessOptions): Promise<VmProcess> {

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { suite, test } from "node:test";
+import { within } from "@opensandbox/wire/testing/eventually.ts";
 import { watchRules } from "#host/kernel/netfilter.ts";
 import { runCommand } from "#host/run-command.ts";
 import { worldAddresses } from "./testing/internet.ts";
@@ -106,6 +107,6 @@ async function untilRules(wanted: (rules: string) => boolean): Promise<void> {
   for (;;) {
     const next = changed.promise;
     if (wanted((await hostTraces())["rules"]?.join("\n") ?? "")) return;
-    await next;
+    await within("a change of the rules that makes the condition hold", next);
   }
 }

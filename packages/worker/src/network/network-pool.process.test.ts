@@ -9,6 +9,7 @@ import { createInterface } from "node:readline";
 import { suite, test, type TestContext } from "node:test";
 import { failOn, runCommand } from "#host/run-command.ts";
 import { isSandboxError } from "@opensandbox/wire/errors.ts";
+import { within } from "@opensandbox/wire/testing/eventually.ts";
 
 import { slotNames } from "./address-plan.ts";
 import { removeLeftOverNetworks } from "./host-firewall.ts";
@@ -306,7 +307,7 @@ const linesOf = new WeakMap<ChildProcess, AsyncIterator<string>>();
 async function untilSaid(child: ChildProcess, line: string): Promise<void> {
   const lines = linesOf.get(child) ?? assert.fail("nobody listens to it");
   for (;;) {
-    const { done, value: said } = await lines.next();
+    const { done, value: said } = await within(`the process says "${line}"`, lines.next());
     if (done === true) throw new Error(`the process ended without saying "${line}"`);
     if (said.startsWith("claimed ")) claimedSlot.set(child, said.slice("claimed ".length));
     if (said.startsWith(line)) return;

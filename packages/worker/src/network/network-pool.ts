@@ -101,7 +101,7 @@ export class NetworkPool implements AsyncDisposable {
         return this.#networkOf(slot, machineDirectory, state);
       } catch (error) {
         // The services of a killed worker are killed by the kernel, some milliseconds after it.
-        if (!asSandboxError(error).message.includes("EADDRINUSE") || performance.now() > deadline) throw error;
+        if (!isAddressInUse(error) || performance.now() > deadline) throw error;
         await delay(adoptRetryMs);
       }
     }
@@ -216,4 +216,9 @@ export class NetworkPool implements AsyncDisposable {
     }
     this.#removing = undefined;
   }
+}
+
+function isAddressInUse(error: unknown): boolean {
+  const { cause } = error as { readonly cause?: { readonly code?: unknown } };
+  return cause?.code === "EADDRINUSE";
 }

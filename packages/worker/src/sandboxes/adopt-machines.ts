@@ -40,6 +40,9 @@ export interface Adopted {
 /** An entry whose machine belongs to a sandbox. */
 type SandboxEntry = JournalEntry & Required<Pick<JournalEntry, "sandbox" | "machine">>;
 
+/** Another worker that starts at the same time adopts the machines first; each takes it seconds at most. */
+const lockTimeoutMs = 600_000;
+
 /**
  * Adopts the machines of dead workers and removes everything else that those workers left: processes, directories,
  * namespaces, slots. Machines of live workers are not touched. Every step can be repeated.
@@ -47,7 +50,7 @@ type SandboxEntry = JournalEntry & Required<Pick<JournalEntry, "sandbox" | "mach
 export async function adoptMachines(host: Host): Promise<readonly Adopted[]> {
   const { dataDirectory } = host;
   await makeDurableDirectory(dirname(journalLock(dataDirectory)), 0o700, hostFiles);
-  using _lock = await lockFile(journalLock(dataDirectory), { wait: true });
+  using _lock = await lockFile(journalLock(dataDirectory), { wait: true }, AbortSignal.timeout(lockTimeoutMs));
   const isAlive = (worker: string): boolean => isWorkerAlive(workersDirectory(dataDirectory), worker);
   const adopted: Adopted[] = [];
   const { entries, unreadable } = await readJournal(dataDirectory);

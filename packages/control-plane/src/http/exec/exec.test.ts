@@ -131,8 +131,10 @@ suite("exec/run-async", () => {
     await using given = await begin();
     const [status, { execId }] = await given.execAsync({ cmd: largeScript });
     assert.equal(status, 202);
-    let reply = (await given.result(execId))[1];
-    while (reply.running) reply = (await given.result(execId))[1];
+    const reply = await eventually("the result of the command", async () => {
+      const [, polled] = await given.result(execId);
+      return polled.running ? undefined : polled;
+    });
     assert.ok(isLarge(reply));
   });
 

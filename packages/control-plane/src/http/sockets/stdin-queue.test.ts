@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { test } from "node:test";
 import { stdinWindow } from "@opensandbox/wire/public/guests/execs.ts";
+import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { StdinQueue } from "./stdin-queue.ts";
 
 /** A command that takes input when the test lets it, and the client that sends it. */
@@ -36,7 +37,7 @@ test("input arrives in order, its end follows once, and every byte is reported a
   for (let times = 0; times < 1000; times += 1) queue.end();
   queue.write(Buffer.from("after the end"));
   gate.open.resolve();
-  while (counts.closes === 0) await nextTurn();
+  await eventually("the end of the input", () => counts.closes > 0);
   const expected = Array.from({ length: 1000 }, (_, number) => `${number},`).join("");
   assert.equal(Buffer.concat(taken).toString(), expected);
   assert.equal(counts.told, expected.length);
@@ -51,7 +52,7 @@ test("a client that exceeds the window waits until the command has taken enough"
   queue.write(Buffer.alloc(1));
   assert.deepEqual(log, ["pause"]);
   gate.open.resolve();
-  while (log.length < 2) await nextTurn();
+  await eventually("the client is read again", () => log.length >= 2);
   assert.deepEqual(log, ["pause", "resume"]);
 });
 
@@ -74,7 +75,7 @@ test("the client waits for signals that the guest does not take", async () => {
   queue.control(waiting[64]!.promise);
   assert.deepEqual(log, ["pause"]);
   waiting[0]!.reject(new Error("the command has ended"));
-  while (log.length < 2) await nextTurn();
+  await eventually("the client is read again", () => log.length >= 2);
   assert.deepEqual(log, ["pause", "resume"]);
 });
 
@@ -82,7 +83,7 @@ test("after a failure the rest is dropped and the client is read again", async (
   const { queue, gate, log, counts } = begin();
   queue.write(Buffer.alloc(stdinWindow + 1));
   gate.open.reject(new Error("the command has ended"));
-  while (log.length < 2) await nextTurn();
+  await eventually("the client is read again", () => log.length >= 2);
   assert.deepEqual(log, ["pause", "resume"]);
   queue.write(Buffer.alloc(10 * stdinWindow));
   assert.deepEqual([log.length, counts.told], [2, 0]);

@@ -28,8 +28,11 @@ export function checked<Result extends number | bigint>(call: string, result: Re
   return result;
 }
 
+/** The error of a failed call. Its cause carries the name of the error number as `code`, as Node's own errors do. */
 export function failure(call: string, errno: number): SandboxError {
-  return new SandboxError("unavailable", `${call}: ${errnoName(errno)}`);
+  const code = errnoName(errno);
+  const message = `${call}: ${code}`;
+  return new SandboxError("unavailable", message, { cause: Object.assign(new Error(message), { code, errno }) });
 }
 
 /** The name of an error number, such as `ENOENT`. */
