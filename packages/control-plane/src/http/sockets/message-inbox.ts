@@ -15,7 +15,9 @@ export interface Message {
 export class MessageInbox {
   readonly #socket: WebSocket;
   readonly #waiting: Message[] = [];
-  #handle: (message: Message) => void = (message) => this.#waiting.push(message);
+  #handle: (message: Message) => void = (message) => {
+    this.#waiting.push(message);
+  };
 
   constructor(socket: WebSocket, log: Log) {
     this.#socket = socket;
