@@ -20,9 +20,22 @@ const answerTimeoutMs = 30_000;
 /** Deadline for further commands to a monitor that let one time out: it may work again, but callers wait no longer. */
 const silentTimeoutMs = 1_000;
 
+/** The longest answers describe the disks of a machine, or contain its console: less than 1 MiB. */
+const maxLineBytes = 16 * 2 ** 20;
+
+interface Message {
+  readonly QMP?: object;
+  readonly event?: string;
+  readonly data?: Record<string, unknown>;
+  readonly id?: number;
+  readonly return?: unknown;
+  readonly error?: { readonly desc?: string } | null;
+}
+
 /**
  * QEMU's monitor: commands in, answers and events out, as lines of JSON
- * (https://www.qemu.org/docs/master/interop/qmp-spec.html). The connection closes when QEMU ends.
+ * (https://www.qemu.org/docs/master/interop/qmp-spec.html). The connection closes when QEMU ends, or when QEMU sends
+ * anything but messages.
  */
 export class QmpClient implements Disposable {
   /** Settles when the connection is closed; never rejects. */
@@ -43,6 +56,12 @@ export class QmpClient implements Disposable {
     this.#greeting.promise.catch(() => undefined);
     // A reset is handled by "close", like any other end. The line reader repeats the socket's error.
     socket.on("error", () => socket.destroy());
+    let lineBytes = 0;
+    socket.on("data", (chunk: Buffer) => {
+      const end = chunk.lastIndexOf("\n");
+      lineBytes = end === -1 ? lineBytes + chunk.length : chunk.length - end - 1;
+      if (lineBytes > maxLineBytes) socket.destroy();
+    });
     createInterface({ input: socket })
       .on("error", () => socket.destroy())
       .on("line", (line) => this.#receive(line));
@@ -114,15 +133,10 @@ export class QmpClient implements Disposable {
 
   #receive(line: string): void {
     this.#silent = false;
-    const message = JSON.parse(line) as {
-      QMP?: object;
-      event?: string;
-      data?: Record<string, unknown>;
-      id?: number;
-      return?: unknown;
-      error?: { class: string; desc: string };
-    };
-    if (message.QMP !== undefined) {
+    const message = messageIn(line);
+    if (message === undefined) {
+      this.#socket.destroy();
+    } else if (message.QMP !== undefined) {
       this.#greeting.resolve();
     } else if (message.event !== undefined) {
       const event = { event: message.event, ...(message.data === undefined ? {} : { data: message.data }) };
@@ -134,9 +148,19 @@ export class QmpClient implements Disposable {
         pending?.resolve(message.return);
       } else {
         const { command } = pending ?? { command: "" };
-        pending?.reject(new SandboxError("internal", `QEMU refuses the command ${command}: ${message.error.desc}`));
+        pending?.reject(new SandboxError("internal", `QEMU refuses the command ${command}: ${message.error?.desc}`));
       }
     }
+  }
+}
+
+/** Undefined for a line that is not a message. */
+function messageIn(line: string): Message | undefined {
+  try {
+    const value = JSON.parse(line) as Message | null;
+    return typeof value === "object" ? (value ?? undefined) : undefined;
+  } catch {
+    return undefined;
   }
 }
 
