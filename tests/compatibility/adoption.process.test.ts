@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
-import { copyFile, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { chown, copyFile, mkdir, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { makeDataDirectory, openTestWorker } from "../../packages/worker/src/testing/test-host.ts";
 import { releases } from "./releases.ts";
+
+const isRoot = process.getuid?.() === 0;
 
 for (const release of releases) {
   test(`after a crash of the host, the disks of a sandbox that ran under ${release.name} are adopted`, async (t) => {
@@ -19,6 +21,8 @@ for (const release of releases) {
     const machine = join(dataDirectory, "machines", entry.machineId);
     await mkdir(machine, { recursive: true });
     await writeFile(join(machine, "rootfs-4.qcow2"), "the top of a disk");
+    // The user of an earlier slot, which the next machine may get.
+    if (isRoot) await chown(machine, 1_900_000_000, 1_900_000_000);
 
     const logged: string[] = [];
     const opened = await openTestWorker({
@@ -33,6 +37,7 @@ for (const release of releases) {
       logged.join("\n"),
     );
     assert.deepEqual(await readdir(machine), ["rootfs-4.qcow2"]);
+    if (isRoot) assert.equal((await stat(machine)).uid, 0, "no machine's user can enter the directory");
     await opened.worker.release();
     await opened[Symbol.asyncDispose]();
 

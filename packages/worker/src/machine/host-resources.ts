@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { chown } from "node:fs/promises";
 import { adoptSlot, claimSlot, type Slot } from "#host/slots.ts";
 import type { NetworkAttachment } from "#hypervisor/hypervisor.ts";
 import type { SandboxNetwork } from "#network/sandbox-network.ts";
@@ -32,17 +33,19 @@ export interface HostResourcesRequest {
   readonly organizationId: string | undefined;
 }
 
+type ResourceOwner = Pick<HostResourcesRequest, "directory" | "organizationId">;
+
 /** @throws `no_capacity` when all slots are taken */
 export async function acquireHostResources(request: HostResourcesRequest, host: Host): Promise<HostResources> {
-  const { directory, networkEnabled, organizationId } = request;
+  const { directory, networkEnabled } = request;
   await using undo = new AsyncDisposableStack();
   if (host.network.mode === "tap") {
     // A sandbox without a network gets one too: its policy keeps it off, and the policy can change.
-    return withNetwork(undo.use(await host.network.pool.claim(directory)), organizationId, undo);
+    return withNetwork(undo.use(await host.network.pool.claim(directory)), request, undo);
   }
   const slot = host.root ? undo.use(await claimSlot(directory)) : undefined;
   const kind = networkEnabled ? host.network.mode : "none";
-  return withoutNetwork({ kind }, slot, organizationId, undo);
+  return withoutNetwork({ kind }, slot, request, undo);
 }
 
 /** Takes over the resources of a machine that another worker started and that still runs. */
@@ -53,19 +56,21 @@ export async function adoptHostResources(
   organizationId: string | undefined,
   host: Host,
 ): Promise<HostResources> {
+  const owner = { directory, organizationId };
   await using undo = new AsyncDisposableStack();
   if (network === "tap" && slotNumber !== undefined && host.network.mode === "tap") {
-    return withNetwork(undo.use(await host.network.pool.adopt(directory, slotNumber)), organizationId, undo);
+    return withNetwork(undo.use(await host.network.pool.adopt(directory, slotNumber)), owner, undo);
   }
   const slot = slotNumber === undefined ? undefined : undo.use((await adoptSlot(slotNumber, directory)).slot);
-  return withoutNetwork({ kind: network === "user" ? "user" : "none" }, slot, organizationId, undo);
+  return withoutNetwork({ kind: network === "user" ? "user" : "none" }, slot, owner, undo);
 }
 
 function withNetwork(
   sandboxNetwork: SandboxNetwork,
-  organizationId: string | undefined,
+  { directory, organizationId }: ResourceOwner,
   undo: AsyncDisposableStack,
 ): HostResources {
+  undo.defer(() => takeFromUser(directory));
   const { slot, attachment } = sandboxNetwork;
   const owned = undo.move();
   return {
@@ -77,9 +82,10 @@ function withNetwork(
 function withoutNetwork(
   network: NetworkAttachment,
   slot: Slot | undefined,
-  organizationId: string | undefined,
+  { directory, organizationId }: ResourceOwner,
   undo: AsyncDisposableStack,
 ): HostResources {
+  if (slot !== undefined) undo.defer(() => takeFromUser(directory));
   const owned = undo.move();
   return {
     slot: slot?.number,
@@ -87,6 +93,18 @@ function withoutNetwork(
     ...{ network, sandboxNetwork: undefined },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
+}
+
+/**
+ * Makes root the owner of the directory, which only its owner can enter: another machine may get the slot, and with it the
+ * user that the directory's process had.
+ */
+export async function takeFromUser(directory: string): Promise<void> {
+  try {
+    await chown(directory, 0, 0);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+  }
 }
 
 function userOf(slot: number, organizationId: string | undefined): Owner {

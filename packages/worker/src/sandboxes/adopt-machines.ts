@@ -11,7 +11,7 @@ import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
 import type { StartSandbox } from "@opensandbox/wire/worker/worker.ts";
 import { resumeAfterCapture } from "#machine/capture-machine.ts";
 import type { Host } from "#machine/host.ts";
-import { adoptHostResources } from "#machine/host-resources.ts";
+import { adoptHostResources, takeFromUser } from "#machine/host-resources.ts";
 import { memoryMibOf } from "#machine/hotplug.ts";
 import {
   type JournaledMachine,
@@ -166,6 +166,8 @@ async function keepDisks(wanted: MachineRequest, machine: JournaledMachine, host
   const directory = machineDirectory(host.dataDirectory, id);
   // The process goes first: what it uses must not be given to another one.
   await killProcessesOf(directory);
+  // After a reboot of the host nothing has the slot, and another machine may take it.
+  if (host.root) await takeFromUser(directory);
   const { slot, network } = machine;
   try {
     if (slot !== undefined) {
