@@ -30,6 +30,20 @@ export async function findMemory(pid: number, base: string, bytes: number): Prom
   return { start: first.start, bytes };
 }
 
+/**
+ * The process of `pids` that maps the file `base`. A process may name a machine's directory without being the machine,
+ * such as one that follows its log.
+ */
+export async function processMapping(base: string, pids: readonly number[]): Promise<number | undefined> {
+  const file = await realpath(base);
+  for (const pid of pids) {
+    // A process that has ended meanwhile maps nothing.
+    const maps = await readFile(`/proc/${pid}/maps`, "utf8").catch(() => "");
+    if (mappingsOf(maps, file).length > 0) return pid;
+  }
+  return undefined;
+}
+
 function mappingsOf(maps: string, file: string): { readonly start: number; readonly end: number }[] {
   return maps
     .split("\n")

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { failpoint } from "#host/failpoints.ts";
 import { killProcessesOf } from "#host/kill-by-path.ts";
 import { GuestClient } from "#guest/guest-client.ts";
+import { processMapping } from "#hypervisor/guest-memory.ts";
 import { type VmSpec, socketFiles } from "#hypervisor/hypervisor.ts";
 import { allFiles, type MachineFiles, type MemoryFiles, type Shape } from "#snapshots/manifest.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
@@ -133,11 +134,11 @@ function bytesOf({ memoryMib }: Shape, { growthMib }: MemoryFiles): number {
   return (memoryMib + (growthMib === undefined ? 0 : maxHotplugMib(memoryMib))) * 2 ** 20;
 }
 
-/** Adopts the machine that process `pid` runs, which another worker started. */
+/** Adopts the machine that one of the processes `pids` runs, which another worker started. */
 export async function adoptMachine(
   request: MachineRequest,
   journaled: JournaledMachine,
-  pid: number,
+  pids: readonly number[],
   host: Host,
 ): Promise<LiveMachine> {
   const { adopt } = host.hypervisor;
@@ -157,6 +158,10 @@ export async function adoptMachine(
   const signal = AbortSignal.timeout(adoptTimeoutMs);
   // Another machine may get the resources only when the process is gone.
   undo.defer(() => killProcessesOf(directory.path));
+  const pid = await processMapping(memoryBase, pids);
+  if (pid === undefined) {
+    throw new SandboxError("unavailable", `no process of ${pids.join(", ")} has the machine's memory ${memoryBase}`);
+  }
   const vm = await adopt(spec, pid, signal);
   const guest = undo.use(await connectGuest(vm.agentSocket, request.id, host));
   const { shape } = request;

@@ -138,13 +138,13 @@ async function takeOver(
   request: StartSandbox,
   host: Host,
 ): Promise<LiveMachine | undefined> {
-  const [pid] = await processesOf(machineDirectory(host.dataDirectory, wanted.id));
-  if (pid === undefined) return undefined;
+  const pids = await processesOf(machineDirectory(host.dataDirectory, wanted.id));
+  if (pids.length === 0) return undefined;
   const fields = { sandbox: request.id, machine: wanted.id };
   await using undo = new AsyncDisposableStack();
   try {
     await failpoint("adopt machine");
-    const live = await adoptMachine(wanted, machine, pid, host);
+    const live = await adoptMachine(wanted, machine, pids, host);
     undo.defer(() => live.stop());
     await applyNetworkPolicy(live, request, host);
     await failpoint("resume after adoption");
