@@ -7,7 +7,7 @@ import { MachineEnvironment } from "#exec/environment.ts";
 import { fakeSystem } from "#system/fake-system.ts";
 import { configure } from "./configure.ts";
 
-/** What is done to a machine for a request, in order. */
+/** The changes that a request makes to a machine, in order. */
 async function doneFor(request: MessageInitShape<typeof ConfigureRequestSchema>): Promise<readonly string[]> {
   const done: string[] = [];
   const note =

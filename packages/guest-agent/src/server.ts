@@ -56,7 +56,7 @@ export function startSession(transport: Transport, agent: Agent): Session {
 
 /** Greets the host: in epoch 0 as a new agent, in any other epoch as an answer. */
 function announce(channel: Channel, { version, instance }: Agent): void {
-  // A transport that fails closes the channel, and whoever reads from it reports that.
+  // A failed transport closes the channel, and the reader of the transport reports the failure.
   channel.sendHello({ version, instance }).catch(() => undefined);
 }
 
@@ -68,7 +68,7 @@ async function serve(stream: Stream, method: number, request: Uint8Array, agent:
     }
     await answer(name, stream, request, agent);
   } catch (error) {
-    // The stream may be gone, and then nobody waits for the refusal.
+    // When the stream is gone, no caller waits for the refusal.
     await stream.refuse(error).catch(() => undefined);
   }
 }

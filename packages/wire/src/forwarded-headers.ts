@@ -23,7 +23,7 @@ export function forwardedHeaders(raw: readonly string[]): string[] {
 }
 
 /**
- * The headers of a request to forward, with the framing of its body. A body of unknown length is chunked, whatever the
+ * The headers of a request to forward, with the framing of its body. A body of unknown length is chunked for any
  * method. A request without a body says so when its method usually has one.
  */
 export function forwardedRequestHeaders(method: string, raw: readonly string[]): string[] {

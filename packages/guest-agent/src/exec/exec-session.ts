@@ -138,7 +138,7 @@ export class ExecSession {
     this.#detachedDeadline?.[Symbol.dispose]();
     try {
       await stream.sendMessage(SessionEventSchema, event({ case: "attached", value: this.info() }));
-      // Rejects when the stream ends, for whatever reason.
+      // Rejects when the stream ends for any reason.
       this.#takeInput(stream).catch((error: SandboxError) => reader.fail(error));
       await send(reader, stream);
       return this.briefInfo();
@@ -148,8 +148,8 @@ export class ExecSession {
   }
 
   /**
-   * The same for a session without other listeners: output goes to the stream without a log, which would cost about as
-   * much as the rest of the way. Must be called in the turn in which the session was made.
+   * Attaches the only listener of a session: its output goes straight to the stream, since a log would double the cost.
+   * Must be called in the turn in which the session was made.
    */
   async attachAlone(stream: Stream): Promise<SessionInfo> {
     this.#attached += 1;
@@ -246,7 +246,7 @@ export class ExecSession {
   }
 }
 
-/** How a command ended whose output did not have to be streamed, as its session reports it. */
+/** The end of a command that ended before its output had to be streamed, as its session reports it. */
 export function endedInfo({
   request,
   startedMs,

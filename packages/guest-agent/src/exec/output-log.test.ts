@@ -12,7 +12,9 @@ import { SpillFile } from "./spill-file.ts";
 
 const limits = { memory: 64, window: 32, block: 16, portion: 24 };
 
-/** Output as a list of [pipe, bytes], where neighbours of one pipe are joined: how it was cut is nobody's business. */
+/**
+ * Output as a list of [pipe, bytes]. Neighbours of one pipe are joined, since a reader may receive them in any pieces.
+ */
 type Stretches = [pipe: number, text: string][];
 
 function joined(parts: Iterable<readonly [number, Uint8Array]>): Stretches {
@@ -27,13 +29,13 @@ function joined(parts: Iterable<readonly [number, Uint8Array]>): Stretches {
   return stretches;
 }
 
-/** Takes everything to the end. `edgeAt`: how many bytes came before the edge was told. */
+/** Reads to the end. `edgeAt`: the number of bytes before the edge. */
 async function readAll(reader: OutputReader, pause: () => Promise<unknown> = async () => undefined) {
   const parts: [number, Uint8Array][] = [];
   let edgeAt: number | undefined;
   for (let next = await reader.take(); next !== undefined; next = await reader.take()) {
     if (next === "edge") {
-      assert.equal(edgeAt, undefined, "the edge is told once");
+      assert.equal(edgeAt, undefined, "the edge is reported once");
       edgeAt = parts.reduce((sum, [, bytes]) => sum + bytes.length, 0);
     } else {
       parts.push([next.pipe, Uint8Array.from(next.bytes)]);
@@ -147,27 +149,27 @@ suite("an output log", () => {
         const listen = async ({ pace, leavesAfter }: { pace: number; leavesAfter: number }): Promise<void> => {
           using reader = log.read({ fromStart: false });
           const before = sent;
-          const heard: number[] = [];
+          const received: number[] = [];
           let replayed = 0;
           let isLive = false;
           let next = await reader.take();
           for (let live = 0; next !== undefined && live < leavesAfter; live += isLive ? 1 : 0) {
             if (next === "edge") {
               isLive = true;
-              replayed = heard.length;
+              replayed = received.length;
             } else {
-              for (const byte of next.bytes) heard.push(next.pipe * 256 + byte);
+              for (const byte of next.bytes) received.push(next.pipe * 256 + byte);
             }
             for (let turns = 0; turns < pace; turns += 1) await turn();
             next = await reader.take();
           }
-          assert.ok(isLive, "the edge is told");
+          assert.ok(isLive, "the edge is reported");
           assert.ok(
             replayed > Math.min(before, limits.memory) - limits.block,
             `${replayed} of ${before} were replayed`,
           );
           const from = before - replayed;
-          assert.deepEqual(heard, all.slice(from, next === undefined ? undefined : from + heard.length));
+          assert.deepEqual(received, all.slice(from, next === undefined ? undefined : from + received.length));
         };
         for (const [index, [pipe, bytes]] of parts.entries()) {
           for (const guest of guests) if (comesAt(guest) === index) reads.push(listen(guest));
@@ -259,11 +261,11 @@ suite("an output log", () => {
     const log = new OutputLog(new SpillFile({ directory }), { keepAll: false, limits: roomy });
     using behind = log.read({ fromStart: false });
     let written = 0;
-    // One block each, as of a program that writes to both pipes in turn.
+    // One block for each byte, as from a program that writes to both pipes in turn.
     const write = (blocks: number): (Promise<void> | undefined)[] =>
       Array.from({ length: blocks }, () => log.append(1 + (written % 2), Buffer.of(written++ % 251)));
     const full = [...write(8193), ...write(4100)];
-    // While the first half is on its way to the file the reader passes it, so that not all of the next is needed.
+    // The reader passes the first half while it is moved to the file, so only a part of the next half has to be kept.
     assert.equal(await behind.take(), "edge");
     for (let block = 0; block < 6000; block += 1) await behind.take();
     const all = log.memoryBytes;
@@ -271,13 +273,13 @@ suite("an output log", () => {
     using late = log.read({ fromStart: false });
     for (const room of full) await room;
     log.close();
-    const heard: number[] = [];
+    const received: number[] = [];
     for (let next = await late.take(); next !== undefined; next = await late.take()) {
-      if (next !== "edge") heard.push(...next.bytes);
+      if (next !== "edge") received.push(...next.bytes);
     }
-    const expected = Array.from({ length: heard.length }, (_, index) => (written - heard.length + index) % 251);
-    assert.ok(heard.length > 4000, `${heard.length} bytes`);
-    assert.deepEqual(heard, expected);
+    const expected = Array.from({ length: received.length }, (_, index) => (written - received.length + index) % 251);
+    assert.ok(received.length > 4000, `${received.length} bytes`);
+    assert.deepEqual(received, expected);
     log.dispose();
   });
 
@@ -296,7 +298,7 @@ suite("an output log", () => {
         }
       };
       await fill();
-      // Both have read what is in the file now, and nothing of what is moved there next.
+      // Both readers have read the file's present content, and none of the blocks that move there next.
       for (const reader of [behind, leaving]) for (let taken = 0; taken < 3; taken += 1) await reader.take();
       const moved = fill();
       for (let waited = 0; waited < turns; waited += 1) await Promise.resolve();

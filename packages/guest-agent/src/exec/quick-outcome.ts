@@ -13,7 +13,7 @@ export interface QuickOutcome {
   readonly endedMs: number;
 }
 
-/** A younger command is not read from: nobody notices so short a delay, and the pipes hold 64 KiB. */
+/** The output of a younger command waits in its pipes, which hold 64 KiB: the delay is too short to notice. */
 const youngMs = 50;
 
 /**
@@ -42,7 +42,7 @@ export async function sendOutput({ stdout, stderr }: QuickOutcome, stream: Strea
 let newest: PromiseWithResolvers<undefined> | undefined;
 let older: PromiseWithResolvers<undefined> | undefined;
 
-/** Settles when a command is no longer young. One timer serves all: none settles early, some take twice as long. */
+/** Settles when a command is no longer young. One timer serves all waits: none ends early, some take twice as long. */
 function noLongerYoung(): Promise<undefined> {
   if (newest === undefined) {
     newest = Promise.withResolvers();

@@ -3,11 +3,11 @@ import type { ExecSession } from "./exec-session.ts";
 
 /** How long a session is kept after its end. */
 const keptMs = 600_000;
-/** The same for a session whose creator has received its end. Not 0: the answer may have crossed with a disconnect. */
+/** How long a session is kept after its end was sent to its creator. Not 0: a disconnect may have lost that answer. */
 const deliveredKeptMs = 30_000;
 /** Interval between removals of expired sessions. */
 const sweepMs = 15_000;
-/** Limit of ended sessions, each of which may have an open file. */
+/** Limit of ended sessions, since each may hold an open file. */
 const maxEnded = 2000;
 /** Limit of the agent's memory that ended sessions hold, in bytes. */
 const maxEndedMemory = 16 * 2 ** 20;

@@ -85,7 +85,7 @@ function takePipe(): Pipe {
   return readyPipes.pop() ?? openNonBlockingPipe();
 }
 
-/** Opens pipes for the next command while nobody waits. */
+/** Opens pipes for the next command while no caller waits. */
 export function makePipesReady(): void {
   while (readyPipes.length < maxReadyPipes) readyPipes.push(openNonBlockingPipe());
 }

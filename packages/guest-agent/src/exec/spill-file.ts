@@ -12,7 +12,7 @@ export interface SpillOptions {
   readonly maxBytes?: number;
 }
 
-/** More than anybody reads of one command, and a fifth of the default workspace. */
+/** More output than a reader needs of one command, and a fifth of the default workspace. */
 const defaultMaxBytes = 4 * 2 ** 30;
 /** Keep this much of the disk free for the user's programs. */
 const reserveBytes = 256 * 2 ** 20;
@@ -80,7 +80,7 @@ export class SpillFile {
     return block;
   }
 
-  /** Drops the content, which nobody may be reading. */
+  /** Drops the content. Call it only while no read is in progress. */
   clear(): void {
     // When the truncation fails, later blocks overwrite what is left.
     if (this.#file !== undefined && !this.isEmpty) this.#emptying = this.#file.truncate().catch(() => undefined);

@@ -50,7 +50,7 @@ async function send(entries: readonly (FileStat | undefined)[], stream: Stream):
       bytes = 0;
     }
     batch.push(entry);
-    // A character has at most three bytes, or four where it is two of a string; the rest takes some 100 bytes.
+    // A UTF-16 unit takes at most three bytes of UTF-8; the other fields take about 100 bytes.
     bytes += 3 * (entry.name.length + entry.path.length + entry.linkTarget.length) + 128;
   }
   if (batch.length > 0) await stream.sendMessage(FileStatsSchema, create(FileStatsSchema, { entries: batch }));

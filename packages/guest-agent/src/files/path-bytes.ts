@@ -31,7 +31,7 @@ export function textOfPath(bytes: Buffer): string {
   return text;
 }
 
-/** What the kernel is given for a text: the text itself, or the bytes that {@link textOfPath} made it of. */
+/** The kernel's form of a text: the text itself, or the bytes from which {@link textOfPath} made it. */
 export function bytesOfPath(text: string): string | Buffer {
   if (!escapes.test(text)) return text;
   return Buffer.concat(
@@ -41,7 +41,7 @@ export function bytesOfPath(text: string): string | Buffer {
   );
 }
 
-/** In bytes, by the first one (RFC 3629, 3). */
+/** The length of a UTF-8 sequence in bytes, given by its first byte (RFC 3629 section 3). */
 function sequenceLength(first: number): number {
   if (first >= 0xf0) return 4;
   if (first >= 0xe0) return 3;

@@ -27,8 +27,8 @@ export async function readFile(request: ReadFileRequest, stream: Stream, system:
     const requestedEnd = request.length === 0n ? Infinity : start + Number(request.length);
     // A file of /proc has no size. A file that grows meanwhile is sent up to the size that it had.
     const end = stats.size === 0 ? requestedEnd : Math.min(requestedEnd, stats.size);
-    // A file of /sys says that it has a page, and any file may shrink: where it ends within the first chunk, its size
-    // is what was read.
+    // A file of /sys reports a whole page as its size, and any file may shrink: a file that ends within the first chunk
+    // has the size that was read.
     const wanted = Math.max(0, Math.min(chunkBytes, end - start));
     const first = await readFully(file, start, wanted);
     const endsEarly = first.length < wanted && (start === 0 || first.length > 0);

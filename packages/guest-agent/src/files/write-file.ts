@@ -12,8 +12,8 @@ import { absolutePath } from "./path.ts";
 import { bytesOfPath, textOfPath } from "./path-bytes.ts";
 
 /**
- * Writes a file beside its place and renames it once all of it has arrived. Like the writes of a command, this one is
- * not flushed to the disk; `sync` does that.
+ * Writes a temporary file in the same directory and renames it when the whole content has arrived. Nothing is flushed
+ * to the disk, as with the writes of a command; `sync` does that.
  */
 export async function writeFile(request: WriteFileRequest, stream: Stream, system: System): Promise<{ bytes: bigint }> {
   const path = absolutePath(request.path);

@@ -12,8 +12,8 @@ import { findOwner, findUser } from "#system/users.ts";
 
 /** The real machine, which the agent administers as root. */
 export function guestSystem(): System {
-  // Commands inherit it. The kernel gives process 1 a limit of 4096, which package managers and servers exceed; Node
-  // raises its own soft limit to the hard one, over which some programs loop.
+  // Commands inherit the limits. The kernel gives process 1 a limit of 4096, which package managers and servers exceed.
+  // Node raises its own soft limit to the hard one, and some programs loop over every descriptor up to their limit.
   limitOpenFiles(65_536, 1_048_576);
   return {
     findUser,

@@ -23,7 +23,7 @@ test("bytes arrive complete and in order on every stream, and never exceed the c
   const transfer = fc.record({
     /** Sizes of data sent, from the guest. */
     sends: fc.array(fc.integer({ min: 0, max: 400_000 }), { minLength: 1, maxLength: 5 }),
-    /** The host takes nothing before so many turns have passed. */
+    /** The host takes nothing for this many turns. */
     pause: fc.nat({ max: 20 }),
   });
   await fc.assert(
@@ -47,7 +47,7 @@ test("bytes arrive complete and in order on every stream, and never exceed the c
         const sent = Buffer.concat(sends.map((size, part) => Buffer.alloc(size, part + 1)));
         assert.ok(sent.equals(received[index]!), `stream ${index} got something else`);
       }
-      assert.ok(ledger.most() <= initialCredit, `${ledger.most()} bytes were on the way`);
+      assert.ok(ledger.peak() <= initialCredit, `${ledger.peak()} bytes were on the way`);
     }),
     { numRuns: 30 },
   );
@@ -247,7 +247,7 @@ function openPair() {
       if (!whole) throw new Error("cut");
       for (const tap of taps[side]) tap(bytes);
       const deliver = (): void => peer().receive(bytes.slice());
-      // A line takes its time.
+      // A line delivers later than it accepts.
       await nextTurn();
       if (holding) held.push(deliver);
       else deliver();
@@ -282,17 +282,20 @@ function openPair() {
   };
 }
 
-/** Reads along: what the guest sent on a stream, without what the host has granted anew. */
-function watchCredit(pair: ReturnType<typeof openPair>): { most(): number } {
+/**
+ * Watches the line. `peak`: the most bytes that the guest ever had on their way on one stream, in excess of renewed
+ * credit.
+ */
+function watchCredit(pair: ReturnType<typeof openPair>): { peak(): number } {
   const outstanding = new Map<number, number>();
-  let most = 0;
+  let peak = 0;
   const count = (side: Side, change: (frame: Frame) => number): void => {
     const reader = new FrameReader();
     pair.tap(side, (bytes) => {
       for (const frame of reader.push(bytes)) {
         const now = (outstanding.get(frame.stream) ?? 0) + change(frame);
         outstanding.set(frame.stream, now);
-        most = Math.max(most, now);
+        peak = Math.max(peak, now);
       }
     });
   };
@@ -302,7 +305,7 @@ function watchCredit(pair: ReturnType<typeof openPair>): { most(): number } {
   count("host", ({ type, payload }) =>
     type === frameTypes.credit ? -new DataView(payload.buffer, payload.byteOffset).getUint32(0, true) : 0,
   );
-  return { most: () => most };
+  return { peak: () => peak };
 }
 
 async function takeAll(stream: Stream, tag: number): Promise<Buffer> {

@@ -281,7 +281,7 @@ export class Stream {
     this.#givenUp = true;
     this.#channel.forget(this.id);
     this.fail(reason);
-    // Posted: a channel that has closed has ended the agent's side as well.
+    // No caller waits for the frame: a closed channel has ended the agent's side too.
     this.#channel.post(frameTypes.reset, this.id, 0, new Uint8Array(0));
   }
 

@@ -95,7 +95,7 @@ test("zeros are not frames", () => {
   assert.equal(reader.skipped, 100_000 - (headerBytes - 1));
 });
 
-/** Pieces of the given sizes, the last size for all that are left. */
+/** Pieces of the given sizes; the last size repeats to the end. */
 function splitBy(bytes: Buffer, sizes: Iterable<number>): Buffer[] {
   const pieces: Buffer[] = [];
   const next = sizes[Symbol.iterator]();
@@ -107,7 +107,7 @@ function splitBy(bytes: Buffer, sizes: Iterable<number>): Buffer[] {
   return pieces;
 }
 
-/** Whatever kind of view the payload is. */
+/** A frame to compare, for any kind of view as its payload. */
 function plain({ payload, ...header }: Frame): object {
   return { ...header, payload: Buffer.from(payload).toString("hex") };
 }

@@ -63,16 +63,16 @@ export function encodeFrame(frame: Frame): Uint8Array<ArrayBuffer> {
 }
 
 /**
- * Turns any split of the byte stream back into frames. Bytes that cannot open a frame are skipped and counted, so that a
- * reader that joins in the middle of an earlier life finds the next frame by itself. At most one incomplete frame is
- * held, in a buffer of its own: no chunk stays alive because a part of a frame came in it.
+ * Turns any split of the byte stream back into frames. Bytes that cannot open a frame are skipped and counted, so a
+ * reader that joins in the middle of a connection finds the next frame. At most one incomplete frame is held, in a
+ * buffer of its own: a part of a frame does not keep its chunk alive.
  */
 export class FrameReader {
   /** Bytes skipped since the last frame. */
   skipped = 0;
-  /** Less than a header, and not yet known to open a frame. */
+  /** Less than a header: the bytes may or may not open a frame. */
   #rest: Uint8Array = new Uint8Array(0);
-  /** A frame that has begun, and how much of it is there. */
+  /** An incomplete frame, of which the first `length` bytes have arrived. */
   #begun: { readonly bytes: Uint8Array; length: number } | undefined;
 
   /** The frames that `chunk` completes. Payloads may be views of `chunk`: it must not be written to again. */
@@ -83,7 +83,7 @@ export class FrameReader {
     return frames;
   }
 
-  /** What `chunk` has beyond the frame that has begun. */
+  /** Completes the frame in progress if `chunk` holds its end. Returns the bytes of `chunk` after the frame. */
   #finish(begun: { readonly bytes: Uint8Array; length: number }, chunk: Uint8Array, frames: Frame[]): Uint8Array {
     const part = chunk.subarray(0, begun.bytes.length - begun.length);
     begun.bytes.set(part, begun.length);
@@ -122,7 +122,7 @@ export class FrameReader {
   }
 }
 
-/** A frame that is complete. */
+/** Decodes the complete frame at `at`. */
 function frameAt(bytes: Uint8Array, at: number): Frame {
   const view = new DataView(bytes.buffer, bytes.byteOffset + at, headerBytes);
   return {

@@ -54,8 +54,8 @@ export const methods = {
   remove: method(9, PathRequestSchema, EmptySchema),
   sync: method(10, EmptySchema, EmptySchema),
   /**
-   * Flushes the file systems on disks and freezes them. The freeze ends by itself when nobody thaws, since a guest that
-   * has lost its host must not be frozen forever.
+   * Flushes the file systems on disks and freezes them. The freeze ends by itself after a time, since a guest that has
+   * lost its host must not stay frozen.
    */
   freeze: method(22, EmptySchema, FreezeReplySchema),
   /** Does nothing when nothing is frozen. */

@@ -65,7 +65,7 @@ import {
 } from "./sandboxes/scaling.ts";
 import { getTags, listTagKeys, setTags } from "./sandboxes/tags.ts";
 
-/** All that the control plane answers, in the order of the documentation. */
+/** Every route of the control plane, in the order of the documentation. */
 export const publicRoutes = [
   createSandbox,
   listSandboxes,

@@ -16,11 +16,11 @@ export interface GuestFiles {
   stat(path: string, options: { readonly noFollow?: boolean }, signal: AbortSignal): Promise<FileEntry>;
   /** Entries of a directory. `not_supported` for a directory with more entries than a listing may have. */
   list(path: string, signal: AbortSignal): Promise<readonly FileEntry[]>;
-  /** Makes a directory and those above it; a directory that exists stays as it is. */
+  /** Makes a directory with its missing parents; an existing directory stays unchanged. */
   makeDirectory(path: string, signal: AbortSignal): Promise<void>;
   /** Removes a file, or a directory with everything in it; a path that does not exist is removed already. */
   remove(path: string, signal: AbortSignal): Promise<void>;
-  /** Replaces whatever is at `to`, and makes the directories above it. */
+  /** Moves a file or directory. Replaces an existing entry at `to`, and makes its missing parents. */
   rename(from: string, to: string, signal: AbortSignal): Promise<void>;
   /** Changes the attributes that are given and leaves the others. */
   setAttributes(

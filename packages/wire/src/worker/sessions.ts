@@ -1,6 +1,6 @@
 /** Exec sessions of one guest. Every call rejects with `not_found` when the sandbox does not run on this worker. */
 export interface GuestSessions {
-  /** Starts a command that has an id and nobody attached. `already_exists` for an id that is taken. */
+  /** Starts a command without attaching to it. `already_exists` for an id that is taken. */
   create(request: NewExecSession, signal: AbortSignal): Promise<ExecSession>;
   /** Starts a command and attaches to it from the start of its output, in one round trip. */
   run(request: RunRequest, signal: AbortSignal): Promise<AttachedSession>;
@@ -33,7 +33,7 @@ export interface Exec {
   readonly stdin?: boolean;
 }
 
-/** How a command ended, only ever as the guest's kernel reported it. */
+/** How a command ended, always as the guest's kernel reported it. */
 export interface ExecEnd {
   /** 0 when a signal ended the command. */
   readonly exitCode: number;
@@ -51,7 +51,7 @@ export interface ExecOutput {
 /**
  * What happens to a running command when its last listener has detached.
  * - `keep`: the command runs on.
- * - `killAfterMs`: the command is killed unless somebody attaches within this time.
+ * - `killAfterMs`: the command is killed unless a listener attaches within this time.
  */
 export type WhenDetached = "keep" | { readonly killAfterMs: number };
 

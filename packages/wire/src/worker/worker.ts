@@ -36,7 +36,7 @@ export interface Worker {
   waitForEnd(id: SandboxId, signal: AbortSignal): Promise<SandboxEnd>;
   /** Boots the guest's kernel again on the same machine, disks and network. Resolves when a command would work. */
   rebootSandbox(id: SandboxId, signal: AbortSignal): Promise<void>;
-  /** Boots the same disks on a new machine, whatever state the old one is in. */
+  /** Boots the same disks on a new machine, from any state of the old one. */
   powerCycleSandbox(id: SandboxId, signal: AbortSignal): Promise<void>;
   /**
    * Gives the guest more memory while it runs, or takes some back. `invalid_argument` for a size that its machine cannot
@@ -48,7 +48,7 @@ export interface Worker {
    * enforced: see {@link WorkerDescription}.
    */
   setNetworkPolicy(id: SandboxId, policy: NetworkPolicy): Promise<void>;
-  /** What the network policy refused within the last hour, newest first. */
+  /** The network policy's refusals of the last hour, newest first. */
   networkRefusals(id: SandboxId): Promise<readonly NetworkRefusal[]>;
   /** The end of what the machine has written to its console. */
   readConsole(id: SandboxId): Promise<string>;
@@ -70,7 +70,7 @@ export interface Worker {
 
   /** Requests that guests make for themselves, for one listener at a time. Each is answered with `answerGuest`. */
   guestRequests(signal: AbortSignal): AsyncIterable<GuestRequest>;
-  /** Answers a request of a guest. A request that nobody waits for any more takes no answer. */
+  /** Answers a request of a guest. An answer after the guest has stopped waiting is dropped. */
   answerGuest(requestId: string, answer: GuestAnswer): Promise<void>;
   /** Machines that are ready to become a sandbox. */
   readyMachines(): Promise<ReadyMachinesState>;

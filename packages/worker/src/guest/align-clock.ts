@@ -5,7 +5,7 @@ import { methods } from "@opensandbox/wire/guest/methods.ts";
 import type { Host } from "#machine/host.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
 
-/** An answer within this time tells the guest's clock to half of it. */
+/** A probe that is answered within this time gives the guest's clock to within half of it. */
 const quickMs = 20;
 
 /** Leave a restored guest to its first commands for this long. */
@@ -17,13 +17,13 @@ const maxProbes = 30;
 /** Pause between probes, longer each time, so that two probes are not slow for the same reason. */
 const pauseMs = { first: 100, last: 3000, times: 1.4 } as const;
 
-/** Error that the resolution of the two clocks can hide. */
+/** Differences below the resolution of the two clocks. */
 const grainMs = 2;
 
 /**
- * Aligns the clock of a guest that was just set, to a few milliseconds. The time it was given is late by the delay of the
- * message, which is long for a guest that has just been restored. The delay is measured as NTP does, while the guest is in
- * use. Settles when the clock is aligned; never rejects.
+ * Aligns a guest's clock, which was just set, to a few milliseconds. The clock is late by the delay of the message that
+ * set it, which is long for a guest that has just been restored. The delay is measured as NTP does, while the guest is
+ * in use. Settles when the clock is aligned; never rejects.
  */
 export async function alignClock({ id, guest }: LiveMachine, host: Host): Promise<void> {
   try {
@@ -34,7 +34,7 @@ export async function alignClock({ id, guest }: LiveMachine, host: Host): Promis
       const { aheadMs, withinMs } = await compareClocks(guest);
       if (withinMs >= knownMs) continue;
       knownMs = withinMs;
-      // Within the precision of this answer the clock is right.
+      // The clock is right within the precision of this answer.
       if (Math.abs(aheadMs) <= withinMs + grainMs) continue;
       await guest.call(methods.configure, { clockStepNanos: BigInt(Math.round(-aheadMs * 1e6)) }, deadline());
     }

@@ -3,10 +3,10 @@ import type { SandboxError } from "@opensandbox/wire/errors.ts";
 import { parse, type Stream } from "@opensandbox/wire/guest/channel.ts";
 import { invalidAnswer } from "./guest-client.ts";
 
-/** How much of a guest's answer this process holds. */
+/** Limits on the part of a guest's answer that this process holds. */
 export interface Limits {
   readonly entries: number;
-  /** Of the messages as they arrive. */
+  /** Size of the encoded messages. */
   readonly bytes: number;
   /** The error of a guest that sends more; `limit` says which bound it crossed. */
   excess(limit: string): SandboxError;
@@ -26,7 +26,7 @@ export async function collect<Desc extends DescMessage, Entry>(
     if (incoming.kind === "end") return collected;
     const message = incoming.kind === "message" ? parse(schema, incoming.payload) : undefined;
     if (message === undefined) throw invalidAnswer(stream);
-    // An empty message is no progress: without a price an endless row of them would never meet a bound.
+    // An empty message counts too, or an endless series of them would never reach a limit.
     bytes += Math.max(incoming.payload.length, 1);
     for (const entry of entriesOf(message)) collected.push(entry);
     const limit = exceeded({ entries: collected.length, bytes }, limits);

@@ -20,7 +20,9 @@ test("a guest that stops responding is given up after a deadline, and serves aga
   const nothing = { kernel: "", initramfs: "", bootArguments: [], disks: [], network: { kind: "none" } } as const;
   const spec = { directory, vcpus: 1, memoryMib: 256, hotplugMib: 0, memoryBase: "", ...nothing };
   const machine = undo.use(await hypervisor.boot(spec, never));
-  const watched = undo.use(await GuestClient.connect(machine.agentSocket, { patience: { askMs: 300, leaveMs: 900 } }));
+  const watched = undo.use(
+    await GuestClient.connect(machine.agentSocket, { silenceLimits: { pingAfterMs: 300, giveUpAfterMs: 900 } }),
+  );
   const run = async (line: string): Promise<string> => {
     const kept = { purpose: "private", keepOutput: false, whenDetached: "kill", transient: true } as const;
     const request = { id: randomHex(8), command: { argv: ["/bin/sh", "-c", line] }, ...kept };

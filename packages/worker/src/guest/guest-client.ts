@@ -8,22 +8,22 @@ import { type Method, methods } from "@opensandbox/wire/guest/methods.ts";
 import { orAborted } from "@opensandbox/wire/or-aborted.ts";
 import { GuestLine } from "./guest-line.ts";
 
-/** How long a guest may stay silent while something is asked of it, in milliseconds. */
-export interface Patience {
-  /** Then it is pinged, which every agent answers. */
-  readonly askMs: number;
-  /** After this much more it is given up. */
-  readonly leaveMs: number;
+/** How long a guest may stay silent while a call waits for it, in milliseconds. */
+export interface SilenceLimits {
+  /** Silence after which the guest is pinged; every agent answers a ping. */
+  readonly pingAfterMs: number;
+  /** Further silence after which the connection is given up. */
+  readonly giveUpAfterMs: number;
 }
 
-/** Under emulation, on a crowded host, a restored guest has taken ten seconds for its first answer. */
-const patient: Patience = { askMs: 20_000, leaveMs: 60_000 };
+/** A restored guest under emulation, on a crowded host, has taken ten seconds for its first answer. */
+const defaultSilenceLimits: SilenceLimits = { pingAfterMs: 20_000, giveUpAfterMs: 60_000 };
 
-/** Each restart of an agent costs this process an epoch; no agent that works restarts as often. */
+/** Each restart of an agent costs this process an epoch; no working agent restarts this often. */
 const restartLimit = { count: 100, withinMs: 10_000 };
 
 export interface GuestClientOptions {
-  readonly patience?: Patience;
+  readonly silenceLimits?: SilenceLimits;
   /** Receives what no caller waits for: a guest that breaks the protocol, a command that could not be killed. */
   readonly report?: (message: string, error: unknown) => void;
 }
@@ -46,15 +46,18 @@ export class GuestClient implements Disposable {
   #restarts = { since: 0, count: 0 };
   /** The epoch in which the guest's disks were frozen. */
   #frozenIn = 0;
-  readonly #patience: Patience;
+  readonly #silenceLimits: SilenceLimits;
   #heardAt = performance.now();
   /** Checks for silence while a stream is open. */
   #watch: NodeJS.Timeout | undefined;
   #asking = false;
 
-  constructor(socket: Socket, { patience = patient, report = () => undefined }: GuestClientOptions = {}) {
+  constructor(
+    socket: Socket,
+    { silenceLimits = defaultSilenceLimits, report = () => undefined }: GuestClientOptions = {},
+  ) {
     this.#socket = socket;
-    this.#patience = patience;
+    this.#silenceLimits = silenceLimits;
     this.#report = report;
     this.#ready.promise.catch(() => undefined);
     this.#line = new GuestLine(socket, (error) => this.#giveUp(new SandboxError("unavailable", error.message)));
@@ -107,8 +110,8 @@ export class GuestClient implements Disposable {
   ): Promise<Stream> {
     // A deadline for each call would be a timer for each command.
     if (signal.aborted) throw canceled(signal);
-    if (!this.#isGreeted) await this.#withinPatience(() => this.#ready.promise, signal);
-    while (this.#line.isFull) await this.#withinPatience(() => this.#line.drained(), signal);
+    if (!this.#isGreeted) await this.#withinSilenceLimits(() => this.#ready.promise, signal);
+    while (this.#line.isFull) await this.#withinSilenceLimits(() => this.#line.drained(), signal);
     this.#listen();
     const stream = this.#channel.open(method, create(method.request, request));
     const onAbort = (): void => stream.reset(canceled(signal));
@@ -119,7 +122,7 @@ export class GuestClient implements Disposable {
 
   /**
    * Freezes the guest's file systems and sends nothing from then on: a copy of the guest would wait for the rest of a frame
-   * that only this guest gets. Every path must end with {@link thaw}, which thaws.
+   * that only this guest gets. Every path must end with {@link thaw}.
    */
   async freeze(signal: AbortSignal): Promise<void> {
     const stream = await this.open(methods.freeze, {}, signal);
@@ -159,14 +162,14 @@ export class GuestClient implements Disposable {
     this.#report(`session ${sessionId} may run on without its caller`, error);
   }
 
-  /** Waits for a guest that does not read or has not greeted, at most as long as a silent one is waited for. */
-  async #withinPatience<Value>(wait: () => Promise<Value>, signal: AbortSignal): Promise<void> {
-    const { askMs, leaveMs } = this.#patience;
-    const deadline = AbortSignal.timeout(askMs + leaveMs);
+  /** Waits until a guest reads or has greeted, for at most the time that a guest may be silent. */
+  async #withinSilenceLimits<Value>(wait: () => Promise<Value>, signal: AbortSignal): Promise<void> {
+    const { pingAfterMs, giveUpAfterMs } = this.#silenceLimits;
+    const deadline = AbortSignal.timeout(pingAfterMs + giveUpAfterMs);
     try {
       await orAborted(wait(), AbortSignal.any([signal, deadline]), canceled);
     } catch (error) {
-      if (deadline.aborted && !signal.aborted) throw silent(askMs + leaveMs);
+      if (deadline.aborted && !signal.aborted) throw silent(pingAfterMs + giveUpAfterMs);
       throw asSandboxError(error).code === "internal" ? gone(error) : error;
     }
   }
@@ -174,8 +177,8 @@ export class GuestClient implements Disposable {
   #listen(): void {
     if (this.#watch !== undefined) return;
     this.#heardAt = performance.now();
-    const { askMs, leaveMs } = this.#patience;
-    this.#watch = setInterval(() => this.#lookForSilence(), Math.min(askMs, leaveMs) / 4).unref();
+    const { pingAfterMs, giveUpAfterMs } = this.#silenceLimits;
+    this.#watch = setInterval(() => this.#lookForSilence(), Math.min(pingAfterMs, giveUpAfterMs) / 4).unref();
   }
 
   #lookForSilence(): void {
@@ -186,10 +189,10 @@ export class GuestClient implements Disposable {
     }
     // A guest that is being captured is silent.
     if (this.#line.isHeld) this.#heardAt = performance.now();
-    const { askMs, leaveMs } = this.#patience;
+    const { pingAfterMs, giveUpAfterMs } = this.#silenceLimits;
     const silentMs = performance.now() - this.#heardAt;
-    if (silentMs > askMs + leaveMs) this.#startEpoch(silent(askMs + leaveMs));
-    else if (silentMs > askMs && !this.#asking) this.#ask();
+    if (silentMs > pingAfterMs + giveUpAfterMs) this.#startEpoch(silent(pingAfterMs + giveUpAfterMs));
+    else if (silentMs > pingAfterMs && !this.#asking) this.#ask();
   }
 
   /** Any answer counts, since every byte from the guest ends the silence. */
@@ -288,7 +291,7 @@ export function invalidAnswer(stream: Stream): SandboxError {
   return error;
 }
 
-/** Input for a command or a server that has ended is dropped: that is no error of the sender's. */
+/** Input for a command or a server that has ended is dropped; the sender could not know of the end. */
 export async function untilEnd(sending: Promise<void>): Promise<void> {
   try {
     await sending;

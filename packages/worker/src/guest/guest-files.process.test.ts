@@ -242,33 +242,33 @@ suite("files of a guest agent", () => {
     const ending = new AbortController();
     await put("/workspace/watched/old/file", "x");
     const changes = await files.watch("/workspace/watched", { recursive: true }, ending.signal);
-    const told = new Set<string>();
+    const reported = new Set<string>();
     const listening = (async () => {
-      for await (const batch of changes) for (const { kind, path } of batch) told.add(`${kind} ${path}`);
+      for await (const batch of changes) for (const { kind, path } of batch) reported.add(`${kind} ${path}`);
     })().catch(() => undefined);
-    const isTold = async (...words: readonly string[]): Promise<void> => {
-      for (let tries = 0; words.some((word) => !told.has(word)); tries += 1) {
-        assert.ok(tries < 2000, `${words.join(", ")} in ${[...told].join(", ")}`);
+    const isReported = async (...words: readonly string[]): Promise<void> => {
+      for (let tries = 0; words.some((word) => !reported.has(word)); tries += 1) {
+        assert.ok(tries < 2000, `${words.join(", ")} in ${[...reported].join(", ")}`);
         await sleep(10);
       }
     };
     const at = "/workspace/watched";
-    // All at once: what is in a directory before anybody can watch it is told as well.
+    // One command makes all of them: entries that exist before their directory is watched are reported too.
     execFileSync("sh", ["-c", "mkdir -p a/b/c/d && echo x > a/b/c/d/file && echo y > old/new"], {
       cwd: join(home, "watched"),
     });
-    await isTold(`created ${at}/a`, `created ${at}/a/b/c/d/file`, `created ${at}/old/new`);
+    await isReported(`created ${at}/a`, `created ${at}/a/b/c/d/file`, `created ${at}/old/new`);
     await write(join(home, "watched/a/b/c/d/file"), "longer");
-    await isTold(`changed ${at}/a/b/c/d/file`);
+    await isReported(`changed ${at}/a/b/c/d/file`);
     await rename(`${at}/a/b`, `${at}/moved`);
-    await isTold(`removed ${at}/a/b`, `created ${at}/moved/c/d/file`);
+    await isReported(`removed ${at}/a/b`, `created ${at}/moved/c/d/file`);
     await write(join(home, "watched/moved/c/d/another"), "x");
-    await isTold(`created ${at}/moved/c/d/another`, `changed ${at}/moved/c/d/another`);
-    assert.ok(!told.has(`changed ${at}/a/b/c/d/another`), "under its new name alone");
+    await isReported(`created ${at}/moved/c/d/another`, `changed ${at}/moved/c/d/another`);
+    assert.ok(!reported.has(`changed ${at}/a/b/c/d/another`), "under its new name alone");
     execFileSync("sh", ["-c", "mkdir -p a/b/c/d && echo x > a/b/c/d/again"], { cwd: join(home, "watched") });
-    await isTold(`created ${at}/a/b/c/d/again`);
+    await isReported(`created ${at}/a/b/c/d/again`);
     await rm(join(home, "watched/moved"), { recursive: true });
-    await isTold(`removed ${at}/moved/c/d`, `removed ${at}/moved`);
+    await isReported(`removed ${at}/moved/c/d`, `removed ${at}/moved`);
     ending.abort();
     await listening;
     await fails(files.watch("/workspace/none", { recursive: true }, never), "not_found");

@@ -14,7 +14,7 @@ import { type GuestClient, invalidAnswer, replyOf } from "./guest-client.ts";
 /** A directory of a hundred thousand entries takes about 12 MB on the line and 60 MB of memory here. */
 const listingLimits = { entries: 200_000, bytes: 32 * 2 ** 20 };
 
-/** The files of the guest that `connected` returns, which throws when there is none. */
+/** The files of the guest that `connected` returns; without a guest `connected` throws. */
 export function guestFiles(connected: () => GuestClient): GuestFiles {
   return {
     async read(path, { offset = 0, length = 0 }, signal) {

@@ -124,7 +124,7 @@ test("a line to a guest that reads nothing takes a bounded number of bytes and r
   await assert.rejects(line.write(new Uint8Array(1)) ?? Promise.resolve());
 });
 
-test("a refusal is passed on, shortened to what people read", async () => {
+test("a long refusal is passed on shortened", async () => {
   await using agent = await startFakeAgent(async (stream) => {
     await stream.refuse(new Error("x".repeat(mib)));
   });

@@ -6,7 +6,7 @@ const maxQueuedBytes = 4 * 2 ** 20;
 
 /**
  * A guest that lets this much pile up is given up. Data of streams that have begun and grants of credit do not wait for
- * room; they come to far less, unless the guest sends without reading.
+ * room; they stay far below this limit, unless the guest sends without reading.
  */
 const maxUnreadBytes = 64 * 2 ** 20;
 
@@ -68,7 +68,7 @@ export class GuestLine implements Transport {
     this.#held ??= [];
   }
 
-  /** Sends what was held, and everything after it. */
+  /** Sends the held frames, and everything after them. */
   release(): void {
     const held = this.#held ?? [];
     this.#held = undefined;

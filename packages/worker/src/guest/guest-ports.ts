@@ -4,7 +4,7 @@ import { methods } from "@opensandbox/wire/guest/methods.ts";
 import type { GuestPorts } from "@opensandbox/wire/worker/ports.ts";
 import { type GuestClient, invalidAnswer, untilEnd } from "./guest-client.ts";
 
-/** The servers of the guest that `connected` returns, which throws when there is none. */
+/** The servers of the guest that `connected` returns; without a guest `connected` throws. */
 export function guestPorts(connected: () => GuestClient): GuestPorts {
   return {
     async open(port, signal) {

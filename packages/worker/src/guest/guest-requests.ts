@@ -13,7 +13,7 @@ export class GuestRequests {
   readonly #waiting = new Map<string, (answer: GuestAnswer) => void>();
   #listener: Listener | undefined;
 
-  /** Passes a request to the listener; settles with its answer, or with 503 when there is none. Never rejects. */
+  /** Passes a request to the listener. Settles with its answer, or with 503 without one. Never rejects. */
   async ask(sandboxId: SandboxId, body: unknown): Promise<GuestAnswer> {
     if (this.#listener === undefined || this.#waiting.size >= maxWaiting) return unanswered;
     const requestId = randomHex(8);
@@ -48,7 +48,7 @@ export class GuestRequests {
     }
   }
 
-  /** Answers a request; one that nobody waits for any more is left alone. */
+  /** Answers a request. An answer after the guest has stopped waiting is dropped. */
   answer(requestId: string, answer: GuestAnswer): void {
     this.#waiting.get(requestId)?.(answer);
   }

@@ -62,13 +62,13 @@ suite("exec sessions of a guest agent", () => {
   const attach = async (id: string, signal = never, fromStart = false): Promise<AttachedSession> =>
     await sessions.attach(id, { fromStart }, signal);
 
-  /** Takes everything to the end: both pipes joined, and what came before the scrollback's end. */
+  /** Reads to the end: each pipe, both pipes joined, and the output before the scrollback's end. */
   async function readAll({ output, result }: AttachedSession, isNew = false) {
     const texts = { stdout: "", stderr: "", replayed: "", all: "" };
-    let told = 0;
+    let ends = 0;
     for await (const part of output) {
       if (part === "scrollback end") {
-        told += 1;
+        ends += 1;
         texts.replayed = texts.all;
       } else {
         const text = Buffer.from(part.bytes).toString("latin1");
@@ -76,7 +76,7 @@ suite("exec sessions of a guest agent", () => {
         texts.all += text;
       }
     }
-    assert.ok(told === 1 || (isNew && told === 0), "the scrollback's end is told once");
+    assert.ok(ends === 1 || (isNew && ends === 0), "the scrollback's end is reported once");
     return { ...texts, end: (await result).end };
   }
 
@@ -168,7 +168,7 @@ suite("exec sessions of a guest agent", () => {
       if (part !== "scrollback end") pid = Number(Buffer.from(part.bytes).toString());
       if (pid !== 0) break;
     }
-    // Of one that has ended and that nobody has asked for yet the kernel keeps the number, and no words.
+    // Empty for a zombie too: the kernel keeps its process id, but not its command line.
     const words = async (): Promise<string> => await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
     assert.notEqual(await words(), "");
     await other[Symbol.asyncDispose]();
@@ -282,7 +282,7 @@ suite("exec sessions of a guest agent", () => {
         (await sessions.list(never)).some(({ id }) => id === request.id),
         false,
       );
-      // For a host that gave up at the very moment.
+      // The session is kept for a host that lost its connection at that moment.
       assert.equal((await sessions.wait(request.id, 0, never)).end?.exitCode, 4);
       assert.equal((await readAll(await attach(request.id, never, true))).all.length, 8);
     }
@@ -362,7 +362,7 @@ suite("exec sessions of a guest agent", () => {
   suite("with a terminal", () => {
     const terminal = { columns: 100, rows: 30 };
 
-    /** Reads on and on; `shows` settles when the text has come, `end` when the session has ended. */
+    /** Reads without end; `shows` settles when the text has come, `end` when the session has ended. */
     function watched(attached: AttachedSession) {
       let text = "";
       let changed = Promise.withResolvers<void>();
@@ -412,7 +412,7 @@ suite("exec sessions of a guest agent", () => {
       await shell.type("\u0003");
       await shell.shows("^C\r\n$ ");
       await shell.type("echo $((6*7)) ünï\r");
-      // Before its prompt the shell does not read keys yet, and the end of a line is none to it afterwards.
+      // Wait for the prompt: the shell ignores a Ctrl-D that was typed before it reads keys.
       await shell.shows("\r\n42 ünï\r\n$ ");
       await shell.type("\u0004");
       assert.equal((await shell.end).signal, 0);

@@ -28,7 +28,7 @@ const killMs = 30_000;
 /** More sessions than any agent keeps: it forgets ended ones beyond 2000, and each running one is a process. */
 const sessionLimits = { entries: 50_000, bytes: 16 * 2 ** 20 };
 
-/** The sessions of the guest that `connected` returns, which throws when there is none. */
+/** The sessions of the guest that `connected` returns; without a guest `connected` throws. */
 export function guestSessions(connected: () => GuestClient): GuestSessions {
   return {
     async create(request, signal) {

@@ -27,7 +27,7 @@ test("a disk that is nearly full refuses new machines", () => {
   assert.throws(() => admit({ ...roomy, freeDiskShare: 0.04 }, 256), /96 % full/);
 });
 
-test("the room of this host is what the kernel says", async () => {
+test("the free resources of this host are those that the kernel reports", async () => {
   const [{ bavail, blocks }, { freeMemoryMib, freeDiskShare }] = await Promise.all([statfs("/"), hostRoom("/")]);
   const available = /^MemAvailable:\s+(\d+) kB$/m.exec(await readFile("/proc/meminfo", "utf8"))?.[1];
   // Other processes allocate and write between the two readings.

@@ -7,10 +7,10 @@ test("the host is idle when a quiet period has passed since the last start ended
   t.mock.timers.enable({ apis: ["setTimeout"] });
   const idle = new IdleTime();
   const never = new AbortController().signal;
-  await idle.come(never);
-  const [first, second] = [idle.busy(), idle.busy()];
+  await idle.untilIdle(never);
+  const [first, second] = [idle.markBusy(), idle.markBusy()];
   let came = 0;
-  for (let waiting = 0; waiting < 2; waiting += 1) void idle.come(never).then(() => (came += 1));
+  for (let waiting = 0; waiting < 2; waiting += 1) void idle.untilIdle(never).then(() => (came += 1));
 
   first[Symbol.dispose]();
   first[Symbol.dispose]();
@@ -20,7 +20,7 @@ test("the host is idle when a quiet period has passed since the last start ended
 
   second[Symbol.dispose]();
   t.mock.timers.tick(499);
-  const third = idle.busy();
+  const third = idle.markBusy();
   t.mock.timers.tick(10_000);
   await turn();
   assert.equal(came, 0, "a third start began within the quiet period");
@@ -29,15 +29,15 @@ test("the host is idle when a quiet period has passed since the last start ended
   t.mock.timers.tick(500);
   await turn();
   assert.equal(came, 2);
-  await idle.come(never);
+  await idle.untilIdle(never);
 });
 
 test("aborting the signal ends the wait for idle time", async () => {
   const idle = new IdleTime();
-  using _ = idle.busy();
+  using _ = idle.markBusy();
   const ending = new AbortController();
-  const waiting = idle.come(ending.signal);
+  const waiting = idle.untilIdle(ending.signal);
   ending.abort();
   await waiting;
-  await idle.come(ending.signal);
+  await idle.untilIdle(ending.signal);
 });

@@ -4,7 +4,7 @@
  */
 const quietMs = 500;
 
-/** Tells background work when no sandbox is being started. */
+/** Lets background work wait until no sandbox is being started. */
 export class IdleTime {
   #starts = 0;
   #idle = true;
@@ -12,7 +12,7 @@ export class IdleTime {
   #quiet: NodeJS.Timeout | undefined;
 
   /** Marks the start of a sandbox, until it is disposed. */
-  busy(): Disposable {
+  markBusy(): Disposable {
     this.#starts += 1;
     this.#idle = false;
     clearTimeout(this.#quiet);
@@ -22,13 +22,13 @@ export class IdleTime {
         if (over) return;
         over = true;
         this.#starts -= 1;
-        if (this.#starts === 0) this.#begin();
+        if (this.#starts === 0) this.#startQuietPeriod();
       },
     };
   }
 
   /** Resolves when the host is idle, at once if it is already, or when the signal is aborted. */
-  async come(signal: AbortSignal): Promise<void> {
+  async untilIdle(signal: AbortSignal): Promise<void> {
     if (this.#idle || signal.aborted) return;
     const { promise, resolve } = Promise.withResolvers<void>();
     const onAbort = (): void => resolve();
@@ -38,7 +38,7 @@ export class IdleTime {
     signal.removeEventListener("abort", onAbort);
   }
 
-  #begin(): void {
+  #startQuietPeriod(): void {
     this.#quiet = setTimeout(() => {
       this.#idle = true;
       for (const resolve of this.#waiting.splice(0)) resolve();

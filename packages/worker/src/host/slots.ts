@@ -13,7 +13,7 @@ import { namesIn } from "./storage/names-in.ts";
  */
 export interface Slot extends AsyncDisposable {
   readonly number: number;
-  /** Gives it to another owner and stores `state` with it, in one step: the slot always has an owner. */
+  /** Transfers the slot to another owner and stores `state` with it, in one step: a slot always has an owner. */
   assign(owner: string, state?: string): Promise<void>;
 }
 
@@ -128,7 +128,7 @@ async function slotNumbers(): Promise<number[]> {
   return (await namesIn(slotsDirectory)).filter((name) => /^\d+$/.test(name)).map(Number);
 }
 
-/** Keeps a search for dead owners from meeting a new one that has not locked its file yet. */
+/** Excludes a search for dead owners while a new owner has not locked its file yet. */
 async function lockOwners(): Promise<Disposable> {
   await mkdir(ownersDirectory, { recursive: true, mode: 0o700 });
   return await lockFile(join(ownersDirectory, "lock"), { wait: true });

@@ -2,8 +2,8 @@ import { readFile, realpath } from "node:fs/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 
 /**
- * The location of a guest's memory in its process. Page numbers run through all regions, one after the other, whatever
- * their addresses.
+ * The location of a guest's memory in its process. Pages are numbered through all regions in order, independent of the
+ * regions' addresses.
  */
 export interface GuestMemory {
   readonly pid: number;

@@ -425,7 +425,7 @@ function memoryCases(stand: () => Promise<ContractStand>): void {
     await assert.rejects(hotplug.request(1024), "more than the spec allows");
   });
 
-  test("a VM without hotplug says so by the absence of the ability", async () => {
+  test("a VM whose spec has no hotplug memory offers no hotplug", async () => {
     await using standing = await stand();
     await using vm = await bootPaused(standing);
     assert.equal(vm.hotplug, undefined);
@@ -526,7 +526,7 @@ async function until(what: string, isTrue: () => Promise<boolean>): Promise<void
   }
 }
 
-/** Asserts that no VM comes of a call. One that comes all the same is disposed, so that the test ends. */
+/** Asserts that a call returns no VM. If it does return one, the VM is disposed, so that the test ends. */
 async function refused(call: Promise<AsyncDisposable>, as: (error: unknown) => boolean = () => true): Promise<void> {
   void call.then(
     (vm) => vm[Symbol.asyncDispose](),

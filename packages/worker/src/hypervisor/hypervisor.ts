@@ -50,7 +50,10 @@ export interface PreparedVm extends AsyncDisposable {
   restore(deviceState: string, signal: AbortSignal): Promise<Vm>;
 }
 
-/** A running VM: one hypervisor process. Disposing it kills the process and frees nothing else; again does nothing. */
+/**
+ * A running VM: one hypervisor process. Disposing it kills the process and frees nothing else; a second disposal does
+ * nothing.
+ */
 export interface Vm extends AsyncDisposable {
   readonly pid: number;
   /** A unix socket that leads to the guest agent. It accepts connections before the guest listens. */

@@ -76,7 +76,7 @@ export async function provideArtifact(request: ArtifactRequest): Promise<Artifac
   await removeAbandoned(directories, imagesDirectory, name);
   await checkFreeSpace(imagesDirectory, kind, request.needMib);
   try {
-    await using unfinished = await directories.begin(name);
+    await using unfinished = await directories.createUnfinished(name);
     const facts = await request.build(unfinished.directory);
     const files = await sealFiles(unfinished.directory);
     const manifest = { kind, hash, formatVersion, createdAt: new Date().toISOString(), facts, files };
@@ -129,8 +129,8 @@ function hashOf(kind: string, inputs: unknown): string {
 }
 
 /**
- * The record of a file that lies in an artifact, taken when the artifact was built; undefined when there is none, as
- * for artifacts of earlier versions.
+ * The record of a file that lies in an artifact, taken when the artifact was built; undefined in artifacts of earlier
+ * versions, which have none.
  */
 export async function contentRecordOf(path: string): Promise<ContentRecord | undefined> {
   const directory = dirname(path);

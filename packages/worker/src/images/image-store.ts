@@ -23,7 +23,7 @@ export interface BootImage {
   readonly kernelVersion: string;
 }
 
-/** The disks that every machine has beside its image: raw read-only ext4 files. */
+/** The disks that every machine has in addition to its image: raw read-only ext4 files. */
 export interface Platform {
   /** Holds the guest agent with its runtime and libraries; mounted at /run/opensandbox. */
   readonly agentDisk: string;

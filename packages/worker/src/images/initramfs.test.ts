@@ -4,7 +4,7 @@ import * as fc from "fast-check";
 import { isSandboxError } from "@opensandbox/wire/errors.ts";
 import { loadOrder } from "./initramfs.ts";
 
-// As depmod writes it: a module and its dependencies, of which the last is loaded first.
+// In depmod's format: a module and its dependencies, the last one to be loaded first.
 const index = `kernel/net/core/failover.ko.xz:
 kernel/drivers/net/net_failover.ko.xz: kernel/net/core/failover.ko.xz
 kernel/drivers/net/virtio_net.ko.xz: kernel/drivers/net/net_failover.ko.xz kernel/net/core/failover.ko.xz
@@ -30,7 +30,7 @@ test("the error names a driver that the kernel does not have", () => {
   );
 });
 
-test("in any graph of dependencies, no module is loaded before its own", () => {
+test("in any graph of dependencies, no module is loaded before its dependencies", () => {
   // Module n depends only on modules before it, so the graph has no cycle.
   const graphs = fc.array(fc.array(fc.nat({ max: 30 }), { maxLength: 4 }), { minLength: 1, maxLength: 12 });
   fc.assert(

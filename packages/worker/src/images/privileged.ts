@@ -20,8 +20,9 @@ const packageOf = {
 type Tool = keyof typeof packageOf;
 
 // SIGTERM must end the whole tree at once. Neither unshare (it blocks the signal) nor mmdebstrap (it waits for its
-// step) does that, but when unshare is killed the kernel kills everything in the process namespace, and the mounts
-// go with the mount namespace. setpriv sends the signal when this process dies, whose locks are then free.
+// step) does that, but when unshare is killed the kernel kills everything in the process namespace, and the mounts go
+// with the mount namespace. setpriv sends the signal when this process dies, which also frees the locks of this
+// process.
 const endTree = `trap 'kill -KILL $! || exit' TERM; "$@" & wait $!`;
 
 /**

@@ -4,9 +4,9 @@ import { type BuildEvent, debianProgress, throttled } from "./progress.ts";
 
 test("a new step is reported at once, a new percentage only a few times a second", () => {
   let now = 0;
-  const heard: BuildEvent[] = [];
+  const events: BuildEvent[] = [];
   const report = throttled(
-    (event) => heard.push(event),
+    (event) => events.push(event),
     () => now,
   );
   report({ step: "a", percent: 1 });
@@ -16,14 +16,14 @@ test("a new step is reported at once, a new percentage only a few times a second
   report({ step: "a", percent: 3 });
   report({ step: "b", percent: 3 });
   assert.deepEqual(
-    heard.map(({ step, percent }) => `${step}${percent}`),
+    events.map(({ step, percent }) => `${step}${percent}`),
     ["a1", "a3", "b3"],
   );
 });
 
 test("mmdebstrap's lines become steps whose percentage never falls and stays below 100", () => {
-  const heard: BuildEvent[] = [];
-  const line = debianProgress("building", (event) => heard.push(event));
+  const events: BuildEvent[] = [];
+  const line = debianProgress("building", (event) => events.push(event));
   for (const packages of [3, 5]) {
     line(`0 upgraded, ${packages} newly installed, 0 to remove`);
     for (const verb of ["Get:1 http://deb.debian.org/debian trixie/main amd64", "Unpacking", "Setting up"]) {
@@ -32,14 +32,14 @@ test("mmdebstrap's lines become steps whose percentage never falls and stays bel
     // One line more than announced.
     line("Unpacking once more");
   }
-  const percents = heard.map(({ percent }) => percent ?? Number.NaN);
+  const percents = events.map(({ percent }) => percent ?? Number.NaN);
   assert.deepEqual(
     percents,
     percents.toSorted((a, b) => a - b),
   );
   assert.ok(percents.at(-1)! <= 99);
   assert.deepEqual(
-    [...new Set(heard.map(({ step }) => step))],
+    [...new Set(events.map(({ step }) => step))],
     ["building: fetching packages", "building: unpacking packages", "building: setting up packages"],
   );
 });

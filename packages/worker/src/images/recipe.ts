@@ -9,7 +9,7 @@ export interface Recipe {
   readonly description: string;
   /** Debian's release. */
   readonly suite: string;
-  /** Installed beside Debian's required packages, without recommended ones. */
+  /** Installed in addition to Debian's required packages, without the packages that they recommend. */
   readonly packages: readonly string[];
   /** Size of the root file system in the guest. */
   readonly rootfsMib: number;

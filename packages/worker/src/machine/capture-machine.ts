@@ -17,10 +17,10 @@ const freezeTimeoutMs = 60_000;
 const freshFreezeMs = 25_000;
 const freezeAttempts = 3;
 
-/** A guest that does not confirm the thaw thaws by its own deadline. */
+/** Deadline of a thaw. A guest that does not confirm it thaws by its own deadline. */
 const thawTimeoutMs = 30_000;
 
-/** The same after a failed capture, whose caller waits for nothing else. */
+/** Deadline of the thaw after a failed capture, which is the only step that the caller still waits for. */
 const undoThawTimeoutMs = 5_000;
 
 export interface MachineCapture {

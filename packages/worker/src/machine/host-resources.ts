@@ -15,7 +15,7 @@ const firstMachineUser = 1_900_000_000;
 /** The first group id of organizations, above all users of machines. */
 const firstTenantGroup = 2_000_000_000;
 
-/** What a machine's process needs on the host beside its files: a slot, a user and a network. */
+/** The resources of a machine's process on the host, in addition to its files: a slot, a user and a network. */
 export interface HostResources extends AsyncDisposable {
   readonly slot: number | undefined;
   /** The user that the process runs as; undefined where this process is not root and cannot choose. */

@@ -60,7 +60,7 @@ export async function writeEntry(
   const path = entryFile(dataDirectory, entry.machineId);
   const earlier = writes.get(path);
   const written = (async () => {
-    // Its caller hears of its failure.
+    // The caller of the earlier write receives its failure.
     await earlier?.catch(() => undefined);
     await using staged = await stageEntry(dataDirectory, entry, files);
     await staged.commit();
@@ -112,7 +112,7 @@ export async function stageEntry(
   };
 }
 
-/** Forces to the disk which entries there are. */
+/** Flushes the directory of the journal: after a power cut it has the same entries as now. */
 export async function flushJournal(dataDirectory: string, files: DurableFiles = hostFiles): Promise<void> {
   await files.flush(journalDirectory(dataDirectory));
 }
@@ -120,7 +120,7 @@ export async function flushJournal(dataDirectory: string, files: DurableFiles = 
 const entryMode = 0o600;
 
 /**
- * Writes down a machine that runs for a sandbox: everything that the next worker needs to adopt it. `hibernating` names
+ * Records a machine that runs for a sandbox: everything that the next worker needs to adopt it. `hibernating` names
  * the snapshot that is about to take the machine's place.
  */
 export async function journalMachine(

@@ -66,7 +66,7 @@ export class LayerStack {
     });
   }
 
-  /** Makes empty layers to come over the tops; {@link push} records that they do. */
+  /** Makes empty layers for the next tops; {@link push} records that they have become the tops. */
   async makeNext(directory: string): Promise<readonly LayerSwitch[]> {
     return await together(
       this.#writable.map(async ({ name, base }) => {

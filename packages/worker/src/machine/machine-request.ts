@@ -1,6 +1,6 @@
 import type { Shape } from "#snapshots/manifest.ts";
 
-/** A machine to start, whatever it starts from. */
+/** A machine to start, from an image or from a snapshot. */
 export interface MachineRequest {
   readonly id: string;
   readonly image: string;

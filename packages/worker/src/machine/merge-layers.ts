@@ -11,8 +11,8 @@ import { layerNumber } from "./machine-files.ts";
 const maxOwnLayers = 8;
 
 /**
- * Starts to merge the layers of disks that have many, in the background. Layers that snapshots or other machines share
- * stay. `journal` writes the machine's new layers down.
+ * Starts a background merge of disks that have many layers. Layers that snapshots or other machines share
+ * stay. `journal` records the machine's new layers.
  */
 export function mergeLayers(live: LiveMachine, journal: () => Promise<void>, host: Host): void {
   if (!live.hasProcess || live.merging.busy) return;

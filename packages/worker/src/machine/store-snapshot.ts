@@ -23,7 +23,7 @@ export async function storeSnapshot(
   signal: AbortSignal,
 ): Promise<{ readonly snapshot: StoredSnapshot; readonly pausedMs: number }> {
   const { id, beforePublish, ...rest } = request;
-  await using unfinished = await store.begin(id, host.workerId);
+  await using unfinished = await store.createUnfinished(id, host.workerId);
   const { directory } = unfinished;
   const captured = await captureMachine(live, { directory, ...rest }, host, signal);
   await using undo = new AsyncDisposableStack();

@@ -68,7 +68,7 @@ inOwnHost(import.meta.filename, () => {
       }
     });
 
-    test("packets: those above the rate are dropped first thing, and a neighbour is not affected", async () => {
+    test("packets: those above the rate are dropped before any other work, and a neighbour is not affected", async () => {
       const frame = udpFrame({ to: site, port: 5000, text: "flood" });
       const begun = performance.now();
       const sent = 20_000;

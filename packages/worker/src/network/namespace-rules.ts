@@ -31,7 +31,7 @@ export const sets = {
   macs: "macs",
   /** Holds the guest's address when everything on the internet is allowed. */
   open: "open",
-  /** Holds it when names are denied: connections to the web are inspected whatever their address. */
+  /** Holds the guest's address when names are denied: connections to the web are inspected at every address. */
   inspected: "inspected",
   allowed: "allowed",
   denied: "denied",
@@ -54,7 +54,7 @@ export const refusedForMs = 3_600_000;
 
 const routedMark = 1;
 
-/** Routes that deliver packets with {@link routedMark} locally, whatever their address: input for `ip -batch`. */
+/** Routes that deliver packets with {@link routedMark} locally, for any address: input for `ip -batch`. */
 export const transparentRoutes = [
   `rule add fwmark ${routedMark} lookup 100`,
   "route add local 0.0.0.0/0 dev lo table 100",

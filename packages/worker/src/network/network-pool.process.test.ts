@@ -305,7 +305,7 @@ async function startPool(args: readonly string[], line: string): Promise<ChildPr
 const linesOf = new WeakMap<ChildProcess, AsyncIterator<string>>();
 
 async function untilSaid(child: ChildProcess, line: string): Promise<void> {
-  const lines = linesOf.get(child) ?? assert.fail("nobody listens to it");
+  const lines = linesOf.get(child) ?? assert.fail("the process has no line reader");
   for (;;) {
     const { done, value: said } = await within(`the process says "${line}"`, lines.next());
     if (done === true) throw new Error(`the process ended without saying "${line}"`);

@@ -118,7 +118,7 @@ export class NetworkPool implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#ending.abort();
-    // Nobody is served any more, and no process keeps a namespace.
+    // No guest is served any more, and no process keeps a namespace.
     await this.services[Symbol.asyncDispose]();
     await Promise.allSettled(this.#making);
     for (const slot of this.#spare.splice(0)) this.#leave(slot);
@@ -150,7 +150,7 @@ export class NetworkPool implements AsyncDisposable {
     const { spare } = this.#options;
     this.#fillUpTo(Math.floor(spare / 2));
     if (this.#spare.length + this.#making.size >= this.#waiting.length + spare) return;
-    this.#fillingLater ??= this.#idle.come(this.#ending.signal).then(() => {
+    this.#fillingLater ??= this.#idle.untilIdle(this.#ending.signal).then(() => {
       this.#fillingLater = undefined;
       this.#fillUpTo(spare);
     });
@@ -200,7 +200,7 @@ export class NetworkPool implements AsyncDisposable {
     // Networks that are given back in the same turn are removed together.
     await Promise.resolve();
     while (this.#leaving.length > 0) {
-      await this.#idle.come(AbortSignal.any([this.#ending.signal, this.#crowded.signal]));
+      await this.#idle.untilIdle(AbortSignal.any([this.#ending.signal, this.#crowded.signal]));
       this.#crowded = new AbortController();
       const slots = this.#leaving;
       this.#leaving = [];

@@ -6,10 +6,10 @@ import { refusedForMs, sets } from "./namespace-rules.ts";
 /** Refused names and web requests that are kept; the oldest are dropped first. The kernel keeps refused packets. */
 const maxEntries = 500;
 
-/** One thing that a sandbox was refused, before it is counted. */
+/** One refusal of a sandbox's traffic, before it is counted. */
 export type Refusal = Omit<NetworkRefusal, "at" | "count">;
 
-/** What a sandbox was refused: each distinct refusal once, with a count. */
+/** The refusals of a sandbox's traffic: each distinct one once, with a count. */
 export class NetworkRecord {
   readonly #where: NftTable;
   readonly #entries = new Map<string, NetworkRefusal>();

@@ -33,7 +33,7 @@ export function compilePolicy(policy: NetworkPolicy): CompiledPolicy {
   };
 }
 
-/** What a connection says about the name that it is for, or why it does not say exactly one. */
+/** The name that a connection is for, or the reason why it does not say exactly one. */
 export type ClaimedName = { readonly name: string } | { readonly name?: undefined; readonly reason: string };
 
 /**
@@ -47,7 +47,7 @@ export function refusalOfName(policy: CompiledPolicy, claimed: ClaimedName): str
   return policy.allowsName(claimed.name) ? undefined : "the network policy does not allow this name";
 }
 
-/** Whether guests may reach an address. A name with another one is a trap. */
+/** Whether guests may reach an address. A name that resolves to any other address is a trap. */
 export function isPublicIpv4(address: number): boolean {
   return !isInRanges(address, forbidden);
 }

@@ -107,7 +107,7 @@ export class SandboxNetwork implements AsyncDisposable {
     this.#applied = applied;
     if (this.#since === 0) this.#since = Date.now();
     const kept: KeptState = { policy, epoch: applied.epoch, since: this.#since };
-    // The first policy reaches the services with the sockets, so that nobody is served by another one.
+    // The first policy reaches the services with the sockets, so that no guest is served under another one.
     if (sockets !== undefined) this.#serve(sockets);
     await Promise.all([
       this.#prepared.keep(JSON.stringify(kept)),
@@ -123,7 +123,7 @@ export class SandboxNetwork implements AsyncDisposable {
     setNeighbour(this.#where.namespace, { device: devices.tap, address: addressKey(inner.guest), mac: bytes });
   }
 
-  /** Sets what the metadata service tells the guest. */
+  /** Sets the facts that the metadata service gives the guest. */
   identify(source: MetadataSource | undefined): void {
     this.#metadata = source;
   }
@@ -155,7 +155,7 @@ export class SandboxNetwork implements AsyncDisposable {
     await this.#giveBack();
   }
 
-  /** The host's public addresses would pass for any others on the internet. */
+  /** Without this rule the host's public addresses would count as addresses on the internet. */
   #refuseHost(): void {
     const addresses = Object.values(networkInterfaces())
       .flatMap((list) => list ?? [])
@@ -190,7 +190,7 @@ export class SandboxNetwork implements AsyncDisposable {
     this.#webIsOpen = true;
   }
 
-  /** The name is what the services have read; that the address may be reached is checked here. */
+  /** The services have read the name; this check decides whether the address may be reached. */
   #connect({ name, address, port }: WebTarget): { readonly descriptor: number } | { readonly refusal: string } {
     const { policy } = this.#applied;
     const number = parseIpv4(address);

@@ -19,7 +19,7 @@ export async function rebootSandbox(sandbox: LiveSandbox, host: Host, signal: Ab
     await live.guest.call(methods.sync, {}, until);
   } catch (error) {
     signal.throwIfAborted();
-    // A guest that does not answer is rebooted all the same: that is what a reboot is for.
+    // A guest that does not answer is rebooted too: such a guest needs the reboot most.
     const message = "the guest did not sync its disks before the reboot; its last writes may be lost";
     host.log("warn", message, { sandbox: request.id, ...describeError(error) });
   }

@@ -48,7 +48,7 @@ export class SandboxWorker implements Worker, AsyncDisposable {
       throw new SandboxError("already_exists", `${id} runs on this worker already`, { resource: "sandbox", id });
     }
     this.#generations.start(id, request.generation);
-    using _ = this.#sources.idle.busy();
+    using _ = this.#sources.idle.markBusy();
     const started = orNoRoom(this.#host.dataDirectory, () =>
       startSandbox(request, this.#host, this.#sources, onProgress, signal),
     );

@@ -201,7 +201,7 @@ test("long chains of layers are merged, and the content stays", async () => {
   await host.shell(id, "echo 3 | sudo tee /proc/sys/vm/drop_caches; sha256sum -c sum");
   await host.worker.stopSandbox(id);
 
-  /** Waits for a merge, which runs in the background and reports its end to nobody. */
+  /** Polls for the result of a merge, which runs in the background and does not report its end. */
   async function layersAtMost(max: number): Promise<void> {
     const [machine = ""] = await readdir(join(host.dataDirectory, "machines"));
     const layers = async (): Promise<readonly string[]> => {
@@ -228,7 +228,7 @@ test("a snapshot that is forked often gets a memory base of its own, which its f
   }
   const file = join(host.dataDirectory, "snapshots", snapshotId, "manifest.json");
   const memory = async () => decodeManifest(await readFile(file, "utf8")).memory;
-  // It is made in the background and reports its end to nobody.
+  // The base is made in the background, without a report of its end.
   await until("a base of the snapshot's own", async () => (await memory())?.delta === undefined);
 
   const late = await host.start({ kind: "snapshot", snapshotId, identity: "new" });

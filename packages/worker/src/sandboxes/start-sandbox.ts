@@ -22,10 +22,10 @@ import type { MachineRequest } from "#machine/machine-request.ts";
 import { bootMachine, newMachineId, restoreMachine } from "#machine/start-machine.ts";
 import type { Templates } from "#templates/templates.ts";
 
-/** A ready machine has answered before and does so within a second; without it the sandbox starts another way. */
+/** Deadline of a ready machine, which normally answers within a second. After it the sandbox starts another way. */
 const readyTimeoutMs = 15_000;
 
-/** What sandboxes are started from. */
+/** The parts of the worker that every start of a sandbox uses. */
 export interface Sources {
   readonly templates: Templates;
   readonly ready: ReadyMachines;

@@ -20,7 +20,7 @@ import type { GuestMemory, MemoryRegion } from "#hypervisor/guest-memory.ts";
 import { decodeRuns, encodeTail, footerBytes, pageBytes, type PageRun, readFooter } from "./delta.ts";
 import type { MemoryReply, MemoryRequest } from "./memory-threads.ts";
 
-/** Copied at a time. */
+/** Bytes copied at a time. */
 const chunkBytes = 4 * 2 ** 20;
 
 /**

@@ -20,7 +20,7 @@ const manifest = { id: "a", image: "minimal", ownBytes: 1 } as SnapshotManifest;
 
 test("a snapshot exists from its publication until its removal", async () => {
   await withStore(async (store, directory) => {
-    await using unfinished = await store.begin("a", "w-1");
+    await using unfinished = await store.createUnfinished("a", "w-1");
     await writeFile(join(unfinished.directory, "memory.delta"), "pages");
     assert.equal(await store.find("a"), undefined);
     await unfinished.publish(manifest);
@@ -37,7 +37,7 @@ test("a snapshot exists from its publication until its removal", async () => {
 test("disposing an unpublished snapshot removes it", async () => {
   await withStore(async (store, directory) => {
     {
-      await using unfinished = await store.begin("a", "w-1");
+      await using unfinished = await store.createUnfinished("a", "w-1");
       await writeFile(join(unfinished.directory, "memory.delta"), "pages");
     }
     assert.deepEqual(await readdir(directory), []);
@@ -46,8 +46,8 @@ test("disposing an unpublished snapshot removes it", async () => {
 
 test("unfinished snapshots of a dead owner are removed, those of a living one stay", async () => {
   await withStore(async (store, directory) => {
-    await store.begin("a", "w-1");
-    await store.begin("b", "w-2");
+    await store.createUnfinished("a", "w-1");
+    await store.createUnfinished("b", "w-2");
     await store.removeUnfinished((owner) => owner === "w-2");
     assert.deepEqual(await readdir(directory), [".unfinished-w-2-b"]);
   });
@@ -55,10 +55,10 @@ test("unfinished snapshots of a dead owner are removed, those of a living one st
 
 test("removing a snapshot keeps the files that another one shares", async () => {
   await withStore(async (store) => {
-    await using first = await store.begin("a", "w-1");
+    await using first = await store.createUnfinished("a", "w-1");
     await writeFile(join(first.directory, "layer"), "content");
     const published = await first.publish(manifest);
-    await using second = await store.begin("b", "w-1");
+    await using second = await store.createUnfinished("b", "w-1");
     await link(join(published.directory, "layer"), join(second.directory, "layer"));
     const kept = await second.publish({ ...manifest, id: "b" });
     await store.remove("a");
@@ -75,7 +75,7 @@ for (const [damage, content] of [
 ] as const) {
   test(`a snapshot whose manifest is ${damage} is refused as damaged and keeps its files`, async () => {
     await withStore(async (store) => {
-      await using unfinished = await store.begin("a", "w-1");
+      await using unfinished = await store.createUnfinished("a", "w-1");
       await writeFile(join(unfinished.directory, "memory.delta"), "pages");
       const { directory } = await unfinished.publish(manifest);
       await rm(join(directory, "manifest.json"));

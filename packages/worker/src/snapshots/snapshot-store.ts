@@ -43,9 +43,9 @@ export class SnapshotStore {
   }
 
   /** `owner` is the worker that makes the snapshot: {@link removeUnfinished} finds what it leaves when it dies. */
-  async begin(id: string, owner: string): Promise<UnfinishedSnapshot> {
-    const unfinished = await this.#directories.begin(id, `${owner}-${id}`);
-    // Whatever the process's umask took away.
+  async createUnfinished(id: string, owner: string): Promise<UnfinishedSnapshot> {
+    const unfinished = await this.#directories.createUnfinished(id, `${owner}-${id}`);
+    // Restores the permissions that the process's umask removed.
     await chmod(this.#directory, parentMode);
     return {
       directory: unfinished.directory,

@@ -59,7 +59,7 @@ async function makeBase({ directory, manifest }: StoredSnapshot, organizationId:
   const { files, memory, shape } = manifest;
   if (memory?.delta === undefined) return;
   using _held = host.snapshots.hold(manifest.id);
-  await using unfinished = await host.snapshots.begin(`${manifest.id}-memory`, host.workerId);
+  await using unfinished = await host.snapshots.createUnfinished(`${manifest.id}-memory`, host.workerId);
   const made = join(unfinished.directory, baseName);
   // A reflink shares unchanged blocks where the file system has them; holes stay holes.
   const base = join(directory, files.memoryBase);

@@ -74,7 +74,7 @@ export class ReadyMachines implements AsyncDisposable {
     if (this.#filling !== undefined || this.#ending.signal.aborted) return;
     if (this.#wanted === undefined || this.#ready.length >= this.#size) return;
     this.#filling = this.#idle
-      .come(this.#ending.signal)
+      .untilIdle(this.#ending.signal)
       .then(() => this.#addOne())
       .then(
         () => true,

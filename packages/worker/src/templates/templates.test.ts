@@ -11,7 +11,7 @@ test("an unfinished template is kept while a process makes it, and removed other
   const templatesDirectory = await mkdtemp(join(tmpdir(), "osb-templates-"));
   t.after(() => rm(templatesDirectory, { recursive: true }));
   const store = new SnapshotStore(templatesDirectory);
-  for (const key of ["made", "abandoned"]) await store.begin(key, "w-1");
+  for (const key of ["made", "abandoned"]) await store.createUnfinished(key, "w-1");
   assert.equal(await isBeingMade({ templatesDirectory }, "made"), false);
   using _lock = await lockFile(join(templatesDirectory, "locks", "made"), { wait: true });
   assert.equal(await isBeingMade({ templatesDirectory }, "made"), true);

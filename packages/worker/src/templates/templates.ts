@@ -74,7 +74,7 @@ export class Templates implements AsyncDisposable {
     }
   }
 
-  /** Finds the template or makes it. The making continues when `signal` aborts: other callers may wait for it. */
+  /** Finds the template or makes it. An abort of `signal` ends only the wait: other callers may need the template. */
   async provide(
     key: string,
     request: TemplateRequest,

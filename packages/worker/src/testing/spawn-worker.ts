@@ -51,7 +51,7 @@ export interface SpawnedWorker extends AsyncDisposable {
     name: Name,
     ...args: Parameters<WorkerCalls[Name]>
   ): Promise<ReturnType<WorkerCalls[Name]>>;
-  /** Resolves when the process has ended, in whatever way. */
+  /** Resolves when the process has ended, for any reason. */
   readonly ended: Promise<void>;
   /** By SIGKILL, as the kernel does when memory runs out. */
   kill(): Promise<void>;

@@ -9,7 +9,10 @@ const sandbox = join(root, "sandbox");
 /** Enough for language servers and package managers, and an end for a fork bomb. */
 const maxPids = 4096;
 
-/** Share of the machine's memory for commands. The rest keeps agent and kernel alive when they use all of it. */
+/**
+ * Share of the machine's memory for commands. The rest keeps the agent and the kernel alive when commands use all of
+ * theirs.
+ */
 const memoryShare = 0.9;
 
 interface Cgroup {
@@ -41,7 +44,7 @@ export function commandCgroups(): () => CommandGroup {
 
   function make(): Cgroup {
     made += 1;
-    // The process id tells these from the cgroups of an agent that ran before.
+    // The process id distinguishes these cgroups from those of an earlier agent.
     const directory = join(sandbox, `${process.pid}-${made}`);
     mkdirSync(directory);
     return { directory, descriptor: openSync(directory, "r"), members: openSync(join(directory, "cgroup.procs"), "r") };

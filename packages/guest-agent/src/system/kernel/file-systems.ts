@@ -4,8 +4,8 @@ import { Reaper } from "#exec/reaper.ts";
 import { freezeFileSystem, posixSpawn, stringTable, systemError, thawFileSystem } from "./libc.ts";
 
 /**
- * How long a freeze lasts when nobody thaws, in milliseconds. The host captures within a fraction of it; a guest that has
- * lost its host runs on.
+ * A freeze ends by itself after this time, in milliseconds. A host captures in a fraction of it; a guest that has lost
+ * its host runs on.
  */
 const maxFreezeMs = 30_000;
 

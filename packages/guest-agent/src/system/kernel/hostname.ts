@@ -6,8 +6,8 @@ import { textOf } from "#system/text-of.ts";
 const hostnameFile = "/etc/hostname";
 
 /**
- * The file is only for the next boot, and a first write to a disk takes longer than all other steps of a fork, so the
- * write comes later.
+ * Delay of the write to the file, which only the next boot reads: a first write to a disk takes longer than all other
+ * steps of a fork.
  */
 const writeDownMs = 2000;
 

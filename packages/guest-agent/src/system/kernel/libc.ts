@@ -3,8 +3,8 @@ import { constants } from "node:os";
 import { dlopen, getInt32, getRawPointer } from "node:ffi";
 import type { Credentials } from "#system/users.ts";
 
-// System calls that Node does not offer. `node:ffi` is experimental in Node 26, which the agent brings along; this is the
-// only file of the agent that uses it. All calls are synchronous.
+// System calls that Node does not offer. `node:ffi` is experimental in Node 26, so only this file of the agent uses it,
+// and the agent brings its own Node. All calls are synchronous.
 const { functions: libc } = dlopen("libc.so.6", {
   __errno_location: { return: "pointer", arguments: [] },
   clock_gettime: { return: "i32", arguments: ["i32", "pointer"] },
@@ -70,7 +70,7 @@ export function limitOpenFiles(soft: number, hard: number): void {
   checked("setrlimit", libc.setrlimit(RLIMIT_NOFILE, limits));
 }
 
-/** Both ends of a pipe that no child inherits by accident. */
+/** Both ends of a pipe. No child inherits them unless they are passed to it. */
 export interface Pipe {
   readonly read: number;
   readonly write: number;
@@ -81,7 +81,7 @@ export function openPipe(): Pipe {
   return { read: answer.readInt32LE(0), write: answer.readInt32LE(4) };
 }
 
-/** The same, with an end for reading that does not block. */
+/** A pipe whose read end does not block. */
 export function openNonBlockingPipe(): Pipe {
   const F_SETFL = 4;
   const pipe = openPipe();
@@ -145,7 +145,7 @@ export function setUtf8Input(descriptor: number): void {
   const TCGETS = 0x5401n;
   const TCSETS = 0x5402n;
   const IUTF8 = 0o40000;
-  // struct termios of the kernel: four words of flags, of which the first is c_iflag, and 20 bytes more.
+  // The kernel's struct termios: four words of flags, c_iflag first, then 20 more bytes.
   const termios = Buffer.alloc(36);
   checked("TCGETS", libc.ioctl(descriptor, TCGETS, termios));
   termios.writeUInt32LE((termios.readUInt32LE(0) | IUTF8) >>> 0, 0);
@@ -211,7 +211,7 @@ export function posixSpawn(request: PosixSpawn): number {
 
 let presentSearchPath: string | undefined;
 
-/** Sets PATH of this process, along which the C library searches; nothing else reads it here. */
+/** Sets PATH of this process, where the C library searches for programs. Nothing else in this process reads it. */
 function search(path: string): void {
   if (path === presentSearchPath) return;
   process.env["PATH"] = path;
@@ -350,7 +350,7 @@ function setRealUser(uid: number): void {
   if (lean.syscall(SYS_setresuid, uid | 0, unchanged, unchanged) !== 0) process.abort();
 }
 
-/** A child that has ended and whose status was not collected yet, or undefined. */
+/** A child that has ended and waits for its status to be collected; undefined when there is none. */
 export function endedChild(): number | undefined {
   const P_ALL = 0;
   const WNOHANG = 1;

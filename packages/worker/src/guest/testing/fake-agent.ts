@@ -10,13 +10,13 @@ import { GuestClient, type GuestClientOptions } from "../guest-client.ts";
 /** What a test's agent does with a stream that the worker has opened. */
 export type Serve = (stream: Stream, method: number, request: Uint8Array) => Promise<void>;
 
-/** The worker's end of an agent channel, and the socket of an agent that a test plays. */
+/** The worker's end of an agent channel, and the other end, where a test plays the agent. */
 export interface FakeAgent extends AsyncDisposable {
   readonly guest: GuestClient;
   readonly socket: Socket;
-  /** Where it listens; further connections are accepted and never read. */
+  /** The agent's socket file; further connections are accepted and never read. */
   readonly path: string;
-  /** What the client reported. */
+  /** The client's reports. */
   readonly reported: readonly { readonly message: string; readonly error: unknown }[];
 }
 
@@ -37,7 +37,7 @@ export async function startFakeAgent(serve: Serve, options: GuestClientOptions =
   });
   const [socket] = await connected;
   socket.on("error", () => undefined);
-  // Each write that has to wait listens.
+  // Each write that has to wait adds listeners.
   socket.setMaxListeners(0);
   const channel: Channel = new Channel(
     {
@@ -48,10 +48,10 @@ export async function startFakeAgent(serve: Serve, options: GuestClientOptions =
     {
       hello: (_, epoch) => {
         channel.startEpoch(epoch, new SandboxError("unavailable", "a new epoch"));
-        // A client that has gone hears nothing.
+        // A client that has disconnected receives nothing.
         channel.sendHello({ version: "test", instance: 1n }).catch(() => undefined);
       },
-      // A stream that the worker gives up ends what is served on it.
+      // Serving a stream ends with an error when the worker gives the stream up.
       opened: (stream, method, request) => void serve(stream, method, request).catch(() => undefined),
     },
   );

@@ -75,7 +75,7 @@ test("nothing is read as a whole while a sandbox starts", async (t) => {
   await flipByte(path, unsampledByte(record));
   const checks = new ContentChecks();
   const idle = new IdleTime();
-  const busy = idle.busy();
+  const busy = idle.markBusy();
   assert.equal(await checks.check(path, record), "intact");
   await using _running = checks.runInBackground(idle, log);
   await sleep(200);
@@ -90,7 +90,7 @@ test("an intact file stays intact after it was read as a whole", async (t) => {
   const checks = new ContentChecks();
   assert.equal(await checks.check(path, record), "intact");
   await using _running = checks.runInBackground(new IdleTime(), log);
-  // Three chunks with their rests take 40 ms.
+  // Three chunks with their pauses take 40 ms.
   await sleep(500);
   assert.equal(await checks.check(path, record), "intact");
   assert.deepEqual(logged, []);

@@ -6,13 +6,13 @@ import type { Log } from "../log.ts";
 
 export type ContentResult = "intact" | "damaged" | "missing";
 
-/** Rests between chunks of a whole check, which then takes about a tenth of a processor and 100 MiB/s. */
-const restMs = 10;
+/** Pause between chunks of a whole check, which limits it to about a tenth of a processor and 100 MiB/s. */
+const pauseMs = 10;
 
 /**
- * Compares files that many machines share with the records that were taken when the files were made. A use compares
- * the size and some pages, once for each file; the whole file is read later, in idle time. From then on a file that is
- * found damaged is refused.
+ * Compares files that many machines share with the records that were taken when the files were made. A use compares the
+ * size and some pages, once for each file; the whole file is read later, in idle time. A file that is found damaged is
+ * refused from then on.
  */
 export class ContentChecks {
   readonly #intact = new Set<string>();
@@ -55,9 +55,9 @@ export class ContentChecks {
   async #run(idle: IdleTime, log: Log, signal: AbortSignal): Promise<void> {
     const aborted = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
     const pause = async (): Promise<void> => {
-      await idle.come(signal);
+      await idle.untilIdle(signal);
       signal.throwIfAborted();
-      await sleep(restMs, undefined, { signal, ref: false });
+      await sleep(pauseMs, undefined, { signal, ref: false });
     };
     while (!signal.aborted) {
       const [next] = this.#waiting;

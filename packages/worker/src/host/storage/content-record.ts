@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { type FileHandle, open } from "node:fs/promises";
 import { dataRanges } from "#host/kernel/libc.ts";
 
-/** What a file held when it was made. Its holes cost nothing to record or to compare. */
+/** The content of a file when it was made, as hashes. Its holes cost nothing to record or to compare. */
 export interface ContentRecord {
   readonly bytes: number;
   /**
@@ -18,7 +18,7 @@ const blockBytes = 64 * 1024;
 const pageBytes = 4096;
 const zeroBlock = Buffer.alloc(blockBytes);
 
-/** Read at a time: hashing this takes about a millisecond of the event loop. */
+/** The unit of reading: hashing one takes about a millisecond of the event loop. */
 const chunkBytes = 2 ** 20;
 
 /** Enough to find a file that was cut off, emptied or exchanged, and few enough to read when a sandbox starts. */

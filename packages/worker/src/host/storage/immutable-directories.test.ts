@@ -23,7 +23,7 @@ const contents = { base: "the base of a disk", "deep/module": "a kernel module",
 
 /** Publishes `one` with two files, and marks that. */
 async function publish(files: RecordedFiles): Promise<void> {
-  await using unfinished = await directoriesOf(files).begin("one");
+  await using unfinished = await directoriesOf(files).createUnfinished("one");
   const { directory } = unfinished;
   await files.write(join(directory, "base"), contents.base);
   await files.makeDirectory(join(directory, "deep"), 0o755);
@@ -66,7 +66,7 @@ test("whenever the power fails during an amendment, a reader finds the old manif
   await publish(files);
   const store = directoriesOf(files);
   {
-    await using other = await store.begin("one-more");
+    await using other = await store.createUnfinished("one-more");
     await files.write(join(other.directory, "layer"), contents.layer);
     const added = { from: join(other.directory, "layer"), to: "layer" };
     await store.amend("one", "manifest: base, deep/module, layer", added);

@@ -30,7 +30,7 @@ export interface UnfinishedDirectory extends AsyncDisposable {
 export interface Leftover {
   readonly path: string;
   readonly kind: "unfinished" | "removed";
-  /** The label given to {@link ImmutableDirectories.begin}; of a removed directory its name. */
+  /** The label given to {@link ImmutableDirectories.createUnfinished}; of a removed directory its name. */
   readonly label: string;
 }
 
@@ -64,8 +64,11 @@ export class ImmutableDirectories {
     return join(this.#parent, name);
   }
 
-  /** Begins the directory `name`. Its hidden name contains `label`, by which {@link leftovers} tells its maker. */
-  async begin(name: string, label = name): Promise<UnfinishedDirectory> {
+  /**
+   * Creates the directory `name` under a hidden name, which contains `label`. {@link leftovers} reports the label, from
+   * which a caller knows the maker.
+   */
+  async createUnfinished(name: string, label = name): Promise<UnfinishedDirectory> {
     await makeDurableDirectory(this.#parent, this.#modes.parent, this.#files);
     const directory = join(this.#parent, `${unfinishedPrefixes[0]}${label}`);
     await this.#files.makeDirectory(directory, this.#modes.directory);

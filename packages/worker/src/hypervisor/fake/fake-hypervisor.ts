@@ -95,7 +95,7 @@ class FakeVm implements Vm {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#disposed = true;
     await this.#vm[Symbol.asyncDispose]();
-    // A machine takes its commands with it. Their environment names its home, whatever session they are in.
+    // The machine's commands end with it, in any session: their environment names the machine's home.
     await killProcessesOf(this.#directory, "environ");
   }
 }

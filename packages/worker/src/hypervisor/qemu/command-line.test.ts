@@ -35,7 +35,7 @@ test("the whole command line of a machine", (t) => {
   t.assert.snapshot(qemuCommandLine(spec, host, "boot"));
 });
 
-test("the network is what differs between its kinds", () => {
+test("kinds of networks differ in the arguments of the network alone", () => {
   const without = qemuCommandLine(spec, host, "boot");
   const added = (network: VmSpec["network"]): string[] =>
     qemuCommandLine({ ...spec, network }, host, "boot").filter((argument) => !without.includes(argument));
@@ -79,13 +79,13 @@ test("a probe has the processor and the system call filter of a machine", () => 
   }
 });
 
-test("no image format is ever left to be guessed", () => {
+test("every disk names its image format, so that QEMU never guesses one", () => {
   const blockdevs = qemuCommandLine(spec, host, "boot").filter((argument) => argument.startsWith("{"));
   for (const blockdev of blockdevs) assert.match(blockdev, /^\{"driver":"(raw|qcow2)"/);
   assert.equal(blockdevs.length, 4);
 });
 
-test("what a guest sees of its machine has nothing of the host in it", () => {
+test("the arguments that a guest can observe contain no path or descriptor of the host", () => {
   const seen = guestVisible(spec, host);
   for (const argument of seen) assert.doesNotMatch(argument, /\/data\/|drive=|fd=/);
   const elsewhere = {

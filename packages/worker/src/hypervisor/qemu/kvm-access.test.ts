@@ -42,13 +42,13 @@ test("the group of the device has the name that this host gives it", () => {
   assert.equal(groupName(groups, 7), undefined);
 });
 
-test("a processor runs guests when it shows vmx or svm, and by no longer word", () => {
+test("a processor runs guests when its flags include vmx or svm as a whole word", () => {
   assert.equal(processorFeature("model name : x\nflags\t\t: fpu svm lm\n"), "svm");
   assert.equal(processorFeature("flags\t\t: fpu vmx\n"), "vmx");
   assert.equal(processorFeature("flags\t\t: fpu svm_lock vmx_flags\n"), undefined);
 });
 
-test("a start that KVM refuses is told from every other one, and no other way is tried", () => {
+test("a start that KVM refuses is distinguished from other failures, and is not retried another way", () => {
   const said = "qemu: Could not access KVM kernel module: Permission denied";
   const failure = acceleratorFailure(said, { accelerator: "kvm" });
   assert.equal(failure?.code, "not_supported");

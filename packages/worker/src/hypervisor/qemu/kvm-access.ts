@@ -6,10 +6,10 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { ProcessUser } from "../vm-process.ts";
 
 /**
- * How QEMU's process, which has no right to /dev/kvm, comes to use it (docs/decisions/0016).
+ * How QEMU's process, which has no right to /dev/kvm, gets access to it (docs/decisions/0016).
  * - `descriptor`: the worker opens the device and QEMU inherits it.
  * - `group`: QEMU runs with the device's group and opens the device itself.
- * - `user`: QEMU runs as this process's user, who has the right.
+ * - `user`: QEMU runs as this process's user, which has the right.
  */
 export type KvmAccess =
   | { readonly by: "descriptor" }
@@ -35,8 +35,8 @@ export function withKvmGroup(user: ProcessUser, access: KvmAccess | undefined): 
 const seeDoctor = "./opensandbox doctor tries the accelerator and names the remedy";
 
 /**
- * The error of a QEMU that its accelerator kept from starting. The same accelerator refuses the next start too, so the
- * error is `not_supported` and starts nothing else. Undefined: QEMU ended for another reason.
+ * The error of a QEMU that its accelerator kept from starting. The accelerator would refuse the next start too, so the
+ * error is `not_supported`, which ends the attempts to start the machine. Undefined: QEMU ended for another reason.
  */
 export function acceleratorFailure(
   said: string,

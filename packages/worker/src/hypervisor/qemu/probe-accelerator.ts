@@ -10,14 +10,14 @@ import { readEnd } from "./log.ts";
 
 export interface ProbeResult {
   readonly works: boolean;
-  /** What came back, for people. */
+  /** The outcome, for people. */
   readonly detail: string;
 }
 
 /**
  * Whether a guest runs under the host's accelerator: QEMU is started as for a machine (a user without rights, an empty
  * network, its system call filter, the same processor) and its guest computes a number in 64-bit mode.
- * Never throws for what fails: that is the result.
+ * A failure is a result, not an error.
  */
 export async function probeAccelerator(host: QemuHost, options: ProbeOptions = {}): Promise<ProbeResult> {
   const directory = await mkdtemp(join(tmpdir(), "osb-probe-"));
@@ -78,7 +78,7 @@ async function runGuest(host: QemuHost, directory: string, options: ProbeOptions
 /** The first id after the users of machines (one for each of the 16384 slots of a host, from 1900000000 on). */
 const probeUser = { uid: 1_900_016_384, gid: 1_900_016_384 } as const;
 
-/** As `isa-debug-exit` makes it of the low byte of 1 + 2 + ... + 1000: twice that and one. */
+/** `isa-debug-exit` exits with 2 n + 1, where n is the low byte of 1 + 2 + ... + 1000. */
 const expectedExitCode = (((1000 * 1001) / 2) % 256) * 2 + 1;
 
 /**
@@ -145,7 +145,7 @@ export async function probeOnce(
   const result = await probe(host);
   if (result.works) {
     const text = JSON.stringify({ key, detail: result.detail, at: new Date().toISOString() } satisfies StoredProbe);
-    // Beside each other: several servers may share the directory.
+    // A file for each process: several servers may share the directory.
     const temporary = `${file}.${process.pid}`;
     await writeFile(temporary, `${text}\n`, { mode: 0o600 });
     await rename(temporary, file);

@@ -32,7 +32,7 @@ interface MemoryDevice {
   readonly "max-size": number;
 }
 
-/** Reads the state of a virtio-mem device. @throws `internal` when there is none with that id */
+/** Reads the state of a virtio-mem device. @throws `internal` when no device has that id */
 export async function queryMemoryDevice(qmp: QmpClient, id: string): Promise<MemoryDevice> {
   const devices = (await qmp.execute("query-memory-devices")) as { data: MemoryDevice }[];
   const found = devices.find(({ data }) => data.id === id)?.data;

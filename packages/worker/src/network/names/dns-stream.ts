@@ -25,7 +25,7 @@ export class MessageReader {
         this.#headerBytes += 1;
         at += 1;
         if (this.#headerBytes < 2) continue;
-        this.#begin(this.#header.readUInt16BE());
+        this.#startMessage(this.#header.readUInt16BE());
       } else {
         const copied = chunk.copy(this.#message, this.#filled, at);
         this.#filled += copied;
@@ -38,7 +38,7 @@ export class MessageReader {
     return messages;
   }
 
-  #begin(bytes: number): void {
+  #startMessage(bytes: number): void {
     if (bytes > this.#maxBytes)
       throw new MessageTooLong(`a DNS message of ${bytes} bytes; ${this.#maxBytes} are accepted`);
     this.#message = Buffer.alloc(bytes);

@@ -24,7 +24,7 @@ export type OpenedResolver =
   | { readonly descriptor: number }
   /** The next attempt may reach another server. */
   | { readonly unreachable: true }
-  /** Every server had its turns; the text says so. */
+  /** All attempts at all servers are used up; the text is the error message. */
   | { readonly exhausted: string };
 
 /** Opens a socket that is connected to a name server; attempts count from 0, over all servers again and again. */

@@ -108,7 +108,7 @@ inOwnHost(import.meta.filename, () => {
       const stream = openStream();
       stream.resume();
       const message = withLength(query("a.example"));
-      // As fast as they are taken, until the server has had enough.
+      // Sends questions as fast as the server reads, until the server closes the stream.
       const closed = once(stream, "close", { signal: AbortSignal.timeout(30_000) }).catch(() => undefined);
       const begun = performance.now();
       while (!stream.destroyed) {

@@ -211,7 +211,7 @@ export function refusalOf(
   return undefined;
 }
 
-/** The answer as the guest may have it, after the addresses of a name that decides were let out. */
+/** The answer that the guest may receive. Where names decide, its addresses are let out first. */
 async function checkedAnswer(question: Question, message: Buffer, options: NameServerOptions): Promise<Buffer> {
   const records = parseRecords(message);
   if (records === undefined) return encodeRefusal(question, responseCodes.serverFailure);

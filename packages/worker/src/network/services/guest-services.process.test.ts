@@ -52,7 +52,7 @@ inOwnHost(import.meta.filename, () => {
       return world.pool.services.pid ?? assert.fail("there is no process");
     }
 
-    /** The addresses of a name, as often asked for as it takes. */
+    /** The addresses of a name. Repeats the question until it is answered. */
     async function resolve(of = guest): Promise<readonly string[]> {
       const socket = createSocket("udp4");
       socket.bind({ fd: openUdpSocket(of.namespace, { address: "0.0.0.0", port: 0 }) });
@@ -95,7 +95,10 @@ inOwnHost(import.meta.filename, () => {
       assert.match(await ask("/v1/status"), /^HTTP\/1\.1 200 [^]*sb-00000001/);
     }
 
-    /** What needs no service: connections that the kernel judges, policies, and networks for new machines. */
+    /**
+     * Checks the features that need no service: connections that the kernel judges, policies, networks for new
+     * machines.
+     */
     async function assertRestGoesOn(standing: Socket): Promise<void> {
       standing.write("ping");
       const [echo] = (await once(standing, "data")) as [Buffer];
@@ -171,7 +174,7 @@ inOwnHost(import.meta.filename, () => {
       assert.match(limits, /^Max address space +\d+ +\d+ /m);
     });
 
-    test("gets nothing from the worker that the policy does not allow, and a message that is none ends it", async () => {
+    test("gets nothing from the worker that the policy does not allow, and an invalid message ends it", async () => {
       await start("../testing/hostile-services.ts");
       const deadline = performance.now() + backWithinMs;
       while (!world.logged.some((line) => line.includes("invalid message"))) {
@@ -195,7 +198,7 @@ inOwnHost(import.meta.filename, () => {
       assert.deepEqual(await guest.tcp(site, 22), { refused: "ECONNREFUSED" });
     });
 
-    test("knows many networks again after it was killed, and its descriptors are closed here in the end", async () => {
+    test("serves many networks again after it was killed, and the worker closes their descriptors in the end", async () => {
       await start();
       await assertAllServed();
       const second = await world.plug();

@@ -179,7 +179,7 @@ function receive(message: ToServices): void {
   }
 }
 
-/** The worker takes a control character for a fault of this process. */
+/** The worker would count a control character as a fault of this process. */
 function plain(text: string, maxLength: number): string {
   return text.slice(0, maxLength).replaceAll(/[^\n\x20-\x7e]/g, "?");
 }

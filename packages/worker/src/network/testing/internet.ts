@@ -20,7 +20,7 @@ export interface Internet extends AsyncDisposable {
   readonly arrivals: Arrival[];
 }
 
-/** The addresses of the world beside those of the link. */
+/** The addresses of the world, without those of the link. */
 export const worldAddresses = {
   site: "203.0.113.10",
   otherSite: "203.0.113.20",
@@ -35,7 +35,7 @@ export const worldAddresses = {
   benchmark: "198.18.0.1",
 } as const;
 
-/** This host's own address on that link, a public one by its looks. */
+/** This host's own address on that link, which looks like a public one. */
 export const hostAddress = "198.51.100.1";
 const gateway = "198.51.100.2";
 const worldPorts = [22, 53, 80, 443, 853, 5000] as const;

@@ -8,7 +8,7 @@ import { guestMac } from "./frames.ts";
 import { type Internet, startInternet } from "./internet.ts";
 import { plugGuest, type PluggedGuest } from "./plugged-guest.ts";
 
-/** An internet, and a pool of networks on a host that leads there. Only within `inOwnHost`. */
+/** An internet, and a pool of networks on a host that is connected to it. Only within `inOwnHost`. */
 export interface OwnWorld extends AsyncDisposable {
   readonly internet: Internet;
   readonly pool: NetworkPool;

@@ -20,7 +20,7 @@ suite("the name that an HTTP request is for", () => {
     });
   }
 
-  test("is none with two headers, without one, or with a name in the target", () => {
+  test("is undefined with two headers, without one, or with a name in the target", () => {
     const rawHeaders = ["Host", "a.example"];
     assert.equal(hostOf({ url: "/", rawHeaders: [...rawHeaders, "hOst", "a.example"] }).name, undefined);
     assert.equal(hostOf({ url: "/", rawHeaders: ["X", "host"] }).name, undefined);
@@ -29,7 +29,7 @@ suite("the name that an HTTP request is for", () => {
     assert.equal(hostOf({ url: "*", rawHeaders }).name, "a.example");
   });
 
-  test("of any head is a name as policies write it, or none", () => {
+  test("of any head is a name as policies write it, or undefined", () => {
     holds(
       property(string(), array(tuple(string(), string())), string(), (url, headers, host) => {
         const { name } = hostOf({ url: `/${url}`, rawHeaders: [...headers.flat(), "Host", host] });

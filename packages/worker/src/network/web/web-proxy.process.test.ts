@@ -29,7 +29,7 @@ inOwnHost(import.meta.filename, () => {
     let stack: AsyncDisposableStack;
     const defects: unknown[] = [];
     const refusals: Refusal[] = [];
-    /** What the server that is connected to sends for each request. */
+    /** The upstream server's response to each request. */
     let answer: string | Buffer;
     let upstreamPort: number;
 
