@@ -7,15 +7,15 @@ import type { FigureName } from "./figures.ts";
 
 export interface BenchOptions {
   readonly rounds: number;
-  /** Names of figures; none: all. */
+  /** Names of the figures to measure; empty means all. */
   readonly only: readonly FigureName[];
   readonly image: "minimal" | "default";
   readonly quick: boolean;
 }
 
 /**
- * `plain` makes every machine when it is asked for; `ready` keeps some; `fake` has machines that are plain processes, for
- * what does not depend on machines.
+ * The kind of server. `plain` starts every machine on demand, `ready` keeps a pool of ready machines, and `fake` uses
+ * plain processes for figures that need no machine.
  */
 export type ServerKind = "plain" | "ready" | "fake";
 
@@ -24,31 +24,34 @@ export interface Ours {
   readonly client: Client;
 }
 
-/** What a scenario measures with. Everything that it gives is owned by the run. */
+/** What a scenario measures with. The run owns every object that it returns. */
 export interface Bench {
   readonly options: BenchOptions;
   readonly accelerator: string;
   readonly natives: Natives;
   readonly mover: MemoryMover;
   readonly signal: AbortSignal;
-  /** A server of that kind, the same one each time. */
+  /** The server of that kind. Every call returns the same one. */
   ours(kind: ServerKind): Promise<Ours>;
-  /** What raw machines of the shape are made of. Absent: the shape that a create has without asking. */
+  /** The kit of raw machines of this shape. Default: the shape of a create without options. */
   kit(memoryMB?: number): Promise<Kit>;
-  /** A path that nothing has yet. */
+  /** A path that does not exist yet. */
   newPath(): string;
   freeMemoryMib(): number;
   report(step: string): void;
-  /** What a reader of the figure has to know of how it was measured here. */
+  /** Notes that a reader needs to interpret the figure, such as a reduced load. */
   note(name: FigureName, text: string): void;
 }
 
-/** How many machines a server of kind `ready` keeps. */
+/** Number of machines that a server of kind `ready` keeps. */
 export const readySize = 2;
 
 export type Side = "ours" | "floor";
 
-/** A measured value; `parts` are where the time went, in milliseconds. Those of round 0 warm up and are not kept. */
+/**
+ * Records a measured value. `parts` break the time down, in milliseconds. Values of round 0 are warm-up and are
+ * dropped.
+ */
 export type Keep = (
   name: FigureName,
   side: Side,
@@ -60,14 +63,14 @@ export type Keep = (
 /** Measures the figures that it names, and no others. */
 export interface Scenario {
   readonly figures: readonly FigureName[];
-  /** Why it cannot be measured here. */
+  /** Why this host cannot measure it. */
   whyNot?(bench: Bench): string | undefined;
   run(bench: Bench, keep: Keep): Promise<void>;
 }
 
 /**
- * Both sides in turn, in one order and then in the other, so that what disturbs the host disturbs both alike. Round 0
- * warms up.
+ * Measures both sides in turn and alternates their order, so that a disturbance of the host affects both alike. Round 0
+ * is warm-up.
  */
 export async function alternate(
   bench: Bench,

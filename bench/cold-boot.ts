@@ -1,9 +1,9 @@
-// How far a boot through the API is from the same machine booted by hand: both in turn, in one run, so that a busy host
+// Compares a boot through the API with a manual boot of the same machine. Both alternate in one run, so a busy host
 // slows both. Usage: node bench/cold-boot.ts [rounds]   (default 5; needs the image `minimal`)
 //
-// Creating a sandbox restores a template and boots nothing; what boots is POST .../power-cycle, which also ends the
-// machine that was there. By hand means: QEMU spawned with the same arguments and files by this file, the agent channel
-// opened, `true` run. It uses the wire's codec and nothing of the worker.
+// Creating a sandbox restores a template and boots nothing, so the API side uses POST .../power-cycle, which also ends
+// the previous machine. The manual side spawns QEMU with the same arguments and files, opens the agent channel and runs
+// `true`. It uses the wire's codec and no code of the worker.
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync } from "node:fs";
@@ -76,14 +76,17 @@ async function bootThroughApi(): Promise<Boot> {
   return { total: end - since, parts: { ...(await guestParts()), "first command": end - booted } };
 }
 
-/** By the guest's own clock, which begins with the kernel's first instruction: see `mark` in images/initramfs/init. */
+/**
+ * Measured by the guest's own clock, which starts with the kernel's first instruction: see `mark` in
+ * images/initramfs/init.
+ */
 async function guestParts(): Promise<Record<string, number>> {
   const log = await run(
     "sudo dmesg; echo agent $(sudo cat /proc/$(pgrep -f agent.mjs | head -1)/stat | cut -d' ' -f22)",
   );
   const at = (mark: string): number =>
     Number(new RegExp(`\\[\\s*([\\d.]+)\\] opensandbox: ${mark}`).exec(log)?.[1]) * 1000;
-  // In hundredths of a second.
+  // /proc/uptime counts hundredths of a second.
   const agent = Number(/^agent (\d+)/m.exec(log)?.[1]) * 10;
   return {
     "in the guest: kernel": at("kernel up"),
@@ -93,7 +96,7 @@ async function guestParts(): Promise<Record<string, number>> {
   };
 }
 
-/** A boot takes seconds, and minutes on a crowded host that emulates. */
+/** A boot takes seconds, or minutes on a crowded host without KVM. */
 const bootsWithinMs = 600_000;
 
 async function bootByHand(): Promise<Boot> {
@@ -160,7 +163,7 @@ async function bootByHand(): Promise<Boot> {
   }
 }
 
-/** Links the immutable files, and creates empty layers in place of those that take writes. */
+/** Links the immutable files and creates empty layers in place of the writable ones. */
 function takeFiles(from: string, to: string): void {
   for (const name of readdirSync(from)) {
     const file = join(from, name);

@@ -8,13 +8,13 @@ import type { FigureName } from "./figures.ts";
 import { type BenchResult, type FigureResult, type Measured, parseResult } from "./report/result.ts";
 import { ratioOf } from "./statistics/ratio.ts";
 
-/** Two checkouts, or the same one twice: what they differ in then is noise. */
+/** Two checkouts. Given the same one twice, the differences are noise. */
 export type Checkouts = readonly [before: string, after: string];
 
 export interface Turns {
-  /** How often each checkout is measured. */
+  /** Number of measurements of each checkout. */
   readonly turns: number;
-  /** Handed to the benchmark of both. */
+  /** Options passed to the benchmark of both. */
   readonly options: readonly string[];
 }
 
@@ -24,12 +24,11 @@ export interface MeasuredInTurns {
   readonly spreads: Spreads;
 }
 
-/** How far the ratios of the turns of one checkout lie apart: 0.1 is that the largest is 10 % above the least. */
+/** Spread of the ratios of one checkout's turns: 0.1 means that the largest is 10 % above the smallest. */
 export type Spreads = Readonly<Partial<Record<FigureName, number>>>;
 
 /**
- * Measures two checkouts in alternation, each with its own benchmark, so that what happens to the host meanwhile happens
- * to both.
+ * Measures two checkouts in alternation, each with its own benchmark, so that a disturbance of the host affects both.
  */
 export async function measureInTurns(
   checkouts: Checkouts,
@@ -39,7 +38,7 @@ export async function measureInTurns(
 ): Promise<MeasuredInTurns> {
   const runs: [BenchResult[], BenchResult[]] = [[], []];
   for (let turn = 1; turn <= turns; turn += 1) {
-    // The second checkout of a turn is the first of the next one.
+    // The second checkout of one turn is the first of the next.
     for (const side of turn % 2 === 1 ? ([0, 1] as const) : ([1, 0] as const)) {
       onProgress(`turn ${turn} of ${turns}: ${checkouts[side]}`);
       runs[side].push(await measureOnce(checkouts[side], options, signal));
@@ -59,7 +58,8 @@ async function measureOnce(checkout: string, options: readonly string[], signal:
       said = (said + text).slice(-4000);
     });
     const [code] = (await once(child, "close")) as [number | null];
-    // 1: a promise is missed, which does not matter here, or a call failed, which the output reports.
+    // Exit code 1 means that a promise is missed, which does not matter here, or that a call failed, which the output
+    // reports.
     const text = await readFile(file, "utf8").catch((cause: unknown) => {
       throw new SandboxError("unavailable", `${argv.join(" ")} in ${checkout}: exit code ${code}: ${said}`, {
         cause,
@@ -71,7 +71,7 @@ async function measureOnce(checkout: string, options: readonly string[], signal:
   }
 }
 
-/** The values of all runs as if of one. Pure. */
+/** Merges the values of all runs as if one run had measured them. Pure. */
 export function merge(runs: readonly BenchResult[]): BenchResult {
   const [first] = runs;
   if (first === undefined) throw new Error("there is nothing to merge");
@@ -85,14 +85,14 @@ export function merge(runs: readonly BenchResult[]): BenchResult {
   return { ...first, figures, failed: runs.flatMap(({ failed }) => failed) };
 }
 
-/** Rounds of different turns have nothing in common. */
+/** Rounds of different turns are unrelated, so each gets a number of its own. */
 function ofTurn({ ours, raw }: FigureResult, turn: number): Pick<FigureResult, "ours" | "raw"> {
   const renumbered = (samples: readonly Measured[]): Measured[] =>
     samples.map((sample) => ({ ...sample, round: turn * 1_000_000 + sample.round }));
   return { ours: renumbered(ours), raw: renumbered(raw) };
 }
 
-/** Of figures that have a floor; the wider one of the two checkouts counts. Pure. */
+/** The spread of every figure that has a floor: the wider one of the two checkouts. Pure. */
 export function spreadsOf(sides: readonly (readonly BenchResult[])[]): Spreads {
   const spreads: Partial<Record<FigureName, number>> = {};
   for (const runs of sides) {

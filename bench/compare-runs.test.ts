@@ -33,14 +33,14 @@ function verdicts(before: BenchResult, after: BenchResult): Record<string, strin
   return Object.fromEntries(compareRuns(before, after).map(({ name, verdict }) => [name, verdict]));
 }
 
-test("what is clearly quicker is better, and for throughput what is more", () => {
+test("a clearly faster figure is better; for throughput, a clearly larger one", () => {
   const before = run({ wake: [times(1), around100], "file-up": [times(1), around100] });
   const after = run({ wake: [times(0.8), around100], "file-up": [times(0.8), around100] });
   assert.deepEqual(verdicts(before, after), { wake: "better", "file-up": "worse" });
   assert.deepEqual(verdicts(after, before), { wake: "worse", "file-up": "better" });
 });
 
-test("a slower host is no change: values are measured in their own floor", () => {
+test("a slower host is no change, because values are divided by their own floor", () => {
   const before = run({ wake: [times(1), around100.toReversed()] });
   const after = run({ wake: [times(3), times(3).toReversed()] });
   const [comparison] = compareRuns(before, after);
@@ -56,8 +56,8 @@ test("neither noise nor a repeated run counts as a change", () => {
   assert.deepEqual(verdicts(before, before), { wake: "cannot tell" });
 });
 
-test("among many figures a difference has to be less probable to be believed", () => {
-  // By itself it would be believed: p is 0.035.
+test("with many figures, a difference needs a smaller p-value to count", () => {
+  // Alone it would count: p is 0.035.
   const a = [10, 11, 12, 13, 14, 15, 16];
   const b = [13.5, 15.5, 16.5, 17.5, 18.5, 19.5, 20.5].map((value) => value - 1);
   assert.deepEqual(verdicts(run({ delete: [a, []] }), run({ delete: [b, []] })), { delete: "worse" });
@@ -72,7 +72,7 @@ test("figures that only one run has are left out", () => {
   assert.deepEqual(compareRuns(run({ wake: [around100, []] }), run({ fork: [around100, []] })), []);
 });
 
-test("many values of few rounds are no proof: what disturbed one of a round disturbed all", () => {
+test("many values from few rounds prove nothing, because one disturbance affects its whole round", () => {
   const rounds = (by: number): Measured[] =>
     Array.from({ length: 100 }, (_, index) => ({ round: 1 + (index % 3), value: by + index / 1000 }));
   const of = (by: number): BenchResult => {
@@ -82,7 +82,7 @@ test("many values of few rounds are no proof: what disturbed one of a round dist
   assert.deepEqual(verdicts(of(2), of(3)), { wake: "cannot tell" });
 });
 
-test("turns are merged as if of one run, and how far their ratios lie apart is the spread", () => {
+test("merging turns keeps all values, and the spread is the distance between their ratios", () => {
   const turns = [
     run({
       wake: [

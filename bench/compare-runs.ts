@@ -9,11 +9,11 @@ import { values } from "./statistics/ratio.ts";
 
 export interface Comparison {
   readonly name: FigureName;
-  /** `floor`: values are divided by the floor of their round, so that a slower host is no change. */
+  /** `floor`: each value is divided by the floor of its round, so that a slower host does not count as a change. */
   readonly in: "floor" | FigureResult["unit"];
   readonly before: number;
   readonly after: number;
-  /** How probable such a difference is when nothing has changed. */
+  /** The p-value: the probability of such a difference when nothing has changed. */
   readonly p: number;
   readonly verdict: "better" | "worse" | "cannot tell";
 }
@@ -22,8 +22,8 @@ export interface Comparison {
 const mistakes = 0.05;
 
 /**
- * What has changed between two runs, figure by figure, by the Mann-Whitney U test. Many figures are looked at, so the
- * least probable one has to be the most improbable: Holm's method.
+ * Finds the figures that changed between two runs, by the Mann-Whitney U test. Holm's method corrects for the number of
+ * figures.
  */
 export function compareRuns(before: BenchResult, after: BenchResult): readonly Comparison[] {
   const pairs = before.figures.flatMap((a) => {
@@ -53,8 +53,8 @@ function compare(a: FigureResult, b: FigureResult): Comparison {
 }
 
 /**
- * One value a round: what is measured in a row has the host's noise in common, so that many values say no more than one.
- * The floor of the same round had that noise too; where a side was not measured in it, the floor of the whole run counts.
+ * Reduces each round to one value: the values of a round share the host's noise, so more of them add no evidence. Each
+ * is divided by the floor of its round, or by the floor of the whole run where the round has none.
  */
 function* roundsOf({ ours, raw }: FigureResult, inFloor: boolean): Generator<number> {
   const whole = median(values(raw));
@@ -65,7 +65,7 @@ function* roundsOf({ ours, raw }: FigureResult, inFloor: boolean): Generator<num
   }
 }
 
-/** For people; with how far the ratios of the runs of one checkout lie apart, where there were several. */
+/** The comparison as text. With several runs of each checkout it includes their spread. */
 export function comparisonTable(comparisons: readonly Comparison[], spreads?: Spreads): string {
   const spread = (name: FigureName): string[] => {
     if (spreads === undefined) return [];

@@ -4,15 +4,15 @@ export interface Figure {
   readonly unit: "ms" | "MB/s" | "MB" | "%" | "x";
   /** Whether a larger value is worse or better. */
   readonly better: "less" | "more";
-  /** What the same takes without us. Absent: there is nothing to compare with. */
+  /** The floor: the same work without OpenSandbox. Absent: there is nothing to compare with. */
   readonly floor?: string;
-  /** Measured of the floor alone: what could be reached. */
+  /** Measured for the floor alone: the best that can be reached. */
   readonly floorOnly?: true;
   readonly target?: Target;
 }
 
 export interface Target {
-  /** Ours over the floor: at most, or at least where more is better. */
+  /** The target for the ratio of ours to the floor: a maximum, or a minimum where larger is better. */
   readonly ratio?: number;
   /** In the figure's unit, for a host with KVM. */
   readonly onKvm?: number;
@@ -141,7 +141,7 @@ export const figures = {
     target: { ratio: 1.3, onKvm: 60 },
   },
   "hibernate-size": {
-    title: "what a hibernation writes of memory and devices",
+    title: "memory and device state that a hibernation writes",
     unit: "MB",
     better: "less",
     floor: "the same of the raw machine",

@@ -6,7 +6,7 @@ const steadyTicks = 20;
 /** A source without a tick for this long counts as dead. */
 const deadMs = 120_000;
 
-/** The pauses between what comes regularly. */
+/** Measures the pauses in a regular stream of ticks. */
 export class Gaps {
   #last = performance.now();
   #longest = 0;
@@ -19,13 +19,13 @@ export class Gaps {
     this.#ticks += 1;
   }
 
-  /** Waits until ticks come, and forgets the gaps until then. */
+  /** Waits until ticks arrive regularly, then clears the recorded gaps. */
   async steady(): Promise<void> {
     await this.#more(steadyTicks);
     this.#longest = 0;
   }
 
-  /** The longest gap since then, in milliseconds; one that has begun is waited for. */
+  /** The longest gap since then, in milliseconds. Waits for the end of a gap in progress. */
   async longest(): Promise<number> {
     await this.#more(2);
     return this.#longest;

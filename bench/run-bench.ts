@@ -20,8 +20,8 @@ import { scenarios } from "./scenarios/scenarios.ts";
 type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
- * Measures what was asked for, ours and the floor in turn, on servers of its own. Whatever happens, also an abort,
- * nothing of it is left.
+ * Measures the requested figures, ours and the floor in turn, on servers of its own. It leaves nothing behind, even
+ * after an abort.
  */
 export async function runBench(
   options: BenchOptions,
@@ -56,7 +56,7 @@ export async function runBench(
       await orAborted(scenario.run(bench, keep), signal);
     } catch (error) {
       signal.throwIfAborted();
-      // The others can still be measured.
+      // The other figures can still be measured.
       const because = error instanceof Error ? error.message : String(error);
       failed.push({ names: wanted, because, log: await world.logs() });
     }
@@ -91,7 +91,7 @@ export async function runBench(
   };
 }
 
-/** Names of figures with commas between them. @throws `invalid_argument` for one that there is not */
+/** Parses names of figures, separated by commas. @throws `invalid_argument` for an unknown one */
 export function parseFigureNames(text: string): readonly FigureName[] {
   const names = text.split(",").filter((name) => name !== "");
   const unknown = names.find((name) => !Object.hasOwn(figures, name));
@@ -105,7 +105,7 @@ export function parseFigureNames(text: string): readonly FigureName[] {
 interface World extends AsyncDisposable {
   readonly bench: Bench;
   readonly notes: ReadonlyMap<FigureName, string>;
-  /** The last lines of each server's. */
+  /** The last lines of each server's log. */
   logs(): Promise<string>;
 }
 
@@ -117,7 +117,7 @@ async function openWorld(
 ): Promise<World> {
   const { dataDirectory, imagesDirectory, templatesDirectory } = readConfig(env);
   await using undo = new AsyncDisposableStack();
-  // On the file system of the data directory: images are linked from there, and it is what a server writes to.
+  // On the file system of the data directory: images are linked from there, and servers write to it.
   const scratch = await makeScratch(dataDirectory);
   undo.defer(async () => {
     await killProcessesOf(scratch);
@@ -171,7 +171,7 @@ async function openWorld(
 
 async function makeScratch(dataDirectory: string): Promise<string> {
   const scratch = await mkdtemp(join(dataDirectory, "bench-"));
-  // The users that machines run as must pass through.
+  // The users of the machines must be able to pass through this directory.
   await chmod(scratch, 0o711);
   return scratch;
 }
@@ -182,7 +182,7 @@ function envOf(kind: ServerKind): Environment {
   return { ...readyMachines, OPENSANDBOX_VM_BACKEND: "fake", OPENSANDBOX_ALLOW_FAKE: "1" };
 }
 
-/** The first create of a server builds images and templates, and begins the pool. */
+/** The first create of a server builds images and templates, and starts to fill the pool. */
 async function warmedUp(
   ours: Ours,
   kind: ServerKind,
@@ -195,7 +195,7 @@ async function warmedUp(
   return ours;
 }
 
-/** One value for each key, made when it is first asked for. */
+/** One value for each key, created on first use. */
 function once<Key, Value>(make: (key: Key) => Promise<Value>): (key: Key) => Promise<Value> {
   const made = new Map<Key, Promise<Value>>();
   return async (key) => {

@@ -1,9 +1,9 @@
-// Loaded into a server that the benchmark starts, before the server's own code (`node --import`): answers over the IPC
-// channel what cannot be seen from outside, and ends the server with the benchmark.
+// Preloaded (`node --import`) into a server that the benchmark starts. Reports over the IPC channel what is invisible
+// from outside, and ends the server with the benchmark.
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import type { ProbeReport } from "./ours/server.ts";
 
-// The delay of a timer of this many milliseconds, minus those milliseconds.
+// The excess delay of a timer of this many milliseconds.
 const resolution = 1;
 const delay = monitorEventLoopDelay({ resolution });
 delay.enable();
@@ -25,5 +25,5 @@ process.on("message", () => {
   process.send?.(report);
 });
 process.once("disconnect", () => process.kill(process.pid, "SIGTERM"));
-// It must not keep a server alive that has ended.
+// The channel must not keep a finished server alive.
 process.channel?.unref();

@@ -1,4 +1,4 @@
-/** Laps by name, in milliseconds, from the moment that it was made. */
+/** Named laps in milliseconds, measured from its construction. */
 export class Stopwatch {
   readonly laps: Record<string, number> = {};
   readonly #start = performance.now();
@@ -10,7 +10,7 @@ export class Stopwatch {
     this.#since = now;
   }
 
-  /** Since it was made. */
+  /** Milliseconds since construction. */
   get elapsed(): number {
     return performance.now() - this.#start;
   }

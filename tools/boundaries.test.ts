@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 const root = fileURLToPath(new URL("..", import.meta.url));
 
 interface Boundary {
-  /** The files that the rule is for; tests and their helpers are exempt. */
+  /** The files that the rule covers; tests and their helpers are exempt. */
   readonly from: string;
   readonly except?: string | readonly string[];
   /** The forbidden imports: packages, or paths from the repository's root. */
@@ -41,7 +41,7 @@ const boundaries: readonly Boundary[] = [
   {
     from: "packages/guest-agent/src/**",
     to: /^(?!node:|@bufbuild\/protobuf\b|@opensandbox\/wire\/(errors\.ts|guest\/)|packages\/guest-agent\/)/,
-    because: "what the agent imports is loaded in every machine, and the guest's protocol is all it shares",
+    because: "every machine loads the agent's imports, and both sides share only the guest's protocol",
   },
   {
     from: "packages/agent-wrapper/src/**",
@@ -68,7 +68,7 @@ const boundaries: readonly Boundary[] = [
   {
     from: "packages/worker/src/machine/**",
     to: /^packages\/worker\/src\/(sandboxes|templates)\//,
-    because: "a machine does not know what it is used for",
+    because: "a machine does not know its purpose",
   },
   {
     from: "packages/worker/src/templates/**",
@@ -84,7 +84,7 @@ const boundaries: readonly Boundary[] = [
   {
     from: "packages/worker/src/host/**",
     to: /^packages\/worker\/src\/(?!host\/)/,
-    because: "what touches the host is below all else",
+    because: "code that touches the host is the lowest layer",
   },
   {
     from: "packages/worker/src/hypervisor/qemu/**",
@@ -202,7 +202,7 @@ function targetOf(file: string, specifier: string): string {
   return specifier.startsWith("#") ? join(home, specifier.slice(1)) : specifier;
 }
 
-/** The file that a target of {@link targetOf} names; a package without a path is its index. */
+/** The file that a result of {@link targetOf} names. A package without a path resolves to its index. */
 function fileOf(target: string): string {
   const [, name, path = "index.ts"] = /^@opensandbox\/([^/]+)(?:\/(.+))?$/.exec(target) ?? [];
   return name === undefined ? target : `packages/${name}/src/${path}`;

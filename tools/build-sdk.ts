@@ -18,7 +18,7 @@ const bundled = spawnSync(process.execPath, [join(root, "node_modules/.bin/tsdow
 });
 if (bundled.status !== 0) process.exit(bundled.status ?? 1);
 
-// The bundler of declarations leaves an import that nothing of them uses.
+// The bundler of declarations leaves an unused import.
 const declarations = join(target, "index.d.ts");
 writeFileSync(declarations, readFileSync(declarations, "utf8").replace('import { z } from "zod";\n', ""));
 

@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 const root = fileURLToPath(new URL("..", import.meta.url));
 const documents = globSync(["*.md", "docs/**/*.md"], { cwd: root });
 
-/** Below these a word in code type is a path and must be one that exists. */
+/** Below these directories, a word in code type is a path that must exist. */
 const folders = /^(packages|tests|tools|docs|images|bench|openapi|deploy|\.ci)\/[^\s`]*$/;
 
 for (const document of documents) {
@@ -28,7 +28,7 @@ test("the README has every setting of a server and no other", () => {
   assert.deepEqual(distinct(settings, variables), distinct(read("packages/server/src/config.ts"), variables));
 });
 
-test("the README says why of every dependency", () => {
+test("the README gives a reason for every dependency", () => {
   const [, reasons = ""] = /^## Dependencies$(.*?)^## /ms.exec(read("README.md")) ?? [];
   const manifests = ["package.json", ...globSync("packages/*/package.json", { cwd: root })];
   const needed = manifests.flatMap((file) => {

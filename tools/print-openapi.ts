@@ -1,4 +1,5 @@
-// Prints openapi/control-plane.json from the schemas of the public wire. With --check: says whether it is up to date.
+// Prints openapi/control-plane.json from the schemas of the public wire. With --check, reports whether the file is up
+// to date.
 import { readFile, writeFile } from "node:fs/promises";
 import { openApiDocument } from "../packages/wire/src/public/openapi.ts";
 

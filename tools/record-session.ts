@@ -1,4 +1,5 @@
-// Writes docs/first-session.md by doing what it tells of, with real machines. With --check: says whether it is still true.
+// Writes docs/first-session.md by recording its session with real machines. With --check, reports whether the page is
+// still true.
 import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
@@ -7,22 +8,22 @@ import { RecordedTerminal } from "./terminal.ts";
 
 const root = join(import.meta.dirname, "..");
 
-/** The document that is written. */
+/** The document that the tool writes. */
 export const sessionFile = join(root, "docs/first-session.md");
 
-/** Of one command. The emulator boots in 5 to 10 s alone, and in minutes on a crowded host. */
+/** Bounds one command. The emulator boots in 5 to 10 s alone, and in minutes on a crowded host. */
 const patienceMs = 600_000;
 
 const introduction = `# A first session
 
 What a new user types and sees, on a host that meets the requirements in \`README.md\`. \`node tools/record-session.ts\` recorded this page in real terminals with real machines; \`tools/record-session.vm.test.ts\` repeats the session and compares. Ids, keys, sizes, ages and descriptions of the host vary, so the recording replaces them with fixed values.`;
 
-/** Types the whole session, and returns the document as it would be written now. */
+/** Types the whole session and returns the resulting document. */
 export async function recordSession(): Promise<string> {
   await using undo = new AsyncDisposableStack();
   const scratch = await mkdtemp(join(tmpdir(), "osb-first-session-"));
   undo.defer(() => rm(scratch, { recursive: true, force: true }));
-  // Machines run as users of their own, who need to pass through this directory.
+  // Machines run as separate users, who need to pass through this directory.
   await chmod(scratch, 0o755);
   const home = join(scratch, "home");
   await mkdir(home);
@@ -155,7 +156,7 @@ class Session {
     this.#isInBlock = false;
   }
 
-  /** Writes down a command and what it has shown. */
+  /** Records a command and its output. */
   show(line: string, shown: string): void {
     const text = this.#names.normalise([`$ ${line}`, ...(shown === "" ? [] : [shown])].join("\n"));
     const before = this.#isInBlock ? this.#parts.pop()?.replace(/\n```$/, "") : "```console";
@@ -167,7 +168,7 @@ class Session {
     return new RecordedTerminal(line, { cwd, env: this.#env });
   }
 
-  /** A command to its end, which must be a good one. Returns what it has shown. */
+  /** Runs a command that must succeed. Returns its output. */
   async runs(line: string, cwd?: string): Promise<string> {
     return await this.types(line, [], cwd);
   }
@@ -195,7 +196,7 @@ interface TypedKeys {
 
 const prompt = /sandbox@sandbox:\S+\$/;
 
-/** What differs from one time to the next, by names that do not. */
+/** Replaces values that change with every run by stable names. */
 class Names {
   readonly #dataDirectory: string;
   readonly #sandboxes: string[] = [];
@@ -222,7 +223,7 @@ class Names {
   }
 }
 
-/** From 1 on, in the order in which they are seen. */
+/** Numbers start at 1, in the order of first appearance. */
 function place(id: string, seen: string[]): number {
   if (!seen.includes(id)) seen.push(id);
   return seen.indexOf(id) + 1;

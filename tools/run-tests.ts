@@ -1,4 +1,4 @@
-// Runs what there is to test and ends with one line: N passed, N failed, N skipped. `./test --help` says how.
+// Runs the tests and ends with one line: N passed, N failed, N skipped. `./test --help` prints the usage.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { globSync, statSync } from "node:fs";
@@ -24,7 +24,7 @@ Tests in real machines are named *.vm.test.ts, those with other real processes *
 const root = resolve(import.meta.dirname, "..");
 const node = [process.execPath, "--disable-warning=ExperimentalWarning"] as const;
 
-/** Of a whole file or suite. The emulator boots in 5 to 10 s alone, and in minutes on a crowded host. */
+/** Bounds a whole file or suite. The emulator boots in 5 to 10 s alone, and in minutes on a crowded host. */
 const testTimeoutMs = 1_800_000;
 
 const checks = [
@@ -40,7 +40,7 @@ const kinds = [
   { name: "tests in machines", files: "{packages,tools,tests,bench}/**/*.vm.test.ts" },
 ] as const;
 
-/** What `./test kvm` runs when no file is named. */
+/** The files that `./test kvm` runs by default. */
 const underKvm = [
   "packages/worker/src/hypervisor/qemu/probe-accelerator.vm.test.ts",
   "packages/worker/src/hypervisor/qemu/qemu.vm.test.ts",
@@ -53,7 +53,7 @@ const results: TestResult[] = [];
 const interrupted = new AbortController();
 /** Temporary directory of every test, so that leftovers can be found and removed. */
 const scratch = await mkdtemp(join(tmpdir(), "osb-test-"));
-// Machines run as users of their own, who need to pass through this directory.
+// Machines run as separate users, who need to pass through this directory.
 await chmod(scratch, 0o755);
 
 process.exitCode = await main(process.argv.slice(2));
@@ -117,7 +117,7 @@ async function runFiles(files: readonly string[]): Promise<void> {
   }
 }
 
-/** A check passes or fails as a whole. */
+/** Runs a check that passes or fails as a whole. */
 async function runCheck({ name, argv }: (typeof checks)[number]): Promise<void> {
   await step(name, argv, process.env);
 }
@@ -163,7 +163,7 @@ async function runUnderKvm(files: readonly string[]): Promise<void> {
   await collect(`under KVM: ${named.join(", ")}`, (output) => [...node, run, output, ...named]);
 }
 
-/** Runs a program that writes a line for each test to `output`, and counts them. */
+/** Runs a program that writes a line for each test to `output`, and counts these lines. */
 async function collect(name: string, argv: (output: string) => readonly string[]): Promise<void> {
   if (interrupted.signal.aborted) return;
   const since = performance.now();
@@ -174,7 +174,7 @@ async function collect(name: string, argv: (output: string) => readonly string[]
   const lines = (await readFile(output, "utf8").catch(() => "")).split("\n").filter(Boolean);
   const ended = lines.map((line) => JSON.parse(line) as TestResult);
   results.push(...ended);
-  // A runner that fails without a failed test, or runs no test, has not run them all.
+  // A runner that fails without a failed test, or runs no test, did not run all of them.
   if (interrupted.signal.aborted) return;
   if ((status !== 0 || ended.length === 0) && !ended.some(({ outcome }) => outcome === "failed")) {
     results.push({
@@ -186,7 +186,7 @@ async function collect(name: string, argv: (output: string) => readonly string[]
   say(`${name}: ${countsOf(ended)} in ${seconds(since)}`);
 }
 
-/** Runs a program to its end in a process group of its own, which an interruption ends as a whole. */
+/** Runs a program to its end in a process group of its own, so that an interrupt ends the whole group. */
 async function run(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
   const [program = "", ...args] = argv;
   const child = spawn(program, args, {
@@ -199,12 +199,12 @@ async function run(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<num
     try {
       if (child.pid !== undefined) process.kill(-child.pid, signal);
     } catch {
-      // They have all ended.
+      // Every process of the group has ended.
     }
   };
   const onInterrupt = (): void => {
     end("SIGTERM");
-    // Leaves a server time to end its machines.
+    // Gives a server time to end its machines.
     setTimeout(() => end("SIGKILL"), 10_000).unref();
   };
   interrupted.signal.addEventListener("abort", onInterrupt, { once: true });
@@ -219,11 +219,11 @@ async function run(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<num
   }
 }
 
-/** Tests clean up after themselves; killed ones cannot. */
+/** Tests clean up after themselves, but killed ones cannot. */
 async function removeLeftOvers(): Promise<void> {
   await killProcessesOf(scratch);
   await rm(scratch, { recursive: true, force: true });
-  // Namespaces of machines whose directory is gone.
+  // Namespaces of machines whose directory has been removed.
   if (process.getuid?.() === 0) await removeLeftOverNetworks();
 }
 

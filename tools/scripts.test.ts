@@ -20,7 +20,7 @@ for (const script of [
   test(`shellcheck finds nothing in ${script}`, { skip }, () => check([script]));
 }
 
-// It is a hook of mmdebstrap's and has no line that says what runs it.
+// A hook of mmdebstrap without an interpreter line, so the shell is given here.
 test("shellcheck finds nothing in images/setup.sh", { skip }, () => check(["--shell=dash", "images/setup.sh"]));
 
 function check(args: readonly string[]): void {

@@ -1,12 +1,12 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { within } from "@opensandbox/wire/testing/eventually.ts";
-// It is CommonJS: names cannot be taken from it one by one.
+// A CommonJS module: it has no named exports.
 import xterm from "@xterm/headless";
 
 const columns = 120;
 
-/** A command in a real terminal of its own, and what a person sees in it. */
+/** A command in a real terminal of its own, and its screen. */
 export class RecordedTerminal implements AsyncDisposable {
   readonly #screen = new xterm.Terminal({ cols: columns, rows: 50, scrollback: 1000, allowProposedApi: true });
   readonly #child;
@@ -14,7 +14,7 @@ export class RecordedTerminal implements AsyncDisposable {
   #changed = Promise.withResolvers<void>();
   #isClosed = false;
 
-  /** `line` is for bash. */
+  /** `line` is a line for bash. */
   constructor(line: string, options: { readonly cwd: string; readonly env: NodeJS.ProcessEnv }) {
     // script(1) makes the terminal, but gives it no size.
     const sized = `stty cols ${columns} rows 50; ${line}`;
@@ -23,7 +23,7 @@ export class RecordedTerminal implements AsyncDisposable {
       env: { ...options.env, SHELL: "/bin/bash", TERM: "xterm-256color" },
       stdio: ["pipe", "pipe", "inherit"],
     });
-    // It may end before it has read all keys.
+    // The command may end before it has read all keys.
     this.#child.stdin.on("error", () => undefined);
     this.#child.stdout.on("data", (bytes: Buffer) => this.#screen.write(bytes, () => this.#tell()));
     this.#closed = once(this.#child, "close").then(() => {
@@ -32,7 +32,7 @@ export class RecordedTerminal implements AsyncDisposable {
     });
   }
 
-  /** The lines so far, without the blanks at their ends and the empty lines below. */
+  /** The lines so far, without trailing blanks and trailing empty lines. */
   get text(): string {
     const { active } = this.#screen.buffer;
     const lines = Array.from({ length: active.length }, (_, row) => active.getLine(row)?.translateToString(true) ?? "");
@@ -62,7 +62,7 @@ export class RecordedTerminal implements AsyncDisposable {
     return this.#child.exitCode ?? 1;
   }
 
-  /** Ends a command that still runs, and waits for it. */
+  /** Ends a running command, and waits for it. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.#isClosed) this.#child.kill("SIGTERM");
     await within("the command ends after SIGTERM", this.#closed, 60_000);

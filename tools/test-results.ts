@@ -4,14 +4,14 @@ import type { TestEvent } from "node:test/reporters";
 /** How one test ended; `run-tests.ts` reads one of these from each line. */
 export interface TestResult {
   readonly name: string;
-  /** From the current directory. */
+  /** Relative to the current directory. */
   readonly file: string;
   readonly outcome: "passed" | "failed" | "skipped";
-  /** Why it was skipped, if it says so. */
+  /** The reason for a skip, if the test gives one. */
   readonly reason?: string;
 }
 
-/** A reporter of Node's test runner: a line of JSON for each test. */
+/** A reporter for Node's test runner: one line of JSON for each test. */
 export default async function* results(events: AsyncIterable<TestEvent>): AsyncGenerator<string> {
   for await (const event of events) {
     const result = resultOf(event);
@@ -24,7 +24,7 @@ function resultOf({ type, data }: TestEvent): TestResult | undefined {
   const { name, skip, details } = data;
   const test = { name, file: relative(process.cwd(), data.file ?? "") };
   if (details.type === "suite") {
-    // Its tests are counted by themselves. What fails beside them is what it does before and after.
+    // The tests of a suite are counted individually. A failure of the suite itself is one of its hooks.
     const fails = type === "test:fail" && failureOf(data.details.error) !== "subtestsFailed";
     return fails ? { ...test, outcome: "failed" } : undefined;
   }

@@ -4,24 +4,24 @@ import { basename, join } from "node:path";
 import { promisify } from "node:util";
 
 /**
- * What raw machines are made of: the immutable files of a machine that a worker has restored, and the command line that
- * it runs with, so that both have the same devices by construction.
+ * The parts of a raw machine: the immutable files and the command line of a machine that a worker has restored. Taking
+ * both from a real machine gives the raw one the same devices.
  */
 export interface Kit {
-  /** Holds the files. */
+  /** The directory of the files. */
   readonly directory: string;
-  /** With the files by their bare names after `{dir}/`. */
+  /** The command line. File names follow `{dir}/`. */
   readonly argv: readonly string[];
-  /** Bare names of what every raw machine shares. */
+  /** Names of the files that every raw machine shares. */
   readonly shared: readonly string[];
-  /** Empty qcow2 files by the name of the layer that they become. */
+  /** Empty qcow2 files, by the name of the layer that each becomes. */
   readonly emptyLayers: Readonly<Record<string, string>>;
-  /** The state of the template's devices. */
+  /** The device state of the template. */
   readonly devices: string;
   readonly memoryBase: string;
 }
 
-/** Makes a kit of the machine that runs from `machineDirectory` as process `pid`. */
+/** Makes a kit from the machine that runs in `machineDirectory` as process `pid`. */
 export async function kitOf(machineDirectory: string, pid: number, directory: string): Promise<Kit> {
   await mkdir(directory, { recursive: true, mode: 0o711 });
   const line = await readFile(`/proc/${pid}/cmdline`, "utf8");
@@ -49,7 +49,7 @@ export async function kitOf(machineDirectory: string, pid: number, directory: st
   return { directory, argv, shared: immutable, emptyLayers, devices, memoryBase: memoryBaseOf(argv) };
 }
 
-/** A hard link, so that the file lives as long as the kit does; across file systems a symbolic one. */
+/** A hard link, so that the file lives as long as the kit; across file systems, a symbolic link. */
 export async function share(file: string, at: string): Promise<void> {
   try {
     await link(file, at);
@@ -60,8 +60,8 @@ export async function share(file: string, at: string): Promise<void> {
 }
 
 /**
- * Host-side ends are the raw machine's own: QEMU connects to the monitor's socket by itself, and makes a TAP that nobody
- * raises. (The state of a network card on a TAP can be read only by another one on a TAP.)
+ * Replaces the host-side ends: QEMU connects to the monitor's socket itself, and creates a TAP that stays down. (The
+ * state of a network card on a TAP can be restored only to another card on a TAP.)
  */
 function placed(argument: string, machineDirectory: string): string {
   return argument

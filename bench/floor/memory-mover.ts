@@ -7,9 +7,12 @@ export interface Mapping {
   readonly end: number;
 }
 
-/** The native program that moves a machine's changed memory, started once. Disposing it ends it. */
+/** The native program that copies a machine's dirty memory. It starts once; disposing it ends it. */
 export interface MemoryMover extends Disposable {
-  /** `copied` resolves when the machine may resume. Both resolve with the number of dirty bytes. */
+  /**
+   * `copied` resolves when the machine may resume, `stored` when the file is on disk. Both resolve with the number of
+   * dirty bytes.
+   */
   capture(memory: Mapping, file: string): { readonly copied: Promise<number>; readonly stored: Promise<number> };
   apply(memory: Mapping, file: string): Promise<number>;
 }

@@ -5,10 +5,12 @@ import { promisify } from "node:util";
 
 const programs = ["spawn", "tick", "answer", "memory", "channel"] as const;
 
-/** Paths of static programs for this processor: some run here, some are copied into a guest. */
+/** Paths of static programs for this processor. Some run on the host, some are copied into a guest. */
 export type Natives = Readonly<Record<(typeof programs)[number], string>>;
 
-/** Compiles the floor's programs. @throws with the compiler's words; without a compiler, with what to install */
+/**
+ * Compiles the floor's programs. @throws with the compiler's output; without a compiler, with the package to install
+ */
 export async function compileNatives(directory: string, signal: AbortSignal): Promise<Natives> {
   await mkdir(directory, { recursive: true });
   const compiled = await Promise.all(

@@ -12,10 +12,10 @@ interface Message {
   readonly data?: Readonly<Record<string, unknown>>;
 }
 
-/** A socket that QEMU connects to by itself, so that no client has to poll for it. */
+/** A socket that QEMU connects to, so that no client has to poll for it. */
 export interface QmpListener extends Disposable {
   readonly path: string;
-  /** Settles when QEMU has connected and takes commands. */
+  /** Settles when QEMU has connected and accepts commands. */
   readonly connected: Promise<Qmp>;
 }
 
@@ -63,7 +63,7 @@ export class Qmp {
     return await answer.promise;
   }
 
-  /** Resolves with the first event from now on that `matches` accepts. */
+  /** Resolves with the next event that `matches` accepts. */
   async event(matches: (event: string, data: Readonly<Record<string, unknown>>) => boolean): Promise<void> {
     const wanted = Promise.withResolvers<void>();
     this.#events.push({ ...wanted, matches: ({ event = "", data = {} }) => matches(event, data) });

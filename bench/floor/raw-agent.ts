@@ -9,10 +9,13 @@ import { HelloSchema } from "@opensandbox/wire/guest/messages_pb.js";
 import { type Method, methods, protocolVersion } from "@opensandbox/wire/guest/methods.ts";
 import { within } from "@opensandbox/wire/testing/eventually.ts";
 
-/** A guest answers at once, and after minutes when it boots on a crowded host that emulates. */
+/**
+ * Bounds the wait for a guest: a running one answers at once, a booting one within minutes on a crowded host without
+ * KVM.
+ */
 const answersWithinMs = 600_000;
 
-/** The host's end of an agent channel, with nothing around the wire's codec. */
+/** The host's end of an agent channel: the wire's codec and nothing else. */
 export class RawAgent implements Disposable {
   readonly #socket: Socket;
   readonly #channel: Channel;
@@ -39,14 +42,14 @@ export class RawAgent implements Disposable {
     this.#greet();
   }
 
-  /** Connects to the socket of a QEMU that runs; the guest need not. */
+  /** Connects to the socket of a running QEMU. The guest need not be running. */
   static async connect(path: string): Promise<RawAgent> {
     const socket = connect(path);
     await within(`QEMU accepts a connection on ${path}`, once(socket, "connect"));
     return new RawAgent(socket);
   }
 
-  /** A round trip, the first one with the greeting that comes before it. */
+  /** One round trip. The first includes the greeting. */
   async ping(): Promise<void> {
     await this.call(methods.ping, {});
   }
@@ -79,7 +82,7 @@ export class RawAgent implements Disposable {
     }
   }
 
-  /** Starts a command; disposing what is returned ends it. */
+  /** Starts a command. Disposing the result ends it. */
   async start(argv: readonly string[], onOutput: (bytes: Uint8Array) => void): Promise<Disposable> {
     const request = commandRequest(argv);
     const stream = await this.open(methods.sessionCreate, request);
@@ -90,13 +93,13 @@ export class RawAgent implements Disposable {
         if (incoming.kind === "data") onOutput(incoming.payload);
       }
     };
-    // It ends by being given up.
+    // Resetting the stream ends it.
     read().catch(() => undefined);
     const givenUp = new SandboxError("canceled", "enough was seen");
     return {
       [Symbol.dispose]: () => {
         stream.reset(givenUp);
-        // A line that is gone has ended the machine's run as well.
+        // A closed channel has ended the machine's run as well.
         this.call(methods.sessionRemove, { id: request.id }).catch(() => undefined);
       },
     };
@@ -118,19 +121,19 @@ export class RawAgent implements Disposable {
   #greet(): void {
     this.#epoch = (randomBytes(4).readUInt32LE() | 1) >>> 0;
     this.#channel.startEpoch(this.#epoch, new SandboxError("unavailable", "the raw agent was restarted"));
-    // A socket that fails ends what waits for it.
+    // A failed socket rejects every pending wait.
     this.#channel.sendHello({ version: "", instance: 0n }).catch(() => undefined);
   }
 }
 
-/** A command that its caller is attached to from the start of its output. */
+/** A command with its caller attached from the first byte of output. */
 export function commandRequest(argv: readonly string[]) {
   return { id: randomBytes(8).toString("hex"), command: { argv: [...argv] }, attach: true, transient: true };
 }
 
 const unknownEnd = { exitCode: -1, signal: 0 };
 
-/** What the native channel program is given: a greeting and a request, each as a frame after its length. */
+/** Input of the native channel program: a greeting and a request, each frame after its length. */
 export function requestFrames<Request extends DescMessage>(
   method: Method<Request>,
   request: MessageInitShape<Request>,

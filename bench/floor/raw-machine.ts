@@ -11,23 +11,22 @@ import { RawAgent } from "./raw-agent.ts";
 import { RawPort } from "./raw-port.ts";
 import { Stopwatch } from "../stopwatch.ts";
 
-/** The files of a raw capture, enough to restore from. */
+/** The files of a raw capture: enough to restore it. */
 export interface RawSnapshot {
   readonly directory: string;
   readonly devices: string;
   readonly delta: string;
-  /** Complete layers over those of the kit, by the layer of the kit that they begin with. */
+  /** Complete layers over those of the kit, by the name of the kit's layer below them. */
   readonly layers: Readonly<Record<string, readonly string[]>>;
   readonly changedBytes: number;
 }
 
-/** The parts that an operation took, in milliseconds. */
+/** The parts of an operation, in milliseconds. */
 export type Parts = Readonly<Record<string, number>>;
 
 /**
- * One QEMU, driven by its monitor alone. The steps are those of base and delta as `snapshots.md` of the design has them,
- * and nothing else is done: no journal, no user, no namespace, no checksum. Disposing it kills QEMU and removes its
- * directory.
+ * One QEMU, driven by its monitor alone. It takes the steps of a base-and-delta snapshot and nothing else: no journal,
+ * user, namespace or checksum. Disposing it kills QEMU and removes its directory.
  */
 export class RawMachine implements AsyncDisposable {
   readonly directory: string;
@@ -35,7 +34,7 @@ export class RawMachine implements AsyncDisposable {
   readonly #process: ChildProcess;
   readonly #exited: Promise<unknown>;
   readonly #from: RawSnapshot | undefined;
-  /** By the kit's layer: the chain over the kit, the last one written to. */
+  /** The chain of layers over each layer of the kit, by that layer's name. The last one receives the writes. */
   readonly #chains: Record<string, string[]>;
   #qmp: Qmp | undefined;
   #agent: RawAgent | undefined;
@@ -49,7 +48,7 @@ export class RawMachine implements AsyncDisposable {
     this.#chains = chainsOf(kit, from);
   }
 
-  /** A process that waits to be given the state of the template, or of a snapshot. */
+  /** A process that waits for the state of the template or of a snapshot. */
   static async prepare(kit: Kit, directory: string, from?: RawSnapshot): Promise<RawMachine> {
     await mkdir(directory, { recursive: true, mode: 0o711 });
     for (const name of kit.shared) await share(join(kit.directory, name), join(directory, name));
@@ -81,7 +80,7 @@ export class RawMachine implements AsyncDisposable {
     }
   }
 
-  /** Prepared, restored, let run, and answered once. */
+  /** Prepares, restores and resumes a machine, and waits for its first answer. */
   static async restored(
     kit: Kit,
     directory: string,
@@ -100,7 +99,7 @@ export class RawMachine implements AsyncDisposable {
     }
   }
 
-  /** Prepared to the first round trip. */
+  /** From the prepared process to the first round trip. */
   async restore(mover: MemoryMover): Promise<Parts> {
     const watch = new Stopwatch();
     const from = this.#from;
@@ -115,7 +114,7 @@ export class RawMachine implements AsyncDisposable {
     await completed;
     watch.lap("devices");
     await this.resume();
-    // It was captured with its disks held still.
+    // The capture was made with quiesced disks.
     await this.agent.call(methods.thaw, {});
     watch.lap("round trip");
     return watch.laps;
@@ -130,7 +129,7 @@ export class RawMachine implements AsyncDisposable {
     return this.#agent;
   }
 
-  /** Closes the agent's channel, for another program to open it. */
+  /** Closes the agent channel, so that another program can open it. */
   hangUp(): void {
     this.#agent?.[Symbol.dispose]();
   }
@@ -140,7 +139,7 @@ export class RawMachine implements AsyncDisposable {
     await this.agent.ping();
   }
 
-  /** Booted, with a place for one more port: a template's machine has none. */
+  /** Boots a machine with room for one more port. A template's machine has none. */
   static async booted(kit: Kit, directory: string): Promise<RawMachine> {
     const argv = kit.argv
       .filter((argument, index) => argument !== "-incoming" && kit.argv[index - 1] !== "-incoming")
@@ -156,7 +155,7 @@ export class RawMachine implements AsyncDisposable {
     }
   }
 
-  /** One more virtio-serial port, plugged in now. The guest may open it later. */
+  /** Hotplugs one more virtio-serial port. The guest may open it later. */
   async addPort(name: string): Promise<RawPort> {
     const path = join(this.directory, `${name}.sock`);
     const address = { type: "unix", data: { path } };
@@ -184,7 +183,7 @@ export class RawMachine implements AsyncDisposable {
     await this.qmp.execute("cont");
   }
 
-  /** Where the guest's memory is in the process. */
+  /** The address range of the guest's memory within the process. */
   async memory(): Promise<Mapping> {
     const file = await realpath(join(this.directory, this.#kit.memoryBase));
     const lines = (await readFile(`/proc/${this.pid}/maps`, "utf8"))
@@ -232,7 +231,7 @@ export class RawMachine implements AsyncDisposable {
     return [{ directory, devices, delta, layers: complete, changedBytes }, watch.laps];
   }
 
-  /** Captures and ends. */
+  /** Captures the machine and ends it. */
   async hibernate(directory: string, mover: MemoryMover): Promise<[RawSnapshot, Parts]> {
     const watch = new Stopwatch();
     await mkdir(directory, { recursive: true });
@@ -247,7 +246,7 @@ export class RawMachine implements AsyncDisposable {
     watch.lap("take");
     const changedBytes = await taken.stored;
     watch.lap("store");
-    // QEMU has flushed the disks when it stopped.
+    // QEMU flushed the disks when it stopped.
     for (const name of Object.values(this.#chains).flat())
       await share(join(this.directory, name), join(directory, name));
     await this[Symbol.asyncDispose]();
@@ -287,7 +286,7 @@ async function newLayer(kit: Kit, layer: string, file: string): Promise<void> {
   await copyFile(join(kit.directory, kit.emptyLayers[layer]!), file, constants.COPYFILE_FICLONE);
 }
 
-/** The kit's command line with its files in `directory` and the chains in place of the layers that they begin with. */
+/** The kit's command line with the files of `directory`, and with the chains in place of the layers below them. */
 function commandLine(kit: Kit, chains: Readonly<Record<string, readonly string[]>>, directory: string): string[] {
   return kit.argv.flatMap((argument, index) => {
     const chain = Object.entries(chains).find(([layer]) => argument.includes(`"node-name":"${nodeOf(layer)}"`))?.[1];

@@ -2,7 +2,7 @@ import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { within } from "@opensandbox/wire/testing/eventually.ts";
 
-/** The host's end of a virtio-serial port behind which a native program answers each byte with one. */
+/** The host's end of a virtio-serial port. A native program in the guest answers each byte with one byte. */
 export class RawPort implements Disposable {
   readonly name: string;
   readonly #socket: Socket;
@@ -18,7 +18,7 @@ export class RawPort implements Disposable {
     return new RawPort(name, socket);
   }
 
-  /** What the program answers. @throws when the line ends before */
+  /** The program's answer. @throws when the port closes first */
   async ask(): Promise<number> {
     const { promise, resolve, reject } = Promise.withResolvers<number>();
     const onData = (bytes: Buffer): void => resolve(bytes.readInt8(bytes.length - 1));

@@ -7,13 +7,13 @@ export type { Sandbox } from "@opencomputer/sdk";
 export type Spans = Readonly<Record<string, number>>;
 
 export interface Client {
-  /** By the published client. */
+  /** Creates a sandbox through the published client. */
   create(request?: { readonly memoryMB?: number }): Promise<Sandbox>;
   fork(checkpointId: string): Promise<Sandbox>;
   connect(id: string): Promise<Sandbox>;
-  /** A request without a method in the published client. @throws when the reply is an error */
+  /** Sends a request that the published client has no method for. @throws when the reply is an error */
   fetch(method: string, path: string, body?: unknown): Promise<Response>;
-  /** What the server said of where the time went in the last start that was asked of it. */
+  /** The server's timings of the last start. */
   readonly spans: Spans;
 }
 
@@ -22,7 +22,7 @@ export interface TimingObserver extends Disposable {
   readonly last: Spans;
 }
 
-/** Looks at every answer of this process until it is disposed. */
+/** Observes every reply that this process receives until it is disposed. */
 export function observeTimings(): TimingObserver {
   const fetchAsItIs = globalThis.fetch;
   let last = "";

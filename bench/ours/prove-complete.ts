@@ -3,15 +3,15 @@ import { machineIdOf, macAddressOf } from "../../packages/worker/src/guest/guest
 import type { Sandbox } from "./client.ts";
 import { journalOf, type OurServer } from "./server.ts";
 
-/** How far a guest's clock may be from the host's, in milliseconds. */
+/** Maximum difference between a guest's clock and the host's, in milliseconds. */
 const clockToleranceMs = 1000;
 
-/** Every random id that any sandbox of this run has drawn. */
+/** Every random id that a sandbox of this run has drawn. */
 const drawn = new Set<string>();
 
 /**
- * Asserts that a sandbox which has just started was given all that a start owes it: a figure that improves because
- * something was left out is none. Not measured.
+ * Asserts that a sandbox which has just started has everything that a start must provide: a start that skips a step is
+ * faster, but no improvement. Not measured.
  */
 export async function proveComplete(sandbox: Sandbox, server: OurServer, name = "sandbox"): Promise<void> {
   const before = Date.now();

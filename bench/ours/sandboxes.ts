@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { Sandbox } from "./client.ts";
 import { journalOf, type OurServer, processesOf } from "./server.ts";
 
-/** Kills the sandbox when it is disposed, or before. */
+/** Kills the sandbox on disposal, or earlier. */
 export function killed(sandbox: Sandbox): AsyncDisposable & { now(): Promise<void> } {
   let left = true;
   const now = async (): Promise<void> => {
@@ -15,7 +15,9 @@ export function killed(sandbox: Sandbox): AsyncDisposable & { now(): Promise<voi
   return { now, [Symbol.asyncDispose]: now };
 }
 
-/** The command that costs nothing, as every figure with a command runs it. @throws when it does not succeed */
+/**
+ * Runs the command that costs nothing, the same one in every figure with a command. @throws when it does not succeed
+ */
 export async function ranTrue(sandbox: Sandbox): Promise<void> {
   await ran(sandbox, "true");
 }
@@ -35,10 +37,10 @@ export async function installed(sandbox: Sandbox, name: string, file: string): P
   return path;
 }
 
-/** How long a machine must have done nothing to count as waiting: one that is being restored is busy all the time. */
+/** A machine that has been idle for this long is ready; one that is being restored is busy all the time. */
 const quietMs = 500;
 
-/** Waits until `size` machines of the server wait for a sandbox. @throws when that takes too long */
+/** Waits until the server has `size` ready machines. @throws when that takes too long */
 export async function machinesReady(server: OurServer, size: number, signal: AbortSignal): Promise<void> {
   const deadline = AbortSignal.any([signal, AbortSignal.timeout(300_000)]);
   let last = "";
@@ -55,7 +57,10 @@ export async function machinesReady(server: OurServer, size: number, signal: Abo
   }
 }
 
-/** Clock ticks that the machine's process has had; undefined while it runs or is not there. */
+/**
+ * Processor time of the machine's process, in clock ticks. Undefined when the process is on a processor or does not
+ * exist.
+ */
 async function processorTime(directory: string): Promise<number | undefined> {
   const [pid] = await processesOf(directory);
   if (pid === undefined) return undefined;
@@ -66,12 +71,12 @@ async function processorTime(directory: string): Promise<number | undefined> {
     const fields = stateOf(await readFile(`/proc/${pid}/stat`, "utf8"));
     return Number(fields[11]) + Number(fields[12]);
   } catch {
-    // It has ended meanwhile.
+    // The process has ended in the meantime.
     return undefined;
   }
 }
 
-/** The fields of proc_pid_stat(5) after the name, which may hold anything; the first is the state. */
+/** The fields of proc_pid_stat(5) after the name, which may contain any character. The first is the state. */
 function stateOf(stat: string): readonly string[] {
   return stat.slice(stat.lastIndexOf(")") + 2).split(" ");
 }

@@ -8,9 +8,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { randomHex } from "@opensandbox/wire/ids.ts";
 import { within } from "@opensandbox/wire/testing/eventually.ts";
 
-/** What the server's process tells of itself, since it was asked the last time. */
+/** Resource use of the server's process since the previous query. */
 export interface ProbeReport {
-  /** Of one processor. */
+  /** A share of one processor. */
   readonly cpuPercent: number;
   readonly loopP99Ms: number;
   readonly loopMaxMs: number;
@@ -29,7 +29,7 @@ export interface OurServer extends AsyncDisposable {
   log(): Promise<string>;
 }
 
-/** What `up --json` prints, as far as the benchmark tells it. */
+/** The fields of `up --json` that the benchmark reads. */
 export interface ServerDescription {
   readonly url: string;
   readonly hypervisor: string;
@@ -40,7 +40,10 @@ export interface ServerDescription {
 
 const root = join(import.meta.dirname, "../..");
 
-/** `env` beside what every server of the benchmark is given. Fails when it does not start, with its last words. */
+/**
+ * Starts a server. `env` is added to the environment that every server of the benchmark has. @throws with the end of
+ * its log when it does not start
+ */
 export async function startOurServer(
   dataDirectory: string,
   env: Readonly<Record<string, string | undefined>>,
@@ -86,7 +89,7 @@ function start(logFile: string, env: Readonly<Record<string, string | undefined>
         ...["--disable-warning=ExperimentalWarning", "--import", join(root, "bench/server-probe.ts")],
         ...[join(root, "packages/cli/src/main.ts"), "up", "--json"],
       ],
-      // Of its own group: a terminal's Ctrl-C is the benchmark's.
+      // In a process group of its own, so that Ctrl-C reaches the benchmark alone.
       { env, stdio: ["ignore", "pipe", log, "ipc"], detached: true },
     );
   } finally {
@@ -110,7 +113,7 @@ async function firstLine(
   return JSON.parse(line) as ServerDescription;
 }
 
-/** It has nothing to save; a server that takes its time is killed, and what it leaves is removed with its directory. */
+/** Kills a server that does not end in time: it has nothing to save, and its directory is removed. */
 async function end(child: ChildProcess, exited: Promise<unknown>): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return;
   child.kill("SIGTERM");
@@ -121,7 +124,7 @@ async function end(child: ChildProcess, exited: Promise<unknown>): Promise<void>
   }
 }
 
-/** The part of a journal entry that says whose a machine is. */
+/** The part of a journal entry that names the machine's sandbox. */
 export interface JournalEntry {
   readonly machineId: string;
   readonly sandbox?: { readonly id: string };
@@ -132,14 +135,14 @@ export async function journalOf({ dataDirectory }: OurServer): Promise<readonly 
   const directory = join(dataDirectory, "journal");
   const entries: JournalEntry[] = [];
   for (const name of await readdir(directory).catch(() => [])) {
-    // One that is being replaced, or has gone meanwhile.
+    // The entry is being replaced, or its machine has ended.
     const text = name.endsWith(".json") ? await readFile(join(directory, name), "utf8").catch(() => "") : "";
     if (text !== "") entries.push(JSON.parse(text) as JournalEntry);
   }
   return entries;
 }
 
-/** The machine's directory and process of a sandbox that runs. */
+/** The machine directory and process of a running sandbox. */
 export async function machineOf(server: OurServer, sandboxId: string): Promise<{ directory: string; pid: number }> {
   const entry = (await journalOf(server)).find(({ sandbox }) => sandbox?.id === sandboxId);
   if (entry === undefined) throw new Error(`the journal has no entry for ${sandboxId}`);

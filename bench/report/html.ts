@@ -4,7 +4,10 @@ import { digits } from "./numbers.ts";
 import type { BenchResult, Measured } from "./result.ts";
 import { partsOf, word } from "./table.ts";
 
-/** A run as one page that needs nothing else: every value as a dot, ours over the floor's, and where the time went. */
+/**
+ * Renders a run as one self-contained page: every value as a dot, the ratio of ours to the floor, and the parts of the
+ * time.
+ */
 export function resultPage(result: BenchResult): string {
   const { host, options } = result;
   const judged = result.figures.map((figure) => judge(figure, host));
@@ -67,7 +70,7 @@ const width = 720;
 const left = 50;
 const rowHeight = 26;
 
-/** Each value as a dot on a line, from zero. */
+/** Each value as a dot on a line that starts at zero. */
 function strips(sides: readonly (readonly ["ours" | "floor", readonly number[]])[]): string {
   const shown = sides.filter(([, found]) => found.length > 0);
   const most = Math.max(...shown.flatMap(([, found]) => found)) * 1.02 || 1;
@@ -89,7 +92,7 @@ function strips(sides: readonly (readonly ["ours" | "floor", readonly number[]])
   return `<svg viewBox="0 0 ${width} ${bottom + 10}">${rows.join("")}${marks.join("")}</svg>`;
 }
 
-/** The medians of the parts, one after the other on a line. */
+/** The medians of the parts, as consecutive segments of a line. */
 function bars(sides: readonly (readonly ["ours" | "floor", readonly Measured[]])[]): string {
   const shown = sides
     .map(([side, samples]) => [side, [...partsOf(samples)]] as const)

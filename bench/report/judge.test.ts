@@ -22,19 +22,19 @@ test("a ratio within its target is ok, and one beyond it is missed", () => {
   assert.deepEqual([isMissed(good), isMissed(bad)], [false, true]);
 });
 
-test("values that scatter over the target are said to be unsure and count as no miss", () => {
+test("values that scatter across the target are reported as unsure and are no miss", () => {
   const judged = judge(wake([5, 30, 6, 28, 14, 13], [10, 10, 10, 10, 10, 10]), tcg);
   assert.equal(judged.verdicts[0]?.sure, false);
   assert.equal(isMissed(judged), false);
 });
 
-test("the promises in milliseconds are for hosts with KVM", () => {
+test("promises in milliseconds apply to hosts with KVM alone", () => {
   const figure = wake([70, 70, 70], [60, 60, 60]);
   assert.equal(judge(figure, tcg).verdicts.length, 1);
   assert.deepEqual(judge(figure, { accelerator: "kvm" }).verdicts[1], { target: "<= 60 ms", met: false, sure: true });
 });
 
-test("where more is better the target is the least, and the tail is the low end", () => {
+test("where more is better the target is a minimum, and the tail is the low end", () => {
   const figure: FigureResult = {
     ...{ name: "file-up", ...figureOf("file-up") },
     ...{ ours: samples([80, 90, 100]), raw: samples([100, 100, 100]) },

@@ -6,7 +6,7 @@ export interface Verdict {
   /** The promise, as text. */
   readonly target: string;
   readonly met: boolean;
-  /** False: the values scatter so much that another run may well say the opposite. */
+  /** False: the values scatter so much that another run may contradict the verdict. */
   readonly sure: boolean;
 }
 
@@ -18,7 +18,7 @@ export interface Judged {
   readonly verdicts: readonly Verdict[];
 }
 
-/** What a figure says of its promises. Those for a host with KVM are judged on one alone. */
+/** Judges a figure by its promises. Promises for a host with KVM are judged on such a host alone. */
 export function judge(figure: FigureResult, host: Pick<BenchResult["host"], "accelerator">): Judged {
   const { ours, raw, target = {} } = figure;
   const found = values(ours);
@@ -47,7 +47,7 @@ export function judge(figure: FigureResult, host: Pick<BenchResult["host"], "acc
   };
 }
 
-/** Figures that miss a promise whatever the noise. */
+/** Figures that miss a promise regardless of the noise. */
 export function missedPromises({ figures, host }: BenchResult): readonly Judged[] {
   return figures.map((figure) => judge(figure, host)).filter(isMissed);
 }
@@ -56,7 +56,7 @@ export function isMissed({ verdicts }: Judged): boolean {
   return verdicts.some(({ met, sure }) => !met && sure);
 }
 
-/** Where more is better the bad end is the low one. */
+/** Where more is better, the low end is the bad one. */
 function tail({ better }: FigureResult, q: number): number {
   return better === "less" ? q : 1 - q;
 }

@@ -1,4 +1,4 @@
-/** Three digits that count, for people. */
+/** A number with three significant digits, for people. */
 export function digits(value: number): string {
   if (!Number.isFinite(value)) return "-";
   const size = Math.abs(value);

@@ -2,11 +2,11 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Figure, FigureName } from "../figures.ts";
 import type { Sample } from "../statistics/ratio.ts";
 
-/** Raised when today's reader could not read tomorrow's files. */
+/** Raised when an older reader could not read the file. */
 export const formatVersion = 1;
 
 export interface Measured extends Sample {
-  /** Where the time went, in milliseconds. */
+  /** The parts of the time, in milliseconds. */
   readonly parts?: Readonly<Record<string, number>>;
 }
 
@@ -14,7 +14,7 @@ export interface FigureResult extends Figure {
   readonly name: FigureName;
   readonly ours: readonly Measured[];
   readonly raw: readonly Measured[];
-  /** How it was measured here. */
+  /** Notes on how it was measured here. */
   readonly note?: string;
 }
 
@@ -27,12 +27,12 @@ export interface HostFacts {
   readonly hypervisor: string;
   readonly accelerator: string;
   readonly network: string;
-  /** Of one minute, when the run began and when it ended: what else the host had to do. */
+  /** The load average of one minute at the begin and at the end of the run, which shows other work of the host. */
   readonly loadBefore: number;
   readonly loadAfter: number;
 }
 
-/** One run, with every value: what a report needs and another run can be compared with. */
+/** One run with all its values: the input of a report and of a comparison. */
 export interface BenchResult {
   readonly formatVersion: typeof formatVersion;
   readonly startedAt: string;
@@ -41,7 +41,10 @@ export interface BenchResult {
   readonly host: HostFacts;
   readonly figures: readonly FigureResult[];
   readonly skipped: readonly { readonly name: FigureName; readonly because: string }[];
-  /** What could not be measured since something does not work. `log`: the last lines of the servers'. */
+  /**
+   * Failures: figures that could not be measured because something is broken. `log`: the last lines of the servers'
+   * logs.
+   */
   readonly failed: readonly { readonly names: readonly FigureName[]; readonly because: string; readonly log: string }[];
 }
 

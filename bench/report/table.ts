@@ -4,7 +4,7 @@ import { type Judged, judge, type Verdict } from "./judge.ts";
 import { digits } from "./numbers.ts";
 import type { BenchResult, Measured } from "./result.ts";
 
-/** A run for people: a line for each figure, and what a reader has to know of it. */
+/** Renders a run as text: a line for each figure, and the notes that a reader needs. */
 export function resultTable(result: BenchResult): string {
   const { host, options } = result;
   const judged = result.figures.map((figure) => judge(figure, host));
@@ -43,7 +43,7 @@ export function word({ met, sure }: Verdict): string {
   return `${met ? "ok" : "MISS"}${sure ? "" : " (not sure)"}`;
 }
 
-/** Where the time went: the parts of each figure that has any, ours beside the floor's, as medians in milliseconds. */
+/** The parts of each figure that has any, ours beside the floor's, as medians in milliseconds. */
 export function explanation({ figures }: BenchResult): string {
   return figures
     .filter(({ ours, raw }) => [...ours, ...raw].some(({ parts }) => parts !== undefined))

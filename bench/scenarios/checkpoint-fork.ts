@@ -20,12 +20,12 @@ function whyNotQuick({ options }: Bench): string | undefined {
   return options.quick ? "--quick measures one size only" : undefined;
 }
 
-/** How often the guest ticks, in microseconds. An emulated one has no time for more. */
+/** The guest's tick interval, in microseconds. A guest without KVM cannot tick faster. */
 function tickMicroseconds({ accelerator }: Bench): number {
   return accelerator === "kvm" ? 2000 : 10_000;
 }
 
-/** The checkpoint of a running machine, as a reader of its output sees it. */
+/** A checkpoint of a running machine, as a reader of its output sees it. */
 function checkpointPause(name: FigureName, memoryMB?: number): Scenario {
   return {
     figures: [name],
@@ -112,12 +112,12 @@ export const checkpointAndFork: Scenario = {
   },
 };
 
-/** How often to ask whether a checkpoint is ready, in milliseconds: the published API has no event for it. */
+/** Poll interval for the state of a checkpoint, in milliseconds: the published API has no event for it. */
 const askMs = 2;
 
 let checkpoints = 0;
 
-/** A checkpoint that is ready; its id. */
+/** Creates a checkpoint, waits until it is ready and returns its id. */
 async function checkpointed(client: Client, sandbox: Sandbox): Promise<string> {
   const { id } = await sandbox.createCheckpoint(`bench-${(checkpoints += 1)}`);
   const isReady = async (): Promise<boolean> => {

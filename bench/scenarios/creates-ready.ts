@@ -7,7 +7,7 @@ import { proveComplete } from "../ours/prove-complete.ts";
 import { quantile } from "../statistics/quantile.ts";
 import { Stopwatch } from "../stopwatch.ts";
 
-/** A create that is given a machine which waits for it. */
+/** A create that takes a ready machine. */
 export const createsFromReady: Scenario = {
   figures: ["create-ready", "create-tail"],
   async run(bench, keep) {
@@ -40,7 +40,7 @@ export const createsFromReady: Scenario = {
 
 const attempts = 5;
 
-/** A sandbox of a machine that waited for it, and what it took until `first` was done in it. */
+/** A sandbox on a ready machine, and the time until `first` was done in it. */
 export async function createdFromReady(
   { server, client }: Ours,
   bench: Bench,
@@ -60,15 +60,15 @@ export async function createdFromReady(
       throw error;
     }
     const { create = 0, ...after } = watch.laps;
-    const told = Object.values(spans).reduce((sum, span) => sum + span, 0);
-    const parts = { ...spans, "around the worker": create - told, ...after };
+    const reported = Object.values(spans).reduce((sum, span) => sum + span, 0);
+    const parts = { ...spans, "around the worker": create - reported, ...after };
     if ("claim" in spans) return { sandbox, spans: parts, milliseconds: watch.elapsed };
     await sandbox.kill();
   }
   throw new Error(`the server had no ready machine for any of ${attempts} creates`);
 }
 
-/** A raw machine that was treated like those of a pool: it has answered and run a command, and is paused. */
+/** A raw machine in the state of a pooled one: it has answered, run a command and been paused. */
 export async function readyRawMachine(kit: Kit, bench: Bench): Promise<RawMachine> {
   const [machine] = await RawMachine.restored(kit, bench.newPath(), bench.mover);
   try {

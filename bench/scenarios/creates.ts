@@ -5,7 +5,7 @@ import { killed, ranTrue } from "../ours/sandboxes.ts";
 import { proveComplete } from "../ours/prove-complete.ts";
 import { Stopwatch } from "../stopwatch.ts";
 
-/** A create that finds no ready machine, its first command, and the end. */
+/** A create without a ready machine, its first command, and its deletion. */
 export const createsByRestore: Scenario = {
   figures: ["create-restore", "create-restore-first", "first-command", "delete"],
   async run(bench, keep) {
@@ -48,13 +48,13 @@ function keepStart(
   { laps: { create = 0, first = 0 } }: Stopwatch,
   parts: Readonly<Record<string, number>>,
 ): void {
-  const told = Object.values(parts).reduce((sum, part) => sum + part, 0);
-  keep("create-restore", side, round, create, { ...parts, "around it": create - told });
+  const reported = Object.values(parts).reduce((sum, part) => sum + part, 0);
+  keep("create-restore", side, round, create, { ...parts, "around it": create - reported });
   keep("first-command", side, round, first);
   keep("create-restore-first", side, round, create + first, { ...parts, "first command": first });
 }
 
-/** Not ours: a process that waits for its memory could be spawned before anybody asks. */
+/** The floor of a design that we do not have: a process spawned in advance, which waits for its memory. */
 export const restoresAhead: Scenario = {
   figures: ["restore-ahead"],
   async run(bench, keep) {
@@ -69,7 +69,7 @@ export const restoresAhead: Scenario = {
   },
 };
 
-/** A burst is repeated less often: it takes as long as all its machines. */
+/** A burst has fewer rounds, because it takes as long as all its machines. */
 const burstRounds = 3;
 const burstSizes = { quick: 6, full: 20 };
 
@@ -106,9 +106,9 @@ export const createsAtOnce: Scenario = {
   },
 };
 
-/** As many machines at once as the run and the host's memory allow. */
+/** The number of simultaneous machines that the run and the host's memory allow. */
 export function burstSize(bench: Bench): number {
-  // A machine under emulation takes some 200 MB, and admission wants half of its memory and a reserve free.
+  // An emulated machine uses about 200 MB, and admission requires half of its memory and a reserve to be free.
   const fitting = Math.floor((bench.freeMemoryMib() - 2048) / 256);
   return Math.max(2, Math.min(bench.options.quick ? burstSizes.quick : burstSizes.full, fitting));
 }

@@ -7,10 +7,10 @@ import { proveComplete } from "../ours/prove-complete.ts";
 import type { OurServer } from "../ours/server.ts";
 import { Stopwatch } from "../stopwatch.ts";
 
-/** Changes 16 MB of a guest's memory that stay changed. */
+/** Changes 16 MB of a guest's memory for good. */
 export const changeMemory = "head -c 16M /dev/urandom > /dev/shm/changed";
 
-/** A sandbox that sleeps and wakes again and again. */
+/** A sandbox that hibernates and wakes repeatedly. */
 export const hibernateAndWake: Scenario = {
   figures: ["hibernate", "hibernate-size", "wake"],
   async run(bench, keep) {
@@ -54,11 +54,11 @@ export function withRest(
   milliseconds: number,
   spans: Readonly<Record<string, number>>,
 ): Readonly<Record<string, number>> {
-  const told = Object.values(spans).reduce((sum, span) => sum + span, 0);
-  return { ...spans, "around the worker": milliseconds - told };
+  const reported = Object.values(spans).reduce((sum, span) => sum + span, 0);
+  return { ...spans, "around the worker": milliseconds - reported };
 }
 
-/** Only the one hibernation that there is has any. */
+/** Only the single hibernation has any. */
 async function memoryBytesOfSnapshots({ dataDirectory }: OurServer): Promise<number> {
   const directory = join(dataDirectory, "snapshots");
   const files: string[] = [];

@@ -8,15 +8,15 @@ import { killed, ran, ranTrue } from "../ours/sandboxes.ts";
 import { machineOf } from "../ours/server.ts";
 import { idle } from "./many-sandboxes.ts";
 
-/** What an idle machine is looked at after: its first seconds are not idle. */
+/** Delay before an idle machine is measured: its first seconds are not idle. */
 const settleMs = 5000;
 const watchMs = { quick: 3000, full: 10_000 };
 const machineRounds = 3;
 
-/** What makes a machine busy: memory written, and programs run. */
+/** Keeps a machine busy: it writes memory and runs programs. */
 const busy = "head -c 64M /dev/urandom > /dev/shm/busy; for i in 1 2 3 4 5; do python3 -c 'import json, ssl'; done";
 
-/** Memory, processor and disk of one machine. Both run at the same time, so that both share what can be shared alike. */
+/** Memory, processor and disk of one machine. Both sides run at the same time, so that they share pages alike. */
 export const oneMachine: Scenario = {
   figures: ["memory-idle", "memory-beyond", "memory-private", "memory-busy", "disk-sandbox", "cpu-guest-idle"],
   async run(bench, keep) {
@@ -59,7 +59,7 @@ function keepIdleMemory(keep: Keep, side: Side, round: number, { pss, privateDir
 interface ProcessMemory {
   readonly pss: number;
   readonly privateDirty: number;
-  /** Pages of the guest's memory that are its own. */
+  /** Private pages of the guest's memory. */
   readonly guestDirty: number;
 }
 
@@ -80,7 +80,7 @@ function sum(smaps: string, field: string): number {
   return [...found].reduce((bytes, [, kilobytes]) => bytes + Number(kilobytes) * 1024, 0);
 }
 
-/** USER_HZ, which is 100 on every Linux of this processor. */
+/** USER_HZ, which is 100 on every Linux of this architecture. */
 const ticksPerSecond = 100;
 
 async function processorSeconds(pid: number): Promise<number> {
@@ -101,7 +101,7 @@ async function ownBytes(directory: string): Promise<number> {
 
 const runningSandboxes = { quick: 3, full: 10 };
 
-/** The server with real sandboxes that do nothing, and then with some that do much. */
+/** A server with idle sandboxes, and then with some busy ones. */
 export const serverWithMachines: Scenario = {
   figures: ["cpu-idle-10", "loop-delay"],
   async run(bench, keep) {

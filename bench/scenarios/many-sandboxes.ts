@@ -10,7 +10,7 @@ import { Stopwatch } from "../stopwatch.ts";
 const rows = 10_000;
 const lists = 20;
 
-/** The list of a server that has seen much. */
+/** The list of a server with many sandboxes in its history. */
 export const listOfMany: Scenario = {
   figures: ["list-10k"],
   async run(bench, keep) {
@@ -33,7 +33,7 @@ export const listOfMany: Scenario = {
   },
 };
 
-/** Sleeping copies of a sandbox's row. Returns what takes them away again. */
+/** Inserts copies of a sandbox's row as hibernated sandboxes. Returns the function that removes them. */
 function multiply({ dataDirectory }: OurServer, id: string): () => void {
   using database = new DatabaseSync(join(dataDirectory, "opensandbox.sqlite"), { timeout: 10_000 });
   const row = database.prepare("SELECT * FROM sandboxes WHERE id = ?").get(id);
@@ -61,10 +61,10 @@ function multiply({ dataDirectory }: OurServer, id: string): () => void {
 
 const manySandboxes = { quick: 20, full: 100 };
 const idleSeconds = { quick: 3, full: 10 };
-/** Beginnings are over by then. */
+/** Initial work is finished by then. */
 const settleMs = 3000;
 
-/** What a server takes that has sandboxes and nothing to do. */
+/** The idle cost of a server with sandboxes. */
 export const idleServer: Scenario = {
   figures: ["cpu-idle-0", "cpu-idle-100", "memory-server"],
   async run(bench, keep) {
@@ -87,7 +87,7 @@ export const idleServer: Scenario = {
   },
 };
 
-/** The report of a server about some seconds without requests. */
+/** The resource use of a server over some seconds without requests. */
 export async function idle(bench: Bench, server: OurServer) {
   bench.report("an idle server");
   await sleep(settleMs, undefined, { signal: bench.signal });

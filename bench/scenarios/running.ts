@@ -14,7 +14,7 @@ import type { Sandbox } from "../ours/client.ts";
 import { installed, killed, ran, ranTrue } from "../ours/sandboxes.ts";
 import { Stopwatch } from "../stopwatch.ts";
 
-/** A sandbox and a raw machine that run, with the same programs and files in both. */
+/** A running sandbox and a running raw machine with the same programs and files. */
 interface Pair extends AsyncDisposable, Ours {
   readonly sandbox: Sandbox;
   readonly machine: RawMachine;
@@ -31,7 +31,7 @@ async function pairOf(bench: Bench): Promise<Pair> {
   return { ...ours, sandbox, machine, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
 
-/** How many calls of a kind come one after the other in a round. */
+/** Number of consecutive calls of a kind in a round. */
 const calls = 10;
 
 export const commands: Scenario = {
@@ -44,7 +44,7 @@ export const commands: Scenario = {
     await using native = await RawMachine.booted(await bench.kit(), bench.newPath());
     await native.agent.writeFile(program, await readFile(bench.natives.spawn), 0o755);
     using port = await native.addPort("native");
-    // Devices are root's.
+    // Devices belong to root.
     const line = ["sudo", program, "serve", port.name, "/bin/sh", "-c", "true"];
     using _ = await native.agent.start(line, (output) => bench.report(`spawn: ${Buffer.from(output).toString()}`));
     const ours = async (round: number): Promise<void> => {
@@ -55,9 +55,9 @@ export const commands: Scenario = {
       }
     };
     const floor = async (round: number): Promise<void> => {
-      // The published client's commands are lines of the shell too.
-      const told = await ran(sandbox, `${spawn} ${calls} /bin/sh -c true`);
-      for (const line of told.trim().split("\n")) keep("native-spawn", "floor", round, Number(line) / 1000);
+      // The published client also runs commands as lines of the shell.
+      const timings = await ran(sandbox, `${spawn} ${calls} /bin/sh -c true`);
+      for (const line of timings.trim().split("\n")) keep("native-spawn", "floor", round, Number(line) / 1000);
       for (let call = 0; call < calls; call += 1) {
         const asked = new Stopwatch();
         const exitCode = await port.ask();
@@ -75,7 +75,7 @@ export const commands: Scenario = {
   },
 };
 
-/** What the design promises, unless it would take too long here. */
+/** The design's promised load, reduced where it would take too long here. */
 const maxMegabytes = 100;
 const minMegabytes = 2;
 const transferSeconds = { quick: 2, full: 8 };
@@ -86,7 +86,7 @@ export const transfers: Scenario = {
   async run(bench, keep) {
     await using pair = await pairOf(bench);
     const { sandbox, machine, server } = pair;
-    // The published client can attach to a command only when it already runs, and is given the last megabyte then.
+    // The published client can attach only to a running command, and then receives the last mebibyte of its output.
     const api = connect({ url: server.url, apiKey: server.apiKey });
     const bytes = await transferBytes(bench, machine);
     for (const name of transfers.figures) bench.note(name, `${bytes / 1e6} MB`);
@@ -130,7 +130,7 @@ export const transfers: Scenario = {
   },
 };
 
-/** As much as the raw channel moves in the time that there is for it. */
+/** The number of bytes that the raw channel moves within the time limit. */
 async function transferBytes(bench: Bench, machine: RawMachine): Promise<number> {
   const file = "/home/sandbox/probe";
   const content = Buffer.alloc(minMegabytes * 1e6);
@@ -142,7 +142,7 @@ async function transferBytes(bench: Bench, machine: RawMachine): Promise<number>
   return Math.max(minMegabytes, Math.min(maxMegabytes, fitting)) * 1e6;
 }
 
-/** The guest notices that a host has gone and waits for the next one; it looks every tenth of a second. */
+/** The guest polls for a host every tenth of a second, so it needs that long to notice a new one. */
 const hangUpMs = 300;
 
 async function overChannel<Request extends DescMessage>(
@@ -214,7 +214,7 @@ export const terminals: Scenario = {
 const promptMs = 1000;
 const echoTimeoutMs = 60_000;
 
-/** Waits for what a terminal sends back. */
+/** Waits for output of a terminal. */
 class Echo {
   #heard: (() => void) | undefined;
   #last = performance.now();
@@ -284,7 +284,7 @@ async function expectOk(ask: () => Promise<string>): Promise<void> {
   if (answer !== "ok") throw new Error(`the server in the guest answers "${answer.slice(0, 200)}"`);
 }
 
-/** A request by the name of the sandbox's port, to the server's address. */
+/** A request by the host name of the sandbox's port, sent to the server's address. */
 async function asked(url: string, host: string): Promise<string> {
   const { promise, resolve, reject } = Promise.withResolvers<string>();
   const asking = request(url, { headers: { host } }, (response) => {

@@ -9,7 +9,7 @@ import { burstSize } from "./creates.ts";
 
 /** The command of the public benchmark (computesdk/benchmarks, METHODOLOGY.md). */
 const firstCommand = "node -v";
-/** What it leaves between two launches of its staggered mode. */
+/** Delay between two launches of the benchmark's staggered mode. */
 const staggerMs = 200;
 
 /** Time to interactive, as ComputeSDK's public benchmark measures it: create by its SDK, then the first command. */
@@ -76,7 +76,7 @@ async function interactive(compute: ReturnType<typeof computeOf>): Promise<Inter
   throw new Error(`${firstCommand} gives ${exitCode} and "${stdout}"`);
 }
 
-/** All of them, each measured from its own launch. @throws when one fails; those that did not are destroyed then */
+/** All of them, each measured from its own launch. @throws when one fails, after the others are destroyed */
 async function launched(
   bench: Bench,
   compute: ReturnType<typeof computeOf>,

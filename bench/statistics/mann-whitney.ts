@@ -1,15 +1,17 @@
-/** What the Mann-Whitney U test says of two samples. */
+/** The result of the Mann-Whitney U test of two samples. */
 export interface MannWhitney {
-  /** Pairs in which the value of `a` is the larger one; a tie is half a pair. */
+  /** Pairs in which the value of `a` is the larger one; a tie counts half. */
   readonly u: number;
-  /** How probable a difference of at least this size is when both come from the same distribution; two-sided. */
+  /**
+   * The two-sided p-value: the probability of a difference of at least this size between samples of one distribution.
+   */
   readonly p: number;
 }
 
-/** Up to this many pairs, and without ties, every order is counted; beyond it the normal distribution is close. */
+/** Up to this many pairs, and without ties, every order is counted. Beyond it the normal distribution is close. */
 const exactPairs = 400;
 
-/** Whether one sample tends to larger values than the other. It looks at ranks alone, so outliers do not matter. */
+/** Tests whether one sample tends to larger values than the other. It uses ranks alone, so outliers do not matter. */
 export function mannWhitney(a: readonly number[], b: readonly number[]): MannWhitney {
   const pairs = a.length * b.length;
   if (pairs === 0) return { u: 0, p: 1 };
@@ -25,7 +27,7 @@ function wins(a: readonly number[], b: readonly number[]): number {
   return u;
 }
 
-/** How many values share each value that several have. */
+/** The sizes of the groups of tied values. */
 function tieSizes(values: readonly number[]): readonly number[] {
   const counts = new Map<number, number>();
   for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1);
@@ -41,7 +43,7 @@ function exactP(u: number, m: number, n: number): number {
 }
 
 /**
- * In how many orders of m and n values U has each of its values: the coefficients of the Gaussian binomial
+ * The number of orders of m and n values for each value of U: the coefficients of the Gaussian binomial
  * (1-x^(n+1))...(1-x^(n+m)) / (1-x)...(1-x^m).
  */
 function waysToReach(m: number, n: number): readonly number[] {
@@ -54,7 +56,7 @@ function waysToReach(m: number, n: number): readonly number[] {
   return ways;
 }
 
-/** With corrections for continuity and for ties. */
+/** The normal approximation, corrected for continuity and for ties. */
 function normalP(u: number, m: number, n: number, ties: readonly number[]): number {
   const all = m + n;
   const tied = ties.reduce((sum, size) => sum + (size ** 3 - size), 0);
@@ -64,7 +66,7 @@ function normalP(u: number, m: number, n: number, ties: readonly number[]): numb
   return Math.min(1, 2 * upperTail(distance / Math.sqrt(variance)));
 }
 
-/** The normal distribution beyond `z`: Abramowitz and Stegun 26.2.17, wrong by less than 7.5e-8. */
+/** The upper tail of the normal distribution beyond `z`: Abramowitz and Stegun 26.2.17, with an error below 7.5e-8. */
 function upperTail(z: number): number {
   if (z < 0) return 1 - upperTail(-z);
   const t = 1 / (1 + 0.2316419 * z);

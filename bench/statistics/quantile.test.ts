@@ -11,7 +11,7 @@ test("a quantile of unordered values lies between its neighbours in proportion",
   assert.deepEqual(values, [40, 10, 30, 20]);
 });
 
-test("a single value is every quantile, and of no values there is none", () => {
+test("every quantile of a single value is that value, and an empty sample has none", () => {
   assert.equal(quantile([7], 0.99), 7);
   assert.ok(Number.isNaN(median([])));
   assert.equal(median([3, 1, 2]), 2);

@@ -1,7 +1,7 @@
 import { median } from "./quantile.ts";
 
 export interface Sample {
-  /** Values of the same round were measured side by side: what disturbed one disturbed the other. */
+  /** Values of one round were measured side by side, so a disturbance affected both. */
   readonly round: number;
   readonly value: number;
 }
@@ -9,7 +9,7 @@ export interface Sample {
 export interface Ratio {
   /** Median over median. */
   readonly value: number;
-  /** In nine of ten runs like this one the ratio would lie between these. */
+  /** The 90 % confidence interval of the ratio. */
   readonly low: number;
   readonly high: number;
 }
@@ -17,8 +17,8 @@ export interface Ratio {
 const resamples = 1000;
 
 /**
- * How many times the one is the other. The interval comes from drawing whole rounds again and again (the bootstrap), so
- * that the noise which both of a round share is kept together. Undefined without values on both sides.
+ * The ratio of one side to the other. The interval comes from drawing whole rounds repeatedly (the bootstrap), which
+ * keeps the noise shared by both sides of a round together. Undefined unless both sides have values.
  */
 export function ratioOf(ours: readonly Sample[], floor: readonly Sample[]): Ratio | undefined {
   const value = median(values(ours)) / median(values(floor));
@@ -29,7 +29,7 @@ export function ratioOf(ours: readonly Sample[], floor: readonly Sample[]): Rati
   const random = randomOf(1);
   const found: number[] = [];
   for (let index = 0; index < resamples; index += 1) {
-    // Without rounds in common each side is drawn from for itself.
+    // Without common rounds, each side is drawn independently.
     const [a, b] = both.length > 0 ? twice(draw(both, random)) : [keys(oursBy, random), keys(floorBy, random)];
     found.push(
       median(a.flatMap((round) => oursBy.get(round) ?? [])) / median(b.flatMap((round) => floorBy.get(round) ?? [])),
@@ -66,7 +66,7 @@ function draw(from: readonly number[], random: () => number): number[] {
   return from.map(() => from[Math.floor(random() * from.length)]!);
 }
 
-/** The same numbers each time, so that the same samples give the same answer: mulberry32. */
+/** A seeded generator (mulberry32), so that the same samples give the same interval. */
 function randomOf(seed: number): () => number {
   let state = seed;
   return () => {

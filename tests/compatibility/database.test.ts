@@ -12,7 +12,7 @@ import { PreviewStore } from "../../packages/control-plane/src/previews/preview-
 import { SandboxStore } from "../../packages/control-plane/src/sandboxes/sandbox-store.ts";
 import { releases } from "./releases.ts";
 
-/** What the release itself read from its database, as JSON. */
+/** The release's own reading of its database, as JSON. */
 interface AsRead {
   readonly key: string;
   readonly sandboxes: readonly Fields[];
@@ -24,7 +24,7 @@ interface AsRead {
 
 type Fields = Readonly<Record<string, unknown>>;
 
-/** Every field that the release knew has the value that it had; fields that came later are free. */
+/** Every field that the release knew keeps its value; fields added later are free. */
 function assertKept(found: readonly unknown[], expected: readonly Fields[]): void {
   assert.equal(found.length, expected.length);
   const asJson = JSON.parse(JSON.stringify(found)) as readonly Fields[];

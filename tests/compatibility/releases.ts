@@ -1,6 +1,6 @@
 import { join } from "node:path";
 
-/** A version that has written files which later versions must read. */
+/** A version whose files later versions must read. */
 export interface Release {
   readonly name: string;
   /** The path of one of the files that this version wrote. */

@@ -17,7 +17,7 @@ async function emptyDirectory(t: TestContext): Promise<string> {
 
 for (const release of releases) {
   for (const contents of ["memory", "disks"] as const) {
-    test(`a snapshot of ${release.name} with its ${contents} is found, and its manifest is written as it was`, async (t) => {
+    test(`a snapshot of ${release.name} with its ${contents} is found, and its manifest is written unchanged`, async (t) => {
       const directory = await emptyDirectory(t);
       const file = release.file(`snapshot-manifest-${contents}.json`);
       const text = await readFile(file, "utf8");
@@ -42,7 +42,7 @@ for (const release of releases) {
     });
   }
 
-  test(`the journal entry of a sandbox that ran under ${release.name} is read with all that an adoption needs`, async (t) => {
+  test(`the journal entry of a sandbox that ran under ${release.name} has every field that an adoption needs`, async (t) => {
     const directory = await emptyDirectory(t);
     const file = release.file("journal-entry.json");
     const written = JSON.parse(await readFile(file, "utf8")) as { readonly machineId: string };

@@ -22,9 +22,9 @@ except ssl.SSLError as e: print("SSLError")
 except Exception as e: print(type(e).__name__)
 `;
 
-// Everything that a list of names keeps out here exists and answers, which the first test shows.
+// Everything that the allow list keeps out here exists and answers, as the first test shows.
 inOwnHost(import.meta.filename, () => {
-  suite("a real machine that may reach one name", () => {
+  suite("a real machine with an allow list of one name", () => {
     const stack = new AsyncDisposableStack();
     let internet: Internet;
     let world: World;
@@ -49,13 +49,13 @@ inOwnHost(import.meta.filename, () => {
       return (stdout + stderr).trim();
     }
 
-    /** What a page says, or curl's exit code: 6 is a name that does not exist, 7 a refused connection. */
+    /** The body of a page, or curl's exit code: 6 is an unknown name, 7 a refused connection. */
     const page = (url: string): Promise<string> => run(`curl -sS --max-time 60 ${url} 2>/dev/null || echo $?`);
 
     const tls = (address: string, name: string): Promise<string> =>
       run(`sudo python3 -c '${beginTls}' ${address} ${name}`);
 
-    test("reaches all of it without a list, but no name that leads to a private address", async () => {
+    test("without a list the machine reaches every server, but no name that resolves to a private address", async () => {
       assert.equal(await page("http://site.example/"), `site.example ${site}`);
       assert.equal(await page("http://other.example/"), `other.example ${otherSite}`);
       assert.equal(await page(`http://${otherSite}/`), `${otherSite} ${otherSite}`);
@@ -64,7 +64,7 @@ inOwnHost(import.meta.filename, () => {
     });
 
     for (const when of ["at once", "after a sleep"]) {
-      test(`with a list has that name and nothing else: ${when}`, async () => {
+      test(`with a list the machine reaches that name and nothing else: ${when}`, async () => {
         if (when === "after a sleep") await sandbox.hibernate();
         else await allow("site.example", "trap.example");
         assert.equal(await page("http://site.example/"), `site.example ${site}`);

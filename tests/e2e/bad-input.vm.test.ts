@@ -14,8 +14,8 @@ import { startWorld, type World, worldConfig } from "./world.ts";
 
 const never = new AbortController().signal;
 
-// Each is refused with a status and words that help, and changes nothing.
-suite("what a server is asked that it cannot do", () => {
+// Each request is refused with a status and a helpful message, and changes nothing.
+suite("requests that a server must refuse", () => {
   let world: World;
   let id: string;
   let stateBefore: object;
@@ -88,14 +88,14 @@ suite("what a server is asked that it cannot do", () => {
     });
   }
 
-  test("a wrong key, and none", async () => {
+  test("a wrong key and a missing key are refused", async () => {
     const wrong = await call("POST", "/api/sandboxes", {}, "osb_wrong");
     assert.deepEqual([wrong.status, (wrong.body as { error: string }).error], [403, "invalid API key"]);
     const none = await call("POST", "/api/sandboxes", {}, "");
     assert.deepEqual([none.status, (none.body as { error: string }).error], [401, "missing API key"]);
   });
 
-  test("a body of 1 GB where JSON is expected is refused without being taken", async () => {
+  test("a body of 1 GB where JSON is expected is refused before it is received", async () => {
     const { hostname, port } = new URL(world.url);
     const socket = connect(Number(port), hostname);
     socket.on("error", () => undefined);
@@ -121,7 +121,7 @@ suite("what a server is asked that it cannot do", () => {
     assert.ok(sent < 64 * 2 ** 20, `${sent} bytes were taken`);
   });
 
-  test("a full disk: the upload is refused, and the file that it was to replace stays", async () => {
+  test("when the disk is full, an upload is refused and the file that it would replace stays", async () => {
     const prepare = "sudo mount -t tmpfs -o size=1m,mode=1777 tmpfs /mnt && echo before > /mnt/file";
     const prepared = await call("POST", `/api/sandboxes/${id}/exec/run`, { cmd: prepare });
     assert.deepEqual(prepared.body, { exitCode: 0, stdout: "", stderr: "" });
@@ -132,7 +132,7 @@ suite("what a server is asked that it cannot do", () => {
     assert.equal((left.body as { stdout: string }).stdout, "before\nfile\n");
   });
 
-  test("after all of that the one sandbox and its file are there, and nothing else", async () => {
+  test("after every refusal the one sandbox and its file are there, and nothing else", async () => {
     const list = (await call("GET", "/api/sandboxes")).body as { sandboxID: string }[];
     assert.deepEqual(
       list.map(({ sandboxID }) => sandboxID),
@@ -154,7 +154,7 @@ suite("a host on which a server cannot start", () => {
     return directory;
   }
 
-  /** Starts a server that must not start; its error, after a look at what it has left. */
+  /** Starts a server that must not start. Returns its error, after a check for leftovers. */
   async function refusal(
     t: TestContext,
     env: Readonly<Record<string, string>>,
@@ -178,7 +178,7 @@ suite("a host on which a server cannot start", () => {
     return assert.fail("it started");
   }
 
-  test("the data directory cannot be written to", async (t) => {
+  test("a data directory that is not writable is reported", async (t) => {
     // Root may write anywhere but here.
     const { message } = await refusal(t, { OPENSANDBOX_DATA_DIR: "/sys/opensandbox" });
     assert.match(
@@ -187,12 +187,12 @@ suite("a host on which a server cannot start", () => {
     );
   });
 
-  test("QEMU is missing", async (t) => {
+  test("a missing QEMU is reported", async (t) => {
     const { message } = await refusal(t, { OPENSANDBOX_QEMU_BIN: "/nonexistent/qemu" });
     assert.match(message, /\/nonexistent\/qemu does not run\. QEMU 9\.0 or newer is needed; \.\/opensandbox setup/);
   });
 
-  test("QEMU is too old", async (t) => {
+  test("an old QEMU is reported", async (t) => {
     const directory = await dataDirectory(t);
     const old = join(directory, "old-qemu");
     await writeFile(old, "#!/bin/sh\necho 'QEMU emulator version 8.2.2 (Debian 1:8.2.2+ds-0ubuntu1)'\n", {
@@ -202,7 +202,7 @@ suite("a host on which a server cannot start", () => {
     assert.match(message, /is QEMU 8\.2\. QEMU 9\.0 or newer is needed; \.\/opensandbox setup/);
   });
 
-  test("the port is in use", async (t) => {
+  test("a port in use is reported", async (t) => {
     const other = createServer();
     other.listen(0, "127.0.0.1");
     await within("the other server listens", once(other, "listening"));

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { cliEnvironment, firstOutput, startCli, type StartedCli } from "./cli.ts";
 
-// The names and types of the fields that `--json` prints, which programs read, as a snapshot.
+// A snapshot of the names and types of the fields that `--json` prints: programs depend on them.
 
 const launcher = join(import.meta.dirname, "../../opensandbox");
 
@@ -16,7 +16,7 @@ let up: unknown;
 
 before(async () => {
   directory = await mkdtemp(join(tmpdir(), "osb-cli-json-"));
-  // The users that machines run as must pass through.
+  // The users of the machines must be able to pass through this directory.
   await chmod(directory, 0o711);
   env = cliEnvironment(directory);
   server = startCli([launcher], ["up", "--port", "0", "--json"], { env, stdin: null });
@@ -28,7 +28,7 @@ after(async () => {
   await rm(directory, { recursive: true, force: true });
 });
 
-test("all that --json prints has the names that it has always had", async (t) => {
+test("the names and types of all --json output are stable", async (t) => {
   const shapes: Record<string, unknown> = { up: shapeOf(up) };
   const osb = async (name: string, ...args: readonly string[]): Promise<Answer> => {
     const { code, stdout, stderr } = await startCli([launcher], [...name.split(" "), "--json", ...args], {

@@ -26,7 +26,7 @@ before(async () => {
     OPENSANDBOX_ALLOW_FAKE: "1",
     OPENSANDBOX_DATA_DIR: join(directory, "data"),
     XDG_CONFIG_HOME: join(directory, "config"),
-    // Starts are many here.
+    // These tests start many machines.
     NODE_COMPILE_CACHE: join(directory, "compiled"),
   };
 });
@@ -38,7 +38,7 @@ const start = (args: readonly string[], stdin?: string | Buffer | null): Started
 const osb = async (args: readonly string[], stdin: string | Buffer | null = null): Promise<EndedCli> =>
   await start(args, stdin).ended;
 
-/** What machines and the servers that run them have on this host. */
+/** Asserts that machines and their servers have left nothing on this host. */
 function nothingLeft(): void {
   const state = hostState(env["OPENSANDBOX_DATA_DIR"] ?? "") as Record<string, string[]>;
   const left = Object.fromEntries(["workers", "machines", "journal", "processes"].map((part) => [part, state[part]]));
@@ -52,7 +52,7 @@ function failureOf({ code, stderr }: EndedCli): { readonly code: number; readonl
   return { code, says: stderr.split("\n").findLast((line) => line.startsWith("osb: ")) };
 }
 
-/** What it takes until the command in it runs, which says so on standard output. */
+/** The time until the command runs, which announces itself on standard output. */
 async function running(started: StartedCli): Promise<StartedCli> {
   await firstOutput(started);
   return started;
@@ -64,7 +64,7 @@ async function timed(action: () => Promise<EndedCli>): Promise<{ ended: EndedCli
 }
 
 suite("run, without a server", () => {
-  test("standard input goes in, output comes out apart, and the code is the command's", async () => {
+  test("run passes standard input, keeps the output streams apart, and exits with the command's code", async () => {
     assert.equal((await osb(["run", "--", "cat"], "hi\n")).stdout.toString(), "hi\n");
     const { code, stdout, stderr } = await osb(["run", "--", "sh", "-c", "echo out; echo err >&2; exit 3"]);
     assert.deepEqual([code, stdout.toString()], [3, "out\n"]);
@@ -72,7 +72,7 @@ suite("run, without a server", () => {
     nothingLeft();
   });
 
-  test("much comes through whole", async () => {
+  test("large input and output arrive whole", async () => {
     assert.equal((await osb(["run", "--", "head", "-c", "50000000", "/dev/urandom"])).stdout.length, 50_000_000);
   });
 
@@ -80,7 +80,7 @@ suite("run, without a server", () => {
     ["SIGINT", 130],
     ["SIGTERM", 143],
   ] as const) {
-    test(`${signal} ends a sleeping command at once, and nothing is left`, async () => {
+    test(`${signal} ends a sleeping command at once and leaves nothing`, async () => {
       const started = await running(start(["run", "--", "sh", "-c", "echo running; exec sleep 600"]));
       const { ended, milliseconds } = await timed(async () => {
         started.kill(signal);
@@ -111,7 +111,7 @@ suite("run, without a server", () => {
     nothingLeft();
   });
 
-  test("a reader that leaves ends it quietly", async () => {
+  test("when its reader leaves, the command line ends quietly", async () => {
     const started = start(["run", "--", "yes"]);
     await firstOutput(started);
     started.stdout.destroy();
@@ -120,7 +120,7 @@ suite("run, without a server", () => {
     nothingLeft();
   });
 
-  test("two at once do not clash", async () => {
+  test("two runs at once do not clash", async () => {
     const both = await Promise.all([osb(["run", "--", "echo", "one"]), osb(["run", "--", "echo", "two"])]);
     assert.deepEqual(
       both.map(({ stdout }) => stdout.toString()),
@@ -165,19 +165,19 @@ suite("with a server", () => {
     assert.deepEqual(failureOf(unwelcome), { code: 1, says: "osb: invalid API key" });
   });
 
-  test("much goes in whole", async () => {
+  test("large input arrives whole", async () => {
     const sent = randomBytes(20_000_000);
     const { stdout } = await osb(["exec", id, "--", "sha256sum"], sent);
     assert.equal(stdout.toString().slice(0, 64), createHash("sha256").update(sent).digest("hex"));
   });
 
-  test("an input that stays open, or is not read, does not hold it", async () => {
+  test("an input that stays open or is not read does not delay the end", async () => {
     assert.equal((await start(["exec", id, "--", "echo", "done"]).ended).stdout.toString(), "done\n");
     assert.equal((await osb(["exec", id, "--", "true"], randomBytes(3_000_000))).code, 0);
     assert.equal((await start(["exec", "-n", id, "--", "cat"]).ended).code, 0);
   });
 
-  test("codes: of a signal, of a command that there is not, of a time that is over", async () => {
+  test("exit codes of a signal, a missing command and a timeout", async () => {
     assert.equal((await osb(["exec", id, "--", "sh", "-c", "kill -9 $$"])).code, 137);
     assert.equal((await osb(["exec", id, "--", "no-such-program", "x"])).code, 127);
     assert.equal((await osb(["exec", "--timeout", "1", id, "--", "sleep", "60"])).code, 124);
@@ -189,12 +189,12 @@ suite("with a server", () => {
     assert.deepEqual([code, JSON.parse(stdout.toString())], [4, result]);
   });
 
-  test("run uses it, and removes its sandbox", async () => {
+  test("run uses the server and removes its sandbox", async () => {
     assert.equal((await osb(["run", "--", "echo", "hi"])).stdout.toString(), "hi\n");
     assert.equal((JSON.parse((await osb(["ls", "--json"])).stdout.toString()) as unknown[]).length, 1);
   });
 
-  test("cp takes files and directories there and back", async () => {
+  test("cp copies files and directories in both directions", async () => {
     const from = join(directory, "from");
     await mkdir(join(from, "sub/empty"), { recursive: true });
     await writeFile(join(from, "program"), "#!/bin/sh\n", { mode: 0o755 });
@@ -210,7 +210,7 @@ suite("with a server", () => {
     assert.equal(await readlink(join(back, "link")), "program");
     assert.ok((await stat(join(back, "sub/empty"))).isDirectory());
 
-    // Into a directory that exists, under its own name; several at once.
+    // Into an existing directory, under the same name, and several at once.
     await osb(["cp", join(from, "program"), join(from, "sub"), `${id}:copy/sub`]);
     const listed = await osb(["exec", id, "ls copy/sub copy/sub/sub"]);
     assert.equal(listed.stdout.toString(), "copy/sub:\nempty\nlarge\nprogram\nsub\n\ncopy/sub/sub:\nempty\nlarge\n");
@@ -221,7 +221,7 @@ suite("with a server", () => {
     assert.deepEqual(failureOf(nothing), { code: 1, says: "osb: /home/sandbox/nothing does not exist" });
   });
 
-  test("cp - is standard input, or standard output", async () => {
+  test("cp - copies from standard input or to standard output", async () => {
     const content = randomBytes(3_000_000);
     assert.equal((await osb(["cp", "-", `${id}:streamed`], content)).code, 0);
     const { code, stdout } = await osb(["cp", `${id}:streamed`, "-"]);
@@ -229,7 +229,7 @@ suite("with a server", () => {
     assert.deepEqual(stdout, content);
   });
 
-  test("an interrupted cp leaves no torn file, on neither side", async () => {
+  test("an interrupted cp leaves no torn file on either side", async () => {
     await osb(["exec", id, "echo before > kept; truncate --size 20G huge"]);
     const sending = start(["cp", "-", `${id}:kept`]);
     sending.stdin?.write(randomBytes(3_000_000));
@@ -287,26 +287,26 @@ suite("with a server", () => {
     assert.deepEqual(failureOf(nothing), { code: 1, says: "osb: session not found" });
   });
 
-  test("pool prints the ready machines, logs the machine's console", async () => {
+  test("pool prints the ready machines, and logs prints the machine's console", async () => {
     assert.match((await osb(["pool"])).stdout.toString(), /^READY +WANTED +IMAGE +SHAPE\n\d+ +\d+ /);
     const { code, stderr } = await osb(["logs", "sb-00000000"]);
     assert.deepEqual([code, stderr], [1, "osb: sandbox not found\n"]);
   });
 
-  test("a shell completes ids by asking the server, and nothing where there is none", async () => {
+  test("a shell completes ids by asking the server, and completes none without a server", async () => {
     const words = ["completion", "words", "--", "get", ""];
     assert.deepEqual((await osb(words)).stdout.toString(), `${id}\n`);
     const alone = await osb(["--api-url", "http://127.0.0.1:1", ...words]);
     assert.deepEqual([alone.code, alone.stdout.toString(), alone.stderr], [0, "", ""]);
   });
 
-  test("a port that is in use is said, with what to do", async () => {
+  test("a port in use is reported with advice", async () => {
     const { code, stdout, stderr } = await osb(["up", "--port", new URL(ready.url).port]);
     assert.deepEqual([code, stdout.toString()], [1, ""]);
     assert.match(stderr, /osb: port \d+ on 127\.0\.0\.1 is in use/);
   });
 
-  test("an interrupted command ends as it likes, and the sandbox stays", async () => {
+  test("an interrupted command handles the signal itself, and the sandbox stays", async () => {
     const script = "trap 'echo bye; exit 7' INT; echo running; while :; do sleep 0.1; done";
     const careful = await running(start(["exec", id, "--", "sh", "-c", script]));
     careful.kill("SIGINT");
@@ -317,7 +317,7 @@ suite("with a server", () => {
     assert.match((await osb(["get", id])).stdout.toString(), /^status +running$/m);
   });
 
-  test("kill, and the server's end, leave nothing; its key stays the same", async () => {
+  test("kill and the server's exit leave nothing; the server keeps its key", async () => {
     assert.equal((await osb(["kill", id])).stdout.toString(), `killed ${id}\n`);
     assert.equal((await osb(["create"])).code, 0);
     server.kill("SIGINT");
@@ -336,7 +336,7 @@ suite("with a server", () => {
   });
 });
 
-test("after kill -9 of a server, nothing is sent to another process on its port", async (t) => {
+test("after kill -9 of a server, no request reaches another process on its port", async (t) => {
   const own = { env: { ...env, OPENSANDBOX_DATA_DIR: join(directory, "killed") }, stdin: null };
   const killed = startCli(program, ["up", "--port", "0", "--json"], own);
   const { url } = JSON.parse(await firstOutput(killed)) as { url: string };
@@ -355,7 +355,7 @@ test("after kill -9 of a server, nothing is sent to another process on its port"
   assert.equal(connections, 0);
 });
 
-test("a data directory that cannot be written to is said, with what to do", async () => {
+test("a data directory that is not writable is reported with advice", async () => {
   const file = join(directory, "a-file");
   await writeFile(file, "");
   const dataDirectory = join(file, "data");
@@ -365,7 +365,7 @@ test("a data directory that cannot be written to is said, with what to do", asyn
   assert.ok(stderr.includes(`osb: cannot write to the data directory ${dataDirectory} `), stderr);
 });
 
-test("a QEMU that is not there is said, with what to do", async () => {
+test("a missing QEMU is reported with advice", async () => {
   const { OPENSANDBOX_VM_BACKEND: _, ...real } = env;
   const { code, stderr } = await startCli(program, ["up"], {
     env: { ...real, OPENSANDBOX_QEMU_BIN: "/no/qemu" },
@@ -375,8 +375,8 @@ test("a QEMU that is not there is said, with what to do", async () => {
   assert.match(stderr, /^osb: \/no\/qemu does not run\. QEMU 9\.0 or newer is needed/m);
 });
 
-test("colours are for terminals alone, and not with NO_COLOR", async () => {
-  // Of a colour: a line that tells of progress, where the host is slow, has others.
+test("only terminals get colours, and not with NO_COLOR", async () => {
+  // The start of a colour's escape sequence: the progress line of a slow host contains other sequences.
   const colour = "\u001b[3";
   const seen = async (more: Record<string, string>): Promise<string> => {
     const line = program.map((word) => `'${word}'`).join(" ");
@@ -392,7 +392,7 @@ test("colours are for terminals alone, and not with NO_COLOR", async () => {
 });
 
 for (const line of ["--help", "run --help", "up --help", "agent run --help", "completion bash", "version"]) {
-  test(`osb ${line} loads nothing of the server, of the SDK or of others`, async () => {
+  test(`osb ${line} loads no code of the server, of the SDK or of other commands`, async () => {
     const script = `import { registerHooks } from "node:module";
       registerHooks({ load(url, context, next) {
         if (url.startsWith("file:")) process.stderr.write(url + "\\n");

@@ -7,7 +7,7 @@ import { readConfig } from "@opensandbox/server";
 import { within } from "@opensandbox/wire/testing/eventually.ts";
 
 export interface EndedCli {
-  /** As a shell has it: 128 + n for signal n. */
+  /** The exit code as a shell reports it: 128 + n for signal n. */
   readonly code: number;
   readonly stdout: Buffer;
   readonly stderr: string;
@@ -18,13 +18,13 @@ export interface StartedCli {
   /** Undefined: it has none. */
   readonly stdin: Writable | undefined;
   readonly stdout: Readable;
-  /** What it has written to standard error so far. */
+  /** Standard error so far. */
   readonly stderr: () => string;
   kill(signal: NodeJS.Signals): void;
   readonly ended: Promise<EndedCli>;
 }
 
-/** The longest command of a test builds nothing, but may boot a machine on a crowded host that emulates. */
+/** No command of a test builds an image, but one may boot a machine on a crowded host without KVM. */
 const endsWithinMs = 1_200_000;
 
 export interface CliOptions {
@@ -33,7 +33,7 @@ export interface CliOptions {
   readonly stdin?: string | Buffer | null;
 }
 
-/** Of a user of its own, with everything below `directory`; the built images are those of this host. */
+/** A user of its own with everything below `directory`, but the built images of this host. */
 export function cliEnvironment(directory: string): Record<string, string> {
   const { imagesDirectory, templatesDirectory } = readConfig(process.env);
   return {
@@ -44,7 +44,7 @@ export function cliEnvironment(directory: string): Record<string, string> {
   };
 }
 
-/** Starts the command line as `program` and its first arguments have it, in a process of its own. */
+/** Starts the command line in a process of its own. `program` and its first arguments select the command line. */
 export function startCli(
   program: readonly [string, ...string[]],
   args: readonly string[],
@@ -56,7 +56,7 @@ export function startCli(
     stdio: [options.stdin === null ? "ignore" : "pipe", "pipe", "pipe"],
   });
   const { stdin, stdout, stderr } = child;
-  // It may end before it has read all of it.
+  // The process may end before it has read all of its input.
   stdin?.on("error", () => undefined);
   if (options.stdin !== undefined && options.stdin !== null) stdin?.end(options.stdin);
   let said = "";

@@ -6,7 +6,7 @@ import { after, before, suite, test } from "node:test";
 import { cliEnvironment, type EndedCli, firstOutput, startCli, type StartedCli } from "./cli.ts";
 import { hostState } from "./host-state.ts";
 
-// The launcher and the command line, as a user calls them, with real machines.
+// The launcher and the command line, called as a user calls them, with real machines.
 
 const launcher = join(import.meta.dirname, "../../opensandbox");
 
@@ -17,7 +17,7 @@ before(async () => {
   directory = await mkdtemp(join(tmpdir(), "osb-cli-vm-"));
   await chmod(directory, 0o711);
   env = cliEnvironment(directory);
-  // Whatever the first machine needs is made here, so that no test waits for it.
+  // Everything that the first machine needs is made here, so that no test waits for it.
   const first = await osb(["run", "--image", "minimal", "--", "true"]);
   assert.equal(first.code, 0, first.stderr);
 });
@@ -38,11 +38,11 @@ suite("run, without a server", () => {
   });
   const nothingLeft = (): void => assert.deepEqual(hostState(env["OPENSANDBOX_DATA_DIR"] ?? ""), state);
 
-  test("standard input goes into the machine and comes out of it", async () => {
+  test("standard input reaches the machine, and output comes back", async () => {
     assert.equal((await osb(run("cat"), "hi\n")).stdout.toString(), "hi\n");
   });
 
-  test("output stays apart, and the code is the command's", async () => {
+  test("run keeps the output streams apart and exits with the command's code", async () => {
     const { code, stdout, stderr } = await osb(run("sh", "-c", "echo out; echo err >&2; exit 3"));
     assert.deepEqual([code, stdout.toString()], [3, "out\n"]);
     assert.match(stderr, /^err$/m);
@@ -57,7 +57,7 @@ suite("run, without a server", () => {
     ["SIGINT", 130],
     ["SIGTERM", 143],
   ] as const) {
-    test(`${signal} ends a sleeping command within three seconds, and nothing is left`, async () => {
+    test(`${signal} ends a sleeping command within three seconds and leaves nothing`, async () => {
       const started = start(run("sh", "-c", "echo running; exec sleep 60"));
       await firstOutput(started);
       const since = performance.now();
@@ -95,14 +95,14 @@ suite("with a server", () => {
     assert.equal((await server.ended).code, 0);
   });
 
-  test("exec runs as the user asked for, where it was asked for", async () => {
+  test("exec runs as the requested user in the requested directory", async () => {
     const asSandbox = await osb(["exec", id, "id -un; pwd"]);
     assert.equal(asSandbox.stdout.toString(), "sandbox\n/home/sandbox\n");
     const asRoot = await osb(["exec", "--user", "root", "--cwd", "/tmp", id, "id -un; pwd"]);
     assert.equal(asRoot.stdout.toString(), "root\n/tmp\n");
   });
 
-  test("cp takes a directory there and back", async () => {
+  test("cp copies a directory in both directions", async () => {
     const from = join(directory, "from");
     await mkdir(join(from, "sub"), { recursive: true });
     await writeFile(join(from, "sub/file"), "content\n", { mode: 0o640 });
@@ -115,7 +115,7 @@ suite("with a server", () => {
     assert.equal(await readFile(join(back, "link"), "utf8"), "content\n");
   });
 
-  test("run uses the server, and its sandbox is gone then", async () => {
+  test("run uses the server and removes its sandbox", async () => {
     assert.equal((await osb(run("echo", "hi"))).stdout.toString(), "hi\n");
     const listed = JSON.parse((await osb(["ls", "--json"])).stdout.toString()) as { id: string }[];
     assert.deepEqual(

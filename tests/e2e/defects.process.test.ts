@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { after, before, suite, test } from "node:test";
 import { firstOutput, startCli, type StartedCli } from "./cli.ts";
 
-// Defects are planted in a server: a signal makes it throw, or leave a rejection behind.
+// Defects are planted in a server: a signal makes it throw, or leave a rejection unhandled.
 const plant = `
   process.on("SIGPROF", () => { void Promise.reject(new Error("planted rejection")); });
   process.on("SIGVTALRM", () => { throw new Error("planted exception"); });
@@ -61,7 +61,7 @@ suite("a defect in the server", () => {
     }
   }
 
-  test("a rejection is logged and the server goes on; an exception ends it and leaves every machine running", async () => {
+  test("a rejection is logged and the server continues; an exception ends it and leaves every machine running", async () => {
     const first = await up();
     const { sandboxID: id = "" } = await first.ask("POST", "/api/sandboxes", {});
     const run = { cmd: "sh", args: ["-c", "echo $PPID"] };
@@ -79,7 +79,7 @@ suite("a defect in the server", () => {
     assert.equal(code, 1);
     assert.match(stderr, /osb: internal error: Error: planted exception/);
     assert.doesNotMatch(stderr, /hibernated|sandbox stopped/);
-    // The machine is a process of this host here, and it runs on.
+    // Here the machine is a process of this host, and it keeps running.
     process.kill(guest, 0);
 
     // The fake hypervisor adopts no process, so the next server has its disks only.

@@ -72,7 +72,7 @@ test("two servers on one data directory leave each other's machines alone", asyn
   assert.equal((await sandbox.commands.run("echo still here")).stdout, "still here\n");
 });
 
-test("a machine whose QEMU is killed is an error within the API, and nothing of it stays", async (t) => {
+test("a machine whose QEMU is killed becomes an error in the API and leaves nothing behind", async (t) => {
   const dataDirectory = await mkdtemp(join(tmpdir(), "osb-qemu-"));
   t.after(() => rm(dataDirectory, { recursive: true }));
   const before = hostState(dataDirectory);

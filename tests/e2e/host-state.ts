@@ -2,9 +2,9 @@ import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 
 /**
- * What machines leave on a host while they run: processes, namespaces, cables, slots, and the files of their own below
- * `dataDirectory`. Two of these are compared to show that nothing is left behind. Networks that a running server keeps
- * ready for machines to come are no machine's, and those of machines elsewhere on this host are not looked at.
+ * The traces of running machines on a host: processes, namespaces, virtual cables, slots, and their files below
+ * `dataDirectory`. A comparison of two of these shows that nothing is left behind. Networks that a running server keeps
+ * ready belong to no machine, and machines of other data directories are ignored.
  */
 export function hostState(dataDirectory: string): object {
   const others = new Set([...spareSlots(), ...slotsElsewhere(dataDirectory)]);
@@ -13,7 +13,7 @@ export function hostState(dataDirectory: string): object {
     processes: processesNaming(dataDirectory),
     namespaces: entries("/run/netns").filter((name) => name.startsWith("osb-") && isMachines(name)),
     links: entries("/sys/class/net").filter((name) => name.startsWith("osbv") && isMachines(name)),
-    // Those of a number: the others are being written.
+    // Complete entries are named by numbers; the others are being written.
     slots: entries(slots).filter((name) => /^\d+$/.test(name) && isMachines(name)),
     machines: entries(join(dataDirectory, "machines")),
     journal: entries(join(dataDirectory, "journal")).filter((name) => name !== "lock"),
@@ -26,7 +26,7 @@ export function hostState(dataDirectory: string): object {
 
 const slots = "/run/opensandbox/slots";
 
-/** Those whose owner is no machine but a process that holds the lock of a file. */
+/** Slots held by a process that locks a file, instead of by a machine. */
 function spareSlots(): string[] {
   const locked = new Set(
     readFileSync("/proc/locks", "utf8")
@@ -38,13 +38,13 @@ function spareSlots(): string[] {
       const [owner = ""] = readFileSync(join(slots, name), "utf8").split("\n");
       return owner.endsWith(".owner") && locked.has(String(statSync(owner).ino));
     } catch {
-      // Given back meanwhile.
+      // Released in the meantime.
       return true;
     }
   });
 }
 
-/** Those of machines that run on another data directory. */
+/** Slots of machines on another data directory. */
 function slotsElsewhere(dataDirectory: string): string[] {
   return entries(slots).filter((name) => {
     const owner = ownerOf(name);
@@ -71,7 +71,7 @@ function processesNaming(text: string): string[] {
       try {
         return readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ");
       } catch {
-        // It has ended meanwhile.
+        // The process has ended in the meantime.
         return "";
       }
     })

@@ -45,7 +45,7 @@ suite("under KVM", { skip }, () => {
     return pid;
   }
 
-  test("QEMU runs as a user without rights and has /dev/kvm by a descriptor alone", async () => {
+  test("QEMU runs as a user without rights and gets /dev/kvm by a descriptor alone", async () => {
     const pid = await machineOf(world.config.dataDirectory);
     const status = await readFile(`/proc/${pid}/status`, "utf8");
     const field = (name: string): string => new RegExp(`^${name}:\\s*(.*)$`, "m").exec(status)?.[1]?.trim() ?? "";
@@ -66,14 +66,14 @@ suite("under KVM", { skip }, () => {
     assert.ok(open.includes("anon_inode:kvm-vm"), open.join(" "));
   });
 
-  test("a command runs in a guest that knows KVM, and its clock is the host's", async () => {
+  test("a command runs in a guest that detects KVM, and its clock is the host's", async () => {
     const clock = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
     assert.match(await run(`cat ${clock}`), /^(kvm-clock|tsc)$/);
     const skew = Math.abs(Number(await run("date +%s")) - Date.now() / 1000);
     assert.ok(skew < 10, `${skew} s`);
   });
 
-  test("files are written and read, of some megabytes too", async () => {
+  test("files are written and read, including files of several megabytes", async () => {
     await sandbox.files.write("/workspace/note", "first");
     assert.equal(await sandbox.files.read("/workspace/note"), "first");
     const bytes = new Uint8Array(4 * 2 ** 20).map((_, index) => (index * 31) % 251);
@@ -111,7 +111,7 @@ suite("under KVM", { skip }, () => {
     assert.equal(await run("pgrep -x sleep; cat /workspace/note"), `${pid}\nfirst`);
   });
 
-  test("a host that loses /dev/kvm refuses a sandbox and boots none instead", { skip: skipUsers }, async () => {
+  test("a host that loses /dev/kvm refuses a sandbox instead of emulating it", { skip: skipUsers }, async () => {
     const before = await machineProcesses(world.config.dataDirectory);
     await rename("/dev/kvm", "/dev/kvm.away");
     try {
@@ -124,7 +124,7 @@ suite("under KVM", { skip }, () => {
     assert.equal(await run("cat /workspace/note"), "first");
   });
 
-  test("the accelerator was probed once, and the outcome is kept", async () => {
+  test("the accelerator is probed once, and the outcome is kept", async () => {
     const text = await readFile(join(world.config.dataDirectory, "accelerator-probe.json"), "utf8");
     assert.match((JSON.parse(text) as { detail: string }).detail, /^a probe guest ran in \d+ ms$/);
   });
@@ -169,7 +169,7 @@ suite("the command line under KVM, by user", { skip: skip || skipUsers }, () => 
     assert.match(stdout, /^Linux sandbox .*x86_64 GNU\/Linux$/m);
   });
 
-  test("a user outside the group is refused KVM with the line to type, and doctor says that TCG takes its place", async () => {
+  test("a user outside the group is refused KVM with a command to run, and doctor says that TCG takes its place", async () => {
     const line = "sudo usermod -aG kvm stranger, then log in again";
     const refused = await launch("stranger", { OPENSANDBOX_ACCEL: "kvm" }, ...uname);
     assert.notEqual(refused.code, 0);

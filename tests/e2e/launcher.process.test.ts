@@ -10,7 +10,7 @@ import { promisify } from "node:util";
 const root = resolve(import.meta.dirname, "../..");
 const nobody = 65_534;
 
-/** The programs that the launcher runs before it knows what is missing. */
+/** The programs that the launcher runs before it can tell which ones are missing. */
 const basics = [
   "bash",
   "env",
@@ -30,12 +30,12 @@ const basics = [
 
 // The launcher in a fresh clone, without root.
 suite(
-  "the launcher, for a user who may not install anything",
+  "the launcher, for a user without the right to install anything",
   {
     skip: process.getuid?.() === 0 ? false : "only root can become another user",
   },
   () => {
-    /** A checkout of its own, whose programs are the basic ones and `programs`. */
+    /** A checkout of its own. Its PATH has the basic programs and `programs`. */
     async function checkout(t: TestContext, { node, programs }: { node: boolean; programs: readonly string[] }) {
       const directory = await mkdtemp(join(tmpdir(), "osb-checkout-"));
       t.after(() => rm(directory, { recursive: true }));
@@ -65,7 +65,7 @@ suite(
     }
 
     for (const args of [["run", "--", "true"], ["setup"], ["--help"]]) {
-      test(`without Node, ${args.join(" ")} says what to type`, async (t) => {
+      test(`without Node, ${args.join(" ")} prints the command to type`, async (t) => {
         const { launcher, run } = await checkout(t, { node: false, programs: ["apt-get"] });
         const { code, stdout, stderr } = await run(...args);
         assert.equal(code, 1);
@@ -74,13 +74,13 @@ suite(
       });
     }
 
-    test("where there is no apt-get it does not name one", async (t) => {
+    test("without apt-get the advice does not name it", async (t) => {
       const { run } = await checkout(t, { node: false, programs: [] });
       const { stderr } = await run("run", "--", "true");
       assert.match(stderr, /missing nodejs, npm\. These are Debian's package names\. This is another distribution/);
     });
 
-    test("without QEMU, what starts no machine runs and what starts one says what to type", async (t) => {
+    test("without QEMU, commands that start no machine run, and the others print the command to type", async (t) => {
       const { launcher, run } = await checkout(t, { node: true, programs: ["apt-get"] });
       const help = await run("--help");
       assert.deepEqual([help.code, help.stderr], [0, ""]);

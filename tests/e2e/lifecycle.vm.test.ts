@@ -11,7 +11,7 @@ import { hostState } from "./host-state.ts";
 import { machineProcesses } from "./machine-processes.ts";
 import { worldConfig } from "./world.ts";
 
-/** Machines boot in seconds, and in minutes on a crowded host that emulates. */
+/** Machines boot in seconds, or in minutes on a crowded host without KVM. */
 const patience = { withinMs: 600_000, everyMs: 100 };
 
 // Hibernation, checkpoints, forks and images through the published client, against real machines.
@@ -38,7 +38,7 @@ suite("the life of a sandbox", () => {
     return { status: response.status, reply: (text === "" ? {} : JSON.parse(text)) as Record<string, unknown> };
   };
   const get = async (id = sandbox.sandboxId) => (await ask("GET", `sandboxes/${id}`)).reply;
-  /** As its users wait for it: by asking for the list. */
+  /** Waits as a user would: by polling the list. */
   const made = async (name: string, opts: Parameters<Sandbox["createCheckpoint"]>[1] = {}) => {
     const { id, status } = await sandbox.createCheckpoint(name, opts);
     assert.equal(status, "processing");
@@ -93,7 +93,7 @@ suite("the life of a sandbox", () => {
     await assert.rejects(sandbox.wake(), /400 .*sandbox is not hibernated/);
   });
 
-  test("a call wakes it: files and commands, at the same time", async () => {
+  test("simultaneous file and command requests wake a sandbox", async () => {
     const pid = await run("pgrep -x sleep");
     await sandbox.hibernate();
     const replies = await Promise.all([
@@ -114,7 +114,7 @@ suite("the life of a sandbox", () => {
     assert.equal(await run("cat /workspace/note"), "first");
   });
 
-  test("a damaged snapshot is refused and kept, and wakes when it is whole again", async () => {
+  test("a damaged snapshot is refused and kept, and wakes once it is repaired", async () => {
     await sandbox.hibernate();
     const [snapshot = ""] = (await readdir(join(directory, "snapshots"))).filter((name) => !name.startsWith("."));
     const flip = async (): Promise<void> => {
@@ -133,7 +133,7 @@ suite("the life of a sandbox", () => {
     assert.equal((await get())["restoredFrom"], "memory");
   });
 
-  test("a checkpoint is made, restored in place, and its name is taken", async () => {
+  test("a checkpoint is made and restored in place, and its name is then taken", async () => {
     const checkpoint = await made("first");
     assert.deepEqual([checkpoint.status, checkpoint.name], ["ready", "first"]);
     await assert.rejects(sandbox.createCheckpoint("first"), /409 .*checkpoint name already exists for this sandbox/);
@@ -144,7 +144,7 @@ suite("the life of a sandbox", () => {
     assert.equal(await sandbox.isRunning(), true);
   });
 
-  test("forks are patched, have their own environment and randomness, and live on their own", async () => {
+  test("forks get their patches, their own environment and randomness, and live independently", async () => {
     const id = (await sandbox.listCheckpoints())[0]?.id ?? "";
     const { patch } = await Sandbox.createCheckpointPatch(id, {
       ...options(),
@@ -166,7 +166,7 @@ suite("the life of a sandbox", () => {
     assert.equal(new Set([one[2], two[2], one[3], two[3], ...(await run(random)).split("\n")]).size, 6);
     assert.equal(await run("ls /workspace"), "note");
 
-    // sudo complains when it cannot find its host's name. For the next boot it is written down a little later.
+    // sudo complains when it cannot resolve its host's name. The name for the next boot is written a little later.
     const kept = 'until [ "$(cat /etc/hostname)" = "$(hostname)" ]; do sleep 0.1; done';
     const identity = `sudo hostname 2>&1; ${kept}; cat /etc/hostname /sys/class/net/eth0/address`;
     const identities = await Promise.all(forks.map((fork) => run(identity, fork)));
@@ -193,7 +193,7 @@ suite("the life of a sandbox", () => {
     await Promise.all(forks.map((fork) => fork.kill()));
   });
 
-  test("a checkpoint without memory boots, a fork of another size too, and both say so", async () => {
+  test("a checkpoint without memory boots, also as a fork of another size, and the reply says so", async () => {
     const disks = await made("disks", { kind: "disk_only" });
     const fork = await Sandbox.createFromCheckpoint(disks.id, options());
     assert.equal((await get(fork.sandboxId))["restoredFrom"], "disk");
@@ -202,7 +202,7 @@ suite("the life of a sandbox", () => {
     await sandbox.deleteCheckpoint(disks.id);
   });
 
-  test("a sandbox has ten checkpoints and no more; the oldest can be made to give way", async () => {
+  test("a sandbox has at most ten checkpoints; on request the oldest is replaced", async () => {
     for (let count = (await sandbox.listCheckpoints()).length; count < 10; count++) await made(`c${count}`);
     await assert.rejects(sandbox.createCheckpoint("too many"), /400 .*maximum 10 checkpoints per sandbox/);
     await made("newest", { retentionPolicy: { mode: "delete_oldest", maxCount: 2 } });
@@ -217,7 +217,7 @@ suite("the life of a sandbox", () => {
     assert.equal(await run("cat /workspace/note"), "first");
   });
 
-  test("a machine that is killed is an error, whose disks a power-cycle boots", async () => {
+  test("a killed machine becomes an error, and a power-cycle boots its disks", async () => {
     await run("echo chosen | sudo tee /etc/hostname; echo written > /workspace/before; sync");
     const [machine, ...others] = await machineProcesses(directory);
     assert.ok(machine !== undefined && others.length === 0);
@@ -230,19 +230,19 @@ suite("the life of a sandbox", () => {
     assert.equal(await run("cat /workspace/note; echo $FROM"), "first\ncreate");
   });
 
-  test("a guest that starts again by itself is there again with the next call", async () => {
+  test("a guest that reboots itself is back with the next call", async () => {
     const bootId = "cat /proc/sys/kernel/random/boot_id";
     await run("echo before > /workspace/reset; sync");
     const first = await run(bootId);
-    // The command's end is unknown: a request for it would already be the next call.
+    // The command's end is unknown, and a request for it would already be the next call.
     await run("echo b | sudo tee /proc/sysrq-trigger").catch(() => undefined);
-    // A call that comes before the end is heard of fails of it.
+    // A call that arrives before the worker notices the end fails.
     const second = await eventually("it boots again", () => run(bootId).catch(() => undefined), patience);
     assert.notEqual(second, first);
     assert.equal(await run("cat /workspace/reset; rm /workspace/reset; echo $FROM"), "before\ncreate");
   });
 
-  test("the end of the server hibernates its sandboxes, and the next one wakes them", async () => {
+  test("a server that ends hibernates its sandboxes, and the next server wakes them", async () => {
     await run("(setsid sleep 100000 > /dev/null 2>&1 &)");
     const pid = await run("pgrep -x sleep");
     await restart();
@@ -261,7 +261,7 @@ suite("the life of a sandbox", () => {
     assert.deepEqual({ processes, machines, snapshots }, { processes: [], machines: [], snapshots: [] });
   });
 
-  test("an image is built from its steps, with a log, and once", async () => {
+  test("an image is built from its steps once, with a log", async () => {
     const image = minimalImage()
       .env({ GREETING: "hello world" })
       .workdir("/workspace/app")
@@ -314,7 +314,7 @@ suite("the life of a sandbox", () => {
     await assert.rejects(snapshots.get("mine"), /404/);
   });
 
-  test("a server in a sandbox keeps what it has in memory over three hibernations", { timeout: 900_000 }, async () => {
+  test("a server in a sandbox keeps its memory over three hibernations", { timeout: 900_000 }, async () => {
     const box = await Sandbox.create({ ...options(), template: "base", memoryMB: 1024 });
     const program =
       "let n = 0; require('http').createServer((_, reply) => reply.end(String(++n))).listen(8080, () => console.log('up'))";
@@ -334,7 +334,7 @@ suite("the life of a sandbox", () => {
   });
 });
 
-/** The client begins with the default image alone; a smaller one is built from sooner. */
+/** The client's own builder always starts from the default image; a build from the smaller one is faster. */
 function minimalImage(): Image {
   return Reflect.construct(Image, [{ base: "minimal", steps: [] }]);
 }

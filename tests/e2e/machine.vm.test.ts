@@ -5,7 +5,7 @@ import { Sandbox } from "@opencomputer/sdk";
 import { machineProcesses } from "./machine-processes.ts";
 import { startWorld, type World } from "./world.ts";
 
-// What a user finds in a machine of the default image, and what cannot hurt it.
+// The contents of a machine of the default image, and its resistance to abuse.
 suite("inside a machine", () => {
   let world: World;
   let sandbox: Sandbox;
@@ -18,7 +18,7 @@ suite("inside a machine", () => {
     await world?.[Symbol.asyncDispose]();
   });
 
-  /** What a command prints, without the last line's end. */
+  /** The output of a command, without the final newline. */
   async function run(command: string, timeout = 120): Promise<string> {
     const { exitCode, stdout, stderr } = await sandbox.commands.run(command, { timeout });
     assert.equal(exitCode, 0, `${command}: ${stdout}${stderr}`);
@@ -36,7 +36,7 @@ suite("inside a machine", () => {
     assert.deepEqual(await sandbox.commands.run("sudo true"), { exitCode: 0, stdout: "", stderr: "" });
   });
 
-  test("commands have no privilege of the agent's", async () => {
+  test("commands have none of the agent's privileges", async () => {
     const status = await run("grep -E '^(Uid|Gid|Groups|CapEff|CapPrm)' /proc/self/status | tr -s '\\t ' ' '");
     assert.match(
       status,
@@ -44,7 +44,7 @@ suite("inside a machine", () => {
     );
   });
 
-  test("limits of open files and watches are those of a developer's machine", async () => {
+  test("limits of open files and watches suit a developer's machine", async () => {
     assert.equal(await run("ulimit -Sn; ulimit -Hn; sudo sh -c 'ulimit -Hn'"), "65536\n1048576\n1048576");
     assert.equal(await run("sysctl -n fs.inotify.max_user_watches fs.inotify.max_user_instances"), "524288\n8192");
     await run("ulimit -n 1048576");
@@ -54,7 +54,7 @@ suite("inside a machine", () => {
     assert.match(await sandbox.files.read("/sys/kernel/mm/transparent_hugepage/enabled"), /never/);
   });
 
-  test("the workspace is a disk of its own, also as home", async () => {
+  test("the workspace is a disk of its own and the home directory", async () => {
     assert.match(await run("df /workspace | tail -1"), / \/workspace$/);
     assert.equal(await run("echo kept > /workspace/note; cat ~/note; rm ~/note"), "kept");
     assert.ok(Number(await run("df --output=size -BG /workspace | tail -1 | tr -d ' G'")) >= 18);
@@ -70,9 +70,9 @@ suite("inside a machine", () => {
     );
   });
 
-  test("packages come from the network", async () => {
+  test("packages install from the network", async () => {
     assert.match(await run("sudo apt-get update 2>&1", 300), /^(Hit|Get):/m);
-    // As in instructions that are written for root.
+    // As in instructions written for root.
     assert.match(await run("apt-get update 2>&1", 300), /^(Hit|Get):/m);
   });
 
@@ -101,7 +101,7 @@ suite("inside a machine", () => {
     if (process.getuid?.() === 0) assert.ok(!value("Uid").split(/\s+/).includes("0"), value("Uid"));
   });
 
-  test("a file is the user's, another's when that is asked for, and stays it when its content is replaced", async () => {
+  test("a file belongs to the user, or to another on request, and a replaced file keeps its owner", async () => {
     await sandbox.files.write("owned/file", "1");
     assert.equal(await run("stat -c '%U:%G %a' ~/owned ~/owned/file"), "sandbox:sandbox 755\nsandbox:sandbox 644");
     const change = async (attributes: object): Promise<number> => {
@@ -118,7 +118,7 @@ suite("inside a machine", () => {
     assert.equal(await change({ owner: "nobody-of-that-name" }), 400);
   });
 
-  test("a full disk is an error that says so, and the file before it stays", async () => {
+  test("a full disk is reported, and the previous file stays", async () => {
     await sandbox.files.write("/dev/shm/precious", "before");
     await run(
       "sudo mkdir -p /mnt/small && sudo mount -t tmpfs -o size=1m,mode=1777 tmpfs /mnt/small && echo before > /mnt/small/file",
@@ -138,7 +138,7 @@ suite("inside a machine", () => {
     assert.equal(await run("echo alive", 300), "alive");
   });
 
-  test("more memory than there is kills the command and not the agent", async () => {
+  test("a command that exhausts memory is killed, and the agent is not", async () => {
     const { exitCode } = await sandbox.commands.run("python3 -c 'x = bytearray(2 * 2**30); print(len(x))'", {
       timeout: 300,
     });

@@ -30,7 +30,7 @@ asyncio.run(main())
 
 const skip = process.getuid?.() === 0 ? false : "network namespaces need root";
 
-// What the rules do is shown packet by packet in packages/worker/src/network; this shows that a real guest is behind them.
+// packages/worker/src/network tests the rules packet by packet; this file shows that a real guest is behind them.
 suite("the network of a machine", { skip }, () => {
   const stack = new AsyncDisposableStack();
   let world: World;
@@ -47,7 +47,7 @@ suite("the network of a machine", { skip }, () => {
     return (stdout + stderr).trim();
   }
 
-  /** As root of the guest: what a TCP connection comes to. */
+  /** The outcome of a TCP connection by the guest's root. */
   function tcp(address: string, port: number): Promise<string> {
     const program = [
       "import socket, sys",
@@ -67,7 +67,7 @@ suite("the network of a machine", { skip }, () => {
     assert.equal(response.status, 200, await response.text());
   }
 
-  test("names are resolved, and what they lead to is reached", async () => {
+  test("names resolve, and their addresses are reachable", async () => {
     assert.match(await run("getent ahostsv4 deb.debian.org"), /^\d+\.\d+\.\d+\.\d+/);
     assert.match(await run("curl -sSI http://deb.debian.org/debian/ | head -1"), /^HTTP\/1\.1 /);
   });
@@ -99,14 +99,14 @@ suite("the network of a machine", { skip }, () => {
     assert.ok(refusals.some(({ address, port }) => address === "8.8.8.8" && port === 53));
   });
 
-  test("the metadata service knows whose machine it is", async () => {
+  test("the metadata service identifies the machine that asks", async () => {
     const status = JSON.parse(await run("curl -sS http://169.254.169.254/v1/status")) as { sandboxId: string };
     assert.equal(status.sandboxId, sandbox.sandboxId);
     const limits = JSON.parse(await run("curl -sS http://169.254.169.254/v1/limits")) as Record<string, number>;
     assert.ok((limits["memUsage"] ?? 0) > 0 && (limits["pids"] ?? 0) > 0);
   });
 
-  test("and gives it the memory that it asks for, by the rules of its owner", async () => {
+  test("the metadata service grants a request for memory within its owner's limits", async () => {
     const ask = (memoryMB: number) =>
       run(`curl -sS -X POST -d '{"memoryMB":${memoryMB}}' http://169.254.169.254/v1/scale`);
     const began = Number(await run("awk '/^MemTotal/ { print $2 }' /proc/meminfo"));
@@ -118,7 +118,7 @@ suite("the network of a machine", { skip }, () => {
     assert.match(await ask(1024), /"ok":true/);
   });
 
-  test("a list of names is held to, and off is off", async () => {
+  test("an allow list is enforced, and network off is off", async () => {
     await setNetwork({ egress: { allow: ["deb.debian.org"] } });
     assert.match(await run("curl -sSI http://deb.debian.org/debian/ | head -1"), /^HTTP\/1\.1 /);
     assert.match(await run("curl -sSI http://security.debian.org/ || true"), /Could not resolve host/);
@@ -134,7 +134,7 @@ suite("the network of a machine", { skip }, () => {
     assert.match(await run("curl -sSI http://deb.debian.org/debian/ | head -1"), /^HTTP\/1\.1 /);
   });
 
-  test("a server on its localhost has a preview", async () => {
+  test("a server on the guest's localhost has a preview", async () => {
     await sandbox.files.write("serve.py", serve);
     await run("setsid python3 serve.py > /dev/null 2>&1 & echo");
     await run("until curl -sf http://127.0.0.1:8000/ > /dev/null; do sleep 0.2; done");
@@ -156,7 +156,7 @@ suite("the network of a machine", { skip }, () => {
     assert.match(await run("curl -sSI http://security.debian.org/ || true"), /Could not resolve host/);
   });
 
-  test("500 requests at once to one that sleeps wake it once, and all are answered", async () => {
+  test("500 simultaneous requests wake a hibernated sandbox once, and all are answered", async () => {
     const generation = async (): Promise<number | undefined> =>
       (await readEntries(world.config.dataDirectory))[0]?.sandbox?.generation;
     const before = (await generation()) ?? assert.fail("no machine runs");
@@ -169,11 +169,11 @@ suite("the network of a machine", { skip }, () => {
     };
     const answers = await Promise.all(Array.from({ length: 500 }, ask));
     assert.deepEqual(new Set(answers), new Set(["200 from inside\n"]));
-    // Each start of a machine has a number of its own.
+    // Every start of a machine has a number of its own.
     assert.equal(await generation(), before + 1);
   });
 
-  suite("packages, after a sleep and in a fork too:", () => {
+  suite("package managers work after a hibernation and in a fork:", () => {
     const machines: Sandbox[] = [];
     let authorities: { readonly file: string; readonly npm: string; readonly pip: string };
 
@@ -197,7 +197,7 @@ suite("the network of a machine", { skip }, () => {
       for (const machine of machines) await machine.kill();
     });
 
-    /** Of a command that ends with how many of something it got. */
+    /** Asserts that a command prints a positive count in every sandbox. */
     async function assertGetsSome(command: string): Promise<void> {
       const outcomes = await Promise.all(machines.map((machine) => machine.commands.run(command, { timeout: 300 })));
       for (const { stdout, stderr } of outcomes) assert.ok(Number(stdout) > 0, `${command}: ${stdout}${stderr}`);
@@ -226,7 +226,7 @@ suite("the network of a machine", { skip }, () => {
   });
 });
 
-/** What a program of this host says. Undefined: it is not there, or knows nothing of it. */
+/** The output of a program of this host. Undefined: the program is missing or fails. */
 async function outputOf(file: string, ...args: readonly string[]): Promise<string | undefined> {
   try {
     const { stdout } = await promisify(execFile)(file, args);
@@ -236,7 +236,7 @@ async function outputOf(file: string, ...args: readonly string[]): Promise<strin
   }
 }
 
-/** Why a registry is no test of a machine: this host does not reach it itself. Undefined: it does. */
+/** The reason why this host itself does not reach a registry, which then cannot test a machine. Undefined: it does. */
 async function whyNotReached(url: URL): Promise<string | undefined> {
   try {
     const answer = await fetch(url);

@@ -13,7 +13,7 @@ import { eventually, within } from "@opensandbox/wire/testing/eventually.ts";
 import { answerOf } from "./answer-of.ts";
 import { forgetPeak, memoryBytes, type SpawnedServer, spawnServer } from "./spawn-server.ts";
 
-/** A tenth of the body: buffers in flight, and garbage that is not collected yet. */
+/** A tenth of the body: buffers in flight, and uncollected garbage. */
 const maxGrowthBytes = 100 * 2 ** 20;
 
 // The published client, a server, a worker and a real guest agent; only the machine is a process of this host.
@@ -57,7 +57,7 @@ suite("previews of a sandbox", () => {
     return response;
   }
 
-  test("a server that is starting is waited for, and what it is sent comes back", async () => {
+  test("a request waits for a server that is starting, and its body comes back", async () => {
     const response = await eventually("the server in the sandbox listens", async () => {
       const answer = await ask(Buffer.from("hello"));
       if (answer.statusCode !== 502) return answer;
@@ -68,7 +68,7 @@ suite("previews of a sandbox", () => {
     assert.equal(await text(response), "hello");
   });
 
-  test("a gigabyte goes there and back through the agent, whole, and the server does not grow by that", async () => {
+  test("a gigabyte passes through the agent and back whole, and the server's memory does not grow with it", async () => {
     const pid = world.process.pid;
     const chunk = randomBytes(2 ** 20);
     const chunks = 1024;
@@ -89,7 +89,7 @@ suite("previews of a sandbox", () => {
       await sending;
       return { bytes, sum };
     };
-    // What the first large body makes it take is no growth with the size.
+    // The first large body fills buffers once, which is no growth with the size.
     await echo(64);
     const before = await memoryBytes(pid, "now");
     await forgetPeak(pid);
@@ -101,7 +101,7 @@ suite("previews of a sandbox", () => {
     assert.ok(growth < maxGrowthBytes, `the server grew by ${growth / 2 ** 20} MiB`);
   });
 
-  test("each event comes before the next is sent, both ways", async () => {
+  test("each event arrives before the next is sent, in both directions", async () => {
     const request = startRequest(world.url, {
       method: "POST",
       headers: {
@@ -124,7 +124,7 @@ suite("previews of a sandbox", () => {
     response.destroy();
   });
 
-  test("an upgraded connection carries bytes both ways", async () => {
+  test("an upgraded connection carries bytes in both directions", async () => {
     const request = startRequest(world.url, {
       headers: {
         host: sandbox.getPreviewDomain(port),
@@ -145,7 +145,7 @@ suite("previews of a sandbox", () => {
     socket.destroy();
   });
 
-  test("many at once are answered", async () => {
+  test("many simultaneous requests are answered", async () => {
     const answers = await Promise.all(
       Array.from({ length: 100 }, async (_, n) => text(await ask(Buffer.from(`request ${n}`)))),
     );
@@ -155,7 +155,7 @@ suite("previews of a sandbox", () => {
     );
   });
 
-  test("the token that the client was given is needed, and rotated by it", async () => {
+  test("a preview requires the token that the client received, and the client can rotate it", async () => {
     const before = sandbox.previewAuthToken;
     assert.match(before, /^[0-9a-f]{64}$/);
     assert.equal((await ask(Buffer.alloc(0), { "x-oc-preview-token": "wrong" })).statusCode, 401);
@@ -164,7 +164,7 @@ suite("previews of a sandbox", () => {
     assert.equal((await ask(Buffer.alloc(0))).statusCode, 200);
   });
 
-  test("the client makes, lists and deletes preview URLs", async () => {
+  test("the client creates, lists and deletes preview URLs", async () => {
     const made = await sandbox.createPreviewURL({ port });
     assert.equal(made.hostname, sandbox.getPreviewDomain(port));
     assert.deepEqual(
@@ -175,7 +175,7 @@ suite("previews of a sandbox", () => {
     assert.deepEqual(await sandbox.listPreviewURLs(), []);
   });
 
-  test("rules that would not hold are refused, and what does not hold is said", async () => {
+  test("rules that would not hold are refused, and limits of the host are reported", async () => {
     const create = (body: object): Promise<Response> =>
       fetch(`${world.url}/api/sandboxes`, {
         method: "POST",

@@ -34,7 +34,7 @@ suite("the published client", () => {
     assert.equal((await again.commands.run("echo again")).stdout, "again\n");
   });
 
-  test("commands give their output, apart, and their exit code", async () => {
+  test("commands return their output streams apart, and their exit code", async () => {
     assert.deepEqual(await sandbox.commands.run("echo out; echo err >&2; exit 3"), {
       exitCode: 3,
       stdout: "out\n",
@@ -47,14 +47,14 @@ suite("the published client", () => {
     assert.equal(stdout, "b yes\n/tmp\n");
   });
 
-  test("a command that takes too long is killed with all it started", async () => {
+  test("a command that takes too long is killed with all its descendants", async () => {
     const { exitCode, stderr } = await sandbox.exec.run("(setsid sleep 1234 &) ; sleep 1234", { timeout: 1 });
     assert.equal(exitCode, -1);
     assert.match(stderr, /\nProcess timed out$/);
     assert.equal((await sandbox.exec.run("pgrep -fx 'sleep 1234' | wc -l")).stdout.trim(), "0");
   });
 
-  test("a command that a signal ends has no exit code of its own", async () => {
+  test("a command ended by a signal has no exit code of its own", async () => {
     assert.equal((await sandbox.exec.run("kill -9 $$")).exitCode, -1);
   });
 
@@ -76,7 +76,7 @@ suite("the published client", () => {
     assert.equal(createHash("sha256").update(stdout).digest("hex"), hash.trim());
   });
 
-  test("ten commands at once do not mix", async () => {
+  test("ten simultaneous commands do not mix", async () => {
     const numbers = Array.from({ length: 10 }, (_, index) => index);
     const results = await Promise.all(
       numbers.map((number) => sandbox.commands.run(`sleep 0.2; echo ${number}; exit ${number}`)),
@@ -118,10 +118,10 @@ suite("the published client", () => {
     assert.equal(await sandbox.files.exists("/tmp/names/a b"), false);
   });
 
-  test("directories: nested, listed, removed with all they hold", async () => {
+  test("directories: nested, listed, removed with their contents", async () => {
     await sandbox.files.makeDir("/workspace/tree/of/some/depth");
     await sandbox.files.write("/workspace/tree/of/file", "12345");
-    // What the client knows of; the server says more.
+    // The fields that the client knows; the server sends more.
     const listed = (await sandbox.files.list("/workspace/tree/of")).map(({ name, isDir, path, size }) => ({
       ...{ name, isDir, path },
       size: isDir ? "some" : size,
@@ -142,7 +142,7 @@ suite("the published client", () => {
     assert.equal(await sandbox.files.exists("/tmp/nothing"), false);
   });
 
-  test("agent: a prompt, a tool, an interrupt, attached again, listed, killed", async () => {
+  test("agent: a prompt, a tool, an interrupt, a reattach, the list and a kill", async () => {
     const model = join(import.meta.dirname, "../../packages/agent-wrapper/src/testing/stub-model.ts");
     await sandbox.files.write("/tmp/stub-model.ts", await readFile(model));
     const disk = "/run/opensandbox";
@@ -197,7 +197,7 @@ suite("the published client", () => {
     assert.deepEqual([agent.errors, again.errors], [[], []]);
   });
 
-  test("agent: by our own client, and by the command line", async () => {
+  test("agent: through the SDK and through the command line", async () => {
     const own = await OwnSandbox.connect(sandbox.sandboxId, { url: world.url, apiKey: world.apiKey });
     const agent = await own.agents.start({ prompt: "run echo $FROM_CREATE" });
     const results: unknown[] = [];
@@ -227,7 +227,7 @@ suite("the published client", () => {
     assert.equal((await sandbox.exec.run("pgrep -fx 'sleep 5432' | wc -l")).stdout.trim(), "0");
   });
 
-  test("the time-out can be set and a killed sandbox says stopped", async () => {
+  test("the timeout can be set, and a killed sandbox is stopped", async () => {
     await sandbox.setTimeout(600);
     await sandbox.kill();
     const response = await fetch(`${world.url}/api/sandboxes/${sandbox.sandboxId}`, {
@@ -240,7 +240,7 @@ suite("the published client", () => {
   });
 });
 
-/** Hears an agent by callbacks and tells of it in order. */
+/** Receives an agent's callbacks and returns their events in order. */
 class Listener {
   readonly errors: string[] = [];
   readonly callbacks = {

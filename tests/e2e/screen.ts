@@ -1,10 +1,10 @@
 import { once } from "node:events";
-// It is CommonJS: names cannot be taken from it one by one.
+// A CommonJS module: it has no named exports.
 import xterm from "@xterm/headless";
 import { eventually, within } from "@opensandbox/wire/testing/eventually.ts";
 import { WebSocket } from "ws";
 
-/** A terminal as a person has it: what comes over a WebSocket is drawn, and what the terminal answers is sent back. */
+/** A terminal emulator: draws the output from a WebSocket and sends the terminal's replies back. */
 export class Screen {
   readonly #terminal: InstanceType<typeof xterm.Terminal>;
   readonly #socket: WebSocket;
@@ -22,7 +22,7 @@ export class Screen {
     await within("the terminal's connection opens", once(this.#socket, "open"));
   }
 
-  /** The lines as they are to be seen, without the blanks at their ends. */
+  /** The visible lines, without trailing blanks. */
   get lines(): string[] {
     const { active } = this.#terminal.buffer;
     return Array.from(
@@ -48,7 +48,7 @@ export class Screen {
     this.#terminal.resize(columns, rows);
   }
 
-  /** Resolves when the screen is as wanted; rejects with what it shows when it does not become so in two minutes. */
+  /** Resolves when the screen is as wanted. Rejects with the screen's text after two minutes. */
   async shows(isSo: (lines: readonly string[]) => boolean): Promise<void> {
     try {
       await eventually("the screen is as wanted", () => isSo(this.lines), { withinMs: 120_000, everyMs: 20 });
@@ -57,7 +57,7 @@ export class Screen {
     }
   }
 
-  /** Leaves the session alone. */
+  /** Detaches from the session. */
   disconnect(): void {
     this.#socket.terminate();
   }

@@ -1,5 +1,5 @@
 // A server in a process of its own, for tests that kill it: prints {url, apiKey} and runs until SIGTERM. Its sandboxes
-// end with it, unless a second argument says that it stays.
+// end with it, unless a second argument makes them persistent.
 import { startServer } from "@opensandbox/server";
 import { armFailpoints } from "../../packages/worker/src/host/failpoints.ts";
 import { worldConfig } from "./world.ts";

@@ -19,19 +19,19 @@ import { endServer, spawnServerOn } from "./spawn-server.ts";
 export interface SessionTestOptions {
   /** Of the server's process. */
   readonly env: Readonly<Record<string, string>>;
-  /** How much goes through one session's output. */
+  /** Bytes that pass through one session's output. */
   readonly streamedBytes: number;
-  /** The server's memory must not grow by more while that happens; with the fake machine, the agent's neither. */
+  /** The most that the server's memory may grow meanwhile; with the fake machine, the agent's too. */
   readonly growthBytes: number;
   /** Output of the command whose result is polled afterwards. */
   readonly resultBytes: number;
-  /** Of a file that goes up and down. More does with OPENSANDBOX_TEST_FILE_MB. */
+  /** Size of the file that is uploaded and downloaded. OPENSANDBOX_TEST_FILE_MB raises it. */
   readonly fileBytes: number;
-  /** So many have a terminal at the same time. */
+  /** Number of sandboxes with a terminal at the same time. */
   readonly sandboxes: number;
 }
 
-/** Exec sessions, terminals and files as the published client uses them, against a server in a process of its own. */
+/** Exec sessions, terminals and files through the published client, against a server in a process of its own. */
 export function sessionTests(name: string, options: SessionTestOptions): void {
   const { env, streamedBytes, resultBytes, growthBytes } = options;
   const fileBytes = Number(process.env["OPENSANDBOX_TEST_FILE_MB"] ?? 0) * 1_000_000 || options.fileBytes;
@@ -71,7 +71,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       return stdout.trimEnd();
     }
 
-    /** What a session says, as text. */
+    /** The output of a session, as text. */
     function ear() {
       const heard = { stdout: "", stderr: "", replayed: undefined as string | undefined };
       const decoders = { stdout: new TextDecoder(), stderr: new TextDecoder() };
@@ -80,7 +80,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
         onStdout: (bytes: Uint8Array) => (heard.stdout += decoders.stdout.decode(bytes, { stream: true })),
         onStderr: (bytes: Uint8Array) => (heard.stderr += decoders.stderr.decode(bytes, { stream: true })),
         onScrollbackEnd: () => {
-          assert.equal(heard.replayed, undefined, "the scrollback's end is told once");
+          assert.equal(heard.replayed, undefined, "the scrollback's end is sent once");
           heard.replayed = heard.stdout + heard.stderr;
         },
       };
@@ -104,7 +104,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       );
     });
 
-    test("commands.run for longer than the hold: output before and after, environment, directory", async () => {
+    test("commands.run that outlasts the hold: output before and after, environment, directory", async () => {
       const { stdout, exitCode } = await sandbox.exec.run("echo $FROM_CREATE $MORE; pwd; sleep 1; echo end; exit 4", {
         env: { MORE: "too" },
         cwd: "/tmp",
@@ -121,7 +121,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       assert.ok(stderr === "abcdefghi\n".repeat(1_000_000), "standard error");
     });
 
-    test(`the result of a command that has written ${resultBytes} bytes is whole, and takes little memory`, async () => {
+    test(`the result of a command that has written ${resultBytes} bytes is whole and takes little memory`, async () => {
       const memory = [server.pid, ...agentsBelow(directory)].map(watchMemory);
       const cmd = `yes 0123456789 | tr -d '\\n' | head -c ${resultBytes}; exit 3`;
       const started = await call("POST", "/exec/run-async", { cmd, timeout: 600 });
@@ -163,7 +163,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       await assert.rejects(sandbox.exec.kill("00000000"), /404/);
     });
 
-    test("exec.start: the end of the input, which the published client cannot say", async () => {
+    test("exec.start: the end of the input, which the published client cannot send", async () => {
       const { sessionID } = (await (await call("POST", "/exec", { cmd: "wc -c" })).json()) as { sessionID: string };
       const socket = new WebSocket(path(`/exec/${sessionID}?api_key=${api.apiKey}`).replace("http", "ws"));
       await next(socket, "open");
@@ -180,7 +180,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       assert.equal(stdout.trim(), "1000000");
     });
 
-    test("exec.attach: detached and back, by two at once, and after the end", async () => {
+    test("exec.attach: after a detach, by two clients at once, and after the end", async () => {
       const first = ear();
       const session = await sandbox.exec.background(
         "echo one; read a; echo got $a; read b; echo got $b; exit 3",
@@ -202,7 +202,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       for (const { heard } of [second, third, late]) assert.equal(heard.stdout, "one\ngot x\ngot y\n");
     });
 
-    test("maxRunAfterDisconnect ends what nobody listens to", async () => {
+    test("maxRunAfterDisconnect ends a command without listeners", async () => {
       const session = await sandbox.exec.start("echo begun; exec sleep 600", { maxRunAfterDisconnect: 1 });
       await sleep(1500);
       const running = async () =>
@@ -212,7 +212,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       await eventually("it is killed", async () => !(await running()));
     });
 
-    test("exec.shell keeps directory and variables, and is found again", async () => {
+    test("exec.shell keeps directory and variables, and can be found again", async () => {
       const shell = await sandbox.exec.shell({ cwd: "/tmp", env: { A: "1" } });
       assert.equal((await shell.run("pwd; echo $A; B=2; cd /")).stdout, "/tmp\n1\n");
       const { exitCode, stdout, stderr } = await shell.run("pwd; echo $B >&2; (exit 7)");
@@ -222,7 +222,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       await again.close();
     });
 
-    test("pty: a shell with the sandbox's environment, resized, heard again, closed", async () => {
+    test("pty: a shell with the sandbox's environment, resized, reattached, closed", async () => {
       let text = "";
       const decoder = new TextDecoder();
       const pty = await sandbox.pty.create({
@@ -246,7 +246,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       assert.equal(code, 1000);
     });
 
-    test("signed URLs: up and down without a key", async () => {
+    test("signed URLs: upload and download without a key", async () => {
       const content = randomBytes(300_000);
       const upload = await sandbox.uploadUrl("/tmp/signed file");
       assert.equal((await fetch(upload, { method: "PUT", body: content })).status, 204);
@@ -268,11 +268,11 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
         headers: { "X-API-Key": api.apiKey },
         signal: watching.signal,
       });
-      let told = "";
+      let received = "";
       const listening = (async () => {
-        for await (const chunk of events.body ?? []) told += Buffer.from(chunk).toString();
+        for await (const chunk of events.body ?? []) received += Buffer.from(chunk).toString();
       })().catch(() => undefined);
-      await eventually("it watches", () => told.includes("event: ready"));
+      await eventually("the watch is ready", () => received.includes("event: ready"));
 
       const stat = (await (await call("GET", "/files/stat?path=watched/link")).json()) as Record<string, unknown>;
       assert.deepEqual([stat["kind"], stat["linkTarget"]], ["symlink", "file"]);
@@ -283,15 +283,15 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       assert.equal((await call("PATCH", "/files?path=watched/new/moved", { mode: "640" })).status, 200);
       assert.equal(await run(`stat -c %a ${home}/new/moved`), "640");
       assert.equal((await call("POST", "/files/rename", { from: "watched/none", to: "watched/x" })).status, 404);
-      await eventually("it is told", () => /"created","path":"[^"]*\/watched\/new\/moved"/.test(told));
-      await eventually("it is told", () => /"removed","path":"[^"]*\/watched\/file"/.test(told));
+      await eventually("the event arrives", () => /"created","path":"[^"]*\/watched\/new\/moved"/.test(received));
+      await eventually("the event arrives", () => /"removed","path":"[^"]*\/watched\/file"/.test(received));
       await run("echo y >> ~/watched/new/moved");
-      await eventually("it is told", () => /"changed","path":"[^"]*\/watched\/new\/moved"/.test(told));
+      await eventually("the event arrives", () => /"changed","path":"[^"]*\/watched\/new\/moved"/.test(received));
       watching.abort();
       await listening;
     });
 
-    test("an upload that breaks off leaves no torn file, and writers at once do not mix", async () => {
+    test("an interrupted upload leaves no torn file, and simultaneous writers do not mix", async () => {
       await sandbox.files.write("/tmp/target", "before");
       const { port, hostname } = new URL(api.apiUrl);
       const socket = connect(Number(port), hostname);
@@ -310,7 +310,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       assert.match(await sandbox.files.read("/tmp/target"), /^(a{1000000}|b{1000000}|c{1000000}|d{1000000})$/);
     });
 
-    test(`a file of ${fileBytes} bytes goes up and down in little memory`, async () => {
+    test(`a file of ${fileBytes} bytes is uploaded and downloaded in little memory`, async () => {
       const memory = [server.pid, ...agentsBelow(directory)].map(watchMemory);
       const sent = createHash("sha256");
       const upload = await fetch(path("/files?path=/tmp/large"), {
@@ -325,7 +325,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       const received = createHash("sha256");
       for await (const chunk of download.body ?? []) received.update(chunk);
       assert.equal(received.digest("hex"), sent.digest("hex"));
-      // Beyond what 32 bits can say; what was never written takes no room.
+      // An offset beyond 32 bits; the unwritten part takes no space.
       await run("truncate -s 5G /tmp/large && echo end >> /tmp/large");
       const size = 5 * 2 ** 30 + 4;
       const last = await fetch(path("/files?path=/tmp/large"), {
@@ -366,7 +366,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       assert.equal(await session.done, -1);
     });
 
-    test("frames of 1 GB, a wrong key and a client that never reads disturb no session that speaks", async () => {
+    test("frames of 1 GB, a wrong key and a client that never reads disturb no other session", async () => {
       const listener = ear();
       const session = await sandbox.exec.start("read go; yes 0123456789 | head -c 20000000; read on; exit 6", listener);
       const url = path(`/exec/${session.sessionId}?api_key=${api.apiKey}`).replace("http", "ws");
@@ -386,12 +386,12 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       const memory = watchMemory(server.pid);
       const client = new WebSocket(url);
       await next(client, "open");
-      // By hand: what it says of itself is enough to be refused, and what follows is not kept.
+      // Sent by hand: the header alone gets the frame refused, and its payload is not kept.
       const wire = (client as unknown as { readonly _socket: Socket })._socket;
       wire.write(Buffer.from([0x82, 0xff, ...[0, 0, 0, 0, 0x40, 0, 0, 0], ...[1, 2, 3, 4]]));
       for (let sent = 0; sent < 64 && !wire.destroyed; sent += 1) wire.write(Buffer.alloc(2 ** 20));
       const [code] = await next<[number]>(client, "close");
-      // 1006 where what was still being sent has met a closed door.
+      // 1006 when a frame in flight arrives after the close.
       assert.ok([1009, 1006].includes(code), `${code}`);
       const grown = memory.stop();
       assert.ok(grown < growthBytes, `the server grew by ${grown / 2 ** 20} MiB`);
@@ -433,7 +433,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       await Promise.all(others.map((other) => other.kill()));
     });
 
-    test("a hundred sessions at once", async () => {
+    test("a hundred sessions at once keep their output apart", async () => {
       const sessions: [ExecSession, ReturnType<typeof ear>][] = [];
       for (let index = 0; index < 100; index += 1) {
         const listener = ear();
@@ -466,11 +466,11 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       const whole = Buffer.alloc(streamedBytes);
       let bytes = 0;
       let expected = "";
-      // One that reads everything, and now and then nothing for a while.
+      // A client that reads everything, with occasional pauses.
       const steady = listen(sessionID, ({ pipe, bytes: part }) => {
         if (pipe === "stderr") expected += Buffer.from(part).toString();
         if (pipe !== "stdout") return;
-        // More than there is would go unseen.
+        // `set` throws on bytes beyond the expected total.
         whole.set(part, bytes);
         bytes += part.length;
         if (Math.random() < 0.01) {
@@ -478,7 +478,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
           setTimeout(() => steady.resume(), 300 * Math.random());
         }
       });
-      // One that reads nothing until the command has ended.
+      // A client that reads nothing until the command has ended.
       const late = createHash("sha256");
       let lateBytes = 0;
       const still = listen(sessionID, ({ pipe, bytes: part }) => {
@@ -492,7 +492,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       const ended = once(steady, "close") as Promise<[number]>;
       steady.send(encodeClientFrame({ kind: "stdin", bytes: Buffer.from("go\n") }));
 
-      // One that leaves and comes back.
+      // A client that detaches and reattaches.
       const visits: Visit[] = [];
       const over = new AbortController();
       void ended.then(() => over.abort());
@@ -520,7 +520,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       assert.ok(visits.length > 1 && visits.some((visit) => visit.bytes >= 32), `${visits.length} visits`);
       for (const { first, hash, bytes: heard, scrollbackEnds } of visits) {
         if (heard < 32) continue;
-        // Wherever it began, from there on it has heard the stream without a gap.
+        // From its first byte on, every client has received the stream without a gap.
         const at = whole.indexOf(first.subarray(0, 32));
         assert.notEqual(at, -1, "a visitor's first bytes are of the stream");
         assert.equal(hash.digest("hex"), sha256(whole.subarray(at, at + heard)), `${heard} bytes from ${at} on`);
@@ -537,7 +537,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       assert.equal(late.digest("hex"), expected.trim());
     });
 
-    /** Attaches to a session. The first frames may come with the answer to the handshake: none is missed. */
+    /** Attaches to a session. Frames that arrive with the handshake's answer are not missed. */
     function listenTo(session: string, onFrame: (frame: { pipe: string; bytes: Uint8Array }) => void): WebSocket {
       const socket = new WebSocket(path(`/exec/${session}?api_key=${api.apiKey}`).replace("http", "ws"));
       socket.on("message", (data: Buffer) => {
@@ -549,7 +549,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
   });
 }
 
-/** What a client has heard between coming and leaving. */
+/** The messages that a client received between attach and detach. */
 interface Visit {
   first: Buffer;
   readonly hash: Hash;
@@ -561,7 +561,7 @@ function sha256(bytes: Uint8Array): string {
   return createHash("sha256").update(bytes).digest("hex");
 }
 
-/** Bytes that differ from place to place, made as they are taken. */
+/** Bytes that differ by position, generated on demand. */
 function* madeBytes(length: number, hash: Hash): Generator<Uint8Array> {
   const block = randomBytes(2 ** 20);
   for (let at = 0; at < length; at += block.length) {
@@ -581,13 +581,13 @@ function agentsBelow(directory: string): number[] {
         const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
         return words.includes("--fake") && words.some((word) => word.startsWith(directory));
       } catch {
-        // It has ended, or is no process.
+        // The process has ended, or was never one.
         return false;
       }
     });
 }
 
-/** By how much the memory of a process grows at most until it is stopped, in bytes. */
+/** Samples the memory of a process until it is stopped. Returns the peak growth in bytes. */
 function watchMemory(pid: number | undefined): { stop(): number } {
   const before = residentBytes(pid);
   let largest = before;

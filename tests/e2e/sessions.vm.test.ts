@@ -1,7 +1,7 @@
 import { sessionTests } from "./session-tests.ts";
 
-// In one real machine. More goes through it with OPENSANDBOX_TEST_STREAM_MB, and others stand beside it with
-// OPENSANDBOX_TEST_SANDBOXES.
+// In one real machine. OPENSANDBOX_TEST_STREAM_MB raises the amount of output, and OPENSANDBOX_TEST_SANDBOXES the
+// number of sandboxes.
 const streamedMb = Number(process.env["OPENSANDBOX_TEST_STREAM_MB"] ?? 40);
 const sandboxes = Number(process.env["OPENSANDBOX_TEST_SANDBOXES"] ?? 1);
 

@@ -26,7 +26,7 @@ export interface SpawnOptions {
   readonly quiet?: boolean;
 }
 
-/** A server starts in seconds, and in minutes on a crowded host that emulates. */
+/** A server starts in seconds, or in minutes on a crowded host without KVM. */
 const startWithinMs = 300_000;
 /** A server hibernates or deletes its sandboxes before it ends. */
 const endWithinMs = 300_000;
@@ -83,7 +83,7 @@ export async function endServer(child: ChildProcess, signal: NodeJS.Signals): Pr
   return code;
 }
 
-/** The memory that a process has, or the most that it has had since {@link forgetPeak}. */
+/** The current memory of a process, or its peak since {@link forgetPeak}. */
 export async function memoryBytes(pid: number | undefined, which: "now" | "peak"): Promise<number> {
   const status = await readFile(`/proc/${pid}/status`, "utf8");
   const kib = new RegExp(`^${which === "now" ? "VmRSS" : "VmHWM"}:\\s*(\\d+) kB$`, "m").exec(status)?.[1];

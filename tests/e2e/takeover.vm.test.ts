@@ -10,9 +10,9 @@ import { eventually, within } from "@opensandbox/wire/testing/eventually.ts";
 import { machineProcesses } from "./machine-processes.ts";
 import { endServer, spawnServerOn } from "./spawn-server.ts";
 
-// One server after another over the same machine.
+// Successive servers over the same machine.
 
-/** Machines boot in seconds, and in minutes on a crowded host that emulates. */
+/** Machines boot in seconds, or in minutes on a crowded host without KVM. */
 const patience = { withinMs: 600_000, everyMs: 100 };
 
 interface OneServer {
@@ -56,7 +56,7 @@ async function restoredFrom(sandbox: Sandbox, { options }: OneServer): Promise<u
   return ((await response.json()) as { restoredFrom?: string }).restoredFrom;
 }
 
-test("a machine goes on whatever happens to its server, and is put away and found again", async (t) => {
+test("a machine keeps running when its server is killed, replaced or stopped, and the next server finds it", async (t) => {
   const directory = await mkdtemp(join(tmpdir(), "osb-takeover-"));
   await chmod(directory, 0o711);
   const servers: OneServer[] = [];
@@ -78,7 +78,7 @@ test("a machine goes on whatever happens to its server, and is put away and foun
   const machines = await machineProcesses(directory);
   assert.equal(machines.length, 1);
 
-  /** As a client of the wire asks: every answer but one that says that it runs is the last. */
+  /** Polls like a client of the wire: only an answer that says "running" is followed by another poll. */
   async function resultOf(execId: string, { options }: OneServer): Promise<unknown> {
     const ask = async (): Promise<object | undefined> => {
       const url = `${options.apiUrl}/api/sandboxes/${sandbox.sandboxId}/exec/${execId}/result`;
@@ -90,12 +90,12 @@ test("a machine goes on whatever happens to its server, and is put away and foun
     return await eventually(`command ${execId} ends`, ask, patience);
   }
 
-  /** A connection that ended, and no answer that a client would take for the last word. */
+  /** The connection ended without an answer that a client would take for the final result. */
   function assertBroken(error: unknown): void {
     assert.ok(error instanceof TypeError, String(error));
   }
 
-  /** Writes three megabytes, waits for a file and tells its end. */
+  /** Writes three megabytes, waits for a file and announces its end. */
   async function startWaiting({ options }: OneServer): Promise<string> {
     const cmd = "yes x | head -c 3000000; until rm /tmp/go; do sleep 0.1; done 2> /dev/null; echo end; exit 5";
     const response = await fetch(`${options.apiUrl}/api/sandboxes/${sandbox.sandboxId}/exec/run-async`, {
@@ -109,7 +109,7 @@ test("a machine goes on whatever happens to its server, and is put away and foun
 
   const waited = { running: false, exitCode: 5, stdout: `${"x\n".repeat(1_500_000)}end\n`, stderr: "" };
 
-  await t.test("a server that is killed leaves its machine to the next", async () => {
+  await t.test("a killed server leaves its machine to the next", async () => {
     const execId = await startWaiting(first);
     const asking = resultOf(execId, first).catch((error: unknown) => error);
     await end(first, "SIGKILL");
@@ -123,7 +123,7 @@ test("a machine goes on whatever happens to its server, and is put away and foun
     assert.equal(await run(sandbox, "pgrep -x sleep; cat /workspace/note"), `${pid}\nkept`);
   });
 
-  await t.test("so does one that is replaced", async () => {
+  await t.test("a replaced server leaves its machine to the next", async () => {
     assert.equal(await end(servers.at(-1) ?? assert.fail(), "SIGUSR2"), 0);
     assert.deepEqual(await machineProcesses(directory), machines);
     const third = await next();
@@ -133,7 +133,7 @@ test("a machine goes on whatever happens to its server, and is put away and foun
     await sandbox.files.write("/workspace/later", "also kept");
   });
 
-  await t.test("one that is told to end hibernates it", async () => {
+  await t.test("a server that receives SIGTERM hibernates its machine", async () => {
     const third = servers.at(-1) ?? assert.fail();
     const execId = await startWaiting(third);
     const asking = resultOf(execId, third).catch((error: unknown) => error);

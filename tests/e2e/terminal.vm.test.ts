@@ -51,7 +51,7 @@ suite("full-screen programs in a terminal", () => {
 
   const isPrompt = (lines: readonly string[]): boolean => lines.some((line) => line === "ready$");
 
-  test("vim: typing, moving, another size, saving", async () => {
+  test("vim: typing, moving, resizing, saving", async () => {
     const session = await openShell();
     const screen = await attach(session);
     await screen.shows(isPrompt);
@@ -69,7 +69,7 @@ suite("full-screen programs in a terminal", () => {
     screen.disconnect();
   });
 
-  test("less: page by page, searching, and the screen before it", async () => {
+  test("less: paging, searching, and the previous screen after it", async () => {
     await sandbox.files.write("numbers", Array.from({ length: 500 }, (_, index) => `line ${index + 1}\n`).join(""));
     const screen = await attach(await openShell());
     await screen.shows(isPrompt);
@@ -86,7 +86,7 @@ suite("full-screen programs in a terminal", () => {
     screen.disconnect();
   });
 
-  test("top: what runs, drawn anew by a key, another size, and the prompt after it", async () => {
+  test("top: processes, a redraw by a key, resizing, and the prompt after it", async () => {
     const session = await openShell();
     const screen = await attach(session);
     await screen.shows(isPrompt);
@@ -94,22 +94,22 @@ suite("full-screen programs in a terminal", () => {
     const isTable = (line = ""): boolean => /^ +PID USER /.test(line);
     await screen.shows((lines) => lines[0]?.startsWith("top - ") === true && isTable(lines[6]));
     assert.ok(screen.lines.slice(7).some((line) => / sandbox /.test(line)));
-    // Without its first line.
+    // Without top's first line.
     screen.type("l");
     await screen.shows((lines) => lines[0]?.startsWith("Tasks: ") === true && isTable(lines[5]));
     await resize(session, screen, { columns: 100, rows: 12 });
-    // There is room for what the processes are called.
+    // The screen has room for the names of the processes.
     await screen.shows((lines) => lines.length === 12 && lines[5]?.endsWith("COMMAND") === true);
     screen.type("q");
     await screen.shows((lines) => lines.some((line) => line === "ready$"));
     screen.disconnect();
   });
 
-  test("htop: meters, processes, their tree, another size, and the prompt after it", async () => {
+  test("htop: meters, processes, their tree, resizing, and the prompt after it", async () => {
     const session = await openShell();
     const screen = await attach(session);
     await screen.shows(isPrompt);
-    // The longest pause that it takes, in tenths of a second.
+    // htop's longest delay, in tenths of a second.
     screen.type("htop -d 100\r");
     const isBar = (line = ""): boolean => /^F1Help +F2Setup/.test(line);
     await screen.shows((lines) => lines.some((line) => /^ +PID.USER /.test(line)) && isBar(lines[19]));
@@ -134,7 +134,7 @@ suite("full-screen programs in a terminal", () => {
     );
     await screen.shows((lines) => /^[$#] +│right$/.test(lines[0] ?? ""));
     screen.type("echo left ☃\r");
-    // With the prompt: what comes after it is compared.
+    // With the prompt: the output after it is compared.
     await screen.shows(
       (lines) => lines[1]?.startsWith("left ☃") === true && lines[1].includes("│") && /^[$#] +│/.test(lines[2] ?? ""),
     );

@@ -14,12 +14,12 @@ import { startWorld } from "./world.ts";
 
 const repository = join(import.meta.dirname, "../..");
 const root = process.getuid?.() === 0;
-/** The user of the server: without root the one who runs this test. */
+/** The user of the server: without root, the user of this test. */
 const user = root ? 65_534 : undefined;
 
 const skip = (await mayRead(repository)) ? false : "another user cannot read this checkout";
 
-// A server without root, and one machine of it, through the published client.
+// A server without root and one machine of it, through the published client.
 suite("without root", { skip }, () => {
   const stack = new AsyncDisposableStack();
   let server: SpawnedServer;
@@ -27,7 +27,7 @@ suite("without root", { skip }, () => {
   let created: Reply;
 
   before(async () => {
-    // The first start builds the images, and every user reads them.
+    // The first start builds the images, which every user reads.
     await (await startWorld({ OPENSANDBOX_NETWORK: "user" }))[Symbol.asyncDispose]();
     const { imagesDirectory } = readConfig(process.env);
     server = stack.use(
@@ -70,26 +70,26 @@ suite("without root", { skip }, () => {
 
   const network = (): string => `/${sandbox.sandboxId}/network`;
 
-  test("commands and files are what they are with root", async () => {
+  test("commands and files work as they do with root", async () => {
     assert.equal(await run("id -un; sudo id -un"), "sandbox\nroot");
     await sandbox.files.write("greeting", "hello");
     assert.equal(await run("cat greeting"), "hello");
     assert.equal(await sandbox.files.read("greeting"), "hello");
   });
 
-  test("what does not hold is said by the create, by the sandbox's network, and by doctor", async () => {
+  test("the create, the sandbox's network and doctor report the limits of user mode", async () => {
     const { networkNotEnforced = [] } = created;
     assert.ok(networkNotEnforced.some((line) => line.includes("private addresses and this host can be reached")));
     assert.deepEqual((await call("GET", network()))[1].notEnforced, networkNotEnforced);
     const doctor = [process.execPath, join(repository, "packages/cli/src/main.ts"), "doctor"] as const;
     const [file, ...args] = [...(user === undefined ? [] : asUser(user)), ...doctor];
-    const told = await promisify(execFile)(file ?? process.execPath, args, {
+    const output = await promisify(execFile)(file ?? process.execPath, args, {
       env: { PATH: process.env["PATH"], HOME: homedir() },
     }).catch(
       // Other findings about this host do not matter here.
       (error: { stdout: string }) => error,
     );
-    for (const line of networkNotEnforced) assert.ok(told.stdout.includes(line), `${line}: ${told.stdout}`);
+    for (const line of networkNotEnforced) assert.ok(output.stdout.includes(line), `${line}: ${output.stdout}`);
   });
 
   test("a policy that would not hold is refused, at create and later", async () => {
@@ -106,12 +106,12 @@ suite("without root", { skip }, () => {
     assert.match(error, /^a network policy cannot be changed on this host: without root/);
   });
 
-  test("the internet is reached, by name", async () => {
+  test("the internet is reachable by name", async () => {
     assert.match(await run("getent ahostsv4 deb.debian.org"), /^\d+\.\d+\.\d+\.\d+/);
     assert.ok(Number(await run("sudo apt-get update 2>&1 | grep -cE '^(Hit|Get):'")) > 0);
   });
 
-  test("a server has a preview, which wakes the machine with all that was in its memory", async () => {
+  test("a server has a preview, which wakes the machine with its memory intact", async () => {
     await run("echo from inside > index.html; setsid python3 -m http.server 8000 > /dev/null 2>&1 & echo");
     await run("until curl -sf http://127.0.0.1:8000/ > /dev/null; do sleep 0.2; done");
     assert.equal(await preview(), "200 from inside\n");
@@ -126,7 +126,7 @@ suite("without root", { skip }, () => {
     await sandbox.hibernate();
     assert.equal((await call("PUT", network(), { networkEnabled: false }))[0], 200);
     await sandbox.wake();
-    // A machine without the device is another machine.
+    // Without the network device it is a different machine, so its disks are booted.
     assert.equal((await call("GET", `/${sandbox.sandboxId}`))[1].restoredFrom, "disk");
     assert.equal(await run("ls /sys/class/net; cat greeting"), "lo\nhello");
     await sandbox.kill();

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { readConfig, type Server, type ServerConfig, startServer } from "@opensandbox/server";
 
-/** A whole server of its own: its data directory is new, the built images are those of this host. */
+/** A complete server of its own: its data directory is new, and the built images are those of this host. */
 export interface World extends AsyncDisposable {
   readonly config: ServerConfig;
   readonly server: Server;

@@ -9,16 +9,16 @@ const never = new AbortController().signal;
 export interface ClockOffset {
   /** How far the guest's clock is ahead of the host's, in milliseconds. */
   readonly aheadMs: number;
-  /** The truth is within this of it: half of the fastest round trip. */
+  /** The true offset is within this distance: half of the fastest round trip. */
   readonly withinMs: number;
 }
 
-/** Questions per measurement; the one with the fastest answer is the most precise. */
+/** Questions per measurement; the fastest answer is the most precise. */
 const questions = 20;
 
 const answering = "import sys, time\nfor _ in sys.stdin: print(time.time_ns(), flush=True)";
 
-/** Asks the guest what time it is, as NTP does: half of the way there and back is on either side. */
+/** Asks the guest for its time as NTP does: half of the round trip is on either side. */
 export async function clockOffset(worker: Worker, id: SandboxId): Promise<ClockOffset> {
   const command = { argv: ["python3", "-c", answering], stdin: true, timeoutMs: 120_000 } as const;
   const exec = await startCommand(worker, id, command, never);

@@ -10,11 +10,11 @@ export interface DiskUse {
   readonly before: number;
   /** With this many idle sandboxes of one template. */
   readonly idle: number;
-  /** One of them has written `writtenBytes` since. */
+  /** After one of them has written `writtenBytes`. */
   readonly written: number;
-  /** All are deleted; a checkpoint of the one that has written is left. */
+  /** After all are deleted; a checkpoint of the one that wrote is left. */
   readonly checkpoint: number;
-  /** That is deleted too, and a fork of it lives on. */
+  /** After that checkpoint is deleted too; a fork of it lives on. */
   readonly fork: number;
   readonly after: number;
 }
@@ -22,8 +22,8 @@ export interface DiskUse {
 export const writtenBytes = 32 * 2 ** 20;
 
 /**
- * What sandboxes take of the disk, from their creation to their end. @throws when what a checkpoint holds is not there
- * after all that shared it has gone
+ * Measures the disk space of sandboxes from their creation to their deletion. @throws when a checkpoint has lost
+ * content after the deletion of everything that shared it
  */
 export async function diskUse(count: number): Promise<DiskUse> {
   await using host = await startTestHost();
@@ -53,7 +53,7 @@ export async function diskUse(count: number): Promise<DiskUse> {
   return { before, idle, written, checkpoint, fork: forked, after: await own() };
 }
 
-/** What the files below take of the disk that have no name anywhere else. */
+/** The disk space of the files below a directory that have no other name. */
 async function ownBytes(directory: string): Promise<number> {
   const found = new Map<number, { names: number; readonly links: number; readonly bytes: number }>();
   for (const entry of await readdir(directory, { recursive: true, withFileTypes: true })) {

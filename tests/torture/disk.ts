@@ -1,4 +1,4 @@
-// The disk space of idle sandboxes, and what remains after their deletion: see disk-use.ts.
+// Measures the disk space of idle sandboxes, and the remainder after their deletion: see disk-use.ts.
 import { parseArgs } from "node:util";
 import { diskUse, writtenBytes } from "./disk-use.ts";
 

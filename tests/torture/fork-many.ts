@@ -6,20 +6,20 @@ const never = new AbortController().signal;
 
 export interface ForkMany {
   readonly count: number;
-  /** How many start at the same time. */
+  /** Number of forks that start at the same time. */
   readonly batch: number;
   readonly image: string;
   readonly say: (line: string) => void;
 }
 
 export interface ForkManyResult {
-  /** One line each; empty when all are distinct and the parent has noticed nothing. */
+  /** One line for each failure; empty when all forks are distinct and the parent is unaffected. */
   readonly failures: readonly string[];
   readonly forks: number;
   readonly clocks: readonly ClockOffset[];
 }
 
-/** What no two machines may have in common: printed by the guest, one `name value` a line. */
+/** Values that must be unique to each machine: printed by the guest, one `name value` a line. */
 const facts = [
   'python3 -c \'import os, uuid; print("getrandom", os.getrandom(16).hex()); print("uuid4", uuid.uuid4())\'',
   "echo kernel-uuid $(cat /proc/sys/kernel/random/uuid)",
@@ -31,15 +31,15 @@ const facts = [
   "! command -v openssl >/dev/null || echo openssl $(openssl rand -hex 16)",
 ].join("; ");
 
-/** Those that a machine keeps as long as it lives. */
+/** Values that a machine keeps as long as it lives. */
 const lasting = ["boot-id", "machine-id", "hostname", "mac"];
-/** Shorter than 16 random bytes. */
+/** Values shorter than 16 random bytes. */
 const short = new Map([
   ["hostname", "sandbox".length],
   ["mac", "00:00:00:00:00:00".length],
 ]);
 
-/** Forks one checkpoint again and again, and compares what the forks, and their parent, say of themselves. */
+/** Forks one checkpoint repeatedly, and compares the values that the forks and their parent report. */
 export async function forkMany({ count, batch, image, say }: ForkMany): Promise<ForkManyResult> {
   await using host = await startTestHost();
   const failures: string[] = [];
@@ -83,7 +83,7 @@ export async function forkMany({ count, batch, image, say }: ForkMany): Promise<
     }
   }
 
-  /** `kept`: what stays as it was. */
+  /** `kept`: the facts that must not have changed. */
   async function compare(id: SandboxId, name: string, kept: readonly string[] = []): Promise<void> {
     for (const line of (await host.shell(id, facts)).split("\n")) {
       const [fact = "", value = ""] = line.split(" ");

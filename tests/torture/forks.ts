@@ -1,5 +1,5 @@
-// Forks one checkpoint many times: see fork-many.ts. The exit code is 1 when two machines have something in common that
-// they must not.
+// Forks one checkpoint many times: see fork-many.ts. The exit code is 1 when two machines share a value that must be
+// unique.
 import { parseArgs } from "node:util";
 import { forkMany } from "./fork-many.ts";
 
@@ -10,7 +10,7 @@ const { values } = parseArgs({
     image: { type: "string", default: "default" },
   },
 });
-/** What a fork that has been used for a moment may be off. */
+/** Maximum clock error of a fork that has run for a moment. */
 const maxSkewMs = 50;
 
 const since = performance.now();

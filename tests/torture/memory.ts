@@ -1,5 +1,5 @@
-// What a machine takes of the host's memory before it sleeps, while it sleeps and after it has woken, and how much of its
-// guest's memory it has in common with the template.
+// Measures a machine's host memory before, during and after a hibernation, and the share of its guest's memory that it
+// has in common with the template.
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { newSnapshotId, type SandboxId } from "@opensandbox/wire/ids.ts";
@@ -9,7 +9,7 @@ import { startTestHost } from "../../packages/worker/src/testing/test-host.ts";
 
 const never = new AbortController().signal;
 await using host = await startTestHost();
-// Another machine of the same template, for the first one to share pages with.
+// Another machine of the same template, so that the first one can share pages.
 const other = await host.start();
 const { id } = await host.start();
 await host.shell(id, "head -c 50000000 /dev/urandom >/dev/shm/changed");

@@ -1,5 +1,5 @@
-// The pause of a checkpoint, as a program in the guest shows it: the program prints every millisecond, and the longest
-// silence is the pause. The guest's clock stops with the guest, so the host measures the time.
+// Measures the pause of a checkpoint with a program in the guest that prints every millisecond: the longest silence is
+// the pause. The guest's clock stops with the guest, so the host measures the time.
 import { newSnapshotId, type SandboxId } from "@opensandbox/wire/ids.ts";
 import type { Worker } from "@opensandbox/wire/worker/worker.ts";
 import { within } from "@opensandbox/wire/testing/eventually.ts";
@@ -96,7 +96,7 @@ async function measure(memoryMib: number, changedMib: number): Promise<Figures> 
 }
 
 interface Ticks extends AsyncDisposable {
-  /** The longest time without a sign of the guest while `work` goes on, in milliseconds. */
+  /** The longest time without output from the guest while `work` runs, in milliseconds. */
   maxSilenceMs(work: () => Promise<void>): Promise<number>;
 }
 

@@ -1,10 +1,10 @@
-/** Numbers that a seed decides. */
+/** A seeded sequence of random numbers. */
 export interface Random {
-  /** A whole number from 0 to `limit`, without `limit`. */
+  /** An integer from 0 to `limit`, exclusive. */
   below(limit: number): number;
 }
 
-/** Mulberry32: good enough to choose what comes next, and the same everywhere. */
+/** Mulberry32: good enough for choices, and the same on every platform. */
 export function randomFrom(seed: number): Random {
   let state = seed >>> 0;
   return {

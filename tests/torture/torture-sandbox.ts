@@ -9,21 +9,21 @@ const never = new AbortController().signal;
 export interface Torture {
   readonly rounds: number;
   readonly seed: number;
-  /** Of the images that ship. With Git, it is committed to as well. */
+  /** One of the images that ship. One with Git adds a writer of commits. */
   readonly image: string;
-  /** How many small files are written again and again. */
+  /** Number of small files that are rewritten continuously. */
   readonly files: number;
   readonly say: (line: string) => void;
 }
 
 export interface TortureResult {
-  /** One line each, with the round and what was done; empty when everything held. */
+  /** One line for each failure, with the round and the operation; empty when everything held. */
   readonly failures: readonly string[];
-  /** How often each thing was done. */
+  /** Number of runs of each operation. */
   readonly done: Readonly<Record<Operation, number>>;
-  /** How long machines stood still for a checkpoint, in milliseconds. */
+  /** Durations of the pauses for checkpoints, in milliseconds. */
   readonly pausedMs: readonly number[];
-  /** Writes that were acknowledged in the sandbox that lived through all of it. */
+  /** Acknowledged writes in the sandbox that lived through every operation. */
   readonly acknowledged: Acknowledged;
 }
 
@@ -34,24 +34,24 @@ type Acknowledged = Readonly<Record<string, number>>;
 
 interface Checkpoint {
   readonly snapshotId: SnapshotId;
-  /** What was acknowledged before it was asked for. */
+  /** The entries that were acknowledged before the snapshot. */
   readonly known: Acknowledged;
 }
 
-/** Between two operations. */
+/** The delay between two operations. */
 const maxWritingMs = 10_000;
 
-/** So many are kept at a time. */
+/** The number of checkpoints kept at a time. */
 const maxCheckpoints = 3;
 
 const home = "/home/sandbox/torture";
 
-/** A guest that writes without pause on a crowded host reads everything again in minutes. */
+/** Bounds a check: on a crowded host, a guest that writes continuously needs minutes to read everything again. */
 const checkTimeoutMs = 3_600_000;
 
 /**
- * Takes checkpoints of a sandbox that writes without pause, forks it, lets it sleep, wakes it and puts it back, in an
- * order that `seed` decides, and looks after each whether everything that was acknowledged is there.
+ * Takes checkpoints of a sandbox that writes continuously, forks it, hibernates it, wakes it and restores it, in an
+ * order that `seed` decides. After each operation it checks that every acknowledged write is there.
  */
 export async function tortureSandbox({ rounds, seed, image, files, say }: Torture): Promise<TortureResult> {
   await using host = await startTestHost();
@@ -67,14 +67,14 @@ export async function tortureSandbox({ rounds, seed, image, files, say }: Tortur
 
   for (let round = 1; round <= rounds; round += 1) {
     const operation = checkpoints.length === 0 ? "checkpoint" : choose(random);
-    // Whatever the writers, which have the guest for themselves, are in the middle of.
+    // Waits for a random time, so that the operation interrupts the writers at an arbitrary point.
     await new Promise((resolve) => setTimeout(resolve, random.below(maxWritingMs)));
     const since = performance.now();
     try {
       const found = await carryOut(operation);
       failures.push(...found.map((failure) => `round ${round}, ${operation}: ${failure}`));
     } catch (error) {
-      // What comes after would fail of the same.
+      // Later rounds would fail for the same reason.
       failures.push(`round ${round}, ${operation}: ${String(error)}`);
       say(failures.at(-1) ?? "");
       break;
@@ -161,7 +161,7 @@ async function startWriters(host: TestHost, id: SandboxId, files: number): Promi
     const name = writer.split(" ")[0];
     await host.shell(id, `cd ${home}; setsid nice -n 5 python3 ${writer} >/dev/shm/${name}.log 2>&1 &`);
   }
-  // All of them have begun.
+  // All writers have started.
   await host.shell(
     id,
     `cd ${home}; until [ -s sqlite.ledger ] && [ -s blocks.ledger ] && [ -s files.ledger ] && [ -e /dev/shm/counted ]; ` +
@@ -183,7 +183,7 @@ async function check(
   id: SandboxId,
   request: { readonly known: Acknowledged; readonly last: boolean },
 ): Promise<{ readonly failures: readonly string[]; readonly acknowledged: Acknowledged }> {
-  // The check reads every file, and slows down the writers, which share the processor with it.
+  // The check reads every file and slows down the writers, which share the processor with it.
   const line = `cd ${home}; sudo nice -n -15 python3 check.py '${JSON.stringify(request)}'`;
   return JSON.parse(await host.shell(id, line, checkTimeoutMs)) as Awaited<ReturnType<typeof check>>;
 }

@@ -1,5 +1,5 @@
-// Tortures a sandbox with snapshots: see torture-sandbox.ts. Prints its seed first and its result last; the exit code is
-// 1 when something that was acknowledged is not there.
+// Tortures a sandbox with snapshots: see torture-sandbox.ts. Prints its seed first and its result last. The exit code
+// is 1 when an acknowledged write is missing.
 import { parseArgs } from "node:util";
 import { tortureSandbox } from "./torture-sandbox.ts";
 

@@ -1,14 +1,15 @@
-// The short forms of what `node tests/torture/torture.ts` does for as long as one likes, and `disk.ts` with more machines.
+// The short forms of `node tests/torture/torture.ts`, which runs for any length of time, and of `disk.ts`, which uses
+// more machines.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { diskUse, writtenBytes } from "./disk-use.ts";
 import { tortureSandbox } from "./torture-sandbox.ts";
 
-/** A checkpoint, a hibernation, a fork of what was before it, another checkpoint, a restore, and a fork after all. */
+/** A checkpoint, a hibernation, a fork of the earlier checkpoint, another checkpoint, a restore, and another fork. */
 const seed = 2110;
 const rounds = 6;
 
-test("a sandbox that writes without pause loses nothing over checkpoints, forks, hibernations and wakes", async (t) => {
+test("a sandbox that writes continuously loses nothing over checkpoints, forks, hibernations and wakes", async (t) => {
   t.diagnostic(`seed ${seed}`);
   const say = (line: string): void => t.diagnostic(line);
   const { failures, done } = await tortureSandbox({ rounds, seed, image: "default", files: 500, say });
@@ -16,7 +17,7 @@ test("a sandbox that writes without pause loses nothing over checkpoints, forks,
   for (const [operation, times] of Object.entries(done)) assert.ok(times > 0, `there was no ${operation}`);
 });
 
-test("idle sandboxes of one template cost what they have written, and what nobody needs any more is freed", async (t) => {
+test("idle sandboxes of one template cost only their writes, and unneeded data is freed", async (t) => {
   const count = 3;
   const { before, idle, written, checkpoint, fork, after } = await diskUse(count);
   t.diagnostic(JSON.stringify({ before, idle, written, checkpoint, fork, after }));

@@ -9,7 +9,7 @@ import { type Kit, provideKit } from "../../packages/worker/src/images/kit.ts";
 import { removeBuild, runPrivileged } from "../../packages/worker/src/images/privileged.ts";
 import type { BuildOptions } from "../../packages/worker/src/images/progress.ts";
 
-/** What a KVM host boots: a Debian with QEMU, cached beside the images of sandboxes. */
+/** The boot files of the KVM host: a Debian with QEMU, cached beside the images of sandboxes. */
 export interface KvmHostImage {
   readonly kernel: string;
   readonly initramfs: string;
@@ -22,7 +22,7 @@ const recipe = {
   packages: [
     // Machines.
     ...["qemu-system-x86", "qemu-utils", "iproute2", "nftables", "e2fsprogs", "libatomic1"],
-    // The rest of what the launcher and doctor look for.
+    // Other programs that the launcher and doctor look for.
     ...["mmdebstrap", "uidmap", "xz-utils", "debian-archive-keyring"],
     // The host itself: udev gives /dev/kvm Debian's group and mode.
     ...["udev", "kmod", "procps", "ca-certificates"],
@@ -30,7 +30,7 @@ const recipe = {
   rootfsMib: 4096,
 };
 
-/** The image of the KVM host, built when it is not there, which takes two minutes. */
+/** The image of the KVM host. A missing image is built, which takes two minutes. */
 export async function provideKvmHost(imagesDirectory: string, options: BuildOptions = {}): Promise<KvmHostImage> {
   const source = imageSource({ imagesDirectory });
   const kit = await provideKit(source, options);

@@ -1,7 +1,7 @@
-// Runs test files on a host that has KVM. usage: run-in-kvm-host.ts RESULTS FILE...
-// Where this host has none, one is emulated: QEMU's own emulator implements AMD's virtualisation with nested paging, so
-// a Debian in such a machine has a real /dev/kvm. What the tests print goes to standard output, and RESULTS gets a line
-// for each test, as tools/test-results.ts writes it.
+// Runs test files on a host that has KVM. Usage: run-in-kvm-host.ts RESULTS FILE...
+// On a host without KVM, QEMU emulates one: its emulator implements AMD's virtualisation with nested paging, so a
+// Debian in such a machine has a real /dev/kvm. The tests' output goes to standard output, and RESULTS gets a line for
+// each test, in the format of tools/test-results.ts.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -19,7 +19,7 @@ import { type KvmHostImage, provideKvmHost } from "./build-kvm-host.ts";
 
 const repository = resolve(import.meta.dirname, "../..");
 
-/** An emulated host is 5 to 20 times slower than its own, and slower still beside other work. */
+/** The emulated host is 5 to 20 times slower than this one, and slower still beside other work. */
 const timeoutMs = 45 * 60_000;
 
 /** Packages that only check or bundle the sources. */
@@ -71,8 +71,8 @@ async function runHere(): Promise<number> {
 }
 
 /**
- * One file system with the checkout, the images and room for data: machines link their images into their directories,
- * so these lie on one disk.
+ * One file system with the checkout, the images and room for data: machines hard-link their images, so these share one
+ * disk.
  */
 async function makeWorkDisk(scratch: string, imagesDirectory: string): Promise<string> {
   say("copying the checkout and the image minimal");
@@ -118,7 +118,7 @@ async function copyTree(target: string): Promise<void> {
     ],
     { cwd: repository },
   );
-  // The launcher's mark of a finished `npm ci`: without network it could not repeat one.
+  // The launcher's mark of a finished `npm ci`: without a network the launcher could not repeat it.
   await cp(join(target, "package-lock.json"), join(target, "node_modules/.opensandbox-lock"));
 }
 

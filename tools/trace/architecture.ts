@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Entry, RequestName } from "./trace-requests.ts";
 
-/** The files that ARCHITECTURE.md tells of for a request, in the order of its table. */
+/** The files in ARCHITECTURE.md's table of a request, in order. */
 export function documentedFiles(request: RequestName): readonly string[] {
   const text = readFileSync(join(import.meta.dirname, "../../ARCHITECTURE.md"), "utf8");
   const [, section = ""] = new RegExp(`^### ${request}: .*?$(.*?)^##`, "ms").exec(text) ?? [];
@@ -12,7 +12,7 @@ export function documentedFiles(request: RequestName): readonly string[] {
   return files;
 }
 
-/** Fails unless the request enters each of the files, and each for the first time after the one before. */
+/** Fails unless the request enters each of the files, in the order of their first entries. */
 export function assertEntersInOrder(entries: readonly Entry[], files: readonly string[]): void {
   const entered = entries.map(({ file }) => file);
   assert.deepEqual(

@@ -24,7 +24,7 @@ export function instrument(source: string, file: string, recorder: string): stri
       insertions.push({ at: body.start + 1, text: ` ${call};` });
     }
   });
-  // Of two insertions at one place, the closing one of an inner function was found later and belongs first.
+  // Of two insertions at one place, the inner function's closing one was found later and goes first.
   const ordered = insertions
     .map((insertion, index) => ({ ...insertion, index }))
     .toSorted((a, b) => a.at - b.at || (a.text === ")" ? b.index - a.index : a.index - b.index));

@@ -1,4 +1,5 @@
-// Prints which files the four requests of ARCHITECTURE.md enter, in order. `--fake`: without a machine, create and exec.
+// Prints the files that the four requests of ARCHITECTURE.md enter, in order. `--fake`: create and exec only, without a
+// machine.
 import { requestNames, traceRequests } from "./trace-requests.ts";
 
 const fake = process.argv.includes("--fake");

@@ -1,5 +1,5 @@
-// Preloaded by `node --import`: writes down which function of packages/*/src is entered when, and for which request.
-// Its URL's query has `to`, the directory that is written to. Threads, and guest agents of the fake hypervisor, load it too.
+// Preloaded by `node --import`: records every entry into a function of packages/*/src, with its time and request. The
+// URL's query parameter `to` is the output directory. Threads, and guest agents of the fake hypervisor, load it too.
 import { AsyncLocalStorage } from "node:async_hooks";
 import childProcess from "node:child_process";
 import { subscribe } from "node:diagnostics_channel";
@@ -45,13 +45,13 @@ function recordEntry(file: string, name: string): void {
   pending += `${process.hrtime.bigint()} ${trace} ${file} ${name}\n`;
 }
 
-/** Not at once: a system call between a call of libc and the reading of errno would change errno. */
+/** Buffered: a system call between a call of libc and the reading of errno would change errno. */
 function flush(): void {
   writeSync(output, pending);
   pending = "";
 }
 
-/** Everything that is called for a request with the header runs in a context that says so. */
+/** Runs every request that has the header in a context with the trace's name. */
 function followRequests(): void {
   subscribe("http.server.request.start", (message) => {
     const name = (message as { readonly request: IncomingMessage }).request.headers[header];
@@ -59,7 +59,9 @@ function followRequests(): void {
   });
 }
 
-/** The fake hypervisor starts guest agents with an environment of their own, so the preload is one of their arguments. */
+/**
+ * The fake hypervisor starts guest agents with an environment of their own, so it passes the preload as an argument.
+ */
 function followGuestAgents(): void {
   const { spawn } = childProcess;
   childProcess.spawn = ((program: string, args: readonly string[], ...rest: unknown[]) => {

@@ -11,13 +11,13 @@ export type RequestName = (typeof requestNames)[number];
 
 export interface Entry {
   readonly file: string;
-  /** The function by which the file was entered first. */
+  /** The function through which the file was first entered. */
   readonly name: string;
-  /** Entered by the request itself, or by a loop or another process while the request ran. */
+  /** Whether the request itself entered the file. Otherwise a loop or another process did while the request ran. */
   readonly by: "request" | "loop";
 }
 
-/** Makes the calls on a server of its own. Returns which files each enters, in the order of their first entries. */
+/** Makes the calls on a server of its own. Returns the files that each enters, in the order of their first entries. */
 export async function traceRequests(
   names: readonly RequestName[],
   env: Readonly<Record<string, string>>,
@@ -75,7 +75,7 @@ interface Line {
   readonly name: string;
 }
 
-/** All processes and threads read the same clock, so that their lines have one order. */
+/** All processes and threads read the same clock, which gives their lines one order. */
 async function recordedLines(directory: string): Promise<readonly Line[]> {
   const texts = await Promise.all((await readdir(directory)).map((name) => readFile(join(directory, name), "utf8")));
   const lines = texts.flatMap((text) => text.split("\n")).filter(Boolean);
@@ -87,7 +87,7 @@ async function recordedLines(directory: string): Promise<readonly Line[]> {
     .toSorted((a, b) => Number(a.at - b.at));
 }
 
-/** A file that the request enters counts from that entry on, whatever a loop has entered before. */
+/** A file counts from the request's own entry, even if a loop has entered it before. */
 function entriesOf(trace: RequestName, { from, to }: Span, lines: readonly Line[]): readonly Entry[] {
   const within = lines.filter(({ at }) => from <= at && at <= to);
   const own = new Set(within.filter((line) => line.trace === trace).map(({ file }) => file));

@@ -1,4 +1,4 @@
-// The least web server: answers whatever comes with two letters and closes. Usage: answer PORT
+// A minimal web server: answers every connection with two letters and closes it. Usage: answer PORT
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <stdlib.h>

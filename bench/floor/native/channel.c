@@ -1,9 +1,9 @@
-// One stream of the agent channel, as fast as a native program can take or give it. What is asked comes ready-made on
-// standard input: u32 length and the bytes of a hello frame, the same of an open frame. Prints bytes and microseconds
-// from the open to the end. Usage: channel SOCKET take | channel SOCKET give BYTES
+// One stream of the agent channel, read or written at the full speed of a native program. Standard input holds the
+// encoded request: u32 length and the bytes of a hello frame, then the same of an open frame. Prints bytes and
+// microseconds from the open to the end. Usage: channel SOCKET take | channel SOCKET give BYTES
 //
-// The frames are those of packages/wire/src/guest/frame.ts: a 16-byte header (u32 length, u32 stream, u32 epoch, u8 type,
-// u8 tag, u16 check), little-endian, then the payload.
+// The frames are those of packages/wire/src/guest/frame.ts: a 16-byte header (u32 length, u32 stream, u32 epoch, u8
+// type, u8 tag, u16 check), little-endian, then the payload.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdint.h>
@@ -43,7 +43,7 @@ static void put(const void *bytes, size_t length) {
   }
 }
 
-// What was read and not yet looked at.
+// Bytes read but not yet parsed.
 static uint8_t buffer[4 << 20];
 static size_t from, to;
 
@@ -102,7 +102,7 @@ static void greet(void) {
   for (;;) {
     struct header header = next(&payload);
     if (header.type == HELLO && header.epoch == epoch) return;
-    // An agent that has just noticed the connection announces itself and wants to be greeted again.
+    // An agent that has just noticed the connection announces itself and expects another greeting.
     if (header.type == HELLO && header.epoch == 0) put(frame, length);
   }
 }

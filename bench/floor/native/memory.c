@@ -39,7 +39,7 @@ static void add(uint64_t start, uint64_t length) {
   ranges[count++] = (struct range){start, length};
 }
 
-// PAGEMAP_SCAN, Linux 6.7; this may be compiled where the headers are older.
+// PAGEMAP_SCAN, Linux 6.7: defined here for older headers.
 struct region { uint64_t start, end, categories; };
 struct scan {
   uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
@@ -87,7 +87,7 @@ static void move(int out, long pid, uint64_t base, char *bytes) {
     }
     struct iovec local = {bytes, length};
     ssize_t moved = out ? process_vm_writev(pid, &local, 1, remote, n, 0) : process_vm_readv(pid, &local, 1, remote, n, 0);
-    // A call moves at most 2 GiB.
+    // One call moves at most 2 GiB.
     if (moved < 0 || (uint64_t)moved != length) fail("process_vm");
     bytes += length;
     first += n;

@@ -22,7 +22,7 @@ static double now(void) {
   return at.tv_sec * 1e6 + at.tv_nsec / 1e3;
 }
 
-// Its exit code, or -1.
+// The program's exit code, or -1.
 static int run(char **argv) {
   int output[2];
   if (pipe2(output, O_CLOEXEC) != 0) return -1;
@@ -42,7 +42,7 @@ static int run(char **argv) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-// The kernel names ports by numbers; what QEMU calls them is in a file of each.
+// The kernel numbers the ports; a file for each holds QEMU's name.
 static int open_port(const char *name) {
   glob_t ports;
   if (glob("/sys/class/virtio-ports/*/name", 0, NULL, &ports) != 0) return -1;

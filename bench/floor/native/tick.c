@@ -1,5 +1,5 @@
-// Writes a byte to standard output every PERIOD microseconds until it is killed: whoever reads them with a clock of his
-// own sees when the machine stood still. Usage: tick PERIOD
+// Writes a byte to standard output every PERIOD microseconds until it is killed. A reader that timestamps the bytes
+// sees every pause of the machine. Usage: tick PERIOD
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>

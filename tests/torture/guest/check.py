@@ -1,7 +1,7 @@
 """
-Looks whether a machine is whole while its writers write, and says so as JSON: {"failures": [...], "acknowledged": {...}}.
-The argument is JSON: {"known": what was acknowledged before, "last": whether nothing comes after}. `last` stops the
-writers and has the file systems checked. Run as root.
+Checks that a machine is intact while its writers write, and prints the result as JSON: {"failures": [...],
+"acknowledged": {...}}. The argument is JSON: {"known": the entries acknowledged earlier, "last": whether this is the
+final check}. `last` stops the writers and checks the file systems. Run as root.
 """
 
 import contextlib
@@ -59,7 +59,7 @@ def check_sqlite():
     require(entries == list(range(1, len(entries) + 1)), "rows were acknowledged out of order")
     if not entries:
         return
-    # The checks are of one moment of the database, which has all that was acknowledged before.
+    # All checks see one moment of the database, with every row that was acknowledged before it.
     database = sqlite3.connect(f"file:{ledger.HOME}/rows.sqlite", uri=True, isolation_level=None)
     database.execute("BEGIN")
     rows = {n: (content, sha) for n, content, sha in database.execute("SELECT n, content, sha FROM rows")}
@@ -117,8 +117,7 @@ def check_git():
             command = ["git", "-c", f"safe.directory={repository}", "-C", repository, *arguments]
             return subprocess.run(command, capture_output=True, text=True, **options)
 
-        # It reads what objects there are before it reads what refers to them: a commit that is made between would look as
-        # if it were missing.
+        # fsck lists the objects before it reads the references to them: a commit in between would appear to be missing.
         with standing_still("write_git.py"):
             fsck = run("fsck", "--full", "--no-dangling")
         there = run("cat-file", "--batch-check=%(objecttype)", input="".join(f"{commit}\n" for commit in commits))
@@ -130,7 +129,7 @@ def check_git():
 
 @contextlib.contextmanager
 def standing_still(writer):
-    """The writer and all it has started."""
+    """The writer and all its descendants."""
     groups = {os.getpgid(pid) for pid, line in processes() if writer in line}
     for group in groups:
         os.killpg(group, signal.SIGSTOP)
@@ -182,11 +181,11 @@ def stop_writers():
 
 
 def check_disks():
-    """What the kernel has of the file systems goes to the disks, which are then looked at as they are."""
+    """Writes the kernel's cached data to the disks, then checks the disks directly."""
     os.sync()
     with open("/proc/sysrq-trigger", "w") as file:
         file.write("u")
-    # It is done by the kernel beside all else.
+    # The kernel drops them in the background.
     deadline = time.monotonic() + 60
     while writable_disks() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -198,21 +197,21 @@ def check_disks():
 
 def check_disk(disk):
     """
-    A mounted file system has the files that are deleted and still open on its list of orphans, and e2fsck that may change
-    nothing takes each for damage. So a copy of all that describes the file system is given what a mount would do, which
-    must be the orphans that somebody has open and nothing else; after that there is nothing to find.
+    A mounted file system lists deleted files that are still open as orphans, and a read-only e2fsck reports each as
+    damage. So a copy of the file system's metadata is repaired as a mount would repair it: only the orphans that a
+    process has open may be removed. A second check must then find nothing.
     """
     copy = f"/dev/shm/{os.path.basename(disk)}.image"
     subprocess.run(["e2image", "-r", disk, copy], check=True, capture_output=True)
     try:
         mended = subprocess.run(["e2fsck", "-fp", copy], capture_output=True, text=True)
-        told = mended.stdout + mended.stderr
-        require(mended.returncode in (0, 1), f"e2fsck of {disk}: {told[-600:]}")
+        output = mended.stdout + mended.stderr
+        require(mended.returncode in (0, 1), f"e2fsck of {disk}: {output[-600:]}")
         open_inodes = deleted_and_open(os.stat(disk).st_rdev)
-        for line in told.splitlines():
+        for line in output.splitlines():
             orphan = re.search(r"Clearing orphaned inode (\d+)", line)
             if orphan:
-                require(int(orphan[1]) in open_inodes, f"{disk} has an orphan that nobody has open: {line}")
+                require(int(orphan[1]) in open_inodes, f"{disk} has an orphan that no process has open: {line}")
             else:
                 require(ORDINARY.search(line), f"e2fsck of {disk}: {line}")
         result = subprocess.run(["e2fsck", "-fn", copy], capture_output=True, text=True)
@@ -221,12 +220,12 @@ def check_disk(disk):
         os.remove(copy)
 
 
-# What e2fsck says of a file system that is as it must be. A workspace has no /lost+found: its user would see it.
+# The output of e2fsck for an intact file system. A workspace has no /lost+found: its user would see it.
 ORDINARY = re.compile(r"^\s*$|recovering journal|/lost\+found not found\.  CREATED|^Setting free (inodes|blocks) count|: \d+/\d+ files ")
 
 
 def deleted_and_open(device):
-    """Inodes that have no name any more, of a block device."""
+    """Unlinked but open inodes of a block device."""
     inodes = set()
     for path in glob.glob("/proc/[0-9]*/fd/*") + glob.glob("/proc/[0-9]*/exe"):
         try:

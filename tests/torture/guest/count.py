@@ -1,4 +1,4 @@
-"""Counts in memory, in a table of 16 MB that it looks through all the time, and tells how far it is."""
+"""Counts in a table of 16 MB in memory, checks the table continuously, and prints its progress."""
 
 import array
 import os
@@ -14,7 +14,7 @@ def main():
         for _ in range(STEP):
             n += 1
             table[n % SIZE] = n
-        # The oldest that is still there: whatever was lost or came from another time is found within a round.
+        # The oldest entry: a lost or stale entry is found within a round.
         for back in (1, SIZE // 3, SIZE // 2, SIZE - 1):
             if n > back and table[(n - back) % SIZE] != n - back:
                 raise SystemExit(f"{n - back} is not there, but {table[(n - back) % SIZE]}")

@@ -1,4 +1,4 @@
-"""What a writer has acknowledged: a file of lines with checksums, each on the disk before the next write begins."""
+"""A ledger of acknowledged writes: a file of lines with checksums, each on disk before the next write begins."""
 
 import json
 import os
@@ -21,7 +21,7 @@ class Ledger:
 
 
 def read(name):
-    """All entries that are there whole. Only the last line may be cut off, by a reader that comes in the middle."""
+    """All complete entries. Only the last line may be cut off, by a reader that arrives during a write."""
     try:
         with open(f"{HOME}/{name}.ledger", "rb") as file:
             lines = file.read().split(b"\n")

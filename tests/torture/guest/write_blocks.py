@@ -1,4 +1,4 @@
-"""Files of random content, each forced to the disk by dd before it counts. The oldest go."""
+"""Writes files of random content. dd forces each to the disk before it counts. The oldest are deleted."""
 
 import hashlib
 import os

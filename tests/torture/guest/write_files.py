@@ -1,4 +1,4 @@
-"""Many small files, written again and again, a directory of a hundred at a time. Each says what it must be."""
+"""Rewrites many small files, a directory of a hundred at a time. Each contains its expected content."""
 
 import hashlib
 import os

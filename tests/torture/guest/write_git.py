@@ -1,4 +1,4 @@
-"""Commits without pause, into a new repository every hundred of them."""
+"""Commits continuously, with a new repository every hundred commits."""
 
 import os
 import shutil

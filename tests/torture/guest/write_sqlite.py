@@ -1,4 +1,4 @@
-"""Transactions in WAL mode without pause. Row n takes the place of row n - WINDOW."""
+"""Runs transactions in WAL mode continuously. Row n replaces row n - WINDOW."""
 
 import hashlib
 import os
