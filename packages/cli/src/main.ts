@@ -38,7 +38,7 @@ const host: Host = {
 // An exception may leave the state of this process inconsistent, so the process ends. The machines of a server run on, and
 // the next server adopts them. Any other command stops the machines that it started.
 let broken = false;
-// How long a server whose state may be wrong has for an orderly end.
+// Bounds the orderly shutdown of a server after an exception.
 const maxBrokenMs = 10_000;
 process.on("uncaughtException", (error) => {
   broken = true;

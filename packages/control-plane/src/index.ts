@@ -66,7 +66,7 @@ export interface ControlPlaneOptions {
   };
 }
 
-/** Disposing stops accepting, ends requests, puts away the sandboxes of its worker and closes the database, in that order. */
+/** Disposing stops accepting, ends requests, hibernates or stops the worker's sandboxes and closes the database, in that order. */
 export interface ControlPlane extends AsyncDisposable {
   readonly url: string;
   /** The plain text of the first key, when this start made it. It is stored nowhere. */

@@ -218,7 +218,7 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /**
-   * Creates a copy of this sandbox as it is now, with its running processes. This one pauses for a moment.
+   * Creates a copy of this sandbox in its current state, with its running processes. This sandbox pauses for a moment.
    *
    * @example
    * await using other = await sandbox.fork();

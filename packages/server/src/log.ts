@@ -1,7 +1,7 @@
 /**
  * Writes one line of JSON to standard error for each event; standard output belongs to results. Characters that a
- * terminal acts upon are escaped: `JSON.stringify` leaves DEL and the C1 controls as they are, and guests have a say in
- * what is logged.
+ * terminal acts upon are escaped: `JSON.stringify` does not escape DEL and the C1 controls, and log lines may contain
+ * text from guests.
  */
 export function log(level: "info" | "warn" | "error", message: string, fields: object = {}): void {
   const line = JSON.stringify({ time: new Date().toISOString(), level, message, ...fields });

@@ -5,7 +5,7 @@ import { dirname } from "node:path";
 export async function writePrivateFile(file: string, content: string): Promise<void> {
   await mkdir(dirname(file), { recursive: true, mode: 0o700 });
   const temporary = `${file}.${process.pid}`;
-  // A left-over of a process with the same id may have other permissions, which a write would keep.
+  // A leftover file of a process with the same id may have other permissions, and a write would keep them.
   await rm(temporary, { force: true });
   await writeFile(temporary, content, { mode: 0o600, flag: "wx" });
   await rename(temporary, file);

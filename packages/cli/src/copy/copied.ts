@@ -8,7 +8,7 @@ export interface Copied {
   bytes: number;
 }
 
-/** What copies in both directions share. */
+/** The options of copies in both directions. */
 export interface CopyContext {
   readonly client: Client;
   /** Updated during the copy. */

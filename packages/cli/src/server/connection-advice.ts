@@ -1,7 +1,7 @@
 import { isSandboxError } from "@opensandbox/wire/errors.ts";
 import type { ServerAddress } from "./find-server-address.ts";
 
-/** What to do about an error of the connection to `address`. Undefined for any other error. */
+/** Advice for an error of the connection to `address`. Undefined for any other error. */
 export function connectionAdvice(error: unknown, { url, apiKey }: ServerAddress, program: string): string | undefined {
   if (isSandboxError(error, "unauthenticated")) {
     return apiKey === undefined

@@ -7,7 +7,7 @@ import type { Patch } from "./checkpoint.ts";
 
 const fromRow = rowReader<Patch>({ createdAt: "date" });
 
-/** The rows of checkpoints' patches. */
+/** Stores the patches of checkpoints. */
 export class PatchStore {
   readonly #database: Database;
 

@@ -1,7 +1,7 @@
 import type { AttachedSession, Exec, GuestSessions } from "@opensandbox/wire/worker/sessions.ts";
 import { newSessionId } from "./run-command.ts";
 
-/** A command that only its caller knows. */
+/** A command without a public handle: only its caller can reach it. */
 export interface PrivateCommand extends AttachedSession {
   readonly sessionId: string;
 }

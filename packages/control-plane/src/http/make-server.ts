@@ -32,7 +32,7 @@ export function makeServer(handle: RequestListener, { previews, tls, log }: Make
   server.keepAliveTimeout = keepAliveTimeoutMs;
   // The body of an upload may take any time.
   server.requestTimeout = 0;
-  // Accepting fails when the process has no free file descriptor; the connections that exist go on.
+  // Accepting fails when the process has no free file descriptor. Existing connections are not affected.
   server.on("error", (error) => log("error", "cannot accept a connection", describeError(error)));
   return server;
 }

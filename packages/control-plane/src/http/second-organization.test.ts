@@ -7,8 +7,8 @@ import { openDatabase } from "#database/database.ts";
 import { eventually } from "#testing/eventually.ts";
 import { startForTest, type Json, type TestControlPlane } from "#testing/start-for-test.ts";
 
-// Every route of the OpenAPI document, called with the key of an organization that owns nothing of what it names. A new
-// route is covered as soon as it is in the document.
+// Calls every route of the OpenAPI document with the key of an organization that owns none of the named resources. A new
+// route is covered once the document contains it.
 
 interface Operation {
   readonly operationId: string;
@@ -42,7 +42,7 @@ function sample(schema: Schema): Json {
   return Object.fromEntries(required.map((name) => [name, sample(properties[name] ?? {})]));
 }
 
-/** Bodies of routes whose schema does not say what is required. A new one is named here when its test answers 400. */
+/** Bodies of routes with a schema that omits required combinations. A new route that answers 400 here needs one. */
 const bodies: Readonly<Record<string, object>> = { setNetwork: { networkEnabled: true } };
 
 const marker = "of-the-owner";
@@ -52,9 +52,9 @@ suite("another organization", () => {
   let world: TestControlPlane;
   const owner = "osb_of-the-owner";
   const stranger = "osb_of-the-stranger";
-  /** What the owner has, by the names of path parameters. */
+  /** The owner's ids, by the names of path parameters. */
   let owned: Record<string, string>;
-  /** The same names, of nothing. */
+  /** Ids of nonexistent resources, by the same names. */
   let nothing: Record<string, string>;
 
   before(async () => {
@@ -104,7 +104,7 @@ suite("another organization", () => {
     return reply;
   }
 
-  /** What the stranger is answered, without what differs from call to call. */
+  /** The answer to the stranger, without the parts that differ between calls. */
   async function asStranger(
     { path, method, operation }: (typeof operations)[number],
     names: Readonly<Record<string, string>>,

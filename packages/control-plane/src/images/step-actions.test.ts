@@ -45,7 +45,7 @@ test("variables become lines of two files, whatever their values", () => {
   const actions = actionsOf({ type: "env", args: { vars } }, undefined);
   const lines = actions.map((action) => (action.kind === "command" ? action.command.argv.slice(4) : []));
   assert.deepEqual(lines[0], ['PLAIN="a b"', "QUOTED='say \"hi\"'", 'SINGLE="it\'s"', 'DOLLAR="$HOME `id`"']);
-  // What a shell makes of the other file is what was said.
+  // A shell that reads the other file gets the original values.
   const script = `${lines[1]?.join("\n")}\nprintf '%s\\n' "$PLAIN" "$QUOTED" "$SINGLE" "$DOLLAR"`;
   assert.equal(execFileSync("sh", ["-c", script]).toString(), `${Object.values(vars).join("\n")}\n`);
 });

@@ -7,7 +7,7 @@ import { orAborted } from "@opensandbox/wire/or-aborted.ts";
  * together, and it queues because callers expect a delete during a wake to succeed.
  *
  * The worker has a lock of its own that refuses instead of queueing (`LiveSandbox.exclusively`). It guards one machine
- * against two operations at once, whoever asks. Behind a gate it never refuses; when it does, a caller bypassed the gate.
+ * against two operations at once, from any caller. Behind a gate it never refuses; when it does, a caller bypassed the gate.
  */
 export class Gates {
   readonly #last = new Map<SandboxId, Promise<void>>();

@@ -11,7 +11,7 @@ import type { Activity } from "./activity.ts";
 import type { Gates } from "./gates.ts";
 import type { SandboxStore } from "#sandboxes/sandbox-store.ts";
 
-/** What the use cases share. */
+/** The dependencies of the use cases. */
 export interface SandboxContext {
   readonly worker: Worker;
   /** Whether a worker still runs, in this process or another one on this host. */
@@ -27,16 +27,16 @@ export interface SandboxContext {
   readonly log: Log;
   /** Aborts when the control plane ends. */
   readonly ending: AbortSignal;
-  /** Aborts after `ending`, when work without a caller has to be broken off. */
+  /** Aborts after `ending`, to interrupt work without a caller. */
   readonly cutOff: AbortSignal;
 }
 
 /** Operations under way: they queue, share their result, or run in the background. */
 export interface Operations {
   readonly gates: Gates;
-  /** Wakes that calls to sleeping sandboxes have begun, by sandbox. */
+  /** Wakes in progress, by hibernated sandbox. */
   readonly wakes: SingleFlight<SandboxId, void>;
-  /** Checkpoints that are being made, by their id. */
+  /** Captures in progress, by checkpoint id. */
   readonly captures: SingleFlight<string, void>;
   readonly background: Background;
 }

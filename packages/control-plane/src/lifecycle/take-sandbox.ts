@@ -15,9 +15,9 @@ export interface Take {
 }
 
 /**
- * Runs an operation on a sandbox of this worker behind its gate. A sandbox in the wrong state when the operation is asked
- * for is refused with `refusal`. A sandbox that changed its state while the operation was queued lost a race, which is
- * `wrong_state` with the present state.
+ * Runs an operation on a sandbox of this worker behind its gate. When the sandbox is in the wrong state at the request, the
+ * operation is refused with `refusal`. When the state changes while the operation is queued, the refusal is `wrong_state`
+ * with the present state.
  */
 export async function takeSandbox<T>(
   context: SandboxContext,

@@ -13,7 +13,7 @@ import type { Sandbox } from "./sandbox.ts";
 import { useSandbox } from "#lifecycle/use-sandbox.ts";
 import { wakeSandbox } from "./wake-sandbox.ts";
 
-// What is asked for at the same moment: one comes first, and the other hears of the state that the first has led to.
+// Simultaneous requests: one runs first, and the other is answered according to the resulting state.
 
 const never = new AbortController().signal;
 const wanted = { name: "c", kind: "full", promoteToFull: false } as const;
@@ -60,7 +60,7 @@ test("a failed wake is one attempt, and all its callers get that failure", async
   const early = Array.from({ length: 20 }, () => assert.rejects(use(), /no room for it/));
   await held.reached;
   const late = Array.from({ length: 20 }, () => assert.rejects(use(), /no room for it/));
-  // They have to have come as far as waiting for it.
+  // Every caller must already wait for the wake.
   await world.context.store.listHeld();
   held.release();
   await Promise.all([...early, ...late]);
@@ -207,7 +207,7 @@ test("a sandbox left in a transitional state can still be deleted", async () => 
   await using world = await contextForTest();
   for (const move of ["hibernate", "restart"] as const) {
     const sandbox = await world.create();
-    // As if the database could not be written to when the operation had come to its end.
+    // Simulates a failed write to the database at the end of the operation.
     await world.context.store.move(sandbox, move);
     const { kill, state } = on(world, sandbox);
     await kill();

@@ -105,7 +105,7 @@ export class SandboxStore {
     return rows.map(fromRow);
   }
 
-  /** Of all organizations: sandboxes of which a worker may hold a machine or disks, and those that end with their server. */
+  /** Sandboxes of all organizations with a machine or disks on a worker, and those that end with their server. */
   async listHeld(): Promise<Sandbox[]> {
     const rows = await this.#database
       .selectFrom("sandboxes")

@@ -8,7 +8,7 @@ import { autosave } from "./autosave.ts";
 const ids = Array.from({ length: 25 }, (_, n) => `sb-${String(n).padStart(8, "0")}` as SandboxId);
 const running = () => Promise.resolve(ids);
 
-/** A worker whose guests sync in this way. */
+/** A worker with guests that sync by the given function. */
 function workerThat(sync: (id: SandboxId, signal: AbortSignal) => Promise<void>): TestWorker {
   const worker = new TestWorker();
   for (const id of ids) worker.guest(id).files.sync = (signal) => sync(id, signal);
@@ -39,7 +39,7 @@ test("every sandbox is saved, ten at a time, and a failure stops no other", asyn
   assert.deepEqual((logged[0] as { sandbox: string }).sandbox, ids[3]);
 });
 
-test("a round that takes long is not begun again beside itself, and disposing breaks it off", async () => {
+test("a slow round does not overlap the next one, and disposing aborts it", async () => {
   let begun = 0;
   let rounds = 0;
   const worker = workerThat(

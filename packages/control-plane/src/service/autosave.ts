@@ -21,7 +21,7 @@ const defaultDeadlineMs = 60_000;
 const maxAtOnce = 10;
 
 /**
- * Has every guest flush its dirty pages to its disks at a fixed interval, which bounds what a crash of the host loses. A
+ * Has every guest flush its dirty pages to its disks at a fixed interval, which bounds the loss from a crash of the host. A
  * guest that does not answer within the deadline is skipped in this round. Disposing ends it.
  */
 export function autosave({ worker, running, everyMs, deadlineMs = defaultDeadlineMs, log }: Autosave): AsyncDisposable {

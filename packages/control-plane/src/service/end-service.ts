@@ -13,8 +13,8 @@ import { putAway } from "./sweep-sandboxes.ts";
 export type AtEnd = "hibernate" | "stop" | "leave";
 
 /**
- * Puts away all sandboxes of this process in parallel, and waits for background work until `cutOff` is aborted. A sandbox
- * that cannot be put away stays as it is, and the next server adopts it.
+ * Hibernates, stops or leaves all sandboxes of this process in parallel, and waits for background work until `cutOff` is
+ * aborted. After a failure a sandbox keeps its state, and the next server adopts it.
  */
 export async function endService(context: SandboxContext, atEnd: AtEnd): Promise<void> {
   const { worker, log } = context;
@@ -31,7 +31,7 @@ export async function endService(context: SandboxContext, atEnd: AtEnd): Promise
   );
   await context.operations.background.idle();
   const errors = results.flatMap((result) => (result.status === "rejected" ? [result.reason as unknown] : []));
-  for (const error of errors) log("error", "cannot put away a sandbox", describeError(error));
+  for (const error of errors) log("error", "cannot hibernate or stop a sandbox at shutdown", describeError(error));
   if (atEnd !== "stop") await worker.release();
   else if (errors.length > 0) throw new AggregateError(errors, "some sandboxes could not be stopped");
 }

@@ -5,7 +5,7 @@ import { putToSleep } from "#sandboxes/hibernate-sandbox.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 
-/** Puts away sandboxes whose idle timeout has expired. */
+/** Hibernates sandboxes with an expired idle timeout, or stops those that cannot be hibernated. */
 export class IdleSweep {
   readonly #context: SandboxContext;
   readonly #expiring = new Set<SandboxId>();
@@ -42,7 +42,7 @@ async function expire(context: SandboxContext, id: SandboxId): Promise<void> {
   } catch (error) {
     // The idle timeout begins anew, so the next attempt comes when it has passed once more.
     context.activity.begin(id)[Symbol.dispose]();
-    context.log("error", "cannot put away an idle sandbox", { sandbox: id, ...describeError(error) });
+    context.log("error", "cannot hibernate or stop an idle sandbox", { sandbox: id, ...describeError(error) });
   }
 }
 

@@ -24,7 +24,7 @@ export interface TestControlPlane extends AsyncDisposable {
   ask(method: string, path: string, body?: unknown, init?: RequestInit): Promise<[status: number, reply: Json]>;
 }
 
-// oxlint-disable-next-line typescript/no-explicit-any -- what a test reads of a reply, it checks
+// oxlint-disable-next-line typescript/no-explicit-any -- a test checks the fields that it reads
 export type Json = any;
 
 export interface TestOptions extends Partial<ControlPlaneOptions> {

@@ -77,7 +77,7 @@ export interface WriteOptions {
 }
 
 export interface StatOptions {
-  /** Describe what a symbolic link leads to. Default: false. */
+  /** Describe the target of a symbolic link instead of the link. Default: false. */
   readonly follow?: boolean;
 }
 
@@ -99,7 +99,7 @@ export interface FilesClient {
   remove(id: string, path: string, signal?: AbortSignal): Promise<void>;
   /** Whether the path is a file or a directory. */
   exists(id: string, path: string, signal?: AbortSignal): Promise<boolean>;
-  /** What is at a path: for a symbolic link the link itself, unless `follow` is set. */
+  /** Describes the entry at a path: a symbolic link itself, or its target if `follow` is set. */
   stat(id: string, path: string, options?: StatOptions, signal?: AbortSignal): Promise<FileEntry>;
   /** Moves a file or a directory. Creates missing parent directories of the new path. */
   rename(id: string, from: string, to: string, signal?: AbortSignal): Promise<void>;

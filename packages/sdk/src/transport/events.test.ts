@@ -3,7 +3,7 @@ import { test } from "node:test";
 import * as fc from "fast-check";
 import { readEvents, type ServerEvent } from "./events.ts";
 
-/** What a client reads of a reply that arrives in these chunks. */
+/** The events that a client reads from a reply in these chunks. */
 async function eventsOf(chunks: readonly Uint8Array[], type = "text/event-stream; charset=utf-8") {
   const response = new Response(ReadableStream.from(chunks), { headers: { "content-type": type } });
   // A constructed reply has no address; one that was fetched has.

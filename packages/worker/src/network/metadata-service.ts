@@ -91,7 +91,7 @@ async function answer(
 ): Promise<void> {
   const body = await readBody(request);
   const [path = ""] = (request.url ?? "").split("?");
-  // Browsers send an Origin: a web page in the guest must not read this on behalf of its author.
+  // Browsers send an Origin. A web page open in the guest must not read the metadata of its sandbox.
   if (request.headers.origin !== undefined) return reply(response, 403, { error: "not for web pages" });
   if (request.method === "GET" && path === "/") return reply(response, 200, { endpoints: metadataEndpoints });
   const asked = `${request.method} ${path}`;

@@ -20,8 +20,8 @@ async function begin() {
       assert.equal(status, 201, JSON.stringify(reply));
       return reply.sessionID;
     },
-    /** What the program, which says it again, was told. */
-    told: async (sessionId: string, lines: number): Promise<unknown[]> => {
+    /** The messages that the program received: it echoes each. */
+    received: async (sessionId: string, lines: number): Promise<unknown[]> => {
       let text = "";
       const decoder = new TextDecoder();
       const attached = sessions.get(sessionId).attach({}, AbortSignal.timeout(10_000));
@@ -59,7 +59,7 @@ suite("agent sessions", () => {
     assert.match(sessionID, /^[0-9a-f]{8}$/);
     assert.ok(Date.parse(startedAt) >= 0);
     assert.deepEqual(rest, { sandboxID: given.id, running: true, claudeSessionID: settings.resume });
-    assert.deepEqual(await given.told(sessionID, 2), [
+    assert.deepEqual(await given.received(sessionID, 2), [
       { type: "configure", ...settings },
       { type: "prompt", text: "fix it\nplease" },
     ]);
@@ -68,7 +68,7 @@ suite("agent sessions", () => {
   test("receive no settings when none, or only empty ones, are given", async () => {
     await using given = await begin();
     const session = await given.start({ prompt: "hi", model: "", maxTurns: 0, cwd: null });
-    assert.deepEqual(await given.told(session, 1), [{ type: "prompt", text: "hi" }]);
+    assert.deepEqual(await given.received(session, 1), [{ type: "prompt", text: "hi" }]);
     await given.start({});
   });
 
@@ -80,7 +80,7 @@ suite("agent sessions", () => {
       assert.equal((await given.world.call("POST", `${given.at}/${session}/prompt`, { text: prompt })).status, 204);
     }
     assert.equal((await given.world.call("POST", `${given.at}/${session}/interrupt`)).status, 204);
-    const [first, long, interrupt] = await given.told(session, 3);
+    const [first, long, interrupt] = await given.received(session, 3);
     assert.deepEqual([first, interrupt], [{ type: "prompt", text: "first" }, { type: "interrupt" }]);
     // As texts, a difference would be shown in full.
     assert.ok(isDeepStrictEqual(long, { type: "prompt", text }));

@@ -43,7 +43,7 @@ const stdin = (text: string) => encodeClientFrame({ kind: "stdin", bytes: Buffer
 const stdinEnd = encodeClientFrame({ kind: "stdin end" });
 
 /** The frames as text: pipes joined, the others by name. */
-function told(messages: readonly Buffer[]): string[] {
+function framesOf(messages: readonly Buffer[]): string[] {
   const words: string[] = [];
   let last = "";
   for (const message of messages) {
@@ -105,7 +105,7 @@ suite("exec sessions", () => {
     await client.opened;
     client.socket.send(stdin("on\n"));
     assert.equal(await client.closed, 1000);
-    assert.deepEqual(told(client.messages), [
+    assert.deepEqual(framesOf(client.messages), [
       "stdout: before\n",
       "scrollback end",
       "stdout: got on\n",
@@ -114,14 +114,19 @@ suite("exec sessions", () => {
     ]);
     const late = given.attach(path);
     assert.equal(await late.closed, 1000);
-    assert.deepEqual(told(late.messages), ["stdout: before\ngot on\n", "stderr: err\n", "scrollback end", "exit 7"]);
+    assert.deepEqual(framesOf(late.messages), [
+      "stdout: before\ngot on\n",
+      "stderr: err\n",
+      "scrollback end",
+      "exit 7",
+    ]);
   });
 
   test("a session without output also marks the end of its scrollback", async () => {
     await using given = await begin();
     const client = given.attach(`/exec/${await given.start({ cmd: "exec sleep 100" })}`);
-    await eventually("it is told", () => client.messages.length > 0);
-    assert.deepEqual(told(client.messages), ["scrollback end"]);
+    await eventually("the frame arrives", () => client.messages.length > 0);
+    assert.deepEqual(framesOf(client.messages), ["scrollback end"]);
   });
 
   test("several clients read and write, one that leaves ends nothing, and garbage is ignored", async () => {
@@ -142,13 +147,13 @@ suite("exec sessions", () => {
       first.socket.send(garbage);
     }
     first.socket.send(stdin("one\n"));
-    await eventually("it is echoed", () => told(second.messages).join().includes("one"));
+    await eventually("it is echoed", () => framesOf(second.messages).join().includes("one"));
     first.socket.terminate();
     await first.closed;
     second.socket.send(stdin("two\n"));
     second.socket.send(stdinEnd);
     assert.equal(await second.closed, 1000);
-    assert.deepEqual(told(second.messages), ["scrollback end", "stdout: one\ntwo\n", "exit 0"]);
+    assert.deepEqual(framesOf(second.messages), ["scrollback end", "stdout: one\ntwo\n", "exit 0"]);
   });
 
   test("when the line to the guest breaks, the close is not normal and carries no exit code", async () => {
@@ -157,7 +162,7 @@ suite("exec sessions", () => {
     await eventually("it is attached", () => client.messages.length > 0);
     given.world.worker.loseLines(given.id);
     assert.equal(await client.closed, 1011);
-    assert.deepEqual(told(client.messages), ["scrollback end"]);
+    assert.deepEqual(framesOf(client.messages), ["scrollback end"]);
   });
 
   test("traffic of a client keeps the sandbox from being idle, a silent connection does not", async () => {
@@ -169,7 +174,7 @@ suite("exec sessions", () => {
     for (let times = 0; times < 3; times += 1) {
       clock.advance(50);
       client.socket.send(stdin(`${times}\n`));
-      await eventually("it is echoed", () => told(client.messages).join().includes(`${times}\n`));
+      await eventually("it is echoed", () => framesOf(client.messages).join().includes(`${times}\n`));
     }
     assert.equal((await given.world.get(given.id)).status, "running");
     clock.advance(61);
@@ -197,7 +202,7 @@ suite("exec sessions", () => {
     late.socket.send(stdinEnd);
     assert.deepEqual(await Promise.all([silent.closed, late.closed]), [1000, 1000]);
     for (const { messages } of [silent, late]) {
-      assert.deepEqual(told(messages), ["stdout: before\n", "scrollback end", "stdout: after\n", "exit 0"]);
+      assert.deepEqual(framesOf(messages), ["stdout: before\n", "scrollback end", "stdout: after\n", "exit 0"]);
     }
   });
 
@@ -218,7 +223,7 @@ suite("exec sessions", () => {
     back.socket.send(stdin("after\n"));
     back.socket.send(stdinEnd);
     assert.equal(await back.closed, 1000);
-    assert.deepEqual(told(back.messages), ["stdout: before\n", "scrollback end", "stdout: after\n", "exit 0"]);
+    assert.deepEqual(framesOf(back.messages), ["stdout: before\n", "scrollback end", "stdout: after\n", "exit 0"]);
     assert.equal((await world.get(id)).status, "running");
   });
 
@@ -249,7 +254,7 @@ suite("exec sessions", () => {
     client.socket.send(stdin("still here\n"));
     client.socket.send(stdinEnd);
     assert.equal(await client.closed, 1000);
-    assert.deepEqual(told(client.messages), ["scrollback end", "stdout: still here\n", "exit 0"]);
+    assert.deepEqual(framesOf(client.messages), ["scrollback end", "stdout: still here\n", "exit 0"]);
   });
 
   test("errors are answered before the upgrade", async () => {

@@ -15,7 +15,7 @@ async function begin(timing: NonNullable<TestOptions["tuning"]>["timing"] = {}) 
 }
 
 const large = 3_000_000;
-// Bytes that are cut anywhere: three-byte characters, a byte that is none, and what JSON has to escape.
+// Bytes to be cut anywhere: three-byte characters, an invalid byte, and characters that JSON escapes.
 const largeScript = `yes '€"\\' | head -c ${large}; printf '\\377' >&2; yes | head -c ${large} >&2`;
 const largeOutput = {
   stdout: Buffer.from('€"\\\n'.repeat(large / 6))
@@ -24,7 +24,7 @@ const largeOutput = {
   stderr: `\ufffd${"y\n".repeat(large / 2)}`,
 };
 
-/** Without a difference of millions of lines. */
+/** Compares without printing a difference of millions of lines. */
 function isLarge({ stdout, stderr }: { stdout: string; stderr: string }): boolean {
   return stdout === largeOutput.stdout && stderr === largeOutput.stderr;
 }
@@ -200,7 +200,7 @@ suite("exec/run-async", () => {
     assert.deepEqual(await given.result(execId), [200, { running: true, waking: true, stdout: "", stderr: "" }]);
   });
 
-  test("a poll cut off by the server's end is told to ask again, and no later one fails", async () => {
+  test("a poll interrupted by a shutdown is answered with a request to poll again, and no later poll fails", async () => {
     await using given = await begin({ inlineHoldMs: 1, resultHoldMs: 20_000 });
     const { world } = given;
     const [, { execId }] = await given.execAsync({ cmd: "exec sleep 100" });
@@ -218,7 +218,7 @@ suite("exec/run-async", () => {
     for (let next: typeof polled | undefined = polled; next !== undefined; answers += 1) {
       assert.deepEqual(await next, [200, { running: true, waking: true, stdout: "", stderr: "" }]);
       next = given.result(execId);
-      // In the end nobody is there.
+      // At the end no client is connected.
       if ((await next.catch(() => undefined)) === undefined) next = undefined;
     }
     assert.ok(answers > 0);

@@ -35,7 +35,7 @@ async function framesOf(response: Response): Promise<{ event: string | undefined
   });
 }
 
-/** What this process holds, without what is only waiting to be collected. */
+/** Memory that this process uses, after a garbage collection. */
 function heldBytes(): number {
   setFlagsFromString("--expose-gc");
   (runInNewContext("gc") as () => void)();
@@ -49,18 +49,18 @@ for (const [what, end] of [
 ] as const) {
   test(`a log that nobody reads takes no memory: lines are left out and counted, and ${what} arrives`, async () => {
     const lines = 100_000;
-    const told = Promise.withResolvers<void>();
+    const logged = Promise.withResolvers<void>();
     const before = heldBytes();
     await using server = await serving(async (onLog) => {
       for (let n = 0; n < lines; n++) {
         onLog(line(n));
         if (n % 100 === 0) await turn();
       }
-      told.resolve();
+      logged.resolve();
       return end();
     });
     const response = await fetch(server.url);
-    await told.promise;
+    await logged.promise;
     await turn();
     // The log has 100 MB.
     const heldMb = (heldBytes() - before) / 1e6;

@@ -21,8 +21,8 @@ export interface Credentials {
 }
 
 /**
- * The headers of a request as the server in a sandbox gets them: as they came, with where they came from, and without
- * any credential of this server. A client may send its API key to a preview by mistake, or because a custom domain
+ * The headers of a request as the server in a sandbox receives them: unchanged, plus the request's origin, minus any
+ * credential of this server. A client may send its API key to a preview by mistake, or because a custom domain
  * once was the API's own name.
  */
 export function previewHeaders(request: IncomingMessage, credentials: Credentials): string[] {
@@ -45,7 +45,7 @@ export function previewHeaders(request: IncomingMessage, credentials: Credential
   ];
 }
 
-/** The value of a header without keys of this server's API. Undefined: nothing of it may be passed on. */
+/** The value of a header without keys of this server's API. Undefined: the header must not be passed on. */
 function withoutKeys(name: string, value: string, isApiKey: (text: string) => boolean): string | undefined {
   switch (name) {
     case "cookie": {
@@ -63,7 +63,7 @@ function withoutKeys(name: string, value: string, isApiKey: (text: string) => bo
   }
 }
 
-/** A path or URL without the parameters of its query that are keys of this server's API; all else stays as written. */
+/** A path or URL without the query parameters that are keys of this server's API. The rest stays byte for byte. */
 export function withoutKeyParameters(url: string, isApiKey: (text: string) => boolean): string {
   const at = url.indexOf("?");
   if (at === -1) return url;
@@ -87,8 +87,8 @@ function decoded(text: string): string {
 const reachesOthers = new Set(["clear-site-data"]);
 
 /**
- * The headers of a sandbox's answer as its client gets them: as they are, except that no cookie is set beyond the host
- * name of the request, since the names beside it belong to other sandboxes.
+ * The headers of a sandbox's answer as the client receives them: unchanged, except that no cookie is set beyond the host
+ * name of the request, because sibling names belong to other sandboxes.
  */
 export function answerHeaders(rawHeaders: readonly string[], host: string | undefined): string[] {
   return pairsOf(forwardedHeaders(rawHeaders))

@@ -19,7 +19,7 @@ import { startForTest, testKey, type TestControlPlane } from "#testing/start-for
 
 const withoutOpenssl = spawnSync("openssl", ["version"]).status === 0 ? false : "openssl is not installed";
 
-// Ports of sandboxes are ports of this host here; how a guest's are reached is the worker's to show.
+// Here the ports of sandboxes are ports of this host. The worker's tests cover the path to a guest's port.
 suite("previews", () => {
   const stack = new AsyncDisposableStack();
   let world: TestControlPlane;
@@ -66,7 +66,7 @@ suite("previews", () => {
     url = world.url,
   ): Promise<IncomingMessage> {
     const request = startRequest(`${url}${path}`, { method, headers: { ...headers, host }, agent: false });
-    // An upload that is broken off after its answer has come is as it should be.
+    // The server may end an upload after it has answered.
     request.on("error", () => request.destroy());
     if (typeof body === "string" || Buffer.isBuffer(body)) request.end(body);
     else {
@@ -225,7 +225,7 @@ suite("previews", () => {
         for (; sent < chunks * chunk.length; sent += chunk.length) yield chunk;
       })(),
     });
-    // Nobody reads; others are served meanwhile, again and again.
+    // While nobody reads, other requests are served repeatedly.
     const other = await serve((_request, other) => other.end("served"));
     for (let count = 0; count < 50; count += 1) assert.equal(await askText(hostOf(other)), "200 served");
     assert.ok(sent < 64 * 2 ** 20, `${sent} bytes were taken for nobody`);
@@ -250,7 +250,7 @@ suite("previews", () => {
       fill();
     });
     const response = await ask(hostOf(port));
-    // Nobody reads; others are served meanwhile, again and again.
+    // While nobody reads, other requests are served repeatedly.
     const other = await serve((_request, other) => other.end("served"));
     for (let count = 0; count < 50; count += 1) assert.equal(await askText(hostOf(other)), "200 served");
     assert.ok(sent < 64 * 2 ** 20, `${sent} bytes were taken for nobody`);
@@ -479,17 +479,17 @@ suite("previews", () => {
       const socket = new WebSocket(world.url.replace("http", "ws"), { headers: { host: hostOf(port, guarded) } });
       const [, response] = (await once(socket, "unexpected-response")) as [unknown, IncomingMessage];
       assert.equal(response.statusCode, 401);
-      // Nor is a page of the browser's shown that would wake it.
+      // A browser without the token gets no waiting page, because that would wake the sandbox.
       assert.equal(await status({ accept: "text/html" }), 401);
     });
 
     test("do not pass it to the sandbox", async () => {
       port = await serve((request, response) => response.end(JSON.stringify(request.headers)));
-      const told = await askText(hostOf(port, guarded), {
+      const answer = await askText(hostOf(port, guarded), {
         headers: { "x-oc-preview-token": token, authorization: "Bearer of-the-app" },
       });
-      assert.ok(!told.includes(token));
-      assert.match(told, /of-the-app/);
+      assert.ok(!answer.includes(token));
+      assert.match(answer, /of-the-app/);
       assert.ok(
         !(await askText(hostOf(port, guarded), { headers: { authorization: `Bearer ${token}` } })).includes(token),
       );
@@ -585,9 +585,9 @@ suite("previews", () => {
       test(`are refused with a reason: ${JSON.stringify(body)}`, async () => {
         const response = await world.call("POST", path(), body);
         assert.equal(response.status, 400);
-        const told = (await response.json()) as { error: string };
-        if (typeof error === "string") assert.equal(told.error, error);
-        else assert.match(told.error, error);
+        const answer = (await response.json()) as { error: string };
+        if (typeof error === "string") assert.equal(answer.error, error);
+        else assert.match(answer.error, error);
       });
     }
 

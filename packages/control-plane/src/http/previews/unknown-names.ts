@@ -1,10 +1,10 @@
 import { isIPv6 } from "node:net";
 import type { Clock } from "../../clock.ts";
 
-/** How many names that no sandbox has one address may ask for within a window. */
+/** The number of unknown names that one address may request within a window. */
 const maxUnknown = 60;
 const windowMs = 60_000;
-/** How long a sandbox that answered may be asked for by everybody, also by an address over its limit. */
+/** How long a sandbox that answered stays reachable for every client, even for an address over its limit. */
 const knownMs = 600_000;
 // Bounds the memory; the oldest entries give way.
 const maxAddresses = 10_000;
@@ -12,7 +12,7 @@ const maxKnown = 10_000;
 
 /**
  * Stops an address from finding open previews by trying names. An address over its limit is refused for every sandbox
- * that has not answered lately, so that a refusal does not tell whether the name exists. Behind a proxy all clients
+ * that has not answered lately, so that a refusal does not reveal whether the name exists. Behind a proxy all clients
  * share one address, which is why sandboxes in use stay reachable.
  */
 export class UnknownNames {
@@ -31,7 +31,7 @@ export class UnknownNames {
     return now - (this.#known.get(sandboxId) ?? Number.NEGATIVE_INFINITY) >= knownMs;
   }
 
-  /** The address asked for a name that no sandbox has. */
+  /** Records that the address requested an unknown name. */
   miss(address: string): void {
     const network = networkOf(address);
     const now = this.#clock.elapsed();
@@ -40,14 +40,14 @@ export class UnknownNames {
     else put(this.#unknown, network, { count: 1, since: now }, maxAddresses);
   }
 
-  /** A request reached the sandbox. */
+  /** Records that a request reached the sandbox. */
   hit(sandboxId: string): void {
     put(this.#known, sandboxId, this.#clock.elapsed(), maxKnown);
   }
 }
 
 function put<Key, Value>(map: Map<Key, Value>, key: Key, value: Value, maxSize: number): void {
-  // Set anew, so that the order of the map is the order of use.
+  // Deleted and inserted again, so that the map is in order of use.
   map.delete(key);
   map.set(key, value);
   const [oldest] = map.keys();

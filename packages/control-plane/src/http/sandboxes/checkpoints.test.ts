@@ -16,7 +16,7 @@ import { TestWorker } from "#testing/test-worker.ts";
 interface Given extends AsyncDisposable {
   readonly world: TestControlPlane;
   readonly id: string;
-  /** Makes a checkpoint and waits until it is what it becomes. */
+  /** Creates a checkpoint and waits until it is ready or failed. */
   readonly make: (body: object) => Promise<Json>;
   readonly list: () => Promise<Json[]>;
   readonly fork: (checkpoint: string, body?: object) => Promise<[number, Json]>;
@@ -345,7 +345,7 @@ test("patches run in order before a fork is answered, and new ones once at the n
   assert.equal(await logged(), "one\ntwo\nthree\n");
   await sleepAndWake();
   assert.equal(await logged(), "one\ntwo\nthree\n");
-  // The sandbox that the checkpoint is of is never patched.
+  // The checkpoint's own sandbox is never patched.
   await world.ask("POST", `/api/sandboxes/${given.id}/hibernate`);
   await world.ask("POST", `/api/sandboxes/${given.id}/wake`, {});
   assert.equal(await logged(), "one\ntwo\nthree\n");

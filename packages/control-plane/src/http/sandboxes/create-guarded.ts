@@ -3,13 +3,13 @@ import { newPreviewToken } from "#previews/preview-token.ts";
 import type { CreatedSandbox } from "#sandboxes/create-sandbox.ts";
 import type { ApiContext } from "../api-context.ts";
 
-/** A new sandbox with the forwarded port and the preview token that it asked for. */
+/** A new sandbox with the requested forwarded port and preview token. */
 export interface GuardedSandbox extends CreatedSandbox {
   /** Part of the reply: only the create that set the token returns it, once. */
   readonly previewAuthToken: { readonly previewAuthToken?: string };
 }
 
-/** Creates a sandbox whose previews require the token that was asked for, and opens its forwarded port. */
+/** Creates a sandbox with a preview token and a forwarded port, as requested. */
 export async function createGuarded(
   { hostPorts }: ApiContext,
   previewAuth: PreviewAuth | undefined,

@@ -14,8 +14,8 @@ export interface SessionWords {
 }
 
 /**
- * Sends a session's output to a WebSocket and the socket's messages to its input. Settles when the session has ended and
- * the client was told. Rejects when the connection to the guest or to the client ends before.
+ * Sends a session's output to a WebSocket and the socket's messages to its input. Resolves when the client has received the
+ * session's end. Rejects when the connection to the guest or to the client ends first.
  */
 export async function attachSocket(
   socket: WebSocket,

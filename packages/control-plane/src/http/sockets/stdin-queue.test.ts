@@ -10,7 +10,7 @@ function begin() {
   const log: string[] = [];
   const taken: Uint8Array[] = [];
   const gate = { open: Promise.withResolvers<void>() };
-  const counts = { closes: 0, told: 0 };
+  const counts = { closes: 0, taken: 0 };
   const queue = new StdinQueue(
     {
       write: async (bytes) => {
@@ -25,7 +25,7 @@ function begin() {
     {
       pause: () => log.push("pause"),
       resume: () => log.push("resume"),
-      taken: (bytes) => (counts.told += bytes),
+      taken: (bytes) => (counts.taken += bytes),
     },
   );
   return { log, taken, gate, counts, queue };
@@ -40,7 +40,7 @@ test("input arrives in order, its end follows once, and every byte is reported a
   await eventually("the end of the input", () => counts.closes > 0);
   const expected = Array.from({ length: 1000 }, (_, number) => `${number},`).join("");
   assert.equal(Buffer.concat(taken).toString(), expected);
-  assert.equal(counts.told, expected.length);
+  assert.equal(counts.taken, expected.length);
   await nextTurn();
   assert.equal(counts.closes, 1);
 });
@@ -86,5 +86,5 @@ test("after a failure the rest is dropped and the client is read again", async (
   await eventually("the client is read again", () => log.length >= 2);
   assert.deepEqual(log, ["pause", "resume"]);
   queue.write(Buffer.alloc(10 * stdinWindow));
-  assert.deepEqual([log.length, counts.told], [2, 0]);
+  assert.deepEqual([log.length, counts.taken], [2, 0]);
 });

@@ -6,7 +6,7 @@
  */
 export interface Question {
   readonly id: number;
-  /** In lower case, without the last dot; undefined when it has a character that host names do not have. */
+  /** In lower case, without the final dot. Undefined when it has a character that is not allowed in host names. */
   readonly name: string | undefined;
   readonly type: number;
   readonly class: number;
