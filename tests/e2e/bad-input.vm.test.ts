@@ -222,7 +222,7 @@ suite("a host on which a server cannot start", () => {
       await runCommand("mount a small file system", ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", images]);
       try {
         const { message } = await refusal(t, { OPENSANDBOX_IMAGES_DIR: images }, { image: "minimal" });
-        assert.match(message, /building kit needs 500 MiB below .*images, where 3\d MiB are free: make room there/);
+        assert.match(message, /building kit needs 500 MiB in .*images, where 3\d MiB are free: make room there/);
         const left = (await readdir(images)).filter((name) => !/^(locks$|agent-bundle-)/.test(name));
         assert.deepEqual(left, []);
       } finally {

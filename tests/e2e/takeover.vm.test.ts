@@ -56,7 +56,7 @@ async function restoredFrom(sandbox: Sandbox, { options }: OneServer): Promise<u
   return ((await response.json()) as { restoredFrom?: string }).restoredFrom;
 }
 
-test("a machine keeps running when its server is killed, replaced or stopped, and the next server finds it", async (t) => {
+test("a machine survives the kill, the replacement and the stop of its server, and the next server finds it", async (t) => {
   const directory = await mkdtemp(join(tmpdir(), "osb-takeover-"));
   await chmod(directory, 0o711);
   const servers: OneServer[] = [];
