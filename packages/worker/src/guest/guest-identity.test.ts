@@ -26,6 +26,9 @@ suite("the identity of a guest", () => {
   test("has the host name of images, a name of its own after a fork, and keeps its name after a wake", () => {
     assert.equal(hostnameOf({ id, from: { kind: "image", image: "default" } }), "sandbox");
     assert.equal(hostnameOf({ id, from: { kind: "snapshot", snapshotId, identity: "new" } }), "sandbox-1a2b3c4d");
+    const longer = parseSandboxId("sb-0123456789abcdef");
+    const fork = { id: longer, from: { kind: "snapshot", snapshotId, identity: "new" } } as const;
+    assert.equal(hostnameOf(fork), "sandbox-0123456789abcdef");
     assert.equal(hostnameOf({ id, from: { kind: "snapshot", snapshotId, identity: "same" } }), undefined);
   });
 });

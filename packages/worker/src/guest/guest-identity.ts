@@ -20,7 +20,7 @@ export function macAddressOf(id: string): string {
 /** Undefined: the sandbox keeps its name, in memory or in /etc/hostname, which its user may have chosen. */
 export function hostnameOf({ id, from }: Pick<StartSandbox, "id" | "from">): string | undefined {
   if (from.kind === "image") return imageHostname;
-  return from.identity === "new" ? `${imageHostname}-${id.slice(-8)}` : undefined;
+  return from.identity === "new" ? `${imageHostname}-${id.slice("sb-".length)}` : undefined;
 }
 
 function digestOf(what: string, id: string): string {
