@@ -23,13 +23,15 @@ function resultOf({ type, data }: TestEvent): TestResult | undefined {
   if (type !== "test:pass" && type !== "test:fail") return undefined;
   const { name, skip, details } = data;
   const test = { name, file: relative(process.cwd(), data.file ?? "") };
-  if (details.type === "suite") {
-    // The tests of a suite are counted individually. A failure of the suite itself is one of its hooks.
+  const isSkipped = skip !== undefined && skip !== false;
+  // The tests of a suite are counted individually, except that none runs where the whole suite is skipped.
+  if (details.type === "suite" && !isSkipped) {
+    // A failure of the suite itself is one of its hooks.
     const fails = type === "test:fail" && failureOf(data.details.error) !== "subtestsFailed";
     return fails ? { ...test, outcome: "failed" } : undefined;
   }
   if (type === "test:fail") return { ...test, outcome: "failed" };
-  if (skip === undefined || skip === false) return { ...test, outcome: "passed" };
+  if (!isSkipped) return { ...test, outcome: "passed" };
   return { ...test, outcome: "skipped", ...(typeof skip === "string" ? { reason: skip } : {}) };
 }
 
