@@ -8,6 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { processesOf } from "#host/kill-by-path.ts";
 import { MemoryThreads } from "#snapshots/memory-threads.ts";
 import { isSandboxError, type SandboxError } from "@opensandbox/wire/errors.ts";
+import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import type { Capturing, Hypervisor, Vm, VmExit, VmSpec } from "./hypervisor.ts";
 
 /** A hypervisor to test, and the VMs that it can start. Disposing it removes their files. */
@@ -450,7 +451,10 @@ async function capture(
   if (capturing === undefined) return undefined;
   if (wishes.console !== undefined) {
     const expected = wishes.console;
-    await until(`${expected.source} on the console`, async () => expected.test(await vm.console()));
+    await eventually(`${expected.source} on the console`, async () => expected.test(await vm.console()), {
+      withinMs: timeoutMs,
+      everyMs: 20,
+    });
   }
   await vm.pause();
   const [devices, file] = [join(directory, "devices"), join(directory, "memory.delta")];
@@ -515,14 +519,6 @@ async function exitOf(vm: Vm): Promise<VmExit> {
     return await Promise.race([vm.exited, tooLate]);
   } finally {
     late.abort();
-  }
-}
-
-async function until(what: string, isTrue: () => Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + timeoutMs;
-  while (!(await isTrue())) {
-    assert.ok(performance.now() < deadline, `waited in vain for ${what}`);
-    await sleep(20);
   }
 }
 

@@ -1,6 +1,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
+import type { Log } from "#host/log.ts";
 import { lockFile } from "#host/file-lock.ts";
 import { hasTable, watchRules } from "#host/kernel/netfilter.ts";
 import { runCommand } from "#host/run-command.ts";
@@ -10,8 +11,6 @@ import { admitForwarding, withdrawForwarding } from "./foreign-firewalls.ts";
 import { hostRules, noHostRules } from "./host-rules.ts";
 import { table } from "./namespace-rules.ts";
 import { removeSlotNetworks } from "./slot-network.ts";
-
-type Log = (level: "info" | "warn" | "error", message: string, fields?: object) => void;
 
 // A firewall that reloads changes hundreds of rules at once.
 const settleMs = 200;

@@ -1,5 +1,6 @@
 import { closeSync, readFileSync } from "node:fs";
 import { networkInterfaces } from "node:os";
+import type { Log } from "#host/log.ts";
 import { inNetworkNamespace, openTap } from "#host/kernel/libc.ts";
 import { setNeighbour } from "#host/kernel/neighbours.ts";
 import { changeSets } from "#host/kernel/netfilter.ts";
@@ -17,8 +18,6 @@ import { closedPolicy, type CompiledPolicy, compilePolicy, isPublicIpv4, refusal
 import { addressKey, type AppliedPolicy, policyChanges } from "./policy-sets.ts";
 import type { GuestServices, NetworkSockets, ServedNetwork } from "./services/guest-services.ts";
 import type { WebTarget } from "./web/web-proxy.ts";
-
-type Log = (level: "info" | "warn" | "error", message: string, fields?: object) => void;
 
 /** A prepared slot in the hands of its user. */
 interface PreparedSlot {

@@ -3,10 +3,10 @@ import { open, readdir, readFile, writeFile } from "node:fs/promises";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { setTimeout } from "node:timers/promises";
 import { processesOf } from "#host/kill-by-path.ts";
 import { isSandboxError } from "@opensandbox/wire/errors.ts";
 import { newSnapshotId, type SandboxId, type SnapshotId } from "@opensandbox/wire/ids.ts";
+import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { decodeRuns, footerBytes, pageBytes, readFooter } from "#snapshots/delta.ts";
 import { decodeManifest, encodeManifest } from "#snapshots/manifest.ts";
 import { startTestHost, type TestHost } from "../testing/test-host.ts";
@@ -326,13 +326,9 @@ test("after all of these nothing is left behind", async () => {
   assert.deepEqual(await processesOf(host.dataDirectory), []);
 });
 
-/** Polls `isTrue`, for up to two minutes: merging under emulation, on a busy host, takes seconds. */
+/** Waits up to two minutes: merging under emulation, on a busy host, takes seconds. */
 async function until(what: string, isTrue: () => Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + 120_000;
-  while (!(await isTrue())) {
-    assert.ok(performance.now() < deadline, `waited two minutes for ${what}`);
-    await setTimeout(100);
-  }
+  await eventually(what, isTrue, { withinMs: 120_000, everyMs: 100 });
 }
 
 /** Flips a bit in the middle of a file; the returned function flips it back. */

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { ContentChecks } from "./content-checks.ts";
 import { type ContentRecord, recordContent } from "./content-record.ts";
 import { IdleTime } from "../idle-time.ts";
@@ -40,12 +41,6 @@ function unsampledByte({ sample, bytes }: ContentRecord): number {
   throw new Error("every page is sampled");
 }
 
-async function until(what: string, isSo: () => boolean | Promise<boolean>): Promise<void> {
-  for (const deadline = performance.now() + 10_000; !(await isSo()); await sleep(5)) {
-    assert.ok(performance.now() < deadline, `waited 10 s until ${what}`);
-  }
-}
-
 test("a flipped byte in a sampled page is found at the next use", async (t) => {
   const { path, record } = await recordedFile(t);
   const checks = new ContentChecks();
@@ -61,7 +56,9 @@ test("a flipped byte elsewhere is found in idle time, and the file is refused fr
   const checks = new ContentChecks();
   assert.equal(await checks.check(path, record), "intact");
   await using _running = checks.runInBackground(new IdleTime(), log);
-  await until("the damage is found", async () => (await checks.check(path, record)) === "damaged");
+  await eventually("the damage is found", async () => (await checks.check(path, record)) === "damaged", {
+    withinMs: 10_000,
+  });
   await link(path, `${path}.link`);
   assert.equal(await checks.check(`${path}.link`, record), "damaged");
   assert.deepEqual(
@@ -81,7 +78,7 @@ test("nothing is read as a whole while a sandbox starts", async (t) => {
   await sleep(200);
   assert.equal(checks.damageCount, 0);
   busy[Symbol.dispose]();
-  await until("the damage is found", () => checks.damageCount === 1);
+  await eventually("the damage is found", () => checks.damageCount === 1, { withinMs: 10_000 });
   assert.equal(logged.length, 1);
 });
 

@@ -1,6 +1,7 @@
 import { closeSync } from "node:fs";
 import type { Socket } from "node:net";
 import { join } from "node:path";
+import type { Log } from "#host/log.ts";
 import { type ConfinedProcess as ServicesChild, startConfinedProcess } from "#host/confined-process.ts";
 import { openDescriptorPair, sendDescriptors } from "#host/kernel/sockets.ts";
 import type { NetworkPolicy } from "@opensandbox/wire/egress.ts";
@@ -18,8 +19,6 @@ import {
   type SocketKind,
   type ToServices,
 } from "./messages.ts";
-
-type Log = (level: "info" | "warn" | "error", message: string, fields?: object) => void;
 
 /** The requests that the services may make for one network. Their arguments are untrusted. */
 export interface NetworkAuthority {
