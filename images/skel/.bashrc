@@ -1,4 +1,4 @@
-# Nothing of this concerns a shell that is not interactive.
+# Only interactive shells need the rest.
 case $- in *i*) ;; *) return ;; esac
 
 HISTCONTROL=ignoreboth

@@ -1,3 +1,3 @@
-# Login shells read this; interactive ones get the rest from .bashrc.
+# Login shells read this file and, through it, .bashrc.
 [ -n "${BASH_VERSION:-}" ] && [ -r "$HOME/.bashrc" ] && . "$HOME/.bashrc"
 [ -d "$HOME/.local/bin" ] && PATH="$HOME/.local/bin:$PATH"
