@@ -109,8 +109,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
       ephemeral: options.ephemeral ?? false,
     },
     isWorkerAlive: (workerId) => options.isWorkerAlive(workerId),
-    ending: ending.signal,
-    cutOff: cutOff.signal,
+    shutdown: { ending: ending.signal, cutOff: cutOff.signal },
   });
   undo.defer(async () => {
     const atEnd = options.atEnd?.() ?? (sandboxes.settings.ephemeral ? "stop" : "hibernate");
@@ -135,7 +134,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
 
   const previews = new PreviewStore(database);
   const hostPorts = undo.use(new HostPorts(sandboxes));
-  for (const sandbox of await sandboxes.store.listForwarded()) await hostPorts.open(sandbox);
+  for (const sandbox of await sandboxes.stores.sandboxes.listForwarded()) await hostPorts.open(sandbox);
   const endedPorts = { what: "closing the ports of ended sandboxes", everyMs: closeEndedPortsMs, log };
   undo.use(regularly(endedPorts, () => hostPorts.sweep()));
 
@@ -192,8 +191,8 @@ function openConnections(server: Server): ReadonlySet<Socket> {
   return connections;
 }
 
-async function runningHere({ store, worker }: SandboxContext): Promise<SandboxId[]> {
-  const held = await store.listHeld();
+async function runningHere({ stores, worker }: SandboxContext): Promise<SandboxId[]> {
+  const held = await stores.sandboxes.listHeld();
   return held.filter(({ state, workerId }) => state === "running" && workerId === worker.id).map(({ id }) => id);
 }
 

@@ -17,15 +17,15 @@ const keptCharacters = 2000;
  */
 export async function applyPatches(context: SandboxContext, sandbox: Sandbox, signal: AbortSignal): Promise<Sandbox> {
   if (sandbox.fromCheckpointId === undefined) return sandbox;
-  const { store } = context;
+  const { stores } = context;
   let patched = sandbox;
   for (const patch of await duePatches(context, sandbox, sandbox.fromCheckpointId)) {
     const failure = await run(context, sandbox, patch, signal);
     if (failure !== undefined) {
       context.log("warn", "a patch failed", { sandbox: sandbox.id, patch: patch.id, failure });
-      return store.update(sandbox.id, { patchError: `patch ${patch.sequence} ${failure}` });
+      return stores.sandboxes.update(sandbox.id, { patchError: `patch ${patch.sequence} ${failure}` });
     }
-    patched = await store.update(sandbox.id, { lastPatchSequence: patch.sequence, patchError: undefined });
+    patched = await stores.sandboxes.update(sandbox.id, { lastPatchSequence: patch.sequence, patchError: undefined });
   }
   return patched;
 }
@@ -34,14 +34,10 @@ export async function applyPatches(context: SandboxContext, sandbox: Sandbox, si
  * Another organization's checkpoint is trusted as it was when it was forked: its owner must not gain a way to run
  * commands in sandboxes of others later.
  */
-async function duePatches(
-  { checkpoints, patches }: SandboxContext,
-  sandbox: Sandbox,
-  checkpointId: string,
-): Promise<Patch[]> {
-  const due = await patches.list(checkpointId, sandbox.lastPatchSequence);
+async function duePatches({ stores }: SandboxContext, sandbox: Sandbox, checkpointId: string): Promise<Patch[]> {
+  const due = await stores.patches.list(checkpointId, sandbox.lastPatchSequence);
   if (due.length === 0) return due;
-  const isOwn = (await checkpoints.find(checkpointId))?.organizationId === sandbox.organizationId;
+  const isOwn = (await stores.checkpoints.find(checkpointId))?.organizationId === sandbox.organizationId;
   return isOwn ? due : due.filter(({ createdAt }) => createdAt <= sandbox.createdAt);
 }
 

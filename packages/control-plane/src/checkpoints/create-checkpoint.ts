@@ -29,11 +29,11 @@ export async function createCheckpoint(
   context: SandboxContext,
   { organizationId, id, wanted }: { organizationId: string; id: SandboxId; wanted: NewCheckpoint },
 ): Promise<Checkpoint> {
-  const sandbox = await context.store.get(organizationId, id);
+  const sandbox = await context.stores.sandboxes.get(organizationId, id);
   requireCapturable(context, sandbox);
   const checkpoint = checkpointOf(context, sandbox, wanted);
   const limit = { count: limits[wanted.kind], replaces: wanted.keep !== undefined };
-  const added = await context.checkpoints.add(checkpoint, limit);
+  const added = await context.stores.checkpoints.add(checkpoint, limit);
   if (added === "limit reached") {
     const message = `maximum ${limit.count} ${wanted.kind === "full" ? "" : "disk_only "}checkpoints per sandbox`;
     throw new SandboxError("invalid_argument", message);
@@ -53,21 +53,25 @@ export async function createCheckpoint(
 
 /** Captures the snapshot of a `processing` checkpoint. The sandbox's gate must be held. */
 export async function captureCheckpoint(context: SandboxContext, checkpoint: Checkpoint, keep?: number): Promise<void> {
-  const { checkpoints, store, snapshots, worker, clock, log } = context;
+  const { stores, snapshots, worker, clock, log } = context;
   const { id, sandboxId, snapshotId, kind } = checkpoint;
   try {
     using _ = snapshots.use(snapshotId);
-    const sandbox = await store.find(sandboxId);
+    const sandbox = await stores.sandboxes.find(sandboxId);
     if (sandbox?.state !== "running") {
       throw wrongState(sandbox?.state ?? "stopped", ["running"], `the sandbox is ${sandbox?.state ?? "deleted"}`);
     }
     const contents = kind === "full" ? "memory and disks" : "disks";
-    const { sizeBytes, pausedMs } = await worker.captureSandbox(sandboxId, { snapshotId, contents }, context.cutOff);
-    await checkpoints.finish(checkpoint, sizeBytes, keep);
+    const { sizeBytes, pausedMs } = await worker.captureSandbox(
+      sandboxId,
+      { snapshotId, contents },
+      context.shutdown.cutOff,
+    );
+    await stores.checkpoints.finish(checkpoint, sizeBytes, keep);
     log("info", "checkpoint ready", { sandbox: sandboxId, checkpoint: id, sizeBytes, pausedMs });
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
-    await checkpoints.fail(checkpoint, why, new Date(clock.now()));
+    await stores.checkpoints.fail(checkpoint, why, new Date(clock.now()));
     throw error;
   } finally {
     context.operations.background.run("removing snapshots", { checkpoint: id }, () => snapshots.removeUnwanted());

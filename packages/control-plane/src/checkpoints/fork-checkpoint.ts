@@ -78,11 +78,11 @@ async function readyCheckpoint(
   signal: AbortSignal,
 ): Promise<Checkpoint> {
   const {
-    checkpoints,
+    stores,
     operations: { captures },
   } = context;
   const find = async (): Promise<Checkpoint> => {
-    const checkpoint = await checkpoints.find(id);
+    const checkpoint = await stores.checkpoints.find(id);
     if (checkpoint === undefined) throw checkpointNotFound(id);
     if (checkpoint.organizationId !== organizationId && !checkpoint.isPublic) throw checkpointNotFound(id);
     return checkpoint;

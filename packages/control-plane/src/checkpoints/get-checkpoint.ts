@@ -11,20 +11,20 @@ export interface CheckpointOfSandbox {
 
 /** A visible checkpoint of the sandbox. @throws `not_found` */
 export async function getCheckpoint(
-  { checkpoints }: Pick<SandboxContext, "checkpoints">,
+  { stores }: Pick<SandboxContext, "stores">,
   { organizationId, id, checkpointId }: CheckpointOfSandbox,
 ): Promise<Checkpoint> {
-  const checkpoint = await checkpoints.get(organizationId, checkpointId);
+  const checkpoint = await stores.checkpoints.get(organizationId, checkpointId);
   if (checkpoint.sandboxId !== id || checkpoint.hidden) throw checkpointNotFound(checkpointId);
   return checkpoint;
 }
 
 /** The checkpoints of a sandbox, which may be deleted, oldest first. */
 export async function listCheckpoints(
-  { store, checkpoints }: Pick<SandboxContext, "store" | "checkpoints">,
+  { stores }: Pick<SandboxContext, "stores">,
   organizationId: string,
   id: SandboxId,
 ): Promise<Checkpoint[]> {
-  await store.get(organizationId, id);
-  return checkpoints.listOf(organizationId, id);
+  await stores.sandboxes.get(organizationId, id);
+  return stores.checkpoints.listOf(organizationId, id);
 }

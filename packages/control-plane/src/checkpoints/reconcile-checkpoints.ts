@@ -3,16 +3,16 @@ import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 
 /** Completes checkpoints that an exited server was making: ready when the snapshot exists, failed otherwise. */
 export async function reconcileCheckpoints(context: SandboxContext): Promise<void> {
-  const { checkpoints, worker, clock, log } = context;
-  const processing = await checkpoints.listProcessing();
+  const { stores, worker, clock, log } = context;
+  const processing = await stores.checkpoints.listProcessing();
   const left = processing.filter(({ workerId }) => workerId === worker.id || !context.isWorkerAlive(workerId));
   await Promise.all(
     left.map(async (checkpoint) => {
       try {
         const stored = await worker.findSnapshot(checkpoint.snapshotId).catch(damaged);
-        if (stored !== undefined) await checkpoints.finish(checkpoint, stored.sizeBytes);
+        if (stored !== undefined) await stores.checkpoints.finish(checkpoint, stored.sizeBytes);
         else
-          await checkpoints.fail(
+          await stores.checkpoints.fail(
             checkpoint,
             "the server exited while the checkpoint was being made",
             new Date(clock.now()),

@@ -16,8 +16,8 @@ export async function restoreCheckpoint(
   context: SandboxContext,
   { organizationId, id, checkpointId }: CheckpointOfSandbox,
 ): Promise<void> {
-  await context.store.get(organizationId, id);
-  const checkpoint = await context.checkpoints.get(organizationId, checkpointId);
+  await context.stores.sandboxes.get(organizationId, id);
+  const checkpoint = await context.stores.checkpoints.get(organizationId, checkpointId);
   if (checkpoint.sandboxId !== id) throw refusal("checkpoint does not belong to this sandbox");
   if (checkpoint.status !== "ready") throw refusal("checkpoint is not ready");
 
@@ -40,13 +40,19 @@ async function restore(
   { sandbox, checkpoint }: { readonly sandbox: Sandbox; readonly checkpoint: Checkpoint },
   onBegin: () => void,
 ): Promise<void> {
-  const { store, worker, activity, snapshots, log, cutOff } = context;
+  const { stores, worker, activity, snapshots, log } = context;
+  const { cutOff } = context.shutdown;
   using _ = snapshots.use(checkpoint.snapshotId);
   // A running sandbox already counts against the limit.
   const limit = sandbox.state === "running" ? undefined : context.settings.maxSandboxes;
   const endReason = `the restore of checkpoint ${checkpoint.name} was interrupted: restore it again`;
   const generation = sandbox.generation + 1;
-  const restarting = await store.move(sandbox, "restart", { generation, workerId: worker.id, endReason }, limit);
+  const restarting = await stores.sandboxes.move(
+    sandbox,
+    "restart",
+    { generation, workerId: worker.id, endReason },
+    limit,
+  );
   activity.forget(sandbox.id);
   onBegin();
   let started: StartedSandbox;
@@ -56,7 +62,7 @@ async function restore(
     started = await startOnWorker(context, { ...restarting, ...shapeOf(checkpoint) }, from, cutOff);
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
-    await store.move(restarting, "failed", {
+    await stores.sandboxes.move(restarting, "failed", {
       endedAt: new Date(context.clock.now()),
       endReason: `cannot restore checkpoint ${checkpoint.name}: ${why}`,
     });
@@ -65,7 +71,7 @@ async function restore(
   const { lastPatchSequence } = checkpoint;
   const running = await markRunning(context, restarting, started, { ...shapeOf(checkpoint), lastPatchSequence });
   log("info", "sandbox restored", { sandbox: sandbox.id, checkpoint: checkpoint.id, ...started });
-  await applyPatches(context, running, context.ending);
+  await applyPatches(context, running, context.shutdown.ending);
 }
 
 /** The network policy is not restored: a policy that the owner has tightened since must hold. */

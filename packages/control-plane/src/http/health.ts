@@ -6,7 +6,7 @@ import { serveDocumentation } from "./documentation.ts";
 import { serve } from "./serve.ts";
 
 export function serveHealth(app: FastifyInstance, api: ApiContext): void {
-  const { ending } = api.sandboxes;
+  const { ending } = api.sandboxes.shutdown;
   const document = openApiDocument();
 
   serve(app, ending, health, () => Promise.resolve({ status: "ok" }));

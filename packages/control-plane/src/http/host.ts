@@ -7,7 +7,8 @@ import { answered, serve } from "./serve.ts";
 
 /** Consoles and ready machines. */
 export function serveHost(app: FastifyInstance, { sandboxes }: ApiContext): void {
-  const { ending, worker } = sandboxes;
+  const { worker } = sandboxes;
+  const { ending } = sandboxes.shutdown;
 
   serve(app, ending, wire.getConsole, async ({ organizationId, parameter, reply }) => {
     const text = await readConsole(sandboxes, organizationId, parseSandboxId(parameter("id")));

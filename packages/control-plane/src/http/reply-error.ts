@@ -1,14 +1,16 @@
 import { describeError, errorCodes, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { errorReplyOf, type ErrorReply } from "@opensandbox/wire/public/error-reply.ts";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
-import type { Log } from "../log.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
+
+type FailureContext = Pick<SandboxContext, "log" | "shutdown">;
 
 // Long enough for capacity to become free, short enough not to be noticed.
 const retryAfterSeconds = "1";
 
 /** Answers every failure as JSON of one form, with the status of its code. */
-export function replyErrors(app: FastifyInstance, log: Log, ending: AbortSignal): void {
-  app.setErrorHandler((thrown, request, reply) => replyFailure(thrown, request, reply, { log, ending }));
+export function replyErrors(app: FastifyInstance, context: FailureContext): void {
+  app.setErrorHandler((thrown, request, reply) => replyFailure(thrown, request, reply, context));
   app.setNotFoundHandler((request, reply) => {
     const [path = ""] = request.url.split("?");
     const message = `there is no route ${request.method} ${path}: see /openapi.json`;
@@ -20,9 +22,9 @@ export function replyFailure(
   thrown: unknown,
   request: Pick<FastifyRequest, "id">,
   reply: Pick<FastifyReply, "header" | "status">,
-  { log, ending }: { log: Log; ending: AbortSignal },
+  context: FailureContext,
 ): FastifyReply {
-  const { status, body } = failureOf(thrown, { requestId: request.id, log, ending });
+  const { status, body } = failureOf(thrown, request.id, context);
   if (body.retryable) reply.header("retry-after", retryAfterSeconds);
   return reply.status(status).send(body);
 }
@@ -30,9 +32,10 @@ export function replyFailure(
 /** The answer to a failure. Unexpected errors go to the log and are answered with the request's id only. */
 export function failureOf(
   thrown: unknown,
-  { requestId, log, ending }: { requestId: string; log: Log; ending: AbortSignal },
+  requestId: string,
+  { log, shutdown }: FailureContext,
 ): { status: number; body: ErrorReply } {
-  const error = knownError(thrown, ending);
+  const error = knownError(thrown, shutdown.ending);
   if (error === undefined) {
     log("error", "unexpected error", { requestId, ...describeError(thrown) });
     const body = {

@@ -36,12 +36,12 @@ import { routeUpgrades } from "./sockets/web-socket.ts";
 
 /** The HTTP server with all routes, before it listens. */
 export async function buildServer(api: ApiContext): Promise<FastifyInstance> {
-  const { log, ending } = api.sandboxes;
+  const { log } = api.sandboxes;
   const previews = previewGateway(api);
   const app = fastify({
     exposeHeadRoutes: false,
     frameworkErrors: (error, request, reply) => {
-      replyFailure(error, request, reply, { log, ending });
+      replyFailure(error, request, reply, api.sandboxes);
     },
     genReqId: () => `req-${randomHex(8)}`,
     serverFactory: (handle) => makeServer(handle, { previews, tls: api.tls, log }),
@@ -60,7 +60,7 @@ export async function buildServer(api: ApiContext): Promise<FastifyInstance> {
   });
 
   allowAllOrigins(app);
-  replyErrors(app, log, ending);
+  replyErrors(app, api.sandboxes);
   closeAfterUnreadBody(app);
   refuseBeforeSending(app, previews, log);
   routeUpgrades(app, previews, log);

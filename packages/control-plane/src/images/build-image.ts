@@ -52,7 +52,7 @@ export async function buildImage(
       capture(context, runtime, { name, kind: "full" }),
     );
   } finally {
-    await context.checkpoints.remove(built);
+    await context.stores.checkpoints.remove(built);
     await context.snapshots.removeUnwanted();
   }
 }
@@ -74,9 +74,9 @@ async function inHiddenSandbox<T>(
   await using undo = new AsyncDisposableStack();
   undo.defer(() =>
     context.operations.gates.run(sandbox.id, async () => {
-      const left = await context.store.find(sandbox.id);
+      const left = await context.stores.sandboxes.find(sandbox.id);
       if (left !== undefined) await endSandbox(context, left, "the image was built");
-      await context.store.remove(sandbox.id);
+      await context.stores.sandboxes.remove(sandbox.id);
     }),
   );
   return await work(sandbox);
@@ -88,11 +88,11 @@ async function capture(
   { name, kind }: { readonly name: string; readonly kind: CheckpointKind },
 ): Promise<Checkpoint> {
   const checkpoint = checkpointOf(context, sandbox, { name, kind, promoteToFull: false });
-  await context.checkpoints.add(checkpoint);
+  await context.stores.checkpoints.add(checkpoint);
   try {
     await context.operations.gates.run(sandbox.id, () => captureCheckpoint(context, checkpoint));
   } catch (error) {
-    await context.checkpoints.remove(checkpoint);
+    await context.stores.checkpoints.remove(checkpoint);
     throw error;
   }
   return { ...checkpoint, status: "ready" };

@@ -12,8 +12,8 @@ export async function deleteImage({ images, sandboxes }: ImageContext, image: Im
   const last = image.name !== undefined && others.every(({ name }) => name === undefined);
   for (const { id, checkpointId } of last ? [image, ...others] : [image]) {
     await images.remove(id);
-    const checkpoint = checkpointId === undefined ? undefined : await sandboxes.checkpoints.find(checkpointId);
-    if (checkpoint !== undefined) await sandboxes.checkpoints.remove(checkpoint);
+    const checkpoint = checkpointId === undefined ? undefined : await sandboxes.stores.checkpoints.find(checkpointId);
+    if (checkpoint !== undefined) await sandboxes.stores.checkpoints.remove(checkpoint);
   }
   await sandboxes.snapshots.removeUnwanted();
 }

@@ -37,10 +37,10 @@ export async function buildNamedImage(
       workerId: image.workerId,
       createdAt: new Date(sandboxes.clock.now()),
     };
-    if (!(await sandboxes.checkpoints.copy(built.id, copy))) throw deleted();
+    if (!(await sandboxes.stores.checkpoints.copy(built.id, copy))) throw deleted();
     const ready = await images.finish(image.id, copy.id);
     if (ready !== undefined) return ready;
-    await sandboxes.checkpoints.remove({ ...built, id: copy.id });
+    await sandboxes.stores.checkpoints.remove({ ...built, id: copy.id });
     throw deleted();
   } catch (error) {
     await images.fail(image.id, error instanceof Error ? error.message : String(error));

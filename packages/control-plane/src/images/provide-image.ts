@@ -59,7 +59,7 @@ export function imageOf(
 /** The checkpoint of a ready image. */
 export async function checkpointOfImage({ sandboxes }: ImageContext, image: Image): Promise<Checkpoint> {
   const checkpoint =
-    image.checkpointId === undefined ? undefined : await sandboxes.checkpoints.find(image.checkpointId);
+    image.checkpointId === undefined ? undefined : await sandboxes.stores.checkpoints.find(image.checkpointId);
   if (checkpoint !== undefined) return checkpoint;
   throw new SandboxError("unavailable", "the image was deleted in the meantime: try again");
 }
@@ -78,10 +78,15 @@ async function build(
   const { id, organizationId, manifest } = image;
   try {
     // Other callers may wait for the same build, so it continues when this one disconnects.
-    const checkpoint = await buildImage(sandboxes, { organizationId, name: id, manifest }, onLog, sandboxes.ending);
+    const checkpoint = await buildImage(
+      sandboxes,
+      { organizationId, name: id, manifest },
+      onLog,
+      sandboxes.shutdown.ending,
+    );
     const ready = await images.finish(id, checkpoint.id);
     if (ready !== undefined) return ready;
-    await sandboxes.checkpoints.remove(checkpoint);
+    await sandboxes.stores.checkpoints.remove(checkpoint);
     await sandboxes.snapshots.removeUnwanted();
     throw new SandboxError("unavailable", "the image was deleted while it was being built");
   } catch (error) {

@@ -3,7 +3,7 @@ import type { ImageContext } from "./image-context.ts";
 
 /** Marks images that an exited server was building as failed and removes their partial checkpoints. */
 export async function reconcileImages({ images, sandboxes }: ImageContext): Promise<void> {
-  const { worker, checkpoints, log } = sandboxes;
+  const { worker, stores, log } = sandboxes;
   const isLeft = (workerId: string): boolean => workerId === worker.id || !sandboxes.isWorkerAlive(workerId);
   try {
     for (const { id, name, workerId } of await images.listBuilding()) {
@@ -11,8 +11,8 @@ export async function reconcileImages({ images, sandboxes }: ImageContext): Prom
       if (name === undefined) await images.remove(id);
       else await images.fail(id, "the server exited while the image was being built");
     }
-    for (const checkpoint of await checkpoints.listUnnamed()) {
-      if (isLeft(checkpoint.workerId)) await checkpoints.remove(checkpoint);
+    for (const checkpoint of await stores.checkpoints.listUnnamed()) {
+      if (isLeft(checkpoint.workerId)) await stores.checkpoints.remove(checkpoint);
     }
   } catch (error) {
     log("error", "cannot reconcile the images of an exited server: the next start tries again", describeError(error));

@@ -12,17 +12,17 @@ export async function restartMachine(
   how: "rebooted" | "power-cycled",
 ): Promise<Sandbox> {
   const {
-    store,
+    stores,
     worker,
     activity,
     clock,
     log,
-    cutOff,
     settings: { maxSandboxes },
   } = context;
+  const { cutOff } = context.shutdown;
   // A running sandbox already counts against the limit.
   const limit = sandbox.state === "running" ? undefined : maxSandboxes;
-  const restarting = await store.move(
+  const restarting = await stores.sandboxes.move(
     sandbox,
     "restart",
     {
@@ -41,7 +41,7 @@ export async function restartMachine(
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
     const endReason = `it could not be ${how}: ${why}`;
-    await store.move(restarting, "failed", { endedAt: new Date(clock.now()), endReason });
+    await stores.sandboxes.move(restarting, "failed", { endedAt: new Date(clock.now()), endReason });
     throw error;
   }
   log("info", `sandbox ${how}`, { sandbox: sandbox.id });

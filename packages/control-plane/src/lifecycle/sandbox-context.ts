@@ -16,18 +16,28 @@ export interface SandboxContext {
   readonly worker: Worker;
   /** Whether a worker still runs, in this process or another one on this host. */
   isWorkerAlive(workerId: string): boolean;
-  readonly store: SandboxStore;
-  readonly checkpoints: CheckpointStore;
-  readonly patches: PatchStore;
+  readonly stores: Stores;
   readonly snapshots: Snapshots;
   readonly operations: Operations;
   readonly activity: Activity;
   readonly settings: SandboxSettings;
   readonly clock: Clock;
   readonly log: Log;
-  /** Aborts when the control plane ends. */
+  readonly shutdown: Shutdown;
+}
+
+/** The rows of the database, one store for each kind. */
+export interface Stores {
+  readonly sandboxes: SandboxStore;
+  readonly checkpoints: CheckpointStore;
+  readonly patches: PatchStore;
+}
+
+/** The two stages of the control plane's end. */
+export interface Shutdown {
+  /** Aborts first, when the control plane ends: calls of clients end. */
   readonly ending: AbortSignal;
-  /** Aborts after `ending`, to interrupt work without a caller. */
+  /** Aborts at the deadline of the shutdown, to interrupt work without a caller. */
   readonly cutOff: AbortSignal;
 }
 

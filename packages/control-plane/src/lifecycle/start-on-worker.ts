@@ -35,10 +35,10 @@ export async function markRunning(
   started: Pick<StartedSandbox, "restoredFrom" | "restoredBecause">,
   changes: Changes = {},
 ): Promise<Sandbox> {
-  const { activity, store, clock } = context;
+  const { activity, stores, clock } = context;
   const idleTimeoutSeconds = changes.idleTimeoutSeconds ?? sandbox.idleTimeoutSeconds;
   activity.watch(sandbox.id, idleTimeoutSeconds);
-  const running = await store.move(sandbox, "started", {
+  const running = await stores.sandboxes.move(sandbox, "started", {
     startedAt: new Date(clock.now()),
     expiresAt: activity.expiresAt(idleTimeoutSeconds),
     endedAt: undefined,

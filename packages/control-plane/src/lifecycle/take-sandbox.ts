@@ -24,10 +24,10 @@ export async function takeSandbox<T>(
   { organizationId, id, refusal, states = ["running"] }: Take,
   operation: (sandbox: Sandbox) => Promise<T>,
 ): Promise<T> {
-  const asked = await context.store.get(organizationId, id);
+  const asked = await context.stores.sandboxes.get(organizationId, id);
   if (!states.includes(asked.state) && !passingStates.includes(asked.state)) throw refusal;
   return context.operations.gates.run(id, async () => {
-    const sandbox = await context.store.get(organizationId, id);
+    const sandbox = await context.stores.sandboxes.get(organizationId, id);
     if (!states.includes(sandbox.state)) {
       throw wrongState(sandbox.state, states, `${refusal.message}: it is ${sandbox.state}`);
     }

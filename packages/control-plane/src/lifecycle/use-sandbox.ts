@@ -18,14 +18,14 @@ export async function useSandbox(
   id: SandboxId,
   signal: AbortSignal,
 ): Promise<Use> {
-  await context.store.get(organizationId, id);
+  await context.stores.sandboxes.get(organizationId, id);
   for (;;) {
     await context.operations.wakes.join(id, signal);
     await context.operations.gates.open(id, signal);
     // Before the state is read: either the idle sweep sees this call, or this call sees the sandbox asleep.
     const use = context.activity.begin(id);
     try {
-      const sandbox = await context.store.get(organizationId, id);
+      const sandbox = await context.stores.sandboxes.get(organizationId, id);
       if (sandbox.state === "running") {
         if (sandbox.workerId !== context.worker.id) throw elsewhere(context, sandbox);
         return use;
@@ -47,7 +47,7 @@ function isAsleep({ state, bootsOnUse }: Sandbox): boolean {
 
 async function rouse(context: SandboxContext, id: SandboxId): Promise<void> {
   await context.operations.gates.run(id, async () => {
-    const sandbox = await context.store.find(id);
+    const sandbox = await context.stores.sandboxes.find(id);
     if (sandbox === undefined || !isAsleep(sandbox)) return;
     if (sandbox.state === "hibernated") await wake(context, sandbox);
     else await restartMachine(context, sandbox, "power-cycled");

@@ -11,7 +11,7 @@ export function watchMachine(context: SandboxContext, sandbox: Sandbox): void {
         await context.operations.gates.run(sandbox.id, () => markEnded(context, sandbox, end));
     })
     .catch((error: unknown) => {
-      if (context.ending.aborted) return;
+      if (context.shutdown.ending.aborted) return;
       context.log("error", "cannot record the end of a machine", {
         sandbox: sandbox.id,
         ...describeError(error),
@@ -19,7 +19,7 @@ export function watchMachine(context: SandboxContext, sandbox: Sandbox): void {
     });
 }
 
-async function ended({ worker, ending }: SandboxContext, { id }: Sandbox): Promise<SandboxEnd> {
+async function ended({ worker, shutdown: { ending } }: SandboxContext, { id }: Sandbox): Promise<SandboxEnd> {
   return await worker.waitForEnd(id, ending);
 }
 
@@ -29,12 +29,16 @@ async function ended({ worker, ending }: SandboxContext, { id }: Sandbox): Promi
  */
 async function markEnded(context: SandboxContext, watched: Sandbox, { reason, detail }: SandboxEnd): Promise<void> {
   // The shutdown puts its sandboxes away itself and then closes the database.
-  if (context.ending.aborted) return;
-  const sandbox = await context.store.find(watched.id);
+  if (context.shutdown.ending.aborted) return;
+  const sandbox = await context.stores.sandboxes.find(watched.id);
   if (sandbox?.state !== "running" || sandbox.generation !== watched.generation) return;
   context.activity.forget(sandbox.id);
   const bootsOnUse = reason === "reset" && !sandbox.ephemeral;
   const endReason = `the machine ended: ${detail}${bootsOnUse ? ": the next call boots its disks" : ""}`;
-  await context.store.move(sandbox, "crashed", { endedAt: new Date(context.clock.now()), endReason, bootsOnUse });
+  await context.stores.sandboxes.move(sandbox, "crashed", {
+    endedAt: new Date(context.clock.now()),
+    endReason,
+    bootsOnUse,
+  });
   context.log("warn", "a machine ended by itself", { sandbox: sandbox.id, detail });
 }

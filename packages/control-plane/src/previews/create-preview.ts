@@ -14,12 +14,12 @@ export interface CreatePreview {
 
 /** Adds a preview of a sandbox's port, or returns the one that the port has already. */
 export async function createPreview(
-  { store, clock }: SandboxContext,
+  { stores, clock }: SandboxContext,
   previews: PreviewStore,
   request: CreatePreview,
 ): Promise<{ readonly preview: Preview; readonly added: boolean }> {
   const { organizationId, sandboxId } = request;
-  const sandbox = await store.find(sandboxId);
+  const sandbox = await stores.sandboxes.find(sandboxId);
   // A hibernated sandbox is accepted: the first request wakes it.
   const exists = sandbox?.organizationId === organizationId && !sandbox.hidden && sandbox.state !== "stopped";
   if (!exists) throw new SandboxError("invalid_argument", "sandbox is not running or not found");

@@ -44,7 +44,7 @@ export class HostPorts implements AsyncDisposable {
       });
     });
     server.unref();
-    return port === hostPort ? sandbox : this.#context.store.update(id, { hostPort: port });
+    return port === hostPort ? sandbox : this.#context.stores.sandboxes.update(id, { hostPort: port });
   }
 
   close(id: SandboxId): void {
@@ -56,7 +56,7 @@ export class HostPorts implements AsyncDisposable {
   /** Closes the ports of sandboxes that have ended. */
   async sweep(): Promise<void> {
     for (const id of this.#servers.keys()) {
-      const sandbox = await this.#context.store.find(id);
+      const sandbox = await this.#context.stores.sandboxes.find(id);
       if (sandbox === undefined || sandbox.state === "stopped") this.close(id);
     }
   }
@@ -74,7 +74,7 @@ export class HostPorts implements AsyncDisposable {
       this.#sockets.delete(socket);
       gone.abort();
     });
-    const signal = AbortSignal.any([gone.signal, this.#context.ending]);
+    const signal = AbortSignal.any([gone.signal, this.#context.shutdown.ending]);
     try {
       const use = await useSandbox(this.#context, organizationId, id, signal);
       try {

@@ -11,7 +11,8 @@ import { scaleSandbox } from "./scale-sandbox.ts";
  * plane shuts down.
  */
 export function answerGuests(context: SandboxContext): void {
-  const { worker, ending, log } = context;
+  const { worker, log } = context;
+  const { ending } = context.shutdown;
   const answer = async ({ requestId, sandboxId, body }: GuestRequest): Promise<void> => {
     await worker.answerGuest(requestId, await scale(context, sandboxId, body));
   };
@@ -31,12 +32,12 @@ async function scale(context: SandboxContext, id: SandboxId, body: unknown): Pro
     if (!parsed?.success) {
       throw new SandboxError("invalid_argument", parsed?.error.issues[0]?.message ?? "no body");
     }
-    const sandbox = await context.store.find(id);
+    const sandbox = await context.stores.sandboxes.find(id);
     if (sandbox === undefined) {
       throw new SandboxError("not_found", `sandbox ${id} not found`, { resource: "sandbox", id });
     }
     const request = { organizationId: sandbox.organizationId, id, memoryMib: parsed.data.memoryMB };
-    return scaleAnswer(await scaleSandbox(context, request, context.ending));
+    return scaleAnswer(await scaleSandbox(context, request, context.shutdown.ending));
   } catch (thrown) {
     const error = asSandboxError(thrown);
     const { status } = errorCodes[error.code];

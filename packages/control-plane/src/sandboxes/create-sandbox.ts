@@ -41,7 +41,7 @@ export async function createSandbox(
 
     const sandbox = sandboxOf(context, request);
     const created = await context.operations.gates.run(sandbox.id, async () => {
-      const added = await context.store.add(sandbox, context.settings.maxSandboxes);
+      const added = await context.stores.sandboxes.add(sandbox, context.settings.maxSandboxes);
       if (added === "limit reached") throw limitReached(context.settings.maxSandboxes);
       return added === "added" ? start(context, { sandbox, request, onProgress }, signal) : undefined;
     });
@@ -61,19 +61,19 @@ export function requireImage({ worker }: SandboxContext, image: string): void {
 
 /** The sandbox of an earlier create with the same idempotency key, once that create has finished. */
 async function findEarlier(
-  { store, clock, operations: { gates } }: SandboxContext,
+  { stores, clock, operations: { gates } }: SandboxContext,
   { organizationId, idempotencyKey }: CreateSandbox,
   signal: AbortSignal,
 ): Promise<Sandbox | undefined> {
   if (idempotencyKey === undefined) return undefined;
-  const earlier = await store.findByKey(organizationId, idempotencyKey);
+  const earlier = await stores.sandboxes.findByKey(organizationId, idempotencyKey);
   if (earlier === undefined) return undefined;
   if (clock.now() - earlier.createdAt.getTime() >= keyLifetimeMs) {
-    await store.update(earlier.id, { idempotencyKey: undefined });
+    await stores.sandboxes.update(earlier.id, { idempotencyKey: undefined });
     return undefined;
   }
   await gates.open(earlier.id, signal);
-  return store.find(earlier.id);
+  return stores.sandboxes.find(earlier.id);
 }
 
 function sandboxOf(
@@ -144,12 +144,12 @@ async function undoCreate(context: SandboxContext, sandbox: Sandbox): Promise<vo
       ...describeError(error),
     });
     const endReason = "it did not start and could not be removed";
-    await context.store.move(sandbox, "failed", {
+    await context.stores.sandboxes.move(sandbox, "failed", {
       endedAt: new Date(context.clock.now()),
       endReason,
       idempotencyKey: undefined,
     });
     return;
   }
-  await context.store.remove(sandbox.id);
+  await context.stores.sandboxes.remove(sandbox.id);
 }

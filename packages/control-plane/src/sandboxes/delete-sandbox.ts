@@ -6,31 +6,31 @@ import type { Sandbox } from "./sandbox.ts";
 /** Stops a sandbox and removes everything but its row and its checkpoints. A stopped sandbox stays as it is. */
 export async function deleteSandbox(context: SandboxContext, organizationId: string, id: SandboxId): Promise<void> {
   await context.operations.gates.run(id, async () => {
-    const sandbox = await context.store.get(organizationId, id);
+    const sandbox = await context.stores.sandboxes.get(organizationId, id);
     await endSandbox(context, sandbox, "it was deleted");
   });
 }
 
 /** Stops a sandbox for the given reason. Its gate must be held. */
 export async function endSandbox(context: SandboxContext, sandbox: Sandbox, endReason: string): Promise<void> {
-  const { store, worker, activity, clock, snapshots } = context;
+  const { stores, worker, activity, clock, snapshots } = context;
   if (sandbox.state === "stopped") return;
   const isOurs = sandbox.workerId === worker.id || sandbox.workerId === "";
   if (!isOurs && context.isWorkerAlive(sandbox.workerId)) throw elsewhere(context, sandbox);
 
-  const stopping = await store.move(sandbox, "delete", isOurs ? { workerId: worker.id } : {});
+  const stopping = await stores.sandboxes.move(sandbox, "delete", isOurs ? { workerId: worker.id } : {});
   activity.forget(sandbox.id);
   try {
     // Files of a dead worker are removed by the next start of a server.
     if (isOurs) await worker.stopSandbox(sandbox.id);
   } catch (error) {
-    await store.move(stopping, "failed", {
+    await stores.sandboxes.move(stopping, "failed", {
       endedAt: new Date(clock.now()),
       endReason: `it could not be stopped: ${error instanceof Error ? error.message : String(error)}`,
     });
     throw error;
   }
-  await store.move(stopping, "stopped", {
+  await stores.sandboxes.move(stopping, "stopped", {
     expiresAt: undefined,
     endedAt: new Date(clock.now()),
     endReason,

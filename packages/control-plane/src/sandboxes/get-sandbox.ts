@@ -8,7 +8,7 @@ const listLimit = 100;
 
 /** The sandbox, in any state. */
 export async function getSandbox(context: SandboxContext, organizationId: string, id: SandboxId): Promise<Sandbox> {
-  return withDeadline(context, await context.store.get(organizationId, id));
+  return withDeadline(context, await context.stores.sandboxes.get(organizationId, id));
 }
 
 /** The newest 100 sandboxes in one of the states. */
@@ -17,7 +17,7 @@ export async function listSandboxes(
   organizationId: string,
   states: readonly SandboxState[],
 ): Promise<Sandbox[]> {
-  const sandboxes = await context.store.list(organizationId, states, listLimit);
+  const sandboxes = await context.stores.sandboxes.list(organizationId, states, listLimit);
   return sandboxes.map((sandbox) => withDeadline(context, sandbox));
 }
 

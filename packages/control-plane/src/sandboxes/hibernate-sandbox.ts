@@ -17,20 +17,20 @@ export async function hibernateSandbox(
 
 /** Hibernates a running sandbox whose gate is held. After a failure the sandbox keeps running. */
 export async function putToSleep(context: SandboxContext, sandbox: Sandbox): Promise<Sandbox> {
-  const { store, worker, activity, snapshots } = context;
+  const { stores, worker, activity, snapshots } = context;
   const hibernationSnapshotId = newSnapshotId();
-  const hibernating = await store.move(sandbox, "hibernate", { hibernationSnapshotId });
+  const hibernating = await stores.sandboxes.move(sandbox, "hibernate", { hibernationSnapshotId });
   using _ = snapshots.use(hibernationSnapshotId);
   let stored: StoredSnapshot;
   try {
     // A hibernation that has begun completes even when its caller disconnects.
-    stored = await worker.hibernateSandbox(sandbox.id, hibernationSnapshotId, context.cutOff);
+    stored = await worker.hibernateSandbox(sandbox.id, hibernationSnapshotId, context.shutdown.cutOff);
   } catch (error) {
-    await store.move(hibernating, "failed", { hibernationSnapshotId: undefined });
+    await stores.sandboxes.move(hibernating, "failed", { hibernationSnapshotId: undefined });
     throw error;
   }
   activity.forget(sandbox.id);
-  const hibernated = await store.move(hibernating, "stored", {
+  const hibernated = await stores.sandboxes.move(hibernating, "stored", {
     // Any worker may wake it, except that an ephemeral sandbox stays with this server and ends with it.
     workerId: sandbox.ephemeral ? sandbox.workerId : "",
     expiresAt: undefined,

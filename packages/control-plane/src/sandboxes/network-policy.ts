@@ -22,12 +22,12 @@ export async function setNetworkPolicy(
   { organizationId, id, change }: SetNetworkPolicy,
 ): Promise<Sandbox> {
   const {
-    store,
+    stores,
     worker,
     operations: { gates },
   } = context;
   return gates.run(id, async () => {
-    const sandbox = await store.get(organizationId, id);
+    const sandbox = await stores.sandboxes.get(organizationId, id);
     if (sandbox.state === "stopped") {
       throw new SandboxError("gone", `sandbox ${id} is stopped`, { resource: "sandbox", state: "stopped" });
     }
@@ -40,16 +40,16 @@ export async function setNetworkPolicy(
       const message = `rules for what a sandbox may reach do not hold on this host: ${worker.description.network.reason}`;
       throw new SandboxError("not_supported", message);
     }
-    return store.update(id, { networkEnabled: policy.enabled, egress: policy.egress });
+    return stores.sandboxes.update(id, { networkEnabled: policy.enabled, egress: policy.egress });
   });
 }
 
 /** The latest refusals of a sandbox's network. Empty for a sandbox that does not run. */
 export async function networkLog(
-  { store, worker }: SandboxContext,
+  { stores, worker }: SandboxContext,
   organizationId: string,
   id: SandboxId,
 ): Promise<readonly NetworkRefusal[]> {
-  const sandbox = await store.get(organizationId, id);
+  const sandbox = await stores.sandboxes.get(organizationId, id);
   return sandbox.state === "running" && sandbox.workerId === worker.id ? worker.networkRefusals(id) : [];
 }

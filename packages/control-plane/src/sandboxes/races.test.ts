@@ -29,7 +29,7 @@ function on({ context, organizationId }: TestContext, { id }: Sandbox) {
     powerCycle: () => powerCycleSandbox(context, organizationId, id),
     checkpoint: (name = "c") => createCheckpoint(context, { organizationId, id, wanted: { ...wanted, name } }),
     restore: (checkpointId: string) => restoreCheckpoint(context, { organizationId, id, checkpointId }),
-    state: async () => (await context.store.find(id))?.state,
+    state: async () => (await context.stores.sandboxes.find(id))?.state,
   };
 }
 
@@ -45,7 +45,7 @@ test("concurrent wakes and calls share one wake, and the last timeout holds", as
   for (const call of uses) call[Symbol.dispose]();
   assert.equal(world.worker.started.length, 2);
   assert.deepEqual([first.sandbox.state, second.sandbox.state], ["running", "running"]);
-  assert.equal((await world.context.store.find(sandbox.id))?.idleTimeoutSeconds, 60);
+  assert.equal((await world.context.stores.sandboxes.find(sandbox.id))?.idleTimeoutSeconds, 60);
 });
 
 test("a failed wake is one attempt, and all its callers get that failure", async () => {
@@ -61,7 +61,7 @@ test("a failed wake is one attempt, and all its callers get that failure", async
   await held.reached;
   const late = Array.from({ length: 20 }, () => assert.rejects(use(), /no room for it/));
   // Every caller must already wait for the wake.
-  await world.context.store.listHeld();
+  await world.context.stores.sandboxes.listHeld();
   held.release();
   await Promise.all([...early, ...late]);
   assert.equal(world.worker.started.length, 2);
@@ -121,11 +121,11 @@ test("a checkpoint during a hibernation is refused; one queued before it is made
   world.worker.onHibernate = heldAgain.here;
   held.release();
   await heldAgain.reached;
-  assert.equal((await world.context.checkpoints.find(id))?.status, "ready");
+  assert.equal((await world.context.stores.checkpoints.find(id))?.status, "ready");
   await assert.rejects(checkpoint("during"), lostTo("hibernating"));
   heldAgain.release();
   assert.equal((await hibernating).state, "hibernated");
-  const listed = await world.context.checkpoints.listOf(world.organizationId, sandbox.id);
+  const listed = await world.context.stores.checkpoints.listOf(world.organizationId, sandbox.id);
   assert.deepEqual(
     listed.map(({ name, status }) => [name, status]),
     [["before", "ready"]],
@@ -165,7 +165,7 @@ test("a delete before a queued checkpoint: the checkpoint fails and says so", as
   held.release();
   await killing;
   await world.context.operations.background.idle();
-  const { status, error } = (await world.context.checkpoints.find(id)) ?? assert.fail();
+  const { status, error } = (await world.context.stores.checkpoints.find(id)) ?? assert.fail();
   assert.deepEqual([status, error], ["failed", "the sandbox is stopped"]);
 });
 
@@ -200,7 +200,7 @@ test("two power-cycles run one after the other", async () => {
   const { powerCycle, state } = on(world, sandbox);
   await Promise.all([powerCycle(), powerCycle()]);
   assert.equal(await state(), "running");
-  assert.equal((await world.context.store.find(sandbox.id))?.generation, 3);
+  assert.equal((await world.context.stores.sandboxes.find(sandbox.id))?.generation, 3);
 });
 
 test("a sandbox left in a transitional state can still be deleted", async () => {
@@ -208,7 +208,7 @@ test("a sandbox left in a transitional state can still be deleted", async () => 
   for (const move of ["hibernate", "restart"] as const) {
     const sandbox = await world.create();
     // Simulates a failed write to the database at the end of the operation.
-    await world.context.store.move(sandbox, move);
+    await world.context.stores.sandboxes.move(sandbox, move);
     const { kill, state } = on(world, sandbox);
     await kill();
     assert.equal(await state(), "stopped");
@@ -223,13 +223,13 @@ test("a checkpoint that is deleted during its capture leaves no snapshot", async
   world.worker.onCapture = held.here;
   const made = await checkpoint();
   await held.reached;
-  await world.context.checkpoints.remove(made);
+  await world.context.stores.checkpoints.remove(made);
   await world.context.snapshots.removeUnwanted();
   held.release();
   await world.context.operations.background.idle();
   await world.context.snapshots.removeUnwanted();
   assert.equal(world.worker.host.snapshots.size, 0);
-  assert.equal(await world.context.checkpoints.find(made.id), undefined);
+  assert.equal(await world.context.stores.checkpoints.find(made.id), undefined);
 });
 
 test("a checkpoint that is deleted during a fork keeps its snapshot until the fork runs", async () => {
@@ -246,7 +246,7 @@ test("a checkpoint that is deleted during a fork keeps its snapshot until the fo
   };
   const forking = forkCheckpoint(world.context, request, never);
   await held.reached;
-  await world.context.checkpoints.remove(made);
+  await world.context.stores.checkpoints.remove(made);
   await world.context.snapshots.removeUnwanted();
   assert.equal(world.worker.host.snapshots.size, 1);
   held.release();

@@ -4,11 +4,11 @@ import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 
 /** The console of a running machine. @throws `not_found`, or `wrong_state` when the sandbox does not run */
 export async function readConsole(
-  { store, worker }: SandboxContext,
+  { stores, worker }: SandboxContext,
   organizationId: string,
   id: SandboxId,
 ): Promise<string> {
-  const { state, workerId } = await store.get(organizationId, id);
+  const { state, workerId } = await stores.sandboxes.get(organizationId, id);
   if (state === "running" && workerId === worker.id) return await worker.readConsole(id);
   throw new SandboxError("wrong_state", `only a running sandbox has a console: ${id} is ${state}`, {
     resource: "sandbox",

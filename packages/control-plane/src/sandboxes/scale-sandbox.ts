@@ -13,8 +13,9 @@ export async function scaleSandbox(
   signal: AbortSignal,
 ): Promise<ScaleOutcome> {
   const { memoryMib, ...named } = request;
-  const { store, worker, cutOff } = context;
-  const asked = await store.get(named.organizationId, named.id);
+  const { stores, worker } = context;
+  const { cutOff } = context.shutdown;
+  const asked = await stores.sandboxes.get(named.organizationId, named.id);
   if (asked.scalingLocked) return { kind: "locked" };
   using _ = await useSandbox(context, named.organizationId, named.id, signal);
   const refusal = new SandboxError("invalid_argument", "sandbox is not running");
@@ -22,7 +23,7 @@ export async function scaleSandbox(
     // A change that has begun completes even when its caller disconnects.
     const { done, because = "" } = await worker.scaleSandbox(sandbox.id, memoryMib, cutOff);
     if (!done) return { kind: "floor", memoryMib, because };
-    await store.update(sandbox.id, { memoryMib, ...withoutAutoscale(sandbox) });
+    await stores.sandboxes.update(sandbox.id, { memoryMib, ...withoutAutoscale(sandbox) });
     return { kind: "scaled", sandbox: { ...sandbox, memoryMib }, autoscaleEnded: sandbox.autoscale?.enabled === true };
   });
 }

@@ -10,17 +10,17 @@ export async function setIdleTimeout(
 ): Promise<void> {
   const { organizationId, id, idleTimeoutSeconds } = request;
   const {
-    store,
+    stores,
     activity,
     operations: { gates },
   } = context;
   await gates.open(id, signal);
-  const { state } = await store.get(organizationId, id);
+  const { state } = await stores.sandboxes.get(organizationId, id);
   if (state === "hibernated") {
-    await store.update(id, { idleTimeoutSeconds });
+    await stores.sandboxes.update(id, { idleTimeoutSeconds });
     return;
   }
   using _ = await useSandbox(context, organizationId, id, signal);
-  await store.update(id, { idleTimeoutSeconds, expiresAt: activity.expiresAt(idleTimeoutSeconds) });
+  await stores.sandboxes.update(id, { idleTimeoutSeconds, expiresAt: activity.expiresAt(idleTimeoutSeconds) });
   activity.watch(id, idleTimeoutSeconds);
 }

@@ -5,11 +5,11 @@ import type { Sandbox } from "./sandbox.ts";
 
 /** Replaces the tags of a sandbox in any state. */
 export async function setTags(
-  { store, clock }: SandboxContext,
+  { stores, clock }: SandboxContext,
   { organizationId, id, tags }: { organizationId: string; id: SandboxId; tags: Readonly<Record<string, string>> },
 ): Promise<Sandbox> {
-  await store.get(organizationId, id);
-  return store.update(id, { tags, tagsUpdatedAt: new Date(clock.now()) });
+  await stores.sandboxes.get(organizationId, id);
+  return stores.sandboxes.update(id, { tags, tagsUpdatedAt: new Date(clock.now()) });
 }
 
 export interface TagKey {
@@ -19,9 +19,9 @@ export interface TagKey {
 }
 
 /** The tag keys of all sandboxes that are not stopped, in alphabetical order. */
-export async function listTagKeys({ store }: SandboxContext, organizationId: string): Promise<TagKey[]> {
+export async function listTagKeys({ stores }: SandboxContext, organizationId: string): Promise<TagKey[]> {
   const states = (Object.keys(moves) as SandboxState[]).filter((state) => state !== "stopped");
-  const sandboxes = await store.list(organizationId, states, Number.MAX_SAFE_INTEGER);
+  const sandboxes = await stores.sandboxes.list(organizationId, states, Number.MAX_SAFE_INTEGER);
   const values = Map.groupBy(
     sandboxes.flatMap(({ tags }) => Object.entries(tags)),
     ([key]) => key,

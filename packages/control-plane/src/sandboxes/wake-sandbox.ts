@@ -27,13 +27,13 @@ export async function wakeSandbox(
   context: SandboxContext,
   { organizationId, id, idleTimeoutSeconds }: WakeSandbox,
 ): Promise<Started> {
-  const asked = await context.store.get(organizationId, id);
+  const asked = await context.stores.sandboxes.get(organizationId, id);
   // A delete that is under way decides the answer, so the wake queues behind it.
   if (!sleeping.includes(asked.state) && asked.state !== "stopping") {
     throw new SandboxError("invalid_argument", "sandbox is not hibernated");
   }
   return context.operations.gates.run(id, async () => {
-    const sandbox = await context.store.get(organizationId, id);
+    const sandbox = await context.stores.sandboxes.get(organizationId, id);
     if (sandbox.state === "hibernated") {
       return wake(context, sandbox, idleTimeoutSeconds);
     }
@@ -55,13 +55,13 @@ export async function wake(
   idleTimeoutSeconds = sandbox.idleTimeoutSeconds,
 ): Promise<Started> {
   const {
-    store,
+    stores,
     worker,
     snapshots,
     settings: { maxSandboxes },
   } = context;
   const generation = sandbox.generation + 1;
-  const waking = await store.move(sandbox, "wake", { workerId: worker.id, generation }, maxSandboxes);
+  const waking = await stores.sandboxes.move(sandbox, "wake", { workerId: worker.id, generation }, maxSandboxes);
   const started = await startFromHibernation(context, waking);
   const running = await markRunning(context, waking, started, {
     idleTimeoutSeconds,
@@ -70,7 +70,7 @@ export async function wake(
   });
   context.operations.background.run("removing a snapshot", { sandbox: sandbox.id }, () => snapshots.removeUnwanted());
   context.log("info", "sandbox woken", { sandbox: sandbox.id, ...started });
-  return { sandbox: await applyPatches(context, running, context.ending), spans: started.spans };
+  return { sandbox: await applyPatches(context, running, context.shutdown.ending), spans: started.spans };
 }
 
 async function startFromHibernation(context: SandboxContext, waking: Sandbox): Promise<StartedSandbox> {
@@ -79,12 +79,12 @@ async function startFromHibernation(context: SandboxContext, waking: Sandbox): P
     if (snapshotId === undefined) throw noHibernation("none is recorded");
     // Other callers may wait for the same wake, so it continues when this one disconnects.
     const from = { kind: "snapshot", snapshotId, identity: "same" } as const;
-    return await startOnWorker(context, waking, from, context.ending);
+    return await startOnWorker(context, waking, from, context.shutdown.ending);
   } catch (error) {
     const failure = isSandboxError(error, "not_found") ? noHibernation(error.message, error) : error;
     const why = failure instanceof Error ? failure.message : String(failure);
     const workerId = waking.ephemeral ? waking.workerId : "";
-    await context.store.move(waking, "failed", { workerId, endReason: `it could not be woken: ${why}` });
+    await context.stores.sandboxes.move(waking, "failed", { workerId, endReason: `it could not be woken: ${why}` });
     throw failure;
   }
 }
@@ -95,10 +95,10 @@ function noHibernation(detail: string, cause?: SandboxError): SandboxError<"not_
 }
 
 async function withTimeout(
-  { store, activity }: SandboxContext,
+  { stores, activity }: SandboxContext,
   sandbox: Sandbox,
   idleTimeoutSeconds = sandbox.idleTimeoutSeconds,
 ): Promise<Sandbox> {
   activity.watch(sandbox.id, idleTimeoutSeconds);
-  return store.update(sandbox.id, { idleTimeoutSeconds, expiresAt: activity.expiresAt(idleTimeoutSeconds) });
+  return stores.sandboxes.update(sandbox.id, { idleTimeoutSeconds, expiresAt: activity.expiresAt(idleTimeoutSeconds) });
 }

@@ -18,12 +18,13 @@ export type AtEnd = "hibernate" | "stop" | "leave";
  */
 export async function endService(context: SandboxContext, atEnd: AtEnd): Promise<void> {
   const { worker, log } = context;
-  const held = atEnd === "leave" ? [] : (await context.store.listHeld()).filter((row) => row.workerId === worker.id);
+  const held =
+    atEnd === "leave" ? [] : (await context.stores.sandboxes.listHeld()).filter((row) => row.workerId === worker.id);
   const results = await Promise.allSettled(
     held.map(({ id }) =>
       context.operations.gates.run(id, async () => {
         // Read again: an earlier operation at the gate may have changed it.
-        const sandbox = await context.store.find(id);
+        const sandbox = await context.stores.sandboxes.find(id);
         if (sandbox === undefined || sandbox.workerId !== worker.id) return;
         await end(context, sandbox, atEnd);
       }),

@@ -13,7 +13,7 @@ import { SingleFlight } from "../single-flight.ts";
 import { Activity } from "#lifecycle/activity.ts";
 import { answerGuests } from "#sandboxes/answer-guests.ts";
 import { Gates } from "#lifecycle/gates.ts";
-import type { SandboxContext, SandboxSettings } from "#lifecycle/sandbox-context.ts";
+import type { SandboxContext, SandboxSettings, Shutdown } from "#lifecycle/sandbox-context.ts";
 import { SandboxStore } from "#sandboxes/sandbox-store.ts";
 import { reconcileSandboxes } from "./reconcile-sandboxes.ts";
 
@@ -24,24 +24,21 @@ export interface OpenSandboxes {
   readonly log: Log;
   readonly settings: SandboxSettings;
   isWorkerAlive(workerId: string): boolean;
-  readonly ending: AbortSignal;
-  readonly cutOff: AbortSignal;
+  readonly shutdown: Shutdown;
 }
 
 /** The context of all use cases, after the rows that exited servers left have been reconciled. */
 export async function openSandboxes(options: OpenSandboxes): Promise<SandboxContext> {
   const { database, worker, clock, log } = options;
-  const store = new SandboxStore(database);
+  const sandboxes = new SandboxStore(database);
   const storeDeadline = (id: SandboxId, expiresAt: Date): void => {
-    store.setExpiresAt(id, expiresAt).catch((error: unknown) => {
+    sandboxes.setExpiresAt(id, expiresAt).catch((error: unknown) => {
       log("warn", "cannot store an idle deadline", { sandbox: id, ...describeError(error) });
     });
   };
   const context: SandboxContext = {
     worker,
-    store,
-    checkpoints: new CheckpointStore(database),
-    patches: new PatchStore(database),
+    stores: { sandboxes, checkpoints: new CheckpointStore(database), patches: new PatchStore(database) },
     snapshots: new Snapshots(database, worker, log),
     operations: {
       gates: new Gates(),
@@ -54,8 +51,7 @@ export async function openSandboxes(options: OpenSandboxes): Promise<SandboxCont
     log,
     settings: options.settings,
     isWorkerAlive: (workerId) => options.isWorkerAlive(workerId),
-    ending: options.ending,
-    cutOff: options.cutOff,
+    shutdown: options.shutdown,
   };
   answerGuests(context);
   await Promise.all([reconcileSandboxes(context), reconcileCheckpoints(context)]);

@@ -13,7 +13,7 @@ import { watchMachine } from "#lifecycle/watch-machine.ts";
  */
 export async function reconcileSandboxes(context: SandboxContext): Promise<void> {
   const adopted = new Map((await context.worker.listSandboxes()).map((entry) => [entry.id, entry]));
-  const held = (await context.store.listHeld()).filter(
+  const held = (await context.stores.sandboxes.listHeld()).filter(
     ({ state, workerId }) => !isElsewhere(context, workerId) && !(state === "error" && workerId === ""),
   );
   // An ephemeral server adopts no machine, so it cannot tell whether another server's sandbox still has one.
@@ -28,7 +28,7 @@ function isElsewhere(context: SandboxContext, workerId: string): boolean {
 
 async function reconcile(context: SandboxContext, id: SandboxId, adopted: HeldSandbox | undefined): Promise<void> {
   try {
-    const sandbox = await context.store.find(id);
+    const sandbox = await context.stores.sandboxes.find(id);
     const action = reconciliationOf({
       ...(sandbox === undefined ? {} : { row: { ...sandbox, elsewhere: isElsewhere(context, sandbox.workerId) } }),
       ...(adopted === undefined ? {} : { adopted }),
@@ -70,7 +70,7 @@ interface Reconcile {
 }
 
 async function carryOut(context: SandboxContext, { sandbox, adopted, action }: Reconcile): Promise<void> {
-  const { worker, store, clock } = context;
+  const { worker, stores, clock } = context;
   const { id } = sandbox;
   const ended = { endedAt: new Date(clock.now()) };
   const ours = oursOf(context, sandbox, adopted);
@@ -84,7 +84,7 @@ async function carryOut(context: SandboxContext, { sandbox, adopted, action }: R
       return;
     case "boot on use": {
       const endReason = "its machine ended while no server ran: the next call boots its disks";
-      await store.move(sandbox, "lost", {
+      await stores.sandboxes.move(sandbox, "lost", {
         ...ours,
         ...ended,
         endReason,
@@ -94,14 +94,14 @@ async function carryOut(context: SandboxContext, { sandbox, adopted, action }: R
       return;
     }
     case "keep disks":
-      await store.update(id, ours);
+      await stores.sandboxes.update(id, ours);
       return;
     case "hibernated": {
       // An interrupted wake or hibernation leaves files on the host.
       await worker.stopSandbox(id);
       const { sizeBytes } = (await findSnapshot(context, sandbox)) ?? {};
       const move = sandbox.state === "waking" ? "failed" : "stored";
-      await store.move(sandbox, move, {
+      await stores.sandboxes.move(sandbox, move, {
         workerId: "",
         expiresAt: undefined,
         ...(sizeBytes === undefined ? {} : { hibernationSizeBytes: sizeBytes }),
@@ -110,7 +110,7 @@ async function carryOut(context: SandboxContext, { sandbox, adopted, action }: R
     }
     case "lost": {
       const isKnown = sandbox.state === "restarting" || (sandbox.state === "error" && !sandbox.bootsOnUse);
-      await store.move(sandbox, "lost", {
+      await stores.sandboxes.move(sandbox, "lost", {
         ...ended,
         workerId: "",
         endReason: isKnown ? sandbox.endReason : serverExited,
@@ -121,7 +121,7 @@ async function carryOut(context: SandboxContext, { sandbox, adopted, action }: R
     }
     case "undo":
       await worker.stopSandbox(id);
-      await store.remove(id);
+      await stores.sandboxes.remove(id);
       return;
     case "stop":
       await endSandbox(
@@ -134,11 +134,11 @@ async function carryOut(context: SandboxContext, { sandbox, adopted, action }: R
 
 /** Its machine runs, so the row says running, and its idle time continues from its deadline. */
 async function adopt(context: SandboxContext, sandbox: Sandbox, adopted: HeldSandbox): Promise<void> {
-  const { store, activity } = context;
+  const { stores, activity } = context;
   // The machine is the one from before an interrupted restart, so the row keeps the restart's failure.
   const interrupted = sandbox.state === "restarting" && adopted.generation < sandbox.generation;
   const expiresAt = sandbox.expiresAt ?? activity.expiresAt(sandbox.idleTimeoutSeconds);
-  const running = await store.move(sandbox, "adopted", {
+  const running = await stores.sandboxes.move(sandbox, "adopted", {
     ...oursOf(context, sandbox, adopted),
     expiresAt,
     endedAt: undefined,

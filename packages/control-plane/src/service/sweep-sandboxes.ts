@@ -35,7 +35,7 @@ async function expire(context: SandboxContext, id: SandboxId): Promise<void> {
     await context.operations.gates.run(id, async () => {
       // A call may have used it while this waited.
       if (!context.activity.isExpired(id)) return;
-      const sandbox = await context.store.find(id);
+      const sandbox = await context.stores.sandboxes.find(id);
       if (sandbox?.state !== "running") return context.activity.forget(id);
       await putAway(context, sandbox, `it was idle for ${sandbox.idleTimeoutSeconds} seconds`);
     });
@@ -53,7 +53,7 @@ export async function putAway(context: SandboxContext, sandbox: Sandbox, reason:
     await putToSleep(context, sandbox);
   } catch (error) {
     if (!isSandboxError(error, "not_supported")) throw error;
-    const running = await context.store.find(sandbox.id);
+    const running = await context.stores.sandboxes.find(sandbox.id);
     if (running !== undefined) await endSandbox(context, running, `${reason}, and ${error.message}`);
   }
 }

@@ -39,8 +39,7 @@ export async function contextForTest(): Promise<TestContext> {
       ephemeral: false,
     },
     isWorkerAlive: (id) => id === worker.id,
-    ending: ended.signal,
-    cutOff: ended.signal,
+    shutdown: { ending: ended.signal, cutOff: ended.signal },
   });
   undo.defer(async () => {
     ended.abort(new Error("the test has ended"));

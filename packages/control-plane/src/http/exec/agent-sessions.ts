@@ -12,7 +12,8 @@ import { serve } from "../serve.ts";
 
 /** Agent sessions, which are exec sessions of the agent wrapper. */
 export function serveAgentSessions(app: FastifyInstance, api: ApiContext): void {
-  const { ending, worker, clock } = api.sandboxes;
+  const { worker, clock } = api.sandboxes;
+  const { ending } = api.sandboxes.shutdown;
 
   serve(app, ending, wire.startAgent, async (call) => {
     const { id, use } = await begin(api, call);

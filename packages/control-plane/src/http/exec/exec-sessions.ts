@@ -22,7 +22,8 @@ export const SIGKILL = 9;
 /** Exec sessions, and terminals, which are sessions without frames on their WebSocket. */
 export function serveExecSessions(app: FastifyInstance, api: ApiContext): void {
   const { sandboxes } = api;
-  const { ending, worker, clock } = sandboxes;
+  const { worker, clock } = sandboxes;
+  const { ending } = sandboxes.shutdown;
 
   serve(app, ending, wire.startSession, async (call) => {
     const { id, use } = await begin(api, call);
@@ -102,7 +103,7 @@ async function attach(api: ApiContext, call: Call<unknown, unknown>, words: Sess
   const { sandboxes, timing } = api;
   const { id, use } = await begin(api, call);
   const gone = new AbortController();
-  const signal = AbortSignal.any([gone.signal, sandboxes.ending]);
+  const signal = AbortSignal.any([gone.signal, sandboxes.shutdown.ending]);
   let attached: AttachedSession;
   {
     // Attaching does not count as activity; traffic does.
@@ -119,7 +120,7 @@ async function attach(api: ApiContext, call: Call<unknown, unknown>, words: Sess
       await attachSocket(socket, attached, { words, touch: () => use.touch(), log: sandboxes.log }, signal);
       socket.close(1000);
     } catch (error) {
-      const { body } = failureOf(error, { requestId: call.request.id, log: sandboxes.log, ending: sandboxes.ending });
+      const { body } = failureOf(error, call.request.id, sandboxes);
       // No exit code: the command may still run.
       socket.close(1011, body.code);
     }

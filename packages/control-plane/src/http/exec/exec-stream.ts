@@ -18,16 +18,16 @@ import { acceptWebSocket } from "#http/sockets/web-socket.ts";
 /** One command over one WebSocket. The route documents its messages. */
 export function serveExecStream(app: FastifyInstance, api: ApiContext): void {
   const { sandboxes, timing } = api;
-  serve(app, sandboxes.ending, wire.streamExec, async ({ organizationId, parameter, request, reply }) => {
+  serve(app, sandboxes.shutdown.ending, wire.streamExec, async ({ organizationId, parameter, request, reply }) => {
     const id = parseSandboxId(parameter("id"));
-    await sandboxes.store.get(organizationId, id);
+    await sandboxes.stores.sandboxes.get(organizationId, id);
     const socket = await acceptWebSocket(request, reply, timing.keepAliveMs);
     const inbox = new MessageInbox(socket, sandboxes.log);
     try {
       await stream(api, { socket, inbox, id, organizationId });
       socket.close(1000);
     } catch (error) {
-      const { body } = failureOf(error, { requestId: request.id, log: sandboxes.log, ending: sandboxes.ending });
+      const { body } = failureOf(error, request.id, sandboxes);
       socket.send(JSON.stringify(body));
       socket.close(1011, body.code);
     }
@@ -47,7 +47,7 @@ async function stream({ sandboxes }: ApiContext, connection: Connection): Promis
   const { socket, inbox, id, organizationId } = connection;
   const ended = new AbortController();
   socket.once("close", () => ended.abort(new SandboxError("canceled", "the client disconnected")));
-  const signal = AbortSignal.any([ended.signal, sandboxes.ending]);
+  const signal = AbortSignal.any([ended.signal, sandboxes.shutdown.ending]);
 
   const start = startOf(await inbox.first(signal));
   using use = await useSandbox(sandboxes, organizationId, id, signal);

@@ -30,7 +30,8 @@ const removeMs = 30_000;
 
 export function serveExec(app: FastifyInstance, api: ApiContext): void {
   const { sandboxes, timing } = api;
-  const { ending, worker } = sandboxes;
+  const { worker } = sandboxes;
+  const { ending } = sandboxes.shutdown;
 
   serve(app, ending, wire.run, async ({ body, organizationId, parameter, signal, reply }) => {
     const id = parseSandboxId(parameter("id"));
@@ -161,8 +162,7 @@ async function answerLate(
     if (small === undefined) await pipeline(runReplyStream(result, {}), raw);
     else raw.end(JSON.stringify(small));
   } catch (error) {
-    const { log, ending } = api.sandboxes;
-    const { body } = failureOf(error, { requestId: reply.request.id, log, ending });
+    const { body } = failureOf(error, reply.request.id, api.sandboxes);
     // The status is sent already, so the error follows as the body.
     if (!raw.destroyed) raw.end(JSON.stringify(body));
   } finally {

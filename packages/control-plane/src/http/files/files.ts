@@ -13,7 +13,8 @@ import { answered, serve, type Call } from "../serve.ts";
 
 export function serveFiles(app: FastifyInstance, api: ApiContext): void {
   const { sandboxes } = api;
-  const { ending, worker } = sandboxes;
+  const { worker } = sandboxes;
+  const { ending } = sandboxes.shutdown;
 
   serve(app, ending, wire.readFile, async (call) => {
     const { use, id } = await begin(api, call);
@@ -122,8 +123,7 @@ async function sendChanges(
       await room(reply, signal);
     }
   } catch (error) {
-    const { log, ending } = sandboxes;
-    stream.send("error", failureOf(error, { requestId: reply.request.id, log, ending }).body);
+    stream.send("error", failureOf(error, reply.request.id, sandboxes).body);
   }
   stream.end();
 }

@@ -14,7 +14,8 @@ import { answered, type Call, serve } from "../serve.ts";
 /** The routes that make signed URLs, which need a key. */
 export function serveSigning(app: FastifyInstance, api: ApiContext): void {
   const { sandboxes } = api;
-  const { ending, store, clock } = sandboxes;
+  const { stores, clock } = sandboxes;
+  const { ending } = sandboxes.shutdown;
 
   for (const [route, target, operation] of [
     [wire.signDownload, wire.downloadSigned, "download"],
@@ -22,7 +23,7 @@ export function serveSigning(app: FastifyInstance, api: ApiContext): void {
   ] as const) {
     serve(app, ending, route, async ({ body, organizationId, parameter, request }) => {
       const id = parseSandboxId(parameter("id"));
-      await store.get(organizationId, id);
+      await stores.sandboxes.get(organizationId, id);
       const expires = Math.floor(clock.now() / 1000) + wire.signedSecondsFrom(body);
       const query = new URLSearchParams({
         path: body.path,
@@ -39,7 +40,8 @@ export function serveSigning(app: FastifyInstance, api: ApiContext): void {
 
 /** The signed URLs themselves, which need no key. */
 export function serveSigned(app: FastifyInstance, api: ApiContext): void {
-  const { ending, worker } = api.sandboxes;
+  const { worker } = api.sandboxes;
+  const { ending } = api.sandboxes.shutdown;
 
   serve(app, ending, wire.downloadSigned, async (call) => {
     const { use, id } = await begin(api, call, "download");
@@ -67,7 +69,7 @@ async function begin(
   if (given.length !== expected.length || !timingSafeEqual(given, expected)) throw refused("invalid signature");
   if (Number(expires) * 1000 < sandboxes.clock.now()) throw refused("signed URL expired");
   const sandboxId = parseSandboxId(id);
-  const sandbox = await sandboxes.store.find(sandboxId);
+  const sandbox = await sandboxes.stores.sandboxes.find(sandboxId);
   if (sandbox === undefined) {
     throw new SandboxError("not_found", "sandbox not found", { resource: "sandbox", id });
   }

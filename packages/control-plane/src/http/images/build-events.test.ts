@@ -14,7 +14,7 @@ type Work = (onLog: (log: BuildLog) => void) => Promise<unknown>;
 /** A server whose one route answers with the events of `work`. */
 async function serving(work: Work): Promise<{ url: string } & AsyncDisposable> {
   const app = fastify();
-  const sandboxes = { log: () => {}, ending: new AbortController().signal };
+  const sandboxes = { log: () => {}, shutdown: { ending: new AbortController().signal } };
   const api = { timing: { keepAliveMs: 1 }, sandboxes } as unknown as ApiContext;
   app.get("/", async (request, reply) => {
     await answerWithEvents(api, { request, reply }, work);

@@ -25,8 +25,7 @@ export async function answerWithEvents(
     events.send("result", result);
   } catch (error) {
     if (!events.begun) throw error;
-    const { log, ending } = api.sandboxes;
-    const { body } = failureOf(error, { requestId: request.id, log, ending });
+    const { body } = failureOf(error, request.id, api.sandboxes);
     buildLog.end();
     events.send("error", body);
   }

@@ -15,10 +15,10 @@ import { serve } from "../serve.ts";
 export function serveImages(app: FastifyInstance, api: ApiContext): void {
   const { sandboxes, images: context } = api;
   const {
-    ending,
-    checkpoints,
+    stores,
     operations: { background },
   } = sandboxes;
+  const { ending } = sandboxes.shutdown;
   const { images } = context;
 
   serve(app, ending, wire.createSnapshot, async (call) => {
@@ -64,7 +64,7 @@ export function serveImages(app: FastifyInstance, api: ApiContext): void {
   for (const { route, isPublic } of wire.publications) {
     serve(app, ending, route, async ({ organizationId, parameter }) => {
       const image = await images.getAny(organizationId, parameter("name"));
-      await checkpoints.setPublic((await checkpointOfImage(context, image)).id, isPublic);
+      await stores.checkpoints.setPublic((await checkpointOfImage(context, image)).id, isPublic);
       return wire.snapshotReplyOf(image);
     });
   }

@@ -25,7 +25,7 @@ export function failureAnswer(
   request: IncomingMessage,
   { port }: PreviewTarget,
   error: unknown,
-  context: Pick<SandboxContext, "log" | "ending">,
+  context: Pick<SandboxContext, "log" | "shutdown">,
 ): Answer {
   const isBrowser = (request.headers.accept ?? "").includes("text/html");
   if (isSandboxError(error, "not_found") && error.details.resource === "port") {
@@ -37,7 +37,7 @@ export function failureAnswer(
       : json(502, { error: message, code: "unavailable", retryable: true });
   }
   const requestId = `req-${randomHex(8)}`;
-  const { status, body } = failureOf(error, { requestId, ...context });
+  const { status, body } = failureOf(error, requestId, context);
   const answer = isBrowser
     ? page(status, titleOf(body.code), `${body.error}.`, { refresh: false })
     : json(status, body);

@@ -123,7 +123,7 @@ async function connect(
   gone: AbortController,
 ): Promise<Connected | { readonly answer: Answer }> {
   const { sandboxes, timing, unknownNames } = api;
-  const signal = AbortSignal.any([gone.signal, sandboxes.ending]);
+  const signal = AbortSignal.any([gone.signal, sandboxes.shutdown.ending]);
   const address = request.socket.remoteAddress ?? "";
   if (unknownNames.isRefused(address, sandboxId)) {
     throw new SandboxError(
@@ -131,7 +131,7 @@ async function connect(
       "too many requests for sandboxes that do not exist: try again in a minute",
     );
   }
-  const sandbox = await sandboxes.store.find(sandboxId);
+  const sandbox = await sandboxes.stores.sandboxes.find(sandboxId);
   if (sandbox === undefined || sandbox.hidden) {
     unknownNames.miss(address);
     throw new SandboxError("not_found", "sandbox not found", { resource: "sandbox", id: sandboxId });

@@ -9,7 +9,8 @@ import { serve } from "../serve.ts";
 
 export function servePreviews(app: FastifyInstance, api: ApiContext): void {
   const { sandboxes, previews, previewTargets, place, apiHostnames } = api;
-  const { ending, store } = sandboxes;
+  const { stores } = sandboxes;
+  const { ending } = sandboxes.shutdown;
   const { sandboxDomain } = place;
 
   serve(app, ending, wire.createPreview, async ({ organizationId, parameter, body, request: { headers }, reply }) => {
@@ -27,21 +28,21 @@ export function servePreviews(app: FastifyInstance, api: ApiContext): void {
   });
 
   serve(app, ending, wire.listPreviews, async ({ organizationId, parameter }) => {
-    const { id } = await store.get(organizationId, parseSandboxId(parameter("id")));
+    const { id } = await stores.sandboxes.get(organizationId, parseSandboxId(parameter("id")));
     return (await previews.list(organizationId, id)).map((preview) => wire.previewReplyOf(preview, sandboxDomain));
   });
 
   serve(app, ending, wire.deletePreview, async ({ organizationId, parameter }) => {
-    const { id } = await store.get(organizationId, parseSandboxId(parameter("id")));
+    const { id } = await stores.sandboxes.get(organizationId, parseSandboxId(parameter("id")));
     const port = wire.portFrom(parameter("port"));
     if (!(await previews.remove(id, port))) throw wire.noPreview(String(port));
     previewTargets.forget();
   });
 
   serve(app, ending, wire.rotatePreviewToken, async ({ organizationId, parameter }) => {
-    const { id } = await store.get(organizationId, parseSandboxId(parameter("id")));
+    const { id } = await stores.sandboxes.get(organizationId, parseSandboxId(parameter("id")));
     const { token, hash } = newPreviewToken();
-    await store.update(id, { previewTokenHash: hash });
+    await stores.sandboxes.update(id, { previewTokenHash: hash });
     return { previewAuthToken: token, scheme: "bearer" };
   });
 }

@@ -21,7 +21,8 @@ const listLimit = 1000;
 
 export function serveCheckpoints(app: FastifyInstance, api: ApiContext): void {
   const { sandboxes, place } = api;
-  const { ending, checkpoints } = sandboxes;
+  const { stores } = sandboxes;
+  const { ending } = sandboxes.shutdown;
 
   serve(app, ending, wire.createCheckpoint, async ({ organizationId, parameter, body }) => {
     const id = parseSandboxId(parameter("id"));
@@ -35,7 +36,7 @@ export function serveCheckpoints(app: FastifyInstance, api: ApiContext): void {
   });
 
   serve(app, ending, wire.listAllCheckpoints, async ({ organizationId }) => {
-    return (await checkpoints.list(organizationId, listLimit)).map(wire.checkpointReplyOf);
+    return (await stores.checkpoints.list(organizationId, listLimit)).map(wire.checkpointReplyOf);
   });
 
   serve(app, ending, wire.getCheckpoint, async ({ organizationId, parameter }) => {
@@ -74,16 +75,16 @@ export function serveCheckpoints(app: FastifyInstance, api: ApiContext): void {
   });
 
   serve(app, ending, wire.publishCheckpoint, async ({ organizationId, parameter }) => {
-    const { id } = await checkpoints.get(organizationId, parameter("checkpointId"));
-    return wire.checkpointReplyOf(await checkpoints.setPublic(id, true));
+    const { id } = await stores.checkpoints.get(organizationId, parameter("checkpointId"));
+    return wire.checkpointReplyOf(await stores.checkpoints.setPublic(id, true));
   });
 
   serve(app, ending, wire.unpublishCheckpoint, async ({ organizationId, parameter }) => {
-    const { id } = await checkpoints.get(organizationId, parameter("checkpointId"));
-    return wire.checkpointReplyOf(await checkpoints.setPublic(id, false));
+    const { id } = await stores.checkpoints.get(organizationId, parameter("checkpointId"));
+    return wire.checkpointReplyOf(await stores.checkpoints.setPublic(id, false));
   });
 
   servePatches(app, api, checkpointPatches, async ({ organizationId, parameter }) => {
-    return (await checkpoints.get(organizationId, parameter("checkpointId"))).id;
+    return (await stores.checkpoints.get(organizationId, parameter("checkpointId"))).id;
   });
 }

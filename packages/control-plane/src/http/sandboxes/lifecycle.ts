@@ -12,7 +12,7 @@ import { serverTiming } from "../server-timing.ts";
 
 export function serveLifecycle(app: FastifyInstance, api: ApiContext): void {
   const { sandboxes, place } = api;
-  const { ending } = sandboxes;
+  const { ending } = sandboxes.shutdown;
 
   serve(app, ending, wire.hibernateSandbox, async ({ organizationId, parameter }) => {
     return wire.hibernatedReplyOf(await hibernateSandbox(sandboxes, organizationId, parseSandboxId(parameter("id"))));

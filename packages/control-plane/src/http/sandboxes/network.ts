@@ -6,10 +6,11 @@ import type { ApiContext } from "../api-context.ts";
 import { serve } from "../serve.ts";
 
 export function serveNetwork(app: FastifyInstance, { sandboxes, place }: ApiContext): void {
-  const { ending, store } = sandboxes;
+  const { stores } = sandboxes;
+  const { ending } = sandboxes.shutdown;
 
   serve(app, ending, wire.getNetwork, async ({ organizationId, parameter }) => {
-    const sandbox = await store.get(organizationId, parseSandboxId(parameter("id")));
+    const sandbox = await stores.sandboxes.get(organizationId, parseSandboxId(parameter("id")));
     return wire.networkReplyOf(sandbox, place.networkNotEnforced);
   });
 

@@ -11,21 +11,22 @@ export function servePatches(
   routes: PatchRoutes,
   checkpointIdOf: (call: Pick<Call<unknown, unknown>, "organizationId" | "parameter">) => Promise<string>,
 ): void {
-  const { ending, patches, clock } = sandboxes;
+  const { stores, clock } = sandboxes;
+  const { ending } = sandboxes.shutdown;
 
   serve(app, ending, routes.create, async (call) => {
     const { script, description = "" } = call.body;
     const created = { script, description, createdAt: new Date(clock.now()) };
-    return { patch: patchReplyOf(await patches.add(await checkpointIdOf(call), created)) };
+    return { patch: patchReplyOf(await stores.patches.add(await checkpointIdOf(call), created)) };
   });
 
   serve(app, ending, routes.list, async (call) => {
-    return (await patches.list(await checkpointIdOf(call))).map(patchReplyOf);
+    return (await stores.patches.list(await checkpointIdOf(call))).map(patchReplyOf);
   });
 
   serve(app, ending, routes.remove, async (call) => {
     const id = call.parameter("patchId");
-    if (await patches.remove(await checkpointIdOf(call), id)) return;
+    if (await stores.patches.remove(await checkpointIdOf(call), id)) return;
     throw new SandboxError("not_found", "patch not found", { resource: "patch", id });
   });
 }

@@ -19,7 +19,7 @@ type CreateCall = Call<wire.CreateSandboxBody, unknown>;
 
 export function serveSandboxes(app: FastifyInstance, api: ApiContext): void {
   const { sandboxes, place } = api;
-  const { ending } = sandboxes;
+  const { ending } = sandboxes.shutdown;
 
   serve(app, ending, wire.createSandbox, async (call) => {
     if (wantsEvents(call)) {

@@ -10,9 +10,10 @@ import { answered, serve, type Call } from "../serve.ts";
 
 /** The size of a sandbox, its autoscale range and scaling lock, and the hosts of its secrets. */
 export function serveSettings(app: FastifyInstance, { sandboxes }: ApiContext): void {
-  const { ending, store } = sandboxes;
+  const { stores } = sandboxes;
+  const { ending } = sandboxes.shutdown;
   const find = ({ organizationId, parameter }: Pick<Call<unknown, unknown>, "organizationId" | "parameter">) =>
-    store.get(organizationId, parseSandboxId(parameter("id")));
+    stores.sandboxes.get(organizationId, parseSandboxId(parameter("id")));
 
   const scale = async ({ organizationId, parameter, signal, reply, body }: Call<{ memoryMB: number }, unknown>) => {
     const request = { organizationId, id: parseSandboxId(parameter("id")), memoryMib: body.memoryMB };
@@ -37,7 +38,9 @@ export function serveSettings(app: FastifyInstance, { sandboxes }: ApiContext): 
   serve(app, ending, wire.setAutoscale, async (call) => {
     const sandbox = await find(call);
     if (sandbox.scalingLocked && call.body.enabled) return refuseLocked(call.reply);
-    return wire.autoscaleReplyOf(await store.update(sandbox.id, { autoscale: wire.autoscaleFrom(call.body) }));
+    return wire.autoscaleReplyOf(
+      await stores.sandboxes.update(sandbox.id, { autoscale: wire.autoscaleFrom(call.body) }),
+    );
   });
 
   serve(app, ending, wire.getAutoscale, async (call) => wire.autoscaleReplyOf(await find(call)));
@@ -45,7 +48,7 @@ export function serveSettings(app: FastifyInstance, { sandboxes }: ApiContext): 
   serve(app, ending, wire.setScalingLock, async (call) => {
     const sandbox = await find(call);
     const { locked } = call.body;
-    await store.update(sandbox.id, { scalingLocked: locked, ...(locked ? withoutAutoscale(sandbox) : {}) });
+    await stores.sandboxes.update(sandbox.id, { scalingLocked: locked, ...(locked ? withoutAutoscale(sandbox) : {}) });
     return { sandboxID: sandbox.id, locked };
   });
 

@@ -6,10 +6,11 @@ import type { ApiContext } from "../api-context.ts";
 import { serve } from "../serve.ts";
 
 export function serveTags(app: FastifyInstance, { sandboxes }: ApiContext): void {
-  const { ending, store } = sandboxes;
+  const { stores } = sandboxes;
+  const { ending } = sandboxes.shutdown;
 
   serve(app, ending, wire.getTags, async ({ organizationId, parameter }) => {
-    return wire.tagsReplyOf(await store.get(organizationId, parseSandboxId(parameter("id"))));
+    return wire.tagsReplyOf(await stores.sandboxes.get(organizationId, parseSandboxId(parameter("id"))));
   });
 
   serve(app, ending, wire.setTags, async ({ organizationId, parameter, body }) => {
