@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
-import { killProcessesOf } from "#host/kill-by-path.ts";
+import { killMachineProcesses } from "#host/kill-by-path.ts";
 import { closeInheritedOnExec, forbidCoreDumps, inNetworkNamespace, inNewNetworkNamespace } from "#host/kernel/libc.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { orAborted } from "@opensandbox/wire/or-aborted.ts";
@@ -86,7 +86,7 @@ export function adoptVmProcess(pid: number, directory: string, gone: Promise<voi
   return {
     pid,
     exited: gone.then(() => ({ code: null, signal: null })),
-    [Symbol.asyncDispose]: () => killProcessesOf(directory),
+    [Symbol.asyncDispose]: () => killMachineProcesses(directory),
   };
 }
 

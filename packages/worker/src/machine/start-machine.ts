@@ -1,7 +1,7 @@
 import { chown, mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { failpoint } from "#host/failpoints.ts";
-import { killProcessesOf } from "#host/kill-by-path.ts";
+import { killMachineProcesses } from "#host/kill-by-path.ts";
 import { GuestClient } from "#guest/guest-client.ts";
 import { processMapping } from "#hypervisor/guest-memory.ts";
 import { type VmSpec, socketFiles } from "#hypervisor/hypervisor.ts";
@@ -157,7 +157,7 @@ export async function adoptMachine(
   const spec = { ...specOf(request.shape, directory.path, layers, resources), memoryBase, hotplugMib };
   const signal = AbortSignal.timeout(adoptTimeoutMs);
   // Another machine may get the resources only when the process is gone.
-  undo.defer(() => killProcessesOf(directory.path));
+  undo.defer(() => killMachineProcesses(directory.path));
   const pid = await processMapping(memoryBase, pids);
   if (pid === undefined) {
     throw new SandboxError("unavailable", `no process of ${pids.join(", ")} has the machine's memory ${memoryBase}`);

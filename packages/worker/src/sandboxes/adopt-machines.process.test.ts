@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
-import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { chown, mkdir, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { machineDirectory } from "#machine/journal.ts";
 import { examineHost } from "../examine-host.ts";
-import { makeDataDirectory, openTestWorker } from "../testing/test-host.ts";
+import { makeDataDirectory, openTestWorker, startRequest } from "../testing/test-host.ts";
 
 interface Logged {
   readonly level: string;
@@ -72,6 +72,28 @@ test("a machine that was being started when its worker died is removed", async (
   await openOnce(dataDirectory);
   assert.deepEqual(await readdir(join(dataDirectory, "machines")), []);
 });
+
+const needsRoot = process.getuid?.() === 0 ? false : "needs root";
+
+test(
+  "a worker of one command keeps the next machine on a slot out of disks that it does not adopt",
+  { skip: needsRoot },
+  async (t) => {
+    // After a reboot of the host: nothing has the slot, and the directory belongs to the slot's user.
+    const sandbox = { ...startRequest(), networkEnabled: false };
+    const machine = { slot: 7, spec: { memoryMib: 1024 }, network: "none", image: "minimal", files: {}, nextLayer: 1 };
+    const entry = { machineId: "m-00000001", workerId: "w-00000001", ephemeral: false, sandbox, machine };
+    const dataDirectory = await machineWithDisk(t, JSON.stringify(entry));
+    const directory = machineDirectory(dataDirectory, "m-00000001");
+    await chown(directory, 1_900_000_007, 2_000_000_009);
+
+    await using _ = await openTestWorker({ dataDirectory, hypervisor: "fake", ephemeral: true, log: () => undefined });
+
+    const { uid, gid } = await stat(directory);
+    assert.deepEqual([uid, gid], [0, 0]);
+    assert.equal(await readFile(join(directory, "rootfs-1.qcow2"), "utf8"), "the disk");
+  },
+);
 
 test("an unreadable entry is left alone while another worker runs on the directory", async (t) => {
   const dataDirectory = await machineWithDisk(t, "");

@@ -3,7 +3,7 @@ import { dirname, join } from "node:path";
 import { hostFiles, makeDurableDirectory } from "#host/storage/durable-files.ts";
 import { failpoint } from "#host/failpoints.ts";
 import { lockFile } from "#host/file-lock.ts";
-import { killProcessesOf, processesOf } from "#host/kill-by-path.ts";
+import { killMachineProcesses, machineProcessesOf } from "#host/kill-by-path.ts";
 import { isWorkerAlive, liveWorkers, removeDeadWorkers } from "#host/worker-lock.ts";
 import { removeLeftOverNetworks } from "#network/host-firewall.ts";
 import { describeError, isSandboxError } from "@opensandbox/wire/errors.ts";
@@ -60,7 +60,10 @@ export async function adoptMachines(host: Host): Promise<readonly Adopted[]> {
     if (isAlive(entry.workerId)) continue;
     const wanted = belongsToSandbox(entry) && !entry.ephemeral && !isSuperseded(entry, newest);
     // A worker of one command adopts nothing: the machine would end with the command.
-    if (wanted && host.ephemeral) continue;
+    if (wanted && host.ephemeral) {
+      await protectDisks(entry, host);
+      continue;
+    }
     const sandbox = wanted ? await adopt(entry, host) : undefined;
     if (sandbox === undefined) await remove(entry, dataDirectory);
     else adopted.push(sandbox);
@@ -138,7 +141,7 @@ async function takeOver(
   request: StartSandbox,
   host: Host,
 ): Promise<LiveMachine | undefined> {
-  const pids = await processesOf(machineDirectory(host.dataDirectory, wanted.id));
+  const pids = await machineProcessesOf(machineDirectory(host.dataDirectory, wanted.id));
   if (pids.length === 0) return undefined;
   const fields = { sandbox: request.id, machine: wanted.id };
   await using undo = new AsyncDisposableStack();
@@ -160,12 +163,21 @@ async function takeOver(
   }
 }
 
+/**
+ * Makes the directory of a machine that has ended root's. A reboot of the host leaves it to the machine's user, whom the
+ * next machine on the slot gets.
+ */
+async function protectDisks({ machineId }: JournalEntry, { dataDirectory, root }: Host): Promise<void> {
+  const directory = machineDirectory(dataDirectory, machineId);
+  if (root && (await machineProcessesOf(directory)).length === 0) await takeFromUser(directory);
+}
+
 /** Keeps the disks of a machine that has ended. The next machine on them acquires host resources of its own. */
 async function keepDisks(wanted: MachineRequest, machine: JournaledMachine, host: Host): Promise<LiveMachine> {
   const { id, organizationId } = wanted;
   const directory = machineDirectory(host.dataDirectory, id);
   // The process goes first: what it uses must not be given to another one.
-  await killProcessesOf(directory);
+  await killMachineProcesses(directory);
   // After a reboot of the host nothing has the slot, and another machine may take it.
   if (host.root) await takeFromUser(directory);
   const { slot, network } = machine;
@@ -198,7 +210,7 @@ async function keepUnreadable(machineIds: readonly string[], { dataDirectory, wo
       });
       continue;
     }
-    await killProcessesOf(machineDirectory(dataDirectory, machine));
+    await killMachineProcesses(machineDirectory(dataDirectory, machine));
     const directory = await setMachineAside(dataDirectory, machine);
     if (directory === undefined) {
       log("warn", "a journal entry that could not be read was removed: its machine has no files", { machine });
@@ -216,7 +228,7 @@ async function keepUnreadable(machineIds: readonly string[], { dataDirectory, wo
 async function remove(entry: JournalEntry, dataDirectory: string): Promise<void> {
   const directory = machineDirectory(dataDirectory, entry.machineId);
   // The process goes first: what it uses must not be given to another one.
-  await killProcessesOf(directory);
+  await killMachineProcesses(directory);
   await rm(directory, { recursive: true, force: true });
   // The entry goes last: until then the next worker repeats these steps.
   await removeEntry(dataDirectory, entry.machineId);

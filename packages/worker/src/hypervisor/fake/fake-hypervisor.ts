@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { mkdir, watch } from "node:fs/promises";
 import { join } from "node:path";
-import { killProcessesOf } from "#host/kill-by-path.ts";
+import { killProcessesOf, machineEnvironment } from "#host/kill-by-path.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Hypervisor, Vm, VmExit, VmSpec } from "../hypervisor.ts";
 import { startVmProcess, type VmProcess } from "../vm-process.ts";
@@ -25,7 +25,11 @@ export function fakeHypervisor(agent: readonly [string, ...string[]]): Hyperviso
           argv: [...agent, "--socket", agentSocket, "--fake", "--home", home],
           logFile: join(spec.directory, "console.log"),
           cwd: spec.directory,
-          env: { PATH: process.env["PATH"] ?? "/usr/bin:/bin", HOME: home },
+          env: {
+            PATH: process.env["PATH"] ?? "/usr/bin:/bin",
+            HOME: home,
+            ...machineEnvironment(spec.directory),
+          },
           openInherited: () => [],
         }),
       );

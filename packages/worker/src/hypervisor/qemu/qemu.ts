@@ -1,6 +1,7 @@
 import { closeSync } from "node:fs";
 import { join } from "node:path";
 import { listenUnix } from "#host/kernel/libc.ts";
+import { machineEnvironment } from "#host/kill-by-path.ts";
 import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { findMemory, type GuestMemory } from "../guest-memory.ts";
 import type { Hypervisor, PreparedVm, Vm, VmExit, VmSpec, NetworkAttachment } from "../hypervisor.ts";
@@ -105,7 +106,7 @@ async function startQemu(spec: VmSpec, host: QemuHost, kind: QemuStart, log: str
     argv: qemuCommandLine(spec, host, kind),
     logFile: log,
     cwd: spec.directory,
-    env: { PATH: "/usr/bin:/bin" },
+    env: { PATH: "/usr/bin:/bin", ...machineEnvironment(spec.directory) },
     ...(spec.user === undefined ? {} : { user: withKvmGroup(spec.user, host.kvmAccess) }),
     ...(network.kind === "tap" ? { namespace: network.namespace } : {}),
     openInherited() {
