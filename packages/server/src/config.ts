@@ -19,6 +19,8 @@ export interface ServerConfig {
   readonly tls?: { readonly certFile: string; readonly keyFile: string };
   readonly hypervisor: "qemu" | "firecracker" | "fake";
   readonly accelerator: "auto" | "kvm" | "tcg";
+  /** The processor of guests under KVM: `host`, or a model of QEMU that every host of a fleet has. */
+  readonly cpuModel: string;
   readonly network: "auto" | "tap" | "user";
   readonly qemuProgram: string;
   readonly debianMirror?: string;
@@ -44,6 +46,7 @@ export const variables = {
   apiHostnames: "OPENSANDBOX_API_HOSTNAMES",
   hypervisor: "OPENSANDBOX_VM_BACKEND",
   accelerator: "OPENSANDBOX_ACCEL",
+  cpuModel: "OPENSANDBOX_CPU_MODEL",
   network: "OPENSANDBOX_NETWORK",
   qemuProgram: "OPENSANDBOX_QEMU_BIN",
   debianMirror: "OPENSANDBOX_DEBIAN_MIRROR",
@@ -88,6 +91,7 @@ export function readConfig(env: Environment): ServerConfig {
       .filter((name) => name !== ""),
     hypervisor,
     accelerator: oneOf(env, variables.accelerator, ["auto", "kvm", "tcg"]),
+    cpuModel: cpuModelFrom(env),
     network: oneOf(env, variables.network, ["auto", "tap", "user"]),
     qemuProgram: env[variables.qemuProgram] || "qemu-system-x86_64",
     ...(debianMirror ? { debianMirror } : {}),
@@ -110,6 +114,18 @@ function tlsFrom(env: Environment): Pick<ServerConfig, "tls"> {
     "invalid_argument",
     `${missing} is missing: set both OPENSANDBOX_TLS_CERT and OPENSANDBOX_TLS_KEY`,
   );
+}
+
+/** QEMU itself judges the name. This check keeps the value from adding options to QEMU's. */
+function cpuModelFrom(env: Environment): string {
+  const name = env[variables.cpuModel] || "host";
+  if (!/^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name)) {
+    throw new SandboxError(
+      "invalid_argument",
+      `${variables.cpuModel}=${name}: must be host or a model that qemu-system-x86_64 -cpu help lists`,
+    );
+  }
+  return name;
 }
 
 function defaultDataDirectory(env: Environment): string {

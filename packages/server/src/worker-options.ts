@@ -4,13 +4,15 @@ import { log } from "./log.ts";
 
 /** The worker's part of the configuration. */
 export function workerOptions(config: ServerConfig): Omit<WorkerOptions, "ephemeral"> {
-  const { dataDirectory, imagesDirectory, hypervisor, accelerator, network, qemuProgram, debianMirror } = config;
+  const { dataDirectory, imagesDirectory, hypervisor, accelerator, cpuModel, network, qemuProgram, debianMirror } =
+    config;
   const { readyMachines, templatesDirectory, region } = config;
   return {
     dataDirectory,
     imagesDirectory,
     hypervisor,
     accelerator,
+    cpuModel,
     network,
     qemuProgram,
     readyMachines,

@@ -6,9 +6,9 @@ import { probeAccelerator } from "./hypervisor/qemu/probe-accelerator.ts";
 import { readServers } from "#network/names/host-resolvers.ts";
 import { lostAndFoundDirectory } from "./machine/journal.ts";
 import { notEnforced } from "./not-enforced.ts";
-import type { WorkerOptions } from "./open-worker.ts";
+import { qemuOptions, type WorkerOptions } from "./open-worker.ts";
 
-type HostOptions = Pick<WorkerOptions, "qemuProgram" | "accelerator" | "dataDirectory">;
+type HostOptions = Pick<WorkerOptions, "qemuProgram" | "accelerator" | "cpuModel" | "dataDirectory">;
 
 /** One fact about a host, as `doctor` prints it. */
 export interface Finding {
@@ -42,10 +42,10 @@ export async function examineHost(options: HostOptions): Promise<readonly Findin
   ];
 }
 
-async function examineHypervisor({ qemuProgram, accelerator }: HostOptions): Promise<Finding[]> {
+async function examineHypervisor(options: HostOptions): Promise<Finding[]> {
   try {
-    const qemu = await examineQemu({ program: qemuProgram, wanted: accelerator });
-    return [{ name: "QEMU", level: "ok", detail: qemu.version }, await examineAccelerator(qemu)];
+    const qemu = await examineQemu(qemuOptions(options));
+    return [{ name: "QEMU", level: "ok", detail: qemu.version }, await examineAccelerator(qemu), ...examineVhost(qemu)];
   } catch (error) {
     return [{ name: "QEMU", level: "fail", detail: asSandboxError(error).message, fix: setUp }];
   }
@@ -59,6 +59,18 @@ async function examineAccelerator(qemu: ExaminedQemu): Promise<Finding> {
   const { works, detail } = await probeAccelerator(qemu);
   if (!works) return { name, level: "fail", detail: `tcg: ${reason}; ${detail}`, fix: setUp };
   return { name, level: "warn", detail: `tcg: ${reason}; under tcg ${detail}`, fix };
+}
+
+/** Nothing under TCG, which does not use vhost. */
+function examineVhost({ accelerator, noVhost }: ExaminedQemu): Finding[] {
+  if (accelerator === "tcg") return [];
+  const name = "vhost-net";
+  if (noVhost === undefined) return [{ name, level: "ok", detail: "the kernel moves the packets of machines" }];
+  return [{ name, level: "warn", detail: `QEMU moves the packets of machines: ${noVhost}`, fix: vhostFix() }];
+}
+
+function vhostFix(): string {
+  return process.getuid?.() === 0 ? "load the kernel's module: modprobe vhost_net" : "run as root";
 }
 
 async function examineProgram(program: { readonly name: string; readonly for: string }): Promise<Finding> {

@@ -13,7 +13,7 @@ import { ImageStore } from "#images/image-store.ts";
 import { fakeHypervisor } from "./hypervisor/fake/fake-hypervisor.ts";
 import type { Hypervisor } from "./hypervisor/hypervisor.ts";
 import { notEnforced } from "./not-enforced.ts";
-import { examineQemu } from "./hypervisor/qemu/examine-qemu.ts";
+import { type ExamineOptions, examineQemu } from "./hypervisor/qemu/examine-qemu.ts";
 import { probeOnce } from "./hypervisor/qemu/probe-accelerator.ts";
 import { qemuHypervisor } from "./hypervisor/qemu/qemu.ts";
 import { NetworkPool } from "#network/network-pool.ts";
@@ -43,6 +43,8 @@ export interface WorkerOptions {
   /** The location of this host, which the metadata service reports to sandboxes. */
   readonly region: string;
   readonly qemuProgram: string;
+  /** The processor of guests under KVM: `host` or a model of QEMU. Absent: `host`. */
+  readonly cpuModel?: string;
   readonly debianMirror?: string;
   /** The worker lives for one command: its sandboxes end with it, and it takes over none of other workers. */
   readonly ephemeral: boolean;
@@ -155,8 +157,8 @@ async function chooseHypervisor(
 ): Promise<{ readonly hypervisor: Hypervisor; readonly accelerator: WorkerDescription["accelerator"] }> {
   switch (options.hypervisor) {
     case "qemu": {
-      const { qemuProgram: program, accelerator: wanted, dataDirectory } = options;
-      const qemu = await examineQemu({ program, wanted, probe: (host) => probeOnce(host, dataDirectory) });
+      const { dataDirectory } = options;
+      const qemu = await examineQemu({ ...qemuOptions(options), probe: (host) => probeOnce(host, dataDirectory) });
       const reason = qemu.fix === undefined ? qemu.reason : `${qemu.reason}. To use KVM, ${qemu.fix}`;
       return { hypervisor: qemuHypervisor(qemu), accelerator: { name: qemu.accelerator, reason } };
     }
@@ -170,6 +172,15 @@ async function chooseHypervisor(
     case "firecracker":
       throw new SandboxError("not_supported", "firecracker is not supported yet: set OPENSANDBOX_VM_BACKEND=qemu");
   }
+}
+
+/** The part of the options that chooses QEMU's accelerator and processor. */
+export function qemuOptions({
+  qemuProgram: program,
+  accelerator: wanted,
+  cpuModel,
+}: Pick<WorkerOptions, "qemuProgram" | "accelerator" | "cpuModel">): ExamineOptions {
+  return { program, wanted, ...(cpuModel === undefined ? {} : { cpuModel }) };
 }
 
 type ChosenNetwork = Host["network"] & { readonly reason: string };

@@ -29,6 +29,8 @@ export interface Restoring {
    * another when both texts are equal. Pure.
    */
   compatibilityOf(spec: VmSpec): string;
+  /** Says for people how the machine of a snapshot (`captured`) differs from the one that this host offers. Pure. */
+  describeDifference(captured: string, offered: string): string;
   /** Starts the process of a VM whose memory and devices come from a snapshot. After a failure no process is left. */
   prepare(spec: VmSpec, signal: AbortSignal): Promise<PreparedVm>;
 }

@@ -106,14 +106,12 @@ export async function restoreMachine(
   const layers = await fillDirectory(directory.path, { ...request, user: resources.user }, snapshot, undefined);
   spans.end("disks");
   const spec = specOf(request.shape, directory.path, layers, resources);
-  if (restoring.compatibilityOf(spec) !== memory.compatibility) {
-    throw new SandboxError(
-      "incompatible",
-      "the snapshot's memory was captured on another kind of machine or another QEMU",
-      {
-        reason: "machine",
-      },
-    );
+  const offered = restoring.compatibilityOf(spec);
+  if (offered !== memory.compatibility) {
+    const difference = restoring.describeDifference(memory.compatibility, offered);
+    throw new SandboxError("incompatible", `This host cannot restore the snapshot's memory: ${difference}`, {
+      reason: "machine",
+    });
   }
   await failpoint("start process");
   const prepared = undo.use(await restoring.prepare(spec, signal));

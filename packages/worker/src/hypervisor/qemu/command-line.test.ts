@@ -53,18 +53,40 @@ test("under KVM the processor is the host's and /dev/kvm is a descriptor", () =>
   const without = qemuCommandLine(tap, host, "boot");
   const added = (kvmAccess: NonNullable<QemuHost["kvmAccess"]>): string[] =>
     qemuCommandLine(tap, { ...kvm, kvmAccess }, "boot").filter((argument) => !without.includes(argument));
+  const nic = "virtio-net-pci,disable-legacy=on,netdev=net0,mac=52:54:00:12:34:56,romfile=,queue_reset=off";
   assert.deepEqual(inheritedDescriptors(tap, kvm), ["qmp", "agent", "tap", "kvm"]);
   assert.deepEqual(added({ by: "descriptor" }), [
     ...["-add-fd", "fd=6,set=1"],
     "kvm,device=/dev/fdset/1",
     "host,-vmx,-svm",
+    nic,
   ]);
   assert.deepEqual(inheritedDescriptors(spec, kvm), ["qmp", "agent", "kvm"]);
   assert.ok(qemuCommandLine(spec, kvm, "boot").includes("fd=5,set=1"));
   for (const by of [{ by: "group", gid: 104 }, { by: "user" }] as const) {
-    assert.deepEqual(added(by), ["kvm", "host,-vmx,-svm"]);
+    assert.deepEqual(added(by), ["kvm", "host,-vmx,-svm", nic]);
     assert.deepEqual(inheritedDescriptors(tap, { ...kvm, kvmAccess: by }), ["qmp", "agent", "tap"]);
   }
+});
+
+test("under KVM a TAP's packets are moved by vhost where the host has it, and the guest sees no difference", () => {
+  const tap = { ...spec, network: { kind: "tap", namespace: "/run/netns/a", openTap: () => 5 } } as const;
+  const vhost = { ...kvm, vhostNet: true };
+  assert.deepEqual(inheritedDescriptors(tap, vhost), ["qmp", "agent", "tap", "kvm", "vhost-net"]);
+  const line = qemuCommandLine(tap, vhost, "boot");
+  assert.equal(line[line.indexOf("-netdev") + 1], "tap,id=net0,fd=5,vhost=on,vhostfd=7");
+  assert.deepEqual(guestVisible(tap, vhost), guestVisible(tap, kvm));
+  assert.deepEqual(inheritedDescriptors(spec, vhost), ["qmp", "agent", "kvm"]);
+  assert.ok(!qemuCommandLine(spec, vhost, "boot").join(" ").includes("vhost"));
+});
+
+test("under KVM a guest has the processor model that the setting names, or none", () => {
+  const processor = (host: QemuHost): string => {
+    const line = qemuCommandLine(spec, host, "boot");
+    return line[line.indexOf("-cpu") + 1] ?? "";
+  };
+  assert.equal(processor({ ...kvm, cpuModel: "EPYC-Milan" }), "EPYC-Milan,enforce,-vmx,-svm");
+  assert.equal(processor({ ...host, cpuModel: "EPYC-Milan" }), "max,-svm");
 });
 
 test("the whole command line of a probe, under KVM", (t) => {

@@ -8,19 +8,25 @@ export interface QemuHost {
   readonly accelerator: "kvm" | "tcg";
   /** How QEMU reaches /dev/kvm; absent under TCG. */
   readonly kvmAccess?: KvmAccess;
-  /** Identity of the host's processor as the guest sees it; empty where the guest sees an emulated one. */
+  /** The processor of guests under KVM: `host`, or a model that QEMU names. Absent: `host`. */
+  readonly cpuModel?: string;
+  /** Identity of the host's processor as the guest sees it; empty where the guest sees a model or an emulated one. */
   readonly processor: string;
+  /** Whether QEMU inherits /dev/vhost-net, so that the kernel moves the packets of a TAP. Absent: it does not. */
+  readonly vhostNet?: boolean;
 }
 
-export type Inherited = "qmp" | "agent" | "tap" | "kvm";
+export type Inherited = "qmp" | "agent" | "tap" | "kvm" | "vhost-net";
 
 /** The descriptors that QEMU inherits, in order, starting at {@link firstInherited}. */
 export function inheritedDescriptors(spec: Pick<VmSpec, "network">, host: QemuHost): readonly Inherited[] {
+  const tap = spec.network.kind === "tap";
   return [
     "qmp",
     "agent",
-    ...(spec.network.kind === "tap" ? (["tap"] as const) : []),
+    ...(tap ? (["tap"] as const) : []),
     ...(host.kvmAccess?.by === "descriptor" ? (["kvm"] as const) : []),
+    ...(tap && host.vhostNet === true ? (["vhost-net"] as const) : []),
   ];
 }
 
@@ -68,7 +74,7 @@ export function qemuCommandLine(spec: VmSpec, host: QemuHost, start: QemuStart):
     ...["-chardev", `socket,id=agent,fd=${fd("agent")},server=on,wait=off`],
     ...["-device", "virtserialport,bus=serial0.0,nr=1,chardev=agent,name=agent"],
     ...spec.disks.flatMap(diskArguments),
-    ...networkArguments(spec.network, fd("tap")),
+    ...networkArguments(spec.network, host, fd),
     ...["-object", "rng-random,id=rng0,filename=/dev/urandom"],
     ...["-device", device("virtio-rng-pci", "rng=rng0")],
     ...hotplugArguments(spec),
@@ -114,9 +120,10 @@ const machine = [
 ].join(",");
 
 /** `kvm`: the number of the inherited descriptor of /dev/kvm, where there is one. */
-function processorArguments({ accelerator, kvmAccess }: QemuHost, kvm: number): readonly string[] {
+function processorArguments({ accelerator, kvmAccess, cpuModel = "host" }: QemuHost, kvm: number): readonly string[] {
   if (accelerator === "tcg") return ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max,-svm"];
-  const processor = ["-cpu", "host,-vmx,-svm"];
+  // A processor that lacks a feature of the model would start guests that fail later: `enforce` refuses them.
+  const processor = ["-cpu", `${cpuModel === "host" ? "host" : `${cpuModel},enforce`},-vmx,-svm`];
   if (kvmAccess?.by !== "descriptor") return ["-accel", "kvm", ...processor];
   return ["-add-fd", `fd=${kvm},set=${kvmSet}`, "-accel", `kvm${handedOver}`, ...processor];
 }
@@ -228,7 +235,11 @@ function imageFile(filename: string, readOnly: boolean): object {
   return { driver: "file", filename, ...(readOnly ? { "read-only": true } : { discard: "unmap" }) };
 }
 
-function networkArguments(network: NetworkAttachment, tap: number): string[] {
+function networkArguments(
+  network: NetworkAttachment,
+  { accelerator, vhostNet }: QemuHost,
+  fd: (name: Inherited) => number,
+): string[] {
   // The same for every machine, as a snapshot contains it. Each guest then sets an address of its own.
   const nic = device("virtio-net-pci", "netdev=net0,mac=52:54:00:12:34:56,romfile=");
   switch (network.kind) {
@@ -236,8 +247,12 @@ function networkArguments(network: NetworkAttachment, tap: number): string[] {
       return [];
     case "user":
       return [...["-netdev", "user,id=net0,ipv6=off"], ...["-device", nic]];
-    case "tap":
-      return [...["-netdev", `tap,id=net0,fd=${tap},vhost=off`], ...["-device", nic]];
+    case "tap": {
+      const vhost = vhostNet === true ? `vhost=on,vhostfd=${fd("vhost-net")}` : "vhost=off";
+      // vhost cannot reset single queues. Without that feature a snapshot wakes on hosts with and without vhost.
+      const common = accelerator === "kvm" ? `${nic},queue_reset=off` : nic;
+      return [...["-netdev", `tap,id=net0,fd=${fd("tap")},${vhost}`], ...["-device", common]];
+    }
   }
 }
 

@@ -4,11 +4,14 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { QemuHost } from "./command-line.ts";
 import { examineKvm, type KvmFindings } from "./kvm-access.ts";
 import { probeAccelerator, type ProbeResult } from "./probe-accelerator.ts";
+import { whyNoVhostNet } from "./vhost-net.ts";
 
 export interface ExaminedQemu extends QemuHost {
   readonly version: string;
   /** Why this accelerator was chosen and what the probe returned, for people. */
   readonly reason: string;
+  /** Why QEMU itself moves the packets of a TAP under KVM. */
+  readonly noVhost?: string;
   /** The remedy that would make KVM usable. */
   readonly fix?: string;
 }
@@ -16,6 +19,8 @@ export interface ExaminedQemu extends QemuHost {
 export interface ExamineOptions {
   readonly program: string;
   readonly wanted: "auto" | "kvm" | "tcg";
+  /** The processor of guests under KVM: `host` or a model of QEMU. Absent: `host`. */
+  readonly cpuModel?: string;
   /** Runs a guest under KVM before KVM is chosen. */
   readonly probe?: (host: QemuHost & { readonly version: string }) => Promise<ProbeResult>;
   /** Replaced by tests. */
@@ -29,16 +34,19 @@ const oldest = [9, 0] as const;
  * @throws `unavailable` when QEMU is missing or too old, or KVM was asked for and does not work
  */
 export async function examineQemu(options: ExamineOptions): Promise<ExaminedQemu> {
-  const { program, wanted, probe = probeAccelerator, findKvm = examineKvm } = options;
+  const { program, wanted, cpuModel = "host", probe = probeAccelerator, findKvm = examineKvm } = options;
   const version = await qemuVersion(program);
   const tcg = { program, version, accelerator: "tcg", processor: "" } as const;
   if (wanted === "tcg") return { ...tcg, reason: "OPENSANDBOX_ACCEL=tcg" };
   const found = await findKvm(() => runCommand("list QEMU's options", [program, "-help"]));
   if (!found.usable) return withoutKvm(found);
-  const processor = describeProcessor(await readFile("/proc/cpuinfo", "utf8"));
-  const kvm = { ...tcg, accelerator: "kvm", kvmAccess: found.access, processor } as const;
+  const processor = cpuModel === "host" ? describeProcessor(await readFile("/proc/cpuinfo", "utf8")) : "";
+  const noVhost = whyNoVhostNet();
+  const vhost = noVhost === undefined ? { vhostNet: true } : { vhostNet: false, noVhost };
+  const kvm = { ...tcg, accelerator: "kvm", kvmAccess: found.access, cpuModel, processor, ...vhost } as const;
   const { works, detail } = await probe(kvm);
-  const reason = `${found.reason}; ${detail}`;
+  const model = cpuModel === "host" ? [] : [`guests have the processor model ${cpuModel}`];
+  const reason = [found.reason, ...model, detail].join("; ");
   return works ? { ...kvm, reason } : withoutKvm({ usable: false, reason });
 
   function withoutKvm({ reason, fix }: KvmFindings & { readonly usable: false }): ExaminedQemu {

@@ -170,6 +170,7 @@ async function readProbe(file: string): Promise<StoredProbe | undefined> {
 
 async function probeKey(host: QemuHost & { readonly version: string }): Promise<string> {
   const bootId = (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim();
-  const { accelerator, kvmAccess, program, version, processor } = host;
-  return JSON.stringify([bootId, release(), process.getuid?.(), program, version, accelerator, kvmAccess, processor]);
+  const { accelerator, kvmAccess, program, version, processor, cpuModel } = host;
+  const qemu = [program, version, accelerator, kvmAccess, processor, cpuModel];
+  return JSON.stringify([bootId, release(), process.getuid?.(), ...qemu]);
 }

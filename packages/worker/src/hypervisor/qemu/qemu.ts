@@ -6,18 +6,13 @@ import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { findMemory, type GuestMemory } from "../guest-memory.ts";
 import type { Hypervisor, PreparedVm, Vm, VmExit, VmSpec, NetworkAttachment } from "../hypervisor.ts";
 import { adoptVmProcess, startVmProcess, type VmProcess } from "../vm-process.ts";
+import { compatibilityOf, describeDifference } from "./compatibility.ts";
 import { acceleratorFailure, openKvm, withKvmGroup } from "./kvm-access.ts";
-import {
-  guestVisible,
-  inheritedDescriptors,
-  type QemuHost,
-  type QemuStart,
-  qemuCommandLine,
-  socketPaths,
-} from "./command-line.ts";
+import { inheritedDescriptors, type QemuHost, type QemuStart, qemuCommandLine, socketPaths } from "./command-line.ts";
 import { readEnd } from "./log.ts";
 import { QemuVm } from "./qemu-vm.ts";
 import { QmpClient } from "./qmp-client.ts";
+import { openVhostNet } from "./vhost-net.ts";
 import * as commands from "./qmp-commands.ts";
 
 /** VMs of QEMU. `host` comes from {@link examineQemu}. */
@@ -29,7 +24,8 @@ export function qemuHypervisor(host: QemuHost & { readonly version: string }): H
       return (await start(spec, host, "boot", signal)).vm;
     },
     restoring: {
-      compatibilityOf: (spec) => JSON.stringify([`qemu ${host.version}`, host.processor, ...guestVisible(spec, host)]),
+      compatibilityOf: (spec) => compatibilityOf(spec, host),
+      describeDifference,
       async prepare(spec, signal) {
         const { vm, qmp } = await start(spec, host, "restore", signal);
         try {
@@ -116,6 +112,7 @@ async function startQemu(spec: VmSpec, host: QemuHost, kind: QemuStart, log: str
         agent: () => listenUnix(paths.agent),
         tap: () => (network as NetworkAttachment & { kind: "tap" }).openTap(),
         kvm: openKvm,
+        "vhost-net": openVhostNet,
       };
       const opened: number[] = [];
       try {
