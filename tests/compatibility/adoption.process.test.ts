@@ -38,7 +38,7 @@ for (const release of releases) {
     );
     assert.deepEqual(await readdir(machine), ["rootfs-4.qcow2"]);
     if (isRoot) assert.equal((await stat(machine)).uid, 0, "no machine's user can enter the directory");
-    await opened.worker.release();
+    await opened.release();
     await opened[Symbol.asyncDispose]();
 
     assert.equal(await readFile(join(machine, "rootfs-4.qcow2"), "utf8"), "the top of a disk");

@@ -58,6 +58,8 @@ export async function startServer(
       log: logTo,
     }),
   );
+  // The machines of sandboxes that are not stopped by then wait for the next server.
+  if (!embedded) undo.defer(() => opened.release());
   if (image !== undefined) await opened.prepare(image, onProgress, signal);
   signal.throwIfAborted();
   const apiKey = embedded ? `osb_${randomHex(32)}` : config.apiKey;

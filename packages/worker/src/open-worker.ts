@@ -53,9 +53,11 @@ export interface WorkerOptions {
   readonly log: Log;
 }
 
-/** Disposing it stops every sandbox on it. */
+/** Disposing it stops every sandbox on it, unless it was released. */
 export interface OpenedWorker extends AsyncDisposable {
   readonly worker: Worker;
+  /** Leaves every machine running, for the next worker to adopt. Dispose of the worker afterwards. */
+  release(): Promise<void>;
   isWorkerAlive(workerId: string): boolean;
   /** Builds everything that a sandbox of `image` needs to start. */
   prepare(image: string, onProgress: Parameters<ProvideBootFiles>[1], signal: AbortSignal): Promise<void>;
@@ -114,6 +116,7 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
   const owned = undo.move();
   return {
     worker,
+    release: () => worker.release(),
     isWorkerAlive: (id) => id === workerId || isWorkerAlive(workersDirectory(dataDirectory), id),
     async prepare(image, onProgress, signal) {
       await bootFiles?.({ image, workspaceMib: defaultWorkspaceMib }, onProgress, signal);

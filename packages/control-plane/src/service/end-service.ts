@@ -33,8 +33,7 @@ export async function endService(context: SandboxContext, atEnd: AtEnd): Promise
   await context.operations.background.idle();
   const errors = results.flatMap((result) => (result.status === "rejected" ? [result.reason as unknown] : []));
   for (const error of errors) log("error", "cannot hibernate or stop a sandbox at shutdown", describeError(error));
-  if (atEnd !== "stop") await worker.release();
-  else if (errors.length > 0) throw new AggregateError(errors, "some sandboxes could not be stopped");
+  if (atEnd === "stop" && errors.length > 0) throw new AggregateError(errors, "some sandboxes could not be stopped");
 }
 
 const reason = "the server was shut down";

@@ -64,7 +64,6 @@ export class TestWorker implements Worker {
   readonly #guestRequests: GuestRequest[] = [];
   readonly #answers = new Map<string, (answer: GuestAnswer) => void>();
   #guestAsked = Promise.withResolvers<void>();
-  released = false;
   readonly host: TestHost;
 
   /** Adopts the machines that are on the host. */
@@ -189,11 +188,6 @@ export class TestWorker implements Worker {
   async answerGuest(requestId: string, answer: GuestAnswer): Promise<void> {
     await Promise.resolve();
     this.#answers.get(requestId)?.(answer);
-  }
-
-  async release(): Promise<void> {
-    await Promise.resolve();
-    this.released = true;
   }
 
   /** Plants a file that no disk has: one that breaks in the middle, or has a wrong size. */

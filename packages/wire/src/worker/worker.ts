@@ -74,8 +74,6 @@ export interface Worker {
   answerGuest(requestId: string, answer: GuestAnswer): Promise<void>;
   /** Machines that are ready to become a sandbox. */
   readyMachines(): Promise<ReadyMachinesState>;
-  /** Ends the worker and leaves its machines running, for the next worker to adopt. */
-  release(): Promise<void>;
 }
 
 /** Ready machines of the image and shape requested last, which are absent before the first request. */

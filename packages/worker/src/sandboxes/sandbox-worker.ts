@@ -19,7 +19,7 @@ import { scaleSandbox } from "./scale-sandbox.ts";
 import { setNetworkPolicy } from "./set-network-policy.ts";
 import { type Sources, startSandbox } from "./start-sandbox.ts";
 
-/** The worker's operations on its sandboxes. Disposing it stops all of them. */
+/** The worker's operations on its sandboxes. Disposing it stops all of them, unless it has released them. */
 export class SandboxWorker implements Worker, AsyncDisposable {
   readonly id: string;
   readonly description: WorkerDescription;
@@ -80,11 +80,12 @@ export class SandboxWorker implements Worker, AsyncDisposable {
 
   waitForEnd: Worker["waitForEnd"] = async (id, signal) => await orAborted(this.#sandbox(id).ended, signal);
 
-  release: Worker["release"] = async () => {
+  /** Leaves the machines running, for the next worker to adopt. */
+  async release(): Promise<void> {
     this.#released = true;
     await Promise.all([...this.#here.values()].map(({ live }) => live.release()));
     this.#here.clear();
-  };
+  }
 
   captureSandbox: Worker["captureSandbox"] = async (id, request, signal) => {
     const sandbox = this.#sandbox(id);

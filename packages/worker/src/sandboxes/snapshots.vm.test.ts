@@ -128,7 +128,6 @@ test("a guest receives memory while it runs, keeps it over hibernation and in fo
   });
 
   await t.test("it survives adoption by another worker, and hibernation", async () => {
-    await host.worker.release();
     await host.reopen();
     assert.deepEqual(
       (await host.worker.listSandboxes()).map(({ memoryMib }) => memoryMib),
@@ -289,7 +288,6 @@ test("a machine outlives its worker and is adopted with everything in it", async
   const { id } = await host.start(undefined, { envs: { NAME: "kept" } });
   await host.shell(id, startCounting);
   const before = Number(await host.shell(id, counted));
-  await host.worker.release();
   const worker = await host.reopen();
   assert.deepEqual(await worker.listSandboxes(), [{ id, generation: 1, memoryMib: 1024, running: true }]);
   assert.ok(Number(await host.shell(id, counted)) > before);

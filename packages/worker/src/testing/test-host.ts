@@ -14,7 +14,7 @@ export interface TestHost extends AsyncDisposable {
   readonly dataDirectory: string;
   readonly worker: Worker;
   readonly logged: { readonly level: string; readonly message: string; readonly fields?: object | undefined }[];
-  /** Opens another worker on the same directory, as after a restart. Release the present one first. */
+  /** Releases the worker and opens another one on the same directory, which adopts its machines. */
   reopen(): Promise<Worker>;
   /** Starts a sandbox from the image `minimal` or from `from`. */
   start(from?: StartFrom, wishes?: Partial<StartSandbox>): Promise<StartedSandbox & { readonly id: SandboxId }>;
@@ -43,6 +43,7 @@ export async function startTestHost(
       return opened.worker;
     },
     async reopen() {
+      await opened.release();
       await opened[Symbol.asyncDispose]();
       opened = await open();
       return opened.worker;
