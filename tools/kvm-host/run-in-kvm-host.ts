@@ -10,7 +10,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import { defaultWorkspaceMib } from "../../packages/worker/src/open-worker.ts";
 import { runCommand } from "../../packages/worker/src/host/run-command.ts";
 import { tryCreateKvmMachine } from "../../packages/worker/src/host/kernel/libc.ts";
-import { processorFeature } from "../../packages/worker/src/hypervisor/qemu/kvm-access.ts";
+import { processorFeature } from "../../packages/worker/src/hypervisor/kvm-access.ts";
 import { provideAgentBundles } from "../../packages/worker/src/images/agent-bundle.ts";
 import { makeExt4 } from "../../packages/worker/src/images/ext4.ts";
 import { ImageStore } from "../../packages/worker/src/images/image-store.ts";

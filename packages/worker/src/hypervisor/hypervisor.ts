@@ -16,11 +16,11 @@ export interface Hypervisor {
   /** Absent where VMs cannot be restored. */
   readonly restoring?: Restoring;
   /**
-   * Takes over the VM that an earlier worker started from `spec` and that runs as process `pid`. Absent where VMs end
+   * Takes over the VM that an earlier worker started from `spec`. `pids`: the machine's processes. Absent where VMs end
    * with the process that started them.
-   * @throws `unavailable` when the process does not answer
+   * @throws `unavailable` when none of the processes is the VM, or it does not answer
    */
-  readonly adopt?: (spec: VmSpec, pid: number, signal: AbortSignal) => Promise<Vm>;
+  readonly adopt?: (spec: VmSpec, pids: readonly number[], signal: AbortSignal) => Promise<Vm>;
 }
 
 export interface Restoring {
@@ -38,18 +38,21 @@ export interface Restoring {
 /** A process that waits to become a VM. Disposing it ends the process, unless it has become a VM. */
 export interface PreparedVm extends AsyncDisposable {
   readonly pid: number;
-  /** The VM's agent socket; it accepts connections already. */
-  readonly agentSocket: string;
   /**
-   * Locates the guest's memory in the process. It holds the base's content until the caller writes over it.
-   * `hotplugged`: with the memory that the guest can receive later, as in {@link Capturing.memory}.
+   * Loads a captured VM, once. The VM is paused when this resolves.
+   * @throws `incompatible` when the hypervisor cannot read the devices' state
    */
-  memory(hotplugged: boolean): Promise<GuestMemory>;
-  /**
-   * Reads the devices' state from a file, once. The VM is paused when this resolves.
-   * @throws `incompatible` when the hypervisor cannot read the state
-   */
-  restore(deviceState: string, signal: AbortSignal): Promise<Vm>;
+  restore(captured: CapturedVm, signal: AbortSignal): Promise<Vm>;
+}
+
+/** The parts of a VM that a capture took, apart from its disks. */
+export interface CapturedVm {
+  /** The file of {@link Capturing.saveDevices}. */
+  readonly deviceState: string;
+  /** Whether the guest had hotplugged memory, as in {@link Capturing.memory}. */
+  readonly hotplugged: boolean;
+  /** Writes the captured memory over the base's content. Called once; the VM is paused. */
+  readonly fillMemory: (memory: GuestMemory) => Promise<void>;
 }
 
 /**
@@ -105,12 +108,15 @@ export interface Capturing {
   switchLayers(switches: readonly LayerSwitch[]): Promise<void>;
   /**
    * Copies into `top` what the layers between it and `base` hold, while the guest runs, and closes those layers. An
-   * abort ends the copying; what was copied does no harm. No layer may be opened or switched until this settles.
+   * abort ends the copying; what was copied does no harm. No layer may be opened or switched until this settles. Absent
+   * where layers are never merged.
    * @throws `unavailable` when the hypervisor fails or, after an abort, does not confirm the end
    */
-  merge(merge: LayerMerge, signal: AbortSignal): Promise<void>;
+  merge?(merge: LayerMerge, signal: AbortSignal): Promise<void>;
   /** Writes the state of the devices, without memory and disks, to a new file. The VM must be paused. */
   saveDevices(file: string): Promise<void>;
+  /** Whether {@link saveDevices} changes the guest's memory, which is then copied afterwards. */
+  readonly savingChangesMemory: boolean;
 }
 
 /** A disk's top layer and the opened, empty layer that comes over it. */
@@ -171,8 +177,8 @@ export type NetworkAttachment =
   | { readonly kind: "none" }
   /** The hypervisor's own network stack. */
   | { readonly kind: "user" }
-  /** A TAP device, opened in this process, and the network namespace of the hypervisor process. */
-  | { readonly kind: "tap"; readonly namespace: string; openTap(): number };
+  /** A TAP device, by its name and opened in this process, and the network namespace of the hypervisor process. */
+  | { readonly kind: "tap"; readonly namespace: string; readonly device: string; openTap(): number };
 
 /** Sockets that a hypervisor creates in a machine's directory. They must not exist when it starts. */
 export const socketFiles = ["qmp.sock", "agent.sock"] as const;

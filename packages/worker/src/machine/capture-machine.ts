@@ -198,7 +198,7 @@ async function hotpluggedMemory({ hotplug }: Vm): Promise<Pick<MemoryFiles, "gro
   return requestedMib === 0 && presentMib === 0 ? undefined : { growthMib: requestedMib };
 }
 
-/** Takes memory and devices in parallel. Settles when both are taken; `stored` settles when they are on the disk. */
+/** Takes memory and devices, in parallel where the hypervisor allows it. Settles when both are taken; `stored` settles when they are on the disk. */
 async function takeMemory(
   live: LiveMachine,
   guestMemory: GuestMemory,
@@ -211,11 +211,16 @@ async function takeMemory(
   const devicesFile = `devices-${live.layers.next}`;
   const written = join(live.directory.path, devicesFile);
   await rm(written, { force: true });
+  const capturing = capturingOf(live.vm, host);
+  const saveDevices = async (): Promise<void> => {
+    await failpoint("save devices");
+    await capturing.saveDevices(written);
+  };
+  if (capturing.savingChangesMemory) await saveDevices();
   await failpoint("copy memory");
   const memory = turn.capture(guestMemory, join(directory, deltaFile));
   try {
-    await failpoint("save devices");
-    await Promise.all([memory.copied, capturingOf(live.vm, host).saveDevices(written)]);
+    await Promise.all([memory.copied, capturing.savingChangesMemory ? undefined : saveDevices()]);
   } catch (error) {
     // The copying creates its file until it has ended.
     await memory.stored.catch(() => undefined);

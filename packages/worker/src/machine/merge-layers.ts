@@ -15,7 +15,7 @@ const maxOwnLayers = 8;
  * stay. `journal` records the machine's new layers.
  */
 export function mergeLayers(live: LiveMachine, journal: () => Promise<void>, host: Host): void {
-  if (!live.hasProcess || live.merging.busy) return;
+  if (!live.hasProcess || live.merging.busy || live.vm.capturing?.merge === undefined) return;
   const long = live.layers.files.disks.filter(({ layers }) => layers.length > maxOwnLayers);
   if (long.length === 0) return;
   live.merging.start(async (signal) => {
@@ -49,5 +49,5 @@ async function mergeDisk(live: LiveMachine, { name, layers }: DiskFiles, signal:
   const top = live.layers.topOf(name);
   const base = layers[keep - 1]?.file;
   const request = { disk: name, top: path(top), base: base === undefined ? undefined : path(base) };
-  await live.vm.capturing?.merge(request, signal);
+  await live.vm.capturing?.merge?.(request, signal);
 }

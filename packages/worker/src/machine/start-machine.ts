@@ -3,7 +3,6 @@ import { join } from "node:path";
 import { failpoint } from "#host/failpoints.ts";
 import { killMachineProcesses } from "#host/kill-by-path.ts";
 import { GuestClient } from "#guest/guest-client.ts";
-import { processMapping } from "#hypervisor/guest-memory.ts";
 import { type VmSpec, socketFiles } from "#hypervisor/hypervisor.ts";
 import { allFiles, type MachineFiles, type MemoryFiles, type Shape } from "#snapshots/manifest.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
@@ -115,14 +114,24 @@ export async function restoreMachine(
   }
   await failpoint("start process");
   const prepared = undo.use(await restoring.prepare(spec, signal));
-  const guest = undo.use(await connectGuest(prepared.agentSocket, request.id, host));
   spans.end("process");
-  await failpoint("load memory");
-  await (await delta)?.apply(await prepared.memory(memory.growthMib !== undefined));
-  spans.end("memory");
-  await failpoint("restore devices");
-  const vm = undo.use(await prepared.restore(join(directory.path, memory.devices.file), signal));
+  const vm = undo.use(
+    await prepared.restore(
+      {
+        deviceState: join(directory.path, memory.devices.file),
+        hotplugged: memory.growthMib !== undefined,
+        async fillMemory(guestMemory) {
+          await failpoint("load memory");
+          await (await delta)?.apply(guestMemory);
+          spans.end("memory");
+          await failpoint("restore devices");
+        },
+      },
+      signal,
+    ),
+  );
   spans.end("devices");
+  const guest = undo.use(await connectGuest(vm.agentSocket, request.id, host));
   undo.move();
   return new LiveMachine({ ...request, directory }, { shape: request.shape, layers, resources, spec, vm, guest });
 }
@@ -132,7 +141,7 @@ function bytesOf({ memoryMib }: Shape, { growthMib }: MemoryFiles): number {
   return (memoryMib + (growthMib === undefined ? 0 : maxHotplugMib(memoryMib))) * 2 ** 20;
 }
 
-/** Adopts the machine that one of the processes `pids` runs, which another worker started. */
+/** Adopts the machine that the processes `pids` run, which another worker started. */
 export async function adoptMachine(
   request: MachineRequest,
   journaled: JournaledMachine,
@@ -156,11 +165,7 @@ export async function adoptMachine(
   const signal = AbortSignal.timeout(adoptTimeoutMs);
   // Another machine may get the resources only when the process is gone.
   undo.defer(() => killMachineProcesses(directory.path));
-  const pid = await processMapping(memoryBase, pids);
-  if (pid === undefined) {
-    throw new SandboxError("unavailable", `no process of ${pids.join(", ")} has the machine's memory ${memoryBase}`);
-  }
-  const vm = await adopt(spec, pid, signal);
+  const vm = await adopt(spec, pids, signal);
   const guest = undo.use(await connectGuest(vm.agentSocket, request.id, host));
   const { shape } = request;
   const live = new LiveMachine({ ...request, directory }, { shape, layers, resources, spec, vm, guest });

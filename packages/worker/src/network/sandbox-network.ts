@@ -42,7 +42,12 @@ interface KeptState {
 export class SandboxNetwork implements AsyncDisposable {
   readonly slot: number;
   /** The form that hypervisors take. */
-  readonly attachment: { readonly kind: "tap"; readonly namespace: string; openTap(): number };
+  readonly attachment: {
+    readonly kind: "tap";
+    readonly namespace: string;
+    readonly device: string;
+    openTap(): number;
+  };
   readonly #where: { readonly table: string; readonly namespace: string };
   readonly #prepared: PreparedSlot;
   readonly #giveBack: () => Promise<void>;
@@ -62,7 +67,7 @@ export class SandboxNetwork implements AsyncDisposable {
   constructor(prepared: PreparedSlot, services: GuestServices, log: Log, giveBack: () => Promise<void>) {
     const { namespaceFile: namespace } = slotNames(prepared.number);
     this.slot = prepared.number;
-    this.attachment = { kind: "tap", namespace, openTap: () => openTap(devices.tap) };
+    this.attachment = { kind: "tap", namespace, device: devices.tap, openTap: () => openTap(devices.tap) };
     this.#prepared = prepared;
     this.#log = log;
     this.#giveBack = giveBack;

@@ -214,6 +214,6 @@ function placeholderSpec(shape: Shape, network: "none" | "user" | "tap"): VmSpec
       base,
       layers: writable ? [`/${name}.qcow2`] : [],
     })),
-    network: network === "tap" ? { kind: "tap", namespace: "/", openTap: noTap } : { kind: network },
+    network: network === "tap" ? { kind: "tap", namespace: "/", device: "tap", openTap: noTap } : { kind: network },
   };
 }

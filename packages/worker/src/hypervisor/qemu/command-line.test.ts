@@ -41,7 +41,7 @@ test("kinds of networks differ in the arguments of the network alone", () => {
     qemuCommandLine({ ...spec, network }, host, "boot").filter((argument) => !without.includes(argument));
   const nic = "virtio-net-pci,disable-legacy=on,netdev=net0,mac=52:54:00:12:34:56,romfile=";
   assert.deepEqual(added({ kind: "user" }), ["-netdev", "user,id=net0,ipv6=off", nic]);
-  assert.deepEqual(added({ kind: "tap", namespace: "/run/netns/a", openTap: () => 5 }), [
+  assert.deepEqual(added({ kind: "tap", namespace: "/run/netns/a", device: "tap", openTap: () => 5 }), [
     "-netdev",
     "tap,id=net0,fd=5,vhost=off",
     nic,
@@ -49,7 +49,10 @@ test("kinds of networks differ in the arguments of the network alone", () => {
 });
 
 test("under KVM the processor is the host's and /dev/kvm is a descriptor", () => {
-  const tap = { ...spec, network: { kind: "tap", namespace: "/run/netns/a", openTap: () => 5 } } as const;
+  const tap = {
+    ...spec,
+    network: { kind: "tap", namespace: "/run/netns/a", device: "tap", openTap: () => 5 },
+  } as const;
   const without = qemuCommandLine(tap, host, "boot");
   const added = (kvmAccess: NonNullable<QemuHost["kvmAccess"]>): string[] =>
     qemuCommandLine(tap, { ...kvm, kvmAccess }, "boot").filter((argument) => !without.includes(argument));
@@ -70,7 +73,10 @@ test("under KVM the processor is the host's and /dev/kvm is a descriptor", () =>
 });
 
 test("under KVM a TAP's packets are moved by vhost where the host has it, and the guest sees no difference", () => {
-  const tap = { ...spec, network: { kind: "tap", namespace: "/run/netns/a", openTap: () => 5 } } as const;
+  const tap = {
+    ...spec,
+    network: { kind: "tap", namespace: "/run/netns/a", device: "tap", openTap: () => 5 },
+  } as const;
   const vhost = { ...kvm, vhostNet: true };
   assert.deepEqual(inheritedDescriptors(tap, vhost), ["qmp", "agent", "tap", "kvm", "vhost-net"]);
   const line = qemuCommandLine(tap, vhost, "boot");

@@ -1,6 +1,7 @@
-import { basename, join } from "node:path";
+import { join } from "node:path";
 import type { DiskAttachment, VmSpec, NetworkAttachment } from "../hypervisor.ts";
-import type { KvmAccess } from "./kvm-access.ts";
+import type { KvmAccess } from "../kvm-access.ts";
+import { diskNodes } from "../qmp/disk-nodes.ts";
 
 /** Facts of the host that decide the command line. */
 export interface QemuHost {
@@ -183,56 +184,17 @@ function device(driver: string, options: string): string {
 }
 
 function diskArguments(disk: DiskAttachment): string[] {
-  const { name, base, layers } = disk;
-  const bottom = { driver: "raw", "node-name": baseNode(name), "read-only": true, file: imageFile(base, true) };
-  const nodes = layers.map((file, index) => {
-    const backing = index === 0 ? bottom["node-name"] : layerNode(layers[index - 1]!);
-    return { ...layerBlockdev(file, { writable: index === layers.length - 1 }), backing };
-  });
-  const top = nodes.at(-1)?.["node-name"] ?? bottom["node-name"];
+  const nodes = diskNodes(disk);
+  const top = nodes.at(-1)?.["node-name"];
   return [
-    ...[bottom, ...nodes].flatMap((blockdev) => ["-blockdev", JSON.stringify(blockdev)]),
-    ...["-device", device("virtio-blk-pci", `drive=${top},id=${diskDevice(name)},serial=${name}`)],
+    ...nodes.flatMap((blockdev) => ["-blockdev", JSON.stringify(blockdev)]),
+    ...["-device", device("virtio-blk-pci", `drive=${top},id=${diskDevice(disk.name)},serial=${disk.name}`)],
   ];
-}
-
-/** A qcow2 layer as QEMU opens it. The command line names the layer below; the header of the file does not. */
-export function layerBlockdev(file: string, { writable }: { readonly writable: boolean }) {
-  return {
-    driver: "qcow2",
-    "node-name": layerNode(file),
-    "read-only": !writable,
-    ...(writable ? { discard: "unmap" } : {}),
-    file: imageFile(file, !writable),
-  };
-}
-
-export function baseNode(disk: string): string {
-  return `${disk}-base`;
-}
-
-/** The block node of a layer: its file name, unique in the machine's directory. */
-export function layerNode(file: string): string {
-  return basename(file, ".qcow2");
-}
-
-/** Whether a block node is a layer of the disk. Other nodes belong to other disks or to QEMU itself. */
-export function isLayerOf(disk: string, node: string): boolean {
-  return node.startsWith(`${disk}-`) && !Number.isNaN(layerNumber(node));
-}
-
-/** The number in a layer's name; a newer layer has a higher one. NaN for a node that is no layer. */
-export function layerNumber(node: string): number {
-  return Number(/-(\d+)$/.exec(node)?.[1]);
 }
 
 /** The id of a disk's device. */
 export function diskDevice(disk: string): string {
   return `disk-${disk}`;
-}
-
-function imageFile(filename: string, readOnly: boolean): object {
-  return { driver: "file", filename, ...(readOnly ? { "read-only": true } : { discard: "unmap" }) };
 }
 
 function networkArguments(

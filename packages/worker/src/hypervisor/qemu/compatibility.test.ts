@@ -56,5 +56,7 @@ test("another accelerator, another QEMU and another shape are named", () => {
 });
 
 test("the text of a machine under TCG is the one that earlier snapshots hold", (t) => {
-  t.assert.snapshot(compatibilityOf({ ...spec, network: { kind: "tap", namespace: "/n", openTap: () => 5 } }, tcg));
+  t.assert.snapshot(
+    compatibilityOf({ ...spec, network: { kind: "tap", namespace: "/n", device: "tap", openTap: () => 5 } }, tcg),
+  );
 });

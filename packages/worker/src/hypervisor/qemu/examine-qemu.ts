@@ -2,7 +2,7 @@ import { readFile } from "node:fs/promises";
 import { runCommand } from "#host/run-command.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { QemuHost } from "./command-line.ts";
-import { examineKvm, type KvmFindings } from "./kvm-access.ts";
+import { examineKvm, type KvmFindings } from "../kvm-access.ts";
 import { probeAccelerator, type ProbeResult } from "./probe-accelerator.ts";
 import { whyNoVhostNet } from "./vhost-net.ts";
 

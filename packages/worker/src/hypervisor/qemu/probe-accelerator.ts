@@ -5,8 +5,8 @@ import { join } from "node:path";
 import { asSandboxError } from "@opensandbox/wire/errors.ts";
 import { startVmProcess } from "../vm-process.ts";
 import { probeCommandLine, type QemuHost } from "./command-line.ts";
-import { openKvm, withKvmGroup } from "./kvm-access.ts";
-import { readEnd } from "./log.ts";
+import { openKvm, withKvmGroup } from "../kvm-access.ts";
+import { readEnd } from "../process-log.ts";
 
 export interface ProbeResult {
   readonly works: boolean;

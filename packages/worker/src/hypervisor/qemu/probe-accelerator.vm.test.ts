@@ -3,7 +3,7 @@ import { stat } from "node:fs/promises";
 import { test } from "node:test";
 import { tryCreateKvmMachine } from "#host/kernel/libc.ts";
 import { examineQemu } from "./examine-qemu.ts";
-import { accessFor, type KvmAccess } from "./kvm-access.ts";
+import { accessFor, type KvmAccess } from "../kvm-access.ts";
 import { probeAccelerator, type ProbeResult } from "./probe-accelerator.ts";
 
 const program = "qemu-system-x86_64";

@@ -2,9 +2,9 @@ import type { GuestMemory, MemoryRegion } from "../guest-memory.ts";
 import type { Capturing, MemoryHotplug, Vm, VmExit, VmSpec } from "../hypervisor.ts";
 import type { VmProcess } from "../vm-process.ts";
 import { consoleBytes, hotplugDevice, socketPaths } from "./command-line.ts";
-import { readEnd } from "./log.ts";
+import { readEnd } from "../process-log.ts";
 import { QemuCapturing } from "./qemu-capturing.ts";
-import type { QmpClient } from "./qmp-client.ts";
+import type { QmpClient } from "../qmp/qmp-client.ts";
 import * as commands from "./qmp-commands.ts";
 
 /** How often a VM that waits for free space on the host's disk retries its write. */

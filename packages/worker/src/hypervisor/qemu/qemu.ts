@@ -3,15 +3,15 @@ import { join } from "node:path";
 import { listenUnix } from "#host/kernel/libc.ts";
 import { machineEnvironment } from "#host/kill-by-path.ts";
 import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
-import { findMemory, type GuestMemory } from "../guest-memory.ts";
-import type { Hypervisor, PreparedVm, Vm, VmExit, VmSpec, NetworkAttachment } from "../hypervisor.ts";
+import { findMemory, processMapping } from "../guest-memory.ts";
+import type { CapturedVm, Hypervisor, PreparedVm, Vm, VmExit, VmSpec, NetworkAttachment } from "../hypervisor.ts";
 import { adoptVmProcess, startVmProcess, type VmProcess } from "../vm-process.ts";
 import { compatibilityOf, describeDifference } from "./compatibility.ts";
-import { acceleratorFailure, openKvm, withKvmGroup } from "./kvm-access.ts";
+import { acceleratorFailure, openKvm, withKvmGroup } from "../kvm-access.ts";
 import { inheritedDescriptors, type QemuHost, type QemuStart, qemuCommandLine, socketPaths } from "./command-line.ts";
-import { readEnd } from "./log.ts";
+import { readEnd } from "../process-log.ts";
 import { QemuVm } from "./qemu-vm.ts";
-import { QmpClient } from "./qmp-client.ts";
+import { QmpClient } from "../qmp/qmp-client.ts";
 import { openVhostNet } from "./vhost-net.ts";
 import * as commands from "./qmp-commands.ts";
 
@@ -37,7 +37,7 @@ export function qemuHypervisor(host: QemuHost & { readonly version: string }): H
         }
       },
     },
-    adopt: (spec, pid, signal) => adopt(spec, pid, signal),
+    adopt: (spec, pids, signal) => adopt(spec, pids, signal),
   };
 }
 
@@ -68,7 +68,14 @@ async function start(spec: VmSpec, host: QemuHost, kind: QemuStart, signal: Abor
   }
 }
 
-async function adopt(spec: VmSpec, pid: number, signal: AbortSignal): Promise<Vm> {
+async function adopt(spec: VmSpec, pids: readonly number[], signal: AbortSignal): Promise<Vm> {
+  const pid = await processMapping(spec.memoryBase, pids);
+  if (pid === undefined) {
+    throw new SandboxError(
+      "unavailable",
+      `no process of ${pids.join(", ")} has the machine's memory ${spec.memoryBase}`,
+    );
+  }
   await using undo = new AsyncDisposableStack();
   const qmp = undo.use(await QmpClient.connect(socketPaths(spec.directory).qmp, signal));
   const process = adoptVmProcess(pid, spec.directory, qmp.closed);
@@ -133,23 +140,19 @@ const cannotRead = "QEMU cannot read the state of the devices";
 
 class PreparedQemuVm implements PreparedVm {
   readonly pid: number;
-  readonly agentSocket: string;
   readonly #vm: QemuVm;
   readonly #qmp: QmpClient;
   #restored = false;
 
   constructor(vm: QemuVm, qmp: QmpClient) {
     this.pid = vm.pid;
-    this.agentSocket = vm.agentSocket;
     this.#vm = vm;
     this.#qmp = qmp;
   }
 
-  async memory(hotplugged: boolean): Promise<GuestMemory> {
-    return await this.#vm.capturing.memory(hotplugged);
-  }
-
-  async restore(deviceState: string, signal: AbortSignal): Promise<Vm> {
+  async restore({ deviceState, hotplugged, fillMemory }: CapturedVm, signal: AbortSignal): Promise<Vm> {
+    signal.throwIfAborted();
+    await fillMemory(await this.#vm.capturing.memory(hotplugged));
     signal.throwIfAborted();
     const end = Promise.withResolvers<void>();
     using _ = this.#qmp.listen(({ event, data }) => {

@@ -1,5 +1,6 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import type { QmpClient } from "./qmp-client.ts";
+import { type ImageInfo, imagesFrom } from "../qmp/block-commands.ts";
+import type { QmpClient } from "../qmp/qmp-client.ts";
 
 /** Stops the vCPUs; the VM may be stopped already. */
 export async function stop(qmp: QmpClient): Promise<void> {
@@ -55,52 +56,6 @@ export async function hostAddress(qmp: QmpClient, address: number): Promise<numb
   return Number(found);
 }
 
-interface ImageInfo {
-  readonly filename: string;
-  readonly "backing-image"?: ImageInfo;
-}
-
-/** The image files of each block device, by the device's path; the file that takes writes comes first. */
-export async function queryImages(qmp: QmpClient): Promise<ReadonlyMap<string, readonly string[]>> {
-  const devices = (await qmp.execute("query-block")) as { qdev?: string; inserted?: { image: ImageInfo } }[];
-  return new Map(devices.map(({ qdev = "", inserted }) => [qdev, [...imagesFrom(inserted?.image)]]));
-}
-
-function* imagesFrom(top: ImageInfo | undefined): Generator<string> {
-  for (let image = top; image !== undefined; image = image["backing-image"]) yield fileOf(image.filename);
-}
-
-/** For an image that was opened with options, QEMU's file name is a JSON object of all options. */
-function fileOf(filename: string): string {
-  if (!filename.startsWith("json:")) return filename;
-  const { file } = JSON.parse(filename.slice("json:".length)) as { file: { filename: string } };
-  return file.filename;
-}
-
-/** Names of all nodes in the block graph. */
-export async function queryNodes(qmp: QmpClient): Promise<readonly string[]> {
-  const nodes = (await qmp.execute("query-named-block-nodes", { flat: true })) as { "node-name": string }[];
-  return nodes.map((node) => node["node-name"]);
-}
-
-/** Adds a node to the block graph. */
-export async function blockdevAdd(qmp: QmpClient, blockdev: object): Promise<void> {
-  await qmp.execute("blockdev-add", blockdev);
-}
-
-/** Removes a node that nothing uses from the block graph. */
-export async function blockdevDel(qmp: QmpClient, node: string): Promise<void> {
-  await qmp.execute("blockdev-del", { "node-name": node });
-}
-
-/** Puts each `overlay` over its `node`, in one transaction. */
-export async function blockdevSnapshots(
-  qmp: QmpClient,
-  pairs: readonly { readonly node: string; readonly overlay: string }[],
-): Promise<void> {
-  await qmp.execute("transaction", { actions: pairs.map((data) => ({ type: "blockdev-snapshot", data })) });
-}
-
 /**
  * Writes the state of all devices, without memory and disks. The command is named after its first user and is part of
  * every x86 QEMU. `live` keeps the disks with this process.
@@ -120,24 +75,8 @@ export async function readDevicesState(qmp: QmpClient, file: string): Promise<vo
   await qmp.execute("migrate-incoming", { uri: `file:${file}` });
 }
 
-/** Starts a job that copies into `device` the content of the nodes between it and `base`. */
-export async function blockStream(
-  qmp: QmpClient,
-  job: { readonly id: string; readonly device: string; readonly base: string },
-): Promise<void> {
-  const { id, device, base } = job;
-  // QEMU records the backing file in the image, in at most 1023 bytes, which a long chain exceeds. A node's name is
-  // short, and nothing reads the record: chains are given on the command line.
-  await qmp.execute("block-stream", { "job-id": id, device, "base-node": base, "backing-file": base });
-}
-
-/** Ids of the block jobs that have not ended. */
-export async function queryBlockJobs(qmp: QmpClient): Promise<readonly string[]> {
-  const jobs = (await qmp.execute("query-block-jobs")) as { device: string }[];
-  return jobs.map(({ device }) => device);
-}
-
-/** Asks a block job to end; the event BLOCK_JOB_CANCELLED or BLOCK_JOB_COMPLETED reports its end. */
-export async function cancelBlockJob(qmp: QmpClient, id: string): Promise<void> {
-  await qmp.execute("block-job-cancel", { device: id });
+/** The image files of each block device, by the device's path; the file that takes writes comes first. */
+export async function queryImages(qmp: QmpClient): Promise<ReadonlyMap<string, readonly string[]>> {
+  const devices = (await qmp.execute("query-block")) as { qdev?: string; inserted?: { image: ImageInfo } }[];
+  return new Map(devices.map(({ qdev = "", inserted }) => [qdev, [...imagesFrom(inserted?.image)]]));
 }

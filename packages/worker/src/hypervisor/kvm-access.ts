@@ -3,7 +3,7 @@ import { readFile, stat } from "node:fs/promises";
 import { userInfo } from "node:os";
 import { tryCreateKvmMachine } from "#host/kernel/libc.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import type { ProcessUser } from "../vm-process.ts";
+import type { ProcessUser } from "./vm-process.ts";
 
 /**
  * How QEMU's process, which has no right to /dev/kvm, gets access to it (docs/decisions/0016).

@@ -1,0 +1,128 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { Capturing, LayerMerge, LayerSwitch, VmSpec } from "../hypervisor.ts";
+import * as commands from "./block-commands.ts";
+import { baseNode, isLayerOf, layerBlockdev, layerNode, layerNumber } from "./disk-nodes.ts";
+import type { QmpClient } from "./qmp-client.ts";
+
+/** A canceled job ends after the request that it has under way; QEMU that takes this long has stopped working. */
+const jobEndTimeoutMs = 30_000;
+
+/** The files of a disk's chain: the one that takes writes first, the raw base last. */
+export type ChainReader = () => Promise<(disk: string) => readonly string[] | undefined>;
+
+/**
+ * The layers of writable disks in a process of QEMU. Each layer is a node of the block graph, named after its file. The
+ * graph is the only record of them.
+ */
+export class DiskLayers implements Pick<Capturing, "readChains" | "openLayers" | "switchLayers" | "merge"> {
+  /** The disks that take writes. */
+  readonly #disks: readonly string[];
+  readonly #qmp: QmpClient;
+  readonly #filesOf: ChainReader;
+
+  constructor(spec: Pick<VmSpec, "disks">, qmp: QmpClient, filesOf: ChainReader) {
+    this.#disks = spec.disks.filter(({ layers }) => layers.length > 0).map(({ name }) => name);
+    this.#qmp = qmp;
+    this.#filesOf = filesOf;
+  }
+
+  async readChains(): Promise<ReadonlyMap<string, readonly string[]>> {
+    for (const job of await commands.queryBlockJobs(this.#qmp)) await this.#endJob(job);
+    const filesOf = await this.#filesOf();
+    const chains = new Map(this.#disks.map((disk) => [disk, layersOf(disk, filesOf(disk))]));
+    await this.#closeUnused([...chains.values()].flat());
+    return chains;
+  }
+
+  async openLayers(layers: readonly string[]): Promise<void> {
+    for (const file of layers) {
+      await commands.blockdevAdd(this.#qmp, { ...layerBlockdev(file, { writable: true }), backing: null });
+    }
+  }
+
+  async switchLayers(switches: readonly LayerSwitch[]): Promise<void> {
+    const pairs = switches.map(({ top, next }) => ({ node: layerNode(top), overlay: layerNode(next) }));
+    await commands.blockdevSnapshots(this.#qmp, pairs);
+  }
+
+  async merge({ disk, top, base }: LayerMerge, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    const job = `merge-${disk}`;
+    using end = this.#endOf(job);
+    const unconfirmed = Promise.withResolvers<never>();
+    unconfirmed.promise.catch(() => undefined);
+    let deadline: NodeJS.Timeout | undefined;
+    const onAbort = (): void => {
+      // The event says how the job ended; one that has ended needs no canceling.
+      commands.cancelBlockJob(this.#qmp, job).catch(() => undefined);
+      deadline = setTimeout(() => unconfirmed.reject(notEnded(job)), jobEndTimeoutMs);
+    };
+    signal.addEventListener("abort", onAbort, { once: true });
+    try {
+      const bottom = base === undefined ? baseNode(disk) : layerNode(base);
+      await commands.blockStream(this.#qmp, { id: job, device: layerNode(top), base: bottom });
+      const { canceled, error } = await Promise.race([this.#qmp.whileOpen(end.promise), unconfirmed.promise]);
+      if (canceled) throw signal.reason;
+      if (error !== undefined) throw new SandboxError("unavailable", `QEMU cannot merge layers of ${disk}: ${error}`);
+    } finally {
+      clearTimeout(deadline);
+      signal.removeEventListener("abort", onAbort);
+    }
+    await this.readChains();
+  }
+
+  async #closeUnused(used: readonly string[]): Promise<void> {
+    const inUse = new Set(used.map(layerNode));
+    const isUnused = (node: string): boolean => !inUse.has(node) && this.#disks.some((disk) => isLayerOf(disk, node));
+    const unused = (await commands.queryNodes(this.#qmp)).filter(isUnused);
+    // The newest first, since each holds the one below it open.
+    for (const node of unused.toSorted((a, b) => layerNumber(b) - layerNumber(a))) {
+      await commands.blockdevDel(this.#qmp, node);
+    }
+  }
+
+  /** Ends a job that an earlier worker started. */
+  async #endJob(job: string): Promise<void> {
+    using end = this.#endOf(job);
+    // The job may end before the command arrives; the query below decides.
+    await commands.cancelBlockJob(this.#qmp, job).catch(() => undefined);
+    if (!(await commands.queryBlockJobs(this.#qmp)).includes(job)) return;
+    const giveUp = new AbortController();
+    const tooLate = sleep(jobEndTimeoutMs, undefined, { signal: giveUp.signal }).then(() =>
+      Promise.reject(notEnded(job)),
+    );
+    tooLate.catch(() => undefined);
+    try {
+      await Promise.race([this.#qmp.whileOpen(end.promise), tooLate]);
+    } finally {
+      giveUp.abort();
+    }
+  }
+
+  /** Watches for the end of a job until it is disposed. */
+  #endOf(job: string): JobEnd {
+    const { promise, resolve } = Promise.withResolvers<Awaited<JobEnd["promise"]>>();
+    const listening = this.#qmp.listen(({ event, data }) => {
+      if (data?.["device"] !== job) return;
+      if (event === "BLOCK_JOB_CANCELLED") resolve({ canceled: true });
+      if (event === "BLOCK_JOB_COMPLETED") resolve({ canceled: false, error: data["error"] as string | undefined });
+    });
+    return { promise, [Symbol.dispose]: () => listening[Symbol.dispose]() };
+  }
+}
+
+interface JobEnd extends Disposable {
+  /** Never rejects. */
+  readonly promise: Promise<{ readonly canceled: boolean; readonly error?: string | undefined }>;
+}
+
+function notEnded(job: string): SandboxError {
+  return new SandboxError("unavailable", `QEMU did not end the job ${job} in ${jobEndTimeoutMs / 1000} s`);
+}
+
+/** The files over a disk's base, the lowest first. */
+function layersOf(disk: string, files: readonly string[] | undefined): readonly string[] {
+  if (files === undefined) throw new SandboxError("internal", `QEMU reports no files of the disk ${disk}`);
+  return files.slice(0, -1).toReversed();
+}
