@@ -17,7 +17,7 @@ import { methods } from "@opensandbox/wire/guest/methods.ts";
 import { eventually, within } from "@opensandbox/wire/testing/eventually.ts";
 import { machineProcesses } from "../tests/e2e/machine-processes.ts";
 import { startWorld } from "../tests/e2e/world.ts";
-import { commandRequest } from "./floor/raw-agent.ts";
+import { commandRequest, rest } from "./floor/raw-agent.ts";
 
 const rounds = Number(process.argv[2] ?? 5);
 await using world = await startWorld();
@@ -146,7 +146,7 @@ async function bootByHand(): Promise<Boot> {
       methods.sessionCreate,
       create(methods.sessionCreate.request, commandRequest(["/bin/sh", "-c", "true"])),
     );
-    while ((await stream.next()).kind !== "end");
+    await within("the first command ends", rest(stream), bootsWithinMs);
     const end = performance.now();
     qemu.kill("SIGKILL");
     await within("the killed QEMU ends", once(qemu, "exit"));

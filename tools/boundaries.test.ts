@@ -46,6 +46,7 @@ const boundaries: readonly Boundary[] = [
   {
     from: "packages/agent-wrapper/src/**",
     to: /^(?!node:|eventsource-parser$|packages\/agent-wrapper\/)/,
+    typesMayCross: true,
     because:
       "it starts with every agent session, so its bundle holds the parser of the model's event stream and nothing else",
   },

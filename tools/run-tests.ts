@@ -24,9 +24,6 @@ Tests in real machines are named *.vm.test.ts, those with other real processes *
 const root = resolve(import.meta.dirname, "..");
 const node = [process.execPath, "--disable-warning=ExperimentalWarning"] as const;
 
-/** Bounds a whole file or suite. The emulator boots in 5 to 10 s alone, and in minutes on a crowded host. */
-const testTimeoutMs = 1_800_000;
-
 const checks = [
   { name: "format", argv: ["oxfmt", "--check"] },
   { name: "lint and types", argv: ["oxlint", "--type-aware", "--type-check", "--deny-warnings"] },
@@ -34,10 +31,11 @@ const checks = [
   { name: "openapi/control-plane.json", argv: [...node, "tools/print-openapi.ts", "--check"] },
 ] as const;
 
+/** `timeoutMs` bounds a whole suite. The emulator boots in 5 to 10 s alone, and in minutes on a crowded host. */
 const kinds = [
-  { name: "fast tests", files: "{packages,tools,tests,bench}/**/!(*.vm|*.process).test.ts" },
-  { name: "tests with processes", files: "{packages,tools,tests,bench}/**/*.process.test.ts" },
-  { name: "tests in machines", files: "{packages,tools,tests,bench}/**/*.vm.test.ts" },
+  { name: "fast tests", files: "{packages,tools,tests,bench}/**/!(*.vm|*.process).test.ts", timeoutMs: 600_000 },
+  { name: "tests with processes", files: "{packages,tools,tests,bench}/**/*.process.test.ts", timeoutMs: 1_200_000 },
+  { name: "tests in machines", files: "{packages,tools,tests,bench}/**/*.vm.test.ts", timeoutMs: 1_800_000 },
 ] as const;
 
 /** The files that `./test kvm` runs by default. */
@@ -137,20 +135,26 @@ async function runTests(kind: Kind, files: readonly string[]): Promise<void> {
   switch (kind) {
     case "fast tests":
       // One process runs all of them: they share no state. The reporter prints a dot per test, and each failure.
-      return await runRunner(kind, ["--test-isolation=none", "--test-reporter=dot"], files);
+      return await runRunner(kind, kind, ["--test-isolation=none", "--test-reporter=dot"], files);
     case "tests with processes":
-      return await runRunner(kind, ["--test-concurrency=1", "--test-reporter=spec"], files);
+      return await runRunner(kind, kind, ["--test-concurrency=1", "--test-reporter=spec"], files);
     case "tests in machines":
       // One after another: a machine takes a whole processor while it boots.
-      for (const file of files) await runRunner(file, ["--test-reporter=spec"], [file]);
+      for (const file of files) await runRunner(file, kind, ["--test-reporter=spec"], [file]);
   }
 }
 
-async function runRunner(name: string, options: readonly string[], files: readonly string[]): Promise<void> {
-  await collect(name, (output) => [
+async function runRunner(
+  title: string,
+  kind: Kind,
+  options: readonly string[],
+  files: readonly string[],
+): Promise<void> {
+  const timeoutMs = kinds.find(({ name }) => name === kind)?.timeoutMs;
+  await collect(title, (output) => [
     ...node,
     "--test",
-    `--test-timeout=${testTimeoutMs}`,
+    `--test-timeout=${timeoutMs}`,
     ...[...options, "--test-reporter-destination=stdout"],
     ...["--test-reporter=./tools/test-results.ts", `--test-reporter-destination=${output}`],
     ...files,

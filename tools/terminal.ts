@@ -25,10 +25,10 @@ export class RecordedTerminal implements AsyncDisposable {
     });
     // The command may end before it has read all keys.
     this.#child.stdin.on("error", () => undefined);
-    this.#child.stdout.on("data", (bytes: Buffer) => this.#screen.write(bytes, () => this.#tell()));
+    this.#child.stdout.on("data", (bytes: Buffer) => this.#screen.write(bytes, () => this.#notify()));
     this.#closed = once(this.#child, "close").then(() => {
       this.#isClosed = true;
-      this.#tell();
+      this.#notify();
     });
   }
 
@@ -80,7 +80,7 @@ export class RecordedTerminal implements AsyncDisposable {
     }
   }
 
-  #tell(): void {
+  #notify(): void {
     this.#changed.resolve();
     this.#changed = Promise.withResolvers();
   }

@@ -2,6 +2,7 @@ import { once } from "node:events";
 import { rm } from "node:fs/promises";
 import { createServer, type Server, type Socket } from "node:net";
 import { createInterface } from "node:readline";
+import { within } from "@opensandbox/wire/testing/eventually.ts";
 
 interface Message {
   readonly QMP?: object;
@@ -30,7 +31,9 @@ export async function listenForQmp(path: string): Promise<QmpListener> {
 }
 
 async function accept(server: Server): Promise<Qmp> {
-  const [socket] = (await once(server, "connection")) as [Socket];
+  const [socket] = (await within("QEMU connects to its monitor's socket", once(server, "connection"), 120_000)) as [
+    Socket,
+  ];
   const qmp = new Qmp(socket);
   await qmp.execute("qmp_capabilities");
   return qmp;

@@ -56,7 +56,7 @@ export class RawAgent implements Disposable {
 
   async call<Request extends DescMessage>(method: Method<Request>, request: MessageInitShape<Request>): Promise<void> {
     const stream = await this.open(method, request);
-    while ((await stream.next()).kind !== "end");
+    await within("the agent of the raw machine ends its reply", rest(stream), answersWithinMs);
   }
 
   async open<Request extends DescMessage>(
@@ -70,16 +70,10 @@ export class RawAgent implements Disposable {
   /** Runs a command to its end and returns its output. @throws when its exit code is not 0 */
   async run(...argv: readonly string[]): Promise<string> {
     const stream = await this.open(methods.sessionCreate, commandRequest(argv));
-    const output: Uint8Array[] = [];
-    for (;;) {
-      const incoming = await stream.next();
-      if (incoming.kind === "data") output.push(incoming.payload);
-      if (incoming.kind !== "end") continue;
-      const text = Buffer.concat(output).toString("utf8");
-      const { exitCode, signal } = fromBinary(methods.sessionCreate.reply, incoming.payload).result ?? unknownEnd;
-      if (exitCode !== 0 || signal !== 0) throw new Error(`${argv.join(" ")}: exit code ${exitCode}\n${text}`);
-      return text;
-    }
+    const { data, reply } = await within(`${argv.join(" ")} ends in the raw machine`, rest(stream), answersWithinMs);
+    const { exitCode, signal } = fromBinary(methods.sessionCreate.reply, reply).result ?? unknownEnd;
+    if (exitCode !== 0 || signal !== 0) throw new Error(`${argv.join(" ")}: exit code ${exitCode}\n${data}`);
+    return data;
   }
 
   /** Starts a command. Disposing the result ends it. */
@@ -154,4 +148,14 @@ export function requestFrames<Request extends DescMessage>(
       return [length, frame];
     }),
   );
+}
+
+/** Reads a stream to its end. */
+export async function rest(stream: Stream): Promise<{ readonly data: string; readonly reply: Uint8Array }> {
+  const parts: Uint8Array[] = [];
+  for (;;) {
+    const incoming = await stream.next();
+    if (incoming.kind === "data") parts.push(incoming.payload);
+    if (incoming.kind === "end") return { data: Buffer.concat(parts).toString("utf8"), reply: incoming.payload };
+  }
 }

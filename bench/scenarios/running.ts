@@ -6,9 +6,9 @@ import { readFile } from "node:fs/promises";
 import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { connect, type Client as Api } from "@opensandbox/sdk";
 import { type Method, methods } from "@opensandbox/wire/guest/methods.ts";
-import { eventually } from "@opensandbox/wire/testing/eventually.ts";
+import { eventually, within } from "@opensandbox/wire/testing/eventually.ts";
 import { alternate, type Bench, type Ours, type Scenario } from "../bench.ts";
-import { commandRequest, requestFrames } from "../floor/raw-agent.ts";
+import { commandRequest, requestFrames, rest } from "../floor/raw-agent.ts";
 import { RawMachine } from "../floor/raw-machine.ts";
 import type { Sandbox } from "../ours/client.ts";
 import { installed, killed, ran, ranTrue } from "../ours/sandboxes.ts";
@@ -295,16 +295,12 @@ async function asked(url: string, host: string): Promise<string> {
   });
   asking.on("error", reject);
   asking.end();
-  return await promise;
+  return await within("the server in the sandbox answers", promise);
 }
 
 async function askedRaw({ agent }: RawMachine): Promise<string> {
   const stream = await agent.open(methods.connect, { port });
   await stream.sendData(0, Buffer.from(`GET / HTTP/1.1\r\nHost: localhost:${port}\r\nConnection: close\r\n\r\n`));
-  const parts: Uint8Array[] = [];
-  for (;;) {
-    const incoming = await stream.next();
-    if (incoming.kind === "data") parts.push(incoming.payload);
-    if (incoming.kind === "end") return Buffer.concat(parts).toString("utf8").split("\r\n\r\n")[1] ?? "";
-  }
+  const { data } = await within("the server in the raw machine answers", rest(stream));
+  return data.split("\r\n\r\n")[1] ?? "";
 }

@@ -7,6 +7,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, suite, test } from "node:test";
+import { eventOf } from "@opensandbox/wire/testing/eventually.ts";
 import { type EndedCli, firstOutput, startCli, type StartedCli } from "./cli.ts";
 import { hostState } from "./host-state.ts";
 
@@ -348,7 +349,7 @@ test("after kill -9 of a server, no request reaches another process on its port"
   let connections = 0;
   const imposter = createServer(() => (connections += 1)).listen(Number(new URL(url).port), "127.0.0.1");
   t.after(() => imposter.close());
-  await once(imposter, "listening");
+  await eventOf(imposter, "listening");
   const { code, stderr } = await startCli(program, ["ls"], own).ended;
   assert.equal(code, 1);
   assert.match(stderr, /^osb: no server runs on this host/m);

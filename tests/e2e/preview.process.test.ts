@@ -9,7 +9,7 @@ import { crc32 } from "node:zlib";
 import { after, before, suite, test } from "node:test";
 import { Sandbox } from "@opencomputer/sdk";
 import { createServer, type AddressInfo, type Socket } from "node:net";
-import { eventually, within } from "@opensandbox/wire/testing/eventually.ts";
+import { eventOf, eventually, within } from "@opensandbox/wire/testing/eventually.ts";
 import { answerOf } from "./answer-of.ts";
 import { forgetPeak, memoryBytes, type SpawnedServer, spawnServer } from "./spawn-server.ts";
 
@@ -192,9 +192,9 @@ suite("previews of a sandbox", () => {
 
 async function freePort(): Promise<number> {
   const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
+  await eventOf(server, "listening");
   const { port } = server.address() as AddressInfo;
   server.close();
-  await once(server, "close");
+  await eventOf(server, "close");
   return port;
 }

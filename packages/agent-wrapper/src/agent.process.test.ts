@@ -1,11 +1,10 @@
 import assert from "node:assert/strict";
 import { mkdtemp, readFile, rm, stat } from "node:fs/promises";
 import { createServer } from "node:net";
-import { once } from "node:events";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite, test } from "node:test";
-import { setTimeout as sleep } from "node:timers/promises";
+import { eventOf, eventually } from "@opensandbox/wire/testing/eventually.ts";
 import type { Event } from "./event.ts";
 import { textOf, type ModelMessage } from "./model/message.ts";
 import { startStubModel, type StubModel } from "./testing/stub-model.ts";
@@ -203,9 +202,8 @@ suite("the agent wrapper", () => {
     await agent.next();
     agent.write({ type: "prompt", text: "run sh -c 'sleep 300 & echo $! > pid; wait'; true" });
     await agent.until("assistant");
-    const pid = await eventually(
-      "the command does not write its process id",
-      async () => Number((await readFile(join(world.home, "pid"), "utf8")).trim()) || undefined,
+    const pid = await eventually("the command writes its process id", async () =>
+      Number((await readFile(join(world.home, "pid"), "utf8").catch(() => "")).trim()),
     );
     agent.write({ type: "interrupt" });
     const events = await agent.until("turn_complete");
@@ -276,7 +274,7 @@ suite("the agent wrapper", () => {
   test("an interrupt ends the retries of an unreachable server", async () => {
     await using world = await startWorld();
     const closed = createServer().listen(0, "127.0.0.1");
-    await once(closed, "listening");
+    await eventOf(closed, "listening");
     const { port } = closed.address() as { port: number };
     closed.close();
     const agent = world.start({ ANTHROPIC_BASE_URL: `http://127.0.0.1:${port}/` });
@@ -342,22 +340,10 @@ suite("the agent wrapper", () => {
   });
 });
 
-const patienceMs = 30_000;
-
-async function eventually<T>(what: string, look: () => Promise<T | undefined>): Promise<T> {
-  const deadlineMs = performance.now() + patienceMs;
-  while (performance.now() < deadlineMs) {
-    const value = await look().catch(() => undefined);
-    if (value !== undefined) return value;
-    await sleep(20);
-  }
-  return assert.fail(`${what} within ${patienceMs} ms`);
-}
-
 async function eventuallyGone(pid: number): Promise<void> {
-  await eventually(`process ${pid} does not end`, async () => {
+  await eventually(`process ${pid} ends`, async () => {
     // A zombie counts as ended.
     const state = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => ") Z");
-    return / Z/.test(state.slice(state.lastIndexOf(")"))) ? true : undefined;
+    return / Z/.test(state.slice(state.lastIndexOf(")")));
   });
 }

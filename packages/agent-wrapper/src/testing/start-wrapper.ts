@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
+import { within } from "@opensandbox/wire/testing/eventually.ts";
 import type { Event } from "../event.ts";
 import { stubKey } from "./stub-model.ts";
 
@@ -36,7 +37,7 @@ export class Wrapper implements AsyncDisposable {
   }
 
   async next(): Promise<Event> {
-    const { value, done } = await deadline(this.#events.next());
+    const { value, done } = await within("the program writes an event", this.#events.next(), patienceMs);
     if (done === true) throw new Error(`the program exited: ${this.stderr}`);
     return JSON.parse(value) as Event;
   }
@@ -59,16 +60,5 @@ export class Wrapper implements AsyncDisposable {
     if (this.child.exitCode === null && this.child.signalCode === null)
       process.kill(-Number(this.child.pid), "SIGKILL");
     await this.ended;
-  }
-}
-
-/** @throws when the program writes no event in time */
-async function deadline<T>(event: Promise<T>): Promise<T> {
-  const { promise, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(new Error(`no event within ${patienceMs} ms`)), patienceMs);
-  try {
-    return await Promise.race([event, promise]);
-  } finally {
-    clearTimeout(timer);
   }
 }

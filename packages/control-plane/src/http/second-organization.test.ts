@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { after, before, suite, test } from "node:test";
 import { newSandboxId } from "@opensandbox/wire/ids.ts";
 import { openDatabase } from "#database/database.ts";
-import { eventually } from "#testing/eventually.ts";
+import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { startForTest, type Json, type TestControlPlane } from "#testing/start-for-test.ts";
 
 // Calls every route of the OpenAPI document with the key of an organization that owns none of the named resources. A new

@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { request as httpRequest } from "node:http";
 import { connect } from "node:net";
 import { test } from "node:test";
+import { eventOf, within } from "@opensandbox/wire/testing/eventually.ts";
 import { WebSocket } from "ws";
 import { notYet } from "@opensandbox/wire/public/not-yet.ts";
 import { publicRoutes } from "@opensandbox/wire/public/routes.ts";
@@ -109,7 +110,7 @@ test("an upgrade to another protocol is served as an ordinary request", async ()
     headers: { "x-api-key": testKey, connection: "Upgrade, HTTP2-Settings", upgrade: "h2c", "http2-settings": "AAA" },
   });
   request.end("{}");
-  const [response] = (await once(request, "response")) as [import("node:http").IncomingMessage];
+  const [response] = (await eventOf(request, "response")) as [import("node:http").IncomingMessage];
   response.resume();
   assert.equal(response.statusCode, 201);
 });
@@ -119,7 +120,10 @@ test("a WebSocket to another route is refused like any request", async () => {
   const address = world.url.replace("http", "ws");
   const refusal = async (path: string) => {
     const socket = new WebSocket(address + path);
-    const [, response] = (await once(socket, "unexpected-response")) as [unknown, import("node:http").IncomingMessage];
+    const [, response] = (await eventOf(socket, "unexpected-response")) as [
+      unknown,
+      import("node:http").IncomingMessage,
+    ];
     response.resume();
     socket.on("error", () => {});
     socket.terminate();
@@ -145,7 +149,7 @@ for (const [what, path, key, status] of [
       await using world = await startForTest();
       const { port, hostname } = new URL(world.url);
       const socket = connect(Number(port), hostname);
-      await once(socket, "connect");
+      await eventOf(socket, "connect");
       const length = announced ? `Content-Length: ${gigabyte}` : "Transfer-Encoding: chunked";
       socket.write(`POST ${path} HTTP/1.1\r\nHost: x\r\nX-API-Key: ${key}\r\n${length}\r\n\r\n`);
 
@@ -157,7 +161,10 @@ for (const [what, path, key, status] of [
       socket.on("data", (data: Buffer) => (answer += data.toString()));
       // What the server has not read when it closes makes the close a reset.
       socket.on("error", () => {});
-      const closed = new Promise((resolve) => socket.once("close", resolve));
+      const closed = within(
+        "the server closes the connection",
+        new Promise((resolve) => socket.once("close", resolve)),
+      );
       while (!socket.destroyed && sent < gigabyte) {
         sent += chunk.length;
         if (!socket.write(piece)) await Promise.race([once(socket, "drain").catch(() => {}), closed]);
@@ -179,7 +186,7 @@ test("a client that expects 100-continue for 1 GB is refused before it sends", a
   request.on("continue", () => assert.fail("it was told to go on"));
   request.on("error", () => {});
   request.flushHeaders();
-  const [response] = (await once(request, "response")) as [import("node:http").IncomingMessage];
+  const [response] = (await eventOf(request, "response")) as [import("node:http").IncomingMessage];
   assert.equal(response.statusCode, 400);
   request.destroy();
 });

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import { TestWorker } from "#testing/test-worker.ts";
-import { eventually } from "#testing/eventually.ts";
+import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { autosave } from "./autosave.ts";
 
 const ids = Array.from({ length: 25 }, (_, n) => `sb-${String(n).padStart(8, "0")}` as SandboxId);

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
-import { eventually } from "#testing/eventually.ts";
+import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { Held } from "#testing/held.ts";
 import { ManualClock } from "#testing/manual-clock.ts";
 import { startAfterCrash, startForTest, type TestControlPlane } from "#testing/start-for-test.ts";

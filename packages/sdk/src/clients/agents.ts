@@ -7,6 +7,7 @@ import {
   promptAgent,
   startAgent,
 } from "@opensandbox/wire/public/guests/agent-sessions.ts";
+import type { AgentEventType } from "@opensandbox/wire/public/guests/agent-events.ts";
 import type { AgentCommand, AgentReply, StartAgentBody } from "@opensandbox/wire/public/guests/agent-sessions.ts";
 import { attachSession } from "@opensandbox/wire/public/guests/exec-sessions.ts";
 import type { ExecOutput } from "./exec.ts";
@@ -62,20 +63,7 @@ export interface Agent {
  * `ready`, `configured` and `error`. `log` carries output of the program that is not an event.
  */
 export interface AgentEvent {
-  readonly type:
-    | "ready"
-    | "configured"
-    | "system"
-    | "assistant"
-    | "user"
-    | "stream_event"
-    | "tool_use_summary"
-    | "result"
-    | "interrupted"
-    | "turn_complete"
-    | "error"
-    | "log"
-    | (string & {});
+  readonly type: AgentEventType | "log" | (string & {});
   readonly [field: string]: unknown;
 }
 

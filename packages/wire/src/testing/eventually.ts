@@ -1,3 +1,5 @@
+import { once, type EventEmitter } from "node:events";
+
 export interface Patience {
   /** After this long the wait fails. 20 s without it. */
   readonly withinMs?: number;
@@ -44,6 +46,14 @@ export async function within<T>(what: string, promise: Promise<T>, withinMs = de
   } finally {
     clearTimeout(timer);
   }
+}
+
+/**
+ * Waits for an event and returns its arguments.
+ * @throws the error of an `error` event, and an error that names the event when the deadline passes
+ */
+export async function eventOf(emitter: EventEmitter, name: string, withinMs = defaultMs): Promise<unknown[]> {
+  return await within(`the event "${name}"`, once(emitter, name), withinMs);
 }
 
 function tooLate(what: string, withinMs: number): Error {

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
-import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { test } from "node:test";
+import { eventOf } from "@opensandbox/wire/testing/eventually.ts";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { encodeFrame, frameTypes } from "@opensandbox/wire/guest/frame.ts";
@@ -107,7 +107,7 @@ test("a line to a guest that reads nothing takes a bounded number of bytes and r
   await using agent = await startFakeAgent(async () => undefined);
   agent.socket.pause();
   const socket = connect(agent.path);
-  await once(socket, "connect");
+  await eventOf(socket, "connect");
   const flooded: string[] = [];
   const line = new GuestLine(socket, ({ message }) => {
     flooded.push(message);

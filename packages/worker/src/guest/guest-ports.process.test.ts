@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
-import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, suite, test, type TestContext } from "node:test";
+import { eventOf } from "@opensandbox/wire/testing/eventually.ts";
 import { isSandboxError } from "@opensandbox/wire/errors.ts";
 import { fakeHypervisor } from "#hypervisor/fake/fake-hypervisor.ts";
 import type { Vm } from "#hypervisor/hypervisor.ts";
@@ -46,7 +46,7 @@ suite("ports of a guest", () => {
       serve(socket);
     });
     server.listen({ port: 0, host });
-    await once(server, "listening");
+    await eventOf(server, "listening");
     t.after(() => {
       server.close();
       for (const socket of sockets) socket.destroy();

@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { closeSync, openSync } from "node:fs";
 import { chmod, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { eventOf } from "@opensandbox/wire/testing/eventually.ts";
 import { startVmProcess, type VmProcessOptions } from "./vm-process.ts";
 
 const needsRoot = process.getuid?.() === 0 ? false : "only root starts a process as another user";
@@ -65,7 +65,7 @@ test("a process inherits the descriptors that it is handed, from 3 on, and none 
     const stdio = [...Array.from({ length: 20 }, () => "ignore" as const), left];
     const flags = ["--disable-warning=ExperimentalWarning", "--input-type=module", "--eval", listDescriptors];
     const server = spawn(process.execPath, [...flags, "--", logFile], { stdio });
-    assert.deepEqual(await once(server, "exit"), [0, null]);
+    assert.deepEqual(await eventOf(server, "exit"), [0, null]);
     const found = [...(await readFile(logFile, "utf8")).matchAll(/ (\d+) -> (.*)$/gm)];
     assert.deepEqual(found.map(([, fd, file]) => `${fd} ${file}`).toSorted(), [
       "0 /dev/null",

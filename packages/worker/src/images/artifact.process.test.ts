@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import { type ChildProcessByStdio, spawn } from "node:child_process";
-import { once } from "node:events";
 import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import { text } from "node:stream/consumers";
 import { test, type TestContext } from "node:test";
+import { eventOf } from "@opensandbox/wire/testing/eventually.ts";
 
 const program = join(import.meta.dirname, "testing/build-process.ts");
 
@@ -36,9 +36,9 @@ test("of processes that ask at the same time, one builds and all get the artifac
 test("a killed build never leaves an artifact that looks complete, and the next build cleans up", async (t) => {
   const images = await imagesDirectory(t);
   const killed = build(images, 60_000);
-  await once(killed.stdout, "data");
+  await eventOf(killed.stdout, "data");
   killed.kill("SIGKILL");
-  await once(killed, "exit");
+  await eventOf(killed, "exit");
   assert.deepEqual(
     (await readdir(images)).filter((name) => name.startsWith("thing-")),
     [],

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { once } from "node:events";
 import { after, before, suite, test } from "node:test";
+import { eventOf } from "@opensandbox/wire/testing/eventually.ts";
 import { runCommand } from "#host/run-command.ts";
 import { defaultLimits } from "./namespace-rules.ts";
 import type { SandboxNetwork } from "./sandbox-network.ts";
@@ -36,12 +36,12 @@ inOwnHost(import.meta.filename, () => {
       const begun = performance.now();
       const before = network.traffic();
       const socket = guest.connect(site, 5000);
-      await once(socket, "connect");
+      await eventOf(socket, "connect");
       // The server echoes after its greeting.
       socket.end(Buffer.alloc(megabytes * 2 ** 20));
       let received = 0;
       socket.on("data", (chunk: Buffer) => (received += chunk.length));
-      await once(socket, "close");
+      await eventOf(socket, "close");
       const seconds = (performance.now() - begun) / 1000;
       assert.ok(received >= megabytes * 2 ** 20);
       // The burst is a quarter of a megabyte.
@@ -57,7 +57,7 @@ inOwnHost(import.meta.filename, () => {
       for (let count = 0; count < limits.connections; count += 1) {
         const socket = guest.connect(site, 5000);
         sockets.push(socket);
-        await once(socket, "data");
+        await eventOf(socket, "data");
       }
       assert.deepEqual(await guest.tcp(site, 5000), { refused: "ECONNREFUSED" });
       assert.deepEqual(await neighbour.tcp(site, 5000), { reached: `${site}:5000` });

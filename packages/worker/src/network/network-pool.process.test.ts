@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -9,7 +8,7 @@ import { createInterface } from "node:readline";
 import { suite, test, type TestContext } from "node:test";
 import { failOn, runCommand } from "#host/run-command.ts";
 import { isSandboxError } from "@opensandbox/wire/errors.ts";
-import { within } from "@opensandbox/wire/testing/eventually.ts";
+import { eventOf, within } from "@opensandbox/wire/testing/eventually.ts";
 
 import { slotNames } from "./address-plan.ts";
 import { removeLeftOverNetworks } from "./host-firewall.ts";
@@ -316,5 +315,5 @@ async function untilSaid(child: ChildProcess, line: string): Promise<void> {
 
 async function kill(process: ChildProcess): Promise<void> {
   process.kill("SIGKILL");
-  if (process.exitCode === null && process.signalCode === null) await once(process, "exit");
+  if (process.exitCode === null && process.signalCode === null) await eventOf(process, "exit");
 }

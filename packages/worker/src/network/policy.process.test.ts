@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { createServer } from "node:http";
 import { after, before, beforeEach, suite, test } from "node:test";
 import { createSocket } from "node:dgram";
+import { eventOf } from "@opensandbox/wire/testing/eventually.ts";
 import { openTcpListener, openUdpSocket } from "#host/kernel/sockets.ts";
 import { formatIpv4 } from "@opensandbox/wire/ipv4.ts";
 import { inner } from "./address-plan.ts";
@@ -159,7 +160,7 @@ inOwnHost(import.meta.filename, () => {
       const standing = guest.connect(site, 5000);
       const ended = Promise.withResolvers<NodeJS.ErrnoException>();
       standing.once("error", ended.resolve);
-      await once(standing, "data");
+      await eventOf(standing, "data");
       await network.setPolicy({ enabled: false });
       assert.deepEqual(await resolve("allowed.example"), "code 3");
       assert.deepEqual(resolver.asked, []);
@@ -253,7 +254,7 @@ inOwnHost(import.meta.filename, () => {
         await Promise.all([once(direct, "data"), once(proxied, "data")]);
         await network.setPolicy({ enabled: true, egress: { allow: ["allowed.example", "other.example"] } });
         direct.write("still there");
-        await once(direct, "data");
+        await eventOf(direct, "data");
         const ends = [direct, proxied].map((socket) => once(socket, "error"));
         await network.setPolicy({ enabled: true, egress: { allow: ["other.example"] } });
         direct.write("more");

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
-import { once } from "node:events";
 import { PassThrough, Readable, Writable } from "node:stream";
 import { test } from "node:test";
+import { eventOf } from "@opensandbox/wire/testing/eventually.ts";
 import type { Client, ExecOutput, ExecRequest } from "@opensandbox/sdk";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { passThrough } from "./command-output.ts";
@@ -160,7 +160,7 @@ test("a slow reader pauses the command, which can still be interrupted", async (
   const stuck = new PassThrough({ highWaterMark: 1 });
   const code = run({ stdout: stuck, graceMs: 1 });
   for (let i = 0; i < 100; i++) command.print("stdout", "y".repeat(1000));
-  await once(stuck, "readable");
+  await eventOf(stuck, "readable");
   interrupts.send("SIGINT");
   assert.equal(await code, 130);
   assert.ok(stuck.readableLength < 10_000);

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 import { isDeepStrictEqual } from "node:util";
 import { parseSandboxId } from "@opensandbox/wire/ids.ts";
-import { eventually } from "#testing/eventually.ts";
+import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { ManualClock } from "#testing/manual-clock.ts";
 import { startForTest } from "#testing/start-for-test.ts";
 

@@ -6,7 +6,7 @@ import { decodeServerFrame, encodeClientFrame } from "@opensandbox/wire/public/g
 import { WebSocket } from "ws";
 import { openDatabase } from "#database/database.ts";
 import { defaultOrganizationId } from "#organizations/api-keys.ts";
-import { eventually } from "#testing/eventually.ts";
+import { eventOf, eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { ManualClock } from "#testing/manual-clock.ts";
 import { startForTest, testKey, type TestOptions } from "#testing/start-for-test.ts";
 
@@ -35,7 +35,7 @@ function listenTo(socket: WebSocket) {
 /** The code, and what was refused instead of a WebSocket. */
 async function closing(socket: WebSocket): Promise<number> {
   socket.on("error", () => {});
-  const [code] = (await once(socket, "close")) as [number];
+  const [code] = (await eventOf(socket, "close")) as [number];
   return code;
 }
 
@@ -248,7 +248,7 @@ suite("exec sessions", () => {
     await database.destroy();
     const stranger = new WebSocket(url);
     stranger.on("error", () => {});
-    const [, { statusCode }] = (await once(stranger, "unexpected-response")) as [unknown, { statusCode: number }];
+    const [, { statusCode }] = (await eventOf(stranger, "unexpected-response")) as [unknown, { statusCode: number }];
     stranger.terminate();
     assert.equal(statusCode, 403);
     client.socket.send(stdin("still here\n"));
@@ -261,7 +261,7 @@ suite("exec sessions", () => {
     await using given = await begin();
     const refused = async (path: string): Promise<number> => {
       const socket = new WebSocket(`${given.world.url.replace("http", "ws")}${path}`);
-      const [, response] = (await once(socket, "unexpected-response")) as [unknown, { statusCode: number }];
+      const [, response] = (await eventOf(socket, "unexpected-response")) as [unknown, { statusCode: number }];
       return response.statusCode;
     };
     assert.equal(await refused(`${given.at}/exec/00000000`), 401);

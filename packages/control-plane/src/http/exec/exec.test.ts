@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import { eventually } from "#testing/eventually.ts";
+import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { startForTest, type TestOptions } from "#testing/start-for-test.ts";
 
 async function begin(timing: NonNullable<TestOptions["tuning"]>["timing"] = {}) {

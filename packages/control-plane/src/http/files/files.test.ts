@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { connect } from "node:net";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { eventually } from "#testing/eventually.ts";
+import { eventually, within } from "@opensandbox/wire/testing/eventually.ts";
 import { startForTest, testKey } from "#testing/start-for-test.ts";
 
 async function begin() {
@@ -102,7 +102,7 @@ test("a write that fails during the upload is answered, and no more is read", as
   socket.write(
     `PUT ${at("/full/file")} HTTP/1.1\r\nHost: x\r\nX-API-Key: ${testKey}\r\nContent-Length: ${2 ** 30}\r\n\r\n`,
   );
-  const closed = new Promise((resolve) => socket.once("close", resolve));
+  const closed = within("the server closes the connection", new Promise((resolve) => socket.once("close", resolve)));
   let sent = 0;
   while (!socket.destroyed && sent < 2 ** 30) {
     sent += 2 ** 16;

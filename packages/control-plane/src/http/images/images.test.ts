@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { test } from "node:test";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import { eventually } from "#testing/eventually.ts";
+import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { Held } from "#testing/held.ts";
 import { startAfterCrash, startForTest, type Json, type TestControlPlane } from "#testing/start-for-test.ts";
 

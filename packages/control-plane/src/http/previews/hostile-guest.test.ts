@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
-import { once } from "node:events";
 import { request as startRequest, type IncomingMessage } from "node:http";
 import { connect, createServer, type AddressInfo } from "node:net";
 import { text } from "node:stream/consumers";
 import { suite, test, before, after } from "node:test";
+import { eventOf } from "@opensandbox/wire/testing/eventually.ts";
 import { errorFromWire, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import { WebSocket } from "ws";
@@ -22,13 +22,13 @@ suite("a hostile guest or client ends its own connection only", () => {
 
   async function ask(port: number): Promise<[status: number | undefined, body: string]> {
     const request = startRequest(world.url, { headers: { host: `${id}-p${port}.sandbox.test` }, agent: false }).end();
-    const [response] = (await once(request, "response")) as [IncomingMessage];
+    const [response] = (await eventOf(request, "response")) as [IncomingMessage];
     return [response.statusCode, await text(response)];
   }
 
   async function upgrade(port: number): Promise<number | undefined> {
     const socket = new WebSocket(world.url.replace("http", "ws"), { headers: { host: `${id}-p${port}.sandbox.test` } });
-    const [, response] = (await once(socket, "unexpected-response")) as [unknown, IncomingMessage];
+    const [, response] = (await eventOf(socket, "unexpected-response")) as [unknown, IncomingMessage];
     response.resume();
     return response.statusCode;
   }
@@ -45,7 +45,7 @@ suite("a hostile guest or client ends its own connection only", () => {
       socket.once("data", () => socket.end(answer));
     });
     server.listen(0, "127.0.0.1");
-    await once(server, "listening");
+    await eventOf(server, "listening");
     return { port: (server.address() as AddressInfo).port, [Symbol.dispose]: () => server.close() };
   }
 
@@ -92,7 +92,7 @@ suite("a hostile guest or client ends its own connection only", () => {
       const request = `GET /health HTTP/1.1\r\nHost: ${host}\r\n`;
       socket.write(`${request}\r\n${request}Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n`);
       socket.resume();
-      await once(socket, "close");
+      await eventOf(socket, "close");
       await healthy();
     }
   });

@@ -12,6 +12,7 @@ import { request as startTlsRequest } from "node:https";
 import { connect, type AddressInfo } from "node:net";
 import { text } from "node:stream/consumers";
 import { after, afterEach, before, suite, test } from "node:test";
+import { eventOf } from "@opensandbox/wire/testing/eventually.ts";
 import { newSandboxId } from "@opensandbox/wire/ids.ts";
 import { WebSocket, WebSocketServer } from "ws";
 import { openDatabase } from "#database/database.ts";
@@ -46,7 +47,7 @@ suite("previews", () => {
     const server = createServer(listener);
     servers.push(server);
     server.listen(0, "127.0.0.1");
-    await once(server, "listening");
+    await eventOf(server, "listening");
     return (server.address() as AddressInfo).port;
   }
 
@@ -71,11 +72,11 @@ suite("previews", () => {
     if (typeof body === "string" || Buffer.isBuffer(body)) request.end(body);
     else {
       void (async () => {
-        for await (const chunk of body) if (!request.write(chunk)) await once(request, "drain");
+        for await (const chunk of body) if (!request.write(chunk)) await eventOf(request, "drain");
         request.end();
       })().catch(() => request.destroy());
     }
-    const [response] = (await once(request, "response")) as [IncomingMessage];
+    const [response] = (await eventOf(request, "response")) as [IncomingMessage];
     return response;
   }
 
@@ -148,7 +149,7 @@ suite("previews", () => {
         const socket = new WebSocket(`${world.url.replace("http", "ws")}${path}`, {
           headers: { ...headers, host: hostOf(port) },
         });
-        await once(socket, "unexpected-response");
+        await eventOf(socket, "unexpected-response");
       };
       const requested = async (path: string, headers: Record<string, string>): Promise<void> => {
         (await ask(hostOf(port), { path, headers })).resume();
@@ -205,7 +206,7 @@ suite("previews", () => {
     response.setEncoding("utf8");
     for (const event of ["one", "two"]) {
       send(event);
-      const [data] = (await once(response, "data")) as [string];
+      const [data] = (await eventOf(response, "data")) as [string];
       assert.equal(data, `data: ${event}\n\n`);
     }
     response.destroy();
@@ -297,7 +298,7 @@ suite("previews", () => {
     socket.write(
       `POST / HTTP/1.1\r\nHost: ${hostOf(port)}\r\nExpect: 100-continue\r\nContent-Length: 5\r\nConnection: close\r\n\r\n`,
     );
-    const [first] = (await once(socket, "data")) as [Buffer];
+    const [first] = (await eventOf(socket, "data")) as [Buffer];
     assert.match(first.toString(), /^HTTP\/1\.1 100 /);
     socket.write("hello");
     assert.match(await text(socket), /^HTTP\/1\.1 200 [\s\S]*hello/);
@@ -327,11 +328,11 @@ suite("previews", () => {
     assert.equal((await welcome)[0].toString(), "welcome to /chat?a=b");
     for (const message of ["text", Buffer.alloc(1_000_000, 7)]) {
       socket.send(message);
-      const [echo] = (await once(socket, "message")) as [Buffer];
+      const [echo] = (await eventOf(socket, "message")) as [Buffer];
       assert.deepEqual(echo, Buffer.from(message));
     }
     socket.close(4001, "enough");
-    const [code] = (await once(socket, "close")) as [number];
+    const [code] = (await eventOf(socket, "close")) as [number];
     assert.equal(code, 4001);
   });
 
@@ -341,7 +342,7 @@ suite("previews", () => {
       response.end("no sockets here");
     });
     const socket = new WebSocket(world.url.replace("http", "ws"), { headers: { host: hostOf(port) } });
-    const [, response] = (await once(socket, "unexpected-response")) as [unknown, IncomingMessage];
+    const [, response] = (await eventOf(socket, "unexpected-response")) as [unknown, IncomingMessage];
     assert.equal(response.statusCode, 403);
     assert.equal(response.headers["x-why"], "because");
     assert.equal(await text(response), "no sockets here");
@@ -362,7 +363,7 @@ suite("previews", () => {
       retryable: true,
     });
     const socket = new WebSocket(world.url.replace("http", "ws"), { headers: { host: hostOf(1) } });
-    const [, response] = (await once(socket, "unexpected-response")) as [unknown, IncomingMessage];
+    const [, response] = (await eventOf(socket, "unexpected-response")) as [unknown, IncomingMessage];
     assert.equal(response.statusCode, 502);
   });
 
@@ -371,7 +372,7 @@ suite("previews", () => {
     const listener = servers.pop();
     listener?.close();
     const answer = askText(hostOf(port));
-    await once(createdOn(port), "listening");
+    await eventOf(createdOn(port), "listening");
     assert.equal(await answer, "200 late");
   });
 
@@ -477,7 +478,7 @@ suite("previews", () => {
       assert.equal(await status({ authorization: `Bearer ${token}` }), 200);
       assert.equal(await status({ "x-oc-preview-token": token }), 200);
       const socket = new WebSocket(world.url.replace("http", "ws"), { headers: { host: hostOf(port, guarded) } });
-      const [, response] = (await once(socket, "unexpected-response")) as [unknown, IncomingMessage];
+      const [, response] = (await eventOf(socket, "unexpected-response")) as [unknown, IncomingMessage];
       assert.equal(response.statusCode, 401);
       // A browser without the token gets no waiting page, because that would wake the sandbox.
       assert.equal(await status({ accept: "text/html" }), 401);
@@ -636,7 +637,7 @@ suite("previews", () => {
       method: "POST",
       headers: { host: "unknown-api.example.org", "x-api-key": testKey },
     }).end(JSON.stringify({ port, domain: "unknown-api.example.org" }));
-    const [refused] = (await once(create, "response")) as [IncomingMessage];
+    const [refused] = (await eventOf(create, "response")) as [IncomingMessage];
     assert.equal(refused.statusCode, 400);
     assert.match(await text(refused), /the API's own name/);
 
@@ -666,17 +667,17 @@ suite("previews", () => {
     assert.match(secure.url, /^https:/);
     const post = { method: "POST", headers: { "x-api-key": testKey }, rejectUnauthorized: false };
     const create = startTlsRequest(`${secure.url}/api/sandboxes`, post).end("{}");
-    const [created] = (await once(create, "response")) as [IncomingMessage];
+    const [created] = (await eventOf(create, "response")) as [IncomingMessage];
     const { sandboxID: sandbox } = JSON.parse(await text(created)) as { sandboxID: string };
     const port = await serve((request, response) => response.end(request.headers["x-forwarded-proto"]));
     const sockets = new WebSocketServer({ server: servers.at(-1)! });
     sockets.on("connection", (socket) => socket.send("secret"));
     const options = { headers: { host: hostOf(port, sandbox) }, rejectUnauthorized: false };
     const request = startTlsRequest(secure.url, { ...options, agent: false }).end();
-    const [response] = (await once(request, "response")) as [IncomingMessage];
+    const [response] = (await eventOf(request, "response")) as [IncomingMessage];
     assert.equal(await text(response), "https");
     const socket = new WebSocket(secure.url.replace("https", "wss"), options);
-    const [message] = (await once(socket, "message")) as [Buffer];
+    const [message] = (await eventOf(socket, "message")) as [Buffer];
     assert.equal(message.toString(), "secret");
     socket.terminate();
   });

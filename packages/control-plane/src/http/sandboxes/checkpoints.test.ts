@@ -7,7 +7,7 @@ import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { openDatabase } from "#database/database.ts";
-import { eventually } from "#testing/eventually.ts";
+import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { Held } from "#testing/held.ts";
 import { startForTest, type Json, type TestControlPlane } from "#testing/start-for-test.ts";
 import { TestHost } from "#testing/test-host.ts";

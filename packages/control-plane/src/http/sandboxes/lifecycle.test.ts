@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
-import { eventually } from "#testing/eventually.ts";
+import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { Held } from "#testing/held.ts";
 import { ManualClock } from "#testing/manual-clock.ts";
 import { startForTest, type TestControlPlane } from "#testing/start-for-test.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import { eventually } from "#testing/eventually.ts";
+import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { ManualClock } from "#testing/manual-clock.ts";
 import { startForTest } from "#testing/start-for-test.ts";
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
-import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { test } from "node:test";
+import { eventOf } from "@opensandbox/wire/testing/eventually.ts";
 import fastify from "fastify";
 import { WebSocket } from "ws";
 import type { PreviewGateway } from "#http/previews/preview-gateway.ts";
@@ -20,7 +20,7 @@ test("messages sent before the close reach a client that reads minutes later", a
   try {
     let received = 0;
     client.on("message", (data: Buffer) => (received += data.length));
-    await once(client, "open");
+    await eventOf(client, "open");
     client.pause();
     const server = await accepted.promise;
     server.resume();
@@ -34,7 +34,7 @@ test("messages sent before the close reach a client that reads minutes later", a
     server.close(1000);
     t.mock.timers.tick(600_000);
     client.resume();
-    const [code] = (await once(client, "close")) as [number];
+    const [code] = (await eventOf(client, "close")) as [number];
     assert.deepEqual([code, received], [1000, sent]);
   } finally {
     client.terminate();

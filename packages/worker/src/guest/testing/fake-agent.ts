@@ -3,6 +3,7 @@ import { createServer, type Socket } from "node:net";
 import { once } from "node:events";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { eventOf } from "@opensandbox/wire/testing/eventually.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { Channel, type Stream } from "@opensandbox/wire/guest/channel.ts";
 import { GuestClient, type GuestClientOptions } from "../guest-client.ts";
@@ -27,7 +28,7 @@ export async function startFakeAgent(serve: Serve, options: GuestClientOptions =
   const path = join(directory, "agent.sock");
   const server = createServer();
   server.listen(path);
-  await once(server, "listening");
+  await eventOf(server, "listening");
   const connections = new Set<Socket>();
   server.on("connection", (connection: Socket) => connections.add(connection));
   const connected = once(server, "connection") as Promise<[Socket]>;

@@ -2,6 +2,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
+import { eventOf } from "@opensandbox/wire/testing/eventually.ts";
 import { lockFile } from "../file-lock.ts";
 import { claimSlot } from "../slots.ts";
 import { claimWorker } from "../worker-lock.ts";
@@ -30,7 +31,7 @@ export async function startHolder(what: keyof typeof holds, ...args: readonly st
     { stdio: ["pipe", "pipe", "inherit"] },
   );
   const exited = once(child, "exit");
-  const [said] = (await once(child.stdout, "data")) as [Buffer];
+  const [said] = (await eventOf(child.stdout, "data")) as [Buffer];
   const kill = async (): Promise<void> => {
     child.kill("SIGKILL");
     await exited;

@@ -112,6 +112,7 @@ inOwnHost(import.meta.filename, () => {
       const closed = once(stream, "close", { signal: AbortSignal.timeout(30_000) }).catch(() => undefined);
       const begun = performance.now();
       while (!stream.destroyed) {
+        assert.ok(performance.now() - begun < 30_000, "the server closes the stream within 30 s");
         if (!stream.write(Buffer.concat(Array<Buffer>(100).fill(message)))) {
           await Promise.race([once(stream, "drain").catch(() => undefined), closed]);
         }

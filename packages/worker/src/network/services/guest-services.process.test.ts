@@ -6,6 +6,7 @@ import { type Socket } from "node:net";
 import { join } from "node:path";
 import { afterEach, beforeEach, suite, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
+import { eventOf } from "@opensandbox/wire/testing/eventually.ts";
 import { runCommand } from "#host/run-command.ts";
 import { openUdpSocket } from "#host/kernel/sockets.ts";
 import { formatIpv4 } from "@opensandbox/wire/ipv4.ts";
@@ -101,7 +102,7 @@ inOwnHost(import.meta.filename, () => {
      */
     async function assertRestGoesOn(standing: Socket): Promise<void> {
       standing.write("ping");
-      const [echo] = (await once(standing, "data")) as [Buffer];
+      const [echo] = (await eventOf(standing, "data")) as [Buffer];
       assert.equal(String(echo), "ping");
       assert.deepEqual(await guest.tcp(site, 22), { reached: `${site}:22` });
       const second = await world.plug();
@@ -114,7 +115,7 @@ inOwnHost(import.meta.filename, () => {
       const socket = guest.connect(site, 22);
       stack.defer(() => void socket.destroy());
       socket.on("error", () => socket.destroy());
-      await once(socket, "data");
+      await eventOf(socket, "data");
       return socket;
     }
 

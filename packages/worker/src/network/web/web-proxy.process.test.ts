@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
-import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
 import { afterEach, beforeEach, suite, test } from "node:test";
+import { eventOf } from "@opensandbox/wire/testing/eventually.ts";
 import { openTcpListener } from "#host/kernel/sockets.ts";
 import type { Refusal } from "../network-record.ts";
 import { compilePolicy } from "../policy.ts";
@@ -43,7 +43,7 @@ inOwnHost(import.meta.filename, () => {
         socket.once("data", () => socket.end(answer));
       });
       server.listen(0, address);
-      await once(server, "listening");
+      await eventOf(server, "listening");
       upstreamPort = (server.address() as { readonly port: number }).port;
       stack.defer(() => void server.close());
     });
@@ -144,7 +144,7 @@ inOwnHost(import.meta.filename, () => {
       test(`resets one connection too many to port ${port}, and has room again when another has ended`, async () => {
         serve({ port, limits: { ...defaultLimits, maxConnections: 2 } });
         const sockets = [open(port), open(port)];
-        for (const socket of sockets) await once(socket, "connect");
+        for (const socket of sockets) await eventOf(socket, "connect");
         const third = open(port);
         assert.equal(await allOf(third), "");
         assert.equal(refusals[0]?.reason, "too many connections at once");

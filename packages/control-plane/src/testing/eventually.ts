@@ -1,1 +1,0 @@
-export { eventually } from "@opensandbox/wire/testing/eventually.ts";
