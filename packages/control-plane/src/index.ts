@@ -2,13 +2,14 @@ import type { Server } from "node:http";
 import type { Socket } from "node:net";
 import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
-import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { Worker } from "@opensandbox/wire/worker/worker.ts";
 import { systemClock, type Clock } from "./clock.ts";
 import type { Log } from "./log.ts";
 import { regularly } from "./service/regularly.ts";
-import { openDatabase } from "#database/database.ts";
+import { copyDaily } from "#database/copies.ts";
+import { type Database, openDatabase } from "#database/database.ts";
 import { serverKey } from "#database/server-key.ts";
 import { defaultTiming, type ApiContext, type Timing, type Tls } from "#http/api-context.ts";
 import { buildServer, listen } from "#http/server.ts";
@@ -73,6 +74,8 @@ export interface ControlPlane extends AsyncDisposable {
   readonly firstApiKey?: string;
 }
 
+// How often the age of the database's daily copy is looked at.
+const copyMs = 3_600_000;
 // An idle timeout is at most this late.
 const defaultSweepMs = 1000;
 // A failed removal is not urgent.
@@ -90,8 +93,9 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   const clock = tuning.clock ?? systemClock;
   await using undo = new AsyncDisposableStack();
 
-  const database = await openDatabase(options.databaseFile);
+  const database = await openDatabase(options.databaseFile, { log });
   undo.defer(() => database.destroy());
+  if (options.ephemeral !== true) undo.use(await keepCopy(database, options.databaseFile, { clock, log }));
   signal?.throwIfAborted();
   await makeDefaultOrganization(database, clock.now());
   const firstApiKey = options.apiKey === undefined ? await makeFirstApiKey(database, clock.now()) : undefined;
@@ -179,6 +183,18 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     ...(firstApiKey === undefined ? {} : { firstApiKey }),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
+}
+
+/** Keeps a copy of the database beside it that is about a day old at most. */
+async function keepCopy(
+  database: Database,
+  file: string,
+  { clock, log }: { readonly clock: Clock; readonly log: Log },
+): Promise<AsyncDisposable> {
+  const copy = (): Promise<void> => copyDaily(database, file, clock.now());
+  // A host without room for the copy can still serve.
+  await copy().catch((error: unknown) => log("warn", "no daily copy of the database", describeError(error)));
+  return regularly({ what: "the daily copy of the database", everyMs: copyMs, log }, copy);
 }
 
 /** All connections, including those that became WebSockets, which the server no longer counts. */

@@ -1,22 +1,33 @@
 import { open } from "node:fs/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import { Kysely, sql, SqliteDialect, type SqliteDatabase } from "kysely";
-import { Migrator } from "kysely/migration";
-import * as first from "./migrations/0001-first.ts";
-import * as snapshots from "./migrations/0002-snapshots.ts";
-import * as serverKeys from "./migrations/0003-server-keys.ts";
-import * as network from "./migrations/0004-network.ts";
+import { Kysely, sql, SqliteAdapter, SqliteDialect, type SqliteDatabase } from "kysely";
+import type { Log } from "../log.ts";
+import { newestCopy } from "./copies.ts";
+import { migrate, type Migrations, ourMigrations } from "./migrate.ts";
 import { sqliteDatabase } from "./sqlite.ts";
 import type { Tables } from "./tables.ts";
 
 export type Database = Kysely<Tables>;
 
-/** Opens the database, creates it when missing and migrates its tables. Several processes may share it. */
-export async function openDatabase(file: string): Promise<Database> {
-  const database = new Kysely<Tables>({ dialect: new SqliteDialect({ database: await openFile(file) }) });
+export interface OpenDatabaseOptions {
+  readonly log?: Log;
+  /** For tests; default: this version's. */
+  readonly migrations?: Migrations;
+}
+
+/**
+ * Opens the database, creates it when missing and migrates its tables, after a copy was made beside it. Several processes
+ * may share it.
+ * @throws `unavailable` for a damaged database, and when a migration fails; then the database is unchanged
+ */
+export async function openDatabase(
+  file: string,
+  { log, migrations = ourMigrations }: OpenDatabaseOptions = {},
+): Promise<Database> {
+  const database = new Kysely<Tables>({ dialect: dialectOf(await openFile(file)) });
   try {
     await checkIntegrity(database, file);
-    await migrate(database, file);
+    await migrate(database, { file, migrations, log });
     return database;
   } catch (error) {
     await database.destroy();
@@ -24,36 +35,50 @@ export async function openDatabase(file: string): Promise<Database> {
   }
 }
 
-async function openFile(file: string): Promise<SqliteDatabase> {
-  try {
-    // Created here because SQLite would make it readable for others. Its side files inherit these permissions.
-    await (await open(file, "a", 0o600)).close();
-    return sqliteDatabase(file);
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new SandboxError("unavailable", `cannot open the database ${file}: ${reason}`, { cause: error });
+/** Opens a database that exists, without a check and without migrations. */
+export async function openUnmigrated(file: string): Promise<Database> {
+  return new Kysely<Tables>({ dialect: dialectOf(await openFile(file, "r")) });
+}
+
+/** Migrations run in one transaction: SQLite rolls back changes of tables too, although Kysely does not rely on it. */
+class Adapter extends SqliteAdapter {
+  override get supportsTransactionalDdl(): boolean {
+    return true;
   }
 }
 
+function dialectOf(database: SqliteDatabase): SqliteDialect {
+  const dialect = new SqliteDialect({ database });
+  dialect.createAdapter = () => new Adapter();
+  return dialect;
+}
+
+async function openFile(file: string, flags: "a" | "r" = "a"): Promise<SqliteDatabase> {
+  try {
+    // Created here because SQLite would make it readable for others. Its side files inherit these permissions.
+    await (await open(file, flags, 0o600)).close();
+    return sqliteDatabase(file);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    const damaged = error instanceof Error && "errcode" in error && error.errcode === notADatabase;
+    const advice = damaged ? `: ${await wayBack(file)}` : "";
+    throw new SandboxError("unavailable", `cannot open the database ${file}: ${reason}${advice}`, { cause: error });
+  }
+}
+
+/** @throws `unavailable` for a damaged database, with the way back */
 async function checkIntegrity(database: Database, file: string): Promise<void> {
   const { rows } = await sql<{ quick_check: string }>`PRAGMA quick_check(1)`.execute(database);
   const found = rows[0]?.quick_check;
   if (found === "ok") return;
-  throw new SandboxError(
-    "unavailable",
-    `the database ${file} is damaged (${found}): restore a backup, or move it away to start with an empty one`,
-  );
+  throw new SandboxError("unavailable", `the database ${file} is damaged (${found}): ${await wayBack(file)}`);
 }
 
-async function migrate(database: Database, file: string): Promise<void> {
-  const migrations = {
-    "0001-first": first,
-    "0002-snapshots": snapshots,
-    "0003-server-keys": serverKeys,
-    "0004-network": network,
-  };
-  const provider = { getMigrations: () => Promise.resolve(migrations) };
-  const { error } = await new Migrator({ db: database, provider }).migrateToLatest();
-  if (error === undefined) return;
-  throw new SandboxError("unavailable", `cannot migrate the tables of ${file}`, { cause: error });
+// SQLITE_NOTADB, https://sqlite.org/rescode.html
+const notADatabase = 26;
+
+async function wayBack(file: string): Promise<string> {
+  const copy = await newestCopy(file);
+  const backup = copy === undefined ? "a backup" : `its newest copy by 'osb admin restore --force ${copy}'`;
+  return `restore ${backup}, or move it away to start with an empty one`;
 }

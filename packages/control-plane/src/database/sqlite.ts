@@ -3,11 +3,11 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SqliteDatabase, SqliteStatement } from "kysely";
 
 /** Node's SQLite behind the interface of Kysely's SQLite dialect. */
-export function sqliteDatabase(file: string): SqliteDatabase {
-  const database = new DatabaseSync(file, { timeout: busyTimeoutMs });
+export function sqliteDatabase(file: string, { readOnly = false } = {}): SqliteDatabase {
+  const database = new DatabaseSync(file, { timeout: busyTimeoutMs, readOnly });
   try {
     // WAL: other processes read while one writes. FULL: a committed transaction survives a power cut.
-    database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON");
+    if (!readOnly) database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON");
   } catch (error) {
     database.close();
     throw error;
