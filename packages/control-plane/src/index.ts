@@ -27,6 +27,7 @@ import type { SandboxContext, SandboxDefaults } from "./lifecycle/sandbox-contex
 import { openSandboxes } from "./service/open-sandboxes.ts";
 import { IdleSweep } from "./service/sweep-sandboxes.ts";
 
+export { backUpDatabase, type DatabaseContents, tryDatabase } from "#database/contents.ts";
 export type { AtEnd } from "./service/end-service.ts";
 
 export interface ControlPlaneOptions {

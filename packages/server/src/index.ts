@@ -3,6 +3,8 @@ import type { Progress } from "@opensandbox/wire/worker/worker.ts";
 import { type ServerConfig } from "./config.ts";
 import { workerOptions } from "./worker-options.ts";
 
+export { type BackedUp, backUp } from "./backup/back-up.ts";
+export { restoreBackup, type Restored } from "./backup/restore-backup.ts";
 export { readConfig, type ServerConfig } from "./config.ts";
 export { type Server, startServer } from "./start-server.ts";
 export type { Finding, ImageSummary } from "@opensandbox/worker";

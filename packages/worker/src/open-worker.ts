@@ -17,6 +17,7 @@ import { type ExamineOptions, examineQemu } from "./hypervisor/qemu/examine-qemu
 import { probeOnce } from "./hypervisor/qemu/probe-accelerator.ts";
 import { qemuHypervisor } from "./hypervisor/qemu/qemu.ts";
 import { NetworkPool } from "#network/network-pool.ts";
+import { refuseDuringRestore } from "./backups/data-directory.ts";
 import type { BootFiles, Host, ProvideBootFiles } from "./machine/host.ts";
 import { adoptMachines, workersDirectory } from "#sandboxes/adopt-machines.ts";
 import { OwnMemory } from "./templates/own-memory.ts";
@@ -78,6 +79,8 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
   const { hypervisor, accelerator } = await chooseHypervisor(options);
   const workerId = `w-${randomHex(4)}`;
   undo.use(await claimWorker(workersDirectory(dataDirectory), workerId));
+  // After the claim: a restore that begins later finds this worker.
+  refuseDuringRestore(dataDirectory);
   const idle = new IdleTime();
   const checks = new ContentChecks();
   undo.use(checks.runInBackground(idle, log));

@@ -1,4 +1,5 @@
 import type { Commands } from "../command.ts";
+import { admin } from "./admin/admin.ts";
 import { agent } from "./agent/agent.ts";
 import { bench } from "./server/bench.ts";
 import { checkpoint } from "./checkpoint/checkpoint.ts";
@@ -59,6 +60,7 @@ export const commands: Commands = {
   image,
   pool,
   doctor,
+  admin,
   bench,
   config,
   completion: completionOf(() => commands),
