@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import * as fc from "fast-check";
 import { isSandboxError, SandboxError } from "../errors.ts";
-import { Channel, type ChannelEvents, initialCredit, maxMessageBytes, type Stream } from "./channel.ts";
+import { Channel, type ChannelEvents, initialCredit, maxMessageBytes, parse, type Stream } from "./channel.ts";
 import {
   encodeFrame,
   type Frame,
@@ -213,6 +213,27 @@ for (const [what, payload] of [
     assert.match(broken[0]?.message ?? "", /exceeds its credit/);
   });
 }
+
+for (const [what, type] of [
+  ["message", frameTypes.message],
+  ["reply", frameTypes.end],
+  ["Hello", frameTypes.hello],
+] as const) {
+  test(`a ${what} longer than any that an agent sends closes the channel before it is parsed`, () => {
+    const { channel, broken } = lonely();
+    const stream = channel.open(methods.ping, create(methods.ping.request));
+    // Fields that no message has: valid, and the most expensive to parse.
+    const payload = new Uint8Array(maxMessageBytes + 2).map((_, at) => (at % 2 === 0 ? 0x78 : 0));
+    channel.receive(encodeFrame({ stream: stream.id, epoch, type, tag: 0, payload }));
+    assert.equal(broken.length, 1);
+  });
+}
+
+test("unknown fields of a message are not kept", () => {
+  const unknown = Buffer.from("7800".repeat(60_000), "hex");
+  const message = parse(EmptySchema, unknown);
+  assert.deepEqual(Object.keys(message ?? assert.fail("the message is not accepted")), ["$typeName"]);
+});
 
 test("a small payload that waits does not keep its chunk alive", async () => {
   const { channel } = lonely();

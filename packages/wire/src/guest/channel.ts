@@ -17,8 +17,8 @@ import { protocolVersion, type Method } from "./methods.ts";
 export const initialCredit = 256 * 1024;
 
 /**
- * The longest `message`. Credit is renewed once half of it was taken, so a sender whose frames have all been taken has at
- * least the other half. A longer message could wait forever.
+ * The longest `message`, Hello and reply. Credit is renewed once half of it was taken, so a sender whose frames have all
+ * been taken has at least the other half. A longer message could wait forever. Parsing one takes at most some 30 ms.
  */
 export const maxMessageBytes = initialCredit / 2 - headerBytes;
 
@@ -134,7 +134,7 @@ export class Channel {
   #dispatch(frame: Frame): void {
     if (this.#closed !== undefined) return;
     if (frame.type === frameTypes.hello) {
-      const hello = parse(HelloSchema, frame.payload);
+      const hello = frame.payload.length > maxMessageBytes ? undefined : parse(HelloSchema, frame.payload);
       if (hello === undefined) return this.#break(notUnderstood());
       this.#events.hello?.(hello, frame.epoch);
       return;
@@ -299,11 +299,13 @@ export class Stream {
   accept(frame: Frame): SandboxError | undefined {
     switch (frame.type) {
       case frameTypes.message:
+        if (frame.payload.length > maxMessageBytes) return notUnderstood();
         return this.#deliver({ kind: "message", payload: frame.payload });
       case frameTypes.data:
         return this.#deliver({ kind: "data", tag: frame.tag, payload: frame.payload });
       case frameTypes.end:
         if (this.#opener) {
+          if (frame.payload.length > maxMessageBytes) return notUnderstood();
           this.#channel.forget(this.id);
           this.#ended = true;
           this.#wakeSenders();
@@ -412,10 +414,13 @@ function ofItsOwn(payload: Uint8Array): Uint8Array {
   return payload.length * 2 < payload.buffer.byteLength ? new Uint8Array(payload) : payload;
 }
 
-/** Parses a message from the other side of a trust boundary; undefined when the bytes are not such a message. */
+/**
+ * Parses a message from the other side of a trust boundary; undefined when the bytes are not such a message. Unknown
+ * fields are skipped: an object for each of them would take seconds and 100 bytes for every byte of a message.
+ */
 export function parse<Desc extends DescMessage>(schema: Desc, bytes: Uint8Array): MessageShape<Desc> | undefined {
   try {
-    return fromBinary(schema, bytes);
+    return fromBinary(schema, bytes, { readUnknownFields: false });
   } catch {
     return undefined;
   }
