@@ -17,6 +17,10 @@ const help = `usage: ./test [fast | kvm [FILE...] | FILE...]
                   2 processors and 5 GiB of memory
   ./test FILE...  only these test files
 
+Tests with random input print their seed. These variables change them:
+  OPENSANDBOX_TEST_SEED=N          repeats the choices of an earlier run, though not their timing
+  OPENSANDBOX_TEST_SOAK_SECONDS=N  length of tests/e2e/hostile-agent.process.test.ts; 60 without it
+
 The last line is: N passed, N failed, N skipped. Before it, each failed test is named again and each skip says why.
 Tests in real machines are named *.vm.test.ts, those with other real processes *.process.test.ts.
 `;

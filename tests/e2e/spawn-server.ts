@@ -24,6 +24,8 @@ export interface SpawnOptions {
   readonly stays?: boolean;
   /** Hides the log and the errors of the server. */
   readonly quiet?: boolean;
+  /** Receives each line of the log, which is not shown then. */
+  readonly onLog?: (line: string) => void;
 }
 
 /** A server starts in seconds, or in minutes on a crowded host without KVM. */
@@ -51,7 +53,7 @@ export async function spawnServer(options: SpawnOptions = {}): Promise<SpawnedSe
 /** Starts a server with a data directory that the caller owns. */
 export async function spawnServerOn(
   dataDirectory: string,
-  { env = {}, user, nodeOptions = [], stays = false, quiet = false }: SpawnOptions = {},
+  { env = {}, user, nodeOptions = [], stays = false, quiet = false, onLog }: SpawnOptions = {},
 ): Promise<SpawnedServer> {
   const serve = join(import.meta.dirname, "serve.ts");
   const [file, ...args] = [
@@ -60,9 +62,10 @@ export async function spawnServerOn(
     ...(stays ? ["stays"] : []),
   ] as [string, ...string[]];
   const child = spawn(file, args, {
-    stdio: ["ignore", "pipe", quiet ? "ignore" : "inherit"],
+    stdio: ["ignore", "pipe", onLog !== undefined ? "pipe" : quiet ? "ignore" : "inherit"],
     env: { ...process.env, ...env },
   });
+  if (onLog !== undefined && child.stderr !== null) createInterface({ input: child.stderr }).on("line", onLog);
   const server = { process: child, [Symbol.asyncDispose]: async () => void (await endServer(child, "SIGTERM")) };
   await using undo = new AsyncDisposableStack();
   undo.use(server);

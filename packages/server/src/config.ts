@@ -18,6 +18,8 @@ export interface ServerConfig {
   /** PEM files of a certificate chain and its key. If present, the server uses HTTPS. */
   readonly tls?: { readonly certFile: string; readonly keyFile: string };
   readonly hypervisor: "qemu" | "firecracker" | "fake";
+  /** Program and arguments of the agents of fake machines, for tests. No variable sets it. */
+  readonly fakeAgent?: readonly [string, ...string[]];
   readonly accelerator: "auto" | "kvm" | "tcg";
   /** The processor of guests under KVM: `host`, or a model of QEMU that every host of a fleet has. */
   readonly cpuModel: string;

@@ -6,7 +6,7 @@ import { log } from "./log.ts";
 export function workerOptions(config: ServerConfig): Omit<WorkerOptions, "ephemeral"> {
   const { dataDirectory, imagesDirectory, hypervisor, accelerator, cpuModel, network, qemuProgram, debianMirror } =
     config;
-  const { readyMachines, templatesDirectory, region } = config;
+  const { readyMachines, templatesDirectory, region, fakeAgent } = config;
   return {
     dataDirectory,
     imagesDirectory,
@@ -20,5 +20,6 @@ export function workerOptions(config: ServerConfig): Omit<WorkerOptions, "epheme
     templatesDirectory,
     log,
     ...(debianMirror === undefined ? {} : { debianMirror }),
+    ...(fakeAgent === undefined ? {} : { fakeAgent }),
   };
 }

@@ -39,6 +39,8 @@ export interface WorkerOptions {
   /** The directory of templates. Several data directories may share one. */
   readonly templatesDirectory: string;
   readonly hypervisor: "qemu" | "firecracker" | "fake";
+  /** Program and arguments of the agents of fake machines; the guest agent without it. */
+  readonly fakeAgent?: readonly [string, ...string[]];
   readonly accelerator: "auto" | "kvm" | "tcg";
   readonly network: "auto" | "tap" | "user";
   /** The location of this host, which the metadata service reports to sandboxes. */
@@ -171,7 +173,9 @@ async function chooseHypervisor(
     case "fake": {
       const agent = join(import.meta.dirname, "../../guest-agent/src/main.ts");
       return {
-        hypervisor: fakeHypervisor([process.execPath, "--disable-warning=ExperimentalWarning", agent]),
+        hypervisor: fakeHypervisor(
+          options.fakeAgent ?? [process.execPath, "--disable-warning=ExperimentalWarning", agent],
+        ),
         accelerator: { name: "none", reason: "the fake hypervisor runs plain processes and isolates nothing" },
       };
     }

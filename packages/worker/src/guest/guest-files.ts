@@ -10,6 +10,7 @@ import { methods } from "@opensandbox/wire/guest/methods.ts";
 import type { FileChange, FileEntry, GuestFiles } from "@opensandbox/wire/worker/files.ts";
 import { collect } from "./collect.ts";
 import { type GuestClient, invalidAnswer, replyOf } from "./guest-client.ts";
+import { timeFrom } from "./guest-time.ts";
 
 /** A directory of a hundred thousand entries takes about 12 MB on the line and 60 MB of memory here. */
 const listingLimits = { entries: 200_000, bytes: 32 * 2 ** 20 };
@@ -122,7 +123,7 @@ function entryOf(stat: FileStat): FileEntry {
     kind: known,
     size: Number(size),
     mode,
-    modifiedMs: Number(modifiedMs),
+    modifiedMs: timeFrom(modifiedMs),
     owner: owner || `${uid}`,
     group: group || `${gid}`,
     ...(linkTarget === "" ? {} : { linkTarget }),

@@ -124,6 +124,20 @@ test("a line to a guest that reads nothing takes a bounded number of bytes and r
   await assert.rejects(line.write(new Uint8Array(1)) ?? Promise.resolve());
 });
 
+test("times that a Date cannot hold are 1970, in files and in sessions", async () => {
+  const beyond = 2n ** 62n;
+  await using agent = await startFakeAgent(async (stream, method) => {
+    if (method === methods.stat.id) {
+      return await stream.reply(FileStatSchema, create(FileStatSchema, { modifiedMs: -beyond }));
+    }
+    const info = { startedMs: beyond, endedMs: beyond, result: { exitCode: 0 } };
+    return await stream.reply(SessionInfoSchema, create(SessionInfoSchema, info));
+  });
+  const { modifiedMs } = await guestFiles(() => agent.guest).stat("/file", {}, never);
+  const { startedMs, endedMs } = await guestSessions(() => agent.guest).wait("session", 1, never);
+  assert.deepEqual([modifiedMs, startedMs, endedMs], [0, 0, 0]);
+});
+
 test("a long refusal is passed on shortened", async () => {
   await using agent = await startFakeAgent(async (stream) => {
     await stream.refuse(new Error("x".repeat(mib)));

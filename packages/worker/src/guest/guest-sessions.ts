@@ -21,6 +21,7 @@ import type {
 } from "@opensandbox/wire/worker/sessions.ts";
 import { collect } from "./collect.ts";
 import { type GuestClient, invalidAnswer, replyOf, untilEnd } from "./guest-client.ts";
+import { timeFrom } from "./guest-time.ts";
 
 /** How long the guest may take to kill a command that its caller has left. */
 const killMs = 30_000;
@@ -177,13 +178,13 @@ function sessionOf(info: SessionInfo): ExecSession {
     argv,
     purpose: purposes.find((known) => known === info.purpose) ?? "exec",
     terminal,
-    startedMs: Number(info.startedMs),
+    startedMs: timeFrom(info.startedMs),
     attached,
     ...(result === undefined
       ? {}
       : {
           end: { exitCode: result.exitCode, signal: result.signal, timedOut: result.timedOut },
-          endedMs: Number(info.endedMs),
+          endedMs: timeFrom(info.endedMs),
         }),
     stdoutBytes: Number(info.stdoutBytes),
     stderrBytes: Number(info.stderrBytes),
