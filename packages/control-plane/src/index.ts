@@ -19,6 +19,7 @@ import { ImageStore } from "#images/image-store.ts";
 import { reconcileImages } from "./images/reconcile-images.ts";
 import { apiKeyRecognizer, authenticator, makeDefaultOrganization, makeFirstApiKey } from "#organizations/api-keys.ts";
 import { HostPorts } from "#previews/host-ports.ts";
+import { type DomainProof, DomainProofs, type ResolveTxt } from "#previews/domain-proofs.ts";
 import { PreviewStore } from "#previews/preview-store.ts";
 import { hostnameOf, PreviewTargets } from "#previews/preview-target.ts";
 import { autosave } from "./service/autosave.ts";
@@ -42,6 +43,8 @@ export interface ControlPlaneOptions {
   readonly sandboxDomain: string;
   /** Host names that clients reach the API by. They cannot become the custom domain of a preview. */
   readonly apiHostnames?: readonly string[];
+  /** How custom domains of previews are proved. Default: by DNS, with the name servers of this host. */
+  readonly customDomains?: { readonly proof?: DomainProof; readonly resolveTxt?: ResolveTxt };
   /** Serves HTTPS instead of HTTP. */
   readonly tls?: Tls | undefined;
   /** Whether a worker is alive in any process of this host. */
@@ -146,6 +149,9 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   const apiHostnames = new Set(
     [...(options.apiHostnames ?? []), options.listen.host, options.sandboxDomain, hostname()].map(hostnameOf),
   );
+  const { proof = "dns", resolveTxt } = options.customDomains ?? {};
+  const proofKey = await serverKey(database, "custom domains");
+  const domainProofs = new DomainProofs({ proof, key: proofKey, store: previews, clock, log, resolveTxt });
   const api: ApiContext = {
     sandboxes,
     images,
@@ -154,7 +160,8 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     apiHostnames,
     signingKey: await serverKey(database, "signed URLs"),
     previews,
-    previewTargets: new PreviewTargets(previews, apiHostnames),
+    domainProofs,
+    previewTargets: new PreviewTargets({ store: previews, proofs: domainProofs, apiHostnames, clock }),
     hostPorts,
     tls: options.tls,
     place: {

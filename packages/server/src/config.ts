@@ -15,6 +15,8 @@ export interface ServerConfig {
   readonly sandboxDomain: string;
   /** Host names that clients reach this server by. None of them can become a preview's custom domain. */
   readonly apiHostnames: readonly string[];
+  /** Whether a DNS record must prove that a custom domain belongs to its organization. */
+  readonly domainProof: "dns" | "none";
   /** PEM files of a certificate chain and its key. If present, the server uses HTTPS. */
   readonly tls?: { readonly certFile: string; readonly keyFile: string };
   readonly hypervisor: "qemu" | "firecracker" | "fake";
@@ -46,6 +48,7 @@ export const variables = {
   region: "OPENSANDBOX_REGION",
   sandboxDomain: "OPENSANDBOX_SANDBOX_DOMAIN",
   apiHostnames: "OPENSANDBOX_API_HOSTNAMES",
+  domainProof: "OPENSANDBOX_DOMAIN_PROOF",
   hypervisor: "OPENSANDBOX_VM_BACKEND",
   accelerator: "OPENSANDBOX_ACCEL",
   cpuModel: "OPENSANDBOX_CPU_MODEL",
@@ -91,6 +94,7 @@ export function readConfig(env: Environment): ServerConfig {
       .split(",")
       .map((name) => name.trim())
       .filter((name) => name !== ""),
+    domainProof: oneOf(env, variables.domainProof, ["dns", "none"]),
     hypervisor,
     accelerator: oneOf(env, variables.accelerator, ["auto", "kvm", "tcg"]),
     cpuModel: cpuModelFrom(env),

@@ -74,6 +74,7 @@ export async function startServer(
         region: config.region,
         sandboxDomain: config.sandboxDomain,
         apiHostnames: config.apiHostnames,
+        customDomains: { proof: config.domainProof },
         isWorkerAlive: (id) => opened.isWorkerAlive(id),
         defaults: {
           vcpus: config.defaultVcpus,

@@ -8,6 +8,7 @@ import * as first from "./migrations/0001-first.ts";
 import * as snapshots from "./migrations/0002-snapshots.ts";
 import * as serverKeys from "./migrations/0003-server-keys.ts";
 import * as network from "./migrations/0004-network.ts";
+import * as domainProofs from "./migrations/0005-domain-proofs.ts";
 import type { Tables } from "./tables.ts";
 
 /** By name; the names give the order. */
@@ -18,6 +19,7 @@ export const ourMigrations: Migrations = {
   "0002-snapshots": snapshots,
   "0003-server-keys": serverKeys,
   "0004-network": network,
+  "0005-domain-proofs": domainProofs,
 };
 
 export interface Migrate {

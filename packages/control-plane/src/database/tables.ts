@@ -81,6 +81,8 @@ export interface PreviewRow {
   sandbox_id: string;
   port: number;
   custom_hostname: string | null;
+  /** When the DNS record of the custom domain was last found. */
+  domain_proved_at: number | null;
   created_at: number;
 }
 

@@ -2,6 +2,7 @@ import type { SandboxPlace } from "@opensandbox/wire/public/sandboxes/sandboxes.
 import type { Authenticate } from "#organizations/api-keys.ts";
 import type { ImageContext } from "#images/image-context.ts";
 import type { HostPorts } from "#previews/host-ports.ts";
+import type { DomainProofs } from "#previews/domain-proofs.ts";
 import type { PreviewStore } from "#previews/preview-store.ts";
 import type { PreviewTargets } from "#previews/preview-target.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
@@ -24,6 +25,7 @@ export interface ApiContext {
   /** The key that signs URLs, hexadecimal. */
   readonly signingKey: string;
   readonly previews: PreviewStore;
+  readonly domainProofs: DomainProofs;
   readonly previewTargets: PreviewTargets;
   readonly hostPorts: HostPorts;
   /** Absent: plain HTTP. */

@@ -4,7 +4,18 @@ import type { Database } from "#database/database.ts";
 import { rowOf, rowReader } from "#database/rows.ts";
 import type { Preview } from "./preview.ts";
 
-const fromRow = rowReader<Omit<Preview, "organizationId">>({ createdAt: "date" });
+const fromRow = rowReader<Omit<Preview, "organizationId">>({ createdAt: "date", domainProvedAt: "date" });
+
+/** A custom domain with the port that it leads to. */
+export interface CustomDomain {
+  readonly id: string;
+  readonly hostname: string;
+  readonly sandboxId: SandboxId;
+  readonly organizationId: string;
+  readonly port: number;
+  /** When its DNS record was last found. */
+  readonly provedAt: Date | undefined;
+}
 
 /** The rows of previews. */
 export class PreviewStore {
@@ -19,7 +30,7 @@ export class PreviewStore {
    * @throws `already_exists` when the custom domain leads elsewhere
    */
   async add(preview: Preview): Promise<{ readonly preview: Preview; readonly added: boolean }> {
-    const { id, sandboxId, organizationId, port, customHostname, createdAt } = preview;
+    const { id, sandboxId, organizationId, port, customHostname, domainProvedAt, createdAt } = preview;
     return this.#database.transaction().execute(async (transaction) => {
       const existing = await transaction
         .selectFrom("previews")
@@ -48,7 +59,7 @@ export class PreviewStore {
           });
         }
       }
-      const row = rowOf({ id, sandboxId, port, customHostname, createdAt });
+      const row = rowOf({ id, sandboxId, port, customHostname, domainProvedAt, createdAt });
       await transaction.insertInto("previews").values(row).execute();
       return { preview, added: true };
     });
@@ -76,12 +87,27 @@ export class PreviewStore {
   }
 
   /** The port that a custom domain leads to. */
-  async findTarget(hostname: string): Promise<{ readonly sandboxId: SandboxId; readonly port: number } | undefined> {
+  async findDomain(hostname: string): Promise<CustomDomain | undefined> {
     const row = await this.#database
       .selectFrom("previews")
-      .select(["sandbox_id", "port"])
+      .innerJoin("sandboxes", "sandboxes.id", "previews.sandbox_id")
+      .select(["previews.id", "sandbox_id", "organization_id", "port", "domain_proved_at"])
       .where("custom_hostname", "=", hostname)
       .executeTakeFirst();
-    return row && { sandboxId: row.sandbox_id as SandboxId, port: row.port };
+    if (row === undefined) return undefined;
+    const { id, sandbox_id: sandboxId, organization_id: organizationId, port, domain_proved_at: provedAt } = row;
+    const proved = provedAt === null ? undefined : new Date(provedAt);
+    return { id, hostname, sandboxId: sandboxId as SandboxId, organizationId, port, provedAt: proved };
+  }
+
+  async setProvedAt({ id }: CustomDomain, provedAt: Date | undefined): Promise<void> {
+    const domain_proved_at = provedAt?.getTime() ?? null;
+    await this.#database.updateTable("previews").set({ domain_proved_at }).where("id", "=", id).execute();
+  }
+
+  /** Takes the domain from its preview, whose port keeps its generated name. */
+  async releaseDomain({ id }: CustomDomain): Promise<void> {
+    const change = { custom_hostname: null, domain_proved_at: null };
+    await this.#database.updateTable("previews").set(change).where("id", "=", id).execute();
   }
 }

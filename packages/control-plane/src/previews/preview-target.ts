@@ -1,12 +1,16 @@
 import { normalName } from "@opensandbox/wire/egress.ts";
 import { sandboxIdPattern, type SandboxId } from "@opensandbox/wire/ids.ts";
 import { isIP } from "node:net";
+import type { Clock } from "../clock.ts";
+import { type DomainProofs, withoutProof } from "./domain-proofs.ts";
 import type { PreviewStore } from "./preview-store.ts";
 
 /** The port of a sandbox that a host name leads to. */
 export interface PreviewTarget {
   readonly sandboxId: SandboxId;
   readonly port: number;
+  /** The host name is a custom domain that its organization has not proved: requests fail with this text. */
+  readonly refusal?: string;
 }
 
 const previewLabel = new RegExp(`^(${sandboxIdPattern.source})-p(\\d{1,5})$`, "i");
@@ -23,15 +27,26 @@ export function targetOfHost(host: string | undefined): PreviewTarget | undefine
 const rememberMs = 2000;
 const maxRemembered = 10_000;
 
+export interface PreviewTargetsOptions {
+  readonly store: PreviewStore;
+  readonly proofs: DomainProofs;
+  readonly apiHostnames: ReadonlySet<string>;
+  readonly clock: Clock;
+}
+
 /** Finds the sandbox that a host name leads to, custom domains included. Their lookups are cached: each request needs one. */
 export class PreviewTargets {
   readonly #store: PreviewStore;
+  readonly #proofs: DomainProofs;
   readonly #apiHostnames: ReadonlySet<string>;
+  readonly #clock: Clock;
   readonly #known = new Map<string, { readonly target: PreviewTarget | undefined; readonly until: number }>();
 
-  constructor(store: PreviewStore, apiHostnames: ReadonlySet<string>) {
+  constructor({ store, proofs, apiHostnames, clock }: PreviewTargetsOptions) {
     this.#store = store;
+    this.#proofs = proofs;
     this.#apiHostnames = apiHostnames;
+    this.#clock = clock;
   }
 
   /** Undefined: the name is the API's. Returns a promise only when the database must be asked. */
@@ -47,7 +62,7 @@ export class PreviewTargets {
     )
       return undefined;
     const known = this.#known.get(hostname);
-    if (known !== undefined && known.until > performance.now()) return known.target;
+    if (known !== undefined && known.until > this.#clock.elapsed()) return known.target;
     return this.#look(hostname);
   }
 
@@ -58,10 +73,18 @@ export class PreviewTargets {
 
   async #look(hostname: string): Promise<PreviewTarget | undefined> {
     const name = normalName(hostname);
-    const target = name === undefined ? undefined : await this.#store.findTarget(name);
+    const target = name === undefined ? undefined : await this.#targetOf(name);
     if (this.#known.size >= maxRemembered) this.#known.clear();
-    this.#known.set(hostname, { target, until: performance.now() + rememberMs });
+    this.#known.set(hostname, { target, until: this.#clock.elapsed() + rememberMs });
     return target;
+  }
+
+  async #targetOf(hostname: string): Promise<PreviewTarget | undefined> {
+    const domain = await this.#store.findDomain(hostname);
+    if (domain === undefined) return undefined;
+    const { organizationId, sandboxId, port } = domain;
+    if (await this.#proofs.holds(domain)) return { sandboxId, port };
+    return { sandboxId, port, refusal: withoutProof(hostname, this.#proofs.recordFor(organizationId, hostname)) };
   }
 }
 

@@ -9,5 +9,14 @@ export interface Preview {
   readonly port: number;
   /** The user's own host name for it. */
   readonly customHostname?: string | undefined;
+  /** When the DNS record of the custom domain was last found. */
+  readonly domainProvedAt?: Date | undefined;
   readonly createdAt: Date;
+}
+
+/** A DNS record that proves a domain. */
+export interface DomainRecord {
+  readonly type: "TXT";
+  readonly name: string;
+  readonly value: string;
 }

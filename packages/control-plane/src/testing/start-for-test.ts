@@ -51,6 +51,7 @@ export async function startForTest({ storedKeys = false, ...options }: TestOptio
       sandboxDomain: "sandbox.test",
       isWorkerAlive: (id) => id === worker.id,
       defaults: { vcpus: 1, memoryMib: 1024, workspaceMib: 20_480, idleTimeoutSeconds: 300 },
+      customDomains: { proof: "none" },
       ready: () => ({ ready: true }),
       atEnd: () => "stop",
       log: (level, message, fields) => logged.push({ level, message, fields }),

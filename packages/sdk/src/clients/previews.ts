@@ -13,12 +13,14 @@ export interface Preview {
   readonly hostname: string;
   /** A host name of your own that serves the same port. */
   readonly customHostname?: string;
+  /** The DNS record that proves the custom host name. Absent: the server requires none. */
+  readonly domainVerification?: NonNullable<PreviewReply["domainVerification"]>;
   readonly createdAt: string;
 }
 
 export interface CreatePreview {
   readonly port: number;
-  /** A host name of your own. Its DNS record must point to the server. */
+  /** A host name of your own that points to the server. A TXT record proves it: the error of the first attempt names it. */
   readonly domain?: string;
 }
 
@@ -49,6 +51,10 @@ export function previewsClient(http: HttpClient): PreviewsClient {
   };
 }
 
-function previewOf({ port, hostname, customHostname, createdAt }: PreviewReply): Preview {
-  return { port, hostname, ...(customHostname === undefined ? {} : { customHostname }), createdAt };
+function previewOf({ port, hostname, customHostname, domainVerification, createdAt }: PreviewReply): Preview {
+  return {
+    ...{ port, hostname, createdAt },
+    ...(customHostname === undefined ? {} : { customHostname }),
+    ...(domainVerification === undefined ? {} : { domainVerification }),
+  };
 }

@@ -5,7 +5,8 @@ export const create = defineCommand({
   summary: "Give a port of a sandbox a host name, and print the name",
   description:
     "Every port of a sandbox is served as SANDBOX-pPORT under the server's domain, with or without this command. A named " +
-    "port appears in 'preview list' and may also have a host name of your own.",
+    "port appears in 'preview list' and may also have a host name of your own, which a DNS record proves to be yours: the " +
+    "first attempt says which one. When the record vanishes, the host name stops working within about an hour.",
   arguments: { id: one("SANDBOX"), port: wholeArgument("PORT") },
   options: { domain: text("NAME", "a host name of your own, whose DNS record points to the server") },
   examples: [

@@ -10,10 +10,10 @@ export const list = defineCommand({
   async run({ id }, { client, print, signal }) {
     const { previews } = await client();
     const found = await previews.list(id, signal);
-    const rows = found.map(({ port, hostname, customHostname = "", createdAt }) => [
-      ...[String(port), hostname, customHostname],
-      age(createdAt),
-    ]);
+    const rows = found.map(({ port, hostname, customHostname = "", domainVerification, createdAt }) => {
+      const isPending = domainVerification?.status === "pending";
+      return [String(port), hostname, `${customHostname}${isPending ? " (not verified)" : ""}`, age(createdAt)];
+    });
     const head = ["PORT", "HOST NAME", "DOMAIN", "AGE"];
     await print(rows.length === 0 ? "no named ports" : table(head, rows), found);
   },

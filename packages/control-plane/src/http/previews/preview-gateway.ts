@@ -118,10 +118,11 @@ interface Connected {
 
 async function connect(
   api: GatewayContext,
-  { sandboxId, port }: PreviewTarget,
+  { sandboxId, port, refusal }: PreviewTarget,
   request: IncomingMessage,
   gone: AbortController,
 ): Promise<Connected | { readonly answer: Answer }> {
+  if (refusal !== undefined) throw new SandboxError("permission_denied", refusal);
   const { sandboxes, timing, unknownNames } = api;
   const signal = AbortSignal.any([gone.signal, sandboxes.shutdown.ending]);
   const address = request.socket.remoteAddress ?? "";

@@ -2,16 +2,24 @@ import { parseSandboxId } from "@opensandbox/wire/ids.ts";
 import * as wire from "@opensandbox/wire/public/guests/previews.ts";
 import type { FastifyInstance } from "fastify";
 import { createPreview } from "#previews/create-preview.ts";
+import type { Preview } from "#previews/preview.ts";
 import { hostnameOf } from "#previews/preview-target.ts";
 import { newPreviewToken } from "#previews/preview-token.ts";
 import type { ApiContext } from "../api-context.ts";
 import { serve } from "../serve.ts";
 
 export function servePreviews(app: FastifyInstance, api: ApiContext): void {
-  const { sandboxes, previews, previewTargets, place, apiHostnames } = api;
+  const { sandboxes, previews, domainProofs: proofs, previewTargets, place, apiHostnames } = api;
   const { stores } = sandboxes;
   const { ending } = sandboxes.shutdown;
   const { sandboxDomain } = place;
+
+  const replyOf = (preview: Preview): wire.PreviewReply => {
+    const { organizationId, customHostname } = preview;
+    const proof =
+      customHostname === undefined || !proofs.required ? undefined : proofs.recordFor(organizationId, customHostname);
+    return wire.previewReplyOf(preview, { sandboxDomain, proof });
+  };
 
   serve(app, ending, wire.createPreview, async ({ organizationId, parameter, body, request: { headers }, reply }) => {
     const sandboxId = parseSandboxId(parameter("id"));
@@ -21,15 +29,15 @@ export function servePreviews(app: FastifyInstance, api: ApiContext): void {
     const customHostname =
       domain === undefined || domain === "" ? undefined : wire.customHostnameFrom(domain, sandboxDomain, own);
     const request = { organizationId, sandboxId, port, customHostname };
-    const { preview, added } = await createPreview(sandboxes, previews, request);
+    const { preview, added } = await createPreview(sandboxes, { previews, proofs }, request);
     previewTargets.forget();
     reply.status(added ? 201 : 200);
-    return wire.previewReplyOf(preview, sandboxDomain);
+    return replyOf(preview);
   });
 
   serve(app, ending, wire.listPreviews, async ({ organizationId, parameter }) => {
     const { id } = await stores.sandboxes.get(organizationId, parseSandboxId(parameter("id")));
-    return (await previews.list(organizationId, id)).map((preview) => wire.previewReplyOf(preview, sandboxDomain));
+    return (await previews.list(organizationId, id)).map(replyOf);
   });
 
   serve(app, ending, wire.deletePreview, async ({ organizationId, parameter }) => {

@@ -24,9 +24,14 @@ export type PreviewAuth = z.infer<typeof PreviewAuth>;
 const CreatePreviewBody = z
   .object({
     port,
-    domain: z.string().optional().meta({
-      description: "Your own host name for the port, instead of the generated one. It must point at the server.",
-    }),
+    domain: z
+      .string()
+      .optional()
+      .meta({
+        description:
+          "Your own host name for the port, beside the generated one. It must point at the server, and a TXT record " +
+          "must prove that it is yours: the error of the first attempt names the record.",
+      }),
     authConfig: z
       .record(z.string(), z.unknown())
       .refine(
@@ -38,6 +43,16 @@ const CreatePreviewBody = z
   .meta({ id: "CreatePreview" });
 type CreatePreviewBody = z.infer<typeof CreatePreviewBody>;
 
+const DomainVerification = z
+  .object({
+    status: z.enum(["verified", "pending"]),
+    type: z.literal("TXT"),
+    name: z.string(),
+    value: z.string(),
+    verifiedAt: z.iso.datetime().optional(),
+  })
+  .meta({ id: "DomainVerification", description: "The DNS record that proves the custom domain." });
+
 export const PreviewReply = z
   .object({
     id: z.string(),
@@ -45,8 +60,10 @@ export const PreviewReply = z
     orgId: z.string(),
     hostname: z.string(),
     customHostname: z.string().optional(),
+    /** Absent: the preview has no custom domain, or the server requires no proof. */
+    domainVerification: DomainVerification.optional(),
     port: z.int(),
-    sslStatus: z.string(),
+    sslStatus: z.string().meta({ description: '"active"; "pending_validation" for a custom domain without proof.' }),
     authConfig: z.record(z.string(), z.unknown()),
     createdAt: z.iso.datetime(),
   })
@@ -142,19 +159,29 @@ interface PreviewToShow {
   readonly organizationId: string;
   readonly port: number;
   readonly customHostname?: string | undefined;
+  readonly domainProvedAt?: Date | undefined;
   readonly createdAt: Date;
 }
 
-export function previewReplyOf(preview: PreviewToShow, sandboxDomain: string): PreviewReply {
-  const { id, sandboxId, organizationId, port, customHostname, createdAt } = preview;
+interface PreviewPlace {
+  readonly sandboxDomain: string;
+  /** The record that proves the custom domain; undefined when there is none or no proof is required. */
+  readonly proof: { readonly type: "TXT"; readonly name: string; readonly value: string } | undefined;
+}
+
+export function previewReplyOf(preview: PreviewToShow, { sandboxDomain, proof }: PreviewPlace): PreviewReply {
+  const { id, sandboxId, organizationId, port, customHostname, domainProvedAt: provedAt, createdAt } = preview;
+  const status = provedAt === undefined ? "pending" : "verified";
+  const verifiedAt = provedAt === undefined ? {} : { verifiedAt: provedAt.toISOString() };
   return {
     id,
     sandboxId,
     orgId: organizationId,
     hostname: previewHostname(sandboxId, port, sandboxDomain),
     ...(customHostname === undefined ? {} : { customHostname }),
+    ...(proof === undefined ? {} : { domainVerification: { status, ...proof, ...verifiedAt } }),
     port,
-    sslStatus: "active",
+    sslStatus: proof !== undefined && status === "pending" ? "pending_validation" : "active",
     authConfig: {},
     createdAt: createdAt.toISOString(),
   };
