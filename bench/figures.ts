@@ -18,7 +18,7 @@ export interface Target {
   readonly onKvm?: number;
 }
 
-/** Every figure, in the order of the report. The targets are those of part 9 of the design. */
+/** Every figure, in the order of the report. */
 export const figures = {
   "create-ready": {
     title: "create, ready machine -> first command done",

@@ -89,7 +89,7 @@ export class RawAgent implements Disposable {
     };
     // Resetting the stream ends it.
     read().catch(() => undefined);
-    const givenUp = new SandboxError("canceled", "enough was seen");
+    const givenUp = new SandboxError("canceled", "the reader has seen enough");
     return {
       [Symbol.dispose]: () => {
         stream.reset(givenUp);

@@ -27,7 +27,7 @@ export interface HostFacts {
   readonly hypervisor: string;
   readonly accelerator: string;
   readonly network: string;
-  /** The load average of one minute at the begin and at the end of the run, which shows other work of the host. */
+  /** The load average of one minute at the start and at the end of the run, which shows other work of the host. */
   readonly loadBefore: number;
   readonly loadAfter: number;
 }
@@ -54,7 +54,7 @@ export function parseResult(file: string, text: string): BenchResult {
     const result = JSON.parse(text) as Partial<BenchResult>;
     if (result.formatVersion === formatVersion && Array.isArray(result.figures)) return result as BenchResult;
   } catch (cause) {
-    throw new SandboxError("invalid_argument", `${file} is no JSON`, { cause });
+    throw new SandboxError("invalid_argument", `${file} is not JSON`, { cause });
   }
-  throw new SandboxError("invalid_argument", `${file} is no result of this version of the benchmark`);
+  throw new SandboxError("invalid_argument", `${file} was written by another version of the benchmark: measure again`);
 }

@@ -58,7 +58,7 @@ export function withRest(
   return { ...spans, "around the worker": milliseconds - reported };
 }
 
-/** Only the single hibernation has any. */
+/** The snapshots of this server are those of the one hibernated sandbox. */
 async function memoryBytesOfSnapshots({ dataDirectory }: OurServer): Promise<number> {
   const directory = join(dataDirectory, "snapshots");
   const files: string[] = [];

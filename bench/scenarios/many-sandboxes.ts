@@ -24,7 +24,7 @@ export const listOfMany: Scenario = {
         const watch = new Stopwatch();
         const reply = await client.fetch("GET", "/api/sandboxes?status=hibernated");
         const found = (await reply.json()) as readonly unknown[];
-        if (found.length !== 100) throw new Error(`the list has ${found.length} sandboxes`);
+        if (found.length !== 100) throw new Error(`the list has ${found.length} sandboxes instead of 100`);
         keep("list-10k", "ours", call, watch.elapsed);
       }
     } finally {
@@ -37,7 +37,7 @@ export const listOfMany: Scenario = {
 function multiply({ dataDirectory }: OurServer, id: string): () => void {
   using database = new DatabaseSync(join(dataDirectory, "opensandbox.sqlite"), { timeout: 10_000 });
   const row = database.prepare("SELECT * FROM sandboxes WHERE id = ?").get(id);
-  if (row === undefined) throw new Error(`the database has no ${id}`);
+  if (row === undefined) throw new Error(`the database has no sandbox ${id}`);
   const columns = Object.keys(row);
   const insert = database.prepare(
     `INSERT INTO sandboxes (${columns.join(", ")}) VALUES (${columns.map(() => "?").join(", ")})`,

@@ -75,7 +75,7 @@ export const commands: Scenario = {
   },
 };
 
-/** The design's promised load, reduced where it would take too long here. */
+/** The promised load, reduced where it would take too long here. */
 const maxMegabytes = 100;
 const minMegabytes = 2;
 const transferSeconds = { quick: 2, full: 8 };

@@ -73,7 +73,7 @@ inOwnHost(import.meta.filename, () => {
         assert.equal(await page("http://other.example/"), "6");
         assert.equal(await page("http://trap.example/"), "6");
         assert.equal(await page(`http://${otherSite}/`), "7");
-        assert.match(await page(`http://${site}/`), /does not say for which name/);
+        assert.match(await page(`http://${site}/`), /does not state its host name/);
         assert.match(
           await page(`--resolve other.example:80:${site} http://other.example/`),
           /does not allow this name/,

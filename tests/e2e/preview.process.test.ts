@@ -184,7 +184,7 @@ suite("previews of a sandbox", () => {
       });
     const refused = await create({ egress: { allow: ["example.com"] } });
     assert.equal(refused.status, 501);
-    assert.match(await refused.text(), /do not hold on this host/);
+    assert.match(await refused.text(), /cannot enforce egress rules/);
     const created = (await (await create({})).json()) as { networkNotEnforced: string[] };
     assert.ok(created.networkNotEnforced.length > 0);
   });

@@ -99,7 +99,7 @@ suite("without root", { skip }, () => {
       await call("PUT", network(), { egress }),
     ]) {
       assert.equal(status, 501);
-      assert.match(error, /^rules for what a sandbox may reach do not hold on this host: without root/);
+      assert.match(error, /^this host cannot enforce egress rules: without root/);
     }
     const [status, { error = "" }] = await call("PUT", network(), { networkEnabled: false });
     assert.equal(status, 501);

@@ -29,7 +29,7 @@ export interface Checkpoint {
   readonly egress?: EgressRules | undefined;
   readonly envs: Readonly<Record<string, string>>;
   readonly metadata: Readonly<Record<string, string>>;
-  /** The last patch that its sandbox had run, of the checkpoint that the sandbox is a fork of. */
+  /** If its sandbox is a fork: the last patch of the forked checkpoint that the sandbox had run. */
   readonly lastPatchSequence: number;
   readonly createdAt: Date;
   readonly failedAt?: Date | undefined;

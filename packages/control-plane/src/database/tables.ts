@@ -51,7 +51,7 @@ export interface SandboxRow {
   idempotency_key: string | null;
   /** Builds an image and is invisible to users. */
   hidden: number;
-  /** Deleted on occasions that hibernate other sandboxes. */
+  /** Deleted when others are hibernated: at the idle timeout and at the end of the server. */
   ephemeral: number;
   from_checkpoint_id: string | null;
   /** The sequence of the last patch of that checkpoint that was applied. */
@@ -110,7 +110,7 @@ export interface CheckpointRow {
   egress: string | null;
   envs: string;
   metadata: string;
-  /** The last patch that its sandbox had run, of the checkpoint that the sandbox is a fork of. */
+  /** If its sandbox is a fork: the last patch of the forked checkpoint that the sandbox had run. */
   last_patch_sequence: number;
   /** The last sequence number given to a patch of this checkpoint. */
   patch_sequence: number;

@@ -1,6 +1,6 @@
 import type { FastifyReply } from "fastify";
 
-/** Above this much that the client has not read, events that it may miss are left out. In bytes. */
+/** A client with more unread bytes than this misses the events that it can do without. */
 const maxUnreadBytes = 2 ** 20;
 
 /** Server-sent events. The reply begins with the first event: until then it can still have another status. */

@@ -31,7 +31,7 @@ export function serve<Body, Query, Reply>(
     url: route.path,
     handler: async (request, reply) => {
       const signal = callerSignal(reply, ending);
-      // Before the handler, which may choose another.
+      // Set first, since the handler may choose another status.
       reply.status(route.status);
       const result = await handler({
         query: (route.query === undefined ? undefined : parse(route.query, request.query)) as Query,

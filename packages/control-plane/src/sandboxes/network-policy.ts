@@ -37,7 +37,7 @@ export async function setNetworkPolicy(
       await worker.setNetworkPolicy(id, policy);
     } else if (policy.egress !== undefined && worker.description.network.notEnforced !== undefined) {
       // Otherwise its next wake would fail.
-      const message = `rules for what a sandbox may reach do not hold on this host: ${worker.description.network.reason}`;
+      const message = `this host cannot enforce egress rules: ${worker.description.network.reason}`;
       throw new SandboxError("not_supported", message);
     }
     return stores.sandboxes.update(id, { networkEnabled: policy.enabled, egress: policy.egress });

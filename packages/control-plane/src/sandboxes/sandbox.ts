@@ -19,7 +19,7 @@ export interface NewSandbox {
   readonly previewTokenHash?: string | undefined;
   /** The guest's port that a port of this host forwards to. */
   readonly forwardedPort?: number | undefined;
-  /** Deleted on occasions that hibernate other sandboxes. */
+  /** Deleted when others are hibernated: at the idle timeout and at the end of the server. */
   readonly ephemeral?: boolean;
 }
 

@@ -272,7 +272,7 @@ export class OutputLog {
     if (this.#keepAll) this.#truncated = true;
     const error = new SandboxError(
       "quota_exceeded",
-      "the output that waits to be read exceeds what the disk of the sandbox can hold: attach again",
+      "unread output exceeds the free space on the disk of the sandbox: attach again",
     );
     for (const reader of [...this.#readers]) if (reader.next < endOf(block)) this.#fail(reader, error);
   }

@@ -163,7 +163,7 @@ test("a failed transport ends every stream, and opening another one throws the s
   pair.cut();
   await assert.rejects(host.sendData(0, Buffer.from("x")));
   await ended;
-  assert.throws(() => pair.host.open(methods.ping, create(methods.ping.request)), /agent channel is gone/);
+  assert.throws(() => pair.host.open(methods.ping, create(methods.ping.request)), /agent channel is closed/);
 });
 
 test("a peer that sends garbage is given up once, after a bounded number of bytes", () => {

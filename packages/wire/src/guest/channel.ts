@@ -116,7 +116,7 @@ export class Channel {
     if (payload.length > maxPayloadBytes) return Promise.reject(tooLong(payload.length));
     const written = this.#transport.write(encodeFrame({ stream, epoch: this.#epoch, type, tag, payload }));
     return written?.catch((cause: unknown) => {
-      this.close(new SandboxError("unavailable", "the agent channel is gone", { cause }));
+      this.close(new SandboxError("unavailable", "the agent channel is closed", { cause }));
       throw this.#closed;
     });
   }
@@ -321,7 +321,7 @@ export class Stream {
       }
       case frameTypes.reset:
         this.#channel.forget(this.id);
-        this.fail(new SandboxError("canceled", "the caller has gone"));
+        this.fail(new SandboxError("canceled", "the caller disconnected"));
         return undefined;
       case frameTypes.credit: {
         if (frame.payload.length !== 4) return notUnderstood();

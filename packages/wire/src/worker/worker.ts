@@ -65,7 +65,7 @@ export interface Worker {
   hibernateSandbox(id: SandboxId, snapshotId: SnapshotId, signal: AbortSignal): Promise<CapturedSnapshot>;
   /** Undefined when the snapshot does not exist; an unfinished one does not. */
   findSnapshot(snapshotId: SnapshotId): Promise<StoredSnapshot | undefined>;
-  /** Keeps what other snapshots and running sandboxes need of it. An unknown snapshot is removed already. */
+  /** Files that other snapshots or running sandboxes share stay. An unknown snapshot is removed already. */
   removeSnapshot(snapshotId: SnapshotId): Promise<void>;
 
   /** Requests that guests make for themselves, for one listener at a time. Each is answered with `answerGuest`. */

@@ -232,7 +232,7 @@ export class GuestClient implements Disposable {
     if (now - this.#restarts.since > restartLimit.withinMs) this.#restarts = { since: now, count: 0 };
     this.#restarts.count += 1;
     if (this.#restarts.count <= restartLimit.count) this.#startEpoch();
-    else this.#giveUp(new SandboxError("unavailable", "the guest agent restarts again and again"));
+    else this.#giveUp(new SandboxError("unavailable", "the guest agent restarts repeatedly"));
   }
 
   #startEpoch(
@@ -280,13 +280,13 @@ export function replyOf<Reply extends DescMessage>(
   payload: Uint8Array | undefined,
 ): MessageShape<Reply> {
   const reply = payload === undefined ? undefined : parse(method.reply, payload);
-  if (reply === undefined) throw new SandboxError("unavailable", "the guest agent gave no valid answer");
+  if (reply === undefined) throw new SandboxError("unavailable", "the guest agent sent an invalid reply");
   return reply;
 }
 
 /** Gives up a stream that carries other messages than its method has. Returns the error to throw. */
 export function invalidAnswer(stream: Stream): SandboxError {
-  const error = new SandboxError("unavailable", "the guest agent gave no valid answer");
+  const error = new SandboxError("unavailable", "the guest agent sent an invalid reply");
   stream.reset(error);
   return error;
 }

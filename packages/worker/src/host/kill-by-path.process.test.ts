@@ -71,6 +71,6 @@ test("only processes that name a path below the directory are killed", async (t)
   for (const { exitCode, signalCode } of outside) assert.deepEqual([exitCode, signalCode], [null, null]);
 });
 
-test("without such a process it resolves at once", async () => {
+test("killing the processes of a machine that has none resolves at once", async () => {
   await killProcessesOf("/nonexistent/machine");
 });

@@ -35,7 +35,7 @@ test("a machine's process has its user's group and no other", { skip: needsRoot 
   assert.equal(await outputOf("id -u; id -G", { user }), "1900000007\n2000000009");
 });
 
-test("a group besides its user's is the process's only further right", { skip: needsRoot }, async () => {
+test("a supplementary group is the only right that a process has besides its user's", { skip: needsRoot }, async () => {
   const user = { uid: 1_900_000_007, gid: 2_000_000_009, groups: [104] };
   const output = await outputOf("id -u; id -G; grep -E 'Cap(Prm|Eff)' /proc/self/status", { user });
   assert.equal(output, "1900000007\n2000000009 104\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000");

@@ -74,7 +74,7 @@ async function requireTool(tool: string): Promise<void> {
       await access(join(directory, tool), constants.X_OK);
       return;
     } catch {
-      // Not here.
+      // The next directory may have it.
     }
   }
   const packageName = Object.hasOwn(packageOf, tool) ? packageOf[tool as Tool] : tool;

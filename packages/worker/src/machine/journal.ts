@@ -76,7 +76,7 @@ export async function writeEntry(
 
 /** An entry that is written and does not count yet. Disposing it before it is committed removes it. */
 export interface StagedEntry extends AsyncDisposable {
-  /** The entry counts, and does so after a power cut once {@link flushJournal} has resolved. */
+  /** Makes the entry count. It survives a power cut once {@link flushJournal} has resolved. */
   commit(): Promise<void>;
 }
 

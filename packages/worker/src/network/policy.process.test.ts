@@ -172,7 +172,7 @@ inOwnHost(import.meta.filename, () => {
     suite("that allows a name", () => {
       beforeEach(() => network.setPolicy({ enabled: true, egress: { allow: ["allowed.example"] } }));
 
-      test("lets out its resolved addresses, on any port, by TLS and by HTTP", async () => {
+      test("admits its resolved addresses, on any port, by TLS and by HTTP", async () => {
         assert.deepEqual(await guest.tcp(site, 22), refused);
         assert.deepEqual(await resolve("allowed.example"), [site]);
         assert.deepEqual(await guest.tcp(site, 22), { reached: `${site}:22` });
@@ -274,7 +274,7 @@ inOwnHost(import.meta.filename, () => {
       assert.deepEqual(await https(site, "a.below.example"), { reached: `${site}:443` });
     });
 
-    test("that allows a name lets out the addresses of its alias, under that name only", async () => {
+    test("that allows a name admits the addresses of its alias, under that name only", async () => {
       await network.setPolicy({ enabled: true, egress: { allow: ["alias.example"] } });
       assert.deepEqual(await resolve("cdn.example"), "code 3");
       assert.deepEqual(await resolve("alias.example"), [site]);
@@ -282,13 +282,13 @@ inOwnHost(import.meta.filename, () => {
       assert.deepEqual(await https(site, "cdn.example"), reset);
     });
 
-    test("that allows a name with a private address lets none of its addresses out", async () => {
+    test("that allows a name with a private address admits none of its addresses", async () => {
       await network.setPolicy({ enabled: true, egress: { allow: ["half-trap.example"] } });
       assert.deepEqual(await resolve("half-trap.example"), "code 3");
       assert.deepEqual(await guest.tcp(site, 22), refused);
     });
 
-    test("that allows a range lets all connections there out, uninspected", async () => {
+    test("that allows a range admits all connections to it, uninspected", async () => {
       await network.setPolicy({ enabled: true, egress: { allow: ["203.0.113.0/28"] } });
       assert.deepEqual(await https(site, "any.example"), { reached: `${site}:443` });
       assert.deepEqual(await guest.tcp(site, 22), { reached: `${site}:22` });
@@ -322,11 +322,11 @@ inOwnHost(import.meta.filename, () => {
       assert.deepEqual(await guest.tcp(site, 443, "SSH-2.0-any\r\n"), reset);
       const reasons = network.refusals().map(({ protocol, reason }) => `${protocol}: ${reason}`);
       for (const reason of [
-        /^http: the request does not say for which name it is: its Host is not a domain name$/,
+        /^http: the request does not state its host name: its Host is not a domain name$/,
         /^http: the request has a name in its target$/,
-        /^http: the request says several names$/,
-        /^http: the request does not say for which name it is$/,
-        /^tls: .*does not say for which name it is$/,
+        /^http: the request states several host names$/,
+        /^http: the request does not state its host name$/,
+        /^tls: .*does not state its host name$/,
         /^tls: .*it is not TLS$/,
       ]) {
         assert.ok(

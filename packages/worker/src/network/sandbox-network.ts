@@ -202,7 +202,7 @@ export class SandboxNetwork implements AsyncDisposable {
       return { refusal: "the network policy does not allow this address" };
     }
     if (port !== 80 && port !== 443) return { refusal: "only ports 80 and 443 are reached through the proxy" };
-    const claimed = name === undefined ? { reason: "the connection does not say for which name it is" } : { name };
+    const claimed = name === undefined ? { reason: "the connection does not state its host name" } : { name };
     const refusal = refusalOfName(policy, claimed);
     if (refusal !== undefined) return { refusal };
     if (!policy.open && !this.#pinned.has(name ?? "", number))

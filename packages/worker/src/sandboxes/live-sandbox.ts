@@ -52,9 +52,13 @@ export class LiveSandbox implements AsyncDisposable {
   async exclusively<Result>(state: string, work: () => Promise<Result>): Promise<Result> {
     if (this.#operation !== undefined) {
       const present = this.#operation.state;
-      throw new SandboxError("wrong_state", `${this.request.id} is ${present}; try again when that has ended`, {
-        ...{ resource: "sandbox", state: present, allowed: [] },
-      });
+      throw new SandboxError(
+        "wrong_state",
+        `${this.request.id} is ${present}; try again when that operation has ended`,
+        {
+          ...{ resource: "sandbox", state: present, allowed: [] },
+        },
+      );
     }
     const done = work();
     this.#operation = { state, done };

@@ -417,7 +417,7 @@ test("28: a snapshot that is removed while a fork starts from it stays until the
   }
 });
 
-test("25: no sandbox becomes of a ready machine that has died", async () => {
+test("25: a ready machine that has died becomes no sandbox", async () => {
   await using ready = await startTestHost({ readyMachines: 1 });
   const isReady = Promise.withResolvers<void>();
   using _ = armFailpoint("machine is ready", () => isReady.resolve());

@@ -50,6 +50,6 @@ async function guestFile({ guest }: LiveMachine, path: string): Promise<string> 
   const range = { length: maxFileBytes };
   const { content } = await guestFiles(() => guest).read(path, range, AbortSignal.timeout(readTimeoutMs));
   const excess = (): SandboxError =>
-    new SandboxError("unavailable", `the guest sends more of ${path} than it was asked for`);
+    new SandboxError("unavailable", `the guest sent more of ${path} than was requested`);
   return (await collectBytes(content, { bytes: maxFileBytes, excess })).toString("latin1");
 }

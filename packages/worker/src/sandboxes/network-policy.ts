@@ -15,7 +15,7 @@ export function requirePolicy({ egress }: NetworkPolicy, { network, description 
   if (egress === undefined) return;
   parseEgress(egress);
   if (network.mode === "tap") return;
-  const message = `rules for what a sandbox may reach do not hold on this host: ${description.network.reason}`;
+  const message = `this host cannot enforce egress rules: ${description.network.reason}`;
   throw new SandboxError("not_supported", message);
 }
 

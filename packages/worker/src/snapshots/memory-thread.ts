@@ -68,7 +68,7 @@ function run(
     case "apply": {
       const delta = loaded.get(request.key);
       loaded.delete(request.key);
-      if (delta === undefined) throw new Error("a delta is applied that was not loaded");
+      if (delta === undefined) throw new Error("the delta was not loaded before it was applied");
       const { memory } = request;
       applyDelta(delta, (runs, bytes) => writeProcessMemory(memory.pid, addressesOf(runs, memory), bytes));
       if (delta.pages === undefined) requireHash(request.file, delta.hash(), request.sha256);
@@ -351,7 +351,7 @@ function pageAt(address: number, { regions }: GuestMemory): number {
     if (address >= start && address < start + bytes) return page + (address - start) / pageBytes;
     page += bytes / pageBytes;
   }
-  throw new Error("an address outside of the guest's memory");
+  throw new Error("the page lies outside the guest's memory");
 }
 
 /** The addresses of runs. A run that crosses into the next region has two ranges. */

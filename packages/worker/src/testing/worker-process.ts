@@ -12,7 +12,7 @@ armFailpoints(process.env["OPENSANDBOX_FAILPOINTS"] ?? "");
 
 const opened = await openTestWorker({
   ...options,
-  log: (level, message, fields) => tell({ kind: "log", level, message, ...(fields === undefined ? {} : { fields }) }),
+  log: (level, message, fields) => send({ kind: "log", level, message, ...(fields === undefined ? {} : { fields }) }),
 });
 const { worker } = opened;
 const calls: { readonly [Name in keyof WorkerCalls]: (...args: Parameters<WorkerCalls[Name]>) => Promise<unknown> } = {
@@ -27,19 +27,19 @@ const calls: { readonly [Name in keyof WorkerCalls]: (...args: Parameters<Worker
   removeSnapshot: async (snapshotId) => await worker.removeSnapshot(snapshotId),
   arm: async (failpoints) => await Promise.resolve(armFailpoints(failpoints)),
 };
-tell({ kind: "opened", adopted: await worker.listSandboxes() });
+send({ kind: "opened", adopted: await worker.listSandboxes() });
 for await (const line of createInterface({ input: process.stdin })) void answer(JSON.parse(line) as Request);
 await opened[Symbol.asyncDispose]();
 
 async function answer({ id, name, args }: Request): Promise<void> {
   const call = calls[name] as (...args: readonly unknown[]) => Promise<unknown>;
   try {
-    tell({ kind: "result", id, result: await call(...args) });
+    send({ kind: "result", id, result: await call(...args) });
   } catch (error) {
-    tell({ kind: "error", id, error: errorToWire(asSandboxError(error)) });
+    send({ kind: "error", id, error: errorToWire(asSandboxError(error)) });
   }
 }
 
-function tell(reply: Reply): void {
+function send(reply: Reply): void {
   process.stdout.write(`${JSON.stringify(reply)}\n`);
 }

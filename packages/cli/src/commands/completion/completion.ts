@@ -2,7 +2,7 @@ import { type Commands, defineCommand, defineGroup, type Group } from "../../com
 import { scriptFor, type Shell } from "./scripts.ts";
 import { wordsAmong } from "./words.ts";
 
-/** @param commands every command that can be completed, this group among them: hence read later, by a call */
+/** @param commands returns every command to complete; a function, because this group is among them */
 export function completionOf(commands: () => Commands): Group {
   return defineGroup({
     summary: "Complete commands, options and ids in a shell",

@@ -136,7 +136,7 @@ suite("agent sessions", () => {
     given.sessions.agentProgram = ["/no/such/program"];
     const [status, reply] = await given.world.ask("POST", given.at, { prompt: "hi" });
     assert.equal(status, 501);
-    assert.equal(reply.error, "this sandbox was made before there were agent sessions: make a new one");
+    assert.equal(reply.error, "this sandbox is too old for agent sessions: create a new one");
   });
 
   test("a session that cannot receive its prompt is removed", async () => {

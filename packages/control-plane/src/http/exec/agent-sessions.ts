@@ -59,13 +59,13 @@ export function serveAgentSessions(app: FastifyInstance, api: ApiContext): void 
   serve(app, ending, wire.promptAgent, async (call) => {
     const { id, use } = await begin(api, call);
     using _ = use;
-    await tell(id, call.parameter("sessionId"), { type: "prompt", text: call.body.text }, call.signal);
+    await sendCommand(id, call.parameter("sessionId"), { type: "prompt", text: call.body.text }, call.signal);
   });
 
   serve(app, ending, wire.interruptAgent, async (call) => {
     const { id, use } = await begin(api, call);
     using _ = use;
-    await tell(id, call.parameter("sessionId"), { type: "interrupt" }, call.signal);
+    await sendCommand(id, call.parameter("sessionId"), { type: "interrupt" }, call.signal);
   });
 
   serve(app, ending, wire.killAgent, async (call) => {
@@ -82,7 +82,7 @@ export function serveAgentSessions(app: FastifyInstance, api: ApiContext): void 
     return session;
   }
 
-  async function tell(
+  async function sendCommand(
     id: SandboxId,
     sessionId: string,
     command: wire.AgentCommand,
@@ -111,6 +111,6 @@ function isNoProgram(error: unknown): boolean {
 
 /** A sandbox keeps its agent disk, and old ones lack the program. */
 function noProgram(cause: unknown): SandboxError {
-  const message = "this sandbox was made before there were agent sessions: make a new one";
+  const message = "this sandbox is too old for agent sessions: create a new one";
   return new SandboxError("not_supported", message, { cause });
 }

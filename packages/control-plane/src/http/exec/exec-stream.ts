@@ -55,7 +55,7 @@ async function stream({ sandboxes }: ApiContext, connection: Connection): Promis
   const command = await startPrivateCommand(sessions, wire.streamedExecFrom(start), signal);
   const kill = (number: number): Promise<void> => sessions.signal(command.sessionId, number, signal);
   try {
-    const input = { command, kill, use, tell: start.stdinCredit ?? false };
+    const input = { command, kill, use, reportsTaken: start.stdinCredit ?? false };
     takeInput(connection, input, (error) => ended.abort(error));
     await sendOutput(socket, command, use, signal);
   } catch (error) {
@@ -88,20 +88,20 @@ interface Input {
   /** Sends a signal to the command's process group. */
   readonly kill: (signal: number) => Promise<void>;
   readonly use: Use;
-  /** Whether the client receives how much of its input was taken. */
-  readonly tell: boolean;
+  /** Whether the client asked for reports of how much of its input the command has taken. */
+  readonly reportsTaken: boolean;
 }
 
 function takeInput(
   { socket, inbox }: Connection,
-  { command, kill, use, tell }: Input,
+  { command, kill, use, reportsTaken }: Input,
   refuse: (error: SandboxError) => void,
 ): void {
   const stdin = new StdinQueue(command, {
     pause: () => socket.pause(),
     resume: () => socket.resume(),
     taken: (bytes) => {
-      if (tell) socket.send(frame(wire.streamFrame.stdinTaken, int32(bytes)));
+      if (reportsTaken) socket.send(frame(wire.streamFrame.stdinTaken, int32(bytes)));
     },
   });
   inbox.forEach(({ data, isBinary }) => {

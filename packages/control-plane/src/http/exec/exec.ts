@@ -181,7 +181,6 @@ function noResult(id: string, cause: unknown): SandboxError {
 }
 
 function unknownEnd(cause: unknown): SandboxError {
-  const message =
-    "the end of the command cannot be known: the sandbox was put to sleep, restarted or deleted meanwhile";
+  const message = "the result of the command is unknown: the sandbox was hibernated, restarted or deleted meanwhile";
   return new SandboxError("unavailable", message, { cause });
 }

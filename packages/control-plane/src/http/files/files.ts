@@ -101,7 +101,7 @@ export async function* bodyOf({ request }: Call<unknown, unknown>): AsyncGenerat
   try {
     yield* request.raw.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>;
   } catch (cause) {
-    throw new SandboxError("canceled", "the upload was broken off", { cause });
+    throw new SandboxError("canceled", "the upload was interrupted", { cause });
   }
 }
 

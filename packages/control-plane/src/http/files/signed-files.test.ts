@@ -82,7 +82,7 @@ test("the key outlives the server", async () => {
   await using second = await startForTest({ databaseFile: first.world.databaseFile, tuning: { clock: first.clock } });
   const again = new URL(url);
   again.port = new URL(second.url).port;
-  // The sandbox is the other server's: it is the signature that is believed.
+  // The second server does not have the sandbox, so only a wrong signature would be answered with 403.
   assert.notEqual((await fetch(again)).status, 403);
   const signature = again.searchParams.get("signature") ?? "";
   assert.equal(signature.length, createHmac("sha256", "").digest("hex").length);

@@ -82,7 +82,7 @@ test("builds of the same steps at once are one build, and all hear of it", async
   world.worker.onExec = held.here;
   const creates = Array.from({ length: 4 }, () => world.call("POST", "/api/sandboxes", { image: noteImage }, events));
   await held.reached;
-  // All have their answer's beginning, so all have joined.
+  // Each answer has begun, so every create has joined the build.
   const responses = await Promise.all(creates);
   held.release();
   for (const frames of await Promise.all(responses.map(framesOf))) {

@@ -51,7 +51,7 @@ function decide(
     if (!(found instanceof Promise)) return act(found);
     return found
       .catch((error: unknown) => {
-        log("error", "cannot look up a custom domain: the API answers", {
+        log("error", "cannot look up a custom domain; the request goes to the API", {
           host: headers.host,
           ...describeError(error),
         });

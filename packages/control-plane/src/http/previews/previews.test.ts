@@ -314,7 +314,7 @@ suite("previews", () => {
   });
 
   test("a WebSocket passes through, with its cookies narrowed", async () => {
-    const port = await serve(() => assert.fail("an upgrade is no request"));
+    const port = await serve(() => assert.fail("an upgrade is not a request"));
     const sockets = new WebSocketServer({ server: servers[0]! });
     sockets.on("headers", (headers) => headers.push("Set-Cookie: wide=1; Domain=sandbox.test"));
     sockets.on("connection", (socket, { url }) => {

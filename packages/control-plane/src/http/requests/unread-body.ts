@@ -18,7 +18,7 @@ export function closeAfterUnreadBody(app: FastifyInstance): void {
   });
 }
 
-/** The same for one request. */
+/** Closes the connection of one request after its answer, unless the body was read or is small. */
 export function closeAfterUnread(request: IncomingMessage, response: ServerResponse): void {
   response.once("finish", () => {
     const { socket } = request;

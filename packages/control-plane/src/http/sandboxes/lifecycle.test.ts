@@ -185,7 +185,7 @@ test("a failed hibernation leaves the sandbox running, and a later one succeeds"
   const id = await world.create();
   await write(world, id, "/note", "kept");
   world.worker.onHibernate = () => {
-    throw new SandboxError("wrong_state", "the guest does not hold still", {
+    throw new SandboxError("wrong_state", "the guest does not quiesce", {
       resource: "sandbox",
       state: "running",
       allowed: [],

@@ -99,7 +99,7 @@ suite("the network policy of a sandbox", () => {
     const path = `/api/sandboxes/${id}/network`;
     const [status, { error }] = await elsewhere.ask("PUT", path, { egress: rules });
     assert.equal(status, 501);
-    assert.match(error, /do not hold on this host: it is not root/);
+    assert.match(error, /cannot enforce egress rules: it is not root/);
     const here = { sandboxID: id, networkEnabled: true, notEnforced: network.notEnforced };
     assert.deepEqual(await elsewhere.ask("GET", path), [200, here]);
     worker.killAll();

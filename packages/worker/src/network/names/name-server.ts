@@ -18,9 +18,9 @@ import { MessageReader, MessageTooLong, withLength } from "./dns-stream.ts";
 import type { AskResolvers } from "./host-resolvers.ts";
 import { maxTtlSeconds } from "./pinned-names.ts";
 
-/** Where the addresses of allowed names are let out. */
+/** Admits the addresses of allowed names. */
 export interface Pins {
-  /** Lets `addresses` out as answers for `name`. @throws `quota_exceeded` when there are too many */
+  /** Admits `addresses` as answers for `name`. @throws `quota_exceeded` when there are too many */
   pin(name: string, addresses: readonly number[], ttlSeconds: number): void | Promise<void>;
 }
 
@@ -49,7 +49,7 @@ const maxQuestionsPerSecond = 200;
 /**
  * The guest's name server. It asks the resolvers of the host, so that it works wherever the host itself has names. A
  * name that is not allowed does not exist. An answer with an address that no guest may reach is a trap and is not passed
- * on. Where names decide, the server lets an address out before it sends the answer. Worst case for one guest:
+ * on. Where names decide, the server admits an address before it sends the answer. Worst case for one guest:
  * {@link maxQuestionsPerSecond} messages of {@link maxQuestionBytes}, {@link maxConcurrent} pending questions,
  * {@link maxConnections} streams.
  */
@@ -211,7 +211,7 @@ export function refusalOf(
   return undefined;
 }
 
-/** The answer that the guest may receive. Where names decide, its addresses are let out first. */
+/** The answer that the guest may receive. Where names decide, its addresses are admitted first. */
 async function checkedAnswer(question: Question, message: Buffer, options: NameServerOptions): Promise<Buffer> {
   const records = parseRecords(message);
   if (records === undefined) return encodeRefusal(question, responseCodes.serverFailure);

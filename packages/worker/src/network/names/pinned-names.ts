@@ -3,11 +3,11 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { ipv4Bytes } from "@opensandbox/wire/ipv4.ts";
 import { sets } from "../namespace-rules.ts";
 
-/** Answers have at most this time to live, so that a guest asks again while its address is still let out. */
+/** Answers have at most this time to live, so that a guest asks again while its address is still admitted. */
 export const maxTtlSeconds = 600;
 
 /**
- * An address is let out this much longer than its time to live. At least {@link maxTtlSeconds}: when an address is in
+ * An address stays admitted this much longer than its time to live. At least {@link maxTtlSeconds}: when an address is in
  * both sets and is resolved again, the earlier of the two elements has ended by then.
  */
 const graceSeconds = 600;
@@ -26,7 +26,7 @@ export class PinnedNames {
   readonly #names = new Map<string, Map<number, number>>();
   /** When the element of each set ends. */
   readonly #addresses = new Map<number, [number, number]>();
-  /** Addresses that an earlier worker let out, for names that are no longer known. */
+  /** Addresses that an earlier worker admitted, for names that are no longer known. */
   readonly #inherited = new Map<number, number>();
   #forgetAt = 0;
 
@@ -34,7 +34,7 @@ export class PinnedNames {
     this.#where = where;
   }
 
-  /** Lets the addresses out, from now on. @throws `quota_exceeded` when there are too many */
+  /** Admits the addresses from now on. @throws `quota_exceeded` when there are too many */
   pin(name: string, addresses: readonly number[], ttlSeconds: number): void {
     const now = performance.now();
     this.#forgetEnded(now);

@@ -189,7 +189,7 @@ inOwnHost(import.meta.filename, () => {
         '1: {"refusal":"the network policy does not allow this address"}',
         '2: {"refusal":"the address is not one of this name"}',
         '3: {"refusal":"the network policy does not allow this name"}',
-        '4: {"refusal":"the connection does not say for which name it is"}',
+        '4: {"refusal":"the connection does not state its host name"}',
         '5: {"refusal":"only ports 80 and 443 are reached through the proxy"}',
         '6: {"refusal":"the network policy does not allow this address"}',
         '7: {"error":"the network policy does not allow this name"}',

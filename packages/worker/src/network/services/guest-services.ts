@@ -28,7 +28,7 @@ export interface NetworkAuthority {
     readonly address: string;
     readonly port: number;
   }): { readonly descriptor: number } | { readonly refusal: string };
-  /** Lets addresses out. @throws when the policy does not allow the name */
+  /** Admits addresses. @throws when the policy does not allow the name */
   pin(name: string, addresses: readonly number[], ttlSeconds: number): void;
   metadata(endpoint: MetadataEndpoint, body: unknown): Promise<MetadataAnswer>;
   refused(refusal: Refusal): void;
@@ -336,7 +336,7 @@ class ServicesProcess implements AsyncDisposable {
     if ((stdin as unknown) === undefined) {
       this.#closed = true;
       closeSync(ours);
-      throw new SandboxError("unavailable", "no pipes for the process");
+      throw new SandboxError("unavailable", "cannot create pipes for the process: no file descriptor is free");
     }
     for (const stream of [stdin, stdout, stderr]) {
       stream.on("error", () => undefined);

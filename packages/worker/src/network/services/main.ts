@@ -112,7 +112,7 @@ class Network implements Disposable {
     const socket = new Socket({ fd: descriptor, allowHalfOpen: true });
     // A socket that is still connecting has no peer.
     const timer = setTimeout(() => {
-      if (socket.remoteAddress === undefined) socket.destroy(new Error("no connection in time"));
+      if (socket.remoteAddress === undefined) socket.destroy(new Error("the connection was not established in time"));
     }, connectTimeoutMs);
     socket.once("close", () => clearTimeout(timer));
     return { socket };

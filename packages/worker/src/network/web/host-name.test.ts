@@ -15,7 +15,7 @@ suite("the name that an HTTP request is for", () => {
   }
 
   for (const host of ["a.example.:80:", "a.example:80:80", "u@a.example", "203.0.113.1", "\xe4.example", "a,b", ""]) {
-    test(`${JSON.stringify(host)} is none`, () => {
+    test(`${JSON.stringify(host)} is not a host name`, () => {
       assert.equal(hostOf({ url: "/", rawHeaders: ["Host", host] }).name, undefined);
     });
   }

@@ -14,12 +14,12 @@ export function wireName(text: string): string | undefined {
 export function hostOf({ rawHeaders, url = "" }: Pick<IncomingMessage, "rawHeaders" | "url">): ClaimedName {
   const hosts = rawHeaders.filter((_, index) => index % 2 === 1 && rawHeaders[index - 1]!.toLowerCase() === "host");
   const [host] = hosts;
-  if (host === undefined) return { reason: "the request does not say for which name it is" };
-  if (hosts.length > 1) return { reason: "the request says several names" };
+  if (host === undefined) return { reason: "the request does not state its host name" };
+  if (hosts.length > 1) return { reason: "the request states several host names" };
   // Servers take the name from an absolute target, and not from the header (RFC 9112 section 3.2.2).
   if (!url.startsWith("/") && url !== "*") return { reason: "the request has a name in its target" };
   const name = wireName(host.replace(/:\d+$/, ""));
   return name === undefined
-    ? { reason: "the request does not say for which name it is: its Host is not a domain name" }
+    ? { reason: "the request does not state its host name: its Host is not a domain name" }
     : { name };
 }

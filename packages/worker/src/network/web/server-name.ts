@@ -97,7 +97,7 @@ function readHello(reader: Reader): ServerName {
   reader.skip(reader.number(1));
   reader.skip(reader.number(2));
   reader.skip(reader.number(1));
-  if (!reader.failed && reader.left === 0) return none("it does not say for which name it is");
+  if (!reader.failed && reader.left === 0) return none("it does not state its host name");
   const extensions = reader.part(reader.number(2));
   const names: string[] = [];
   while (!extensions.failed && extensions.left > 0) {
@@ -108,8 +108,8 @@ function readHello(reader: Reader): ServerName {
   }
   if (extensions.failed) return none("its hello is malformed");
   const [name, ...more] = names;
-  if (name === undefined) return none("it does not say for which name it is");
-  return more.length === 0 ? { kind: "name", name } : none("it says several names");
+  if (name === undefined) return none("it does not state its host name");
+  return more.length === 0 ? { kind: "name", name } : none("it states several host names");
 }
 
 /** False when the extension is malformed. */

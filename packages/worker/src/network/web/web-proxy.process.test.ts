@@ -164,7 +164,7 @@ inOwnHost(import.meta.filename, () => {
       await exchange("CONNECT b.example:443 HTTP/1.1\r\nHost: a.example\r\n\r\n");
       assert.deepEqual(
         refusals.map(({ protocol, reason }) => `${protocol}: ${reason}`),
-        ["http: the connection is not HTTP/1", "http: tunnels through HTTP are not possible"],
+        ["http: the connection is not HTTP/1", "http: CONNECT tunnels are not supported"],
       );
     });
   });

@@ -70,7 +70,7 @@ export function serveWeb(options: WebProxyOptions): WebProxy {
   });
   // The content of a tunnel would bypass the policy.
   http.on("connect", (request, socket) => {
-    refuse(options, request.socket, "http", { reason: "tunnels through HTTP are not possible" });
+    refuse(options, request.socket, "http", { reason: "CONNECT tunnels are not supported" });
     socket.destroy();
   });
   http.on("clientError", (error: NodeJS.ErrnoException, socket) => {
