@@ -3,6 +3,7 @@ import type { Socket } from "node:net";
 import { join } from "node:path";
 import type { Log } from "#host/log.ts";
 import { type ConfinedProcess as ServicesChild, startConfinedProcess } from "#host/confined-process.ts";
+import { processState } from "#host/process-state.ts";
 import { openDescriptorPair, sendDescriptors } from "#host/kernel/sockets.ts";
 import type { NetworkPolicy } from "@opensandbox/wire/egress.ts";
 import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
@@ -59,15 +60,27 @@ export interface GuestServicesOptions {
 const servicesUser = 1_899_999_999;
 const maxHeapMib = 256;
 
-/** Unanswered pings after which the process counts as stalled: one second of silence. */
+/** Unanswered pings after which the process counts as stalled, whatever it does: one second of silence. */
 const maxUnanswered = 4;
 const pingMs = 250;
+
+/** While a ping is unanswered, the kernel is asked this often about the process. */
+const lookMs = 50;
+
+/** An answer may wait behind other messages for some turns of the event loop, such as after a pause of the worker. */
+const minLooks = 3;
+
+/** Processor time without an answer that shows an endless loop; the longest turn of an intact process takes some 10 ms. */
+const maxBusyMs = 250;
 
 /** From the process's start until it serves; 0.3 s on an idle host. */
 const startTimeoutMs = 10_000;
 
-/** After a shorter life the next process starts with a delay. */
+/** After a shorter service the next process begins with a delay. */
 const minLifeMs = 1000;
+
+/** From the beginning of a process's service to the start of the next spare, so that a start does not delay sandboxes. */
+const spareDelayMs = 1000;
 const restartDelayMs = 500;
 
 /** Handovers without a confirmation at the same time: few enough for the socket's buffer. */
@@ -89,7 +102,8 @@ const maxMetadataQuestions = 64;
 
 /**
  * Supervises the process of the guest-facing services: hands it the sockets and policies of all networks, answers its
- * requests, and replaces it when it ends or stalls. Between two processes the kernel queues the guests' packets.
+ * requests, and replaces it when it ends or stalls. A spare process waits for that, without sockets and without work.
+ * Between two processes the kernel queues the guests' packets.
  */
 export class GuestServices implements AsyncDisposable {
   readonly #options: GuestServicesOptions;
@@ -98,7 +112,9 @@ export class GuestServices implements AsyncDisposable {
   readonly #changed = new Set<Served>();
   #lastNetwork = 0;
   #process: ServicesProcess | undefined;
+  #spare: ServicesProcess | undefined;
   #restarting: NodeJS.Timeout | undefined;
+  #startingSpare: NodeJS.Timeout | undefined;
   #disposed = false;
 
   constructor(options: GuestServicesOptions) {
@@ -144,8 +160,9 @@ export class GuestServices implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#disposed = true;
     clearTimeout(this.#restarting);
+    clearTimeout(this.#startingSpare);
     for (const served of [...this.#networks.values()]) this.#end(served);
-    await this.#process?.[Symbol.asyncDispose]();
+    await Promise.all([this.#process, this.#spare].map(async (process) => await process?.[Symbol.asyncDispose]()));
   }
 
   #end(served: Served): void {
@@ -175,28 +192,61 @@ export class GuestServices implements AsyncDisposable {
   #start(): void {
     this.#restarting = undefined;
     try {
-      const process = new ServicesProcess(this.#options.module ?? join(import.meta.dirname, "main.ts"), {
-        onMessage: (message) => this.#receive(process, message),
-        onTick: () => this.#pump(),
-        onEnd: (how) => this.#replace(process, how),
-      });
-      this.#process = process;
+      this.#process = this.#takeSpare() ?? this.#startProcess();
     } catch (error) {
       // This host has no descriptor or no process left.
       return this.#startLater(`cannot be started: ${asSandboxError(error).message}`, restartDelayMs);
     }
+    this.#process.serve();
     for (const served of this.#networks.values()) {
       served.handedOver.clear();
       this.#changed.add(served);
     }
     this.#pump();
+    this.#spareLater();
+  }
+
+  #startProcess(): ServicesProcess {
+    const process = new ServicesProcess(this.#options.module ?? join(import.meta.dirname, "main.ts"), {
+      onMessage: (message) => this.#receive(process, message),
+      onTick: () => this.#pump(),
+      onEnd: (how) => this.#replace(process, how),
+    });
+    return process;
+  }
+
+  /** The spare process, if it has started. */
+  #takeSpare(): ServicesProcess | undefined {
+    if (this.#spare?.ready !== true) return undefined;
+    const spare = this.#spare;
+    this.#spare = undefined;
+    return spare;
+  }
+
+  #spareLater(): void {
+    if (this.#disposed) return;
+    this.#startingSpare ??= setTimeout(() => {
+      this.#startingSpare = undefined;
+      try {
+        this.#spare ??= this.#startProcess();
+      } catch (error) {
+        // Without a spare, a replacement takes as long as a start.
+        const { message } = asSandboxError(error);
+        this.#options.log("warn", "no spare process of the guest-facing network services", { error: message });
+        this.#spareLater();
+      }
+    }, spareDelayMs).unref();
   }
 
   #replace(process: ServicesProcess, how: string): void {
+    if (process === this.#spare) {
+      this.#spare = undefined;
+      return this.#spareLater();
+    }
     this.#process = undefined;
     for (const served of this.#networks.values()) served.applied(served.change);
     if (this.#disposed) return;
-    this.#startLater(how, performance.now() - process.startedAt < minLifeMs ? restartDelayMs : 0);
+    this.#startLater(how, process.servedMs < minLifeMs ? restartDelayMs : 0);
   }
 
   #startLater(how: string, delayMs: number): void {
@@ -300,10 +350,11 @@ interface ProcessEvents {
   onEnd(how: string): void;
 }
 
-/** One process of the services, from its start to its end. */
+/** One process of the services, from its start to its end. It is pinged while it serves. */
 class ServicesProcess implements AsyncDisposable {
-  readonly startedAt = performance.now();
   ready = false;
+  readonly #startedAt = performance.now();
+  #servesSince: number | undefined;
   readonly #child: ServicesChild;
   readonly #descriptors: number;
   readonly #events: ProcessEvents;
@@ -313,6 +364,8 @@ class ServicesProcess implements AsyncDisposable {
   readonly #ending = new Map<number, Served>();
   #handovers = 0;
   #unanswered = 0;
+  /** Watches the process while a ping is unanswered. */
+  #watching: NodeJS.Timeout | undefined;
   #complaint = "";
   /** The reason why the worker killed it. */
   #reason: string | undefined;
@@ -358,6 +411,15 @@ class ServicesProcess implements AsyncDisposable {
 
   get pid(): number | undefined {
     return this.#child.pid;
+  }
+
+  /** How long it has served, in milliseconds. */
+  get servedMs(): number {
+    return this.#servesSince === undefined ? 0 : performance.now() - this.#servesSince;
+  }
+
+  serve(): void {
+    this.#servesSince = performance.now();
   }
 
   /** Sends the state of a network. False when the process has to confirm others first. */
@@ -408,12 +470,39 @@ class ServicesProcess implements AsyncDisposable {
 
   /** Counts ticks, not time: after a stall of the worker's own loop the answers are still unread. */
   #tick(): void {
-    const { ready, startedAt } = this;
-    if (!ready && performance.now() - startedAt > startTimeoutMs) return this.kill("has not started within 10 s");
-    if (ready && this.#unanswered >= maxUnanswered) return this.kill("has not answered for a second");
-    if (ready) this.#unanswered += 1;
-    if (ready) this.#send({ kind: "ping" });
+    const { ready } = this;
+    if (!ready && performance.now() - this.#startedAt > startTimeoutMs) {
+      return this.kill("has not started within 10 s");
+    }
+    if (this.#servesSince === undefined) return;
+    if (ready) {
+      if (this.#unanswered >= maxUnanswered) return this.kill("has not answered for a second");
+      this.#unanswered += 1;
+      this.#send({ kind: "ping" });
+      this.#watch();
+    }
     this.#events.onTick();
+  }
+
+  /** Tells a process that is stopped or loops from one that waits for a processor, until the ping is answered. */
+  #watch(): void {
+    if (this.#watching !== undefined) return;
+    let looks = 0;
+    let busyBefore: number | undefined;
+    this.#watching = setInterval(() => {
+      const found = this.pid === undefined ? undefined : processState(this.pid);
+      looks += 1;
+      busyBefore ??= found?.busyMs;
+      if (found === undefined || busyBefore === undefined || looks < minLooks) return;
+      if (found.isStopped) this.kill("was stopped by a signal");
+      else if (found.busyMs - busyBefore >= maxBusyMs) this.kill(`has computed for ${maxBusyMs} ms without an answer`);
+    }, lookMs).unref();
+  }
+
+  #answered(): void {
+    this.#unanswered = 0;
+    clearInterval(this.#watching);
+    this.#watching = undefined;
   }
 
   #receive(line: string): void {
@@ -425,8 +514,7 @@ class ServicesProcess implements AsyncDisposable {
         this.ready = true;
         return;
       case "pong":
-        this.#unanswered = 0;
-        return;
+        return this.#answered();
       case "ended":
         this.#forget(message.network);
         return;
@@ -454,6 +542,7 @@ class ServicesProcess implements AsyncDisposable {
     if (this.#closed) return;
     this.#closed = true;
     clearInterval(this.#ticking);
+    clearInterval(this.#watching);
     closeSync(this.#descriptors);
     for (const network of [...this.#ending.keys()]) this.#forget(network);
     this.#events.onEnd(this.#complaint === "" ? how : `${how}: ${this.#complaint}`);

@@ -1,0 +1,24 @@
+import { readFileSync } from "node:fs";
+
+export interface ProcessState {
+  /** A signal has stopped all of it. */
+  readonly isStopped: boolean;
+  /** Processor time of all its threads, in milliseconds. */
+  readonly busyMs: number;
+}
+
+/** The kernel's clock ticks in a second, sysconf(_SC_CLK_TCK), which is 100 on x86-64. */
+const tickMs = 10;
+
+/** Undefined: the process has ended. */
+export function processState(pid: number): ProcessState | undefined {
+  let stat: string;
+  try {
+    stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+  } catch {
+    return undefined;
+  }
+  // proc_pid_stat(5): from the state, which is field 3, after the name in parentheses. Fields 14 and 15 count ticks.
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return { isStopped: fields[0] === "T", busyMs: (Number(fields[14 - 3]) + Number(fields[15 - 3])) * tickMs };
+}
