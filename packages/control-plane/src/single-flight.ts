@@ -7,7 +7,7 @@ export class SingleFlight<Key, T> {
   /** Joins the work in progress on `key`, or begins it. The work continues when a caller gives up waiting. */
   async run(key: Key, work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
     signal?.throwIfAborted();
-    const flight = this.#flights.get(key) ?? this.#begin(key, work);
+    const flight = this.#flights.get(key) ?? this.#start(key, work);
     return signal === undefined ? await flight : await orAborted(flight, signal);
   }
 
@@ -17,7 +17,7 @@ export class SingleFlight<Key, T> {
     if (flight !== undefined) await orAborted(flight, signal);
   }
 
-  #begin(key: Key, work: () => Promise<T>): Promise<T> {
+  #start(key: Key, work: () => Promise<T>): Promise<T> {
     const flight = work().finally(() => this.#flights.delete(key));
     // Its callers get the failure; there may be none left.
     flight.catch(() => {});

@@ -72,7 +72,7 @@ async function answer(request: IncomingMessage, response: ServerResponse, reques
     case "broken":
       return use(response, "Bash", '{"command": "ech');
     case "stream":
-      begin(response);
+      startStream(response);
       for (let count = 0; !response.destroyed; count += 1) {
         textDelta(response, `word${count} `);
         await new Promise((resolve) => setTimeout(resolve, 20));
@@ -84,24 +84,24 @@ async function answer(request: IncomingMessage, response: ServerResponse, reques
     case "status":
       return refuse(response, Number(line), "some_error", "refused");
     case "close":
-      begin(response);
+      startStream(response);
       textDelta(response, "half a");
       response.end();
       return;
     case "reset":
-      begin(response);
+      startStream(response);
       textDelta(response, "half a");
       setTimeout(() => response.destroy(), 50);
       return;
     case "garbage":
-      begin(response);
+      startStream(response);
       response.end("event: content_block_delta\ndata: {not json\n\n");
       return;
     case "html":
       response.writeHead(200, { "content-type": "text/html" }).end("<h1>a proxy</h1>");
       return;
     case "overloaded":
-      begin(response);
+      startStream(response);
       send(response, { type: "error", error: { type: "overloaded_error", message: "Overloaded" } });
       response.end();
       return;
@@ -120,7 +120,7 @@ function textsOf(body: ModelRequestBody): string[] {
   );
 }
 
-function begin(response: ServerResponse): void {
+function startStream(response: ServerResponse): void {
   response.writeHead(200, { "content-type": "text/event-stream; charset=utf-8" });
   const usage = { input_tokens: 10, output_tokens: 1 };
   const message = { id: "msg_1", type: "message", role: "assistant", model: "stub", content: [], usage };
@@ -129,7 +129,7 @@ function begin(response: ServerResponse): void {
 }
 
 function say(response: ServerResponse, text: string): void {
-  begin(response);
+  startStream(response);
   send(response, { type: "content_block_start", index: 0, content_block: { type: "text", text: "" } });
   // Two parts, possibly cut within a multi-byte character.
   const half = Math.floor(text.length / 2);
@@ -150,7 +150,7 @@ function textDelta(response: ServerResponse, text: string): void {
 const begun = new WeakSet<ServerResponse>();
 
 function use(response: ServerResponse, name: string, json: string): void {
-  begin(response);
+  startStream(response);
   send(response, { type: "content_block_start", index: 0, content_block: { type: "text", text: "" } });
   send(response, { type: "content_block_delta", index: 0, delta: { type: "text_delta", text: "let me see" } });
   send(response, { type: "content_block_stop", index: 0 });

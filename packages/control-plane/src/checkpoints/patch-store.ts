@@ -1,7 +1,6 @@
 import { randomUUID } from "node:crypto";
 import type { Database } from "#database/database.ts";
-import { rowReader } from "#database/rows.ts";
-import type { PatchRow } from "#database/tables.ts";
+import { rowOf, rowReader } from "#database/rows.ts";
 import { checkpointNotFound } from "./checkpoint-store.ts";
 import type { Patch } from "./checkpoint.ts";
 
@@ -25,14 +24,11 @@ export class PatchStore {
         .returning("patch_sequence")
         .executeTakeFirst();
       if (counted === undefined) throw checkpointNotFound(checkpointId);
-      const row: PatchRow = {
-        id: randomUUID(),
-        checkpoint_id: checkpointId,
-        sequence: counted.patch_sequence,
-        script: patch.script,
-        description: patch.description,
-        created_at: patch.createdAt.getTime(),
-      };
+      const { script, description, createdAt } = patch;
+      const row = rowOf({
+        ...{ id: randomUUID(), checkpointId, sequence: counted.patch_sequence },
+        ...{ script, description, createdAt },
+      });
       await transaction.insertInto("patches").values(row).execute();
       return fromRow(row);
     });

@@ -13,7 +13,7 @@ export class Builds<T> {
   /** Joins the build of `key`, or begins it. The build continues when a caller gives up waiting. */
   async run(key: string, work: (onLog: Listener) => Promise<T>, listener: Listener, signal: AbortSignal): Promise<T> {
     signal.throwIfAborted();
-    const build = this.#builds.get(key) ?? this.#begin(key, work);
+    const build = this.#builds.get(key) ?? this.#start(key, work);
     for (const log of build.logs) listener(log);
     build.listeners.add(listener);
     try {
@@ -30,7 +30,7 @@ export class Builds<T> {
     }
   }
 
-  #begin(key: string, work: (onLog: Listener) => Promise<T>): Build<T> {
+  #start(key: string, work: (onLog: Listener) => Promise<T>): Build<T> {
     const logs: BuildLog[] = [];
     const listeners = new Set<Listener>();
     const onLog: Listener = (log) => {

@@ -4,7 +4,7 @@ import { newSandboxId } from "@opensandbox/wire/ids.ts";
 import { ManualClock } from "#testing/manual-clock.ts";
 import { Activity } from "./activity.ts";
 
-function begin(idleTimeoutSeconds: number) {
+function setUp(idleTimeoutSeconds: number) {
   const clock = new ManualClock();
   const stored: Date[] = [];
   const activity = new Activity(clock, (_id, expiresAt) => stored.push(expiresAt));
@@ -15,7 +15,7 @@ function begin(idleTimeoutSeconds: number) {
 }
 
 test("a sandbox expires after its idle timeout, not before", () => {
-  const { clock, activity, id } = begin(60);
+  const { clock, activity, id } = setUp(60);
   clock.advance(59.9);
   assert.deepEqual(activity.sweep(), []);
   clock.advance(0.1);
@@ -23,7 +23,7 @@ test("a sandbox expires after its idle timeout, not before", () => {
 });
 
 test("every call restarts the timeout", () => {
-  const { clock, activity, id } = begin(60);
+  const { clock, activity, id } = setUp(60);
   for (let call = 0; call < 10; call++) {
     clock.advance(59);
     activity.begin(id)[Symbol.dispose]();
@@ -34,7 +34,7 @@ test("every call restarts the timeout", () => {
 });
 
 test("a sandbox in use does not expire, and its timeout begins when the use ends", () => {
-  const { clock, activity, id } = begin(60);
+  const { clock, activity, id } = setUp(60);
   const use = activity.begin(id);
   clock.advance(3600);
   assert.deepEqual(activity.sweep(), []);
@@ -46,7 +46,7 @@ test("a sandbox in use does not expire, and its timeout begins when the use ends
 });
 
 test("a timeout of 0 never expires", () => {
-  const { clock, activity, stored, id } = begin(0);
+  const { clock, activity, stored, id } = setUp(0);
   activity.begin(id)[Symbol.dispose]();
   clock.advance(1e9);
   assert.deepEqual(activity.sweep(), []);
@@ -55,7 +55,7 @@ test("a timeout of 0 never expires", () => {
 });
 
 test("a busy sandbox is written rarely, and its stored deadline is never early nor much too late", () => {
-  const { clock, activity, id, stored, row } = begin(300);
+  const { clock, activity, id, stored, row } = setUp(300);
   for (let call = 0; call < 10_000; call++) {
     clock.advance(0.1);
     activity.begin(id)[Symbol.dispose]();
@@ -66,7 +66,7 @@ test("a busy sandbox is written rarely, and its stored deadline is never early n
 });
 
 test("sweeps renew the stored deadline of a sandbox in long use", () => {
-  const { clock, activity, id, row } = begin(30);
+  const { clock, activity, id, row } = setUp(30);
   using _ = activity.begin(id);
   for (let second = 0; second < 600; second++) {
     clock.advance(1);
@@ -76,7 +76,7 @@ test("sweeps renew the stored deadline of a sandbox in long use", () => {
 });
 
 test("a timeout that changes during a call keeps the call", () => {
-  const { clock, activity, id } = begin(60);
+  const { clock, activity, id } = setUp(60);
   const use = activity.begin(id);
   activity.watch(id, 5);
   clock.advance(100);

@@ -1,5 +1,6 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import {
+  type CheckpointReply,
   createCheckpoint,
   deleteCheckpoint,
   forkCheckpoint,
@@ -127,17 +128,7 @@ export function checkpointsClient(http: HttpClient): CheckpointsClient {
   };
 }
 
-function checkpointOf(reply: {
-  readonly id: string;
-  readonly sandboxId: string;
-  readonly name: string;
-  readonly kind: "full" | "disk_only";
-  readonly status: "processing" | "ready" | "failed";
-  readonly sizeBytes: number;
-  readonly isPublic: boolean;
-  readonly createdAt: string;
-  readonly errorMsg?: string | undefined;
-}): Checkpoint {
+function checkpointOf(reply: CheckpointReply): Checkpoint {
   const { id, sandboxId, name, kind, status, sizeBytes, isPublic, createdAt, errorMsg } = reply;
   const known = { id, sandboxId, name, kind, status, sizeBytes, isPublic, createdAt };
   return errorMsg === undefined ? known : { ...known, error: errorMsg };

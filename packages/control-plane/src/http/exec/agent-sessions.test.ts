@@ -6,7 +6,7 @@ import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { ManualClock } from "#testing/manual-clock.ts";
 import { startForTest } from "#testing/start-for-test.ts";
 
-async function begin() {
+async function setUp() {
   const clock = new ManualClock();
   const world = await startForTest({ tuning: { clock } });
   world.worker.now = () => clock.now();
@@ -40,7 +40,7 @@ async function begin() {
 
 suite("agent sessions", () => {
   test("receive their settings, then the prompt, each as a line", async () => {
-    await using given = await begin();
+    await using given = await setUp();
     const settings = {
       ...{
         model: "m",
@@ -66,14 +66,14 @@ suite("agent sessions", () => {
   });
 
   test("receive no settings when none, or only empty ones, are given", async () => {
-    await using given = await begin();
+    await using given = await setUp();
     const session = await given.start({ prompt: "hi", model: "", maxTurns: 0, cwd: null });
     assert.deepEqual(await given.received(session, 1), [{ type: "prompt", text: "hi" }]);
     await given.start({});
   });
 
   test("take prompts of any length, and interrupts", async () => {
-    await using given = await begin();
+    await using given = await setUp();
     const session = await given.start();
     const text = "long 🙂 ".repeat(20_000);
     for (const prompt of ["first", text]) {
@@ -89,7 +89,7 @@ suite("agent sessions", () => {
   });
 
   test("are listed on their own and among the exec sessions, until five minutes after their end", async () => {
-    await using given = await begin();
+    await using given = await setUp();
     const { world, at, clock } = given;
     const [, other] = await world.ask("POST", `/api/sandboxes/${given.id}/exec`, { cmd: "cat" });
     const session = await given.start();
@@ -115,7 +115,7 @@ suite("agent sessions", () => {
   });
 
   test("other sessions are not found", async () => {
-    await using given = await begin();
+    await using given = await setUp();
     const { world, at } = given;
     const [, { sessionID }] = await world.ask("POST", `/api/sandboxes/${given.id}/exec`, { cmd: "cat" });
     for (const session of ["00000000", sessionID]) {
@@ -132,7 +132,7 @@ suite("agent sessions", () => {
   });
 
   test("a sandbox without the program answers that it is too old", async () => {
-    await using given = await begin();
+    await using given = await setUp();
     given.sessions.agentProgram = ["/no/such/program"];
     const [status, reply] = await given.world.ask("POST", given.at, { prompt: "hi" });
     assert.equal(status, 501);
@@ -140,7 +140,7 @@ suite("agent sessions", () => {
   });
 
   test("a session that cannot receive its prompt is removed", async () => {
-    await using given = await begin();
+    await using given = await setUp();
     const { sessions } = given.world.worker.guest(given.id);
     const attach = sessions.attach.bind(sessions);
     sessions.attach = async (...request) => ({
@@ -152,7 +152,7 @@ suite("agent sessions", () => {
   });
 
   test("invalid settings are refused", async () => {
-    await using given = await begin();
+    await using given = await setUp();
     for (const [body, error] of [
       [{ permissionMode: "yolo" }, /permissionMode/],
       [{ maxTurns: -1 }, /maxTurns/],

@@ -7,8 +7,9 @@ import type { FastifyInstance } from "fastify";
 import { newSessionId } from "#execs/run-command.ts";
 import { writeToSession } from "#execs/write-to-session.ts";
 import type { ApiContext } from "../api-context.ts";
-import { begin, isListed, SIGKILL } from "./exec-sessions.ts";
+import { isListed, SIGKILL } from "./exec-sessions.ts";
 import { serve } from "../serve.ts";
+import { useCalledSandbox } from "../requests/use-called-sandbox.ts";
 
 /** Agent sessions, which are exec sessions of the agent wrapper. */
 export function serveAgentSessions(app: FastifyInstance, api: ApiContext): void {
@@ -16,7 +17,7 @@ export function serveAgentSessions(app: FastifyInstance, api: ApiContext): void 
   const { ending } = api.sandboxes.shutdown;
 
   serve(app, ending, wire.startAgent, async (call) => {
-    const { id, use } = await begin(api, call);
+    const { id, use } = await useCalledSandbox(api, call);
     using _ = use;
     const request = wire.agentFrom(newSessionId(), call.body);
     const session = await worker
@@ -42,7 +43,7 @@ export function serveAgentSessions(app: FastifyInstance, api: ApiContext): void 
   });
 
   serve(app, ending, wire.listAgents, async (call) => {
-    const { id, use } = await begin(api, call);
+    const { id, use } = await useCalledSandbox(api, call);
     using _ = use;
     const sessions = await worker.guest(id).sessions.list(call.signal);
     return sessions
@@ -51,25 +52,25 @@ export function serveAgentSessions(app: FastifyInstance, api: ApiContext): void 
   });
 
   serve(app, ending, wire.getAgent, async (call) => {
-    const { id, use } = await begin(api, call);
+    const { id, use } = await useCalledSandbox(api, call);
     using _ = use;
     return wire.agentReplyOf(id, await agent(id, call.parameter("sessionId"), call.signal));
   });
 
   serve(app, ending, wire.promptAgent, async (call) => {
-    const { id, use } = await begin(api, call);
+    const { id, use } = await useCalledSandbox(api, call);
     using _ = use;
     await sendCommand(id, call.parameter("sessionId"), { type: "prompt", text: call.body.text }, call.signal);
   });
 
   serve(app, ending, wire.interruptAgent, async (call) => {
-    const { id, use } = await begin(api, call);
+    const { id, use } = await useCalledSandbox(api, call);
     using _ = use;
     await sendCommand(id, call.parameter("sessionId"), { type: "interrupt" }, call.signal);
   });
 
   serve(app, ending, wire.killAgent, async (call) => {
-    const { id, use } = await begin(api, call);
+    const { id, use } = await useCalledSandbox(api, call);
     using _ = use;
     const { id: sessionId } = await agent(id, call.parameter("sessionId"), call.signal);
     await worker.guest(id).sessions.signal(sessionId, call.body.signal ?? SIGKILL, call.signal);

@@ -10,7 +10,7 @@ import { eventOf, eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { ManualClock } from "#testing/manual-clock.ts";
 import { startForTest, testKey, type TestOptions } from "#testing/start-for-test.ts";
 
-async function begin(tuning: TestOptions["tuning"] = {}) {
+async function setUp(tuning: TestOptions["tuning"] = {}) {
   const world = await startForTest({ tuning });
   const id = await world.create();
   const at = `/api/sandboxes/${id}`;
@@ -63,7 +63,7 @@ function framesOf(messages: readonly Buffer[]): string[] {
 suite("exec sessions", () => {
   test("are started, and listed with their exit code until five minutes after their end", async () => {
     const clock = new ManualClock();
-    await using given = await begin({ clock });
+    await using given = await setUp({ clock });
     const { world, at } = given;
     world.worker.now = () => clock.now();
     const [status, session] = await world.ask("POST", `${at}/exec`, { cmd: "cat", args: ["-u"], envs: { A: "b" } });
@@ -91,7 +91,7 @@ suite("exec sessions", () => {
   });
 
   test("a client receives the scrollback, its end, new output, the exit code, and a normal close", async () => {
-    await using given = await begin();
+    await using given = await setUp();
     const session = await given.start({ cmd: "echo before; read line; echo got $line; echo err >&2; exit 7" });
     const path = `/exec/${session}`;
     await eventually("it has written", async () => {
@@ -123,14 +123,14 @@ suite("exec sessions", () => {
   });
 
   test("a session without output also marks the end of its scrollback", async () => {
-    await using given = await begin();
+    await using given = await setUp();
     const client = given.attach(`/exec/${await given.start({ cmd: "exec sleep 100" })}`);
     await eventually("the frame arrives", () => client.messages.length > 0);
     assert.deepEqual(framesOf(client.messages), ["scrollback end"]);
   });
 
   test("several clients read and write, one that leaves ends nothing, and garbage is ignored", async () => {
-    await using given = await begin();
+    await using given = await setUp();
     const path = `/exec/${await given.start({ cmd: "cat" })}`;
     const [first, second] = [given.attach(path), given.attach(path)];
     await Promise.all([first.opened, second.opened]);
@@ -157,7 +157,7 @@ suite("exec sessions", () => {
   });
 
   test("when the line to the guest breaks, the close is not normal and carries no exit code", async () => {
-    await using given = await begin();
+    await using given = await setUp();
     const client = given.attach(`/exec/${await given.start({ cmd: "exec sleep 100" })}`);
     await eventually("it is attached", () => client.messages.length > 0);
     given.world.worker.loseLines(given.id);
@@ -167,7 +167,7 @@ suite("exec sessions", () => {
 
   test("traffic of a client keeps the sandbox from being idle, a silent connection does not", async () => {
     const clock = new ManualClock();
-    await using given = await begin({ clock, sweepMs: 5 });
+    await using given = await setUp({ clock, sweepMs: 5 });
     await given.world.call("POST", `${given.at}/timeout`, { timeout: 60 });
     const client = given.attach(`/exec/${await given.start({ cmd: "cat" })}`);
     await client.opened;
@@ -183,7 +183,7 @@ suite("exec sessions", () => {
 
   test("an hour of silence ends neither a session nor a connection to it", async () => {
     const clock = new ManualClock();
-    await using given = await begin({ clock, sweepMs: 5 });
+    await using given = await setUp({ clock, sweepMs: 5 });
     const { world, at, id } = given;
     const witness = await world.create();
     await world.call("POST", `${at}/timeout`, { timeout: 0 });
@@ -208,7 +208,7 @@ suite("exec sessions", () => {
 
   test("a client that returns after hibernation wakes the session and receives its scrollback", async () => {
     const clock = new ManualClock();
-    await using given = await begin({ clock, sweepMs: 5 });
+    await using given = await setUp({ clock, sweepMs: 5 });
     const { world, id } = given;
     world.worker.onHibernate = async () => world.worker.loseLines(id);
     const session = await given.start({ cmd: "echo before; exec cat" });
@@ -258,7 +258,7 @@ suite("exec sessions", () => {
   });
 
   test("errors are answered before the upgrade", async () => {
-    await using given = await begin();
+    await using given = await setUp();
     const refused = async (path: string): Promise<number> => {
       const socket = new WebSocket(`${given.world.url.replace("http", "ws")}${path}`);
       const [, response] = (await eventOf(socket, "unexpected-response")) as [unknown, { statusCode: number }];
@@ -283,7 +283,7 @@ suite("exec sessions", () => {
 
 suite("terminals", () => {
   test("exchange raw text and bytes, and close normally", async () => {
-    await using given = await begin();
+    await using given = await setUp();
     const { world, at } = given;
     const [status, { sessionID, ...rest }] = await world.ask("POST", `${at}/pty`, { shell: "/bin/cat" });
     assert.equal(status, 201);
@@ -303,7 +303,7 @@ suite("terminals", () => {
   });
 
   test("have a size, which can be changed", async () => {
-    await using given = await begin();
+    await using given = await setUp();
     const { world, at, id } = given;
     const sizeOf = (session: string) => world.worker.sessions(id).get(session).size;
     const [, standard] = await world.ask("POST", `${at}/pty`);

@@ -1,18 +1,16 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import { parseSandboxId, type SandboxId } from "@opensandbox/wire/ids.ts";
 import * as wire from "@opensandbox/wire/public/guests/exec-sessions.ts";
 import type { AttachedSession, ExecSession } from "@opensandbox/wire/worker/sessions.ts";
 import type { FastifyInstance } from "fastify";
 import type { Clock } from "../../clock.ts";
 import { newSessionId } from "#execs/run-command.ts";
-import type { Use } from "#lifecycle/activity.ts";
-import { useSandbox } from "#lifecycle/use-sandbox.ts";
 import type { ApiContext } from "../api-context.ts";
 import { attachSocket, type SessionWords } from "#http/sockets/attach-socket.ts";
 import { failureOf } from "../reply-error.ts";
 import { answered, type Call, serve } from "../serve.ts";
 import { TerminalReplay } from "#http/sockets/terminal-replay.ts";
 import { acceptWebSocket } from "#http/sockets/web-socket.ts";
+import { useCalledSandbox } from "../requests/use-called-sandbox.ts";
 
 /** How long an ended session is listed. */
 const listedMs = 300_000;
@@ -26,14 +24,14 @@ export function serveExecSessions(app: FastifyInstance, api: ApiContext): void {
   const { ending } = sandboxes.shutdown;
 
   serve(app, ending, wire.startSession, async (call) => {
-    const { id, use } = await begin(api, call);
+    const { id, use } = await useCalledSandbox(api, call);
     using _ = use;
     const session = await worker.guest(id).sessions.create(wire.sessionFrom(newSessionId(), call.body), call.signal);
     return wire.sessionReplyOf(id, session);
   });
 
   serve(app, ending, wire.listSessions, async (call) => {
-    const { id, use } = await begin(api, call);
+    const { id, use } = await useCalledSandbox(api, call);
     using _ = use;
     const sessions = await worker.guest(id).sessions.list(call.signal);
     return sessions.filter((session) => isListed(session, clock)).map((session) => wire.sessionReplyOf(id, session));
@@ -42,13 +40,13 @@ export function serveExecSessions(app: FastifyInstance, api: ApiContext): void {
   serve(app, ending, wire.attachSession, async (call) => await attach(api, call, execWords));
 
   serve(app, ending, wire.killSession, async (call) => {
-    const { id, use } = await begin(api, call);
+    const { id, use } = await useCalledSandbox(api, call);
     using _ = use;
     await worker.guest(id).sessions.signal(call.parameter("sessionId"), call.body.signal ?? SIGKILL, call.signal);
   });
 
   serve(app, ending, wire.startTerminal, async (call) => {
-    const { id, use } = await begin(api, call);
+    const { id, use } = await useCalledSandbox(api, call);
     using _ = use;
     const session = await worker.guest(id).sessions.create(wire.terminalFrom(newSessionId(), call.body), call.signal);
     return { sessionID: session.id, sandboxID: id };
@@ -57,13 +55,13 @@ export function serveExecSessions(app: FastifyInstance, api: ApiContext): void {
   serve(app, ending, wire.attachTerminal, async (call) => await attach(api, call, terminalWords()));
 
   serve(app, ending, wire.resizeTerminal, async (call) => {
-    const { id, use } = await begin(api, call);
+    const { id, use } = await useCalledSandbox(api, call);
     using _ = use;
     await worker.guest(id).sessions.resize(call.parameter("sessionId"), wire.sizeFrom(call.body), call.signal);
   });
 
   serve(app, ending, wire.closeTerminal, async (call) => {
-    const { id, use } = await begin(api, call);
+    const { id, use } = await useCalledSandbox(api, call);
     using _ = use;
     await worker.guest(id).sessions.remove(call.parameter("sessionId"), call.signal);
   });
@@ -94,14 +92,9 @@ export function isListed({ endedMs }: ExecSession, clock: Clock): boolean {
   return endedMs === undefined || clock.now() - endedMs < listedMs;
 }
 
-export async function begin(api: ApiContext, call: Call<unknown, unknown>): Promise<{ use: Use; id: SandboxId }> {
-  const id = parseSandboxId(call.parameter("id"));
-  return { id, use: await useSandbox(api.sandboxes, call.organizationId, id, call.signal) };
-}
-
 async function attach(api: ApiContext, call: Call<unknown, unknown>, words: SessionWords): Promise<typeof answered> {
   const { sandboxes, timing } = api;
-  const { id, use } = await begin(api, call);
+  const { id, use } = await useCalledSandbox(api, call);
   const gone = new AbortController();
   const signal = AbortSignal.any([gone.signal, sandboxes.shutdown.ending]);
   let attached: AttachedSession;

@@ -5,7 +5,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { startForTest, type TestOptions } from "#testing/start-for-test.ts";
 
-async function begin(timing: NonNullable<TestOptions["tuning"]>["timing"] = {}) {
+async function setUp(timing: NonNullable<TestOptions["tuning"]>["timing"] = {}) {
   const world = await startForTest({ tuning: { timing } });
   const id = await world.create();
   const exec = async (body: object) => await world.ask("POST", `/api/sandboxes/${id}/exec/run`, body);
@@ -31,7 +31,7 @@ function isLarge({ stdout, stderr }: { stdout: string; stderr: string }): boolea
 
 suite("exec/run", () => {
   test("returns standard output, standard error and the exit code", async () => {
-    await using given = await begin();
+    await using given = await setUp();
     assert.deepEqual(await given.exec({ cmd: "echo out; echo err >&2; exit 3" }), [
       200,
       { exitCode: 3, stdout: "out\n", stderr: "err\n" },
@@ -43,7 +43,7 @@ suite("exec/run", () => {
   });
 
   test("output of any size is exact, whether the answer starts early or late", async () => {
-    await using given = await begin();
+    await using given = await setUp();
     for (const timeout of [20, 0]) {
       const [status, reply] = await given.exec({ cmd: largeScript, timeout });
       assert.equal(status, 200);
@@ -53,7 +53,7 @@ suite("exec/run", () => {
   });
 
   test("a timeout is -1 with a last line, and a signal is -1", async () => {
-    await using given = await begin();
+    await using given = await setUp();
     const [, late] = await given.exec({ cmd: "echo begun >&2; exec sleep 100", timeout: 0.2 });
     assert.deepEqual(late, { exitCode: -1, stdout: "", stderr: "begun\n\nProcess timed out" });
     const [, killed] = await given.exec({ cmd: "kill -9 $$" });
@@ -61,7 +61,7 @@ suite("exec/run", () => {
   });
 
   test("the command ends with its caller", async () => {
-    await using given = await begin();
+    await using given = await setUp();
     for (const timeout of [20, 0]) {
       const giveUp = new AbortController();
       const body = { cmd: "exec sleep 100", timeout };
@@ -75,7 +75,7 @@ suite("exec/run", () => {
   });
 
   test("a long command is kept alive with spaces before its JSON", async () => {
-    await using given = await begin({ keepAliveMs: 20 });
+    await using given = await setUp({ keepAliveMs: 20 });
     const response = await given.world.call("POST", `/api/sandboxes/${given.id}/exec/run`, {
       cmd: "sleep 0.3",
       timeout: 60,
@@ -86,7 +86,7 @@ suite("exec/run", () => {
   });
 
   test("when the line to the guest breaks, no exit code is invented", async () => {
-    await using given = await begin();
+    await using given = await setUp();
     const answer = given.exec({ cmd: "exec sleep 100", timeout: 20 });
     await eventually("it runs", () => given.world.worker.running.size === 1);
     await given.world.call("POST", `/api/sandboxes/${given.id}/hibernate`);
@@ -97,7 +97,7 @@ suite("exec/run", () => {
   });
 
   test("a command that cannot start is an error", async () => {
-    await using given = await begin();
+    await using given = await setUp();
     assert.equal((await given.exec({}))[0], 400);
     assert.equal((await given.exec({ cmd: "/no/such/program", args: ["x"] }))[0], 404);
   });
@@ -105,7 +105,7 @@ suite("exec/run", () => {
 
 suite("exec/run-async", () => {
   test("a quick command is answered at once, without a handle", async () => {
-    await using given = await begin();
+    await using given = await setUp();
     assert.deepEqual(await given.execAsync({ cmd: "echo quick" }), [
       200,
       { exitCode: 0, stdout: "quick\n", stderr: "" },
@@ -113,7 +113,7 @@ suite("exec/run-async", () => {
   });
 
   test("a slow command gets a handle that can be polled, attached to and listed", async () => {
-    await using given = await begin({ inlineHoldMs: 20, resultHoldMs: 20 });
+    await using given = await setUp({ inlineHoldMs: 20, resultHoldMs: 20 });
     const [status, { execId, running }] = await given.execAsync({ cmd: "echo begun; sleep 0.3; echo done; exit 5" });
     assert.deepEqual([status, running], [202, true]);
     assert.deepEqual(await given.result(execId), [200, { running: true, stdout: "", stderr: "" }]);
@@ -128,7 +128,7 @@ suite("exec/run-async", () => {
   });
 
   test("output too large to hold gets a handle, and is exact", async () => {
-    await using given = await begin();
+    await using given = await setUp();
     const [status, { execId }] = await given.execAsync({ cmd: largeScript });
     assert.equal(status, 202);
     const reply = await eventually("the result of the command", async () => {
@@ -139,7 +139,7 @@ suite("exec/run-async", () => {
   });
 
   test("a command keeps running after its caller leaves", async () => {
-    await using given = await begin();
+    await using given = await setUp();
     const giveUp = new AbortController();
     const asked = given.world.call(
       "POST",
@@ -159,7 +159,7 @@ suite("exec/run-async", () => {
   });
 
   test("an unknown handle, or one of another sandbox, is 404", async () => {
-    await using given = await begin({ inlineHoldMs: 1 });
+    await using given = await setUp({ inlineHoldMs: 1 });
     const [, { execId }] = await given.execAsync({ cmd: "sleep 0.2" });
     const other = await given.world.create();
     for (const path of [`${given.id}/exec/00000000`, `${other}/exec/${execId}`]) {
@@ -171,7 +171,7 @@ suite("exec/run-async", () => {
   });
 
   test("after hibernation a poll reports the wake, and then the result", async () => {
-    await using given = await begin({ inlineHoldMs: 1, resultHoldMs: 20 });
+    await using given = await setUp({ inlineHoldMs: 1, resultHoldMs: 20 });
     const { world, id } = given;
     const [, { execId }] = await given.execAsync({ cmd: "sleep 0.2; echo kept" });
     assert.equal((await world.call("POST", `/api/sandboxes/${id}/hibernate`)).status, 200);
@@ -190,7 +190,7 @@ suite("exec/run-async", () => {
   });
 
   test("a wake that fails for now does not fail the poll", async () => {
-    await using given = await begin({ inlineHoldMs: 1 });
+    await using given = await setUp({ inlineHoldMs: 1 });
     const { world, id } = given;
     const [, { execId }] = await given.execAsync({ cmd: "sleep 0.2" });
     await world.call("POST", `/api/sandboxes/${id}/hibernate`);
@@ -201,7 +201,7 @@ suite("exec/run-async", () => {
   });
 
   test("a poll interrupted by a shutdown is answered with a request to poll again, and no later poll fails", async () => {
-    await using given = await begin({ inlineHoldMs: 1, resultHoldMs: 20_000 });
+    await using given = await setUp({ inlineHoldMs: 1, resultHoldMs: 20_000 });
     const { world } = given;
     const [, { execId }] = await given.execAsync({ cmd: "exec sleep 100" });
     const asked = Promise.withResolvers<void>();
@@ -226,7 +226,7 @@ suite("exec/run-async", () => {
   });
 
   test("a poll of a deleted sandbox is gone", async () => {
-    await using given = await begin({ inlineHoldMs: 1 });
+    await using given = await setUp({ inlineHoldMs: 1 });
     const [, { execId }] = await given.execAsync({ cmd: "sleep 0.2" });
     await given.world.call("DELETE", `/api/sandboxes/${given.id}`);
     assert.equal((await given.result(execId))[0], 410);

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { eventually, within } from "@opensandbox/wire/testing/eventually.ts";
 import { startForTest, testKey } from "#testing/start-for-test.ts";
 
-async function begin() {
+async function setUp() {
   const world = await startForTest();
   const id = await world.create();
   const at = (path: string, more = "") => `/api/sandboxes/${id}/files${more}?path=${encodeURIComponent(path)}`;
@@ -14,7 +14,7 @@ async function begin() {
 }
 
 test("files of any name and content are written, read, listed and removed", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, at } = given;
   const contents: [string, Uint8Array][] = [
     ["/home/sandbox/empty", new Uint8Array()],
@@ -48,7 +48,7 @@ test("files of any name and content are written, read, listed and removed", asyn
 });
 
 test("a relative path starts at the home directory, and a mode is kept", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, at } = given;
   assert.equal((await world.call("PUT", `${at("tool.sh")}&mode=755`, "#!")).status, 204);
   const [entry] = (await (await world.call("GET", at("/home/sandbox", "/list"))).json()) as [Record<string, unknown>];
@@ -67,7 +67,7 @@ test("a relative path starts at the home directory, and a mode is kept", async (
 });
 
 test("bad paths are refused with a helpful message", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, id, at } = given;
   await world.call("PUT", at("/dir/file"), "x");
   const refusal = async (method: string, path: string) => {
@@ -91,7 +91,7 @@ test("bad paths are refused with a helpful message", async () => {
 });
 
 test("a write that fails during the upload is answered, and no more is read", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, at } = given;
   const { port, hostname } = new URL(world.url);
   const socket = connect(Number(port), hostname);
@@ -114,7 +114,7 @@ test("a write that fails during the upload is answered, and no more is read", as
 });
 
 test("after a failed write of ordinary size the connection can be used again", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, at } = given;
   const { port, hostname } = new URL(world.url);
   const socket = connect(Number(port), hostname);
@@ -131,7 +131,7 @@ test("after a failed write of ordinary size the connection can be used again", a
 });
 
 test("a client that disconnects during an upload leaves no file", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, at } = given;
   const { port, hostname } = new URL(world.url);
   const socket = connect(Number(port), hostname);
@@ -145,7 +145,7 @@ test("a client that disconnects during an upload leaves no file", async () => {
 });
 
 test("200 MB pass in bounded memory", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, at } = given;
   const chunk = new Uint8Array(2 ** 20);
   let left = 200;
@@ -158,7 +158,7 @@ test("200 MB pass in bounded memory", async () => {
 });
 
 test("a read that breaks in the middle never looks complete", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, id, at } = given;
   const half = new Uint8Array(1000);
   world.worker.plantFile(id, "/breaks", [half, new Error("the disk is gone")], 2000);
@@ -171,14 +171,14 @@ test("a read that breaks in the middle never looks complete", async () => {
 });
 
 test("a read that breaks before its first byte is answered with its own status", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, id, at } = given;
   world.worker.plantFile(id, "/dead", [new Error("the disk is gone")], 2000);
   assert.equal((await world.call("GET", at("/dead"))).status, 500);
 });
 
 test("a growing file is sent up to its size at the start, and one with a wrong size of 0 is read", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, id, at } = given;
   world.worker.plantFile(id, "/grows", [Buffer.from("1234"), Buffer.from("5678"), Buffer.from("9")], 6);
   world.worker.plantFile(id, "/proc/cpuinfo", [Buffer.from("model")], 0);
@@ -189,7 +189,7 @@ test("a growing file is sent up to its size at the start, and one with a wrong s
 });
 
 test("a requested part of a file is sent", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, at } = given;
   await world.call("PUT", at("/digits"), "0123456789");
   const read = async (headers: Record<string, string>) => {
@@ -206,7 +206,7 @@ test("a requested part of a file is sent", async () => {
 });
 
 test("the head of a file has its size and no body", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, at } = given;
   await world.call("PUT", at("/digits"), "0123456789");
   const head = await world.call("HEAD", at("/digits"));
@@ -219,7 +219,7 @@ test("the head of a file has its size and no body", async () => {
 });
 
 test("entries are described, moved and changed", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, id, at } = given;
   await world.call("PUT", at("/here"), "x");
   const [status, entry] = await world.ask("GET", at("/here", "/stat"));
@@ -234,7 +234,7 @@ test("entries are described, moved and changed", async () => {
 });
 
 test("changes are reported as they come", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, at } = given;
   await world.call("PUT", at("/dir/file"), "x");
   world.worker.changes.set("/dir", [[{ kind: "created", path: "/dir/new" }], [{ kind: "removed", path: "/dir/new" }]]);

@@ -1,15 +1,13 @@
 import { once } from "node:events";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import { parseSandboxId, type SandboxId } from "@opensandbox/wire/ids.ts";
 import * as wire from "@opensandbox/wire/public/guests/files.ts";
 import type { FastifyInstance, FastifyReply } from "fastify";
-import { useSandbox } from "#lifecycle/use-sandbox.ts";
-import type { Use } from "#lifecycle/activity.ts";
 import type { ApiContext } from "../api-context.ts";
 import { EventStream } from "../event-stream.ts";
 import { failureOf } from "../reply-error.ts";
 import { fileHeaders, sendFile, statFile } from "./send-file.ts";
 import { answered, serve, type Call } from "../serve.ts";
+import { useCalledSandbox } from "../requests/use-called-sandbox.ts";
 
 export function serveFiles(app: FastifyInstance, api: ApiContext): void {
   const { sandboxes } = api;
@@ -17,28 +15,28 @@ export function serveFiles(app: FastifyInstance, api: ApiContext): void {
   const { ending } = sandboxes.shutdown;
 
   serve(app, ending, wire.readFile, async (call) => {
-    const { use, id } = await begin(api, call);
+    const { use, id } = await useCalledSandbox(api, call);
     using _ = use;
     await sendFile(worker, { id, path: wire.fileFrom(call.query).path }, call, call.signal);
     return answered;
   });
 
   serve(app, ending, wire.headFile, async (call) => {
-    const { use, id } = await begin(api, call);
+    const { use, id } = await useCalledSandbox(api, call);
     using _ = use;
     const entry = await statFile(worker, { id, path: wire.fileFrom(call.query).path }, call.signal);
     call.reply.headers(fileHeaders(entry)).type("application/octet-stream").header("content-length", entry.size);
   });
 
   serve(app, ending, wire.writeFile, async (call) => {
-    const { use, id } = await begin(api, call);
+    const { use, id } = await useCalledSandbox(api, call);
     using _ = use;
     const { path, mode } = wire.fileFrom(call.query);
     await worker.guest(id).files.write(path, bodyOf(call), mode === undefined ? {} : { mode }, call.signal);
   });
 
   serve(app, ending, wire.setFileAttributes, async (call) => {
-    const { use, id } = await begin(api, call);
+    const { use, id } = await useCalledSandbox(api, call);
     using _ = use;
     const { path } = wire.fileFrom(call.query);
     return wire.fileReplyOf(
@@ -47,7 +45,7 @@ export function serveFiles(app: FastifyInstance, api: ApiContext): void {
   });
 
   serve(app, ending, wire.statFile, async (call) => {
-    const { use, id } = await begin(api, call);
+    const { use, id } = await useCalledSandbox(api, call);
     using _ = use;
     const noFollow = call.query.follow !== "true";
     return wire.fileReplyOf(
@@ -56,33 +54,33 @@ export function serveFiles(app: FastifyInstance, api: ApiContext): void {
   });
 
   serve(app, ending, wire.listDirectory, async (call) => {
-    const { use, id } = await begin(api, call);
+    const { use, id } = await useCalledSandbox(api, call);
     using _ = use;
     const entries = await worker.guest(id).files.list(wire.fileFrom(call.query).path, call.signal);
     return entries.map(wire.fileReplyOf);
   });
 
   serve(app, ending, wire.makeDirectory, async (call) => {
-    const { use, id } = await begin(api, call);
+    const { use, id } = await useCalledSandbox(api, call);
     using _ = use;
     await worker.guest(id).files.makeDirectory(wire.fileFrom(call.query).path, call.signal);
   });
 
   serve(app, ending, wire.renameFile, async (call) => {
-    const { use, id } = await begin(api, call);
+    const { use, id } = await useCalledSandbox(api, call);
     using _ = use;
     const { from, to } = wire.renameFrom(call.body);
     await worker.guest(id).files.rename(from, to, call.signal);
   });
 
   serve(app, ending, wire.removeFile, async (call) => {
-    const { use, id } = await begin(api, call);
+    const { use, id } = await useCalledSandbox(api, call);
     using _ = use;
     await worker.guest(id).files.remove(wire.fileFrom(call.query).path, call.signal);
   });
 
   serve(app, ending, wire.watchFiles, async (call) => {
-    const { use, id } = await begin(api, call);
+    const { use, id } = await useCalledSandbox(api, call);
     const { path } = wire.fileFrom(call.query);
     const recursive = call.query.recursive === "true";
     let changes: AsyncIterable<readonly object[]>;
@@ -103,11 +101,6 @@ export async function* bodyOf({ request }: Call<unknown, unknown>): AsyncGenerat
   } catch (cause) {
     throw new SandboxError("canceled", "the upload was interrupted", { cause });
   }
-}
-
-async function begin(api: ApiContext, call: Call<unknown, unknown>): Promise<{ use: Use; id: SandboxId }> {
-  const id = parseSandboxId(call.parameter("id"));
-  return { id, use: await useSandbox(api.sandboxes, call.organizationId, id, call.signal) };
 }
 
 async function sendChanges(

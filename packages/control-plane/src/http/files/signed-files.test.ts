@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { ManualClock } from "#testing/manual-clock.ts";
 import { startForTest } from "#testing/start-for-test.ts";
 
-async function begin() {
+async function setUp() {
   const clock = new ManualClock();
   const world = await startForTest({ tuning: { clock } });
   const id = await world.create();
@@ -14,7 +14,7 @@ async function begin() {
 }
 
 test("a file is written and read by signed URLs alone", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const path = "/home/sandbox/ä b&c?.txt";
   const [status, upload] = await given.sign("upload", { path, expiresIn: 60 });
   assert.equal(status, 200);
@@ -34,7 +34,7 @@ test("a file is written and read by signed URLs alone", async () => {
 });
 
 test("a URL is valid only for its time, path, sandbox and purpose", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, clock, sign } = given;
   await world.call("PUT", `/api/sandboxes/${given.id}/files?path=/a`, "a");
   const [, { url: signed }] = await sign("download", { path: "/a", expiresIn: 60 });
@@ -59,7 +59,7 @@ test("a URL is valid only for its time, path, sandbox and purpose", async () => 
 });
 
 test("a URL is valid for an hour by default and a day at most, under the client's origin", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { clock, sign } = given;
   const secondsOf = async (expiresIn?: number) => {
     const [, { expiresAt }] = await sign("download", { path: "/a", ...(expiresIn === undefined ? {} : { expiresIn }) });
@@ -77,7 +77,7 @@ test("a URL is valid for an hour by default and a day at most, under the client'
 });
 
 test("the key outlives the server", async () => {
-  await using first = await begin();
+  await using first = await setUp();
   const [, { url }] = await first.sign("download", { path: "/a" });
   await using second = await startForTest({ databaseFile: first.world.databaseFile, tuning: { clock: first.clock } });
   const again = new URL(url);

@@ -44,20 +44,20 @@ export function serveSigned(app: FastifyInstance, api: ApiContext): void {
   const { ending } = api.sandboxes.shutdown;
 
   serve(app, ending, wire.downloadSigned, async (call) => {
-    const { use, id } = await begin(api, call, "download");
+    const { use, id } = await useSignedSandbox(api, call, "download");
     using _ = use;
     await sendFile(worker, { id, path: wire.fileFrom(call.query).path }, call, call.signal);
     return answered;
   });
 
   serve(app, ending, wire.uploadSigned, async (call) => {
-    const { use, id } = await begin(api, call, "upload");
+    const { use, id } = await useSignedSandbox(api, call, "upload");
     using _ = use;
     await worker.guest(id).files.write(wire.fileFrom(call.query).path, bodyOf(call), {}, call.signal);
   });
 }
 
-async function begin(
+async function useSignedSandbox(
   { sandboxes, signingKey }: ApiContext,
   { query, parameter, signal }: Call<unknown, wire.SignedQuery>,
   operation: wire.SignedOperation,

@@ -24,7 +24,7 @@ interface Given extends AsyncDisposable {
   readonly note: (sandbox?: string) => Promise<string>;
 }
 
-async function begin(): Promise<Given> {
+async function setUp(): Promise<Given> {
   const world = await startForTest({ maxSandboxes: 100 });
   const id = await world.create({ envs: { A: "1", B: "1" }, metadata: { owner: "me", purpose: "test" } });
   await world.call("PUT", `/api/sandboxes/${id}/files?path=/note`, "first");
@@ -51,7 +51,7 @@ async function begin(): Promise<Given> {
 }
 
 test("a checkpoint is captured in the background, listed, and deleted with its snapshot", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, id, make, list } = given;
   const made = await make({ name: "first" });
   const { createdAt, id: checkpoint, ...rest } = made;
@@ -81,7 +81,7 @@ test("a checkpoint is captured in the background, listed, and deleted with its s
 });
 
 test("the gate is held for the capture only: calls wait for it and continue", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, id, note } = given;
   using held = new Held();
   world.worker.onCapture = held.here;
@@ -103,7 +103,7 @@ for (const [body, message] of [
   ],
 ] as const) {
   test(`a checkpoint ${JSON.stringify(body)} is refused`, async () => {
-    await using given = await begin();
+    await using given = await setUp();
     const { world, id, list } = given;
     const [status, { error }] = await world.ask("POST", `/api/sandboxes/${id}/checkpoints`, body);
     assert.deepEqual([status, error], [400, message]);
@@ -112,7 +112,7 @@ for (const [body, message] of [
 }
 
 test("only a running sandbox can be checkpointed", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, id } = given;
   const refusal = [400, { error: "sandbox must be running to create a checkpoint", code: "invalid_argument" }];
   await world.ask("POST", `/api/sandboxes/${id}/hibernate`);
@@ -122,7 +122,7 @@ test("only a running sandbox can be checkpointed", async () => {
 });
 
 test("a name can be used once; that of a failed or deleted checkpoint is free again", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, id, make, list } = given;
   world.worker.onCapture = () => {
     throw new SandboxError("unavailable", "the disk is full");
@@ -141,7 +141,7 @@ test("a name can be used once; that of a failed or deleted checkpoint is free ag
 });
 
 test("a sandbox has at most ten full checkpoints, without failed ones and disk-only ones", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, id, make, list } = given;
   const path = `/api/sandboxes/${id}/checkpoints`;
   world.worker.onCapture = () => {
@@ -158,7 +158,7 @@ test("a sandbox has at most ten full checkpoints, without failed ones and disk-o
 });
 
 test("a retention policy deletes the oldest of its kind when the new one is ready, not before", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, make, list } = given;
   const retentionPolicy = { mode: "delete_oldest", maxCount: 2 };
   const names = async () => (await list()).filter(({ status }) => status === "ready").map(({ name }) => name);
@@ -182,7 +182,7 @@ test("a retention policy deletes the oldest of its kind when the new one is read
 });
 
 test("a restore begins at once, every call waits for it, and the sandbox is as it was captured", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, id, make, note } = given;
   const { id: checkpoint } = await make({ name: "first" });
   await world.call("PUT", `/api/sandboxes/${id}/files?path=/note`, "second");
@@ -200,7 +200,7 @@ test("a restore begins at once, every call waits for it, and the sandbox is as i
 });
 
 test("a failed restore says why, and the checkpoint can be restored again", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, id, make, note } = given;
   const { id: checkpoint } = await make({ name: "first" });
   world.worker.onStart = () => {
@@ -216,7 +216,7 @@ test("a failed restore says why, and the checkpoint can be restored again", asyn
 });
 
 test("an impossible restore is refused with the reason", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, id, make } = given;
   const restore = async (sandbox: string, checkpoint: string) => {
     const [status, { error }] = await world.ask("POST", `/api/sandboxes/${sandbox}/checkpoints/${checkpoint}/restore`);
@@ -236,7 +236,7 @@ test("an impossible restore is refused with the reason", async () => {
 });
 
 test("a fork has the checkpoint's contents and its own properties", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, id, make, fork, note } = given;
   const { id: checkpoint } = await make({ name: "first" });
   await world.call("PUT", `/api/sandboxes/${id}/files?path=/note`, "second");
@@ -261,7 +261,7 @@ test("a fork has the checkpoint's contents and its own properties", async () => 
 });
 
 test("a fork of another size, or from a disk-only checkpoint, reports that it was booted", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { make, fork } = given;
   const full = await make({ name: "full" });
   const [, larger] = await fork(full.id, { memoryMB: 2048 });
@@ -272,7 +272,7 @@ test("a fork of another size, or from a disk-only checkpoint, reports that it wa
 });
 
 test("a fork waits for a checkpoint in progress and is refused for a failed one", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, id, fork } = given;
   const create = async (name: string) => (await world.ask("POST", `/api/sandboxes/${id}/checkpoints`, { name }))[1].id;
   using held = new Held();
@@ -290,7 +290,7 @@ test("a fork waits for a checkpoint in progress and is refused for a failed one"
 });
 
 test("64 concurrent forks make 64 sandboxes, and one idempotency key makes one", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, make, note } = given;
   const { id: checkpoint } = await make({ name: "first" });
   const fork = (init?: RequestInit) => world.ask("POST", `/api/sandboxes/from-checkpoint/${checkpoint}`, {}, init);
@@ -304,7 +304,7 @@ test("64 concurrent forks make 64 sandboxes, and one idempotency key makes one",
 });
 
 test("checkpoints outlive their sandbox, and forks outlive their checkpoint", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, id, make, list, fork, note } = given;
   const { id: checkpoint } = await make({ name: "first" });
   await world.call("DELETE", `/api/sandboxes/${id}`);
@@ -319,7 +319,7 @@ test("checkpoints outlive their sandbox, and forks outlive their checkpoint", as
 });
 
 test("patches run in order before a fork is answered, and new ones once at the next wake", async (t) => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, make, fork, patch } = given;
   const directory = await mkdtemp(join(tmpdir(), "patches-"));
   t.after(() => rm(directory, { recursive: true }));
@@ -352,7 +352,7 @@ test("patches run in order before a fork is answered, and new ones once at the n
 });
 
 test("a failed patch stops the rest, and the next wake retries it", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, make, fork, patch } = given;
   const { id: checkpoint } = await make({ name: "first" });
   await patch(checkpoint, "true");
@@ -379,7 +379,7 @@ test("a failed patch stops the rest, and the next wake retries it", async () => 
 });
 
 test("the number of a deleted patch is not reused, so that no patch is skipped", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, make, fork, patch } = given;
   const { id: checkpoint } = await make({ name: "first" });
   const [, { patch: first }] = await patch(checkpoint, "true");
@@ -396,7 +396,7 @@ test("the number of a deleted patch is not reused, so that no patch is skipped",
 });
 
 test("another organization sees nothing until a checkpoint is public, and then forks it without its secrets", async () => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, id, make } = given;
   const { id: checkpoint } = await make({ name: "first" });
   const key = "osb_of-another-organization";
@@ -437,7 +437,7 @@ test("another organization sees nothing until a checkpoint is public, and then f
 });
 
 test("a fork by another organization runs the patches from before the fork, and none from after it", async (t) => {
-  await using given = await begin();
+  await using given = await setUp();
   const { world, make, fork, patch } = given;
   const directory = await mkdtemp(join(tmpdir(), "patches-"));
   t.after(() => rm(directory, { recursive: true }));

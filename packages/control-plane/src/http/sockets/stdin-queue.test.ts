@@ -6,7 +6,7 @@ import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { StdinQueue } from "./stdin-queue.ts";
 
 /** A command that takes input when the test lets it, and the client that sends it. */
-function begin() {
+function setUp() {
   const log: string[] = [];
   const taken: Uint8Array[] = [];
   const gate = { open: Promise.withResolvers<void>() };
@@ -32,7 +32,7 @@ function begin() {
 }
 
 test("input arrives in order, its end follows once, and every byte is reported as taken", async () => {
-  const { queue, gate, taken, counts } = begin();
+  const { queue, gate, taken, counts } = setUp();
   for (let number = 0; number < 1000; number += 1) queue.write(Buffer.from(`${number},`));
   for (let times = 0; times < 1000; times += 1) queue.end();
   queue.write(Buffer.from("after the end"));
@@ -46,7 +46,7 @@ test("input arrives in order, its end follows once, and every byte is reported a
 });
 
 test("a client that exceeds the window waits until the command has taken enough", async () => {
-  const { queue, gate, log } = begin();
+  const { queue, gate, log } = setUp();
   queue.write(Buffer.alloc(stdinWindow));
   assert.deepEqual(log, []);
   queue.write(Buffer.alloc(1));
@@ -57,7 +57,7 @@ test("a client that exceeds the window waits until the command has taken enough"
 });
 
 test("repeated ends of input and small messages take no memory of their own", () => {
-  const { queue } = begin();
+  const { queue } = setUp();
   (globalThis as { gc?: () => void }).gc?.();
   const before = process.memoryUsage().heapUsed;
   const one = Uint8Array.of(1);
@@ -68,7 +68,7 @@ test("repeated ends of input and small messages take no memory of their own", ()
 });
 
 test("the client waits for signals that the guest does not take", async () => {
-  const { queue, log } = begin();
+  const { queue, log } = setUp();
   const waiting = Array.from({ length: 65 }, () => Promise.withResolvers<void>());
   for (const { promise } of waiting.slice(0, 64)) queue.control(promise);
   assert.deepEqual(log, []);
@@ -80,7 +80,7 @@ test("the client waits for signals that the guest does not take", async () => {
 });
 
 test("after a failure the rest is dropped and the client is read again", async () => {
-  const { queue, gate, log, counts } = begin();
+  const { queue, gate, log, counts } = setUp();
   queue.write(Buffer.alloc(stdinWindow + 1));
   gate.open.reject(new Error("the command has ended"));
   await eventually("the client is read again", () => log.length >= 2);

@@ -55,7 +55,7 @@ const CheckpointReply = z
     promoteToFull: z.boolean(),
   })
   .meta({ id: "Checkpoint" });
-type CheckpointReply = z.infer<typeof CheckpointReply>;
+export type CheckpointReply = z.infer<typeof CheckpointReply>;
 
 export const createCheckpoint: Route<CreateCheckpointBody, unknown, CheckpointReply> = {
   method: "POST",
