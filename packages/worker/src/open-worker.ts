@@ -1,5 +1,4 @@
 import { GuestRequests } from "#guest/guest-requests.ts";
-import { existsSync } from "node:fs";
 import { chmod } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
@@ -18,6 +17,7 @@ import { probeOnce } from "./hypervisor/qemu/probe-accelerator.ts";
 import { qemuHypervisor } from "./hypervisor/qemu/qemu.ts";
 import { NetworkPool } from "#network/network-pool.ts";
 import { refuseDuringRestore } from "./backups/data-directory.ts";
+import { areAllThere, recordUseOf } from "./machine/boot-files.ts";
 import type { BootFiles, Host, ProvideBootFiles } from "./machine/host.ts";
 import { adoptMachines, workersDirectory } from "#sandboxes/adopt-machines.ts";
 import { OwnMemory } from "./templates/own-memory.ts";
@@ -243,7 +243,10 @@ function bootFilesFrom(
     const key = `${image} ${workspaceMib}`;
     const known = found.get(key);
     const { damageCount } = checks;
-    if (known?.damageCount === damageCount && existsSync(known.files.rootfs)) return known.files;
+    if (known?.damageCount === damageCount && areAllThere(known.files)) {
+      recordUseOf(known.files);
+      return known.files;
+    }
     const bundles = await provideAgentBundles(imagesDirectory, { signal, log, checks });
     const boot = await images.provide(image, { onProgress, signal });
     const request = { nodeBinary: process.execPath, bundles, workspaceMib };

@@ -174,7 +174,7 @@ export class CheckpointStore {
 
   /** Removes a checkpoint and its patches. */
   async remove(checkpoint: Pick<Checkpoint, "id" | "snapshotId">): Promise<void> {
-    await this.#database.transaction().execute((transaction) => drop(transaction, checkpoint));
+    await this.#database.transaction().execute((transaction) => dropCheckpoint(transaction, checkpoint));
   }
 }
 
@@ -211,11 +211,12 @@ async function dropOldest(
     .orderBy("id")
     .execute();
   for (const { id, snapshot_id: snapshotId } of rows.slice(keep)) {
-    await drop(transaction, { id, snapshotId: snapshotId as SnapshotId });
+    await dropCheckpoint(transaction, { id, snapshotId: snapshotId as SnapshotId });
   }
 }
 
-async function drop(
+/** Removes a checkpoint with its patches, and its reference to the snapshot. */
+export async function dropCheckpoint(
   transaction: Transaction<Tables>,
   { id, snapshotId }: Pick<Checkpoint, "id" | "snapshotId">,
 ): Promise<void> {

@@ -116,12 +116,14 @@ export class ImageStore {
     await this.#database.updateTable("images").set({ status: "failed", error }).where("id", "=", id).execute();
   }
 
-  async touch(id: string, lastUsedAt: Date): Promise<void> {
-    await this.#database
+  /** Records a use, which keeps an unnamed image from removal. False: it was removed meanwhile. */
+  async touch(id: string, lastUsedAt: Date): Promise<boolean> {
+    const { numUpdatedRows } = await this.#database
       .updateTable("images")
       .set({ last_used_at: lastUsedAt.getTime() })
       .where("id", "=", id)
-      .execute();
+      .executeTakeFirst();
+    return numUpdatedRows === 1n;
   }
 
   async remove(id: string): Promise<void> {

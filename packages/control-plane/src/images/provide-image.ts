@@ -27,9 +27,9 @@ export async function provideImage(
     key,
     async (logToAll) => {
       const found = await images.findByContent(organizationId, contentHash);
-      if (found === undefined) return build(context, imageOf(context, { organizationId, manifest }), logToAll);
+      const isKept = found !== undefined && (await images.touch(found.id, new Date(sandboxes.clock.now())));
+      if (!isKept) return build(context, imageOf(context, { organizationId, manifest }), logToAll);
       logToAll({ step: 0, type: "cache_hit", message: "these steps were built before" });
-      await images.touch(found.id, new Date(sandboxes.clock.now()));
       return found;
     },
     onLog,

@@ -33,6 +33,7 @@ export const failpointLabels = {
   afterCapture: ["journal layers"],
   hibernate: ["end machine", "remove directory", "remove journal entry"],
   ready: ["machine is ready"],
+  collect: ["remove item", "empty removed directory", "move machine aside"],
   adopt: ["adopt machine", "resume after adoption", "journal adoption"],
 } as const;
 

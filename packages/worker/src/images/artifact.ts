@@ -6,6 +6,7 @@ import type { ContentChecks } from "#host/storage/content-checks.ts";
 import { type ContentRecord, recordContent } from "#host/storage/content-record.ts";
 import { type DurableFiles, hostFiles } from "#host/storage/durable-files.ts";
 import { lockFile } from "#host/file-lock.ts";
+import { recordUse } from "#host/storage/last-use.ts";
 import { ImmutableDirectories } from "#host/storage/immutable-directories.ts";
 import type { Log } from "#host/log.ts";
 import { checkFreeSpace } from "#images/free-space.ts";
@@ -59,9 +60,12 @@ export async function provideArtifact(request: ArtifactRequest): Promise<Artifac
   const { imagesDirectory, kind, signal } = request;
   const hash = hashOf(kind, request.inputs);
   const name = `${kind}-${hash}`;
-  const directories = directoriesIn(imagesDirectory, request.files);
+  const directories = artifactDirectories(imagesDirectory, request.files);
   const present = await findIntact(directories, name, request.checks);
-  if (present !== "missing" && present !== "damaged") return present;
+  if (present !== "missing" && present !== "damaged") {
+    recordUse(present.directory);
+    return present;
+  }
 
   await makeImagesDirectory(imagesDirectory);
   using _lock = await lockFile(lockPath(imagesDirectory, name), { wait: true }, signal);
@@ -91,7 +95,7 @@ export async function provideArtifact(request: ArtifactRequest): Promise<Artifac
 
 /** All complete artifacts of a kind, in no particular order. */
 export async function artifactsOf(imagesDirectory: string, kind: string): Promise<readonly Artifact[]> {
-  const directories = directoriesIn(imagesDirectory);
+  const directories = artifactDirectories(imagesDirectory);
   const names = (await directories.names()).filter((name) => name.startsWith(`${kind}-`));
   const artifacts = await Promise.all(names.map((name) => readArtifact(directories, name)));
   return artifacts.filter((artifact) => artifact !== "missing" && artifact !== "damaged");
@@ -102,7 +106,7 @@ export async function removeArtifact({ directory }: Artifact): Promise<void> {
   const imagesDirectory = dirname(directory);
   const name = basename(directory);
   using _lock = await lockFile(lockPath(imagesDirectory, name), { wait: true });
-  await directoriesIn(imagesDirectory).remove(name);
+  await artifactDirectories(imagesDirectory).remove(name);
 }
 
 /** The SHA-256 of a file's content, to be one of an artifact's inputs. */
@@ -117,7 +121,14 @@ export async function hashOfFile(path: string): Promise<string> {
   }
 }
 
-function directoriesIn(imagesDirectory: string, files: DurableFiles = hostFiles): ImmutableDirectories {
+/** The name of the image that an artifact holds; undefined when its manifest cannot be read. */
+export async function imageNameOf(directory: string): Promise<string | undefined> {
+  const artifact = await readArtifact(artifactDirectories(dirname(directory)), basename(directory));
+  return artifact === "missing" || artifact === "damaged" ? undefined : artifact.facts["name"];
+}
+
+/** The directories of all artifacts. Removing one needs its lock. */
+export function artifactDirectories(imagesDirectory: string, files: DurableFiles = hostFiles): ImmutableDirectories {
   const modes = { parent: 0o755, directory: 0o755, manifest: 0o444 };
   return new ImmutableDirectories(imagesDirectory, { modes, removeTree: removeBuild, files });
 }
@@ -134,7 +145,7 @@ function hashOf(kind: string, inputs: unknown): string {
  */
 export async function contentRecordOf(path: string): Promise<ContentRecord | undefined> {
   const directory = dirname(path);
-  const artifact = await readArtifact(directoriesIn(dirname(directory)), basename(directory));
+  const artifact = await readArtifact(artifactDirectories(dirname(directory)), basename(directory));
   return artifact === "missing" || artifact === "damaged" ? undefined : artifact.files[basename(path)]?.content;
 }
 

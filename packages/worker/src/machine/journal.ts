@@ -190,6 +190,12 @@ export async function readJournal(dataDirectory: string): Promise<Journal> {
   return { entries, unreadable };
 }
 
+/** The machines that have an entry, readable or not. */
+export async function journaledMachines(dataDirectory: string): Promise<ReadonlySet<string>> {
+  const names = await namesIn(journalDirectory(dataDirectory));
+  return new Set(names.filter((name) => name.endsWith(entrySuffix)).map((name) => name.slice(0, -entrySuffix.length)));
+}
+
 export async function readEntries(dataDirectory: string): Promise<readonly JournalEntry[]> {
   return (await readJournal(dataDirectory)).entries;
 }

@@ -8,6 +8,7 @@ import { Verifier } from "#snapshots/verify.ts";
 import { admit, hostRoom } from "#host/admission.ts";
 import { alignClock } from "#guest/align-clock.ts";
 import { hostnameOf } from "#guest/guest-identity.ts";
+import { holdBootFiles } from "#machine/boot-files.ts";
 import type { BootFiles, Host } from "#machine/host.ts";
 import { introduceGuest } from "#machine/introduce-guest.ts";
 import { entryOf, flushJournal, stageEntry, writeEntry } from "#machine/journal.ts";
@@ -20,7 +21,7 @@ import { Spans } from "#machine/spans.ts";
 import type { StartQueue } from "./start-queue.ts";
 import type { MachineRequest } from "#machine/machine-request.ts";
 import { bootMachine, newMachineId, restoreMachine } from "#machine/start-machine.ts";
-import type { Templates } from "#templates/templates.ts";
+import type { HeldTemplate, Templates } from "#templates/templates.ts";
 
 /** Deadline of a ready machine, which normally answers within a second. After it the sandbox starts another way. */
 const readyTimeoutMs = 15_000;
@@ -130,8 +131,9 @@ async function fromImage(start: Start, image: string, { templates, ready }: Sour
   const files = await host.bootFiles?.({ image, workspaceMib: request.workspaceMib }, onProgress, signal);
   spans.end("image");
   if (files === undefined || !templates.possible)
-    return await becomeSandbox(start, await boot(start, image, files), signal);
+    return await becomeSandbox(start, await bootImage(start, image), signal);
   const key = templates.keyOf(wanted, files);
+  templates.recordUse(key);
   for (let claimed = ready.claim(key); claimed !== undefined; claimed = ready.claim(key)) {
     spans.end("claim");
     const until = AbortSignal.any([signal, AbortSignal.timeout(readyTimeoutMs)]);
@@ -143,31 +145,30 @@ async function fromImage(start: Start, image: string, { templates, ready }: Sour
       host.log("warn", "a ready machine does not work; the sandbox takes another one", fields);
     }
   }
-  const provide = async (): Promise<StoredSnapshot> => {
-    const template = await templates.provide(key, wanted, files, onProgress, signal);
+  const provide = async (): Promise<HeldTemplate> => {
+    const template = await templates.provide(key, wanted, onProgress, signal);
     spans.end("template");
-    ready.want(key, template, wanted);
+    ready.want(key, template.snapshot, wanted);
     return template;
   };
-  return await becomeSandbox(start, await fromTemplate(start, { image, files, key, provide }), signal);
+  return await becomeSandbox(start, await fromTemplate(start, { image, key, provide }), signal);
 }
 
 async function fromTemplate(
   start: Start,
   template: {
     readonly image: string;
-    readonly files: BootFiles;
     readonly key: string;
-    readonly provide: () => Promise<StoredSnapshot>;
+    readonly provide: () => Promise<HeldTemplate>;
   },
 ): Promise<StartedMachine> {
   const { request, host, spans, signal } = start;
-  const { image, files, key, provide } = template;
+  const { image, key, provide } = template;
   let because: string;
   try {
-    const snapshot = await provide();
+    using held = await provide();
     const machine = await announce(start, { ...machineRequest(request, image), organizationId: undefined });
-    return { live: await restoreMachine(machine, snapshot, host, spans, signal), from: "restore" };
+    return { live: await restoreMachine(machine, held.snapshot, host, spans, signal), from: "restore" };
   } catch (error) {
     if (signal.aborted) throw error;
     if (isSandboxError(error, "not_supported")) {
@@ -178,7 +179,16 @@ async function fromTemplate(
     because = asSandboxError(error).message;
     host.log("error", "the template does not work; the sandbox boots without it", { template: key, error: because });
   }
-  return { ...(await boot(start, image, files)), because };
+  return { ...(await bootImage(start, image)), because };
+}
+
+/** Boots from the image's files, or from none where the hypervisor boots none. */
+async function bootImage(start: Start, image: string): Promise<StartedMachine> {
+  const { request, host, onProgress, signal } = start;
+  if (host.bootFiles === undefined) return await boot(start, image, undefined);
+  const wanted = { image, workspaceMib: request.workspaceMib };
+  using held = await holdBootFiles(host.bootFiles, wanted, onProgress, signal);
+  return await boot(start, image, held.files);
 }
 
 async function fromSnapshot(

@@ -38,8 +38,7 @@ export class SnapshotStore {
 
   constructor(directory: string, { passable = false, files = hostFiles }: SnapshotStoreOptions = {}) {
     this.#directory = directory;
-    const modes = { parent: parentMode, directory: passable ? 0o711 : 0o700, manifest: 0o400 };
-    this.#directories = new ImmutableDirectories(directory, { modes, files });
+    this.#directories = directoriesIn(directory, passable, files);
   }
 
   /** `owner` is the worker that makes the snapshot: {@link removeUnfinished} finds what it leaves when it dies. */
@@ -108,6 +107,16 @@ export class SnapshotStore {
       if (leftover.kind === "removed" || abandoned) await this.#directories.removeLeftover(leftover);
     }
   }
+}
+
+/** The directories of all templates. Removing one needs its lock. */
+export function templateDirectories(directory: string): ImmutableDirectories {
+  return directoriesIn(directory, true, hostFiles);
+}
+
+function directoriesIn(parent: string, passable: boolean, files: DurableFiles): ImmutableDirectories {
+  const modes = { parent: parentMode, directory: passable ? 0o711 : 0o700, manifest: 0o400 };
+  return new ImmutableDirectories(parent, { modes, files });
 }
 
 /** Passable but not readable: the users of machines reach files by names that they know. */

@@ -11,7 +11,7 @@ import { writeEntry } from "#machine/journal.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
 import { Spans } from "#machine/spans.ts";
 import { newMachineId, restoreMachine } from "#machine/start-machine.ts";
-import type { TemplateRequest } from "./templates.ts";
+import { holdTemplate, type TemplateRequest } from "./templates.ts";
 import { runOnce } from "./warm-up.ts";
 
 /** How often waiting machines are checked. */
@@ -99,6 +99,9 @@ export class ReadyMachines implements AsyncDisposable {
     const { key, template, request } = wanted;
     // Leaves memory for a sandbox that is requested meanwhile.
     admit(await hostRoom(this.#host.dataDirectory), 2 * request.shape.memoryMib);
+    using held = await holdTemplate(template, this.#ending.signal);
+    // The next create makes the template again.
+    if (held === undefined) return void (this.#wanted = undefined);
     const id = newMachineId();
     const { dataDirectory, workerId } = this.#host;
     await writeEntry(dataDirectory, { machineId: id, workerId, ephemeral: true });

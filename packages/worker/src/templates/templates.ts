@@ -2,6 +2,8 @@ import { mkdir, open, rm } from "node:fs/promises";
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { lockFile } from "#host/file-lock.ts";
+import { holdDirectory } from "#host/storage/directory-lock.ts";
+import { recordUse } from "#host/storage/last-use.ts";
 import type { VmSpec } from "#hypervisor/hypervisor.ts";
 import { type Shape, withMemoryBase } from "#snapshots/manifest.ts";
 import type { Verifier } from "#snapshots/verify.ts";
@@ -11,6 +13,7 @@ import { orAborted } from "@opensandbox/wire/or-aborted.ts";
 import { protocolVersion } from "@opensandbox/wire/guest/methods.ts";
 import type { Progress } from "@opensandbox/wire/worker/worker.ts";
 import { bootArguments } from "#machine/boot-arguments.ts";
+import { holdBootFiles } from "#machine/boot-files.ts";
 import type { MachineCapture } from "#machine/capture-machine.ts";
 import type { BootFiles, Host } from "#machine/host.ts";
 import { maxHotplugMib } from "#machine/hotplug.ts";
@@ -38,12 +41,15 @@ export interface TemplateRequest {
 export class Templates implements AsyncDisposable {
   readonly #host: Host;
   readonly #verifier: Verifier;
+  readonly #onMade: () => void;
   readonly #making = new Map<string, Promise<StoredSnapshot>>();
   readonly #ending = new AbortController();
 
-  constructor(host: Host, verifier: Verifier) {
+  /** `onMade` runs after each template that this worker has made. */
+  constructor(host: Host, verifier: Verifier, onMade: () => void = () => undefined) {
     this.#host = host;
     this.#verifier = verifier;
+    this.#onMade = onMade;
   }
 
   /** Whether this host can make and use templates. */
@@ -74,23 +80,30 @@ export class Templates implements AsyncDisposable {
     }
   }
 
+  /** Records that a sandbox is started from the template, or from a ready machine that was. */
+  recordUse(key: string): void {
+    recordUse(join(this.#host.templatesDirectory, key));
+  }
+
   /** Finds the template or makes it. An abort of `signal` ends only the wait: other callers may need the template. */
   async provide(
     key: string,
     request: TemplateRequest,
-    files: BootFiles,
     onProgress: (progress: Progress) => void,
     signal: AbortSignal,
-  ): Promise<StoredSnapshot> {
-    const present = await this.find(key);
-    if (present !== undefined) return present;
-    let making = this.#making.get(key);
-    if (making === undefined) {
-      making = this.#make(key, request, files).finally(() => this.#making.delete(key));
-      this.#making.set(key, making);
+  ): Promise<HeldTemplate> {
+    for (;;) {
+      const present = await this.find(key);
+      const held = present === undefined ? undefined : await holdTemplate(present, signal);
+      if (held !== undefined) return held;
+      let making = this.#making.get(key);
+      if (making === undefined) {
+        making = this.#make(key, request).finally(() => this.#making.delete(key));
+        this.#making.set(key, making);
+      }
+      onProgress({ step: `preparing ${request.image} with ${request.shape.memoryMib} MiB for fast starts, once` });
+      await orAborted(making, signal, ({ reason }) => asSandboxError(reason));
     }
-    onProgress({ step: `preparing ${request.image} with ${request.shape.memoryMib} MiB for fast starts, once` });
-    return await orAborted(making, signal, ({ reason }) => asSandboxError(reason));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -98,18 +111,23 @@ export class Templates implements AsyncDisposable {
     await Promise.allSettled(this.#making.values());
   }
 
-  async #make(key: string, request: TemplateRequest, files: BootFiles): Promise<StoredSnapshot> {
+  async #make(key: string, request: TemplateRequest): Promise<StoredSnapshot> {
     const host = this.#host;
     const signal = this.#ending.signal;
     using _lock = await lockFile(await lockOf(host, key), { wait: true }, signal);
     const madeMeanwhile = await this.find(key);
     if (madeMeanwhile !== undefined) return madeMeanwhile;
 
+    if (host.bootFiles === undefined) throw new Error(`the hypervisor ${host.hypervisor.name} boots no files`);
+    const { image, shape } = request;
+    const wanted = { image, workspaceMib: shape.workspaceMib };
+    using boot = await holdBootFiles(host.bootFiles, wanted, () => undefined, signal);
+
     const id = newMachineId();
     await writeEntry(host.dataDirectory, { machineId: id, workerId: host.workerId, ephemeral: true });
     const spans = new Spans();
     const machine = { id, ...request, organizationId: undefined };
-    await using live = await bootMachine(machine, files, host, spans, signal);
+    await using live = await bootMachine(machine, boot.files, host, spans, signal);
     // Runs the clone-only steps now, to warm them.
     await introduceGuest(live, { id: "template", hostname: imageHostname, envs: {}, copied: true }, "boot", signal);
     spans.end("guest");
@@ -126,9 +144,21 @@ export class Templates implements AsyncDisposable {
       signal,
     );
     spans.end("capture");
+    this.#onMade();
     host.log("info", "template made", { template: key, image: request.image, spans: spans.list });
     return snapshot;
   }
+}
+
+/** A template that no collector removes until it is disposed. */
+export interface HeldTemplate extends Disposable {
+  readonly snapshot: StoredSnapshot;
+}
+
+/** Holds the template. Dispose it when a machine has links of its own to the files. Undefined: the template is gone. */
+export async function holdTemplate(snapshot: StoredSnapshot, signal?: AbortSignal): Promise<HeldTemplate | undefined> {
+  const hold = await holdDirectory(snapshot.directory, signal);
+  return hold && { snapshot, [Symbol.dispose]: () => hold[Symbol.dispose]() };
 }
 
 /** Whether a process makes the template. Several workers may share the directory without knowing each other. */

@@ -20,11 +20,12 @@ const libc = openLibc({
   unshare: { return: "i32", arguments: ["i32"] },
 });
 
-/** Takes the exclusive lock of an open file without waiting. False when another holder has it. */
-export function tryFlock(fd: number): boolean {
+/** Takes the lock of an open file without waiting. False when a holder of an exclusive lock, or of any lock, prevents it. */
+export function tryFlock(fd: number, kind: "exclusive" | "shared" = "exclusive"): boolean {
+  const LOCK_SH = 1;
   const LOCK_EX = 2;
   const LOCK_NB = 4;
-  if (libc.flock(fd, LOCK_EX | LOCK_NB) === 0) return true;
+  if (libc.flock(fd, (kind === "shared" ? LOCK_SH : LOCK_EX) | LOCK_NB) === 0) return true;
   const errno = lastErrno();
   if (errno === constants.errno.EWOULDBLOCK) return false;
   throw failure("flock", errno);

@@ -11,7 +11,8 @@ import {
 import { failpoint } from "../failpoints.ts";
 import { namesIn } from "./names-in.ts";
 
-const manifestFile = "manifest.json";
+/** The file of an immutable directory that describes it. */
+export const manifestFile = "manifest.json";
 const removedPrefix = ".removed-";
 /** Directories that are being made carry the first; earlier versions made images under the second. */
 const unfinishedPrefixes = [".unfinished-", ".building-"] as const;
@@ -139,6 +140,7 @@ export class ImmutableDirectories {
     }
     // A power cut must not bring the name back after its files have begun to go.
     await this.#files.flush(this.#parent);
+    await failpoint("empty removed directory");
     await this.#removeTree(doomed);
   }
 

@@ -1,0 +1,172 @@
+import type { SnapshotId } from "@opensandbox/wire/ids.ts";
+import { sql, type RawBuilder } from "kysely";
+import { dropCheckpoint } from "#checkpoints/checkpoint-store.ts";
+import { type Database, openDatabase } from "#database/database.ts";
+import { Snapshots } from "#snapshots/snapshots.ts";
+import type { Log } from "../log.ts";
+
+/** How many rows of each kind are old. */
+export interface OldRows {
+  readonly stoppedSandboxes: number;
+  readonly failedCheckpoints: number;
+  readonly failedImages: number;
+}
+
+/** An image that was built for a create and has no name. The same steps build it again. */
+export interface UnnamedImage {
+  readonly id: string;
+  readonly snapshotId: SnapshotId;
+  readonly lastUsedAt: Date;
+}
+
+/** So many rows are removed in one transaction: others can write in between. */
+const rowsAtOnce = 500;
+
+/**
+ * Removes rows that are kept for a time only: those of stopped sandboxes, of failed checkpoints and images, and those of
+ * unnamed images. Each removal compares the row again in its transaction, so a use of the row wins every race.
+ */
+export class RowRetention {
+  readonly #database: Database;
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  async countOld(before: Date): Promise<OldRows> {
+    const count = async (table: RawBuilder<unknown>, condition: RawBuilder<unknown>): Promise<number> => {
+      const { rows } = await sql<{ count: number }>`
+        SELECT count(*) AS count FROM ${table} WHERE ${condition}`.execute(this.#database);
+      return Number(rows[0]?.count ?? 0);
+    };
+    return {
+      stoppedSandboxes: await count(sql`sandboxes`, oldSandbox(before)),
+      failedCheckpoints: await count(sql`checkpoints`, oldCheckpoint(before)),
+      failedImages: await count(sql`images`, oldImage(before)),
+    };
+  }
+
+  /** Removes the rows that {@link countOld} counts. An abort of the signal leaves the rest for the next time. */
+  async removeOld(before: Date, signal: AbortSignal): Promise<OldRows> {
+    return {
+      stoppedSandboxes: await this.#inBatches(signal, () => this.#removeSandboxes(before)),
+      failedCheckpoints: await this.#inBatches(signal, () => this.#removeCheckpoints(before)),
+      failedImages: await this.#inBatches(signal, () => this.#removeImages(before)),
+    };
+  }
+
+  /** Those whose snapshot no other row refers to. */
+  async unnamedImages(): Promise<readonly UnnamedImage[]> {
+    const rows = await this.#database
+      .selectFrom("images")
+      .innerJoin("checkpoints", "checkpoints.id", "images.checkpoint_id")
+      .select(["images.id", "images.last_used_at", "checkpoints.snapshot_id"])
+      .where("images.name", "is", null)
+      .where("images.status", "=", "ready")
+      .where(
+        sql<boolean>`NOT EXISTS (SELECT 1 FROM checkpoints AS other
+          WHERE other.snapshot_id = checkpoints.snapshot_id AND other.id <> checkpoints.id)`,
+      )
+      .where(sql<boolean>`NOT EXISTS (SELECT 1 FROM sandboxes WHERE hibernation_snapshot_id = checkpoints.snapshot_id)`)
+      .execute();
+    return rows.map((row) => ({
+      id: row.id,
+      snapshotId: row.snapshot_id as SnapshotId,
+      lastUsedAt: new Date(row.last_used_at),
+    }));
+  }
+
+  /** Removes an image unless it was used or named since. Its files go with the unwanted snapshots. */
+  async removeUnnamedImage({ id, lastUsedAt }: UnnamedImage): Promise<boolean> {
+    return await this.#database.transaction().execute(async (transaction) => {
+      const removed = await transaction
+        .deleteFrom("images")
+        .where("id", "=", id)
+        .where("name", "is", null)
+        .where("status", "=", "ready")
+        .where("last_used_at", "=", lastUsedAt.getTime())
+        .returning("checkpoint_id")
+        .executeTakeFirst();
+      if (removed === undefined) return false;
+      const checkpoint = await transaction
+        .selectFrom("checkpoints")
+        .select(["id", "snapshot_id"])
+        .where("id", "=", removed.checkpoint_id)
+        .executeTakeFirst();
+      if (checkpoint !== undefined) {
+        await dropCheckpoint(transaction, { id: checkpoint.id, snapshotId: checkpoint.snapshot_id as SnapshotId });
+      }
+      return true;
+    });
+  }
+
+  /** Removes the files of unwanted snapshots. Only for use while no server runs: a server knows which are being read. */
+  async removeUnwantedSnapshots(remove: (id: SnapshotId) => Promise<void>, log: Log): Promise<void> {
+    await new Snapshots(this.#database, { removeSnapshot: remove }, log).removeUnwanted();
+  }
+
+  async #inBatches(signal: AbortSignal, removeBatch: () => Promise<number>): Promise<number> {
+    let sum = 0;
+    for (;;) {
+      signal.throwIfAborted();
+      const removed = await removeBatch();
+      sum += removed;
+      if (removed < rowsAtOnce) return sum;
+    }
+  }
+
+  async #removeSandboxes(before: Date): Promise<number> {
+    return await this.#database.transaction().execute(async (transaction) => {
+      const { rows } = await sql<{ id: string }>`
+        DELETE FROM sandboxes WHERE id IN (
+          SELECT id FROM sandboxes WHERE ${oldSandbox(before)} LIMIT ${sql.lit(rowsAtOnce)}
+        ) RETURNING id`.execute(transaction);
+      if (rows.length > 0) {
+        const ids = rows.map(({ id }) => id);
+        await transaction.deleteFrom("previews").where("sandbox_id", "in", ids).execute();
+      }
+      return rows.length;
+    });
+  }
+
+  async #removeCheckpoints(before: Date): Promise<number> {
+    return await this.#database.transaction().execute(async (transaction) => {
+      const { rows } = await sql<{ id: string; snapshot_id: SnapshotId }>`
+        SELECT id, snapshot_id FROM checkpoints WHERE ${oldCheckpoint(before)}
+        LIMIT ${sql.lit(rowsAtOnce)}`.execute(transaction);
+      for (const { id, snapshot_id: snapshotId } of rows) await dropCheckpoint(transaction, { id, snapshotId });
+      return rows.length;
+    });
+  }
+
+  async #removeImages(before: Date): Promise<number> {
+    const { numAffectedRows } = await sql`
+      DELETE FROM images WHERE id IN (
+        SELECT id FROM images WHERE ${oldImage(before)} LIMIT ${sql.lit(rowsAtOnce)}
+      )`.execute(this.#database);
+    return Number(numAffectedRows ?? 0);
+  }
+}
+
+/** Opens the rows of a database file without a control plane. */
+export async function openRowRetention(
+  databaseFile: string,
+): Promise<{ readonly rows: RowRetention } & AsyncDisposable> {
+  const database = await openDatabase(databaseFile);
+  return { rows: new RowRetention(database), [Symbol.asyncDispose]: () => database.destroy() };
+}
+
+/** A sandbox in the state `error` keeps its row: its disks may still boot. One with checkpoints keeps it for them. */
+function oldSandbox(before: Date): RawBuilder<unknown> {
+  return sql`state = 'stopped' AND COALESCE(ended_at, created_at) < ${before.getTime()}
+    AND NOT EXISTS (SELECT 1 FROM checkpoints WHERE checkpoints.sandbox_id = sandboxes.id)`;
+}
+
+function oldCheckpoint(before: Date): RawBuilder<unknown> {
+  return sql`status = 'failed' AND COALESCE(failed_at, created_at) < ${before.getTime()}`;
+}
+
+/** A failed image has no checkpoint. */
+function oldImage(before: Date): RawBuilder<unknown> {
+  return sql`status = 'failed' AND checkpoint_id IS NULL AND created_at < ${before.getTime()}`;
+}

@@ -1,0 +1,108 @@
+import { join } from "node:path";
+import { filesBelow, type FileUse } from "#host/storage/disk-use.ts";
+import { lastUseOf } from "#host/storage/last-use.ts";
+import { namesIn } from "#host/storage/names-in.ts";
+import { imageNameOf } from "#images/artifact.ts";
+import type { CacheItem, CacheKind } from "./select-removals.ts";
+import { symbolicTargets } from "./symbolic-users.ts";
+
+export interface CacheDirectories {
+  readonly dataDirectory: string;
+  readonly imagesDirectory: string;
+  readonly templatesDirectory: string;
+}
+
+/** Kinds of artifacts by the beginning of their directories' names. Directories of other names are no business of ours. */
+const artifactKinds = {
+  image: "image",
+  kit: "kit",
+  initramfs: "initramfs",
+  agent: "agent disk",
+  "agent-bundle": "agent bundle",
+  workspace: "workspace",
+} as const satisfies Record<string, CacheKind>;
+
+/** Everything in the directories of images and templates. */
+export async function cacheItems(directories: CacheDirectories): Promise<readonly CacheItem[]> {
+  const { imagesDirectory, templatesDirectory } = directories;
+  const templates = await templatesIn(templatesDirectory);
+  const artifacts = withCurrent(await artifactsIn(imagesDirectory));
+  const ofTemplates = templates.flatMap(({ files }) => files.flatMap(({ target }) => target ?? []));
+  const used = [...ofTemplates, ...(await symbolicTargets(directories))];
+  return [...artifacts, ...templates].map((item) => {
+    const directory = `${pathOf(item, directories)}/`;
+    const isLinkedTo = used.some((target) => target === "unknown" || target.startsWith(directory));
+    const { kind, name, lastUsed, files, isNeeded } = item;
+    return { kind, name, lastUsed, files, isNeeded: isNeeded || isLinkedTo };
+  });
+}
+
+/** The directory of an item. */
+export function pathOf({ kind, name }: Pick<CacheItem, "kind" | "name">, directories: CacheDirectories): string {
+  if (kind === "template") return join(directories.templatesDirectory, name);
+  if (kind === "unnamed image") return snapshotDirectory(directories.dataDirectory, name);
+  return join(directories.imagesDirectory, name);
+}
+
+/** The files of a snapshot in the data directory. */
+export async function filesOfSnapshot(dataDirectory: string, snapshotId: string): Promise<readonly FileUse[]> {
+  return await filesBelow(snapshotDirectory(dataDirectory, snapshotId));
+}
+
+function snapshotDirectory(dataDirectory: string, snapshotId: string): string {
+  return join(dataDirectory, "snapshots", snapshotId);
+}
+
+async function templatesIn(directory: string): Promise<readonly CacheItem[]> {
+  const names = (await namesIn(directory)).filter((name) => /^[0-9a-f]{32}$/.test(name));
+  const items = await inTurn(names, (name) => itemOf("template", directory, name));
+  return items.filter((item) => item !== undefined);
+}
+
+interface ArtifactItem extends CacheItem {
+  /** Only the last used artifact of a series is current. */
+  readonly series: string;
+}
+
+async function artifactsIn(directory: string): Promise<readonly ArtifactItem[]> {
+  const found = await inTurn(await namesIn(directory), async (name): Promise<ArtifactItem | undefined> => {
+    const [, prefix = ""] = /^([a-z-]+)-[0-9a-f]{24}$/.exec(name) ?? [];
+    if (!Object.hasOwn(artifactKinds, prefix)) return undefined;
+    const kind = artifactKinds[prefix as keyof typeof artifactKinds];
+    const item = await itemOf(kind, directory, name);
+    if (item === undefined) return undefined;
+    const image = kind === "image" ? await imageNameOf(join(directory, name)) : undefined;
+    return { ...item, series: image === undefined ? kind : `${kind} ${image}` };
+  });
+  return found.filter((item) => item !== undefined);
+}
+
+/** Undefined: it was removed meanwhile. */
+async function itemOf(kind: CacheKind, directory: string, name: string): Promise<CacheItem | undefined> {
+  const path = join(directory, name);
+  const lastUsed = await lastUseOf(path);
+  if (lastUsed === undefined) return undefined;
+  return { kind, name, lastUsed, files: await filesBelow(path), isNeeded: false };
+}
+
+/** Marks the last used build of each image, and of each other kind, as needed. A workspace takes a second to make. */
+function withCurrent(artifacts: readonly ArtifactItem[]): readonly ArtifactItem[] {
+  const current = new Map<string, ArtifactItem>();
+  for (const artifact of artifacts) {
+    const known = current.get(artifact.series);
+    if (known === undefined || artifact.lastUsed > known.lastUsed) current.set(artifact.series, artifact);
+  }
+  return artifacts.map((artifact) => ({
+    ...artifact,
+    isNeeded: artifact.kind !== "workspace" && current.get(artifact.series) === artifact,
+  }));
+}
+
+async function inTurn<Value, Result>(
+  values: readonly Value[],
+  work: (value: Value) => Promise<Result>,
+): Promise<readonly Result[]> {
+  const results: Result[] = [];
+  for (const value of values) results.push(await work(value));
+  return results;
+}

@@ -1,0 +1,146 @@
+import type { FileUse } from "#host/storage/disk-use.ts";
+
+/** The kinds of things that the next use makes again. */
+export type CacheKind =
+  | "template"
+  | "workspace"
+  | "image"
+  | "kit"
+  | "initramfs"
+  | "agent disk"
+  | "agent bundle"
+  | "unnamed image";
+
+/** One thing in the cache: a directory of files that never change. */
+export interface CacheItem {
+  readonly kind: CacheKind;
+  readonly name: string;
+  readonly lastUsed: Date;
+  /** Every name in it. */
+  readonly files: readonly FileUse[];
+  /** It stays whatever its age and size: a current build, or something that symbolic links lead to. */
+  readonly isNeeded: boolean;
+}
+
+export interface Retention {
+  /** The most that the cache keeps of what no sandbox, checkpoint or current build uses. */
+  readonly maxBytes: number;
+  /** Unused for this long, an item is removed; undefined: age alone removes nothing. */
+  readonly maxAgeMs: number | undefined;
+}
+
+export interface Removal {
+  readonly item: CacheItem;
+  readonly reason: "unused" | "over the size";
+  /** Bytes that become free, given the removals before it. */
+  readonly bytes: number;
+}
+
+export interface Selection {
+  readonly removals: readonly Removal[];
+  /** Bytes that would become free if everything that is not in use went. */
+  readonly unusedBytes: number;
+}
+
+/** A use is recorded once a minute, and a start may have found an item that it does not hold yet. */
+export const recentMs = 60_000;
+
+/**
+ * Selects what to remove: first everything that is too old, then the least recently used until the rest fits. An item is
+ * in use, and stays, while one of its own files has a link outside the cache, such as in the directory of a machine or a
+ * snapshot. Pure.
+ */
+export function selectRemovals(items: readonly CacheItem[], { maxBytes, maxAgeMs }: Retention, now: Date): Selection {
+  const unused = unusedOf(items);
+  const links = new LinkCounts(unused);
+  const unusedBytes = links.freeableBytes;
+  // Of equally old items, a template goes before the workspace and the image whose files it shares.
+  const byUse = unused.toSorted(
+    (a, b) => a.lastUsed.getTime() - b.lastUsed.getTime() || Number(isShared(a)) - Number(isShared(b)),
+  );
+  const ageOf = ({ lastUsed }: CacheItem): number => now.getTime() - lastUsed.getTime();
+  const removals: Removal[] = [];
+  const candidates = new Set(byUse.filter((item) => ageOf(item) > recentMs));
+  for (const item of candidates) {
+    if (maxAgeMs === undefined || ageOf(item) <= maxAgeMs) continue;
+    candidates.delete(item);
+    removals.push({ item, reason: "unused", bytes: links.remove(item) });
+  }
+  for (let left = unusedBytes - sumOf(removals); left > maxBytes;) {
+    // An item all of whose files have other names frees nothing until the items with those names have gone.
+    const next = [...candidates].find((item) => links.freedBy(item) > 0);
+    if (next === undefined) break;
+    candidates.delete(next);
+    const bytes = links.remove(next);
+    removals.push({ item: next, reason: "over the size", bytes });
+    left -= bytes;
+  }
+  return { removals, unusedBytes };
+}
+
+function sumOf(removals: readonly Removal[]): number {
+  return removals.reduce((sum, { bytes }) => sum + bytes, 0);
+}
+
+/** Whether templates and snapshots link the item's files, which then belong to the item and not to them. */
+function isShared({ kind }: CacheItem): boolean {
+  return kind !== "template" && kind !== "unnamed image";
+}
+
+/** The items that may go: not needed, and without a link from outside the cache to one of their own files. */
+function unusedOf(items: readonly CacheItem[]): readonly CacheItem[] {
+  const names = countNames(items);
+  const shared = new Set(items.filter(isShared).flatMap(({ files }) => files.map(({ inode }) => inode)));
+  return items.filter((item) => {
+    if (item.isNeeded) return false;
+    const own = isShared(item) ? item.files : item.files.filter(({ inode }) => !shared.has(inode));
+    return own.every(({ inode, links }) => links <= (names.get(inode) ?? 0));
+  });
+}
+
+function countNames(items: readonly CacheItem[]): Map<string, number> {
+  const names = new Map<string, number>();
+  for (const { files } of items) for (const { inode } of files) names.set(inode, (names.get(inode) ?? 0) + 1);
+  return names;
+}
+
+/** How many names each file keeps while items are removed. */
+class LinkCounts {
+  readonly #left = new Map<string, { links: number; readonly bytes: number }>();
+  /** Bytes that become free when all items have been removed. */
+  readonly freeableBytes: number;
+
+  constructor(items: readonly CacheItem[]) {
+    const names = countNames(items);
+    let freeable = 0;
+    for (const { files } of items) {
+      for (const { inode, links, bytes } of files) {
+        if (this.#left.has(inode)) continue;
+        this.#left.set(inode, { links, bytes });
+        if (links <= (names.get(inode) ?? 0)) freeable += bytes;
+      }
+    }
+    this.freeableBytes = freeable;
+  }
+
+  freedBy(item: CacheItem): number {
+    return this.#sum(item, (count, names) => (count.links <= names ? count.bytes : 0));
+  }
+
+  /** Returns the bytes that become free. */
+  remove(item: CacheItem): number {
+    return this.#sum(item, (count, names) => {
+      count.links -= names;
+      return count.links <= 0 ? count.bytes : 0;
+    });
+  }
+
+  #sum(item: CacheItem, bytesOf: (count: { links: number; readonly bytes: number }, names: number) => number): number {
+    let sum = 0;
+    for (const [inode, names] of countNames([item])) {
+      const count = this.#left.get(inode);
+      if (count !== undefined) sum += bytesOf(count, names);
+    }
+    return sum;
+  }
+}

@@ -1,0 +1,81 @@
+import { createHash } from "node:crypto";
+import { mkdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { existsSync } from "node:fs";
+import { filesBelow } from "#host/storage/disk-use.ts";
+import { namesIn } from "#host/storage/names-in.ts";
+import { describeError } from "@opensandbox/wire/errors.ts";
+import type { Log } from "#host/log.ts";
+import type { CacheDirectories } from "./cache-items.ts";
+
+// Machines and snapshots have hard links to the files of a cache, which keep the content. Where a hard link is impossible
+// they have symbolic links, and then a cache must know the data directories whose machines use it.
+
+/** Holds a file for each data directory whose machines use a cache by symbolic links. */
+const usersDirectory = ".users";
+
+/** A data directory that cannot be found may be on a disk that is not mounted. After this time it counts as removed. */
+const goneMs = 30 * 24 * 3_600_000;
+
+/** Makes the data directory known to the caches that its machines use by symbolic links. */
+export async function registerSymbolicUser(directories: CacheDirectories, log: Log): Promise<void> {
+  const { dataDirectory, imagesDirectory, templatesDirectory } = directories;
+  for (const cache of [imagesDirectory, templatesDirectory]) {
+    if (!(await needsSymbolicLinks(dataDirectory, cache))) continue;
+    const users = join(cache, usersDirectory);
+    const name = createHash("sha256").update(dataDirectory).digest("hex").slice(0, 16);
+    try {
+      await mkdir(users, { recursive: true, mode: 0o755 });
+      await writeFile(join(users, name), `${dataDirectory}\n`, { mode: 0o644 });
+    } catch (error) {
+      log(
+        "warn",
+        "cannot register as a user of a cache on another file system or of another user: its owner's collector may " +
+          "remove files that sandboxes here use. Set OPENSANDBOX_IMAGES_DIR and OPENSANDBOX_TEMPLATES_DIR to directories " +
+          "of your own",
+        { cache, ...describeError(error) },
+      );
+    }
+  }
+}
+
+/**
+ * The targets of the symbolic links of machines and snapshots of every registered data directory. `unknown` stands for
+ * those of a data directory that is not there.
+ */
+export async function symbolicTargets(directories: CacheDirectories): Promise<readonly string[]> {
+  const { imagesDirectory, templatesDirectory } = directories;
+  const targets: string[] = [];
+  const users = new Set<string>();
+  for (const cache of [imagesDirectory, templatesDirectory]) {
+    for (const name of await namesIn(join(cache, usersDirectory))) {
+      const file = join(cache, usersDirectory, name);
+      const user = (await readFile(file, "utf8")).trim();
+      if (existsSync(user)) users.add(user);
+      else if (Date.now() - (await stat(file)).mtimeMs > goneMs) await rm(file, { force: true });
+      else targets.push("unknown");
+    }
+  }
+  for (const user of users) {
+    for (const part of ["machines", "snapshots"]) {
+      for (const { target } of await filesBelow(join(user, part))) if (target !== undefined) targets.push(target);
+    }
+  }
+  return targets;
+}
+
+/** Whether a file of the cache cannot get a hard link in the data directory (EXDEV, or protected_hardlinks in proc_sys_fs(5)). */
+async function needsSymbolicLinks(dataDirectory: string, cache: string): Promise<boolean> {
+  const there = await stat(cache).catch(() => undefined);
+  // A cache that does not exist yet is made by this user, on the file system of its parent.
+  if (there === undefined) return (await deviceOfParent(cache)) !== (await stat(dataDirectory)).dev;
+  const { dev } = await stat(dataDirectory);
+  const user = process.geteuid?.();
+  return there.dev !== dev || (user !== 0 && there.uid !== user);
+}
+
+async function deviceOfParent(path: string): Promise<number> {
+  const parent = join(path, "..");
+  const there = await stat(parent).catch(() => undefined);
+  return there?.dev ?? (await deviceOfParent(parent));
+}
