@@ -7,6 +7,7 @@ import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { Worker } from "@opensandbox/wire/worker/worker.ts";
 import { systemClock, type Clock } from "./clock.ts";
 import type { Log } from "./log.ts";
+import { RowRetention } from "./retention/row-retention.ts";
 import { regularly } from "./service/regularly.ts";
 import { copyDaily } from "#database/copies.ts";
 import { type Database, openDatabase } from "#database/database.ts";
@@ -29,6 +30,7 @@ import { openSandboxes } from "./service/open-sandboxes.ts";
 import { IdleSweep } from "./service/sweep-sandboxes.ts";
 
 export { backUpDatabase, type DatabaseContents, tryDatabase } from "#database/contents.ts";
+export { openRowRetention, RowRetention, type UnnamedImage } from "./retention/row-retention.ts";
 export type { AtEnd } from "./service/end-service.ts";
 
 export interface ControlPlaneOptions {
@@ -76,6 +78,10 @@ export interface ControlPlane extends AsyncDisposable {
   readonly url: string;
   /** The plain text of the first key, when this start made it. It is stored nowhere. */
   readonly firstApiKey?: string;
+  /** The rows that are kept for a time only. */
+  readonly rows: RowRetention;
+  /** Removes the files of snapshots that no row refers to and that no operation reads. */
+  removeUnwantedSnapshots(): Promise<void>;
 }
 
 // How often the age of the database's daily copy is looked at.
@@ -189,6 +195,8 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   return {
     url,
     ...(firstApiKey === undefined ? {} : { firstApiKey }),
+    rows: new RowRetention(database),
+    removeUnwantedSnapshots: () => sandboxes.snapshots.removeUnwanted(),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }

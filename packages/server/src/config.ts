@@ -37,6 +37,10 @@ export interface ServerConfig {
   readonly readyMachines: number;
   /** Templates, from which sandboxes are restored. Several data directories may share it. */
   readonly templatesDirectory: string;
+  /** The most bytes that the cache keeps of what nothing uses. Absent: a fifth of the data directory's file system. */
+  readonly cacheMaxBytes?: number;
+  /** Days after which what nothing uses is removed, and rows of what has ended; 0: never. */
+  readonly retentionDays: number;
 }
 
 /** The environment variable of each setting, except for secrets. */
@@ -61,6 +65,8 @@ export const variables = {
   autosaveSeconds: "OPENSANDBOX_AUTOSAVE_INTERVAL",
   readyMachines: "OPENSANDBOX_READY_MACHINES",
   templatesDirectory: "OPENSANDBOX_TEMPLATES_DIR",
+  cacheMaxBytes: "OPENSANDBOX_CACHE_MAX_BYTES",
+  retentionDays: "OPENSANDBOX_RETENTION_DAYS",
 } as const satisfies Partial<Record<keyof ServerConfig, string>>;
 
 type Environment = Readonly<Record<string, string | undefined>>;
@@ -107,6 +113,10 @@ export function readConfig(env: Environment): ServerConfig {
     autosaveSeconds: whole(env, variables.autosaveSeconds, 300, 0, 86_400),
     readyMachines: whole(env, variables.readyMachines, 2, 0, 1000),
     templatesDirectory: resolve(env[variables.templatesDirectory] || join(dataDirectory, "templates")),
+    ...(env[variables.cacheMaxBytes]
+      ? { cacheMaxBytes: whole(env, variables.cacheMaxBytes, 0, 0, Number.MAX_SAFE_INTEGER) }
+      : {}),
+    retentionDays: whole(env, variables.retentionDays, 30, 0, 3650),
   };
 }
 

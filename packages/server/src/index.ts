@@ -1,17 +1,23 @@
+import { existsSync } from "node:fs";
 import * as worker from "@opensandbox/worker";
 import type { Progress } from "@opensandbox/wire/worker/worker.ts";
+import { retentionOf } from "./collection/retention.ts";
 import { type ServerConfig } from "./config.ts";
 import { workerOptions } from "./worker-options.ts";
 
 export { type BackedUp, backUp } from "./backup/back-up.ts";
 export { restoreBackup, type Restored } from "./backup/restore-backup.ts";
+export { type Collected, type CollectionReport } from "./collection/collect.ts";
+export { collectGarbage } from "./collection/collect-garbage.ts";
 export { readConfig, type ServerConfig } from "./config.ts";
 export { type Server, startServer } from "./start-server.ts";
 export type { Finding, ImageSummary } from "@opensandbox/worker";
 
 /** Checks what this host supports and what it lacks. */
 export async function examineHost(config: ServerConfig): Promise<readonly worker.Finding[]> {
-  return await worker.examineHost(workerOptions(config));
+  const findings = await worker.examineHost(workerOptions(config));
+  if (!existsSync(config.dataDirectory)) return findings;
+  return [...findings, ...(await worker.examineDiskUse(config, await retentionOf(config)))];
 }
 
 export async function buildImage(

@@ -1,10 +1,13 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { startControlPlane, type AtEnd } from "@opensandbox/control-plane";
+import { type AtEnd, type ControlPlane, startControlPlane } from "@opensandbox/control-plane";
 import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Progress, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
 import { randomHex } from "@opensandbox/wire/ids.ts";
 import { openWorker } from "@opensandbox/worker";
+import { collect, type CollectionReport } from "./collection/collect.ts";
+import { Collector } from "./collection/collector.ts";
+import { retentionOf } from "./collection/retention.ts";
 import type { ServerConfig } from "./config.ts";
 import { storeFirstApiKey, storedApiKey } from "./first-api-key.ts";
 import { log } from "./log.ts";
@@ -49,6 +52,7 @@ export async function startServer(
   const logTo = embedded ? quiet : log;
   const end = embedded ? undefined : undo.use(leaveOnSignal());
   if (!embedded) undo.use(surviveRejections());
+  let collector: Collector | undefined;
   const opened = undo.use(
     await openWorker({
       ...workerOptions(config),
@@ -56,6 +60,7 @@ export async function startServer(
       ...(embedded ? { readyMachines: 0 } : {}),
       ephemeral: embedded,
       log: logTo,
+      onTemplateMade: () => collector?.request(),
     }),
   );
   // The machines of sandboxes that are not stopped by then wait for the next server.
@@ -98,6 +103,8 @@ export async function startServer(
     const published = { url: controlPlane.url, pid: process.pid, ...(known === undefined ? {} : { apiKey: known }) };
     undo.use(await publishServer(config.dataDirectory, published));
   }
+  if (!embedded)
+    collector = undo.use(new Collector({ collect: (stop) => collectFor(config, controlPlane, stop), log }));
   const owned = undo.move();
   return {
     url: controlPlane.url,
@@ -106,6 +113,20 @@ export async function startServer(
     description: opened.worker.description,
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
+}
+
+async function collectFor(
+  config: ServerConfig,
+  controlPlane: ControlPlane,
+  signal: AbortSignal,
+): Promise<CollectionReport> {
+  const { rows } = controlPlane;
+  const sources = {
+    directories: config,
+    rows,
+    removeUnwantedSnapshots: () => controlPlane.removeUnwantedSnapshots(),
+  };
+  return await collect(sources, { ...(await retentionOf(config)), dryRun: false, now: new Date(), signal });
 }
 
 /**

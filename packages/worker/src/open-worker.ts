@@ -2,6 +2,7 @@ import { GuestRequests } from "#guest/guest-requests.ts";
 import { chmod } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
+import { registerSymbolicUser } from "./cache/symbolic-users.ts";
 import { ContentChecks } from "./host/storage/content-checks.ts";
 import { hostFiles, makeDurableDirectory } from "./host/storage/durable-files.ts";
 import { IdleTime } from "#host/idle-time.ts";
@@ -54,6 +55,8 @@ export interface WorkerOptions {
   /** Machines that are kept restored for later sandboxes. */
   readonly readyMachines: number;
   readonly log: Log;
+  /** Runs after a template was made: the cache has grown. */
+  readonly onTemplateMade?: () => void;
 }
 
 /** Disposing it stops every sandbox on it, unless it was released. */
@@ -111,9 +114,10 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
     ...{ memory, log },
     guestRequests: new GuestRequests(),
   };
+  await registerSymbolicUser(options, log);
   const adopted = await adoptMachines(host);
   const verifier = new Verifier(memory, checks);
-  const templates = undo.use(new Templates(host, verifier));
+  const templates = undo.use(new Templates(host, verifier, options.onTemplateMade));
   const ownMemory = undo.use(new OwnMemory(host));
   const ready = undo.use(new ReadyMachines(host, options.readyMachines, idle));
   const queue = new StartQueue(startsAtOnce());

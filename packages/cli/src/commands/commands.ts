@@ -10,6 +10,7 @@ import { create } from "./sandbox/create.ts";
 import { doctor } from "./server/doctor.ts";
 import { exec } from "./exec/exec.ts";
 import { fork } from "./sandbox/fork.ts";
+import { gc } from "./server/gc.ts";
 import { get } from "./sandbox/get.ts";
 import { help } from "./help.ts";
 import { hibernate } from "./sandbox/hibernate.ts";
@@ -59,6 +60,7 @@ export const commands: Commands = {
   snapshot,
   image,
   pool,
+  gc,
   doctor,
   admin,
   bench,

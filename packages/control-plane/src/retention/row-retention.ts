@@ -1,3 +1,4 @@
+import { setImmediate as turn } from "node:timers/promises";
 import type { SnapshotId } from "@opensandbox/wire/ids.ts";
 import { sql, type RawBuilder } from "kysely";
 import { dropCheckpoint } from "#checkpoints/checkpoint-store.ts";
@@ -19,7 +20,7 @@ export interface UnnamedImage {
   readonly lastUsedAt: Date;
 }
 
-/** So many rows are removed in one transaction: others can write in between. */
+/** So many rows are removed in one transaction. Requests are served between two transactions. */
 const rowsAtOnce = 500;
 
 /**
@@ -37,7 +38,7 @@ export class RowRetention {
     const count = async (table: RawBuilder<unknown>, condition: RawBuilder<unknown>): Promise<number> => {
       const { rows } = await sql<{ count: number }>`
         SELECT count(*) AS count FROM ${table} WHERE ${condition}`.execute(this.#database);
-      return Number(rows[0]?.count ?? 0);
+      return rows[0]?.count ?? 0;
     };
     return {
       stoppedSandboxes: await count(sql`sandboxes`, oldSandbox(before)),
@@ -112,6 +113,8 @@ export class RowRetention {
       const removed = await removeBatch();
       sum += removed;
       if (removed < rowsAtOnce) return sum;
+      // SQLite's calls do not yield, and requests must not wait for all batches.
+      await turn();
     }
   }
 

@@ -3,14 +3,9 @@ import { filesBelow, type FileUse } from "#host/storage/disk-use.ts";
 import { lastUseOf } from "#host/storage/last-use.ts";
 import { namesIn } from "#host/storage/names-in.ts";
 import { imageNameOf } from "#images/artifact.ts";
+import type { CacheDirectories } from "./cache-directories.ts";
 import type { CacheItem, CacheKind } from "./select-removals.ts";
 import { symbolicTargets } from "./symbolic-users.ts";
-
-export interface CacheDirectories {
-  readonly dataDirectory: string;
-  readonly imagesDirectory: string;
-  readonly templatesDirectory: string;
-}
 
 /** Kinds of artifacts by the beginning of their directories' names. Directories of other names are no business of ours. */
 const artifactKinds = {

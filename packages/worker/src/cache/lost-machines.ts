@@ -1,9 +1,10 @@
 import { lstat, mkdir, rename, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { failpoint } from "#host/failpoints.ts";
 import { lockFile } from "#host/file-lock.ts";
 import { machineProcessesOf } from "#host/kill-by-path.ts";
 import { allocatedBytes, filesBelow } from "#host/storage/disk-use.ts";
+import { hostFiles, makeDurableDirectory } from "#host/storage/durable-files.ts";
 import { namesIn } from "#host/storage/names-in.ts";
 import { journalLock, journaledMachines, lostAndFoundDirectory, machineDirectory } from "#machine/journal.ts";
 
@@ -24,6 +25,7 @@ const minAgeMs = 3_600_000;
  * @returns the machines' ids
  */
 export async function setUnclaimedAside(dataDirectory: string, now: Date): Promise<readonly string[]> {
+  await makeDurableDirectory(dirname(journalLock(dataDirectory)), 0o700, hostFiles);
   using lock = await lockFile(journalLock(dataDirectory), { wait: false });
   // A worker that starts is adopting machines.
   if (lock === undefined) return [];

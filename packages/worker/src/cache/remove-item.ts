@@ -9,7 +9,8 @@ import { lastUseOf } from "#host/storage/last-use.ts";
 import { namesIn } from "#host/storage/names-in.ts";
 import { artifactDirectories } from "#images/artifact.ts";
 import { templateDirectories } from "#snapshots/snapshot-store.ts";
-import { type CacheDirectories, pathOf } from "./cache-items.ts";
+import type { CacheDirectories } from "./cache-directories.ts";
+import { pathOf } from "./cache-items.ts";
 import type { CacheItem } from "./select-removals.ts";
 
 /**

@@ -68,6 +68,15 @@ test("a workspace frees its space when the template that shares it has gone", ()
   assert.deepEqual(removedFrom(items, { maxBytes: 0 }), ["item-1 over the size 2", "item-0 over the size 16"]);
 });
 
+test("a workspace is as recently used as the templates that share it", () => {
+  const workspace = item({ kind: "workspace", ageMs: 9 * day, inodes: [4] });
+  const items = worldOf(
+    [workspace, item({ ageMs: 5 * day, inodes: [1, 4] }), item({ ageMs: day, inodes: [2, 4] })],
+    [],
+  );
+  assert.deepEqual(removedFrom(items, { maxBytes: 20, maxAgeMs: 7 * day }), ["item-1 over the size 2"]);
+});
+
 const wish: fc.Arbitrary<Wish> = fc.record({
   kind: fc.constantFrom<CacheKind>("template", "workspace", "image", "agent disk", "unnamed image"),
   ageMs: fc.oneof(fc.integer({ min: 0, max: 2 * recentMs }), fc.integer({ min: 0, max: 60 * day })),
@@ -86,6 +95,17 @@ function isUsed(item: CacheItem, items: readonly CacheItem[]): boolean {
   });
 }
 
+function lastUseOf(item: CacheItem, items: readonly CacheItem[]): number {
+  const isArtifact = item.kind !== "template" && item.kind !== "unnamed image";
+  const users = items.filter(
+    ({ kind, files }) =>
+      isArtifact &&
+      (kind === "template" || kind === "unnamed image") &&
+      files.some(({ inode }) => item.files.some((file) => file.inode === inode)),
+  );
+  return Math.max(...[item, ...users].map(({ lastUsed }) => lastUsed.getTime()));
+}
+
 test("no selection removes what is needed, in use or recent, and none stops while something more could go", () => {
   const world = fc.record({
     wishes: fc.array(wish, { maxLength: 12 }),
@@ -99,7 +119,7 @@ test("no selection removes what is needed, in use or recent, and none stops whil
       const { removals, unusedBytes } = selectRemovals(items, { maxBytes, maxAgeMs }, now);
       const removed = new Set(removals.map(({ item }) => item));
       assert.equal(removed.size, removals.length, "nothing is removed twice");
-      const ageOf = ({ lastUsed }: CacheItem): number => now.getTime() - lastUsed.getTime();
+      const ageOf = (item: CacheItem): number => now.getTime() - lastUseOf(item, items);
       const mayGo = (item: CacheItem): boolean => !item.isNeeded && !isUsed(item, items) && ageOf(item) > recentMs;
       assert.ok(removals.every(({ item }) => mayGo(item)));
 

@@ -54,11 +54,10 @@ export function selectRemovals(items: readonly CacheItem[], { maxBytes, maxAgeMs
   const unused = unusedOf(items);
   const links = new LinkCounts(unused);
   const unusedBytes = links.freeableBytes;
+  const lastUses = lastUsesOf(items);
+  const ageOf = (item: CacheItem): number => now.getTime() - (lastUses.get(item) ?? 0);
   // Of equally old items, a template goes before the workspace and the image whose files it shares.
-  const byUse = unused.toSorted(
-    (a, b) => a.lastUsed.getTime() - b.lastUsed.getTime() || Number(isShared(a)) - Number(isShared(b)),
-  );
-  const ageOf = ({ lastUsed }: CacheItem): number => now.getTime() - lastUsed.getTime();
+  const byUse = unused.toSorted((a, b) => ageOf(b) - ageOf(a) || Number(isShared(a)) - Number(isShared(b)));
   const removals: Removal[] = [];
   const candidates = new Set(byUse.filter((item) => ageOf(item) > recentMs));
   for (const item of candidates) {
@@ -76,6 +75,24 @@ export function selectRemovals(items: readonly CacheItem[], { maxBytes, maxAgeMs
     left -= bytes;
   }
   return { removals, unusedBytes };
+}
+
+/** The last use of each item in milliseconds. Images and workspaces are used by the templates that share their files. */
+function lastUsesOf(items: readonly CacheItem[]): ReadonlyMap<CacheItem, number> {
+  const ofFiles = new Map<string, number>();
+  for (const item of items) {
+    if (isShared(item)) continue;
+    for (const { inode } of item.files) {
+      ofFiles.set(inode, Math.max(item.lastUsed.getTime(), ofFiles.get(inode) ?? 0));
+    }
+  }
+  return new Map(
+    items.map((item) => {
+      const byOthers = isShared(item) ? item.files.map(({ inode }) => ofFiles.get(inode) ?? 0) : [];
+      // A loop instead of an argument for each file: a kit has thousands.
+      return [item, byOthers.reduce((latest, time) => Math.max(latest, time), item.lastUsed.getTime())];
+    }),
+  );
 }
 
 function sumOf(removals: readonly Removal[]): number {

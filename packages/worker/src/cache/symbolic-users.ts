@@ -6,7 +6,7 @@ import { filesBelow } from "#host/storage/disk-use.ts";
 import { namesIn } from "#host/storage/names-in.ts";
 import { describeError } from "@opensandbox/wire/errors.ts";
 import type { Log } from "#host/log.ts";
-import type { CacheDirectories } from "./cache-items.ts";
+import type { CacheDirectories } from "./cache-directories.ts";
 
 // Machines and snapshots have hard links to the files of a cache, which keep the content. Where a hard link is impossible
 // they have symbolic links, and then a cache must know the data directories whose machines use it.

@@ -167,7 +167,7 @@ export async function isBeingMade(host: Pick<Host, "templatesDirectory">, key: s
   return lock === undefined;
 }
 
-async function lockOf(host: Pick<Host, "templatesDirectory">, key: string): Promise<string> {
+export async function lockOf(host: Pick<Host, "templatesDirectory">, key: string): Promise<string> {
   const locks = join(host.templatesDirectory, "locks");
   await mkdir(locks, { recursive: true, mode: 0o700 });
   return join(locks, key);

@@ -1,0 +1,204 @@
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { link, mkdir, readdir, readFile, rm, symlink, utimes, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { test, type TestContext } from "node:test";
+import { fileURLToPath } from "node:url";
+import { holdDirectory } from "#host/storage/directory-lock.ts";
+import { allocatedBytes, filesBelow } from "#host/storage/disk-use.ts";
+import { manifestFile } from "#host/storage/immutable-directories.ts";
+import type { CacheDirectories } from "./cache-directories.ts";
+import { cacheItems, pathOf } from "./cache-items.ts";
+import { removeItem, removeLeftovers } from "./remove-item.ts";
+import { recentMs, type Retention, selectRemovals } from "./select-removals.ts";
+import { registerSymbolicUser } from "./symbolic-users.ts";
+import {
+  makeCacheDirectories,
+  memoryDirectory,
+  provideTestTemplate,
+  provideTestWorkspace,
+  templateKeyOf,
+} from "./testing/made-cache.ts";
+
+const everything: Retention = { maxBytes: 0, maxAgeMs: undefined };
+
+async function cacheFor(t: TestContext, parent?: string): Promise<CacheDirectories> {
+  const directories = await makeCacheDirectories(parent);
+  t.after(() => rm(directories.dataDirectory, { recursive: true, force: true }));
+  return directories;
+}
+
+async function makeShape(directories: CacheDirectories, diskMib: number): Promise<void> {
+  await provideTestTemplate(directories, diskMib, await provideTestWorkspace(directories, diskMib));
+}
+
+/** Collects as if the last use of everything were a while ago. Returns the names of what was removed. */
+async function collectAll(directories: CacheDirectories, retention = everything): Promise<string[]> {
+  const later = new Date(Date.now() + 2 * recentMs);
+  const removed: string[] = [];
+  for (const { item } of selectRemovals(await cacheItems(directories), retention, later).removals) {
+    if (await removeItem(item, directories)) removed.push(item.name);
+  }
+  return removed;
+}
+
+async function namesLeft({ imagesDirectory, templatesDirectory }: CacheDirectories): Promise<string[]> {
+  const names = await Promise.all(
+    [imagesDirectory, templatesDirectory].flatMap((parent) => [readdir(parent), readdir(join(parent, "locks"))]),
+  );
+  return names.flat().filter((name) => name !== "locks");
+}
+
+async function runModule(source: string, ...args: readonly string[]): Promise<ChildProcess> {
+  const argv = ["--disable-warning=ExperimentalWarning", "--input-type=module", "--eval", source, ...args];
+  const child = spawn(process.execPath, argv, { stdio: ["ignore", "inherit", "inherit"] });
+  await once(child, "exit", { signal: AbortSignal.timeout(60_000) });
+  return child;
+}
+
+test("300 disk sizes stay within the size of the cache, and leave no file when it is emptied", async (t) => {
+  const directories = await cacheFor(t, memoryDirectory);
+  const maxBytes = 4 * 2 ** 20;
+  for (let diskMib = 1; diskMib <= 300; diskMib += 1) {
+    await makeShape(directories, diskMib);
+    if (diskMib % 10 !== 0) continue;
+    await collectAll(directories, { ...everything, maxBytes });
+    const { unusedBytes } = selectRemovals(await cacheItems(directories), everything, new Date());
+    assert.ok(unusedBytes <= maxBytes, `${diskMib} sizes take ${unusedBytes} bytes`);
+    const { imagesDirectory, templatesDirectory } = directories;
+    const files = [...(await filesBelow(imagesDirectory)), ...(await filesBelow(templatesDirectory))];
+    const allocated = allocatedBytes(files);
+    // The directories and locks themselves.
+    assert.ok(allocated <= maxBytes + 2 ** 20, `${diskMib} sizes allocate ${allocated} bytes`);
+    const latest = await readdir(join(templatesDirectory, templateKeyOf(diskMib)));
+    assert.ok(latest.includes("memory.base"), "the latest shape has its own template");
+  }
+  await collectAll(directories);
+  await removeLeftovers(directories);
+  assert.deepEqual(await namesLeft(directories), []);
+});
+
+test("a template that a machine or a snapshot has links to stays, with the workspace below it", async (t) => {
+  const directories = await cacheFor(t);
+  for (const diskMib of [1, 2, 3]) await makeShape(directories, diskMib);
+  for (const [diskMib, user] of [
+    [1, "machines/m-1"],
+    [2, "snapshots/cp-1"],
+  ] as const) {
+    const directory = join(directories.dataDirectory, user);
+    await mkdir(directory, { recursive: true });
+    for (const file of ["memory.base", "workspace.base"]) {
+      await link(join(directories.templatesDirectory, templateKeyOf(diskMib), file), join(directory, file));
+    }
+  }
+  const removed = await collectAll(directories);
+  assert.equal(removed.length, 2);
+  assert.ok(removed.includes(templateKeyOf(3)));
+});
+
+test("a template in use since it was selected stays: by a start that holds it, by its last use, by a new link", async (t) => {
+  const directories = await cacheFor(t);
+  await makeShape(directories, 1);
+  const [item] = (await cacheItems(directories)).filter(({ kind }) => kind === "template");
+  assert.ok(item !== undefined);
+  const path = pathOf(item, directories);
+  {
+    using held = await holdDirectory(path);
+    assert.ok(held !== undefined);
+    assert.equal(await removeItem(item, directories), false);
+  }
+  const later = new Date(item.lastUsed.getTime() + 1000);
+  await utimes(join(path, manifestFile), later, later);
+  assert.equal(await removeItem(item, directories), false);
+  await utimes(join(path, manifestFile), item.lastUsed, item.lastUsed);
+  const machine = join(directories.dataDirectory, "memory.base");
+  await link(join(path, "memory.base"), machine);
+  assert.equal(await removeItem(item, directories), false);
+  await rm(machine);
+  assert.equal(await removeItem(item, directories), true);
+  assert.equal(await holdDirectory(path), undefined);
+});
+
+test("starts in another process find every file that they hold, while a collector removes all it can", async (t) => {
+  const directories = await cacheFor(t);
+  const program = fileURLToPath(import.meta.resolve("./testing/use-templates.ts"));
+  const argv = ["--disable-warning=ExperimentalWarning", program, directories.dataDirectory, "3000"];
+  const child = spawn(process.execPath, argv, { stdio: ["ignore", "pipe", "inherit"] });
+  let printed = "";
+  child.stdout.on("data", (chunk: Buffer) => (printed += chunk.toString()));
+  const exited = once(child, "exit", { signal: AbortSignal.timeout(60_000) });
+  let removed = 0;
+  while (child.exitCode === null && child.signalCode === null) {
+    removed += (await collectAll(directories)).length;
+    await removeLeftovers(directories);
+  }
+  assert.deepEqual(await exited, [0, null]);
+  assert.ok(removed > 0 && Number(printed) > 0, `${removed} removals beside ${printed.trim()} uses`);
+  await collectAll(directories);
+  await removeLeftovers(directories);
+  assert.deepEqual(await namesLeft(directories), []);
+});
+
+test("a collector that is killed in the middle of a removal leaves nothing that counts, and the next one finishes", async (t) => {
+  const directories = await cacheFor(t);
+  for (const diskMib of [1, 2]) await makeShape(directories, diskMib);
+  const source = `
+    import { armFailpoints } from "${import.meta.resolve("#host/failpoints.ts")}";
+    import { cacheItems } from "${import.meta.resolve("./cache-items.ts")}";
+    import { removeItem } from "${import.meta.resolve("./remove-item.ts")}";
+    armFailpoints("empty removed directory=exit");
+    const [dataDirectory, imagesDirectory, templatesDirectory, kind] = process.argv.slice(-4);
+    const directories = { dataDirectory, imagesDirectory, templatesDirectory };
+    const item = (await cacheItems(directories)).find((item) => item.kind === kind);
+    await removeItem(item, directories);
+  `;
+  const { dataDirectory, imagesDirectory, templatesDirectory } = directories;
+  for (const kind of ["template", "workspace"]) {
+    const child = await runModule(source, dataDirectory, imagesDirectory, templatesDirectory, kind);
+    assert.equal(child.signalCode, "SIGKILL");
+  }
+  const hidden = [...(await readdir(imagesDirectory)), ...(await readdir(templatesDirectory))];
+  assert.equal(hidden.filter((name) => name.startsWith(".removed-")).length, 2);
+  assert.equal((await cacheItems(directories)).length, 2);
+  await makeShape(directories, 1);
+  await makeShape(directories, 2);
+  assert.equal((await cacheItems(directories)).length, 4, "the next starts make both again");
+
+  await removeLeftovers(directories);
+  await collectAll(directories);
+  await removeLeftovers(directories);
+  assert.deepEqual(await namesLeft(directories), []);
+});
+
+test("what symbolic links of a registered data directory lead to stays, and all of it while the directory is away", async (t) => {
+  const directories = await cacheFor(t);
+  const files = [await provideTestWorkspace(directories, 1), await provideTestWorkspace(directories, 2)];
+  const user = join(directories.dataDirectory, "user");
+  const machine = join(user, "machines", "m-1");
+  await mkdir(machine, { recursive: true });
+  await symlink(files[0] ?? "", join(machine, "workspace.base"));
+  const users = join(directories.imagesDirectory, ".users");
+  await mkdir(users);
+  await writeFile(join(users, "0123456789abcdef"), `${user}\n`);
+  const neededOf = async (): Promise<string[]> =>
+    (await cacheItems(directories)).filter(({ isNeeded }) => isNeeded).map((item) => pathOf(item, directories));
+  assert.deepEqual(await neededOf(), [dirname(files[0] ?? "")]);
+  await rm(user, { recursive: true });
+  assert.equal((await neededOf()).length, 2);
+  const longAgo = new Date(Date.now() - 31 * 24 * 3_600_000);
+  await utimes(join(users, "0123456789abcdef"), longAgo, longAgo);
+  await cacheItems(directories);
+  assert.deepEqual(await neededOf(), []);
+});
+
+test("a data directory on the file system of its caches needs no registration", async (t) => {
+  const directories = await cacheFor(t);
+  await provideTestWorkspace(directories, 1);
+  await registerSymbolicUser(directories, (level, message) => assert.fail(`${level}: ${message}`));
+  assert.ok(!(await readdir(directories.imagesDirectory)).includes(".users"));
+  const elsewhere = { ...directories, dataDirectory: memoryDirectory };
+  await registerSymbolicUser(elsewhere, (level, message) => assert.fail(`${level}: ${message}`));
+  const [name = ""] = await readdir(join(directories.imagesDirectory, ".users"));
+  assert.equal(await readFile(join(directories.imagesDirectory, ".users", name), "utf8"), `${memoryDirectory}\n`);
+});
