@@ -4,7 +4,8 @@ import { parseArgs } from "node:util";
 import type { Transport } from "@opensandbox/wire/guest/channel.ts";
 import { bootId, configure } from "./configure.ts";
 import { listenOnUnixSocket } from "#connection/unix-socket.ts";
-import { serveVirtioSerial } from "#connection/virtio-serial.ts";
+import { findSerialPort, serveVirtioSerial } from "#connection/virtio-serial.ts";
+import { listenOnVsock } from "#connection/vsock.ts";
 import { MachineEnvironment } from "#exec/environment.ts";
 import { commandStarter } from "#exec/command.ts";
 import { execSessions } from "#exec/exec-sessions.ts";
@@ -40,7 +41,12 @@ if (values.fake) {
   const agent = agentOf(fakeSystem(home), new MachineEnvironment(undefined), dirname(home));
   await listenOnUnixSocket(values.socket ?? "agent.sock", serve(agent));
 } else {
-  await serveVirtioSerial(serve(agentOf(guestSystem(), new MachineEnvironment(environmentFile), spillDirectory)));
+  const start = serve(agentOf(guestSystem(), new MachineEnvironment(environmentFile), spillDirectory));
+  const port = findSerialPort();
+  // A hypervisor without the port keeps vsock connections to itself; QEMU's come from the host's kernel.
+  const listens = listenOnVsock(start, { fromAnyPort: port === undefined });
+  if (port !== undefined) await serveVirtioSerial(port, start);
+  else if (!listens) throw new Error("the machine has neither a virtio-serial port for the agent nor vsock");
 }
 
 function serve(agent: Agent) {

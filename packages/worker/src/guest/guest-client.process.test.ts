@@ -21,7 +21,7 @@ test("a guest that stops responding is given up after a deadline, and serves aga
   const spec = { directory, vcpus: 1, memoryMib: 256, hotplugMib: 0, memoryBase: "", ...nothing };
   const machine = undo.use(await hypervisor.boot(spec, never));
   const watched = undo.use(
-    await GuestClient.connect(machine.agentSocket, { silenceLimits: { pingAfterMs: 300, giveUpAfterMs: 900 } }),
+    await GuestClient.connect(machine.agentTransport, { silenceLimits: { pingAfterMs: 300, giveUpAfterMs: 900 } }),
   );
   const run = async (line: string): Promise<string> => {
     const kept = { purpose: "private", keepOutput: false, whenDetached: "kill", transient: true } as const;

@@ -1,11 +1,12 @@
 import { create, type DescMessage, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
 import { randomBytes } from "node:crypto";
-import { connect, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { Channel, parse, type Stream } from "@opensandbox/wire/guest/channel.ts";
 import type { Hello } from "@opensandbox/wire/guest/messages_pb.js";
 import { type Method, methods } from "@opensandbox/wire/guest/methods.ts";
 import { orAborted } from "@opensandbox/wire/or-aborted.ts";
+import type { AgentTransport } from "#host/agent-transport.ts";
 import { GuestLine } from "./guest-line.ts";
 
 /** How long a guest may stay silent while a call waits for it, in milliseconds. */
@@ -29,66 +30,68 @@ export interface GuestClientOptions {
 }
 
 /**
+ * How long attempts to connect to an agent go on after a call has begun them, in milliseconds: longer than a guest may
+ * take to boot. The callers have deadlines of their own.
+ */
+const connectTimeoutMs = 300_000;
+
+/** One connection to an agent. */
+interface Connection {
+  readonly socket: Socket;
+  readonly line: GuestLine;
+  readonly channel: Channel;
+}
+
+/**
  * The host's end of an agent channel. An agent that starts, for the first time or again, announces itself and is
  * answered with a new epoch; every stream of the old one fails with `unavailable`. The same happens when the agent stays
  * silent for too long: a command may be silent forever, its agent may not. An agent that breaks the protocol loses its
  * connection, and nothing else is affected.
+ *
+ * A connection that ends at the hypervisor is opened at once and lasts as long as the VM. One that ends at the agent is
+ * opened by the first call, and by the first call after the guest has reset it.
  */
 export class GuestClient implements Disposable {
-  readonly #socket: Socket;
-  readonly #channel: Channel;
+  readonly #transport: AgentTransport;
+  #connection: Connection | undefined;
+  #isConnecting = false;
+  /** Why nothing can be called any more. */
+  #closed: SandboxError | undefined;
+  readonly #closing = new AbortController();
   #epoch = 0;
   #ready = Promise.withResolvers<Hello>();
   /** Whether the agent has greeted in the present epoch. */
   #isGreeted = false;
-  readonly #line: GuestLine;
   readonly #report: (message: string, error: unknown) => void;
   #restarts = { since: 0, count: 0 };
   /** The epoch in which the guest's disks were frozen. */
-  #frozenIn = 0;
+  #frozenIn: number | undefined;
   readonly #silenceLimits: SilenceLimits;
   #heardAt = performance.now();
   /** Checks for silence while a stream is open. */
   #watch: NodeJS.Timeout | undefined;
   #asking = false;
 
-  constructor(
-    socket: Socket,
-    { silenceLimits = defaultSilenceLimits, report = () => undefined }: GuestClientOptions = {},
+  private constructor(
+    transport: AgentTransport,
+    { silenceLimits = defaultSilenceLimits, report = () => undefined }: GuestClientOptions,
   ) {
-    this.#socket = socket;
+    this.#transport = transport;
     this.#silenceLimits = silenceLimits;
     this.#report = report;
     this.#ready.promise.catch(() => undefined);
-    this.#line = new GuestLine(socket, (error) => this.#giveUp(new SandboxError("unavailable", error.message)));
-    this.#channel = new Channel(this.#line, {
-      hello: (hello, epoch) => this.#onHello(hello, epoch),
-      broken: (error) => this.#giveUp(error),
-    });
-    socket.on("data", (chunk: Buffer) => this.#onData(chunk));
-    socket.on("error", () => socket.destroy());
-    socket.on("close", () => this.#close(new SandboxError("unavailable", "the machine has ended")));
-    this.#startEpoch();
   }
 
-  /** Connects to the agent socket of a machine. The agent may still have to start; see {@link ready}. */
-  static async connect(path: string, options?: GuestClientOptions): Promise<GuestClient> {
-    const socket = connect(path);
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    socket.once("connect", resolve);
-    socket.once("error", reject);
-    try {
-      await promise;
-    } catch (cause) {
-      throw new SandboxError("unavailable", "the machine's agent socket cannot be reached", { cause });
-    }
-    socket.off("error", reject);
-    return new GuestClient(socket, options);
+  /** The client of a machine's agent. The agent may still have to start; see {@link ready}. */
+  static async connect(transport: AgentTransport, options: GuestClientOptions = {}): Promise<GuestClient> {
+    const client = new GuestClient(transport, options);
+    if (transport.endsAt === "hypervisor") client.#attach(await transport.open(client.#closing.signal));
+    return client;
   }
 
   /** Resolves with the agent's greeting in the present epoch. */
   async ready(signal: AbortSignal): Promise<Hello> {
-    return await orAborted(this.#ready.promise, signal, canceled);
+    return await orAborted(this.#greeting(), signal, canceled);
   }
 
   /** Sends one message and returns the one that answers it. */
@@ -110,10 +113,15 @@ export class GuestClient implements Disposable {
   ): Promise<Stream> {
     // A deadline for each call would be a timer for each command.
     if (signal.aborted) throw canceled(signal);
-    if (!this.#isGreeted) await this.#withinSilenceLimits(() => this.#ready.promise, signal);
-    while (this.#line.isFull) await this.#withinSilenceLimits(() => this.#line.drained(), signal);
+    if (this.#closed !== undefined) throw this.#closed;
+    let connection = this.#isGreeted ? this.#connection : undefined;
+    while (connection === undefined || connection.line.isFull) {
+      const { line } = connection ?? {};
+      await this.#withinSilenceLimits(() => (line === undefined ? this.#greeting() : line.drained()), signal);
+      connection = this.#connection;
+    }
     this.#listen();
-    const stream = this.#channel.open(method, create(method.request, request));
+    const stream = connection.channel.open(method, create(method.request, request));
     const onAbort = (): void => stream.reset(canceled(signal));
     if (signal.aborted) onAbort();
     else signal.addEventListener("abort", onAbort, { once: true, signal: stream.signal });
@@ -126,7 +134,7 @@ export class GuestClient implements Disposable {
    */
   async freeze(signal: AbortSignal): Promise<void> {
     const stream = await this.open(methods.freeze, {}, signal);
-    this.#line.hold();
+    this.#connection?.line.hold();
     const incoming = await stream.next();
     const { mountpoints } = replyOf(methods.freeze, incoming.kind === "end" ? incoming.payload : undefined);
     if (mountpoints.length === 0) throw new SandboxError("unavailable", "the guest has frozen no file system");
@@ -140,8 +148,8 @@ export class GuestClient implements Disposable {
 
   /** Sends again, and thaws the guest's file systems. */
   async thaw(signal: AbortSignal): Promise<void> {
-    this.#line.release();
-    this.#frozenIn = 0;
+    this.#connection?.line.release();
+    this.#frozenIn = undefined;
     await this.call(methods.thaw, {}, signal);
   }
 
@@ -151,7 +159,7 @@ export class GuestClient implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#socket.destroy();
+    this.#close(ended());
   }
 
   /** For {@link guestSessions}: a command that was to be killed may run on. */
@@ -163,7 +171,7 @@ export class GuestClient implements Disposable {
   }
 
   /** Waits until a guest reads or has greeted, for at most the time that a guest may be silent. */
-  async #withinSilenceLimits<Value>(wait: () => Promise<Value>, signal: AbortSignal): Promise<void> {
+  async #withinSilenceLimits(wait: () => Promise<unknown>, signal: AbortSignal): Promise<void> {
     const { pingAfterMs, giveUpAfterMs } = this.#silenceLimits;
     const deadline = AbortSignal.timeout(pingAfterMs + giveUpAfterMs);
     try {
@@ -182,23 +190,27 @@ export class GuestClient implements Disposable {
   }
 
   #lookForSilence(): void {
-    if (!this.#channel.busy) {
+    const { channel, line } = this.#connection ?? {};
+    if (channel === undefined || line === undefined || !channel.busy) {
       clearInterval(this.#watch);
       this.#watch = undefined;
       return;
     }
     // A guest that is being captured is silent.
-    if (this.#line.isHeld) this.#heardAt = performance.now();
+    if (line.isHeld) this.#heardAt = performance.now();
     const { pingAfterMs, giveUpAfterMs } = this.#silenceLimits;
     const silentMs = performance.now() - this.#heardAt;
-    if (silentMs > pingAfterMs + giveUpAfterMs) this.#startEpoch(silent(pingAfterMs + giveUpAfterMs));
-    else if (silentMs > pingAfterMs && !this.#asking) this.#ask();
+    if (silentMs > pingAfterMs + giveUpAfterMs) {
+      this.#startEpoch(silent(pingAfterMs + giveUpAfterMs));
+      // The guest may have forgotten the connection; the next call makes another one.
+      if (this.#transport.endsAt === "agent") this.#connection?.socket.destroy();
+    } else if (silentMs > pingAfterMs && !this.#asking) this.#ask(channel);
   }
 
   /** Any answer counts, since every byte from the guest ends the silence. */
-  #ask(): void {
+  #ask(channel: Channel): void {
     this.#asking = true;
-    this.#channel
+    channel
       .open(methods.ping, create(methods.ping.request))
       .next()
       .catch(() => undefined)
@@ -215,11 +227,72 @@ export class GuestClient implements Disposable {
     }
   }
 
+  /** The agent's greeting, on a new connection where there is none and the transport makes one. */
+  async #greeting(): Promise<Hello> {
+    if (this.#closed !== undefined) throw this.#closed;
+    if (this.#connection === undefined && !this.#isConnecting) void this.#connect();
+    return await this.#ready.promise;
+  }
+
+  /** Never rejects: a failure goes to those that wait for the greeting. */
+  async #connect(): Promise<void> {
+    this.#isConnecting = true;
+    try {
+      const deadline = AbortSignal.timeout(connectTimeoutMs);
+      this.#attach(await this.#transport.open(AbortSignal.any([this.#closing.signal, deadline])));
+    } catch (cause) {
+      if (this.#closed !== undefined) return;
+      this.#ready.reject(new SandboxError("unavailable", "the guest agent accepts no connection", { cause }));
+      this.#awaitGreeting();
+    } finally {
+      this.#isConnecting = false;
+    }
+  }
+
+  #attach(socket: Socket): void {
+    if (this.#closed !== undefined) {
+      socket.destroy();
+      return;
+    }
+    const line = new GuestLine(socket, (error) => this.#giveUp(new SandboxError("unavailable", error.message)));
+    const channel: Channel = new Channel(line, {
+      hello: (hello, epoch) => this.#onHello(hello, epoch),
+      broken: (error) => this.#giveUp(error),
+    });
+    this.#connection = { socket, line, channel };
+    socket.on("data", (chunk: Buffer) => this.#onData(channel, chunk));
+    socket.on("error", () => socket.destroy());
+    socket.on("close", () => this.#onDisconnected(channel));
+    this.#startEpoch();
+    socket.resume();
+  }
+
+  #onDisconnected(channel: Channel): void {
+    if (this.#transport.endsAt === "hypervisor") {
+      this.#close(ended());
+      return;
+    }
+    channel.close(
+      new SandboxError("unavailable", "the guest has reset its connection; how the command ended is unknown"),
+    );
+    if (this.#connection?.channel !== channel) return;
+    this.#connection = undefined;
+    this.#epoch = newEpoch();
+    this.#awaitGreeting();
+  }
+
+  /** Callers wait for a greeting that has yet to come. */
+  #awaitGreeting(): void {
+    this.#isGreeted = false;
+    this.#ready = Promise.withResolvers<Hello>();
+    this.#ready.promise.catch(() => undefined);
+  }
+
   /** Nothing that a guest sends may throw out of its connection. */
-  #onData(chunk: Buffer): void {
+  #onData(channel: Channel, chunk: Buffer): void {
     this.#heardAt = performance.now();
     try {
-      this.#channel.receive(chunk);
+      channel.receive(chunk);
     } catch (error) {
       this.#giveUp(
         new SandboxError("unavailable", "the guest agent sent bytes that cannot be handled", { cause: error }),
@@ -241,30 +314,34 @@ export class GuestClient implements Disposable {
       "the guest agent was restarted; how the command ended is unknown",
     ),
   ): void {
-    this.#epoch = randomBytes(4).readUInt32LE() | 1;
-    this.#epoch >>>= 0;
+    this.#epoch = newEpoch();
     // A caller that waits for an epoch that never came waits for the new one.
-    if (this.#isGreeted) {
-      this.#ready = Promise.withResolvers<Hello>();
-      this.#ready.promise.catch(() => undefined);
-    }
-    this.#isGreeted = false;
-    this.#channel.startEpoch(this.#epoch, reason);
+    if (this.#isGreeted) this.#awaitGreeting();
+    const { channel } = this.#connection ?? {};
+    channel?.startEpoch(this.#epoch, reason);
     // A socket that fails reports that by its own event.
-    this.#channel.sendHello({ version: "", instance: 0n }).catch(() => undefined);
+    channel?.sendHello({ version: "", instance: 0n }).catch(() => undefined);
   }
 
   #giveUp(error: SandboxError): void {
-    if (!this.#socket.destroyed) this.#report("the connection to a guest agent was given up", error);
+    if (this.#closed === undefined) this.#report("the connection to a guest agent was given up", error);
     this.#close(error);
   }
 
   #close(error: SandboxError): void {
+    if (this.#closed !== undefined) return;
+    this.#closed = error;
     clearInterval(this.#watch);
-    this.#channel.close(error);
+    this.#closing.abort(error);
+    this.#connection?.channel.close(error);
     this.#ready.reject(error);
-    this.#socket.destroy();
+    this.#connection?.socket.destroy();
   }
+}
+
+/** An odd number of 32 bits; 0 stands for no epoch. */
+function newEpoch(): number {
+  return (randomBytes(4).readUInt32LE() | 1) >>> 0;
 }
 
 function silent(milliseconds: number): SandboxError {
@@ -302,6 +379,10 @@ export async function untilEnd(sending: Promise<void>): Promise<void> {
 
 function gone(cause: unknown): SandboxError {
   return new SandboxError("unavailable", "the machine has ended", { cause });
+}
+
+function ended(): SandboxError {
+  return new SandboxError("unavailable", "the machine has ended");
 }
 
 /** An abort by a deadline is `timed_out`; every other abort is `canceled`. */

@@ -45,7 +45,7 @@ suite("files of a guest agent", () => {
       { directory, vcpus: 1, memoryMib: 256, hotplugMib: 0, memoryBase: "", ...nothing },
       never,
     );
-    guest = await GuestClient.connect(machine.agentSocket);
+    guest = await GuestClient.connect(machine.agentTransport);
     home = join(directory, "home");
   });
   after(async () => {

@@ -29,7 +29,7 @@ suite("ports of a guest", () => {
       { directory, vcpus: 1, memoryMib: 256, hotplugMib: 0, memoryBase: "", ...nothing },
       never,
     );
-    guest = await GuestClient.connect(machine.agentSocket);
+    guest = await GuestClient.connect(machine.agentTransport);
   });
   after(async () => {
     guest?.[Symbol.dispose]();

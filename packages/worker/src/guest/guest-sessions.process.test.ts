@@ -37,7 +37,7 @@ suite("exec sessions of a guest agent", () => {
   before(async () => {
     directory = await mkdtemp(join(tmpdir(), "osb-sessions-"));
     machine = await bootFake(directory);
-    guest = await GuestClient.connect(machine.agentSocket);
+    guest = await GuestClient.connect(machine.agentTransport);
   });
   after(async () => {
     guest?.[Symbol.dispose]();
@@ -159,7 +159,7 @@ suite("exec sessions of a guest agent", () => {
   test("the commands of a fake machine end with it, also those that have left their session", async () => {
     const own = await mkdtemp(join(tmpdir(), "osb-sessions-end-"));
     const other = await bootFake(own);
-    using line = await GuestClient.connect(other.agentSocket);
+    using line = await GuestClient.connect(other.agentTransport);
     const script = "(setsid sh -c 'echo $$; exec sleep 1000' &); exec sleep 1000";
     const { id } = await guestSessions(() => line).create(sessionOf(script), never);
     const { output } = await guestSessions(() => line).attach(id, { fromStart: true }, never);
@@ -481,7 +481,7 @@ suite("exec sessions of a guest agent", () => {
       await sleep(100);
 
       guest[Symbol.dispose]();
-      guest = await GuestClient.connect(machine.agentSocket);
+      guest = await GuestClient.connect(machine.agentTransport);
       const codes = (await outcomes).map((outcome) => outcome.status === "rejected" && outcome.reason.code);
       assert.deepEqual(codes, ["unavailable", "unavailable", "canceled"]);
 

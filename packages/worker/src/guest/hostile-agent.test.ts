@@ -11,6 +11,7 @@ import { methods } from "@opensandbox/wire/guest/methods.ts";
 import { within } from "@opensandbox/wire/testing/eventually.ts";
 import { Hostility, type Manner } from "#testing/hostile/hostility.ts";
 import { Random } from "#testing/hostile/random.ts";
+import { virtioSerialTransport } from "#host/agent-transport.ts";
 import { GuestClient } from "./guest-client.ts";
 import { guestFiles } from "./guest-files.ts";
 import { guestPorts } from "./guest-ports.ts";
@@ -177,7 +178,7 @@ async function startHostileAgent(seedOfAgent: number, manner: Manner): Promise<H
   });
   server.listen(path);
   await once(server, "listening");
-  const guest = await GuestClient.connect(path, { silenceLimits });
+  const guest = await GuestClient.connect(virtioSerialTransport(path), { silenceLimits });
   return {
     guest,
     async [Symbol.asyncDispose]() {

@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { readdir, stat, truncate } from "node:fs/promises";
-import { connect } from "node:net";
 import { join } from "node:path";
 import { suite, test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -55,13 +54,12 @@ function processCases(stand: () => Promise<ContractStand>): void {
     assert.equal(existsSync(`/proc/${vm.pid}`), false);
   });
 
-  test("the agent socket accepts a connection as soon as the VM is booted", async () => {
+  test("the agent channel that ends at the hypervisor opens as soon as the VM is booted", async () => {
     await using standing = await stand();
     await using vm = await standing.hypervisor.boot(await standing.newSpec(), never);
-    const socket = connect(vm.agentSocket);
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    socket.once("connect", resolve).once("error", reject);
-    await promise.finally(() => socket.destroy());
+    assert.equal(vm.agentTransport.endsAt, "hypervisor");
+    const socket = await vm.agentTransport.open(AbortSignal.timeout(10_000));
+    socket.destroy();
   });
 
   test("pausing a paused VM and resuming a running one do nothing", async () => {

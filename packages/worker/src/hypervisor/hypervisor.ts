@@ -1,4 +1,5 @@
 import type { HypervisorName } from "@opensandbox/wire/worker/worker.ts";
+import type { AgentTransport } from "#host/agent-transport.ts";
 import type { GuestMemory } from "./guest-memory.ts";
 
 /**
@@ -61,8 +62,8 @@ export interface CapturedVm {
  */
 export interface Vm extends AsyncDisposable {
   readonly pid: number;
-  /** A unix socket that leads to the guest agent. It accepts connections before the guest listens. */
-  readonly agentSocket: string;
+  /** The way to the guest agent. */
+  readonly agentTransport: AgentTransport;
   /** Settles once, when the guest stops running for any reason. Never rejects. */
   readonly exited: Promise<VmExit>;
   /** Stops the vCPUs and keeps the memory. Pausing a paused VM does nothing. */

@@ -1,5 +1,6 @@
 import { chown, mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
+import type { AgentTransport } from "#host/agent-transport.ts";
 import { failpoint } from "#host/failpoints.ts";
 import { killMachineProcesses } from "#host/kill-by-path.ts";
 import { GuestClient } from "#guest/guest-client.ts";
@@ -33,8 +34,8 @@ export function newMachineId(): string {
 }
 
 /** Connects to the guest agent. Failures that no caller waits for, such as a broken protocol, are logged. */
-async function connectGuest(agentSocket: string, machine: string, host: Host): Promise<GuestClient> {
-  return await GuestClient.connect(agentSocket, {
+async function connectGuest(transport: AgentTransport, machine: string, host: Host): Promise<GuestClient> {
+  return await GuestClient.connect(transport, {
     report: (message, error) => host.log("warn", message, { machine, ...describeError(error) }),
   });
 }
@@ -61,7 +62,7 @@ export async function bootMachine(
   const spec = specOf(request.shape, directory.path, layers, resources);
   await failpoint("start process");
   const vm = undo.use(await host.hypervisor.boot(spec, signal));
-  const guest = undo.use(await connectGuest(vm.agentSocket, request.id, host));
+  const guest = undo.use(await connectGuest(vm.agentTransport, request.id, host));
   spans.end("machine");
   undo.move();
   return new LiveMachine({ ...request, directory }, { shape: request.shape, layers, resources, spec, vm, guest });
@@ -131,7 +132,7 @@ export async function restoreMachine(
     ),
   );
   spans.end("devices");
-  const guest = undo.use(await connectGuest(vm.agentSocket, request.id, host));
+  const guest = undo.use(await connectGuest(vm.agentTransport, request.id, host));
   undo.move();
   return new LiveMachine({ ...request, directory }, { shape: request.shape, layers, resources, spec, vm, guest });
 }
@@ -166,7 +167,7 @@ export async function adoptMachine(
   // Another machine may get the resources only when the process is gone.
   undo.defer(() => killMachineProcesses(directory.path));
   const vm = await adopt(spec, pids, signal);
-  const guest = undo.use(await connectGuest(vm.agentSocket, request.id, host));
+  const guest = undo.use(await connectGuest(vm.agentTransport, request.id, host));
   const { shape } = request;
   const live = new LiveMachine({ ...request, directory }, { shape, layers, resources, spec, vm, guest });
   await readChains(live);
@@ -197,7 +198,7 @@ export async function bootAgain(live: LiveMachine, memoryMib: number, host: Host
   await give([path, ...owned.map((file) => join(path, file))], resources.user);
   const spec = specOf(shape, path, layers, resources);
   const vm = undo.use(await host.hypervisor.boot(spec, signal));
-  const guest = await connectGuest(vm.agentSocket, id, host);
+  const guest = await connectGuest(vm.agentTransport, id, host);
   undo.move();
   live.start({ shape, layers, resources, spec, vm, guest });
   host.log("info", "machine booted again on its disks", { machine: id });

@@ -7,11 +7,14 @@ import type { Credentials } from "#system/users.ts";
 // and the agent brings its own Node. All calls are synchronous.
 const { functions: libc } = dlopen("libc.so.6", {
   __errno_location: { return: "pointer", arguments: [] },
+  bind: { return: "i32", arguments: ["i32", "pointer", "u32"] },
   clock_gettime: { return: "i32", arguments: ["i32", "pointer"] },
   clock_settime: { return: "i32", arguments: ["i32", "pointer"] },
   close: { return: "i32", arguments: ["i32"] },
   dup3: { return: "i32", arguments: ["i32", "i32", "i32"] },
+  getpeername: { return: "i32", arguments: ["i32", "pointer", "pointer"] },
   ioctl: { return: "i32", arguments: ["i32", "u64", "pointer"] },
+  listen: { return: "i32", arguments: ["i32", "i32"] },
   mount: { return: "i32", arguments: ["pointer", "pointer", "pointer", "u64", "pointer"] },
   posix_spawn_file_actions_addchdir_np: { return: "i32", arguments: ["pointer", "pointer"] },
   posix_spawn_file_actions_addopen: { return: "i32", arguments: ["pointer", "i32", "pointer", "i32", "u32"] },
@@ -91,11 +94,64 @@ export function openNonBlockingPipe(): Pipe {
 
 /** Both ends of a bidirectional byte stream. */
 export function openSocketPair(): readonly [number, number] {
-  const AF_UNIX = 1;
-  const SOCK_STREAM = 1;
   const fds = Buffer.alloc(8);
   checked("socketpair", libc.socketpair(AF_UNIX, SOCK_STREAM | O_CLOEXEC, 0, fds));
   return [fds.readInt32LE(0), fds.readInt32LE(4)];
+}
+
+/** Another descriptor of the same file. */
+export function duplicateDescriptor(fd: number): number {
+  const F_DUPFD_CLOEXEC = 1030;
+  return checked("fcntl", lean.fcntl(fd, F_DUPFD_CLOEXEC, 0));
+}
+
+/**
+ * Chooses whether the kernel signals this process (SIGIO) when an open device, which reads never wait for, changes its
+ * state.
+ */
+export function signalChanges(fd: number, on: boolean): void {
+  const F_SETFL = 4;
+  const F_SETOWN = 8;
+  const O_ASYNC = 0o20000;
+  if (on) checked("fcntl", lean.fcntl(fd, F_SETOWN, process.pid));
+  checked("fcntl", lean.fcntl(fd, F_SETFL, on ? O_NONBLOCK | O_ASYNC : O_NONBLOCK));
+}
+
+const AF_UNIX = 1;
+const AF_VSOCK = 40;
+const SOCK_STREAM = 1;
+
+/**
+ * A descriptor for `net.Server.listen({ fd })`, and what makes it a listener at `port` of every vsock address of this
+ * machine, which has to follow in the same turn of the event loop: Node asks a descriptor for its kind and knows no vsock,
+ * but a server accepts from every kind by the same system calls. Undefined: the kernel has no vsock.
+ */
+export function openVsockListener(port: number): { readonly descriptor: number; become(): void } | undefined {
+  const listener = libc.socket(AF_VSOCK, SOCK_STREAM | O_CLOEXEC | O_NONBLOCK, 0);
+  if (listener < 0 && getInt32(errnoAddress) === constants.errno.EAFNOSUPPORT) return undefined;
+  checked("socket", listener);
+  // struct sockaddr_vm: family, a reserved field, port and CID. This CID stands for any.
+  const name = Buffer.alloc(16);
+  name.writeUInt16LE(AF_VSOCK, 0);
+  name.writeUInt32LE(port, 4);
+  name.writeUInt32LE(0xffff_ffff, 8);
+  checked(`bind to vsock port ${port}`, libc.bind(listener, name, name.length));
+  checked("listen", libc.listen(listener, 16));
+  const descriptor = checked("socket", libc.socket(AF_UNIX, SOCK_STREAM | O_CLOEXEC | O_NONBLOCK, 0));
+  // A name without a path: the kernel chooses one that is no file.
+  const unnamed = Buffer.alloc(2);
+  unnamed.writeUInt16LE(AF_UNIX, 0);
+  checked("bind", libc.bind(descriptor, unnamed, unnamed.length));
+  return { descriptor, become: () => moveDescriptor(listener, descriptor) };
+}
+
+/** The other end of a vsock connection; undefined when it has been reset. */
+export function vsockPeer(fd: number): { readonly cid: number; readonly port: number } | undefined {
+  const name = Buffer.alloc(16);
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(name.length);
+  if (libc.getpeername(fd, name, length) !== 0) return undefined;
+  return { port: name.readUInt32LE(4), cid: name.readUInt32LE(8) };
 }
 
 /** For descriptors that Node did not open. */

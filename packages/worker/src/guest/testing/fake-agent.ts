@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { eventOf } from "@opensandbox/wire/testing/eventually.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { Channel, type Stream } from "@opensandbox/wire/guest/channel.ts";
+import { virtioSerialTransport } from "#host/agent-transport.ts";
 import { GuestClient, type GuestClientOptions } from "../guest-client.ts";
 
 /** What a test's agent does with a stream that the worker has opened. */
@@ -32,7 +33,7 @@ export async function startFakeAgent(serve: Serve, options: GuestClientOptions =
   const connections = new Set<Socket>();
   server.on("connection", (connection: Socket) => connections.add(connection));
   const connected = once(server, "connection") as Promise<[Socket]>;
-  const guest = await GuestClient.connect(path, {
+  const guest = await GuestClient.connect(virtioSerialTransport(path), {
     report: (message, error) => reported.push({ message, error }),
     ...options,
   });

@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { mkdir, watch } from "node:fs/promises";
 import { join } from "node:path";
+import { type AgentTransport, virtioSerialTransport } from "#host/agent-transport.ts";
 import { killProcessesOf, machineEnvironment } from "#host/kill-by-path.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Hypervisor, Vm, VmExit, VmSpec } from "../hypervisor.ts";
@@ -62,7 +63,7 @@ async function appears(file: string, vm: VmProcess, signal: AbortSignal): Promis
 
 class FakeVm implements Vm {
   readonly pid: number;
-  readonly agentSocket: string;
+  readonly agentTransport: AgentTransport;
   readonly exited: Promise<VmExit>;
   readonly #vm: VmProcess;
   readonly #directory: string;
@@ -71,7 +72,7 @@ class FakeVm implements Vm {
   constructor({ directory }: VmSpec, vm: VmProcess, agentSocket: string) {
     this.#directory = directory;
     this.pid = vm.pid;
-    this.agentSocket = agentSocket;
+    this.agentTransport = virtioSerialTransport(agentSocket);
     this.#vm = vm;
     this.exited = vm.exited.then(({ code, signal }) => {
       if (this.#disposed) return { reason: "killed", detail: "" };

@@ -1,3 +1,4 @@
+import { type AgentTransport, virtioSerialTransport } from "#host/agent-transport.ts";
 import type { GuestMemory, MemoryRegion } from "../guest-memory.ts";
 import type { Capturing, MemoryHotplug, Vm, VmExit, VmSpec } from "../hypervisor.ts";
 import type { VmProcess } from "../vm-process.ts";
@@ -23,7 +24,7 @@ interface QemuVmParts {
 /** A QEMU process and the connection to its monitor. */
 export class QemuVm implements Vm {
   readonly pid: number;
-  readonly agentSocket: string;
+  readonly agentTransport: AgentTransport;
   readonly exited: Promise<VmExit>;
   readonly capturing: Capturing;
   readonly hotplug?: MemoryHotplug;
@@ -36,7 +37,7 @@ export class QemuVm implements Vm {
 
   constructor({ spec, process, qmp, log, firstMemory, ended }: QemuVmParts) {
     this.pid = process.pid;
-    this.agentSocket = socketPaths(spec.directory).agent;
+    this.agentTransport = virtioSerialTransport(socketPaths(spec.directory).agent);
     this.#process = process;
     this.#qmp = qmp;
     const died = process.exited.then(async ({ code, signal }): Promise<VmExit> => {
