@@ -20,6 +20,7 @@ const help = `usage: ./test [fast | kvm [FILE...] | FILE...]
 Tests with random input print their seed. These variables change them:
   OPENSANDBOX_TEST_SEED=N          repeats the choices of an earlier run, though not their timing
   OPENSANDBOX_TEST_SOAK_SECONDS=N  length of tests/e2e/hostile-agent.process.test.ts; 60 without it
+  OPENSANDBOX_TEST_POWER_CUTS=N    power cuts that each test in tests/power-cut/ tries; all: every possible one
 
 The last line is: N passed, N failed, N skipped. Before it, each failed test is named again and each skip says why.
 Tests in real machines are named *.vm.test.ts, those with other real processes *.process.test.ts.

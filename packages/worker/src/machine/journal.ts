@@ -1,5 +1,4 @@
 import { mkdir, readFile, rename, rm } from "node:fs/promises";
-import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { type DurableFiles, hostFiles, makeDurableDirectory } from "#host/storage/durable-files.ts";
 import { namesIn } from "#host/storage/names-in.ts";
@@ -107,6 +106,7 @@ export async function stageEntry(
     async commit() {
       await files.rename(unfinished, entryFile(dataDirectory, entry.machineId));
       committed = true;
+      if (entry.machine !== undefined) await rm(startMark(dataDirectory, entry.machineId), { force: true });
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
@@ -211,6 +211,14 @@ async function readEntry(path: string, machineId: string): Promise<JournalEntry 
   }
 }
 
+/**
+ * A file in a machine's directory from its creation until its sandbox has started. Only then does the journal entry
+ * survive a power cut, so this file tells an entry that is empty for a start that never ended from a damaged one.
+ */
+export function startMark(dataDirectory: string, machineId: string): string {
+  return join(machineDirectory(dataDirectory, machineId), "starting");
+}
+
 /** Holds the files of machines whose journal entries could not be read. No sweep looks here. */
 export function lostAndFoundDirectory(dataDirectory: string): string {
   return join(dataDirectory, "machines", "lost+found");
@@ -218,11 +226,12 @@ export function lostAndFoundDirectory(dataDirectory: string): string {
 
 /**
  * Moves a machine's directory and its unreadable entry to {@link lostAndFoundDirectory}. Returns the new
- * place; undefined when the machine has no directory, and then the entry is removed.
+ * place; undefined when the machine has no files, and then the entry is removed.
  */
 export async function setMachineAside(dataDirectory: string, machineId: string): Promise<string | undefined> {
   const directory = machineDirectory(dataDirectory, machineId);
-  if (!existsSync(directory)) {
+  if ((await namesIn(directory)).length === 0) {
+    await rm(directory, { recursive: true, force: true });
     await removeEntry(dataDirectory, machineId);
     return undefined;
   }

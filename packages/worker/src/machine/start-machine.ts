@@ -1,4 +1,4 @@
-import { chown, mkdir, rm } from "node:fs/promises";
+import { chown, mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { AgentTransport } from "#host/agent-transport.ts";
 import { failpoint } from "#host/failpoints.ts";
@@ -13,7 +13,7 @@ import { bootArguments } from "./boot-arguments.ts";
 import { readChains } from "./capture-machine.ts";
 import type { BootFiles, Host } from "./host.ts";
 import { maxHotplugMib } from "./hotplug.ts";
-import { type JournaledMachine, machineDirectory, removeEntry } from "./journal.ts";
+import { type JournaledMachine, machineDirectory, removeEntry, startMark } from "./journal.ts";
 import { LayerStack } from "./layer-stack.ts";
 import { LiveMachine } from "./live-machine.ts";
 import {
@@ -218,6 +218,7 @@ async function makeDirectory(id: string, host: Host): Promise<MachineDirectory> 
   // Passable but not readable: a machine's user reaches its own directory and no other.
   await mkdir(join(directory.path, ".."), { recursive: true, mode: 0o711 });
   await mkdir(directory.path, { mode: 0o700 });
+  await writeFile(startMark(host.dataDirectory, id), "");
   undo.move();
   return directory;
 }

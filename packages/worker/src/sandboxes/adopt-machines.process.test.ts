@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { chown, mkdir, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
-import { machineDirectory } from "#machine/journal.ts";
+import { machineDirectory, startMark } from "#machine/journal.ts";
 import { examineHost } from "../examine-host.ts";
 import { makeDataDirectory, openTestWorker, startRequest } from "../testing/test-host.ts";
 
@@ -64,6 +64,17 @@ test("a machine whose journal entry cannot be read keeps its disks, and the log 
       assert.ok(found.detail.includes(lostAndFound), found.detail);
     });
   }
+});
+
+test("a machine that was being started when the power failed is removed, although its entry is empty", async (t) => {
+  const dataDirectory = await machineWithDisk(t, "");
+  await writeFile(startMark(dataDirectory, "m-00000001"), "");
+  const logged = await openOnce(dataDirectory);
+  assert.deepEqual(await readdir(join(dataDirectory, "machines")), []);
+  assert.deepEqual(
+    logged.filter(({ level }) => level === "error"),
+    [],
+  );
 });
 
 test("a machine that was being started when its worker died is removed", async (t) => {

@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { hostFiles, makeDurableDirectory } from "#host/storage/durable-files.ts";
@@ -23,6 +24,7 @@ import {
   removeEntry,
   removeUnfinishedEntries,
   setMachineAside,
+  startMark,
   writeEntry,
 } from "#machine/journal.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
@@ -211,6 +213,11 @@ async function keepUnreadable(machineIds: readonly string[], { dataDirectory, wo
       continue;
     }
     await killMachineProcesses(machineDirectory(dataDirectory, machine));
+    if (existsSync(startMark(dataDirectory, machine))) {
+      await remove({ machineId: machine }, dataDirectory);
+      log("warn", "a machine was removed that was being started when the power failed", { machine });
+      continue;
+    }
     const directory = await setMachineAside(dataDirectory, machine);
     if (directory === undefined) {
       log("warn", "a journal entry that could not be read was removed: its machine has no files", { machine });
@@ -225,7 +232,7 @@ async function keepUnreadable(machineIds: readonly string[], { dataDirectory, wo
   }
 }
 
-async function remove(entry: JournalEntry, dataDirectory: string): Promise<void> {
+async function remove(entry: Pick<JournalEntry, "machineId">, dataDirectory: string): Promise<void> {
   const directory = machineDirectory(dataDirectory, entry.machineId);
   // The process goes first: what it uses must not be given to another one.
   await killMachineProcesses(directory);

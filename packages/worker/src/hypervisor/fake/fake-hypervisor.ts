@@ -18,7 +18,8 @@ export function fakeHypervisor(agent: readonly [string, ...string[]]): Hyperviso
     async boot(spec, signal) {
       signal.throwIfAborted();
       const home = join(spec.directory, "home");
-      await mkdir(home);
+      // A machine that boots again keeps its files.
+      if (!existsSync(home)) await mkdir(home);
       const agentSocket = join(spec.directory, "agent.sock");
       await using undo = new AsyncDisposableStack();
       const vm = undo.use(
