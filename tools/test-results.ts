@@ -6,6 +6,8 @@ export interface TestResult {
   readonly name: string;
   /** Relative to the current directory. */
   readonly file: string;
+  /** The names of the suites and tests around it, the outermost first. */
+  readonly suites: readonly string[];
   readonly outcome: "passed" | "failed" | "skipped";
   /** The reason for a skip, if the test gives one. */
   readonly reason?: string;
@@ -13,16 +15,19 @@ export interface TestResult {
 
 /** A reporter for Node's test runner: one line of JSON for each test. */
 export default async function* results(events: AsyncIterable<TestEvent>): AsyncGenerator<string> {
+  // The runner reports the starts and ends of tests in the order in which they are defined.
+  const path: string[] = [];
   for await (const event of events) {
-    const result = resultOf(event);
+    if (event.type === "test:start") path.splice(event.data.nesting, Infinity, event.data.name);
+    const result = resultOf(event, path);
     if (result !== undefined) yield `${JSON.stringify(result)}\n`;
   }
 }
 
-function resultOf({ type, data }: TestEvent): TestResult | undefined {
+function resultOf({ type, data }: TestEvent, path: readonly string[]): TestResult | undefined {
   if (type !== "test:pass" && type !== "test:fail") return undefined;
-  const { name, skip, details } = data;
-  const test = { name, file: relative(process.cwd(), data.file ?? "") };
+  const { name, skip, details, nesting } = data;
+  const test = { name, file: relative(process.cwd(), data.file ?? ""), suites: path.slice(0, nesting) };
   const isSkipped = skip !== undefined && skip !== false;
   // The tests of a suite are counted individually, except that none runs where the whole suite is skipped.
   if (details.type === "suite" && !isSkipped) {

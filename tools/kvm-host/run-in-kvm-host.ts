@@ -1,12 +1,13 @@
-// Runs test files on a host that has KVM. Usage: run-in-kvm-host.ts RESULTS FILE...
+// Runs test files on a host that has KVM. Usage: run-in-kvm-host.ts RESULTS MINUTES FILE...
 // On a host without KVM, QEMU emulates one: its emulator implements AMD's virtualisation with nested paging, so a
 // Debian in such a machine has a real /dev/kvm. The tests' output goes to standard output, and RESULTS gets a line for
-// each test, in the format of tools/test-results.ts.
+// each test, in the format of tools/test-results.ts. An emulated host that has not ended after MINUTES is stopped.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
+import { createInterface } from "node:readline";
 import { defaultWorkspaceMib } from "../../packages/worker/src/open-worker.ts";
 import { runCommand } from "../../packages/worker/src/host/run-command.ts";
 import { tryCreateKvmMachine } from "../../packages/worker/src/host/kernel/libc.ts";
@@ -19,18 +20,25 @@ import { type KvmHostImage, provideKvmHost } from "./build-kvm-host.ts";
 
 const repository = resolve(import.meta.dirname, "../..");
 
-/** The emulated host is 5 to 20 times slower than this one, and slower still beside other work. */
-const timeoutMs = 45 * 60_000;
+/** An emulated host boots in 30 s, and more slowly beside other work. */
+const bootTimeoutMs = 10 * 60_000;
+
+/** The first line of `start`, once the kernel and udev are up. */
+const bootedLine = "kvm-host: booted";
+
+/** Seconds since the start of this program, which begin each of its lines. */
+const since = performance.now();
 
 /** Packages that only check or bundle the sources. */
 const leftOut = ["@typescript", "typescript", "@oxlint", "@oxlint-tsgolint", "@oxfmt", "oxfmt", "knip", "@rolldown"];
 
 const interrupted = new AbortController();
-const [resultsFile = "", ...files] = process.argv.slice(2);
+const [resultsFile = "", minutes = "", ...files] = process.argv.slice(2);
+const timeoutMs = Number(minutes) * 60_000;
 process.exitCode = await main();
 
 async function main(): Promise<number> {
-  if (files.length === 0) throw new Error("usage: run-in-kvm-host.ts RESULTS FILE...");
+  if (files.length === 0 || !(timeoutMs > 0)) throw new Error("usage: run-in-kvm-host.ts RESULTS MINUTES FILE...");
   if (await hasKvm()) return await runHere();
   say("this host has no KVM: a host with KVM is emulated");
   const scratch = await mkdtemp(join(tmpdir(), "osb-kvm-host-"));
@@ -133,7 +141,7 @@ async function neededArtifacts(imagesDirectory: string): Promise<readonly string
 }
 
 async function runThere(host: KvmHostImage, workDisk: string, scratch: string): Promise<number> {
-  say("starting the KVM host");
+  say(`starting the KVM host: it boots within ${bootTimeoutMs / 60_000} min and ends within ${minutes} min`);
   const serialResults = join(scratch, "results");
   const console = join(scratch, "console");
   const qemu = spawn(
@@ -150,17 +158,32 @@ async function runThere(host: KvmHostImage, workDisk: string, scratch: string): 
       ...["-serial", `file:${serialResults}`],
       ...["-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng0"],
     ],
-    { stdio: ["ignore", "inherit", "inherit"], env: { ...process.env, TMPDIR: scratch } },
+    { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, TMPDIR: scratch } },
   );
-  const timer = setTimeout(() => {
-    say(`the KVM host did not end within ${timeoutMs / 60_000} minutes and is stopped`);
+  const stop = (why?: string): void => {
+    if (why !== undefined) say(`${why}; it is stopped`);
     qemu.kill("SIGKILL");
-  }, timeoutMs);
-  const stop = (): void => void qemu.kill("SIGKILL");
-  interrupted.signal.addEventListener("abort", stop);
+  };
+  const booting = setTimeout(
+    () => stop(`the KVM host did not boot within ${bootTimeoutMs / 60_000} min`),
+    bootTimeoutMs,
+  );
+  const running = setTimeout(() => stop(`the KVM host did not end within ${minutes} min`), timeoutMs);
+  const onInterrupt = (): void => stop();
+  interrupted.signal.addEventListener("abort", onInterrupt);
   if (interrupted.signal.aborted) stop();
-  await once(qemu, "exit");
-  clearTimeout(timer);
+  const exit = once(qemu, "exit");
+  for await (const line of createInterface({ input: qemu.stdout })) {
+    if (line !== bootedLine) {
+      process.stdout.write(`${line}\n`);
+      continue;
+    }
+    clearTimeout(booting);
+    say(`the KVM host has booted and runs ${files.join(", ")}`);
+  }
+  await exit;
+  clearTimeout(booting);
+  clearTimeout(running);
   const lines = (await readFile(serialResults, "utf8").catch(() => "")).split("\n").filter(Boolean);
   const ended = /^\{"ended":(\d+)\}$/.exec(lines.at(-1) ?? "")?.[1];
   if (ended === undefined) {
@@ -179,5 +202,5 @@ async function runThere(host: KvmHostImage, workDisk: string, scratch: string): 
 }
 
 function say(text: string): void {
-  process.stdout.write(`${text}\n`);
+  process.stdout.write(`[${Math.round((performance.now() - since) / 1000)} s] ${text}\n`);
 }
