@@ -28,6 +28,8 @@ export interface ServerConfig {
   readonly network: "auto" | "tap" | "user";
   readonly qemuProgram: string;
   readonly debianMirror?: string;
+  /** The kernel of guests and its module tree. Absent: Debian's. */
+  readonly guestKernel?: { readonly kernel: string; readonly modules?: string };
   readonly defaultMemoryMib: number;
   readonly defaultVcpus: number;
   readonly maxSandboxes: number;
@@ -107,6 +109,7 @@ export function readConfig(env: Environment): ServerConfig {
     network: oneOf(env, variables.network, ["auto", "tap", "user"]),
     qemuProgram: env[variables.qemuProgram] || "qemu-system-x86_64",
     ...(debianMirror ? { debianMirror } : {}),
+    ...guestKernelFrom(env),
     defaultMemoryMib: whole(env, variables.defaultMemoryMib, 1024, 256, 65_536),
     defaultVcpus: whole(env, variables.defaultVcpus, 1, 1, 16),
     maxSandboxes: whole(env, variables.maxSandboxes, 50, 1, 10_000),
@@ -130,6 +133,19 @@ function tlsFrom(env: Environment): Pick<ServerConfig, "tls"> {
     "invalid_argument",
     `${missing} is missing: set both OPENSANDBOX_TLS_CERT and OPENSANDBOX_TLS_KEY`,
   );
+}
+
+function guestKernelFrom(env: Environment): Pick<ServerConfig, "guestKernel"> {
+  const [kernelName, modulesName] = ["OPENSANDBOX_GUEST_KERNEL", "OPENSANDBOX_GUEST_MODULES"] as const;
+  const { [kernelName]: kernel, [modulesName]: modules } = env;
+  if (!kernel && !modules) return {};
+  if (!kernel) {
+    throw new SandboxError(
+      "invalid_argument",
+      `${kernelName} is missing: ${modulesName} names the modules of a kernel`,
+    );
+  }
+  return { guestKernel: { kernel: resolve(kernel), ...(modules ? { modules: resolve(modules) } : {}) } };
 }
 
 /** QEMU itself judges the name. This check keeps the value from adding options to QEMU's. */

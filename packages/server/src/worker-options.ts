@@ -6,7 +6,7 @@ import { log } from "./log.ts";
 export function workerOptions(config: ServerConfig): Omit<WorkerOptions, "ephemeral"> {
   const { dataDirectory, imagesDirectory, hypervisor, accelerator, cpuModel, network, qemuProgram, debianMirror } =
     config;
-  const { readyMachines, templatesDirectory, region, fakeAgent } = config;
+  const { readyMachines, templatesDirectory, region, fakeAgent, guestKernel } = config;
   return {
     dataDirectory,
     imagesDirectory,
@@ -21,5 +21,6 @@ export function workerOptions(config: ServerConfig): Omit<WorkerOptions, "epheme
     log,
     ...(debianMirror === undefined ? {} : { debianMirror }),
     ...(fakeAgent === undefined ? {} : { fakeAgent }),
+    ...(guestKernel === undefined ? {} : { guestKernel }),
   };
 }

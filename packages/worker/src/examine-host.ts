@@ -6,9 +6,9 @@ import { probeAccelerator } from "./hypervisor/qemu/probe-accelerator.ts";
 import { readServers } from "#network/names/host-resolvers.ts";
 import { lostAndFoundDirectory } from "./machine/journal.ts";
 import { notEnforced } from "./not-enforced.ts";
-import { qemuOptions, type WorkerOptions } from "./open-worker.ts";
+import { type QemuOptions, qemuOptions, type WorkerOptions } from "./open-worker.ts";
 
-type HostOptions = Pick<WorkerOptions, "qemuProgram" | "accelerator" | "cpuModel" | "dataDirectory">;
+type HostOptions = QemuOptions & Pick<WorkerOptions, "dataDirectory">;
 
 /** One fact about a host, as `doctor` prints it. */
 export interface Finding {
@@ -44,7 +44,7 @@ export async function examineHost(options: HostOptions): Promise<readonly Findin
 
 async function examineHypervisor(options: HostOptions): Promise<Finding[]> {
   try {
-    const qemu = await examineQemu(qemuOptions(options));
+    const qemu = await examineQemu(await qemuOptions(options));
     return [{ name: "QEMU", level: "ok", detail: qemu.version }, await examineAccelerator(qemu), ...examineVhost(qemu)];
   } catch (error) {
     return [{ name: "QEMU", level: "fail", detail: asSandboxError(error).message, fix: setUp }];

@@ -12,7 +12,7 @@ export interface ImageSummary {
   readonly createdAt?: string;
 }
 
-type ImageOptions = Pick<WorkerOptions, "imagesDirectory" | "debianMirror">;
+type ImageOptions = Pick<WorkerOptions, "imagesDirectory" | "debianMirror" | "guestKernel">;
 
 /** Builds the image when it is missing. */
 export async function buildImage(

@@ -10,6 +10,7 @@ import type { Log } from "#host/log.ts";
 import { claimWorker, isWorkerAlive } from "#host/worker-lock.ts";
 import { provideAgentBundles } from "#images/agent-bundle.ts";
 import { ImageStore } from "#images/image-store.ts";
+import { kernelProbe, type NamedKernel } from "#images/named-kernel.ts";
 import { fakeHypervisor } from "./hypervisor/fake/fake-hypervisor.ts";
 import type { Hypervisor } from "./hypervisor/hypervisor.ts";
 import { notEnforced } from "./not-enforced.ts";
@@ -50,6 +51,8 @@ export interface WorkerOptions {
   /** The processor of guests under KVM: `host` or a model of QEMU. Absent: `host`. */
   readonly cpuModel?: string;
   readonly debianMirror?: string;
+  /** The kernel of guests. Absent: Debian's. */
+  readonly guestKernel?: NamedKernel;
   /** The worker lives for one command: its sandboxes end with it, and it takes over none of other workers. */
   readonly ephemeral: boolean;
   /** Machines that are kept restored for later sandboxes. */
@@ -134,16 +137,18 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
   };
 }
 
-export function imageStore({ imagesDirectory, debianMirror, log, checks }: ImageStoreOptions): ImageStore {
+export function imageStore(options: ImageStoreOptions): ImageStore {
+  const { imagesDirectory, debianMirror, guestKernel, log, checks } = options;
   return new ImageStore({
     imagesDirectory,
     ...(debianMirror === undefined ? {} : { debianMirror }),
+    ...(guestKernel === undefined ? {} : { guestKernel }),
     ...(log === undefined ? {} : { log }),
     ...(checks === undefined ? {} : { checks }),
   });
 }
 
-interface ImageStoreOptions extends Pick<WorkerOptions, "imagesDirectory" | "debianMirror"> {
+interface ImageStoreOptions extends Pick<WorkerOptions, "imagesDirectory" | "debianMirror" | "guestKernel"> {
   readonly log?: Log;
   readonly checks?: ContentChecks;
 }
@@ -170,7 +175,10 @@ async function chooseHypervisor(
   switch (options.hypervisor) {
     case "qemu": {
       const { dataDirectory } = options;
-      const qemu = await examineQemu({ ...qemuOptions(options), probe: (host) => probeOnce(host, dataDirectory) });
+      const qemu = await examineQemu({
+        ...(await qemuOptions(options)),
+        probe: (host, { kernel }) => probeOnce(host, dataDirectory, { kernel }),
+      });
       const reason = qemu.fix === undefined ? qemu.reason : `${qemu.reason}. To use KVM, ${qemu.fix}`;
       return { hypervisor: qemuHypervisor(qemu), accelerator: { name: qemu.accelerator, reason } };
     }
@@ -189,13 +197,20 @@ async function chooseHypervisor(
 }
 
 /** The part of the options that chooses QEMU's accelerator and processor. */
-export function qemuOptions({
+export async function qemuOptions({
   qemuProgram: program,
   accelerator: wanted,
   cpuModel,
-}: Pick<WorkerOptions, "qemuProgram" | "accelerator" | "cpuModel">): ExamineOptions {
-  return { program, wanted, ...(cpuModel === undefined ? {} : { cpuModel }) };
+  guestKernel,
+}: QemuOptions): Promise<ExamineOptions> {
+  return {
+    ...{ program, wanted },
+    ...(cpuModel === undefined ? {} : { cpuModel }),
+    ...(guestKernel === undefined ? {} : { kernel: await kernelProbe(guestKernel.kernel) }),
+  };
 }
+
+export type QemuOptions = Pick<WorkerOptions, "qemuProgram" | "accelerator" | "cpuModel" | "guestKernel">;
 
 type ChosenNetwork = Host["network"] & { readonly reason: string };
 

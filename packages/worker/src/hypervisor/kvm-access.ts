@@ -58,21 +58,26 @@ export type KvmFindings =
  * Looks at the processor, the device and QEMU. `help` is QEMU's own list of its options.
  *
  * A processor without vmx and svm is refused here and not left to a probe: inside some virtual machines /dev/kvm
- * emulates the first instructions of any guest, yet no stock kernel boots there.
+ * emulates the first instructions of any guest, yet no stock kernel boots there. `anyProcessor` leaves it to the probe:
+ * the operator names a kernel that may boot there.
  */
-export async function examineKvm(help: () => Promise<string>): Promise<KvmFindings> {
+export async function examineKvm(
+  help: () => Promise<string>,
+  { anyProcessor }: { readonly anyProcessor: boolean },
+): Promise<KvmFindings> {
   const feature = processorFeature(await readFile("/proc/cpuinfo", "utf8"));
   const refused = tryCreateKvmMachine(kvmDevice);
-  if (feature === undefined) {
+  if (feature === undefined && !(anyProcessor && refused === undefined)) {
     const although = refused === undefined ? `, although ${kvmDevice} creates machines` : "";
     return { usable: false, reason: `the processor shows neither vmx nor svm${although}` };
   }
-  if (refused === "EACCES" || refused === "EPERM") return await forbidden(feature);
+  const processor = feature === undefined ? "the processor shows neither vmx nor svm" : `the processor has ${feature}`;
+  if (refused === "EACCES" || refused === "EPERM") return await forbidden(processor);
   if (refused !== undefined) {
     const load = `sudo modprobe ${feature === "vmx" ? "kvm_intel" : "kvm_amd"}`;
     return {
       usable: false,
-      reason: `the processor has ${feature}, but ${kvmDevice} creates no machine (${refused})`,
+      reason: `${processor}, but ${kvmDevice} creates no machine (${refused})`,
       ...(refused === "ENOENT" ? { fix: `load the kernel's module: ${load}` } : {}),
     };
   }
@@ -84,7 +89,7 @@ export async function examineKvm(help: () => Promise<string>): Promise<KvmFindin
       fix: `use QEMU 9.2 or newer, or give ${kvmDevice} to a group with mode 0660`,
     };
   }
-  return { usable: true, access, reason: `the processor has ${feature}; ${describeAccess(access)}` };
+  return { usable: true, access, reason: `${processor}; ${describeAccess(access)}` };
 }
 
 export function processorFeature(cpuinfo: string): "vmx" | "svm" | undefined {
@@ -124,14 +129,14 @@ function describeAccess(access: KvmAccess): string {
 }
 
 /** The device is there and refuses this user. */
-async function forbidden(feature: string): Promise<KvmFindings> {
+async function forbidden(processor: string): Promise<KvmFindings> {
   const { gid, mode } = await stat(kvmDevice);
   const group = groupName(await readFile("/etc/group", "utf8"), gid);
   const user = userInfo().username;
   const rights = `${(mode & 0o777).toString(8).padStart(4, "0")}, group ${group ?? gid}`;
   return {
     usable: false,
-    reason: `the processor has ${feature}, but user ${user} may not open ${kvmDevice} (mode ${rights})`,
+    reason: `${processor}, but user ${user} may not open ${kvmDevice} (mode ${rights})`,
     fix: remedyFor({ user, group, gid, mode }),
   };
 }

@@ -2,6 +2,7 @@ import { fileURLToPath } from "node:url";
 import type { ContentChecks } from "#host/storage/content-checks.ts";
 import type { Log } from "#host/log.ts";
 import type { ArtifactRequest } from "#images/artifact.ts";
+import type { NamedKernel } from "#images/named-kernel.ts";
 
 export interface ImageSourceOptions {
   /** The directory of built images, made when it is missing. QEMU's user must be able to pass through its parents. */
@@ -9,6 +10,8 @@ export interface ImageSourceOptions {
   /** The source of packages during builds. Images themselves always name deb.debian.org. */
   readonly debianMirror?: string;
   readonly debianSecurityMirror?: string;
+  /** The kernel of guests. Absent: Debian's. */
+  readonly guestKernel?: NamedKernel;
   /** The directory of recipes and guest scripts. */
   readonly recipesDirectory?: string;
   /** Receives a warning when something damaged is built again. */
@@ -17,7 +20,7 @@ export interface ImageSourceOptions {
   readonly checks?: ContentChecks;
 }
 
-type Optional = "log" | "checks";
+type Optional = "log" | "checks" | "guestKernel";
 export type ImageSource = Required<Omit<ImageSourceOptions, Optional>> & Pick<ImageSourceOptions, Optional>;
 
 /** The options with every default filled in. */

@@ -1,5 +1,6 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { zstdDecompressSync } from "node:zlib";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { runCommand } from "#host/run-command.ts";
 import { hashOfFile, provideArtifact } from "#images/artifact.ts";
@@ -39,16 +40,23 @@ export async function provideInitramfs(source: ImageSource, kit: Kit, { signal }
   return join(directory, "initramfs.cpio");
 }
 
-/** For each driver a directory below `modules` with its modules, which are named in load order. */
+/**
+ * For each driver a directory below `modules` with its modules, which are named in load order. A driver that is part of
+ * the kernel has an empty directory, and so has every driver of a kernel without a module tree.
+ */
 export async function driverEntries(
   kit: Kit,
   names: readonly string[],
   signal: AbortSignal | undefined,
 ): Promise<readonly CpioEntry[]> {
   const entries: CpioEntry[] = [];
-  const index = await readFile(join(kit.modules, kit.kernelVersion, "modules.dep"), "utf8");
+  const read = async (name: string): Promise<string | undefined> =>
+    await readFile(join(kit.modules, kit.kernelVersion, name), "utf8").catch(() => undefined);
+  const index = await read("modules.dep");
+  const builtIn = (await read("modules.builtin")) ?? "";
   for (const driver of names) {
     entries.push(directoryEntry(`modules/${driver}`));
+    if (index === undefined || isBuiltIn(builtIn, driver)) continue;
     for (const [position, module] of loadOrder(index, driver).entries()) {
       const content = await unpackedModule(join(kit.modules, kit.kernelVersion, module), kit.busybox, signal);
       entries.push({ path: `modules/${driver}/${position}.ko`, kind: "file", mode: 0o644, content });
@@ -64,16 +72,29 @@ export async function driverEntries(
 export function loadOrder(index: string, driver: string): readonly string[] {
   for (const line of index.split("\n")) {
     const [module = "", needed = ""] = line.split(":");
-    const name = module.replace(/^.*\//, "").replace(/\.ko(\.xz)?$/, "");
-    // In a module's name the kernel makes no difference between - and _.
-    if (name.replaceAll("-", "_") !== driver) continue;
+    if (driverOf(module) !== driver) continue;
     return [...needed.split(" ").filter(Boolean).toReversed(), module];
   }
   throw new SandboxError("internal", `the guest kernel has no module ${driver}`);
 }
 
+/** `builtIn` is the text of modules.builtin, which names the modules that are part of the kernel. */
+function isBuiltIn(builtIn: string, driver: string): boolean {
+  return builtIn.split("\n").some((module) => driverOf(module) === driver);
+}
+
+/** The name of a module by its file. The kernel makes no difference between - and _. */
+function driverOf(module: string): string {
+  return module
+    .replace(/^.*\//, "")
+    .replace(/\.ko(\.xz|\.zst)?$/, "")
+    .replaceAll("-", "_");
+}
+
 // Base64, since the output of a command is read as text.
 async function unpackedModule(file: string, busybox: string, signal: AbortSignal | undefined): Promise<Uint8Array> {
+  if (file.endsWith(".ko")) return await readFile(file);
+  if (file.endsWith(".zst")) return zstdDecompressSync(await readFile(file));
   const options = signal === undefined ? {} : { signal };
   const script = `"$0" unxz -c "$1" | "$0" base64`;
   const text = await runCommand("unpack a kernel module", ["sh", "-c", script, busybox, file], options);

@@ -6,6 +6,7 @@ import { runCommand } from "#host/run-command.ts";
 import { hashOfFile, provideArtifact } from "#images/artifact.ts";
 import { kernelElf } from "#images/kernel-elf.ts";
 import { artifactPlace, type ImageSource } from "#images/image-source.ts";
+import { withNamedKernel } from "#images/named-kernel.ts";
 import type { BuildOptions } from "#images/progress.ts";
 import { removeBuild, runPrivileged } from "#images/privileged.ts";
 
@@ -35,8 +36,15 @@ const recipe = {
   ],
 };
 
-/** The kit, fetched when it is missing, which takes about ten seconds. */
-export async function provideKit(source: ImageSource, { onProgress, signal }: BuildOptions): Promise<Kit> {
+/** The kit, fetched when it is missing, which takes about ten seconds, with the kernel that `source` names. */
+export async function provideKit(source: ImageSource, options: BuildOptions): Promise<Kit> {
+  const kit = await provideDebianKit(source, options);
+  return source.guestKernel === undefined
+    ? kit
+    : await withNamedKernel(source, kit, source.guestKernel, options.signal);
+}
+
+async function provideDebianKit(source: ImageSource, { onProgress, signal }: BuildOptions): Promise<Kit> {
   const { directory, facts } = await provideArtifact({
     kind: "kit",
     ...artifactPlace(source),

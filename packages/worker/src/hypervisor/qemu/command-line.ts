@@ -90,19 +90,42 @@ export function qemuCommandLine(spec: VmSpec, host: QemuHost, start: QemuStart):
  * first inherited descriptor is the guest's firmware. The guest's write to port 0xf4 ends QEMU with an exit code.
  */
 export function probeCommandLine(host: QemuHost): [string, ...string[]] {
-  const firmware = firstInherited;
+  return [
+    ...probeMachine(host, firstInherited + 1),
+    ...["-m", "16M"],
+    ...["-bios", inheritedFile(firstInherited)],
+    ...["-device", "isa-debug-exit,iobase=0xf4,iosize=1"],
+  ];
+}
+
+/**
+ * The argument list of a probe that boots a kernel. Its first inherited descriptors are the kernel and an initramfs. The
+ * guest's console is QEMU's standard output.
+ */
+export function kernelProbeCommandLine(host: QemuHost): [string, ...string[]] {
+  return [
+    ...probeMachine(host, firstInherited + 2),
+    ...["-m", "256M"],
+    ...["-kernel", inheritedFile(firstInherited), "-initrd", inheritedFile(firstInherited + 1)],
+    ...["-append", "console=ttyS0 quiet panic=-1 reboot=t"],
+    ...["-chardev", "stdio,id=console,signal=off", "-device", "isa-serial,chardev=console"],
+  ];
+}
+
+function probeMachine(host: QemuHost, kvm: number): [string, ...string[]] {
   return [
     host.program,
     ...["-name", "guest=probe"],
     ...isolation,
     ...["-action", "reboot=shutdown,shutdown=poweroff"],
     ...["-machine", machine],
-    ...processorArguments(host, firmware + 1),
-    ...["-m", "16M"],
-    // By descriptor: QEMU's user may have no way through the directories of the worker's user.
-    ...["-bios", `/proc/self/fd/${firmware}`],
-    ...["-device", "isa-debug-exit,iobase=0xf4,iosize=1"],
+    ...processorArguments(host, kvm),
   ];
+}
+
+/** By descriptor: QEMU's user may have no way through the directories of the worker's user. */
+function inheritedFile(fd: number): string {
+  return `/proc/self/fd/${fd}`;
 }
 
 /** No default devices, no configuration files, and no system call that a machine never needs. */

@@ -3,7 +3,7 @@ import { runCommand } from "#host/run-command.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { QemuHost } from "./command-line.ts";
 import { examineKvm, type KvmFindings } from "../kvm-access.ts";
-import { probeAccelerator, type ProbeResult } from "./probe-accelerator.ts";
+import { type KernelProbe, type Probe, probeAccelerator } from "./probe-accelerator.ts";
 import { whyNoVhostNet } from "./vhost-net.ts";
 
 export interface ExaminedQemu extends QemuHost {
@@ -21,8 +21,10 @@ export interface ExamineOptions {
   readonly wanted: "auto" | "kvm" | "tcg";
   /** The processor of guests under KVM: `host` or a model of QEMU. Absent: `host`. */
   readonly cpuModel?: string;
+  /** The kernel of guests, if it is not Debian's. */
+  readonly kernel?: KernelProbe;
   /** Runs a guest under KVM before KVM is chosen. */
-  readonly probe?: (host: QemuHost & { readonly version: string }) => Promise<ProbeResult>;
+  readonly probe?: Probe;
   /** Replaced by tests. */
   readonly findKvm?: typeof examineKvm;
 }
@@ -30,29 +32,41 @@ export interface ExamineOptions {
 const oldest = [9, 0] as const;
 
 /**
- * Finds QEMU and the accelerator that runs a guest. KVM is chosen only when a probe has run one.
- * @throws `unavailable` when QEMU is missing or too old, or KVM was asked for and does not work
+ * Finds QEMU and the accelerator that runs a guest. KVM is chosen only when a probe has run one. With a kernel of the
+ * operator, the probe boots that kernel, under TCG as well.
+ * @throws `unavailable` when QEMU is missing or too old, KVM was asked for and does not work, or the kernel does not boot
  */
 export async function examineQemu(options: ExamineOptions): Promise<ExaminedQemu> {
-  const { program, wanted, cpuModel = "host", probe = probeAccelerator, findKvm = examineKvm } = options;
+  const { program, wanted, cpuModel = "host", kernel, probe = probeAccelerator, findKvm = examineKvm } = options;
   const version = await qemuVersion(program);
   const tcg = { program, version, accelerator: "tcg", processor: "" } as const;
-  if (wanted === "tcg") return { ...tcg, reason: "OPENSANDBOX_ACCEL=tcg" };
-  const found = await findKvm(() => runCommand("list QEMU's options", [program, "-help"]));
-  if (!found.usable) return withoutKvm(found);
+  if (wanted === "tcg") return await emulated("OPENSANDBOX_ACCEL=tcg");
+  const help = () => runCommand("list QEMU's options", [program, "-help"]);
+  const found = await findKvm(help, { anyProcessor: kernel !== undefined });
+  if (!found.usable) return await withoutKvm(found);
   const processor = cpuModel === "host" ? describeProcessor(await readFile("/proc/cpuinfo", "utf8")) : "";
   const noVhost = whyNoVhostNet();
   const vhost = noVhost === undefined ? { vhostNet: true } : { vhostNet: false, noVhost };
   const kvm = { ...tcg, accelerator: "kvm", kvmAccess: found.access, cpuModel, processor, ...vhost } as const;
-  const { works, detail } = await probe(kvm);
+  const { works, detail } = await probe(kvm, { kernel });
   const model = cpuModel === "host" ? [] : [`guests have the processor model ${cpuModel}`];
   const reason = [found.reason, ...model, detail].join("; ");
-  return works ? { ...kvm, reason } : withoutKvm({ usable: false, reason });
+  return works ? { ...kvm, reason } : await withoutKvm({ usable: false, reason });
 
-  function withoutKvm({ reason, fix }: KvmFindings & { readonly usable: false }): ExaminedQemu {
-    if (wanted === "auto") return { ...tcg, reason, ...(fix === undefined ? {} : { fix }) };
+  async function withoutKvm({ reason, fix }: KvmFindings & { readonly usable: false }): Promise<ExaminedQemu> {
+    if (wanted === "auto") return { ...(await emulated(reason)), ...(fix === undefined ? {} : { fix }) };
     const remedy = fix === undefined ? "" : ` To use it, ${fix}.`;
     throw new SandboxError("unavailable", `KVM does not work here: ${reason}.${remedy} Or use OPENSANDBOX_ACCEL=tcg`);
+  }
+
+  async function emulated(reason: string): Promise<ExaminedQemu> {
+    if (kernel === undefined) return { ...tcg, reason };
+    const { works, detail } = await probe(tcg, { kernel });
+    if (works) return { ...tcg, reason: `${reason}; ${detail}` };
+    throw new SandboxError(
+      "unavailable",
+      `The guest kernel ${kernel.file} does not boot: ${detail}. Without KVM: ${reason}. Unset OPENSANDBOX_GUEST_KERNEL to use Debian's`,
+    );
   }
 }
 

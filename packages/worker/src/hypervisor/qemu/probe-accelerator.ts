@@ -1,10 +1,11 @@
+import { createHash } from "node:crypto";
 import { closeSync, openSync } from "node:fs";
 import { mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { release, tmpdir } from "node:os";
 import { join } from "node:path";
 import { asSandboxError } from "@opensandbox/wire/errors.ts";
-import { startVmProcess } from "../vm-process.ts";
-import { probeCommandLine, type QemuHost } from "./command-line.ts";
+import { startVmProcess, type VmProcess } from "../vm-process.ts";
+import { kernelProbeCommandLine, probeCommandLine, type QemuHost } from "./command-line.ts";
 import { openKvm, withKvmGroup } from "../kvm-access.ts";
 import { readEnd } from "../process-log.ts";
 
@@ -33,46 +34,80 @@ export async function probeAccelerator(host: QemuHost, options: ProbeOptions = {
 export interface ProbeOptions {
   /** 64 KiB that the guest runs instead of {@link firmware}. */
   readonly firmware?: Buffer;
+  /** Booted instead of firmware. */
+  readonly kernel?: KernelProbe | undefined;
   readonly timeoutMs?: number;
 }
 
-/** QEMU and its guest take 0.1 s, and 1.2 s under KVM on a host that is itself emulated in software. */
-const probeTimeoutMs = 30_000;
+/** A kernel that an operator named, and the means to see it run. */
+export interface KernelProbe {
+  /** Where the kernel comes from, for people. */
+  readonly file: string;
+  readonly elf: Uint8Array;
+  /** Its `/init` prints the greeting and powers off. */
+  readonly initramfs: Uint8Array;
+  readonly greeting: string;
+}
+
+/**
+ * Firmware takes 0.1 s, and 1.2 s under KVM on a host that is itself emulated in software. A kernel takes 2 s, and 30 s
+ * there.
+ */
+const probeTimeoutMs = { firmware: 30_000, kernel: 180_000 } as const;
 
 async function runGuest(host: QemuHost, directory: string, options: ProbeOptions): Promise<ProbeResult> {
-  const file = join(directory, "firmware");
+  const { kernel } = options;
   const log = join(directory, "log");
-  // QEMU opens its inherited descriptor again, as its own user.
-  await writeFile(file, options.firmware ?? firmware(), { mode: 0o644 });
-  const root = process.getuid?.() === 0;
   const since = performance.now();
-  await using qemu = await startVmProcess({
-    argv: probeCommandLine(host),
-    logFile: log,
-    cwd: "/",
-    env: { PATH: "/usr/bin:/bin" },
-    ...(root ? { user: withKvmGroup(probeUser, host.kvmAccess), namespace: "new" } : {}),
-    openInherited() {
-      const firmwareFd = openSync(file, "r");
-      try {
-        return host.kvmAccess?.by === "descriptor" ? [firmwareFd, openKvm()] : [firmwareFd];
-      } catch (error) {
-        closeSync(firmwareFd);
-        throw error;
-      }
-    },
-  });
-  const { timeoutMs = probeTimeoutMs } = options;
+  await using qemu =
+    kernel === undefined
+      ? await startProbe(host, directory, probeCommandLine(host), [options.firmware ?? firmware()])
+      : await startProbe(host, directory, kernelProbeCommandLine(host), [kernel.elf, kernel.initramfs]);
+  const { timeoutMs = probeTimeoutMs[kernel === undefined ? "firmware" : "kernel"] } = options;
   const { promise: timedOut, resolve } = Promise.withResolvers<undefined>();
   const timer = setTimeout(() => resolve(undefined), timeoutMs);
   const end = await Promise.race([qemu.exited, timedOut]).finally(() => clearTimeout(timer));
   const took = `${Math.round(performance.now() - since)} ms`;
   const said = await readEnd(log);
   const because = said === "" ? "" : `: ${said}`;
+  // A kernel that cannot power its machine off has run all the same.
+  if (kernel !== undefined && said.includes(kernel.greeting)) {
+    return { works: true, detail: `the guest kernel ${kernel.file} ran in ${took}` };
+  }
   if (end === undefined) return { works: false, detail: `a probe guest did not end within ${timeoutMs} ms${because}` };
   if (end.code === expectedExitCode) return { works: true, detail: `a probe guest ran in ${took}` };
   const how = end.signal === null ? `exited with ${end.code}` : `was ended by ${end.signal}`;
   return { works: false, detail: `a probe guest did not run: QEMU ${how} after ${took}${because}` };
+}
+
+/** QEMU opens each of `files` again, as its own user, by an inherited descriptor. */
+async function startProbe(
+  host: QemuHost,
+  directory: string,
+  argv: [string, ...string[]],
+  files: readonly Uint8Array[],
+): Promise<VmProcess> {
+  const paths = files.map((_, index) => join(directory, `${index}`));
+  for (const [index, path] of paths.entries()) await writeFile(path, files[index] ?? "", { mode: 0o644 });
+  const root = process.getuid?.() === 0;
+  return await startVmProcess({
+    argv,
+    logFile: join(directory, "log"),
+    cwd: "/",
+    env: { PATH: "/usr/bin:/bin" },
+    ...(root ? { user: withKvmGroup(probeUser, host.kvmAccess), namespace: "new" } : {}),
+    openInherited() {
+      const opened: number[] = [];
+      try {
+        for (const path of paths) opened.push(openSync(path, "r"));
+        if (host.kvmAccess?.by === "descriptor") opened.push(openKvm());
+        return opened;
+      } catch (error) {
+        for (const fd of opened) closeSync(fd);
+        throw error;
+      }
+    },
+  });
 }
 
 /** The first id after the users of machines (one for each of the 16384 slots of a host, from 1900000000 on). */
@@ -129,6 +164,8 @@ const program = [
   "0f0078f00f00", //         and where they are: 0xff078
 ];
 
+export type Probe = (host: QemuHost & { readonly version: string }, options: ProbeOptions) => Promise<ProbeResult>;
+
 /**
  * The result of {@link probeAccelerator}, asked once per host, start of its kernel, user and QEMU. Only success is
  * remembered: a remedy takes effect at the next start.
@@ -136,13 +173,13 @@ const program = [
 export async function probeOnce(
   host: QemuHost & { readonly version: string },
   directory: string,
-  probe: (host: QemuHost) => Promise<ProbeResult> = probeAccelerator,
+  { kernel, probe = probeAccelerator }: Pick<ProbeOptions, "kernel"> & { readonly probe?: Probe } = {},
 ): Promise<ProbeResult> {
   const file = join(directory, "accelerator-probe.json");
-  const key = await probeKey(host);
+  const key = await probeKey(host, kernel);
   const known = await readProbe(file);
   if (known?.key === key) return { works: true, detail: `${known.detail}, at ${known.at}` };
-  const result = await probe(host);
+  const result = await probe(host, { kernel });
   if (result.works) {
     const text = JSON.stringify({ key, detail: result.detail, at: new Date().toISOString() } satisfies StoredProbe);
     // A file for each process: several servers may share the directory.
@@ -168,9 +205,13 @@ async function readProbe(file: string): Promise<StoredProbe | undefined> {
   }
 }
 
-async function probeKey(host: QemuHost & { readonly version: string }): Promise<string> {
+async function probeKey(
+  host: QemuHost & { readonly version: string },
+  kernel: KernelProbe | undefined,
+): Promise<string> {
   const bootId = (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim();
   const { accelerator, kvmAccess, program, version, processor, cpuModel } = host;
   const qemu = [program, version, accelerator, kvmAccess, processor, cpuModel];
-  return JSON.stringify([bootId, release(), process.getuid?.(), ...qemu]);
+  const booted = kernel === undefined ? [] : [createHash("sha256").update(kernel.elf).digest("hex")];
+  return JSON.stringify([bootId, release(), process.getuid?.(), ...qemu, ...booted]);
 }

@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
-import { stat } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { test } from "node:test";
 import { tryCreateKvmMachine } from "#host/kernel/libc.ts";
 import { examineQemu } from "./examine-qemu.ts";
-import { accessFor, type KvmAccess } from "../kvm-access.ts";
+import { kernelProbe } from "#images/named-kernel.ts";
+import { imageStore } from "../../open-worker.ts";
+import { accessFor, type KvmAccess, processorFeature } from "../kvm-access.ts";
 import { probeAccelerator, type ProbeResult } from "./probe-accelerator.ts";
 
 const program = "qemu-system-x86_64";
@@ -11,6 +13,7 @@ const tcg = { program, accelerator: "tcg", processor: "" } as const;
 const kvm = { ...tcg, accelerator: "kvm", kvmAccess: { by: "descriptor" } } as const;
 const kvmFound = { usable: true, access: kvm.kvmAccess, reason: "the processor has svm" } as const;
 const isRoot = process.getuid?.() === 0;
+const processorRunsGuests = processorFeature(await readFile("/proc/cpuinfo", "utf8")) !== undefined;
 const noDevice = tryCreateKvmMachine("/dev/kvm");
 const groupOfDevice = isRoot && noDevice === undefined ? await accessByGroup() : undefined;
 
@@ -65,6 +68,30 @@ test(
     assert.ok(works, detail);
   },
 );
+
+/** A copy of Debian's kernel, as a file that an operator names. */
+async function namedKernel(): Promise<string> {
+  const imagesDirectory = process.env["OPENSANDBOX_IMAGES_DIR"] ?? "/var/lib/opensandbox/images";
+  return (await imageStore({ imagesDirectory }).provide("minimal")).kernel;
+}
+
+test("probe: a kernel that an operator names boots and runs its first program", async () => {
+  const kernel = await kernelProbe(await namedKernel());
+  const host = noDevice === undefined && processorRunsGuests ? kvm : tcg;
+  const { works, detail } = await probeAccelerator(host, { kernel });
+  assert.ok(works, detail);
+  assert.match(detail, /^the guest kernel \/.*\/vmlinux ran in \d+ ms$/);
+});
+
+test("probe: a named kernel that does not boot is refused with the kernel's file and its last words", async () => {
+  const kernel = await kernelProbe(await namedKernel());
+  // Without a program to start, the kernel panics, and a panic is a reset.
+  const broken = { ...kernel, initramfs: Buffer.alloc(0) };
+  await assert.rejects(examineQemu({ program, wanted: "tcg", kernel: broken }), (error: Error) => {
+    assert.match(error.message, /^The guest kernel \/.*\/vmlinux does not boot: .*Kernel panic/);
+    return true;
+  });
+});
 
 test("auto takes KVM when a guest has run under it, else emulation, and says why", async () => {
   const examine = async (result: ProbeResult) =>
