@@ -57,6 +57,8 @@ const allUnderKvm = [
   "packages/worker/src/hypervisor/qemu/probe-accelerator.vm.test.ts",
   "packages/worker/src/hypervisor/qemu/qemu.vm.test.ts",
   "tests/e2e/kvm-users.vm.test.ts",
+  "tests/e2e/kvm-models.vm.test.ts",
+  "tests/torture/kvm.vm.test.ts",
 ];
 
 /** After this long an emulated KVM host is stopped, and the run fails. {@link underKvm} takes 10 min on a quiet host. */
