@@ -8,7 +8,7 @@ import { after, before, suite, test } from "node:test";
 import { Sandbox } from "@opencomputer/sdk";
 import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { runCommand } from "../../packages/worker/src/host/run-command.ts";
-import { processorFeature } from "../../packages/worker/src/hypervisor/qemu/kvm-access.ts";
+import { processorFeature } from "../../packages/worker/src/hypervisor/kvm-access.ts";
 import { readEntries } from "../../packages/worker/src/machine/journal.ts";
 import { slotNames } from "../../packages/worker/src/network/address-plan.ts";
 import { queueCommands } from "../../packages/worker/src/network/link-commands.ts";
