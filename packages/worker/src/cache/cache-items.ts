@@ -11,6 +11,7 @@ import { symbolicTargets } from "./symbolic-users.ts";
 const artifactKinds = {
   image: "image",
   kit: "kit",
+  "kit-kernel": "guest kernel",
   initramfs: "initramfs",
   agent: "agent disk",
   "agent-bundle": "agent bundle",

@@ -6,6 +6,7 @@ export type CacheKind =
   | "workspace"
   | "image"
   | "kit"
+  | "guest kernel"
   | "initramfs"
   | "agent disk"
   | "agent bundle"
