@@ -2,7 +2,14 @@ import { fileURLToPath } from "node:url";
 import type { ContentChecks } from "#host/storage/content-checks.ts";
 import type { Log } from "#host/log.ts";
 import type { ArtifactRequest } from "#images/artifact.ts";
-import type { NamedKernel } from "#images/named-kernel.ts";
+
+/** A kernel that the operator names instead of Debian's, for hosts on which Debian's does not boot. */
+export interface NamedKernel {
+  /** A vmlinux (an ELF file), or a bzImage whose payload is compressed with zstd. */
+  readonly kernel: string;
+  /** Its module tree, such as /usr/lib/modules/6.12.33-pvm. Absent: every driver of a guest is part of the kernel. */
+  readonly modules?: string;
+}
 
 export interface ImageSourceOptions {
   /** The directory of built images, made when it is missing. QEMU's user must be able to pass through its parents. */

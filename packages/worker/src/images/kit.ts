@@ -4,9 +4,9 @@ import { join } from "node:path";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { runCommand } from "#host/run-command.ts";
 import { hashOfFile, provideArtifact } from "#images/artifact.ts";
-import { kernelElf } from "#images/kernel-elf.ts";
+import { kernelElf } from "#images/kernel/kernel-elf.ts";
 import { artifactPlace, type ImageSource } from "#images/image-source.ts";
-import { withNamedKernel } from "#images/named-kernel.ts";
+import { provideNamedKernel } from "#images/kernel/named-kernel.ts";
 import type { BuildOptions } from "#images/progress.ts";
 import { removeBuild, runPrivileged } from "#images/privileged.ts";
 
@@ -39,9 +39,8 @@ const recipe = {
 /** The kit, fetched when it is missing, which takes about ten seconds, with the kernel that `source` names. */
 export async function provideKit(source: ImageSource, options: BuildOptions): Promise<Kit> {
   const kit = await provideDebianKit(source, options);
-  return source.guestKernel === undefined
-    ? kit
-    : await withNamedKernel(source, kit, source.guestKernel, options.signal);
+  if (source.guestKernel === undefined) return kit;
+  return { ...kit, ...(await provideNamedKernel(source, kit.id, source.guestKernel, options.signal)) };
 }
 
 async function provideDebianKit(source: ImageSource, { onProgress, signal }: BuildOptions): Promise<Kit> {

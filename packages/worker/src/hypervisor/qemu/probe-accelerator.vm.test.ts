@@ -3,7 +3,7 @@ import { readFile, stat } from "node:fs/promises";
 import { test } from "node:test";
 import { tryCreateKvmMachine } from "#host/kernel/libc.ts";
 import { examineQemu } from "./examine-qemu.ts";
-import { kernelProbe } from "#images/named-kernel.ts";
+import { kernelProbe } from "#images/kernel/named-kernel.ts";
 import { imageStore } from "../../open-worker.ts";
 import { accessFor, type KvmAccess, processorFeature } from "../kvm-access.ts";
 import { probeAccelerator, type ProbeResult } from "./probe-accelerator.ts";

@@ -4,17 +4,8 @@ import { basename, join } from "node:path";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { hashOfFile, provideArtifact } from "#images/artifact.ts";
 import { cpioArchive } from "#images/cpio.ts";
-import { artifactPlace, type ImageSource } from "#images/image-source.ts";
-import { elfOf } from "#images/kernel-elf.ts";
-import type { Kit } from "#images/kit.ts";
-
-/** A kernel that the operator names instead of Debian's, for hosts on which Debian's does not boot. */
-export interface NamedKernel {
-  /** A vmlinux (an ELF file), or a bzImage whose payload is compressed with zstd. */
-  readonly kernel: string;
-  /** Its module tree, such as /usr/lib/modules/6.12.33-pvm. Absent: every driver of a guest is part of the kernel. */
-  readonly modules?: string;
-}
+import { artifactPlace, type ImageSource, type NamedKernel } from "#images/image-source.ts";
+import { elfOf } from "#images/kernel/kernel-elf.ts";
 
 /** What a probe needs to see the kernel run. @throws `invalid_argument` as {@link readKernel} */
 export async function kernelProbe(file: string) {
@@ -43,16 +34,24 @@ export async function readKernel(file: string): Promise<Buffer> {
   }
 }
 
+/** The parts of a kit that a named kernel replaces. */
+interface KernelParts {
+  readonly id: string;
+  readonly kernelVersion: string;
+  readonly kernel: string;
+  readonly modules: string;
+}
+
 /**
- * The kit with another kernel, assembled when it is missing.
+ * Assembles the parts for a kernel and its modules when they are missing. `kitId` identifies the kit that they complete.
  * @throws `invalid_argument` when the files are not a kernel and its modules
  */
-export async function withNamedKernel(
+export async function provideNamedKernel(
   source: ImageSource,
-  kit: Kit,
+  kitId: string,
   { kernel, modules }: NamedKernel,
   signal: AbortSignal | undefined,
-): Promise<Kit> {
+): Promise<KernelParts> {
   const elf = await readKernel(kernel);
   const kernelVersion = versionOf(elf, kernel);
   if (modules !== undefined && basename(modules) !== kernelVersion) {
@@ -61,7 +60,7 @@ export async function withNamedKernel(
       `The guest kernel ${kernel} is Linux ${kernelVersion}, and ${modules} is not its module tree: name a directory ${kernelVersion} that depmod has indexed`,
     );
   }
-  const hash = createHash("sha256").update(kit.id).update(elf);
+  const hash = createHash("sha256").update(kitId).update(elf);
   for (const file of modules === undefined ? [] : await moduleFiles(modules)) {
     hash.update(`\n${file} ${await hashOfFile(join(modules ?? "", file))}`);
   }
@@ -80,7 +79,7 @@ export async function withNamedKernel(
       return { id, kernelVersion };
     },
   });
-  return { ...kit, id, kernelVersion, kernel: join(directory, "vmlinux"), modules: join(directory, "modules") };
+  return { id, kernelVersion, kernel: join(directory, "vmlinux"), modules: join(directory, "modules") };
 }
 
 /** The kernel's own name for itself, as `uname -r` prints it. */

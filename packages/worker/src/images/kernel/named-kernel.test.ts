@@ -3,10 +3,10 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promis
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { imageSource } from "./image-source.ts";
-import { driverEntries } from "./initramfs.ts";
-import type { Kit } from "./kit.ts";
-import { readKernel, withNamedKernel } from "./named-kernel.ts";
+import { imageSource } from "../image-source.ts";
+import { driverEntries } from "../initramfs.ts";
+import type { Kit } from "../kit.ts";
+import { provideNamedKernel, readKernel } from "./named-kernel.ts";
 
 const elf = Buffer.from("\x7fELF ... Linux version 6.12.33-pvm (builder@host) ...", "latin1");
 const never = undefined;
@@ -33,27 +33,27 @@ async function stand() {
 test("a named kernel takes the place of Debian's, with its modules", async () => {
   await using standing = await stand();
   const { source, kit, kernel, modules } = standing;
-  const named = await withNamedKernel(source, kit, { kernel, modules }, never);
-  assert.deepEqual([named.kernelVersion, named.busybox], ["6.12.33-pvm", kit.busybox]);
+  const named = await provideNamedKernel(source, kit.id, { kernel, modules }, never);
+  assert.equal(named.kernelVersion, "6.12.33-pvm");
   assert.ok(elf.equals(await readFile(named.kernel)));
   assert.deepEqual(await readdir(named.modules), ["6.12.33-pvm"]);
   assert.notEqual(named.id, kit.id);
-  const again = await withNamedKernel(source, kit, { kernel, modules }, never);
+  const again = await provideNamedKernel(source, kit.id, { kernel, modules }, never);
   assert.deepEqual(again, named);
   await writeFile(join(modules, "kernel/virtio_net.ko"), "another module");
-  assert.notEqual((await withNamedKernel(source, kit, { kernel, modules }, never)).id, named.id);
+  assert.notEqual((await provideNamedKernel(source, kit.id, { kernel, modules }, never)).id, named.id);
 });
 
 test("a driver that is part of a named kernel needs no module, and without a module tree none does", async () => {
   await using standing = await stand();
   const { source, kit, kernel, modules } = standing;
   const drivers = ["virtio_blk", "virtio_net"];
-  const paths = async (named: Kit): Promise<string[]> =>
-    (await driverEntries(named, drivers, never)).map(({ path }) => path);
-  assert.deepEqual(await paths(await withNamedKernel(source, kit, { kernel, modules }, never)), [
+  const paths = async (named: Partial<Kit>): Promise<string[]> =>
+    (await driverEntries({ ...kit, ...named }, drivers, never)).map(({ path }) => path);
+  assert.deepEqual(await paths(await provideNamedKernel(source, kit.id, { kernel, modules }, never)), [
     ...["modules/virtio_blk", "modules/virtio_net", "modules/virtio_net/0.ko"],
   ]);
-  assert.deepEqual(await paths(await withNamedKernel(source, kit, { kernel }, never)), [
+  assert.deepEqual(await paths(await provideNamedKernel(source, kit.id, { kernel }, never)), [
     ...["modules/virtio_blk", "modules/virtio_net"],
   ]);
 });
@@ -74,15 +74,15 @@ test("a file that is no kernel, and modules of another kernel, are refused with 
   });
   const program = join(path, "program");
   await writeFile(program, "\x7fELF but no kernel");
-  await assert.rejects(withNamedKernel(source, kit, { kernel: program }, never), {
+  await assert.rejects(provideNamedKernel(source, kit.id, { kernel: program }, never), {
     code,
     message: `The guest kernel ${program} is an ELF file without a version of Linux`,
   });
-  await assert.rejects(withNamedKernel(source, kit, { kernel, modules: "/lib/modules/6.1" }, never), {
+  await assert.rejects(provideNamedKernel(source, kit.id, { kernel, modules: "/lib/modules/6.1" }, never), {
     code,
     message: /is Linux 6\.12\.33-pvm, and \/lib\/modules\/6\.1 is not its module tree/,
   });
-  await assert.rejects(withNamedKernel(source, kit, { kernel, modules: "/none/6.12.33-pvm" }, never), {
+  await assert.rejects(provideNamedKernel(source, kit.id, { kernel, modules: "/none/6.12.33-pvm" }, never), {
     code,
     message: /^Cannot read the modules of the guest kernel in \/none\/6\.12\.33-pvm: /,
   });
