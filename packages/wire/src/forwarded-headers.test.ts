@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import * as fc from "fast-check";
 import { forwardedHeaders, forwardedRequestHeaders } from "./forwarded-headers.ts";
 
 test("hop-by-hop headers are removed, and the others stay as written", () => {
@@ -17,4 +18,18 @@ test("the end of a body is always marked", () => {
   assert.deepEqual(forwardedRequestHeaders("POST", ["Content-Length", "3"]), ["Content-Length", "3"]);
   assert.deepEqual(forwardedRequestHeaders("POST", []), ["Content-Length", "0"]);
   assert.deepEqual(forwardedRequestHeaders("GET", ["a", "b"]), ["a", "b"]);
+});
+
+test("headers of any names and values are forwarded without an error, and never a header of the connection", () => {
+  const word = fc.oneof(fc.constantFrom("connection", "Upgrade", "TE", "x", "__proto__", "close, x"), fc.string());
+  fc.assert(
+    fc.property(fc.array(word, { maxLength: 20 }), fc.constantFrom("GET", "POST"), (raw, method) => {
+      const pairs = forwardedHeaders(raw);
+      assert.ok(pairs.length <= raw.length && pairs.length % 2 === 0);
+      assert.ok(
+        !pairs.some((name, at) => at % 2 === 0 && ["connection", "upgrade", "te"].includes(name.toLowerCase())),
+      );
+      assert.ok(forwardedRequestHeaders(method, raw).length <= pairs.length + 2);
+    }),
+  );
 });

@@ -1,6 +1,9 @@
 import assert from "node:assert/strict";
 import { connect } from "node:net";
+import { text } from "node:stream/consumers";
 import { after, before, suite, test } from "node:test";
+import * as fc from "fast-check";
+import { almostHeads } from "@opensandbox/wire/testing/http-heads.ts";
 import { openTcpListener } from "#host/kernel/sockets.ts";
 import { type MetadataSource, serveMetadata } from "./metadata-service.ts";
 import { inOwnHost } from "./testing/own-host.ts";
@@ -100,6 +103,38 @@ inOwnHost(import.meta.filename, () => {
         assert.deepEqual(defects, []);
       },
     );
+
+    test("ends the connection at most, for requests of any bytes, and refuses a head above 16 KiB", async () => {
+      using stack = new DisposableStack();
+      const at = { address: "127.0.0.1", port: 80 };
+      const defects: unknown[] = [];
+      stack.use(
+        serveMetadata({
+          listener: openTcpListener("/proc/self/ns/net", at),
+          answer: (_endpoint, body) => Promise.resolve({ status: 200, body: { body } }),
+          defect: (error) => defects.push(error),
+        }),
+      );
+      const exchange = async (bytes: string): Promise<string> => {
+        const socket = connect(at.port, at.address);
+        stack.defer(() => void socket.destroy());
+        socket.write(Buffer.from(bytes, "latin1"));
+        // The service may wait for the rest of a request.
+        socket.setTimeout(200, () => socket.destroy());
+        return await text(socket).catch(() => "");
+      };
+      const starts = ["GET /v1/status HTTP/1.1\r\nHost: a", "POST /v1/scale HTTP/1.1\r\nHost: a", "GET / HTTP/1.0"];
+      await fc.assert(
+        fc.asyncProperty(almostHeads(starts), async (bytes) => void (await exchange(bytes))),
+        { numRuns: 60 },
+      );
+      assert.match(await exchange(`GET / HTTP/1.1\r\nHost: a\r\n${"X: y\r\n".repeat(4000)}\r\n`), /^HTTP\/1\.1 431 /);
+      assert.match(
+        await exchange("GET /v1/status HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"),
+        /^HTTP\/1\.1 200 /,
+      );
+      assert.deepEqual(defects, []);
+    });
 
     test("keeps answering after a malformed request", async () => {
       const idle = guests[1]?.connect("169.254.169.254", 80);

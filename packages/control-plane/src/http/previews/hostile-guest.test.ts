@@ -3,7 +3,9 @@ import { request as startRequest, type IncomingMessage } from "node:http";
 import { connect, createServer, type AddressInfo } from "node:net";
 import { text } from "node:stream/consumers";
 import { suite, test, before, after } from "node:test";
+import { assert as assertProperty, asyncProperty, boolean } from "fast-check";
 import { eventOf } from "@opensandbox/wire/testing/eventually.ts";
+import { almostHeads } from "@opensandbox/wire/testing/http-heads.ts";
 import { errorFromWire, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import { WebSocket } from "ws";
@@ -33,13 +35,23 @@ suite("a hostile guest or client ends its own connection only", () => {
     return response.statusCode;
   }
 
+  /** Sends the bytes on a connection of their own and returns the server's. */
+  async function exchange(bytes: string | Buffer): Promise<string> {
+    const { hostname, port } = new URL(world.url);
+    const socket = connect(Number(port), hostname);
+    socket.write(bytes);
+    // The server may wait for the rest of a request.
+    socket.setTimeout(200, () => socket.destroy());
+    return await text(socket).catch(() => "");
+  }
+
   async function healthy(): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 20));
     assert.equal((await fetch(`${world.url}/health`)).status, 200);
   }
 
   /** A guest's server that answers every connection with the same bytes. */
-  async function answering(answer: string): Promise<{ port: number } & Disposable> {
+  async function answering(answer: string | Buffer): Promise<{ port: number } & Disposable> {
     const server = createServer((socket) => {
       socket.on("error", () => socket.destroy());
       socket.once("data", () => socket.end(answer));
@@ -72,6 +84,48 @@ suite("a hostile guest or client ends its own connection only", () => {
       await healthy();
     });
   }
+
+  test("an answer of any bytes, and with a head of any size, is a failure of its request at most", async () => {
+    const starts = [
+      "HTTP/1.1 200 OK",
+      "HTTP/1.1 100 Go",
+      "HTTP/1.1 204 No",
+      "HTTP/1.1 304 No",
+      "HTTP/1.0 200",
+      "HTTP/1.1 999 X",
+    ];
+    await assertProperty(
+      asyncProperty(almostHeads(starts), boolean(), async (bytes, asUpgrade) => {
+        using server = await answering(Buffer.from(bytes, "latin1"));
+        const upgrade = asUpgrade ? "Connection: Upgrade\r\nUpgrade: websocket\r\n" : "Connection: close\r\n";
+        await exchange(`GET / HTTP/1.1\r\nHost: ${id}-p${server.port}.sandbox.test\r\n${upgrade}\r\n`);
+      }),
+      { numRuns: 60 },
+    );
+    using server = await answering(`HTTP/1.1 200 OK\r\nX: ${"y".repeat(16_384)}\r\n\r\n`);
+    const [status = 0] = await ask(server.port);
+    assert.ok(status >= 500, `${status}`);
+    await healthy();
+    assert.ok(!world.logged.some(({ message }) => message.startsWith("defect: ")));
+  });
+
+  test("a request of any bytes, and with a head of any size, is a failure of its connection at most", async () => {
+    const host = `Host: ${id}-p1.sandbox.test`;
+    const starts = [
+      "GET / HTTP/1.1",
+      `GET /health HTTP/1.1\r\n${host}`,
+      "POST / HTTP/1.1",
+      "CONNECT a:1 HTTP/1.1",
+      "PRI * HTTP/2.0",
+    ];
+    await assertProperty(
+      asyncProperty(almostHeads(starts), async (bytes) => void (await exchange(Buffer.from(bytes, "latin1")))),
+      { numRuns: 60 },
+    );
+    assert.match(await exchange(`GET / HTTP/1.1\r\n${"X: y\r\n".repeat(4000)}\r\n`), /^HTTP\/1\.1 431 /);
+    await healthy();
+    assert.ok(!world.logged.some(({ message }) => message.startsWith("defect: ")));
+  });
 
   test("an answer to an upgrade that breaks off is not followed by a second answer", async () => {
     using server = await answering("HTTP/1.1 403 No\r\nContent-Length: 100\r\n\r\npart");

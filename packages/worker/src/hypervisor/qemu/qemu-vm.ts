@@ -32,6 +32,7 @@ export class QemuVm implements Vm {
   readonly #qmp: QmpClient;
   #console = "";
   #disposed = false;
+  #retrying = false;
   /** Whether the caller has paused it; QEMU also stops a VM whose disk is full. */
   #paused = false;
 
@@ -49,6 +50,9 @@ export class QemuVm implements Vm {
     qmp.listen(({ event, data }) => {
       // The host's disk is full: QEMU has stopped the guest, and repeats the failed write when it continues.
       if (event !== "BLOCK_IO_ERROR" || data?.["action"] !== "stop") return;
+      // One retry serves all failed writes.
+      if (this.#retrying) return;
+      this.#retrying = true;
       setTimeout(() => this.#retryWrite(), fullDiskRetryMs).unref();
     });
     this.capturing = new QemuCapturing(spec, qmp, memoryFinder(process.pid, spec, qmp, firstMemory));
@@ -82,6 +86,7 @@ export class QemuVm implements Vm {
   }
 
   #retryWrite(): void {
+    this.#retrying = false;
     if (this.#paused) return;
     // A VM that has ended meanwhile has reported that; a silent one fails its next command.
     commands.cont(this.#qmp).catch(() => undefined);

@@ -21,21 +21,23 @@ const answerTimeoutMs = 30_000;
 const silentTimeoutMs = 1_000;
 
 /** The longest answers describe the disks of a machine, or contain its console: less than 1 MiB. */
-const maxLineBytes = 16 * 2 ** 20;
+const maxLineBytes = 4 * 2 ** 20;
 
+/** A line of the monitor. Its parts are of the expected types, and everything inside `data`, `return` and `error` is not. */
 interface Message {
-  readonly QMP?: object;
+  readonly QMP?: unknown;
   readonly event?: string;
-  readonly data?: Record<string, unknown>;
+  readonly data?: Readonly<Record<string, unknown>>;
   readonly id?: number;
   readonly return?: unknown;
-  readonly error?: { readonly desc?: string } | null;
+  readonly error?: unknown;
 }
 
 /**
  * QEMU's monitor: commands in, answers and events out, as lines of JSON
- * (https://www.qemu.org/docs/master/interop/qmp-spec.html). The connection closes when QEMU ends, or when QEMU sends
- * anything but messages.
+ * (https://www.qemu.org/docs/master/interop/qmp-spec.html). A guest may have taken QEMU over. The connection closes when
+ * QEMU ends, when it sends anything but messages, and when a listener fails on an event. Worst case: one line of
+ * {@link maxLineBytes} and one chunk, each byte read twice, and the values of one line, some 60 MB.
  */
 export class QmpClient implements Disposable {
   /** Settles when the connection is closed; never rejects. */
@@ -132,6 +134,8 @@ export class QmpClient implements Disposable {
   }
 
   #receive(line: string): void {
+    // Lines of the same chunk follow an invalid one.
+    if (this.#socket.destroyed) return;
     this.#silent = false;
     const message = messageIn(line);
     if (message === undefined) {
@@ -140,7 +144,7 @@ export class QmpClient implements Disposable {
       this.#greeting.resolve();
     } else if (message.event !== undefined) {
       const event = { event: message.event, ...(message.data === undefined ? {} : { data: message.data }) };
-      for (const listener of this.#listeners) listener(event);
+      this.#notify(event);
     } else if (message.id !== undefined) {
       const pending = this.#pending.get(message.id);
       this.#pending.delete(message.id);
@@ -148,20 +152,45 @@ export class QmpClient implements Disposable {
         pending?.resolve(message.return);
       } else {
         const { command } = pending ?? { command: "" };
-        pending?.reject(new SandboxError("internal", `QEMU refuses the command ${command}: ${message.error?.desc}`));
+        const reason = descriptionOf(message.error);
+        pending?.reject(new SandboxError("internal", `QEMU refuses the command ${command}: ${reason}`));
       }
+    }
+  }
+
+  #notify(event: QmpEvent): void {
+    try {
+      for (const listener of this.#listeners) listener(event);
+    } catch {
+      // The event's data is not of the shape that QEMU documents.
+      this.#socket.destroy();
     }
   }
 }
 
-/** Undefined for a line that is not a message. */
-function messageIn(line: string): Message | undefined {
+/** Undefined for a line that is not a message. Pure. */
+export function messageIn(line: string): Message | undefined {
+  let value: unknown;
   try {
-    const value = JSON.parse(line) as Message | null;
-    return typeof value === "object" ? (value ?? undefined) : undefined;
+    value = JSON.parse(line);
   } catch {
     return undefined;
   }
+  if (!isRecord(value)) return undefined;
+  const { event, data, id } = value;
+  const isMessage =
+    (event === undefined || typeof event === "string") &&
+    (data === undefined || isRecord(data)) &&
+    (id === undefined || typeof id === "number");
+  return isMessage ? value : undefined;
+}
+
+function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function descriptionOf(error: unknown): string {
+  return isRecord(error) && typeof error["desc"] === "string" ? error["desc"] : "it gives no reason";
 }
 
 function qemuEnded(): SandboxError {

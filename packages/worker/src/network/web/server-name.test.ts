@@ -132,6 +132,28 @@ suite("the name in a TLS client's first message", () => {
     );
   });
 
+  test("costs a few copies of each byte, whatever the chunks", (t) => {
+    const header = Buffer.from([1, 0, 0, 0]);
+    header.writeUIntBE(maxHelloBytes - 16, 1, 3);
+    const hello = Buffer.concat([header, Buffer.alloc(maxHelloBytes - 20)]);
+    const size = 8000;
+    const records = Array.from({ length: Math.ceil(hello.length / size) }, (_, at) =>
+      record(hello.subarray(at * size, (at + 1) * size)),
+    );
+    const bytes = Buffer.concat(records);
+    let copied = 0;
+    const copy = Buffer.prototype.copy;
+    t.mock.method(Buffer.prototype, "copy", function (this: Buffer, ...to: Parameters<typeof copy>) {
+      const count = copy.apply(this, to);
+      copied += count;
+      return count;
+    });
+    const reader = new HelloReader();
+    for (const byte of bytes) reader.push(Buffer.of(byte));
+    assert.ok(copied >= bytes.length && copied <= 6 * bytes.length, `${copied / bytes.length} copies`);
+    assert.equal(reader.received.length, bytes.length);
+  });
+
   test("is looked for in any bytes without an error", async () => {
     const hello = await clientHello(name);
     holds(

@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { connect, createServer, type Socket } from "node:net";
 import { afterEach, beforeEach, suite, test } from "node:test";
+import * as fc from "fast-check";
 import { eventOf } from "@opensandbox/wire/testing/eventually.ts";
+import { almostHeads } from "@opensandbox/wire/testing/http-heads.ts";
 import { openTcpListener } from "#host/kernel/sockets.ts";
 import type { Refusal } from "../network-record.ts";
 import { compilePolicy } from "../policy.ts";
@@ -102,6 +104,43 @@ inOwnHost(import.meta.filename, () => {
         assert.match(await exchange(get), /^HTTP\/1\.1 200 OK[^]*hi$/);
       });
     }
+
+    test("ends the connection at most, for requests and answers of any bytes and heads of any size", async () => {
+      serve({ port: 80 });
+      const requests = [
+        "GET / HTTP/1.1\r\nHost: a.example",
+        "POST / HTTP/1.1",
+        "CONNECT a:1 HTTP/1.1",
+        "PRI * HTTP/2.0",
+      ];
+      const answers = ["HTTP/1.1 200 OK", "HTTP/1.1 100 Go", "HTTP/1.1 204 No", "HTTP/1.0 200", "HTTP/1.1 999 X"];
+      const ended = async (request: string): Promise<string> => {
+        const socket = open(80);
+        socket.write(Buffer.from(request, "latin1"));
+        // The proxy may wait for the rest of a request.
+        socket.setTimeout(200, () => socket.destroy());
+        return await allOf(socket);
+      };
+      await fc.assert(
+        fc.asyncProperty(almostHeads(requests), async (request) => void (await ended(request))),
+        { numRuns: 60 },
+      );
+      await fc.assert(
+        fc.asyncProperty(almostHeads(answers), async (bytes) => {
+          answer = Buffer.from(bytes, "latin1");
+          await ended(get);
+        }),
+        { numRuns: 60 },
+      );
+      // Node's limit for a head is 16 KiB.
+      const long = `X: ${"y".repeat(16_384)}\r\n`;
+      assert.equal(await ended(`GET / HTTP/1.1\r\nHost: a.example\r\n${long}\r\n`), "");
+      answer = `HTTP/1.1 200 OK\r\n${long}\r\n`;
+      assert.match(await ended(get), /^HTTP\/1\.1 502 /);
+      answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+      assert.match(await ended(get), /^HTTP\/1\.1 200 /);
+      assert.deepEqual(defects, []);
+    });
 
     test("answers 502 when there is no descriptor left for a connection", async () => {
       const error = Object.assign(new Error("socket: EMFILE"), { code: "EMFILE" });
