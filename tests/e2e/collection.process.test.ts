@@ -126,7 +126,7 @@ test("an interrupted collection keeps what it has not reached, and the next one 
   for (const diskMib of [1, 2, 3]) await world.makeShape(diskMib, 40 + diskMib);
   const interrupt = new AbortController();
   const sources = { directories, rows: undefined, removeUnwantedSnapshots: async () => undefined };
-  const options = { maxBytes: 0, retentionDays: 30, dryRun: false, now: new Date() };
+  const options = { maxBytes: 0, shortBytes: 0, retentionDays: 30, dryRun: false, now: new Date() };
   let steps = 0;
   const onProgress = (step: string): void => {
     if (step.startsWith("removing") && ++steps === 2) interrupt.abort();
@@ -151,7 +151,7 @@ test("the disks of a machine without a journal entry are moved aside, and remove
   const sources = { directories, rows: undefined, removeUnwantedSnapshots: async () => undefined };
   const at = async (days: number, dryRun = false): Promise<string[]> => {
     const now = new Date(Date.now() + days * dayMs);
-    const options = { maxBytes: 2 ** 40, retentionDays: 30, dryRun, now, signal: never };
+    const options = { maxBytes: 2 ** 40, shortBytes: 0, retentionDays: 30, dryRun, now, signal: never };
     const machines = (await collect(sources, options)).removed.filter(({ kind }) => kind.includes("machine"));
     return machines.map(({ kind, name }) => `${kind} ${name.slice(0, 10)}`);
   };

@@ -26,6 +26,8 @@ export interface CollectionSources {
 export interface CollectionOptions {
   /** The most bytes that the cache keeps of what nothing uses. */
   readonly maxBytes: number;
+  /** Bytes that the disk lacks, by which the cache gives way. */
+  readonly shortBytes: number;
   /** Days after which unused things, and rows of what has ended, go; 0: never. */
   readonly retentionDays: number;
   /** Only reports what would be removed. */
@@ -64,7 +66,7 @@ const dayMs = 24 * 3_600_000;
  */
 export async function collect(sources: CollectionSources, options: CollectionOptions): Promise<CollectionReport> {
   const { directories, rows } = sources;
-  const { now, maxBytes, retentionDays, dryRun } = options;
+  const { now, maxBytes, shortBytes, retentionDays, dryRun } = options;
   const run = new Run(options);
   run.report("looking for what nothing uses");
   if (!dryRun) await run.attempt("leftovers", "of interrupted removals", () => removeLeftovers(directories));
@@ -72,7 +74,7 @@ export async function collect(sources: CollectionSources, options: CollectionOpt
   const images = new Map<CacheItem, UnnamedImage>();
   const items = [...(await cacheItems(directories)), ...(await imageItems(sources, images))];
   const maxAgeMs = retentionDays === 0 ? undefined : retentionDays * dayMs;
-  const { removals, unusedBytes } = selectRemovals(items, { maxBytes, maxAgeMs }, now);
+  const { removals, unusedBytes } = selectRemovals(items, { maxBytes, maxAgeMs, shortBytes }, now);
   for (const removal of removals) {
     const image = images.get(removal.item);
     await run.remove(collectedOf(removal, now), () =>
@@ -150,7 +152,11 @@ function unclaimed(id: string): Collected {
 
 function collectedOf({ item: { kind, name, lastUsed }, reason, bytes }: Removal, now: Date): Collected {
   const days = Math.floor((now.getTime() - lastUsed.getTime()) / dayMs);
-  const why = reason === "unused" ? `unused for ${days} days` : "the cache is over its size";
+  const why = {
+    unused: `unused for ${days} days`,
+    "over the size": "the cache is over its size",
+    "disk full": "the disk is nearly full",
+  }[reason];
   return { kind, name, lastUsed: lastUsed.toISOString(), bytes, reason: why };
 }
 

@@ -7,7 +7,7 @@ import type { CacheDirectories } from "./cache-directories.ts";
 import type { CacheItem, CacheKind } from "./select-removals.ts";
 import { symbolicTargets } from "./symbolic-users.ts";
 
-/** Kinds of artifacts by the beginning of their directories' names. Directories of other names are no business of ours. */
+/** Kinds of artifacts by the beginning of their directories' names. Directories of other names are not collected. */
 const artifactKinds = {
   image: "image",
   kit: "kit",

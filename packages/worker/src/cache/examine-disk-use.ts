@@ -24,6 +24,7 @@ export async function examineDiskUse(
     const snapshots = await directoriesIn(join(dataDirectory, "snapshots"), /^[^.]/);
     const machines = await directoriesIn(join(dataDirectory, "machines"), /^m-/);
     const lost = await directoriesIn(lostAndFoundDirectory(dataDirectory), /^m-/);
+    const replaced = await directoriesIn(dataDirectory, /^replaced-/);
     const database = (await namesIn(dataDirectory)).filter((name) => name.startsWith("opensandbox.sqlite"));
     const line = (name: string, files: Iterable<FileUse>, what: string): Finding => ({
       ...{ name, level: "ok" },
@@ -36,6 +37,15 @@ export async function examineDiskUse(
       line("snapshots", snapshots.files, `${count(snapshots.names, "snapshot")} of sandboxes, checkpoints and images`),
       line("machines", machines.files, count(machines.names, "machine")),
       ...(lost.names === 0 ? [] : [line("moved aside", lost.files, count(lost.names, "lost machine"))]),
+      ...(replaced.names === 0
+        ? []
+        : [
+            line(
+              "replaced",
+              replaced.files,
+              `what ${count(replaced.names, "restore")} of a backup replaced; remove it when you no longer need it`,
+            ),
+          ]),
       line("database", await filesIn(dataDirectory, database), `${dataDirectory}/opensandbox.sqlite`),
       {
         ...{ name: "cache", level: "ok" },

@@ -51,6 +51,16 @@ test("over the size, the least recently used goes until the rest fits", () => {
   assert.deepEqual(removedFrom(items, { maxBytes: 2 }), ["item-1 over the size 2", "item-2 over the size 4"]);
 });
 
+test("when the disk lacks room, the cache gives way by as much, least recently used first", () => {
+  const items = worldOf(
+    [10, 30, 20].map((age, inode) => item({ ageMs: age * day, inodes: [inode] })),
+    [],
+  );
+  assert.deepEqual(removedFrom(items, { shortBytes: 3 }), ["item-1 disk full 2", "item-2 disk full 4"]);
+  const both = removedFrom(items, { maxBytes: 5, shortBytes: 3 });
+  assert.deepEqual(both, ["item-1 over the size 2", "item-2 disk full 4"]);
+});
+
 test("a template with a running machine, or with a snapshot of a sandbox, stays", () => {
   const items = worldOf([item({ inodes: [0] }), item({ inodes: [1] })], [1, 0]);
   assert.deepEqual(removedFrom(items, { maxBytes: 0, maxAgeMs: 1 }), ["item-1 unused 2"]);

@@ -28,11 +28,13 @@ export interface Retention {
   readonly maxBytes: number;
   /** Unused for this long, an item is removed; undefined: age alone removes nothing. */
   readonly maxAgeMs: number | undefined;
+  /** Bytes that the disk lacks: the cache gives way by so much, whatever its own limit. Absent: none. */
+  readonly shortBytes?: number;
 }
 
 export interface Removal {
   readonly item: CacheItem;
-  readonly reason: "unused" | "over the size";
+  readonly reason: "unused" | "over the size" | "disk full";
   /** Bytes that become free, given the removals before it. */
   readonly bytes: number;
 }
@@ -51,7 +53,8 @@ export const recentMs = 60_000;
  * in use, and stays, while one of its own files has a link outside the cache, such as in the directory of a machine or a
  * snapshot. Pure.
  */
-export function selectRemovals(items: readonly CacheItem[], { maxBytes, maxAgeMs }: Retention, now: Date): Selection {
+export function selectRemovals(items: readonly CacheItem[], retention: Retention, now: Date): Selection {
+  const { maxBytes, maxAgeMs, shortBytes = 0 } = retention;
   const unused = unusedOf(items);
   const links = new LinkCounts(unused);
   const unusedBytes = links.freeableBytes;
@@ -66,13 +69,14 @@ export function selectRemovals(items: readonly CacheItem[], { maxBytes, maxAgeMs
     candidates.delete(item);
     removals.push({ item, reason: "unused", bytes: links.remove(item) });
   }
-  for (let left = unusedBytes - sumOf(removals); left > maxBytes;) {
+  const limit = Math.min(maxBytes, unusedBytes - shortBytes);
+  for (let left = unusedBytes - sumOf(removals); left > limit;) {
     // An item all of whose files have other names frees nothing until the items with those names have gone.
     const next = [...candidates].find((item) => links.freedBy(item) > 0);
     if (next === undefined) break;
     candidates.delete(next);
     const bytes = links.remove(next);
-    removals.push({ item: next, reason: "over the size", bytes });
+    removals.push({ item: next, reason: left > maxBytes ? "over the size" : "disk full", bytes });
     left -= bytes;
   }
   return { removals, unusedBytes };

@@ -9,6 +9,9 @@ import { type OpenedWorker, openWorker, type WorkerOptions } from "../open-worke
 const never = new AbortController().signal;
 const cache = process.env["OPENSANDBOX_DATA_DIR"] ?? "/var/lib/opensandbox";
 
+/** The built images of this host. */
+export const testImagesDirectory = process.env["OPENSANDBOX_IMAGES_DIR"] ?? join(cache, "images");
+
 /** A worker on a data directory of its own, which uses this host's images and templates. */
 export interface TestHost extends AsyncDisposable {
   readonly dataDirectory: string;
@@ -74,7 +77,7 @@ export async function openTestWorker(
   options: Partial<WorkerOptions> & Pick<WorkerOptions, "dataDirectory" | "log">,
 ): Promise<OpenedWorker> {
   return await openWorker({
-    imagesDirectory: process.env["OPENSANDBOX_IMAGES_DIR"] ?? join(cache, "images"),
+    imagesDirectory: testImagesDirectory,
     templatesDirectory: process.env["OPENSANDBOX_TEMPLATES_DIR"] ?? join(cache, "templates"),
     ...({ hypervisor: "qemu", accelerator: "auto", network: "auto", qemuProgram: "qemu-system-x86_64" } as const),
     ...{ ephemeral: false, readyMachines: 0, region: "local" },
