@@ -9,6 +9,7 @@ import * as snapshots from "./migrations/0002-snapshots.ts";
 import * as serverKeys from "./migrations/0003-server-keys.ts";
 import * as network from "./migrations/0004-network.ts";
 import * as domainProofs from "./migrations/0005-domain-proofs.ts";
+import * as organizationNumbers from "./migrations/0006-organization-numbers.ts";
 import type { Tables } from "./tables.ts";
 
 /** By name; the names give the order. */
@@ -20,6 +21,7 @@ export const ourMigrations: Migrations = {
   "0003-server-keys": serverKeys,
   "0004-network": network,
   "0005-domain-proofs": domainProofs,
+  "0006-organization-numbers": organizationNumbers,
 };
 
 export interface Migrate {

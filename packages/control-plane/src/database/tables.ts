@@ -1,8 +1,15 @@
+import type { Generated } from "kysely";
 import type { SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
 
 /** The rows as stored. Times are milliseconds since 1970 (UTC), maps are JSON, booleans are 0 or 1. */
 export interface Tables {
-  organizations: { id: string; name: string; created_at: number };
+  organizations: {
+    id: string;
+    name: string;
+    created_at: number;
+    /** Given at the first start of a sandbox. No other organization has it. */
+    number: Generated<number | null>;
+  };
   api_keys: ApiKeyRow;
   sandboxes: SandboxRow;
   checkpoints: CheckpointRow;

@@ -2,6 +2,7 @@ import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { Worker } from "@opensandbox/wire/worker/worker.ts";
 import type { CheckpointStore } from "#checkpoints/checkpoint-store.ts";
 import type { PatchStore } from "#checkpoints/patch-store.ts";
+import type { OrganizationNumbers } from "#organizations/organization-numbers.ts";
 import type { Snapshots } from "#snapshots/snapshots.ts";
 import type { Background } from "../background.ts";
 import type { Clock } from "../clock.ts";
@@ -31,6 +32,7 @@ export interface Stores {
   readonly sandboxes: SandboxStore;
   readonly checkpoints: CheckpointStore;
   readonly patches: PatchStore;
+  readonly organizationNumbers: OrganizationNumbers;
 }
 
 /** The two stages of the control plane's end. */

@@ -13,7 +13,7 @@ export interface Started {
 
 /** Starts a machine on the worker with the shape, environment and network policy in the row. */
 export async function startOnWorker(
-  { worker }: SandboxContext,
+  { worker, stores }: SandboxContext,
   sandbox: Sandbox,
   from: StartFrom,
   signal: AbortSignal,
@@ -21,8 +21,9 @@ export async function startOnWorker(
 ): Promise<StartedSandbox> {
   const { id, generation, organizationId, vcpus, memoryMib, workspaceMib, envs, networkEnabled, egress } = sandbox;
   const shape = { vcpus, memoryMib, workspaceMib };
-  return worker.startSandbox(
-    { id, generation, organizationId, from, ...shape, envs, networkEnabled, egress },
+  const organizationNumber = await stores.organizationNumbers.of(organizationId);
+  return await worker.startSandbox(
+    { id, generation, organizationId, organizationNumber, from, ...shape, envs, networkEnabled, egress },
     onProgress,
     signal,
   );

@@ -4,6 +4,7 @@ import { CheckpointStore } from "#checkpoints/checkpoint-store.ts";
 import { PatchStore } from "#checkpoints/patch-store.ts";
 import { reconcileCheckpoints } from "#checkpoints/reconcile-checkpoints.ts";
 import type { Database } from "#database/database.ts";
+import { OrganizationNumbers } from "#organizations/organization-numbers.ts";
 import { Snapshots } from "#snapshots/snapshots.ts";
 import { Background } from "../background.ts";
 import type { Clock } from "../clock.ts";
@@ -38,7 +39,12 @@ export async function openSandboxes(options: OpenSandboxes): Promise<SandboxCont
   };
   const context: SandboxContext = {
     worker,
-    stores: { sandboxes, checkpoints: new CheckpointStore(database), patches: new PatchStore(database) },
+    stores: {
+      sandboxes,
+      checkpoints: new CheckpointStore(database),
+      patches: new PatchStore(database),
+      organizationNumbers: new OrganizationNumbers(database),
+    },
     snapshots: new Snapshots(database, worker, log),
     operations: {
       gates: new Gates(),

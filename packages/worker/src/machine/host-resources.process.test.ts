@@ -17,7 +17,7 @@ async function machineDirectory(t: TestContext): Promise<string> {
 }
 
 async function acquire(directory: string): Promise<HostResources> {
-  return await acquireHostResources({ directory, networkEnabled: false, organizationId: "a" }, host);
+  return await acquireHostResources({ directory, networkEnabled: false, tenantGroup: 2_000_000_001 }, host);
 }
 
 test("the user of an ended machine cannot enter the directory that the machine left", { skip }, async (t) => {
@@ -28,7 +28,7 @@ test("the user of an ended machine cannot enter the directory that the machine l
     assert.ok(user !== undefined && user.uid !== 0);
     await chown(directory, user.uid, user.gid);
 
-    const held = adopted ? await adoptHostResources(directory, slot, "none", "a", host) : acquired;
+    const held = adopted ? await adoptHostResources(directory, slot, "none", 2_000_000_001, host) : acquired;
     assert.equal((await stat(directory)).uid, user.uid, "the machine runs");
     await held[Symbol.asyncDispose]();
 

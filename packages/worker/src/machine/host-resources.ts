@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { chown } from "node:fs/promises";
+import type { StartSandbox } from "@opensandbox/wire/worker/worker.ts";
 import { adoptSlot, claimSlot, type Slot } from "#host/slots.ts";
 import type { NetworkAttachment } from "#hypervisor/hypervisor.ts";
 import type { SandboxNetwork } from "#network/sandbox-network.ts";
@@ -29,11 +30,11 @@ export interface HostResourcesRequest {
   /** The machine's directory, which exists. While it does, no sweep takes the slot away. */
   readonly directory: string;
   readonly networkEnabled: boolean;
-  /** The organization whose private files the process may read; undefined: no private files. */
-  readonly organizationId: string | undefined;
+  /** The group of the organization whose private files the process may read; undefined: no private files. */
+  readonly tenantGroup: number | undefined;
 }
 
-type ResourceOwner = Pick<HostResourcesRequest, "directory" | "organizationId">;
+type ResourceOwner = Pick<HostResourcesRequest, "directory" | "tenantGroup">;
 
 /** @throws `no_capacity` when all slots are taken */
 export async function acquireHostResources(request: HostResourcesRequest, host: Host): Promise<HostResources> {
@@ -53,10 +54,10 @@ export async function adoptHostResources(
   directory: string,
   slotNumber: number | undefined,
   network: NetworkAttachment["kind"],
-  organizationId: string | undefined,
+  tenantGroup: number | undefined,
   host: Host,
 ): Promise<HostResources> {
-  const owner = { directory, organizationId };
+  const owner = { directory, tenantGroup };
   await using undo = new AsyncDisposableStack();
   if (network === "tap" && slotNumber !== undefined && host.network.mode === "tap") {
     return withNetwork(undo.use(await host.network.pool.adopt(directory, slotNumber)), owner, undo);
@@ -67,14 +68,14 @@ export async function adoptHostResources(
 
 function withNetwork(
   sandboxNetwork: SandboxNetwork,
-  { directory, organizationId }: ResourceOwner,
+  { directory, tenantGroup }: ResourceOwner,
   undo: AsyncDisposableStack,
 ): HostResources {
   undo.defer(() => takeFromUser(directory));
   const { slot, attachment } = sandboxNetwork;
   const owned = undo.move();
   return {
-    ...{ slot, user: userOf(slot, organizationId), network: attachment, sandboxNetwork },
+    ...{ slot, user: userOf(slot, tenantGroup), network: attachment, sandboxNetwork },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }
@@ -82,14 +83,14 @@ function withNetwork(
 function withoutNetwork(
   network: NetworkAttachment,
   slot: Slot | undefined,
-  { directory, organizationId }: ResourceOwner,
+  { directory, tenantGroup }: ResourceOwner,
   undo: AsyncDisposableStack,
 ): HostResources {
   if (slot !== undefined) undo.defer(() => takeFromUser(directory));
   const owned = undo.move();
   return {
     slot: slot?.number,
-    user: slot === undefined ? undefined : userOf(slot.number, organizationId),
+    user: slot === undefined ? undefined : userOf(slot.number, tenantGroup),
     ...{ network, sandboxNetwork: undefined },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
@@ -107,18 +108,21 @@ export async function takeFromUser(directory: string): Promise<void> {
   }
 }
 
-function userOf(slot: number, organizationId: string | undefined): Owner {
+function userOf(slot: number, tenantGroup: number | undefined): Owner {
   const uid = firstMachineUser + slot;
-  return { uid, gid: tenantGroup(organizationId) ?? uid };
+  return { uid, gid: tenantGroup ?? uid };
 }
 
 /** The owner of an organization's private files: root, with a group that the processes of its machines are in. */
-export function tenantOf(organizationId: string): Owner {
-  return { uid: 0, gid: tenantGroup(organizationId) ?? 0 };
+export function tenantOf(tenantGroup: number): Owner {
+  return { uid: 0, gid: tenantGroup };
 }
 
-/** The group that may read an organization's private files. */
-function tenantGroup(organizationId: string | undefined): number | undefined {
-  if (organizationId === undefined) return undefined;
-  return firstTenantGroup + createHash("sha256").update(organizationId).digest().readUIntBE(0, 3);
+/** The group that may read the private files of a sandbox's organization. */
+export function tenantGroupOf({ organizationId, organizationNumber }: OwnerOfSandbox): number {
+  // Earlier versions used 24 bits of a hash. The control plane gives organizations of that time the same number.
+  const hash = (): number => createHash("sha256").update(organizationId).digest().readUIntBE(0, 3);
+  return firstTenantGroup + (organizationNumber ?? hash());
 }
+
+type OwnerOfSandbox = Pick<StartSandbox, "organizationId" | "organizationNumber">;

@@ -24,8 +24,8 @@ export class LiveMachine implements AsyncDisposable {
   /** The shape that it last booted with. */
   shape: MachineRequest["shape"];
   readonly networkEnabled: boolean;
-  /** Its owner; undefined while it belongs to no sandbox. */
-  organizationId: string | undefined;
+  /** The group of its organization; undefined while it belongs to no sandbox. */
+  tenantGroup: number | undefined;
   readonly directory: MachineDirectory;
   layers: LayerStack;
   /** The merge of its disk layers, in the background. */
@@ -42,7 +42,7 @@ export class LiveMachine implements AsyncDisposable {
     this.image = request.image;
     this.shape = request.shape;
     this.networkEnabled = request.networkEnabled;
-    this.organizationId = request.organizationId;
+    this.tenantGroup = request.tenantGroup;
     this.directory = request.directory;
     this.layers = parts.layers;
     if ("vm" in parts) this.start(parts);

@@ -6,8 +6,8 @@ export interface MachineRequest {
   readonly image: string;
   readonly shape: Shape;
   readonly networkEnabled: boolean;
-  /** The organization whose private files it may read; undefined: no private files. */
-  readonly organizationId: string | undefined;
+  /** The group of the organization whose private files it may read; undefined: no private files. */
+  readonly tenantGroup: number | undefined;
   /** Copies private files of another organization, which has published them. */
   readonly fromPublic?: boolean;
 }

@@ -159,7 +159,7 @@ export async function adoptMachine(
   await using undo = new AsyncDisposableStack();
   const directory = directoryOf(request.id, host);
   const { slot, network, files, nextLayer } = journaled;
-  const resources = undo.use(await adoptHostResources(directory.path, slot, network, request.organizationId, host));
+  const resources = undo.use(await adoptHostResources(directory.path, slot, network, request.tenantGroup, host));
   const layers = new LayerStack(files, nextLayer, resources.user);
   const { memoryBase, growthMib: hotplugMib } = journaled.spec;
   const spec = { ...specOf(request.shape, directory.path, layers, resources), memoryBase, hotplugMib };
@@ -183,14 +183,14 @@ const adoptTimeoutMs = 30_000;
  * when this resolves; its agent may not answer yet.
  */
 export async function bootAgain(live: LiveMachine, memoryMib: number, host: Host, signal: AbortSignal): Promise<void> {
-  const { id, networkEnabled, organizationId } = live;
+  const { id, networkEnabled, tenantGroup } = live;
   const shape = { ...live.shape, memoryMib };
   await live.stop();
   const path = live.directory.path;
   await live.layers.recover(path);
   for (const socket of socketFiles) await rm(join(path, socket), { force: true });
   await using undo = new AsyncDisposableStack();
-  const resources = undo.use(await acquireHostResources({ directory: path, networkEnabled, organizationId }, host));
+  const resources = undo.use(await acquireHostResources({ directory: path, networkEnabled, tenantGroup }, host));
   const zero = await provideZeroMemory(host.dataDirectory, shape.memoryMib);
   const layers = new LayerStack(await withZeroMemory(live.layers.files, zero, path), live.layers.next, resources.user);
   // The tops, and layers that an interrupted capture left unsealed, belong to the user of the earlier process.

@@ -12,7 +12,7 @@ import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
 import type { StartSandbox } from "@opensandbox/wire/worker/worker.ts";
 import { resumeAfterCapture } from "#machine/capture-machine.ts";
 import type { Host } from "#machine/host.ts";
-import { adoptHostResources, takeFromUser } from "#machine/host-resources.ts";
+import { adoptHostResources, takeFromUser, tenantGroupOf } from "#machine/host-resources.ts";
 import { memoryMibOf } from "#machine/hotplug.ts";
 import {
   type JournaledMachine,
@@ -106,14 +106,14 @@ async function adopt(entry: SandboxEntry, host: Host): Promise<Adopted | undefin
   const { machineId: id, sandbox: request, machine, hibernating, ...rest } = entry;
   // The snapshot was complete before the machine was to end.
   if (hibernating !== undefined && (await isWhole(hibernating, host))) return undefined;
-  const { vcpus, workspaceMib, networkEnabled, organizationId } = request;
+  const { vcpus, workspaceMib, networkEnabled } = request;
   const { memoryMib } = machine.spec;
   const wanted = {
     id,
     image: machine.image,
     shape: { vcpus, memoryMib, workspaceMib },
     networkEnabled,
-    organizationId,
+    tenantGroup: tenantGroupOf(request),
   };
   const taken = await takeOver(wanted, machine, request, host);
   const live = taken ?? (await keepDisks(wanted, machine, host));
@@ -176,7 +176,7 @@ async function protectDisks({ machineId }: JournalEntry, { dataDirectory, root }
 
 /** Keeps the disks of a machine that has ended. The next machine on them acquires host resources of its own. */
 async function keepDisks(wanted: MachineRequest, machine: JournaledMachine, host: Host): Promise<LiveMachine> {
-  const { id, organizationId } = wanted;
+  const { id, tenantGroup } = wanted;
   const directory = machineDirectory(host.dataDirectory, id);
   // The process goes first: what it uses must not be given to another one.
   await killMachineProcesses(directory);
@@ -185,7 +185,7 @@ async function keepDisks(wanted: MachineRequest, machine: JournaledMachine, host
   const { slot, network } = machine;
   try {
     if (slot !== undefined) {
-      await using _ = await adoptHostResources(directory, slot, network, organizationId, host);
+      await using _ = await adoptHostResources(directory, slot, network, tenantGroup, host);
     }
   } catch (error) {
     // A reboot of the host removes them, and so does an earlier attempt.

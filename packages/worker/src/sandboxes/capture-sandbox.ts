@@ -3,7 +3,7 @@ import type { Capture, CapturedSnapshot } from "@opensandbox/wire/worker/worker.
 import { failpoint } from "#host/failpoints.ts";
 import { describeError } from "@opensandbox/wire/errors.ts";
 import type { Host } from "#machine/host.ts";
-import { tenantOf } from "#machine/host-resources.ts";
+import { tenantGroupOf, tenantOf } from "#machine/host-resources.ts";
 import { journalMachine } from "#machine/journal.ts";
 import { type SnapshotRequest, storeSnapshot } from "#machine/store-snapshot.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
@@ -54,7 +54,7 @@ async function store(
   signal: AbortSignal,
 ): Promise<CapturedSnapshot> {
   const { live } = sandbox;
-  const tenant = tenantOf(sandbox.request.organizationId);
+  const tenant = tenantOf(tenantGroupOf(sandbox.request));
   try {
     const { snapshot, pausedMs } = await storeSnapshot(live, host.snapshots, { ...request, tenant }, host, signal);
     return { sizeBytes: snapshot.manifest.ownBytes, pausedMs };

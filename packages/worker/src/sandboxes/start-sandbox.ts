@@ -10,6 +10,7 @@ import { alignClock } from "#guest/align-clock.ts";
 import { hostnameOf } from "#guest/guest-identity.ts";
 import { holdBootFiles } from "#machine/boot-files.ts";
 import type { BootFiles, Host } from "#machine/host.ts";
+import { tenantGroupOf } from "#machine/host-resources.ts";
 import { introduceGuest } from "#machine/introduce-guest.ts";
 import { entryOf, flushJournal, stageEntry, writeEntry } from "#machine/journal.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
@@ -88,7 +89,7 @@ async function becomeSandbox(
 ): Promise<Started> {
   await using undo = new AsyncDisposableStack();
   const live = undo.use(started.live);
-  live.organizationId = request.organizationId;
+  live.tenantGroup = tenantGroupOf(request);
   // Forcing the entry to the disk takes as long as introducing the guest, so both happen at the same time.
   const staging = stageEntry(host.dataDirectory, entryOf(live, request, host));
   staging.catch(() => undefined);
@@ -167,7 +168,7 @@ async function fromTemplate(
   let because: string;
   try {
     using held = await provide();
-    const machine = await announce(start, { ...machineRequest(request, image), organizationId: undefined });
+    const machine = await announce(start, { ...machineRequest(request, image), tenantGroup: undefined });
     return { live: await restoreMachine(machine, held.snapshot, host, spans, signal), from: "restore" };
   } catch (error) {
     if (signal.aborted) throw error;
@@ -215,7 +216,7 @@ async function fromSnapshot(
       const live = await restoreMachine(machine, snapshot, host, spans, signal);
       await orDisposed(verified, live);
       if (request.from.kind === "snapshot" && request.from.identity === "new") {
-        ownMemory.forked(snapshot, request.organizationId);
+        ownMemory.forked(snapshot);
       }
       return { live, from: "restore" };
     } catch (error) {
@@ -268,9 +269,16 @@ async function announce({ request, host, enter }: Start, machine: MachineRequest
 }
 
 function machineRequest(request: StartSandbox, image: string): MachineRequest {
-  const { networkEnabled, organizationId, from } = request;
+  const { networkEnabled, from } = request;
   const fromPublic = from.kind === "snapshot" && from.public === true;
-  return { id: newMachineId(), image, shape: shapeOf(request), networkEnabled, organizationId, fromPublic };
+  return {
+    id: newMachineId(),
+    image,
+    shape: shapeOf(request),
+    networkEnabled,
+    tenantGroup: tenantGroupOf(request),
+    fromPublic,
+  };
 }
 
 function shapeOf({ vcpus, memoryMib, workspaceMib }: StartSandbox) {

@@ -1,3 +1,4 @@
+import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { runCommand } from "#host/run-command.ts";
 import { withMemoryBase } from "#snapshots/manifest.ts";
@@ -27,7 +28,7 @@ export class OwnMemory implements AsyncDisposable {
   }
 
   /** Counts a fork of the snapshot. A base is made in the background, one at a time. */
-  forked(snapshot: StoredSnapshot, organizationId: string): void {
+  forked(snapshot: StoredSnapshot): void {
     const { id, memory } = snapshot.manifest;
     if (memory?.delta === undefined || memory.delta.bytes < minDeltaBytes) return;
     // A base covers the boot memory alone, and this guest had hotplugged memory.
@@ -36,7 +37,7 @@ export class OwnMemory implements AsyncDisposable {
     this.#forks.set(id, forks);
     if (forks < minForks || this.#making !== undefined) return;
     this.#forks.delete(id);
-    this.#making = makeBase(snapshot, organizationId, this.#host)
+    this.#making = makeBase(snapshot, this.#host)
       .catch((error: unknown) => {
         this.#host.log("warn", "cannot make a memory base for a snapshot; its forks read its delta", {
           snapshot: id,
@@ -55,7 +56,7 @@ export class OwnMemory implements AsyncDisposable {
 
 const baseName = "memory.own";
 
-async function makeBase({ directory, manifest }: StoredSnapshot, organizationId: string, host: Host): Promise<void> {
+async function makeBase({ directory, manifest }: StoredSnapshot, host: Host): Promise<void> {
   const { files, memory, shape } = manifest;
   if (memory?.delta === undefined) return;
   using _held = host.snapshots.hold(manifest.id);
@@ -65,7 +66,9 @@ async function makeBase({ directory, manifest }: StoredSnapshot, organizationId:
   const base = join(directory, files.memoryBase);
   await runCommand("copy a memory base", ["cp", "--sparse=always", "--reflink=auto", base, made]);
   await host.memory.overwrite(join(directory, memory.delta.file), made, shape.memoryMib * 2 ** 20);
-  await seal(made, tenantOf(organizationId));
+  // The forks of a public checkpoint may belong to another organization than the snapshot.
+  const { gid } = await stat(join(directory, memory.devices.file));
+  await seal(made, tenantOf(gid));
   const { delta: _, ...rest } = memory;
   const own = { ...manifest, files: await withMemoryBase(files, baseName, made), memory: rest };
   await host.snapshots.amend(manifest.id, own, { from: made, to: baseName });

@@ -106,7 +106,7 @@ export class ReadyMachines implements AsyncDisposable {
     const { dataDirectory, workerId } = this.#host;
     await writeEntry(dataDirectory, { machineId: id, workerId, ephemeral: true });
     const machine = await restoreMachine(
-      { id, ...request, organizationId: undefined },
+      { id, ...request, tenantGroup: undefined },
       template,
       this.#host,
       new Spans(),

@@ -126,7 +126,7 @@ export class Templates implements AsyncDisposable {
     const id = newMachineId();
     await writeEntry(host.dataDirectory, { machineId: id, workerId: host.workerId, ephemeral: true });
     const spans = new Spans();
-    const machine = { id, ...request, organizationId: undefined };
+    const machine = { id, ...request, tenantGroup: undefined };
     await using live = await bootMachine(machine, boot.files, host, spans, signal);
     // Runs the clone-only steps now, to warm them.
     await introduceGuest(live, { id: "template", hostname: imageHostname, envs: {}, copied: true }, "boot", signal);

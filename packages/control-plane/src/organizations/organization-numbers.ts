@@ -1,0 +1,33 @@
+import { sql } from "kysely";
+import type { Database } from "#database/database.ts";
+
+/** Above all 24-bit hashes, which the organizations of earlier versions have as their numbers. */
+const firstNumber = 2 ** 24;
+
+/** Numbers of organizations: unique in the database, and never changed. A worker makes groups of its host from them. */
+export class OrganizationNumbers {
+  readonly #database: Database;
+  readonly #known = new Map<string, number>();
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  /** The number of an organization, which is given when it has none. */
+  async of(organizationId: string): Promise<number> {
+    const known = this.#known.get(organizationId);
+    if (known !== undefined) return known;
+    // One statement, so that servers on the same database cannot give a number twice.
+    await sql`
+      UPDATE organizations SET number = (SELECT max(coalesce(max(number), 0), ${firstNumber - 1}) + 1 FROM organizations)
+      WHERE id = ${organizationId} AND number IS NULL`.execute(this.#database);
+    const { number } = await this.#database
+      .selectFrom("organizations")
+      .select("number")
+      .where("id", "=", organizationId)
+      .$narrowType<{ number: number }>()
+      .executeTakeFirstOrThrow();
+    this.#known.set(organizationId, number);
+    return number;
+  }
+}
