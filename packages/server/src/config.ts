@@ -27,6 +27,7 @@ export interface ServerConfig {
   readonly cpuModel: string;
   readonly network: "auto" | "tap" | "user";
   readonly qemuProgram: string;
+  readonly firecrackerProgram: string;
   readonly debianMirror?: string;
   /** The kernel of guests and its module tree. Absent: Debian's. */
   readonly guestKernel?: { readonly kernel: string; readonly modules?: string };
@@ -60,6 +61,7 @@ export const variables = {
   cpuModel: "OPENSANDBOX_CPU_MODEL",
   network: "OPENSANDBOX_NETWORK",
   qemuProgram: "OPENSANDBOX_QEMU_BIN",
+  firecrackerProgram: "OPENSANDBOX_FIRECRACKER_BIN",
   debianMirror: "OPENSANDBOX_DEBIAN_MIRROR",
   defaultMemoryMib: "OPENSANDBOX_DEFAULT_SANDBOX_MEMORY_MB",
   defaultVcpus: "OPENSANDBOX_DEFAULT_SANDBOX_CPUS",
@@ -108,6 +110,7 @@ export function readConfig(env: Environment): ServerConfig {
     cpuModel: cpuModelFrom(env),
     network: oneOf(env, variables.network, ["auto", "tap", "user"]),
     qemuProgram: env[variables.qemuProgram] || "qemu-system-x86_64",
+    firecrackerProgram: env[variables.firecrackerProgram] || "firecracker",
     ...(debianMirror ? { debianMirror } : {}),
     ...guestKernelFrom(env),
     defaultMemoryMib: whole(env, variables.defaultMemoryMib, 1024, 256, 65_536),

@@ -6,7 +6,7 @@ import { log } from "./log.ts";
 export function workerOptions(config: ServerConfig): Omit<WorkerOptions, "ephemeral"> {
   const { dataDirectory, imagesDirectory, hypervisor, accelerator, cpuModel, network, qemuProgram, debianMirror } =
     config;
-  const { readyMachines, templatesDirectory, region, fakeAgent, guestKernel } = config;
+  const { firecrackerProgram, readyMachines, templatesDirectory, region, fakeAgent, guestKernel } = config;
   return {
     dataDirectory,
     imagesDirectory,
@@ -15,6 +15,7 @@ export function workerOptions(config: ServerConfig): Omit<WorkerOptions, "epheme
     cpuModel,
     network,
     qemuProgram,
+    firecrackerProgram,
     readyMachines,
     region,
     templatesDirectory,

@@ -1,6 +1,8 @@
 import { access, constants, readdir, statfs } from "node:fs/promises";
 import { delimiter, dirname, join } from "node:path";
 import { asSandboxError } from "@opensandbox/wire/errors.ts";
+import { examineFirecracker } from "./hypervisor/firecracker/examine-firecracker.ts";
+import { limits } from "./hypervisor/firecracker/limits.ts";
 import { type ExaminedQemu, examineQemu } from "./hypervisor/qemu/examine-qemu.ts";
 import { probeAccelerator } from "./hypervisor/qemu/probe-accelerator.ts";
 import { readServers } from "#network/names/host-resolvers.ts";
@@ -8,7 +10,9 @@ import { lostAndFoundDirectory } from "./machine/journal.ts";
 import { notEnforced } from "./not-enforced.ts";
 import { type QemuOptions, qemuOptions, type WorkerOptions } from "./open-worker.ts";
 
-type HostOptions = QemuOptions & Pick<WorkerOptions, "dataDirectory">;
+type HostOptions = QemuOptions &
+  Pick<WorkerOptions, "dataDirectory"> &
+  Partial<Pick<WorkerOptions, "hypervisor" | "firecrackerProgram">>;
 
 /** One fact about a host, as `doctor` prints it. */
 export interface Finding {
@@ -36,18 +40,33 @@ export async function examineHost(options: HostOptions): Promise<readonly Findin
   return [
     ...(await examineHypervisor(options)),
     ...(await Promise.all(programs.map(async (program) => await examineProgram(program)))),
-    await examineNetwork(root),
+    await examineNetwork(root, options.hypervisor),
     ...(await examineDirectory(options.dataDirectory)),
     ...(await examineLostMachines(options.dataDirectory)),
   ];
 }
 
 async function examineHypervisor(options: HostOptions): Promise<Finding[]> {
+  if (options.hypervisor === "firecracker") return await examineFirecrackerHost(options.firecrackerProgram);
   try {
     const qemu = await examineQemu(await qemuOptions(options));
     return [{ name: "QEMU", level: "ok", detail: qemu.version }, await examineAccelerator(qemu), ...examineVhost(qemu)];
   } catch (error) {
     return [{ name: "QEMU", level: "fail", detail: asSandboxError(error).message, fix: setUp }];
+  }
+}
+
+async function examineFirecrackerHost(program = "firecracker"): Promise<Finding[]> {
+  const name = "Firecracker";
+  try {
+    const { version, reason } = await examineFirecracker(program);
+    return [
+      { name, level: "ok", detail: version },
+      { name: "accelerator", level: "ok", detail: `kvm: ${reason}` },
+      { name: "limits", level: "warn", detail: limits.join("; ") },
+    ];
+  } catch (error) {
+    return [{ name, level: "fail", detail: asSandboxError(error).message }];
   }
 }
 
@@ -88,8 +107,11 @@ async function examineProgram(program: { readonly name: string; readonly for: st
   return { name: program.name, level: "fail", detail: `not found; it ${program.for}`, fix: setUp };
 }
 
-async function examineNetwork(root: boolean): Promise<Finding> {
+async function examineNetwork(root: boolean, hypervisor: HostOptions["hypervisor"]): Promise<Finding> {
   const name = "network";
+  if (!root && hypervisor === "firecracker") {
+    return { name, level: "fail", detail: "Firecracker has no network stack of its own", fix: "run as root" };
+  }
   if (!root) {
     return {
       name,

@@ -12,6 +12,8 @@ import { provideAgentBundles } from "#images/agent-bundle.ts";
 import { ImageStore } from "#images/image-store.ts";
 import type { NamedKernel } from "#images/image-source.ts";
 import { kernelProbe } from "#images/kernel/named-kernel.ts";
+import { examineFirecracker } from "./hypervisor/firecracker/examine-firecracker.ts";
+import { firecrackerHypervisor } from "./hypervisor/firecracker/firecracker.ts";
 import { fakeHypervisor } from "./hypervisor/fake/fake-hypervisor.ts";
 import type { Hypervisor } from "./hypervisor/hypervisor.ts";
 import { notEnforced } from "./not-enforced.ts";
@@ -49,6 +51,7 @@ export interface WorkerOptions {
   /** The location of this host, which the metadata service reports to sandboxes. */
   readonly region: string;
   readonly qemuProgram: string;
+  readonly firecrackerProgram: string;
   /** The processor of guests under KVM: `host` or a model of QEMU. Absent: `host`. */
   readonly cpuModel?: string;
   readonly debianMirror?: string;
@@ -192,8 +195,13 @@ async function chooseHypervisor(
         accelerator: { name: "none", reason: "the fake hypervisor runs plain processes and isolates nothing" },
       };
     }
-    case "firecracker":
-      throw new SandboxError("not_supported", "firecracker is not supported yet: set OPENSANDBOX_VM_BACKEND=qemu");
+    case "firecracker": {
+      const firecracker = await examineFirecracker(options.firecrackerProgram);
+      return {
+        hypervisor: firecrackerHypervisor(firecracker),
+        accelerator: { name: "kvm", reason: firecracker.reason },
+      };
+    }
   }
 }
 
@@ -228,7 +236,13 @@ function spareNetworks(ephemeral: boolean): number {
 const maxSpareNetworks = 16;
 
 async function chooseNetwork(options: WorkerOptions, root: boolean, idle: IdleTime): Promise<ChosenNetwork> {
-  const { network: wanted, ephemeral, log } = options;
+  const { network: wanted, ephemeral, log, hypervisor } = options;
+  if (hypervisor === "firecracker" && (wanted === "user" || !root)) {
+    throw new SandboxError(
+      "not_supported",
+      "Firecracker has no network stack of its own, and only root gives machines a TAP: run as root, and leave OPENSANDBOX_NETWORK at tap or auto",
+    );
+  }
   if (wanted === "user") return { mode: "user", reason: "OPENSANDBOX_NETWORK=user" };
   if (!root) {
     if (wanted === "tap") {
@@ -243,7 +257,7 @@ async function chooseNetwork(options: WorkerOptions, root: boolean, idle: IdleTi
     const pool = await NetworkPool.open({ spare: spareNetworks(ephemeral), idle, log });
     return { mode: "tap", pool, reason: "a network namespace for each machine" };
   } catch (error) {
-    if (wanted === "tap") throw error;
+    if (wanted === "tap" || hypervisor === "firecracker") throw error;
     const { message } = asSandboxError(error);
     log("warn", "machines use QEMU's own network, which enforces no policy", { error: message });
     return { mode: "user", reason: `network namespaces do not work on this host: ${message}` };

@@ -150,7 +150,14 @@ export class GuestClient implements Disposable {
   async thaw(signal: AbortSignal): Promise<void> {
     this.#connection?.line.release();
     this.#frozenIn = undefined;
-    await this.call(methods.thaw, {}, signal);
+    try {
+      await this.call(methods.thaw, {}, signal);
+    } catch (error) {
+      const mayBeReset = this.#transport.endsAt === "agent" && asSandboxError(error).code === "unavailable";
+      if (!mayBeReset || signal.aborted) throw error;
+      // A capture can make the guest reset its connection. Thawing twice does no harm.
+      await this.call(methods.thaw, {}, signal);
+    }
   }
 
   /** Resolves when the agent answers. */

@@ -91,6 +91,8 @@ async function greetedWithin(
   const onEnd = (): void => resolve(undefined);
   socket.once("data", onData);
   for (const event of ["error", "end", "close"]) socket.once(event, onEnd);
+  // A transport that reads an answer of its own first has paused it.
+  socket.resume();
   const timer = setTimeout(() => {
     if (!isAccepted()) resolve(undefined);
   }, waitMs);

@@ -19,7 +19,7 @@ export interface MemoryRegion {
 
 /** Finds the private mapping of the file `base` in a process. @throws `unavailable` when it is missing or not in one piece */
 export async function findMemory(pid: number, base: string, bytes: number): Promise<MemoryRegion> {
-  const parts = mappingsOf(await readFile(`/proc/${pid}/maps`, "utf8"), await realpath(base));
+  const parts = await mappingsOf(pid, base);
   const [first] = parts;
   // The kernel splits a mapping where madvise() differs.
   const contiguous = parts.every((part, index) => index === 0 || part.start === parts[index - 1]?.end);
@@ -35,22 +35,30 @@ export async function findMemory(pid: number, base: string, bytes: number): Prom
  * such as one that follows its log.
  */
 export async function processMapping(base: string, pids: readonly number[]): Promise<number | undefined> {
-  const file = await realpath(base);
   for (const pid of pids) {
     // A process that has ended meanwhile maps nothing.
-    const maps = await readFile(`/proc/${pid}/maps`, "utf8").catch(() => "");
-    if (mappingsOf(maps, file).length > 0) return pid;
+    if ((await mappingsOf(pid, base).catch(() => [])).length > 0) return pid;
   }
   return undefined;
 }
 
-function mappingsOf(maps: string, file: string): { readonly start: number; readonly end: number }[] {
-  return maps
+export interface Mapping {
+  readonly start: number;
+  readonly end: number;
+  /** Where in the file it begins. */
+  readonly offset: number;
+}
+
+/** The mappings of the file `base` in a process, in the order of their addresses. */
+export async function mappingsOf(pid: number, base: string): Promise<readonly Mapping[]> {
+  const file = await realpath(base);
+  return (await readFile(`/proc/${pid}/maps`, "utf8"))
     .split("\n")
     .filter((line) => line.endsWith(` ${file}`))
     .map((line) => {
-      // proc_pid_maps(5): the addresses come first, in hexadecimal.
-      const [start = "", end = ""] = line.slice(0, line.indexOf(" ")).split("-");
-      return { start: Number.parseInt(start, 16), end: Number.parseInt(end, 16) };
+      // proc_pid_maps(5): addresses, rights, offset, in hexadecimal.
+      const [addresses = "", , offset = ""] = line.split(" ");
+      const [start = "", end = ""] = addresses.split("-");
+      return { start: Number.parseInt(start, 16), end: Number.parseInt(end, 16), offset: Number.parseInt(offset, 16) };
     });
 }

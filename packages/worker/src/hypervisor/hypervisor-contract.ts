@@ -20,6 +20,8 @@ export interface ContractStand extends AsyncDisposable {
   readonly newSpec: (wishes?: { readonly disks?: boolean; readonly hotplugMib?: number }) => Promise<VmSpec>;
   /** Makes an empty layer for a disk of `spec`, named by its number. */
   readonly makeLayer: (spec: VmSpec, disk: string, number: number) => Promise<string>;
+  /** What the console shows when a guest can be captured; absent: its first line. */
+  readonly captureAfter?: RegExp;
   /** VMs whose guest ends by itself, and what its console shows then; absent where there is no guest. */
   readonly ending?: Readonly<Record<"shutdown" | "panicked", (spec: VmSpec) => { spec: VmSpec; console: RegExp }>>;
 }
@@ -31,15 +33,19 @@ const never = new AbortController().signal;
 
 /**
  * Everything that the rest of the worker relies on, for any hypervisor. Cases for an ability that a hypervisor lacks are
- * skipped. The fake runs the contract always, QEMU where it is installed.
+ * skipped. The fake runs the contract always, QEMU where it is installed, Firecracker where a test host has it and KVM.
  */
-export function hypervisorContract(name: string, stand: () => Promise<ContractStand>): void {
-  suite(`${name}: processes`, () => processCases(stand));
-  suite(`${name}: exits`, () => exitCases(stand));
-  suite(`${name}: adoption`, () => adoptionCases(stand));
-  suite(`${name}: restore`, () => restoreCases(stand));
-  suite(`${name}: disk layers`, () => layerCases(stand));
-  suite(`${name}: memory`, () => memoryCases(stand));
+export function hypervisorContract(
+  name: string,
+  stand: () => Promise<ContractStand>,
+  options: { readonly skip?: string | false } = {},
+): void {
+  suite(`${name}: processes`, options, () => processCases(stand));
+  suite(`${name}: exits`, options, () => exitCases(stand));
+  suite(`${name}: adoption`, options, () => adoptionCases(stand));
+  suite(`${name}: restore`, options, () => restoreCases(stand));
+  suite(`${name}: disk layers`, options, () => layerCases(stand));
+  suite(`${name}: memory`, options, () => memoryCases(stand));
 }
 
 function processCases(stand: () => Promise<ContractStand>): void {
@@ -54,10 +60,10 @@ function processCases(stand: () => Promise<ContractStand>): void {
     assert.equal(existsSync(`/proc/${vm.pid}`), false);
   });
 
-  test("the agent channel that ends at the hypervisor opens as soon as the VM is booted", async () => {
+  test("the agent channel that ends at the hypervisor opens as soon as the VM is booted", async (t) => {
     await using standing = await stand();
     await using vm = await standing.hypervisor.boot(await standing.newSpec(), never);
-    assert.equal(vm.agentTransport.endsAt, "hypervisor");
+    if (vm.agentTransport.endsAt !== "hypervisor") return t.skip("it ends at the agent");
     const socket = await vm.agentTransport.open(AbortSignal.timeout(10_000));
     socket.destroy();
   });
@@ -244,7 +250,7 @@ function restoreCases(stand: () => Promise<ContractStand>): void {
     const { restoring } = standing.hypervisor;
     const captured = await capture(standing);
     if (restoring === undefined || captured === undefined) return t.skip("it restores no VM");
-    await truncate(captured.devices, (await stat(captured.devices)).size / 2);
+    await truncate(captured.devices, Math.floor((await stat(captured.devices)).size / 2));
     await using prepared = await restoring.prepare(await standing.newSpec(), never);
     await assert.rejects(prepared.restore(unfilled(captured.devices), never), refusedAs("incompatible"));
   });
@@ -264,12 +270,12 @@ function restoreCases(stand: () => Promise<ContractStand>): void {
 
   test("a restored guest continues where it was captured", async (t) => {
     await using standing = await stand();
-    const { hypervisor, ending } = standing;
+    const { hypervisor, ending, captureAfter = firstLine } = standing;
     const { restoring } = hypervisor;
     const end = ending?.shutdown(await standing.newSpec());
     if (restoring === undefined || end === undefined) return t.skip("it restores no guest");
     await using threads = new MemoryThreads();
-    const captured = await capture(standing, { threads, spec: end.spec, console: firstLine });
+    const captured = await capture(standing, { threads, spec: end.spec, console: captureAfter });
     if (captured === undefined) return t.skip("it captures no VM");
 
     const spec = { ...end.spec, directory: (await standing.newSpec()).directory };

@@ -182,4 +182,4 @@ export type NetworkAttachment =
   | { readonly kind: "tap"; readonly namespace: string; readonly device: string; openTap(): number };
 
 /** Sockets that a hypervisor creates in a machine's directory. They must not exist when it starts. */
-export const socketFiles = ["qmp.sock", "agent.sock"] as const;
+export const socketFiles = ["qmp.sock", "agent.sock", "firecracker.sock", "storage.sock"] as const;

@@ -55,7 +55,8 @@ export type KvmFindings =
   | { readonly usable: false; readonly reason: string; readonly fix?: string };
 
 /**
- * Looks at the processor, the device and QEMU. `help` is QEMU's own list of its options.
+ * Looks at the processor, the device and the hypervisor. `help` is QEMU's own list of its options, and empty for
+ * another `hypervisor`.
  *
  * A processor without vmx and svm is refused here and not left to a probe: inside some virtual machines /dev/kvm
  * emulates the first instructions of any guest, yet no stock kernel boots there. `anyProcessor` leaves it to the probe:
@@ -63,7 +64,7 @@ export type KvmFindings =
  */
 export async function examineKvm(
   help: () => Promise<string>,
-  { anyProcessor }: { readonly anyProcessor: boolean },
+  { anyProcessor, hypervisor = "QEMU" }: { readonly anyProcessor: boolean; readonly hypervisor?: string },
 ): Promise<KvmFindings> {
   const feature = processorFeature(await readFile("/proc/cpuinfo", "utf8"));
   const refused = tryCreateKvmMachine(kvmDevice);
@@ -85,11 +86,11 @@ export async function examineKvm(
   if (access === undefined) {
     return {
       usable: false,
-      reason: `this QEMU takes no open ${kvmDevice}, and the device admits no group that its process could have`,
-      fix: `use QEMU 9.2 or newer, or give ${kvmDevice} to a group with mode 0660`,
+      reason: `this ${hypervisor} takes no open ${kvmDevice}, and the device admits no group that its process could have`,
+      fix: `${hypervisor === "QEMU" ? "use QEMU 9.2 or newer, or " : ""}give ${kvmDevice} to a group with mode 0660`,
     };
   }
-  return { usable: true, access, reason: `${processor}; ${describeAccess(access)}` };
+  return { usable: true, access, reason: `${processor}; ${describeAccess(access, hypervisor)}` };
 }
 
 export function processorFeature(cpuinfo: string): "vmx" | "svm" | undefined {
@@ -117,14 +118,14 @@ export function accessFor(facts: {
   return groupMayUse && facts.gid !== 0 ? { by: "group", gid: facts.gid } : undefined;
 }
 
-function describeAccess(access: KvmAccess): string {
+function describeAccess(access: KvmAccess, hypervisor: string): string {
   switch (access.by) {
     case "descriptor":
-      return `QEMU inherits ${kvmDevice} open`;
+      return `${hypervisor} inherits ${kvmDevice} open`;
     case "group":
-      return `QEMU opens ${kvmDevice} by its group (${access.gid})`;
+      return `${hypervisor} opens ${kvmDevice} by its group (${access.gid})`;
     case "user":
-      return `QEMU opens ${kvmDevice} as this user`;
+      return `${hypervisor} opens ${kvmDevice} as this user`;
   }
 }
 

@@ -80,6 +80,7 @@ export async function openTestWorker(
     imagesDirectory: testImagesDirectory,
     templatesDirectory: process.env["OPENSANDBOX_TEMPLATES_DIR"] ?? join(cache, "templates"),
     ...({ hypervisor: "qemu", accelerator: "auto", network: "auto", qemuProgram: "qemu-system-x86_64" } as const),
+    firecrackerProgram: process.env["OPENSANDBOX_FIRECRACKER_BIN"] ?? "firecracker",
     ...{ ephemeral: false, readyMachines: 0, region: "local" },
     ...options,
   });

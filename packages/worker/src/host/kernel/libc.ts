@@ -124,6 +124,13 @@ export function openTap(name: string): number {
   }
 }
 
+/** Lets the user `uid` open the TAP device of the descriptor by its name, without a right to the network. */
+export function setTapOwner(tap: number, uid: number): void {
+  // linux/if_tun.h; the number itself is the argument.
+  const TUNSETOWNER = 0x400454ccn;
+  checked("TUNSETOWNER", libc.ioctl(tap, TUNSETOWNER, BigInt(uid)));
+}
+
 /**
  * Keeps every descriptor that is open now, except 0, 1 and 2, out of processes that this one starts from now on. Node
  * opens its own this way; those that it inherited from a shell or a service manager it would pass on.

@@ -1,8 +1,8 @@
-import { readFile } from "node:fs/promises";
 import { runCommand } from "#host/run-command.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { QemuHost } from "./command-line.ts";
 import { examineKvm, type KvmFindings } from "../kvm-access.ts";
+import { readProcessor } from "../processor.ts";
 import { type KernelProbe, type Probe, probeAccelerator } from "./probe-accelerator.ts";
 import { whyNoVhostNet } from "./vhost-net.ts";
 
@@ -44,7 +44,7 @@ export async function examineQemu(options: ExamineOptions): Promise<ExaminedQemu
   const help = () => runCommand("list QEMU's options", [program, "-help"]);
   const found = await findKvm(help, { anyProcessor: kernel !== undefined });
   if (!found.usable) return await withoutKvm(found);
-  const processor = cpuModel === "host" ? describeProcessor(await readFile("/proc/cpuinfo", "utf8")) : "";
+  const processor = cpuModel === "host" ? await readProcessor() : "";
   const noVhost = whyNoVhostNet();
   const vhost = noVhost === undefined ? { vhostNet: true } : { vhostNet: false, noVhost };
   const kvm = { ...tcg, accelerator: "kvm", kvmAccess: found.access, cpuModel, processor, ...vhost } as const;
@@ -68,12 +68,6 @@ export async function examineQemu(options: ExamineOptions): Promise<ExaminedQemu
       `The guest kernel ${kernel.file} does not boot: ${detail}. Without KVM: ${reason}. Unset OPENSANDBOX_GUEST_KERNEL to use Debian's`,
     );
   }
-}
-
-/** Model and features. A guest's memory refers to them, so a snapshot resumes only on an equal processor. */
-function describeProcessor(cpuinfo: string): string {
-  const field = (name: string): string => new RegExp(`^${name}\\s*:\\s*(.*)$`, "m").exec(cpuinfo)?.[1] ?? "";
-  return [field("model name"), field("stepping"), field("flags")].join("; ");
 }
 
 async function qemuVersion(program: string): Promise<string> {

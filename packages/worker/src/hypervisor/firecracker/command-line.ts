@@ -1,0 +1,92 @@
+import type { VmSpec } from "../hypervisor.ts";
+import type { KvmAccess } from "../kvm-access.ts";
+import { diskNodes } from "../qmp/disk-nodes.ts";
+import { diskImage, names, pathOf } from "./paths.ts";
+
+/** Facts of the host that decide the command line. */
+export interface FirecrackerHost {
+  /** Absolute path of the program. */
+  readonly program: string;
+  readonly version: string;
+  /** How Firecracker, which takes no open descriptor, reaches /dev/kvm. */
+  readonly kvmAccess: Exclude<KvmAccess, { readonly by: "descriptor" }>;
+  /** Identity of the host's processor, which guests see. */
+  readonly processor: string;
+}
+
+/** The monitor of the storage daemon listens on the first descriptor after standard error. */
+const storageListener = 3;
+
+/**
+ * The argument list of a machine's processes, program first. A shell in name spaces of its own starts the storage daemon,
+ * which shows each writable disk as a raw image there, and then becomes Firecracker. No process outside sees the images,
+ * and they end with the name space. Pure.
+ */
+export function firecrackerCommandLine(spec: VmSpec, host: FirecrackerHost): [string, ...string[]] {
+  // The user is mapped to itself and may mount in its own name space; outside it has no more rights than before.
+  const namespaces = ["unshare", "--user", "--map-current-user", "--keep-caps", "--mount"] as const;
+  return [...namespaces, "sh", "-c", script(spec, host)];
+}
+
+function script(spec: VmSpec, { program }: FirecrackerHost): string {
+  const writable = spec.disks.filter(({ layers }) => layers.length > 0);
+  const images = writable.map(({ name }) => quoted(diskImage(name)));
+  const line = [
+    "set -e",
+    `[ -p ${names.console} ] || mkfifo -m 600 ${names.console}`,
+    ...images.map((image) => `: >${image}`),
+    ...(images.length === 0 ? [] : [command(confined(["sys_admin"], storageDaemon(spec)))]),
+    // The kernel takes an image's rights from its first stat(2); until then nobody may open it for writing.
+    ...images.map((image) => `[ -s ${image} ]`),
+    `exec ${command(confined([], firecracker(spec, program)))} ${storageListener}>&-`,
+  ];
+  return line.join("\n");
+}
+
+function firecracker({ directory }: VmSpec, program: string): readonly string[] {
+  return [
+    program,
+    ...["--id", directory.split("/").at(-1) ?? ""],
+    ...["--api-sock", pathOf(directory, "api")],
+    // A guest can make Firecracker log warnings without end.
+    ...["--level", "Error"],
+    // The guest's drivers for PCI are part of its kernel.
+    "--enable-pci",
+  ];
+}
+
+/** Returns when the images can be opened. */
+function storageDaemon({ directory, disks }: VmSpec): readonly string[] {
+  const writable = disks.filter(({ layers }) => layers.length > 0);
+  return [
+    ...["qemu-storage-daemon", "--daemonize"],
+    ...["--chardev", `socket,id=qmp,fd=${storageListener},server=on,wait=off`],
+    ...["--monitor", "chardev=qmp"],
+    ...writable.flatMap((disk) => {
+      const nodes = diskNodes(disk);
+      const mountpoint = `${directory}/${diskImage(disk.name)}`.replaceAll(",", ",,");
+      const options = `id=${disk.name},node-name=${nodes.at(-1)?.["node-name"]},mountpoint=${mountpoint}`;
+      return [
+        ...nodes.flatMap((node) => ["--blockdev", JSON.stringify(node)]),
+        ...["--export", `type=fuse,${options},writable=on,growable=off,allow-other=off`],
+      ];
+    }),
+  ];
+}
+
+/** A program that has, and can gain, only the named capabilities, in the machine's own user name space. */
+function confined(capabilities: readonly string[], argv: readonly string[]): readonly string[] {
+  const only = ["-all", ...capabilities.map((name) => `+${name}`)].join();
+  const sets = [`--bounding-set=${only}`, `--inh-caps=${only}`, `--ambient-caps=${only}`];
+  return ["setpriv", "--no-new-privs", ...sets, ...argv];
+}
+
+function command(argv: readonly string[]): string {
+  return argv.map(quoted).join(" ");
+}
+
+/** One word of a shell. */
+function quoted(word: string): string {
+  if (/^[\w@%+=:,./-]+$/.test(word)) return word;
+  return `'${word.replaceAll("'", `'\\''`)}'`;
+}

@@ -1,0 +1,77 @@
+import { access, constants } from "node:fs/promises";
+import { delimiter, join } from "node:path";
+import { runCommand } from "#host/run-command.ts";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { examineKvm } from "../kvm-access.ts";
+import { readProcessor } from "../processor.ts";
+import type { FirecrackerHost } from "./command-line.ts";
+
+export interface ExaminedFirecracker extends FirecrackerHost {
+  /** How machines reach KVM, for people. */
+  readonly reason: string;
+}
+
+/** The first version with virtio devices on PCI, which the guest's kernel has drivers for. */
+const oldest = [1, 13] as const;
+
+/**
+ * Finds Firecracker and everything that its machines need.
+ * @throws `unavailable` when something is missing, with what to do
+ */
+export async function examineFirecracker(name: string): Promise<ExaminedFirecracker> {
+  const program = await findProgram(name);
+  const version = await versionOf(program);
+  await requireStorageDaemon();
+  const found = await examineKvm(async () => "", { anyProcessor: false, hypervisor: "Firecracker" });
+  if (!found.usable) {
+    const fix = found.fix === undefined ? "" : `. To use it, ${found.fix}`;
+    throw new SandboxError(
+      "unavailable",
+      `Firecracker runs machines by KVM alone, and KVM does not work here: ${found.reason}${fix}`,
+    );
+  }
+  const { access: kvmAccess, reason } = found;
+  if (kvmAccess.by === "descriptor") throw new Error("Firecracker takes no open device");
+  return { program, version, kvmAccess, processor: await readProcessor(), reason };
+}
+
+async function findProgram(name: string): Promise<string> {
+  const directories = name.includes("/") ? [""] : (process.env["PATH"] ?? "").split(delimiter);
+  for (const directory of directories) {
+    const file = directory === "" ? name : join(directory, name);
+    try {
+      await access(file, constants.X_OK);
+      return file;
+    } catch {
+      // The program may be in the next directory.
+    }
+  }
+  throw new SandboxError(
+    "unavailable",
+    `${name} is not a program that can be run. Put a release of Firecracker in the PATH as firecracker, or set OPENSANDBOX_FIRECRACKER_BIN to its path`,
+  );
+}
+
+async function versionOf(program: string): Promise<string> {
+  const text = await runCommand("look for Firecracker", [program, "--version"]);
+  const [, version, major, minor] = /^Firecracker v((\d+)\.(\d+)\.\S+)/m.exec(text) ?? [];
+  const needed = `Firecracker ${oldest.join(".")} or newer is needed`;
+  if (version === undefined) throw new SandboxError("unavailable", `${program} prints no version. ${needed}`);
+  if (Number(major) < oldest[0] || (Number(major) === oldest[0] && Number(minor) < oldest[1])) {
+    throw new SandboxError("unavailable", `${program} is Firecracker ${version}. ${needed}`);
+  }
+  return version;
+}
+
+/** The disks of machines are images of QEMU's format, which its storage daemon shows to Firecracker as raw files. */
+async function requireStorageDaemon(): Promise<void> {
+  const needed = "The disks of Firecracker's machines need qemu-storage-daemon with FUSE, of the package qemu-utils";
+  let help: string;
+  try {
+    help = await runCommand("look for QEMU's storage daemon", ["qemu-storage-daemon", "--help"]);
+    await access("/dev/fuse");
+  } catch (cause) {
+    throw new SandboxError("unavailable", `${needed}, and the kernel's module fuse`, { cause });
+  }
+  if (!help.includes("type=]fuse")) throw new SandboxError("unavailable", needed);
+}

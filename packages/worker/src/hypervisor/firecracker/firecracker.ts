@@ -1,0 +1,190 @@
+import { closeSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { killMachineProcesses, machineEnvironment } from "#host/kill-by-path.ts";
+import { listenUnix, setTapOwner } from "#host/kernel/libc.ts";
+import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
+import type { GuestMemory } from "../guest-memory.ts";
+import type { CapturedVm, Hypervisor, PreparedVm, Vm, VmSpec } from "../hypervisor.ts";
+import { withKvmGroup } from "../kvm-access.ts";
+import { readEnd } from "../process-log.ts";
+import { QmpClient } from "../qmp/qmp-client.ts";
+import { adoptVmProcess, startVmProcess, type VmProcess } from "../vm-process.ts";
+import { ApiClient } from "./api-client.ts";
+import * as requests from "./api-requests.ts";
+import { type FirecrackerHost, firecrackerCommandLine } from "./command-line.ts";
+import { bootConfiguration, compatibilityOf, consoleConfiguration, describeDifference } from "./configuration.ts";
+import { Console } from "./console.ts";
+import { findBootedMemory, findRestoredMemory } from "./firecracker-memory.ts";
+import { FirecrackerVm } from "./firecracker-vm.ts";
+import { pathOf } from "./paths.ts";
+
+/** VMs of Firecracker. `host` comes from {@link examineFirecracker}. */
+export function firecrackerHypervisor(host: FirecrackerHost): Hypervisor {
+  return {
+    name: "firecracker",
+    version: host.version,
+    boot: (spec, signal) => boot(spec, host, signal),
+    restoring: {
+      compatibilityOf: (spec) => compatibilityOf(spec, host),
+      describeDifference,
+      prepare: async (spec, signal) => new PreparedFirecrackerVm(spec, await start(spec, host, signal)),
+    },
+    adopt,
+  };
+}
+
+/** A machine's processes, and the connections to them. Disposing it ends the processes. */
+interface Started extends AsyncDisposable {
+  readonly process: VmProcess;
+  readonly api: ApiClient;
+  readonly storage: QmpClient | undefined;
+  readonly console: Console;
+}
+
+async function boot(spec: VmSpec, host: FirecrackerHost, signal: AbortSignal): Promise<Vm> {
+  await using undo = new AsyncDisposableStack();
+  const started = undo.use(await start(spec, host, signal));
+  await explained(spec, async () => {
+    for (const request of bootConfiguration(spec)) await started.api.request(request);
+    await requests.startInstance(started.api);
+  });
+  const vm = vmOf(spec, started, await findBootedMemory(started.process.pid, spec));
+  undo.move();
+  return vm;
+}
+
+class PreparedFirecrackerVm implements PreparedVm {
+  readonly pid: number;
+  readonly #spec: VmSpec;
+  readonly #started: Started;
+  #restored = false;
+
+  constructor(spec: VmSpec, started: Started) {
+    this.pid = started.process.pid;
+    this.#spec = spec;
+    this.#started = started;
+  }
+
+  /** Firecracker has memory only when it has read the devices' state, which leaves the vCPUs stopped. */
+  async restore({ deviceState, fillMemory }: CapturedVm, signal: AbortSignal): Promise<Vm> {
+    signal.throwIfAborted();
+    const { api, process } = this.#started;
+    await api.request(consoleConfiguration);
+    try {
+      await requests.loadSnapshot(api, deviceState, this.#spec.memoryBase);
+    } catch (error) {
+      // It refuses, or ends, when it cannot read a state.
+      const { message } = asSandboxError(error);
+      throw new SandboxError("incompatible", message, { reason: "machine" }, { cause: error });
+    }
+    signal.throwIfAborted();
+    const memory = await findRestoredMemory(process.pid, this.#spec);
+    await fillMemory(memory);
+    signal.throwIfAborted();
+    const vm = vmOf(this.#spec, this.#started, memory);
+    this.#restored = true;
+    return vm;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#restored) await this.#started[Symbol.asyncDispose]();
+  }
+}
+
+async function adopt(spec: VmSpec, pids: readonly number[], signal: AbortSignal): Promise<Vm> {
+  await using undo = new AsyncDisposableStack();
+  const api = undo.use(await ApiClient.connect(pathOf(spec.directory, "api"), signal));
+  const pid = await processOf(pids);
+  const storage = hasStorage(spec) ? undo.use(await connectStorage(spec, signal)) : undefined;
+  const console = undo.use(new Console(pathOf(spec.directory, "console")));
+  const process = adoptVmProcess(pid, spec.directory, api.closed);
+  const memory = await findRestoredMemory(pid, spec).catch(() => findBootedMemory(pid, spec));
+  const vm = new FirecrackerVm({ spec, process, api, storage, console, memory: async () => memory });
+  undo.move();
+  return vm;
+}
+
+/** Firecracker's own process; the others serve its disks. @throws `unavailable` when it has ended */
+async function processOf(pids: readonly number[]): Promise<number> {
+  for (const pid of pids) {
+    const argv = (await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "")).split("\0");
+    if (argv.includes("--api-sock")) return pid;
+  }
+  throw new SandboxError("unavailable", `none of the processes ${pids.join(", ")} is Firecracker`);
+}
+
+/** Starts Firecracker, unconfigured, with its storage daemon. After a failure no process is left. */
+async function start(spec: VmSpec, host: FirecrackerHost, signal: AbortSignal): Promise<Started> {
+  signal.throwIfAborted();
+  if (spec.network.kind === "user") {
+    throw new SandboxError(
+      "not_supported",
+      "Firecracker has no network stack of its own: run the server as root, which gives each machine a TAP",
+    );
+  }
+  const { directory } = spec;
+  await using undo = new AsyncDisposableStack();
+  const process = await startProcess(spec, host);
+  undo.defer(async () => {
+    await process[Symbol.asyncDispose]();
+    await killMachineProcesses(directory);
+  });
+  return await explained(spec, async () => {
+    const api = undo.use(await ApiClient.connect(pathOf(directory, "api"), signal, process.exited));
+    const storage = hasStorage(spec) ? undo.use(await connectStorage(spec, signal)) : undefined;
+    const console = undo.use(new Console(pathOf(directory, "console")));
+    const owned = undo.move();
+    return { process, api, storage, console, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+  });
+}
+
+async function startProcess(spec: VmSpec, host: FirecrackerHost): Promise<VmProcess> {
+  const { directory, network } = spec;
+  return await startVmProcess({
+    argv: firecrackerCommandLine(spec, host),
+    logFile: pathOf(directory, "log"),
+    cwd: directory,
+    env: { PATH: "/usr/bin:/bin", ...machineEnvironment(directory) },
+    ...(spec.user === undefined ? {} : { user: withKvmGroup(spec.user, host.kvmAccess) }),
+    ...(network.kind === "tap" ? { namespace: network.namespace } : {}),
+    openInherited() {
+      letOpenTap(spec);
+      return hasStorage(spec) ? [listenUnix(pathOf(directory, "storage"))] : [];
+    },
+  });
+}
+
+/** Firecracker opens its TAP by name. */
+function letOpenTap({ network, user }: VmSpec): void {
+  if (network.kind !== "tap" || user === undefined) return;
+  const tap = network.openTap();
+  try {
+    setTapOwner(tap, user.uid);
+  } finally {
+    closeSync(tap);
+  }
+}
+
+async function connectStorage({ directory }: VmSpec, signal: AbortSignal): Promise<QmpClient> {
+  return await QmpClient.connect(pathOf(directory, "storage"), signal);
+}
+
+function hasStorage({ disks }: VmSpec): boolean {
+  return disks.some(({ layers }) => layers.length > 0);
+}
+
+function vmOf(spec: VmSpec, started: Started, memory: GuestMemory): Vm {
+  return new FirecrackerVm({ ...started, spec, memory: async () => memory });
+}
+
+/** Adds the end of the log to the error of a process that has ended. */
+async function explained<Result>({ directory }: VmSpec, work: () => Promise<Result>): Promise<Result> {
+  try {
+    return await work();
+  } catch (error) {
+    const { code, message } = asSandboxError(error);
+    const logged = await readEnd(pathOf(directory, "log"));
+    if (code !== "unavailable" || logged === "") throw error;
+    throw new SandboxError("unavailable", `${message}: ${logged}`, { cause: error });
+  }
+}
