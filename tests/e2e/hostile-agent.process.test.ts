@@ -23,13 +23,17 @@ const seed = Number(process.env["OPENSANDBOX_TEST_SEED"] ?? Math.floor(Math.rand
 /** Sandboxes under attack at the same time, and calls at the same time to each of them. */
 const [attackers, callers] = [2, 6];
 
-/** The server's memory never exceeds this. It takes about 130 MiB when nothing happens. */
-const maxResidentBytes = 600 * 2 ** 20;
+/** The server's memory never exceeds this. It takes 130 MiB when nothing happens, and up to 250 MiB under this attack. */
+const maxResidentBytes = 400 * 2 ** 20;
 
-/** The event loop's thread never computes for longer without a turn: on a free processor /health waits no longer. */
-const allowedComputationMs = 200;
+/**
+ * The event loop's thread never computes for longer between two turns: on a free processor /health does not wait for
+ * longer either. The thread's own processor time is measured, which other processes of a busy host do not raise. This
+ * attack has taken up to 30 ms.
+ */
+const allowedComputationMs = 100;
 
-/** The median of /health, on a host whose processors are shared with two agents that flood. */
+/** The median of /health, on a host that also runs the attack. */
 const maxMedianMs = 200;
 
 /** Memory and descriptors that caches and connections kept alive may hold when everything has ended. */

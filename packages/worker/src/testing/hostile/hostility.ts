@@ -21,7 +21,7 @@ import {
 } from "@opensandbox/wire/guest/messages_pb.js";
 import { methods } from "@opensandbox/wire/guest/methods.ts";
 import type { Random } from "./random.ts";
-import { randomMessage } from "./random-message.ts";
+import { randomMessage, unknownFields } from "./random-message.ts";
 
 /**
  * `lying`: every frame is one that the protocol allows, so that the connection lives and the content reaches every
@@ -143,8 +143,11 @@ export class Hostility implements Disposable {
 
   #answer(stream: number, method: number): void {
     const random = this.#random;
-    const message = streamed.get(method) ?? random.pick(schemas);
-    const count = random.size(random.chance(20) ? 2000 : 8);
+    const expected = streamed.get(method);
+    const message = expected ?? random.pick(schemas);
+    // Most methods have nothing but a reply.
+    const isBare = expected === undefined && random.chance(80);
+    const count = isBare ? 0 : random.size(random.chance(20) ? 2000 : 8);
     const each = random.chance(20) ? maxMessageBytes : 2000;
     // Nothing but its frame bounds a reply of an agent that breaks the protocol.
     const maxReply = this.#manner === "lying" ? maxMessageBytes : maxPayloadBytes;
@@ -158,12 +161,16 @@ export class Hostility implements Disposable {
       );
     }
     // A connection and a file begin with one message of their own.
-    if (random.chance(70))
+    if (!isBare && random.chance(70))
       steps.unshift(() => this.#frame(frameTypes.message, stream, 0, randomMessage(random, message, 500)));
     const reply = replies.get(method) ?? EmptySchema;
     const end = random.below(10);
     if (end < 6) {
-      steps.push(() => this.#frame(frameTypes.end, stream, 0, randomMessage(random, reply, random.size(maxReply))));
+      const isHuge = this.#manner === "breaking" && random.chance(30);
+      steps.push(() => {
+        const payload = isHuge ? unknownFields(maxReply) : randomMessage(random, reply, random.size(maxReply));
+        this.#frame(frameTypes.end, stream, 0, payload);
+      });
     } else if (end < 8) {
       steps.push(() =>
         this.#frame(frameTypes.failure, stream, 0, randomMessage(random, FailureSchema, random.size(maxReply))),

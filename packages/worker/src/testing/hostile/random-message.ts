@@ -12,7 +12,7 @@ const maxDepth = 3;
 export function randomMessage(random: Random, desc: DescMessage, maxBytes: number): Uint8Array {
   if (random.chance(4)) return random.bytes(random.size(Math.min(maxBytes, 4096)));
   if (random.chance(3)) return compressedLooking(random, maxBytes);
-  if (random.chance(3)) return unknownFields(random, maxBytes);
+  if (random.chance(3)) return unknownFields(random.size(maxBytes));
   const writer = new BinaryWriter();
   writeFields(writer, random, desc, { bytes: maxBytes, isValid: random.chance(85) }, 0);
   const bytes = writer.finish();
@@ -125,10 +125,10 @@ function compressedLooking(random: Random, maxBytes: number): Uint8Array {
   return bytes;
 }
 
-/** As many fields as possible that no message has, of two or three bytes each. */
-function unknownFields(random: Random, maxBytes: number): Uint8Array {
-  const [number, length] = [15 - random.below(2), random.size(maxBytes)];
+/** As many fields as possible that no message has: each takes two bytes. */
+export function unknownFields(length: number): Uint8Array {
+  const varint15 = 15 << 3;
   const bytes = new Uint8Array(length);
-  for (let at = 0; at + 1 < length; at += 2) bytes[at] = number << 3;
+  for (let at = 0; at + 1 < length; at += 2) bytes[at] = varint15;
   return bytes;
 }
