@@ -87,7 +87,10 @@ suite("an agent that was taken over", () => {
   }
 
   async function must(method: string, path: string, body?: unknown): Promise<Record<string, unknown>> {
-    const response = await call(method, path, AbortSignal.timeout(60_000), body);
+    const response = await call(method, path, AbortSignal.timeout(60_000), body).catch((cause: unknown) => {
+      const errors = logged.filter((line) => line.includes('"level":"error"')).slice(-10);
+      throw new Error(`${method} ${path} has no answer; the server logged:\n${errors.join("\n")}`, { cause });
+    });
     const text = await response.text();
     assert.ok(response.ok, `${method} ${path}: ${response.status} ${text}`);
     return text === "" ? {} : (JSON.parse(text) as Record<string, unknown>);
@@ -127,7 +130,7 @@ suite("an agent that was taken over", () => {
     const took: number[] = [];
     while (!signal.aborted) {
       const since = performance.now();
-      const response = await fetch(`${server.url}/health`, { signal: AbortSignal.timeout(20_000) });
+      const response = await call("GET", "/health", AbortSignal.timeout(20_000));
       assert.equal(response.status, 200);
       await response.text();
       took.push(performance.now() - since);

@@ -93,6 +93,7 @@ export async function cutPower<Fact>(t: TestContext, trial: Trial<Fact>): Promis
       prepare: (disk) => replay(log, survivors, disk),
     });
     const facts = factsAt(promised, cut);
+    t.diagnostic(`${cut.name}: ${facts.kept.length} answers to keep, ${facts.open.length} open`);
     const logged: string[] = [];
     try {
       await using server = await openServer(at("mounted"), trial.env, (line) => logged.push(line));

@@ -28,7 +28,7 @@ test(
   { skip: missingForDisks(ext4.make) },
   async (t) => {
     await cutPower<Fact>(t, {
-      ...{ fileSystem: ext4, diskMib: 16_384, cuts: 5 },
+      ...{ fileSystem: ext4, diskMib: 16_384, cuts: 4 },
       env: { OPENSANDBOX_READY_MACHINES: "0" },
       work,
       check: checkMachines,

@@ -170,6 +170,26 @@ test("a read that breaks in the middle never looks complete", async () => {
   }
 });
 
+test("a read that breaks after the last byte of the answer leaves the connection as it is", async () => {
+  await using given = await setUp();
+  const { world, id, at } = given;
+  world.worker.plantFile(id, "/whole", [Buffer.from("123456"), new Error("the disk is gone")], 6);
+  const { port, hostname } = new URL(world.url);
+  const socket = connect(Number(port), hostname);
+  let answer = "";
+  socket.on("data", (data: Buffer) => (answer += data.toString()));
+  const headers = `Host: x\r\nX-API-Key: ${testKey}\r\n`;
+  for (const [path, count] of [
+    ["/whole", 2],
+    ["/nothing", 3],
+  ] as const) {
+    socket.write(`GET ${at(path)} HTTP/1.1\r\n${headers}\r\n`);
+    await eventually(`${path} is answered`, () => answer.split("HTTP/1.1").length === count);
+  }
+  assert.match(answer, /^HTTP\/1\.1 200 [\s\S]*123456HTTP\/1\.1 404 /);
+  socket.destroy();
+});
+
 test("a read that breaks before its first byte is answered with its own status", async () => {
   await using given = await setUp();
   const { world, id, at } = given;

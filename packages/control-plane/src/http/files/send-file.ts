@@ -96,10 +96,12 @@ async function* wholeFile(
 ): AsyncGenerator<Uint8Array> {
   try {
     let sent = 0;
-    for (let next = first; !next.done && sent < size; next = await chunks.next()) {
+    for (let next = first; !next.done && sent < size;) {
       const chunk = next.value.subarray(0, size - sent);
       sent += chunk.length;
       if (chunk.length > 0) yield chunk;
+      // The answer is complete then, whatever the guest does next. Its connection may carry another request already.
+      if (sent < size) next = await chunks.next();
     }
     if (Number.isFinite(size) && sent < size) {
       throw new SandboxError("unavailable", `${path} was truncated while it was read`);
