@@ -2,10 +2,11 @@ import assert from "node:assert/strict";
 import { chmod, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, suite, test } from "node:test";
+import { after, before, suite, test } from "node:test";
 import { Sandbox } from "@opencomputer/sdk";
 import { examineQemu } from "../../packages/worker/src/hypervisor/qemu/examine-qemu.ts";
 import { machineProcesses } from "./machine-processes.ts";
+import { makeFetchPatient } from "./patient-fetch.ts";
 import { endServer, type SpawnedServer, spawnServerOn } from "./spawn-server.ts";
 
 const program = "qemu-system-x86_64";
@@ -17,6 +18,7 @@ const oldModel = "qemu64";
 
 suite("processor models under KVM", { skip }, () => {
   const stack = new AsyncDisposableStack();
+  before(makeFetchPatient);
   after(() => stack.disposeAsync());
 
   test("a model that the processor lacks features of is refused with QEMU's words, and so is an unknown one", async () => {

@@ -16,6 +16,7 @@ import { defaultLimits } from "../../packages/worker/src/network/namespace-rules
 import { greet } from "../../packages/worker/src/network/testing/internet.ts";
 import { answerOf } from "./answer-of.ts";
 import { machineProcesses } from "./machine-processes.ts";
+import { makeFetchPatient } from "./patient-fetch.ts";
 import { endServer, type SpawnedServer, spawnServerOn } from "./spawn-server.ts";
 
 const root = process.getuid?.() === 0;
@@ -56,6 +57,7 @@ suite("under KVM", { skip }, () => {
   }
 
   before(async () => {
+    await makeFetchPatient();
     directory = await mkdtemp(join(tmpdir(), "osb-kvm-"));
     await chmod(directory, 0o711);
     stack.defer(() => rm(directory, { recursive: true, force: true }));

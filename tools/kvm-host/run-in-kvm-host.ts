@@ -26,7 +26,7 @@ const bootTimeoutMs = 10 * 60_000;
 /** The first line of `start`, once the kernel and udev are up. */
 const bootedLine = "kvm-host: booted";
 
-/** Seconds since the start of this program, which begin each of its lines. */
+/** The start of this program. Each of its own lines begins with the seconds since then. */
 const since = performance.now();
 
 /** Packages that only check or bundle the sources. */
