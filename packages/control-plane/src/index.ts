@@ -173,6 +173,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     place: {
       region: options.region,
       sandboxDomain: options.sandboxDomain,
+      hypervisor: options.worker.description.hypervisor,
       networkNotEnforced: options.worker.description.network.notEnforced,
     },
     ready: () => options.ready(),

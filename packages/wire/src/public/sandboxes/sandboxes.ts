@@ -2,6 +2,7 @@ import { z } from "zod";
 import type { EgressRules } from "../../egress.ts";
 import { SandboxError } from "../../errors.ts";
 import type { Route } from "../../route.ts";
+import type { HypervisorName } from "../../worker/worker.ts";
 import { envs } from "../fields.ts";
 import { ImageManifest, manifestBodyLimit } from "../images.ts";
 import { memoryMb } from "./memory.ts";
@@ -78,6 +79,10 @@ export const SandboxReply = z
     region: z.string(),
     workerID: z.string(),
     sandboxDomain: z.string().meta({ description: "Port P is served at {sandboxID}-pP.{sandboxDomain}." }),
+    hypervisor: z
+      .enum(["qemu", "firecracker", "fake"])
+      .optional()
+      .meta({ description: "The program that runs its machines. Memory is restored by the same program alone." }),
     token: z.string().meta({ description: "Empty: every call goes to this server." }),
     networkEnabled: z.boolean(),
     egress: Egress.optional(),
@@ -265,6 +270,7 @@ const statusOfState = {
 export interface SandboxPlace {
   readonly region: string;
   readonly sandboxDomain: string;
+  readonly hypervisor?: HypervisorName | undefined;
   /** The parts of network policies that this host cannot enforce. */
   readonly networkNotEnforced?: readonly string[] | undefined;
 }
@@ -298,6 +304,7 @@ export function sandboxReplyOf(sandbox: SandboxToShow, place: SandboxPlace): San
       patchError: sandbox.patchError,
       egress: sandbox.egress && writableEgress(sandbox.egress),
       hostPort: sandbox.hostPort,
+      hypervisor: place.hypervisor,
       networkNotEnforced: place.networkNotEnforced && [...place.networkNotEnforced],
     }),
     tags: { ...sandbox.tags },
