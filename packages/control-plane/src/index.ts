@@ -8,6 +8,7 @@ import type { Worker } from "@opensandbox/wire/worker/worker.ts";
 import { systemClock, type Clock } from "./clock.ts";
 import type { Log } from "./log.ts";
 import { RowRetention } from "./retention/row-retention.ts";
+import { DiskSweep } from "./service/sweep-disk.ts";
 import { regularly } from "./service/regularly.ts";
 import { copyDaily } from "#database/copies.ts";
 import { type Database, openDatabase } from "#database/database.ts";
@@ -25,6 +26,7 @@ import { PreviewStore } from "#previews/preview-store.ts";
 import { hostnameOf, PreviewTargets } from "#previews/preview-target.ts";
 import { autosave } from "./service/autosave.ts";
 import { endService, type AtEnd } from "./service/end-service.ts";
+import type { Limits } from "./lifecycle/limits.ts";
 import type { SandboxContext, SandboxDefaults } from "./lifecycle/sandbox-context.ts";
 import { openSandboxes } from "./service/open-sandboxes.ts";
 import { IdleSweep } from "./service/sweep-sandboxes.ts";
@@ -52,8 +54,8 @@ export interface ControlPlaneOptions {
   /** Whether a worker is alive in any process of this host. */
   isWorkerAlive(workerId: string): boolean;
   readonly defaults: SandboxDefaults;
-  /** The active sandboxes that an organization may have. Default: 50. */
-  readonly maxSandboxes?: number;
+  /** Default: 50 active sandboxes for each organization. */
+  readonly limits?: Partial<Limits>;
   ready(): { readonly ready: boolean; readonly reason?: string };
   /** Serves a single command: its sandboxes are ephemeral, and it adopts none. Default: false. */
   readonly ephemeral?: boolean;
@@ -69,6 +71,7 @@ export interface ControlPlaneOptions {
     readonly clock?: Clock;
     readonly timing?: Partial<Timing>;
     readonly sweepMs?: number;
+    readonly diskSweepMs?: number;
     readonly farewellMs?: number;
   };
 }
@@ -90,6 +93,8 @@ const copyMs = 3_600_000;
 const defaultSweepMs = 1000;
 // A failed removal is not urgent.
 const removeUnwantedMs = 60_000;
+// A guest writes a few gigabytes meanwhile at most.
+const diskSweepMs = 10_000;
 // A port whose sandbox has ended is harmless.
 const closeEndedPortsMs = 60_000;
 const defaultEndWithinMs = 300_000;
@@ -119,7 +124,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     log,
     settings: {
       defaults: options.defaults,
-      maxSandboxes: options.maxSandboxes ?? 50,
+      limits: { maxSandboxes: 50, ...options.limits },
       ephemeral: options.ephemeral ?? false,
     },
     isWorkerAlive: (workerId) => options.isWorkerAlive(workerId),
@@ -137,6 +142,9 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   undo.defer(() => clearInterval(sweeping));
   const unwanted = { what: "removing unwanted snapshots", everyMs: removeUnwantedMs, log };
   undo.use(regularly(unwanted, () => sandboxes.snapshots.removeUnwanted()));
+  const diskSweep = new DiskSweep(sandboxes);
+  const diskLimits = { what: "comparing disk use with its limits", everyMs: tuning.diskSweepMs ?? diskSweepMs, log };
+  undo.use(regularly(diskLimits, () => diskSweep.run()));
   const autosaveMs = options.autosaveMs ?? defaultAutosaveMs;
   if (autosaveMs > 0) {
     undo.use(autosave({ worker: options.worker, running: () => runningHere(sandboxes), everyMs: autosaveMs, log }));

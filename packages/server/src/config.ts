@@ -34,6 +34,14 @@ export interface ServerConfig {
   readonly defaultMemoryMib: number;
   readonly defaultVcpus: number;
   readonly maxSandboxes: number;
+  /** Memory of an organization's active sandboxes together; 0: as much as the host has. */
+  readonly maxOrganizationMemoryMib: number;
+  /** Memory of all active sandboxes together; 0: as much as the host has. */
+  readonly maxMemoryMib: number;
+  /** Disk of an organization's sandboxes and snapshots together; 0: as much as the host has. */
+  readonly maxOrganizationDiskMib: number;
+  /** Disk of all sandboxes and snapshots together; 0: as much as the host has. */
+  readonly maxDiskMib: number;
   /** Interval at which guests write buffered data to their disks, in seconds; 0: never. */
   readonly autosaveSeconds: number;
   /** Restored machines to keep ready for new sandboxes. */
@@ -66,6 +74,10 @@ export const variables = {
   defaultMemoryMib: "OPENSANDBOX_DEFAULT_SANDBOX_MEMORY_MB",
   defaultVcpus: "OPENSANDBOX_DEFAULT_SANDBOX_CPUS",
   maxSandboxes: "OPENSANDBOX_MAX_CAPACITY",
+  maxOrganizationMemoryMib: "OPENSANDBOX_MAX_ORGANIZATION_MEMORY_MB",
+  maxMemoryMib: "OPENSANDBOX_MAX_MEMORY_MB",
+  maxOrganizationDiskMib: "OPENSANDBOX_MAX_ORGANIZATION_DISK_MB",
+  maxDiskMib: "OPENSANDBOX_MAX_DISK_MB",
   autosaveSeconds: "OPENSANDBOX_AUTOSAVE_INTERVAL",
   readyMachines: "OPENSANDBOX_READY_MACHINES",
   templatesDirectory: "OPENSANDBOX_TEMPLATES_DIR",
@@ -116,6 +128,10 @@ export function readConfig(env: Environment): ServerConfig {
     defaultMemoryMib: whole(env, variables.defaultMemoryMib, 1024, 256, 65_536),
     defaultVcpus: whole(env, variables.defaultVcpus, 1, 1, 16),
     maxSandboxes: whole(env, variables.maxSandboxes, 50, 1, 10_000),
+    maxOrganizationMemoryMib: whole(env, variables.maxOrganizationMemoryMib, 0, 0, maxMib),
+    maxMemoryMib: whole(env, variables.maxMemoryMib, 0, 0, maxMib),
+    maxOrganizationDiskMib: whole(env, variables.maxOrganizationDiskMib, 0, 0, maxMib),
+    maxDiskMib: whole(env, variables.maxDiskMib, 0, 0, maxMib),
     autosaveSeconds: whole(env, variables.autosaveSeconds, 300, 0, 86_400),
     readyMachines: whole(env, variables.readyMachines, 2, 0, 1000),
     templatesDirectory: resolve(env[variables.templatesDirectory] || join(dataDirectory, "templates")),
@@ -125,6 +141,9 @@ export function readConfig(env: Environment): ServerConfig {
     retentionDays: whole(env, variables.retentionDays, 30, 0, 3650),
   };
 }
+
+/** A pebibyte: more than any host has. */
+const maxMib = 2 ** 30;
 
 function tlsFrom(env: Environment): Pick<ServerConfig, "tls"> {
   const [certName, keyName] = ["OPENSANDBOX_TLS_CERT", "OPENSANDBOX_TLS_KEY"] as const;

@@ -4,7 +4,7 @@ import { type AtEnd, type ControlPlane, startControlPlane } from "@opensandbox/c
 import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Progress, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
 import { randomHex } from "@opensandbox/wire/ids.ts";
-import { openWorker } from "@opensandbox/worker";
+import { openWorker, protectFromOutOfMemory } from "@opensandbox/worker";
 import { collect, type CollectionReport } from "./collection/collect.ts";
 import { Collector } from "./collection/collector.ts";
 import { retentionOf } from "./collection/retention.ts";
@@ -52,6 +52,12 @@ export async function startServer(
   const logTo = embedded ? quiet : log;
   const end = embedded ? undefined : undo.use(leaveOnSignal());
   if (!embedded) undo.use(surviveRejections());
+  if (!embedded && !protectFromOutOfMemory()) {
+    log(
+      "info",
+      "this server has the OOM score of other processes, since it lacks CAP_SYS_RESOURCE; machines have a higher one",
+    );
+  }
   let collector: Collector | undefined;
   const opened = undo.use(
     await openWorker({
@@ -87,7 +93,7 @@ export async function startServer(
           workspaceMib: 20_480,
           idleTimeoutSeconds: 0,
         },
-        maxSandboxes: config.maxSandboxes,
+        limits: limitsFrom(config),
         ephemeral: embedded,
         ...(end === undefined ? {} : { atEnd: () => end.atEnd }),
         autosaveMs: config.autosaveSeconds * 1000,
@@ -127,6 +133,18 @@ async function collectFor(
     removeUnwantedSnapshots: () => controlPlane.removeUnwantedSnapshots(),
   };
   return await collect(sources, { ...(await retentionOf(config)), dryRun: false, now: new Date(), signal });
+}
+
+/** A limit of 0 is none. */
+function limitsFrom(config: ServerConfig) {
+  const orNone = (mib: number): number | undefined => (mib === 0 ? undefined : mib);
+  return {
+    maxSandboxes: config.maxSandboxes,
+    organizationMemoryMib: orNone(config.maxOrganizationMemoryMib),
+    memoryMib: orNone(config.maxMemoryMib),
+    organizationDiskMib: orNone(config.maxOrganizationDiskMib),
+    diskMib: orNone(config.maxDiskMib),
+  };
 }
 
 /**

@@ -5,6 +5,8 @@ import { examineFirecracker } from "./hypervisor/firecracker/examine-firecracker
 import { limits } from "./hypervisor/firecracker/limits.ts";
 import { type ExaminedQemu, examineQemu } from "./hypervisor/qemu/examine-qemu.ts";
 import { probeAccelerator } from "./hypervisor/qemu/probe-accelerator.ts";
+import { type CgroupsOfProcess, findCgroups } from "./host/cgroups/find-cgroups.ts";
+import { ioWeightsAct } from "./host/cgroups/io-schedulers.ts";
 import { readServers } from "#network/names/host-resolvers.ts";
 import { lostAndFoundDirectory } from "./machine/journal.ts";
 import { notEnforced } from "./not-enforced.ts";
@@ -41,6 +43,7 @@ export async function examineHost(options: HostOptions): Promise<readonly Findin
     ...(await examineHypervisor(options)),
     ...(await Promise.all(programs.map(async (program) => await examineProgram(program)))),
     await examineNetwork(root, options.hypervisor),
+    await examineCgroups(),
     ...(await examineDirectory(options.dataDirectory)),
     ...(await examineLostMachines(options.dataDirectory)),
   ];
@@ -126,6 +129,31 @@ async function examineNetwork(root: boolean, hypervisor: HostOptions["hypervisor
     level: "ok",
     detail: `a network namespace for each machine; this host resolves names by ${servers.join(", ")}`,
   };
+}
+
+/** What limits a machine's share of this host, for a server that is started as this process was. */
+export async function examineCgroups(process: CgroupsOfProcess = {}): Promise<Finding> {
+  const name = "cgroups";
+  const found = await findCgroups(process);
+  if (!("missing" in found)) {
+    return {
+      name,
+      level: "warn",
+      detail: `none, so that one machine can starve the others: ${found.reason}`,
+      fix: found.fix,
+    };
+  }
+  const { hierarchies, missing } = found;
+  const limited = hierarchies.flatMap(({ controllers }) => controllers);
+  const [{ version, base }] = hierarchies;
+  const where = version === 1 ? "cgroup v1" : `cgroup v2 below ${base}`;
+  const idle = limited.includes("io") && !(await ioWeightsAct());
+  const detail =
+    `${limited.join(", ")} of each machine (${where})` +
+    (idle ? "; weights of I/O act on disks with the scheduler bfq, and this host has none" : "");
+  if (missing.length === 0) return { name, level: "ok", detail };
+  const fix = `enable the ${missing.join(", ")} controller of cgroups for the server, such as by Delegate=yes in its unit`;
+  return { name, level: "warn", detail: `${detail}; not limited: ${missing.join(", ")}`, fix };
 }
 
 async function examineDirectory(directory: string): Promise<Finding[]> {

@@ -5,6 +5,8 @@ import { join } from "node:path";
 import { registerSymbolicUser } from "./cache/symbolic-users.ts";
 import { ContentChecks } from "./host/storage/content-checks.ts";
 import { hostFiles, makeDurableDirectory } from "./host/storage/durable-files.ts";
+import { Admission, hostRoom } from "#host/admission.ts";
+import type { Cgroup } from "#host/cgroups/cgroups.ts";
 import { IdleTime } from "#host/idle-time.ts";
 import type { Log } from "#host/log.ts";
 import { claimWorker, isWorkerAlive } from "#host/worker-lock.ts";
@@ -20,11 +22,12 @@ import { notEnforced } from "./not-enforced.ts";
 import { type ExamineOptions, examineQemu } from "./hypervisor/qemu/examine-qemu.ts";
 import { probeOnce } from "./hypervisor/qemu/probe-accelerator.ts";
 import { qemuHypervisor } from "./hypervisor/qemu/qemu.ts";
+import { openCgroups, servicesLimits } from "./open-cgroups.ts";
 import { NetworkPool } from "#network/network-pool.ts";
 import { refuseDuringRestore } from "./backups/data-directory.ts";
 import { areAllThere, recordUseOf } from "./machine/boot-files.ts";
 import type { BootFiles, Host, ProvideBootFiles } from "./machine/host.ts";
-import { adoptMachines, workersDirectory } from "#sandboxes/adopt-machines.ts";
+import { adoptMachines, servicesCgroup, workersDirectory } from "#sandboxes/adopt-machines.ts";
 import { OwnMemory } from "./templates/own-memory.ts";
 import { ReadyMachines } from "./templates/ready-machines.ts";
 import { SandboxWorker } from "#sandboxes/sandbox-worker.ts";
@@ -97,7 +100,11 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
   const checks = new ContentChecks();
   undo.use(checks.runInBackground(idle, log));
   const images = imageStore({ ...options, checks });
-  const network = hypervisor.name === "fake" ? noNetwork : await chooseNetwork(options, root, idle);
+  const cgroups = hypervisor.name === "fake" ? undefined : await openCgroups(dataDirectory, log);
+  if (cgroups !== undefined) undo.defer(() => cgroups.close());
+  const services = root ? await cgroups?.create(servicesCgroup(workerId), servicesLimits) : undefined;
+  if (services !== undefined) undo.use(services);
+  const network = hypervisor.name === "fake" ? noNetwork : await chooseNetwork(options, root, idle, services);
   if (network.mode === "tap") undo.use(network.pool);
   const description: WorkerDescription = {
     hypervisor: hypervisor.name,
@@ -113,7 +120,18 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
   const bootFiles = hypervisor.name === "fake" ? undefined : bootFilesFrom(images, { ...options, checks });
   const memory = undo.use(new MemoryThreads());
   const host: Host = {
-    ...{ workerId, dataDirectory, hypervisor, network, root, ephemeral: options.ephemeral, description, bootFiles },
+    ...{
+      workerId,
+      dataDirectory,
+      hypervisor,
+      network,
+      cgroups,
+      root,
+      ephemeral: options.ephemeral,
+      description,
+      bootFiles,
+    },
+    admission: new Admission(() => hostRoom(dataDirectory)),
     region: options.region,
     snapshots: new SnapshotStore(join(dataDirectory, "snapshots")),
     templates: new SnapshotStore(options.templatesDirectory, { passable: true }),
@@ -235,7 +253,12 @@ function spareNetworks(ephemeral: boolean): number {
 
 const maxSpareNetworks = 16;
 
-async function chooseNetwork(options: WorkerOptions, root: boolean, idle: IdleTime): Promise<ChosenNetwork> {
+async function chooseNetwork(
+  options: WorkerOptions,
+  root: boolean,
+  idle: IdleTime,
+  services: Cgroup | undefined,
+): Promise<ChosenNetwork> {
   const { network: wanted, ephemeral, log, hypervisor } = options;
   if (hypervisor === "firecracker" && (wanted === "user" || !root)) {
     throw new SandboxError(
@@ -254,7 +277,8 @@ async function chooseNetwork(options: WorkerOptions, root: boolean, idle: IdleTi
     return { mode: "user", reason: "without root there are no network namespaces: machines use QEMU's own network" };
   }
   try {
-    const pool = await NetworkPool.open({ spare: spareNetworks(ephemeral), idle, log });
+    const servicesEntrances = services?.entrances ?? [];
+    const pool = await NetworkPool.open({ spare: spareNetworks(ephemeral), idle, servicesEntrances, log });
     return { mode: "tap", pool, reason: "a network namespace for each machine" };
   } catch (error) {
     if (wanted === "tap" || hypervisor === "firecracker") throw error;

@@ -4,6 +4,7 @@ import { newSnapshotId, type SandboxId } from "@opensandbox/wire/ids.ts";
 import { elsewhere } from "#lifecycle/elsewhere.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { wrongState, type SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
+import { requireDisk } from "#sandboxes/disk-limits.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 import type { Checkpoint, CheckpointKind } from "./checkpoint.ts";
 
@@ -31,6 +32,7 @@ export async function createCheckpoint(
 ): Promise<Checkpoint> {
   const sandbox = await context.stores.sandboxes.get(organizationId, id);
   requireCapturable(context, sandbox);
+  await requireDisk(context, organizationId);
   const checkpoint = checkpointOf(context, sandbox, wanted);
   const limit = { count: limits[wanted.kind], replaces: wanted.keep !== undefined };
   const added = await context.stores.checkpoints.add(checkpoint, limit);
@@ -61,6 +63,8 @@ export async function captureCheckpoint(context: SandboxContext, checkpoint: Che
     if (sandbox?.state !== "running") {
       throw wrongState(sandbox?.state ?? "stopped", ["running"], `the sandbox is ${sandbox?.state ?? "deleted"}`);
     }
+    // Earlier captures of this sandbox have taken disk since the request.
+    await requireDisk(context, sandbox.organizationId);
     const contents = kind === "full" ? "memory and disks" : "disks";
     const { sizeBytes, pausedMs } = await worker.captureSandbox(
       sandboxId,

@@ -43,15 +43,17 @@ async function restore(
   const { stores, worker, activity, snapshots, log } = context;
   const { cutOff } = context.shutdown;
   using _ = snapshots.use(checkpoint.snapshotId);
-  // A running sandbox already counts against the limit.
-  const limit = sandbox.state === "running" ? undefined : context.settings.maxSandboxes;
+  // A running sandbox counts already, with the memory that it has now.
+  const grows = sandbox.state !== "running" || checkpoint.memoryMib > sandbox.memoryMib;
+  const limits = grows ? context.settings.limits : undefined;
+  const memoryMib = Math.max(sandbox.memoryMib, checkpoint.memoryMib);
   const endReason = `the restore of checkpoint ${checkpoint.name} was interrupted: restore it again`;
   const generation = sandbox.generation + 1;
   const restarting = await stores.sandboxes.move(
     sandbox,
     "restart",
-    { generation, workerId: worker.id, endReason },
-    limit,
+    { generation, workerId: worker.id, endReason, memoryMib },
+    limits,
   );
   activity.forget(sandbox.id);
   onBegin();
@@ -64,6 +66,7 @@ async function restore(
     const why = error instanceof Error ? error.message : String(error);
     await stores.sandboxes.move(restarting, "failed", {
       endedAt: new Date(context.clock.now()),
+      memoryMib: sandbox.memoryMib,
       endReason: `cannot restore checkpoint ${checkpoint.name}: ${why}`,
     });
     throw error;

@@ -17,11 +17,9 @@ export async function restartMachine(
     activity,
     clock,
     log,
-    settings: { maxSandboxes },
+    settings: { limits },
   } = context;
   const { cutOff } = context.shutdown;
-  // A running sandbox already counts against the limit.
-  const limit = sandbox.state === "running" ? undefined : maxSandboxes;
   const restarting = await stores.sandboxes.move(
     sandbox,
     "restart",
@@ -30,7 +28,8 @@ export async function restartMachine(
       workerId: worker.id,
       endReason: `it was being ${how} when the server exited`,
     },
-    limit,
+    // A running sandbox counts already.
+    sandbox.state === "running" ? undefined : limits,
   );
   activity.forget(sandbox.id);
   try {

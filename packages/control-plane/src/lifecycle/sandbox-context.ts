@@ -10,6 +10,7 @@ import type { Log } from "../log.ts";
 import type { SingleFlight } from "../single-flight.ts";
 import type { Activity } from "./activity.ts";
 import type { Gates } from "./gates.ts";
+import type { Limits } from "./limits.ts";
 import type { SandboxStore } from "#sandboxes/sandbox-store.ts";
 
 /** The dependencies of the use cases. */
@@ -55,8 +56,7 @@ export interface Operations {
 
 export interface SandboxSettings {
   readonly defaults: SandboxDefaults;
-  /** Limit of sandboxes that an organization may have at once. */
-  readonly maxSandboxes: number;
+  readonly limits: Limits;
   /** This control plane serves one command: its sandboxes end with it. */
   readonly ephemeral: boolean;
 }

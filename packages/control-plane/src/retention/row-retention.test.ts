@@ -113,7 +113,7 @@ test("an image that has a name, or whose snapshot another image has, is no unnam
 });
 
 test("creates from an image succeed while it is removed again and again", async () => {
-  await using world = await startForTest({ maxSandboxes: 1000 });
+  await using world = await startForTest({ limits: { maxSandboxes: 1000 } });
   const { rows } = world.plane;
   const done = new AbortController();
   let removed = 0;

@@ -5,7 +5,7 @@ import { applyPatches } from "#checkpoints/apply-patches.ts";
 import type { Checkpoint } from "#checkpoints/checkpoint.ts";
 import { markRunning, startOnWorker, type Started } from "#lifecycle/start-on-worker.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
-import { limitReached } from "./sandbox-store.ts";
+import { requireDisk } from "./disk-limits.ts";
 import type { NewSandbox, Sandbox } from "./sandbox.ts";
 
 export interface CreateSandbox {
@@ -39,10 +39,10 @@ export async function createSandbox(
     const earlier = await findEarlier(context, request, signal);
     if (earlier !== undefined) return { sandbox: earlier, spans: [], repeated: true };
 
+    await requireDisk(context, request.organizationId);
     const sandbox = sandboxOf(context, request);
     const created = await context.operations.gates.run(sandbox.id, async () => {
-      const added = await context.stores.sandboxes.add(sandbox, context.settings.maxSandboxes);
-      if (added === "limit reached") throw limitReached(context.settings.maxSandboxes);
+      const added = await context.stores.sandboxes.add(sandbox, context.settings.limits);
       return added === "added" ? start(context, { sandbox, request, onProgress }, signal) : undefined;
     });
     if (created !== undefined) return created;

@@ -1,11 +1,13 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import type { SandboxId } from "@opensandbox/wire/ids.ts";
+import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
+import type { OwnedFiles } from "@opensandbox/wire/worker/worker.ts";
 import { sql, type RawBuilder } from "kysely";
 import type { Database } from "#database/database.ts";
 import { rowOf, rowReader } from "#database/rows.ts";
 import type { SandboxRow } from "#database/tables.ts";
 import { discardSnapshot } from "#snapshots/discard-snapshot.ts";
 import { activeStates, next, wrongState, type Move, type SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
+import type { Limits } from "#lifecycle/limits.ts";
 import type { Sandbox } from "./sandbox.ts";
 
 /** The properties of a sandbox that may change, besides its state. A change to `undefined` clears the column. */
@@ -37,20 +39,24 @@ export class SandboxStore {
     this.#database = database;
   }
 
-  /** Adds the row unless the organization has `limit` active sandboxes or the idempotency key has been used. */
-  async add(sandbox: Sandbox, limit: number): Promise<"added" | "limit reached" | "key used"> {
+  /**
+   * Adds the row unless the idempotency key has been used.
+   * @throws `quota_exceeded` or `no_capacity` when a limit would be exceeded
+   */
+  async add(sandbox: Sandbox, limits: Limits): Promise<"added" | "key used"> {
     const row = rowOf(sandbox);
     const columns = Object.entries(row);
-    // One statement counts and inserts, so that concurrent creates cannot exceed the limit together.
+    // One statement counts and inserts, so that concurrent creates cannot exceed a limit together.
     const { numAffectedRows } = await sql`
       INSERT INTO sandboxes (${sql.join(columns.map(([column]) => sql.ref(column)))})
       SELECT ${sql.join(columns.map(([, value]) => sql.val(value)))}
-      WHERE ${this.#activeOf(sandbox.organizationId)} < ${limit}
+      WHERE ${isWithin(limits, sandbox)}
       ON CONFLICT (organization_id, idempotency_key) DO NOTHING`.execute(this.#database);
     if (numAffectedRows === 1n) return "added";
     const { organizationId, idempotencyKey } = sandbox;
     const used = idempotencyKey !== undefined && (await this.findByKey(organizationId, idempotencyKey)) !== undefined;
-    return used ? "key used" : "limit reached";
+    if (used) return "key used";
+    throw await this.#refusal(limits, sandbox);
   }
 
   async remove(id: SandboxId): Promise<void> {
@@ -94,6 +100,36 @@ export class SandboxStore {
     return rows.map(fromRow);
   }
 
+  /** The sandboxes and snapshots of one organization, or of all, that have files on a worker's disk. */
+  async owned(organizationId: string | undefined): Promise<OwnedFiles> {
+    const sandboxes = await this.#database
+      .selectFrom("sandboxes")
+      .select(["id", "hibernation_snapshot_id"])
+      .where("state", "<>", "stopped")
+      .$if(organizationId !== undefined, (query) => query.where("organization_id", "=", organizationId!))
+      .execute();
+    const checkpoints = await this.#database
+      .selectFrom("checkpoints")
+      .select("snapshot_id")
+      .where("status", "<>", "failed")
+      .$if(organizationId !== undefined, (query) => query.where("organization_id", "=", organizationId!))
+      .execute();
+    const hibernations = sandboxes.flatMap(({ hibernation_snapshot_id }) => hibernation_snapshot_id ?? []);
+    const snapshots = new Set([...hibernations, ...checkpoints.map(({ snapshot_id }) => snapshot_id)]);
+    return { sandboxes: sandboxes.map(({ id }) => id as SandboxId), snapshots: [...snapshots] as SnapshotId[] };
+  }
+
+  /** Of all organizations: the sandboxes whose machines run on a worker. */
+  async listRunning(workerId: string): Promise<Sandbox[]> {
+    const rows = await this.#database
+      .selectFrom("sandboxes")
+      .selectAll()
+      .where("state", "=", "running")
+      .where("worker_id", "=", workerId)
+      .execute();
+    return rows.map(fromRow);
+  }
+
   /** Of all organizations: sandboxes with a port of this host that are not stopped. */
   async listForwarded(): Promise<Sandbox[]> {
     const rows = await this.#database
@@ -122,9 +158,11 @@ export class SandboxStore {
    * Makes one move of the lifecycle and changes further columns with it. A hibernation snapshot that the sandbox stops
    * referring to becomes unwanted in the same transaction.
    * @throws `wrong_state` when the move is not allowed or another process moved the sandbox first
-   * @throws `quota_exceeded` when the organization has `limit` active sandboxes
+   * @throws `quota_exceeded` or `no_capacity` when one of the `limits` would be exceeded
    */
-  async move(sandbox: Sandbox, move: Move, changes: Changes = {}, limit?: number): Promise<Sandbox> {
+  async move(sandbox: Sandbox, move: Move, changes: Changes = {}, limits?: Limits): Promise<Sandbox> {
+    const wanted = { ...sandbox, memoryMib: changes.memoryMib ?? sandbox.memoryMib };
+    const within = limits && isWithin(limits, wanted);
     const state = next(sandbox.state, move);
     const row = await this.#database.transaction().execute(async (transaction) => {
       const moved = await transaction
@@ -133,7 +171,7 @@ export class SandboxStore {
         .where("id", "=", sandbox.id)
         .where("state", "=", sandbox.state)
         .where("generation", "=", sandbox.generation)
-        .$if(limit !== undefined, (query) => query.where(this.#activeOf(sandbox.organizationId), "<", limit ?? 0))
+        .$if(within !== undefined, (query) => query.where(within!))
         .returningAll()
         .executeTakeFirst();
       const before = sandbox.hibernationSnapshotId;
@@ -145,12 +183,30 @@ export class SandboxStore {
     if (row !== undefined) return fromRow(row);
     const found = await this.find(sandbox.id);
     if (found === undefined) throw notFound(sandbox.id);
-    if (found.state === sandbox.state && found.generation === sandbox.generation) throw limitReached(limit ?? 0);
+    const isUnchanged = found.state === sandbox.state && found.generation === sandbox.generation;
+    if (isUnchanged && limits !== undefined) throw await this.#refusal(limits, wanted);
     throw wrongState(
       found.state,
       [sandbox.state],
       `cannot ${move} sandbox ${sandbox.id}: its state is now ${found.state}`,
     );
+  }
+
+  /**
+   * Gives an active sandbox more memory.
+   * @throws `quota_exceeded` or `no_capacity` when a limit would be exceeded
+   */
+  async grow(sandbox: Sandbox, memoryMib: number, ofServer: Limits): Promise<void> {
+    const wanted = { ...sandbox, memoryMib };
+    // It is active already.
+    const limits = { ...ofServer, maxSandboxes: Number.MAX_SAFE_INTEGER };
+    const { numUpdatedRows } = await this.#database
+      .updateTable("sandboxes")
+      .set({ memory_mib: memoryMib })
+      .where("id", "=", sandbox.id)
+      .where(isWithin(limits, wanted))
+      .executeTakeFirst();
+    if (numUpdatedRows === 0n) throw await this.#refusal(limits, wanted);
   }
 
   /** Changes columns without a move. */
@@ -174,15 +230,59 @@ export class SandboxStore {
       .execute();
   }
 
-  #activeOf(organizationId: string): RawBuilder<number> {
-    return sql<number>`(SELECT count(*) FROM sandboxes WHERE organization_id = ${organizationId}
-      AND state IN (${sql.join(activeStates)}))`;
+  /** Why the sandbox is not {@link isWithin} the limits. */
+  async #refusal(limits: Limits, wanted: Wanted): Promise<SandboxError> {
+    const { maxSandboxes, organizationMemoryMib = Infinity, memoryMib = Infinity } = limits;
+    // PostgreSQL returns sums as text.
+    const { rows } = await sql<Record<"count" | "own" | "all", number | string>>`
+      SELECT ${countOf(wanted)} AS count, ${memoryOf(wanted, "organization")} AS own, ${memoryOf(wanted, "all")} AS "all"`.execute(
+      this.#database,
+    );
+    const [count, own, all] = [rows[0]?.count, rows[0]?.own, rows[0]?.all].map(Number) as [number, number, number];
+    if (count < maxSandboxes && own + wanted.memoryMib > organizationMemoryMib) {
+      const message =
+        `memory limit of the organization reached: its sandboxes have ${own} of ${organizationMemoryMib} MiB, and this ` +
+        `one needs ${wanted.memoryMib} MiB: delete, hibernate or shrink one first`;
+      return new SandboxError("quota_exceeded", message);
+    }
+    if (count < maxSandboxes && all + wanted.memoryMib > memoryMib) {
+      const freeMib = Math.max(0, memoryMib - all);
+      const message =
+        `a sandbox with ${wanted.memoryMib} MiB does not fit: the sandboxes of this server have ${all} of ${memoryMib} ` +
+        "MiB: try again when others have ended, or ask for less memory";
+      return new SandboxError("no_capacity", message, { resource: "memory", needMib: wanted.memoryMib, freeMib });
+    }
+    const message = `concurrent sandbox limit reached (${maxSandboxes}): delete or hibernate one first`;
+    return new SandboxError("quota_exceeded", message);
   }
 }
 
-export function limitReached(limit: number): SandboxError<"quota_exceeded"> {
-  const message = `concurrent sandbox limit reached (${limit}): delete or hibernate one first`;
-  return new SandboxError("quota_exceeded", message);
+type Wanted = Pick<Sandbox, "id" | "organizationId" | "memoryMib">;
+
+/** Whether the limits allow that the sandbox is active with that memory. They are sums of rows, so no restart changes them. */
+function isWithin(limits: Limits, wanted: Wanted): RawBuilder<boolean> {
+  const { maxSandboxes, organizationMemoryMib, memoryMib } = limits;
+  const conditions = [sql`${countOf(wanted)} < ${maxSandboxes}`];
+  for (const [max, whose] of [
+    [organizationMemoryMib, "organization"],
+    [memoryMib, "all"],
+  ] as const) {
+    if (max !== undefined) conditions.push(sql`${memoryOf(wanted, whose)} + ${wanted.memoryMib} <= ${max}`);
+  }
+  return sql<boolean>`(${sql.join(conditions, sql` AND `)})`;
+}
+
+/** The other active sandboxes of the organization. */
+function countOf({ id, organizationId }: Wanted): RawBuilder<number> {
+  return sql<number>`(SELECT count(*) FROM sandboxes WHERE organization_id = ${organizationId} AND id <> ${id}
+    AND state IN (${sql.join(activeStates)}))`;
+}
+
+/** The memory of the other active sandboxes, in MiB. */
+function memoryOf({ id, organizationId }: Wanted, whose: "organization" | "all"): RawBuilder<number> {
+  const owned = whose === "all" ? sql`` : sql`AND organization_id = ${organizationId}`;
+  return sql<number>`(SELECT coalesce(sum(memory_mib), 0) FROM sandboxes WHERE id <> ${id} ${owned}
+    AND state IN (${sql.join(activeStates)}))`;
 }
 
 function notFound(id: SandboxId): SandboxError<"not_found"> {

@@ -1,6 +1,7 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { ScaleOutcome } from "@opensandbox/wire/public/sandboxes/scaling.ts";
+import type { Scaled } from "@opensandbox/wire/worker/worker.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { withoutAutoscale } from "./sandbox.ts";
 import { takeSandbox } from "#lifecycle/take-sandbox.ts";
@@ -14,15 +15,27 @@ export async function scaleSandbox(
 ): Promise<ScaleOutcome> {
   const { memoryMib, ...named } = request;
   const { stores, worker } = context;
+  const { limits } = context.settings;
   const { cutOff } = context.shutdown;
   const asked = await stores.sandboxes.get(named.organizationId, named.id);
   if (asked.scalingLocked) return { kind: "locked" };
   using _ = await useSandbox(context, named.organizationId, named.id, signal);
   const refusal = new SandboxError("invalid_argument", "sandbox is not running");
   return await takeSandbox(context, { ...named, refusal }, async (sandbox) => {
-    // A change that has begun completes even when its caller disconnects.
-    const { done, because = "" } = await worker.scaleSandbox(sandbox.id, memoryMib, cutOff);
-    if (!done) return { kind: "floor", memoryMib, because };
+    // New memory counts before the machine has it, so that concurrent calls cannot exceed a limit together.
+    if (memoryMib > sandbox.memoryMib) await stores.sandboxes.grow(sandbox, memoryMib, limits);
+    let scaled: Scaled;
+    try {
+      // A change that has begun completes even when its caller disconnects.
+      scaled = await worker.scaleSandbox(sandbox.id, memoryMib, cutOff);
+    } catch (error) {
+      await stores.sandboxes.update(sandbox.id, { memoryMib: sandbox.memoryMib });
+      throw error;
+    }
+    if (!scaled.done) {
+      await stores.sandboxes.update(sandbox.id, { memoryMib: sandbox.memoryMib });
+      return { kind: "floor", memoryMib, because: scaled.because ?? "" };
+    }
     await stores.sandboxes.update(sandbox.id, { memoryMib, ...withoutAutoscale(sandbox) });
     return { kind: "scaled", sandbox: { ...sandbox, memoryMib }, autoscaleEnded: sandbox.autoscale?.enabled === true };
   });

@@ -6,6 +6,7 @@ import { elsewhere } from "#lifecycle/elsewhere.ts";
 import { markRunning, startOnWorker, type Started } from "#lifecycle/start-on-worker.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { wrongState, type SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
+import { requireDisk } from "./disk-limits.ts";
 import type { Sandbox } from "./sandbox.ts";
 
 export interface WakeSandbox {
@@ -58,10 +59,11 @@ export async function wake(
     stores,
     worker,
     snapshots,
-    settings: { maxSandboxes },
+    settings: { limits },
   } = context;
+  await requireDisk(context, sandbox.organizationId);
   const generation = sandbox.generation + 1;
-  const waking = await stores.sandboxes.move(sandbox, "wake", { workerId: worker.id, generation }, maxSandboxes);
+  const waking = await stores.sandboxes.move(sandbox, "wake", { workerId: worker.id, generation }, limits);
   const started = await startFromHibernation(context, waking);
   const running = await markRunning(context, waking, started, {
     idleTimeoutSeconds,

@@ -35,7 +35,7 @@ export async function contextForTest(): Promise<TestContext> {
     log: () => {},
     settings: {
       defaults: { vcpus: 1, memoryMib: 1024, workspaceMib: 20_480, idleTimeoutSeconds: 300 },
-      maxSandboxes: 50,
+      limits: { maxSandboxes: 50 },
       ephemeral: false,
     },
     isWorkerAlive: (id) => id === worker.id,

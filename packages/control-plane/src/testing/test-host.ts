@@ -20,6 +20,8 @@ export interface TestMachine {
   request: StartSandbox;
   readonly files: Map<string, StoredFile>;
   running: boolean;
+  /** Bytes of the host's disk that its layers take. */
+  diskBytes: number;
   end: PromiseWithResolvers<SandboxEnd>;
 }
 
@@ -63,7 +65,7 @@ export class TestHost {
     const { id, from } = request;
     if (this.machines.has(id)) throw new SandboxError("already_exists", `${id} runs`, { resource: "sandbox", id });
     const files = new Map(from.kind === "snapshot" ? this.#usable(from.snapshotId).files : []);
-    this.machines.set(id, { request, files, running: true, end: Promise.withResolvers() });
+    this.machines.set(id, { request, files, running: true, diskBytes: 0, end: Promise.withResolvers() });
     return this.#restoredFrom(request, from);
   }
 

@@ -12,6 +12,7 @@ import type {
   GuestRequest,
   HeldSandbox,
   NetworkRefusal,
+  OwnedFiles,
   Scaled,
   SandboxEnd,
   StartedSandbox,
@@ -147,6 +148,13 @@ export class TestWorker implements Worker {
   async removeSnapshot(snapshotId: SnapshotId): Promise<void> {
     await this.onRemoveSnapshot(snapshotId);
     this.host.snapshots.delete(snapshotId);
+  }
+
+  async measureDisk({ sandboxes, snapshots }: OwnedFiles): Promise<number> {
+    await Promise.resolve();
+    const ofSnapshots = snapshots.map((id) => this.host.snapshots.get(id)?.sizeBytes ?? 0);
+    const ofMachines = sandboxes.map((id) => this.host.machines.get(id)?.diskBytes ?? 0);
+    return [...ofSnapshots, ...ofMachines].reduce((sum, bytes) => sum + bytes, 0);
   }
 
   async rebootSandbox(id: SandboxId): Promise<void> {

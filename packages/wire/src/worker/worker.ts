@@ -68,12 +68,24 @@ export interface Worker {
   /** Files that other snapshots or running sandboxes share stay. An unknown snapshot is removed already. */
   removeSnapshot(snapshotId: SnapshotId): Promise<void>;
 
+  /**
+   * Bytes of the host's disk that the files of these sandboxes and snapshots take together. A file that several share
+   * counts once; files of images and templates, which all organizations share, do not count. Unknown ids take nothing.
+   */
+  measureDisk(owned: OwnedFiles): Promise<number>;
+
   /** Requests that guests make for themselves, for one listener at a time. Each is answered with `answerGuest`. */
   guestRequests(signal: AbortSignal): AsyncIterable<GuestRequest>;
   /** Answers a request of a guest. An answer after the guest has stopped waiting is dropped. */
   answerGuest(requestId: string, answer: GuestAnswer): Promise<void>;
   /** Machines that are ready to become a sandbox. */
   readyMachines(): Promise<ReadyMachinesState>;
+}
+
+/** What an organization has on a worker's disk. */
+export interface OwnedFiles {
+  readonly sandboxes: readonly SandboxId[];
+  readonly snapshots: readonly SnapshotId[];
 }
 
 /** Ready machines of the image and shape requested last, which are absent before the first request. */

@@ -22,6 +22,39 @@ const overheadMib = 256;
  */
 const guestShare = 0.5;
 
+/**
+ * Admits machines to a host. Memory counts as taken from the admission on, although a machine that starts uses little of
+ * it yet: machines that start at the same time cannot be promised the same memory.
+ */
+export class Admission {
+  readonly #room: () => Promise<HostRoom>;
+  #promisedMib = 0;
+
+  constructor(room: () => Promise<HostRoom>) {
+    this.#room = room;
+  }
+
+  /** Disposing the result ends the promise: by then the machine uses its memory, or is gone. @throws `no_capacity` */
+  async admit(memoryMib: number): Promise<Disposable> {
+    const { freeMemoryMib, freeDiskShare } = await this.#room();
+    admit({ freeMemoryMib: Math.max(0, freeMemoryMib - this.#promisedMib), freeDiskShare }, memoryMib);
+    const promisedMib = neededMib(memoryMib);
+    this.#promisedMib += promisedMib;
+    let isOver = false;
+    return {
+      [Symbol.dispose]: () => {
+        if (!isOver) this.#promisedMib -= promisedMib;
+        isOver = true;
+      },
+    };
+  }
+}
+
+/** Memory of the host that a machine is expected to need, in MiB. */
+function neededMib(memoryMib: number): number {
+  return Math.ceil(memoryMib * guestShare) + overheadMib;
+}
+
 export async function hostRoom(dataDirectory: string): Promise<HostRoom> {
   const { bavail, blocks } = await statfs(dataDirectory);
   return { freeMemoryMib: Math.floor(freemem() / 2 ** 20), freeDiskShare: blocks === 0 ? 1 : bavail / blocks };
@@ -29,7 +62,7 @@ export async function hostRoom(dataDirectory: string): Promise<HostRoom> {
 
 /** Pure. @throws `no_capacity` naming the resource that is short */
 export function admit({ freeMemoryMib, freeDiskShare }: HostRoom, memoryMib: number): void {
-  const needMemoryMib = Math.ceil(memoryMib * guestShare) + overheadMib;
+  const needMemoryMib = neededMib(memoryMib);
   if (freeDiskShare < minFreeDiskShare) {
     throw new SandboxError(
       "no_capacity",

@@ -2,6 +2,7 @@ import { type ChildProcessByStdio, spawn } from "node:child_process";
 import { flushCompileCache, getCompileCacheDir } from "node:module";
 import { dirname } from "node:path";
 import type { Readable, Writable } from "node:stream";
+import { inCgroups } from "./cgroups/in-cgroups.ts";
 import { forbidCoreDumps } from "./kernel/libc.ts";
 
 export type ConfinedProcess = ChildProcessByStdio<Writable, Readable, Readable>;
@@ -14,7 +15,12 @@ export interface ConfinedProcessOptions {
   readonly maxHeapMib: number;
   /** Inherited as descriptor 3; stays open here. */
   readonly descriptor: number;
+  /** The cgroups that it runs in. */
+  readonly cgroupEntrances: readonly string[];
 }
+
+/** Killed for memory before the server and after machines, which are larger and have a higher score. */
+const oomScore = 250;
 
 /**
  * Starts a module in a confined process: an empty network namespace, only the capabilities to become another user and to
@@ -26,28 +32,25 @@ export interface ConfinedProcessOptions {
  */
 export function startConfinedProcess(options: ConfinedProcessOptions): ConfinedProcess {
   forbidCoreDumps();
-  const { module, args, maxHeapMib, descriptor } = options;
+  const { module, args, maxHeapMib, descriptor, cgroupEntrances } = options;
+  const [program, ...rest] = inCgroups(cgroupEntrances, oomScore, [
+    ...["unshare", "--net", "--", "setpriv", "--no-new-privs", "--inh-caps=-all"],
+    ...["--bounding-set=-all,+setuid,+setgid,+dac_read_search", "--", process.execPath],
+    // SIGUSR1 would open the inspector.
+    ...["--disable-warning=ExperimentalWarning", "--disable-sigusr1", `--max-old-space-size=${maxHeapMib}`],
+    ...["--max-semi-space-size=4", module, ...args],
+  ]);
   // A directory of this Node's version, below the one that was configured.
   const cache = getCompileCacheDir();
-  const child = spawn(
-    "unshare",
-    [
-      ...["--net", "--", "setpriv", "--no-new-privs", "--inh-caps=-all"],
-      ...["--bounding-set=-all,+setuid,+setgid,+dac_read_search", "--", process.execPath],
-      // SIGUSR1 would open the inspector.
-      ...["--disable-warning=ExperimentalWarning", "--disable-sigusr1", `--max-old-space-size=${maxHeapMib}`],
-      ...["--max-semi-space-size=4", module, ...args],
-    ],
-    {
-      detached: true,
-      cwd: "/",
-      env: {
-        PATH: process.env.PATH ?? "/usr/sbin:/usr/bin:/sbin:/bin",
-        ...(cache === undefined ? {} : { NODE_COMPILE_CACHE: dirname(cache) }),
-      },
-      stdio: ["pipe", "pipe", "pipe", descriptor],
+  const child = spawn(program, rest, {
+    detached: true,
+    cwd: "/",
+    env: {
+      PATH: process.env.PATH ?? "/usr/sbin:/usr/bin:/sbin:/bin",
+      ...(cache === undefined ? {} : { NODE_COMPILE_CACHE: dirname(cache) }),
     },
-  );
+    stdio: ["pipe", "pipe", "pipe", descriptor],
+  });
   child.unref();
   return child as unknown as ConfinedProcess;
 }

@@ -151,6 +151,8 @@ export interface VmSpec {
   readonly directory: string;
   /** The user that the process runs as; absent where this process is not root and cannot choose. */
   readonly user?: { readonly uid: number; readonly gid: number };
+  /** Files of the cgroups that the process runs in; absent: those of this process. */
+  readonly cgroupEntrances?: readonly string[];
   readonly vcpus: number;
   readonly memoryMib: number;
   /** How much more memory the guest can receive while it runs. Nothing is reserved for it. */

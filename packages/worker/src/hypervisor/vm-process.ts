@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
+import { inCgroups } from "#host/cgroups/in-cgroups.ts";
 import { killMachineProcesses } from "#host/kill-by-path.ts";
 import { closeInheritedOnExec, forbidCoreDumps, inNetworkNamespace, inNewNetworkNamespace } from "#host/kernel/libc.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
@@ -21,6 +22,8 @@ export interface VmProcessOptions {
   readonly namespace?: string;
   readonly cwd: string;
   readonly env: Readonly<Record<string, string>>;
+  /** Files of the cgroups that the process enters before it becomes the program, by writing `0` to each. */
+  readonly cgroupEntrances?: readonly string[];
   /** Opens, in the namespace, the descriptors that the process inherits as 3, 4, ... They are closed here afterwards. */
   openInherited(): number[];
 }
@@ -95,13 +98,20 @@ function inNamespace<Result>(namespace: string | undefined, work: () => Result):
   return namespace === "new" ? inNewNetworkNamespace(work) : inNetworkNamespace(namespace, work);
 }
 
+/** Of two processes that use as much memory, the kernel kills the machine's first. The scale is from -1000 to 1000. */
+const oomScore = 500;
+
+/** Changes the user after the process has entered its cgroups, which only this process's user may do. */
+function becoming(user: ProcessUser | undefined): string[] {
+  if (user === undefined) return [];
+  const { uid, gid, groups = [] } = user;
+  const supplementary = groups.length === 0 ? "--clear-groups" : `--groups=${groups.join()}`;
+  return ["setpriv", `--reuid=${uid}`, `--regid=${gid}`, supplementary, "--"];
+}
+
 function start(options: VmProcessOptions): ChildProcess {
-  const { user } = options;
-  const { uid, gid, groups = [] } = user ?? {};
-  // Node drops every supplementary group when it changes the user, so setpriv changes both and becomes the program.
-  const prefix =
-    groups.length === 0 ? [] : ["setpriv", `--reuid=${uid}`, `--regid=${gid}`, `--groups=${groups.join()}`];
-  const [program = "", ...args] = [...prefix, ...options.argv];
+  const { user, cgroupEntrances = [] } = options;
+  const [program, ...args] = inCgroups(cgroupEntrances, oomScore, [...becoming(user), ...options.argv]);
   const opened: number[] = [];
   try {
     const log = openSync(options.logFile, "a", 0o600);
@@ -113,7 +123,6 @@ function start(options: VmProcessOptions): ChildProcess {
       cwd: options.cwd,
       env: options.env,
       stdio: ["ignore", log, log, ...inherited],
-      ...(user === undefined || groups.length > 0 ? {} : { uid: user.uid, gid: user.gid }),
     });
     child.unref();
     return child;

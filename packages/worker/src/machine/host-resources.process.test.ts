@@ -17,7 +17,10 @@ async function machineDirectory(t: TestContext): Promise<string> {
 }
 
 async function acquire(directory: string): Promise<HostResources> {
-  return await acquireHostResources({ directory, networkEnabled: false, tenantGroup: 2_000_000_001 }, host);
+  return await acquireHostResources(
+    { machineId: "m-00000001", limits: {}, directory, networkEnabled: false, tenantGroup: 2_000_000_001 },
+    host,
+  );
 }
 
 test("the user of an ended machine cannot enter the directory that the machine left", { skip }, async (t) => {

@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { chown } from "node:fs/promises";
+import type { Cgroup, CgroupLimits } from "#host/cgroups/cgroups.ts";
 import type { StartSandbox } from "@opensandbox/wire/worker/worker.ts";
 import { adoptSlot, claimSlot, type Slot } from "#host/slots.ts";
 import type { NetworkAttachment } from "#hypervisor/hypervisor.ts";
@@ -16,7 +17,7 @@ const firstMachineUser = 1_900_000_000;
 /** The first group id of organizations, above all users of machines. */
 const firstTenantGroup = 2_000_000_000;
 
-/** The resources of a machine's process on the host, in addition to its files: a slot, a user and a network. */
+/** The resources of a machine's process on the host, in addition to its files: a slot, a user, a network and a cgroup. */
 export interface HostResources extends AsyncDisposable {
   readonly slot: number | undefined;
   /** The user that the process runs as; undefined where this process is not root and cannot choose. */
@@ -24,9 +25,13 @@ export interface HostResources extends AsyncDisposable {
   readonly network: NetworkAttachment;
   /** The network that enforces the sandbox's policy; undefined where policies are not enforced. */
   readonly sandboxNetwork: SandboxNetwork | undefined;
+  /** Limits the process; undefined where this host has no cgroups for machines. */
+  readonly cgroup: Cgroup | undefined;
 }
 
 export interface HostResourcesRequest {
+  readonly machineId: string;
+  readonly limits: CgroupLimits;
   /** The machine's directory, which exists. While it does, no sweep takes the slot away. */
   readonly directory: string;
   readonly networkEnabled: boolean;
@@ -38,18 +43,20 @@ type ResourceOwner = Pick<HostResourcesRequest, "directory" | "tenantGroup">;
 
 /** @throws `no_capacity` when all slots are taken */
 export async function acquireHostResources(request: HostResourcesRequest, host: Host): Promise<HostResources> {
-  const { directory, networkEnabled } = request;
+  const { directory, networkEnabled, machineId, limits } = request;
   await using undo = new AsyncDisposableStack();
+  const cgroup = await host.cgroups?.create(machineId, limits);
+  if (cgroup !== undefined) undo.use(cgroup);
   if (host.network.mode === "tap") {
     // A sandbox without a network gets one too: its policy keeps it off, and the policy can change.
-    return withNetwork(undo.use(await host.network.pool.claim(directory)), request, undo);
+    return withNetwork(undo.use(await host.network.pool.claim(directory)), cgroup, request, undo);
   }
   const slot = host.root ? undo.use(await claimSlot(directory)) : undefined;
   const kind = networkEnabled ? host.network.mode : "none";
-  return withoutNetwork({ kind }, slot, request, undo);
+  return withoutNetwork({ kind }, { slot, cgroup }, request, undo);
 }
 
-/** Takes over the resources of a machine that another worker started and that still runs. */
+/** Takes over the resources of a machine that another worker started and that still runs, except for its cgroup. */
 export async function adoptHostResources(
   directory: string,
   slotNumber: number | undefined,
@@ -60,14 +67,40 @@ export async function adoptHostResources(
   const owner = { directory, tenantGroup };
   await using undo = new AsyncDisposableStack();
   if (network === "tap" && slotNumber !== undefined && host.network.mode === "tap") {
-    return withNetwork(undo.use(await host.network.pool.adopt(directory, slotNumber)), owner, undo);
+    return withNetwork(undo.use(await host.network.pool.adopt(directory, slotNumber)), undefined, owner, undo);
   }
   const slot = slotNumber === undefined ? undefined : undo.use((await adoptSlot(slotNumber, directory)).slot);
-  return withoutNetwork({ kind: network === "user" ? "user" : "none" }, slot, owner, undo);
+  return withoutNetwork({ kind: network === "user" ? "user" : "none" }, { slot, cgroup: undefined }, owner, undo);
+}
+
+/** The process of a machine that another worker started. */
+export interface AdoptedProcess {
+  readonly machineId: string;
+  readonly pid: number;
+  readonly limits: CgroupLimits;
+}
+
+/** Adds the process's cgroup to the machine's resources. After a failure the sweep of dead workers' cgroups removes it. */
+export async function adoptCgroup(
+  resources: HostResources,
+  { machineId, pid, limits }: AdoptedProcess,
+  host: Host,
+): Promise<HostResources> {
+  const cgroup = await host.cgroups?.adopt(machineId, pid, limits);
+  if (cgroup === undefined) return resources;
+  return {
+    ...resources,
+    cgroup,
+    async [Symbol.asyncDispose]() {
+      await resources[Symbol.asyncDispose]();
+      await cgroup[Symbol.asyncDispose]();
+    },
+  };
 }
 
 function withNetwork(
   sandboxNetwork: SandboxNetwork,
+  cgroup: Cgroup | undefined,
   { directory, tenantGroup }: ResourceOwner,
   undo: AsyncDisposableStack,
 ): HostResources {
@@ -75,14 +108,14 @@ function withNetwork(
   const { slot, attachment } = sandboxNetwork;
   const owned = undo.move();
   return {
-    ...{ slot, user: userOf(slot, tenantGroup), network: attachment, sandboxNetwork },
+    ...{ slot, user: userOf(slot, tenantGroup), network: attachment, sandboxNetwork, cgroup },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }
 
 function withoutNetwork(
   network: NetworkAttachment,
-  slot: Slot | undefined,
+  { slot, cgroup }: { readonly slot: Slot | undefined; readonly cgroup: Cgroup | undefined },
   { directory, tenantGroup }: ResourceOwner,
   undo: AsyncDisposableStack,
 ): HostResources {
@@ -91,7 +124,7 @@ function withoutNetwork(
   return {
     slot: slot?.number,
     user: slot === undefined ? undefined : userOf(slot.number, tenantGroup),
-    ...{ network, sandboxNetwork: undefined },
+    ...{ network, sandboxNetwork: undefined, cgroup },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }

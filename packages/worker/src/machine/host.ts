@@ -1,4 +1,6 @@
 import type { GuestRequests } from "#guest/guest-requests.ts";
+import type { Admission } from "#host/admission.ts";
+import type { Cgroups } from "#host/cgroups/cgroups.ts";
 import type { Log } from "#host/log.ts";
 import type { Hypervisor } from "#hypervisor/hypervisor.ts";
 import type { NetworkPool } from "#network/network-pool.ts";
@@ -13,6 +15,9 @@ export interface Host {
   readonly dataDirectory: string;
   readonly hypervisor: Hypervisor;
   readonly network: { readonly mode: "tap"; readonly pool: NetworkPool } | { readonly mode: "user" | "none" };
+  readonly admission: Admission;
+  /** Limits what each machine takes from the host; absent where this process cannot make cgroups. */
+  readonly cgroups?: Cgroups | undefined;
   /** The host's location, in the operator's words. */
   readonly region: string;
   /** Whether the worker can start processes as other users and make namespaces. */

@@ -34,7 +34,7 @@ export interface JournalEntry {
 export interface JournaledMachine {
   readonly slot?: number;
   /** `growthMib` is the stored name of `hotplugMib`. */
-  readonly spec: Omit<VmSpec, "network" | "hotplugMib"> & { readonly growthMib: number };
+  readonly spec: Omit<VmSpec, "network" | "hotplugMib" | "cgroupEntrances"> & { readonly growthMib: number };
   readonly network: "none" | "user" | "tap";
   readonly image: string;
   readonly files: MachineFiles;

@@ -1,3 +1,4 @@
+import type { Cgroup } from "#host/cgroups/cgroups.ts";
 import type { GuestClient } from "#guest/guest-client.ts";
 import type { Vm, VmSpec } from "#hypervisor/hypervisor.ts";
 import type { SandboxNetwork } from "#network/sandbox-network.ts";
@@ -65,6 +66,11 @@ export class LiveMachine implements AsyncDisposable {
     return this.#running !== undefined;
   }
 
+  /** Undefined where this host has no cgroups for machines, or without a process. */
+  get cgroup(): Cgroup | undefined {
+    return this.#running?.resources.cgroup;
+  }
+
   /** The network that enforces its policy; undefined where policies are not enforced, or without a process. */
   get sandboxNetwork(): SandboxNetwork | undefined {
     return this.#running?.resources.sandboxNetwork;
@@ -73,7 +79,7 @@ export class LiveMachine implements AsyncDisposable {
   /** The part of its journal entry that another worker adopts it by. */
   journaled(): JournaledMachine {
     const { spec: fullSpec, resources } = this.#parts;
-    const { network, hotplugMib, ...spec } = fullSpec;
+    const { network, hotplugMib, cgroupEntrances: _, ...spec } = fullSpec;
     return {
       ...(resources.slot === undefined ? {} : { slot: resources.slot }),
       spec: { ...spec, growthMib: hotplugMib },

@@ -5,14 +5,15 @@ import { failpoint } from "#host/failpoints.ts";
 import { killMachineProcesses } from "#host/kill-by-path.ts";
 import { GuestClient } from "#guest/guest-client.ts";
 import { type VmSpec, socketFiles } from "#hypervisor/hypervisor.ts";
-import { allFiles, type MachineFiles, type MemoryFiles, type Shape } from "#snapshots/manifest.ts";
+import { allFiles, memoryMibOf, type MachineFiles, type MemoryFiles, type Shape } from "#snapshots/manifest.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { randomHex } from "@opensandbox/wire/ids.ts";
 import { bootArguments } from "./boot-arguments.ts";
 import { readChains } from "./capture-machine.ts";
 import type { BootFiles, Host } from "./host.ts";
-import { maxHotplugMib } from "./hotplug.ts";
+import { maxHotplugMib, memoryMibOf as currentMemoryMib } from "./hotplug.ts";
+import { limitMemoryOf, machineLimits, memoryLimitBytes } from "./limits/machine-limits.ts";
 import { type JournaledMachine, machineDirectory, removeEntry, startMark } from "./journal.ts";
 import { LayerStack } from "./layer-stack.ts";
 import { LiveMachine } from "./live-machine.ts";
@@ -26,7 +27,7 @@ import {
   withZeroMemory,
 } from "./machine-files.ts";
 import type { MachineDirectory, MachineRequest } from "./machine-request.ts";
-import { acquireHostResources, adoptHostResources, type HostResources } from "./host-resources.ts";
+import { acquireHostResources, adoptCgroup, adoptHostResources, type HostResources } from "./host-resources.ts";
 import type { Spans } from "./spans.ts";
 
 export function newMachineId(): string {
@@ -53,7 +54,7 @@ export async function bootMachine(
   const directory = undo.use(await makeDirectory(request.id, host));
   signal.throwIfAborted();
   await failpoint("acquire host resources");
-  const resources = undo.use(await acquireHostResources({ ...request, directory: directory.path }, host));
+  const resources = undo.use(await acquireFor(request, directory, request.shape.memoryMib, host));
   spans.end("network");
   await failpoint("fill directory");
   const zero = await provideZeroMemory(host.dataDirectory, request.shape.memoryMib);
@@ -100,7 +101,7 @@ export async function restoreMachine(
   const directory = undo.use(await makeDirectory(request.id, host));
   signal.throwIfAborted();
   await failpoint("acquire host resources");
-  const resources = undo.use(await acquireHostResources({ ...request, directory: directory.path }, host));
+  const resources = undo.use(await acquireFor(request, directory, memoryMibOf(snapshot.manifest), host));
   spans.end("network");
   await failpoint("fill directory");
   const layers = await fillDirectory(directory.path, { ...request, user: resources.user }, snapshot, undefined);
@@ -159,9 +160,9 @@ export async function adoptMachine(
   await using undo = new AsyncDisposableStack();
   const directory = directoryOf(request.id, host);
   const { slot, network, files, nextLayer } = journaled;
+  const { memoryBase, growthMib: hotplugMib } = journaled.spec;
   const resources = undo.use(await adoptHostResources(directory.path, slot, network, request.tenantGroup, host));
   const layers = new LayerStack(files, nextLayer, resources.user);
-  const { memoryBase, growthMib: hotplugMib } = journaled.spec;
   const spec = { ...specOf(request.shape, directory.path, layers, resources), memoryBase, hotplugMib };
   const signal = AbortSignal.timeout(adoptTimeoutMs);
   // Another machine may get the resources only when the process is gone.
@@ -169,8 +170,14 @@ export async function adoptMachine(
   const vm = await adopt(spec, pids, signal);
   const guest = undo.use(await connectGuest(vm.agentTransport, request.id, host));
   const { shape } = request;
-  const live = new LiveMachine({ ...request, directory }, { shape, layers, resources, spec, vm, guest });
+  const limited = await adoptCgroup(
+    resources,
+    { machineId: request.id, pid: vm.pid, limits: machineLimits(shape) },
+    host,
+  );
+  const live = new LiveMachine({ ...request, directory }, { shape, layers, resources: limited, spec, vm, guest });
   await readChains(live);
+  await limitMemoryOf(live, await currentMemoryMib(live), host);
   undo.move();
   return live;
 }
@@ -190,7 +197,9 @@ export async function bootAgain(live: LiveMachine, memoryMib: number, host: Host
   await live.layers.recover(path);
   for (const socket of socketFiles) await rm(join(path, socket), { force: true });
   await using undo = new AsyncDisposableStack();
-  const resources = undo.use(await acquireHostResources({ directory: path, networkEnabled, tenantGroup }, host));
+  const resources = undo.use(
+    await acquireFor({ id, shape, networkEnabled, tenantGroup }, live.directory, memoryMib, host),
+  );
   const zero = await provideZeroMemory(host.dataDirectory, shape.memoryMib);
   const layers = new LayerStack(await withZeroMemory(live.layers.files, zero, path), live.layers.next, resources.user);
   // The tops, and layers that an interrupted capture left unsealed, belong to the user of the earlier process.
@@ -208,6 +217,23 @@ export async function bootAgain(live: LiveMachine, memoryMib: number, host: Host
 export function endedMachine(request: MachineRequest, { files, nextLayer }: JournaledMachine, host: Host): LiveMachine {
   const directory = directoryOf(request.id, host);
   return new LiveMachine({ ...request, directory }, { layers: new LayerStack(files, nextLayer, undefined) });
+}
+
+type Acquiring = Pick<MachineRequest, "id" | "shape" | "networkEnabled" | "tenantGroup">;
+
+async function acquireFor(
+  request: Acquiring,
+  directory: MachineDirectory,
+  memoryMib: number,
+  host: Host,
+): Promise<HostResources> {
+  const { id: machineId, networkEnabled, tenantGroup } = request;
+  const memoryBytes = memoryLimitBytes(memoryMib, host.description.accelerator.name);
+  const limits = { ...machineLimits(request.shape), memoryBytes };
+  return await acquireHostResources(
+    { machineId, directory: directory.path, limits, networkEnabled, tenantGroup },
+    host,
+  );
 }
 
 async function makeDirectory(id: string, host: Host): Promise<MachineDirectory> {
@@ -271,11 +297,13 @@ async function give(paths: readonly string[], user: Owner | undefined): Promise<
   for (const path of paths) await chown(path, user.uid, user.gid);
 }
 
-function specOf(shape: Shape, directory: string, layers: LayerStack, { user, network }: HostResources): VmSpec {
+function specOf(shape: Shape, directory: string, layers: LayerStack, resources: HostResources): VmSpec {
+  const { user, network, cgroup } = resources;
   const { kernel, initramfs, memoryBase } = layers.files;
   return {
     directory,
     ...(user === undefined ? {} : { user }),
+    ...(cgroup === undefined ? {} : { cgroupEntrances: cgroup.entrances }),
     vcpus: shape.vcpus,
     memoryMib: shape.memoryMib,
     hotplugMib: maxHotplugMib(shape.memoryMib),

@@ -15,6 +15,8 @@ export interface NetworkPoolOptions {
   /** One half of the spare networks is refilled at once, the other in idle time, when used ones are removed, too. */
   readonly idle?: IdleTime;
   readonly limits?: NetworkLimits;
+  /** The cgroups that the guest-facing services run in; absent: those of this process. */
+  readonly servicesEntrances?: readonly string[];
   /** The program of the guest-facing services; tests give it faults. */
   readonly servicesModule?: string;
   readonly log: (level: "info" | "warn" | "error", message: string, fields?: object) => void;
@@ -56,11 +58,12 @@ export class NetworkPool implements AsyncDisposable {
     this.#options = options;
     this.#limits = options.limits ?? defaultLimits;
     this.#idle = options.idle ?? new IdleTime();
-    const { log, servicesModule: module } = options;
+    const { log, servicesModule: module, servicesEntrances: cgroupEntrances } = options;
     this.services = new GuestServices({
       log,
       openResolver: hostResolvers(),
       ...(module === undefined ? {} : { module }),
+      ...(cgroupEntrances === undefined ? {} : { cgroupEntrances }),
     });
     this.#owner = owner;
     this.#owned = owned;

@@ -74,6 +74,7 @@ export async function adoptMachines(host: Host): Promise<readonly Adopted[]> {
   await host.snapshots.removeUnfinished(isAlive);
   await host.templates.removeUnfinished(async (_worker, key) => await isBeingMade(host, key));
   if (host.root) await removeLeftOverNetworks();
+  await removeLeftOverCgroups(host, adopted, isAlive);
   const left = new Set((await readEntries(dataDirectory)).map(({ workerId }) => workerId));
   await removeDeadWorkers(workersDirectory(dataDirectory), (id) => left.has(id));
   return adopted;
@@ -81,6 +82,27 @@ export async function adoptMachines(host: Host): Promise<readonly Adopted[]> {
 
 export function workersDirectory(dataDirectory: string): string {
   return join(dataDirectory, "workers");
+}
+
+/** The cgroup of a worker's guest-facing services. */
+export function servicesCgroup(workerId: string): string {
+  return `services-${workerId}`;
+}
+
+async function removeLeftOverCgroups(
+  { cgroups, dataDirectory, workerId }: Host,
+  adopted: readonly Adopted[],
+  isAlive: (workerId: string) => boolean,
+): Promise<void> {
+  const { entries, unreadable } = await readJournal(dataDirectory);
+  // The others belong to live workers, or wait for one that adopts machines.
+  const needed = new Set(entries.filter((entry) => entry.workerId !== workerId).map(({ machineId }) => machineId));
+  for (const machineId of unreadable) needed.add(machineId);
+  for (const { sandbox, running } of adopted) if (running) needed.add(sandbox.live.id);
+  const prefix = servicesCgroup("");
+  await cgroups?.removeLeftOver((name) =>
+    name.startsWith(prefix) ? isAlive(name.slice(prefix.length)) : needed.has(name),
+  );
 }
 
 function belongsToSandbox(entry: JournalEntry): entry is SandboxEntry {

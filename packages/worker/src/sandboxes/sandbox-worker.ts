@@ -13,6 +13,7 @@ import { Generations } from "./generations.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
 import { journalMachine } from "#machine/journal.ts";
 import { mergeLayers } from "#machine/merge-layers.ts";
+import { allocatedBytes } from "#machine/limits/allocated-bytes.ts";
 import { orNoRoom } from "./no-room.ts";
 import { powerCycleSandbox, rebootSandbox } from "./reboot-sandbox.ts";
 import { scaleSandbox } from "./scale-sandbox.ts";
@@ -116,6 +117,12 @@ export class SandboxWorker implements Worker, AsyncDisposable {
       const { live } = sandbox;
       if (!sandbox.busy) mergeLayers(live, () => journalMachine(live, sandbox.request, this.#host), this.#host);
     }
+  };
+
+  measureDisk: Worker["measureDisk"] = async ({ sandboxes, snapshots }) => {
+    const machines = sandboxes.flatMap((id) => this.#here.get(id)?.live.directory.path ?? []);
+    const stored = snapshots.map((id) => this.#host.snapshots.pathOf(id));
+    return await allocatedBytes([...machines, ...stored], { except: this.#host.templatesDirectory });
   };
 
   rebootSandbox: Worker["rebootSandbox"] = async (id, signal) => {

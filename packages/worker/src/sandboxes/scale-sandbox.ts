@@ -3,8 +3,8 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { methods } from "@opensandbox/wire/guest/methods.ts";
 import type { Scaled } from "@opensandbox/wire/worker/worker.ts";
 import type { MemoryHotplug } from "#hypervisor/hypervisor.ts";
-import { admit, hostRoom } from "#host/admission.ts";
 import type { Host } from "#machine/host.ts";
+import { limitMemoryOf } from "#machine/limits/machine-limits.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
 import { journalMachine } from "#machine/journal.ts";
@@ -38,7 +38,10 @@ export async function scaleSandbox(
   const hotplugMib = memoryMib - live.shape.memoryMib;
   requirePossible(memoryMib, live);
   const before = await hotplug.state();
-  if (hotplugMib > before.requestedMib) admit(await hostRoom(host.dataDirectory), hotplugMib - before.requestedMib);
+  const addedMib = hotplugMib - before.requestedMib;
+  using _promised = addedMib > 0 ? await host.admission.admit(addedMib) : undefined;
+  // Before the guest uses the first new page.
+  if (addedMib > 0) await limitMemoryOf(live, memoryMib, host);
   const returnedMib = before.presentMib - hotplugMib;
   if (returnedMib > 0) {
     const { availableBytes } = await live.guest.call(methods.fitMemory, {}, signal);
@@ -48,6 +51,7 @@ export async function scaleSandbox(
     }
   }
   if (!(await reach(hotplug, { from: before.requestedMib, to: hotplugMib }, signal))) {
+    await limitMemoryOf(live, live.shape.memoryMib + before.requestedMib, host);
     if (returnedMib > 0)
       return { done: false, because: "its kernel cannot move the content of the memory that it would return" };
     throw new SandboxError(
@@ -56,6 +60,7 @@ export async function scaleSandbox(
     );
   }
   await live.guest.call(methods.fitMemory, {}, signal);
+  if (returnedMib > 0) await limitMemoryOf(live, memoryMib, host);
   sandbox.request = { ...request, memoryMib };
   await journalMachine(live, sandbox.request, host);
   return { done: true };

@@ -5,7 +5,6 @@ import type { IdleTime } from "#host/idle-time.ts";
 import { memoryMibOf } from "#snapshots/manifest.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { Verifier } from "#snapshots/verify.ts";
-import { admit, hostRoom } from "#host/admission.ts";
 import { alignClock } from "#guest/align-clock.ts";
 import { hostnameOf } from "#guest/guest-identity.ts";
 import { holdBootFiles } from "#machine/boot-files.ts";
@@ -65,13 +64,15 @@ export async function startSandbox(
 ): Promise<Started> {
   requirePolicy(policyOf(request), host);
   const spans = new Spans();
-  admit(await hostRoom(host.dataDirectory), request.memoryMib);
+  // Refuses at once what will not fit; the sandbox's turn is when it counts.
+  (await host.admission.admit(request.memoryMib))[Symbol.dispose]();
   using turn = new DisposableStack();
   let entered: Promise<void> | undefined;
   const enter = async (): Promise<void> => {
     if (entered === undefined && sources.queue.isFull) onProgress({ step: "waiting for other sandboxes to start" });
-    entered ??= sources.queue.enter(signal).then((entry) => {
+    entered ??= sources.queue.enter(signal).then(async (entry) => {
       turn.use(entry);
+      turn.use(await host.admission.admit(request.memoryMib));
       spans.end("queue");
     });
     await entered;
@@ -171,7 +172,7 @@ async function fromTemplate(
     const machine = await announce(start, { ...machineRequest(request, image), tenantGroup: undefined });
     return { live: await restoreMachine(machine, held.snapshot, host, spans, signal), from: "restore" };
   } catch (error) {
-    if (signal.aborted) throw error;
+    if (signal.aborted || isSandboxError(error, "no_capacity")) throw error;
     if (isSandboxError(error, "not_supported")) {
       // A boot would use the same accelerator.
       host.log("error", "this host cannot start machines", { template: key, error: error.message });

@@ -53,6 +53,11 @@ export class SnapshotStore {
     };
   }
 
+  /** The directory of the snapshot, which need not exist. */
+  pathOf(id: string): string {
+    return this.#directories.pathOf(id);
+  }
+
   /** @throws `incompatible` when the manifest is damaged or missing; the directory stays, since its files may be whole */
   async find(id: string): Promise<StoredSnapshot | undefined> {
     const text = await this.#directories.readManifest(id);

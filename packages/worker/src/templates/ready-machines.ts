@@ -2,7 +2,6 @@ import type { ReadyMachinesState } from "@opensandbox/wire/worker/worker.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { failpoint } from "#host/failpoints.ts";
 import type { IdleTime } from "#host/idle-time.ts";
-import { admit, hostRoom } from "#host/admission.ts";
 import { describeError } from "@opensandbox/wire/errors.ts";
 import type { Host } from "#machine/host.ts";
 import { imageHostname } from "#guest/guest-identity.ts";
@@ -98,7 +97,7 @@ export class ReadyMachines implements AsyncDisposable {
     if (wanted === undefined) return;
     const { key, template, request } = wanted;
     // Leaves memory for a sandbox that is requested meanwhile.
-    admit(await hostRoom(this.#host.dataDirectory), 2 * request.shape.memoryMib);
+    using _promised = await this.#host.admission.admit(2 * request.shape.memoryMib);
     using held = await holdTemplate(template, this.#ending.signal);
     // The next create makes the template again.
     if (held === undefined) return void (this.#wanted = undefined);

@@ -25,7 +25,7 @@ interface Given extends AsyncDisposable {
 }
 
 async function setUp(): Promise<Given> {
-  const world = await startForTest({ maxSandboxes: 100 });
+  const world = await startForTest({ limits: { maxSandboxes: 100 } });
   const id = await world.create({ envs: { A: "1", B: "1" }, metadata: { owner: "me", purpose: "test" } });
   await world.call("PUT", `/api/sandboxes/${id}/files?path=/note`, "first");
   const path = `/api/sandboxes/${id}/checkpoints`;

@@ -199,7 +199,7 @@ test("a failed hibernation leaves the sandbox running, and a later one succeeds"
 });
 
 test("the limit counts active sandboxes, and a wake beyond it is refused until one is free", async () => {
-  await using world = await startForTest({ maxSandboxes: 2 });
+  await using world = await startForTest({ limits: { maxSandboxes: 2 } });
   const first = await world.create();
   await world.create();
   await post(world, first, "hibernate");

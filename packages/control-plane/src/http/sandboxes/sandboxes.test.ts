@@ -229,7 +229,7 @@ test("a failed create can be repeated with its key", async () => {
 });
 
 test("the limit holds for concurrent creates, and a deleted sandbox frees its place", async () => {
-  await using world = await startForTest({ maxSandboxes: 3 });
+  await using world = await startForTest({ limits: { maxSandboxes: 3 } });
   const responses = await Promise.all(Array.from({ length: 6 }, () => world.call("POST", "/api/sandboxes", {})));
   assert.deepEqual(
     responses.map(({ status }) => status).toSorted((a, b) => a - b),

@@ -8,6 +8,7 @@ const libc = openLibc({
   bind: { return: "i32", arguments: ["i32", "pointer", "u32"] },
   close_range: { return: "i32", arguments: ["u32", "u32", "i32"] },
   flock: { return: "i32", arguments: ["i32", "i32"] },
+  getxattr: { return: "i64", arguments: ["pointer", "pointer", "pointer", "u64"] },
   ioctl: { return: "i32", arguments: ["i32", "u64", "pointer"] },
   lseek: { return: "i64", arguments: ["i32", "i64", "i32"] },
   process_vm_readv: { return: "i64", arguments: ["i32", "pointer", "u64", "pointer", "u64", "u64"] },
@@ -165,6 +166,14 @@ export function limitThisProcess(moreBytes: number): void {
     limit.writeBigUInt64LE(BigInt(value), 8);
     checked("setrlimit", libc.setrlimit(resource, limit));
   }
+}
+
+/** An extended attribute of a file, up to 255 bytes of text. Undefined: it has none of that name, or may not be read. */
+export function readAttribute(path: string, name: string): string | undefined {
+  const value = Buffer.alloc(255);
+  const [file, attribute] = [path, name].map((text) => Buffer.from(`${text}\0`));
+  const length = Number(libc.getxattr(file!, attribute!, value, BigInt(value.length)));
+  return length < 0 ? undefined : value.toString("utf8", 0, length);
 }
 
 /** From now on the kernel kills this process when its parent ends. A change of the user id undoes that. */

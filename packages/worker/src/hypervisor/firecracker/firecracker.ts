@@ -146,6 +146,7 @@ async function startProcess(spec: VmSpec, host: FirecrackerHost): Promise<VmProc
     cwd: directory,
     env: { PATH: "/usr/bin:/bin", ...machineEnvironment(directory) },
     ...(spec.user === undefined ? {} : { user: withKvmGroup(spec.user, host.kvmAccess) }),
+    ...(spec.cgroupEntrances === undefined ? {} : { cgroupEntrances: spec.cgroupEntrances }),
     ...(network.kind === "tap" ? { namespace: network.namespace } : {}),
     openInherited() {
       letOpenTap(spec);

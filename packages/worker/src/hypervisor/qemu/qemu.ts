@@ -111,6 +111,7 @@ async function startQemu(spec: VmSpec, host: QemuHost, kind: QemuStart, log: str
     cwd: spec.directory,
     env: { PATH: "/usr/bin:/bin", ...machineEnvironment(spec.directory) },
     ...(spec.user === undefined ? {} : { user: withKvmGroup(spec.user, host.kvmAccess) }),
+    ...(spec.cgroupEntrances === undefined ? {} : { cgroupEntrances: spec.cgroupEntrances }),
     ...(network.kind === "tap" ? { namespace: network.namespace } : {}),
     openInherited() {
       const paths = socketPaths(spec.directory);

@@ -52,6 +52,8 @@ export type NetworkSockets = Readonly<Record<Exclude<SocketKind, "web">, number>
 export interface GuestServicesOptions {
   readonly log: Log;
   readonly openResolver: OpenResolver;
+  /** The cgroups that the process runs in; absent: those of this process. */
+  readonly cgroupEntrances?: readonly string[];
   /** The module to run; tests replace it by faulty ones. */
   readonly module?: string;
 }
@@ -210,7 +212,8 @@ export class GuestServices implements AsyncDisposable {
   }
 
   #startProcess(): ServicesProcess {
-    const process = new ServicesProcess(this.#options.module ?? join(import.meta.dirname, "main.ts"), {
+    const { module = join(import.meta.dirname, "main.ts"), cgroupEntrances = [] } = this.#options;
+    const process = new ServicesProcess(module, cgroupEntrances, {
       onMessage: (message) => this.#receive(process, message),
       onTick: () => this.#pump(),
       onEnd: (how) => this.#replace(process, how),
@@ -374,12 +377,14 @@ class ServicesProcess implements AsyncDisposable {
   #reason: string | undefined;
   #closed = false;
 
-  constructor(module: string, events: ProcessEvents) {
+  constructor(module: string, cgroupEntrances: readonly string[], events: ProcessEvents) {
     this.#events = events;
     const [ours, theirs] = openDescriptorPair();
     this.#descriptors = ours;
     try {
-      this.#child = startConfinedProcess({ module, args: [String(servicesUser)], maxHeapMib, descriptor: theirs });
+      this.#child = startConfinedProcess({
+        ...{ module, args: [String(servicesUser)], maxHeapMib, descriptor: theirs, cgroupEntrances },
+      });
     } catch (error) {
       closeSync(ours);
       throw error;
