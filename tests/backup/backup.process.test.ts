@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, suite, test } from "node:test";
@@ -17,6 +17,7 @@ suite("osb admin", () => {
   before(async () => {
     directory = await mkdtemp(join(tmpdir(), "osb-admin-"));
     env = {
+      NODE_COMPILE_CACHE: join(directory, "compiled"),
       OPENSANDBOX_VM_BACKEND: "fake",
       OPENSANDBOX_ALLOW_FAKE: "1",
       OPENSANDBOX_DATA_DIR: join(directory, "data"),
@@ -35,6 +36,23 @@ suite("osb admin", () => {
   }
 
   const osb = async (...args: string[]): Promise<EndedCli> => await startCli(program, args, { env, stdin: null }).ended;
+
+  /** The command is killed when it renames a file for the n-th time. */
+  async function osbKilledAt(n: number, ...args: string[]): Promise<EndedCli> {
+    const preload = `
+      import files from "node:fs/promises";
+      import { syncBuiltinESMExports } from "node:module";
+      const { rename } = files;
+      let count = 0;
+      files.rename = async (...paths) => {
+        count += 1;
+        if (count === ${n}) process.kill(process.pid, "SIGKILL");
+        return await rename(...paths);
+      };
+      syncBuiltinESMExports();`;
+    const NODE_OPTIONS = `--import=data:text/javascript,${encodeURIComponent(preload)}`;
+    return await startCli(program, args, { env: { ...env, NODE_OPTIONS }, stdin: null }).ended;
+  }
 
   async function ask(url: string, apiKey: string, method: string, path: string): Promise<Record<string, string>> {
     const init = { method, headers: { "x-api-key": apiKey }, signal: AbortSignal.timeout(60_000) };
@@ -79,7 +97,39 @@ suite("osb admin", () => {
     const copy = join(env["OPENSANDBOX_DATA_DIR"]!, "opensandbox.sqlite.copy-daily");
     const restored = await osb("admin", "restore", "--force", copy);
     assert.equal(restored.code, 0, restored.stderr);
-    assert.equal((await up()).apiKey, server.apiKey);
+    const again = await up();
+    assert.equal(again.apiKey, server.apiKey);
+    again.cli.kill("SIGTERM");
+    assert.equal((await again.cli.ended).code, 0);
+  });
+
+  test("a restore that is killed at any rename keeps the earlier content, and a repeated one completes", async () => {
+    const dataDirectory = env["OPENSANDBOX_DATA_DIR"]!;
+    const target = join(directory, "for-kills");
+    assert.equal((await osb("admin", "backup", target)).code, 0);
+    let renames = 0;
+    for (let killed = true; killed;) {
+      renames += 1;
+      await writeFile(join(dataDirectory, "api-key"), `osb_before-${renames}\n`);
+      const { code } = await osbKilledAt(renames, "admin", "restore", "--force", target);
+      killed = code === 137;
+      assert.ok(killed || code === 0, `${code}`);
+      // Whatever was replaced is in one of these places.
+      const places = (await readdir(dataDirectory)).filter((name) => name.startsWith("replaced-"));
+      const kept = await Promise.all(
+        ["", ...places].map((place) => readFile(join(dataDirectory, place, "api-key"), "utf8").catch(() => "")),
+      );
+      assert.ok(kept.includes(`osb_before-${renames}\n`), `after ${renames} renames`);
+      const isMarked = (await readdir(dataDirectory)).includes("restore-in-progress");
+      const isWhole = (await readdir(dataDirectory)).includes("opensandbox.sqlite");
+      assert.ok(isMarked || isWhole, "a server that starts finds the database or the mark");
+      if (isMarked) assert.match((await osb("up", "--port", "0")).stderr, /a restore of .* has not ended/);
+      const repeated = await osb("admin", "restore", "--force", target);
+      assert.equal(repeated.code, 0, repeated.stderr);
+      const left = (await readdir(dataDirectory)).filter((name) => /unfinished|progress/.test(name));
+      assert.deepEqual(left, []);
+    }
+    assert.ok(renames >= 5, `${renames}`);
   });
 
   test("says what is wrong with a backup that does not exist", async () => {

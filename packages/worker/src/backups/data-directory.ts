@@ -19,6 +19,8 @@ export async function markRestore(dataDirectory: string): Promise<{ clear(): Pro
   await replaceFile(marker, { content: `${process.pid}\n`, mode: 0o600 }, hostFiles);
   return {
     async clear() {
+      // After a power cut the mark must not be gone before the renames are there.
+      await hostFiles.flush(dataDirectory);
       await rm(marker, { force: true });
       await hostFiles.flush(dataDirectory);
     },
