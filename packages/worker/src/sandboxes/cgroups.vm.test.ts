@@ -1,6 +1,7 @@
 // What one machine takes from the host is bounded: the cgroups of real machines, and cgroup v2 in a real guest.
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { readFile, writeFile } from "node:fs/promises";
 import { stripTypeScriptTypes } from "node:module";
 import { basename, dirname, join } from "node:path";
 import { after, before, test } from "node:test";
@@ -47,6 +48,14 @@ class MachineCgroup {
       }
     }
     throw new Error(`${this.name} has none of ${files.join(", ")}`);
+  }
+
+  /** Writes to the first of the files that exists. */
+  async write(text: string, ...files: readonly string[]): Promise<void> {
+    const paths = files.flatMap((file) => this.#directories.map((directory) => join(directory, file)));
+    const path = paths.find((path) => existsSync(path));
+    if (path === undefined) throw new Error(`${this.name} has none of ${files.join(", ")}`);
+    await writeFile(path, text);
   }
 
   async field(name: string, ...files: readonly string[]): Promise<number> {
@@ -100,6 +109,8 @@ test("a machine that uses all its memory and writes large files is not killed", 
     assert.ok(usage.anonymousMib > 900, "the guest has used its memory");
     assert.equal(usage.oomKills, 0);
     assert.ok(usage.anonymousMib < (await cgroup.limitMib()) - 256, "room for page cache is left");
+    const diskMib = (await host.worker.measureDisk({ sandboxes: [id], snapshots: [] })) / 2 ** 20;
+    assert.ok(diskMib > 1000 && diskMib < 2000, `its disks take ${diskMib} MiB`);
   });
 
   await t.test("more memory raises the limit first, and less lowers it", async () => {
@@ -122,6 +133,25 @@ test("a machine that uses all its memory and writes large files is not killed", 
     await worker.stopSandbox(id);
     assert.deepEqual((await leftBehind(host.dataDirectory)).cgroups, []);
   });
+});
+
+test("a machine beyond its memory limit is killed alone, and its end says why", { skip }, async () => {
+  const { id } = await host.start();
+  const cgroup = await only(id);
+  const other = await host.start();
+  const { anonymousMib } = await cgroup.usage();
+  await cgroup.write(String((anonymousMib + 64) * 2 ** 20), "memory.max", "memory.limit_in_bytes");
+  const ended = host.worker.waitForEnd(id, AbortSignal.timeout(120_000));
+  const allocate = host.shell(id, "head -c 500000000 /dev/zero | tail -c 500000000 >/dev/null");
+  await assert.rejects(allocate);
+  const { reason, detail } = await ended;
+  assert.equal(reason, "exited");
+  assert.match(detail, /^the machine died: the kernel killed it because it used more of the host's memory/);
+  assert.equal(await host.shell(other.id, "echo alive"), "alive");
+  // Its disks boot again, within its usual limit.
+  await host.worker.powerCycleSandbox(id, never);
+  assert.equal(await host.shell(id, "echo alive"), "alive");
+  for (const sandbox of [id, other.id]) await host.worker.stopSandbox(sandbox);
 });
 
 test("a machine that burns all its processors leaves others their share", { skip }, async () => {

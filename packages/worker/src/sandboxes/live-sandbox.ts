@@ -1,8 +1,17 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxEnd, StartSandbox } from "@opensandbox/wire/worker/worker.ts";
+import type { Cgroup } from "#host/cgroups/cgroups.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
 
 const endReasons = { panicked: "reset", shutdown: "exited", died: "exited" } as const;
+
+const outOfMemory = "the kernel killed it because it used more of the host's memory than its cgroup allows";
+
+/** Whether the kernel has killed the cgroup's process. False where the cgroup is gone: then the worker ended the machine. */
+async function exceededMemory(cgroup: Cgroup | undefined): Promise<boolean> {
+  const usage = await cgroup?.usage().catch(() => undefined);
+  return (usage?.oomKills ?? 0) > 0;
+}
 
 /** A sandbox on this worker. Its machine runs, or has ended and left its disks. Disposing it removes everything. */
 export class LiveSandbox implements AsyncDisposable {
@@ -28,11 +37,13 @@ export class LiveSandbox implements AsyncDisposable {
   watch(): void {
     const end = Promise.withResolvers<SandboxEnd>();
     this.#end = end;
-    void this.live.vm.exited.then(({ reason, detail }) => {
+    const { vm, cgroup } = this.live;
+    void vm.exited.then(async ({ reason, detail }) => {
       if (reason === "killed") {
         end.resolve({ reason: "stopped", detail: "" });
       } else {
-        const text = `the machine ${reason}${detail === "" ? "" : `: ${detail}`}`;
+        const cause = reason === "died" && (await exceededMemory(cgroup)) ? outOfMemory : detail;
+        const text = `the machine ${reason}${cause === "" ? "" : `: ${cause}`}`;
         end.resolve({ reason: endReasons[reason], detail: text });
       }
     });
