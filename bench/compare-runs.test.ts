@@ -57,7 +57,7 @@ test("neither noise nor a repeated run counts as a change", () => {
 });
 
 test("with many figures, a difference needs a smaller p-value to count", () => {
-  // Alone it would count: p is 0.035.
+  // As the only figure, its difference would count: p is 0.035.
   const a = [10, 11, 12, 13, 14, 15, 16];
   const b = [13.5, 15.5, 16.5, 17.5, 18.5, 19.5, 20.5].map((value) => value - 1);
   assert.deepEqual(verdicts(run({ delete: [a, []] }), run({ delete: [b, []] })), { delete: "worse" });

@@ -162,7 +162,7 @@ async function runTests(kind: Kind, files: readonly string[]): Promise<void> {
     case "tests with processes":
       return await runRunner(kind, kind, ["--test-concurrency=1", "--test-reporter=spec"], files);
     case "tests in machines":
-      // One after another: a machine takes a whole processor while it boots.
+      // Machine tests run one after another, because a machine takes a whole processor while it boots.
       for (const file of files) await runRunner(file, kind, ["--test-reporter=spec"], [file]);
   }
 }
@@ -206,7 +206,7 @@ async function collect(
   const lines = (await readFile(output, "utf8").catch(() => "")).split("\n").filter(Boolean);
   const ended = lines.map((line) => JSON.parse(line) as TestResult);
   results.push(...ended.map((result) => ({ ...result, ...origin })));
-  // A runner that fails without a failed test, or runs no test, did not run all of them.
+  // If the runner fails without a failed test, or runs no test, some tests were not run.
   if (interrupted.signal.aborted) return;
   if ((status !== 0 || ended.length === 0) && !ended.some(({ outcome }) => outcome === "failed")) {
     results.push({

@@ -29,9 +29,10 @@ function resultOf({ type, data }: TestEvent, path: readonly string[]): TestResul
   const { name, skip, details, nesting } = data;
   const test = { name, file: relative(process.cwd(), data.file ?? ""), suites: path.slice(0, nesting) };
   const isSkipped = skip !== undefined && skip !== false;
-  // The tests of a suite are counted individually, except that none runs where the whole suite is skipped.
+  // Counts the tests of a suite one by one. A suite that is skipped as a whole counts once, since none of its tests
+  // runs.
   if (details.type === "suite" && !isSkipped) {
-    // A failure of the suite itself is one of its hooks.
+    // A suite that fails without a failed test has a failed hook.
     const fails = type === "test:fail" && failureOf(data.details.error) !== "subtestsFailed";
     return fails ? { ...test, outcome: "failed" } : undefined;
   }

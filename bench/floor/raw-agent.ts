@@ -87,13 +87,13 @@ export class RawAgent implements Disposable {
         if (incoming.kind === "data") onOutput(incoming.payload);
       }
     };
-    // Resetting the stream ends it.
+    // The loop ends when the stream is reset.
     read().catch(() => undefined);
     const givenUp = new SandboxError("canceled", "the reader has seen enough");
     return {
       [Symbol.dispose]: () => {
         stream.reset(givenUp);
-        // A closed channel has ended the machine's run as well.
+        // A closed channel has also ended the program that ran in the machine.
         this.call(methods.sessionRemove, { id: request.id }).catch(() => undefined);
       },
     };

@@ -114,7 +114,7 @@ export class RawMachine implements AsyncDisposable {
     await completed;
     watch.lap("devices");
     await this.resume();
-    // The capture was made with quiesced disks.
+    // The disks were quiesced when the capture was made.
     await this.agent.call(methods.thaw, {});
     watch.lap("round trip");
     return watch.laps;

@@ -10,8 +10,8 @@ const clockToleranceMs = 1000;
 const drawn = new Set<string>();
 
 /**
- * Asserts that a sandbox which has just started has everything that a start must provide: a start that skips a step is
- * faster, but no improvement. Not measured.
+ * Asserts that a sandbox has everything that a start must provide. A start that skips a step would be faster and no
+ * improvement. The check is not measured.
  */
 export async function proveComplete(sandbox: Sandbox, server: OurServer, name = "sandbox"): Promise<void> {
   const before = Date.now();

@@ -10,7 +10,7 @@ import { within } from "@opensandbox/wire/testing/eventually.ts";
 
 /** Resource use of the server's process since the previous query. */
 export interface ProbeReport {
-  /** A share of one processor. */
+  /** The share of one processor that the server used. */
   readonly cpuPercent: number;
   readonly loopP99Ms: number;
   readonly loopMaxMs: number;
@@ -25,7 +25,7 @@ export interface OurServer extends AsyncDisposable {
   readonly pid: number;
   readonly description: ServerDescription;
   probe(): Promise<ProbeReport>;
-  /** The last lines of its log. */
+  /** The last lines of the server's log. */
   log(): Promise<string>;
 }
 

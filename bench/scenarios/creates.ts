@@ -54,7 +54,7 @@ function keepStart(
   keep("create-restore-first", side, round, create + first, { ...parts, "first command": first });
 }
 
-/** The floor of a design that we do not have: a process spawned in advance, which waits for its memory. */
+/** The floor of another design: a process spawned in advance, which waits for its memory. */
 export const restoresAhead: Scenario = {
   figures: ["restore-ahead"],
   async run(bench, keep) {

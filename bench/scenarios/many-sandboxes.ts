@@ -61,7 +61,7 @@ function multiply({ dataDirectory }: OurServer, id: string): () => void {
 
 const manySandboxes = { quick: 20, full: 100 };
 const idleSeconds = { quick: 3, full: 10 };
-/** Initial work is finished by then. */
+/** By then the server has finished its initial work. */
 const settleMs = 3000;
 
 /** The idle cost of a server with sandboxes. */

@@ -44,7 +44,7 @@ export const commands: Scenario = {
     await using native = await RawMachine.booted(await bench.kit(), bench.newPath());
     await native.agent.writeFile(program, await readFile(bench.natives.spawn), 0o755);
     using port = await native.addPort("native");
-    // Devices belong to root.
+    // Devices belong to root, so root runs the program.
     const line = ["sudo", program, "serve", port.name, "/bin/sh", "-c", "true"];
     using _ = await native.agent.start(line, (output) => bench.report(`spawn: ${Buffer.from(output).toString()}`));
     const ours = async (round: number): Promise<void> => {
@@ -192,7 +192,7 @@ export const terminals: Scenario = {
         if (incoming.kind === "end") return;
       }
     };
-    // It ends with the machine.
+    // The stream ends with the machine.
     read().catch(() => undefined);
     await Promise.all([heard.silence(), rawHeard.silence()]);
 

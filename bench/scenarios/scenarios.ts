@@ -8,7 +8,7 @@ import { idleServer, listOfMany } from "./many-sandboxes.ts";
 import { commands, previews, terminals, transfers } from "./running.ts";
 import { timeToInteractive } from "./tti.ts";
 
-/** In the order in which they are measured. */
+/** The scenarios, in the order in which they are measured. */
 export const scenarios: readonly Scenario[] = [
   createsFromReady,
   timeToInteractive,

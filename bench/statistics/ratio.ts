@@ -7,7 +7,7 @@ export interface Sample {
 }
 
 export interface Ratio {
-  /** Median over median. */
+  /** The median of one side divided by that of the other. */
   readonly value: number;
   /** The 90 % confidence interval of the ratio. */
   readonly low: number;

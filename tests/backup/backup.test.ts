@@ -198,7 +198,7 @@ suite("a backup", () => {
     await assert.rejects(restoreNow({ force: true }), {
       message: `a server runs on ${inData()}: stop it before you restore`,
     });
-    // Verifying changes nothing and is possible.
+    // Verifying is possible while a server runs, and changes nothing.
     assert.equal((await restoreNow({ dryRun: true })).snapshots, 2);
   });
 
@@ -296,7 +296,7 @@ async function flipByte(path: string): Promise<void> {
   await chmod(path, 0o600);
   await using file = await open(path, "r+");
   const { size } = await file.stat();
-  // Not in the hole of a base, which is compared by samples.
+  // The damage lies outside the hole of the base, which is compared by samples.
   const at = size > 2 ** 20 ? 0 : Math.floor(size / 2);
   const byte = Buffer.alloc(1);
   await file.read(byte, 0, 1, at);

@@ -21,7 +21,7 @@ for (const release of releases) {
     const machine = join(dataDirectory, "machines", entry.machineId);
     await mkdir(machine, { recursive: true });
     await writeFile(join(machine, "rootfs-4.qcow2"), "the top of a disk");
-    // The user of an earlier slot, which the next machine may get.
+    // The directory belongs to the user of an earlier slot, which the next machine may get.
     if (isRoot) await chown(machine, 1_900_000_000, 1_900_000_000);
 
     const logged: string[] = [];

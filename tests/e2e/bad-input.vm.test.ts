@@ -179,7 +179,7 @@ suite("a host on which a server cannot start", () => {
   }
 
   test("a data directory that is not writable is reported", async (t) => {
-    // Root may write anywhere but here.
+    // Not even root may write here.
     const { message } = await refusal(t, { OPENSANDBOX_DATA_DIR: "/sys/opensandbox" });
     assert.match(
       message,

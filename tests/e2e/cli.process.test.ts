@@ -211,7 +211,7 @@ suite("with a server", () => {
     assert.equal(await readlink(join(back, "link")), "program");
     assert.ok((await stat(join(back, "sub/empty"))).isDirectory());
 
-    // Into an existing directory, under the same name, and several at once.
+    // Copies into an existing directory, under the same name, and several sources at once.
     await osb(["cp", join(from, "program"), join(from, "sub"), `${id}:copy/sub`]);
     const listed = await osb(["exec", id, "ls copy/sub copy/sub/sub"]);
     assert.equal(listed.stdout.toString(), "copy/sub:\nempty\nlarge\nprogram\nsub\n\ncopy/sub/sub:\nempty\nlarge\n");

@@ -15,7 +15,7 @@ export interface EndedCli {
 
 export interface StartedCli {
   readonly pid: number;
-  /** Undefined: it has none. */
+  /** Undefined: the program has no standard input. */
   readonly stdin: Writable | undefined;
   readonly stdout: Readable;
   /** Standard error so far. */

@@ -87,7 +87,7 @@ test("osb gc removes what is too old, a dry run says so before and removes nothi
   const none = { OPENSANDBOX_CACHE_MAX_BYTES: "0" };
   const { bytes, removed } = reportOf(await world.osb(["gc", "--json"], none));
   assert.deepEqual(await world.templates(), []);
-  assert.ok(bytes >= 320 * 1024 && removed.every(({ reason }) => reason === "the cache is over its size"));
+  assert.ok(bytes >= 320 * 1024 && removed.every(({ reason }) => reason === "the cache exceeds its limit"));
 });
 
 test("a server collects soon after its start, and osb gc beside it removes the row of an old sandbox", async (t) => {

@@ -79,7 +79,7 @@ suite("a defect in the server", () => {
     assert.equal(code, 1);
     assert.match(stderr, /osb: internal error: Error: planted exception/);
     assert.doesNotMatch(stderr, /hibernated|sandbox stopped/);
-    // Here the machine is a process of this host, and it keeps running.
+    // The fake machine is a process of this host, and it keeps running.
     process.kill(guest, 0);
 
     // The fake hypervisor adopts no process, so the next server has its disks only.

@@ -38,7 +38,7 @@ function spareSlots(): string[] {
       const [owner = ""] = readFileSync(join(slots, name), "utf8").split("\n");
       return owner.endsWith(".owner") && locked.has(String(statSync(owner).ino));
     } catch {
-      // Released in the meantime.
+      // The slot was released in the meantime.
       return true;
     }
   });

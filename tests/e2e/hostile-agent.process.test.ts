@@ -226,7 +226,7 @@ suite("an agent that was taken over", () => {
     return async (id, random, signal) => {
       const response = await call(method, `/api/sandboxes/${id}${path(random)}`, signal, body?.(random));
       let bytes = 0;
-      // Some leave in the middle.
+      // Some clients leave before the end of the answer.
       const enough = random.chance(30) ? random.size(100_000) : Infinity;
       for await (const chunk of response.body ?? []) if ((bytes += chunk.length) > enough) break;
       return `${response.status}`;

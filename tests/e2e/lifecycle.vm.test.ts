@@ -236,7 +236,7 @@ suite("the life of a sandbox", () => {
     const first = await run(bootId);
     // The command's end is unknown, and a request for it would already be the next call.
     await run("echo b | sudo tee /proc/sysrq-trigger").catch(() => undefined);
-    // A call that arrives before the worker notices the end fails.
+    // A call fails when it arrives before the worker has noticed the end.
     const second = await eventually("it boots again", () => run(bootId).catch(() => undefined), patience);
     assert.notEqual(second, first);
     assert.equal(await run("cat /workspace/reset; rm /workspace/reset; echo $FROM"), "before\ncreate");

@@ -10,8 +10,8 @@ export interface LoopReport {
    */
   readonly maxComputationMs: number;
   /**
-   * The longest time between two turns of the loop in which the thread neither waited for a processor nor for events, in
-   * milliseconds: computation and blocking system calls.
+   * The longest time in milliseconds that the thread computed, or was blocked in system calls, between two turns of the
+   * loop. Waiting for a processor or for events does not count.
    */
   readonly maxBlockMs: number;
   readonly heapBytes: number;

@@ -29,7 +29,7 @@ suite("examples of the SDK", () => {
   });
   after(() => world[Symbol.asyncDispose]());
 
-  test("each has something to be compared with", () => {
+  test("every example has an expected output", () => {
     assert.deepEqual(readdirSync(examples).toSorted(), Object.keys(expected));
   });
 

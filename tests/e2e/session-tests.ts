@@ -17,7 +17,7 @@ import { endServer, spawnServerOn } from "./spawn-server.ts";
 
 /** The sizes of the tests, which differ between fake and real machines. */
 export interface SessionTestOptions {
-  /** Of the server's process. */
+  /** Environment of the server's process. */
   readonly env: Readonly<Record<string, string>>;
   /** Bytes that pass through one session's output. */
   readonly streamedBytes: number;
@@ -386,12 +386,12 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
       const memory = watchMemory(server.pid);
       const client = new WebSocket(url);
       await next(client, "open");
-      // Sent by hand: the header alone gets the frame refused, and its payload is not kept.
+      // The test writes the frame itself: the header alone gets the frame refused, and its payload is not kept.
       const wire = (client as unknown as { readonly _socket: Socket })._socket;
       wire.write(Buffer.from([0x82, 0xff, ...[0, 0, 0, 0, 0x40, 0, 0, 0], ...[1, 2, 3, 4]]));
       for (let sent = 0; sent < 64 && !wire.destroyed; sent += 1) wire.write(Buffer.alloc(2 ** 20));
       const [code] = await next<[number]>(client, "close");
-      // 1006 when a frame in flight arrives after the close.
+      // The code is 1006 when a frame in flight arrives after the close.
       assert.ok([1009, 1006].includes(code), `${code}`);
       const grown = memory.stop();
       assert.ok(grown < growthBytes, `the server grew by ${grown / 2 ** 20} MiB`);
@@ -486,7 +486,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
         late.update(part);
         lateBytes += part.length;
       });
-      // Before the first output: a client that attaches later receives only the scrollback of that time.
+      // Both clients attach before the first output: a later one would receive only the scrollback of that time.
       await Promise.all([next(steady, "open"), next(still, "open")]);
       still.pause();
       const ended = once(steady, "close") as Promise<[number]>;

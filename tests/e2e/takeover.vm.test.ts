@@ -147,7 +147,7 @@ test("a machine survives the kill, the replacement and the stop of its server, a
     const touched = run(sandbox, "touch /tmp/go");
     assert.deepEqual(await resultOf(execId, fourth), waited);
     await touched;
-    // Hibernated while a client polls.
+    // The sandbox is hibernated while a client polls.
     const second = await startWaiting(fourth);
     const asks = resultOf(second, fourth);
     await sandbox.hibernate();

@@ -94,7 +94,7 @@ suite("full-screen programs in a terminal", () => {
     const isTable = (line = ""): boolean => /^ +PID USER /.test(line);
     await screen.shows((lines) => lines[0]?.startsWith("top - ") === true && isTable(lines[6]));
     assert.ok(screen.lines.slice(7).some((line) => / sandbox /.test(line)));
-    // Without top's first line.
+    // The lines without top's first one.
     screen.type("l");
     await screen.shows((lines) => lines[0]?.startsWith("Tasks: ") === true && isTable(lines[5]));
     await resize(session, screen, { columns: 100, rows: 12 });
@@ -134,7 +134,7 @@ suite("full-screen programs in a terminal", () => {
     );
     await screen.shows((lines) => /^[$#] +│right$/.test(lines[0] ?? ""));
     screen.type("echo left ☃\r");
-    // With the prompt: the output after it is compared.
+    // The text includes the prompt, because the output after it is compared.
     await screen.shows(
       (lines) => lines[1]?.startsWith("left ☃") === true && lines[1].includes("│") && /^[$#] +│/.test(lines[2] ?? ""),
     );

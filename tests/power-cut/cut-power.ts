@@ -27,7 +27,7 @@ export interface Trial<Fact> {
   readonly fileSystem: (typeof fileSystems)[number];
   /** Size of the disk; XFS takes no less than 300 MiB. */
   readonly diskMib: number;
-  /** Of the server. */
+  /** The server's environment. */
   readonly env: Readonly<Record<string, string>>;
   /** Number of cuts by default, spread over the work. */
   readonly cuts: number;

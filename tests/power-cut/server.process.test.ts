@@ -42,7 +42,7 @@ for (const fileSystem of fileSystems) {
   });
 }
 
-/** Uses and deletes everything. */
+/** Uses and deletes every sandbox that the server knows. */
 async function checkServer(api: Api, facts: Facts<Fact>, dataDirectory: string): Promise<void> {
   for (const id of new Set([...facts.kept, ...facts.open].map((fact) => fact.id))) await checkSandbox(api, id, facts);
   assert.deepEqual(await (await api.ask("GET", "/api/sandboxes")).json(), []);

@@ -8,13 +8,13 @@ const never = new AbortController().signal;
 /** In bytes that only the data directory uses: files shared with images and templates do not count. */
 export interface DiskUse {
   readonly before: number;
-  /** With this many idle sandboxes of one template. */
+  /** The disk use of this many idle sandboxes of one template. */
   readonly idle: number;
-  /** After one of them has written `writtenBytes`. */
+  /** The disk use after one of them has written `writtenBytes`. */
   readonly written: number;
-  /** After all are deleted; a checkpoint of the one that wrote is left. */
+  /** The disk use after all are deleted, except for a checkpoint of the one that wrote. */
   readonly checkpoint: number;
-  /** After that checkpoint is deleted too; a fork of it lives on. */
+  /** The disk use after that checkpoint is deleted too, while a fork of it lives on. */
   readonly fork: number;
   readonly after: number;
 }

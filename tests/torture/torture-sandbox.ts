@@ -29,7 +29,7 @@ export interface TortureResult {
 
 type Operation = "checkpoint" | "fork" | "sleep" | "restore";
 
-/** By writer: see guest/check.py. */
+/** The entries by writer: see guest/check.py. */
 type Acknowledged = Readonly<Record<string, number>>;
 
 interface Checkpoint {
@@ -74,7 +74,7 @@ export async function tortureSandbox({ rounds, seed, image, files, say }: Tortur
       const found = await carryOut(operation);
       failures.push(...found.map((failure) => `round ${round}, ${operation}: ${failure}`));
     } catch (error) {
-      // Later rounds would fail for the same reason.
+      // A failed round ends the run, because later rounds would fail for the same reason.
       failures.push(`round ${round}, ${operation}: ${String(error)}`);
       say(failures.at(-1) ?? "");
       break;

@@ -20,7 +20,7 @@ export interface KvmHostImage {
 const recipe = {
   suite: "trixie",
   packages: [
-    // Machines.
+    // Packages that machines need.
     ...["qemu-system-x86", "qemu-utils", "iproute2", "nftables", "e2fsprogs", "libatomic1"],
     // Other programs that the launcher and doctor look for.
     ...["mmdebstrap", "uidmap", "xz-utils", "debian-archive-keyring"],

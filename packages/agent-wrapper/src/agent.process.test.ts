@@ -126,7 +126,7 @@ suite("the agent wrapper", () => {
     const result = find(await agent.ask("run sleep 300 & echo $!"), "result");
     const pid = Number(/\d+/.exec(String(result["result"]))?.[0]);
     assert.equal(process.kill(pid, 0), true);
-    // It belongs to the session's process group.
+    // The background process belongs to the session's process group.
     await agent[Symbol.asyncDispose]();
     await eventuallyGone(pid);
   });
@@ -257,7 +257,7 @@ suite("the agent wrapper", () => {
     assert.equal(world.model.requests.length, 1);
   });
 
-  test("an overloaded server is asked again, which is reported, up to five times", async () => {
+  test("an overloaded server is asked up to five times, and each retry is reported", async () => {
     await using world = await startWorld();
     const agent = world.start();
     await agent.next();

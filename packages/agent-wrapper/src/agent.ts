@@ -11,7 +11,7 @@ export interface AgentOptions {
   readonly model: Model;
   readonly settings: Pick<TurnSettings, "model" | "cwd">;
   readonly conversations: SavedConversations;
-  /** The environment of MCP servers. */
+  /** The environment that MCP servers start with. */
   readonly environment: NodeJS.ProcessEnv;
   readonly emit: Emit;
 }

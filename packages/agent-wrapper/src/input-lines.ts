@@ -1,4 +1,4 @@
-/** Far above the length of a prompt, in bytes. */
+/** A limit in bytes, far above the length of any prompt. */
 const maxLineBytes = 16 * 2 ** 20;
 
 /** Stands for a line that exceeds the limit. */

@@ -140,7 +140,7 @@ function textBlocks(content: readonly ContentBlock[]): ContentBlock[] {
 
 interface TurnResult {
   readonly message?: ModelMessage;
-  /** Requests to the model. */
+  /** The number of requests to the model. */
   readonly count: number;
   readonly startedMs: number;
   readonly usage: Readonly<Record<string, number>>;

@@ -15,11 +15,11 @@ interface Definition<Arguments, Options> {
   readonly summary: string;
   /** Paragraphs for the command's own help. */
   readonly description?: string;
-  /** By name, in their order on the command line. */
+  /** The arguments by name, in their order on the command line. */
   readonly arguments?: Arguments;
-  /** By name in camel case: `apiUrl` is `--api-url`. */
+  /** The options by name in camel case: `apiUrl` is `--api-url`. */
   readonly options?: Options;
-  /** Without the program's name. */
+  /** Example command lines without the program's name. */
   readonly examples: readonly Example[];
   /** Checks the combination of inputs. Returns a message about a mistake, or undefined. */
   check?(input: Inputs<Arguments> & Inputs<Options>): string | undefined;

@@ -27,7 +27,7 @@ export interface StyledText {
 export interface Context {
   readonly host: Host;
   readonly globals: Globals;
-  /** Aborted by an interrupt, unless the command handles interrupts itself. */
+  /** Aborts at an interrupt, unless the command handles interrupts itself. */
   readonly signal: AbortSignal;
   /**
    * Writes the result to standard output: lines for people, or with `--json` the value on one line. Control characters

@@ -116,7 +116,7 @@ function exampleLine(line: string, program: string): string {
   return /\bosb\b/.test(line) ? line.replaceAll(/\bosb\b/g, program) : `${program} ${line}`;
 }
 
-/** Wraps paragraphs anew; line breaks of the source within a paragraph have no meaning. */
+/** Rewraps paragraphs: line breaks of the source within a paragraph have no meaning. */
 function wrapped(text: string): string {
   return text.split("\n\n").map(wrappedParagraph).join("\n\n");
 }

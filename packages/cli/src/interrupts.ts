@@ -5,7 +5,7 @@ export type InterruptName = "SIGINT" | "SIGTERM" | "SIGHUP";
 
 /** Signals that ask this process to end. */
 export interface Interrupts {
-  /** Aborted, with `canceled`, by the first interrupt without a handler. */
+  /** Aborts with `canceled` at the first interrupt that has no handler. */
   readonly signal: AbortSignal;
   /** The latest interrupt. */
   readonly last: InterruptName | undefined;
@@ -15,7 +15,7 @@ export interface Interrupts {
 
 const names: readonly InterruptName[] = ["SIGINT", "SIGTERM", "SIGHUP"];
 
-/** 128 + n, as in shells. */
+/** The exit code of a process that a signal ends: 128 plus the signal's number, as in shells. */
 export function exitCodeOf(name: InterruptName): number {
   return 128 + constants.signals[name];
 }

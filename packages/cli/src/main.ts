@@ -49,9 +49,9 @@ process.on("uncaughtException", (error) => {
 });
 
 const exitCode = await runCli(commands, process.argv.slice(2), host);
-// Exiting would drop text that is still buffered for a pipe. Results on standard output have been waited for.
+// Exiting would drop text that is still buffered for a pipe. Results on standard output have been written by now.
 await flushed(stderr, 1000);
-// Explicit, since a terminal that has been read from keeps the process alive.
+// Exits explicitly, because a terminal that has been read from keeps the process alive.
 process.exit(broken ? 1 : exitCode);
 
 /** The name as the user types it. The launcher passes it on. */

@@ -1,7 +1,7 @@
 import { describeError } from "@opensandbox/wire/errors.ts";
 import type { Log } from "./log.ts";
 
-/** Work without a caller. */
+/** Keeps track of work that has no caller. */
 export class Background {
   readonly #log: Log;
   readonly #running = new Set<Promise<void>>();

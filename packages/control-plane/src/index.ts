@@ -59,14 +59,14 @@ export interface ControlPlaneOptions {
   ready(): { readonly ready: boolean; readonly reason?: string };
   /** Serves a single command: its sandboxes are ephemeral, and it adopts none. Default: false. */
   readonly ephemeral?: boolean;
-  /** Asked when the shutdown begins. Default: `hibernate`, or `stop` when ephemeral. */
+  /** Decides what happens to the sandboxes when the shutdown begins. Default: `hibernate`, or `stop` when ephemeral. */
   atEnd?(): AtEnd;
   /** The deadline of the shutdown in milliseconds; sandboxes that are left run on, for the next server. Default: 5 minutes. */
   readonly endWithinMs?: number;
   /** How often guests flush their dirty pages, in milliseconds; 0: never. Default: 300000. */
   readonly autosaveMs?: number;
   readonly log: Log;
-  /** Overrides for tests. */
+  /** Values that tests override. */
   readonly tuning?: {
     readonly clock?: Clock;
     readonly timing?: Partial<Timing>;
@@ -89,13 +89,13 @@ export interface ControlPlane extends AsyncDisposable {
 
 // How often the age of the database's daily copy is looked at.
 const copyMs = 3_600_000;
-// An idle timeout is at most this late.
+// The interval of the idle sweep: a hibernation comes at most this late.
 const defaultSweepMs = 1000;
-// A failed removal is not urgent.
+// The interval between attempts to remove snapshots, which is not urgent.
 const removeUnwantedMs = 60_000;
-// A guest writes a few gigabytes meanwhile at most.
+// The interval of the disk sweep. A guest writes a few gigabytes meanwhile at most.
 const diskSweepMs = 10_000;
-// A port whose sandbox has ended is harmless.
+// The interval between sweeps of forwarded ports. A port whose sandbox has ended is harmless.
 const closeEndedPortsMs = 60_000;
 const defaultEndWithinMs = 300_000;
 const defaultAutosaveMs = 300_000;
@@ -218,7 +218,9 @@ async function keepCopy(
 ): Promise<AsyncDisposable> {
   const copy = (): Promise<void> => copyDaily(database, file, clock.now());
   // A host without room for the copy can still serve.
-  await copy().catch((error: unknown) => log("warn", "no daily copy of the database", describeError(error)));
+  await copy().catch((error: unknown) =>
+    log("warn", "cannot make the daily copy of the database", describeError(error)),
+  );
   return regularly({ what: "the daily copy of the database", everyMs: copyMs, log }, copy);
 }
 

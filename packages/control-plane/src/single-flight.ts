@@ -19,7 +19,7 @@ export class SingleFlight<Key, T> {
 
   #start(key: Key, work: () => Promise<T>): Promise<T> {
     const flight = work().finally(() => this.#flights.delete(key));
-    // Its callers get the failure; there may be none left.
+    // The callers of the work get its failure, and perhaps no caller is left.
     flight.catch(() => {});
     this.#flights.set(key, flight);
     return flight;

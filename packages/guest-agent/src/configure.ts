@@ -3,17 +3,18 @@ import type { ConfigureRequest } from "@opensandbox/wire/guest/messages_pb.js";
 import type { MachineEnvironment } from "#exec/environment.ts";
 import type { System } from "#system/system.ts";
 
-/** Applies the identity that the host gives this machine. The first step that fails rejects, and the start fails. */
+/** Applies the identity that the host gives this machine. When a step fails, the request is rejected and the start fails. */
 export async function configure(
   request: ConfigureRequest,
   system: System,
   environment: MachineEnvironment,
 ): Promise<void> {
-  // First: every random number drawn after this differs from those of other machines with the same memory.
+  // Entropy comes first: every random number drawn after this differs from those of other machines with the same
+  // memory.
   if (request.entropy.length > 0) system.addEntropy(request.entropy);
   if (request.clockUnixNanos !== undefined) system.setClock(request.clockUnixNanos);
   if (request.clockStepNanos !== 0n) system.stepClock(request.clockStepNanos);
-  // Before anything uses the network: packets from another address are dropped.
+  // The address is set before any program uses the network, because packets from another address are dropped.
   if (request.macAddress.length > 0) system.setMacAddress(request.macAddress);
   // Every step after this writes to a disk.
   if (request.thaw) system.fileSystems.thaw();

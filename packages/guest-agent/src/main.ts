@@ -26,7 +26,7 @@ import type { System } from "#system/system.ts";
 
 const version = "0.1.0";
 
-/** On a tmpfs, so that it lives exactly as long as the machine. */
+/** The file is on a tmpfs, so that it lives exactly as long as the machine. */
 const environmentFile = "/run/sandbox-agent/environment.json";
 
 /** Holds output that exceeds what the agent keeps in memory. */

@@ -54,7 +54,7 @@ export function startSession(transport: Transport, agent: Agent): Session {
   }
 }
 
-/** Greets the host: in epoch 0 as a new agent, in any other epoch as an answer. */
+/** Greets the host. Epoch 0 announces a new agent; any other epoch answers the host's greeting. */
 function announce(channel: Channel, { version, instance }: Agent): void {
   // A failed transport closes the channel, and the reader of the transport reports the failure.
   channel.sendHello({ version, instance }).catch(() => undefined);
@@ -68,7 +68,7 @@ async function serve(stream: Stream, method: number, request: Uint8Array, agent:
     }
     await answer(name, stream, request, agent);
   } catch (error) {
-    // When the stream is gone, no caller waits for the refusal.
+    // No caller waits for the refusal of a stream that has ended.
     await stream.refuse(error).catch(() => undefined);
   }
 }

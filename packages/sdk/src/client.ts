@@ -23,7 +23,7 @@ import type { OpenSocket } from "./transport/socket.ts";
 export interface ConnectOptions {
   /** The server's address, with or without a trailing `/api`. */
   readonly url: string;
-  /** Not needed for a server without authentication. */
+  /** The key of an organization. A server without authentication needs none. */
   readonly apiKey?: string;
   /** Opens WebSockets. Default: the global `WebSocket`, which has no back-pressure. */
   readonly openSocket?: OpenSocket;

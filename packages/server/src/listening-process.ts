@@ -21,7 +21,7 @@ export async function listensOn(pid: number, port: number): Promise<boolean> {
   if (listening.size === 0) return false;
   const directory = `/proc/${pid}/fd`;
   for (const name of await readdir(directory)) {
-    // The process may close a descriptor between the listing and this look.
+    // The process may close a descriptor between the listing and this read.
     const target = await readlink(`${directory}/${name}`).catch(() => "");
     if (listening.has(target)) return true;
   }

@@ -139,7 +139,7 @@ function hasDetails(code: ErrorCode): code is keyof ErrorDetails {
   return Object.hasOwn(detailChecks, code);
 }
 
-/** Undefined: the details do not fit the code. */
+/** The parsed details; undefined when they do not fit the code. */
 function rebuild(code: ErrorCode, message: string, details: unknown, options?: ErrorOptions): SandboxError | undefined {
   if (!hasDetails(code)) return new SandboxError(code, message, options);
   if (typeof details !== "object" || details === null) return undefined;

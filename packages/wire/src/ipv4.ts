@@ -36,7 +36,7 @@ export function parseRange(text: string): Range | undefined {
   return { first, last: first + size - 1 };
 }
 
-/** The same addresses as the fewest sorted ranges, which neither overlap nor touch. */
+/** Merges ranges: the fewest sorted ranges with the same addresses, which neither overlap nor touch. */
 export function mergeRanges(ranges: readonly Range[]): Range[] {
   const merged: Range[] = [];
   for (const range of ranges.toSorted((a, b) => a.first - b.first)) {

@@ -12,7 +12,7 @@ export async function orAborted<T>(
   signal.addEventListener("abort", abort);
   try {
     if (signal.aborted) abort();
-    // The abort stands first: it wins over a promise that has settled too.
+    // The abort comes first in the race, so it wins even over a promise that has settled.
     return await Promise.race([aborted.promise, promise]);
   } finally {
     signal.removeEventListener("abort", abort);

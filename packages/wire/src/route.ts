@@ -34,7 +34,7 @@ export const defaultBodyLimit = 2 ** 20;
 export function pathOf(route: Pick<Route, "path">, parameters: Readonly<Record<string, string>> = {}): string {
   return route.path.replaceAll(/:(\w+)/g, (_, name: string) => {
     const value = parameters[name];
-    if (value === undefined) throw new Error(`${route.path} needs ${name}`);
+    if (value === undefined) throw new Error(`${route.path} needs the parameter ${name}`);
     return encodeURIComponent(value);
   });
 }

@@ -94,7 +94,7 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
   const { hypervisor, accelerator } = await chooseHypervisor(options);
   const workerId = `w-${randomHex(4)}`;
   undo.use(await claimWorker(workersDirectory(dataDirectory), workerId));
-  // After the claim: a restore that begins later finds this worker.
+  // Checked after the claim, so that a restore that begins later finds this worker.
   refuseDuringRestore(dataDirectory);
   const idle = new IdleTime();
   const checks = new ContentChecks();

@@ -115,7 +115,7 @@ function parsed(data: string): Record<string, unknown> {
     const event: unknown = JSON.parse(data);
     if (isRecord(event)) return event;
   } catch {
-    // Reported below.
+    // The error below reports it.
   }
   throw new ModelError(`the model server sent an event that is not a JSON object: ${shortened(data)}`);
 }

@@ -44,7 +44,7 @@ const maxAttempts = 5;
 const firstPauseMs = 500;
 const maxPauseMs = 60_000;
 const maxSilenceMs = 300_000;
-/** Every model of this API supports it. */
+/** The number of output tokens that every model of this API supports. */
 const maxTokens = 8192;
 
 /** A client of the Messages API that streams answers. */
@@ -125,7 +125,7 @@ async function post(
   const text = await beginningOf(response);
   if (isOk) throw new ModelError(`the model server answered with ${type || "nothing"}: ${shortened(text)}`);
   throw new ModelError(`the model server answered ${status}: ${reasonOf(text)}`, {
-    // 529: overloaded.
+    // Status 529: the model server is overloaded.
     retryable: status === 408 || status === 429 || status >= 500,
     retryAfterMs: secondsOf(replied["retry-after"]),
   });
@@ -172,7 +172,7 @@ function reasonOf(text: string): string {
     const error = isRecord(value) && isRecord(value["error"]) ? value["error"] : {};
     if (typeof error["message"] === "string") return `${error["message"]} (${asText(error["type"], "error")})`;
   } catch {
-    // Not JSON: shown unchanged.
+    // Text that is not JSON is shown unchanged.
   }
   return shortened(text);
 }

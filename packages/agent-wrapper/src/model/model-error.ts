@@ -1,6 +1,6 @@
 /** Why the model did not answer. The message is for people. */
 export class ModelError extends Error {
-  /** A repeated request may succeed. */
+  /** Whether a repeated request may succeed. */
   readonly retryable: boolean;
   /** The pause that the server asks for. */
   readonly retryAfterMs: number | undefined;

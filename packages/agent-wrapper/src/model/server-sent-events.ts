@@ -5,7 +5,7 @@ export interface ServerSentEvent {
   readonly data: string;
 }
 
-/** Far above any event of the Messages API, in UTF-16 code units. */
+/** A limit in UTF-16 code units, far above any event of the Messages API. */
 const maxEventLength = 16 * 2 ** 20;
 
 /**

@@ -1,7 +1,7 @@
 // An MCP server with one tool. It echoes its input; the input "end" makes the server exit.
 import { createInterface } from "node:readline";
 
-const tool = { name: "echo", description: "Says it again", inputSchema: { type: "object" } };
+const tool = { name: "echo", description: "Echoes its input", inputSchema: { type: "object" } };
 
 for await (const line of createInterface({ input: process.stdin })) {
   const { id, method, params } = JSON.parse(line) as {

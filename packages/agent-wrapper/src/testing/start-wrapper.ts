@@ -11,7 +11,7 @@ const patienceMs = 60_000;
 
 const main = join(import.meta.dirname, "../main.ts");
 
-/** The program as in a sandbox, with a home directory of its own. */
+/** Runs the program as in a sandbox, with a home directory of its own. */
 export class Wrapper implements AsyncDisposable {
   readonly child: ChildProcessByStdio<Writable, Readable, Readable>;
   readonly ended: Promise<number | NodeJS.Signals>;

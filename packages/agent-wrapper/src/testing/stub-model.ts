@@ -131,7 +131,7 @@ function startStream(response: ServerResponse): void {
 function say(response: ServerResponse, text: string): void {
   startStream(response);
   send(response, { type: "content_block_start", index: 0, content_block: { type: "text", text: "" } });
-  // Two parts, possibly cut within a multi-byte character.
+  // The text comes in two parts, possibly cut within a multi-byte character.
   const half = Math.floor(text.length / 2);
   for (const part of [text.slice(0, half), text.slice(half)]) {
     send(response, { type: "content_block_delta", index: 0, delta: { type: "text_delta", text: part } });

@@ -64,7 +64,7 @@ interface CommandEnd {
   readonly timedOut: boolean;
 }
 
-/** Empty after exit code 0. */
+/** Describes the end of a command for the model. Empty after exit code 0. */
 function describeEnd({ code, killedBy, interrupted, timedOut }: CommandEnd): string {
   if (killedBy !== null) {
     if (interrupted) return "(interrupted by the user)";

@@ -23,7 +23,7 @@ export function whole(placeholder: string, help: string): Option<number | undefi
   };
 }
 
-/** One of these words. The help lists them. */
+/** An input that must be one of these words, which the help lists. */
 export function choice<const Word extends string>(help: string, words: readonly Word[]): Option<Word | undefined> {
   return {
     help: `${help}: ${words.join(", ")}`,
@@ -51,7 +51,7 @@ export function list(help: string): Option<readonly string[] | undefined> {
   };
 }
 
-/** `NAME=VALUE`, repeatable. */
+/** An input of the form `NAME=VALUE`, which may be repeated. */
 export function pairs(help: string, short?: string): Option<Readonly<Record<string, string>>> {
   return {
     help: `${help}; may be repeated`,

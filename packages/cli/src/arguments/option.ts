@@ -3,7 +3,7 @@ export interface Option<Value = unknown> {
   readonly help: string;
   /** The word that stands for the value in help. Absent: the option is a flag. */
   readonly placeholder?: string;
-  /** One letter. */
+  /** The short form of the option, a single letter. */
   readonly short?: string;
   /**
    * @param values every value given for the option, in order; one empty text for each use of a flag

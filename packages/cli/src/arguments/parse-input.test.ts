@@ -35,7 +35,7 @@ for (const { argv, command, image, noNetwork = false } of cases) {
   });
 }
 
-test("several sources leave the last word to the target", () => {
+test("with several sources, the last word is the target", () => {
   assert.deepEqual(parseInput(copy, ["a", "b", "c"], []).input, { sources: ["a", "b"], target: "c" });
   assert.throws(() => parseInput(copy, ["a"], []), /missing S/);
 });

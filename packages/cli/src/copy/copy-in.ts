@@ -7,11 +7,11 @@ import { forEachAtOnce } from "./for-each-at-once.ts";
 import { onHost } from "./host-error.ts";
 
 export interface CopyIn {
-  /** On this host. */
+  /** A path on this host. */
   readonly from: string;
   readonly id: string;
   readonly to: string;
-  /** One of several sources: the target must be a directory. */
+  /** Whether there are further sources: then the target must be a directory. */
   readonly several: boolean;
 }
 

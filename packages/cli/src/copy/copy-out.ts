@@ -14,9 +14,9 @@ import { onHost } from "./host-error.ts";
 export interface CopyOut {
   readonly id: string;
   readonly from: string;
-  /** On this host. */
+  /** A path on this host. */
   readonly to: string;
-  /** One of several sources: the target must be a directory. */
+  /** Whether there are further sources: then the target must be a directory. */
   readonly several: boolean;
 }
 

@@ -22,7 +22,7 @@ const worst = [
   "\u202Egnp.exe\u2066\u200F\u2028",
 ].join("");
 
-/** Nothing but tabs and newlines that a terminal acts upon. */
+/** The text contains nothing that a terminal acts upon, except tabs and newlines. */
 function assertInert(text: string): void {
   const found = text.match(/[^\P{Cc}\t\n]|[\u061C\u200E\u200F\u2028-\u202E\u2066-\u2069]/u);
   assert.equal(found, null, JSON.stringify(text));

@@ -20,7 +20,7 @@ export interface TestOptions {
   /** The parts of a client that the command may use. */
   readonly client?: PartialClient;
   readonly interrupts?: Interrupts;
-  /** Standard error is a terminal. */
+  /** Whether standard error is a terminal. */
   readonly terminal?: boolean;
 }
 

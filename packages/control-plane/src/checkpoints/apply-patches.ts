@@ -4,9 +4,9 @@ import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 import type { Patch } from "./checkpoint.ts";
 
-// For one patch.
+// The time limit of one patch.
 const patchTimeoutMs = 300_000;
-// A guest that does not report the end of a patch after its timeout has failed; its gate must open again.
+// A guest that does not report the end of a patch after its timeout has failed, and the sandbox's gate must open again.
 const reportWithinMs = 30_000;
 // A failed patch is reported with the end of its output.
 const keptCharacters = 2000;

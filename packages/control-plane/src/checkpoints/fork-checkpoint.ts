@@ -15,7 +15,7 @@ export interface Fork {
   readonly egress?: EgressRules | undefined;
   readonly previewTokenHash?: string | undefined;
   readonly forwardedPort?: number | undefined;
-  /** Take precedence over those of the checkpoint. */
+  /** These variables take precedence over those of the checkpoint. */
   readonly envs: Readonly<Record<string, string>>;
   /** Takes precedence over that of the checkpoint. */
   readonly metadata: Readonly<Record<string, string>>;
@@ -90,7 +90,7 @@ async function readyCheckpoint(
   let checkpoint = await find();
   if (checkpoint.status === "processing") {
     const enough = AbortSignal.any([signal, AbortSignal.timeout(readyTimeoutMs)]);
-    // A failure is read from the row below.
+    // The row is read below and says whether the capture failed.
     await captures.join(id, enough).catch(() => signal.throwIfAborted());
     checkpoint = await find();
   }

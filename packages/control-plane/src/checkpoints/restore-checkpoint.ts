@@ -77,7 +77,10 @@ async function restore(
   await applyPatches(context, running, context.shutdown.ending);
 }
 
-/** The network policy is not restored: a policy that the owner has tightened since must hold. */
+/**
+ * The network policy is not restored: when the owner has tightened it since the checkpoint, the tighter policy stays in
+ * force.
+ */
 function shapeOf({ vcpus, memoryMib, workspaceMib }: Checkpoint) {
   return { vcpus, memoryMib, workspaceMib };
 }

@@ -7,7 +7,7 @@ export interface Tables {
     id: string;
     name: string;
     created_at: number;
-    /** Given at the first start of a sandbox. No other organization has it. */
+    /** The organization gets it at the first start of a sandbox. No other organization has it. */
     number: Generated<number | null>;
   };
   api_keys: ApiKeyRow;
@@ -69,7 +69,7 @@ export interface SandboxRow {
   hibernation_size_bytes: number | null;
   restored_from: "memory" | "disk" | null;
   restored_because: string | null;
-  /** The next call boots its disks. */
+  /** Whether the next call boots the sandbox's disks. */
   boots_on_use: number;
   tags: string;
   tags_updated_at: number | null;

@@ -15,10 +15,10 @@ const heldBytes = 2 ** 20;
 /** The end of a command and its output. */
 export interface RunResult {
   readonly end: ExecEnd;
-  /** In memory, or streamed from the guest. */
+  /** The output, in memory or streamed from the guest. */
   readonly stdout: Uint8Array | AsyncIterable<Uint8Array>;
   readonly stderr: Uint8Array | AsyncIterable<Uint8Array>;
-  /** Some of the output is missing. */
+  /** Whether some of the output is missing. */
   readonly truncated: boolean;
 }
 

@@ -1,8 +1,8 @@
 import type { GuestSessions } from "@opensandbox/wire/worker/sessions.ts";
 
 /**
- * Writes to the standard input of a session by attaching for a moment, beside other listeners. Settles when the text can
- * only be lost together with the command.
+ * Writes to the standard input of a session, beside other listeners, by attaching for a moment. Once this settles, only
+ * the end of the command can lose the text.
  */
 export async function writeToSession(
   sessions: GuestSessions,

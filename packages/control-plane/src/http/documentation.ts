@@ -35,7 +35,7 @@ const page = `<!doctype html>
 </html>
 `;
 
-// No validator: it would send the address of this server to another host.
+// The page has no validator, which would send the address of this server to another host.
 const start = `SwaggerUIBundle({
   url: ${JSON.stringify(openApi.path)},
   dom_id: "#page",

@@ -5,7 +5,7 @@ import { readConsole } from "#sandboxes/read-console.ts";
 import type { ApiContext } from "./api-context.ts";
 import { answered, serve } from "./serve.ts";
 
-/** Consoles and ready machines. */
+/** Serves the consoles of machines and the state of the ready machines. */
 export function serveHost(app: FastifyInstance, { sandboxes }: ApiContext): void {
   const { worker } = sandboxes;
   const { ending } = sandboxes.shutdown;

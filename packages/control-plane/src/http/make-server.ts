@@ -8,7 +8,8 @@ import type { PreviewGateway } from "./previews/preview-gateway.ts";
 import { trackUnanswered } from "./requests/unanswered.ts";
 import { isWebSocketUpgrade } from "./sockets/web-socket.ts";
 
-// Longer than proxies keep an idle connection, so that the proxy closes it and never sends into a closed one.
+// Exceeds the idle time of common proxies, so that the proxy closes an idle connection and never sends into a closed
+// one.
 const keepAliveTimeoutMs = 72_000;
 
 export interface MakeServer {

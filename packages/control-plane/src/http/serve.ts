@@ -31,7 +31,7 @@ export function serve<Body, Query, Reply>(
     url: route.path,
     handler: async (request, reply) => {
       const signal = callerSignal(reply, ending);
-      // Set first, since the handler may choose another status.
+      // The status is set first, since the handler may choose another one.
       reply.status(route.status);
       const result = await handler({
         query: (route.query === undefined ? undefined : parse(route.query, request.query)) as Query,

@@ -159,7 +159,7 @@ for (const [what, path, key, status] of [
       let answer = "";
       let sent = 0;
       socket.on("data", (data: Buffer) => (answer += data.toString()));
-      // What the server has not read when it closes makes the close a reset.
+      // Bytes that the server has not read when it closes turn the close into a reset.
       socket.on("error", () => {});
       const closed = within(
         "the server closes the connection",

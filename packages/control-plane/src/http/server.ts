@@ -50,7 +50,7 @@ export async function buildServer(api: ApiContext): Promise<FastifyInstance> {
     return503OnClosing: false,
   });
 
-  // Clients send bodies with any Content-Type or none, so each route reads its own body.
+  // Each route reads its own body, because clients send bodies with any Content-Type or none.
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("*", (_request, _payload, done) => done(null));
   app.addHook("onRequest", (request, reply, done) => {

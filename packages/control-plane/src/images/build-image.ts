@@ -11,7 +11,7 @@ import type { Sandbox } from "#sandboxes/sandbox.ts";
 import type { BuildLog } from "./image.ts";
 import { actionsOf, type StepAction } from "./step-actions.ts";
 
-// For one step.
+// The time limit of one step.
 const stepTimeoutMs = 300_000;
 // A failed step is reported with the end of its output.
 const keptLines = 50;
@@ -62,7 +62,7 @@ export function baseOf({ base }: ImageManifest): string {
   return base === "" || base === "base" ? "default" : base;
 }
 
-/** Runs work in a hidden sandbox and removes every trace of it afterwards, its row included. */
+/** Runs work in a hidden sandbox, and then removes every trace of the sandbox, its row included. */
 async function inHiddenSandbox<T>(
   context: SandboxContext,
   { create, progress }: { create: CreateSandbox; progress: Parameters<typeof createSandbox>[2] },

@@ -39,7 +39,7 @@ export class Builds<T> {
       for (const listener of listeners) listener(log);
     };
     const result = work(onLog).finally(() => this.#builds.delete(key));
-    // Its callers get the failure; there may be none left.
+    // The build's callers get its failure, and perhaps no caller is left.
     result.catch(() => {});
     const build = { logs, listeners, result };
     this.#builds.set(key, build);

@@ -22,7 +22,7 @@ export interface Image {
 
 /** A line of the log of a build. */
 export interface BuildLog {
-  /** The number of the step; 0: before the first. */
+  /** The number of the step, starting at 1; 0 before the first step. */
   readonly step: number;
   readonly type: ImageStep["type"] | "progress" | "cache_hit";
   readonly message: string;

@@ -3,7 +3,7 @@ import type { Clock } from "../clock.ts";
 
 /** A call in progress: its sandbox is not idle until the call is disposed. */
 export interface Use extends Disposable {
-  /** The call made progress, so the idle timeout begins anew. */
+  /** Restarts the idle timeout, because the call has made progress. */
   touch(): void;
 }
 
@@ -50,7 +50,7 @@ export class Activity {
     this.#entries.delete(id);
   }
 
-  /** Begins a call. It also counts for a sandbox that is watched only later. */
+  /** Begins a call. The call counts even if the sandbox is watched only later. */
   begin(id: SandboxId): Use {
     const entry = this.#entry(id);
     entry.uses++;

@@ -22,7 +22,8 @@ export async function useSandbox(
   for (;;) {
     await context.operations.wakes.join(id, signal);
     await context.operations.gates.open(id, signal);
-    // Before the state is read: either the idle sweep sees this call, or this call sees the sandbox asleep.
+    // The use begins before the state is read: either the idle sweep sees this call, or this call sees the sandbox
+    // asleep.
     const use = context.activity.begin(id);
     try {
       const sandbox = await context.stores.sandboxes.get(organizationId, id);

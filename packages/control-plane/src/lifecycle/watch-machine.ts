@@ -24,8 +24,8 @@ async function ended({ worker, shutdown: { ending } }: SandboxContext, { id }: S
 }
 
 /**
- * The worker keeps the disks, which can be booted again. After a guest's own reset the next call boots them, not this
- * function: a kernel that panics at every boot must not loop.
+ * The worker keeps the disks, which can be booted again. After a reset by the guest itself, the next call boots them,
+ * and not this function: a kernel that panics at every boot must not loop.
  */
 async function markEnded(context: SandboxContext, watched: Sandbox, { reason, detail }: SandboxEnd): Promise<void> {
   // The shutdown puts its sandboxes away itself and then closes the database.

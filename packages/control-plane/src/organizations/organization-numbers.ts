@@ -1,7 +1,7 @@
 import { sql } from "kysely";
 import type { Database } from "#database/database.ts";
 
-/** Above all 24-bit hashes, which the organizations of earlier versions have as their numbers. */
+/** This is more than every 24-bit hash, and the organizations of earlier versions have such hashes as numbers. */
 const firstNumber = 2 ** 24;
 
 /** Numbers of organizations: unique in the database, and never changed. A worker makes groups of its host from them. */

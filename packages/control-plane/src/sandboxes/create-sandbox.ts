@@ -24,7 +24,7 @@ export interface CreatedSandbox extends Started {
   readonly repeated: boolean;
 }
 
-/** Longer than a client retries one create. Afterwards the key may be used for another sandbox. */
+/** Exceeds the time for which a client retries one create. Afterwards the key may be used for another sandbox. */
 const keyLifetimeMs = 24 * 3_600_000;
 
 /** Creates a sandbox and returns when it accepts commands. A failure, or an abort of the signal, leaves nothing behind. */

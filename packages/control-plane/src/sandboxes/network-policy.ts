@@ -36,7 +36,7 @@ export async function setNetworkPolicy(
       if (sandbox.workerId !== worker.id) throw elsewhere(context, sandbox);
       await worker.setNetworkPolicy(id, policy);
     } else if (policy.egress !== undefined && worker.description.network.notEnforced !== undefined) {
-      // Otherwise its next wake would fail.
+      // A policy that cannot be enforced would make the next wake fail.
       const message = `this host cannot enforce egress rules: ${worker.description.network.reason}`;
       throw new SandboxError("not_supported", message);
     }

@@ -157,7 +157,7 @@ test("a delete before a queued checkpoint: the checkpoint fails and says so", as
   const { kill, checkpoint } = on(world, await world.create());
   using held = new Held();
   world.worker.onStop = held.here;
-  // Asked for first, but its capture comes after the kill's turn at the gate.
+  // The checkpoint is asked for first, but its capture comes after the kill's turn at the gate.
   const asking = checkpoint();
   const killing = kill();
   await held.reached;

@@ -119,7 +119,7 @@ export class SandboxStore {
     return { sandboxes: sandboxes.map(({ id }) => id as SandboxId), snapshots: [...snapshots] as SnapshotId[] };
   }
 
-  /** Of all organizations: the sandboxes whose machines run on a worker. */
+  /** The sandboxes of all organizations whose machines run on a worker. */
   async listRunning(workerId: string): Promise<Sandbox[]> {
     const rows = await this.#database
       .selectFrom("sandboxes")
@@ -130,7 +130,7 @@ export class SandboxStore {
     return rows.map(fromRow);
   }
 
-  /** Of all organizations: sandboxes with a port of this host that are not stopped. */
+  /** The sandboxes of all organizations that have a port of this host and are not stopped. */
   async listForwarded(): Promise<Sandbox[]> {
     const rows = await this.#database
       .selectFrom("sandboxes")

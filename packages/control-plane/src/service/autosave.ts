@@ -42,7 +42,7 @@ export function autosave({ worker, running, everyMs, deadlineMs = defaultDeadlin
       try {
         await save(id);
       } catch (error) {
-        // It may have been stopped or hibernated since; otherwise the next round tries again.
+        // The sandbox may have been stopped or hibernated since; otherwise the next round tries again.
         if (!ended.signal.aborted) log("warn", "cannot autosave a sandbox", { sandbox: id, ...describeError(error) });
       }
     }

@@ -23,7 +23,7 @@ export async function endService(context: SandboxContext, atEnd: AtEnd): Promise
   const results = await Promise.allSettled(
     held.map(({ id }) =>
       context.operations.gates.run(id, async () => {
-        // Read again: an earlier operation at the gate may have changed it.
+        // The row is read again, because an earlier operation at the gate may have changed it.
         const sandbox = await context.stores.sandboxes.find(id);
         if (sandbox === undefined || sandbox.workerId !== worker.id) return;
         await end(context, sandbox, atEnd);

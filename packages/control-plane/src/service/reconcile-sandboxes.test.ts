@@ -330,7 +330,7 @@ test("the idle time continues from where it was when the server was killed", asy
   clock.advance(50);
   await using second = await startAfterCrash(first, { tuning: { clock, sweepMs: 5 } });
   assert.equal((await second.get(id)).status, "running");
-  // The row may say up to ten seconds more than was left.
+  // The stored deadline may be up to ten seconds later than the real one.
   clock.advance(20);
   await eventually("it is hibernated", async () => (await second.get(id)).status === "hibernated");
 });

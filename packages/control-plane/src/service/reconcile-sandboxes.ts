@@ -132,7 +132,7 @@ async function carryOut(context: SandboxContext, { sandbox, adopted, action }: R
   }
 }
 
-/** Its machine runs, so the row says running, and its idle time continues from its deadline. */
+/** Records that the sandbox's machine runs. Its idle time continues from its deadline. */
 async function adopt(context: SandboxContext, sandbox: Sandbox, adopted: HeldSandbox): Promise<void> {
   const { stores, activity } = context;
   // The machine is the one from before an interrupted restart, so the row keeps the restart's failure.

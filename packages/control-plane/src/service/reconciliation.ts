@@ -1,7 +1,7 @@
 import type { HeldSandbox } from "@opensandbox/wire/worker/worker.ts";
 import type { SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
 
-/** What the start of a control plane finds of one sandbox. */
+/** Everything that a starting control plane finds of one sandbox. */
 export interface Found {
   /** Absent: the database has no row. */
   readonly row?: {

@@ -2,7 +2,7 @@ import { describeError } from "@opensandbox/wire/errors.ts";
 import type { Log } from "../log.ts";
 
 export interface Regularly {
-  /** Names the work in the log. */
+  /** The name of the work in the log. */
   readonly what: string;
   readonly everyMs: number;
   readonly log: Log;

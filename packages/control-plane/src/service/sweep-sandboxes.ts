@@ -33,7 +33,7 @@ export class IdleSweep {
 async function expire(context: SandboxContext, id: SandboxId): Promise<void> {
   try {
     await context.operations.gates.run(id, async () => {
-      // A call may have used it while this waited.
+      // A call may have used the sandbox while this operation waited.
       if (!context.activity.isExpired(id)) return;
       const sandbox = await context.stores.sandboxes.find(id);
       if (sandbox?.state !== "running") return context.activity.forget(id);

@@ -2,7 +2,9 @@ import type { SnapshotId } from "@opensandbox/wire/ids.ts";
 import { sql, type Transaction } from "kysely";
 import type { Tables } from "#database/tables.ts";
 
-/** Records, in the transaction that drops a reference to a snapshot, that the snapshot is unwanted if it was the last. */
+/**
+ * Records that the snapshot is unwanted if no reference to it is left. Runs in the transaction that drops a reference.
+ */
 export async function discardSnapshot(transaction: Transaction<Tables>, snapshotId: SnapshotId): Promise<void> {
   await sql`
     INSERT INTO unwanted_snapshots (snapshot_id)

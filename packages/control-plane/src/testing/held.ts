@@ -4,7 +4,7 @@ export class Held implements Disposable {
   readonly #released = Promise.withResolvers<void>();
 
   constructor() {
-    // Perhaps no caller has reached this point.
+    // The promise may reject before a caller has reached this point.
     this.#released.promise.catch(() => {});
   }
 

@@ -111,7 +111,7 @@ function filesOf({ machine, onSync, changes, brokenUploads }: TestGuestOptions):
           signal.throwIfAborted();
           if (path.startsWith("/full/")) throw new SandboxError("quota_exceeded", `no space left for ${path}`);
           bytes += chunk.length;
-          // Tests with large bodies only need the size.
+          // Tests with large bodies need the size alone.
           if (!path.startsWith("/sink/")) chunks.push(Uint8Array.from(chunk));
         }
       } catch (error) {

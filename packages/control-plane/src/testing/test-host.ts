@@ -30,9 +30,9 @@ export interface TestSnapshot {
   readonly files: ReadonlyMap<string, StoredFile>;
   readonly hasMemory: boolean;
   readonly sizeBytes: number;
-  /** Why its memory cannot be restored here; its disks can. */
+  /** Why the snapshot's memory cannot be restored here; its disks can be booted. */
   memoryUnusableBecause?: string;
-  /** Its files have changed since the capture. */
+  /** The snapshot's files have changed since the capture. */
   corrupt?: boolean;
 }
 

@@ -47,7 +47,7 @@ export class TestWorker implements Worker {
   onScale: (id: SandboxId, memoryMib: number) => Scaled | undefined | Promise<Scaled | undefined> = () => undefined;
   onSync: (id: SandboxId, signal: AbortSignal) => unknown = () => {};
   onRemoveSnapshot: (snapshotId: SnapshotId) => unknown = () => {};
-  /** Called after each step and before its answer: while it hangs, the answer is lost. */
+  /** Called after each step and before its answer. While this call hangs, the answer is lost. */
   onDone: (step: "start" | "stop" | "hibernate" | "capture" | "power-cycle", id: SandboxId) => unknown = () => {};
   /** Changes that watchers of a path receive. */
   readonly changes = new Map<string, readonly (readonly FileChange[])[]>();
@@ -60,7 +60,7 @@ export class TestWorker implements Worker {
   readonly opened: number[] = [];
   /** The clock of the guests. */
   now: () => number = Date.now;
-  /** Kept when a machine hibernates. */
+  /** The guests by sandbox. A guest is kept when its machine hibernates. */
   readonly #guests = new Map<SandboxId, TestGuest>();
   readonly #guestRequests: GuestRequest[] = [];
   readonly #answers = new Map<string, (answer: GuestAnswer) => void>();

@@ -36,7 +36,7 @@ async function hostPresent(device: string): Promise<{ readonly port: number; rea
   try {
     signalChanges(port, true);
     for (;;) {
-      // Taken before the read: a host that connects after the read is a signal.
+      // The promise is taken before the read, so that a host that connects after the read resolves it.
       const { promise } = nextChange;
       const bytes = readNow(port, buffer);
       if (bytes !== undefined) {
@@ -58,7 +58,7 @@ const maxTimerMs = 2 ** 31 - 1;
 /** Resolves at the next SIGIO. */
 let nextChange = Promise.withResolvers<void>();
 
-// Never removed: without a listener the signal ends the process, and one may be on its way.
+// The listener is never removed: without one the signal ends the process, and a signal may be on its way.
 process.on("SIGIO", () => {
   nextChange.resolve();
   nextChange = Promise.withResolvers();

@@ -25,7 +25,7 @@ const SIGKILL = 9;
 /** Longer command lines are shortened in listings. */
 const maxArgvLength = 4096;
 
-/** Everything a session starts with. */
+/** The parts that a session is made of. */
 export interface SessionStart {
   readonly request: SessionCreateRequest;
   readonly command: RunningCommand;
@@ -44,7 +44,7 @@ export class ExecSession {
   readonly id: string;
   /** Settles when the command has ended and all of its output can be read. Never rejects. */
   readonly ended: Promise<void>;
-  /** Its creator has received its end: the session is no longer listed and is forgotten soon. */
+  /** The session's creator has received its end: the session is no longer listed and is forgotten soon. */
   delivered = false;
   readonly #request: SessionCreateRequest;
   readonly #command: RunningCommand;
@@ -118,7 +118,7 @@ export class ExecSession {
     });
   }
 
-  /** How the command ended, without what its listener knows already. */
+  /** How the command ended, without the parts that its listener knows. */
   briefInfo(): SessionInfo {
     return create(SessionInfoSchema, {
       id: this.id,
@@ -157,7 +157,7 @@ export class ExecSession {
     try {
       await stream.sendMessage(SessionEventSchema, event({ case: "attached", value: this.info() }));
       const input = this.#takeInput(stream);
-      // It ends with the stream, perhaps after the command.
+      // Reading the input ends with the stream, perhaps after the command.
       input.catch(() => undefined);
       await Promise.race([this.ended, input]);
       return this.briefInfo();
@@ -185,7 +185,7 @@ export class ExecSession {
     if (this.isRunning) this.#command.kill();
   }
 
-  /** Moves the output to the disk. */
+  /** Moves the output from memory to the disk. */
   async leaveMemory(): Promise<void> {
     await this.#log.leaveMemory();
   }
@@ -222,7 +222,7 @@ export class ExecSession {
     this.#endedMs = endedMs;
     this.#detachedDeadline?.[Symbol.dispose]();
     this.#log.close();
-    // After the listeners have received the end.
+    // Deferred until the listeners have received the end.
     setImmediate(() => this.#command.release());
   }
 

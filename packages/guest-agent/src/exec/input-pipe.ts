@@ -14,7 +14,7 @@ export class InputPipe {
     socket.on("error", () => socket.destroy());
   }
 
-  /** Settles when the command's pipe has taken all bytes, or takes no more. */
+  /** Settles when the command's pipe has taken all bytes or takes no more. */
   async write(bytes: Uint8Array): Promise<void> {
     if (this.#socket.destroyed || !this.#socket.writable) return;
     const { promise, resolve } = Promise.withResolvers<void>();

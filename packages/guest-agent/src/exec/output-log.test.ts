@@ -290,7 +290,7 @@ suite("an output log", () => {
       const leaving = log.read({ fromStart: false });
       let sent = 0;
       const fill = (): Promise<void> => {
-        // One block each.
+        // Each append fills one block.
         for (;;) {
           const room = log.append(1 + (sent % 2), Buffer.alloc(limits.block, sent));
           sent += 1;

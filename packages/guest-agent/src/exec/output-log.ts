@@ -15,7 +15,7 @@ export interface OutputLimits {
   readonly memory: number;
   /** How far the fastest reader may fall behind before the writer waits. */
   readonly window: number;
-  /** The unit that is dropped. */
+  /** The largest block. Blocks are the unit that is dropped. */
   readonly block: number;
   /** The smallest write to the file; the memory may exceed its limit by as much. */
   readonly portion: number;
@@ -42,7 +42,7 @@ export class OutputLog {
   readonly #limits: OutputLimits;
   readonly #spill: SpillFile;
   #keepAll: boolean;
-  /** The end of the log, contiguous. Only the last one grows. */
+  /** The end of the log, without gaps. Only the last block grows. */
   readonly #blocks: Block[] = [];
   #bytes = 0;
   #end = 0;
@@ -384,7 +384,7 @@ export class OutputReader implements Disposable {
   #fromBlock(): Output | undefined {
     const block = this.#block;
     if (block === undefined || this.#taken >= block.length) return undefined;
-    // Not beyond the edge, which separates the replay from new output.
+    // A part ends at the edge, which separates the replay from new output.
     const toEdge = this.#edgePassed ? Infinity : this.#edge - block.at - blockHeaderBytes;
     const until = Math.min(block.length, toEdge);
     const bytes = block.bytes.subarray(this.#taken, until);

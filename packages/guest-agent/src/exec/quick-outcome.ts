@@ -68,7 +68,7 @@ function takeAll(pipe: number): Uint8Array {
   for (let reads = 0; reads < maxReads; reads += 1) {
     const length = read(pipe);
     if (length > 0) parts.push(new Uint8Array(buffer.subarray(0, length)));
-    // A read takes everything that fits into the buffer.
+    // One read takes everything that fits into the buffer.
     if (length < buffer.length) break;
   }
   closeSync(pipe);

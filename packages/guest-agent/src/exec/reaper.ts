@@ -35,7 +35,7 @@ export class Reaper {
     }
     for (let pid = endedChild(); pid !== undefined; pid = endedChild()) {
       if (!this.#waiting.has(pid)) {
-        // Not one of ours, and the kernel shows it first until its owner collects it.
+        // This child belongs to another owner, and the kernel reports it first until its owner collects it.
         for (const ours of this.#waiting.keys()) this.#collect(ours);
         return;
       }

@@ -72,7 +72,7 @@ export class SessionTable {
   }
 
   #onEnded(session: ExecSession): void {
-    // It may have been removed meanwhile.
+    // The session may have been removed meanwhile.
     if (this.#sessions.get(session.id) !== session) return;
     const memory = session.memoryBytes;
     this.#ended.set(session, { at: performance.now(), memory });

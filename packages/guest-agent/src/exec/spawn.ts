@@ -120,7 +120,9 @@ function whyNot({ argv, cwd, user }: SpawnRequest, errno: number): SandboxError 
         cause,
       });
     case constants.errno.E2BIG:
-      return new SandboxError("invalid_argument", "the arguments and environment are too long", { cause });
+      return new SandboxError("invalid_argument", "the arguments and environment are longer than the kernel allows", {
+        cause,
+      });
     case constants.errno.ENOEXEC:
       return new SandboxError("invalid_argument", `${name} is neither an executable nor a script with a #! line`, {
         cause,

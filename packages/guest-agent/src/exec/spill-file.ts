@@ -12,7 +12,7 @@ export interface SpillOptions {
   readonly maxBytes?: number;
 }
 
-/** More output than a reader needs of one command, and a fifth of the default workspace. */
+/** Exceeds the output that a reader needs of one command, and is a fifth of the default workspace. */
 const defaultMaxBytes = 4 * 2 ** 30;
 /** Keep this much of the disk free for the user's programs. */
 const reserveBytes = 256 * 2 ** 20;
@@ -82,7 +82,7 @@ export class SpillFile {
 
   /** Drops the content. Call it only while no read is in progress. */
   clear(): void {
-    // When the truncation fails, later blocks overwrite what is left.
+    // If the truncation fails, later blocks overwrite the remaining content.
     if (this.#file !== undefined && !this.isEmpty) this.#emptying = this.#file.truncate().catch(() => undefined);
     this.#start = this.#end = 0;
   }

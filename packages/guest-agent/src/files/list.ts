@@ -29,7 +29,7 @@ export async function list(request: PathRequest, stream: Stream, system: System)
   return {};
 }
 
-/** Undefined when the entry was removed meanwhile. */
+/** Undefined: the entry was removed meanwhile. */
 async function entryOf(path: string, system: System): Promise<FileStat | undefined> {
   try {
     return await entryAt(path, system.locate(path));

@@ -11,7 +11,7 @@ import { bytesOfPath } from "./path-bytes.ts";
 export async function remove(request: PathRequest, _stream: Stream, system: System): Promise<object> {
   const path = absolutePath(request.path);
   const located = system.locate(path);
-  // Checked first: otherwise a part would be gone before the mount point refuses.
+  // Mount points are looked for first, or a part would be gone before the mount point refuses.
   const mounted = system.mountPoints().find((point) => point === located || point.startsWith(`${located}/`));
   if (located === "/" || mounted !== undefined) {
     throw new SandboxError(

@@ -7,7 +7,7 @@ import { fileStat } from "./file-stat.ts";
 import { absolutePath } from "./path.ts";
 import { bytesOfPath, textOfPath } from "./path-bytes.ts";
 
-/** Describes the file at a path, following a symbolic link unless `noFollow` asks for the link itself. */
+/** Describes the file at a path. A symbolic link is followed, unless `noFollow` asks for the link itself. */
 export async function stat(request: PathRequest, _stream: Stream, system: System): Promise<FileStat> {
   const path = absolutePath(request.path);
   const located = system.locate(path);

@@ -75,7 +75,7 @@ async function writeAll(file: FileHandle, stream: Stream): Promise<bigint> {
   }
 }
 
-// As many as Linux follows (path_resolution(7)).
+// Linux follows as many links (path_resolution(7)).
 const maxLinks = 40;
 
 /** The file that a write to `path` reaches, through symbolic links; it need not exist yet. */

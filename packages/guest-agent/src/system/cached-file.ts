@@ -10,7 +10,7 @@ export function cachedFile<Value>(path: string, parse: (text: string) => Value):
   let known: { readonly value: Value } | undefined;
   return () => {
     if (known === undefined || !isWatched(path)) {
-      // Watched before it is read, so that a change in between is not missed.
+      // The watch begins before the read, so that no change in between is missed.
       onChange(path, () => {
         known = undefined;
       });

@@ -65,7 +65,7 @@ function mountOver(file: string, content: string): void {
 /** Renews the secrets that a fork must not share with the machine it was copied from. */
 export async function renewSecrets(): Promise<void> {
   renewBootId();
-  // Checked first: a missing file is the common case.
+  // A look at the file comes first, since it is usually missing.
   if (existsSync(randomSeedFile)) rmSync(randomSeedFile);
   const keys = hostKeys();
   if (keys.length === 0) return;
@@ -76,7 +76,7 @@ export async function renewSecrets(): Promise<void> {
 
 /** Renews the boot id, which the copied machine drew when it booted. */
 function renewBootId(): void {
-  // From the kernel: the state of Node's generator is a part of the copied memory.
+  // The id comes from the kernel, because the state of Node's generator is part of the copied memory.
   mountOver(bootIdFile, readFileSync("/proc/sys/kernel/random/uuid", "latin1"));
 }
 

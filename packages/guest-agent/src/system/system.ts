@@ -24,7 +24,7 @@ export interface System {
   locate(path: string): string;
   /** Owner of new files. Undefined: the user of the agent. */
   readonly owner: { readonly uid: number; readonly gid: number } | undefined;
-  /** Located paths that must not be removed. */
+  /** Paths, as {@link locate} returns them, that must not be removed. */
   mountPoints(): readonly string[];
 
   addEntropy(bytes: Uint8Array): void;

@@ -103,7 +103,7 @@ function execStream(socket: Socket, signal: AbortSignal | undefined): ExecStream
       exit.reject(error);
       throw error;
     } finally {
-      // Has an effect only when the reader left early.
+      // This has an effect only when the reader left early.
       exit.reject(new SandboxError("canceled", "the output was not read to its end"));
       window.end();
       socket.close();

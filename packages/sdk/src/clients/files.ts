@@ -154,7 +154,7 @@ export function filesClient(http: HttpClient): FilesClient {
         return true;
       } catch (error) {
         if (isSandboxError(error, "not_found")) return false;
-        // Only something that exists can be refused as a directory.
+        // A path that is refused as a directory exists.
         if (isSandboxError(error, "invalid_argument") || isSandboxError(error, "wrong_state")) return true;
         throw error;
       }

@@ -55,7 +55,7 @@ export interface SandboxInfo {
   readonly vcpus: number;
   readonly memoryMib: number;
   readonly diskMib: number;
-  /** 0: never. */
+  /** The sandbox hibernates after this time without a call. 0: never. */
   readonly idleTimeoutSeconds: number;
   readonly metadata: Readonly<Record<string, string>>;
   readonly createdAt: string;

@@ -6,7 +6,7 @@ import { readEvents, type ServerEvent } from "./events.ts";
 /** The events that a client reads from a reply in these chunks. */
 async function eventsOf(chunks: readonly Uint8Array[], type = "text/event-stream; charset=utf-8") {
   const response = new Response(ReadableStream.from(chunks), { headers: { "content-type": type } });
-  // A constructed reply has no address; one that was fetched has.
+  // A reply that a test constructs has no address; one that was fetched has.
   Object.defineProperty(response, "url", { value: "http://server.test/api" });
   return await Array.fromAsync(readEvents(response));
 }

@@ -45,7 +45,7 @@ export function httpClient(url: string, apiKey: string | undefined): HttpClient 
     signal?: AbortSignal,
   ): Promise<Response> {
     const repeats = options.idempotent === true || route.method === "GET" || route.method === "HEAD";
-    // One key for all attempts.
+    // All attempts carry the same key.
     const key = options.idempotent === true ? { "Idempotency-Key": crypto.randomUUID() } : {};
     const once = async (): Promise<Response> => {
       const target = new URL(server + pathOf(route, options.parameters));

@@ -26,7 +26,7 @@ export interface CollectionSources {
 export interface CollectionOptions {
   /** The most bytes that the cache keeps of what nothing uses. */
   readonly maxBytes: number;
-  /** Bytes that the disk lacks, by which the cache gives way. */
+  /** Bytes that are missing on the disk: the cache shrinks by them. */
   readonly shortBytes: number;
   /** Days after which unused things, and rows of what has ended, go; 0: never. */
   readonly retentionDays: number;
@@ -154,7 +154,7 @@ function collectedOf({ item: { kind, name, lastUsed }, reason, bytes }: Removal,
   const days = Math.floor((now.getTime() - lastUsed.getTime()) / dayMs);
   const why = {
     unused: `unused for ${days} days`,
-    "over the size": "the cache is over its size",
+    "over the size": "the cache exceeds its limit",
     "disk full": "the disk is nearly full",
   }[reason];
   return { kind, name, lastUsed: lastUsed.toISOString(), bytes, reason: why };

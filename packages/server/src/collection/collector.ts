@@ -65,7 +65,7 @@ export class Collector implements AsyncDisposable {
     try {
       logReport(await collect(this.#ending.signal), log);
     } catch (error) {
-      log("error", "cannot look for what nothing uses: the next round tries again", describeError(error));
+      log("error", "cannot look for unused files and rows: the next round tries again", describeError(error));
     }
   }
 }
@@ -75,6 +75,6 @@ function logReport({ removed, failed, bytes, unusedBytes, maxBytes }: Collection
     const isDisk = collected.kind === "machine" || collected.kind === "lost machine";
     log(isDisk ? "warn" : "info", `collected: ${collected.kind}`, collected);
   }
-  for (const failure of failed) log("warn", "cannot remove what nothing uses: the next round tries again", failure);
+  for (const failure of failed) log("warn", "cannot remove unused files and rows: the next round tries again", failure);
   if (removed.length > 0) log("info", "collection finished", { removed: removed.length, bytes, unusedBytes, maxBytes });
 }

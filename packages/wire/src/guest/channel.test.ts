@@ -21,9 +21,9 @@ const over = new SandboxError("unavailable", "the epoch is over");
 
 test("bytes arrive complete and in order on every stream, and never exceed the credit on their way", async () => {
   const transfer = fc.record({
-    /** Sizes of data sent, from the guest. */
+    /** Sizes of the pieces that the guest sends. */
     sends: fc.array(fc.integer({ min: 0, max: 400_000 }), { minLength: 1, maxLength: 5 }),
-    /** The host takes nothing for this many turns. */
+    /** The host reads nothing for this many turns. */
     pause: fc.nat({ max: 20 }),
   });
   await fc.assert(

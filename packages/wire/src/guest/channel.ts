@@ -121,7 +121,9 @@ export class Channel {
     });
   }
 
-  /** For {@link Stream}: sends a frame that no caller waits for. A failing transport closes the channel, which ends the streams. */
+  /**
+   * For {@link Stream}: sends a frame without waiting. A failing transport closes the channel, which ends the streams.
+   */
   post(type: FrameType, stream: number, tag: number, payload: Uint8Array): void {
     this.send(type, stream, tag, payload)?.catch(() => undefined);
   }
@@ -252,7 +254,7 @@ export class Stream {
     return undefined;
   }
 
-  /** Host: ends the input. */
+  /** Ends the input of a stream of the host. */
   async end(): Promise<void> {
     await this.#channel.send(frameTypes.end, this.id, 0, new Uint8Array(0));
   }
@@ -281,7 +283,7 @@ export class Stream {
     this.#givenUp = true;
     this.#channel.forget(this.id);
     this.fail(reason);
-    // No caller waits for the frame: a closed channel has ended the agent's side too.
+    // Nothing waits for the frame: a closed channel has ended the agent's side too.
     this.#channel.post(frameTypes.reset, this.id, 0, new Uint8Array(0));
   }
 

@@ -118,7 +118,7 @@ test("a frame that arrives byte by byte holds its own size and none of its chunk
   const before = process.memoryUsage().arrayBuffers;
   const chunks = 20_000;
   for (let at = 0; at < chunks; at += 1) {
-    // As sockets deliver it: a small part of a large buffer.
+    // Sockets deliver such chunks: a small part of a large buffer.
     const chunk = new Uint8Array(65_536);
     chunk[0] = sent[at]!;
     assert.deepEqual(reader.push(chunk.subarray(0, 1)), []);

@@ -18,7 +18,7 @@ export interface GuestFiles {
   list(path: string, signal: AbortSignal): Promise<readonly FileEntry[]>;
   /** Makes a directory with its missing parents; an existing directory stays unchanged. */
   makeDirectory(path: string, signal: AbortSignal): Promise<void>;
-  /** Removes a file, or a directory with everything in it; a path that does not exist is removed already. */
+  /** Removes a file, or a directory with everything in it. Removing a path that does not exist succeeds. */
   remove(path: string, signal: AbortSignal): Promise<void>;
   /** Moves a file or directory. Replaces an existing entry at `to`, and makes its missing parents. */
   rename(from: string, to: string, signal: AbortSignal): Promise<void>;
@@ -53,13 +53,16 @@ export interface FileEntry {
   readonly linkTarget?: string;
 }
 
-/** In bytes. A length of 0, or none: to the end. */
+/** A part of a file, in bytes. Without a length, or with 0: to the end. */
 export interface ByteRange {
   readonly offset?: number;
   readonly length?: number;
 }
 
-/** `created` may also be a file that replaced an older one; `lost`: changes were dropped, so look again. */
+/**
+ * A change below a watched path. `created`: perhaps a file that replaced an older one. `lost`: changes were dropped, so
+ * the caller must look again.
+ */
 export interface FileChange {
   readonly kind: "created" | "changed" | "removed" | "lost";
   readonly path: string;
@@ -67,6 +70,6 @@ export interface FileChange {
 
 export interface OpenFile {
   readonly entry: FileEntry;
-  /** Must be read to its end, or the signal aborted. */
+  /** The caller reads it to its end, or aborts the signal. */
   readonly content: AsyncIterable<Uint8Array>;
 }

@@ -9,9 +9,12 @@ export interface GuestPorts {
 
 /** A TCP connection to a server in the guest: a stream in each direction. */
 export interface PortConnection {
-  /** Bytes from the server, until it has ended its side. Reading is what lets it send more. Rejects when it breaks. */
+  /**
+   * Bytes from the server, until it ends its side. The server can send more only while the caller reads. Rejects when
+   * the connection breaks.
+   */
   readonly incoming: AsyncIterable<Uint8Array>;
-  /** Settles when more may follow. */
+  /** Settles when more bytes may be written. */
   write(bytes: Uint8Array): Promise<void>;
   /** Ends this side; the server may go on sending. */
   end(): Promise<void>;

@@ -25,7 +25,7 @@ export interface Worker {
     onProgress: (progress: Progress) => void,
     signal: AbortSignal,
   ): Promise<StartedSandbox>;
-  /** Ends the machine and removes everything that belongs to the sandbox. An unknown sandbox is stopped already. */
+  /** Ends the machine and removes everything that belongs to the sandbox. Stopping an unknown sandbox succeeds. */
   stopSandbox(id: SandboxId): Promise<void>;
   /** Sandboxes that are here now. After a start these are the ones adopted from a worker that has ended. */
   listSandboxes(): Promise<readonly HeldSandbox[]>;
@@ -61,11 +61,13 @@ export interface Worker {
    * `unavailable` when it does not confirm the freeze.
    */
   captureSandbox(id: SandboxId, request: Capture, signal: AbortSignal): Promise<CapturedSnapshot>;
-  /** Captures the machine and ends it. The snapshot exists before the machine goes; after a failure the machine runs. */
+  /**
+   * Captures the machine and ends it. The snapshot exists before the machine ends; after a failure the machine runs.
+   */
   hibernateSandbox(id: SandboxId, snapshotId: SnapshotId, signal: AbortSignal): Promise<CapturedSnapshot>;
   /** Undefined when the snapshot does not exist; an unfinished one does not. */
   findSnapshot(snapshotId: SnapshotId): Promise<StoredSnapshot | undefined>;
-  /** Files that other snapshots or running sandboxes share stay. An unknown snapshot is removed already. */
+  /** Files that other snapshots or running sandboxes share stay. Removing an unknown snapshot succeeds. */
   removeSnapshot(snapshotId: SnapshotId): Promise<void>;
 
   /**

@@ -34,7 +34,7 @@ export async function alignClock({ id, guest }: LiveMachine, host: Host): Promis
       const { aheadMs, withinMs } = await compareClocks(guest);
       if (withinMs >= knownMs) continue;
       knownMs = withinMs;
-      // The clock is right within the precision of this answer.
+      // The clock agrees within the precision of this answer.
       if (Math.abs(aheadMs) <= withinMs + grainMs) continue;
       await guest.call(methods.configure, { clockStepNanos: BigInt(Math.round(-aheadMs * 1e6)) }, deadline());
     }
@@ -45,7 +45,7 @@ export async function alignClock({ id, guest }: LiveMachine, host: Host): Promis
   }
 }
 
-/** How far the guest's clock is ahead of this host's; the truth is within `withinMs` of it. */
+/** The lead of the guest's clock over this host's. The true value is within `withinMs` of it. */
 async function compareClocks(guest: GuestClient): Promise<{ readonly aheadMs: number; readonly withinMs: number }> {
   const asked = Date.now();
   const { clockUnixNanos } = await guest.call(methods.ping, {}, deadline());

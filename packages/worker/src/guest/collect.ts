@@ -26,7 +26,7 @@ export async function collect<Desc extends DescMessage, Entry>(
     if (incoming.kind === "end") return collected;
     const message = incoming.kind === "message" ? parse(schema, incoming.payload) : undefined;
     if (message === undefined) throw invalidAnswer(stream);
-    // An empty message counts too, or an endless series of them would never reach a limit.
+    // An empty message counts too, because an endless series of them would otherwise reach no limit.
     bytes += Math.max(incoming.payload.length, 1);
     for (const entry of entriesOf(message)) collected.push(entry);
     const limit = exceeded({ entries: collected.length, bytes }, limits);

@@ -25,7 +25,9 @@ const restartLimit = { count: 100, withinMs: 10_000 };
 
 export interface GuestClientOptions {
   readonly silenceLimits?: SilenceLimits;
-  /** Receives what no caller waits for: a guest that breaks the protocol, a command that could not be killed. */
+  /**
+   * Receives failures that no caller waits for: a guest that breaks the protocol, a command that could not be killed.
+   */
   readonly report?: (message: string, error: unknown) => void;
 }
 
@@ -295,7 +297,7 @@ export class GuestClient implements Disposable {
     this.#ready.promise.catch(() => undefined);
   }
 
-  /** Nothing that a guest sends may throw out of its connection. */
+  /** An exception that a guest's bytes cause must not leave its connection. */
   #onData(channel: Channel, chunk: Buffer): void {
     this.#heardAt = performance.now();
     try {
@@ -322,7 +324,7 @@ export class GuestClient implements Disposable {
     ),
   ): void {
     this.#epoch = newEpoch();
-    // A caller that waits for an epoch that never came waits for the new one.
+    // A caller that waited for the epoch that never came waits for the new one.
     if (this.#isGreeted) this.#awaitGreeting();
     const { channel } = this.#connection ?? {};
     channel?.startEpoch(this.#epoch, reason);

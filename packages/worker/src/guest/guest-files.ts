@@ -38,7 +38,7 @@ export function guestFiles(connected: () => GuestClient): GuestFiles {
       const stats = await collect(stream, FileStatsSchema, ({ entries }) => entries, {
         ...listingLimits,
         excess: (limit) =>
-          new SandboxError("not_supported", `${path} cannot be listed, it has ${limit}: list it with a command`),
+          new SandboxError("not_supported", `cannot list ${path}, which has ${limit}: list it with a command`),
       });
       return stats.map(entryOf);
     },

@@ -10,7 +10,9 @@ const maxQueuedBytes = 4 * 2 ** 20;
  */
 const maxUnreadBytes = 64 * 2 ** 20;
 
-/** The socket of an agent channel as a transport: writes in order, and bounds what waits for the guest to read it. */
+/**
+ * Wraps the socket of an agent channel: it writes in order and limits the bytes that wait for the guest to read them.
+ */
 export class GuestLine implements Transport {
   readonly #socket: Socket;
   /** Frames that wait for {@link release}, in order; undefined while frames are sent. */

@@ -29,7 +29,7 @@ async function* incoming(stream: Stream): AsyncGenerator<Uint8Array> {
       yield next.payload;
     }
   } finally {
-    // Reached early when the reader leaves; after the end it does nothing.
+    // Reached before the end when the reader leaves; after the end this has no effect.
     stream.reset(new SandboxError("canceled", "the reader has left the connection"));
   }
 }

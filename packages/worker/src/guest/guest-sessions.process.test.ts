@@ -468,7 +468,7 @@ suite("exec sessions of a guest agent", () => {
   });
 
   suite("when the host is replaced", () => {
-    test("streams end, commands run on, and a command whose caller has left before is killed", async () => {
+    test("streams end, commands run on, and a command whose caller had left is killed", async () => {
       const marker = join(directory, "marker");
       const { id } = await create("read line; echo got $line");
       const listening = readAll(await attach(id));

@@ -69,7 +69,7 @@ async function run(guest: GuestClient, request: RunRequest, signal: AbortSignal)
   const { id, transient, whenDetached } = request;
   const creation = { ...creationOf(request), attach: true, transient };
   const stream = await guest.open(methods.sessionCreate, creation, signal);
-  // Before the first answer: a caller that leaves while the command starts has left a command.
+  // Registered before the first answer, for a caller that leaves while the command starts.
   if (whenDetached === "kill") killWhenGivenUp(guest, id, stream);
   const first = await stream.next();
   if (first.kind === "end" && replyOf(methods.sessionCreate, first.payload).result === undefined) {
@@ -158,7 +158,7 @@ async function* output(
     end.reject(error);
     throw error;
   } finally {
-    // Reached early when the reader leaves; after the end it does nothing.
+    // Reached before the end when the reader leaves; after the end this has no effect.
     const detached = new SandboxError("canceled", "detached from the session");
     stream.reset(detached);
     end.reject(detached);

@@ -13,7 +13,7 @@ export interface ConfinedProcessOptions {
   readonly args: readonly string[];
   /** The limit of V8's old generation. */
   readonly maxHeapMib: number;
-  /** Inherited as descriptor 3; stays open here. */
+  /** The process inherits it as descriptor 3. The caller's own copy stays open. */
   readonly descriptor: number;
   /** The cgroups that it runs in. */
   readonly cgroupEntrances: readonly string[];

@@ -46,7 +46,7 @@ async function killAll(directory: string, find: () => Promise<readonly number[]>
       try {
         process.kill(pid, "SIGKILL");
       } catch {
-        // It has ended meanwhile.
+        // The process has ended meanwhile.
       }
     }
     await sleep(10);
@@ -82,7 +82,7 @@ export async function processesOf(directory: string, place: Place = "cmdline"): 
   return found;
 }
 
-/** Empty for a process that has ended meanwhile, or that this user may not look at. */
+/** Empty when the process has ended meanwhile, or when this user may not look at it. */
 async function readProcessFile(pid: number, name: Place | "maps"): Promise<string> {
   return await readFile(`/proc/${pid}/${name}`, "utf8").catch(() => "");
 }

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 
 export interface ProcessState {
-  /** A signal has stopped all of it. */
+  /** Whether a signal has stopped the whole process. */
   readonly isStopped: boolean;
   /** Processor time of all its threads, in milliseconds. */
   readonly busyMs: number;

@@ -9,7 +9,7 @@ import { startHolder } from "./testing/holder.ts";
 
 const skip = process.getuid?.() === 0 ? false : "only root can take slots";
 
-/** An owner of slots: a directory that exists. */
+/** A directory that exists, as the owner of slots. */
 async function newOwner(t: TestContext): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), "osb-slots-"));
   t.after(() => rm(directory, { recursive: true, force: true }));

@@ -17,7 +17,7 @@ export interface Slot extends AsyncDisposable {
   assign(owner: string, state?: string): Promise<void>;
 }
 
-/** Lost at a reboot of the host, like the namespaces. */
+/** The directory is lost at a reboot of the host, as the namespaces are. */
 export const slotsDirectory = "/run/opensandbox/slots";
 const ownersDirectory = "/run/opensandbox/owners";
 
@@ -59,7 +59,7 @@ export async function claimSlot(owner: string): Promise<Slot> {
         await link(temporary, fileOf(number));
         return slotOf(number);
       } catch (error) {
-        // Another process was faster.
+        // Another process has taken this slot first.
         if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
       }
     }
@@ -105,7 +105,7 @@ export async function removeGoneOwners(): Promise<void> {
   }
 }
 
-/** Far longer than writing a slot's file takes. */
+/** Exceeds by far the time that writing a slot's file takes. */
 const halfWrittenMs = 60_000;
 
 /** Slots whose owner died before it returned them. */

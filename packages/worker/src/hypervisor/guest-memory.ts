@@ -12,7 +12,7 @@ export interface GuestMemory {
 }
 
 export interface MemoryRegion {
-  /** Address of its first byte. */
+  /** The address of the region's first byte. */
   readonly start: number;
   readonly bytes: number;
 }
@@ -45,7 +45,7 @@ export async function processMapping(base: string, pids: readonly number[]): Pro
 export interface Mapping {
   readonly start: number;
   readonly end: number;
-  /** Where in the file it begins. */
+  /** Where the mapping begins in the file. */
   readonly offset: number;
 }
 

@@ -52,7 +52,7 @@ function processCases(stand: () => Promise<ContractStand>): void {
   test("a VM is a process until it is disposed, and disposing it twice does nothing more", async () => {
     await using standing = await stand();
     const vm = await bootPaused(standing);
-    // By its command line: this is how the cases below find a process that is left.
+    // Finds the process by its command line, as the cases below find a process that is left.
     assert.deepEqual(await processesOf(standing.directory), [vm.pid]);
     await vm[Symbol.asyncDispose]();
     await vm[Symbol.asyncDispose]();
@@ -314,7 +314,7 @@ function layerCases(stand: () => Promise<ContractStand>): void {
       await capturing.switchLayers(switches);
       const chains = chainsOf(spec, [2]);
       assert.deepEqual(await capturing.readChains(), chains);
-      // A second one goes over the first.
+      // A second layer goes over the first.
       const again = await next(3);
       await capturing.openLayers(again.map((one) => one.next));
       await capturing.switchLayers(again);

@@ -131,7 +131,7 @@ export interface LayerMerge {
   readonly disk: string;
   /** The layer that takes writes. */
   readonly top: string;
-  /** The highest layer that stays below it; absent: the disk's raw image. */
+  /** The highest layer that stays below the merged ones; absent: the disk's raw image. */
   readonly base?: string | undefined;
 }
 

@@ -86,7 +86,7 @@ export async function examineKvm(
   if (access === undefined) {
     return {
       usable: false,
-      reason: `this ${hypervisor} takes no open ${kvmDevice}, and the device admits no group that its process could have`,
+      reason: `this ${hypervisor} cannot take an open ${kvmDevice}, and no group could give its process access to the device`,
       fix: `${hypervisor === "QEMU" ? "use QEMU 9.2 or newer, or " : ""}give ${kvmDevice} to a group with mode 0660`,
     };
   }

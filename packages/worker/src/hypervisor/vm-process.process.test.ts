@@ -61,7 +61,7 @@ test("a process inherits the descriptors that it is handed, from 3 on, and none 
   const left = openSync("/dev/random", "r");
   try {
     const logFile = join(directory, "log");
-    // As a shell or a service manager leaves one open in a server.
+    // The server has an open descriptor, as a shell or a service manager leaves one.
     const stdio = [...Array.from({ length: 20 }, () => "ignore" as const), left];
     const flags = ["--disable-warning=ExperimentalWarning", "--input-type=module", "--eval", listDescriptors];
     const server = spawn(process.execPath, [...flags, "--", logFile], { stdio });

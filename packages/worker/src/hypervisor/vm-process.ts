@@ -51,7 +51,7 @@ class ChildVmProcess implements VmProcess {
   /** Kills the process and waits for its end. @throws `unavailable` when the kernel does not end it in time */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#child.kill("SIGKILL");
-    // Without a reference, this process could exit during the wait.
+    // Without a reference to the timer, this process could exit during the wait.
     this.#child.ref();
     const late = new SandboxError(
       "unavailable",

@@ -52,7 +52,7 @@ export async function provideAgentDisk(
       await makeExt4({
         file: join(target, "agent.ext4"),
         ...{ content, sizeMib, label: "agent", uuid: "b3e7a0c4-2f61-4f0e-9a57-6d1c52b0e003", journalMib: 0 },
-        // It has a handful of files and never grows.
+        // The disk has a handful of files and never grows.
         ...{ options: ["-N", "64"], features: ["^resize_inode"] },
         ...(signal === undefined ? {} : { signal }),
       });
@@ -73,6 +73,6 @@ async function makeUniform(content: string): Promise<number> {
     bytes += (await stat(path)).size;
     await utimes(path, fixedTime, fixedTime);
   }
-  // 2% and 2 MiB: block maps and the file system's own tables.
+  // Block maps and the file system's own tables take 2% and 2 MiB.
   return Math.ceil((bytes * 1.02) / 2 ** 20) + 2;
 }

@@ -183,7 +183,7 @@ test("a manifest that this process may not read is reported, and the artifact st
   const artifact = await provideArtifact(requestOf(directory));
   const file = join(artifact.directory, "manifest.json");
   await rm(file);
-  // Root may read every file, but no process can read a directory as a file.
+  // Not even root can read a directory as a file.
   await mkdir(file);
   await assert.rejects(provideArtifact(requestOf(directory)), (error) => {
     assert.ok(isSandboxError(error, "unavailable"));

@@ -135,7 +135,7 @@ export function artifactDirectories(imagesDirectory: string, files: DurableFiles
 
 function hashOf(kind: string, inputs: unknown): string {
   const text = JSON.stringify([formatVersion, kind, inputs]);
-  // 96 bits: a name, not a signature.
+  // 96 bits are enough for a name; nothing relies on them as a signature.
   return createHash("sha256").update(text).digest("hex").slice(0, 24);
 }
 

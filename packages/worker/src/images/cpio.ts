@@ -1,5 +1,5 @@
 export interface CpioEntry {
-  /** Without a leading slash. A directory comes before its entries. */
+  /** The path without a leading slash. A directory comes before its entries. */
   readonly path: string;
   readonly kind: "directory" | "file" | "symlink";
   /** Permission bits. */

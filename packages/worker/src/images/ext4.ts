@@ -6,9 +6,9 @@ export interface Ext4 {
   /** The directory that becomes its content, with owners and attributes. */
   readonly content: string;
   readonly label: string;
-  /** Fixed for each kind of disk, since equal content makes equal images. */
+  /** The UUID is fixed for each kind of disk, so that equal content makes equal images. */
   readonly uuid: string;
-  /** 0 for a read-only file system. */
+  /** The size of the journal; 0 for a read-only file system. */
   readonly journalMib: number;
   /** Added to mke2fs's `-O`, to its `-E`, and to its other options. */
   readonly features?: readonly string[];
@@ -34,12 +34,12 @@ export async function makeExt4(request: Ext4): Promise<void> {
       ...[...options, file, `${sizeMib}M`],
     ],
     {
-      // mke2fs takes these for the time of creation, so equal content makes an equal image.
+      // mke2fs uses these variables as the time of creation, so equal content makes an equal image.
       env: { E2FSPROGS_FAKE_TIME: `${fixedTime}`, SOURCE_DATE_EPOCH: `${fixedTime}` },
       ...(request.signal === undefined ? {} : { signal: request.signal }),
     },
   );
 }
 
-/** Seconds since 1970 of every build, so that its time makes no difference: 2025-01-01. */
+/** The time of every build in seconds since 1970, 2025-01-01: the real time must make no difference. */
 export const fixedTime = 1_735_689_600;

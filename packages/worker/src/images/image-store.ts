@@ -16,7 +16,7 @@ export interface BootImage {
   readonly hash: string;
   /** A raw sparse ext4 file system. A machine writes to a copy-on-write layer over it. */
   readonly rootfs: string;
-  /** Its size in the guest. It takes a fraction of that on the host. */
+  /** The size of the rootfs in the guest. On the host it takes a fraction of that. */
   readonly rootfsBytes: number;
   readonly kernel: string;
   readonly initramfs: string;

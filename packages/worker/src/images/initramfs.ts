@@ -32,7 +32,7 @@ export async function provideInitramfs(source: ImageSource, kit: Kit, { signal }
         { path: "bin/sh", kind: "symlink", mode: 0o777, content: Buffer.from("busybox") },
       ];
       entries.push(...(await driverEntries(kit, drivers, signal)));
-      // Not compressed: the guest reads faster than it unpacks.
+      // The archive is not compressed, because the guest reads faster than it decompresses.
       await writeFile(join(target, "initramfs.cpio"), cpioArchive(entries));
       return { kernelVersion: kit.kernelVersion };
     },

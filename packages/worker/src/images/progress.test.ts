@@ -29,7 +29,7 @@ test("mmdebstrap's lines become steps whose percentage never falls and stays bel
     for (const verb of ["Get:1 http://deb.debian.org/debian trixie/main amd64", "Unpacking", "Setting up"]) {
       for (let count = 0; count < packages; count += 1) line(`${verb} package${count} (1.0)`);
     }
-    // One line more than announced.
+    // The input has one line more than announced.
     line("Unpacking once more");
   }
   const percents = events.map(({ percent }) => percent ?? Number.NaN);

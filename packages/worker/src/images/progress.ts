@@ -1,5 +1,5 @@
 export interface BuildEvent {
-  /** For people, such as "building image default: installing packages". */
+  /** The step for people, such as "building image default: installing packages". */
   readonly step: string;
   /** Progress of the step from 0 to 100; absent when it is unknown. */
   readonly percent?: number;
@@ -13,7 +13,7 @@ export interface BuildOptions {
   readonly signal?: AbortSignal;
 }
 
-// Often enough to look alive and rare enough for a log.
+// The interval of reports: often enough to look alive and rare enough for a log.
 const intervalMs = 300;
 
 /** Passes on a new step at once, and a new percentage at most a few times a second. */

@@ -44,7 +44,7 @@ export async function provideWorkspace(
         ...{ file, content, sizeMib: diskMib, label: "workspace", uuid: "b3e7a0c4-2f61-4f0e-9a57-6d1c52b0e002" },
         ...{ journalMib: 32, extended: [`root_owner=${owner}`], ...options },
       });
-      // Users do not expect this directory, and fsck makes it when it needs it.
+      // Users do not expect the directory lost+found, and fsck makes it when needed.
       await runTool("empty the workspace", ["debugfs", "-w", "-R", "rmdir /lost+found", file], options);
       await removeBuild(content);
       return { diskMib: `${diskMib}` };

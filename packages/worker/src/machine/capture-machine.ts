@@ -93,7 +93,7 @@ export async function captureMachine(
   const memory = stored === undefined ? undefined : { compatibility, ...stored, ...hotplugged };
   if (memory !== undefined) await seal(join(request.directory, memory.devices.file), request.tenant);
   close.cancel();
-  // Without effect on a machine that has resumed; the caller of one that is paused ends it, or resumes it.
+  // Has no effect on a machine that has resumed. The caller of a paused one ends or resumes it.
   resume.cancel();
   thaw.cancel();
   return { files: layers.files, memory, ownBytes: ownBytesOf(layers.files, fresh, memory), pausedMs };
@@ -160,7 +160,7 @@ async function quiesce(
   );
 }
 
-/** A step of undoing that runs at most once, early or by unwinding. */
+/** A step of the undo that runs at most once, early or when the stack unwinds. */
 class Once<Arguments extends unknown[]> {
   #done = false;
   readonly #act: (...args: Arguments) => Promise<void>;
@@ -180,7 +180,7 @@ class Once<Arguments extends unknown[]> {
   }
 }
 
-/** A step of unwinding. Its failure is logged; the caller receives the error that the capture failed with. */
+/** A step of the undo. Its failure is logged; the caller receives the error that the capture failed with. */
 function quietly(message: string, { id }: LiveMachine, host: Host, act: () => Promise<void>): () => Promise<void> {
   return async () => {
     try {
@@ -222,7 +222,7 @@ async function takeMemory(
   try {
     await Promise.all([memory.copied, capturing.savingChangesMemory ? undefined : saveDevices()]);
   } catch (error) {
-    // The copying creates its file until it has ended.
+    // The copy may create its file until it has ended.
     await memory.stored.catch(() => undefined);
     throw error;
   }

@@ -47,7 +47,7 @@ export async function introduceGuest(
   }
 }
 
-/** One call: the agent takes the entropy first, and thaws the disks before it writes to them. */
+/** A single call: the agent takes the entropy first, and thaws the disks before it writes to them. */
 async function configure(
   { guest, sandboxNetwork }: LiveMachine,
   { id, hostname, envs, copied }: GuestIdentity,

@@ -26,7 +26,7 @@ export interface JournalEntry {
   readonly sandbox?: StartSandbox;
   /** Absent until the sandbox has started on it. */
   readonly machine?: JournaledMachine;
-  /** Once this snapshot exists it takes the machine's place. */
+  /** A snapshot that takes the machine's place once it exists. */
   readonly hibernating?: SnapshotId;
 }
 
@@ -243,7 +243,9 @@ export async function setMachineAside(dataDirectory: string, machineId: string):
   return kept;
 }
 
-/** Held while a worker takes over machines of dead ones, so that two do not take the same machine. */
+/**
+ * A lock that a worker holds while it takes over machines of dead workers, so that two do not take the same machine.
+ */
 export function journalLock(dataDirectory: string): string {
   return join(journalDirectory(dataDirectory), "lock");
 }

@@ -22,10 +22,10 @@ export interface RunningParts {
 export class LiveMachine implements AsyncDisposable {
   readonly id: string;
   readonly image: string;
-  /** The shape that it last booted with. */
+  /** The shape that the machine last booted with. */
   shape: MachineRequest["shape"];
   readonly networkEnabled: boolean;
-  /** The group of its organization; undefined while it belongs to no sandbox. */
+  /** The group of the machine's organization; undefined while it belongs to no sandbox. */
   tenantGroup: number | undefined;
   readonly directory: MachineDirectory;
   layers: LayerStack;
@@ -61,7 +61,7 @@ export class LiveMachine implements AsyncDisposable {
     return this.#parts.guest;
   }
 
-  /** Whether it has a process, in any state. */
+  /** Whether the machine has a process, in any state. */
   get hasProcess(): boolean {
     return this.#running !== undefined;
   }

@@ -10,7 +10,7 @@ test("machines that boot at the same time share one sparse memory base", async (
   const directory = await mkdtemp(join(tmpdir(), "osb-zeros-"));
   t.after(() => rm(directory, { recursive: true }));
   for (const memoryMib of [64, 128, 256, 512]) {
-    // Each request starts while the earlier ones are in progress.
+    // Every request starts while the earlier ones are in progress.
     const files = Array.from({ length: 40 }, async (_, turns) => {
       for (let count = 0; count < turns; count += 1) await turn();
       return await provideZeroMemory(directory, memoryMib);

@@ -94,7 +94,7 @@ export async function withZeroMemory(
   directory: string,
 ): Promise<MachineFiles> {
   const memoryBase = "memory.zero";
-  // An earlier boot may have left it.
+  // An earlier boot may have left this file.
   await rm(join(directory, memoryBase), { force: true });
   await share(zeroMemory, join(directory, memoryBase));
   return { ...files, memoryBase };

@@ -43,7 +43,7 @@ async function unusedLayers({ directory, layers }: LiveMachine): Promise<readonl
 async function mergeDisk(live: LiveMachine, { name, layers }: DiskFiles, signal: AbortSignal): Promise<void> {
   const path = (file: string): string => join(live.directory.path, file);
   const shared = await Promise.all(layers.map(async ({ file }) => (await stat(path(file))).nlink > 1));
-  // A layer below a shared one belongs to that one.
+  // A shared layer needs every layer below it.
   const keep = shared.lastIndexOf(true) + 1;
   if (layers.length - keep <= maxOwnLayers) return;
   const top = live.layers.topOf(name);

@@ -165,7 +165,7 @@ export async function adoptMachine(
   const layers = new LayerStack(files, nextLayer, resources.user);
   const spec = { ...specOf(request.shape, directory.path, layers, resources), memoryBase, hotplugMib };
   const signal = AbortSignal.timeout(adoptTimeoutMs);
-  // Another machine may get the resources only when the process is gone.
+  // The process ends first: another machine may get the resources afterwards.
   undo.defer(() => killMachineProcesses(directory.path));
   const vm = await adopt(spec, pids, signal);
   const guest = undo.use(await connectGuest(vm.agentTransport, request.id, host));
@@ -202,7 +202,7 @@ export async function bootAgain(live: LiveMachine, memoryMib: number, host: Host
   );
   const zero = await provideZeroMemory(host.dataDirectory, shape.memoryMib);
   const layers = new LayerStack(await withZeroMemory(live.layers.files, zero, path), live.layers.next, resources.user);
-  // The tops, and layers that an interrupted capture left unsealed, belong to the user of the earlier process.
+  // The tops, and layers that an interrupted capture left unsealed, still belong to the user of the earlier process.
   const owned = [...layers.unhashed, ...layers.tops];
   await give([path, ...owned.map((file) => join(path, file))], resources.user);
   const spec = specOf(shape, path, layers, resources);

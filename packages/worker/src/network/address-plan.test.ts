@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { slotNames } from "./address-plan.ts";
 
-test("every slot has its own addresses and names, and they fit", () => {
+test("every slot has its own addresses and names, which fit the limits of the kernel", () => {
   const seen = new Set<string>();
   for (let slot = 0; slot < 16_384; slot += 1) {
     const { hostAddress, outerAddress, hostCable, namespace } = slotNames(slot);

@@ -18,7 +18,7 @@ export interface SlotNames {
 /** The guest's side of the network. QEMU's user network uses the same addresses. */
 export const inner = {
   guest: "10.0.2.15",
-  // The device's own. Each sandbox's guest replaces it by one of its own.
+  // The address of the device itself. Each sandbox's guest replaces it by one of its own.
   deviceMac: "52:54:00:12:34:56",
   gateway: "10.0.2.2",
   // QEMU's user network derives it from the address. The same in every namespace: a restored guest remembers it.

@@ -256,7 +256,7 @@ inOwnHost(import.meta.filename, () => {
     async function afterForging(): Promise<readonly string[]> {
       const from = internet.arrivals.length;
       assert.equal(await attempt("spoof", "10.0.2.77", worldAddresses.site, 5000), "sent");
-      // Its neighbour's, and the device's default.
+      // Forges the neighbour's address, and then the device's default.
       assert.equal(await attempt("spoof_mac", macAddressOf(other), worldAddresses.site, 5000), "sent");
       assert.equal(await attempt("spoof_mac", inner.deviceMac, worldAddresses.site, 5000), "sent");
       assert.equal(await attempt("arp", "10.0.2.78", "52:54:00:aa:bb:cc"), "sent");

@@ -62,7 +62,7 @@ export async function removeLeftOverNetworks(): Promise<void> {
 
 async function openHostNetwork(): Promise<void> {
   using _lock = await lockHost();
-  // It stays on afterwards: other programs may rely on it by then.
+  // Forwarding stays on after the worker's end: other programs may rely on it by then.
   const forwarding = "/proc/sys/net/ipv4/ip_forward";
   if (readFileSync(forwarding, "utf8").trim() !== "1") writeFileSync(forwarding, "1");
   await runCommand("set the host's rules", ["nft", "-f", "-"], { input: hostRules() });

@@ -2,7 +2,7 @@ import { forbiddenRanges } from "@opensandbox/wire/egress.ts";
 import { cablePrefix, outerNetwork } from "./address-plan.ts";
 import { table } from "./namespace-rules.ts";
 
-/** The host's only table of ours; it does not grow with the number of slots. */
+/** The only table of this program outside the namespaces. It does not grow with the number of slots. */
 export const hostTable = `inet ${table}`;
 
 /**

@@ -6,7 +6,7 @@ export interface HttpConnectionLimits {
   readonly maxConnections: number;
   /** From a connection's start, or from the end of its last response, until the next request has arrived. */
   readonly requestTimeoutMs: number;
-  /** The part of a request that must arrive in that time. */
+  /** The part of a request that must arrive within `requestTimeoutMs`. */
   readonly until: "head" | "end";
 }
 

@@ -45,7 +45,7 @@ export function queueCommands({ bandwidthMbit }: NetworkLimits): string {
 /** Settings of a namespace: files below /proc/sys/net. */
 export const namespaceSettings: readonly (readonly [file: string, value: string])[] = [
   ["ipv4/ip_forward", "1"],
-  // Answer every refused packet, not one a second: only the guest that sent it hears the answer.
+  // Answers every refused packet, instead of one a second. Only the guest that sent the packet receives the answer.
   ["ipv4/icmp_ratelimit", "0"],
   ["ipv6/conf/all/disable_ipv6", "1"],
   ["ipv6/conf/default/disable_ipv6", "1"],

@@ -30,7 +30,7 @@ export interface MetadataServiceOptions {
 
 const defaultLimits: HttpConnectionLimits = { maxConnections: 64, requestTimeoutMs: 10_000, until: "end" };
 
-/** More than any request needs. */
+/** A limit above the size of any valid request. */
 const maxBodyBytes = 4096;
 
 /**

@@ -84,7 +84,7 @@ inOwnHost(import.meta.filename, () => {
       await using pool = await openPool({ spare: 1 });
       const directory = await machineDirectory(t);
       {
-        // The first one may still be being made.
+        // The first network may still be in preparation.
         await using _first = await pool.claim(directory);
       }
       await pool.settled();
@@ -107,7 +107,7 @@ inOwnHost(import.meta.filename, () => {
             using _failing = failOn(step);
             await assert.rejects(pool.claim(directory), (error) => isSandboxError(error, "unavailable"));
           }
-          // The next one succeeds.
+          // The next attempt succeeds.
           await using _network = await pool.claim(directory);
         }
         assert.deepEqual(await hostTraces(), before);

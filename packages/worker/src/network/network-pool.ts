@@ -12,7 +12,10 @@ import { makeSlotNetwork, removeSlotNetworks } from "./slot-network.ts";
 export interface NetworkPoolOptions {
   /** Networks that are kept ready beyond those in use. */
   readonly spare: number;
-  /** One half of the spare networks is refilled at once, the other in idle time, when used ones are removed, too. */
+  /**
+   * When the host is idle, the second half of the spare networks is made and used networks are removed. The first half
+   * is refilled at once.
+   */
   readonly idle?: IdleTime;
   readonly limits?: NetworkLimits;
   /** The cgroups that the guest-facing services run in; absent: those of this process. */
@@ -114,7 +117,7 @@ export class NetworkPool implements AsyncDisposable {
   async settled(): Promise<void> {
     while (this.#making.size > 0 || this.#fillingLater !== undefined || this.#removing !== undefined) {
       await Promise.allSettled([...this.#making, this.#fillingLater, this.#removing]);
-      // A finished network may be followed by another.
+      // Another network may begin when one is finished.
       await Promise.resolve();
     }
   }
@@ -135,7 +138,7 @@ export class NetworkPool implements AsyncDisposable {
       this.services,
       this.#options.log,
       async () => {
-        // The machine's directory is about to be removed, so the slot must name another owner.
+        // The slot must name another owner, because the machine's directory is about to be removed.
         await slot.assign(this.#owner);
         this.#leave(slot);
       },
@@ -180,7 +183,7 @@ export class NetworkPool implements AsyncDisposable {
     const waiting = this.#waiting.shift();
     if (waiting !== undefined) waiting.resolve(slot);
     else this.#spare.push(slot);
-    // This promise is still in #making, while its result counts in #spare or has gone to a waiting claim.
+    // Deferred, because this promise is still in #making although its result is in #spare or with a waiting claim.
     queueMicrotask(() => this.#fill());
   }
 

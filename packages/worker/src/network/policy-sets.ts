@@ -7,7 +7,7 @@ import type { CompiledPolicy } from "./policy.ts";
 /** A policy as the sets of a namespace hold it. */
 export interface AppliedPolicy {
   readonly policy: CompiledPolicy;
-  /** Counts policies; also the mark of the connections that this one has admitted. */
+  /** The number of the policy, and the mark of the connections that it has admitted. */
   readonly epoch: number;
 }
 

@@ -14,7 +14,7 @@ export interface CompiledPolicy {
   allowsName(name: string): boolean;
 }
 
-/** Nothing leaves: the policy of a network that has no sandbox yet. */
+/** The policy of a network that has no sandbox yet: nothing leaves. */
 export const closedPolicy: NetworkPolicy = { enabled: false };
 
 /** @throws `invalid_argument` naming the first entry that is wrong */

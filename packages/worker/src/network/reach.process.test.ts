@@ -47,7 +47,7 @@ inOwnHost(import.meta.filename, () => {
       readonly what: string;
       readonly address: () => string;
       readonly port: number;
-      /** Only the namespace's rules know of it. */
+      /** Only the rules of the namespace refuse this address. */
       readonly policyOnly?: true;
     }[] = [
       { what: "a private address 10/8", address: () => worldAddresses.private10, port: 5000 },

@@ -19,7 +19,7 @@ import { addressKey, type AppliedPolicy, policyChanges } from "./policy-sets.ts"
 import type { GuestServices, NetworkSockets, ServedNetwork } from "./services/guest-services.ts";
 import type { WebTarget } from "./web/web-proxy.ts";
 
-/** A prepared slot in the hands of its user. */
+/** A prepared slot that a machine uses. */
 interface PreparedSlot {
   readonly number: number;
   /** State that an earlier worker stored with the slot; empty for a new one. */
@@ -81,7 +81,7 @@ export class SandboxNetwork implements AsyncDisposable {
     if (this.#since > 0) this.#serve(openSockets(namespace, this.#applied.policy));
   }
 
-  /** When the first policy was set, which makes the machine a sandbox's; in milliseconds since 1970, 0 before. */
+  /** The time of the first policy, which makes the machine a sandbox's, in milliseconds since 1970; 0 before that. */
   get since(): number {
     return this.#since;
   }
@@ -97,7 +97,7 @@ export class SandboxNetwork implements AsyncDisposable {
   async setPolicy(policy: NetworkPolicy): Promise<void> {
     const applied = { policy: compilePolicy(policy), epoch: this.#applied.epoch + 1 };
     const { namespace } = this.#where;
-    // Before the kernel redirects anything there.
+    // The sockets listen before the kernel redirects anything to them.
     const sockets = this.#served === undefined ? openSockets(namespace, applied.policy) : undefined;
     try {
       if (sockets === undefined && applied.policy.namesDecide) this.#addWeb();
@@ -149,7 +149,7 @@ export class SandboxNetwork implements AsyncDisposable {
     return this.#record.list();
   }
 
-  /** Ends its services and leaves the network to the process that adopts the machine, which can then listen. */
+  /** Ends the services of the network, so that the process that adopts the machine can listen on its addresses. */
   async release(): Promise<void> {
     await this.#served?.end();
   }

@@ -41,7 +41,7 @@ export async function removeSlotNetworks(slots: readonly number[]): Promise<void
       input: removalCommands(present),
     });
   } catch (error) {
-    // Parts that were missing are no failure; parts that remain are.
+    // Missing parts are not a failure; parts that remain are one.
     if (present.some(isPresent)) throw error;
   }
 }

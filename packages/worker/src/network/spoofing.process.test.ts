@@ -88,7 +88,7 @@ inOwnHost(import.meta.filename, () => {
       await using guest = await plugGuest(unknown);
       assert.deepEqual(await guest.udp(worldAddresses.site, 5000), { refused: "silence" });
       unknown.admit(guestMac);
-      // As a worker does that adopts the network.
+      // A worker that adopts the network admits the address once more.
       unknown.admit(guestMac);
       assert.deepEqual(await guest.udp(worldAddresses.site, 5000), { reached: "hello" });
       const neighbour = await runCommand("show neighbour", ["ip", "neigh", "show", inner.guest], unknown.attachment);

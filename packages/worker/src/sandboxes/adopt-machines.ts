@@ -177,7 +177,11 @@ async function takeOver(
     await failpoint("resume after adoption");
     // A worker that died during a capture left the machine paused and its disks frozen. Other machines do not notice.
     await resumeAfterCapture(live).catch((error: unknown) => {
-      host.log("warn", "an adopted machine may still be paused or frozen", { ...fields, ...describeError(error) });
+      host.log(
+        "warn",
+        "an adopted machine may still be paused or frozen; power-cycle its sandbox if it does not answer",
+        { ...fields, ...describeError(error) },
+      );
     });
     undo.move();
     return live;

@@ -75,7 +75,7 @@ test(
         await assert.rejects(host.worker.hibernateSandbox(id, snapshotId, never), noRoom);
         assert.equal(await host.worker.findSnapshot(snapshotId), undefined);
         assert.deepEqual(await readdir(join(disk, "snapshots")), []);
-        // With room again its pending writes go through.
+        // The machine continues with its pending writes when there is room again.
         await rm(filler);
         await host.shell(id, "sha256sum -c --quiet sum");
       }

@@ -15,7 +15,7 @@ async function exceededMemory(cgroup: Cgroup | undefined): Promise<boolean> {
 
 /** A sandbox on this worker. Its machine runs, or has ended and left its disks. Disposing it removes everything. */
 export class LiveSandbox implements AsyncDisposable {
-  /** The request that started it, with later changes applied. */
+  /** The request that started the sandbox, with later changes applied. */
   request: StartSandbox;
   readonly live: LiveMachine;
   #end = Promise.withResolvers<SandboxEnd>();

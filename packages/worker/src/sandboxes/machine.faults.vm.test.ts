@@ -98,7 +98,7 @@ test("6: a QEMU that does not answer fails its capture by a deadline and delays 
   const other = await sandbox(t);
   const snapshotId = newSnapshotId();
   {
-    // The worst step: QEMU will carry out the command, and the worker does not learn of it.
+    // The worst step: QEMU carries out the command, and the worker does not learn of it.
     using _ = armFailpoint("switch layers", () => process.kill(pid, "SIGSTOP"));
     const captured = host.worker.captureSandbox(id, { snapshotId, contents: "memory and disks" }, never);
     const refused = assert.rejects(captured, refusedAs("unavailable"));
@@ -240,7 +240,7 @@ test("11: a capture that fails at any step leaves a running machine and nothing 
     }
     assert.equal(await host.worker.findSnapshot(snapshotId), undefined, label);
     assert.deepEqual(await readdir(join(host.dataDirectory, "snapshots")), [], label);
-    // The machine runs: this ends when its process has counted further.
+    // The machine runs if this command ends, which it does when the process in the machine has counted on.
     const further = `until [ "$(cat /dev/shm/count)" -gt ${counted} ]; do sleep 0.1; done; cat /dev/shm/count`;
     counted = Number(await host.shell(id, further));
   }
@@ -325,7 +325,7 @@ test("18: one of several operations at once wins, and the others are refused wit
   assert.deepEqual(wakes.map(({ status }) => status).toSorted(), ["fulfilled", "rejected"]);
   assert.ok(Number(await host.shell(id, "cat /dev/shm/count")) > 0);
 
-  // Deleted while it hibernates: it is gone, with or without a complete snapshot.
+  // The sandbox was deleted while it hibernated: it is gone, with or without a complete snapshot.
   const asleep = newSnapshotId();
   const [slept] = await Promise.allSettled([
     host.worker.hibernateSandbox(id, asleep, never),
@@ -342,7 +342,7 @@ test("20: a caller that aborts in the middle leaves nothing half done", async (t
     using _ = armFailpoint(label, () => left.abort());
     const request = startRequest();
     const started = host.worker.startSandbox(request, () => undefined, left.signal);
-    // At the last step the machine is the sandbox already.
+    // After the last step the machine is the sandbox already.
     if (label !== "journal sandbox") await assert.rejects(started, label);
     else await started.then(() => host.worker.stopSandbox(request.id));
     assert.deepEqual(await leftBehind(host.dataDirectory), nothing, label);

@@ -10,7 +10,7 @@ import type { LiveMachine } from "#machine/live-machine.ts";
 /** Deadline of a read in the guest, which answers its own caller: /proc files take milliseconds. */
 const readTimeoutMs = 5000;
 
-/** Far more than these files have; the guest chooses what its agent answers. */
+/** Exceeds the size of these files by far. The limit is needed because the guest chooses what its agent answers. */
 const maxFileBytes = 16 * 1024;
 
 /** Answers what a guest asks about its own sandbox. */
@@ -31,7 +31,7 @@ export function metadataSource(live: LiveMachine, { id, vcpus }: StartSandbox, h
         cpuPercent: vcpus * 100,
         memUsage: memoryUsage(memory),
         memLimit: limit * 2 ** 20,
-        // Threads, as "running/all".
+        // The number of threads, as "running/all".
         pids: Number(/\d+\/(\d+)/.exec(load)?.[1] ?? 0),
         netInput: traffic?.receivedBytes ?? 0,
         netOutput: traffic?.sentBytes ?? 0,

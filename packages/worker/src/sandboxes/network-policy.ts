@@ -25,7 +25,7 @@ export async function applyNetworkPolicy(live: LiveMachine, request: StartSandbo
   if (sandboxNetwork === undefined) return;
   // An adopted machine is admitted already, perhaps under the address that an earlier version chose.
   if (sandboxNetwork.since === 0) sandboxNetwork.admit(macAddressOf(request.id));
-  // Its policy is in force too; setting it again would cut its connections.
+  // The policy of an adopted machine is in force too; setting it again would cut its connections.
   const policy = policyOf(request);
   if (JSON.stringify(sandboxNetwork.policy) !== JSON.stringify(policy) || sandboxNetwork.since === 0) {
     await sandboxNetwork.setPolicy(policy);

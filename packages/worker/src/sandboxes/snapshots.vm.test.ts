@@ -187,7 +187,8 @@ test("long chains of layers are merged, and the content stays", async () => {
     if (round === 7) kept = snapshotId;
     else await host.worker.removeSnapshot(snapshotId);
   }
-  // Shared with the kept checkpoint: the template's layer and eight more. Over them: what rounds after the last merge added.
+  // The kept checkpoint shares the template's layer and eight more. Over them lie the layers of the rounds after the
+  // last merge.
   await layersAtMost(14);
   await host.shell(id, "echo 3 | sudo tee /proc/sys/vm/drop_caches; sha256sum -c sum");
   await host.worker.removeSnapshot(kept!);

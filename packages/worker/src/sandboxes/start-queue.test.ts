@@ -59,7 +59,7 @@ test("a request that is aborted leaves the queue with the reason and takes no ot
   await assert.rejects(second, { code: "canceled", message: "no longer needed" });
   first[Symbol.dispose]();
   await third;
-  // It has its turn already, so the abort changes nothing.
+  // The request has its turn already, so the abort changes nothing.
   left.abort();
   assert.deepEqual(inside, ["a", "c"]);
   await assert.rejects(ask("d", AbortSignal.abort(new SandboxError("canceled", "before"))), {
@@ -78,7 +78,7 @@ test("a start that takes long yields its turn", async () => {
     assert.deepEqual(inside, ["slow"]);
     mock.timers.tick(1);
     await next;
-    // Leaving a turn that has been yielded frees no second one.
+    // Leaving a turn that was already yielded frees no second turn.
     slow[Symbol.dispose]();
     void ask("third");
     await settled();

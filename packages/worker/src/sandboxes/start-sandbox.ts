@@ -174,7 +174,7 @@ async function fromTemplate(
   } catch (error) {
     if (signal.aborted || isSandboxError(error, "no_capacity")) throw error;
     if (isSandboxError(error, "not_supported")) {
-      // A boot would use the same accelerator.
+      // A boot is not tried, because it would use the same accelerator.
       host.log("error", "this host cannot start machines", { template: key, error: error.message });
       throw error;
     }

@@ -53,7 +53,7 @@ export interface SnapshotManifest {
   readonly shape: Shape;
   readonly network: "none" | "user" | "tap";
   readonly hypervisor: { readonly name: HypervisorName; readonly version: string };
-  /** The guest confirmed that it was writing nothing to its disks. Other snapshots are never made. */
+  /** The guest confirmed that its disks were frozen. No other snapshots are made. */
   readonly frozen: true;
   readonly files: MachineFiles;
   /** Absent: only the disks were kept. */

@@ -24,8 +24,8 @@ import type { MemoryReply, MemoryRequest } from "./memory-threads.ts";
 const chunkBytes = 4 * 2 ** 20;
 
 /**
- * A delta up to this size is buffered in the worker's memory, so that the machine does not wait for the disk. The buffer
- * takes at most 1/8 of the host's available memory.
+ * A delta of at most this size is buffered in the worker's memory, so that the machine does not wait for the disk. The
+ * buffer takes at most 1/8 of the host's available memory.
  */
 const maxHeldBytes = 2 ** 30;
 const heldShare = 8;

@@ -52,7 +52,7 @@ export interface LoadedDelta extends Disposable {
 
 type Ask = MemoryRequest extends infer Request ? (Request extends MemoryRequest ? Omit<Request, "id"> : never) : never;
 
-/** For everything except captures. More threads would wait for the same disk and memory. */
+/** Threads for everything except captures. More threads would wait for the same disk and memory. */
 const threadCount = 2;
 
 /** Machines captured at the same time, each by a thread that does nothing else meanwhile. */

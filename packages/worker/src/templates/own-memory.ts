@@ -31,7 +31,7 @@ export class OwnMemory implements AsyncDisposable {
   forked(snapshot: StoredSnapshot): void {
     const { id, memory } = snapshot.manifest;
     if (memory?.delta === undefined || memory.delta.bytes < minDeltaBytes) return;
-    // A base covers the boot memory alone, and this guest had hotplugged memory.
+    // A base covers only the boot memory, and this guest had hotplugged memory.
     if (memory.growthMib !== undefined) return;
     const forks = (this.#forks.get(id) ?? 0) + 1;
     this.#forks.set(id, forks);

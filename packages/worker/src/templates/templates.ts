@@ -66,7 +66,7 @@ export class Templates implements AsyncDisposable {
     return createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 32);
   }
 
-  /** Undefined: the template has to be made, which takes as long as a boot. */
+  /** Undefined: the template does not exist, and making it takes as long as a boot. */
   async find(key: string): Promise<StoredSnapshot | undefined> {
     try {
       const found = await this.#host.templates.find(key);

@@ -26,7 +26,7 @@ export interface WorkerCalls {
   stop(id: SandboxId): void;
   findSnapshot(snapshotId: SnapshotId): StoredSnapshot | undefined;
   removeSnapshot(snapshotId: SnapshotId): void;
-  /** See `armFailpoints`. */
+  /** Arms failpoints: see `armFailpoints`. */
   arm(failpoints: string): void;
 }
 
@@ -53,7 +53,7 @@ export interface SpawnedWorker extends AsyncDisposable {
   ): Promise<ReturnType<WorkerCalls[Name]>>;
   /** Resolves when the process has ended, for any reason. */
   readonly ended: Promise<void>;
-  /** By SIGKILL, as the kernel does when memory runs out. */
+  /** Kills the process by SIGKILL, as the kernel does when memory runs out. */
   kill(): Promise<void>;
 }
 
@@ -82,7 +82,7 @@ export async function spawnWorker(options: WorkerProcessOptions, failpoints = ""
   const died = ended.then(() => {
     throw new Error(workerDied);
   });
-  // No call may be waiting when it happens.
+  // Perhaps no call is waiting when the process ends.
   died.catch(() => undefined);
   let nextId = 1;
   return {

@@ -148,7 +148,7 @@ test("an error event exits with 1, whether the agent continues or not", async ()
 test("an interrupt goes to the agent and sets the exit code", async () => {
   const interrupts = testInterrupts();
   const { client, done } = testAgent(0, (what, { emit }) => {
-    // Sent before the attach, and passed on after it.
+    // The interrupt is sent before the attach, and passed on after it.
     if (Array.isArray(what)) interrupts.send("SIGINT");
     if (what === "interrupt") emit({ type: "interrupted" }, { type: "turn_complete", claude_session_id: "c" });
   });

@@ -79,7 +79,7 @@ async function readAnswer(agent: AttachedAgent, context: Context): Promise<boole
 
 interface HeldInterrupts extends Disposable {
   readonly last: InterruptName | undefined;
-  /** Aborted by the second interrupt. */
+  /** Aborts at the second interrupt. */
   readonly ended: AbortSignal;
   /** Passes the first interrupt on to the agent, even one from before this call. */
   pass(agent: AttachedAgent): void;
@@ -89,7 +89,7 @@ function holdInterrupts({ host }: Context): HeldInterrupts {
   const ended = new AbortController();
   let agent: AttachedAgent | undefined;
   let last: InterruptName | undefined;
-  // Fails when the agent has just ended, and then its end arrives anyway.
+  // The call fails when the agent has just ended, and then the agent's end arrives anyway.
   const interrupt = (): void => void agent?.interrupt().catch(() => undefined);
   const taken = host.interrupts.take((name) => {
     if (last !== undefined) ended.abort(new SandboxError("canceled", "canceled"));

@@ -19,7 +19,7 @@ export function passThrough(streams: { readonly stdout: Output; readonly stderr:
   };
 }
 
-// The same limit as the server's for collected output.
+// The server's own limit for collected output.
 const maxCollectedBytes = 64 * 2 ** 20;
 
 export interface CollectedOutput extends CommandOutput {
@@ -41,7 +41,7 @@ export function collectOutput(): CollectedOutput {
     report: (message) => {
       kept.stderr.push(Buffer.from(`osb: ${message}\n`));
     },
-    // Decoded as a whole: a character may span two chunks.
+    // The output is decoded as a whole, because a character may span two chunks.
     collected: () => ({
       stdout: Buffer.concat(kept.stdout).toString("utf8"),
       stderr: Buffer.concat(kept.stderr).toString("utf8"),

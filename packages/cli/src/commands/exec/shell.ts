@@ -65,7 +65,7 @@ function rawMode(stdin: Context["host"]["stdin"]): Disposable {
 
 function followSize(context: Context, client: Client, id: string, sessionId: string): Disposable {
   const { stdout } = context.host;
-  // A failed resize is made up for by the next one.
+  // The next resize makes up for a failed one.
   const onResize = (): void => void client.sessions.resize(id, sessionId, sizeOf(context)).catch(() => undefined);
   stdout.on("resize", onResize);
   return { [Symbol.dispose]: () => stdout.off("resize", onResize) };

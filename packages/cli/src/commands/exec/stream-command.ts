@@ -16,9 +16,9 @@ export interface CommandToStream {
   readonly graceMs?: number;
 }
 
-// As in timeout(1).
+// The exit code of timeout(1).
 const timedOutCode = 124;
-// As in shells.
+// The exit code of shells.
 const commandNotFoundCode = 127;
 // The exit code of a program that SIGPIPE ended.
 const readerGoneCode = 141;
@@ -64,7 +64,7 @@ function holdInterrupts(interrupts: Interrupts, graceMs: number | undefined, end
   let exec: ExecStream | undefined;
   let last: InterruptName | undefined;
   let grace: NodeJS.Timeout | undefined;
-  // Fails when the command has just ended, and then its end arrives anyway.
+  // The call fails when the command has just ended, and then the command's end arrives anyway.
   const send = (name: InterruptName): void => void exec?.kill(signalNumberOf(name)).catch(() => undefined);
   const taken = interrupts.take((name) => {
     if (last !== undefined || exec === undefined) end();
@@ -91,7 +91,7 @@ async function forwardStdin(stdin: Readable, exec: ExecStream): Promise<void> {
   try {
     for await (const chunk of stdin as AsyncIterable<Uint8Array>) await exec.write(chunk);
   } catch {
-    // The input ends here.
+    // The end of the input.
   }
   await exec.closeStdin().catch(() => undefined);
 }

@@ -82,7 +82,7 @@ suite("agent sessions", () => {
     assert.equal((await given.world.call("POST", `${given.at}/${session}/interrupt`)).status, 204);
     const [first, long, interrupt] = await given.received(session, 3);
     assert.deepEqual([first, interrupt], [{ type: "prompt", text: "first" }, { type: "interrupt" }]);
-    // As texts, a difference would be shown in full.
+    // `deepEqual` would print megabytes of difference.
     assert.ok(isDeepStrictEqual(long, { type: "prompt", text }));
     const [status, reply] = await given.world.ask("POST", `${given.at}/${session}/prompt`, { text: "" });
     assert.deepEqual([status, reply.error], [400, "text is required"]);

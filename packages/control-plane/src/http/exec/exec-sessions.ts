@@ -114,7 +114,7 @@ async function attach(api: ApiContext, call: Call<unknown, unknown>, words: Sess
       socket.close(1000);
     } catch (error) {
       const { body } = failureOf(error, call.request.id, sandboxes);
-      // No exit code: the command may still run.
+      // The message carries no exit code, because the command may still run.
       socket.close(1011, body.code);
     }
   } finally {

@@ -59,10 +59,10 @@ async function stream({ sandboxes }: ApiContext, connection: Connection): Promis
     takeInput(connection, input, (error) => ended.abort(error));
     await sendOutput(socket, command, use, signal);
   } catch (error) {
-    // A caller that broke the protocol receives that error, and not the end of its command that follows.
+    // A caller that broke the protocol receives that error, not the end of the command that follows from it.
     throw ended.signal.aborted ? ended.signal.reason : error;
   } finally {
-    // Kills the command after any failure; after its end this does nothing.
+    // Kills the command after a failure. After the command's end this has no effect.
     ended.abort();
   }
 }

@@ -23,7 +23,7 @@ import { answered, serve } from "../serve.ts";
 
 // Proxies close silent connections; commands with a shorter timeout need no keep-alive.
 const quickSeconds = 30;
-/** The longest delay of the guest's timers, as good as no limit. */
+/** The longest delay of the guest's timers, which amounts to no limit. */
 const endlessMs = 2 ** 31 - 1;
 /** Deadline for removing a session. */
 const removeMs = 30_000;
@@ -124,7 +124,7 @@ function runOf({ worker, log }: SandboxContext, sandboxId: SandboxId) {
   };
 }
 
-/** The value, or undefined after the time. */
+/** The value of the promise, or undefined after the given time. */
 async function within<T>(milliseconds: number, promise: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
   const { promise: over, resolve } = Promise.withResolvers<undefined>();
   const timer = setTimeout(() => resolve(undefined), milliseconds);
@@ -135,7 +135,7 @@ async function within<T>(milliseconds: number, promise: Promise<T>, signal: Abor
   }
 }
 
-/** Settles when everything has been sent or the client has left; a failure meanwhile cuts the connection. */
+/** Settles when everything has been sent or the client has left. A failure before that cuts the connection. */
 async function sendJson(reply: FastifyReply, stream: Readable): Promise<typeof answered> {
   const { promise, resolve } = Promise.withResolvers<void>();
   stream.once("close", resolve);
@@ -152,7 +152,7 @@ async function answerLate(
 ): Promise<typeof answered> {
   reply.hijack();
   const { raw } = reply;
-  // Sent with the first space, or together with the result of a quick command.
+  // The head is sent with the first space, or together with the result of a quick command.
   raw.writeHead(200, { "content-type": "application/json; charset=utf-8" });
   const keepAlive = setInterval(() => raw.destroyed || raw.write(" "), api.timing.keepAliveMs);
   try {
@@ -163,7 +163,7 @@ async function answerLate(
     else raw.end(JSON.stringify(small));
   } catch (error) {
     const { body } = failureOf(error, reply.request.id, api.sandboxes);
-    // The status is sent already, so the error follows as the body.
+    // The status has been sent, so the error follows as the body.
     if (!raw.destroyed) raw.end(JSON.stringify(body));
   } finally {
     clearInterval(keepAlive);

@@ -97,7 +97,7 @@ test("a write that fails during the upload is answered, and no more is read", as
   const socket = connect(Number(port), hostname);
   let answer = "";
   socket.on("data", (data: Buffer) => (answer += data.toString()));
-  // What the server has not read when it closes makes the close a reset.
+  // Bytes that the server has not read when it closes turn the close into a reset.
   socket.on("error", () => {});
   socket.write(
     `PUT ${at("/full/file")} HTTP/1.1\r\nHost: x\r\nX-API-Key: ${testKey}\r\nContent-Length: ${2 ** 30}\r\n\r\n`,
@@ -122,7 +122,7 @@ test("after a failed write of ordinary size the connection can be used again", a
   socket.on("data", (data: Buffer) => (answer += data.toString()));
   const headers = `Host: x\r\nX-API-Key: ${testKey}\r\n`;
   socket.write(`PUT ${at("/full/file")} HTTP/1.1\r\n${headers}Content-Length: 4000000\r\n\r\n`);
-  // Longer than the system keeps on the way, so that the server has to take it.
+  // Exceeds the buffers of the connection, so the server has to read the body.
   socket.write(Buffer.alloc(4_000_000));
   socket.write(`GET ${at("/nothing")} HTTP/1.1\r\n${headers}\r\n`);
   await eventually("both are answered", () => answer.split("HTTP/1.1").length === 3);

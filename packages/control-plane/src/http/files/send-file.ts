@@ -34,7 +34,7 @@ export async function sendFile(
   await promise;
 }
 
-/** The file at a path, following links. @throws for a directory */
+/** The entry of the file at a path, through symbolic links. @throws for a directory */
 export async function statFile(
   worker: Worker,
   { id, path }: { readonly id: SandboxId; readonly path: string },

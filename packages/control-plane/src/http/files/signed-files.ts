@@ -38,7 +38,7 @@ export function serveSigning(app: FastifyInstance, api: ApiContext): void {
   }
 }
 
-/** The signed URLs themselves, which need no key. */
+/** The routes behind signed URLs, which need no key. */
 export function serveSigned(app: FastifyInstance, api: ApiContext): void {
   const { worker } = api.sandboxes;
   const { ending } = api.sandboxes.shutdown;

@@ -41,7 +41,7 @@ export async function forwardRequest({
   const timer = setTimeout(() => reject(tooLate(timeoutMs)), timeoutMs);
   upstream.once("response", resolve);
   upstream.once("upgrade", (answer) => reject(broken(`it answered ${answer.statusCode} unasked`)));
-  // May come after the answer has begun: a server need not read the request to its end.
+  // An error may come after the answer has begun: a server need not read the request to its end.
   upstream.on("error", (cause) => reject(broken(cause)));
   response.once("close", () => reject(new SandboxError("canceled", "the client disconnected")));
   request.on("data", () => use.touch());
@@ -55,7 +55,7 @@ export async function forwardRequest({
       answer.statusMessage,
       answerHeaders(answer.rawHeaders, request.headers.host),
     );
-    // At once: the first event of a stream may be long in coming.
+    // The head is sent at once, since the first event of a stream may come much later.
     response.flushHeaders();
     // An open event stream keeps no sandbox awake; each event does.
     if ((answer.headers["content-type"] ?? "").startsWith("text/event-stream")) use[Symbol.dispose]();

@@ -48,7 +48,7 @@ export function failureAnswer(
 /** Sends the answer, or cuts the connection when another answer has begun. */
 export function sendAnswer(response: ServerResponse, { status, headers, body }: Answer): void {
   if (response.headersSent) return void response.destroy();
-  // With the reason phrase: otherwise that of a sandbox's invalid answer would be sent.
+  // Sets the reason phrase, or Node would send that of the sandbox's invalid answer.
   response.writeHead(status, STATUS_CODES[status], headers);
   response.end(body);
 }

@@ -110,7 +110,7 @@ interface GatewayContext extends ApiContext {
 /** A connection to the port, and the call that it is part of. */
 interface Connected {
   readonly stream: Duplex;
-  /** May be disposed before the connection ends: waiting for data does not keep a sandbox awake. */
+  /** The use may be disposed before the connection ends: waiting for data does not keep a sandbox awake. */
   readonly use: Use;
   readonly path: string;
   readonly headers: readonly string[];

@@ -20,7 +20,7 @@ import { startForTest, testKey, type TestControlPlane } from "#testing/start-for
 
 const withoutOpenssl = spawnSync("openssl", ["version"]).status === 0 ? false : "openssl is not installed";
 
-// Here the ports of sandboxes are ports of this host. The worker's tests cover the path to a guest's port.
+// In this file, the ports of sandboxes are ports of this host. The worker's tests cover the path to a guest's port.
 suite("previews", () => {
   const stack = new AsyncDisposableStack();
   let world: TestControlPlane;
@@ -641,7 +641,7 @@ suite("previews", () => {
     assert.equal(refused.statusCode, 400);
     assert.match(await text(refused), /the API's own name/);
 
-    // A row from before the name was configured.
+    // A row that was added before the name was configured.
     const database = await openDatabase(world.databaseFile);
     await database
       .insertInto("previews")

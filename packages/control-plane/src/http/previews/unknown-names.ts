@@ -6,7 +6,7 @@ const maxUnknown = 60;
 const windowMs = 60_000;
 /** How long a sandbox that answered stays reachable for every client, even for an address over its limit. */
 const knownMs = 600_000;
-// Bounds the memory; the oldest entries give way.
+// Bounds the memory: the oldest entries are dropped first.
 const maxAddresses = 10_000;
 const maxKnown = 10_000;
 

@@ -22,7 +22,7 @@ async function readText(request: IncomingMessage, limit: number): Promise<string
   if (isTooLarge(request, limit)) throw tooLarge(limit);
   const chunks: Buffer[] = [];
   let bytes = 0;
-  // The socket must outlive this loop, since a refusal is still to be sent.
+  // The socket must outlive this loop, because the refusal is sent afterwards.
   for await (const chunk of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
     bytes += chunk.length;
     if (bytes > limit) throw tooLarge(limit);

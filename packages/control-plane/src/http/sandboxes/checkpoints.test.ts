@@ -140,7 +140,7 @@ test("a name can be used once; that of a failed or deleted checkpoint is free ag
   assert.equal((await make({ name: "mine" })).status, "ready");
 });
 
-test("a sandbox has at most ten full checkpoints, without failed ones and disk-only ones", async () => {
+test("a sandbox has at most ten full checkpoints; failed ones and disk-only ones do not count", async () => {
   await using given = await setUp();
   const { world, id, make, list } = given;
   const path = `/api/sandboxes/${id}/checkpoints`;

@@ -16,7 +16,7 @@ import { servePatches } from "./patches.ts";
 import { serve } from "../serve.ts";
 import { serverTiming } from "../server-timing.ts";
 
-// Across all sandboxes of the organization.
+// The limit of one list across all sandboxes of the organization.
 const listLimit = 1000;
 
 export function serveCheckpoints(app: FastifyInstance, api: ApiContext): void {

@@ -170,7 +170,7 @@ test("a create whose client disconnects is undone", async () => {
   await using world = await startForTest();
   const started = Promise.withResolvers<void>();
   const released = Promise.withResolvers<void>();
-  // It does not look at the signal itself, so the machine does start.
+  // This worker ignores the abort itself, so the machine does start.
   world.worker.onStart = (_request, _onProgress, signal) => {
     started.resolve();
     signal.addEventListener("abort", () => released.resolve());

@@ -23,7 +23,7 @@ export async function attachSocket(
   { words, touch, log }: { words: SessionWords; touch: () => void; log: Log },
   signal: AbortSignal,
 ): Promise<void> {
-  // It may reject while output is still being read; it is awaited after that.
+  // The result may reject while output is still being read; it is awaited after that.
   attached.result.catch(() => {});
   const inbox = new MessageInbox(socket, log);
   const stdin = new StdinQueue(attached, {

@@ -9,8 +9,9 @@ export interface Message {
 }
 
 /**
- * The messages of a paused WebSocket: first one, then the others. A single read of the socket may hold several messages,
- * which arrive although it is paused in between; they wait here. A handler that throws ends its own socket only.
+ * Takes the messages of a paused WebSocket: first a single one, then all others. One read of the socket may hold
+ * several messages, which arrive although the socket is paused; they wait here. A handler that throws ends its own
+ * socket only.
  */
 export class MessageInbox {
   readonly #socket: WebSocket;
@@ -44,7 +45,7 @@ export class MessageInbox {
   /** Passes every further message to `handle`. */
   forEach(handle: (message: Message) => void): void {
     this.#handle = handle;
-    // Before the waiting messages are handled: one of them may pause the socket.
+    // Resumed before the waiting messages are handled, since one of them may pause the socket again.
     this.#socket.resume();
     for (const message of this.#waiting.splice(0)) handle(message);
   }

@@ -25,7 +25,7 @@ test("messages sent before the close reach a client that reads minutes later", a
     const server = await accepted.promise;
     server.resume();
     t.mock.timers.enable({ apis: ["setTimeout"] });
-    // More than the system holds between the two.
+    // Exceeds the buffers between server and client.
     let sent = 0;
     for (; server.bufferedAmount < 500_000; sent += 65_536) {
       server.send(Buffer.alloc(65_536));

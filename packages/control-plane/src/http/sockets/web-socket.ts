@@ -16,7 +16,7 @@ const probeAfterMs = 30_000;
 // A client reads at its own pace: messages in transit at the close are kept for this long.
 const farewellMs = 3_600_000;
 
-// A separate value, since the type of the options lacks `closeTimeout`.
+// This is a separate value, because the type of the options lacks `closeTimeout`.
 const options = { noServer: true, maxPayload: maxMessageBytes, perMessageDeflate: false, closeTimeout: farewellMs };
 const server = new WebSocketServer(options);
 const upgrades = new WeakMap<IncomingMessage, { socket: Socket; head: Buffer }>();
@@ -29,7 +29,7 @@ export function isWebSocketUpgrade(request: IncomingMessage): boolean {
 /** Sends upgrade requests through the same routes, hooks and error replies as other requests. */
 export function routeUpgrades(app: FastifyInstance, previews: PreviewGateway, log: Log): void {
   app.server.on("upgrade", (request: IncomingMessage, socket: Socket, head: Buffer) => {
-    // Its bytes would run into the answers that are still to come on this connection.
+    // The upgrade's bytes would mix with the answers that are still due on this connection.
     if (hasUnanswered(request)) return void socket.destroy();
     withinConnection(socket, log, () => {
       previews.upgrade(request, socket, head, () => routeUpgrade(app, request, socket, head));

@@ -6,7 +6,7 @@ import type { Memory } from "#system/system.ts";
 const root = "/sys/fs/cgroup";
 const sandbox = join(root, "sandbox");
 
-/** Enough for language servers and package managers, and an end for a fork bomb. */
+/** Suffices for language servers and package managers, and stops a fork bomb. */
 const maxPids = 4096;
 
 /**

@@ -13,7 +13,7 @@ const maxFreezeMs = 30_000;
 export interface FileSystems {
   /** Settles when everything written so far is on the disks. */
   sync(): Promise<void>;
-  /** Freezes all of them and returns their mount points; rejects with none frozen. */
+  /** Freezes all file systems and returns their mount points. After a failure none is frozen. */
   freeze(): Promise<readonly string[]>;
   thaw(): void;
 }
@@ -45,7 +45,7 @@ export function fileSystems(): FileSystems {
     try {
       onFileSystem(mountpoint, thawFileSystem);
     } catch {
-      // Not frozen, as expected.
+      // The file system was not frozen, as expected.
     }
   }
 
@@ -54,7 +54,7 @@ export function fileSystems(): FileSystems {
     async freeze() {
       // Another caller has frozen them, and only it may thaw.
       if (frozen.length > 0) throw cannotFreeze("they are frozen already");
-      // Flushed first: dirty pages at the freeze would prolong it.
+      // Flushes first, because dirty pages would prolong the freeze.
       await sync(reaper);
       deadline = setTimeout(thaw, maxFreezeMs);
       try {

@@ -17,7 +17,7 @@ export function setHostname(name: string): void {
   if (!/^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,62}[a-zA-Z0-9])?$/.test(name)) {
     throw new SandboxError("invalid_argument", `${JSON.stringify(name)} is not a valid host name`);
   }
-  // Set before; the user may have chosen another name since.
+  // This name was set before, and the user may have chosen another one since.
   if (name === given) return;
   setKernelHostname(name);
   given = name;
@@ -30,7 +30,7 @@ let given: string | undefined;
 function writeDown(name: string): void {
   try {
     if (textOf(hostnameFile).trim() === name) return;
-    // In place: a full disk has no room for a new file.
+    // The file is written in place, because a full disk has no room for a new one.
     writeFileSync(hostnameFile, `${name}\n`);
   } catch (error) {
     // The file belongs to the user, who may have made it immutable.

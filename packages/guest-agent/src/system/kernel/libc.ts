@@ -73,7 +73,7 @@ export function limitOpenFiles(soft: number, hard: number): void {
   checked("setrlimit", libc.setrlimit(RLIMIT_NOFILE, limits));
 }
 
-/** Both ends of a pipe. No child inherits them unless they are passed to it. */
+/** Opens a pipe and returns both ends. No child inherits them unless they are passed to it. */
 export interface Pipe {
   readonly read: number;
   readonly write: number;
@@ -92,7 +92,7 @@ export function openNonBlockingPipe(): Pipe {
   return pipe;
 }
 
-/** Both ends of a bidirectional byte stream. */
+/** Opens a bidirectional byte stream and returns both ends. */
 export function openSocketPair(): readonly [number, number] {
   const fds = Buffer.alloc(8);
   checked("socketpair", libc.socketpair(AF_UNIX, SOCK_STREAM | O_CLOEXEC, 0, fds));
@@ -225,7 +225,7 @@ export function stringTable(strings: readonly string[]): StringTable {
   const start = Number(address);
   let at = 8 * (strings.length + 1);
   for (let index = 0; index < strings.length; index += 1) {
-    // The upper bits are cut off.
+    // The assignment keeps the lower 32 bits.
     pointers[2 * index] = start + at;
     pointers[2 * index + 1] = Math.floor((start + at) / 2 ** 32);
     at += bytes.write(strings[index]!, at) + 1;
@@ -237,7 +237,7 @@ export function stringTable(strings: readonly string[]): StringTable {
 export type Stdio = readonly [number, number, number] | { readonly terminal: string };
 
 export interface PosixSpawn {
-  /** The first names the program: a path, or without a slash a name to find in `searchPath`. */
+  /** The first argument names the program: a path, or without a slash a name to find in `searchPath`. */
   readonly arguments: StringTable;
   /** Directories separated by colons, as execvp(3) takes them. */
   readonly searchPath: string;
@@ -359,7 +359,7 @@ function signalsIgnored(): bigint {
 
 let setCgroupOfAttributes: ((attributes: Buffer, cgroup: number) => number) | undefined;
 
-// Since glibc 2.39, which the agent disk has, but perhaps not the host of a fake machine.
+// glibc has this function since 2.39. The agent disk has that version, the host of a fake machine may not.
 function setCgroup(attributes: Buffer, cgroup: number): void {
   setCgroupOfAttributes ??= dlopen("libc.so.6", {
     posix_spawnattr_setcgroup_np: { return: "i32", arguments: ["pointer", "i32"] },
@@ -377,7 +377,7 @@ export function withRealUser<Result>({ uid, gid, groups }: Credentials, work: ()
   try {
     return work();
   } finally {
-    // At once: processes of the real user may signal this one.
+    // The real user changes back at once, because processes of the real user may signal this one.
     setRealUser(0);
   }
 }
@@ -461,7 +461,7 @@ export function setDeviceAddress(device: string, address: Uint8Array): void {
   checked("SIOCSIFHWADDR", libc.ioctl(deviceSocket, SIOCSIFHWADDR, request));
 }
 
-/** Kept open: opening one would be most of the cost. */
+/** The socket stays open: opening one for each address would be most of the cost. */
 let deviceSocket: number | undefined;
 
 /** Adds bytes to the kernel's entropy with full credit, and makes the generator use them at once. */

@@ -7,7 +7,7 @@ const targets = z.array(z.string()).max(maxTargets, `egress: a list has at most 
 
 /** Validated, and stored as written. */
 export const Egress = z
-  // Strict: a misspelt list would otherwise be an absent list, which allows the whole internet.
+  // The schema is strict, because a misspelt list would count as an absent one, which allows the whole internet.
   .strictObject({
     allow: targets.optional().meta({
       description:

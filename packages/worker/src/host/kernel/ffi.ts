@@ -7,7 +7,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 
 const library = "libc.so.6";
 
-// Resolved once: a call between the failing one and the reading of errno could overwrite it.
+// The address is resolved once: a call between the failing one and the reading of errno could overwrite it.
 const errnoAddress = dlopen(library, {
   __errno_location: { return: "pointer", arguments: [] },
 }).functions.__errno_location();

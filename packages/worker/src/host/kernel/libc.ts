@@ -213,7 +213,7 @@ export function dataRanges(fd: number, bytes: number): readonly (readonly [start
     const start = Number(libc.lseek(fd, BigInt(at), SEEK_DATA));
     if (start < 0) {
       const errno = lastErrno();
-      // Nothing but a hole up to the end.
+      // The rest of the file is a hole.
       if (errno === constants.errno.ENXIO) break;
       throw failure("lseek", errno);
     }

@@ -105,7 +105,7 @@ export function watchRules(onChange: () => void): Disposable {
     socket.on("error", () => socket.destroy());
     socket.on("close", () => {
       if (ended) return;
-      // More changed at once than the kernel buffers for a listener.
+      // More has changed at once than the kernel buffers for a listener.
       listening = listen();
       onChange();
     });

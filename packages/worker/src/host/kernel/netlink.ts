@@ -36,7 +36,7 @@ export function exchangeNetlink(
       for (const { type, payload } of messagesIn(datagram)) {
         if (type === messageTypes.done) return;
         if (type !== messageTypes.error) onMessage?.(payload);
-        // Zero acknowledges.
+        // The error code 0 acknowledges the request.
         else if (payload.readInt32LE() !== 0) refuse(errnoName(-payload.readInt32LE()));
       }
     }

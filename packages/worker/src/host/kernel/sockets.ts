@@ -192,7 +192,7 @@ export function sendBytes(fd: number, bytes: Uint8Array): void {
   checked("send", sent);
 }
 
-/** The next message, cut to the size of `buffer`; undefined when none has arrived. */
+/** The next message, cut to the size of `buffer`; undefined when no message has arrived. */
 export function receiveBytes(fd: number, buffer: Buffer): Buffer | undefined {
   const count = Number(libc.recv(fd, buffer, BigInt(buffer.length), 0));
   if (count >= 0) return buffer.subarray(0, count);

@@ -102,7 +102,10 @@ export class ContentChecks {
   }
 }
 
-/** What changes when a file is written or exchanged. Links to a file change its ctime, which is therefore left out. */
+/**
+ * Properties that change when a file is written or exchanged. Links to a file change its ctime, which is therefore left
+ * out.
+ */
 export async function identityOf(path: string): Promise<string | undefined> {
   try {
     const { dev, ino, size, mtimeNs } = await stat(path, { bigint: true });

@@ -31,7 +31,7 @@ export interface UnfinishedDirectory extends AsyncDisposable {
 export interface Leftover {
   readonly path: string;
   readonly kind: "unfinished" | "removed";
-  /** The label given to {@link ImmutableDirectories.createUnfinished}; of a removed directory its name. */
+  /** The label given to {@link ImmutableDirectories.createUnfinished}, or the name of a removed directory. */
   readonly label: string;
 }
 

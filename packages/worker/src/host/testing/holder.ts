@@ -18,7 +18,7 @@ const holds = {
 } as const;
 
 export interface Holder extends AsyncDisposable {
-  /** Its output when it holds what it was asked to. */
+  /** The line that the process prints when it holds everything requested. */
   readonly said: string;
   kill(): Promise<void>;
 }
@@ -43,6 +43,6 @@ if (import.meta.main) {
   const [what, first = "", second = ""] = process.argv.slice(2);
   const said = await holds[what as keyof typeof holds](first, second);
   process.stdout.write(`${said ?? "held"}\n`);
-  // It lives until it is killed or its parent has ended.
+  // Lives until it is killed or its parent has ended.
   process.stdin.resume();
 }

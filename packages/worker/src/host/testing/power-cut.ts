@@ -47,7 +47,7 @@ export class RecordedFiles implements DurableFiles {
   readonly #operations: Operation[] = [];
   readonly #forgetful: boolean;
 
-  /** `forgetful`: flushes are not recorded, as if the code had left them out. */
+  /** `forgetful`: flushes are not recorded, as if the code did not flush. */
   constructor(root: string, { forgetful = false }: { readonly forgetful?: boolean } = {}) {
     this.root = root;
     this.#forgetful = forgetful;
@@ -223,7 +223,7 @@ function entriesOf(directory: DirectoryNode, length = directory.pending.length):
   return entries;
 }
 
-/** All unflushed files lost, half or whole, and each one lost while the others are whole. */
+/** Every file lost, half written or whole; and each one lost while the others are whole. */
 function contentChoices(files: readonly FileNode[]): readonly ReadonlyMap<FileNode, string>[] {
   const choose = (contentOf: (file: FileNode) => string): ReadonlyMap<FileNode, string> =>
     new Map(files.map((file) => [file, contentOf(file)]));

@@ -51,7 +51,7 @@ async function appears(file: string, vm: VmProcess, signal: AbortSignal): Promis
   void vm.exited.then(() => done.abort());
   try {
     const changes = watch(join(file, ".."), { signal: stop });
-    // Checked after the watch has started: a file that appears later is an event.
+    // The check comes after the watch has started, so a file that appears later is an event.
     if (existsSync(file)) return;
     for await (const _ of changes) if (existsSync(file)) return;
   } catch (cause) {

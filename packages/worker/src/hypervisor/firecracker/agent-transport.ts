@@ -45,7 +45,7 @@ async function connectOnce(path: string): Promise<Attempt | undefined> {
   return { socket: forgetting(socket, onEnd), isAccepted: () => true };
 }
 
-/** The socket without a listener for errors that was needed until now; its next owner has its own. */
+/** Removes the listener for errors, which was needed until now: the socket's next owner has its own. */
 function forgetting(socket: Socket, onError: () => void): Socket {
   socket.off("error", onError);
   return socket;

@@ -136,7 +136,7 @@ interface Answer {
   readonly status: number;
   /** Undefined for an answer without content. */
   readonly body: unknown;
-  /** Its length with status line and headers. */
+  /** The length of the answer with its status line and headers. */
   readonly bytes: number;
 }
 

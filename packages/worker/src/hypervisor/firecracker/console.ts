@@ -35,5 +35,5 @@ export class Console implements Disposable {
   }
 }
 
-/** Of Linux, kernel/reboot.c: without a way to power off, it halts. */
+/** What Linux prints (kernel/reboot.c): without a way to power off, it halts. */
 const haltMessage = /\] reboot: (Power off not available: )?(System halted|Power down)/;

@@ -83,7 +83,7 @@ export class FirecrackerVm implements Vm {
 
   /** Without its disks a guest only fails; Firecracker is ended. */
   async #diskless(): Promise<VmExit> {
-    // Such a connection was closed here.
+    // Here the connection to the daemon was closed by this process.
     if (this.#disposed || this.#released) return await this.#processEnd();
     await this.#parts.process[Symbol.asyncDispose]();
     return { reason: "died", detail: "the storage daemon of its disks has ended" };

@@ -73,7 +73,7 @@ class PreparedFirecrackerVm implements PreparedVm {
     try {
       await requests.loadSnapshot(api, deviceState, this.#spec.memoryBase);
     } catch (error) {
-      // It refuses, or ends, when it cannot read a state.
+      // Firecracker refuses, or ends, when it cannot read a state.
       const { message } = asSandboxError(error);
       throw new SandboxError("incompatible", message, { reason: "machine" }, { cause: error });
     }

@@ -54,7 +54,7 @@ function partsOf(compatibility: string): Parts | undefined {
   };
 }
 
-/** Of two texts of `describeProcessor`: model name, stepping and flags. */
+/** Compares two texts of `describeProcessor`: model name, stepping and flags. */
 function processorDifference(captured: string, offered: string): string {
   const [was, is] = [captured, offered].map((text) => text.split("; "));
   const [name = "", , flags = ""] = was ?? [];

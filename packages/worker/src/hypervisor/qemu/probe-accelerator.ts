@@ -34,7 +34,7 @@ export async function probeAccelerator(host: QemuHost, options: ProbeOptions = {
 export interface ProbeOptions {
   /** 64 KiB that the guest runs instead of {@link firmware}. */
   readonly firmware?: Buffer;
-  /** Booted instead of firmware. */
+  /** A kernel that is booted instead of the firmware. */
   readonly kernel?: KernelProbe | undefined;
   readonly timeoutMs?: number;
 }

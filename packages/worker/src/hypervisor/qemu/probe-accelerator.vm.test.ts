@@ -17,7 +17,7 @@ const processorRunsGuests = processorFeature(await readFile("/proc/cpuinfo", "ut
 const noDevice = tryCreateKvmMachine("/dev/kvm");
 const groupOfDevice = isRoot && noDevice === undefined ? await accessByGroup() : undefined;
 
-/** As for a QEMU that takes no open device. */
+/** The access of a QEMU that takes no open device. */
 async function accessByGroup(): Promise<KvmAccess | undefined> {
   const { gid, mode } = await stat("/dev/kvm");
   return accessFor({ help: "", root: true, gid, mode });

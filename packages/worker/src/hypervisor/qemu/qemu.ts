@@ -73,7 +73,7 @@ async function adopt(spec: VmSpec, pids: readonly number[], signal: AbortSignal)
   if (pid === undefined) {
     throw new SandboxError(
       "unavailable",
-      `no process of ${pids.join(", ")} has the machine's memory ${spec.memoryBase}`,
+      `none of the processes ${pids.join(", ")} maps the machine's memory ${spec.memoryBase}`,
     );
   }
   await using undo = new AsyncDisposableStack();

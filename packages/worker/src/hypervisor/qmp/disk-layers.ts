@@ -54,7 +54,7 @@ export class DiskLayers implements Pick<Capturing, "readChains" | "openLayers" |
     unconfirmed.promise.catch(() => undefined);
     let deadline: NodeJS.Timeout | undefined;
     const onAbort = (): void => {
-      // The event says how the job ended; one that has ended needs no canceling.
+      // The event reports how the job ended. A job that has ended needs no cancellation.
       commands.cancelBlockJob(this.#qmp, job).catch(() => undefined);
       deadline = setTimeout(() => unconfirmed.reject(notEnded(job)), jobEndTimeoutMs);
     };

@@ -9,7 +9,7 @@ import { messageIn, QmpClient } from "./qmp-client.ts";
 /** A client, and the monitor's end of its connection. An exception in this process fails the test that caused it. */
 function pair(): { readonly qmp: QmpClient; readonly monitor: Duplex } {
   const [ours, theirs] = duplexPair();
-  // As a socket does.
+  // A socket closes at the end of its input as well.
   ours.once("end", () => ours.destroy());
   theirs.on("error", () => theirs.destroy());
   theirs.resume();
@@ -39,7 +39,7 @@ suite("a monitor", () => {
         const { qmp, monitor } = pair();
         qmp.listen(({ event, data }) => {
           assert.equal(typeof event, "string");
-          // Fails for some objects, as a real listener may.
+          // This throws for some objects, as a real listener may.
           String(data?.["reason"]);
         });
         const commands = Promise.allSettled([qmp.execute("stop"), qmp.execute("cont")]);

@@ -134,7 +134,7 @@ export class QmpClient implements Disposable {
   }
 
   #receive(line: string): void {
-    // Lines of the same chunk follow an invalid one.
+    // After an invalid line, more lines of the same chunk may follow.
     if (this.#socket.destroyed) return;
     this.#silent = false;
     const message = messageIn(line);

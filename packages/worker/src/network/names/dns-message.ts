@@ -10,7 +10,7 @@ export interface Question {
   readonly name: string | undefined;
   readonly type: number;
   readonly class: number;
-  /** Recursion desired. */
+  /** The flag "recursion desired" of the query. */
   readonly recursion: boolean;
   /** The largest answer that the asker accepts in a datagram. */
   readonly datagramBytes: number;
@@ -83,7 +83,7 @@ export function parseQuestion(message: Buffer): Question | undefined {
   };
 }
 
-/** The same question in a query of this forwarder: nothing else that the guest has sent goes further. */
+/** Asks the question in a query of this forwarder. Nothing else that the guest has sent goes further. */
 export function encodeQuery(question: Question, id: number): Buffer {
   const option = Buffer.alloc(question.extended ? 11 : 0);
   if (question.extended) {
@@ -191,7 +191,7 @@ function readName(
       if (position + 2 > message.length) return undefined;
       const target = message.readUInt16BE(position) & 0x3fff;
       end ??= position + 2;
-      // Only backwards, so that it ends.
+      // Pointers must lead backwards, so that following them ends.
       if (target >= position) return undefined;
       position = target;
       continue;

@@ -7,7 +7,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { answersQuestion, encodeQuery, type Question } from "./dns-message.ts";
 import { MessageReader, withLength } from "./dns-stream.ts";
 
-// Some seconds for each server, and all servers twice: what libc's resolver does too.
+// Each server has some seconds to answer, and all servers are asked twice, as by libc's resolver.
 const serverTimeoutMs = 2000;
 const rounds = 2;
 
@@ -19,7 +19,7 @@ const rereadMs = 2000;
  */
 export type AskResolvers = (question: Question, transport: "udp" | "tcp", signal: AbortSignal) => Promise<Buffer>;
 
-/** A socket to the server whose turn it is, or why there is none. */
+/** A socket to the next server, or the reason why there is none. */
 export type OpenedResolver =
   | { readonly descriptor: number }
   /** The next attempt may reach another server. */
@@ -66,7 +66,7 @@ export function askOver(open: OpenResolver): AskResolvers {
   };
 }
 
-/** The servers of a resolv.conf, in order; without any, the one on this host, as libc has it. */
+/** The servers of a resolv.conf, in order. Without any, libc uses a server on this host, and so does this. */
 export async function readServers(file: string): Promise<readonly string[]> {
   const text = await readFile(file, "utf8").catch(() => "");
   const servers = [...text.matchAll(/^\s*nameserver\s+(\S+)/gm)].map(([, server]) => server ?? "");

@@ -94,7 +94,7 @@ export function serveNames(options: NameServerOptions): Disposable {
 
 type Answer = (question: Question, transport: "udp" | "tcp") => Promise<Buffer | undefined>;
 
-/** Gives undefined, which is silence, while `max` questions are being answered. */
+/** Returns undefined, so that no reply is sent, while `max` questions are being answered. */
 function limitedTo(max: number, answer: (...[question, transport]: Parameters<Answer>) => Promise<Buffer>): Answer {
   let pending = 0;
   return async (question, transport) => {
@@ -144,7 +144,7 @@ function serveStream(socket: Socket, answer: Answer, rate: RateLimit, defect: (e
   socket.on("error", () => socket.destroy());
   let last = Promise.resolve();
   socket.on("data", (chunk: Buffer) => {
-    // One chunk after the other; the socket is not read meanwhile.
+    // Chunks are answered one after the other; the socket is not read meanwhile.
     socket.pause();
     last = last
       .then(() => answerAll(socket, reader.push(chunk), answer, rate))
@@ -189,7 +189,7 @@ async function answerOf(
 
 const internetClass = 1;
 const anyType = 255;
-/** Zone transfers. */
+/** The record types of zone transfers. */
 const transferTypes = [251, 252];
 
 /** The answer to a question that is not forwarded; undefined for one that is. Pure. */

@@ -28,7 +28,7 @@ import { GuestServices } from "./guest-services.ts";
 const { site } = worldAddresses;
 const policy = { enabled: true, egress: { allow: ["allowed.example"] } };
 
-/** Two seconds are promised; a crowded host gets more time for the same steps. */
+/** The promise is two seconds. A crowded host gets more time for the same steps. */
 const backWithinMs = 30_000;
 
 inOwnHost(import.meta.filename, () => {
@@ -119,7 +119,7 @@ inOwnHost(import.meta.filename, () => {
       return await eventually("a spare process waits", async () => {
         const children = readFileSync(`/proc/self/task/${process.pid}/children`, "utf8").trim().split(" ").map(Number);
         const others = children.filter((child) => child !== serving && child !== not);
-        // It is another user when it has loaded everything.
+        // The process has become another user when it has loaded everything.
         return others.find((child) => /^Uid:\t1899999999\t/m.test(statusOf(child)));
       });
     }
@@ -132,7 +132,7 @@ inOwnHost(import.meta.filename, () => {
       }
     }
 
-    /** Its processor time after half a second without work. */
+    /** The processor time of the process after half a second without work. */
     async function settledBusyMs(pid: number): Promise<number | undefined> {
       await delay(500);
       return processState(pid)?.busyMs;

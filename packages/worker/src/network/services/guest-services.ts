@@ -42,11 +42,14 @@ export interface ServedNetwork extends Disposable {
   hold(policy: NetworkPolicy): Promise<void>;
   /** Hands over one more socket, which the services own. */
   add(kind: SocketKind, descriptor: number): void;
-  /** Disposes it, and resolves when the services have closed their copies, at the latest after 3 s. */
+  /**
+   * Ends the services of the network. Resolves when they have closed their copies of the sockets, at the latest after 3
+   * s.
+   */
   end(): Promise<void>;
 }
 
-/** Descriptors of sockets in the namespace of a network; the web proxy's only where names decide. */
+/** Descriptors of sockets in the namespace of a network. The web proxy has one only where a policy decides by names. */
 export type NetworkSockets = Readonly<Record<Exclude<SocketKind, "web">, number> & Partial<Record<"web", number>>>;
 
 export interface GuestServicesOptions {
@@ -199,7 +202,7 @@ export class GuestServices implements AsyncDisposable {
     try {
       this.#process = this.#takeSpare() ?? this.#startProcess();
     } catch (error) {
-      // This host has no descriptor or no process left.
+      // The host has no free descriptor or process.
       return this.#startLater(`cannot be started: ${asSandboxError(error).message}`, restartDelayMs);
     }
     this.#process.serve();
@@ -393,7 +396,7 @@ class ServicesProcess implements AsyncDisposable {
     }
     this.#child.once("error", (error) => this.#end(`cannot be run: ${error.message}`));
     const { stdin, stdout, stderr } = this.#child;
-    // Without a descriptor for them Node makes no pipes.
+    // When no descriptor is free, Node makes no pipes.
     if ((stdin as unknown) === undefined) {
       this.#closed = true;
       closeSync(ours);

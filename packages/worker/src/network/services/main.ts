@@ -48,7 +48,7 @@ class Network implements Disposable {
     this.#policy = policy;
   }
 
-  /** Takes a new policy, and sockets that the network did not have. */
+  /** Takes a new policy, and the sockets that the network lacks. */
   update(policy: CompiledPolicy, sockets: Partial<Record<SocketKind, number>>): void {
     this.#policy = policy;
     const shared = {
@@ -179,7 +179,7 @@ function receive(message: ToServices): void {
   }
 }
 
-/** The worker would count a control character as a fault of this process. */
+/** The worker treats a control character as a fault of this process. */
 function plain(text: string, maxLength: number): string {
   return text.slice(0, maxLength).replaceAll(/[^\n\x20-\x7e]/g, "?");
 }

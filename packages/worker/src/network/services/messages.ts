@@ -22,11 +22,11 @@ export type ToServices =
       readonly policy: NetworkPolicy;
       readonly sockets: readonly SocketKind[];
     }
-  /** Its services end; answered with `ended`. */
+  /** The services of the network end; answered with `ended`. */
   | { readonly kind: "gone"; readonly network: number }
   | { readonly kind: "reply"; readonly id: number; readonly reply: Reply };
 
-/** With `descriptor`, one was sent over the socket. */
+/** A reply with `descriptor` announces a descriptor on the socket. */
 export type Reply =
   | { readonly descriptor: true }
   | { readonly refusal: string }

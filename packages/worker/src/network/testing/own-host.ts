@@ -32,7 +32,7 @@ export function inOwnHost(file: string, define: () => void): void {
   }
   const skipAll = process.getuid?.() === 0 ? false : "network namespaces need root";
   suite(`in a host of its own: ${basename(file)}`, { skip: skipAll }, async () => {
-    // Their names are known after they have run; a suite may define tests asynchronously.
+    // The names of the tests are known after they have run; a suite may define tests asynchronously.
     for (const { names, milliseconds, error, skip } of skipAll === false ? await runElsewhere(file) : []) {
       test(names.join(" > "), { skip: skip ?? false }, (t) => {
         t.diagnostic(`took ${milliseconds} ms`);

@@ -63,7 +63,7 @@ export async function switchNamespaceRulesOff({
   await nft(`flush ruleset\n${masquerade}`, attachment.namespace);
 }
 
-/** The same for the host. The empty table stays, so that the watch does not restore it. */
+/** Removes the host's rules, except for masquerading. The empty table stays, so that the watch does not restore it. */
 export async function switchHostRulesOff(): Promise<void> {
   await nft(`table inet opensandbox\nflush table inet opensandbox\n${masquerade}`);
 }

@@ -27,7 +27,7 @@ export interface PluggedGuest extends AsyncDisposable {
   sendFrame(frame: Buffer): void;
   tcp(address: string, port: number, say?: string | Buffer): Promise<Outcome>;
   udp(address: string, port: number, say?: string): Promise<Outcome>;
-  /** A socket in the guest, connecting. */
+  /** A connecting socket in the guest. */
   connect(address: string, port: number): Socket;
 }
 

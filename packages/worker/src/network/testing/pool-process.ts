@@ -28,7 +28,7 @@ for (const directory of positionals) {
   process.stdout.write(`claimed ${network.slot}\n`);
 }
 stopAt(values["then-stop-at"]);
-// Before "ready" is printed, which may be followed by the signal at once.
+// Listens before "ready" is printed, because the signal may follow at once.
 const ending = new Promise((resolve) => process.once("SIGTERM", resolve));
 process.stdout.write("ready\n");
 await ending;

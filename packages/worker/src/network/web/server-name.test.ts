@@ -20,7 +20,7 @@ function record(part: Buffer): Buffer {
   return Buffer.concat([header, part]);
 }
 
-/** A hello in one record, with these extensions behind its own. */
+/** A hello in one record, with these extensions after its own. */
 async function helloWith(...added: readonly Buffer[]): Promise<Buffer> {
   const handshake = (await clientHello(name)).subarray(5);
   const session = 4 + 2 + 32;

@@ -3,7 +3,7 @@ export type ServerName =
   | { readonly kind: "name"; readonly name: string }
   /** TLS without exactly one name, or another protocol; `reason` says which. */
   | { readonly kind: "none"; readonly reason: string }
-  /** More bytes are needed. */
+  /** The name cannot be found before more bytes arrive. */
   | { readonly kind: "incomplete" };
 
 /** Hellos with post-quantum keys have under 4 KiB. */
@@ -92,7 +92,7 @@ function readHandshake(bytes: Buffer): ServerName {
 }
 
 function readHello(reader: Reader): ServerName {
-  // Version and random.
+  // Skips version and random.
   reader.skip(2 + 32);
   reader.skip(reader.number(1));
   reader.skip(reader.number(2));

@@ -17,7 +17,7 @@ const kept = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
 const get = kept.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
 const defaultLimits = { maxConnections: 100, helloTimeoutMs: 10_000, requestTimeoutMs: 10_000 };
 
-/** Also after an error, which `once` would take for its own. */
+/** Waits for the close, even after an error, for which `once` would reject. */
 async function closed(socket: Socket): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   socket.once("close", () => resolve());
@@ -25,7 +25,7 @@ async function closed(socket: Socket): Promise<void> {
   await promise.finally(() => clearTimeout(timer));
 }
 
-// Without the kernel's redirection: a connection to the proxy's own address is one to that address.
+// Here the kernel redirects nothing, so a connection to the proxy's own address counts as one to that address.
 inOwnHost(import.meta.filename, () => {
   suite("a guest's web proxy", () => {
     let stack: AsyncDisposableStack;
@@ -167,7 +167,7 @@ inOwnHost(import.meta.filename, () => {
       assert.match(await allOf(stalled), /^HTTP\/1\.1 200 /);
     });
 
-    test("closes a TLS connection whose hello takes too long, however often a byte comes", async () => {
+    test("closes a TLS connection whose hello takes too long, even if bytes keep arriving", async () => {
       serve({ port: 443, limits: { ...defaultLimits, helloTimeoutMs: 300 } });
       const hello = await clientHello("a.example");
       const socket = open(443);

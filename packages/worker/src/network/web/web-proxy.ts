@@ -256,7 +256,7 @@ function exchange(request: IncomingMessage, response: ServerResponse, socket: So
 function explain(response: ServerResponse, status: number, text: string): void {
   if (response.destroyed) return;
   if (response.headersSent) return void response.destroy();
-  // An explicit reason: the response still holds one that Node has refused.
+  // The reason is set explicitly, because the response still holds one that Node has refused.
   response.writeHead(status, STATUS_CODES[status] ?? "", { "content-type": "text/plain", connection: "close" });
   response.end(`opensandbox: ${text}\n`);
 }

@@ -71,7 +71,7 @@ export class Hostility implements Disposable {
   readonly #streams = new Map<number, number>();
   /** Bytes that may still be sent on a stream. */
   readonly #credit = new Map<number, number>();
-  /** Streams that were answered here: frames of the real agent for them are dropped. */
+  /** Streams that this program answers itself. Frames of the real agent for them are dropped. */
   readonly #own = new Set<number>();
   /** What waits while a frame is sent byte by byte. */
   #held: Uint8Array[] | undefined;
@@ -131,7 +131,7 @@ export class Hostility implements Disposable {
     }
   }
 
-  /** Something that nothing has asked for. */
+  /** Sends something that no call has asked for. */
   disturb(): void {
     this.#disturb();
   }
@@ -176,7 +176,7 @@ export class Hostility implements Disposable {
         this.#frame(frameTypes.failure, stream, 0, randomMessage(random, FailureSchema, random.size(maxReply))),
       );
     } else if (end < 9) {
-      // Twice, and then more.
+      // The stream ends twice, and data follows.
       const twice = () => this.#frame(frameTypes.end, stream, 0, randomMessage(random, reply, 300));
       steps.push(twice, twice, () => this.#frame(frameTypes.data, stream, 1, random.bytes(100)));
     }

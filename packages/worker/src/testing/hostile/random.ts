@@ -34,7 +34,7 @@ export class Random {
     return bytes;
   }
 
-  /** The seed of a sequence of its own. */
+  /** A seed for another sequence, which is independent of this one's later values. */
   fork(): number {
     return this.below(2 ** 31);
   }
