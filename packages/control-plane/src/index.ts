@@ -144,7 +144,9 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   undo.use(regularly(unwanted, () => sandboxes.snapshots.removeUnwanted()));
   const diskSweep = new DiskSweep(sandboxes);
   const diskLimits = { what: "comparing disk use with its limits", everyMs: tuning.diskSweepMs ?? diskSweepMs, log };
-  undo.use(regularly(diskLimits, () => diskSweep.run()));
+  if (sandboxes.settings.limits.organizationDiskMib !== undefined) {
+    undo.use(regularly(diskLimits, () => diskSweep.run()));
+  }
   const autosaveMs = options.autosaveMs ?? defaultAutosaveMs;
   if (autosaveMs > 0) {
     undo.use(autosave({ worker: options.worker, running: () => runningHere(sandboxes), everyMs: autosaveMs, log }));

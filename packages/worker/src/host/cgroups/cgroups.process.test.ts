@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm, utimes } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { Cgroups, cgroupsOf, type Cgroup } from "./cgroups.ts";
@@ -184,6 +184,29 @@ test("the next worker finds the cgroup of a running process, and removes the oth
   await adopted[Symbol.asyncDispose]();
   await nothingIsLeft(world.dataDirectory);
 });
+
+test(
+  "an old, empty cgroup of a data directory that is gone is removed; a new one and one in use stay",
+  { skip },
+  async () => {
+    await using gone = await startWorld();
+    const [old, young, used] = [
+      await gone.cgroups.create("m-1", {}),
+      await gone.cgroups.create("m-2", {}),
+      await gone.cgroups.create("m-3", {}),
+    ];
+    const child = gone.start(used, "echo started; exec sleep 60");
+    await once(child.stdout!, "data");
+    for (const entrance of [...old.entrances, ...used.entrances]) await utimes(dirname(entrance), 0, 0);
+    await using other = await startWorld();
+    await other.cgroups.removeLeftOver(() => false);
+    assert.ok("missing" in found);
+    const left = await cgroupsOf(gone.dataDirectory, found.hierarchies);
+    assert.deepEqual([...left.keys()].toSorted(), ["m-2", "m-3"]);
+    child.kill("SIGKILL");
+    for (const cgroup of [young, used]) await cgroup[Symbol.asyncDispose]();
+  },
+);
 
 test("a process that was started without a cgroup gets one when it is adopted", { skip }, async () => {
   await using world = await startWorld();

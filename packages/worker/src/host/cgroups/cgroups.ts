@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { mkdir, readdir, readFile, rmdir, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rmdir, stat, writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -129,6 +129,7 @@ export class Cgroups {
       this.#left.delete(name);
       removed.push(name);
     }
+    await removeAbandoned(this.hierarchies);
     return removed;
   }
 
@@ -319,6 +320,34 @@ async function remove(directory: string): Promise<void> {
     }
     await sleep(10);
   }
+}
+
+/**
+ * An empty machine's cgroup of another data directory that is older than this belongs to no server: a server fills it at
+ * once, and removes it with its machine. The directory may be gone, so that no other server removes it.
+ */
+const abandonedMs = 600_000;
+
+async function removeAbandoned(hierarchies: readonly Hierarchy[]): Promise<void> {
+  for (const { mountPoint } of hierarchies) {
+    for (const parent of await parentsBelow(mountPoint, maxDepth)) {
+      for (const name of await childrenOf(parent)) {
+        const directory = join(parent, name);
+        if (!machineName.test(name) || !(await isOld(directory))) continue;
+        // The kernel refuses while there is a process in it.
+        await rmdir(directory).catch(ignoreInUse);
+      }
+    }
+  }
+}
+
+/** A prefix, and the id of a machine. */
+const machineName = /^[0-9a-f]{8}-m-/;
+
+/** The kernel may report a later time than that at which the cgroup was made, never an earlier one. */
+async function isOld(directory: string): Promise<boolean> {
+  const stats = await stat(directory).catch(() => undefined);
+  return stats !== undefined && Date.now() - stats.mtimeMs > abandonedMs;
 }
 
 /** No path of a cgroup that a server has been started in is deeper. */
