@@ -78,7 +78,10 @@ export async function cutPower<Fact>(t: TestContext, trial: Trial<Fact>): Promis
 
   const random = new Random(seed);
   const possible = cutsOf(entries, random);
-  const chosen = wantedCuts === "all" ? possible : spread(possible, Number(wantedCuts ?? trial.cuts), random);
+  // The start of a server on an empty disk has many flushes, and nothing to lose.
+  const since = promised[0]?.askedAt ?? 0;
+  const atWork = possible.filter(({ until }) => until > since);
+  const chosen = wantedCuts === "all" ? possible : spread(atWork, Number(wantedCuts ?? trial.cuts), random);
   t.diagnostic(
     `${chosen.length} of ${possible.length} power cuts; the disk has ${entries.length} writes and flushes, ` +
       `and clients ${promised.length} answers`,

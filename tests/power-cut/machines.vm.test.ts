@@ -21,14 +21,17 @@ type Fact =
 
 const patience = { withinMs: 300_000, everyMs: 200 };
 
-const [ext4] = fileSystems;
+// ext4 flushes some files by itself, which XFS does not.
+const preferred = fileSystems.findLast(({ make }) => missingForDisks(make) === false);
+const fileSystem = preferred ?? fileSystems[0];
 
 test(
   "creates, hibernations, checkpoints and images that were acknowledged survive a power cut, with their data",
-  { skip: missingForDisks(ext4.make) },
+  { skip: missingForDisks(fileSystem.make) },
   async (t) => {
+    t.diagnostic(`on ${fileSystem.name}`);
     await cutPower<Fact>(t, {
-      ...{ fileSystem: ext4, diskMib: 16_384, cuts: 4 },
+      ...{ fileSystem, diskMib: 16_384, cuts: 4 },
       env: { OPENSANDBOX_READY_MACHINES: "0" },
       work,
       check: checkMachines,

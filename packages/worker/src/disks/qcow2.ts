@@ -1,6 +1,7 @@
 import { open, stat } from "node:fs/promises";
 import { together } from "#host/together.ts";
 
+const magic = "QFI\xfb";
 const clusterBits = 16;
 const clusterBytes = 1 << clusterBits;
 
@@ -21,16 +22,28 @@ export async function createOverlay(file: string, bytes: number): Promise<void> 
   }
 }
 
-/** Whether the file is a complete overlay of the virtual size `bytes`. */
+/**
+ * Whether the file is a complete overlay of the virtual size `bytes`, with any layout. A power cut may leave zeros in
+ * place of the header, the refcount table or the refcounts. Nothing was flushed to such a file, or they would be there.
+ */
 export async function isOverlay(file: string, bytes: number): Promise<boolean> {
   const size = (await stat(file).catch(() => undefined))?.size ?? 0;
-  return size >= overlayBytes(bytes);
+  if (size < overlayBytes(bytes)) return false;
+  await using handle = await open(file);
+  const at = async (position: bigint, length: number): Promise<Buffer> =>
+    (await handle.read(Buffer.alloc(length), 0, length, position)).buffer;
+  const header = await at(0n, 56);
+  if (header.toString("latin1", 0, 4) !== magic) return false;
+  const refcountTable = header.readBigUInt64BE(48);
+  const refcountBlock = (await at(refcountTable, 8)).readBigUInt64BE();
+  // The first refcount is that of the header.
+  return refcountTable > 0n && refcountBlock > 0n && (await at(refcountBlock, 8)).readBigUInt64BE() > 0n;
 }
 
 /** Header, refcount table and refcount block, each for the start of a cluster; the L1 table, of zeros, follows. Pure. */
 export function overlayClusters(bytes: number): readonly Buffer[] {
   const header = Buffer.alloc(112);
-  header.write("QFI\xfb", 0, "latin1");
+  header.write(magic, 0, "latin1");
   header.writeUInt32BE(3, 4);
   header.writeUInt32BE(clusterBits, 20);
   header.writeBigUInt64BE(BigInt(bytes), 24);

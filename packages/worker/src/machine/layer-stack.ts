@@ -106,20 +106,22 @@ export class LayerStack {
 
   /**
    * Makes the stack of an ended machine bootable from the files in its directory. An interrupted capture may have
-   * switched to tops that were never recorded: those that are complete files are in use, or empty. After a power cut a
-   * top may be missing, because nothing was flushed to it.
+   * switched to tops that were never recorded: a complete file of the next number is in use, or empty. A power cut may
+   * leave any top missing or incomplete. Nothing was flushed to such a top, so an empty one takes its place.
    */
   async recover(directory: string): Promise<void> {
-    const writable = this.#writable;
-    if (writable.length === 0) return;
-    const isWhole = async (disk: string, base: string, number: number): Promise<boolean> =>
-      await isOverlay(join(directory, layerName(disk, number)), (await stat(join(directory, base))).size);
-    const allWhole = async (number: number): Promise<boolean> =>
-      (await Promise.all(writable.map(({ name, base }) => isWhole(name, base, number)))).every(Boolean);
-    while (await allWhole(this.#next)) this.push();
-    for (const { name, base } of writable) {
-      if (await isWhole(name, base, this.#next - 1)) continue;
-      await this.#makeTop(join(directory, this.topOf(name)), join(directory, base));
+    if (this.#writable.length === 0) return;
+    const isWhole = async ({ name, base }: { name: string; base: string }, number: number): Promise<boolean> =>
+      await isOverlay(join(directory, layerName(name, number)), (await stat(join(directory, base))).size);
+    for (;;) {
+      for (const disk of this.#writable) {
+        if (await isWhole(disk, this.#next - 1)) continue;
+        await this.#makeTop(join(directory, this.topOf(disk.name)), join(directory, disk.base));
+      }
+      const areNextWhole = await Promise.all(this.#writable.map((disk) => isWhole(disk, this.#next)));
+      // The guest may have flushed one disk only.
+      if (!areNextWhole.some(Boolean)) return;
+      this.push();
     }
   }
 
