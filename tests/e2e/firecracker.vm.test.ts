@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { after, before, suite, test } from "node:test";
 import { Sandbox } from "@opencomputer/sdk";
 import { examineHost, readConfig } from "@opensandbox/server";
+import { killProcessesOf } from "../../packages/worker/src/host/kill-by-path.ts";
 import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { machineProcesses } from "./machine-processes.ts";
 import { endServer, spawnServerOn } from "./spawn-server.ts";
@@ -38,7 +39,8 @@ suite("under Firecracker", { skip }, () => {
 
   after(async () => {
     server?.process.kill("SIGKILL");
-    for (const pid of await machineProcesses(directory)) process.kill(pid, "SIGKILL");
+    // The storage daemons of machines too.
+    await killProcessesOf(directory);
     await rm(directory, { recursive: true, force: true });
   });
 
