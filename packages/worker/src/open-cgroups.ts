@@ -4,8 +4,8 @@ import type { Log } from "#host/log.ts";
 import { asSandboxError } from "@opensandbox/wire/errors.ts";
 
 /**
- * The limits of the guest-facing services: as much processor as two machines, the memory of a
- * process and its spare (maxMemoryBytes in network/services/main.ts), and few threads.
+ * The limits of the guest-facing services: the weight of two machines, and memory and threads for a process and its spare
+ * (maxMemoryBytes in network/services/main.ts).
  */
 export const servicesLimits: CgroupLimits = { cpuWeight: 200, memoryBytes: 2560 * 2 ** 20, maxTasks: 64 };
 

@@ -4,8 +4,8 @@ import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 const mib = 2 ** 20;
 
 /**
- * Refuses an operation that takes disk: a create, a wake, a checkpoint. The bytes are measured on the disk each time, so
- * no counter can drift. Guests that run may exceed a limit; the disk sweep ends that.
+ * Refuses an operation that takes disk (a create, a wake, a checkpoint) when a limit is reached. It measures the disk each
+ * time, so no counter can drift. Running guests may exceed a limit until the disk sweep hibernates them.
  * @throws `quota_exceeded` when the organization has reached its limit, `no_capacity` when the server has
  */
 export async function requireDisk(context: SandboxContext, organizationId: string): Promise<void> {

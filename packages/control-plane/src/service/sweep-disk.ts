@@ -8,8 +8,8 @@ import { putAway } from "./sweep-sandboxes.ts";
 const minGrowthBytes = 8 * 2 ** 20;
 
 /**
- * Ends the growth of organizations beyond their limit: their running sandboxes that still write are hibernated, and
- * a wake is refused until the organization has deleted something.
+ * Hibernates running sandboxes that still write although their organization is beyond its disk limit. A wake is refused
+ * until the organization has deleted something.
  */
 export class DiskSweep {
   readonly #context: SandboxContext;

@@ -1,8 +1,8 @@
 import { readFileSync, writeFileSync } from "node:fs";
 
 /**
- * Makes the kernel kill machines before this process when the host runs out of memory. An operator's score stays. The
- * programs that this process starts from now on inherit it, except machines and services, which have their own.
+ * Lowers the OOM score of this process, so that the kernel kills machines first when the host runs out of memory. A
+ * score that an operator has set stays. Later child processes inherit it; machines and services have their own.
  * @returns whether this process has a score below that of other processes
  */
 export function protectFromOutOfMemory(): boolean {
@@ -19,5 +19,5 @@ export function protectFromOutOfMemory(): boolean {
   }
 }
 
-/** As if the server used half of the host's memory less than it does. The scale ends at -1000: never. */
+/** The kernel ranks the server as if it used half of the host's memory less. A score of -1000 would exempt it. */
 const serverScore = -500;

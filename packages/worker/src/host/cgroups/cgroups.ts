@@ -6,7 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Controller, FoundCgroups, Hierarchy } from "./find-cgroups.ts";
 
-/** Absent: unchanged, which is unlimited in a new cgroup. */
+/** Limits of a cgroup. An absent one stays as it is; in a new cgroup it is unlimited. */
 export interface CgroupLimits {
   readonly memoryBytes?: number;
   /** Share of the processors under contention, relative to other cgroups; 100 is one processor's worth. */
@@ -19,34 +19,34 @@ export interface CgroupLimits {
   readonly maxTasks?: number;
 }
 
-/** A value is undefined where the host has no controller for it. */
+/** Resources that a cgroup uses. A value is undefined where the host has no controller for it. */
 export interface CgroupUsage {
-  /** With the page cache of files that its processes were first to read. */
+  /** Includes the page cache of files that its processes read first. */
   readonly memoryBytes: number | undefined;
-  /** Memory that only swap or the end of a process can free. */
+  /** Memory that the kernel cannot reclaim without swap. */
   readonly anonymousBytes: number | undefined;
   readonly cpuMicroseconds: number | undefined;
   readonly tasks: number | undefined;
-  /** Processes that the kernel killed because the memory limit was reached. */
+  /** Processes that the kernel killed at the memory limit. */
   readonly oomKills: number | undefined;
 }
 
 /** The cgroup of one machine or service, in every hierarchy. Disposing it removes it; its processes must have ended. */
 export interface Cgroup extends AsyncDisposable {
   readonly name: string;
-  /** A process enters by writing `0` to each of these files, and another one is moved in by its id. */
+  /** A process enters by writing `0` to each of these files. Writing a process id moves that process in. */
   readonly entrances: readonly string[];
   /** Takes effect at once, also on running processes. */
   setLimits(limits: CgroupLimits): Promise<void>;
   usage(): Promise<CgroupUsage>;
 }
 
-/** Holds the cgroups of all servers on this host that share a base. */
+/** The cgroup above all machines' cgroups. Servers with the same base share it. */
 export const parentName = "opensandbox-machines";
 
 /**
- * Makes the cgroups of one data directory. All of them lie below one parent, which competes with other processes of the
- * host as one group.
+ * Makes the cgroups of one data directory. They lie below one parent, which competes with the host's other processes as
+ * one group.
  */
 export class Cgroups {
   readonly hierarchies: readonly Hierarchy[];
@@ -76,7 +76,7 @@ export class Cgroups {
     return cgroups;
   }
 
-  /** Makes the cgroup, or takes an empty one of that name. After a failure nothing of it is left. */
+  /** Makes the cgroup, or reuses an empty one of that name. A failure leaves nothing behind. */
   async create(name: string, limits: CgroupLimits): Promise<Cgroup> {
     return await orUnavailable(`make a cgroup for ${name}`, async () => {
       await using undo = new AsyncDisposableStack();
@@ -95,8 +95,8 @@ export class Cgroups {
   }
 
   /**
-   * The cgroup of a process that another worker started. A process without one gets one. It counts as left over until
-   * {@link removeLeftOver} has returned.
+   * Finds the cgroup of a process that another worker started, or makes one and moves the process in. Until
+   * {@link removeLeftOver} has returned, the cgroup counts as left over.
    * @throws `unavailable` when the kernel refuses, for example because the process has ended
    */
   async adopt(name: string, pid: number, limits: CgroupLimits): Promise<Cgroup> {
@@ -120,7 +120,7 @@ export class Cgroups {
     });
   }
 
-  /** Removes what dead workers left, except the cgroups for which `isNeeded`. Returns the names of those removed. */
+  /** Removes the cgroups of dead workers, except those that `isNeeded` names. Returns the names of the removed ones. */
   async removeLeftOver(isNeeded: (name: string) => boolean): Promise<readonly string[]> {
     const removed: string[] = [];
     for (const [name, directories] of this.#left) {
@@ -253,7 +253,7 @@ async function setIoWeight(directory: string, weight: number): Promise<void> {
   }
 }
 
-/** Moves the processes that are directly in the base away, since v2 allows them only in leaves. */
+/** Moves the processes of the base into its leaf: under v2, only leaves may have processes. */
 async function vacate({ base, leaf }: Hierarchy): Promise<void> {
   if (leaf === undefined) return;
   await mkdir(leaf, { recursive: true });
@@ -276,7 +276,7 @@ async function makeParent(hierarchy: Hierarchy): Promise<void> {
   await mkdir(parent, { recursive: true });
   if (version === 2) await enable(parent, controllers);
   if (controllers.includes("cpu")) {
-    // Under contention each processor divides its time between all machines and an equal share for other processes.
+    // Under contention, all machines together have the weight of one ordinary process on each processor.
     const [file, value] = weightFile(100 * availableParallelism(), version);
     await writeFile(join(parent, file), value);
   }
@@ -301,7 +301,7 @@ async function makeBelowParent(directory: string, hierarchy: Hierarchy): Promise
   }
 }
 
-/** A process that was killed leaves its cgroup when the kernel has freed its memory. */
+/** A killed process leaves its cgroup when the kernel has freed its memory. */
 const removeTimeoutMs = 10_000;
 
 /** @throws `unavailable` when a process stays in it */
@@ -323,8 +323,8 @@ async function remove(directory: string): Promise<void> {
 }
 
 /**
- * An empty machine's cgroup of another data directory that is older than this belongs to no server: a server fills it at
- * once, and removes it with its machine. The directory may be gone, so that no other server removes it.
+ * A machine's cgroup that is older than this and empty belongs to no server, since a server fills it at once and removes
+ * it with the machine. When its data directory was deleted, no server of that directory removes it.
  */
 const abandonedMs = 600_000;
 
@@ -344,13 +344,13 @@ async function removeAbandoned(hierarchies: readonly Hierarchy[]): Promise<void>
 /** A prefix, and the id of a machine. */
 const machineName = /^[0-9a-f]{8}-m-/;
 
-/** The kernel may report a later time than that at which the cgroup was made, never an earlier one. */
+/** The kernel may report a later time than that of the creation, never an earlier one. */
 async function isOld(directory: string): Promise<boolean> {
   const stats = await stat(directory).catch(() => undefined);
   return stats !== undefined && Date.now() - stats.mtimeMs > abandonedMs;
 }
 
-/** No path of a cgroup that a server has been started in is deeper. */
+/** The depth of the search for parents. systemd nests its units less deeply. */
 const maxDepth = 10;
 
 /** The cgroups whose name starts with `prefix`, with their directories in every hierarchy, by the rest of the name. */
@@ -371,7 +371,7 @@ async function findByPrefix(
   return found;
 }
 
-/** A server that was started by another service or terminal had another base. */
+/** Finds the parents in a hierarchy: a server that ran in another service or terminal had another base. */
 async function parentsBelow(directory: string, depth: number): Promise<string[]> {
   if (depth === 0) return [];
   const parents: string[] = [];

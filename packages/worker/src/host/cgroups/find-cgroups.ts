@@ -16,7 +16,7 @@ export interface Hierarchy {
   readonly controllers: readonly Controller[];
   /** The kernel accounts processor time here. Under v1 that is a controller of its own. */
   readonly accounting: boolean;
-  /** Where the processes that are in `base` itself must go before its children can have controllers (v2 only). */
+  /** The child of `base` that its processes move to, since only a base without processes has controllers for its children (v2). */
   readonly leaf?: string;
 }
 
@@ -28,7 +28,7 @@ export interface CgroupsOfProcess {
   /** Holds `mountinfo` and `cgroup` as in proc(5). */
   readonly proc?: string;
   readonly root?: boolean;
-  /** Whether systemd manages the host's cgroups. It tolerates others only below what it has delegated. */
+  /** Whether systemd manages the host's cgroups: then only delegated cgroups may have children. */
   readonly systemd?: boolean;
   readonly isDelegated?: (directory: string) => boolean;
 }
@@ -140,11 +140,11 @@ async function findFirst(mounts: readonly Mount[], memberships: ReadonlyMap<stri
       accounting: names.includes("cpuacct"),
     });
   }
-  // One that only accounts is of no use alone.
+  // Accounting alone limits nothing.
   return found.some((hierarchy) => hierarchy.controllers.length > 0) ? found : [];
 }
 
-/** Undefined: there is no v2 hierarchy, or one without controllers beside v1. */
+/** Undefined without a v2 hierarchy, and where it has no controllers, as beside v1. */
 async function findSecond(
   mounts: readonly Mount[],
   memberships: ReadonlyMap<string, string>,

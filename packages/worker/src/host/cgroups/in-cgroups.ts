@@ -1,5 +1,6 @@
 /**
- * A command line whose process takes an OOM score and enters cgroups, then becomes the program of `argv`. So nothing that the program does is outside its cgroups. It ends with code 126 when it cannot.
+ * A command line whose process takes an OOM score and enters cgroups before it becomes the program of `argv`, so the
+ * kernel charges everything that the program does to its cgroups. It exits with 126 when it cannot enter.
  */
 export function inCgroups(
   entrances: readonly string[],
@@ -12,6 +13,6 @@ export function inCgroups(
 const script = [
   'echo "$1" >/proc/self/oom_score_adj || exit 126; shift',
   'while [ "$1" != -- ]; do echo 0 >"$1" || exit 126; shift; done; shift',
-  // Shells export these, and the program's environment is only what it was given.
+  // Shells export these variables, which are not in the program's environment.
   'unset PWD OLDPWD SHLVL; exec "$@"',
 ].join("; ");

@@ -4,13 +4,13 @@ import { join } from "node:path";
 import { namesIn } from "#host/storage/names-in.ts";
 import { imageFiles } from "../machine-files.ts";
 
-/** Links to files that an image provides. The disks' names are those of every machine. */
+/** Names of the files in a machine's directory that come from its image. */
 const ofImages: ReadonlySet<string> = new Set([
   ...[imageFiles.kernel, imageFiles.initramfs, imageFiles.memoryBase],
   ...imageFiles.disks.map(({ base }) => base),
 ]);
 
-/** The unit of `blocks` (stat(2)), whatever the file system's own is. */
+/** The unit of `blocks` (stat(2)) on every file system. */
 const blockBytes = 512;
 
 /**
@@ -41,7 +41,7 @@ function idOf({ dev, ino }: Stats): string {
   return `${dev} ${ino}`;
 }
 
-/** Files and directories below alike may vanish meanwhile. */
+/** The regular files of a directory. Files may vanish meanwhile. */
 async function filesIn(directory: string): Promise<{ readonly name: string; readonly stats: Stats }[]> {
   const found = await Promise.all(
     (await namesIn(directory)).map(async (name) => {

@@ -24,8 +24,8 @@ export function machineLimits({ vcpus }: { readonly vcpus: number }): CgroupLimi
 }
 
 /**
- * The memory limit of the cgroup of a machine whose guest has `memoryMib`. A guest that uses all its memory stays below:
- * the limit bounds the page cache of its disks, and a process that does not behave as a machine does. Pure.
+ * The memory limit of the cgroup of a machine whose guest has `memoryMib`. A guest that uses all its memory stays below.
+ * The limit bounds the page cache of its disks and a process that misbehaves. Pure.
  */
 export function memoryLimitBytes(memoryMib: number, accelerator: string): number {
   const ofProcess = accelerator === "tcg" ? overheadMib.tcg : overheadMib.other;
