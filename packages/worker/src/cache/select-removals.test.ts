@@ -37,12 +37,12 @@ function removedFrom(items: readonly CacheItem[], retention: Partial<Retention>)
   return removals.map(({ item, reason, bytes }) => `${item.name} ${reason} ${bytes}`);
 }
 
-test("what was not used for the time of retention goes, the longest unused first", () => {
+test("an item that nothing used for the retention time is removed, the longest unused first", () => {
   const items = worldOf([item({ ageMs: 3 * day, inodes: [0] }), item({ ageMs: 5 * day, inodes: [1] }), item({})], []);
   assert.deepEqual(removedFrom(items, { maxAgeMs: 2 * day }), ["item-1 unused 2", "item-0 unused 1"]);
 });
 
-test("over the size, the least recently used goes until the rest fits", () => {
+test("above the maximum size, the least recently used items are removed until the rest fits", () => {
   const items = worldOf(
     [10, 30, 20].map((age, inode) => item({ ageMs: age * day, inodes: [inode] })),
     [],

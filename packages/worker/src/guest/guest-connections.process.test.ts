@@ -90,7 +90,7 @@ test("an agent is found although it listens late, and although the first connect
   server.listen(path);
   const socket = await opening;
   undo.defer(() => void socket.destroy());
-  // The second was accepted, so it was worth waiting for.
+  // The agent accepted the second connection and was only slow to greet.
   assert.equal(connections, 2);
   const greeting = once(socket, "data");
   socket.resume();

@@ -295,7 +295,7 @@ inOwnHost(import.meta.filename, () => {
       assert.deepEqual(await afterForging(), ["hello"]);
     });
 
-    test("each of these without our rules", async () => {
+    test("each of these addresses can be reached without our rules", async () => {
       await switchNamespaceRulesOff(network);
       await switchNamespaceRulesOff(neighbour);
       await switchHostRulesOff();
