@@ -26,6 +26,7 @@ export interface ServerConfig {
   /** The processor of guests under KVM: `host`, or a model of QEMU that every host of a fleet has. */
   readonly cpuModel: string;
   readonly network: "auto" | "tap" | "user";
+  readonly agentTransport: "auto" | "vsock" | "virtio-serial";
   readonly qemuProgram: string;
   readonly firecrackerProgram: string;
   readonly debianMirror?: string;
@@ -68,6 +69,7 @@ export const variables = {
   accelerator: "OPENSANDBOX_ACCEL",
   cpuModel: "OPENSANDBOX_CPU_MODEL",
   network: "OPENSANDBOX_NETWORK",
+  agentTransport: "OPENSANDBOX_AGENT_TRANSPORT",
   qemuProgram: "OPENSANDBOX_QEMU_BIN",
   firecrackerProgram: "OPENSANDBOX_FIRECRACKER_BIN",
   debianMirror: "OPENSANDBOX_DEBIAN_MIRROR",
@@ -121,6 +123,7 @@ export function readConfig(env: Environment): ServerConfig {
     accelerator: oneOf(env, variables.accelerator, ["auto", "kvm", "tcg"]),
     cpuModel: cpuModelFrom(env),
     network: oneOf(env, variables.network, ["auto", "tap", "user"]),
+    agentTransport: oneOf(env, variables.agentTransport, ["auto", "vsock", "virtio-serial"]),
     qemuProgram: env[variables.qemuProgram] || "qemu-system-x86_64",
     firecrackerProgram: env[variables.firecrackerProgram] || "firecracker",
     ...(debianMirror ? { debianMirror } : {}),

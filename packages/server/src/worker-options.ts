@@ -6,7 +6,8 @@ import { log } from "./log.ts";
 export function workerOptions(config: ServerConfig): Omit<WorkerOptions, "ephemeral"> {
   const { dataDirectory, imagesDirectory, hypervisor, accelerator, cpuModel, network, qemuProgram, debianMirror } =
     config;
-  const { firecrackerProgram, readyMachines, templatesDirectory, region, fakeAgent, guestKernel } = config;
+  const { firecrackerProgram, readyMachines, templatesDirectory, region, fakeAgent, guestKernel, agentTransport } =
+    config;
   return {
     dataDirectory,
     imagesDirectory,
@@ -14,6 +15,7 @@ export function workerOptions(config: ServerConfig): Omit<WorkerOptions, "epheme
     accelerator,
     cpuModel,
     network,
+    agentTransport,
     qemuProgram,
     firecrackerProgram,
     readyMachines,

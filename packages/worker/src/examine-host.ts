@@ -1,6 +1,7 @@
 import { access, constants, readdir, statfs } from "node:fs/promises";
 import { delimiter, dirname, join } from "node:path";
 import { asSandboxError } from "@opensandbox/wire/errors.ts";
+import { examineVsock } from "#host/examine-vsock.ts";
 import { examineFirecracker } from "./hypervisor/firecracker/examine-firecracker.ts";
 import { limits } from "./hypervisor/firecracker/limits.ts";
 import { type ExaminedQemu, examineQemu } from "./hypervisor/qemu/examine-qemu.ts";
@@ -13,7 +14,7 @@ import { notEnforced } from "./not-enforced.ts";
 import { type QemuOptions, qemuOptions, type WorkerOptions } from "./open-worker.ts";
 
 type HostOptions = QemuOptions &
-  Pick<WorkerOptions, "dataDirectory"> &
+  Pick<WorkerOptions, "dataDirectory" | "agentTransport"> &
   Partial<Pick<WorkerOptions, "hypervisor" | "firecrackerProgram">>;
 
 /** One fact about a host, as `doctor` prints it. */
@@ -42,6 +43,7 @@ export async function examineHost(options: HostOptions): Promise<readonly Findin
   return [
     ...(await examineHypervisor(options)),
     ...(await Promise.all(programs.map(async (program) => await examineProgram(program)))),
+    ...(options.hypervisor === "firecracker" ? [] : [examineAgentTransport(options.agentTransport)]),
     await examineNetwork(root, options.hypervisor),
     await examineCgroups(),
     ...(await examineDirectory(options.dataDirectory)),
@@ -108,6 +110,19 @@ async function examineProgram(program: { readonly name: string; readonly for: st
     }
   }
   return { name: program.name, level: "fail", detail: `not found; it ${program.for}`, fix: setUp };
+}
+
+/** virtio-serial works everywhere, so it is a fault only where vsock was asked for. */
+function examineAgentTransport(wanted: HostOptions["agentTransport"]): Finding {
+  const name = "agent channel";
+  if (wanted === "virtio-serial") {
+    return { name, level: "ok", detail: "virtio-serial: OPENSANDBOX_AGENT_TRANSPORT=virtio-serial" };
+  }
+  const found = examineVsock();
+  if (found.usable) return { name, level: "ok", detail: `vsock: ${found.reason}` };
+  if (wanted === "auto") return { name, level: "ok", detail: `virtio-serial: ${found.reason}` };
+  const fix = found.fix ?? "use OPENSANDBOX_AGENT_TRANSPORT=virtio-serial";
+  return { name, level: "fail", detail: `vsock does not work here: ${found.reason}`, fix };
 }
 
 async function examineNetwork(root: boolean, hypervisor: HostOptions["hypervisor"]): Promise<Finding> {

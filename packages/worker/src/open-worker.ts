@@ -8,6 +8,8 @@ import { hostFiles, makeDurableDirectory } from "./host/storage/durable-files.ts
 import { Admission, hostRoom } from "#host/admission.ts";
 import type { Cgroup } from "#host/cgroups/cgroups.ts";
 import { IdleTime } from "#host/idle-time.ts";
+import type { AgentTransportName } from "#host/agent-transport.ts";
+import { examineVsock } from "#host/examine-vsock.ts";
 import type { Log } from "#host/log.ts";
 import { claimWorker, isWorkerAlive } from "#host/worker-lock.ts";
 import { provideAgentBundles } from "#images/agent-bundle.ts";
@@ -51,6 +53,8 @@ export interface WorkerOptions {
   readonly fakeAgent?: readonly [string, ...string[]];
   readonly accelerator: "auto" | "kvm" | "tcg";
   readonly network: "auto" | "tap" | "user";
+  /** What machines of QEMU have for their agent channel. */
+  readonly agentTransport: "auto" | AgentTransportName;
   /** The location of this host, which the metadata service reports to sandboxes. */
   readonly region: string;
   readonly qemuProgram: string;
@@ -100,6 +104,7 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
   const checks = new ContentChecks();
   undo.use(checks.runInBackground(idle, log));
   const images = imageStore({ ...options, checks });
+  const agentTransport = hypervisor.name === "qemu" ? chooseAgentTransport(options) : "virtio-serial";
   const cgroups = hypervisor.name === "fake" ? undefined : await openCgroups(dataDirectory, log);
   if (cgroups !== undefined) undo.defer(() => cgroups.close());
   const services = root ? await cgroups?.create(servicesCgroup(workerId), servicesLimits) : undefined;
@@ -133,6 +138,7 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
     },
     admission: new Admission(() => hostRoom(dataDirectory)),
     region: options.region,
+    agentTransport,
     snapshots: new SnapshotStore(join(dataDirectory, "snapshots")),
     templates: new SnapshotStore(options.templatesDirectory, { passable: true }),
     templatesDirectory: options.templatesDirectory,
@@ -238,6 +244,22 @@ export async function qemuOptions({
 }
 
 export type QemuOptions = Pick<WorkerOptions, "qemuProgram" | "accelerator" | "cpuModel" | "guestKernel">;
+
+/** @throws `unavailable` when vsock was asked for and does not work here */
+function chooseAgentTransport({ agentTransport: wanted, log }: WorkerOptions): AgentTransportName {
+  if (wanted === "virtio-serial") return wanted;
+  const found = examineVsock();
+  if (!found.usable && wanted === "vsock") {
+    const remedy = found.fix === undefined ? "" : ` To use it, ${found.fix}.`;
+    throw new SandboxError(
+      "unavailable",
+      `vsock does not work here: ${found.reason}.${remedy} Or use OPENSANDBOX_AGENT_TRANSPORT=virtio-serial`,
+    );
+  }
+  const transport = found.usable ? "vsock" : "virtio-serial";
+  log("info", "agent channels of new machines", { transport, reason: found.reason });
+  return transport;
+}
 
 type ChosenNetwork = Host["network"] & { readonly reason: string };
 

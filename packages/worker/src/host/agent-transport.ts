@@ -3,9 +3,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { orAborted } from "@opensandbox/wire/or-aborted.ts";
 
+export type AgentTransportName = "virtio-serial" | "vsock";
+
 /** The way from this process to the guest agent of one VM. */
 export interface AgentTransport {
-  readonly name: "virtio-serial" | "vsock";
+  readonly name: AgentTransportName;
   /**
    * Where a connection ends.
    * - `hypervisor`: it can be opened before the guest runs, and lasts as long as the VM.

@@ -52,6 +52,8 @@ export interface CapturedVm {
   readonly deviceState: string;
   /** Whether the guest had hotplugged memory, as in {@link Capturing.memory}. */
   readonly hotplugged: boolean;
+  /** The captured VM had a vsock device, and this one has none. */
+  readonly omitVsock?: boolean;
   /** Writes the captured memory over the base's content. Called once; the VM is paused. */
   readonly fillMemory: (memory: GuestMemory) => Promise<void>;
 }
@@ -165,6 +167,8 @@ export interface VmSpec {
   /** In the guest's order: /dev/vda, /dev/vdb, ... */
   readonly disks: readonly DiskAttachment[];
   readonly network: NetworkAttachment;
+  /** A vsock device with the guest's address, which no other machine of the host has. Absent: no device. */
+  readonly vsock?: { readonly cid: number };
 }
 
 export interface DiskAttachment {

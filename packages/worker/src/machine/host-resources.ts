@@ -14,6 +14,11 @@ import type { Owner } from "./machine-files.ts";
  */
 const firstMachineUser = 1_900_000_000;
 
+/** The vsock address of a machine: the number of its user, far above those that other programs give to machines. */
+export function cidOf(slot: number): number {
+  return firstMachineUser + slot;
+}
+
 /** The first group id of organizations, above all users of machines. */
 const firstTenantGroup = 2_000_000_000;
 

@@ -1,3 +1,4 @@
+import type { AgentTransportName } from "#host/agent-transport.ts";
 import type { GuestRequests } from "#guest/guest-requests.ts";
 import type { Admission } from "#host/admission.ts";
 import type { Cgroups } from "#host/cgroups/cgroups.ts";
@@ -14,6 +15,8 @@ export interface Host {
   /** Holds `journal/`, `machines/`, `memory/`, `snapshots/` and `workers/`. */
   readonly dataDirectory: string;
   readonly hypervisor: Hypervisor;
+  /** What new machines have for their agent channel. */
+  readonly agentTransport: AgentTransportName;
   readonly network: { readonly mode: "tap"; readonly pool: NetworkPool } | { readonly mode: "user" | "none" };
   readonly admission: Admission;
   /** Limits what each machine takes from the host; absent where this process cannot make cgroups. */

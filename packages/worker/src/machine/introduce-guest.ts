@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
+import { asSandboxError, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { methods } from "@opensandbox/wire/guest/methods.ts";
 import { inner, macBytes } from "#network/address-plan.ts";
 import { machineIdOf, macAddressOf } from "#guest/guest-identity.ts";
@@ -39,11 +39,25 @@ export async function introduceGuest(
     throw new SandboxError("unavailable", `the machine ${end.reason} ${when}: ${end.detail}`);
   });
   try {
-    await Promise.race([exit, configure(live, identity, until)]);
+    await Promise.race([exit, configureOnceConnected(live, identity, until)]);
   } catch (error) {
     ended.abort();
     if (signal.aborted) throw error;
     throw await withConsole(live, error);
+  }
+}
+
+/**
+ * A guest that finds itself restored resets the connections to its agent, perhaps one that was just made. Every step of
+ * the configuration can be repeated.
+ */
+async function configureOnceConnected(live: LiveMachine, identity: GuestIdentity, signal: AbortSignal): Promise<void> {
+  try {
+    await configure(live, identity, signal);
+  } catch (error) {
+    if (live.vm.agentTransport.endsAt !== "agent" || !isSandboxError(error, "unavailable") || signal.aborted)
+      throw error;
+    await configure(live, identity, signal);
   }
 }
 

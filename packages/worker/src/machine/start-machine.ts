@@ -4,7 +4,7 @@ import type { AgentTransport } from "#host/agent-transport.ts";
 import { failpoint } from "#host/failpoints.ts";
 import { killMachineProcesses } from "#host/kill-by-path.ts";
 import { GuestClient } from "#guest/guest-client.ts";
-import { type VmSpec, socketFiles } from "#hypervisor/hypervisor.ts";
+import { type Restoring, type VmSpec, socketFiles } from "#hypervisor/hypervisor.ts";
 import { allFiles, memoryMibOf, type MachineFiles, type MemoryFiles, type Shape } from "#snapshots/manifest.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
@@ -27,7 +27,7 @@ import {
   withZeroMemory,
 } from "./machine-files.ts";
 import type { MachineDirectory, MachineRequest } from "./machine-request.ts";
-import { acquireHostResources, adoptCgroup, adoptHostResources, type HostResources } from "./host-resources.ts";
+import { acquireHostResources, adoptCgroup, adoptHostResources, cidOf, type HostResources } from "./host-resources.ts";
 import type { Spans } from "./spans.ts";
 
 export function newMachineId(): string {
@@ -60,7 +60,7 @@ export async function bootMachine(
   const zero = await provideZeroMemory(host.dataDirectory, request.shape.memoryMib);
   const layers = await fillDirectory(directory.path, { ...request, user: resources.user }, source, zero);
   spans.end("disks");
-  const spec = specOf(request.shape, directory.path, layers, resources);
+  const spec = { ...specOf(request.shape, directory.path, layers, resources), ...newVsock(resources, host) };
   await failpoint("start process");
   const vm = undo.use(await host.hypervisor.boot(spec, signal));
   const guest = undo.use(await connectGuest(vm.agentTransport, request.id, host));
@@ -106,14 +106,12 @@ export async function restoreMachine(
   await failpoint("fill directory");
   const layers = await fillDirectory(directory.path, { ...request, user: resources.user }, snapshot, undefined);
   spans.end("disks");
-  const spec = specOf(request.shape, directory.path, layers, resources);
-  const offered = restoring.compatibilityOf(spec);
-  if (offered !== memory.compatibility) {
-    const difference = restoring.describeDifference(memory.compatibility, offered);
-    throw new SandboxError("incompatible", `This host cannot restore the snapshot's memory: ${difference}`, {
-      reason: "machine",
-    });
-  }
+  const plainSpec = specOf(request.shape, directory.path, layers, resources);
+  const hadVsock = requireCompatible(plainSpec, memory, restoring) === "with vsock";
+  // The device of the snapshot, with this machine's address. A host without such devices leaves it out.
+  const vsock = hadVsock ? newVsock(resources, host) : {};
+  const spec = { ...plainSpec, ...vsock };
+  const omitVsock = hadVsock && vsock.vsock === undefined;
   await failpoint("start process");
   const prepared = undo.use(await restoring.prepare(spec, signal));
   spans.end("process");
@@ -122,6 +120,7 @@ export async function restoreMachine(
       {
         deviceState: join(directory.path, memory.devices.file),
         hotplugged: memory.growthMib !== undefined,
+        omitVsock,
         async fillMemory(guestMemory) {
           await failpoint("load memory");
           await (await delta)?.apply(guestMemory);
@@ -136,6 +135,25 @@ export async function restoreMachine(
   const guest = undo.use(await connectGuest(vm.agentTransport, request.id, host));
   undo.move();
   return new LiveMachine({ ...request, directory }, { shape: request.shape, layers, resources, spec, vm, guest });
+}
+
+/**
+ * Whether the captured machine was `spec` with a vsock device or without one.
+ * @throws `incompatible` when it was another machine
+ */
+function requireCompatible(
+  spec: VmSpec,
+  { compatibility }: MemoryFiles,
+  restoring: Restoring,
+): "with vsock" | "without vsock" {
+  const offered = restoring.compatibilityOf(spec);
+  if (offered === compatibility) return "without vsock";
+  // The text names no address.
+  if (restoring.compatibilityOf({ ...spec, vsock: { cid: 0 } }) === compatibility) return "with vsock";
+  const difference = restoring.describeDifference(compatibility, offered);
+  throw new SandboxError("incompatible", `This host cannot restore the snapshot's memory: ${difference}`, {
+    reason: "machine",
+  });
 }
 
 /** Size of the memory that a delta describes. */
@@ -160,10 +178,14 @@ export async function adoptMachine(
   await using undo = new AsyncDisposableStack();
   const directory = directoryOf(request.id, host);
   const { slot, network, files, nextLayer } = journaled;
-  const { memoryBase, growthMib: hotplugMib } = journaled.spec;
+  const { memoryBase, growthMib: hotplugMib, vsock } = journaled.spec;
   const resources = undo.use(await adoptHostResources(directory.path, slot, network, request.tenantGroup, host));
   const layers = new LayerStack(files, nextLayer, resources.user);
-  const spec = { ...specOf(request.shape, directory.path, layers, resources), memoryBase, hotplugMib };
+  const spec = {
+    ...specOf(request.shape, directory.path, layers, resources),
+    ...{ memoryBase, hotplugMib },
+    ...(vsock === undefined ? {} : { vsock }),
+  };
   const signal = AbortSignal.timeout(adoptTimeoutMs);
   // The process ends first: another machine may get the resources afterwards.
   undo.defer(() => killMachineProcesses(directory.path));
@@ -205,7 +227,7 @@ export async function bootAgain(live: LiveMachine, memoryMib: number, host: Host
   // The tops, and layers that an interrupted capture left unsealed, still belong to the user of the earlier process.
   const owned = [...layers.unhashed, ...layers.tops];
   await give([path, ...owned.map((file) => join(path, file))], resources.user);
-  const spec = specOf(shape, path, layers, resources);
+  const spec = { ...specOf(shape, path, layers, resources), ...newVsock(resources, host) };
   const vm = undo.use(await host.hypervisor.boot(spec, signal));
   const guest = await connectGuest(vm.agentTransport, id, host);
   undo.move();
@@ -295,6 +317,11 @@ async function linkSource(
 async function give(paths: readonly string[], user: Owner | undefined): Promise<void> {
   if (user === undefined) return;
   for (const path of paths) await chown(path, user.uid, user.gid);
+}
+
+/** A vsock device with the address of the machine's slot, where this host's machines have one. */
+function newVsock({ slot }: HostResources, { agentTransport }: Host): Pick<VmSpec, "vsock"> {
+  return agentTransport === "vsock" && slot !== undefined ? { vsock: { cid: cidOf(slot) } } : {};
 }
 
 function specOf(shape: Shape, directory: string, layers: LayerStack, resources: HostResources): VmSpec {

@@ -58,7 +58,12 @@ test("a machine whose journal entry cannot be read keeps its disks, and the log 
       const later = (await openOnce(dataDirectory)).filter(({ level }) => level === "error");
       assert.deepEqual(later, [], "the next worker has nothing to report");
       assert.deepEqual(await readdir(lostAndFound), [kept]);
-      const findings = await examineHost({ dataDirectory, qemuProgram: "/nonexistent", accelerator: "auto" });
+      const findings = await examineHost({
+        dataDirectory,
+        qemuProgram: "/nonexistent",
+        accelerator: "auto",
+        agentTransport: "auto",
+      });
       const found = findings.find(({ name }) => name === "lost machines");
       assert.equal(found?.level, "warn");
       assert.ok(found.detail.includes(lostAndFound), found.detail);

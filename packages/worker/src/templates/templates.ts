@@ -59,9 +59,10 @@ export class Templates implements AsyncDisposable {
 
   /** Names the template of a request; equal keys name the same template. */
   keyOf(request: TemplateRequest, files: BootFiles): string {
-    const { hypervisor, network } = this.#host;
+    const { hypervisor, network, agentTransport } = this.#host;
     const kind = request.networkEnabled ? network.mode : "none";
-    const compatibility = hypervisor.restoring?.compatibilityOf(placeholderSpec(request.shape, kind));
+    const spec = placeholderSpec(request.shape, kind, agentTransport);
+    const compatibility = hypervisor.restoring?.compatibilityOf(spec);
     const parts = [compatibility, files, protocolVersion, warmUps, warmUpVersion];
     return createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 32);
   }
@@ -226,7 +227,11 @@ async function warmUp(live: LiveMachine, signal: AbortSignal): Promise<void> {
 }
 
 /** A VM of the shape with placeholder files: compatibility does not depend on them. */
-function placeholderSpec(shape: Shape, network: "none" | "user" | "tap"): VmSpec {
+function placeholderSpec(
+  shape: Shape,
+  network: "none" | "user" | "tap",
+  agentTransport: Host["agentTransport"],
+): VmSpec {
   const noTap = (): number => {
     throw new Error("a placeholder has no TAP device");
   };
@@ -245,5 +250,6 @@ function placeholderSpec(shape: Shape, network: "none" | "user" | "tap"): VmSpec
       layers: writable ? [`/${name}.qcow2`] : [],
     })),
     network: network === "tap" ? { kind: "tap", namespace: "/", device: "tap", openTap: noTap } : { kind: network },
+    ...(agentTransport === "vsock" ? { vsock: { cid: 3 } } : {}),
   };
 }

@@ -10,6 +10,7 @@ const libc = openLibc({
   bind: { return: "i32", arguments: ["i32", "pointer", "u32"] },
   connect: { return: "i32", arguments: ["i32", "pointer", "u32"] },
   dup3: { return: "i32", arguments: ["i32", "i32", "i32"] },
+  getpeername: { return: "i32", arguments: ["i32", "pointer", "pointer"] },
   if_nametoindex: { return: "u32", arguments: ["pointer"] },
   inet_pton: { return: "i32", arguments: ["i32", "pointer", "pointer"] },
   listen: { return: "i32", arguments: ["i32", "i32"] },
@@ -26,6 +27,7 @@ const AF_UNIX = 1;
 const AF_INET = 2;
 const AF_INET6 = 10;
 const AF_NETLINK = 16;
+const AF_VSOCK = 40;
 const SOCK_STREAM = 1;
 const SOCK_DGRAM = 2;
 const SOCK_RAW = 3;
@@ -167,12 +169,101 @@ export function listenToNetlink(protocol: number, group: number): Socket {
 
 /** A stream that reads from a copy of a descriptor of a kind that Node knows no stream for. */
 export function readingFrom(fd: number): Socket {
-  // Node makes a stream of a unix socket, whose descriptor then becomes a copy of the other one. Both are read and
-  // polled by the same system calls.
-  const placeholder = openSocket(undefined, AF_UNIX, SOCK_STREAM, () => undefined);
-  const stream = new Socket({ fd: placeholder, readable: true, writable: false });
-  checked("dup3", libc.dup3(fd, placeholder, SOCK_CLOEXEC));
-  return stream;
+  return streamOf(fd, { readable: true, writable: false }).stream;
+}
+
+function streamOf(
+  fd: number,
+  directions: { readonly readable: boolean; readonly writable: boolean },
+): { readonly stream: Socket; readonly copy: number } {
+  // Node makes a stream of a unix socket, whose descriptor then becomes a copy of the other one. Both are read, written
+  // and polled by the same system calls.
+  const copy = openSocket(undefined, AF_UNIX, SOCK_STREAM, () => undefined);
+  const stream = new Socket({ fd: copy, ...directions });
+  checked("dup3", libc.dup3(fd, copy, SOCK_CLOEXEC));
+  return { stream, copy };
+}
+
+/** The highest port that the kernel reserves for processes with CAP_NET_BIND_SERVICE. */
+const lastPrivilegedPort = 1023;
+
+/** A connection to a vsock address that the kernel is making. */
+export interface VsockConnection {
+  /** It fails with an error event when the other side refuses, or is not there. */
+  readonly stream: Socket;
+  isConnected(): boolean;
+}
+
+/**
+ * Starts a connection to a port of a guest, from a privileged port of this host: any process of the host can connect to a
+ * guest, and a guest agent accepts only what comes from a privileged port.
+ *
+ * `no machine`: no machine has the CID. `no port`: every privileged port is in use.
+ * @throws `unavailable`; its cause has the code `EACCES` without the right to privileged ports
+ */
+export function connectVsock(cid: number, port: number): VsockConnection | "no machine" | "no port" {
+  const fd = openPrivilegedVsock();
+  if (fd === undefined) return "no port";
+  try {
+    const name = vsockAddress(cid, port);
+    if (libc.connect(fd, name, name.length) !== 0) {
+      const errno = lastErrno();
+      if (errno === constants.errno.ENODEV) return "no machine";
+      if (errno !== constants.errno.EINPROGRESS) throw failure(`connect to vsock ${cid}:${port}`, errno);
+    }
+    const { stream, copy } = streamOf(fd, { readable: true, writable: true });
+    return { stream, isConnected: () => !stream.destroyed && hasPeer(copy) };
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Why this process cannot connect to guests: the name of an error number. Undefined: it can. */
+export function vsockRefusal(): string | undefined {
+  try {
+    const fd = openPrivilegedVsock();
+    if (fd !== undefined) closeSync(fd);
+    return undefined;
+  } catch (error) {
+    return ((error as Error).cause as NodeJS.ErrnoException).code;
+  }
+}
+
+/** A vsock socket on any free privileged port; undefined when each is in use. @throws `unavailable` */
+function openPrivilegedVsock(): number | undefined {
+  const first = Math.floor(Math.random() * lastPrivilegedPort);
+  for (let step = 0; step < lastPrivilegedPort; step += 1) {
+    const port = 1 + ((first + step) % lastPrivilegedPort);
+    const name = vsockAddress(anyCid, port);
+    let isFree = true;
+    const fd = openSocket(undefined, AF_VSOCK, SOCK_STREAM, (fd) => {
+      if (libc.bind(fd, name, name.length) === 0) return;
+      const errno = lastErrno();
+      if (errno !== constants.errno.EADDRINUSE) throw failure(`bind to vsock port ${port}`, errno);
+      isFree = false;
+    });
+    if (isFree) return fd;
+    closeSync(fd);
+  }
+  return undefined;
+}
+
+function hasPeer(fd: number): boolean {
+  const peer = Buffer.alloc(16);
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(peer.length);
+  return libc.getpeername(fd, peer, length) === 0;
+}
+
+const anyCid = 0xffff_ffff;
+
+/** A struct sockaddr_vm: family, a reserved field, port and CID. */
+function vsockAddress(cid: number, port: number): Buffer {
+  const name = Buffer.alloc(16);
+  name.writeUInt16LE(AF_VSOCK, 0);
+  name.writeUInt32LE(port, 4);
+  name.writeUInt32LE(cid, 8);
+  return name;
 }
 
 /** A netlink socket of `protocol`, by default in this process's own namespace. Reading from it never waits. */

@@ -95,6 +95,16 @@ test("under KVM a guest has the processor model that the setting names, or none"
   assert.equal(processor({ ...host, cpuModel: "EPYC-Milan" }), "max,-svm");
 });
 
+test("a vsock device is the last one, takes its descriptor from QEMU's parent, and is the same for every address", () => {
+  const withVsock = (cid: number): VmSpec => ({ ...spec, vsock: { cid } });
+  const without = qemuCommandLine(spec, kvm, "boot");
+  assert.deepEqual(inheritedDescriptors(withVsock(77), kvm), ["qmp", "agent", "kvm", "vsock"]);
+  const line = qemuCommandLine(withVsock(77), kvm, "boot");
+  assert.deepEqual(line, [...without, ...["-device", "vhost-vsock-pci,disable-legacy=on,guest-cid=77,vhostfd=6"]]);
+  assert.deepEqual(guestVisible(withVsock(77), kvm), guestVisible(withVsock(78), kvm));
+  assert.notDeepEqual(guestVisible(withVsock(77), kvm), guestVisible(spec, kvm));
+});
+
 test("the whole command line of a probe, under KVM", (t) => {
   t.assert.snapshot(probeCommandLine(kvm));
 });

@@ -17,10 +17,10 @@ export interface QemuHost {
   readonly vhostNet?: boolean;
 }
 
-export type Inherited = "qmp" | "agent" | "tap" | "kvm" | "vhost-net";
+export type Inherited = "qmp" | "agent" | "tap" | "kvm" | "vhost-net" | "vsock";
 
 /** The descriptors that QEMU inherits, in order, starting at {@link firstInherited}. */
-export function inheritedDescriptors(spec: Pick<VmSpec, "network">, host: QemuHost): readonly Inherited[] {
+export function inheritedDescriptors(spec: Pick<VmSpec, "network" | "vsock">, host: QemuHost): readonly Inherited[] {
   const tap = spec.network.kind === "tap";
   return [
     "qmp",
@@ -28,6 +28,7 @@ export function inheritedDescriptors(spec: Pick<VmSpec, "network">, host: QemuHo
     ...(tap ? (["tap"] as const) : []),
     ...(host.kvmAccess?.by === "descriptor" ? (["kvm"] as const) : []),
     ...(tap && host.vhostNet === true ? (["vhost-net"] as const) : []),
+    ...(spec.vsock === undefined ? [] : (["vsock"] as const)),
   ];
 }
 
@@ -80,6 +81,7 @@ export function qemuCommandLine(spec: VmSpec, host: QemuHost, start: QemuStart):
     ...["-device", device("virtio-rng-pci", "rng=rng0")],
     ...hotplugArguments(spec),
     ...["-device", "vmgenid,guid=auto"],
+    ...vsockArguments(spec, fd("vsock")),
     // A device state has no section that names its machine. The worker compares machines before a restore.
     ...(start === "restore" ? ["-global", "migration.send-configuration=off", "-incoming", "defer", "-S"] : []),
   ];
@@ -167,7 +169,12 @@ export function guestVisible(spec: VmSpec, host: QemuHost): readonly string[] {
       const option = line[index - 1] ?? "";
       return ["-machine", "-cpu", "-accel", "-smp", "-m", "-device", "-rtc", "-append"].includes(option);
     })
-    .map((argument) => argument.replace(/(?<=[,^])drive=[^,]*,/, "").replace(handedOver, ""));
+    .map((argument) =>
+      argument
+        .replace(/(?<=[,^])drive=[^,]*,/, "")
+        .replace(handedOver, "")
+        .replace(ownVsock, ""),
+    );
 }
 
 /** A private mapping: machines of one base share the pages that none of them has written. */
@@ -194,6 +201,18 @@ function hotplugArguments({ hotplugMib }: VmSpec): string[] {
     ...["-device", device("virtio-mem-pci", options)],
   ];
 }
+
+/**
+ * The last device, so that its state is the last section of a device state and its slot on the bus is no other device's.
+ * Machines of one snapshot have different addresses: a guest reads its own again when its device is restored.
+ */
+function vsockArguments({ vsock }: VmSpec, descriptor: number): string[] {
+  if (vsock === undefined) return [];
+  return ["-device", device("vhost-vsock-pci", `guest-cid=${vsock.cid},vhostfd=${descriptor}`)];
+}
+
+/** The parts of a vsock device's arguments that differ from machine to machine. */
+const ownVsock = /,guest-cid=\d+,vhostfd=\d+$/;
 
 /** The id of the device for memory hotplug. */
 export const hotplugDevice = "growth0";

@@ -1,4 +1,5 @@
 import { type AgentTransport, virtioSerialTransport } from "#host/agent-transport.ts";
+import { vsockTransport } from "#host/vsock-transport.ts";
 import type { GuestMemory, MemoryRegion } from "../guest-memory.ts";
 import type { Capturing, MemoryHotplug, Vm, VmExit, VmSpec } from "../hypervisor.ts";
 import type { VmProcess } from "../vm-process.ts";
@@ -38,7 +39,9 @@ export class QemuVm implements Vm {
 
   constructor({ spec, process, qmp, log, firstMemory, ended }: QemuVmParts) {
     this.pid = process.pid;
-    this.agentTransport = virtioSerialTransport(socketPaths(spec.directory).agent);
+    const { agent } = socketPaths(spec.directory);
+    this.agentTransport =
+      spec.vsock === undefined ? virtioSerialTransport(agent) : vsockTransport(spec.vsock.cid, agent);
     this.#process = process;
     this.#qmp = qmp;
     const died = process.exited.then(async ({ code, signal }): Promise<VmExit> => {

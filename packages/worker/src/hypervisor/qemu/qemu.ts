@@ -1,5 +1,7 @@
 import { closeSync } from "node:fs";
+import { chown, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { openVhostVsock } from "#host/examine-vsock.ts";
 import { listenUnix } from "#host/kernel/libc.ts";
 import { machineEnvironment } from "#host/kill-by-path.ts";
 import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
@@ -8,6 +10,7 @@ import type { CapturedVm, Hypervisor, PreparedVm, Vm, VmExit, VmSpec, NetworkAtt
 import { adoptVmProcess, startVmProcess, type VmProcess } from "../vm-process.ts";
 import { compatibilityOf, describeDifference } from "./compatibility.ts";
 import { acceleratorFailure, openKvm, withKvmGroup } from "../kvm-access.ts";
+import { withoutVsock } from "./device-state.ts";
 import { inheritedDescriptors, type QemuHost, type QemuStart, qemuCommandLine, socketPaths } from "./command-line.ts";
 import { readEnd } from "../process-log.ts";
 import { QemuVm } from "./qemu-vm.ts";
@@ -30,7 +33,7 @@ export function qemuHypervisor(host: QemuHost & { readonly version: string }): H
         const { vm, qmp } = await start(spec, host, "restore", signal);
         try {
           await commands.expectDevicesState(qmp);
-          return new PreparedQemuVm(vm, qmp);
+          return new PreparedQemuVm(spec, vm, qmp);
         } catch (error) {
           await vm[Symbol.asyncDispose]();
           throw error;
@@ -121,6 +124,7 @@ async function startQemu(spec: VmSpec, host: QemuHost, kind: QemuStart, log: str
         tap: () => (network as NetworkAttachment & { kind: "tap" }).openTap(),
         kvm: openKvm,
         "vhost-net": openVhostNet,
+        vsock: openVhostVsock,
       };
       const opened: number[] = [];
       try {
@@ -134,6 +138,14 @@ async function startQemu(spec: VmSpec, host: QemuHost, kind: QemuStart, log: str
   });
 }
 
+/** Writes the state without its vsock device to the machine's directory. Returns the path. */
+async function stateWithoutVsock(captured: string, { directory, user }: VmSpec): Promise<string> {
+  const path = join(directory, "devices-without-vsock");
+  await writeFile(path, withoutVsock(await readFile(captured)), { mode: 0o400, flag: "wx" });
+  if (user !== undefined) await chown(path, user.uid, user.gid);
+  return path;
+}
+
 /** Reading a state takes tens of milliseconds; one that takes this long never ends. */
 const restoreTimeoutMs = 60_000;
 
@@ -141,20 +153,26 @@ const cannotRead = "QEMU cannot read the state of the devices";
 
 class PreparedQemuVm implements PreparedVm {
   readonly pid: number;
+  readonly #spec: VmSpec;
   readonly #vm: QemuVm;
   readonly #qmp: QmpClient;
   #restored = false;
 
-  constructor(vm: QemuVm, qmp: QmpClient) {
+  constructor(spec: VmSpec, vm: QemuVm, qmp: QmpClient) {
+    this.#spec = spec;
     this.pid = vm.pid;
     this.#vm = vm;
     this.#qmp = qmp;
   }
 
-  async restore({ deviceState, hotplugged, fillMemory }: CapturedVm, signal: AbortSignal): Promise<Vm> {
+  async restore(
+    { deviceState: captured, hotplugged, omitVsock, fillMemory }: CapturedVm,
+    signal: AbortSignal,
+  ): Promise<Vm> {
     signal.throwIfAborted();
     await fillMemory(await this.#vm.capturing.memory(hotplugged));
     signal.throwIfAborted();
+    const deviceState = omitVsock === true ? await stateWithoutVsock(captured, this.#spec) : captured;
     const end = Promise.withResolvers<void>();
     using _ = this.#qmp.listen(({ event, data }) => {
       if (event !== "MIGRATION") return;

@@ -1,17 +1,32 @@
 import assert from "node:assert/strict";
 import { readdir, readlink, realpath } from "node:fs/promises";
 import { join } from "node:path";
-import { test } from "node:test";
+import { suite, test } from "node:test";
+import { examineVsock } from "#host/examine-vsock.ts";
 import { type ContractStand, hypervisorContract } from "../hypervisor-contract.ts";
 import { contractStand } from "../testing/contract-stand.ts";
 import { examineQemu } from "./examine-qemu.ts";
 import { qemuHypervisor } from "./qemu.ts";
 
-async function stand(): Promise<ContractStand> {
-  return await contractStand(qemuHypervisor(await examineQemu({ program: "qemu-system-x86_64", wanted: "auto" })));
+async function stand({ vsock = false } = {}): Promise<ContractStand> {
+  const standing = await contractStand(
+    qemuHypervisor(await examineQemu({ program: "qemu-system-x86_64", wanted: "auto" })),
+  );
+  if (!vsock) return standing;
+  return {
+    ...standing,
+    newSpec: async (wishes) => ({ ...(await standing.newSpec(wishes)), vsock: { cid: (nextCid += 1) } }),
+  };
 }
 
+/** Above the addresses of every slot. */
+let nextCid = 2_100_000_000 + process.pid;
+
 hypervisorContract("qemu", stand);
+
+const vsock = examineVsock();
+if (vsock.usable) hypervisorContract("qemu with vsock", () => stand({ vsock: true }));
+else suite("qemu with vsock", { skip: vsock.reason }, () => undefined);
 
 test("qemu: a command line that QEMU refuses is an error with QEMU's own words", async () => {
   await using standing = await stand();

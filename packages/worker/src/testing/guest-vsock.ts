@@ -1,0 +1,121 @@
+// Runs on the host or inside a guest, on the runtime of the agent disk: vsock sockets by system calls.
+//   cid                          prints the guest's own address
+//   connect CID FIRST COUNT      connects to COUNT ports from FIRST on; prints how often each outcome came
+//   ask CID PORT                 connects from a port that needs no privilege; prints how much it receives
+//   serve PORT LOG               answers each line of one connection after another; LOG gets a line for each that ends
+import { dlopen, getInt32 } from "node:ffi";
+import { appendFileSync, openSync } from "node:fs";
+import { constants } from "node:os";
+
+const { functions: libc } = dlopen("libc.so.6", {
+  __errno_location: { return: "pointer", arguments: [] },
+  accept: { return: "i32", arguments: ["i32", "u64", "u64"] },
+  bind: { return: "i32", arguments: ["i32", "pointer", "u32"] },
+  close: { return: "i32", arguments: ["i32"] },
+  connect: { return: "i32", arguments: ["i32", "pointer", "u32"] },
+  ioctl: { return: "i32", arguments: ["i32", "u64", "pointer"] },
+  listen: { return: "i32", arguments: ["i32", "i32"] },
+  recv: { return: "i64", arguments: ["i32", "pointer", "u64", "i32"] },
+  send: { return: "i64", arguments: ["i32", "pointer", "u64", "i32"] },
+  setsockopt: { return: "i32", arguments: ["i32", "i32", "i32", "pointer", "u32"] },
+  socket: { return: "i32", arguments: ["i32", "i32", "i32"] },
+});
+const errnoAddress = libc.__errno_location();
+
+const AF_VSOCK = 40;
+const [what = "", ...numbers] = process.argv.slice(2);
+
+switch (what) {
+  case "cid":
+    console.log(ownCid());
+    break;
+  case "connect":
+    console.log(JSON.stringify(connectTo(Number(numbers[0]), Number(numbers[1]), Number(numbers[2]))));
+    break;
+  case "ask":
+    console.log(`${ask(Number(numbers[0]), Number(numbers[1]))} bytes`);
+    break;
+  case "serve":
+    serve(Number(numbers[0]), String(numbers[1]));
+    break;
+  default:
+    throw new Error(`unknown: ${what}`);
+}
+
+function ownCid(): number {
+  const IOCTL_VM_SOCKETS_GET_LOCAL_CID = 0x7b9n;
+  const cid = Buffer.alloc(4);
+  checked(libc.ioctl(openSync("/dev/vsock", "r"), IOCTL_VM_SOCKETS_GET_LOCAL_CID, cid));
+  return cid.readUInt32LE();
+}
+
+function connectTo(cid: number, first: number, count: number): Record<string, number> {
+  const outcomes: Record<string, number> = {};
+  for (let port = first; port < first + count; port += 1) {
+    const fd = checked(libc.socket(AF_VSOCK, 1, 0));
+    limitConnect(fd);
+    const outcome = libc.connect(fd, address(cid, port), 16) === 0 ? "connected" : errnoName();
+    outcomes[outcome] = (outcomes[outcome] ?? 0) + 1;
+    libc.close(fd);
+  }
+  return outcomes;
+}
+
+function ask(cid: number, port: number): bigint {
+  const SOL_SOCKET = 1;
+  const SO_RCVTIMEO = 20;
+  const fd = checked(libc.socket(AF_VSOCK, 1, 0));
+  checked(libc.connect(fd, address(cid, port), 16));
+  const wait = Buffer.alloc(16);
+  wait.writeBigInt64LE(20n, 0);
+  checked(libc.setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, wait, 16));
+  const received = libc.recv(fd, Buffer.alloc(256), 256n, 0);
+  return received < 0n && errnoName() === "ECONNRESET" ? 0n : received;
+}
+
+/** A connection that nobody answers is given up after half a second. */
+function limitConnect(fd: number): void {
+  const SO_VM_SOCKETS_CONNECT_TIMEOUT = 6;
+  const half = Buffer.alloc(16);
+  half.writeBigInt64LE(500_000n, 8);
+  checked(libc.setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, half, 16));
+}
+
+function serve(port: number, log: string): never {
+  const anyCid = 0xffff_ffff;
+  const listener = checked(libc.socket(AF_VSOCK, 1, 0));
+  checked(libc.bind(listener, address(anyCid, port), 16));
+  checked(libc.listen(listener, 4));
+  appendFileSync(log, "listening\n");
+  const line = Buffer.alloc(4096);
+  for (;;) {
+    const fd = checked(libc.accept(listener, 0n, 0n));
+    for (;;) {
+      const count = libc.recv(fd, line, BigInt(line.length), 0);
+      if (count <= 0n) {
+        appendFileSync(log, `${count === 0n ? "ended" : errnoName()}\n`);
+        break;
+      }
+      libc.send(fd, line, count, 0);
+    }
+    libc.close(fd);
+  }
+}
+
+function address(cid: number, port: number): Buffer {
+  const name = Buffer.alloc(16);
+  name.writeUInt16LE(AF_VSOCK, 0);
+  name.writeUInt32LE(port, 4);
+  name.writeUInt32LE(cid, 8);
+  return name;
+}
+
+function checked(result: number): number {
+  if (result < 0) throw new Error(errnoName());
+  return result;
+}
+
+function errnoName(): string {
+  const errno = getInt32(errnoAddress);
+  return Object.entries(constants.errno).find(([, value]) => value === errno)?.[0] ?? `errno ${errno}`;
+}
