@@ -119,8 +119,11 @@ function examineAgentTransport(wanted: HostOptions["agentTransport"]): Finding {
     return { name, level: "ok", detail: "virtio-serial: OPENSANDBOX_AGENT_TRANSPORT=virtio-serial" };
   }
   const found = examineVsock();
+  if (wanted === "auto") {
+    const offer = found.usable ? "OPENSANDBOX_AGENT_TRANSPORT=vsock works here too" : found.reason;
+    return { name, level: "ok", detail: `virtio-serial; ${offer}` };
+  }
   if (found.usable) return { name, level: "ok", detail: `vsock: ${found.reason}` };
-  if (wanted === "auto") return { name, level: "ok", detail: `virtio-serial: ${found.reason}` };
   const fix = found.fix ?? "use OPENSANDBOX_AGENT_TRANSPORT=virtio-serial";
   return { name, level: "fail", detail: `vsock does not work here: ${found.reason}`, fix };
 }
