@@ -122,6 +122,13 @@ suite("under Firecracker", { skip }, () => {
     assert.match(JSON.stringify(body), /machines of the hypervisor firecracker keep the memory/);
   });
 
+  test("a sandbox is power-cycled on its disks", async () => {
+    await run("sync");
+    assert.equal((await replyOf("/power-cycle", "POST")).status, 200);
+    assert.equal(await run("cat /workspace/note"), "first");
+    await run("(setsid sleep 100000 >/dev/null 2>&1 &)");
+  });
+
   test("the next server takes over the machine of a server that was killed", async () => {
     const pid = await run("pgrep -x sleep");
     const machines = await machineProcesses(directory);

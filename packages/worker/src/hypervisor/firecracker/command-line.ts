@@ -33,7 +33,9 @@ function script(spec: VmSpec, { program }: FirecrackerHost): string {
   const images = writable.map(({ name }) => quoted(diskImage(name)));
   const line = [
     "set -e",
-    `[ -p ${names.console} ] || mkfifo -m 600 ${names.console}`,
+    // A machine that boots again finds those of its earlier process, which was another user.
+    `rm -f ${[names.console, ...images].join(" ")}`,
+    `mkfifo -m 600 ${names.console}`,
     ...images.map((image) => `: >${image}`),
     ...(images.length === 0 ? [] : [command(confined(["sys_admin"], storageDaemon(spec)))]),
     // The kernel takes an image's rights from its first stat(2); until then nobody may open it for writing.
