@@ -68,7 +68,9 @@ async function runGuest(host: QemuHost, directory: string, options: ProbeOptions
   const timer = setTimeout(() => resolve(undefined), timeoutMs);
   const end = await Promise.race([qemu.exited, timedOut]).finally(() => clearTimeout(timer));
   const took = `${Math.round(performance.now() - since)} ms`;
-  const said = await readEnd(log);
+  // A backtrace may follow the line that says why a kernel panicked.
+  const panic = /Kernel panic[^\r\n]*/.exec(await readFile(log, "utf8"))?.[0];
+  const said = panic ?? (await readEnd(log));
   const because = said === "" ? "" : `: ${said}`;
   // A kernel that cannot power its machine off has run all the same.
   if (kernel !== undefined && said.includes(kernel.greeting)) {
