@@ -66,6 +66,8 @@ export interface ControlPlaneOptions {
   /** How often guests flush their dirty pages, in milliseconds; 0: never. Default: 300000. */
   readonly autosaveMs?: number;
   readonly log: Log;
+  /** Runs after an image without a name was built: the cache has grown. */
+  onImageBuilt?(): void;
   /** Values that tests override. */
   readonly tuning?: {
     readonly clock?: Clock;
@@ -152,7 +154,12 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     undo.use(autosave({ worker: options.worker, running: () => runningHere(sandboxes), everyMs: autosaveMs, log }));
   }
 
-  const images: ImageContext = { sandboxes, images: new ImageStore(database), builds: new Builds() };
+  const images: ImageContext = {
+    sandboxes,
+    images: new ImageStore(database),
+    builds: new Builds(),
+    onBuilt: () => options.onImageBuilt?.(),
+  };
   await reconcileImages(images);
   undo.defer(() => images.builds.idle());
 

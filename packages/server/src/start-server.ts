@@ -98,6 +98,7 @@ export async function startServer(
         ...(end === undefined ? {} : { atEnd: () => end.atEnd }),
         autosaveMs: config.autosaveSeconds * 1000,
         ready: () => ({ ready: true }),
+        onImageBuilt: () => collector?.request(),
         log: logTo,
       },
       signal,

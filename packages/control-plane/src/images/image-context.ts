@@ -8,4 +8,6 @@ export interface ImageContext {
   readonly sandboxes: SandboxContext;
   readonly images: ImageStore;
   readonly builds: Builds<Image>;
+  /** Runs after an unnamed image was built: the cache has grown. */
+  readonly onBuilt: () => void;
 }

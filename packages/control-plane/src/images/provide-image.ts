@@ -70,7 +70,7 @@ function contentHashOf({ base, steps }: ImageManifest): string {
 }
 
 async function build(
-  { sandboxes, images }: ImageContext,
+  { sandboxes, images, onBuilt }: ImageContext,
   image: Image,
   onLog: (log: BuildLog) => void,
 ): Promise<Image> {
@@ -85,6 +85,7 @@ async function build(
       sandboxes.shutdown.ending,
     );
     const ready = await images.finish(id, checkpoint.id);
+    onBuilt();
     if (ready !== undefined) return ready;
     await sandboxes.stores.checkpoints.remove(checkpoint);
     await sandboxes.snapshots.removeUnwanted();
