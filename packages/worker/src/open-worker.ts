@@ -145,7 +145,7 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
     ...{ memory, log },
     guestRequests: new GuestRequests(),
   };
-  await registerSymbolicUser(options, log);
+  undo.use(await registerSymbolicUser(options, log));
   const adopted = await adoptMachines(host);
   const verifier = new Verifier(memory, checks);
   const templates = undo.use(new Templates(host, verifier, options.onTemplateMade));

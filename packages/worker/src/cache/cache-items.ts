@@ -5,7 +5,7 @@ import { namesIn } from "#host/storage/names-in.ts";
 import { imageNameOf } from "#images/artifact.ts";
 import type { CacheDirectories } from "./cache-directories.ts";
 import type { CacheItem, CacheKind } from "./select-removals.ts";
-import { symbolicTargets } from "./symbolic-users.ts";
+import { symbolicUsersOf } from "./symbolic-users.ts";
 
 /** Kinds of artifacts by the beginning of their directories' names. Directories of other names are not collected. */
 const artifactKinds = {
@@ -24,10 +24,13 @@ export async function cacheItems(directories: CacheDirectories): Promise<readonl
   const templates = await templatesIn(templatesDirectory);
   const artifacts = withCurrent(await artifactsIn(imagesDirectory));
   const ofTemplates = templates.flatMap(({ files }) => files.flatMap(({ target }) => target ?? []));
-  const used = [...ofTemplates, ...(await symbolicTargets(directories))];
+  const [ofImages, ofTheTemplates] = await Promise.all([imagesDirectory, templatesDirectory].map(symbolicUsersOf));
   return [...artifacts, ...templates].map((item) => {
     const directory = `${pathOf(item, directories)}/`;
-    const isLinkedTo = used.some((target) => target === "unknown" || target.startsWith(directory));
+    const users = item.kind === "template" ? ofTheTemplates : ofImages;
+    const isLinkedTo =
+      (users?.away.length ?? 0) > 0 ||
+      [...ofTemplates, ...(users?.targets ?? [])].some((target) => target.startsWith(directory));
     const { kind, name, lastUsed, files, isNeeded } = item;
     return { kind, name, lastUsed, files, isNeeded: isNeeded || isLinkedTo };
   });

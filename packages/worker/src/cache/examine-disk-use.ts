@@ -6,6 +6,7 @@ import type { Finding } from "../examine-host.ts";
 import type { CacheDirectories } from "./cache-directories.ts";
 import { cacheItems } from "./cache-items.ts";
 import { type CacheItem, selectRemovals } from "./select-removals.ts";
+import { symbolicUsersOf } from "./symbolic-users.ts";
 
 /**
  * What takes how much of the disk, as findings. A file with several names counts once, for the first of images,
@@ -30,6 +31,7 @@ export async function examineDiskUse(
       ...{ name, level: "ok" },
       detail: `${gib(allocatedBytes(files, counted))}: ${what}`,
     });
+    const { away } = await symbolicUsersOf(directories.imagesDirectory);
     const { unusedBytes } = selectRemovals(items, { maxBytes, maxAgeMs: undefined }, new Date());
     return [
       line("images", filesOf(artifacts), kindsOf(artifacts)),
@@ -52,6 +54,11 @@ export async function examineDiskUse(
         detail: `${gib(unusedBytes)} of images and templates that nothing uses, at most ${gib(maxBytes)} are kept`,
         ...(unusedBytes > maxBytes ? { fix: "a server removes the rest; without one, run osb gc" } : {}),
       },
+      ...away.map((user): Finding => ({
+        ...{ name: "cache", level: "warn" },
+        detail: `${user} uses ${directories.imagesDirectory} by symbolic links and cannot be found: no image is removed`,
+        fix: `mount it or, if it is gone, remove its file in ${directories.imagesDirectory}/.users; that happens after a week`,
+      })),
     ];
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "EACCES") throw error;

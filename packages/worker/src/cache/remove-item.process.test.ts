@@ -186,7 +186,7 @@ test("what symbolic links of a registered data directory lead to stays, and all 
   assert.deepEqual(await neededOf(), [dirname(files[0] ?? "")]);
   await rm(user, { recursive: true });
   assert.equal((await neededOf()).length, 2);
-  const longAgo = new Date(Date.now() - 31 * 24 * 3_600_000);
+  const longAgo = new Date(Date.now() - 8 * 24 * 3_600_000);
   await utimes(join(users, "0123456789abcdef"), longAgo, longAgo);
   await cacheItems(directories);
   assert.deepEqual(await neededOf(), []);
@@ -198,7 +198,9 @@ test("a data directory on the file system of its caches needs no registration", 
   await registerSymbolicUser(directories, (level, message) => assert.fail(`${level}: ${message}`));
   assert.ok(!(await readdir(directories.imagesDirectory)).includes(".users"));
   const elsewhere = { ...directories, dataDirectory: memoryDirectory };
-  await registerSymbolicUser(elsewhere, (level, message) => assert.fail(`${level}: ${message}`));
+  const registered = await registerSymbolicUser(elsewhere, (level, message) => assert.fail(`${level}: ${message}`));
   const [name = ""] = await readdir(join(directories.imagesDirectory, ".users"));
   assert.equal(await readFile(join(directories.imagesDirectory, ".users", name), "utf8"), `${memoryDirectory}\n`);
+  await registered[Symbol.asyncDispose]();
+  assert.deepEqual(await readdir(join(directories.imagesDirectory, ".users")), [], "it has no machine and no snapshot");
 });

@@ -3,6 +3,7 @@ import { mkdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { existsSync } from "node:fs";
 import { filesBelow } from "#host/storage/disk-use.ts";
+import { liveWorkers } from "#host/worker-lock.ts";
 import { namesIn } from "#host/storage/names-in.ts";
 import { describeError } from "@opensandbox/wire/errors.ts";
 import type { Log } from "#host/log.ts";
@@ -14,12 +15,16 @@ import type { CacheDirectories } from "./cache-directories.ts";
 /** Holds a file for each data directory whose machines use a cache by symbolic links. */
 const usersDirectory = ".users";
 
-/** A data directory that cannot be found may be on a disk that is not mounted. After this time it counts as removed. */
-const goneMs = 30 * 24 * 3_600_000;
+/** A data directory that cannot be found may be on a disk that is not mounted. After a week it counts as removed. */
+const goneMs = 7 * 24 * 3_600_000;
 
-/** Makes the data directory known to the caches that its machines use by symbolic links. */
-export async function registerSymbolicUser(directories: CacheDirectories, log: Log): Promise<void> {
+/**
+ * Makes the data directory known to the caches that its machines use by symbolic links. Disposing the result withdraws
+ * it when neither a machine nor a snapshot is left.
+ */
+export async function registerSymbolicUser(directories: CacheDirectories, log: Log): Promise<AsyncDisposable> {
   const { dataDirectory, imagesDirectory, templatesDirectory } = directories;
+  const registered: string[] = [];
   for (const cache of [imagesDirectory, templatesDirectory]) {
     if (!(await needsSymbolicLinks(dataDirectory, cache))) continue;
     const users = join(cache, usersDirectory);
@@ -27,6 +32,7 @@ export async function registerSymbolicUser(directories: CacheDirectories, log: L
     try {
       await mkdir(users, { recursive: true, mode: 0o755 });
       await writeFile(join(users, name), `${dataDirectory}\n`, { mode: 0o644 });
+      registered.push(join(users, name));
     } catch (error) {
       log(
         "warn",
@@ -37,31 +43,42 @@ export async function registerSymbolicUser(directories: CacheDirectories, log: L
       );
     }
   }
+  return {
+    async [Symbol.asyncDispose]() {
+      // Another worker on the data directory relies on the registration. This one still holds its own lock.
+      if ((await liveWorkers(join(dataDirectory, "workers"))).length > 1) return;
+      const kept = await Promise.all(["machines", "snapshots"].map((part) => namesIn(join(dataDirectory, part))));
+      if (kept.flat().length === 0) for (const file of registered) await rm(file, { force: true });
+    },
+  };
 }
 
-/**
- * The targets of the symbolic links of machines and snapshots of every registered data directory. `unknown` stands for
- * those of a data directory that is not there.
- */
-export async function symbolicTargets(directories: CacheDirectories): Promise<readonly string[]> {
-  const { imagesDirectory, templatesDirectory } = directories;
+/** The users of a cache by symbolic links. */
+export interface SymbolicUsers {
+  /** Targets of the links of their machines and snapshots. */
+  readonly targets: readonly string[];
+  /** Data directories that cannot be found: anything in the cache may be in use. */
+  readonly away: readonly string[];
+}
+
+/** Looks at every data directory that is registered with the cache. Registrations of removed ones go after a while. */
+export async function symbolicUsersOf(cache: string): Promise<SymbolicUsers> {
   const targets: string[] = [];
-  const users = new Set<string>();
-  for (const cache of [imagesDirectory, templatesDirectory]) {
-    for (const name of await namesIn(join(cache, usersDirectory))) {
-      const file = join(cache, usersDirectory, name);
-      const user = (await readFile(file, "utf8")).trim();
-      if (existsSync(user)) users.add(user);
-      else if (Date.now() - (await stat(file)).mtimeMs > goneMs) await rm(file, { force: true });
-      else targets.push("unknown");
+  const away: string[] = [];
+  for (const name of await namesIn(join(cache, usersDirectory))) {
+    const file = join(cache, usersDirectory, name);
+    const user = (await readFile(file, "utf8")).trim();
+    if (existsSync(user)) {
+      for (const part of ["machines", "snapshots"]) {
+        for (const { target } of await filesBelow(join(user, part))) if (target !== undefined) targets.push(target);
+      }
+    } else if (Date.now() - (await stat(file)).mtimeMs > goneMs) {
+      await rm(file, { force: true });
+    } else {
+      away.push(user);
     }
   }
-  for (const user of users) {
-    for (const part of ["machines", "snapshots"]) {
-      for (const { target } of await filesBelow(join(user, part))) if (target !== undefined) targets.push(target);
-    }
-  }
-  return targets;
+  return { targets, away };
 }
 
 /** Whether a file of the cache cannot get a hard link in the data directory (EXDEV, or protected_hardlinks in proc_sys_fs(5)). */
