@@ -11,13 +11,14 @@ interface Round {
   readonly end: (result: CollectionReport | Error) => void;
 }
 
-/** A collector whose rounds a test ends. */
-function collectorForTest(everyMs: number) {
+/** A collector whose rounds a test ends. An interrupted round ends by itself unless it `lingers`. */
+function collectorForTest(everyMs: number, { lingers = false } = {}) {
   const rounds: Round[] = [];
   const logged: string[] = [];
   const collector = new Collector({
     collect: (signal) =>
       new Promise((resolve, reject) => {
+        if (!lingers) signal.addEventListener("abort", () => resolve(nothing), { once: true });
         rounds.push({ signal, end: (result) => (result instanceof Error ? reject(result) : resolve(result)) });
       }),
     log: (level, message) => logged.push(`${level} ${message}`),
@@ -52,19 +53,19 @@ test("a round that fails is logged, and the next one comes at its time", async (
   await eventually("the first round", () => rounds.length === 1);
   rounds[0]?.end(new Error("the disk is gone"));
   await eventually("the next round", () => rounds.length === 2);
-  assert.match(logged[0] ?? "", /^error cannot look for what nothing uses/);
+  assert.match(logged[0] ?? "", /^error cannot look for unused files and rows/);
   const removed = [{ kind: "template", name: "a", bytes: 1, reason: "unused for 40 days" }];
   rounds[1]?.end({ ...nothing, removed, failed: [{ kind: "workspace", name: "b", error: "EIO" }] });
   await eventually("its report", () => logged.length === 4);
   assert.deepEqual(logged.slice(1), [
     "info collected: template",
-    "warn cannot remove what nothing uses: the next round tries again",
+    "warn cannot remove unused files and rows: the next round tries again",
     "info collection finished",
   ]);
 });
 
 test("the end of the server interrupts a collection and waits for it", async () => {
-  const { collector, rounds } = collectorForTest(never);
+  const { collector, rounds } = collectorForTest(never, { lingers: true });
   await eventually("the first round", () => rounds.length === 1);
   const [round] = rounds;
   let isEnded = false;
