@@ -30,7 +30,8 @@ export class TestSessions {
   async create(request: NewExecSession | RunRequest): Promise<TestSession> {
     const { argv, envs, cwd = "/tmp", stdin = false } = request.command;
     const [program = "/bin/sh", ...args] = request.purpose === "agent" ? this.agentProgram : argv;
-    const env = { PATH: process.env["PATH"] ?? "", ...envs };
+    // A shell whose stdin is a socket reads the start-up files of HOME: those of this host must not count.
+    const env = { PATH: process.env["PATH"] ?? "", HOME: "/nonexistent", ...envs };
     const child = spawn(program, args, { env, cwd, detached: true });
     await once(child, "spawn").catch((error: unknown) => {
       throw new SandboxError("not_found", `${program} not found`, { resource: "file", id: program }, { cause: error });
