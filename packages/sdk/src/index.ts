@@ -46,5 +46,5 @@ export { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 export type { ErrorCode } from "@opensandbox/wire/errors.ts";
 export type { Checkpoint, CheckpointsClient, CreateCheckpoint, Fork } from "./clients/checkpoints.ts";
 export type { AttachedSession, ExecSession, SessionsClient, StartSession, TerminalSize } from "./clients/sessions.ts";
-export type { CreatePreview, Preview, PreviewsClient } from "./clients/previews.ts";
+export type { CreatePreview, DomainVerification, Preview, PreviewsClient } from "./clients/previews.ts";
 export type { Egress, Network, NetworkClient, NetworkRefusal, SetNetwork } from "./clients/network.ts";

@@ -7,14 +7,24 @@ import {
 } from "@opensandbox/wire/public/guests/previews.ts";
 import type { HttpClient } from "#transport/http.ts";
 
+/** The DNS record that proves a custom host name. */
+export interface DomainVerification {
+  readonly status: "pending" | "verified";
+  readonly type: "TXT";
+  readonly name: string;
+  readonly value: string;
+  /** When the record was last found. */
+  readonly verifiedAt?: string | undefined;
+}
+
 /** A port of a sandbox with a host name. Ports without one are served too. */
 export interface Preview {
   readonly port: number;
   readonly hostname: string;
   /** A host name of your own that serves the same port. */
   readonly customHostname?: string;
-  /** The DNS record that proves the custom host name. Absent: the server requires none. */
-  readonly domainVerification?: NonNullable<PreviewReply["domainVerification"]>;
+  /** Absent: the server requires no proof of the custom host name. */
+  readonly domainVerification?: DomainVerification;
   readonly createdAt: string;
 }
 
