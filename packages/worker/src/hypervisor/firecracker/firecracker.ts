@@ -17,6 +17,7 @@ import { Console } from "./console.ts";
 import { findBootedMemory, findRestoredMemory } from "./firecracker-memory.ts";
 import { FirecrackerVm } from "./firecracker-vm.ts";
 import { pathOf } from "./paths.ts";
+import { withoutReadAhead } from "./read-ahead.ts";
 
 /** VMs of Firecracker. `host` comes from {@link examineFirecracker}. */
 export function firecrackerHypervisor(host: FirecrackerHost): Hypervisor {
@@ -132,6 +133,7 @@ async function start(spec: VmSpec, host: FirecrackerHost, signal: AbortSignal): 
   return await explained(spec, async () => {
     const api = undo.use(await ApiClient.connect(pathOf(directory, "api"), signal, process.exited));
     const storage = hasStorage(spec) ? undo.use(await connectStorage(spec, signal)) : undefined;
+    if (storage !== undefined) await withoutReadAhead(process.pid);
     const console = undo.use(new Console(pathOf(directory, "console")));
     const owned = undo.move();
     return { process, api, storage, console, [Symbol.asyncDispose]: () => owned.disposeAsync() };
