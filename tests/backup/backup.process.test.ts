@@ -111,9 +111,9 @@ suite("osb admin", () => {
     for (let killed = true; killed;) {
       renames += 1;
       await writeFile(join(dataDirectory, "api-key"), `osb_before-${renames}\n`);
-      const { code } = await osbKilledAt(renames, "admin", "restore", "--force", target);
+      const { code, stderr } = await osbKilledAt(renames, "admin", "restore", "--force", target);
       killed = code === 137;
-      assert.ok(killed || code === 0, `${code}`);
+      assert.ok(killed || code === 0, `${code}: ${stderr}`);
       // Whatever was replaced is in one of these places.
       const places = (await readdir(dataDirectory)).filter((name) => name.startsWith("replaced-"));
       const kept = await Promise.all(

@@ -2,7 +2,7 @@ import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { mkdir, rm, stat, writeFile } from "node:fs/promises";
-import { delimiter, join } from "node:path";
+import { basename, delimiter, join } from "node:path";
 import { promisify } from "node:util";
 import { eventually, within } from "@opensandbox/wire/testing/eventually.ts";
 
@@ -58,7 +58,7 @@ export async function mountDisk(options: MountOptions): Promise<AsyncDisposable>
   undo.defer(async () => void (await run("losetup", "--detach", device)));
   await mkdir(mountpoint, { recursive: true });
   await run("mount", device, mountpoint);
-  undo.defer(() => unmount(mountpoint));
+  undo.defer(() => unmount(mountpoint, device));
   const owned = undo.move();
   return { [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
@@ -70,7 +70,7 @@ async function forbidReadAhead(file: string): Promise<void> {
 }
 
 /** Waits for killed processes, which the kernel takes off the file system in its own time. */
-async function unmount(mountpoint: string): Promise<void> {
+async function unmount(mountpoint: string, device: string): Promise<void> {
   await eventually(
     `${mountpoint} is not in use`,
     () =>
@@ -83,6 +83,11 @@ async function unmount(mountpoint: string): Promise<void> {
       ),
     { withinMs: 60_000, everyMs: 100 },
   );
+  // A mount name space that was made meanwhile holds the file system until it has gone too.
+  const inUse = ["ext4", "xfs"].map((type) => `/sys/fs/${type}/${basename(device)}`);
+  await eventually(`${device} has no file system`, () => !inUse.some((path) => existsSync(path)), {
+    ...{ withinMs: 60_000, everyMs: 20 },
+  });
 }
 
 /** The daemon's description of a disk, whose last node is named `disk`. */

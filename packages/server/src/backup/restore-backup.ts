@@ -163,7 +163,7 @@ async function exchange(dataDirectory: string, staging: string, names: readonly 
     throw error;
   }
   const present = await presentIn(dataDirectory, names);
-  const replaced = join(dataDirectory, `replaced-${new Date().toISOString().replaceAll(/[-:]|\.\d+/g, "")}`);
+  const replaced = join(dataDirectory, `replaced-${new Date().toISOString().replaceAll(/[-:.]/g, "")}`);
   if (present.length > 0) await mkdir(replaced, { mode: 0o700 });
   for (const name of present) await rename(join(dataDirectory, name), join(replaced, name));
   for (const name of names) {
