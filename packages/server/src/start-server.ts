@@ -52,12 +52,7 @@ export async function startServer(
   const logTo = embedded ? quiet : log;
   const end = embedded ? undefined : undo.use(leaveOnSignal());
   if (!embedded) undo.use(surviveRejections());
-  if (!embedded && !protectFromOutOfMemory()) {
-    log(
-      "info",
-      "this server has the OOM score of other processes, since it lacks CAP_SYS_RESOURCE; machines have a higher one",
-    );
-  }
+  if (!embedded) protectFromOutOfMemory();
   let collector: Collector | undefined;
   const opened = undo.use(
     await openWorker({
