@@ -34,6 +34,8 @@ export async function hibernateSandbox(
   signal: AbortSignal,
 ): Promise<CapturedSnapshot> {
   const { live } = sandbox;
+  // The end of a merge writes the journal entry too, and its entry does not name the snapshot.
+  await live.merging.stop();
   await journalMachine(live, sandbox.request, host, snapshotId);
   const request = { id: snapshotId, contents: "memory and disks", afterwards: "paused" } as const;
   const captured = await store(sandbox, request, host, signal);
