@@ -1,8 +1,8 @@
 // A server of the Messages API without a model: the prompt determines the answer. `startStubModel` runs it in this process.
 // As a program it listens on a given port. It imports only modules of Node, so that the file alone runs in a guest.
+import { once } from "node:events";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import { eventOf } from "@opensandbox/wire/testing/eventually.ts";
 
 export interface StubModel extends AsyncDisposable {
   readonly url: string;
@@ -38,14 +38,14 @@ export async function startStubModel(port = 0): Promise<StubModel> {
     void answer(request, response, requests);
   });
   server.listen(port, "127.0.0.1");
-  await eventOf(server, "listening");
+  await once(server, "listening");
   return {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     requests,
     async [Symbol.asyncDispose]() {
       server.closeAllConnections();
       server.close();
-      await eventOf(server, "close");
+      await once(server, "close");
     },
   };
 }
