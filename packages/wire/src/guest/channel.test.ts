@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { getEventListeners } from "node:events";
 import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import * as fc from "fast-check";
@@ -147,6 +148,23 @@ test("a stream that is given up stops its sender", async () => {
   host.reset(over);
   await refused;
   assert.equal(guest.signal.aborted, true);
+});
+
+test("a stream that has ended leaves no listener on the signal of its caller", async () => {
+  const pair = openPair();
+  const caller = AbortSignal.any([new AbortController().signal]);
+  const canceled = (): SandboxError => new SandboxError("canceled", "the caller has left");
+  const answered = await pair.open();
+  const refused = await pair.open();
+  for (const { host } of [answered, refused]) host.resetOn(caller, canceled);
+  assert.equal(getEventListeners(caller, "abort").length, 2);
+  await answered.guest.reply(EmptySchema, create(EmptySchema));
+  await refused.guest.refuse(new SandboxError("not_found", "no such file"));
+  await answered.host.next();
+  await assert.rejects(refused.host.next());
+  assert.equal(getEventListeners(caller, "abort").length, 0);
+  answered.host.resetOn(caller, canceled);
+  assert.equal(getEventListeners(caller, "abort").length, 0);
 });
 
 test("input after the answer is refused without breaking the channel", async () => {

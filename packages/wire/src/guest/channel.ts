@@ -179,6 +179,8 @@ export class Stream {
   #givenUp = false;
   /** Created on demand: most streams end without one. */
   #aborted: AbortController | undefined;
+  /** Stops listening to the signal of {@link resetOn}. */
+  #unlisten: (() => void) | undefined;
   #credit = initialCredit;
   #creditWaiters: (() => void)[] = [];
   /** Number of pending calls that send several frames. */
@@ -287,10 +289,23 @@ export class Stream {
     this.#channel.post(frameTypes.reset, this.id, 0, new Uint8Array(0));
   }
 
+  /**
+   * Host: {@link reset}s the stream when `signal` aborts before the end. The end removes the listener: a signal combined
+   * by `AbortSignal.any` is never collected while it has one.
+   */
+  resetOn(signal: AbortSignal, reason: (signal: AbortSignal) => SandboxError): void {
+    const onAbort = (): void => this.reset(reason(signal));
+    if (signal.aborted) return onAbort();
+    if (this.#failure !== undefined || this.#ended) return;
+    signal.addEventListener("abort", onAbort, { once: true });
+    this.#unlisten = () => signal.removeEventListener("abort", onAbort);
+  }
+
   /** For {@link Channel}: ends this side. Frames received before can still be taken. */
   fail(error: SandboxError): void {
     if (this.#failure !== undefined) return;
     this.#failure = error;
+    this.#unlisten?.();
     this.#waiting?.reject(error);
     this.#waiting = undefined;
     this.#wakeSenders();
@@ -310,6 +325,7 @@ export class Stream {
           if (frame.payload.length > maxMessageBytes) return notUnderstood();
           this.#channel.forget(this.id);
           this.#ended = true;
+          this.#unlisten?.();
           this.#wakeSenders();
         }
         return this.#deliver({ kind: "end", payload: frame.payload });

@@ -124,9 +124,7 @@ export class GuestClient implements Disposable {
     }
     this.#listen();
     const stream = connection.channel.open(method, create(method.request, request));
-    const onAbort = (): void => stream.reset(canceled(signal));
-    if (signal.aborted) onAbort();
-    else signal.addEventListener("abort", onAbort, { once: true, signal: stream.signal });
+    stream.resetOn(signal, canceled);
     return stream;
   }
 
