@@ -87,8 +87,10 @@ test("rows of failed checkpoints and of failed images go when they are old", asy
 });
 
 test("an unnamed image goes with its snapshot, unless it was used since it was selected", async () => {
-  await using world = await startForTest();
+  let built = 0;
+  await using world = await startForTest({ onImageBuilt: () => (built += 1) });
   await world.ask("POST", "/api/sandboxes", { image });
+  assert.equal(built, 1, "the collector learns of it");
   const { rows } = world.plane;
   const [before] = await rows.unnamedImages();
   assert.ok(before !== undefined);

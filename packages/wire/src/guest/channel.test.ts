@@ -159,7 +159,7 @@ test("a stream that has ended leaves no listener on the signal of its caller", a
   for (const { host } of [answered, refused]) host.resetOn(caller, canceled);
   assert.equal(getEventListeners(caller, "abort").length, 2);
   await answered.guest.reply(EmptySchema, create(EmptySchema));
-  await refused.guest.refuse(new SandboxError("not_found", "no such file"));
+  await refused.guest.refuse(new SandboxError("not_found", "no such file", { resource: "file", id: "/a" }));
   await answered.host.next();
   await assert.rejects(refused.host.next());
   assert.equal(getEventListeners(caller, "abort").length, 0);

@@ -2,6 +2,7 @@ import { connect, type Socket } from "node:net";
 import { createInterface } from "node:readline";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { orAborted } from "@opensandbox/wire/or-aborted.ts";
+import { isObject, objectIn } from "#host/json-line.ts";
 
 export interface QmpEvent {
   readonly event: string;
@@ -170,27 +171,18 @@ export class QmpClient implements Disposable {
 
 /** Undefined for a line that is not a message. Pure. */
 export function messageIn(line: string): Message | undefined {
-  let value: unknown;
-  try {
-    value = JSON.parse(line);
-  } catch {
-    return undefined;
-  }
-  if (!isRecord(value)) return undefined;
+  const value = objectIn(line);
+  if (value === undefined) return undefined;
   const { event, data, id } = value;
   const isMessage =
     (event === undefined || typeof event === "string") &&
-    (data === undefined || isRecord(data)) &&
+    (data === undefined || isObject(data)) &&
     (id === undefined || typeof id === "number");
   return isMessage ? value : undefined;
 }
 
-function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
 function descriptionOf(error: unknown): string {
-  return isRecord(error) && typeof error["desc"] === "string" ? error["desc"] : "it gives no reason";
+  return isObject(error) && typeof error["desc"] === "string" ? error["desc"] : "it gives no reason";
 }
 
 function qemuEnded(): SandboxError {

@@ -1,4 +1,5 @@
 import type { NetworkPolicy } from "@opensandbox/wire/egress.ts";
+import { isObject, objectIn } from "#host/json-line.ts";
 import { type MetadataEndpoint, metadataEndpoints } from "../metadata-service.ts";
 import type { Refusal } from "../network-record.ts";
 
@@ -62,13 +63,8 @@ const maxAddresses = 6000;
 
 /** Undefined for an invalid message. Linear in the length of the line. */
 export function parseFromServices(line: string): FromServices | undefined {
-  let value: unknown;
-  try {
-    value = JSON.parse(line);
-  } catch {
-    return undefined;
-  }
-  if (!isRecord(value)) return undefined;
+  const value = objectIn(line);
+  if (value === undefined) return undefined;
   const { kind, network, id } = value;
   if (kind === "ready" || kind === "pong") return { kind };
   if (!isCount(network)) return undefined;
@@ -93,7 +89,7 @@ export function parseFromServices(line: string): FromServices | undefined {
 }
 
 function parseRequest(value: unknown): Request | undefined {
-  if (!isRecord(value)) return undefined;
+  if (!isObject(value)) return undefined;
   const { ask, name, address, port, addresses, ttlSeconds } = value;
   switch (ask) {
     case "resolver": {
@@ -120,7 +116,7 @@ function parseRequest(value: unknown): Request | undefined {
 const protocols = ["dns", "tls", "http"] as const;
 
 function parseRefusal(value: unknown): Refusal | undefined {
-  if (!isRecord(value)) return undefined;
+  if (!isObject(value)) return undefined;
   const { host, address, port, reason } = value;
   const protocol = protocols.find((known) => known === value.protocol);
   if (protocol === undefined || !isText(reason, maxNameLength)) return undefined;
@@ -133,10 +129,6 @@ function parseRefusal(value: unknown): Refusal | undefined {
     ...(address === undefined ? {} : { address }),
     ...(port === undefined ? {} : { port }),
   };
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /** A non-negative integer of at most 53 bits. */
