@@ -24,7 +24,8 @@ export interface OurServer extends AsyncDisposable {
   readonly dataDirectory: string;
   readonly pid: number;
   readonly description: ServerDescription;
-  probe(): Promise<ProbeReport>;
+  /** Resource use since the call before. The loop's delay is measured from a call with `loop` to the next one. */
+  probe(watches?: "loop" | "processor"): Promise<ProbeReport>;
   /** The last lines of the server's log. */
   log(): Promise<string>;
 }
@@ -66,8 +67,8 @@ export async function startOurServer(
     const description = await firstLine(child, exited, log, signal);
     return {
       ...{ url: description.url, apiKey, dataDirectory, description, log, pid: child.pid ?? 0 },
-      async probe() {
-        child.send("report");
+      async probe(watches = "processor") {
+        child.send(watches);
         const message = once(child, "message") as Promise<[ProbeReport]>;
         const [report] = await within("the server reports its processor time", message);
         return report;

@@ -126,7 +126,7 @@ export const serverWithMachines: Scenario = {
       "the server under load",
       rounds,
       async (round) => {
-        await server.probe();
+        await server.probe("loop");
         const content = Buffer.alloc(1e6);
         await Promise.all(
           sandboxes.map(async (sandbox) => {
