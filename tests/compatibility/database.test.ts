@@ -3,9 +3,11 @@ import { copyFile, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { systemClock } from "../../packages/control-plane/src/clock.ts";
 import { openDatabase } from "../../packages/control-plane/src/database/database.ts";
 import { CheckpointStore } from "../../packages/control-plane/src/checkpoints/checkpoint-store.ts";
 import { PatchStore } from "../../packages/control-plane/src/checkpoints/patch-store.ts";
+import { EventStore } from "../../packages/control-plane/src/events/event-store.ts";
 import { ImageStore } from "../../packages/control-plane/src/images/image-store.ts";
 import { authenticator, defaultOrganizationId } from "../../packages/control-plane/src/organizations/api-keys.ts";
 import { PreviewStore } from "../../packages/control-plane/src/previews/preview-store.ts";
@@ -46,17 +48,22 @@ for (const release of releases) {
     t.after(() => database.destroy());
 
     assert.equal((await authenticator(database, undefined)(expected.key)).organizationId, defaultOrganizationId);
-    const sandboxes = await new SandboxStore(database).list(defaultOrganizationId, ["running", "hibernated"], 10);
+    const events = new EventStore(database, systemClock);
+    const sandboxes = await new SandboxStore(database, events).list(
+      defaultOrganizationId,
+      ["running", "hibernated"],
+      10,
+    );
     assertKept(
       sandboxes.toSorted((a, b) => a.id.localeCompare(b.id)),
       expected.sandboxes,
     );
-    assertKept(await new CheckpointStore(database).list(defaultOrganizationId, 10), expected.checkpoints);
+    assertKept(await new CheckpointStore(database, events).list(defaultOrganizationId, 10), expected.checkpoints);
     const [checkpoint] = expected.checkpoints;
     assertKept(await new PatchStore(database).list(String(checkpoint?.["id"])), expected.patches);
     assertKept(await new ImageStore(database).list(defaultOrganizationId), expected.images);
     const [sandbox] = sandboxes.filter(({ state }) => state === "running");
     assert.ok(sandbox);
-    assertKept(await new PreviewStore(database).list(defaultOrganizationId, sandbox.id), expected.previews);
+    assertKept(await new PreviewStore(database, events).list(defaultOrganizationId, sandbox.id), expected.previews);
   });
 }

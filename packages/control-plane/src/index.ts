@@ -15,6 +15,7 @@ import { type Database, openDatabase } from "#database/database.ts";
 import { serverKey } from "#database/server-key.ts";
 import { defaultTiming, type ApiContext, type Timing, type Tls } from "#http/api-context.ts";
 import { buildServer, listen } from "#http/server.ts";
+import { post, type ResolveHost } from "#http/webhooks/post.ts";
 import { Builds } from "#images/builds.ts";
 import type { ImageContext } from "#images/image-context.ts";
 import { ImageStore } from "#images/image-store.ts";
@@ -30,6 +31,8 @@ import type { Limits } from "./lifecycle/limits.ts";
 import type { SandboxContext, SandboxDefaults } from "./lifecycle/sandbox-context.ts";
 import { openSandboxes } from "./service/open-sandboxes.ts";
 import { IdleSweep } from "./service/sweep-sandboxes.ts";
+import { heartbeatMs } from "#events/heartbeats.ts";
+import { openWebhooks } from "#webhooks/open-webhooks.ts";
 
 export { backUpDatabase, type DatabaseContents, tryDatabase } from "#database/contents.ts";
 export { openRowRetention, RowRetention, type UnnamedImage } from "./retention/row-retention.ts";
@@ -49,6 +52,12 @@ export interface ControlPlaneOptions {
   readonly apiHostnames?: readonly string[];
   /** How custom domains of previews are proved. Default: by DNS, with the name servers of this host. */
   readonly customDomains?: { readonly proof?: DomainProof; readonly resolveTxt?: ResolveTxt };
+  readonly webhooks?: {
+    /** Which addresses events are delivered to. Default: those of the public internet. */
+    readonly destinations?: "public" | "any";
+    /** The addresses of a host name. Default: by DNS. */
+    readonly resolve?: ResolveHost;
+  };
   /** Serves HTTPS instead of HTTP. */
   readonly tls?: Tls | undefined;
   /** Whether a worker is alive in any process of this host. */
@@ -132,6 +141,18 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     isWorkerAlive: (workerId) => options.isWorkerAlive(workerId),
     shutdown: { ending: ending.signal, cutOff: cutOff.signal },
   });
+  // Disposed after the sandboxes, whose last events are then delivered as far as there is time.
+  const { destinations = "public", resolve } = options.webhooks ?? {};
+  const allowsPrivate = destinations === "any";
+  const webhooks = undo.use(
+    await openWebhooks(sandboxes, {
+      ...{ database, sandboxDomain: options.sandboxDomain, allowsPrivate },
+      post: (request) => post(request, { allowsPrivate, resolve }),
+    }),
+  );
+  const beat = (): Promise<void> => sandboxes.stores.heartbeats.beat(options.worker.id, clock.now());
+  await beat();
+  undo.use(regularly({ what: "noting that this server is alive", everyMs: heartbeatMs, log }, beat));
   undo.defer(async () => {
     const atEnd = options.atEnd?.() ?? (sandboxes.settings.ephemeral ? "stop" : "hibernate");
     const withinMs = atEnd === "stop" ? 0 : (options.endWithinMs ?? defaultEndWithinMs);
@@ -163,7 +184,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   await reconcileImages(images);
   undo.defer(() => images.builds.idle());
 
-  const previews = new PreviewStore(database);
+  const previews = new PreviewStore(database, sandboxes.stores.events);
   const hostPorts = undo.use(new HostPorts(sandboxes));
   for (const sandbox of await sandboxes.stores.sandboxes.listForwarded()) await hostPorts.open(sandbox);
   const endedPorts = { what: "closing the ports of ended sandboxes", everyMs: closeEndedPortsMs, log };
@@ -186,6 +207,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     domainProofs,
     previewTargets: new PreviewTargets({ store: previews, proofs: domainProofs, apiHostnames, clock }),
     hostPorts,
+    webhooks: webhooks.webhooks,
     tls: options.tls,
     place: {
       region: options.region,

@@ -2,6 +2,8 @@ import { agentsClient } from "./clients/agents.ts";
 import type { AgentsClient } from "./clients/agents.ts";
 import { checkpointsClient } from "./clients/checkpoints.ts";
 import type { CheckpointsClient } from "./clients/checkpoints.ts";
+import { eventsClient } from "./clients/events.ts";
+import type { EventsClient } from "./clients/events.ts";
 import { execClient } from "./clients/exec.ts";
 import type { ExecClient } from "./clients/exec.ts";
 import { filesClient } from "./clients/files.ts";
@@ -17,6 +19,10 @@ import { sandboxesClient } from "./clients/sandboxes.ts";
 import type { SandboxesClient } from "./clients/sandboxes.ts";
 import { sessionsClient } from "./clients/sessions.ts";
 import type { SessionsClient } from "./clients/sessions.ts";
+import { usageClient } from "./clients/usage.ts";
+import type { UsageClient } from "./clients/usage.ts";
+import { webhooksClient } from "./clients/webhooks.ts";
+import type { WebhooksClient } from "./clients/webhooks.ts";
 import { openGlobalSocket } from "./transport/socket.ts";
 import type { OpenSocket } from "./transport/socket.ts";
 
@@ -43,6 +49,9 @@ export interface Client {
   readonly agents: AgentsClient;
   readonly previews: PreviewsClient;
   readonly network: NetworkClient;
+  readonly events: EventsClient;
+  readonly webhooks: WebhooksClient;
+  readonly usage: UsageClient;
 }
 
 /**
@@ -65,5 +74,8 @@ export function connect({ url, apiKey, openSocket = openGlobalSocket }: ConnectO
     agents: agentsClient(http, openSocket),
     previews: previewsClient(http),
     network: networkClient(http),
+    events: eventsClient(http),
+    webhooks: webhooksClient(http),
+    usage: usageClient(http),
   };
 }

@@ -47,4 +47,16 @@ export type { ErrorCode } from "@opensandbox/wire/errors.ts";
 export type { Checkpoint, CheckpointsClient, CreateCheckpoint, Fork } from "./clients/checkpoints.ts";
 export type { AttachedSession, ExecSession, SessionsClient, StartSession, TerminalSize } from "./clients/sessions.ts";
 export type { CreatePreview, DomainVerification, Preview, PreviewsClient } from "./clients/previews.ts";
+export type { EventPage, EventsClient, EventSelection, SandboxEvent } from "./clients/events.ts";
+export type { CreateWebhook, UpdateWebhook, Webhook, WebhookDelivery, WebhooksClient } from "./clients/webhooks.ts";
+export type {
+  SandboxUsage,
+  TagUsage,
+  UsageClient,
+  UsageOverTime,
+  UsagePage,
+  UsageQuery,
+  UsageTotals,
+  UsageWindow,
+} from "./clients/usage.ts";
 export type { Egress, Network, NetworkClient, NetworkRefusal, SetNetwork } from "./clients/network.ts";

@@ -17,6 +17,8 @@ export interface ServerConfig {
   readonly apiHostnames: readonly string[];
   /** Whether a DNS record must prove that a custom domain belongs to its organization. */
   readonly domainProof: "dns" | "none";
+  /** Which addresses webhooks may have: those of the public internet, or also private ones and this host itself. */
+  readonly webhookDestinations: "public" | "any";
   /** PEM files of a certificate chain and its key. If present, the server uses HTTPS. */
   readonly tls?: { readonly certFile: string; readonly keyFile: string };
   readonly hypervisor: "qemu" | "firecracker" | "fake";
@@ -65,6 +67,7 @@ export const variables = {
   sandboxDomain: "OPENSANDBOX_SANDBOX_DOMAIN",
   apiHostnames: "OPENSANDBOX_API_HOSTNAMES",
   domainProof: "OPENSANDBOX_DOMAIN_PROOF",
+  webhookDestinations: "OPENSANDBOX_WEBHOOK_DESTINATIONS",
   hypervisor: "OPENSANDBOX_VM_BACKEND",
   accelerator: "OPENSANDBOX_ACCEL",
   cpuModel: "OPENSANDBOX_CPU_MODEL",
@@ -119,6 +122,7 @@ export function readConfig(env: Environment): ServerConfig {
       .map((name) => name.trim())
       .filter((name) => name !== ""),
     domainProof: oneOf(env, variables.domainProof, ["dns", "none"]),
+    webhookDestinations: oneOf(env, variables.webhookDestinations, ["public", "any"]),
     hypervisor,
     accelerator: oneOf(env, variables.accelerator, ["auto", "kvm", "tcg"]),
     cpuModel: cpuModelFrom(env),

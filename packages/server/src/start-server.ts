@@ -81,6 +81,7 @@ export async function startServer(
         sandboxDomain: config.sandboxDomain,
         apiHostnames: config.apiHostnames,
         customDomains: { proof: config.domainProof },
+        webhooks: { destinations: config.webhookDestinations },
         isWorkerAlive: (id) => opened.isWorkerAlive(id),
         defaults: {
           vcpus: config.defaultVcpus,

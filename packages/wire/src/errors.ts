@@ -36,7 +36,9 @@ export type Resource =
   | "network"
   | "port"
   | "route"
-  | "api key";
+  | "api key"
+  | "webhook"
+  | "delivery";
 
 /** The resource that ran out on a host. Sizes in MiB. */
 export type Shortage =

@@ -8,6 +8,7 @@ import { config } from "./config/config.ts";
 import { cp } from "./sandbox/cp.ts";
 import { create } from "./sandbox/create.ts";
 import { doctor } from "./server/doctor.ts";
+import { events } from "./events/events.ts";
 import { exec } from "./exec/exec.ts";
 import { fork } from "./sandbox/fork.ts";
 import { gc } from "./server/gc.ts";
@@ -30,8 +31,10 @@ import { shell } from "./exec/shell.ts";
 import { snapshot } from "./snapshot/snapshot.ts";
 import { timeout } from "./sandbox/timeout.ts";
 import { up } from "./server/up.ts";
+import { usage } from "./usage/usage.ts";
 import { version } from "./version.ts";
 import { wake } from "./sandbox/wake.ts";
+import { webhook } from "./webhook/webhook.ts";
 
 /** Every command, in the order of help. */
 export const commands: Commands = {
@@ -48,6 +51,9 @@ export const commands: Commands = {
   cp,
   preview,
   network,
+  events,
+  webhook,
+  usage,
   kill,
   timeout,
   hibernate,

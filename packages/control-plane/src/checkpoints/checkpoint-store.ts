@@ -4,6 +4,7 @@ import { sql, type Transaction } from "kysely";
 import type { Database } from "#database/database.ts";
 import { rowOf, rowReader } from "#database/rows.ts";
 import type { CheckpointRow, Tables } from "#database/tables.ts";
+import type { EventStore } from "#events/event-store.ts";
 import { discardSnapshot } from "#snapshots/discard-snapshot.ts";
 import type { Checkpoint, CheckpointKind } from "./checkpoint.ts";
 
@@ -29,9 +30,11 @@ const fromRow = rowReader<Checkpoint>({
 /** The rows of checkpoints. Removing a row also drops its reference to the snapshot. */
 export class CheckpointStore {
   readonly #database: Database;
+  readonly #events: EventStore;
 
-  constructor(database: Database) {
+  constructor(database: Database, events: EventStore) {
     this.#database = database;
+    this.#events = events;
   }
 
   /** Adds a checkpoint unless its name is used or the limit is reached. Failed checkpoints neither count nor keep their name. */
@@ -143,10 +146,14 @@ export class CheckpointStore {
 
   /** Marks a checkpoint `ready` and deletes the oldest ready ones of its kind beyond `keep`. False: it was deleted meanwhile. */
   async finish(checkpoint: Checkpoint, sizeBytes: number, keep?: number): Promise<boolean> {
-    return this.#database.transaction().execute(async (transaction) => {
+    return this.#events.transaction(async (transaction, recorder) => {
+      const { id, sandboxId } = checkpoint;
       const finished = await setStatus(transaction, checkpoint, { status: "ready", size_bytes: sizeBytes });
       if (!finished) await discardSnapshot(transaction, checkpoint.snapshotId);
       else if (keep !== undefined) await dropOldest(transaction, checkpoint, keep);
+      if (finished) {
+        await recorder.happened(sandboxId, { type: "sandbox.checkpoint.created", data: { checkpointId: id } });
+      }
       return finished;
     });
   }

@@ -45,7 +45,7 @@ async function restore(
   using _ = snapshots.use(checkpoint.snapshotId);
   // A running sandbox counts already, with the memory that it has now.
   const grows = sandbox.state !== "running" || checkpoint.memoryMib > sandbox.memoryMib;
-  const limits = grows ? context.settings.limits : undefined;
+  const options = grows ? { limits: context.settings.limits } : {};
   const memoryMib = Math.max(sandbox.memoryMib, checkpoint.memoryMib);
   const endReason = `the restore of checkpoint ${checkpoint.name} was interrupted: restore it again`;
   const generation = sandbox.generation + 1;
@@ -53,7 +53,7 @@ async function restore(
     sandbox,
     "restart",
     { generation, workerId: worker.id, endReason, memoryMib },
-    limits,
+    options,
   );
   activity.forget(sandbox.id);
   onBegin();

@@ -10,7 +10,8 @@ import { openDatabase } from "./database.ts";
 import { type Migrations, ourMigrations } from "./migrate.ts";
 
 const names = Object.keys(ourMigrations);
-const next = (number: number): string => `${String(names.length + number).padStart(4, "0")}-later`;
+const last = Number(names.at(-1)?.slice(0, 4));
+const next = (number: number): string => `${String(last + number).padStart(4, "0")}-later`;
 const addTable = (name: string): Migrations[string] => ({
   up: (db) => db.schema.createTable(name).addColumn("id", "text").execute(),
 });

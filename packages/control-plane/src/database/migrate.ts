@@ -10,6 +10,8 @@ import * as serverKeys from "./migrations/0003-server-keys.ts";
 import * as network from "./migrations/0004-network.ts";
 import * as domainProofs from "./migrations/0005-domain-proofs.ts";
 import * as organizationNumbers from "./migrations/0006-organization-numbers.ts";
+import * as events from "./migrations/0030-events.ts";
+import * as webhooks from "./migrations/0031-webhooks.ts";
 import type { Tables } from "./tables.ts";
 
 /** By name; the names give the order. */
@@ -22,6 +24,8 @@ export const ourMigrations: Migrations = {
   "0004-network": network,
   "0005-domain-proofs": domainProofs,
   "0006-organization-numbers": organizationNumbers,
+  "0030-events": events,
+  "0031-webhooks": webhooks,
 };
 
 export interface Migrate {

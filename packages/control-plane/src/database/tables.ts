@@ -1,5 +1,6 @@
+import type { EventType } from "@opensandbox/wire/public/events.ts";
 import type { Generated } from "kysely";
-import type { SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
+import type { LastingState, SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
 
 /** The rows as stored. Times are milliseconds since 1970 (UTC), maps are JSON, booleans are 0 or 1. */
 export interface Tables {
@@ -20,6 +21,13 @@ export interface Tables {
   /** Hexadecimal. */
   server_keys: { name: string; key: string };
   previews: PreviewRow;
+  events: EventRow;
+  /** `head`: the sequence of the last event. `webhooks`: the last event whose deliveries exist. */
+  event_cursors: { name: "head" | "webhooks"; sequence: number };
+  /** When a worker was last known to be alive, at intervals of half a minute. */
+  worker_heartbeats: { worker_id: string; alive_at: number };
+  webhooks: WebhookRow;
+  webhook_deliveries: WebhookDeliveryRow;
 }
 
 interface ApiKeyRow {
@@ -149,5 +157,72 @@ export interface ImageRow {
   worker_id: string;
   created_at: number;
   last_used_at: number;
+  error: string | null;
+}
+
+/** One event of a sandbox, with what the sandbox has from then on until its next event. */
+export interface EventRow {
+  /** Rises in the order of the commits, without gaps. */
+  sequence: number;
+  id: string;
+  organization_id: string;
+  sandbox_id: string;
+  type: EventType;
+  data: string;
+  created_at: number;
+  /** When the sandbox's next event came. Null: this is its last one, and it is not stopped. */
+  until_at: number | null;
+  state: LastingState;
+  /** The memory of its machine; 0 without a machine. */
+  memory_mib: number;
+  vcpus: number;
+  /** The size of its workspace; 0 when it is stopped. */
+  disk_mib: number;
+}
+
+export interface WebhookRow {
+  id: string;
+  organization_id: string;
+  name: string | null;
+  url: string;
+  /** A JSON array of types and patterns. Empty: all. */
+  event_types: string;
+  /** Null: all sandboxes of the organization. */
+  sandbox_id: string | null;
+  enabled: number;
+  /** Encrypted. */
+  secret: string;
+  /** Encrypted. Deliveries carry its signature as well until {@link previous_secret_until}. */
+  previous_secret: string | null;
+  previous_secret_until: number | null;
+  idempotency_key: string | null;
+  /** Events up to this one are not delivered: they came before the webhook was made or enabled. */
+  from_sequence: number;
+  created_at: number;
+  updated_at: number;
+}
+
+export interface WebhookDeliveryRow {
+  id: string;
+  webhook_id: string;
+  sandbox_id: string;
+  event_id: string;
+  event_type: EventType;
+  /** That of the event; 0 for a test. */
+  sequence: number;
+  /** Whether it waits for earlier deliveries of its sandbox, and later ones wait for it. */
+  ordered: number;
+  /** The body of the request, the same in every attempt. */
+  body: string;
+  status: "pending" | "success" | "failed";
+  attempts: number;
+  next_attempt_at: number;
+  /** After this time a failed attempt is the last one. */
+  retry_until: number;
+  /** A server makes an attempt until then at most. */
+  claimed_until: number | null;
+  created_at: number;
+  attempted_at: number | null;
+  response_status: number | null;
   error: string | null;
 }

@@ -6,6 +6,7 @@ import type { DomainProofs } from "#previews/domain-proofs.ts";
 import type { PreviewStore } from "#previews/preview-store.ts";
 import type { PreviewTargets } from "#previews/preview-target.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
+import type { Webhooks } from "#webhooks/webhooks.ts";
 
 /** A certificate chain and its key, as PEM. */
 export interface Tls {
@@ -28,6 +29,7 @@ export interface ApiContext {
   readonly domainProofs: DomainProofs;
   readonly previewTargets: PreviewTargets;
   readonly hostPorts: HostPorts;
+  readonly webhooks: Webhooks;
   /** Absent: plain HTTP. */
   readonly tls?: Tls | undefined;
   readonly place: SandboxPlace;

@@ -1,3 +1,4 @@
+import { once } from "node:events";
 import type { FastifyReply } from "fastify";
 
 /** A client with more unread bytes than this misses the events that it can do without. */
@@ -19,9 +20,26 @@ export class EventStream implements Disposable {
     return this.#reply.raw.headersSent;
   }
 
-  /** Sends an event that the client must get. The caller bounds how many there are, or waits for the client. */
-  send(event: string, data: unknown): void {
-    this.#write(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
+  /** Sends the head of the reply before the first event, so that the client knows that its request succeeded. */
+  begin(): void {
+    this.#write(": begins\n\n");
+  }
+
+  /**
+   * Sends an event that the client must get. The caller bounds how many there are, or waits for the client.
+   * @param id what the client sends as `Last-Event-ID` when it reconnects after this event
+   */
+  send(event: string, data: unknown, id?: string): void {
+    const named = id === undefined ? "" : `id: ${id}\n`;
+    this.#write(`${named}event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
+  }
+
+  /** Waits until the client has read most of what was sent. @throws the signal's reason when it is aborted before */
+  async drained(signal: AbortSignal): Promise<void> {
+    const { raw } = this.#reply;
+    // A reply that was destroyed never drains; its signal is about to be aborted.
+    while (raw.writableNeedDrain && !signal.aborted) await once(raw, "drain", { signal });
+    signal.throwIfAborted();
   }
 
   /** Sends an event unless the client is far behind. Returns whether it was sent. */

@@ -58,7 +58,7 @@ suite("another organization", () => {
   let nothing: Record<string, string>;
 
   before(async () => {
-    world = stack.use(await startForTest({ storedKeys: true }));
+    world = stack.use(await startForTest({ storedKeys: true, webhooks: { resolve: async () => [] } }));
     const database = await openDatabase(world.databaseFile);
     for (const [id, key] of [
       ["org-owner", owner],
@@ -85,8 +85,23 @@ suite("another organization", () => {
     });
     const { patch } = await asOwner("POST", `/api/sandboxes/checkpoints/${checkpointId}/patches`, { script: "true" });
     await asOwner("POST", "/api/snapshots", { name: `image-${marker}`, image: { base: "base", steps: [] } });
-    owned = { id, sessionId, execId, checkpointId, patchId: patch.id, name: `image-${marker}`, port: "8080" };
+    const webhook = { url: "https://receiver.example/", name: marker, sandboxId: id };
+    const { id: webhookId } = await asOwner("POST", "/api/webhooks", webhook);
+    const { messageId: deliveryId } = await asOwner("POST", `/api/webhooks/${webhookId}/test`);
+    owned = {
+      webhookId,
+      deliveryId,
+      id,
+      sessionId,
+      execId,
+      checkpointId,
+      patchId: patch.id,
+      name: `image-${marker}`,
+      port: "8080",
+    };
     nothing = {
+      webhookId: "wh_0000000000000000",
+      deliveryId: "msg_000000000000000000000000",
       id: newSandboxId(),
       sessionId: "0123abcd",
       execId: "0123abcd",
@@ -166,5 +181,8 @@ suite("another organization", () => {
     assert.deepEqual([checkpoint.status, checkpoint.isPublic], ["ready", false]);
     assert.equal((await asOwner("GET", `/api/sandboxes/checkpoints/${checkpointId}/patches`)).length, 1);
     assert.equal((await asOwner("GET", `/api/snapshots/image-${marker}`)).status, "ready");
+    assert.equal((await asOwner("GET", `/api/webhooks/${owned["webhookId"]}`)).name, marker);
+    const { data } = await asOwner("GET", `/api/webhooks/${owned["webhookId"]}/deliveries`);
+    assert.ok(data.some((delivery: { id: string }) => delivery.id === owned["deliveryId"]));
   });
 });

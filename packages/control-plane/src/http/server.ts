@@ -12,6 +12,7 @@ import type { ApiContext } from "./api-context.ts";
 import { requireKey } from "./requests/authenticate.ts";
 import { serveCheckpoints } from "./sandboxes/checkpoints.ts";
 import { allowAllOrigins } from "./requests/cross-origin.ts";
+import { serveEvents } from "./events/events.ts";
 import { serveExecSessions } from "./exec/exec-sessions.ts";
 import { serveExecStream } from "./exec/exec-stream.ts";
 import { serveExec } from "./exec/exec.ts";
@@ -33,6 +34,8 @@ import { serveSettings } from "./sandboxes/settings.ts";
 import { serveTags } from "./sandboxes/tags.ts";
 import { closeAfterUnreadBody } from "./requests/unread-body.ts";
 import { routeUpgrades } from "./sockets/web-socket.ts";
+import { serveUsage } from "./usage/usage.ts";
+import { serveWebhooks } from "./webhooks/webhooks.ts";
 
 /** The HTTP server with all routes, before it listens. */
 export async function buildServer(api: ApiContext): Promise<FastifyInstance> {
@@ -84,6 +87,9 @@ export async function buildServer(api: ApiContext): Promise<FastifyInstance> {
     serveAgentSessions(withKey, api);
     serveFiles(withKey, api);
     serveSigning(withKey, api);
+    serveEvents(withKey, api);
+    serveWebhooks(withKey, api);
+    serveUsage(withKey, api);
     serveNotYet(withKey);
     done();
   });

@@ -75,7 +75,7 @@ async function inHiddenSandbox<T>(
   undo.defer(() =>
     context.operations.gates.run(sandbox.id, async () => {
       const left = await context.stores.sandboxes.find(sandbox.id);
-      if (left !== undefined) await endSandbox(context, left, "the image was built");
+      if (left !== undefined) await endSandbox(context, left, { reason: "expired", endReason: "the image was built" });
       await context.stores.sandboxes.remove(sandbox.id);
     }),
   );

@@ -29,7 +29,7 @@ export async function restartMachine(
       endReason: `it was being ${how} when the server exited`,
     },
     // A running sandbox counts already.
-    sandbox.state === "running" ? undefined : limits,
+    sandbox.state === "running" ? {} : { limits },
   );
   activity.forget(sandbox.id);
   try {

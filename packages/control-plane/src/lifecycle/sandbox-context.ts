@@ -2,6 +2,8 @@ import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { Worker } from "@opensandbox/wire/worker/worker.ts";
 import type { CheckpointStore } from "#checkpoints/checkpoint-store.ts";
 import type { PatchStore } from "#checkpoints/patch-store.ts";
+import type { EventStore } from "#events/event-store.ts";
+import type { Heartbeats } from "#events/heartbeats.ts";
 import type { OrganizationNumbers } from "#organizations/organization-numbers.ts";
 import type { Snapshots } from "#snapshots/snapshots.ts";
 import type { Background } from "../background.ts";
@@ -12,6 +14,7 @@ import type { Activity } from "./activity.ts";
 import type { Gates } from "./gates.ts";
 import type { Limits } from "./limits.ts";
 import type { SandboxStore } from "#sandboxes/sandbox-store.ts";
+import type { UsageStore } from "#usage/usage-store.ts";
 
 /** The dependencies of the use cases. */
 export interface SandboxContext {
@@ -34,6 +37,9 @@ export interface Stores {
   readonly checkpoints: CheckpointStore;
   readonly patches: PatchStore;
   readonly organizationNumbers: OrganizationNumbers;
+  readonly events: EventStore;
+  readonly heartbeats: Heartbeats;
+  readonly usage: UsageStore;
 }
 
 /** The two stages of the control plane's end. */

@@ -34,6 +34,26 @@ export const activeStates = ["creating", "running", "hibernating", "waking", "re
 /** The states that last only as long as an operation. */
 export const passingStates: readonly SandboxState[] = ["creating", "hibernating", "waking", "restarting", "stopping"];
 
+/** The states that last. While an operation is under way, a sandbox counts as what it was before. */
+export type LastingState = "creating" | "running" | "hibernated" | "error" | "stopped";
+
+/** The state itself when it lasts; undefined while an operation is under way. */
+export function lastingState(state: SandboxState): LastingState | undefined {
+  switch (state) {
+    case "creating":
+    case "running":
+    case "hibernated":
+    case "error":
+    case "stopped":
+      return state;
+    case "hibernating":
+    case "waking":
+    case "restarting":
+    case "stopping":
+      return undefined;
+  }
+}
+
 /** The state that a move leads to. @throws `wrong_state` when the move is not allowed */
 export function next(state: SandboxState, move: Move): SandboxState {
   const to = (moves[state] as Partial<Record<Move, SandboxState>>)[move];

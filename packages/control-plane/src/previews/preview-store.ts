@@ -2,6 +2,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { Database } from "#database/database.ts";
 import { rowOf, rowReader } from "#database/rows.ts";
+import type { EventRecorder, EventStore } from "#events/event-store.ts";
 import type { Preview } from "./preview.ts";
 
 const fromRow = rowReader<Omit<Preview, "organizationId">>({ createdAt: "date", domainProvedAt: "date" });
@@ -17,12 +18,14 @@ export interface CustomDomain {
   readonly provedAt: Date | undefined;
 }
 
-/** The rows of previews. */
+/** The rows of previews. A change of a port's address records its event in the same transaction. */
 export class PreviewStore {
   readonly #database: Database;
+  readonly #events: EventStore;
 
-  constructor(database: Database) {
+  constructor(database: Database, events: EventStore) {
     this.#database = database;
+    this.#events = events;
   }
 
   /**
@@ -31,7 +34,7 @@ export class PreviewStore {
    */
   async add(preview: Preview): Promise<{ readonly preview: Preview; readonly added: boolean }> {
     const { id, sandboxId, organizationId, port, customHostname, domainProvedAt, createdAt } = preview;
-    return this.#database.transaction().execute(async (transaction) => {
+    return this.#events.transaction(async (transaction, recorder) => {
       const existing = await transaction
         .selectFrom("previews")
         .selectAll()
@@ -61,6 +64,11 @@ export class PreviewStore {
       }
       const row = rowOf({ id, sandboxId, port, customHostname, domainProvedAt, createdAt });
       await transaction.insertInto("previews").values(row).execute();
+      await recordUrl(
+        recorder,
+        sandboxId,
+        customHostname === undefined ? { port } : { port, hostname: customHostname },
+      );
       return { preview, added: true };
     });
   }
@@ -78,12 +86,16 @@ export class PreviewStore {
 
   /** Returns whether the port had a preview. */
   async remove(sandboxId: SandboxId, port: number): Promise<boolean> {
-    const { numDeletedRows } = await this.#database
-      .deleteFrom("previews")
-      .where("sandbox_id", "=", sandboxId)
-      .where("port", "=", port)
-      .executeTakeFirst();
-    return numDeletedRows > 0n;
+    return this.#events.transaction(async (transaction, recorder) => {
+      const { numDeletedRows } = await transaction
+        .deleteFrom("previews")
+        .where("sandbox_id", "=", sandboxId)
+        .where("port", "=", port)
+        .executeTakeFirst();
+      if (numDeletedRows === 0n) return false;
+      await recordUrl(recorder, sandboxId, { port, removed: true });
+      return true;
+    });
   }
 
   /** The port that a custom domain leads to. */
@@ -106,8 +118,19 @@ export class PreviewStore {
   }
 
   /** Takes the domain from its preview, whose port keeps its generated name. */
-  async releaseDomain({ id }: CustomDomain): Promise<void> {
+  async releaseDomain({ id, sandboxId, port }: CustomDomain): Promise<void> {
     const change = { custom_hostname: null, domain_proved_at: null };
-    await this.#database.updateTable("previews").set(change).where("id", "=", id).execute();
+    await this.#events.transaction(async (transaction, recorder) => {
+      await transaction.updateTable("previews").set(change).where("id", "=", id).execute();
+      await recordUrl(recorder, sandboxId, { port });
+    });
   }
+}
+
+async function recordUrl(
+  recorder: EventRecorder,
+  sandboxId: SandboxId,
+  data: { readonly port: number; readonly hostname?: string; readonly removed?: true },
+): Promise<void> {
+  await recorder.happened(sandboxId, { type: "sandbox.preview_url.changed", data });
 }

@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { setImmediate as turn } from "node:timers/promises";
 import { sql } from "kysely";
 import { openDatabase } from "#database/database.ts";
+import { RowRetention } from "./row-retention.ts";
 import { startForTest, type TestControlPlane } from "#testing/start-for-test.ts";
 
 const never = new AbortController().signal;
@@ -82,7 +83,7 @@ test("rows of failed checkpoints and of failed images go when they are old", asy
   // The reply to the checkpoint comes before its capture.
   while ((await rows.countOld(future)).failedCheckpoints === 0) await turn();
   const removed = await rows.removeOld(future, never);
-  assert.deepEqual(removed, { stoppedSandboxes: 0, failedCheckpoints: 1, failedImages: 1 });
+  assert.deepEqual(removed, { stoppedSandboxes: 0, failedCheckpoints: 1, failedImages: 1, events: 1, deliveries: 0 });
   assert.deepEqual((await world.ask("GET", `/api/sandboxes/${id}/checkpoints`))[1], []);
 });
 
@@ -132,4 +133,36 @@ test("creates from an image succeed while it is removed again and again", async 
   await removing;
   assert.deepEqual(new Set(statuses), new Set([201]));
   assert.ok(removed > 0);
+});
+
+test("events and ended deliveries go by age and by number, and the last event of a sandbox stays", async () => {
+  const options = { webhooks: { resolve: async () => [] } };
+  await using world = await startForTest(options);
+  const [, { id: webhook }] = await world.ask("POST", "/api/webhooks", { url: "https://receiver.example/" });
+  const [kept] = [await world.create(), await deleted(world)];
+  const database = await openDatabase(world.databaseFile);
+  await using _ = { [Symbol.asyncDispose]: () => database.destroy() };
+  const left = async () => {
+    const events = await database.selectFrom("events").selectAll().orderBy("sequence").execute();
+    const deliveries = await database.selectFrom("webhook_deliveries").selectAll().execute();
+    return [events.map(({ type, sandbox_id: id }) => [type, id === kept]), deliveries.length];
+  };
+  const all = async () => (await world.ask("GET", `/api/webhooks/${webhook}/deliveries`))[1].data.length;
+  while ((await all()) < 5) await turn();
+  await database
+    .updateTable("webhook_deliveries")
+    .set({ status: "failed" })
+    .where("event_type", "=", "sandbox.ready")
+    .execute();
+
+  const { rows } = world.plane;
+  const never90 = new Date(Date.now() + 80 * 24 * 3_600_000);
+  assert.equal((await rows.removeOld(never90, never)).events, 0, "usage reports may still need them");
+  assert.deepEqual((await left())[1], 3, "pending deliveries stay");
+
+  const old = await new RowRetention(database, { maxEvents: 4 }).removeOld(new Date(0), never);
+  assert.equal(old.events, 1);
+  const { events } = await rows.removeOld(future, never);
+  assert.equal(events, 3);
+  assert.deepEqual((await left())[0], [["sandbox.ready", true]]);
 });

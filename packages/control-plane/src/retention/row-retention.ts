@@ -3,6 +3,8 @@ import type { SnapshotId } from "@opensandbox/wire/ids.ts";
 import { sql, type RawBuilder } from "kysely";
 import { dropCheckpoint } from "#checkpoints/checkpoint-store.ts";
 import { type Database, openDatabase } from "#database/database.ts";
+import type { Tables } from "#database/tables.ts";
+import { headOf } from "#events/event-store.ts";
 import { Snapshots } from "#snapshots/snapshots.ts";
 import type { Log } from "../log.ts";
 
@@ -11,6 +13,8 @@ export interface OldRows {
   readonly stoppedSandboxes: number;
   readonly failedCheckpoints: number;
   readonly failedImages: number;
+  readonly events: number;
+  readonly deliveries: number;
 }
 
 /** An image that was built for a create and has no name. The same steps build it again. */
@@ -19,6 +23,12 @@ export interface UnnamedImage {
   readonly snapshotId: SnapshotId;
   readonly lastUsedAt: Date;
 }
+
+/** Events stay this much longer than other rows, in milliseconds: usage reports reach back this far. */
+const usageMs = 90 * 24 * 3_600_000;
+
+/** The most events that are kept, with their deliveries. Older ones go whatever their age. */
+const maxEvents = 1_000_000;
 
 /** So many rows are removed in one transaction. Requests are served between two transactions. */
 const rowsAtOnce = 500;
@@ -29,9 +39,11 @@ const rowsAtOnce = 500;
  */
 export class RowRetention {
   readonly #database: Database;
+  readonly #maxEvents: number;
 
-  constructor(database: Database) {
+  constructor(database: Database, options: { readonly maxEvents?: number } = {}) {
     this.#database = database;
+    this.#maxEvents = options.maxEvents ?? maxEvents;
   }
 
   async countOld(before: Date): Promise<OldRows> {
@@ -44,15 +56,28 @@ export class RowRetention {
       stoppedSandboxes: await count(sql`sandboxes`, oldSandbox(before)),
       failedCheckpoints: await count(sql`checkpoints`, oldCheckpoint(before)),
       failedImages: await count(sql`images`, oldImage(before)),
+      events: await count(sql`events`, await this.#oldEvent(before)),
+      deliveries: await count(sql`webhook_deliveries`, await this.#oldDelivery(before)),
     };
   }
 
   /** Removes the rows that {@link countOld} counts. An abort of the signal leaves the rest for the next time. */
   async removeOld(before: Date, signal: AbortSignal): Promise<OldRows> {
+    // One for each start of a server.
+    await this.#database
+      .deleteFrom("worker_heartbeats")
+      .where("alive_at", "<", before.getTime() - usageMs)
+      .execute();
     return {
       stoppedSandboxes: await this.#inBatches(signal, () => this.#removeSandboxes(before)),
       failedCheckpoints: await this.#inBatches(signal, () => this.#removeCheckpoints(before)),
       failedImages: await this.#inBatches(signal, () => this.#removeImages(before)),
+      events: await this.#inBatches(signal, async () => {
+        return await this.#removeBatch("events", "sequence", await this.#oldEvent(before));
+      }),
+      deliveries: await this.#inBatches(signal, async () => {
+        return await this.#removeBatch("webhook_deliveries", "id", await this.#oldDelivery(before));
+      }),
     };
   }
 
@@ -143,11 +168,49 @@ export class RowRetention {
   }
 
   async #removeImages(before: Date): Promise<number> {
+    return await this.#removeBatch("images", "id", oldImage(before));
+  }
+
+  async #removeBatch(table: keyof Tables, key: string, condition: RawBuilder<unknown>): Promise<number> {
     const { numAffectedRows } = await sql`
-      DELETE FROM images WHERE id IN (
-        SELECT id FROM images WHERE ${oldImage(before)} LIMIT ${sql.lit(rowsAtOnce)}
+      DELETE FROM ${sql.table(table)} WHERE ${sql.ref(key)} IN (
+        SELECT ${sql.ref(key)} FROM ${sql.table(table)} WHERE ${condition} LIMIT ${sql.lit(rowsAtOnce)}
       )`.execute(this.#database);
     return Number(numAffectedRows ?? 0);
+  }
+
+  /** An event that another one follows. The last one of a sandbox stays: it says what the sandbox has now. */
+  async #oldEvent(before: Date): Promise<RawBuilder<unknown>> {
+    const end = before.getTime() - usageMs;
+    const surplus = await this.#lastSurplusEvent();
+    // Looks at old events only, in the order of the primary key.
+    const kept = await this.#database
+      .selectFrom("events")
+      .select("sequence")
+      .where("created_at", ">=", end)
+      .orderBy("sequence")
+      .limit(1)
+      .executeTakeFirst();
+    const last = Math.max(surplus, (kept?.sequence ?? Number.MAX_SAFE_INTEGER) - 1);
+    return sql`sequence <= ${last} AND until_at IS NOT NULL AND (until_at < ${end} OR sequence <= ${surplus})`;
+  }
+
+  /** A delivery that has ended. */
+  async #oldDelivery(before: Date): Promise<RawBuilder<unknown>> {
+    const oldest = await this.#database
+      .selectFrom("events")
+      .select("created_at")
+      .where("sequence", ">", await this.#lastSurplusEvent())
+      .orderBy("sequence")
+      .limit(1)
+      .executeTakeFirst();
+    const end = Math.max(before.getTime(), oldest?.created_at ?? 0);
+    return sql`created_at < ${end} AND status <> 'pending'`;
+  }
+
+  /** The sequence of the newest event beyond the number that is kept; 0 or less when there are fewer. */
+  async #lastSurplusEvent(): Promise<number> {
+    return (await headOf(this.#database)) - this.#maxEvents;
   }
 }
 

@@ -1,4 +1,4 @@
-import { newSandboxId } from "@opensandbox/wire/ids.ts";
+import { newSandboxId, type SandboxId } from "@opensandbox/wire/ids.ts";
 import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Progress, StartFrom } from "@opensandbox/wire/worker/worker.ts";
 import { applyPatches } from "#checkpoints/apply-patches.ts";
@@ -42,7 +42,7 @@ export async function createSandbox(
     await requireDisk(context, request.organizationId);
     const sandbox = sandboxOf(context, request);
     const created = await context.operations.gates.run(sandbox.id, async () => {
-      const added = await context.stores.sandboxes.add(sandbox, context.settings.limits);
+      const added = await context.stores.sandboxes.add(sandbox, context.settings.limits, parentOf(request));
       return added === "added" ? start(context, { sandbox, request, onProgress }, signal) : undefined;
     });
     if (created !== undefined) return created;
@@ -98,6 +98,12 @@ function sandboxOf(
     tags: {},
     scalingLocked: false,
   };
+}
+
+/** The sandbox that the new one is a fork of. An image is no parent, and that of another organization stays private. */
+function parentOf({ organizationId, checkpoint }: CreateSandbox): SandboxId | undefined {
+  if (checkpoint === undefined || checkpoint.hidden || checkpoint.organizationId !== organizationId) return undefined;
+  return checkpoint.sandboxId;
 }
 
 interface Start {

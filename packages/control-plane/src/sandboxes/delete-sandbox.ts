@@ -1,4 +1,5 @@
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
+import type { StopReason } from "@opensandbox/wire/public/events.ts";
 import { elsewhere } from "#lifecycle/elsewhere.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Sandbox } from "./sandbox.ts";
@@ -7,12 +8,23 @@ import type { Sandbox } from "./sandbox.ts";
 export async function deleteSandbox(context: SandboxContext, organizationId: string, id: SandboxId): Promise<void> {
   await context.operations.gates.run(id, async () => {
     const sandbox = await context.stores.sandboxes.get(organizationId, id);
-    await endSandbox(context, sandbox, "it was deleted");
+    await endSandbox(context, sandbox, { reason: "user_requested", endReason: "it was deleted" });
   });
 }
 
+/** Why a sandbox ends. */
+export interface End {
+  /** For its event. */
+  readonly reason: StopReason;
+  /** For its row, as text for people. */
+  readonly endReason: string;
+  /** When its machine ended, if that was before now. */
+  readonly at?: Date | undefined;
+}
+
 /** Stops a sandbox for the given reason. Its gate must be held. */
-export async function endSandbox(context: SandboxContext, sandbox: Sandbox, endReason: string): Promise<void> {
+export async function endSandbox(context: SandboxContext, sandbox: Sandbox, end: End): Promise<void> {
+  const { reason, endReason, at } = end;
   const { stores, worker, activity, clock, snapshots } = context;
   if (sandbox.state === "stopped") return;
   const isOurs = sandbox.workerId === worker.id || sandbox.workerId === "";
@@ -30,14 +42,15 @@ export async function endSandbox(context: SandboxContext, sandbox: Sandbox, endR
     });
     throw error;
   }
-  await stores.sandboxes.move(stopping, "stopped", {
+  const changes = {
     expiresAt: undefined,
     endedAt: new Date(clock.now()),
     endReason,
     bootsOnUse: false,
     hibernationSnapshotId: undefined,
     hibernationSizeBytes: undefined,
-  });
+  };
+  await stores.sandboxes.move(stopping, "stopped", changes, { reason, at });
   if (stopping.hibernationSnapshotId !== undefined) await snapshots.removeUnwanted();
   context.log("info", "sandbox stopped", { sandbox: sandbox.id, reason: endReason });
 }

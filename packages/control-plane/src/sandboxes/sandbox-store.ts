@@ -5,6 +5,7 @@ import { sql, type RawBuilder } from "kysely";
 import type { Database } from "#database/database.ts";
 import { rowOf, rowReader } from "#database/rows.ts";
 import type { SandboxRow } from "#database/tables.ts";
+import type { ChangeFacts, EventStore } from "#events/event-store.ts";
 import { discardSnapshot } from "#snapshots/discard-snapshot.ts";
 import { activeStates, next, wrongState, type Move, type SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
 import type { Limits } from "#lifecycle/limits.ts";
@@ -31,36 +32,54 @@ const fromRow = rowReader<Sandbox>({
   autoscale: "json",
 });
 
-/** The rows of sandboxes. */
+/** Further facts about a move. */
+export interface MoveOptions extends ChangeFacts {
+  /** The move is refused when it would exceed one of them. */
+  readonly limits?: Limits | undefined;
+}
+
+/** The rows of sandboxes. Every change of a sandbox's lifecycle or size records its event in the same transaction. */
 export class SandboxStore {
   readonly #database: Database;
+  readonly #events: EventStore;
 
-  constructor(database: Database) {
+  constructor(database: Database, events: EventStore) {
     this.#database = database;
+    this.#events = events;
   }
 
   /**
    * Adds the row unless the idempotency key has been used.
+   * @param parentId the sandbox that it is a fork of, for its event
    * @throws `quota_exceeded` or `no_capacity` when a limit would be exceeded
    */
-  async add(sandbox: Sandbox, limits: Limits): Promise<"added" | "key used"> {
+  async add(sandbox: Sandbox, limits: Limits, parentId?: SandboxId): Promise<"added" | "key used"> {
     const row = rowOf(sandbox);
     const columns = Object.entries(row);
-    // One statement counts and inserts, so that concurrent creates cannot exceed a limit together.
-    const { numAffectedRows } = await sql`
-      INSERT INTO sandboxes (${sql.join(columns.map(([column]) => sql.ref(column)))})
-      SELECT ${sql.join(columns.map(([, value]) => sql.val(value)))}
-      WHERE ${isWithin(limits, sandbox)}
-      ON CONFLICT (organization_id, idempotency_key) DO NOTHING`.execute(this.#database);
-    if (numAffectedRows === 1n) return "added";
+    const added = await this.#events.transaction(async (transaction, recorder) => {
+      // One statement counts and inserts, so that concurrent creates cannot exceed a limit together.
+      const { numAffectedRows } = await sql`
+        INSERT INTO sandboxes (${sql.join(columns.map(([column]) => sql.ref(column)))})
+        SELECT ${sql.join(columns.map(([, value]) => sql.val(value)))}
+        WHERE ${isWithin(limits, sandbox)}
+        ON CONFLICT (organization_id, idempotency_key) DO NOTHING`.execute(transaction);
+      if (numAffectedRows !== 1n) return false;
+      await recorder.added(row, parentId);
+      return true;
+    });
+    if (added) return "added";
     const { organizationId, idempotencyKey } = sandbox;
     const used = idempotencyKey !== undefined && (await this.findByKey(organizationId, idempotencyKey)) !== undefined;
     if (used) return "key used";
     throw await this.#refusal(limits, sandbox);
   }
 
+  /** Removes the row of a sandbox that never ran. */
   async remove(id: SandboxId): Promise<void> {
-    await this.#database.deleteFrom("sandboxes").where("id", "=", id).execute();
+    await this.#events.transaction(async (transaction, recorder) => {
+      const row = await transaction.deleteFrom("sandboxes").where("id", "=", id).returningAll().executeTakeFirst();
+      if (row !== undefined) await recorder.removed(row);
+    });
   }
 
   /** @throws `not_found`, also when the sandbox belongs to another organization or is hidden */
@@ -160,11 +179,12 @@ export class SandboxStore {
    * @throws `wrong_state` when the move is not allowed or another process moved the sandbox first
    * @throws `quota_exceeded` or `no_capacity` when one of the `limits` would be exceeded
    */
-  async move(sandbox: Sandbox, move: Move, changes: Changes = {}, limits?: Limits): Promise<Sandbox> {
+  async move(sandbox: Sandbox, move: Move, changes: Changes = {}, options: MoveOptions = {}): Promise<Sandbox> {
+    const { limits } = options;
     const wanted = { ...sandbox, memoryMib: changes.memoryMib ?? sandbox.memoryMib };
     const within = limits && isWithin(limits, wanted);
     const state = next(sandbox.state, move);
-    const row = await this.#database.transaction().execute(async (transaction) => {
+    const row = await this.#events.transaction(async (transaction, recorder) => {
       const moved = await transaction
         .updateTable("sandboxes")
         .set({ state, ...rowOf(changes) } as Partial<SandboxRow>)
@@ -178,6 +198,7 @@ export class SandboxStore {
       if (moved !== undefined && before !== undefined && moved.hibernation_snapshot_id !== before) {
         await discardSnapshot(transaction, before);
       }
+      if (moved !== undefined) await recorder.changed(moved, options);
       return moved;
     });
     if (row !== undefined) return fromRow(row);
@@ -193,7 +214,7 @@ export class SandboxStore {
   }
 
   /**
-   * Gives an active sandbox more memory.
+   * Reserves more memory for an active sandbox. Its event comes with {@link update}, when its machine has the memory.
    * @throws `quota_exceeded` or `no_capacity` when a limit would be exceeded
    */
   async grow(sandbox: Sandbox, memoryMib: number, ofServer: Limits): Promise<void> {
@@ -209,14 +230,23 @@ export class SandboxStore {
     if (numUpdatedRows === 0n) throw await this.#refusal(limits, wanted);
   }
 
-  /** Changes columns without a move. */
+  /** Changes columns without a move. A new size counts as effective. */
   async update(id: SandboxId, changes: Changes): Promise<Sandbox> {
-    const row = await this.#database
-      .updateTable("sandboxes")
-      .set(rowOf(changes) as Partial<SandboxRow>)
-      .where("id", "=", id)
-      .returningAll()
-      .executeTakeFirst();
+    const change = (database: Pick<Database, "updateTable">): Promise<SandboxRow | undefined> =>
+      database
+        .updateTable("sandboxes")
+        .set(rowOf(changes) as Partial<SandboxRow>)
+        .where("id", "=", id)
+        .returningAll()
+        .executeTakeFirst();
+    const isResized = changes.memoryMib !== undefined;
+    const row = isResized
+      ? await this.#events.transaction(async (transaction, recorder) => {
+          const resized = await change(transaction);
+          if (resized !== undefined) await recorder.changed(resized);
+          return resized;
+        })
+      : await change(this.#database);
     if (row === undefined) throw notFound(id);
     return fromRow(row);
   }

@@ -63,7 +63,7 @@ export async function wake(
   } = context;
   await requireDisk(context, sandbox.organizationId);
   const generation = sandbox.generation + 1;
-  const waking = await stores.sandboxes.move(sandbox, "wake", { workerId: worker.id, generation }, limits);
+  const waking = await stores.sandboxes.move(sandbox, "wake", { workerId: worker.id, generation }, { limits });
   const started = await startFromHibernation(context, waking);
   const running = await markRunning(context, waking, started, {
     idleTimeoutSeconds,

@@ -39,7 +39,8 @@ export async function endService(context: SandboxContext, atEnd: AtEnd): Promise
 const reason = "the server was shut down";
 
 async function end(context: SandboxContext, sandbox: Sandbox, atEnd: AtEnd): Promise<void> {
-  if (atEnd === "stop" || sandbox.ephemeral) return endSandbox(context, sandbox, reason);
+  if (atEnd === "stop" || sandbox.ephemeral)
+    return endSandbox(context, sandbox, { reason: "expired", endReason: reason });
   if (sandbox.state === "running") return putAway(context, sandbox, reason);
   // A sandbox whose machine has ended keeps its disks.
   if (sandbox.state === "error") return;

@@ -4,6 +4,8 @@ import { CheckpointStore } from "#checkpoints/checkpoint-store.ts";
 import { PatchStore } from "#checkpoints/patch-store.ts";
 import { reconcileCheckpoints } from "#checkpoints/reconcile-checkpoints.ts";
 import type { Database } from "#database/database.ts";
+import { EventStore } from "#events/event-store.ts";
+import { Heartbeats } from "#events/heartbeats.ts";
 import { OrganizationNumbers } from "#organizations/organization-numbers.ts";
 import { Snapshots } from "#snapshots/snapshots.ts";
 import { Background } from "../background.ts";
@@ -16,6 +18,7 @@ import { answerGuests } from "#sandboxes/answer-guests.ts";
 import { Gates } from "#lifecycle/gates.ts";
 import type { SandboxContext, SandboxSettings, Shutdown } from "#lifecycle/sandbox-context.ts";
 import { SandboxStore } from "#sandboxes/sandbox-store.ts";
+import { UsageStore } from "#usage/usage-store.ts";
 import { reconcileSandboxes } from "./reconcile-sandboxes.ts";
 
 export interface OpenSandboxes {
@@ -31,7 +34,8 @@ export interface OpenSandboxes {
 /** The context of all use cases, after the rows that exited servers left have been reconciled. */
 export async function openSandboxes(options: OpenSandboxes): Promise<SandboxContext> {
   const { database, worker, clock, log } = options;
-  const sandboxes = new SandboxStore(database);
+  const events = new EventStore(database, clock);
+  const sandboxes = new SandboxStore(database, events);
   const storeDeadline = (id: SandboxId, expiresAt: Date): void => {
     sandboxes.setExpiresAt(id, expiresAt).catch((error: unknown) => {
       log("warn", "cannot store an idle deadline", { sandbox: id, ...describeError(error) });
@@ -41,9 +45,12 @@ export async function openSandboxes(options: OpenSandboxes): Promise<SandboxCont
     worker,
     stores: {
       sandboxes,
-      checkpoints: new CheckpointStore(database),
+      checkpoints: new CheckpointStore(database, events),
       patches: new PatchStore(database),
       organizationNumbers: new OrganizationNumbers(database),
+      events,
+      heartbeats: new Heartbeats(database),
+      usage: new UsageStore(database),
     },
     snapshots: new Snapshots(database, worker, log),
     operations: {

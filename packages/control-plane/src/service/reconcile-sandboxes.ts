@@ -84,13 +84,8 @@ async function carryOut(context: SandboxContext, { sandbox, adopted, action }: R
       return;
     case "boot on use": {
       const endReason = "its machine ended while no server ran: the next call boots its disks";
-      await stores.sandboxes.move(sandbox, "lost", {
-        ...ours,
-        ...ended,
-        endReason,
-        bootsOnUse: true,
-        hibernationSnapshotId: undefined,
-      });
+      const changes = { ...ours, ...ended, endReason, bootsOnUse: true, hibernationSnapshotId: undefined };
+      await stores.sandboxes.move(sandbox, "lost", changes, { at: await lastSeen(context, sandbox) });
       return;
     }
     case "keep disks":
@@ -101,22 +96,24 @@ async function carryOut(context: SandboxContext, { sandbox, adopted, action }: R
       await worker.stopSandbox(id);
       const { sizeBytes } = (await findSnapshot(context, sandbox)) ?? {};
       const move = sandbox.state === "waking" ? "failed" : "stored";
-      await stores.sandboxes.move(sandbox, move, {
+      const changes = {
         workerId: "",
         expiresAt: undefined,
         ...(sizeBytes === undefined ? {} : { hibernationSizeBytes: sizeBytes }),
-      });
+      };
+      await stores.sandboxes.move(sandbox, move, changes, { at: await lastSeen(context, sandbox) });
       return;
     }
     case "lost": {
       const isKnown = sandbox.state === "restarting" || (sandbox.state === "error" && !sandbox.bootsOnUse);
-      await stores.sandboxes.move(sandbox, "lost", {
+      const changes = {
         ...ended,
         workerId: "",
         endReason: isKnown ? sandbox.endReason : serverExited,
         bootsOnUse: false,
         hibernationSnapshotId: undefined,
-      });
+      };
+      await stores.sandboxes.move(sandbox, "lost", changes, { at: await lastSeen(context, sandbox) });
       return;
     }
     case "undo":
@@ -127,9 +124,16 @@ async function carryOut(context: SandboxContext, { sandbox, adopted, action }: R
       await endSandbox(
         context,
         { ...sandbox, workerId: worker.id },
-        sandbox.ephemeral ? serverExited : "it was deleted",
+        sandbox.ephemeral
+          ? { reason: "crash", endReason: serverExited, at: await lastSeen(context, sandbox) }
+          : { reason: "user_requested", endReason: "it was deleted" },
       );
   }
+}
+
+/** When the sandbox's worker was last known to be alive: nobody saw the end of its machine. */
+async function lastSeen({ stores }: SandboxContext, { workerId }: Sandbox): Promise<Date | undefined> {
+  return await stores.heartbeats.last(workerId);
 }
 
 /** Records that the sandbox's machine runs. Its idle time continues from its deadline. */

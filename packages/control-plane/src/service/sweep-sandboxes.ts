@@ -48,12 +48,14 @@ async function expire(context: SandboxContext, id: SandboxId): Promise<void> {
 
 /** Hibernates a running sandbox, or deletes it when it is ephemeral or cannot be hibernated. Its gate must be held. */
 export async function putAway(context: SandboxContext, sandbox: Sandbox, reason: string): Promise<void> {
-  if (sandbox.ephemeral || sandbox.hidden) return endSandbox(context, sandbox, reason);
+  if (sandbox.ephemeral || sandbox.hidden)
+    return endSandbox(context, sandbox, { reason: "expired", endReason: reason });
   try {
     await putToSleep(context, sandbox);
   } catch (error) {
     if (!isSandboxError(error, "not_supported")) throw error;
     const running = await context.stores.sandboxes.find(sandbox.id);
-    if (running !== undefined) await endSandbox(context, running, `${reason}, and ${error.message}`);
+    const endReason = `${reason}, and ${error.message}`;
+    if (running !== undefined) await endSandbox(context, running, { reason: "expired", endReason });
   }
 }

@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { openDatabase } from "#database/database.ts";
+import { type Database, openDatabase } from "#database/database.ts";
 import { defaultOrganizationId, makeDefaultOrganization } from "#organizations/api-keys.ts";
 import { createSandbox } from "#sandboxes/create-sandbox.ts";
 import { openSandboxes } from "#service/open-sandboxes.ts";
@@ -14,6 +14,8 @@ export interface TestContext extends AsyncDisposable {
   readonly context: SandboxContext;
   readonly worker: TestWorker;
   readonly organizationId: string;
+  readonly database: Database;
+  readonly clock: ManualClock;
   create(): Promise<Sandbox>;
 }
 
@@ -51,6 +53,8 @@ export async function contextForTest(): Promise<TestContext> {
     context,
     worker,
     organizationId,
+    database,
+    clock,
     create: async () => {
       const request = { image: "default", envs: {}, metadata: {}, alias: "", networkEnabled: true };
       const created = await createSandbox(context, { organizationId, sandbox: request }, () => {}, ended.signal);

@@ -5,6 +5,8 @@ import { translate } from "./http.ts";
 export interface ServerEvent {
   readonly event: string;
   readonly data: string;
+  /** The position of the event, for a stream that can be continued. */
+  readonly id?: string;
 }
 
 /**
@@ -18,7 +20,10 @@ export async function* readEvents(response: Response, signal?: AbortSignal): Asy
   }
   const decoder = new TextDecoder();
   let complete: ServerEvent[] = [];
-  const parser = createParser({ onEvent: ({ event = "message", data }) => void complete.push({ event, data }) });
+  const parser = createParser({
+    onEvent: ({ event = "message", data, id }) =>
+      void complete.push({ event, data, ...(id === undefined ? {} : { id }) }),
+  });
   for await (const chunk of bytesOf(response, signal)) {
     parser.feed(decoder.decode(chunk, { stream: true }));
     yield* complete;

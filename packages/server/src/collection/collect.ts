@@ -114,6 +114,8 @@ async function collectRows(rows: RowRetention, before: Date, run: Run): Promise<
     ["stopped sandboxes", found.stoppedSandboxes],
     ["failed checkpoints", found.failedCheckpoints],
     ["failed images", found.failedImages],
+    ["events", found.events],
+    ["webhook deliveries", found.deliveries],
   ] as const;
   const old = kinds.filter(([, count]) => count > 0);
   const collected = old.map(([kind, count]) => ({

@@ -23,20 +23,7 @@ export const notYet: readonly (readonly [method: string, path: string, what: str
   ["PUT", "/api/secret-stores/:id/secrets/:name", "a secret"],
   ["DELETE", "/api/secret-stores/:id/secrets/:name", "a secret"],
 
-  ["GET", "/api/usage", "the usage report"],
-  ["GET", "/api/sandboxes/:id/usage", "the usage report"],
   ["GET", "/api/sandboxes/:id/logs", "the log of a sandbox"],
-
-  ["POST", "/api/webhooks", "a webhook"],
-  ["GET", "/api/webhooks", "the list of webhooks"],
-  ["GET", "/api/webhooks/:id", "a webhook"],
-  ["PATCH", "/api/webhooks/:id", "a webhook"],
-  ["DELETE", "/api/webhooks/:id", "a webhook"],
-  ["GET", "/api/webhooks/:id/secret", "a webhook"],
-  ["POST", "/api/webhooks/:id/test", "a webhook"],
-  ["GET", "/api/webhooks/:id/deliveries", "the list of deliveries"],
-  ["GET", "/api/webhooks/:id/deliveries/:deliveryId", "a delivery"],
-  ["POST", "/api/webhooks/:id/deliveries/:deliveryId/redeliver", "a delivery"],
 
   ["GET", "/api/workers", "the list of workers"],
   ["GET", "/api/sessions", "the list of past sandboxes"],

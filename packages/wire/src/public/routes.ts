@@ -64,6 +64,20 @@ import {
   setScalingLock,
 } from "./sandboxes/scaling.ts";
 import { getTags, listTagKeys, setTags } from "./sandboxes/tags.ts";
+import { listEvents } from "./events.ts";
+import { getSandboxUsage, getUsage } from "./usage.ts";
+import {
+  createWebhook,
+  deleteWebhook,
+  getDelivery,
+  getWebhook,
+  getWebhookSecret,
+  listDeliveries,
+  listWebhooks,
+  redeliver,
+  testWebhook,
+  updateWebhook,
+} from "./webhooks.ts";
 
 /** Every route of the control plane, in the order of the documentation. */
 export const publicRoutes = [
@@ -150,6 +164,19 @@ export const publicRoutes = [
   signUpload,
   downloadSigned,
   uploadSigned,
+  getUsage,
+  getSandboxUsage,
+  listEvents,
+  createWebhook,
+  listWebhooks,
+  getWebhook,
+  updateWebhook,
+  deleteWebhook,
+  getWebhookSecret,
+  testWebhook,
+  listDeliveries,
+  getDelivery,
+  redeliver,
   getConsole,
   getReadyMachines,
   health,

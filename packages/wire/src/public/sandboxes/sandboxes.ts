@@ -266,6 +266,11 @@ const statusOfState = {
   error: "error",
 } as const;
 
+/** The state of a sandbox as clients see it. */
+export function publicStatus(state: keyof typeof statusOfState): (typeof statusOfState)[keyof typeof statusOfState] {
+  return statusOfState[state];
+}
+
 /** The properties that all sandboxes of a server share. */
 export interface SandboxPlace {
   readonly region: string;
@@ -278,7 +283,7 @@ export interface SandboxPlace {
 export function sandboxReplyOf(sandbox: SandboxToShow, place: SandboxPlace): SandboxReply {
   return {
     sandboxID: sandbox.id,
-    status: statusOfState[sandbox.state],
+    status: publicStatus(sandbox.state),
     templateID: sandbox.image,
     template: sandbox.image,
     alias: sandbox.alias,

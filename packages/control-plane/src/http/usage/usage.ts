@@ -1,0 +1,100 @@
+import { parseSandboxId } from "@opensandbox/wire/ids.ts";
+import { publicStatus } from "@opensandbox/wire/public/sandboxes/sandboxes.ts";
+import * as wire from "@opensandbox/wire/public/usage.ts";
+import type { FastifyInstance } from "fastify";
+import { byTag, filtered, pageOf, pointsOf, sumOf } from "#usage/report.ts";
+import type { SandboxUse, Use } from "#usage/usage-store.ts";
+import type { ApiContext } from "../api-context.ts";
+import { serve } from "../serve.ts";
+
+export function serveUsage(app: FastifyInstance, { sandboxes }: ApiContext): void {
+  const { stores, clock, shutdown } = sandboxes;
+
+  serve(app, shutdown.ending, wire.getUsage, async ({ organizationId, query }) => {
+    const now = clock.now();
+    const window = wire.windowFrom(query, "organization", now);
+    const { tagKey, filters, sort, limit, offset } = wire.usageSelectionFrom(query);
+    // The future is part of the window that the answer names, and nothing was used in it.
+    const past = { from: window.from, to: Math.min(window.to, now) };
+    const uses = filtered(await stores.usage.ofOrganization(organizationId, past), filters);
+    const reply = {
+      ...datesOf(window),
+      groupBy: tagKey === undefined ? "sandbox" : `tag:${tagKey}`,
+      total: totalsOf(sumOf(uses)),
+    };
+    const cursorOf = (next: number | undefined): string | null => (next === undefined ? null : String(next));
+    if (tagKey === undefined) {
+      const { page, next } = pageOf(uses, { sort, limit, offset }, ({ sandboxId }) => sandboxId);
+      return { ...reply, items: page.map(sandboxItemOf), nextCursor: cursorOf(next) };
+    }
+    const { values, untagged } = byTag(uses, tagKey);
+    const { page, next } = pageOf(values, { sort, limit, offset }, ({ value }) => value);
+    const items = page.map(({ value, sandboxCount, ...use }) => ({
+      ...{ tagKey, tagValue: value, sandboxCount },
+      ...totalsOf(use),
+    }));
+    const rest = { ...totalsOf(sumOf(untagged)), sandboxCount: untagged.length };
+    return { ...reply, untagged: rest, items, nextCursor: cursorOf(next) };
+  });
+
+  serve(app, shutdown.ending, wire.getSandboxUsage, async ({ organizationId, parameter, query }) => {
+    const sandbox = await stores.sandboxes.get(organizationId, parseSandboxId(parameter("id")));
+    const now = clock.now();
+    const window = wire.windowFrom(query, "sandbox", now);
+    const past = { from: window.from, to: Math.min(window.to, now) };
+    const spans = past.to <= past.from ? [] : await stores.usage.memoryOf(sandbox.id, past);
+    const points = pointsOf(spans, window);
+    const memory = points.reduce((sum, point) => sum + point.memory, 0);
+    const uptimeMs = points.reduce((sum, point) => sum + point.uptimeMs, 0);
+    return {
+      sandboxId: sandbox.id,
+      ...(sandbox.alias === "" ? {} : { alias: sandbox.alias }),
+      ...datesOf(window),
+      totals: {
+        memoryAllocatedGbSeconds: gbSeconds(memory),
+        memoryUsedGbSeconds: 0,
+        uptimeSeconds: uptimeMs / 1000,
+        memoryAllocatedPeakMb: Math.max(0, ...points.map(({ peakMib }) => peakMib)),
+        memoryUsedPeakMb: 0,
+      },
+      points: points.map((point) => ({
+        ts: new Date(point.from).toISOString(),
+        memoryAllocatedGbSeconds: gbSeconds(point.memory),
+        memoryUsedGbSeconds: 0,
+        uptimeSeconds: point.uptimeMs / 1000,
+        allocatedMemoryMb: point.peakMib,
+        usedMemoryMbAvg: 0,
+        usedMemoryMbPeak: 0,
+      })),
+    };
+  });
+}
+
+function sandboxItemOf(use: SandboxUse) {
+  const { sandboxId, state, alias, tags, tagsUpdatedAt } = use;
+  return {
+    sandboxId,
+    ...(alias === "" ? {} : { alias }),
+    ...(state === undefined ? {} : { status: publicStatus(state) }),
+    tags: { ...tags },
+    tagsLastUpdatedAt: tagsUpdatedAt?.toISOString() ?? null,
+    ...totalsOf(use),
+  };
+}
+
+function totalsOf({ memory, disk, vcpus }: Use) {
+  return {
+    memoryGbSeconds: gbSeconds(memory),
+    diskOverageGbSeconds: gbSeconds(disk),
+    vcpuSeconds: vcpus / 1000,
+  };
+}
+
+/** From MiB times milliseconds. */
+function gbSeconds(amount: number): number {
+  return amount / 1024 / 1000;
+}
+
+function datesOf({ from, to }: wire.Window): { readonly from: string; readonly to: string } {
+  return { from: new Date(from).toISOString(), to: new Date(to).toISOString() };
+}

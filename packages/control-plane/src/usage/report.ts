@@ -1,0 +1,88 @@
+import type { TagFilter, Window } from "@opensandbox/wire/public/usage.ts";
+import type { MemorySpan, SandboxUse, Use } from "./usage-store.ts";
+
+const dayMs = 24 * 3_600_000;
+const minuteMs = 60_000;
+const hourMs = 3_600_000;
+
+/** The use of the sandboxes whose tags have one value. */
+export interface TagUse extends Use {
+  readonly value: string;
+  readonly sandboxCount: number;
+}
+
+export function sumOf(uses: readonly Use[]): Use {
+  const sum = { memory: 0, disk: 0, vcpus: 0 };
+  for (const { memory, disk, vcpus } of uses) {
+    sum.memory += memory;
+    sum.disk += disk;
+    sum.vcpus += vcpus;
+  }
+  return sum;
+}
+
+/** The sandboxes that every filter selects. Pure. */
+export function filtered(uses: readonly SandboxUse[], filters: readonly TagFilter[]): readonly SandboxUse[] {
+  return uses.filter(({ tags }) =>
+    filters.every(({ key, values }) => {
+      const value = Object.hasOwn(tags, key) ? tags[key] : undefined;
+      return values.length === 0 ? value === undefined : value !== undefined && values.includes(value);
+    }),
+  );
+}
+
+/** The use by the values of a tag, and that of the sandboxes without it. Pure. */
+export function byTag(
+  uses: readonly SandboxUse[],
+  key: string,
+): { readonly values: readonly TagUse[]; readonly untagged: readonly SandboxUse[] } {
+  const groups = Map.groupBy(uses, ({ tags }) => (Object.hasOwn(tags, key) ? tags[key] : undefined));
+  const untagged = groups.get(undefined) ?? [];
+  groups.delete(undefined);
+  const values = [...groups].map(([value = "", own]) => ({ value, sandboxCount: own.length, ...sumOf(own) }));
+  return { values, untagged };
+}
+
+/** A page of the largest uses, with the offset of the next page. Pure. */
+export function pageOf<Item extends Use>(
+  items: readonly Item[],
+  { sort, offset, limit }: { readonly sort: "memory" | "disk"; readonly offset: number; readonly limit: number },
+  nameOf: (item: Item) => string,
+): { readonly page: readonly Item[]; readonly next: number | undefined } {
+  const sorted = items.toSorted((a, b) => b[sort] - a[sort] || (nameOf(a) < nameOf(b) ? -1 : 1));
+  const end = offset + limit;
+  return { page: sorted.slice(offset, end), next: end < sorted.length ? end : undefined };
+}
+
+/** The memory of a sandbox within a part of a window. */
+export interface MemoryPoint {
+  /** Milliseconds since 1970. */
+  readonly from: number;
+  /** MiB times milliseconds. */
+  readonly memory: number;
+  readonly uptimeMs: number;
+  readonly peakMib: number;
+}
+
+/** Points at whole minutes, or at whole hours of a window of more than a day. The first and the last may be shorter. Pure. */
+export function pointsOf(spans: readonly MemorySpan[], { from, to }: Window): readonly MemoryPoint[] {
+  const step = to - from > dayMs ? hourMs : minuteMs;
+  const first = Math.floor(from / step);
+  const count = Math.ceil(to / step) - first;
+  const points = Array.from({ length: count }, (_, index) => ({
+    from: Math.max(from, (first + index) * step),
+    ...{ memory: 0, uptimeMs: 0, peakMib: 0 },
+  }));
+  for (const span of spans) {
+    for (let index = Math.floor(span.from / step) - first; index < count; index += 1) {
+      const begin = Math.max(span.from, (first + index) * step);
+      const end = Math.min(span.to, (first + index + 1) * step);
+      const point = points[index];
+      if (end <= begin || point === undefined) break;
+      point.memory += span.memoryMib * (end - begin);
+      point.uptimeMs += end - begin;
+      point.peakMib = Math.max(point.peakMib, span.memoryMib);
+    }
+  }
+  return points;
+}

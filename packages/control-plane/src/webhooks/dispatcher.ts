@@ -1,0 +1,167 @@
+import { describeError } from "@opensandbox/wire/errors.ts";
+import type { EventStore } from "#events/event-store.ts";
+import type { Clock } from "../clock.ts";
+import type { Log } from "../log.ts";
+import type { DeliveryStore, DueDelivery, Outcome } from "./delivery-store.ts";
+import { signedHeaders } from "./signature.ts";
+import type { WebhookStore } from "./webhook-store.ts";
+import type { DeliveryRequest } from "./webhook.ts";
+
+/** Attempts at once for one webhook, so that a slow receiver is given the events of several sandboxes. */
+const maxAttempts = 4;
+/** The same for a webhook whose last attempt failed: a dead receiver holds one connection. */
+const maxFailingAttempts = 1;
+/** Attempts at once for all webhooks together. Each holds a connection and the body of a delivery. */
+const maxTotalAttempts = 200;
+/** The longest time of one attempt, from the lookup of the name to the status of the answer, in milliseconds. */
+const defaultAttemptMs = 15_000;
+
+export interface DispatcherOptions {
+  readonly webhooks: WebhookStore;
+  readonly deliveries: DeliveryStore;
+  readonly events: EventStore;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Sends a request and returns the status of its answer. It rejects when no answer came. */
+  readonly post: (request: DeliveryRequest) => Promise<number>;
+  readonly attemptMs?: number | undefined;
+}
+
+/**
+ * Delivers events to webhooks. A receiver that is slow or dead delays its own deliveries and nothing else. Every state is
+ * in the rows, so that a delivery survives the end of the server. Disposing interrupts the attempts under way, which the
+ * next server makes again.
+ */
+export class Dispatcher implements AsyncDisposable {
+  readonly #options: DispatcherOptions;
+  readonly #ending = new AbortController();
+  /** Attempts under way, by webhook. */
+  readonly #active = new Map<string, number>();
+  readonly #attempts = new Set<Promise<void>>();
+  /** Webhooks whose last attempt failed. */
+  readonly #failing = new Set<string>();
+  readonly #listening: Disposable;
+  #round: Promise<void> | undefined;
+  /** Something happened since the current round looked. */
+  #isStale = false;
+
+  constructor(options: DispatcherOptions) {
+    this.#options = options;
+    this.#listening = options.events.onRecorded(() => this.run());
+  }
+
+  /** Begins with everything that is due. Returns at once; a call during a round leads to another one after it. */
+  run(): void {
+    this.#isStale = true;
+    this.#round ??= this.#rounds()
+      .catch((error: unknown) => {
+        const { log } = this.#options;
+        log("error", "cannot look for webhook deliveries: the next round tries again", describeError(error));
+      })
+      .finally(() => {
+        this.#round = undefined;
+      });
+  }
+
+  /** Resolves when no attempt is under way and none is due. */
+  async idle(): Promise<void> {
+    while (this.#round !== undefined || this.#attempts.size > 0) {
+      await this.#round;
+      await Promise.all(this.#attempts);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#listening[Symbol.dispose]();
+    this.#ending.abort(new Error("the server is shutting down"));
+    await this.idle();
+  }
+
+  async #rounds(): Promise<void> {
+    const { deliveries, clock } = this.#options;
+    while (this.#isStale && !this.#ending.signal.aborted) {
+      this.#isStale = false;
+      while (await deliveries.fanOut(clock.now())) this.#ending.signal.throwIfAborted();
+      while ((await this.#begin()) > 0 && !this.#ending.signal.aborted);
+    }
+  }
+
+  /** Begins attempts as far as there is room. Returns how many. */
+  async #begin(): Promise<number> {
+    const { deliveries, clock } = this.#options;
+    const room = maxTotalAttempts - this.#attempts.size;
+    if (room <= 0) return 0;
+    const busy = [...this.#active.keys()].filter((id) => !this.#hasRoom(id));
+    const claimed = await deliveries.claimDue(clock.now(), {
+      busy,
+      limit: room,
+      take: (id) => {
+        if (!this.#hasRoom(id)) return false;
+        this.#active.set(id, (this.#active.get(id) ?? 0) + 1);
+        return true;
+      },
+    });
+    for (const delivery of claimed) {
+      const attempt: Promise<void> = this.#attempt(delivery).finally(() => {
+        this.#attempts.delete(attempt);
+        this.run();
+      });
+      this.#attempts.add(attempt);
+    }
+    return claimed.length;
+  }
+
+  #hasRoom(webhookId: string): boolean {
+    const max = this.#failing.has(webhookId) ? maxFailingAttempts : maxAttempts;
+    return (this.#active.get(webhookId) ?? 0) < max;
+  }
+
+  /** Never rejects. */
+  async #attempt(delivery: DueDelivery): Promise<void> {
+    const { deliveries, clock, log } = this.#options;
+    const { id, webhookId } = delivery;
+    try {
+      const outcome = await this.#send(delivery);
+      if (outcome === undefined) return await deliveries.release(id);
+      const isDelivered = "status" in outcome && outcome.status >= 200 && outcome.status < 300;
+      if (isDelivered) this.#failing.delete(webhookId);
+      else this.#failing.add(webhookId);
+      const isGivenUp = await deliveries.finish(id, outcome, clock.now());
+      if (isGivenUp) log("warn", "a webhook delivery is given up", { webhook: webhookId, delivery: id, ...outcome });
+    } catch (error) {
+      // The claim runs out, and the delivery is tried again then.
+      log("error", "cannot record the result of a webhook delivery", { delivery: id, ...describeError(error) });
+    } finally {
+      const left = (this.#active.get(webhookId) ?? 1) - 1;
+      if (left === 0) this.#active.delete(webhookId);
+      else this.#active.set(webhookId, left);
+    }
+  }
+
+  /** Undefined: the server ends. The URL is in no error: it may hold a token of its receiver. */
+  async #send({ id, webhookId, body, url }: DueDelivery): Promise<Outcome | undefined> {
+    const { webhooks, clock, post, attemptMs = defaultAttemptMs } = this.#options;
+    const secrets = await webhooks.secrets(webhookId, clock.now());
+    if (secrets === undefined) return { error: "the webhook was deleted" };
+    const headers = {
+      "content-type": "application/json",
+      "user-agent": "OpenSandbox-Webhooks/1",
+      ...signedHeaders({ id, body }, secrets, clock.now()),
+    };
+    const tooLate = AbortSignal.timeout(attemptMs);
+    const signal = AbortSignal.any([this.#ending.signal, tooLate]);
+    try {
+      return { status: await post({ url, headers, body, signal }) };
+    } catch (error) {
+      if (this.#ending.signal.aborted) return undefined;
+      if (tooLate.aborted) return { error: `no answer within ${attemptMs / 1000} seconds` };
+      return { error: reasonOf(error).slice(0, 200) };
+    }
+  }
+}
+
+function reasonOf(error: unknown): string {
+  // The error of a connection to several addresses has no message of its own.
+  const first: unknown = error instanceof AggregateError ? error.errors[0] : error;
+  return first instanceof Error ? first.message : String(first);
+}

@@ -1,0 +1,143 @@
+import { getSandboxUsage, getUsage, type UsageReply } from "@opensandbox/wire/public/usage.ts";
+import type { HttpClient } from "#transport/http.ts";
+
+/** What sandboxes had over a window of time. Sizes are those that were allocated. */
+export interface UsageTotals {
+  /** 1 GB is 1024 MiB. */
+  readonly memoryGbSeconds: number;
+  /** Disk beyond the included 20 GB of each sandbox. */
+  readonly diskOverageGbSeconds: number;
+  readonly vcpuSeconds: number;
+}
+
+export interface SandboxUsage extends UsageTotals {
+  readonly sandboxId: string;
+  readonly alias?: string | undefined;
+  /** Absent: the sandbox's row has been removed, and its tags with it. */
+  readonly status?: string | undefined;
+  readonly tags: Readonly<Record<string, string>>;
+}
+
+export interface TagUsage extends UsageTotals {
+  readonly value: string;
+  readonly sandboxCount: number;
+}
+
+/** RFC 3339. Default: the last 30 days, or the last hour of one sandbox. */
+export interface UsageWindow {
+  readonly from?: string;
+  readonly to?: string;
+}
+
+export interface UsageQuery extends UsageWindow {
+  /** Values of tags, by key. A sandbox must have one of the values of each; an empty list: not the tag. */
+  readonly tags?: Readonly<Record<string, readonly string[]>>;
+  /** Default: memory. */
+  readonly sort?: "memory" | "disk";
+  /** 100 without a limit, and 1000 at most. */
+  readonly limit?: number;
+  /** The `next` of an earlier page. */
+  readonly after?: string;
+}
+
+export interface UsagePage<Item> {
+  readonly from: string;
+  readonly to: string;
+  /** Of all pages together. */
+  readonly total: UsageTotals;
+  /** The largest first. */
+  readonly items: readonly Item[];
+  /** Absent: this is the last page. */
+  readonly next?: string;
+}
+
+export interface UsageOverTime {
+  readonly from: string;
+  readonly to: string;
+  readonly memoryGbSeconds: number;
+  readonly uptimeSeconds: number;
+  readonly peakMemoryMib: number;
+  /** Minutes, or hours of a window of more than a day. */
+  readonly points: readonly {
+    readonly from: string;
+    readonly memoryGbSeconds: number;
+    readonly uptimeSeconds: number;
+    readonly peakMemoryMib: number;
+  }[];
+}
+
+export interface UsageClient {
+  bySandbox(query?: UsageQuery, signal?: AbortSignal): Promise<UsagePage<SandboxUsage>>;
+  /** By the values of a tag. `untagged` are the sandboxes without it. */
+  byTag(
+    key: string,
+    query?: UsageQuery,
+    signal?: AbortSignal,
+  ): Promise<UsagePage<TagUsage> & { readonly untagged: UsageTotals & { readonly sandboxCount: number } }>;
+  ofSandbox(id: string, window?: UsageWindow, signal?: AbortSignal): Promise<UsageOverTime>;
+}
+
+export function usageClient(http: HttpClient): UsageClient {
+  const ask = async (groupBy: string, query: UsageQuery, signal: AbortSignal | undefined): Promise<UsageReply> => {
+    const { from, to, tags = {}, sort = "memory", limit, after } = query;
+    const filters = Object.entries(tags).map(([key, values]) => [`filter[tag:${key}]`, values.join(",")]);
+    return await http.call(
+      getUsage,
+      {
+        query: {
+          ...{ groupBy, from, to, cursor: after },
+          sort: sort === "memory" ? "-memoryGbSeconds" : "-diskOverageGbSeconds",
+          limit: limit === undefined ? undefined : String(limit),
+          ...(Object.fromEntries(filters) as Record<string, string>),
+        },
+      },
+      signal,
+    );
+  };
+  return {
+    async bySandbox(query = {}, signal) {
+      const reply = await ask("sandbox", query, signal);
+      const items = reply.items.flatMap((item) => {
+        if (!("sandboxId" in item)) return [];
+        const { sandboxId, alias, status, tags } = item;
+        return [{ sandboxId, alias, status, tags, ...totalsOf(item) }];
+      });
+      return { ...pageOf(reply), items };
+    },
+    async byTag(key, query = {}, signal) {
+      const reply = await ask(`tag:${key}`, query, signal);
+      const items = reply.items.flatMap((item) => {
+        if (!("tagValue" in item)) return [];
+        return [{ value: item.tagValue, sandboxCount: item.sandboxCount, ...totalsOf(item) }];
+      });
+      const { untagged = { ...noUse, sandboxCount: 0 } } = reply;
+      return { ...pageOf(reply), items, untagged };
+    },
+    async ofSandbox(id, { from, to } = {}, signal) {
+      const reply = await http.call(getSandboxUsage, { parameters: { id }, query: { from, to } }, signal);
+      const { totals, points } = reply;
+      return {
+        ...{ from: reply.from, to: reply.to },
+        memoryGbSeconds: totals.memoryAllocatedGbSeconds,
+        uptimeSeconds: totals.uptimeSeconds,
+        peakMemoryMib: totals.memoryAllocatedPeakMb,
+        points: points.map((point) => ({
+          from: point.ts,
+          memoryGbSeconds: point.memoryAllocatedGbSeconds,
+          uptimeSeconds: point.uptimeSeconds,
+          peakMemoryMib: point.allocatedMemoryMb,
+        })),
+      };
+    },
+  };
+}
+
+const noUse: UsageTotals = { memoryGbSeconds: 0, diskOverageGbSeconds: 0, vcpuSeconds: 0 };
+
+function totalsOf({ memoryGbSeconds, diskOverageGbSeconds, vcpuSeconds }: UsageTotals): UsageTotals {
+  return { memoryGbSeconds, diskOverageGbSeconds, vcpuSeconds };
+}
+
+function pageOf({ from, to, total, nextCursor }: UsageReply) {
+  return { from, to, total, ...(nextCursor === null ? {} : { next: nextCursor }) };
+}
