@@ -2,7 +2,7 @@ import { connect, type Socket } from "node:net";
 import { createInterface } from "node:readline";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { orAborted } from "@opensandbox/wire/or-aborted.ts";
-import { isObject, objectIn } from "#host/json-line.ts";
+import { isObject, objectIn } from "#host/protocols/json-line.ts";
 
 export interface QmpEvent {
   readonly event: string;

@@ -1,5 +1,5 @@
 import type { NetworkPolicy } from "@opensandbox/wire/egress.ts";
-import { isObject, objectIn } from "#host/json-line.ts";
+import { isObject, objectIn } from "#host/protocols/json-line.ts";
 import { type MetadataEndpoint, metadataEndpoints } from "../metadata-service.ts";
 import type { Refusal } from "../network-record.ts";
 
