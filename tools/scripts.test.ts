@@ -16,6 +16,8 @@ for (const script of [
   "images/agent/claude-agent-wrapper",
   "tools/kvm-host/initramfs-init",
   "tools/kvm-host/start",
+  "deploy/azure/deploy-azure-dev.sh",
+  "deploy/azure/setup-azure-host.sh",
 ]) {
   test(`shellcheck finds nothing in ${script}`, { skip }, () => check([script]));
 }

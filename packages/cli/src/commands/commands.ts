@@ -1,6 +1,7 @@
 import type { Commands } from "../command.ts";
 import { admin } from "./admin/admin.ts";
 import { agent } from "./agent/agent.ts";
+import { azure } from "./azure/azure.ts";
 import { bench } from "./server/bench.ts";
 import { checkpoint } from "./checkpoint/checkpoint.ts";
 import { completionOf } from "./completion/completion.ts";
@@ -15,6 +16,7 @@ import { gc } from "./server/gc.ts";
 import { get } from "./sandbox/get.ts";
 import { help } from "./help.ts";
 import { hibernate } from "./sandbox/hibernate.ts";
+import { host } from "./host/host.ts";
 import { image } from "./image/image.ts";
 import { kill } from "./sandbox/kill.ts";
 import { logs } from "./sandbox/logs.ts";
@@ -68,6 +70,8 @@ export const commands: Commands = {
   pool,
   gc,
   doctor,
+  host,
+  azure,
   admin,
   bench,
   config,

@@ -1,0 +1,61 @@
+import { flag, text, whole } from "#arguments/inputs.ts";
+import type { HostOptions } from "./options.ts";
+
+/** Options of `host setup`; `host check` compares the host with the same ones. */
+export const setupOptions = {
+  dataDisk: text("DEVICE", "the disk for the data, none, or auto: the first empty one (default: auto)"),
+  listen: text("ADDRESS", "the address that the server listens on (default: 127.0.0.1)"),
+  port: whole("PORT", "the port that the server listens on (default: 8080)"),
+  domain: text("NAME", "the domain of the host names of sandboxes' ports (default: localhost)"),
+  tlsCert: text("FILE", "serve HTTPS with this certificate chain"),
+  tlsKey: text("FILE", "the key of the certificate"),
+  firewall: flag("refuse connections to this host, except to ssh and to the server"),
+};
+
+export interface SetupInput {
+  readonly dataDisk?: string | undefined;
+  readonly listen?: string | undefined;
+  readonly port?: number | undefined;
+  readonly domain?: string | undefined;
+  readonly tlsCert?: string | undefined;
+  readonly tlsKey?: string | undefined;
+  readonly firewall: boolean;
+}
+
+/** Returns a message about a combination that makes no sense. */
+export function checkSetupInput({ dataDisk, port, tlsCert, tlsKey }: SetupInput): string | undefined {
+  if (port !== undefined && (port < 1 || port > 65_535)) return "--port must be from 1 to 65535";
+  if ((tlsCert === undefined) !== (tlsKey === undefined)) return "--tls-cert and --tls-key belong together";
+  for (const file of [tlsCert, tlsKey]) {
+    if (file !== undefined && !file.startsWith("/"))
+      return `${file} must be an absolute path: the service has no working directory`;
+  }
+  if (dataDisk !== undefined && !/^(auto|none|\/dev\/[\w./-]+)$/.test(dataDisk)) {
+    return "--data-disk takes auto, none or a device such as /dev/sdc";
+  }
+  return undefined;
+}
+
+/** The choices that the command line names. The others stay as the last set-up made them. */
+export function optionsFrom(input: SetupInput): Partial<HostOptions> {
+  const { dataDisk, listen, port, domain, tlsCert, tlsKey, firewall } = input;
+  const settings = {
+    OPENSANDBOX_HOST: listen,
+    OPENSANDBOX_PORT: port?.toString(),
+    OPENSANDBOX_SANDBOX_DOMAIN: domain,
+    OPENSANDBOX_TLS_CERT: tlsCert,
+    OPENSANDBOX_TLS_KEY: tlsKey,
+  };
+  return {
+    ...(dataDisk === undefined ? {} : { dataDisk }),
+    ...(firewall ? { firewall } : {}),
+    settings: Object.fromEntries(
+      Object.entries(settings).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])),
+    ),
+  };
+}
+
+/** The program `opensandbox` of this checkout. */
+export function launcherPath(): string {
+  return new URL("../../../../../opensandbox", import.meta.url).pathname;
+}

@@ -1,0 +1,81 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { flag } from "#arguments/inputs.ts";
+import { columns } from "#output/table.ts";
+import { defineCommand } from "../../command.ts";
+import { findingLines } from "./finding-lines.ts";
+import { checkSetupInput, launcherPath, optionsFrom, setupOptions } from "./host-options.ts";
+import { requireRoot } from "./require-root.ts";
+
+export const setup = defineCommand({
+  summary: "Set this host up: packages, kernel, data disk and service",
+  description: `For Debian 12 and 13, and Ubuntu 24.04. Says each change, records it in /etc/opensandbox/setup.json for 'host
+remove', and changes nothing that is as it should be. After an interruption, run it again.
+
+The service runs the program from the directory where it is now. 'systemctl restart opensandbox' leaves the machines
+running for the next server; 'systemctl stop opensandbox' and a shutdown hibernate the sandboxes. Settings are in
+/etc/opensandbox/server.env.
+
+A disk is formatted only if it has no partition table, no file system and no other signature. The data directory is
+/var/lib/opensandbox, on that disk.`,
+  options: { ...setupOptions, dryRun: flag("say what differs and change nothing") },
+  examples: [
+    { line: "host setup", shows: "set this host up and start the server on 127.0.0.1:8080" },
+    { line: "host setup --dry-run", shows: "show what a set-up would change" },
+    {
+      line: "host setup --listen 0.0.0.0 --port 443 --tls-cert /etc/tls.pem --tls-key /etc/tls.key",
+      shows: "serve other hosts",
+    },
+  ],
+  check: checkSetupInput,
+  async run({ dryRun, ...input }, context) {
+    const { checkHost, setUpHost } = await import("./set-up-host.ts");
+    const { System } = await import("./system.ts");
+    const { dataDirectoryOf } = await import("./steps/settings.ts");
+    const { host, print, note, progress, signal } = context;
+    const common = { system: new System(), launcher: launcherPath(), options: optionsFrom(input) };
+    if (dryRun) {
+      const findings = await checkHost({ ...common, program: host.program });
+      await print({ styled: findingLines(findings, host.stdout) }, findings);
+      return 0;
+    }
+    requireRoot(host.program, "host setup");
+    using shown = progress();
+    shown.report("setting this host up");
+    const onStep = ({ step, done }: { readonly step: string; readonly done?: string }): void => {
+      shown.pause();
+      if (done !== undefined) note(`${step}: ${done}`);
+      shown.report("setting this host up");
+    };
+    const steps = await setUpHost({ ...common, onStep }, signal);
+    shown.report("waiting for the server");
+    const url = await waitForServer(await dataDirectoryOf(common.system), signal);
+    shown.pause();
+    const changed = steps.filter(({ done }) => done !== undefined);
+    const rows = steps.map(({ step, done }) => [step, done === undefined ? "as it should be" : "changed"]);
+    await print(
+      `${columns(rows)}\n\nOpenSandbox runs at ${url} and starts at boot\nTry: ${host.program} run -- uname -a`,
+      {
+        url,
+        changed,
+      },
+    );
+    return 0;
+  },
+});
+
+const serverTimeoutMs = 300_000;
+
+/** The server publishes its address in the data directory when it listens. */
+async function waitForServer(directory: string, signal: AbortSignal): Promise<string> {
+  const { findServer } = await import("@opensandbox/server/server-file.ts");
+  for (const deadline = performance.now() + serverTimeoutMs; ;) {
+    const server = await findServer(directory);
+    if (server !== undefined) return server.url;
+    if (performance.now() > deadline) {
+      const message = `the server did not answer within ${serverTimeoutMs / 1000} s; 'journalctl --unit opensandbox' says why`;
+      throw new SandboxError("timed_out", message);
+    }
+    await sleep(500, undefined, { signal });
+  }
+}
