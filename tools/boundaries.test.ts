@@ -114,12 +114,12 @@ const boundaries: readonly Boundary[] = [
   },
   {
     from: "packages/control-plane/src/**",
-    except: "packages/control-plane/src/{http/**,index.ts}",
-    to: /^(packages\/control-plane\/src\/http\/|fastify$|ws$|node:http$)/,
+    except: "packages/control-plane/src/{http/**,e2b/**,index.ts}",
+    to: /^(packages\/control-plane\/src\/(http|e2b)\/|fastify$|ws$|node:http$)/,
     because: "no use case knows a wire's words, status codes or quirks",
   },
   {
-    from: "packages/control-plane/src/http/**",
+    from: "packages/control-plane/src/{http,e2b}/**",
     to: /^(kysely|node:sqlite|packages\/control-plane\/src\/database\/)/,
     because: "a route calls a use case, and that a store",
   },

@@ -13,13 +13,16 @@ import { regularly } from "./service/regularly.ts";
 import { copyDaily } from "#database/copies.ts";
 import { type Database, openDatabase } from "#database/database.ts";
 import { serverKey } from "#database/server-key.ts";
-import { defaultTiming, type ApiContext, type Timing, type Tls } from "#http/api-context.ts";
+import type { E2bContext } from "#e2b/e2b-context.ts";
+import { defaultTiming, type Timing, type Tls } from "#http/api-context.ts";
 import { buildServer, listen } from "#http/server.ts";
 import { post, type ResolveHost } from "#http/webhooks/post.ts";
 import { Builds } from "#images/builds.ts";
 import type { ImageContext } from "#images/image-context.ts";
 import { ImageStore } from "#images/image-store.ts";
 import { reconcileImages } from "./images/reconcile-images.ts";
+import { LifetimeSweep } from "#lifetimes/end-lifetimes.ts";
+import { LifetimeStore } from "#lifetimes/lifetime-store.ts";
 import { apiKeyRecognizer, authenticator, makeDefaultOrganization, makeFirstApiKey } from "#organizations/api-keys.ts";
 import { HostPorts } from "#previews/host-ports.ts";
 import { type DomainProof, DomainProofs, type ResolveTxt } from "#previews/domain-proofs.ts";
@@ -102,6 +105,10 @@ export interface ControlPlane extends AsyncDisposable {
 const copyMs = 3_600_000;
 // The interval of the idle sweep: a hibernation comes at most this late.
 const defaultSweepMs = 1000;
+// The interval of the sweep of set ends, which clients expect to the second.
+const lifetimeSweepMs = 500;
+// The interval between removals of the set ends of ended sandboxes, which are harmless.
+const forgetLifetimesMs = 3_600_000;
 // The interval between attempts to remove snapshots, which is not urgent.
 const removeUnwantedMs = 60_000;
 // The interval of the disk sweep. A guest writes a few gigabytes meanwhile at most.
@@ -175,6 +182,13 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     undo.use(autosave({ worker: options.worker, running: () => runningHere(sandboxes), everyMs: autosaveMs, log }));
   }
 
+  const lifetimes = new LifetimeStore(database);
+  const lifetimeSweep = new LifetimeSweep(sandboxes, lifetimes);
+  const ends = { what: "ending sandboxes at their set times", everyMs: tuning.sweepMs ?? lifetimeSweepMs, log };
+  undo.use(regularly(ends, () => lifetimeSweep.run()));
+  const forgotten = { what: "removing the set ends of ended sandboxes", everyMs: forgetLifetimesMs, log };
+  undo.use(regularly(forgotten, () => lifetimes.removeStopped()));
+
   const images: ImageContext = {
     sandboxes,
     images: new ImageStore(database),
@@ -196,7 +210,10 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   const { proof = "dns", resolveTxt } = options.customDomains ?? {};
   const proofKey = await serverKey(database, "custom domains");
   const domainProofs = new DomainProofs({ proof, key: proofKey, store: previews, clock, log, resolveTxt });
-  const api: ApiContext = {
+  const api: E2bContext = {
+    lifetimes,
+    prepared: new Map(),
+    tokenKey: await serverKey(database, "access tokens of sandboxes"),
     sandboxes,
     images,
     authenticate: authenticator(database, options.apiKey),

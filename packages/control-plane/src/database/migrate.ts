@@ -12,6 +12,7 @@ import * as domainProofs from "./migrations/0005-domain-proofs.ts";
 import * as organizationNumbers from "./migrations/0006-organization-numbers.ts";
 import * as events from "./migrations/0030-events.ts";
 import * as webhooks from "./migrations/0031-webhooks.ts";
+import * as lifetimes from "./migrations/0032-lifetimes.ts";
 import type { Tables } from "./tables.ts";
 
 /** By name; the names give the order. */
@@ -26,6 +27,7 @@ export const ourMigrations: Migrations = {
   "0006-organization-numbers": organizationNumbers,
   "0030-events": events,
   "0031-webhooks": webhooks,
+  "0032-lifetimes": lifetimes,
 };
 
 export interface Migrate {

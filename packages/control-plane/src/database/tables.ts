@@ -28,6 +28,7 @@ export interface Tables {
   worker_heartbeats: { worker_id: string; alive_at: number };
   webhooks: WebhookRow;
   webhook_deliveries: WebhookDeliveryRow;
+  lifetimes: LifetimeRow;
 }
 
 interface ApiKeyRow {
@@ -89,6 +90,17 @@ export interface SandboxRow {
   /** The guest's port that {@link host_port} of this host forwards to. */
   forwarded_port: number | null;
   host_port: number | null;
+}
+
+/** The set end of a sandbox. */
+export interface LifetimeRow {
+  sandbox_id: string;
+  template: string;
+  ends_at: number;
+  at_end: "delete" | "hibernate";
+  wakes_on_use: number;
+  /** Hibernated by a client or by the end, and not by the end of a server. */
+  paused: number;
 }
 
 export interface PreviewRow {

@@ -5,10 +5,12 @@ import { randomHex } from "@opensandbox/wire/ids.ts";
 import { publicRoutes } from "@opensandbox/wire/public/routes.ts";
 import { defaultBodyLimit } from "@opensandbox/wire/route.ts";
 import { fastify, type FastifyInstance } from "fastify";
+import { serveE2bApi } from "#e2b/api/serve-api.ts";
+import type { E2bContext } from "#e2b/e2b-context.ts";
+import { e2bGateway } from "#e2b/gateway.ts";
 import type { Log } from "../log.ts";
 import { withinConnection } from "./connection-boundary.ts";
 import { serveAgentSessions } from "./exec/agent-sessions.ts";
-import type { ApiContext } from "./api-context.ts";
 import { requireKey } from "./requests/authenticate.ts";
 import { serveCheckpoints } from "./sandboxes/checkpoints.ts";
 import { allowAllOrigins } from "./requests/cross-origin.ts";
@@ -38,9 +40,9 @@ import { serveUsage } from "./usage/usage.ts";
 import { serveWebhooks } from "./webhooks/webhooks.ts";
 
 /** The HTTP server with all routes, before it listens. */
-export async function buildServer(api: ApiContext): Promise<FastifyInstance> {
+export async function buildServer(api: E2bContext): Promise<FastifyInstance> {
   const { log } = api.sandboxes;
-  const previews = previewGateway(api);
+  const previews = e2bGateway(api, previewGateway(api));
   const app = fastify({
     exposeHeadRoutes: false,
     frameworkErrors: (error, request, reply) => {
@@ -70,6 +72,7 @@ export async function buildServer(api: ApiContext): Promise<FastifyInstance> {
 
   serveHealth(app, api);
   serveSigned(app, api);
+  await serveE2bApi(app, api);
   await app.register((withKey, _options, done) => {
     requireKey(withKey, api.authenticate);
     serveSandboxes(withKey, api);

@@ -137,6 +137,7 @@ export class TestSession {
       stdoutBytes: bytesOf("stdout"),
       stderrBytes: bytesOf("stderr"),
       truncated: false,
+      ...(this.#child.pid === undefined ? {} : { pid: this.#child.pid }),
     };
   }
 
@@ -145,6 +146,7 @@ export class TestSession {
     end.promise.catch(() => {});
     return {
       startedMs: this.#startedMs,
+      ...(this.#child.pid === undefined ? {} : { pid: this.#child.pid }),
       output: this.#output({ pipe, end, signal: AbortSignal.any([signal, this.#line.signal]) }),
       result: end.promise,
       write: async (bytes) => {

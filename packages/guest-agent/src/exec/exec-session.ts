@@ -115,6 +115,7 @@ export class ExecSession {
       stdoutBytes: BigInt(this.#written.stdout),
       stderrBytes: BigInt(this.#written.stderr),
       truncated: this.#log.truncated,
+      pid: this.#command.pid,
     });
   }
 

@@ -2,7 +2,12 @@ import { create } from "@bufbuild/protobuf";
 import { setTimeout as sleep } from "node:timers/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Stream } from "@opensandbox/wire/guest/channel.ts";
-import { type SessionCreateRequest, SessionInfosSchema } from "@opensandbox/wire/guest/messages_pb.js";
+import {
+  type SessionCreateRequest,
+  SessionEventSchema,
+  SessionInfoSchema,
+  SessionInfosSchema,
+} from "@opensandbox/wire/guest/messages_pb.js";
 import type { Handlers } from "#server.ts";
 import type { StartCommand } from "./command.ts";
 import { endedInfo, ExecSession, type SessionStart } from "./exec-session.ts";
@@ -54,6 +59,7 @@ export function execSessions(start: StartCommand, spill: SpillOptions): SessionH
       setImmediate(() => {
         add().delivered = transient;
       });
+      if (request.announce) await announce(started, stream);
       await sendOutput(outcome, stream);
       return endedInfo({ ...started, outcome });
     },
@@ -85,6 +91,14 @@ export function execSessions(start: StartCommand, spill: SpillOptions): SessionH
       return {};
     },
   };
+}
+
+/** Tells the creator of a session that has ended already which process it was. */
+async function announce({ request, command, startedMs }: StartedSession, stream: Stream): Promise<void> {
+  const { id, purpose } = request;
+  const info = create(SessionInfoSchema, { id, purpose, startedMs: BigInt(startedMs), pid: command.pid });
+  const attached = { event: { case: "attached", value: info } } as const;
+  await stream.sendMessage(SessionEventSchema, create(SessionEventSchema, attached));
 }
 
 /** A started command that becomes a session; its place is released when the session has been added. */

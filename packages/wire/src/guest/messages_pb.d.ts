@@ -692,6 +692,13 @@ export declare type SessionCreateRequest = Message<"opensandbox.guest.v1.Session
    * @generated from field: bool transient = 8;
    */
   transient: boolean;
+
+  /**
+   * With attach: `attached` comes first even for a command that ends while it is created.
+   *
+   * @generated from field: bool announce = 9;
+   */
+  announce: boolean;
 };
 
 /**
@@ -789,6 +796,13 @@ export declare type SessionInfo = Message<"opensandbox.guest.v1.SessionInfo"> & 
    * @generated from field: bool truncated = 11;
    */
   truncated: boolean;
+
+  /**
+   * The process id of the command in the guest.
+   *
+   * @generated from field: uint32 pid = 12;
+   */
+  pid: number;
 };
 
 /**

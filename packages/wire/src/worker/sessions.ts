@@ -76,6 +76,8 @@ export interface RunRequest extends Omit<NewExecSession, "whenDetached"> {
   readonly whenDetached: WhenDetached | "kill";
   /** Forgets the session once this caller has received its end. */
   readonly transient: boolean;
+  /** Returns the process id even for a command that ends at once, which costs a message. Default: false. */
+  readonly announce?: boolean;
 }
 
 /** What the control plane uses a session for. A `private` session is known to its caller alone and is never listed. */
@@ -104,6 +106,8 @@ export interface ExecSession {
   readonly stderrBytes: number;
   /** Some output was dropped: the guest's disk is full, or the output exceeds what a session keeps. */
   readonly truncated: boolean;
+  /** The process id in the guest. Absent for guest agents of earlier versions. */
+  readonly pid?: number;
 }
 
 /** How a session ended, as its listeners receive it. */
@@ -119,6 +123,8 @@ export interface AttachOptions {
 /** One listener of a session: a stream in each direction. Aborting the signal or leaving `output` early detaches. */
 export interface AttachedSession {
   readonly startedMs: number;
+  /** The process id in the guest. Absent for guest agents of earlier versions, and for quick commands: see `announce`. */
+  readonly pid?: number;
   /**
    * Ends when the command has ended. A listener that does not read makes the command wait, unless others listen. The
    * output of a new session may come without a `scrollback end`.

@@ -96,6 +96,16 @@ suite("exec sessions of a guest agent", () => {
     await assert.rejects(create("true", { id }), (error) => isSandboxError(error, "already_exists"));
   });
 
+  for (const stdin of [true, false]) {
+    test(`a command ${stdin ? "with" : "without"} input has the process id that its caller is told`, async () => {
+      const session = sessionOf("", { command: { argv: ["/bin/sh", "-c", "echo $$"], stdin } });
+      const attached = await sessions.run({ ...session, transient: false, announce: true }, never);
+      const { stdout } = await readAll(attached, true);
+      assert.equal(attached.pid, Number(stdout));
+      assert.equal((await sessions.wait(session.id, 0, never)).pid, attached.pid);
+    });
+  }
+
   test("input and its end reach the command", async () => {
     const { id } = await create("cat; echo done");
     const attached = await attach(id);

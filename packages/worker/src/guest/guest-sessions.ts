@@ -66,8 +66,8 @@ export function guestSessions(connected: () => GuestClient): GuestSessions {
 }
 
 async function run(guest: GuestClient, request: RunRequest, signal: AbortSignal): Promise<AttachedSession> {
-  const { id, transient, whenDetached } = request;
-  const creation = { ...creationOf(request), attach: true, transient };
+  const { id, transient, whenDetached, announce = false } = request;
+  const creation = { ...creationOf(request), attach: true, transient, announce };
   const stream = await guest.open(methods.sessionCreate, creation, signal);
   // Registered before the first answer, for a caller that leaves while the command starts.
   if (whenDetached === "kill") killWhenGivenUp(guest, id, stream);
@@ -131,6 +131,7 @@ function attachedBy(method: Attaching, stream: Stream, first: Incoming): Attache
   end.promise.catch(() => undefined);
   return {
     startedMs: session?.startedMs ?? Date.now(),
+    ...(session?.pid === undefined ? {} : { pid: session.pid }),
     output: output(method, { stream, first: session === undefined ? first : undefined }, end),
     result: end.promise,
     write: (bytes) => untilEnd(stream.sendData(0, bytes)),
@@ -172,7 +173,7 @@ function endedSession(method: Method, payload: Uint8Array): EndedSession {
 }
 
 function sessionOf(info: SessionInfo): ExecSession {
-  const { id, argv, terminal, attached, result, truncated } = info;
+  const { id, argv, terminal, attached, result, truncated, pid } = info;
   return {
     id,
     argv,
@@ -189,6 +190,7 @@ function sessionOf(info: SessionInfo): ExecSession {
     stdoutBytes: Number(info.stdoutBytes),
     stderrBytes: Number(info.stderrBytes),
     truncated,
+    ...(pid === 0 ? {} : { pid }),
   };
 }
 

@@ -34,13 +34,13 @@ export function failureAnswer(
       ? page(503, "Not there yet", `Nothing listens on port ${port} of this sandbox. This page reloads by itself.`, {
           refresh: true,
         })
-      : json(502, { error: message, code: "unavailable", retryable: true });
+      : jsonAnswer(502, { error: message, code: "unavailable", retryable: true });
   }
   const requestId = `req-${randomHex(8)}`;
   const { status, body } = failureOf(error, requestId, context);
   const answer = isBrowser
     ? page(status, titleOf(body.code), `${body.error}.`, { refresh: false })
-    : json(status, body);
+    : jsonAnswer(status, body);
   if (status !== 401) return answer;
   return { ...answer, headers: { ...answer.headers, "www-authenticate": 'Bearer realm="preview"' } };
 }
@@ -69,7 +69,7 @@ function titleOf(code: ErrorCode | undefined): string {
   return (code && titles[code]) ?? "This sandbox cannot be reached";
 }
 
-function json(status: number, body: object): Answer {
+export function jsonAnswer(status: number, body: object): Answer {
   return {
     status,
     headers: { "content-type": "application/json", "cache-control": "no-store" },

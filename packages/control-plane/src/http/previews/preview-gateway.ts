@@ -15,6 +15,7 @@ import { forwardUpgrade } from "./forward-upgrade.ts";
 import { answerOnSocket, failureAnswer, sendAnswer, wakingAnswer, type Answer } from "./preview-answers.ts";
 import { UnknownNames } from "./unknown-names.ts";
 import { credentialsOf, previewHeaders, withoutKeyParameters } from "./preview-headers.ts";
+import { disposedOnce } from "#http/requests/disposed-once.ts";
 import { closeAfterUnread } from "#http/requests/unread-body.ts";
 
 /** Serves requests to the ports of sandboxes, in front of the API. */
@@ -23,17 +24,51 @@ export interface PreviewGateway {
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, otherwise: () => void): void;
   /** Whether the host name alone shows that a request is for a sandbox. */
   isPreview(request: IncomingMessage): boolean;
+  /** Serves a request to a port that another interface has found. */
+  forward(to: Addressed, request: IncomingMessage, response: ServerResponse): Promise<void>;
+  forwardUpgrade(to: Addressed, upgrade: Upgrade): Promise<void>;
+}
+
+/** A port of a sandbox, and the manner of the interface that a request to it uses. */
+export interface Addressed {
+  readonly manner: PortManner;
+  readonly target: PreviewTarget;
+}
+
+/** How an interface admits requests to ports, and how it words failures. */
+export interface PortManner {
+  /** @throws when the request must not reach the sandbox */
+  admit(sandbox: Sandbox, request: IncomingMessage): void | Promise<void>;
+  failure(request: IncomingMessage, target: PreviewTarget, error: unknown): Answer;
+  /** Headers of requests that are for this server, in lower case. */
+  readonly ownHeaders: ReadonlySet<string>;
+  /** Whether a browser gets a waiting page during a wake. */
+  readonly waitsForPages: boolean;
+}
+
+interface Upgrade {
+  readonly request: IncomingMessage;
+  readonly socket: Duplex;
+  readonly head: Buffer;
 }
 
 export function previewGateway(context: ApiContext): PreviewGateway {
   const api = { ...context, unknownNames: new UnknownNames(context.sandboxes.clock) };
+  const manner: PortManner = {
+    admit: requireToken,
+    failure: (request, target, error) => failureAnswer(request, target, error, context.sandboxes),
+    ownHeaders: new Set(),
+    waitsForPages: true,
+  };
   return {
     request(request, response, otherwise) {
-      decide(api, request, otherwise, (target) => serveRequest(api, target, request, response));
+      decide(api, request, otherwise, (target) => serveRequest(api, { manner, target }, request, response));
     },
     upgrade(request, socket, head, otherwise) {
-      decide(api, request, otherwise, (target) => serveUpgrade(api, target, { request, socket, head }));
+      decide(api, request, otherwise, (target) => serveUpgrade(api, { manner, target }, { request, socket, head }));
     },
+    forward: (to, request, response) => serveRequest(api, to, request, response),
+    forwardUpgrade: (to, upgrade) => serveUpgrade(api, to, upgrade),
     isPreview: ({ headers }) => targetOfHost(headers.host) !== undefined,
   };
 }
@@ -63,7 +98,7 @@ function decide(
 
 async function serveRequest(
   api: GatewayContext,
-  target: PreviewTarget,
+  to: Addressed,
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
@@ -72,32 +107,28 @@ async function serveRequest(
   response.once("close", () => gone.abort(new SandboxError("canceled", "the client disconnected")));
   const answer = (answer: Answer): void => sendAnswer(response, answer);
   try {
-    const connected = await connect(api, target, request, gone);
+    const connected = await connect(api, to, request, gone);
     if ("answer" in connected) return answer(connected.answer);
     const timeoutMs = api.timing.previewAnswerMs;
     await forwardRequest({ request, response, ...connected, timeoutMs });
   } catch (error) {
-    answer(failureAnswer(request, target, error, api.sandboxes));
+    answer(to.manner.failure(request, to.target, error));
   } finally {
     gone.abort();
   }
 }
 
-async function serveUpgrade(
-  api: GatewayContext,
-  target: PreviewTarget,
-  { request, socket, head }: { readonly request: IncomingMessage; readonly socket: Duplex; readonly head: Buffer },
-): Promise<void> {
+async function serveUpgrade(api: GatewayContext, to: Addressed, { request, socket, head }: Upgrade): Promise<void> {
   const gone = new AbortController();
   socket.on("error", () => socket.destroy());
   socket.once("close", () => gone.abort(new SandboxError("canceled", "the client disconnected")));
   try {
-    const connected = await connect(api, target, request, gone);
+    const connected = await connect(api, to, request, gone);
     if ("answer" in connected) return answerOnSocket(socket, connected.answer);
     const timeoutMs = api.timing.previewAnswerMs;
     await forwardUpgrade({ request, socket, head, ...connected, timeoutMs });
   } catch (error) {
-    answerOnSocket(socket, failureAnswer(request, target, error, api.sandboxes));
+    answerOnSocket(socket, to.manner.failure(request, to.target, error));
   } finally {
     gone.abort();
   }
@@ -118,7 +149,7 @@ interface Connected {
 
 async function connect(
   api: GatewayContext,
-  { sandboxId, port, refusal }: PreviewTarget,
+  { manner, target: { sandboxId, port, refusal } }: Addressed,
   request: IncomingMessage,
   gone: AbortController,
 ): Promise<Connected | { readonly answer: Answer }> {
@@ -137,9 +168,10 @@ async function connect(
     unknownNames.miss(address);
     throw new SandboxError("not_found", "sandbox not found", { resource: "sandbox", id: sandboxId });
   }
-  requireToken(sandbox, request);
+  await manner.admit(sandbox, request);
   unknownNames.hit(sandboxId);
-  const use = await useOrWait(api, sandbox, isNavigation(request) ? timing.previewWaitMs : undefined, signal);
+  const waits = manner.waitsForPages && isNavigation(request);
+  const use = await useOrWait(api, sandbox, waits ? timing.previewWaitMs : undefined, signal);
   if (use === undefined) return { answer: wakingAnswer };
   try {
     const connection = await openGuestPort(sandboxes.worker, sandboxId, port, signal);
@@ -147,7 +179,8 @@ async function connect(
     signal.addEventListener("abort", () => stream.destroy(), { once: true });
     if (signal.aborted) stream.destroy();
     const { isApiKey } = api;
-    const headers = previewHeaders(request, { hasToken: sandbox.previewTokenHash !== undefined, isApiKey });
+    const hasToken = sandbox.previewTokenHash !== undefined;
+    const headers = previewHeaders(request, { hasToken, isApiKey, ownHeaders: manner.ownHeaders });
     return { stream, use, headers, path: withoutKeyParameters(pathOf(request), isApiKey) };
   } catch (error) {
     use[Symbol.dispose]();
@@ -187,17 +220,6 @@ async function useOrWait(
   } finally {
     clearTimeout(timer);
   }
-}
-
-function disposedOnce(use: Use): Use {
-  let held = true;
-  return {
-    touch: () => use.touch(),
-    [Symbol.dispose]: () => {
-      if (held) use[Symbol.dispose]();
-      held = false;
-    },
-  };
 }
 
 /** @throws `unauthenticated` */

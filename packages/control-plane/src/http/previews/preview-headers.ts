@@ -18,6 +18,8 @@ export interface Credentials {
   readonly hasToken: boolean;
   /** Whether a text is a key of this server's API. */
   readonly isApiKey: (text: string) => boolean;
+  /** Further headers for this server, in lower case. */
+  readonly ownHeaders: ReadonlySet<string>;
 }
 
 /**
@@ -33,7 +35,7 @@ export function previewHeaders(request: IncomingMessage, credentials: Credential
   return [
     ...pairsOf(forwardedRequestHeaders(method, rawHeaders)).flatMap(([name, value]) => {
       const lowerCase = name.toLowerCase();
-      if (lowerCase.startsWith("x-forwarded-")) return [];
+      if (lowerCase.startsWith("x-forwarded-") || credentials.ownHeaders.has(lowerCase)) return [];
       if (lowerCase === tokenHeader && credentials.hasToken) return [];
       if (lowerCase === "authorization" && bearsToken) return [];
       const kept = withoutKeys(lowerCase, value, credentials.isApiKey);

@@ -1,0 +1,52 @@
+import { SandboxError, isSandboxError } from "@opensandbox/wire/errors.ts";
+import { e2bErrorOf } from "@opensandbox/wire/e2b/errors.ts";
+import { notYet } from "@opensandbox/wire/e2b/not-yet.ts";
+import type { FastifyInstance } from "fastify";
+import { requireKey } from "#http/requests/authenticate.ts";
+import { failureOf } from "#http/reply-error.ts";
+import type { Authenticate } from "#organizations/api-keys.ts";
+import type { E2bContext } from "../e2b-context.ts";
+import { serveMetrics } from "./metrics.ts";
+import { serveSandboxes } from "./sandboxes.ts";
+import { serveSnapshots } from "./snapshots.ts";
+import { serveTemplates } from "./templates.ts";
+
+/** The REST interface of E2B, beside our own. */
+export async function serveE2bApi(app: FastifyInstance, context: E2bContext): Promise<void> {
+  await app.register((withKey, _options, done) => {
+    withKey.setErrorHandler((thrown, request, reply) => {
+      const { body } = failureOf(thrown, request.id, context.sandboxes);
+      const failure = e2bErrorOf({ code: body.code ?? "internal", message: body.error });
+      // Clients repeat a refused request after this time.
+      if (failure.status === 429 || failure.status === 503) reply.header("retry-after", "1");
+      return reply.status(failure.status).send(failure.body);
+    });
+    requireKey(withKey, unauthenticatedUnlessKnown(context.authenticate));
+    serveSandboxes(withKey, context);
+    serveMetrics(withKey, context);
+    serveSnapshots(withKey, context);
+    serveTemplates(withKey, context);
+    for (const [method, url, what] of notYet) {
+      withKey.route({
+        method,
+        url,
+        handler: () => {
+          throw new SandboxError("not_supported", `${what}: this server does not implement this`);
+        },
+      });
+    }
+    done();
+  });
+}
+
+/** Clients expect 401 for a wrong key, too. */
+function unauthenticatedUnlessKnown(authenticate: Authenticate): Authenticate {
+  return async (key) => {
+    try {
+      return await authenticate(key);
+    } catch (error) {
+      if (!isSandboxError(error, "permission_denied")) throw error;
+      throw new SandboxError("unauthenticated", error.message, { cause: error });
+    }
+  };
+}

@@ -1,0 +1,58 @@
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { templateNameFrom } from "@opensandbox/wire/e2b/snapshots.ts";
+import { forkCheckpoint, type Fork } from "#checkpoints/fork-checkpoint.ts";
+import type { Checkpoint } from "#checkpoints/checkpoint.ts";
+import { createFromImage } from "#images/create-from-image.ts";
+import { createSandbox } from "#sandboxes/create-sandbox.ts";
+import type { Sandbox } from "#sandboxes/sandbox.ts";
+import { type E2bContext, orMissing } from "../e2b-context.ts";
+
+/** Names under which clients know the image of this server. */
+const defaultNames: ReadonlySet<string> = new Set(["", "base", "default"]);
+
+// Snapshots beyond this number are not found by name; their ids work.
+const maxNamed = 1000;
+
+export interface StartFromTemplate {
+  readonly organizationId: string;
+  /** An image of this server, a named image, or the id or name of a snapshot. */
+  readonly template: string;
+  readonly fork: Fork;
+}
+
+/** Creates a sandbox from what the name of a template denotes. @throws `not_found` when it denotes nothing */
+export async function startFromTemplate(
+  context: E2bContext,
+  { organizationId, template, fork }: StartFromTemplate,
+  signal: AbortSignal,
+): Promise<Sandbox> {
+  const { sandboxes, images } = context;
+  const name = templateNameFrom(template);
+  const image = defaultNames.has(name) ? "default" : name;
+  if (sandboxes.worker.description.images.includes(image)) {
+    const sandbox = { networkEnabled: true, ...fork, image };
+    return (await createSandbox(sandboxes, { organizationId, sandbox }, () => {}, signal)).sandbox;
+  }
+  const snapshot = await findSnapshot(context, organizationId, name);
+  if (snapshot !== undefined) {
+    return (await forkCheckpoint(sandboxes, { organizationId, checkpointId: snapshot.id, fork }, signal)).sandbox;
+  }
+  if ((await orMissing(images.images.get(organizationId, name))) === undefined) {
+    throw new SandboxError("not_found", `template '${template}' not found`, { resource: "image", id: template });
+  }
+  return (await createFromImage(images, { organizationId, image: { name }, fork }, () => {}, signal)).sandbox;
+}
+
+/** The ready snapshot with this id, or the newest one with this name. */
+export async function findSnapshot(
+  { sandboxes: { stores } }: E2bContext,
+  organizationId: string,
+  name: string,
+): Promise<Checkpoint | undefined> {
+  const snapshots = await stores.checkpoints.list(organizationId, maxNamed);
+  const named = snapshots.find((checkpoint) => checkpoint.status !== "failed" && checkpoint.name === name);
+  if (named !== undefined) return named;
+  const found = await stores.checkpoints.find(name);
+  if (found === undefined || found.hidden) return undefined;
+  return found.organizationId === organizationId || found.isPublic ? found : undefined;
+}

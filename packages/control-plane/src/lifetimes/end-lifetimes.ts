@@ -1,0 +1,75 @@
+import { describeError } from "@opensandbox/wire/errors.ts";
+import type { SandboxId } from "@opensandbox/wire/ids.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
+import { passingStates } from "#lifecycle/sandbox-lifecycle.ts";
+import { endSandbox } from "#sandboxes/delete-sandbox.ts";
+import { putAway } from "#service/sweep-sandboxes.ts";
+import type { LifetimeStore } from "./lifetime-store.ts";
+import { resumed } from "./lifetime.ts";
+
+/** How long an end that failed waits for the next attempt. */
+const retryMs = 30_000;
+
+/** Deletes or hibernates sandboxes at the end of their lifetimes. */
+export class LifetimeSweep {
+  readonly #context: SandboxContext;
+  readonly #lifetimes: LifetimeStore;
+  readonly #ending = new Set<SandboxId>();
+  /** Ends that failed, with the time of the next attempt by the elapsed clock. */
+  readonly #failed = new Map<SandboxId, number>();
+
+  constructor(context: SandboxContext, lifetimes: LifetimeStore) {
+    this.#context = context;
+    this.#lifetimes = lifetimes;
+  }
+
+  /** Begins with every lifetime that has ended, and waits for none: a guest that hangs holds up only its own sandbox. */
+  async run(): Promise<void> {
+    const {
+      clock,
+      operations: { background },
+    } = this.#context;
+    for (const { sandboxId } of await this.#lifetimes.listEnded(clock.now())) {
+      if (this.#ending.has(sandboxId) || clock.elapsed() < (this.#failed.get(sandboxId) ?? 0)) continue;
+      this.#ending.add(sandboxId);
+      background.run("ending a sandbox at its set time", { sandbox: sandboxId }, () =>
+        this.#end(sandboxId).finally(() => this.#ending.delete(sandboxId)),
+      );
+    }
+  }
+
+  async #end(id: SandboxId): Promise<void> {
+    const { clock, log } = this.#context;
+    try {
+      await endLifetime(this.#context, this.#lifetimes, id);
+      this.#failed.delete(id);
+    } catch (error) {
+      this.#failed.set(id, clock.elapsed() + retryMs);
+      log("error", "cannot end a sandbox at its set time", { sandbox: id, ...describeError(error) });
+    }
+  }
+}
+
+async function endLifetime(context: SandboxContext, lifetimes: LifetimeStore, id: SandboxId): Promise<void> {
+  await context.operations.gates.run(id, async () => {
+    // A client may have moved the end while this operation waited.
+    const lifetime = await lifetimes.find(id);
+    if (lifetime === undefined || lifetime.endsAt.getTime() > context.clock.now()) return;
+    const sandbox = await context.stores.sandboxes.find(id);
+    if (sandbox === undefined || sandbox.state === "stopped") return await lifetimes.remove(id);
+    const isOurs = sandbox.workerId === context.worker.id || sandbox.workerId === "";
+    // Another server ends its own sandboxes, and an operation under way holds the gate of its own process.
+    if (!isOurs || passingStates.includes(sandbox.state)) return;
+    if (lifetime.paused) {
+      // A client without lifetimes has woken it.
+      if (sandbox.state === "running") await lifetimes.put(resumed(lifetime, context.clock.now()));
+      return;
+    }
+    if (lifetime.atEnd === "delete") {
+      await endSandbox(context, sandbox, { reason: "expired", endReason: "its set time has passed" });
+      return await lifetimes.remove(id);
+    }
+    if (sandbox.state === "running") await putAway(context, sandbox, "its set time has passed");
+    await lifetimes.put({ ...lifetime, paused: true });
+  });
+}
