@@ -8,7 +8,7 @@ import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { createInterface } from "node:readline";
-import { defaultWorkspaceMib } from "../../packages/worker/src/open-worker.ts";
+import { baseWorkspaceMib } from "../../packages/worker/src/machine/shape/template-shape.ts";
 import { runCommand } from "../../packages/worker/src/host/run-command.ts";
 import { tryCreateKvmMachine } from "../../packages/worker/src/host/kernel/libc.ts";
 import { processorFeature } from "../../packages/worker/src/hypervisor/kvm-access.ts";
@@ -147,7 +147,7 @@ async function neededArtifacts(imagesDirectory: string): Promise<readonly string
   const images = new ImageStore({ imagesDirectory });
   const { rootfs, kernel, initramfs } = await images.provide("minimal");
   const bundles = await provideAgentBundles(imagesDirectory);
-  const request = { nodeBinary: process.execPath, bundles, workspaceMib: defaultWorkspaceMib };
+  const request = { nodeBinary: process.execPath, bundles, workspaceMib: baseWorkspaceMib };
   const { agentDisk, workspace } = await images.providePlatform(request);
   return [rootfs, kernel, initramfs, bundles.guestAgent, agentDisk, workspace].map(dirname);
 }

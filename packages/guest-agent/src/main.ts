@@ -3,6 +3,7 @@ import { dirname } from "node:path";
 import { parseArgs } from "node:util";
 import type { Transport } from "@opensandbox/wire/guest/channel.ts";
 import { bootId, configure } from "./configure.ts";
+import { reshape } from "./reshape.ts";
 import { listenOnUnixSocket } from "#connection/unix-socket.ts";
 import { findSerialPort, serveVirtioSerial } from "#connection/virtio-serial.ts";
 import { listenOnVsock } from "#connection/vsock.ts";
@@ -84,6 +85,7 @@ function agentOf(system: System, environment: MachineEnvironment, spillDirectory
         const { total, available } = system.fitMemory();
         return { totalBytes: BigInt(total), availableBytes: BigInt(available) };
       },
+      reshape: (request) => reshape(request, system),
       sync: async () => {
         await system.fileSystems.sync();
         return {};

@@ -19,6 +19,7 @@ export function workerOptions(config: ServerConfig): Omit<WorkerOptions, "epheme
     qemuProgram,
     firecrackerProgram,
     readyMachines,
+    templateMemoryMib: config.defaultMemoryMib,
     region,
     templatesDirectory,
     log,

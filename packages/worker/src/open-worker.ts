@@ -32,6 +32,7 @@ import type { BootFiles, Host, ProvideBootFiles } from "./machine/host.ts";
 import { adoptMachines, servicesCgroup, workersDirectory } from "#sandboxes/adopt-machines.ts";
 import { OwnMemory } from "./templates/own-memory.ts";
 import { ReadyMachines } from "./templates/ready-machines.ts";
+import { baseWorkspaceMib, builtWorkspaceMib } from "#machine/shape/template-shape.ts";
 import { SandboxWorker } from "#sandboxes/sandbox-worker.ts";
 import { StartQueue } from "#sandboxes/start-queue.ts";
 import { Templates } from "./templates/templates.ts";
@@ -68,6 +69,8 @@ export interface WorkerOptions {
   readonly ephemeral: boolean;
   /** Machines that are kept restored for later sandboxes. */
   readonly readyMachines: number;
+  /** Memory of the template that machines of all sizes start from, in MiB: the size that most sandboxes have. */
+  readonly templateMemoryMib: number;
   readonly log: Log;
   /** Runs after a template was made: the cache has grown. */
   readonly onTemplateMade?: () => void;
@@ -82,9 +85,6 @@ export interface OpenedWorker extends AsyncDisposable {
   /** Builds everything that a sandbox of `image` needs to start. */
   prepare(image: string, onProgress: Parameters<ProvideBootFiles>[1], signal: AbortSignal): Promise<void>;
 }
-
-/** The workspace size of a sandbox that does not ask for another one. */
-export const defaultWorkspaceMib = 20_480;
 
 /**
  * Claims a worker id in the data directory, examines the host, and takes over or removes the machines of dead workers.
@@ -138,6 +138,7 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
     },
     admission: new Admission(() => hostRoom(dataDirectory)),
     region: options.region,
+    templateMemoryMib: options.templateMemoryMib,
     agentTransport,
     snapshots: new SnapshotStore(join(dataDirectory, "snapshots")),
     templates: new SnapshotStore(options.templatesDirectory, { passable: true }),
@@ -159,7 +160,7 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
     release: () => worker.release(),
     isWorkerAlive: (id) => id === workerId || isWorkerAlive(workersDirectory(dataDirectory), id),
     async prepare(image, onProgress, signal) {
-      await bootFiles?.({ image, workspaceMib: defaultWorkspaceMib }, onProgress, signal);
+      await bootFiles?.({ image, workspaceMib: baseWorkspaceMib }, onProgress, signal);
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
@@ -319,7 +320,9 @@ function bootFilesFrom(
   { imagesDirectory, log, checks }: WorkerOptions & { readonly checks: ContentChecks },
 ): ProvideBootFiles {
   const found = new Map<string, { readonly files: BootFiles; readonly damageCount: number }>();
-  return async ({ image, workspaceMib }, onProgress, signal) => {
+  return async (request, onProgress, signal) => {
+    const { image } = request;
+    const workspaceMib = builtWorkspaceMib(request.workspaceMib);
     const key = `${image} ${workspaceMib}`;
     const known = found.get(key);
     const { damageCount } = checks;
@@ -329,10 +332,10 @@ function bootFilesFrom(
     }
     const bundles = await provideAgentBundles(imagesDirectory, { signal, log, checks });
     const boot = await images.provide(image, { onProgress, signal });
-    const request = { nodeBinary: process.execPath, bundles, workspaceMib };
-    const platform = await images.providePlatform(request, { onProgress, signal });
+    const wanted = { nodeBinary: process.execPath, bundles, workspaceMib };
+    const platform = await images.providePlatform(wanted, { onProgress, signal });
     const { kernel, initramfs, rootfs, rootfsBytes } = boot;
-    const files = { kernel, initramfs, rootfs, rootfsBytes, ...platform, workspaceBytes: workspaceMib * 2 ** 20 };
+    const files = { kernel, initramfs, rootfs, rootfsBytes, ...platform };
     found.set(key, { files, damageCount });
     return files;
   };

@@ -13,6 +13,7 @@ import * as organizationNumbers from "./migrations/0006-organization-numbers.ts"
 import * as events from "./migrations/0030-events.ts";
 import * as webhooks from "./migrations/0031-webhooks.ts";
 import * as lifetimes from "./migrations/0032-lifetimes.ts";
+import * as sandboxLimits from "./migrations/0050-sandbox-limits.ts";
 import type { Tables } from "./tables.ts";
 
 /** By name; the names give the order. */
@@ -28,6 +29,7 @@ export const ourMigrations: Migrations = {
   "0030-events": events,
   "0031-webhooks": webhooks,
   "0032-lifetimes": lifetimes,
+  "0050-sandbox-limits": sandboxLimits,
 };
 
 export interface Migrate {

@@ -83,6 +83,8 @@ export interface SandboxRow {
   tags: string;
   tags_updated_at: number | null;
   scaling_locked: number;
+  cpu_percent: number | null;
+  max_pids: number | null;
   autoscale: string | null;
   egress: string | null;
   /** SHA-256 of the token, hexadecimal. Null: previews are open. */

@@ -20,7 +20,8 @@ export async function startOnWorker(
   onProgress: (progress: Progress) => void = () => {},
 ): Promise<StartedSandbox> {
   const { id, generation, organizationId, vcpus, memoryMib, workspaceMib, envs, networkEnabled, egress } = sandbox;
-  const shape = { vcpus, memoryMib, workspaceMib };
+  const { cpuPercent, maxPids } = sandbox;
+  const shape = { vcpus, memoryMib, workspaceMib, cpuPercent, maxPids };
   const organizationNumber = await stores.organizationNumbers.of(organizationId);
   return await worker.startSandbox(
     { id, generation, organizationId, organizationNumber, from, ...shape, envs, networkEnabled, egress },

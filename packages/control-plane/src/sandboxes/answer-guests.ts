@@ -1,7 +1,7 @@
 import { asSandboxError, describeError, errorCodes, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import { errorReplyOf } from "@opensandbox/wire/public/error-reply.ts";
-import { scaleAnswer, scaleSandbox as wire } from "@opensandbox/wire/public/sandboxes/scaling.ts";
+import { scaleAnswer, scaleSandbox as wire, sizeFrom } from "@opensandbox/wire/public/sandboxes/scaling.ts";
 import type { GuestAnswer, GuestRequest } from "@opensandbox/wire/worker/worker.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { scaleSandbox } from "./scale-sandbox.ts";
@@ -36,7 +36,7 @@ async function scale(context: SandboxContext, id: SandboxId, body: unknown): Pro
     if (sandbox === undefined) {
       throw new SandboxError("not_found", `sandbox ${id} not found`, { resource: "sandbox", id });
     }
-    const request = { organizationId: sandbox.organizationId, id, memoryMib: parsed.data.memoryMB };
+    const request = { organizationId: sandbox.organizationId, id, size: sizeFrom(parsed.data) };
     return scaleAnswer(await scaleSandbox(context, request, context.shutdown.ending));
   } catch (thrown) {
     const error = asSandboxError(thrown);

@@ -58,6 +58,10 @@ export interface Sandbox extends Required<Omit<NewSandbox, OptionalOfNew>>, Pick
   readonly tags: Readonly<Record<string, string>>;
   readonly tagsUpdatedAt?: Date | undefined;
   readonly scalingLocked: boolean;
+  /** Limit of processor time, in percent of one processor. Absent: as much as its vCPUs give. */
+  readonly cpuPercent?: number | undefined;
+  /** Limit of processes and threads. Absent: the guest agent's. */
+  readonly maxPids?: number | undefined;
   readonly autoscale?: Autoscale | undefined;
   /** The port of this server that leads to {@link forwardedPort}. */
   readonly hostPort?: number | undefined;

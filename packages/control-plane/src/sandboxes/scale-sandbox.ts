@@ -1,19 +1,20 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { ScaleOutcome } from "@opensandbox/wire/public/sandboxes/scaling.ts";
-import type { Scaled } from "@opensandbox/wire/worker/worker.ts";
+import type { SandboxSize, Scaled } from "@opensandbox/wire/worker/worker.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { withoutAutoscale } from "./sandbox.ts";
 import { takeSandbox } from "#lifecycle/take-sandbox.ts";
 import { useSandbox } from "#lifecycle/use-sandbox.ts";
 
-/** Changes the memory of a running sandbox; a hibernated one is woken. Disables autoscale. */
+/** Changes the memory and limits of a running sandbox; a hibernated one is woken. Disables autoscale. */
 export async function scaleSandbox(
   context: SandboxContext,
-  request: { readonly organizationId: string; readonly id: SandboxId; readonly memoryMib: number },
+  request: { readonly organizationId: string; readonly id: SandboxId; readonly size: SandboxSize },
   signal: AbortSignal,
 ): Promise<ScaleOutcome> {
-  const { memoryMib, ...named } = request;
+  const { size, ...named } = request;
+  const { memoryMib } = size;
   const { stores, worker } = context;
   const { limits } = context.settings;
   const { cutOff } = context.shutdown;
@@ -27,7 +28,7 @@ export async function scaleSandbox(
     let scaled: Scaled;
     try {
       // A change that has begun completes even when its caller disconnects.
-      scaled = await worker.scaleSandbox(sandbox.id, memoryMib, cutOff);
+      scaled = await worker.scaleSandbox(sandbox.id, size, cutOff);
     } catch (error) {
       await stores.sandboxes.update(sandbox.id, { memoryMib: sandbox.memoryMib });
       throw error;
@@ -36,7 +37,9 @@ export async function scaleSandbox(
       await stores.sandboxes.update(sandbox.id, { memoryMib: sandbox.memoryMib });
       return { kind: "floor", memoryMib, because: scaled.because ?? "" };
     }
-    await stores.sandboxes.update(sandbox.id, { memoryMib, ...withoutAutoscale(sandbox) });
-    return { kind: "scaled", sandbox: { ...sandbox, memoryMib }, autoscaleEnded: sandbox.autoscale?.enabled === true };
+    const { cpuPercent = sandbox.cpuPercent, maxPids = sandbox.maxPids } = size;
+    const changes = { memoryMib, cpuPercent, maxPids };
+    await stores.sandboxes.update(sandbox.id, { ...changes, ...withoutAutoscale(sandbox) });
+    return { kind: "scaled", sandbox: { ...sandbox, ...changes }, autoscaleEnded: sandbox.autoscale?.enabled === true };
   });
 }

@@ -13,6 +13,7 @@ import type {
   HeldSandbox,
   NetworkRefusal,
   OwnedFiles,
+  SandboxSize,
   Scaled,
   SandboxEnd,
   StartedSandbox,
@@ -168,10 +169,10 @@ export class TestWorker implements Worker {
     await this.onDone("power-cycle", id);
   }
 
-  async scaleSandbox(id: SandboxId, memoryMib: number): Promise<Scaled> {
+  async scaleSandbox(id: SandboxId, size: SandboxSize): Promise<Scaled> {
     const machine = this.#machine(id);
-    const scaled = (await this.onScale(id, memoryMib)) ?? { done: true };
-    if (scaled.done) machine.request = { ...machine.request, memoryMib };
+    const scaled = (await this.onScale(id, size.memoryMib)) ?? { done: true };
+    if (scaled.done) machine.request = { ...machine.request, ...size };
     return scaled;
   }
 

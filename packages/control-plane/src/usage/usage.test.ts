@@ -109,7 +109,7 @@ async function checkUsage(steps: readonly Step[], part: number): Promise<void> {
     } else if (operation === "wake" && state === "hibernated") {
       await wakeSandbox(context, own);
     } else if (operation === "scale" && state === "running") {
-      await scaleSandbox(context, { ...own, memoryMib: 1024 + 128 * which }, ended.signal);
+      await scaleSandbox(context, { ...own, size: { memoryMib: 1024 + 128 * which } }, ended.signal);
     } else if (operation === "crash" && state === "running") {
       worker.crash(own.id, "it fell over");
       await eventually(

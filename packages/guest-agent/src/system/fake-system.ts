@@ -1,7 +1,7 @@
 import { freemem, totalmem } from "node:os";
 import { join, relative } from "node:path";
 import { processTrees } from "./kernel/process-tree.ts";
-import type { System } from "#system/system.ts";
+import type { Memory, System } from "#system/system.ts";
 import { unknownUser } from "#system/users.ts";
 
 /** A fake machine: commands are processes of this host, `home` is the workspace, and nothing else is touched. */
@@ -19,7 +19,10 @@ export function fakeSystem(home: string): System {
     // Users of a sandbox do not exist on the host.
     findOwner: () => ({}),
     takeCommandGroup: commands.take,
-    fitMemory: () => ({ total: totalmem(), available: freemem() }),
+    fitMemory: memory,
+    memory,
+    limitCommands: () => undefined,
+    growWorkspace: async () => undefined,
     starting: (start) => start(),
     locate: (path) => {
       const inside = below("/home/sandbox", path) ?? below("/workspace", path);
@@ -36,6 +39,10 @@ export function fakeSystem(home: string): System {
     renewSecrets: async () => undefined,
     fileSystems: { sync: async () => undefined, freeze: async () => [], thaw: () => undefined },
   };
+}
+
+function memory(): Memory {
+  return { total: totalmem(), available: freemem(), needed: 0 };
 }
 
 function below(folder: string, path: string): string | undefined {

@@ -1,8 +1,9 @@
-import { commandCgroups, fitMemory } from "./kernel/cgroup.ts";
+import { commandCgroups, fitMemory, limitCommands, readMemory } from "./kernel/cgroup.ts";
 import { stepClock } from "./kernel/clock.ts";
 import { addEntropy } from "./kernel/entropy.ts";
 import { fileSystems, mounts } from "./kernel/file-systems.ts";
 import { setHostname } from "./kernel/hostname.ts";
+import { growWorkspace } from "./kernel/grow-workspace.ts";
 import { setMachineId, renewSecrets } from "#system/identity.ts";
 import { limitOpenFiles, writeClock } from "./kernel/libc.ts";
 import { setMacAddress } from "./kernel/mac-address.ts";
@@ -20,6 +21,9 @@ export function guestSystem(): System {
     findOwner,
     takeCommandGroup: commandCgroups(),
     fitMemory,
+    memory: readMemory,
+    limitCommands,
+    growWorkspace,
     starting: spareAgent(),
     locate: (path) => path,
     // The user `sandbox` of the images; an image of a user may lack the entry.

@@ -7,6 +7,16 @@ export interface Memory {
   readonly total: number;
   /** Memory that commands can still get before the OOM killer acts. */
   readonly available: number;
+  /** Memory of commands that the kernel cannot reclaim. */
+  readonly needed: number;
+}
+
+/** Limits of all commands together. 0: none, or the agent's own. */
+export interface CommandLimits {
+  readonly memoryBytes: number;
+  /** In percent of one processor. */
+  readonly cpuPercent: number;
+  readonly maxPids: number;
 }
 
 /** The machine that the agent administers. In a fake machine, which is a process of the host, most of it does nothing. */
@@ -18,6 +28,11 @@ export interface System {
   takeCommandGroup(): CommandGroup;
   /** Adapts the memory limit of all commands to the memory that the machine has now. */
   fitMemory(): Memory;
+  memory(): Memory;
+  /** Limits commands, and those that run already. */
+  limitCommands(limits: CommandLimits): void;
+  /** Waits until the workspace's disk has `bytes`, then enlarges the file system to fill it. */
+  growWorkspace(bytes: bigint): Promise<void>;
   /** Runs `start` such that the process it starts is not exempt from the OOM killer, as the agent is. */
   starting<Result>(start: () => Result): Result;
   /** The real path of an absolute path in the sandbox. */

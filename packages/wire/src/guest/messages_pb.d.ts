@@ -235,6 +235,90 @@ export declare type MemoryReply = Message<"opensandbox.guest.v1.MemoryReply"> & 
 export declare const MemoryReplySchema: GenMessage<MemoryReply>;
 
 /**
+ * Brings the guest to the shape of its sandbox. Every part that is present is applied before the answer.
+ *
+ * @generated from message opensandbox.guest.v1.ReshapeRequest
+ */
+export declare type ReshapeRequest = Message<"opensandbox.guest.v1.ReshapeRequest"> & {
+  /**
+   * The size of the workspace's disk, which its file system then fills. 0: unchanged.
+   *
+   * @generated from field: uint64 workspace_bytes = 1;
+   */
+  workspaceBytes: bigint;
+
+  /**
+   * Absent: unchanged.
+   *
+   * @generated from field: optional opensandbox.guest.v1.CommandLimits limits = 2;
+   */
+  limits?: CommandLimits | undefined;
+};
+
+/**
+ * Describes the message opensandbox.guest.v1.ReshapeRequest.
+ * Use `create(ReshapeRequestSchema)` to create a new message.
+ */
+export declare const ReshapeRequestSchema: GenMessage<ReshapeRequest>;
+
+/**
+ * Limits of all commands together.
+ *
+ * @generated from message opensandbox.guest.v1.CommandLimits
+ */
+export declare type CommandLimits = Message<"opensandbox.guest.v1.CommandLimits"> & {
+  /**
+   * Upper bound of memory, in addition to the share of the machine's memory that commands may have. 0: none.
+   *
+   * @generated from field: uint64 memory_bytes = 1;
+   */
+  memoryBytes: bigint;
+
+  /**
+   * Processor time in percent of one processor. 0: no limit.
+   *
+   * @generated from field: uint32 cpu_percent = 2;
+   */
+  cpuPercent: number;
+
+  /**
+   * Maximum of processes and threads. 0: the agent's own limit.
+   *
+   * @generated from field: uint32 max_pids = 3;
+   */
+  maxPids: number;
+};
+
+/**
+ * Describes the message opensandbox.guest.v1.CommandLimits.
+ * Use `create(CommandLimitsSchema)` to create a new message.
+ */
+export declare const CommandLimitsSchema: GenMessage<CommandLimits>;
+
+/**
+ * @generated from message opensandbox.guest.v1.ReshapeReply
+ */
+export declare type ReshapeReply = Message<"opensandbox.guest.v1.ReshapeReply"> & {
+  /**
+   * @generated from field: opensandbox.guest.v1.MemoryReply memory = 1;
+   */
+  memory?: MemoryReply | undefined;
+
+  /**
+   * Memory of commands that the kernel cannot reclaim.
+   *
+   * @generated from field: uint64 needed_bytes = 2;
+   */
+  neededBytes: bigint;
+};
+
+/**
+ * Describes the message opensandbox.guest.v1.ReshapeReply.
+ * Use `create(ReshapeReplySchema)` to create a new message.
+ */
+export declare const ReshapeReplySchema: GenMessage<ReshapeReply>;
+
+/**
  * @generated from message opensandbox.guest.v1.ExecRequest
  */
 export declare type ExecRequest = Message<"opensandbox.guest.v1.ExecRequest"> & {

@@ -11,6 +11,8 @@ import {
   PingReplySchema,
   ReadFileRequestSchema,
   RenameRequestSchema,
+  ReshapeReplySchema,
+  ReshapeRequestSchema,
   SessionAttachRequestSchema,
   SessionCreateRequestSchema,
   SessionInfoSchema,
@@ -76,6 +78,8 @@ export const methods = {
   connect: method(24, ConnectRequestSchema, EmptySchema),
   /** Adapts the memory limit of commands to the memory that the machine has now. */
   fitMemory: method(25, EmptySchema, MemoryReplySchema),
+  /** Brings the guest to another shape while it runs. Repeating it does no harm. */
+  reshape: method(26, ReshapeRequestSchema, ReshapeReplySchema),
 } as const;
 
 export type MethodName = keyof typeof methods;
@@ -91,9 +95,9 @@ export const execPipes = { stdout: 1, stderr: 2 } as const;
 
 /**
  * What one side can do, as one number; both act on the lower one of the two. Raised when a method or a field is added
- * that the other side has to know of. From 2 on an agent takes a MAC address.
+ * that the other side has to know of. From 2 on an agent takes a MAC address, from 3 on a shape.
  */
-export const protocolVersion = 2;
+export const protocolVersion = 3;
 
 function method<Request extends DescMessage, Reply extends DescMessage>(
   id: number,

@@ -39,10 +39,11 @@ export interface Worker {
   /** Boots the same disks on a new machine, from any state of the old one. */
   powerCycleSandbox(id: SandboxId, signal: AbortSignal): Promise<void>;
   /**
-   * Gives the guest more memory while it runs, or takes some back. `invalid_argument` for a size that its machine cannot
-   * have, `no_capacity` when the host has no room, `not_supported` where machines keep their size.
+   * Gives the guest more memory while it runs, or takes some back, and changes its other limits. `invalid_argument` for a
+   * size that its machine cannot have, `no_capacity` when the host has no room, `not_supported` where machines keep their
+   * size.
    */
-  scaleSandbox(id: SandboxId, memoryMib: number, signal: AbortSignal): Promise<Scaled>;
+  scaleSandbox(id: SandboxId, size: SandboxSize, signal: AbortSignal): Promise<Scaled>;
   /**
    * Applies another network policy from now on, to existing connections as well. `not_supported` where it cannot be
    * enforced: see {@link WorkerDescription}.
@@ -115,7 +116,16 @@ export interface WorkerDescription {
 
 export type HypervisorName = "qemu" | "firecracker" | "fake";
 
-export interface StartSandbox {
+/** What a sandbox may use. */
+export interface SandboxSize {
+  readonly memoryMib: number;
+  /** Processor time, in percent of one processor. Absent: as much as its vCPUs give, or the present limit of a running one. */
+  readonly cpuPercent?: number | undefined;
+  /** Maximum of processes and threads. Absent: the guest agent's limit, or the present one of a running sandbox. */
+  readonly maxPids?: number | undefined;
+}
+
+export interface StartSandbox extends SandboxSize {
   readonly id: SandboxId;
   /** Rises with every start of the same sandbox. `wrong_state` when a newer one has started on this worker. */
   readonly generation: number;
@@ -128,7 +138,6 @@ export interface StartSandbox {
   readonly organizationNumber?: number | undefined;
   readonly from: StartFrom;
   readonly vcpus: number;
-  readonly memoryMib: number;
   readonly workspaceMib: number;
   readonly envs: Readonly<Record<string, string>>;
   readonly networkEnabled: boolean;

@@ -117,6 +117,7 @@ const calls: Readonly<Record<string, Call>> = {
     ]);
   },
   fitMemory: (guest, _, signal) => guest.call(methods.fitMemory, {}, signal),
+  reshape: (guest, _, signal) => guest.call(methods.reshape, { workspaceBytes: 2n ** 30n }, signal),
 };
 
 function requireOurs(error: unknown): void {

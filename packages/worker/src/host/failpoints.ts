@@ -13,6 +13,8 @@ export const failpointLabels = {
     "introduce guest",
     "journal sandbox",
   ],
+  /** Steps of a start whose shape differs from its template's. */
+  reshape: ["offer memory", "enlarge workspace", "reshape guest"],
   capture: [
     "make layers",
     "open layers",

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { readdir, stat, truncate } from "node:fs/promises";
+import { open, readdir, stat, truncate } from "node:fs/promises";
 import { join } from "node:path";
 import { suite, test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -333,6 +333,17 @@ function layerCases(stand: () => Promise<ContractStand>): void {
     });
   });
 
+  test("an enlarged disk keeps its layers, and the other disk its size", async (t) => {
+    await withDisks(t, stand, async ({ vm, capturing, spec }) => {
+      if (vm.enlargeDisk === undefined) return t.skip("its disks keep their size");
+      const [first, second] = spec.disks.map(({ layers }) => layers.at(-1)!);
+      const before = await virtualBytes(second!);
+      await vm.enlargeDisk(first!, 3 * before);
+      assert.deepEqual([await virtualBytes(first!), await virtualBytes(second!)], [3 * before, before]);
+      assert.deepEqual(await capturing.readChains(), chainsOf(spec));
+    });
+  });
+
   test("a switch that fails for one disk changes none", async (t) => {
     await withDisks(t, stand, async ({ capturing, spec, next }) => {
       const switches = await next(2);
@@ -479,6 +490,7 @@ async function capture(
 }
 
 interface WithDisks {
+  readonly vm: Vm;
   readonly capturing: Capturing;
   readonly spec: VmSpec;
   /** Makes the layers of that number, to come over those of the number before. */
@@ -496,7 +508,14 @@ async function withDisks(
   await vm.pause();
   const { capturing } = vm;
   if (capturing === undefined) return t.skip("it captures no VM");
-  await work({ capturing, spec, next: (number) => nextLayers(standing, spec, number) });
+  await work({ vm, capturing, spec, next: (number) => nextLayers(standing, spec, number) });
+}
+
+/** The size of the disk in a qcow2 layer's header. */
+async function virtualBytes(layer: string): Promise<number> {
+  await using file = await open(layer);
+  const { buffer } = await file.read(Buffer.alloc(8), 0, 8, 24);
+  return Number(buffer.readBigUInt64BE());
 }
 
 async function nextLayers({ makeLayer }: ContractStand, spec: VmSpec, number: number) {

@@ -32,6 +32,10 @@ export interface Restoring {
   compatibilityOf(spec: VmSpec): string;
   /** Says for people how the machine of a snapshot (`captured`) differs from the one that this host offers. Pure. */
   describeDifference(captured: string, offered: string): string;
+  /** Whether the disks of a VM can be enlarged while it runs: see {@link Vm.enlargeDisk}. */
+  readonly enlargesDisks: boolean;
+  /** Whether a VM with `hotplugMib` can receive memory while it runs: see {@link Vm.hotplug}. */
+  readonly hotplugsMemory: boolean;
   /** Starts the process of a VM whose memory and devices come from a snapshot. After a failure no process is left. */
   prepare(spec: VmSpec, signal: AbortSignal): Promise<PreparedVm>;
 }
@@ -78,6 +82,11 @@ export interface Vm extends AsyncDisposable {
   release(): void;
   /** Absent where VMs cannot be captured. */
   readonly capturing?: Capturing;
+  /**
+   * Enlarges the disk that writes to the layer `top` to `bytes`, and notifies the guest's driver. A restored VM must have
+   * been resumed. Absent where disks keep their size.
+   */
+  readonly enlargeDisk?: (top: string, bytes: number) => Promise<void>;
   /** Absent where the guest's memory cannot change while it runs. */
   readonly hotplug?: MemoryHotplug;
 }

@@ -90,7 +90,9 @@ export async function captureMachine(
   await failpoint("link files");
   await linkFiles(allFiles(layers.files), live.directory.path, request.directory);
   const compatibility = host.hypervisor.restoring?.compatibilityOf(live.spec) ?? "";
-  const memory = stored === undefined ? undefined : { compatibility, ...stored, ...hotplugged };
+  const { memoryMib: limitMib } = live.limits;
+  const limited = limitMib === undefined ? {} : { limitMib };
+  const memory = stored === undefined ? undefined : { compatibility, ...stored, ...hotplugged, ...limited };
   if (memory !== undefined) await seal(join(request.directory, memory.devices.file), request.tenant);
   close.cancel();
   // Has no effect on a machine that has resumed. The caller of a paused one ends or resumes it.

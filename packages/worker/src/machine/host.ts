@@ -15,6 +15,8 @@ export interface Host {
   /** Holds `journal/`, `machines/`, `memory/`, `snapshots/` and `workers/`. */
   readonly dataDirectory: string;
   readonly hypervisor: Hypervisor;
+  /** Memory of the template that machines of all sizes start from, in MiB. */
+  readonly templateMemoryMib: number;
   /** What new machines have for their agent channel. */
   readonly agentTransport: AgentTransportName;
   readonly network: { readonly mode: "tap"; readonly pool: NetworkPool } | { readonly mode: "user" | "none" };
@@ -44,13 +46,12 @@ export type ProvideBootFiles = (
   signal: AbortSignal,
 ) => Promise<BootFiles>;
 
-/** Paths of immutable files; sizes in bytes. */
+/** Paths of immutable files; sizes in bytes. The workspace may be smaller than requested: its disk is then enlarged. */
 export interface BootFiles {
   readonly kernel: string;
   readonly initramfs: string;
   readonly rootfs: string;
   readonly rootfsBytes: number;
   readonly workspace: string;
-  readonly workspaceBytes: number;
   readonly agentDisk: string;
 }

@@ -3,7 +3,7 @@ import { basename, join } from "node:path";
 import { isOverlay } from "#disks/qcow2.ts";
 import { together } from "#host/together.ts";
 import type { DiskAttachment, LayerSwitch } from "#hypervisor/hypervisor.ts";
-import type { MachineFiles, StoredFile } from "#snapshots/manifest.ts";
+import type { DiskFiles, MachineFiles, StoredFile } from "#snapshots/manifest.ts";
 import { layerName, layerNumber, makeLayer, type Owner } from "./machine-files.ts";
 
 /**
@@ -69,9 +69,10 @@ export class LayerStack {
   /** Makes empty layers for the next tops; {@link push} records that they have become the tops. */
   async makeNext(directory: string): Promise<readonly LayerSwitch[]> {
     return await together(
-      this.#writable.map(async ({ name, base }) => {
+      this.#writable.map(async (disk) => {
+        const { name } = disk;
         const next = join(directory, layerName(name, this.#next));
-        await this.#makeTop(next, join(directory, base));
+        await this.#makeTop(next, await bytesOf(disk, directory));
         return { disk: name, top: join(directory, this.topOf(name)), next };
       }),
     );
@@ -99,6 +100,12 @@ export class LayerStack {
     this.#next = 1 + Math.max(...tops, this.#next - 1);
   }
 
+  /** Records that a disk has been enlarged. */
+  enlarge(disk: string, bytes: number): void {
+    const disks = this.#files.disks.map((present) => (present.name === disk ? { ...present, bytes } : present));
+    this.#files = { ...this.#files, disks };
+  }
+
   /** Records the hashes of layers. */
   describe(known: ReadonlyMap<string, StoredFile>): void {
     this.#update((disk) => disk.layers.map((layer) => known.get(layer.file) ?? layer));
@@ -111,12 +118,12 @@ export class LayerStack {
    */
   async recover(directory: string): Promise<void> {
     if (this.#writable.length === 0) return;
-    const isWhole = async ({ name, base }: { name: string; base: string }, number: number): Promise<boolean> =>
-      await isOverlay(join(directory, layerName(name, number)), (await stat(join(directory, base))).size);
+    const isWhole = async (disk: DiskFiles, number: number): Promise<boolean> =>
+      await isOverlay(join(directory, layerName(disk.name, number)), await bytesOf(disk, directory));
     for (;;) {
       for (const disk of this.#writable) {
         if (await isWhole(disk, this.#next - 1)) continue;
-        await this.#makeTop(join(directory, this.topOf(disk.name)), join(directory, disk.base));
+        await this.#makeTop(join(directory, this.topOf(disk.name)), await bytesOf(disk, directory));
       }
       const areNextWhole = await Promise.all(this.#writable.map((disk) => isWhole(disk, this.#next)));
       // The guest may have flushed one disk only.
@@ -129,16 +136,37 @@ export class LayerStack {
     return this.#files.disks.filter(({ writable }) => writable);
   }
 
-  async #makeTop(file: string, base: string): Promise<void> {
+  async #makeTop(file: string, bytes: number): Promise<void> {
     // A failed attempt may have left a file of this name.
     await rm(file, { force: true });
-    await makeLayer(file, (await stat(base)).size, this.#owner);
+    await makeLayer(file, bytes, this.#owner);
   }
 
   #update(layersOf: (disk: MachineFiles["disks"][number]) => readonly StoredFile[]): void {
     const disks = this.#files.disks.map((disk) => ({ ...disk, layers: layersOf(disk) }));
     this.#files = { ...this.#files, disks };
   }
+}
+
+/** The size of a disk in the guest. */
+async function bytesOf({ base, bytes }: DiskFiles, directory: string): Promise<number> {
+  return bytes ?? (await stat(join(directory, base))).size;
+}
+
+/** Files with a disk of at least `bytes`. A disk never shrinks. */
+export async function withDiskBytes(
+  files: MachineFiles,
+  disk: string,
+  bytes: number,
+  directory: string,
+): Promise<MachineFiles> {
+  const disks = await Promise.all(
+    files.disks.map(async (present) => {
+      if (present.name !== disk || (await bytesOf(present, directory)) >= bytes) return present;
+      return { ...present, bytes };
+    }),
+  );
+  return { ...files, disks };
 }
 
 /** A complete layer whose content has not been hashed yet. */

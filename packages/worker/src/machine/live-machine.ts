@@ -18,12 +18,21 @@ export interface RunningParts {
   readonly guest: GuestClient;
 }
 
+export interface GuestLimits {
+  readonly memoryMib?: number | undefined;
+  /** In percent of one processor. */
+  readonly cpuPercent?: number | undefined;
+  readonly maxPids?: number | undefined;
+}
+
 /** A VM with its disks, host resources and guest. It runs, is paused, or has ended and left its disks. */
 export class LiveMachine implements AsyncDisposable {
   readonly id: string;
   readonly image: string;
   /** The shape that the machine last booted with. */
   shape: MachineRequest["shape"];
+  /** Limits of the guest's commands, where they are below what the machine has. */
+  limits: GuestLimits = {};
   readonly networkEnabled: boolean;
   /** The group of the machine's organization; undefined while it belongs to no sandbox. */
   tenantGroup: number | undefined;

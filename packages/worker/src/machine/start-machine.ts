@@ -5,17 +5,17 @@ import { failpoint } from "#host/failpoints.ts";
 import { killMachineProcesses } from "#host/kill-by-path.ts";
 import { GuestClient } from "#guest/guest-client.ts";
 import { type Restoring, type VmSpec, socketFiles } from "#hypervisor/hypervisor.ts";
-import { allFiles, memoryMibOf, type MachineFiles, type MemoryFiles, type Shape } from "#snapshots/manifest.ts";
+import { allFiles, machineMemoryMibOf, type MachineFiles, type MemoryFiles, type Shape } from "#snapshots/manifest.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { randomHex } from "@opensandbox/wire/ids.ts";
 import { bootArguments } from "./boot-arguments.ts";
 import { readChains } from "./capture-machine.ts";
 import type { BootFiles, Host } from "./host.ts";
-import { maxHotplugMib, memoryMibOf as currentMemoryMib } from "./hotplug.ts";
+import { maxHotplugMib, memoryMibOf as currentMemoryMib } from "./shape/hotplug.ts";
 import { limitMemoryOf, machineLimits, memoryLimitBytes } from "./limits/machine-limits.ts";
 import { type JournaledMachine, machineDirectory, removeEntry, startMark } from "./journal.ts";
-import { LayerStack } from "./layer-stack.ts";
+import { LayerStack, withDiskBytes } from "./layer-stack.ts";
 import { LiveMachine } from "./live-machine.ts";
 import {
   imageFiles,
@@ -58,7 +58,8 @@ export async function bootMachine(
   spans.end("network");
   await failpoint("fill directory");
   const zero = await provideZeroMemory(host.dataDirectory, request.shape.memoryMib);
-  const layers = await fillDirectory(directory.path, { ...request, user: resources.user }, source, zero);
+  const { workspaceMib } = request.shape;
+  const layers = await fillDirectory(directory.path, { ...request, workspaceMib, user: resources.user }, source, zero);
   spans.end("disks");
   const spec = { ...specOf(request.shape, directory.path, layers, resources), ...newVsock(resources, host) };
   await failpoint("start process");
@@ -101,10 +102,12 @@ export async function restoreMachine(
   const directory = undo.use(await makeDirectory(request.id, host));
   signal.throwIfAborted();
   await failpoint("acquire host resources");
-  const resources = undo.use(await acquireFor(request, directory, memoryMibOf(snapshot.manifest), host));
+  const resources = undo.use(await acquireFor(request, directory, machineMemoryMibOf(snapshot.manifest), host));
   spans.end("network");
   await failpoint("fill directory");
-  const layers = await fillDirectory(directory.path, { ...request, user: resources.user }, snapshot, undefined);
+  const { workspaceMib } = request.shape;
+  const reader = { ...request, workspaceMib, user: resources.user };
+  const layers = await fillDirectory(directory.path, reader, snapshot, undefined);
   spans.end("disks");
   const plainSpec = specOf(request.shape, directory.path, layers, resources);
   const hadVsock = requireCompatible(plainSpec, memory, restoring) === "with vsock";
@@ -285,17 +288,19 @@ function directoryOf(id: string, { dataDirectory }: Host): MachineDirectory {
   };
 }
 
-/** Links the machine's files into its directory and makes the top layers of its disks. */
+/** Links the machine's files into its directory and makes the top layers of its disks. A workspace never shrinks. */
 async function fillDirectory(
   directory: string,
-  reader: Reader,
+  reader: Reader & Pick<Shape, "workspaceMib">,
   source: BootFiles | StoredSnapshot | undefined,
   zeroMemory: string | undefined,
 ): Promise<LayerStack> {
   const { user } = reader;
   await give([directory], user);
   if (source === undefined) return new LayerStack({ ...imageFiles, disks: [] }, 1, user);
-  const files = await linkSource(directory, source, reader);
+  const linked = await linkSource(directory, source, reader);
+  const bytes = reader.workspaceMib * 2 ** 20;
+  const files = await withDiskBytes(linked, "workspace", bytes, directory);
   const begun = zeroMemory === undefined ? files : await withZeroMemory(files, zeroMemory, directory);
   return await LayerStack.create(begun, directory, user);
 }

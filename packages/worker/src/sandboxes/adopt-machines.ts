@@ -13,7 +13,8 @@ import type { StartSandbox } from "@opensandbox/wire/worker/worker.ts";
 import { resumeAfterCapture } from "#machine/capture-machine.ts";
 import type { Host } from "#machine/host.ts";
 import { adoptHostResources, takeFromUser, tenantGroupOf } from "#machine/host-resources.ts";
-import { memoryMibOf } from "#machine/hotplug.ts";
+import { memoryMibOf } from "#machine/shape/hotplug.ts";
+import { limitsOf } from "#machine/shape/reshape-machine.ts";
 import {
   type JournaledMachine,
   type JournalEntry,
@@ -140,12 +141,19 @@ async function adopt(entry: SandboxEntry, host: Host): Promise<Adopted | undefin
   const taken = await takeOver(wanted, machine, request, host);
   const live = taken ?? (await keepDisks(wanted, machine, host));
   // A worker that died while it changed the size may not have journaled the new one.
-  const sandbox = taken === undefined ? request : { ...request, memoryMib: await memoryMibOf(taken) };
+  const sandbox = taken === undefined ? request : { ...request, memoryMib: await sandboxMemoryMib(taken, request) };
+  live.limits = limitsOf(live, sandbox);
   await failpoint("journal adoption");
   const journaled = taken?.journaled() ?? machine;
   const { workerId } = host;
   await writeEntry(host.dataDirectory, { machineId: id, sandbox, ...rest, machine: journaled, workerId });
   return { sandbox: new LiveSandbox(sandbox, live), running: live.hasProcess };
+}
+
+/** The memory of a sandbox whose machine runs, in MiB. Below the machine's first memory it is a limit of the guest. */
+async function sandboxMemoryMib(live: LiveMachine, { memoryMib }: StartSandbox): Promise<number> {
+  const presentMib = await memoryMibOf(live);
+  return presentMib === live.shape.memoryMib ? Math.min(presentMib, memoryMib) : presentMib;
 }
 
 /** Whether the snapshot can take the machine's place; a damaged one cannot. */

@@ -115,12 +115,12 @@ test("a machine that uses all its memory and writes large files is not killed", 
 
   await t.test("more memory raises the limit first, and less lowers it", async () => {
     const before = await cgroup.limitMib();
-    assert.deepEqual(await host.worker.scaleSandbox(id, 2048, never), { done: true });
+    assert.deepEqual(await host.worker.scaleSandbox(id, { memoryMib: 2048 }, never), { done: true });
     assert.equal(await cgroup.limitMib(), before + 1024 + 16);
     await host.shell(id, "head -c 1500000000 /dev/zero | tail -c 1500000000 >/dev/null");
     assert.equal((await cgroup.usage()).oomKills, 0);
     t.diagnostic(`with 2048 MiB: limit ${await cgroup.limitMib()} MiB, ${JSON.stringify(await cgroup.usage())}`);
-    assert.deepEqual(await host.worker.scaleSandbox(id, 1024, never), { done: true });
+    assert.deepEqual(await host.worker.scaleSandbox(id, { memoryMib: 1024 }, never), { done: true });
     assert.equal(await cgroup.limitMib(), before);
   });
 

@@ -86,8 +86,8 @@ const running = (id: SandboxId) => ({ id, generation: 1, memoryMib: 1024, runnin
 
 test("1: the next worker removes everything that a worker killed at any step of a start has left", async () => {
   await worker.call("stop", await start());
-  for (const label of failpointLabels.start) {
-    await killedAt(label, () => start());
+  for (const label of [...failpointLabels.start, ...failpointLabels.reshape]) {
+    await killedAt(label, () => start(undefined, { memoryMib: 1152, workspaceMib: 30_720 }));
     assert.deepEqual(worker.adopted, [], label);
     assert.deepEqual(await leftBehind(dataDirectory), nothing, label);
   }

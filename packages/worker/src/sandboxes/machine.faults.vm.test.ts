@@ -336,11 +336,22 @@ test("18: one of several operations at once wins, and the others are refused wit
   for (const one of [before, snapshotId, asleep]) await host.worker.removeSnapshot(one);
 });
 
+test("11: a start that fails while its machine is brought to its shape leaves nothing", async () => {
+  for (const label of failpointLabels.reshape) {
+    using _ = armFailpoint(label);
+    await assert.rejects(host.start(undefined, larger), { message: `${label}: made to fail` }, label);
+    assert.deepEqual(await leftBehind(host.dataDirectory), nothing, label);
+  }
+});
+
+/** A shape that no template has. */
+const larger = { memoryMib: 1152, workspaceMib: 30_720 };
+
 test("20: a caller that aborts in the middle leaves nothing half done", async (t) => {
-  for (const label of failpointLabels.start) {
+  for (const label of [...failpointLabels.start, ...failpointLabels.reshape]) {
     const left = new AbortController();
     using _ = armFailpoint(label, () => left.abort());
-    const request = startRequest();
+    const request = startRequest(undefined, larger);
     const started = host.worker.startSandbox(request, () => undefined, left.signal);
     // After the last step the machine is the sandbox already.
     if (label !== "journal sandbox") await assert.rejects(started, label);

@@ -3,7 +3,7 @@ import { guestFiles } from "#guest/guest-files.ts";
 import type { MetadataSource } from "#network/metadata-service.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { StartSandbox } from "@opensandbox/wire/worker/worker.ts";
-import { memoryMibOf } from "#machine/hotplug.ts";
+import { memoryMibOf } from "#machine/shape/hotplug.ts";
 import type { Host } from "#machine/host.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
 
@@ -25,10 +25,10 @@ export function metadataSource(live: LiveMachine, { id, vcpus }: StartSandbox, h
       const [memory, load, limit] = await Promise.all([
         guestFile(live, "/proc/meminfo"),
         guestFile(live, "/proc/loadavg"),
-        memoryMibOf(live),
+        live.limits.memoryMib ?? memoryMibOf(live),
       ]);
       return {
-        cpuPercent: vcpus * 100,
+        cpuPercent: live.limits.cpuPercent ?? vcpus * 100,
         memUsage: memoryUsage(memory),
         memLimit: limit * 2 ** 20,
         // The number of threads, as "running/all".

@@ -3,6 +3,7 @@ import { alignClock } from "#guest/align-clock.ts";
 import { describeError } from "@opensandbox/wire/errors.ts";
 import type { Host } from "#machine/host.ts";
 import { introduceGuest } from "#machine/introduce-guest.ts";
+import { isNothing, reshapeGuest, reshapeMachine } from "#machine/shape/reshape-machine.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
 import { applyNetworkPolicy } from "./network-policy.ts";
 import { bootAgain } from "#machine/start-machine.ts";
@@ -34,5 +35,7 @@ export async function powerCycleSandbox(sandbox: LiveSandbox, host: Host, signal
   sandbox.watch();
   await journalMachine(live, request, host);
   await introduceGuest(live, { id: request.id, envs: request.envs, copied: false }, "boot", signal);
+  const offered = await reshapeMachine(live, request, host);
+  if (!isNothing(offered)) await reshapeGuest(live, offered, signal);
   void alignClock(live, host);
 }

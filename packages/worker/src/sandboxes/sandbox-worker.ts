@@ -135,9 +135,9 @@ export class SandboxWorker implements Worker, AsyncDisposable {
     await sandbox.exclusively("restarting", () => powerCycleSandbox(sandbox, this.#host, signal));
   };
 
-  scaleSandbox: Worker["scaleSandbox"] = async (id, memoryMib, signal) => {
+  scaleSandbox: Worker["scaleSandbox"] = async (id, size, signal) => {
     const sandbox = this.#sandbox(id);
-    return await sandbox.exclusively("being resized", () => scaleSandbox(sandbox, memoryMib, this.#host, signal));
+    return await sandbox.exclusively("being resized", () => scaleSandbox(sandbox, size, this.#host, signal));
   };
 
   guest: Worker["guest"] = (id) => {

@@ -1,57 +1,88 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { methods } from "@opensandbox/wire/guest/methods.ts";
-import type { Scaled } from "@opensandbox/wire/worker/worker.ts";
+import type { Scaled, SandboxSize, StartSandbox } from "@opensandbox/wire/worker/worker.ts";
 import type { MemoryHotplug } from "#hypervisor/hypervisor.ts";
 import type { Host } from "#machine/host.ts";
-import { limitMemoryOf } from "#machine/limits/machine-limits.ts";
+import { waitForMemory } from "#machine/shape/hotplug.ts";
+import { limitMemoryOf, limitProcessorsOf } from "#machine/limits/machine-limits.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
+import { limitGuest, limitsOf, takesShape } from "#machine/shape/reshape-machine.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
 import { journalMachine } from "#machine/journal.ts";
-
-/** How often the guest's memory is polled while it changes. */
-const pollMs = 50;
-
-/** Without progress for this long a resize has failed. Under emulation a block of 128 MiB takes a second. */
-const standstillMs = 30_000;
 
 /** Share of its new size that a guest must have free after it has returned memory. */
 const minFreeShare = 0.1;
 
 /**
- * Resizes the guest's memory while it runs. Memory that the guest needs stays: then nothing has changed, and the result
- * says why.
- * @throws `invalid_argument` for a size that the machine cannot have, `no_capacity` when the host has no memory for it
+ * Changes the size of a sandbox while it runs. Memory beyond the first memory of its machine is added and removed; below
+ * that the guest limits its commands. Memory that the guest needs stays: then nothing has changed, and the result says
+ * why.
+ * @throws `invalid_argument` for a size that the machine cannot have, `no_capacity` when the host has no memory for it,
+ * `not_supported` for a change that the hypervisor or the agent of an older snapshot cannot make
  */
 export async function scaleSandbox(
   sandbox: LiveSandbox,
+  size: SandboxSize,
+  host: Host,
+  signal: AbortSignal,
+): Promise<Scaled> {
+  const { live, request: present } = sandbox;
+  const { memoryMib, cpuPercent = present.cpuPercent, maxPids = present.maxPids } = size;
+  const request: StartSandbox = { ...present, memoryMib, cpuPercent, maxPids };
+  requirePossible(request, live, host);
+  const resized = await resizeMemory(live, present.memoryMib, memoryMib, host, signal);
+  if (!resized.done) return resized;
+  if (request.cpuPercent !== undefined) await limitProcessorsOf(live, request.cpuPercent);
+  live.limits = limitsOf(live, request);
+  await limitGuest(live, {}, signal);
+  sandbox.request = request;
+  await journalMachine(live, request, host);
+  return { done: true };
+}
+
+function requirePossible({ memoryMib, cpuPercent, vcpus }: StartSandbox, live: LiveMachine, host: Host): void {
+  const { shape, spec, vm } = live;
+  if (cpuPercent !== undefined && (cpuPercent < 100 || cpuPercent > 100 * vcpus)) {
+    const message = `cpuPercent must be from 100 to ${100 * vcpus}: the sandbox has ${vcpus} vCPUs`;
+    throw new SandboxError("invalid_argument", message);
+  }
+  if (memoryMib <= shape.memoryMib) return;
+  if (vm.hotplug === undefined) {
+    const message = `machines of the hypervisor ${host.hypervisor.name} keep the memory that they were created with`;
+    throw new SandboxError("not_supported", message);
+  }
+  const maxMib = shape.memoryMib + spec.hotplugMib;
+  if (memoryMib <= maxMib) return;
+  const message = `memoryMB must be at most ${maxMib} for this sandbox's machine: for another size create or fork a sandbox`;
+  throw new SandboxError("invalid_argument", message);
+}
+
+/** Adds memory to the machine or removes some. Not done: the guest needs what it would have to return. */
+async function resizeMemory(
+  live: LiveMachine,
+  presentMib: number,
   memoryMib: number,
   host: Host,
   signal: AbortSignal,
 ): Promise<Scaled> {
-  const { live, request } = sandbox;
+  const firstMib = live.shape.memoryMib;
+  const hotplugMib = Math.max(0, memoryMib - firstMib);
   const { hotplug } = live.vm;
-  if (hotplug === undefined) {
-    const message = `machines of the hypervisor ${host.hypervisor.name} keep the memory that they were created with`;
-    throw new SandboxError("not_supported", message);
-  }
-  const hotplugMib = memoryMib - live.shape.memoryMib;
-  requirePossible(memoryMib, live);
-  const before = await hotplug.state();
+  const before = (await hotplug?.state()) ?? { requestedMib: 0, presentMib: 0 };
   const addedMib = hotplugMib - before.requestedMib;
   using _promised = addedMib > 0 ? await host.admission.admit(addedMib) : undefined;
   // Before the guest uses the first new page.
   if (addedMib > 0) await limitMemoryOf(live, memoryMib, host);
   const returnedMib = before.presentMib - hotplugMib;
-  if (returnedMib > 0) {
-    const { availableBytes } = await live.guest.call(methods.fitMemory, {}, signal);
-    const spareMib = Number(availableBytes) / 2 ** 20 - returnedMib;
-    if (spareMib < memoryMib * minFreeShare) {
-      return { done: false, because: `its commands use too much of its ${request.memoryMib} MiB` };
+  if (memoryMib < presentMib || returnedMib > 0) {
+    const { availableMib, neededMib } = await memoryOf(live, signal);
+    const isTight = returnedMib > 0 && availableMib - returnedMib < memoryMib * minFreeShare;
+    if (isTight || neededMib > memoryMib * (1 - minFreeShare)) {
+      return { done: false, because: `its commands use too much of its ${presentMib} MiB` };
     }
   }
-  if (!(await reach(hotplug, { from: before.requestedMib, to: hotplugMib }, signal))) {
-    await limitMemoryOf(live, live.shape.memoryMib + before.requestedMib, host);
+  if (hotplug !== undefined && !(await reach(hotplug, { from: before.requestedMib, to: hotplugMib }, signal))) {
+    await limitMemoryOf(live, firstMib + before.requestedMib, host);
     if (returnedMib > 0)
       return { done: false, because: "its kernel cannot move the content of the memory that it would return" };
     throw new SandboxError(
@@ -59,20 +90,22 @@ export async function scaleSandbox(
       "the guest does not take the memory that it was offered; its size is unchanged",
     );
   }
-  await live.guest.call(methods.fitMemory, {}, signal);
-  if (returnedMib > 0) await limitMemoryOf(live, memoryMib, host);
-  sandbox.request = { ...request, memoryMib };
-  await journalMachine(live, sandbox.request, host);
+  if (returnedMib > 0) await limitMemoryOf(live, firstMib + hotplugMib, host);
   return { done: true };
 }
 
-function requirePossible(memoryMib: number, { shape, spec }: LiveMachine): void {
-  const [min, max] = [shape.memoryMib, shape.memoryMib + spec.hotplugMib];
-  if (memoryMib >= min && memoryMib <= max) return;
-  const message =
-    `memoryMB must be from ${min}, which the sandbox's machine booted with, to ${max}: ` +
-    "for another size create or fork a sandbox";
-  throw new SandboxError("invalid_argument", message);
+/** Memory that commands can still get, and memory of theirs that the kernel cannot reclaim. */
+async function memoryOf(
+  live: LiveMachine,
+  signal: AbortSignal,
+): Promise<{ readonly availableMib: number; readonly neededMib: number }> {
+  const mib = (bytes: bigint | undefined): number => Number(bytes ?? 0n) / 2 ** 20;
+  if (await takesShape(live, signal)) {
+    const { memory, neededBytes } = await live.guest.call(methods.reshape, {}, signal);
+    return { availableMib: mib(memory?.availableBytes), neededMib: mib(neededBytes) };
+  }
+  const { availableBytes } = await live.guest.call(methods.fitMemory, {}, signal);
+  return { availableMib: mib(availableBytes), neededMib: 0 };
 }
 
 /** Whether the guest reached the requested size. If it did not, the earlier size is requested again. */
@@ -85,16 +118,7 @@ async function reach(
   await using undo = new AsyncDisposableStack();
   undo.defer(() => hotplug.request(from));
   await hotplug.request(to);
-  let since = performance.now();
-  for (let last: number | undefined; performance.now() - since < standstillMs;) {
-    const { presentMib } = await hotplug.state();
-    if (presentMib === to) {
-      undo.move();
-      return true;
-    }
-    if (presentMib !== last) since = performance.now();
-    last = presentMib;
-    await sleep(pollMs, undefined, { signal });
-  }
-  return false;
+  const isReached = await waitForMemory(hotplug, to, signal);
+  if (isReached) undo.move();
+  return isReached;
 }

@@ -21,7 +21,8 @@ import { Spans } from "#machine/spans.ts";
 import type { StartQueue } from "./start-queue.ts";
 import type { MachineRequest } from "#machine/machine-request.ts";
 import { bootMachine, newMachineId, restoreMachine } from "#machine/start-machine.ts";
-import type { HeldTemplate, Templates } from "#templates/templates.ts";
+import { isNothing, reshapeGuest, reshapeMachine } from "#machine/shape/reshape-machine.ts";
+import type { HeldTemplate, TemplateRequest, Templates } from "#templates/templates.ts";
 
 /** Deadline of a ready machine, which normally answers within a second. After it the sandbox starts another way. */
 const readyTimeoutMs = 15_000;
@@ -91,6 +92,7 @@ async function becomeSandbox(
   await using undo = new AsyncDisposableStack();
   const live = undo.use(started.live);
   live.tenantGroup = tenantGroupOf(request);
+  const offered = await reshapeMachine(live, request, host);
   // Forcing the entry to the disk takes as long as introducing the guest, so both happen at the same time.
   const staging = stageEntry(host.dataDirectory, entryOf(live, request, host));
   staging.catch(() => undefined);
@@ -102,6 +104,8 @@ async function becomeSandbox(
   await failpoint("introduce guest");
   const { id, envs } = request;
   await introduceGuest(live, { id, hostname: hostnameOf(request), envs, copied }, started.from, signal);
+  // The guest of a snapshot has the limits of the captured sandbox.
+  if (!isNothing(offered) || request.from.kind === "snapshot") await reshapeGuest(live, offered, signal);
   spans.end("guest");
   await failpoint("journal sandbox");
   await (await staging).commit();
@@ -129,7 +133,7 @@ async function fromImage(start: Start, image: string, { templates, ready }: Sour
   const { request, host, spans, onProgress, signal } = start;
   // Where policies are enforced every machine has the device, and the policy keeps the network off.
   const networkEnabled = request.networkEnabled || host.network.mode === "tap";
-  const wanted = { image, shape: shapeOf(request), networkEnabled };
+  const wanted = { image, shape: templates.shapeFor(shapeOf(request)), networkEnabled };
   const files = await host.bootFiles?.({ image, workspaceMib: request.workspaceMib }, onProgress, signal);
   spans.end("image");
   if (files === undefined || !templates.possible)
@@ -153,23 +157,24 @@ async function fromImage(start: Start, image: string, { templates, ready }: Sour
     ready.want(key, template.snapshot, wanted);
     return template;
   };
-  return await becomeSandbox(start, await fromTemplate(start, { image, key, provide }), signal);
+  return await becomeSandbox(start, await fromTemplate(start, { wanted, key, provide }), signal);
 }
 
 async function fromTemplate(
   start: Start,
   template: {
-    readonly image: string;
+    readonly wanted: TemplateRequest;
     readonly key: string;
     readonly provide: () => Promise<HeldTemplate>;
   },
 ): Promise<StartedMachine> {
   const { request, host, spans, signal } = start;
-  const { image, key, provide } = template;
+  const { wanted, key, provide } = template;
   let because: string;
   try {
     using held = await provide();
-    const machine = await announce(start, { ...machineRequest(request, image), tenantGroup: undefined });
+    const { image, shape } = wanted;
+    const machine = await announce(start, { ...machineRequest(request, image), shape, tenantGroup: undefined });
     return { live: await restoreMachine(machine, held.snapshot, host, spans, signal), from: "restore" };
   } catch (error) {
     if (signal.aborted || isSandboxError(error, "no_capacity")) throw error;
@@ -181,7 +186,7 @@ async function fromTemplate(
     because = asSandboxError(error).message;
     host.log("error", "the template does not work; the sandbox boots without it", { template: key, error: because });
   }
-  return { ...(await bootImage(start, image)), because };
+  return { ...(await bootImage(start, wanted.image)), because };
 }
 
 /** Boots from the image's files, or from none where the hypervisor boots none. */

@@ -31,6 +31,14 @@ test("a manifest is read as it was written", () => {
   assert.deepEqual(decodeManifest(encodeManifest(manifest)), manifest);
 });
 
+test("a disk larger than its base needs a later format, which versions without such disks refuse", () => {
+  const disks = manifest.files.disks.map((disk) => ({ ...disk, bytes: 2 ** 30 }));
+  const larger = { ...manifest, files: { ...manifest.files, disks } };
+  assert.match(encodeManifest(manifest), /"formatVersion": 1,/);
+  assert.match(encodeManifest(larger), /"formatVersion": 2,/);
+  assert.deepEqual(decodeManifest(encodeManifest(larger)), larger);
+});
+
 test("a manifest with any byte changed is refused", () => {
   const text = encodeManifest(manifest);
   for (let at = 0; at < text.length; at += 1) {
@@ -48,7 +56,7 @@ test("a manifest with any byte changed is refused", () => {
 });
 
 test("a manifest of a later format is refused", () => {
-  const later = encodeManifest(manifest).replace('"formatVersion": 1', '"formatVersion": 2');
+  const later = encodeManifest(manifest).replace('"formatVersion": 1', '"formatVersion": 3');
   assert.throws(
     () => decodeManifest(later),
     (error) => isSandboxError(error, "incompatible"),

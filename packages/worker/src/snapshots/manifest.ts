@@ -4,8 +4,11 @@ import { type ContentRecord, recordContent } from "#host/storage/content-record.
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { HypervisorName } from "@opensandbox/wire/worker/worker.ts";
 
-/** Raise it when this version could not read the manifests of the next one. */
-const formatVersion = 1;
+/**
+ * Formats that this version reads. Raise the newest when this version could not read the manifests of the next one.
+ * Format 2 has disks that are larger than their bases.
+ */
+const formatVersions = { oldest: 1, newest: 2 } as const;
 
 export interface Shape {
   readonly vcpus: number;
@@ -43,6 +46,8 @@ export interface DiskFiles {
   /** The complete overlays over the base, the lowest first. A read-only disk never has any. */
   readonly layers: readonly StoredFile[];
   readonly writable: boolean;
+  /** The size of the disk in the guest. Absent: the size of the base. */
+  readonly bytes?: number;
 }
 
 /** Describes a snapshot. It is written last: a directory without a manifest is not a snapshot. */
@@ -70,6 +75,8 @@ export interface MemoryFiles {
   readonly delta?: StoredFile;
   /** Hotplugged memory that the guest was to have, in MiB. Absent: none. */
   readonly growthMib?: number;
+  /** The guest limits its commands to less memory than its machine has, in MiB. Absent: it does not. */
+  readonly limitMib?: number;
 }
 
 /** The manifest of a snapshot that is captured now. */
@@ -91,7 +98,9 @@ export function manifestOf(
 
 /** The manifest as text, with a checksum over itself. */
 export function encodeManifest(manifest: SnapshotManifest): string {
-  const body = { formatVersion, ...manifest };
+  // The oldest format that holds the manifest, so that earlier versions read as much as they can.
+  const isLarger = manifest.files.disks.some(({ bytes }) => bytes !== undefined);
+  const body = { formatVersion: isLarger ? formatVersions.newest : formatVersions.oldest, ...manifest };
   return `${JSON.stringify({ ...body, sha256: checksum(body) }, undefined, 2)}\n`;
 }
 
@@ -100,10 +109,11 @@ export function decodeManifest(text: string): SnapshotManifest {
   const { sha256, ...body } = parse(text);
   if (sha256 !== checksum(body)) throw damaged("its manifest does not match its checksum");
   const { formatVersion: version, ...manifest } = body;
-  if (version !== formatVersion) {
+  const { oldest, newest } = formatVersions;
+  if (typeof version !== "number" || version < oldest || version > newest) {
     throw new SandboxError(
       "incompatible",
-      `the snapshot has format ${String(version)}, and this version reads format ${formatVersion}`,
+      `the snapshot has format ${String(version)}, and this version reads formats ${oldest} to ${newest}`,
       { reason: "format" },
     );
   }
@@ -137,8 +147,13 @@ export async function withMemoryBase(files: MachineFiles, memoryBase: string, pa
   return { ...files, memoryBase, contents: [...others, { file: memoryBase, ...(await recordContent(file)) }] };
 }
 
-/** The memory that the guest was to have, hotplugged memory included, in MiB. */
-export function memoryMibOf({ shape, memory }: SnapshotManifest): number {
+/** The memory of the captured sandbox, in MiB: that of its machine, or the limit of its commands. */
+export function memoryMibOf(manifest: SnapshotManifest): number {
+  return manifest.memory?.limitMib ?? machineMemoryMibOf(manifest);
+}
+
+/** The memory that the captured machine was to have, hotplugged memory included, in MiB. */
+export function machineMemoryMibOf({ shape, memory }: SnapshotManifest): number {
   return shape.memoryMib + (memory?.growthMib ?? 0);
 }
 

@@ -16,7 +16,8 @@ async function withStore(run: (store: SnapshotStore, directory: string) => Promi
   }
 }
 
-const manifest = { id: "a", image: "minimal", ownBytes: 1 } as SnapshotManifest;
+const files = { kernel: "", initramfs: "", memoryBase: "", disks: [] };
+const manifest = { id: "a", image: "minimal", files, ownBytes: 1 } as unknown as SnapshotManifest;
 
 test("a snapshot exists from its publication until its removal", async () => {
   await withStore(async (store, directory) => {

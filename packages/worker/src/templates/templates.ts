@@ -16,7 +16,7 @@ import { bootArguments } from "#machine/boot-arguments.ts";
 import { holdBootFiles } from "#machine/boot-files.ts";
 import type { MachineCapture } from "#machine/capture-machine.ts";
 import type { BootFiles, Host } from "#machine/host.ts";
-import { maxHotplugMib } from "#machine/hotplug.ts";
+import { maxHotplugMib } from "#machine/shape/hotplug.ts";
 import { imageHostname } from "#guest/guest-identity.ts";
 import { introduceGuest } from "#machine/introduce-guest.ts";
 import { writeEntry } from "#machine/journal.ts";
@@ -25,6 +25,7 @@ import { imageFiles, seal } from "#machine/machine-files.ts";
 import { storeSnapshot } from "#machine/store-snapshot.ts";
 import { Spans } from "#machine/spans.ts";
 import { bootMachine, newMachineId } from "#machine/start-machine.ts";
+import { templateShapeOf } from "#machine/shape/template-shape.ts";
 import { runOnce, useFilesOnce } from "./warm-up.ts";
 
 /** What distinguishes one template from another. */
@@ -57,13 +58,20 @@ export class Templates implements AsyncDisposable {
     return this.#host.hypervisor.restoring !== undefined && this.#host.bootFiles !== undefined;
   }
 
+  /** The shape of the template that a machine of `shape` is restored from, before it is brought to its own shape. */
+  shapeFor(shape: Shape): Shape {
+    const { hypervisor, templateMemoryMib } = this.#host;
+    return hypervisor.restoring === undefined ? shape : templateShapeOf(shape, templateMemoryMib, hypervisor.restoring);
+  }
+
   /** Names the template of a request; equal keys name the same template. */
   keyOf(request: TemplateRequest, files: BootFiles): string {
     const { hypervisor, network, agentTransport } = this.#host;
     const kind = request.networkEnabled ? network.mode : "none";
     const spec = placeholderSpec(request.shape, kind, agentTransport);
     const compatibility = hypervisor.restoring?.compatibilityOf(spec);
-    const parts = [compatibility, files, protocolVersion, warmUps, warmUpVersion];
+    const { workspaceMib } = request.shape;
+    const parts = [compatibility, files, workspaceMib, protocolVersion, warmUps, warmUpVersion];
     return createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 32);
   }
 

@@ -81,7 +81,13 @@ export async function openTestWorker(
     templatesDirectory: process.env["OPENSANDBOX_TEMPLATES_DIR"] ?? join(cache, "templates"),
     ...({ hypervisor: "qemu", accelerator: "auto", network: "auto", qemuProgram: "qemu-system-x86_64" } as const),
     firecrackerProgram: process.env["OPENSANDBOX_FIRECRACKER_BIN"] ?? "firecracker",
-    ...({ agentTransport: "auto", ephemeral: false, readyMachines: 0, region: "local" } as const),
+    ...({
+      agentTransport: "auto",
+      ephemeral: false,
+      readyMachines: 0,
+      templateMemoryMib: 1024,
+      region: "local",
+    } as const),
     ...options,
   });
 }

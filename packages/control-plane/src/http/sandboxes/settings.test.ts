@@ -69,6 +69,22 @@ test("a running sandbox is resized, which disables autoscale", async () => {
   ]);
 });
 
+test("limits of processor time and processes are kept over hibernation, and a change of memory leaves them", async () => {
+  await using world = await startForTest();
+  const id = parseSandboxId(await world.create({ memoryMB: 1024, cpuCount: 4 }));
+  const ask = (method: string, path: string, body?: object) => world.ask(method, `/api/sandboxes/${id}/${path}`, body);
+  const limits = { memoryMB: 512, cpuPercent: 250, maxPids: 200 };
+  const scaled = { sandboxID: id, memoryMB: 512, cpuPercent: 250, ok: true };
+  assert.deepEqual(await ask("PUT", "limits", limits), [200, scaled]);
+  assert.deepEqual(await ask("POST", "scale", { memoryMB: 2048 }), [200, { ...scaled, memoryMB: 2048 }]);
+  assert.equal((await ask("POST", "hibernate"))[0], 200);
+  assert.equal((await ask("POST", "wake"))[0], 200);
+  const { memoryMib, cpuPercent, maxPids } = world.worker.host.machine(id).request;
+  assert.deepEqual([memoryMib, cpuPercent, maxPids], [2048, 250, 200]);
+  const asked = await world.worker.askToScale(id, { memoryMB: 1024, cpuPercent: 400 });
+  assert.deepEqual(asked, { status: 200, body: { ...scaled, memoryMB: 1024, cpuPercent: 400 } });
+});
+
 test("a guest resizes itself with its owner's rights and limits", async () => {
   await using world = await startForTest();
   const id = parseSandboxId(await world.create({ memoryMB: 512 }));
@@ -110,9 +126,13 @@ test("a refused size says why, and the lock is checked first", async () => {
     const [status, { error }] = await ask("POST", "scale", { memoryMB });
     assert.deepEqual([status, error], [400, "memoryMB is required and must be positive"]);
   }
-  for (const other of [{ cpuPercent: 400 }, { maxPids: 10 }]) {
-    const [status, { code }] = await ask("PUT", "limits", { memoryMB: 2048, ...other });
-    assert.deepEqual([status, code], [501, "not_supported"]);
+  for (const [other, rule] of [
+    [{ cpuPercent: 50 }, "cpuPercent must be a whole number from 100 to 1600"],
+    [{ cpuPercent: 1700 }, "cpuPercent must be a whole number from 100 to 1600"],
+    [{ maxPids: 1 }, "maxPids must be a whole number from 16 to 32768"],
+  ] as const) {
+    const [status, { error }] = await ask("PUT", "limits", { memoryMB: 2048, ...other });
+    assert.deepEqual([status, error], [400, rule]);
   }
   assert.deepEqual(await ask("GET", "scaling-lock"), [200, { sandboxID: id, locked: false }]);
   assert.deepEqual(await ask("PUT", "scaling-lock", { locked: true }), [200, { sandboxID: id, locked: true }]);

@@ -1,4 +1,3 @@
-import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { parseSandboxId } from "@opensandbox/wire/ids.ts";
 import { getAllowedHosts } from "@opensandbox/wire/public/sandboxes/allowed-hosts.ts";
 import * as wire from "@opensandbox/wire/public/sandboxes/scaling.ts";
@@ -15,8 +14,8 @@ export function serveSettings(app: FastifyInstance, { sandboxes }: ApiContext): 
   const find = ({ organizationId, parameter }: Pick<Call<unknown, unknown>, "organizationId" | "parameter">) =>
     stores.sandboxes.get(organizationId, parseSandboxId(parameter("id")));
 
-  const scale = async ({ organizationId, parameter, signal, reply, body }: Call<{ memoryMB: number }, unknown>) => {
-    const request = { organizationId, id: parseSandboxId(parameter("id")), memoryMib: body.memoryMB };
+  const scale = async ({ organizationId, parameter, signal, reply, body }: Call<wire.Size, unknown>) => {
+    const request = { organizationId, id: parseSandboxId(parameter("id")), size: wire.sizeFrom(body) };
     const answer = wire.scaleAnswer(await scaleSandbox(sandboxes, request, signal));
     if (answer.status === 200) return answer.body;
     reply.status(answer.status).send(answer.body);
@@ -25,15 +24,7 @@ export function serveSettings(app: FastifyInstance, { sandboxes }: ApiContext): 
 
   serve(app, ending, wire.scaleSandbox, scale);
 
-  serve(app, ending, wire.setLimits, async (call) => {
-    const { cpuPercent, maxPids } = call.body;
-    const { vcpus } = await find(call);
-    if (maxPids !== undefined || (cpuPercent !== undefined && cpuPercent !== vcpus * 100)) {
-      const message = `only memoryMB can be changed: cpuPercent stays ${vcpus * 100}, and maxPids is not supported`;
-      throw new SandboxError("not_supported", message);
-    }
-    return await scale(call);
-  });
+  serve(app, ending, wire.setLimits, scale);
 
   serve(app, ending, wire.setAutoscale, async (call) => {
     const sandbox = await find(call);

@@ -1,7 +1,7 @@
 import { mkdirSync, openSync, readFileSync, readSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { CommandGroup } from "#exec/command-group.ts";
-import type { Memory } from "#system/system.ts";
+import type { CommandLimits, Memory } from "#system/system.ts";
 
 const root = "/sys/fs/cgroup";
 const sandbox = join(root, "sandbox");
@@ -71,23 +71,46 @@ function isEmpty({ members }: Cgroup): boolean {
 
 function setUp(): void {
   writeFileSync(join(root, "cgroup.subtree_control"), "+cpu +memory +pids");
-  mkdirSync(sandbox, { recursive: true });
-  writeFileSync(join(sandbox, "pids.max"), String(maxPids));
-  fitMemory();
+  // Limits that an earlier agent has set stay.
+  if (mkdirSync(sandbox, { recursive: true }) !== undefined)
+    limitCommands({ memoryBytes: 0, cpuPercent: 0, maxPids: 0 });
   // Half of the default weight, so that the agent answers while commands use every processor.
   writeFileSync(join(sandbox, "cpu.weight"), "50");
 }
 
 /** Limits commands to their share of the memory that the machine has now. */
 export function fitMemory(): Memory {
-  const memory = readMemory();
-  writeFileSync(join(sandbox, "memory.max"), String(Math.floor((memory.total * memoryShare) / 4096) * 4096));
-  return memory;
+  limitMemory(0);
+  return readMemory();
 }
 
-function readMemory(): Memory {
+/** The period of a processor limit, the kernel's default. */
+const periodMicroseconds = 100_000;
+
+export function limitCommands(limits: CommandLimits): void {
+  limitMemory(limits.memoryBytes);
+  const quota = limits.cpuPercent === 0 ? "max" : String((limits.cpuPercent / 100) * periodMicroseconds);
+  writeFileSync(join(sandbox, "cpu.max"), `${quota} ${periodMicroseconds}`);
+  writeFileSync(join(sandbox, "pids.max"), String(limits.maxPids === 0 ? maxPids : limits.maxPids));
+}
+
+/** `bytes`: a further limit; 0: none. */
+function limitMemory(bytes: number): void {
+  const share = Math.floor((readMemory().total * memoryShare) / 4096) * 4096;
+  writeFileSync(join(sandbox, "memory.max"), String(bytes === 0 ? share : Math.min(share, bytes)));
+}
+
+export function readMemory(): Memory {
   const text = readFileSync("/proc/meminfo", "latin1");
   // In KiB, see proc_meminfo(5).
   const bytes = (name: string): number => Number(new RegExp(`^${name}:\\s*(\\d+)`, "m").exec(text)?.[1]) * 1024;
-  return { total: bytes("MemTotal"), available: bytes("MemAvailable") };
+  return { total: bytes("MemTotal"), available: bytes("MemAvailable"), needed: neededBytes() };
+}
+
+/** Memory of commands without the page cache and caches of the kernel. */
+function neededBytes(): number {
+  const text = readFileSync(join(sandbox, "memory.stat"), "latin1");
+  const bytes = (name: string): number => Number(new RegExp(`^${name} (\\d+)$`, "m").exec(text)?.[1] ?? 0);
+  const current = Number(readFileSync(join(sandbox, "memory.current"), "latin1"));
+  return Math.max(0, current - bytes("inactive_file") - bytes("active_file") - bytes("slab_reclaimable"));
 }

@@ -12,15 +12,42 @@ const memorySize = z
   .min(256, sizeRule)
   .max(65_536, sizeRule);
 
-const ScaleBody = z.object({ memoryMB: memorySize }).meta({ id: "Scale" });
+const cpuRule = "cpuPercent must be a whole number from 100 to 1600";
+const pidsRule = "maxPids must be a whole number from 16 to 32768";
+
+const cpuPercent = z
+  .int(cpuRule)
+  .min(100, cpuRule)
+  .max(1600, cpuRule)
+  .optional()
+  .meta({ description: "Limit of processor time, in percent of one processor. Absent: unchanged." });
+
+const ScaleBody = z.object({ memoryMB: memorySize, cpuPercent }).meta({ id: "Scale" });
 
 const LimitsBody = z
   .object({
     memoryMB: memorySize,
-    cpuPercent: z.number().positive().optional(),
-    maxPids: z.int().positive().optional(),
+    cpuPercent,
+    maxPids: z
+      .int(pidsRule)
+      .min(16, pidsRule)
+      .max(32_768, pidsRule)
+      .optional()
+      .meta({ description: "Limit of processes and threads. Absent: unchanged." }),
   })
   .meta({ id: "Limits" });
+
+/** The body of a request for another size. */
+export interface Size {
+  readonly memoryMB: number;
+  readonly cpuPercent?: number | undefined;
+  readonly maxPids?: number | undefined;
+}
+
+/** Translates a request into the project's own terms. */
+export function sizeFrom({ memoryMB, cpuPercent, maxPids }: Size) {
+  return { memoryMib: memoryMB, cpuPercent, maxPids };
+}
 
 /** The refusal for a sandbox with a locked size. The published client recognises its code. */
 const ScalingLocked = z.object({ error: z.string(), code: z.literal("scaling_locked") }).meta({ id: "ScalingLocked" });
@@ -57,7 +84,12 @@ type ScaledReply = z.infer<typeof ScaledReply>;
 export type ScaleOutcome =
   | {
       readonly kind: "scaled";
-      readonly sandbox: { readonly id: string; readonly vcpus: number; readonly memoryMib: number };
+      readonly sandbox: {
+        readonly id: string;
+        readonly vcpus: number;
+        readonly memoryMib: number;
+        readonly cpuPercent?: number | undefined;
+      };
       readonly autoscaleEnded: boolean;
     }
   | { readonly kind: "locked" }
@@ -73,18 +105,18 @@ export function scaleAnswer(
     case "floor":
       return { status: 409, body: oomFloor(outcome.memoryMib, outcome.because) };
     case "scaled": {
-      const { id, vcpus, memoryMib } = outcome.sandbox;
-      const size = { sandboxID: id, memoryMB: memoryMib, cpuPercent: vcpus * 100, ok: true } as const;
+      const { id, vcpus, memoryMib, cpuPercent = vcpus * 100 } = outcome.sandbox;
+      const size = { sandboxID: id, memoryMB: memoryMib, cpuPercent, ok: true } as const;
       return { status: 200, body: { ...size, ...(outcome.autoscaleEnded ? { autoscaleDisabled: true } : {}) } };
     }
   }
 }
 
-export const scaleSandbox: Route<{ memoryMB: number }, unknown, ScaledReply> = {
+export const scaleSandbox: Route<z.infer<typeof ScaleBody>, unknown, ScaledReply> = {
   method: "POST",
   path: "/api/sandboxes/:id/scale",
   name: "scaleSandbox",
-  summary: "Change the memory of a running sandbox",
+  summary: "Change the memory and processor time of a running sandbox",
   access: "key",
   body: ScaleBody,
   status: 200,
@@ -96,7 +128,7 @@ export const setLimits: Route<z.infer<typeof LimitsBody>, unknown, ScaledReply> 
   method: "PUT",
   path: "/api/sandboxes/:id/limits",
   name: "setLimits",
-  summary: "Change the memory of a running sandbox, as the published clients call it; other limits stay",
+  summary: "Change the memory, processor time and processes of a running sandbox",
   access: "key",
   body: LimitsBody,
   status: 200,

@@ -57,5 +57,6 @@ export async function provideTestTemplate(
   await using unfinished = await store.createUnfinished(key, "w-1");
   await writeFile(join(unfinished.directory, "memory.base"), Buffer.alloc(bytes, 2));
   await link(workspace, join(unfinished.directory, "workspace.base"));
-  await unfinished.publish({ id: key, shape: { vcpus: 1, memoryMib: 512, workspaceMib: diskMib } } as SnapshotManifest);
+  const shape = { vcpus: 1, memoryMib: 512, workspaceMib: diskMib };
+  await unfinished.publish({ id: key, shape, files: { disks: [] } } as unknown as SnapshotManifest);
 }

@@ -28,6 +28,8 @@ export function firecrackerHypervisor(host: FirecrackerHost): Hypervisor {
     restoring: {
       compatibilityOf: (spec) => compatibilityOf(spec, host),
       describeDifference,
+      enlargesDisks: false,
+      hotplugsMemory: false,
       prepare: async (spec, signal) => new PreparedFirecrackerVm(spec, await start(spec, host, signal)),
     },
     adopt,

@@ -6,6 +6,8 @@ import type { VmProcess } from "../vm-process.ts";
 import { consoleBytes, hotplugDevice, socketPaths } from "./command-line.ts";
 import { readEnd } from "../process-log.ts";
 import { QemuCapturing } from "./qemu-capturing.ts";
+import { blockResize } from "../qmp/block-commands.ts";
+import { layerNode } from "../qmp/disk-nodes.ts";
 import type { QmpClient } from "../qmp/qmp-client.ts";
 import * as commands from "./qmp-commands.ts";
 
@@ -71,6 +73,10 @@ export class QemuVm implements Vm {
     this.#paused = false;
     await commands.cont(this.#qmp);
   }
+
+  readonly enlargeDisk = async (top: string, bytes: number): Promise<void> => {
+    await blockResize(this.#qmp, { node: layerNode(top), bytes });
+  };
 
   release(): void {
     this.#qmp[Symbol.dispose]();

@@ -29,6 +29,8 @@ export function qemuHypervisor(host: QemuHost & { readonly version: string }): H
     restoring: {
       compatibilityOf: (spec) => compatibilityOf(spec, host),
       describeDifference,
+      enlargesDisks: true,
+      hotplugsMemory: true,
       async prepare(spec, signal) {
         const { vm, qmp } = await start(spec, host, "restore", signal);
         try {

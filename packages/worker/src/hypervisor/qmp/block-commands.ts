@@ -42,6 +42,11 @@ export async function blockdevSnapshots(
   await qmp.execute("transaction", { actions: pairs.map((data) => ({ type: "blockdev-snapshot", data })) });
 }
 
+/** Changes the size of an image, and notifies the device that uses it. */
+export async function blockResize(qmp: QmpClient, { node, bytes }: { readonly node: string; readonly bytes: number }) {
+  await qmp.execute("block_resize", { "node-name": node, size: bytes });
+}
+
 /** Starts a job that copies into `device` the content of the nodes between it and `base`. */
 export async function blockStream(
   qmp: QmpClient,

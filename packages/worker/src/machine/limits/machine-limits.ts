@@ -32,6 +32,14 @@ export function memoryLimitBytes(memoryMib: number, accelerator: string): number
   return (memoryMib + Math.ceil(memoryMib * tablesShare) + ofProcess) * 2 ** 20;
 }
 
+/** Processor time of a machine's process beside its vCPUs, in percent of one processor: its devices have a thread. */
+const helperPercent = 50;
+
+/** Limits the processor time of a running machine to `cpuPercent` of one processor for its vCPUs. */
+export async function limitProcessorsOf({ cgroup }: LiveMachine, cpuPercent: number): Promise<void> {
+  await cgroup?.setLimits({ cpuPercent: cpuPercent + helperPercent });
+}
+
 /** Fits the cgroup of a running machine to the memory that its guest has now. */
 export async function limitMemoryOf({ id, cgroup }: LiveMachine, memoryMib: number, host: Host): Promise<void> {
   if (cgroup === undefined) return;
