@@ -1,10 +1,20 @@
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
+import { mkdtemp, rm } from "node:fs/promises";
+import { type AddressInfo, createServer as createTcpServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, suite, test } from "node:test";
 import { Sandbox, type SandboxLifecycleEvent, verifyWebhook, Webhooks } from "@opencomputer/sdk";
-import { eventually } from "@opensandbox/wire/testing/eventually.ts";
-import { type SpawnedServer, spawnServer } from "./spawn-server.ts";
+import { eventOf, eventually, within } from "@opensandbox/wire/testing/eventually.ts";
+import { connect, type SandboxEvent } from "@opensandbox/sdk";
+import { endServer, type SpawnedServer, spawnServer, spawnServerOn } from "./spawn-server.ts";
+
+const env = {
+  OPENSANDBOX_VM_BACKEND: "fake",
+  OPENSANDBOX_ALLOW_FAKE: "1",
+  OPENSANDBOX_WEBHOOK_DESTINATIONS: "any",
+};
 
 interface Received {
   readonly headers: Readonly<Record<string, string>>;
@@ -32,11 +42,6 @@ suite("webhooks of the published client", () => {
     await new Promise<void>((resolve) => receiver.listen(0, "127.0.0.1", resolve));
     stack.defer(() => void receiver.close());
     url = `http://127.0.0.1:${(receiver.address() as AddressInfo).port}/hook`;
-    const env = {
-      OPENSANDBOX_VM_BACKEND: "fake",
-      OPENSANDBOX_ALLOW_FAKE: "1",
-      OPENSANDBOX_WEBHOOK_DESTINATIONS: "any",
-    };
     world = stack.use(await spawnServer({ env, stays: true }));
     webhooks = new Webhooks({ apiUrl: world.url, apiKey: world.apiKey });
   });
@@ -111,3 +116,49 @@ suite("webhooks of the published client", () => {
     await webhooks.delete(id);
   });
 });
+
+test("a client that follows events misses none over a kill and a restart of the server", async () => {
+  await using undo = new AsyncDisposableStack();
+  const directory = await mkdtemp(join(tmpdir(), "osb-events-"));
+  undo.defer(() => rm(directory, { recursive: true, force: true }));
+  const port = String(await freePort());
+  const options = { env: { ...env, OPENSANDBOX_TEST_PORT: port }, stays: true };
+  const first = undo.use(await spawnServerOn(directory, options));
+  const client = connect({ url: first.url, apiKey: first.apiKey });
+  const stop = new AbortController();
+  const seen: SandboxEvent[] = [];
+  const following = (async () => {
+    for await (const event of client.events.follow({ types: ["sandbox.created", "sandbox.stopped"] }, stop.signal)) {
+      seen.push(event);
+    }
+  })();
+  following.catch(() => undefined);
+  undo.defer(() => stop.abort());
+  const before = await eventually("the stream is open", async () => {
+    const { id } = await client.sandboxes.create({});
+    return seen.length > 0 && id;
+  });
+  await endServer(first.process, "SIGKILL");
+  const second = undo.use(await spawnServerOn(directory, options));
+  assert.equal(second.url, first.url);
+  const { id } = await client.sandboxes.create({});
+  await client.sandboxes.kill(id);
+  await eventually(
+    "the events of the second server",
+    () => seen.at(-1)?.sandboxId === id && seen.at(-1)?.type === "sandbox.stopped",
+  );
+  const { events } = await client.events.list({ types: ["sandbox.created", "sandbox.stopped"], after: "0" });
+  const from = events.findIndex((event) => event.id === seen[0]?.id);
+  assert.deepEqual(seen, events.slice(from));
+  assert.ok(seen.some((event) => event.sandboxId === before && event.type === "sandbox.created"));
+  await assert.rejects(within("the end of the stream", (stop.abort(), following)), /canceled/);
+});
+
+async function freePort(): Promise<number> {
+  const server = createTcpServer().listen(0, "127.0.0.1");
+  await eventOf(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await eventOf(server, "close");
+  return port;
+}

@@ -16,6 +16,9 @@ const maxTotalAttempts = 200;
 /** The longest time of one attempt, from the lookup of the name to the status of the answer, in milliseconds. */
 const defaultAttemptMs = 15_000;
 
+/** The pause before recorded events are looked at, in milliseconds: the operation that recorded them answers first. */
+const soonMs = 10;
+
 export interface DispatcherOptions {
   readonly webhooks: WebhookStore;
   readonly deliveries: DeliveryStore;
@@ -41,13 +44,20 @@ export class Dispatcher implements AsyncDisposable {
   /** Webhooks whose last attempt failed. */
   readonly #failing = new Set<string>();
   readonly #listening: Disposable;
+  /** A round that recorded events have asked for. */
+  #soon: NodeJS.Timeout | undefined;
   #round: Promise<void> | undefined;
   /** Something happened since the current round looked. */
   #isStale = false;
 
   constructor(options: DispatcherOptions) {
     this.#options = options;
-    this.#listening = options.events.onRecorded(() => this.run());
+    this.#listening = options.events.onRecorded(() => {
+      this.#soon ??= setTimeout(() => {
+        this.#soon = undefined;
+        this.run();
+      }, soonMs);
+    });
   }
 
   /** Begins with everything that is due. Returns at once; a call during a round leads to another one after it. */
@@ -73,6 +83,7 @@ export class Dispatcher implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#listening[Symbol.dispose]();
+    clearTimeout(this.#soon);
     this.#ending.abort(new Error("the server is shutting down"));
     await this.idle();
   }
