@@ -2,6 +2,7 @@ import { createHash, createHmac, timingSafeEqual } from "node:crypto";
 import { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { parseSandboxId, sandboxIdPattern, type SandboxId } from "@opensandbox/wire/ids.ts";
 import { type Access, type SandboxFacts } from "@opensandbox/wire/e2b/sandboxes.ts";
+import type { FastifyRequest } from "fastify";
 import type { ApiContext } from "#http/api-context.ts";
 import type { LifetimeStore } from "#lifetimes/lifetime-store.ts";
 import { type Lifetime, resumed } from "#lifetimes/lifetime.ts";
@@ -27,8 +28,10 @@ export function isSame(given: string, expected: string): boolean {
   return timingSafeEqual(digest(given), digest(expected));
 }
 
-export function accessOf(context: E2bContext, id: SandboxId): Access {
-  return { accessToken: accessTokenOf(context, id), domain: context.place.sandboxDomain };
+/** How a client reaches a sandbox. Its ports are at the port at which the client has reached this server. */
+export function accessOf(context: E2bContext, id: SandboxId, { headers }: Pick<FastifyRequest, "headers">): Access {
+  const [port = ""] = /:\d+$/.exec(headers.host ?? "") ?? [];
+  return { accessToken: accessTokenOf(context, id), domain: `${context.place.sandboxDomain}${port}` };
 }
 
 const idWithSuffix = new RegExp(`^(${sandboxIdPattern.source})(?:-.*)?$`);

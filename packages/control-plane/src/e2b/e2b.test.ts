@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
+import { request as startRequest } from "node:http";
 import { after, before, suite, test } from "node:test";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { messageIn } from "@opensandbox/wire/e2b/connect.ts";
 import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { ManualClock } from "#testing/manual-clock.ts";
-import { startForTest, type Json, type TestControlPlane } from "#testing/start-for-test.ts";
+import { startAfterCrash, startForTest, type Json, type TestControlPlane } from "#testing/start-for-test.ts";
 import { signatureOf } from "./envd/file-transfer.ts";
 
 interface Started {
@@ -391,14 +392,17 @@ suite("the inside of a sandbox, as E2B's clients call it", () => {
       ["one", "two", "a field", "compressed"],
     );
     assert.equal(await textOf("/tmp/d", { range: "bytes=1-3" }), "omp");
-    const { request } = await import("node:http");
     const raw = await new Promise<Buffer>((resolve, reject) => {
       const headers = { "e2b-sandbox-id": created.sandboxID, "x-access-token": created.envdAccessToken };
-      request(`${world.url}/files?path=/tmp/d`, { headers: { ...headers, "accept-encoding": "gzip" } }, (response) => {
-        const chunks: Buffer[] = [];
-        response.on("data", (chunk: Buffer) => chunks.push(chunk));
-        response.on("end", () => resolve(Buffer.concat(chunks)));
-      })
+      startRequest(
+        `${world.url}/files?path=/tmp/d`,
+        { headers: { ...headers, "accept-encoding": "gzip" } },
+        (response) => {
+          const chunks: Buffer[] = [];
+          response.on("data", (chunk: Buffer) => chunks.push(chunk));
+          response.on("end", () => resolve(Buffer.concat(chunks)));
+        },
+      )
         .on("error", reject)
         .end();
     });
@@ -512,6 +516,18 @@ suite("ports of a sandbox, as E2B's clients reach them", () => {
     assert.equal((await ask("sb-0000000000000000"))[1].message, "The sandbox was not found");
     assert.equal((await ask(guarded.sandboxID))[0], 403);
     assert.equal((await ask(guarded.sandboxID, { "e2b-traffic-access-token": "wrong" }))[0], 403);
+    const { host: address } = new URL(world.url);
+    assert.equal(open.domain, `sandbox.test:${new URL(world.url).port}`);
+    const byName = await new Promise<number>((resolve, reject) => {
+      const host = `9-${open.sandboxID}.${open.domain}`;
+      startRequest(`http://${address}/`, { headers: { host } }, (response) => {
+        response.resume();
+        resolve(response.statusCode ?? 0);
+      })
+        .on("error", reject)
+        .end();
+    });
+    assert.equal(byName, 502);
     const token = guarded.trafficAccessToken as string;
     assert.equal((await ask(guarded.sandboxID, { "e2b-traffic-access-token": token }))[0], 502);
   });
@@ -539,6 +555,36 @@ suite("the set end of a sandbox", () => {
     assert.equal((await world.ask("GET", `/sandboxes/${killed.sandboxID}`))[0], 404);
     await eventually("the other one is paused", async () => {
       return (await world.ask("GET", `/sandboxes/${paused.sandboxID}`))[1].state === "paused";
+    });
+  });
+
+  test("outlives a server that hibernates its sandboxes, which run on with the next call", async () => {
+    const clock = new ManualClock();
+    const first = await startForTest({ tuning: { clock, sweepMs: 20 } });
+    await using _ = first;
+    const [, created] = await first.ask("POST", "/v2/sandboxes", { timeout: 60 });
+    const { sandboxID: id } = created as Started;
+    await first.ask("POST", `/api/sandboxes/${id}/hibernate`);
+    const before = (await first.ask("GET", `/sandboxes/${id}`))[1];
+    assert.equal(before.state, "running");
+    await using second = await startAfterCrash(first, { tuning: { clock, sweepMs: 20 } });
+    const inside = insideOf(second, created);
+    assert.equal((await rpc(inside, "process.Process/List", {}))[0], 200);
+    assert.equal((await second.ask("GET", `/sandboxes/${id}`))[1].endAt, before.endAt);
+    clock.advance(61);
+    await eventually("the sandbox is gone", async () => (await inside("/health")).status === 502);
+  });
+
+  test("does not end a paused sandbox that another client wakes afterwards", async () => {
+    const clock = new ManualClock();
+    await using world = await startForTest({ tuning: { clock, sweepMs: 20 } });
+    const [, { sandboxID: id }] = await world.ask("POST", "/v2/sandboxes", { timeout: 60 });
+    await world.ask("POST", `/sandboxes/${id}/pause`, {});
+    clock.advance(100);
+    assert.equal((await world.ask("POST", `/api/sandboxes/${id}/wake`, {}))[0], 200);
+    await eventually("the sandbox has a new end", async () => {
+      const { state, endAt } = (await world.ask("GET", `/sandboxes/${id}`))[1];
+      return state === "running" && Date.parse(endAt) > clock.now();
     });
   });
 });

@@ -1,7 +1,7 @@
 import { SandboxError, isSandboxError } from "@opensandbox/wire/errors.ts";
 import * as wire from "@opensandbox/wire/e2b/sandboxes.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
-import type { FastifyInstance } from "fastify";
+import type { FastifyInstance, FastifyRequest } from "fastify";
 import { answered, serve, type Call } from "#http/serve.ts";
 import { useSandbox } from "#lifecycle/use-sandbox.ts";
 import type { Lifetime } from "#lifetimes/lifetime.ts";
@@ -31,12 +31,12 @@ export function serveSandboxes(app: FastifyInstance, context: E2bContext): void 
   }
   serveList(app, context);
 
-  serve(app, ending, wire.get, async ({ organizationId, parameter }) => {
+  serve(app, ending, wire.get, async ({ organizationId, parameter, request }) => {
     const id = sandboxIdFrom(parameter("id"));
     const { facts } = await shownSandbox(context, organizationId, id);
-    if (facts.endsAt !== undefined) return wire.detailReplyOf(facts, accessOf(context, id));
+    if (facts.endsAt !== undefined) return wire.detailReplyOf(facts, accessOf(context, id, request));
     const { expiresAt: endsAt } = await getSandbox(sandboxes, organizationId, id);
-    return wire.detailReplyOf({ ...facts, endsAt }, accessOf(context, id));
+    return wire.detailReplyOf({ ...facts, endsAt }, accessOf(context, id, request));
   });
 
   serve(app, ending, wire.kill, async ({ organizationId, parameter }) => {
@@ -82,7 +82,7 @@ export function serveSandboxes(app: FastifyInstance, context: E2bContext): void 
 
 async function create(
   context: E2bContext,
-  { body, organizationId, signal }: Call<wire.NewSandbox, unknown>,
+  { body, organizationId, request, signal }: Call<wire.NewSandbox, unknown>,
   defaultSeconds: number,
 ): Promise<wire.StartedReply> {
   wire.refuseUnimplemented(body);
@@ -115,24 +115,28 @@ async function create(
     wakesOnUse: body.autoResume?.enabled ?? false,
     paused: false,
   };
-  return await begin(context, { sandbox, lifetime, trafficToken: traffic?.token }, signal);
+  return await begin(context, { sandbox, lifetime, request, trafficToken: traffic?.token }, signal);
+}
+
+export interface Begin {
+  readonly sandbox: Sandbox;
+  readonly lifetime: Lifetime;
+  /** The request that has started it. */
+  readonly request: Pick<FastifyRequest, "headers">;
+  readonly trafficToken?: string | undefined;
 }
 
 /** Gives a started sandbox its lifetime and its user. */
 export async function begin(
   context: E2bContext,
-  {
-    sandbox,
-    lifetime,
-    trafficToken,
-  }: { readonly sandbox: Sandbox; readonly lifetime: Lifetime; readonly trafficToken?: string | undefined },
+  { sandbox, lifetime, request, trafficToken }: Begin,
   signal: AbortSignal,
 ): Promise<wire.StartedReply> {
   const { organizationId, id } = sandbox;
   await context.lifetimes.put(lifetime);
   await setIdleTimeout(context.sandboxes, { organizationId, id, idleTimeoutSeconds: 0 }, signal);
   await prepareGuest(context, sandbox, signal);
-  return wire.startedReplyOf({ id, template: lifetime.template }, { ...accessOf(context, id), trafficToken });
+  return wire.startedReplyOf({ id, template: lifetime.template }, { ...accessOf(context, id, request), trafficToken });
 }
 
 interface NewEnd {
@@ -191,7 +195,7 @@ async function pause(
 
 async function connect(
   context: E2bContext,
-  { organizationId, parameter, body, reply, signal }: Call<wire.ConnectBody, unknown>,
+  { organizationId, parameter, body, request, reply, signal }: Call<wire.ConnectBody, unknown>,
 ): Promise<wire.StartedReply> {
   if (body.memory === false) {
     throw new SandboxError("not_supported", "resuming without memory (memory: false) is not implemented");
@@ -221,7 +225,7 @@ async function connect(
     using _ = await useSandbox(sandboxes, organizationId, id, signal);
   }
   await prepareGuest(context, sandbox, signal);
-  return wire.startedReplyOf(facts, accessOf(context, id));
+  return wire.startedReplyOf(facts, accessOf(context, id, request));
 }
 
 function endAfter({ sandboxes: { clock } }: E2bContext, seconds: number): Date {

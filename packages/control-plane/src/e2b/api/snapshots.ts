@@ -13,7 +13,7 @@ import type { Lifetime } from "#lifetimes/lifetime.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 import { type E2bContext, sandboxIdFrom, shownSandbox } from "../e2b-context.ts";
 import { pageOf } from "./page.ts";
-import { begin } from "./sandboxes.ts";
+import { type Begin, begin } from "./sandboxes.ts";
 import { findSnapshot } from "./start-from-template.ts";
 
 const maxListed = 1000;
@@ -66,7 +66,7 @@ export function serveSnapshots(app: FastifyInstance, context: E2bContext): void 
     await deleteCheckpoint(sandboxes, { organizationId, id: snapshot.sandboxId, checkpointId: snapshot.id });
   });
 
-  serve(app, ending, wire.fork, async ({ organizationId, parameter, body, signal }) => {
+  serve(app, ending, wire.fork, async ({ organizationId, parameter, body, request, signal }) => {
     const { sandbox, lifetime, facts } = await shownSandbox(context, organizationId, sandboxIdFrom(parameter("id")));
     if (facts.paused) {
       const details = { resource: "sandbox", state: sandbox.state, allowed: ["running"] } as const;
@@ -78,7 +78,7 @@ export function serveSnapshots(app: FastifyInstance, context: E2bContext): void 
       const copies: wire.ForkReply = [];
       for (let left = body.count ?? 1; left > 0; left -= maxAtOnce) {
         const batch = Array.from({ length: Math.min(left, maxAtOnce) }, () =>
-          copyOf(context, { snapshot, lifetime, template: facts.template, seconds }, signal),
+          copyOf(context, { snapshot, lifetime, request, template: facts.template, seconds }, signal),
         );
         copies.push(...(await Promise.all(batch)));
       }
@@ -112,6 +112,7 @@ async function capture(
 interface Copy {
   readonly snapshot: Checkpoint;
   readonly lifetime: Lifetime | undefined;
+  readonly request: Begin["request"];
   readonly template: string;
   readonly seconds: number;
 }
@@ -119,7 +120,7 @@ interface Copy {
 /** Starts one copy. Its failure is part of the answer, since others may have succeeded. */
 async function copyOf(
   context: E2bContext,
-  { snapshot, lifetime, template, seconds }: Copy,
+  { snapshot, lifetime, request, template, seconds }: Copy,
   signal: AbortSignal,
 ): Promise<wire.ForkReply[number]> {
   const { organizationId, id: checkpointId } = snapshot;
@@ -134,7 +135,7 @@ async function copyOf(
       wakesOnUse: lifetime?.wakesOnUse ?? false,
       paused: false,
     };
-    return { sandbox: await begin(context, { sandbox, lifetime: own }, signal) };
+    return { sandbox: await begin(context, { sandbox, lifetime: own, request }, signal) };
   } catch (error) {
     return { error: e2bErrorOf(asSandboxError(error)).body };
   }

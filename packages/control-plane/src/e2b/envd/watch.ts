@@ -91,6 +91,8 @@ async function* eventsOf(
         continue;
       }
       const entry = await orMissing(files.stat(path, { noFollow: true }, signal));
+      // What changes a directory is reported under the name of its entry.
+      if (kind === "changed" && entry?.kind === "directory") continue;
       const shown = entry !== undefined && includeEntry ? { entry: await described(files, entry, signal) } : {};
       const isNew = kind === "created" && !known.has(path);
       if (known.size < maxKnown) known.add(path);
