@@ -16,6 +16,9 @@ const seed = Number(process.env["OPENSANDBOX_TEST_SEED"] ?? Math.floor(Math.rand
 /** How many cuts are tried, or `all`; see `./test --help`. */
 const wantedCuts = process.env["OPENSANDBOX_TEST_POWER_CUTS"];
 
+/** The deadline of one trial in milliseconds: that of every test, unless all cuts are tried. */
+export const trialTimeout = wantedCuts === "all" ? { timeout: 3 * 3_600_000 } : {};
+
 const apiKey = "osb_power_cut";
 
 export const fileSystems = [

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { namesIn } from "../../packages/worker/src/host/storage/names-in.ts";
-import { type Api, cutPower, fileSystems } from "./cut-power.ts";
+import { type Api, cutPower, fileSystems, trialTimeout } from "./cut-power.ts";
 import type { Facts } from "./cuts.ts";
 import { missingForDisks } from "./mounted-disk.ts";
 
@@ -27,7 +27,7 @@ const fileSystem = preferred ?? fileSystems[0];
 
 test(
   "creates, hibernations, checkpoints and images that were acknowledged survive a power cut, with their data",
-  { skip: missingForDisks(fileSystem.make) },
+  { skip: missingForDisks(fileSystem.make), ...trialTimeout },
   async (t) => {
     t.diagnostic(`on ${fileSystem.name}`);
     await cutPower<Fact>(t, {

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { namesIn } from "../../packages/worker/src/host/storage/names-in.ts";
-import { type Api, cutPower, fileSystems } from "./cut-power.ts";
+import { type Api, cutPower, fileSystems, trialTimeout } from "./cut-power.ts";
 import type { Facts } from "./cuts.ts";
 import { missingForDisks } from "./mounted-disk.ts";
 
@@ -14,7 +14,8 @@ type Fact =
 for (const fileSystem of fileSystems) {
   const skip = missingForDisks(fileSystem.make);
   // The machines are fake: they have rows and journal entries, but no disks.
-  test(`on ${fileSystem.name}, a server keeps every sandbox that it has acknowledged`, { skip }, async (t) => {
+  const options = { skip, ...trialTimeout };
+  test(`on ${fileSystem.name}, a server keeps every sandbox that it has acknowledged`, options, async (t) => {
     await cutPower<Fact>(t, {
       ...{ fileSystem, diskMib: 384, cuts: 6 },
       env: { OPENSANDBOX_VM_BACKEND: "fake", OPENSANDBOX_ALLOW_FAKE: "1" },
