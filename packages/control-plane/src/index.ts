@@ -4,7 +4,7 @@ import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
-import type { Worker } from "@opensandbox/wire/worker/worker.ts";
+import type { Worker, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
 import { systemClock, type Clock } from "./clock.ts";
 import type { Log } from "./log.ts";
 import { RowRetention } from "./retention/row-retention.ts";
@@ -31,8 +31,10 @@ import { hostnameOf, PreviewTargets } from "#previews/preview-target.ts";
 import { autosave } from "./service/autosave.ts";
 import { endService, type AtEnd } from "./service/end-service.ts";
 import type { Limits } from "./lifecycle/limits.ts";
+import { onlyWorker } from "./lifecycle/placement.ts";
 import type { SandboxContext, SandboxDefaults } from "./lifecycle/sandbox-context.ts";
 import { openSandboxes } from "./service/open-sandboxes.ts";
+import type { OpenWorkers } from "./service/open-workers.ts";
 import { IdleSweep } from "./service/sweep-sandboxes.ts";
 import { heartbeatMs } from "#events/heartbeats.ts";
 import { openWebhooks } from "#webhooks/open-webhooks.ts";
@@ -42,7 +44,8 @@ export { openRowRetention, RowRetention, type UnnamedImage } from "./retention/r
 export type { AtEnd } from "./service/end-service.ts";
 
 export interface ControlPlaneOptions {
-  readonly worker: Worker;
+  /** The one worker, or what opens the workers of a fleet. */
+  readonly worker: Worker | OpenWorkers;
   /** Created when missing. Several processes may share it. */
   readonly databaseFile: string;
   /** Port 0: any free port. */
@@ -93,6 +96,8 @@ export interface ControlPlaneOptions {
 /** Disposing stops accepting, ends requests, hibernates or stops the worker's sandboxes and closes the database, in that order. */
 export interface ControlPlane extends AsyncDisposable {
   readonly url: string;
+  /** The worker, or what the workers of the fleet can do together. */
+  readonly description: WorkerDescription;
   /** The plain text of the first key, when this start made it. It is stored nowhere. */
   readonly firstApiKey?: string;
   /** The rows that are kept for a time only. */
@@ -133,10 +138,17 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   await makeDefaultOrganization(database, clock.now());
   const firstApiKey = options.apiKey === undefined ? await makeFirstApiKey(database, clock.now()) : undefined;
 
+  const workers =
+    typeof options.worker === "function"
+      ? undo.use(await options.worker({ database, clock, log }))
+      : { worker: options.worker, placement: onlyWorker(options.worker) };
+  const { worker } = workers;
+
   const ending = new AbortController();
   const cutOff = new AbortController();
   const sandboxes = await openSandboxes({
-    worker: options.worker,
+    worker,
+    placement: workers.placement,
     database,
     clock,
     log,
@@ -157,7 +169,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
       post: (request) => post(request, { allowsPrivate, resolve }),
     }),
   );
-  const beat = (): Promise<void> => sandboxes.stores.heartbeats.beat(options.worker.id, clock.now());
+  const beat = (): Promise<void> => sandboxes.stores.heartbeats.beat(worker.id, clock.now());
   await beat();
   undo.use(regularly({ what: "noting that this server is alive", everyMs: heartbeatMs, log }, beat));
   undo.defer(async () => {
@@ -166,6 +178,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     using _ = abortAfter(withinMs, cutOff, "the server's shutdown reached its deadline");
     await endService(sandboxes, atEnd);
   });
+  if ("start" in workers) await workers.start(sandboxes);
 
   const idle = new IdleSweep(sandboxes);
   const sweeping = setInterval(() => idle.run(), tuning.sweepMs ?? defaultSweepMs);
@@ -179,7 +192,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   }
   const autosaveMs = options.autosaveMs ?? defaultAutosaveMs;
   if (autosaveMs > 0) {
-    undo.use(autosave({ worker: options.worker, running: () => runningHere(sandboxes), everyMs: autosaveMs, log }));
+    undo.use(autosave({ worker, running: () => runningHere(sandboxes), everyMs: autosaveMs, log }));
   }
 
   const lifetimes = new LifetimeStore(database);
@@ -229,8 +242,12 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     place: {
       region: options.region,
       sandboxDomain: options.sandboxDomain,
-      hypervisor: options.worker.description.hypervisor,
-      networkNotEnforced: options.worker.description.network.notEnforced,
+      get hypervisor() {
+        return worker.description.hypervisor;
+      },
+      get networkNotEnforced() {
+        return worker.description.network.notEnforced;
+      },
     },
     ready: () => options.ready(),
     timing: { ...defaultTiming, ...tuning.timing },
@@ -251,6 +268,9 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   const owned = undo.move();
   return {
     url,
+    get description() {
+      return worker.description;
+    },
     ...(firstApiKey === undefined ? {} : { firstApiKey }),
     rows: new RowRetention(database),
     removeUnwantedSnapshots: () => sandboxes.snapshots.removeUnwanted(),
@@ -282,9 +302,9 @@ function openConnections(server: Server): ReadonlySet<Socket> {
   return connections;
 }
 
-async function runningHere({ stores, worker }: SandboxContext): Promise<SandboxId[]> {
-  const held = await stores.sandboxes.listHeld();
-  return held.filter(({ state, workerId }) => state === "running" && workerId === worker.id).map(({ id }) => id);
+async function runningHere({ stores, placement }: SandboxContext): Promise<SandboxId[]> {
+  const running = await stores.sandboxes.listRunning();
+  return running.filter(({ workerId }) => placement.includes(workerId)).map(({ id }) => id);
 }
 
 /** Aborts the controller later, unless disposed before. */

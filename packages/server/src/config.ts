@@ -4,6 +4,17 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 
 /** The settings of a server. `README.md` lists the variables and defaults. */
 export interface ServerConfig {
+  /** `combined`: control plane and worker in one process. `server`: a control plane alone. `worker`: a worker alone. */
+  readonly mode: "combined" | "server" | "worker";
+  /** The token of the fleet. Absent: the one in the data directory. */
+  readonly fleetToken?: string;
+  /** Where the other nodes of the fleet reach this one: a server for workers that join, a worker for servers. */
+  readonly fleetHost: string;
+  readonly fleetPort: number;
+  /** The address that a worker gives to its server. Absent: this host's name and the port. */
+  readonly fleetAddress?: string;
+  /** The server that a worker joins. Absent: the one that `osb worker join` has stored. */
+  readonly fleetUrl?: string;
   readonly dataDirectory: string;
   readonly imagesDirectory: string;
   readonly host: string;
@@ -59,6 +70,11 @@ export interface ServerConfig {
 
 /** The environment variable of each setting, except for secrets. */
 export const variables = {
+  mode: "OPENSANDBOX_MODE",
+  fleetHost: "OPENSANDBOX_FLEET_HOST",
+  fleetPort: "OPENSANDBOX_FLEET_PORT",
+  fleetAddress: "OPENSANDBOX_FLEET_ADDRESS",
+  fleetUrl: "OPENSANDBOX_FLEET_URL",
   dataDirectory: "OPENSANDBOX_DATA_DIR",
   imagesDirectory: "OPENSANDBOX_IMAGES_DIR",
   host: "OPENSANDBOX_HOST",
@@ -105,10 +121,16 @@ export function readConfig(env: Environment): ServerConfig {
       "OPENSANDBOX_VM_BACKEND=fake runs plain processes without any isolation. To permit it, set OPENSANDBOX_ALLOW_FAKE=1",
     );
   }
-  oneOf(env, "OPENSANDBOX_MODE", ["combined"]);
   const apiKey = env["OPENSANDBOX_API_KEY"];
+  const fleetToken = env["OPENSANDBOX_FLEET_TOKEN"];
   const debianMirror = env[variables.debianMirror];
   return {
+    mode: oneOf(env, variables.mode, ["combined", "server", "worker"]),
+    ...(fleetToken ? { fleetToken } : {}),
+    fleetHost: env[variables.fleetHost] || "0.0.0.0",
+    fleetPort: whole(env, variables.fleetPort, 8443, 0, 65_535),
+    ...httpsFrom(env, "fleetAddress"),
+    ...httpsFrom(env, "fleetUrl"),
     dataDirectory,
     imagesDirectory: resolve(env[variables.imagesDirectory] || join(dataDirectory, "images")),
     host: env[variables.host] || "127.0.0.1",
@@ -161,6 +183,16 @@ function tlsFrom(env: Environment): Pick<ServerConfig, "tls"> {
   throw new SandboxError(
     "invalid_argument",
     `${missing} is missing: set both OPENSANDBOX_TLS_CERT and OPENSANDBOX_TLS_KEY`,
+  );
+}
+
+function httpsFrom<Name extends "fleetAddress" | "fleetUrl">(env: Environment, name: Name): { [N in Name]?: string } {
+  const value = env[variables[name]];
+  if (!value) return {};
+  if (value.startsWith("https://") && URL.canParse(value)) return { [name]: value } as { [N in Name]: string };
+  throw new SandboxError(
+    "invalid_argument",
+    `${variables[name]}=${value}: must be an address that begins with https://`,
   );
 }
 

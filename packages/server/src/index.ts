@@ -10,7 +10,8 @@ export { restoreBackup, type Restored } from "./backup/restore-backup.ts";
 export { type Collected, type CollectionReport } from "./collection/collect.ts";
 export { collectGarbage } from "./collection/collect-garbage.ts";
 export { readConfig, type ServerConfig } from "./config.ts";
-export { type Server, startServer } from "./start-server.ts";
+export type { Server } from "./server.ts";
+export { startServer } from "./start-server.ts";
 export type { Finding, ImageSummary } from "@opensandbox/worker";
 
 /** Checks what this host supports and what it lacks. */

@@ -36,6 +36,7 @@ export type Resource =
   | "network"
   | "port"
   | "route"
+  | "worker"
   | "api key"
   | "webhook"
   | "delivery";

@@ -1,6 +1,6 @@
 import { GuestRequests } from "#guest/guest-requests.ts";
 import { chmod } from "node:fs/promises";
-import { availableParallelism } from "node:os";
+import { availableParallelism, cpus, totalmem } from "node:os";
 import { join } from "node:path";
 import { registerSymbolicUser } from "./cache/symbolic-users.ts";
 import { ContentChecks } from "./host/storage/content-checks.ts";
@@ -41,6 +41,7 @@ import { SnapshotStore } from "#snapshots/snapshot-store.ts";
 import { Verifier } from "#snapshots/verify.ts";
 import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { randomHex } from "@opensandbox/wire/ids.ts";
+import type { HostStatus } from "@opensandbox/wire/worker/status.ts";
 import type { Worker, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
 
 export interface WorkerOptions {
@@ -82,6 +83,7 @@ export interface OpenedWorker extends AsyncDisposable {
   /** Leaves every machine running, for the next worker to adopt. Dispose of the worker afterwards. */
   release(): Promise<void>;
   isWorkerAlive(workerId: string): boolean;
+  status(): Promise<HostStatus>;
   /** Builds everything that a sandbox of `image` needs to start. */
   prepare(image: string, onProgress: Parameters<ProvideBootFiles>[1], signal: AbortSignal): Promise<void>;
 }
@@ -158,6 +160,12 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
   return {
     worker,
     release: () => worker.release(),
+    status: async () => ({
+      ...(await host.admission.room()),
+      totalMemoryMib: Math.floor(totalmem() / 2 ** 20),
+      cpuModel: cpus()[0]?.model ?? "unknown",
+      readyMachines: ready.state,
+    }),
     isWorkerAlive: (id) => id === workerId || isWorkerAlive(workersDirectory(dataDirectory), id),
     async prepare(image, onProgress, signal) {
       await bootFiles?.({ image, workspaceMib: baseWorkspaceMib }, onProgress, signal);

@@ -11,6 +11,7 @@ import { create } from "./sandbox/create.ts";
 import { doctor } from "./server/doctor.ts";
 import { events } from "./events/events.ts";
 import { exec } from "./exec/exec.ts";
+import { fleet } from "./fleet/fleet.ts";
 import { fork } from "./sandbox/fork.ts";
 import { gc } from "./server/gc.ts";
 import { get } from "./sandbox/get.ts";
@@ -37,6 +38,7 @@ import { usage } from "./usage/usage.ts";
 import { version } from "./version.ts";
 import { wake } from "./sandbox/wake.ts";
 import { webhook } from "./webhook/webhook.ts";
+import { worker } from "./fleet/worker.ts";
 
 /** Every command, in the order of help. */
 export const commands: Commands = {
@@ -73,6 +75,8 @@ export const commands: Commands = {
   host,
   azure,
   admin,
+  fleet,
+  worker,
   bench,
   config,
   completion: completionOf(() => commands),

@@ -89,7 +89,7 @@ function requireCapturable(context: SandboxContext, sandbox: Sandbox): void {
     throw wrongState(state, ["running"], `${message}: it is ${state}`);
   }
   if (!capturable.includes(state)) throw new SandboxError("invalid_argument", message);
-  if (workerId !== context.worker.id) throw elsewhere(context, sandbox);
+  if (!context.placement.includes(workerId)) throw elsewhere(context, sandbox);
 }
 
 /** The row of a checkpoint of the sandbox in its present shape. */
@@ -107,7 +107,7 @@ export function checkpointOf(context: SandboxContext, sandbox: Sandbox, wanted: 
     sizeBytes: 0,
     isPublic: false,
     hidden: sandbox.hidden,
-    workerId: context.worker.id,
+    workerId: sandbox.workerId,
     image,
     vcpus,
     memoryMib,

@@ -3,9 +3,9 @@ import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 
 /** Completes checkpoints that an exited server was making: ready when the snapshot exists, failed otherwise. */
 export async function reconcileCheckpoints(context: SandboxContext): Promise<void> {
-  const { stores, worker, clock, log } = context;
+  const { stores, worker, placement, clock, log } = context;
   const processing = await stores.checkpoints.listProcessing();
-  const left = processing.filter(({ workerId }) => workerId === worker.id || !context.isWorkerAlive(workerId));
+  const left = processing.filter(({ workerId }) => placement.includes(workerId) || !context.isWorkerAlive(workerId));
   await Promise.all(
     left.map(async (checkpoint) => {
       try {

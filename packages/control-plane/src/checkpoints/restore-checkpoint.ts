@@ -40,7 +40,7 @@ async function restore(
   { sandbox, checkpoint }: { readonly sandbox: Sandbox; readonly checkpoint: Checkpoint },
   onBegin: () => void,
 ): Promise<void> {
-  const { stores, worker, activity, snapshots, log } = context;
+  const { stores, worker, placement, activity, snapshots, log } = context;
   const { cutOff } = context.shutdown;
   using _ = snapshots.use(checkpoint.snapshotId);
   // A running sandbox counts already, with the memory that it has now.
@@ -49,10 +49,12 @@ async function restore(
   const memoryMib = Math.max(sandbox.memoryMib, checkpoint.memoryMib);
   const endReason = `the restore of checkpoint ${checkpoint.name} was interrupted: restore it again`;
   const generation = sandbox.generation + 1;
+  const wanted = { ...sandbox, memoryMib, snapshotId: checkpoint.snapshotId };
+  const workerId = placement.holderOf(sandbox) ?? (await placement.choose(wanted));
   const restarting = await stores.sandboxes.move(
     sandbox,
     "restart",
-    { generation, workerId: worker.id, endReason, memoryMib },
+    { generation, workerId, endReason, memoryMib },
     options,
   );
   activity.forget(sandbox.id);

@@ -10,6 +10,7 @@ import * as serverKeys from "./migrations/0003-server-keys.ts";
 import * as network from "./migrations/0004-network.ts";
 import * as domainProofs from "./migrations/0005-domain-proofs.ts";
 import * as organizationNumbers from "./migrations/0006-organization-numbers.ts";
+import * as fleet from "./migrations/0020-fleet.ts";
 import * as events from "./migrations/0030-events.ts";
 import * as webhooks from "./migrations/0031-webhooks.ts";
 import * as lifetimes from "./migrations/0032-lifetimes.ts";
@@ -26,6 +27,7 @@ export const ourMigrations: Migrations = {
   "0004-network": network,
   "0005-domain-proofs": domainProofs,
   "0006-organization-numbers": organizationNumbers,
+  "0020-fleet": fleet,
   "0030-events": events,
   "0031-webhooks": webhooks,
   "0032-lifetimes": lifetimes,

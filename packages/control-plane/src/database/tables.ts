@@ -29,6 +29,21 @@ export interface Tables {
   webhooks: WebhookRow;
   webhook_deliveries: WebhookDeliveryRow;
   lifetimes: LifetimeRow;
+  workers: WorkerRow;
+  /** Which workers of a fleet have, or may have, the files of a snapshot. */
+  snapshot_copies: { snapshot_id: string; worker_id: string };
+}
+
+/** A worker that has joined the fleet. */
+export interface WorkerRow {
+  id: string;
+  /** Where the server reaches it. */
+  url: string;
+  /** What it last said of itself, as JSON. */
+  description: string;
+  /** 1: it gets no new sandboxes. */
+  cordoned: number;
+  joined_at: number;
 }
 
 interface ApiKeyRow {

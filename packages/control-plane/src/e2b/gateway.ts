@@ -73,8 +73,8 @@ function isSignedFile({ url = "" }: IncomingMessage): boolean {
 /** The running sandbox whose token has signed the URL; an empty id: there is none. */
 async function signedSandbox(context: E2bContext, { method, url = "/" }: IncomingMessage): Promise<string> {
   const signed = signedRequestOf(method, new URL(url, "http://sandbox").searchParams);
-  const { stores, worker } = context.sandboxes;
-  const running = signed === undefined ? [] : await stores.sandboxes.listRunning(worker.id);
+  const { stores } = context.sandboxes;
+  const running = signed === undefined ? [] : await stores.sandboxes.listRunning();
   return running.find(({ id }) => signed !== undefined && isSigned(context, id, signed))?.id ?? "";
 }
 

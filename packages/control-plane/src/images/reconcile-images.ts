@@ -3,8 +3,9 @@ import type { ImageContext } from "./image-context.ts";
 
 /** Marks images that an exited server was building as failed and removes their partial checkpoints. */
 export async function reconcileImages({ images, sandboxes }: ImageContext): Promise<void> {
-  const { worker, stores, log } = sandboxes;
-  const isLeft = (workerId: string): boolean => workerId === worker.id || !sandboxes.isWorkerAlive(workerId);
+  const { worker, placement, stores, log } = sandboxes;
+  const isLeft = (workerId: string): boolean =>
+    workerId === worker.id || placement.includes(workerId) || !sandboxes.isWorkerAlive(workerId);
   try {
     for (const { id, name, workerId } of await images.listBuilding()) {
       if (!isLeft(workerId)) continue;

@@ -14,6 +14,7 @@ export async function restartMachine(
   const {
     stores,
     worker,
+    placement,
     activity,
     clock,
     log,
@@ -25,7 +26,7 @@ export async function restartMachine(
     "restart",
     {
       generation: sandbox.generation + 1,
-      workerId: worker.id,
+      workerId: placement.holderOf(sandbox) ?? sandbox.workerId,
       endReason: `it was being ${how} when the server exited`,
     },
     // A running sandbox counts already.

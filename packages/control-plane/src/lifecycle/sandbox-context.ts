@@ -13,12 +13,15 @@ import type { SingleFlight } from "../single-flight.ts";
 import type { Activity } from "./activity.ts";
 import type { Gates } from "./gates.ts";
 import type { Limits } from "./limits.ts";
+import type { Placement } from "./placement.ts";
 import type { SandboxStore } from "#sandboxes/sandbox-store.ts";
 import type { UsageStore } from "#usage/usage-store.ts";
 
 /** The dependencies of the use cases. */
 export interface SandboxContext {
+  /** The worker, or the workers of a fleet behind one interface. */
   readonly worker: Worker;
+  readonly placement: Placement;
   /** Whether a worker still runs, in this process or another one on this host. */
   isWorkerAlive(workerId: string): boolean;
   readonly stores: Stores;

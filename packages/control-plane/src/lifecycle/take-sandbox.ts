@@ -15,7 +15,7 @@ export interface Take {
 }
 
 /**
- * Runs an operation on a sandbox of this worker behind its gate. When the sandbox is in the wrong state at the request, the
+ * Runs an operation on a sandbox of this control plane behind its gate. When the sandbox is in the wrong state at the request, the
  * operation is refused with `refusal`. When the state changes while the operation is queued, the refusal is `wrong_state`
  * with the present state.
  */
@@ -36,7 +36,7 @@ export async function takeSandbox<T>(
   });
 }
 
-/** The sandbox belongs to this worker or to none. */
-function isFree({ worker }: SandboxContext, { workerId }: Sandbox): boolean {
-  return workerId === worker.id || workerId === "";
+/** The sandbox belongs to a worker of this control plane or to none. */
+function isFree({ placement }: SandboxContext, { workerId }: Sandbox): boolean {
+  return placement.includes(workerId) || workerId === "";
 }

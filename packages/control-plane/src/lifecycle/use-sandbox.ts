@@ -28,7 +28,7 @@ export async function useSandbox(
     try {
       const sandbox = await context.stores.sandboxes.get(organizationId, id);
       if (sandbox.state === "running") {
-        if (sandbox.workerId !== context.worker.id) throw elsewhere(context, sandbox);
+        if (!context.placement.includes(sandbox.workerId)) throw elsewhere(context, sandbox);
         return use;
       }
       if (!isAsleep(sandbox)) throw cannotBeUsed(sandbox);

@@ -40,7 +40,7 @@ export async function createSandbox(
     if (earlier !== undefined) return { sandbox: earlier, spans: [], repeated: true };
 
     await requireDisk(context, request.organizationId);
-    const sandbox = sandboxOf(context, request);
+    const sandbox = await placed(context, request, sandboxOf(context, request));
     const created = await context.operations.gates.run(sandbox.id, async () => {
       const added = await context.stores.sandboxes.add(sandbox, context.settings.limits, parentOf(request));
       return added === "added" ? start(context, { sandbox, request, onProgress }, signal) : undefined;
@@ -76,10 +76,18 @@ async function findEarlier(
   return stores.sandboxes.find(earlier.id);
 }
 
+async function placed(
+  { placement }: SandboxContext,
+  { checkpoint }: CreateSandbox,
+  sandbox: Omit<Sandbox, "workerId">,
+): Promise<Sandbox> {
+  return { ...sandbox, workerId: await placement.choose({ ...sandbox, snapshotId: checkpoint?.snapshotId }) };
+}
+
 function sandboxOf(
-  { worker, clock, settings: { defaults, ephemeral } }: SandboxContext,
+  { clock, settings: { defaults, ephemeral } }: SandboxContext,
   request: CreateSandbox,
-): Sandbox {
+): Omit<Sandbox, "workerId"> {
   return {
     ...defaults,
     ...request.sandbox,
@@ -89,7 +97,6 @@ function sandboxOf(
     idempotencyKey: request.idempotencyKey,
     state: "creating",
     generation: 1,
-    workerId: worker.id,
     hidden: request.hidden ?? false,
     createdAt: new Date(clock.now()),
     fromCheckpointId: request.checkpoint?.id,

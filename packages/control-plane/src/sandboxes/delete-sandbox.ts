@@ -25,16 +25,18 @@ export interface End {
 /** Stops a sandbox for the given reason. Its gate must be held. */
 export async function endSandbox(context: SandboxContext, sandbox: Sandbox, end: End): Promise<void> {
   const { reason, endReason, at } = end;
-  const { stores, worker, activity, clock, snapshots } = context;
+  const { stores, worker, placement, activity, clock, snapshots } = context;
   if (sandbox.state === "stopped") return;
-  const isOurs = sandbox.workerId === worker.id || sandbox.workerId === "";
-  if (!isOurs && context.isWorkerAlive(sandbox.workerId)) throw elsewhere(context, sandbox);
+  const workerId = placement.holderOf(sandbox);
+  if (workerId === undefined && sandbox.workerId !== "" && context.isWorkerAlive(sandbox.workerId)) {
+    throw elsewhere(context, sandbox);
+  }
 
-  const stopping = await stores.sandboxes.move(sandbox, "delete", isOurs ? { workerId: worker.id } : {});
+  const stopping = await stores.sandboxes.move(sandbox, "delete", workerId === undefined ? {} : { workerId });
   activity.forget(sandbox.id);
   try {
     // Files of a dead worker are removed by the next start of a server.
-    if (isOurs) await worker.stopSandbox(sandbox.id);
+    if (workerId !== undefined) await worker.stopSandbox(sandbox.id);
   } catch (error) {
     await stores.sandboxes.move(stopping, "failed", {
       endedAt: new Date(clock.now()),

@@ -2,6 +2,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { newSnapshotId, type SandboxId } from "@opensandbox/wire/ids.ts";
 import type { StoredSnapshot } from "@opensandbox/wire/worker/worker.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
+import { isOutcomeUnknown } from "#lifecycle/unknown-outcome.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { takeSandbox } from "#lifecycle/take-sandbox.ts";
 
@@ -26,6 +27,8 @@ export async function putToSleep(context: SandboxContext, sandbox: Sandbox): Pro
     // A hibernation that has begun completes even when its caller disconnects.
     stored = await worker.hibernateSandbox(sandbox.id, hibernationSnapshotId, context.shutdown.cutOff);
   } catch (error) {
+    // The worker may have hibernated it. The row stays as it is until the worker tells.
+    if (isOutcomeUnknown(error)) throw error;
     await stores.sandboxes.move(hibernating, "failed", { hibernationSnapshotId: undefined });
     throw error;
   }

@@ -24,6 +24,7 @@ export async function setNetworkPolicy(
   const {
     stores,
     worker,
+    placement,
     operations: { gates },
   } = context;
   return gates.run(id, async () => {
@@ -33,7 +34,7 @@ export async function setNetworkPolicy(
     }
     const policy = change({ enabled: sandbox.networkEnabled, egress: sandbox.egress });
     if (sandbox.state === "running") {
-      if (sandbox.workerId !== worker.id) throw elsewhere(context, sandbox);
+      if (!placement.includes(sandbox.workerId)) throw elsewhere(context, sandbox);
       await worker.setNetworkPolicy(id, policy);
     } else if (policy.egress !== undefined && worker.description.network.notEnforced !== undefined) {
       // A policy that cannot be enforced would make the next wake fail.
@@ -46,10 +47,10 @@ export async function setNetworkPolicy(
 
 /** The latest refusals of a sandbox's network. Empty for a sandbox that does not run. */
 export async function networkLog(
-  { stores, worker }: SandboxContext,
+  { stores, worker, placement }: SandboxContext,
   organizationId: string,
   id: SandboxId,
 ): Promise<readonly NetworkRefusal[]> {
   const sandbox = await stores.sandboxes.get(organizationId, id);
-  return sandbox.state === "running" && sandbox.workerId === worker.id ? worker.networkRefusals(id) : [];
+  return sandbox.state === "running" && placement.includes(sandbox.workerId) ? worker.networkRefusals(id) : [];
 }

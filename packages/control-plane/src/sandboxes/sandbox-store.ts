@@ -138,14 +138,9 @@ export class SandboxStore {
     return { sandboxes: sandboxes.map(({ id }) => id as SandboxId), snapshots: [...snapshots] as SnapshotId[] };
   }
 
-  /** The sandboxes of all organizations whose machines run on a worker. */
-  async listRunning(workerId: string): Promise<Sandbox[]> {
-    const rows = await this.#database
-      .selectFrom("sandboxes")
-      .selectAll()
-      .where("state", "=", "running")
-      .where("worker_id", "=", workerId)
-      .execute();
+  /** The sandboxes of all organizations whose machines run. */
+  async listRunning(): Promise<Sandbox[]> {
+    const rows = await this.#database.selectFrom("sandboxes").selectAll().where("state", "=", "running").execute();
     return rows.map(fromRow);
   }
 

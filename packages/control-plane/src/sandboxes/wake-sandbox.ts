@@ -41,7 +41,7 @@ export async function wakeSandbox(
     if (sandbox.state !== "running") {
       throw wrongState(sandbox.state, ["hibernated"], `sandbox is not hibernated: it is ${sandbox.state}`);
     }
-    if (sandbox.workerId !== context.worker.id) throw elsewhere(context, sandbox);
+    if (!context.placement.includes(sandbox.workerId)) throw elsewhere(context, sandbox);
     return { sandbox: await withTimeout(context, sandbox, idleTimeoutSeconds), spans: [] };
   });
 }
@@ -57,13 +57,14 @@ export async function wake(
 ): Promise<Started> {
   const {
     stores,
-    worker,
+    placement,
     snapshots,
     settings: { limits },
   } = context;
   await requireDisk(context, sandbox.organizationId);
   const generation = sandbox.generation + 1;
-  const waking = await stores.sandboxes.move(sandbox, "wake", { workerId: worker.id, generation }, { limits });
+  const workerId = await placement.choose({ ...sandbox, snapshotId: sandbox.hibernationSnapshotId });
+  const waking = await stores.sandboxes.move(sandbox, "wake", { workerId, generation }, { limits });
   const started = await startFromHibernation(context, waking);
   const running = await markRunning(context, waking, started, {
     idleTimeoutSeconds,

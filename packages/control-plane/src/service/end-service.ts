@@ -17,15 +17,17 @@ export type AtEnd = "hibernate" | "stop" | "leave";
  * aborted. After a failure a sandbox keeps its state, and the next server adopts it.
  */
 export async function endService(context: SandboxContext, atEnd: AtEnd): Promise<void> {
-  const { worker, log } = context;
+  const { placement, log } = context;
   const held =
-    atEnd === "leave" ? [] : (await context.stores.sandboxes.listHeld()).filter((row) => row.workerId === worker.id);
+    atEnd === "leave"
+      ? []
+      : (await context.stores.sandboxes.listHeld()).filter(({ workerId }) => placement.includes(workerId));
   const results = await Promise.allSettled(
     held.map(({ id }) =>
       context.operations.gates.run(id, async () => {
         // The row is read again, because an earlier operation at the gate may have changed it.
         const sandbox = await context.stores.sandboxes.find(id);
-        if (sandbox === undefined || sandbox.workerId !== worker.id) return;
+        if (sandbox === undefined || !placement.includes(sandbox.workerId)) return;
         await end(context, sandbox, atEnd);
       }),
     ),

@@ -16,6 +16,7 @@ import { SingleFlight } from "../single-flight.ts";
 import { Activity } from "#lifecycle/activity.ts";
 import { answerGuests } from "#sandboxes/answer-guests.ts";
 import { Gates } from "#lifecycle/gates.ts";
+import type { Placement } from "#lifecycle/placement.ts";
 import type { SandboxContext, SandboxSettings, Shutdown } from "#lifecycle/sandbox-context.ts";
 import { SandboxStore } from "#sandboxes/sandbox-store.ts";
 import { UsageStore } from "#usage/usage-store.ts";
@@ -23,6 +24,7 @@ import { reconcileSandboxes } from "./reconcile-sandboxes.ts";
 
 export interface OpenSandboxes {
   readonly worker: Worker;
+  readonly placement: Placement;
   readonly database: Database;
   readonly clock: Clock;
   readonly log: Log;
@@ -43,6 +45,7 @@ export async function openSandboxes(options: OpenSandboxes): Promise<SandboxCont
   };
   const context: SandboxContext = {
     worker,
+    placement: options.placement,
     stores: {
       sandboxes,
       checkpoints: new CheckpointStore(database, events),

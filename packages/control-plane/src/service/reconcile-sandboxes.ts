@@ -23,10 +23,15 @@ export async function reconcileSandboxes(context: SandboxContext): Promise<void>
 }
 
 function isElsewhere(context: SandboxContext, workerId: string): boolean {
-  return workerId !== "" && workerId !== context.worker.id && context.isWorkerAlive(workerId);
+  return workerId !== "" && !context.placement.includes(workerId) && context.isWorkerAlive(workerId);
 }
 
-async function reconcile(context: SandboxContext, id: SandboxId, adopted: HeldSandbox | undefined): Promise<void> {
+/** Brings the row of one sandbox in line with what the worker has of it. A failure is logged. */
+export async function reconcile(
+  context: SandboxContext,
+  id: SandboxId,
+  adopted: HeldSandbox | undefined,
+): Promise<void> {
   try {
     const sandbox = await context.stores.sandboxes.find(id);
     const action = reconciliationOf({

@@ -25,7 +25,7 @@ export class DiskSweep {
     const { organizationDiskMib } = context.settings.limits;
     if (organizationDiskMib === undefined) return;
     const running = Map.groupBy(
-      await context.stores.sandboxes.listRunning(context.worker.id),
+      (await context.stores.sandboxes.listRunning()).filter(({ workerId }) => context.placement.includes(workerId)),
       (each) => each.organizationId,
     );
     const measured = new Map<SandboxId, number>();

@@ -5,6 +5,7 @@ import { type Database, openDatabase } from "#database/database.ts";
 import { defaultOrganizationId, makeDefaultOrganization } from "#organizations/api-keys.ts";
 import { createSandbox } from "#sandboxes/create-sandbox.ts";
 import { openSandboxes } from "#service/open-sandboxes.ts";
+import { onlyWorker } from "#lifecycle/placement.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 import { ManualClock } from "./manual-clock.ts";
@@ -32,6 +33,7 @@ export async function contextForTest(): Promise<TestContext> {
   const ended = new AbortController();
   const context = await openSandboxes({
     worker,
+    placement: onlyWorker(worker),
     database,
     clock,
     log: () => {},

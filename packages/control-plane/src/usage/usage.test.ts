@@ -16,6 +16,7 @@ import { hibernateSandbox } from "#sandboxes/hibernate-sandbox.ts";
 import { powerCycleSandbox } from "#sandboxes/power-cycle-sandbox.ts";
 import { scaleSandbox } from "#sandboxes/scale-sandbox.ts";
 import { wakeSandbox } from "#sandboxes/wake-sandbox.ts";
+import { onlyWorker } from "#lifecycle/placement.ts";
 import { openSandboxes } from "#service/open-sandboxes.ts";
 import { ManualClock } from "#testing/manual-clock.ts";
 import { TestHost } from "#testing/test-host.ts";
@@ -65,7 +66,7 @@ async function checkUsage(steps: readonly Step[], part: number): Promise<void> {
     const worker = new TestWorker(`worker-${(servers += 1)}`, host);
     alive.add(worker.id);
     const context = await openSandboxes({
-      ...{ worker, database, clock, log: () => {} },
+      ...{ worker, placement: onlyWorker(worker), database, clock, log: () => {} },
       settings: {
         defaults: { vcpus: 1, memoryMib: 1024, workspaceMib: includedDiskMib + 1024, idleTimeoutSeconds: 0 },
         limits: { maxSandboxes: 1000 },

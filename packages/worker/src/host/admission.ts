@@ -34,9 +34,16 @@ export class Admission {
     this.#room = room;
   }
 
+  /** The free resources, less the memory that machines which start now were promised. */
+  async room(): Promise<HostRoom> {
+    const { freeMemoryMib, freeDiskShare } = await this.#room();
+    return { freeMemoryMib: Math.max(0, freeMemoryMib - this.#promisedMib), freeDiskShare };
+  }
+
   /** Disposing the result ends the promise: by then the machine uses its memory, or is gone. @throws `no_capacity` */
   async admit(memoryMib: number): Promise<Disposable> {
     const { freeMemoryMib, freeDiskShare } = await this.#room();
+    // Nothing is awaited from here to the promise: two admissions must not see the same memory.
     admit({ freeMemoryMib: Math.max(0, freeMemoryMib - this.#promisedMib), freeDiskShare }, memoryMib);
     const promisedMib = neededMib(memoryMib);
     this.#promisedMib += promisedMib;

@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import { styleText } from "node:util";
-import type { Server } from "@opensandbox/server";
+import type { Server, ServerConfig } from "@opensandbox/server";
 import { defineCommand } from "../../command.ts";
 import type { Context, Host } from "../../context.ts";
 import { text, whole } from "#arguments/inputs.ts";
@@ -11,6 +11,9 @@ export const up = defineCommand({
   summary: "Start a server in the foreground",
   description: `Prints its address when it is ready, and runs until Ctrl-C or SIGTERM. Then it hibernates its sandboxes. After
 SIGUSR2 their machines keep running instead, for the next server. The log goes to standard error.
+
+With OPENSANDBOX_MODE=server it starts the server of a fleet, and with OPENSANDBOX_MODE=worker a worker ('osb fleet init'
+and 'osb worker join' come first). Both leave the sandboxes running when they end.
 
 On this host, the same user needs no configuration to use the server. Elsewhere, set OPENSANDBOX_API_URL and
 OPENSANDBOX_API_KEY, or use 'osb config set'.`,
@@ -33,9 +36,10 @@ OPENSANDBOX_API_KEY, or use 'osb config set'.`,
     const server = await startServer(config, { embedded: false, onProgress }, context.signal);
     await using _ = server;
     shown.pause();
-    await printServer(server, config.dataDirectory, context);
+    await (config.mode === "combined" ? printServer : printNode)(server, config, context);
     if (!context.signal.aborted) await once(context.signal, "abort");
-    context.note("stopping the server; hibernating its sandboxes first");
+    const ending = config.mode === "combined" ? "hibernating its sandboxes first" : "its sandboxes keep running";
+    context.note(`stopping the ${config.mode === "worker" ? "worker" : "server"}; ${ending}`);
     return 0;
   },
 });
@@ -46,7 +50,19 @@ async function configOf(host: string | undefined, port: number | undefined, { en
   return { ...config, ...(host === undefined ? {} : { host }), ...(port === undefined ? {} : { port }) };
 }
 
-async function printServer(server: Server, dataDirectory: string, { host, print }: Context): Promise<void> {
+/** A node of a fleet: a server without a worker, or a worker alone. */
+async function printNode({ url, apiKey }: Server, config: ServerConfig, { print }: Context): Promise<void> {
+  const { mode, dataDirectory, fleetPort } = config;
+  const facts = [
+    ...(mode === "worker" ? [] : [["API key", apiKey ?? "an earlier one, which this host does not store"]]),
+    ...(mode === "worker" ? [] : [["workers", `join at https://ADDRESS-OF-THIS-HOST:${fleetPort}`]]),
+    ["data", dataDirectory],
+  ];
+  const human = `The ${mode} of the fleet is ready at ${url}\n\n${visibleText(columns(facts)).replaceAll(/^/gm, "  ")}`;
+  await print(human, { url, ...(apiKey === undefined ? {} : { apiKey }), pid: process.pid, mode, dataDirectory });
+}
+
+async function printServer(server: Server, { dataDirectory }: ServerConfig, { host, print }: Context): Promise<void> {
   const { url, apiKey, description } = server;
   const { accelerator, network, hypervisor, hypervisorVersion } = description;
   const bold = (text: string): string => styleText("bold", text, { stream: host.stdout });

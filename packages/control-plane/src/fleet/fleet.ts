@@ -1,0 +1,432 @@
+import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
+import type { NetworkPolicy } from "@opensandbox/wire/egress.ts";
+import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
+import type { Guest } from "@opensandbox/wire/worker/guest.ts";
+import type {
+  Capture,
+  CapturedSnapshot,
+  GuestAnswer,
+  GuestRequest,
+  HeldSandbox,
+  NetworkRefusal,
+  OwnedFiles,
+  Progress,
+  ReadyMachinesState,
+  Scaled,
+  SandboxEnd,
+  SandboxSize,
+  StartedSandbox,
+  StartSandbox,
+  StoredSnapshot,
+  Worker,
+  WorkerDescription,
+} from "@opensandbox/wire/worker/worker.ts";
+import type { Database } from "#database/database.ts";
+import type { Placement, Start } from "#lifecycle/placement.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
+import type { Sandbox } from "#sandboxes/sandbox.ts";
+import type { Clock } from "../clock.ts";
+import type { Log } from "../log.ts";
+import { describeFleet } from "./describe-fleet.ts";
+import { Member } from "./member.ts";
+import { type Candidate, type Choice, neededMib, place } from "./place.ts";
+import { reconcileMember } from "./reconcile-member.ts";
+import { RemoteWorker, type RemoteWorkerOptions } from "./remote-worker.ts";
+import { routedGuest } from "./routed-guest.ts";
+import { WorkerStore } from "./worker-store.ts";
+
+export interface FleetOptions {
+  readonly database: Database;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** How this server reaches any worker. */
+  readonly link: Omit<RemoteWorkerOptions, "url" | "log">;
+  readonly heartbeatMs?: number | undefined;
+}
+
+/** Placements that are kept for {@link Fleet.explain}. */
+const maxExplained = 10_000;
+
+/** A worker, for an operator. */
+export interface MemberReport {
+  readonly id: string;
+  readonly url: string;
+  readonly state: "up" | "silent";
+  readonly cordoned: boolean;
+  readonly seenAt?: string;
+  readonly hypervisor: string;
+  readonly cpuModel?: string;
+  readonly freeMemoryMib?: number;
+  readonly totalMemoryMib?: number;
+  readonly freeDiskPercent?: number;
+  readonly sandboxes: number;
+}
+
+/**
+ * The workers of a fleet behind the interface of one. A call for a sandbox goes to the worker that its row names now: the
+ * row is read for each call, so no route can be stale after a hibernation, a wake or a move.
+ */
+export class Fleet implements Worker, Placement, AsyncDisposable {
+  /** Of no worker. Rows that no sandbox belongs to, such as builds of images, name it. */
+  readonly id = "fleet";
+  readonly #options: FleetOptions;
+  readonly #store: WorkerStore;
+  readonly #members = new Map<string, Member>();
+  readonly #choices = new Map<SandboxId, Choice>();
+  #context: SandboxContext | undefined;
+  /** Wakes listeners of guests when a worker has joined. */
+  #joined = Promise.withResolvers<void>();
+
+  constructor(options: FleetOptions) {
+    this.#options = options;
+    this.#store = new WorkerStore(options.database);
+  }
+
+  /** Begins to talk to the workers of the rows. Each is reconciled with its rows when it first answers. */
+  async start(context: SandboxContext): Promise<void> {
+    this.#context = context;
+    for (const { id, url, description, isCordoned } of await this.#store.list()) {
+      this.#add(new RemoteWorker(this.#linkTo(url), { id, description }), { url, isCordoned });
+    }
+  }
+
+  /**
+   * Adds a worker, or takes note of its new address.
+   * @throws `unavailable` when this server does not reach it there
+   */
+  async join(url: string): Promise<string> {
+    using greeted = await RemoteWorker.connect(this.#linkTo(url));
+    const { id, description } = greeted;
+    const known = this.#members.get(id);
+    await this.#store.put({ id, url, description }, new Date(this.#options.clock.now()));
+    if (known?.url === url) return id;
+    await known?.[Symbol.asyncDispose]();
+    const isCordoned = known?.isCordoned ?? false;
+    this.#add(new RemoteWorker(this.#linkTo(url), { id, description }), { url, isCordoned });
+    this.#options.log("info", known === undefined ? "a worker has joined" : "a worker has a new address", {
+      worker: id,
+      url,
+    });
+    return id;
+  }
+
+  /** Keeps new sandboxes away from a worker, or lets them on it again. @throws `not_found` */
+  async cordon(workerId: string, isCordoned: boolean): Promise<void> {
+    const member = this.#members.get(workerId);
+    if (member === undefined) {
+      throw new SandboxError("not_found", `worker ${workerId} has not joined`, { resource: "worker", id: workerId });
+    }
+    await this.#store.setCordoned(workerId, isCordoned);
+    member.isCordoned = isCordoned;
+  }
+
+  /** Why a sandbox was placed where it is, or why it was refused. Undefined: not since this server started. */
+  explain(id: SandboxId): Choice | undefined {
+    return this.#choices.get(id);
+  }
+
+  async report(): Promise<MemberReport[]> {
+    const running = Map.groupBy(
+      (await this.#context?.stores.sandboxes.listRunning()) ?? [],
+      ({ workerId }) => workerId,
+    );
+    return [...this.#members.values()].map((member): MemberReport => {
+      const { id, url, isUp, isCordoned, seenAt, status, worker } = member;
+      return {
+        ...{ id, url, state: isUp ? "up" : "silent", cordoned: isCordoned },
+        ...(seenAt === undefined ? {} : { seenAt: seenAt.toISOString() }),
+        hypervisor: worker.description.hypervisor,
+        ...(status === undefined
+          ? {}
+          : {
+              cpuModel: status.cpuModel,
+              freeMemoryMib: status.freeMemoryMib,
+              totalMemoryMib: status.totalMemoryMib,
+              freeDiskPercent: Math.round(status.freeDiskShare * 100),
+            }),
+        sandboxes: running.get(id)?.length ?? 0,
+      };
+    });
+  }
+
+  get description(): WorkerDescription {
+    return describeFleet([...this.#members.values()].map(({ worker }) => worker.description));
+  }
+
+  // Placement
+
+  includes(workerId: string): boolean {
+    return this.#members.has(workerId);
+  }
+
+  holderOf({ workerId }: Pick<Sandbox, "workerId">): string | undefined {
+    return this.includes(workerId) ? workerId : undefined;
+  }
+
+  async choose({ id, image, vcpus, memoryMib, snapshotId }: Start): Promise<string> {
+    const snapshotOn = snapshotId === undefined ? undefined : await this.#store.workersWith(snapshotId);
+    const template = templateKey({ image, vcpus, memoryMib });
+    const start = { template, isBound: snapshotOn !== undefined };
+    const candidates = [...this.#members.values()].map((member) => candidateOf(member, start));
+    const choice = place(candidates, { memoryMib, ...(snapshotOn === undefined ? {} : { snapshotOn }) });
+    this.#remember(id, choice);
+    if (choice.workerId !== undefined) return choice.workerId;
+    throw this.#refusal(choice, { memoryMib, snapshotOn });
+  }
+
+  // Worker: calls for one sandbox
+
+  async startSandbox(
+    request: StartSandbox,
+    onProgress: (progress: Progress) => void,
+    signal: AbortSignal,
+  ): Promise<StartedSandbox> {
+    const member = await this.#memberOf(request.id);
+    const starting = { neededMib: neededMib(request.memoryMib) };
+    member.starting.add(starting);
+    try {
+      const started = await member.worker.startSandbox(request, onProgress, signal);
+      const { from, vcpus, memoryMib } = request;
+      if (from.kind === "image") member.templates.add(templateKey({ image: from.image, vcpus, memoryMib }));
+      return started;
+    } finally {
+      member.starting.delete(starting);
+    }
+  }
+
+  async stopSandbox(id: SandboxId): Promise<void> {
+    await (await this.#memberOf(id)).worker.stopSandbox(id);
+  }
+
+  async waitForEnd(id: SandboxId, signal: AbortSignal): Promise<SandboxEnd> {
+    return await this.#known(await this.#workerIdOf(id)).worker.waitForEnd(id, signal);
+  }
+
+  async rebootSandbox(id: SandboxId, signal: AbortSignal): Promise<void> {
+    await (await this.#memberOf(id)).worker.rebootSandbox(id, signal);
+  }
+
+  async powerCycleSandbox(id: SandboxId, signal: AbortSignal): Promise<void> {
+    await (await this.#memberOf(id)).worker.powerCycleSandbox(id, signal);
+  }
+
+  async scaleSandbox(id: SandboxId, size: SandboxSize, signal: AbortSignal): Promise<Scaled> {
+    return await (await this.#memberOf(id)).worker.scaleSandbox(id, size, signal);
+  }
+
+  async setNetworkPolicy(id: SandboxId, policy: NetworkPolicy): Promise<void> {
+    await (await this.#memberOf(id)).worker.setNetworkPolicy(id, policy);
+  }
+
+  async networkRefusals(id: SandboxId): Promise<readonly NetworkRefusal[]> {
+    return await (await this.#memberOf(id)).worker.networkRefusals(id);
+  }
+
+  async readConsole(id: SandboxId): Promise<string> {
+    return await (await this.#memberOf(id)).worker.readConsole(id);
+  }
+
+  guest(id: SandboxId): Guest {
+    return routedGuest(async () => (await this.#memberOf(id)).worker.guest(id));
+  }
+
+  /** The copy is recorded first, so that no crash leaves a snapshot that nothing removes. */
+  async captureSandbox(id: SandboxId, request: Capture, signal: AbortSignal): Promise<CapturedSnapshot> {
+    const { worker } = await this.#memberOf(id);
+    await this.#store.addCopy(request.snapshotId, worker.id);
+    return await worker.captureSandbox(id, request, signal);
+  }
+
+  async hibernateSandbox(id: SandboxId, snapshotId: SnapshotId, signal: AbortSignal): Promise<CapturedSnapshot> {
+    const { worker } = await this.#memberOf(id);
+    await this.#store.addCopy(snapshotId, worker.id);
+    return await worker.hibernateSandbox(id, snapshotId, signal);
+  }
+
+  // Worker: calls for a snapshot
+
+  async findSnapshot(snapshotId: SnapshotId): Promise<StoredSnapshot | undefined> {
+    for (const workerId of await this.#store.workersWith(snapshotId)) {
+      const found = await this.#up(workerId).worker.findSnapshot(snapshotId);
+      if (found !== undefined) return found;
+    }
+    return undefined;
+  }
+
+  async removeSnapshot(snapshotId: SnapshotId): Promise<void> {
+    for (const workerId of await this.#store.workersWith(snapshotId)) {
+      await this.#up(workerId).worker.removeSnapshot(snapshotId);
+      await this.#store.removeCopy(snapshotId, workerId);
+    }
+  }
+
+  // Worker: calls for all workers
+
+  async listSandboxes(): Promise<readonly HeldSandbox[]> {
+    return (await Promise.all(this.#allUp().map(({ worker }) => worker.listSandboxes()))).flat();
+  }
+
+  /** Of the workers that answer: files on a silent one cannot be counted, and need not stop the others. */
+  async measureDisk(owned: OwnedFiles): Promise<number> {
+    const measured = await Promise.all(this.#allUp().map(({ worker }) => worker.measureDisk(owned)));
+    return measured.reduce((sum, bytes) => sum + bytes, 0);
+  }
+
+  async readyMachines(): Promise<ReadyMachinesState> {
+    const states = await Promise.all(this.#allUp().map(({ worker }) => worker.readyMachines()));
+    const sum = (name: "wanted" | "ready"): number => states.reduce((total, state) => total + state[name], 0);
+    return { ...states.find(({ image }) => image !== undefined), wanted: sum("wanted"), ready: sum("ready") };
+  }
+
+  /** Requests of the guests of every worker, of those too that join later. */
+  async *guestRequests(signal: AbortSignal): AsyncGenerator<GuestRequest> {
+    const queue: GuestRequest[] = [];
+    let changed = Promise.withResolvers<void>();
+    const listened = new Set<RemoteWorker>();
+    const listen = async (worker: RemoteWorker): Promise<void> => {
+      for await (const request of worker.guestRequests(signal)) {
+        queue.push({ ...request, requestId: `${worker.id}/${request.requestId}` });
+        changed.resolve();
+      }
+    };
+    const onAbort = (): void => changed.resolve();
+    signal.addEventListener("abort", onAbort);
+    while (!signal.aborted) {
+      for (const { worker } of this.#members.values()) {
+        if (listened.has(worker)) continue;
+        listened.add(worker);
+        listen(worker).catch((error: unknown) => {
+          listened.delete(worker);
+          if (signal.aborted) return;
+          this.#options.log("warn", "requests of guests are not heard", { worker: worker.id, ...describeError(error) });
+        });
+      }
+      await Promise.race([changed.promise, this.#joined.promise]);
+      changed = Promise.withResolvers();
+      yield* queue.splice(0);
+    }
+    signal.removeEventListener("abort", onAbort);
+  }
+
+  async answerGuest(requestId: string, answer: GuestAnswer): Promise<void> {
+    const [workerId = "", ...rest] = requestId.split("/");
+    await this.#up(workerId).worker.answerGuest(rest.join("/"), answer);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([...this.#members.values()].map((member) => member[Symbol.asyncDispose]()));
+  }
+
+  #linkTo(url: string): RemoteWorkerOptions {
+    const { link, log } = this.#options;
+    return { ...link, url, log };
+  }
+
+  #add(worker: RemoteWorker, { url, isCordoned }: { readonly url: string; readonly isCordoned: boolean }): void {
+    const { clock, log, heartbeatMs } = this.#options;
+    let isFirst = true;
+    const reconcileNow = async (): Promise<void> => {
+      if (this.#context === undefined) return;
+      await reconcileMember(this.#context, { worker, isFirst });
+      isFirst = false;
+      // After the reconciliation, which reads when the worker was last alive before.
+      await this.#context.stores.heartbeats.beat(worker.id, clock.now());
+    };
+    const member = new Member({
+      ...{ id: worker.id, url, worker, isCordoned, clock, log, heartbeatMs },
+      onReturn: async () => {
+        await this.#store.describe(worker.id, worker.description);
+        await reconcileNow();
+      },
+      onCheck: () => reconcileNow(),
+    });
+    this.#members.set(worker.id, member);
+    this.#joined.resolve();
+    this.#joined = Promise.withResolvers();
+  }
+
+  async #workerIdOf(id: SandboxId): Promise<string> {
+    const sandbox = await this.#context?.stores.sandboxes.find(id);
+    if (sandbox !== undefined && sandbox.workerId !== "") return sandbox.workerId;
+    throw new SandboxError("not_found", `sandbox ${id} runs on no worker`, { resource: "sandbox", id });
+  }
+
+  async #memberOf(id: SandboxId): Promise<Member> {
+    return this.#up(await this.#workerIdOf(id));
+  }
+
+  #known(workerId: string): Member {
+    const member = this.#members.get(workerId);
+    if (member !== undefined) return member;
+    throw new SandboxError("unavailable", `worker ${workerId} does not belong to this fleet`);
+  }
+
+  /** @throws `unavailable` for a worker that does not answer: its sandboxes are kept */
+  #up(workerId: string): Member {
+    const member = this.#known(workerId);
+    if (member.isUp) return member;
+    throw silent(member);
+  }
+
+  #allUp(): Member[] {
+    return [...this.#members.values()].filter(({ isUp }) => isUp);
+  }
+
+  #remember(id: SandboxId, choice: Choice): void {
+    this.#choices.delete(id);
+    this.#choices.set(id, choice);
+    const [oldest] = this.#choices.keys();
+    if (this.#choices.size > maxExplained && oldest !== undefined) this.#choices.delete(oldest);
+  }
+
+  #refusal(
+    { verdicts }: Choice,
+    { memoryMib, snapshotOn }: { readonly memoryMib: number; readonly snapshotOn: readonly string[] | undefined },
+  ): SandboxError {
+    if (this.#members.size === 0) {
+      return new SandboxError("unavailable", "no worker has joined this fleet: run 'osb worker join' on a host");
+    }
+    const holder = snapshotOn?.map((id) => this.#members.get(id)).find((member) => member?.isUp === false);
+    if (holder !== undefined) return silent(holder);
+    const words = verdicts.map(({ workerId, reason }) => `${workerId}: ${reason}`).join("; ");
+    const message = `no worker can take a sandbox with ${memoryMib} MiB: ${words}`;
+    const freeMib = Math.max(0, ...this.#allUp().map((member) => freeMibOf(member)));
+    return new SandboxError("no_capacity", message, { resource: "memory", needMib: neededMib(memoryMib), freeMib });
+  }
+}
+
+function silent({ id, seenAt }: Member): SandboxError {
+  const since = seenAt === undefined ? "since this server started" : `since ${seenAt.toISOString()}`;
+  const message = `worker ${id} has not answered ${since}: its sandboxes are kept, try again when it is back`;
+  return new SandboxError("unavailable", message);
+}
+
+/** `isBound`: the sandbox can start on the workers with its snapshot alone, so a cordon does not keep it away. */
+function candidateOf(
+  member: Member,
+  { template, isBound }: { readonly template: string; readonly isBound: boolean },
+): Candidate {
+  const { id, isUp, isCordoned, status, starting } = member;
+  const readyMachines = status?.readyMachines;
+  const isForThis = readyMachines?.image !== undefined && templateKey(readyMachines) === template;
+  return {
+    id,
+    refusal: isUp ? (isCordoned && !isBound ? "it is cordoned" : undefined) : "it does not answer",
+    freeMemoryMib: freeMibOf(member),
+    totalMemoryMib: status?.totalMemoryMib ?? 0,
+    freeDiskShare: status?.freeDiskShare ?? 0,
+    starting: starting.size,
+    ready: isForThis ? readyMachines.ready : 0,
+    hasTemplate: isForThis || member.templates.has(template),
+  };
+}
+
+/** Starts that its last status does not count are taken off. */
+function freeMibOf({ status, starting }: Member): number {
+  const promised = [...starting].reduce((sum, each) => sum + each.neededMib, 0);
+  return Math.max(0, (status?.freeMemoryMib ?? 0) - promised);
+}
+
+function templateKey({ image = "", vcpus = 0, memoryMib = 0 }: Partial<Pick<Start, "image" | "vcpus" | "memoryMib">>) {
+  return `${image} ${vcpus} ${memoryMib}`;
+}

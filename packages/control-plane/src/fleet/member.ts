@@ -1,0 +1,118 @@
+import { describeError } from "@opensandbox/wire/errors.ts";
+import type { WorkerStatus } from "@opensandbox/wire/worker/status.ts";
+import type { Clock } from "../clock.ts";
+import type { Log } from "../log.ts";
+import type { RemoteWorker } from "./remote-worker.ts";
+
+/** How often a worker is asked how it fares. */
+const defaultHeartbeatMs = 2000;
+/** Heartbeats between two checks. A call whose connection broke may have left a row that is wrong. */
+const heartbeatsPerCheck = 15;
+
+export interface MemberOptions {
+  readonly id: string;
+  readonly url: string;
+  readonly worker: RemoteWorker;
+  readonly isCordoned: boolean;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly heartbeatMs?: number | undefined;
+  /**
+   * Runs when the worker answers for the first time, after a silence, and after its process was started again: what it
+   * holds may differ from the rows. Until it has succeeded, the worker counts as silent.
+   */
+  readonly onReturn: () => Promise<void>;
+  /** Runs now and then while the worker answers. */
+  readonly onCheck: () => Promise<void>;
+}
+
+/** A worker of the fleet, with its heartbeat. Disposing ends the heartbeat and the connection; the worker runs on. */
+export class Member implements AsyncDisposable {
+  readonly id: string;
+  readonly url: string;
+  readonly worker: RemoteWorker;
+  isCordoned: boolean;
+  /** Starts on their way to the worker, which its status does not count yet: MiB that each needs. */
+  readonly starting = new Set<{ readonly neededMib: number }>();
+  /** Images and shapes that sandboxes were started with: their templates exist. */
+  readonly templates = new Set<string>();
+  #status: WorkerStatus | undefined;
+  /** When it last answered. */
+  #seenAt: number | undefined;
+  #isUp = false;
+  readonly #options: MemberOptions;
+  readonly #ending = new AbortController();
+  readonly #beating: Promise<void>;
+
+  constructor(options: MemberOptions) {
+    this.#options = options;
+    this.id = options.id;
+    this.url = options.url;
+    this.worker = options.worker;
+    this.isCordoned = options.isCordoned;
+    this.#beating = this.#beat();
+  }
+
+  /** What it last said. Undefined: it has not answered yet. */
+  get status(): WorkerStatus | undefined {
+    return this.#status;
+  }
+
+  /** Whether it answers and its sandboxes are reconciled with the rows. */
+  get isUp(): boolean {
+    return this.#isUp;
+  }
+
+  get seenAt(): Date | undefined {
+    return this.#seenAt === undefined ? undefined : new Date(this.#seenAt);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#ending.abort();
+    this.worker[Symbol.dispose]();
+    await this.#beating;
+  }
+
+  async #beat(): Promise<void> {
+    const { clock, log, onReturn, onCheck, heartbeatMs = defaultHeartbeatMs } = this.#options;
+    const { signal } = this.#ending;
+    let instance: string | undefined;
+    let beats = 0;
+    while (!signal.aborted) {
+      try {
+        const status = await this.worker.status();
+        if (status.workerId !== this.id) throw new Error(`${this.url} is now worker ${status.workerId}`);
+        this.#status = status;
+        this.#seenAt = clock.now();
+        if (status.instance !== instance) this.#isUp = false;
+        if (!this.#isUp) {
+          await this.worker.greet();
+          await onReturn();
+          instance = status.instance;
+          this.#isUp = true;
+          log("info", "a worker answers", { worker: this.id, url: this.url });
+        } else if (++beats % heartbeatsPerCheck === 0) {
+          await onCheck();
+        }
+      } catch (error) {
+        if (signal.aborted) return;
+        if (this.#isUp || this.#seenAt === undefined) {
+          log("warn", "a worker does not answer: its sandboxes are kept", { worker: this.id, ...describeError(error) });
+        }
+        this.#isUp = false;
+      }
+      await pause(heartbeatMs, signal);
+    }
+  }
+}
+
+async function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const timer = setTimeout(resolve, milliseconds);
+  const stop = (): void => resolve();
+  signal.addEventListener("abort", stop);
+  if (signal.aborted) stop();
+  await promise;
+  clearTimeout(timer);
+  signal.removeEventListener("abort", stop);
+}

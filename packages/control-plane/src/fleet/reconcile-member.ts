@@ -1,0 +1,80 @@
+import type { HeldSandbox, Worker } from "@opensandbox/wire/worker/worker.ts";
+import type { SandboxId } from "@opensandbox/wire/ids.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
+import type { Sandbox } from "#sandboxes/sandbox.ts";
+import { reconcileCheckpoints } from "#checkpoints/reconcile-checkpoints.ts";
+import { reconcile } from "../service/reconcile-sandboxes.ts";
+
+export interface ReconcileMember {
+  readonly worker: Worker;
+  /** No call of this server has reached the worker yet: its running sandboxes are not watched. */
+  readonly isFirst: boolean;
+}
+
+/**
+ * Brings the rows of a worker's sandboxes in line with what it has. A sandbox on which an operation is under way is
+ * judged after it.
+ */
+export async function reconcileMember(context: SandboxContext, { worker, isFirst }: ReconcileMember): Promise<void> {
+  const scoped = scopeOf(context, worker);
+  const found = await adoptedBy(worker);
+  const rows = (await context.stores.sandboxes.listHeld()).filter(({ workerId }) => workerId === worker.id);
+  const inRows = new Map(rows.map((row) => [row.id, row]));
+  const ids = [...new Set([...found.keys(), ...inRows.keys()])];
+  await Promise.all(
+    ids
+      .filter((id) => isFirst || !agrees(inRows.get(id), found.get(id)))
+      .map((id) =>
+        context.operations.gates.run(id, async () => {
+          const adopted = isFirst ? found.get(id) : (await adoptedBy(worker)).get(id);
+          if (!isFirst && agrees(await rowOf(context, worker, id), adopted)) return;
+          await reconcile(scoped, id, adopted);
+        }),
+      ),
+  );
+  if (isFirst) await reconcileCheckpoints(scoped);
+}
+
+/** The context of use cases on this worker alone: every other one is somebody else's. */
+function scopeOf(context: SandboxContext, worker: Worker): SandboxContext {
+  return {
+    ...context,
+    worker,
+    placement: {
+      includes: (workerId) => workerId === worker.id,
+      holderOf: ({ workerId }) => (workerId === worker.id ? worker.id : undefined),
+      choose: () => Promise.resolve(worker.id),
+    },
+    isWorkerAlive: (workerId) => workerId !== worker.id,
+  };
+}
+
+async function adoptedBy(worker: Worker): Promise<Map<SandboxId, HeldSandbox>> {
+  return new Map((await worker.listSandboxes()).map((each) => [each.id, each]));
+}
+
+async function rowOf({ stores }: SandboxContext, worker: Worker, id: SandboxId): Promise<Sandbox | undefined> {
+  const row = await stores.sandboxes.find(id);
+  return row?.workerId === worker.id ? row : undefined;
+}
+
+/** Whether the row tells what the worker has: a machine that runs, disks whose machine has ended, or nothing. */
+function agrees(row: Sandbox | undefined, adopted: HeldSandbox | undefined): boolean {
+  switch (row?.state) {
+    case "running":
+      return adopted?.running === true;
+    case "error":
+      return adopted?.running === false;
+    case "hibernated":
+    case "stopped":
+    case undefined:
+      return adopted === undefined;
+    // An operation is under way, or was left.
+    case "creating":
+    case "hibernating":
+    case "waking":
+    case "restarting":
+    case "stopping":
+      return false;
+  }
+}

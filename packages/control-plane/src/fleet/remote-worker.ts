@@ -1,0 +1,260 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { CallOptions } from "@connectrpc/connect";
+import { describeError, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
+import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
+import { minProtocolVersion, protocolVersion } from "@opensandbox/wire/worker/rpc/fleet-node.ts";
+import * as wire from "@opensandbox/wire/worker/rpc/sandbox-messages.ts";
+import type { WorkerStatus } from "@opensandbox/wire/worker/status.ts";
+import type {
+  Capture,
+  CapturedSnapshot,
+  GuestAnswer,
+  GuestRequest,
+  HeldSandbox,
+  NetworkRefusal,
+  OwnedFiles,
+  Progress,
+  ReadyMachinesState,
+  SandboxEnd,
+  SandboxSize,
+  Scaled,
+  StartedSandbox,
+  StartSandbox,
+  StoredSnapshot,
+  Worker,
+  WorkerDescription,
+} from "@opensandbox/wire/worker/worker.ts";
+import type { NetworkPolicy } from "@opensandbox/wire/egress.ts";
+import type { Guest } from "@opensandbox/wire/worker/guest.ts";
+import { markOutcomeUnknown } from "#lifecycle/unknown-outcome.ts";
+import type { Log } from "../log.ts";
+import { CallScope } from "./call-scope.ts";
+import { remoteFiles } from "./remote-files.ts";
+import { remotePorts } from "./remote-ports.ts";
+import { remoteSessions } from "./remote-sessions.ts";
+import { WorkerLink, type WorkerClient, type WorkerLinkOptions } from "./worker-link.ts";
+
+export interface RemoteWorkerOptions extends WorkerLinkOptions {
+  /** The version of this software, for the worker's log. */
+  readonly version: string;
+  readonly log: Log;
+}
+
+/** The deadline of a heartbeat: an answer takes microseconds, and a busy host delays it by seconds. */
+const statusMs = 5000;
+
+/** What a worker says of itself when it is greeted. */
+interface Greeting {
+  readonly id: string;
+  readonly description: WorkerDescription;
+}
+
+/**
+ * A worker on another host. When its connection breaks, calls under way fail with `unavailable`, and the next call
+ * connects again; the machines run on. Disposing closes the connection.
+ */
+export class RemoteWorker implements Worker, Disposable {
+  readonly id: string;
+  readonly #link: WorkerLink;
+  readonly #version: string;
+  readonly #log: Log;
+  #description: WorkerDescription;
+
+  /**
+   * Connects to the worker and greets it.
+   * @throws `unavailable` when it does not answer, `incompatible` when it speaks no version that this server speaks
+   */
+  static async connect(options: RemoteWorkerOptions): Promise<RemoteWorker> {
+    using link = new WorkerLink(options);
+    return new RemoteWorker(options, await greet(link, options.version));
+  }
+
+  /** A worker that has been greeted before. It need not answer now. */
+  constructor(options: RemoteWorkerOptions, { id, description }: Greeting) {
+    this.id = id;
+    this.#description = description;
+    this.#link = new WorkerLink(options);
+    this.#link.name = `worker ${id}`;
+    this.#version = options.version;
+    this.#log = options.log;
+  }
+
+  get description(): WorkerDescription {
+    return this.#description;
+  }
+
+  /** Asks the worker again what it is: a newer version may have been started. */
+  async greet(): Promise<void> {
+    this.#description = (await greet(this.#link, this.#version)).description;
+  }
+
+  async startSandbox(
+    request: StartSandbox,
+    onProgress: (progress: Progress) => void,
+    signal: AbortSignal,
+  ): Promise<StartedSandbox> {
+    return await this.#link.until(signal, async (client, options) => {
+      for await (const { event } of client.startSandbox(wire.startToWire(request), options)) {
+        if (event.case === "progress") onProgress(wire.progressFromWire(event.value));
+        else if (event.case === "started") return wire.startedFromWire(event.value);
+      }
+      throw new SandboxError("unavailable", `${this.#link.name} did not say how sandbox ${request.id} started`);
+    });
+  }
+
+  async stopSandbox(id: SandboxId): Promise<void> {
+    await this.#link.ask((client, options) => client.stopSandbox({ sandboxId: id }, options));
+  }
+
+  async listSandboxes(): Promise<readonly HeldSandbox[]> {
+    const { sandboxes } = await this.#link.ask((client, options) => client.listSandboxes({}, options));
+    return sandboxes.map(wire.heldFromWire);
+  }
+
+  /** Waits across broken connections: the machine does not end with one. */
+  async waitForEnd(id: SandboxId, signal: AbortSignal): Promise<SandboxEnd> {
+    const request = { sandboxId: id };
+    return await this.#lasting(signal, async (client, options) =>
+      wire.endFromWire(await client.waitForEnd(request, options)),
+    );
+  }
+
+  async rebootSandbox(id: SandboxId, signal: AbortSignal): Promise<void> {
+    await this.#link.until(signal, (client, options) => client.rebootSandbox({ sandboxId: id }, options));
+  }
+
+  async powerCycleSandbox(id: SandboxId, signal: AbortSignal): Promise<void> {
+    await this.#link.until(signal, (client, options) => client.powerCycleSandbox({ sandboxId: id }, options));
+  }
+
+  async scaleSandbox(id: SandboxId, size: SandboxSize, signal: AbortSignal): Promise<Scaled> {
+    const request = { sandboxId: id, ...wire.sizeToWire(size) };
+    const { done, because } = await this.#link.until(signal, (client, options) =>
+      client.scaleSandbox(request, options),
+    );
+    return { done, ...(because === undefined ? {} : { because }) };
+  }
+
+  async setNetworkPolicy(id: SandboxId, policy: NetworkPolicy): Promise<void> {
+    const request = { sandboxId: id, ...wire.policyToWire(policy) };
+    await this.#link.ask((client, options) => client.setNetworkPolicy(request, options));
+  }
+
+  async networkRefusals(id: SandboxId): Promise<readonly NetworkRefusal[]> {
+    const reply = await this.#link.ask((client, options) => client.networkRefusals({ sandboxId: id }, options));
+    return reply.refusals.map(wire.refusalFromWire);
+  }
+
+  async readConsole(id: SandboxId): Promise<string> {
+    return (await this.#link.ask((client, options) => client.readConsole({ sandboxId: id }, options))).text;
+  }
+
+  guest(id: SandboxId): Guest {
+    return {
+      sessions: remoteSessions(this.#link, id, this.#log),
+      files: remoteFiles(this.#link, id),
+      ports: remotePorts(this.#link, id),
+    };
+  }
+
+  async captureSandbox(
+    id: SandboxId,
+    { snapshotId, contents }: Capture,
+    signal: AbortSignal,
+  ): Promise<CapturedSnapshot> {
+    const request = { sandboxId: id, snapshotId, disksOnly: contents === "disks" };
+    const captured = await this.#link.until(signal, (client, options) => client.captureSandbox(request, options));
+    return { sizeBytes: captured.sizeBytes, pausedMs: captured.pausedMs };
+  }
+
+  async hibernateSandbox(id: SandboxId, snapshotId: SnapshotId, signal: AbortSignal): Promise<CapturedSnapshot> {
+    const request = { sandboxId: id, snapshotId };
+    try {
+      const captured = await this.#link.until(signal, (client, options) => client.hibernateSandbox(request, options));
+      return { sizeBytes: captured.sizeBytes, pausedMs: captured.pausedMs };
+    } catch (error) {
+      if (isSandboxError(error) && WorkerLink.isFromConnection(error)) throw markOutcomeUnknown(error);
+      throw error;
+    }
+  }
+
+  async findSnapshot(snapshotId: SnapshotId): Promise<StoredSnapshot | undefined> {
+    const { sizeBytes } = await this.#link.ask((client, options) => client.findSnapshot({ snapshotId }, options));
+    return sizeBytes === undefined ? undefined : { sizeBytes };
+  }
+
+  async removeSnapshot(snapshotId: SnapshotId): Promise<void> {
+    await this.#link.ask((client, options) => client.removeSnapshot({ snapshotId }, options));
+  }
+
+  async measureDisk({ sandboxes, snapshots }: OwnedFiles): Promise<number> {
+    const request = { sandboxIds: [...sandboxes], snapshotIds: [...snapshots] };
+    return (await this.#link.ask((client, options) => client.measureDisk(request, options))).bytes;
+  }
+
+  /** Listens across broken connections. */
+  async *guestRequests(signal: AbortSignal): AsyncGenerator<GuestRequest> {
+    while (!signal.aborted) {
+      using scope = new CallScope(signal);
+      try {
+        for await (const message of this.#link.client.guestRequests({}, { signal: scope.signal })) {
+          const request = wire.guestRequestFromWire(message);
+          if (request !== undefined) yield request;
+        }
+      } catch (error) {
+        const failure = this.#link.failure(error, signal);
+        if (!isSandboxError(failure, "unavailable")) throw failure;
+      }
+      await sleep(this.#link.tuning.retryMs, undefined, { signal });
+    }
+  }
+
+  async answerGuest(requestId: string, { status, body }: GuestAnswer): Promise<void> {
+    const request = { requestId, status, bodyJson: JSON.stringify(body) };
+    await this.#link.ask((client, options) => client.answerGuest(request, options));
+  }
+
+  async readyMachines(): Promise<ReadyMachinesState> {
+    return wire.readyMachinesFromWire(await this.#link.ask((client, options) => client.readyMachines({}, options)));
+  }
+
+  /** How the worker fares. Its answer is its heartbeat, so the deadline is short. */
+  async status(): Promise<WorkerStatus> {
+    return wire.statusFromWire(await this.#link.ask((client, options) => client.status({}, options), statusMs));
+  }
+
+  [Symbol.dispose](): void {
+    this.#link[Symbol.dispose]();
+  }
+
+  /** Makes a call again for as long as it fails by its connection alone. */
+  async #lasting<T>(signal: AbortSignal, call: (client: WorkerClient, options: CallOptions) => Promise<T>): Promise<T> {
+    for (;;) {
+      try {
+        return await this.#link.until(signal, call);
+      } catch (error) {
+        if (signal.aborted || !isSandboxError(error, "unavailable")) throw error;
+        this.#log("info", "a wait on a worker is interrupted and is made again", {
+          worker: this.id,
+          ...describeError(error),
+        });
+      }
+      await sleep(this.#link.tuning.retryMs, undefined, { signal });
+    }
+  }
+}
+
+async function greet(link: WorkerLink, version: string): Promise<Greeting> {
+  const hello = await link.ask(
+    (client, options) => client.hello({ protocolVersion, version }, options),
+    link.tuning.connectMs,
+  );
+  if (hello.protocolVersion < minProtocolVersion) {
+    const message = `${link.name} runs version ${hello.version}, which is too old for this server: update it`;
+    throw new SandboxError("incompatible", message, { reason: "format" });
+  }
+  return {
+    id: hello.workerId,
+    description: wire.descriptionFromWire(hello.description),
+  };
+}

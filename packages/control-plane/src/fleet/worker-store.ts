@@ -1,0 +1,76 @@
+import type { SnapshotId } from "@opensandbox/wire/ids.ts";
+import type { WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
+import type { Database } from "#database/database.ts";
+
+export interface StoredWorker {
+  readonly id: string;
+  readonly url: string;
+  readonly description: WorkerDescription;
+}
+
+/** The rows of workers, and of the places of snapshots. */
+export class WorkerStore {
+  readonly #database: Database;
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  async list(): Promise<(StoredWorker & { readonly isCordoned: boolean })[]> {
+    const rows = await this.#database.selectFrom("workers").selectAll().orderBy("id").execute();
+    return rows.map(({ id, url, description, cordoned }) => ({
+      ...{ id, url, isCordoned: cordoned === 1 },
+      description: JSON.parse(description) as WorkerDescription,
+    }));
+  }
+
+  /** Adds a worker, or stores its new address. */
+  async put({ id, url, description }: StoredWorker, joinedAt: Date): Promise<void> {
+    const changes = { url, description: JSON.stringify(description) };
+    await this.#database
+      .insertInto("workers")
+      .values({ id, ...changes, cordoned: 0, joined_at: joinedAt.getTime() })
+      .onConflict((conflict) => conflict.column("id").doUpdateSet(changes))
+      .execute();
+  }
+
+  async describe(id: string, description: WorkerDescription): Promise<void> {
+    await this.#database
+      .updateTable("workers")
+      .set({ description: JSON.stringify(description) })
+      .where("id", "=", id)
+      .execute();
+  }
+
+  async setCordoned(id: string, isCordoned: boolean): Promise<void> {
+    const cordoned = isCordoned ? 1 : 0;
+    await this.#database.updateTable("workers").set({ cordoned }).where("id", "=", id).execute();
+  }
+
+  /** Workers that have the snapshot, or have begun to make it. */
+  async workersWith(snapshotId: SnapshotId): Promise<string[]> {
+    const rows = await this.#database
+      .selectFrom("snapshot_copies")
+      .select("worker_id")
+      .where("snapshot_id", "=", snapshotId)
+      .orderBy("worker_id")
+      .execute();
+    return rows.map((row) => row.worker_id);
+  }
+
+  async addCopy(snapshotId: SnapshotId, workerId: string): Promise<void> {
+    await this.#database
+      .insertInto("snapshot_copies")
+      .values({ snapshot_id: snapshotId, worker_id: workerId })
+      .onConflict((conflict) => conflict.doNothing())
+      .execute();
+  }
+
+  async removeCopy(snapshotId: SnapshotId, workerId: string): Promise<void> {
+    await this.#database
+      .deleteFrom("snapshot_copies")
+      .where("snapshot_id", "=", snapshotId)
+      .where("worker_id", "=", workerId)
+      .execute();
+  }
+}

@@ -1,0 +1,31 @@
+import type { SnapshotId } from "@opensandbox/wire/ids.ts";
+import type { Worker } from "@opensandbox/wire/worker/worker.ts";
+import type { Sandbox } from "#sandboxes/sandbox.ts";
+
+/** A start of a sandbox that looks for a worker. */
+export interface Start extends Pick<Sandbox, "id" | "image" | "vcpus" | "memoryMib"> {
+  /** The snapshot that it starts from. Absent: its image. */
+  readonly snapshotId?: SnapshotId | undefined;
+}
+
+/** The workers that this control plane uses, and the choice among them. */
+export interface Placement {
+  /** Whether the sandboxes of the worker are used through this control plane. */
+  includes(workerId: string): boolean;
+  /** The worker that has the machine, disks or leftovers of a sandbox. Undefined: no worker of this control plane. */
+  holderOf(sandbox: Pick<Sandbox, "workerId">): string | undefined;
+  /**
+   * Chooses the worker of a start.
+   * @throws `no_capacity` when no worker has room, `unavailable` when the one with the snapshot does not answer
+   */
+  choose(start: Start): Promise<string>;
+}
+
+/** A control plane with one worker. Files of a sandbox that belongs to no worker may be left on it. */
+export function onlyWorker({ id }: Pick<Worker, "id">): Placement {
+  return {
+    includes: (workerId) => workerId === id,
+    holderOf: ({ workerId }) => (workerId === id || workerId === "" ? id : undefined),
+    choose: () => Promise.resolve(id),
+  };
+}

@@ -1,0 +1,20 @@
+import type { Worker } from "@opensandbox/wire/worker/worker.ts";
+import type { Database } from "#database/database.ts";
+import type { Placement } from "#lifecycle/placement.ts";
+import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
+import type { Clock } from "../clock.ts";
+import type { Log } from "../log.ts";
+
+/** Opens the workers of a control plane that has several, on its database. */
+export type OpenWorkers = (needs: {
+  readonly database: Database;
+  readonly clock: Clock;
+  readonly log: Log;
+}) => Promise<OpenedWorkers>;
+
+export interface OpenedWorkers extends AsyncDisposable {
+  readonly worker: Worker;
+  readonly placement: Placement;
+  /** Begins to talk to the workers, and brings the rows in line with what they have. */
+  start(context: SandboxContext): Promise<void>;
+}

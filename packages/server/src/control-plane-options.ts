@@ -1,0 +1,55 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { ControlPlaneOptions } from "@opensandbox/control-plane";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { ServerConfig } from "./config.ts";
+
+type FromConfig = Omit<ControlPlaneOptions, "worker" | "isWorkerAlive" | "log">;
+
+/** The control plane's part of the configuration. */
+export async function controlPlaneOptions(config: ServerConfig): Promise<FromConfig> {
+  return {
+    databaseFile: join(config.dataDirectory, "opensandbox.sqlite"),
+    listen: { host: config.host, port: config.port },
+    ...(config.apiKey === undefined ? {} : { apiKey: config.apiKey }),
+    ...(config.tls === undefined ? {} : { tls: await readTls(config.tls) }),
+    region: config.region,
+    sandboxDomain: config.sandboxDomain,
+    apiHostnames: config.apiHostnames,
+    customDomains: { proof: config.domainProof },
+    webhooks: { destinations: config.webhookDestinations },
+    defaults: {
+      vcpus: config.defaultVcpus,
+      memoryMib: config.defaultMemoryMib,
+      workspaceMib: 20_480,
+      idleTimeoutSeconds: 0,
+    },
+    limits: limitsFrom(config),
+    autosaveMs: config.autosaveSeconds * 1000,
+    ready: () => ({ ready: true }),
+  };
+}
+
+/** A limit of 0 is none. */
+function limitsFrom(config: ServerConfig) {
+  const orNone = (mib: number): number | undefined => (mib === 0 ? undefined : mib);
+  return {
+    maxSandboxes: config.maxSandboxes,
+    organizationMemoryMib: orNone(config.maxOrganizationMemoryMib),
+    memoryMib: orNone(config.maxMemoryMib),
+    organizationDiskMib: orNone(config.maxOrganizationDiskMib),
+    diskMib: orNone(config.maxDiskMib),
+  };
+}
+
+async function readTls({
+  certFile,
+  keyFile,
+}: NonNullable<ServerConfig["tls"]>): Promise<{ cert: string; key: string }> {
+  try {
+    return { cert: await readFile(certFile, "utf8"), key: await readFile(keyFile, "utf8") };
+  } catch (cause) {
+    const message = `cannot read the TLS certificate or its key: ${(cause as Error).message}. Check OPENSANDBOX_TLS_CERT and OPENSANDBOX_TLS_KEY`;
+    throw new SandboxError("unavailable", message, { cause });
+  }
+}

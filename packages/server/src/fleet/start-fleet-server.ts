@@ -1,0 +1,48 @@
+import { startControlPlane } from "@opensandbox/control-plane";
+import { openFleet } from "@opensandbox/control-plane/fleet.ts";
+import manifest from "../../package.json" with { type: "json" };
+import type { ServerConfig } from "../config.ts";
+import { controlPlaneOptions } from "../control-plane-options.ts";
+import { storedApiKey, storeFirstApiKey } from "../first-api-key.ts";
+import { log } from "../log.ts";
+import type { Server } from "../server.ts";
+import { publishServer } from "../server-file.ts";
+import { surviveRejections } from "../survive-rejections.ts";
+import { readCredentials } from "./fleet-token.ts";
+
+/** A control plane for the workers of a fleet. Disposing it leaves their sandboxes running. */
+export async function startFleetServer(config: ServerConfig, signal: AbortSignal): Promise<Server> {
+  const { dataDirectory, fleetToken, fleetHost, fleetPort } = config;
+  const { secret, ...tls } = await readCredentials(dataDirectory, fleetToken);
+  await using undo = new AsyncDisposableStack();
+  undo.use(surviveRejections());
+  const listen = { host: fleetHost, port: fleetPort };
+  const controlPlane = undo.use(
+    await startControlPlane(
+      {
+        ...(await controlPlaneOptions(config)),
+        worker: openFleet({ listen, tls, token: secret, version: manifest.version }),
+        // Rows of workers that have left the fleet are nobody else's to change.
+        isWorkerAlive: () => true,
+        atEnd: () => "leave",
+        log,
+      },
+      signal,
+    ),
+  );
+  const { url, firstApiKey } = controlPlane;
+  if (firstApiKey !== undefined) await storeFirstApiKey(dataDirectory, firstApiKey);
+  const known = config.apiKey ?? firstApiKey ?? (await storedApiKey(dataDirectory));
+  const key = known === undefined ? {} : { apiKey: known };
+  undo.use(await publishServer(dataDirectory, { url, pid: process.pid, ...key }));
+  const owned = undo.move();
+  return {
+    url,
+    ...key,
+    ...(firstApiKey === undefined ? {} : { firstApiKey }),
+    get description() {
+      return controlPlane.description;
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}

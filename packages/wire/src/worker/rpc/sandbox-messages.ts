@@ -1,0 +1,246 @@
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { EgressRules, NetworkPolicy } from "../../egress.ts";
+import type { SandboxId, SnapshotId } from "../../ids.ts";
+import type {
+  GuestRequest,
+  HeldSandbox,
+  NetworkRefusal,
+  Progress,
+  ReadyMachinesState,
+  SandboxEnd,
+  SandboxSize,
+  StartedSandbox,
+  StartFrom,
+  StartSandbox,
+  WorkerDescription,
+} from "../worker.ts";
+import type { WorkerStatus } from "../status.ts";
+import type * as pb from "./worker_pb.js";
+
+// Conversions between the interface `Worker` and the messages of its wire. A word that this version does not know, from a
+// newer peer, becomes the closest word that it knows.
+
+export function descriptionToWire(description: WorkerDescription): MessageInitShape<typeof pb.WorkerDescriptionSchema> {
+  const { hypervisor, hypervisorVersion, accelerator, network, images } = description;
+  return {
+    hypervisor,
+    hypervisorVersion,
+    accelerator,
+    network: { name: network.mode, reason: network.reason },
+    networkNotEnforced: [...(network.notEnforced ?? [])],
+    images: [...images],
+  };
+}
+
+export function descriptionFromWire(description: pb.WorkerDescription | undefined): WorkerDescription {
+  const {
+    hypervisor = "",
+    hypervisorVersion = "",
+    accelerator,
+    network,
+    networkNotEnforced = [],
+    images = [],
+  } = description ?? {};
+  return {
+    hypervisor: oneOf(["qemu", "firecracker", "fake"], hypervisor),
+    hypervisorVersion,
+    accelerator: { name: accelerator?.name ?? "", reason: accelerator?.reason ?? "" },
+    network: {
+      mode: network?.name ?? "",
+      reason: network?.reason ?? "",
+      ...(networkNotEnforced.length === 0 ? {} : { notEnforced: networkNotEnforced }),
+    },
+    images,
+  };
+}
+
+export function startToWire(request: StartSandbox): MessageInitShape<typeof pb.StartSandboxRequestSchema> {
+  const { id, generation, organizationId, organizationNumber, from, vcpus, workspaceMib, envs } = request;
+  return {
+    sandboxId: id,
+    generation,
+    organizationId,
+    ...(organizationNumber === undefined ? {} : { organizationNumber }),
+    from: startFromToWire(from),
+    ...{ vcpus, workspaceMib, ...sizeToWire(request) },
+    envs: { ...envs },
+    networkEnabled: request.networkEnabled,
+    ...egressToWire(request.egress),
+  };
+}
+
+export function startFromWire(message: pb.StartSandboxRequest): StartSandbox {
+  const { sandboxId, generation, organizationId, organizationNumber, vcpus, workspaceMib, envs } = message;
+  const { networkEnabled, egress } = message;
+  return {
+    id: sandboxId as SandboxId,
+    generation,
+    organizationId,
+    ...(organizationNumber === undefined ? {} : { organizationNumber }),
+    from: startFromFromWire(message.from),
+    ...{ vcpus, workspaceMib, envs, networkEnabled, ...sizeFromWire(message) },
+    ...egressFromWire(egress),
+  };
+}
+
+/** The size of a start or of a change. */
+export function sizeToWire({ memoryMib, cpuPercent, maxPids }: SandboxSize) {
+  return {
+    memoryMib,
+    ...(cpuPercent === undefined ? {} : { cpuPercent }),
+    ...(maxPids === undefined ? {} : { maxPids }),
+  };
+}
+
+export function sizeFromWire({ memoryMib, cpuPercent, maxPids }: SandboxSize): SandboxSize {
+  return {
+    memoryMib,
+    ...(cpuPercent === undefined ? {} : { cpuPercent }),
+    ...(maxPids === undefined ? {} : { maxPids }),
+  };
+}
+
+function startFromToWire(from: StartFrom): NonNullable<MessageInitShape<typeof pb.StartSandboxRequestSchema>["from"]> {
+  if (from.kind === "image") return { case: "image", value: { image: from.image } };
+  const { snapshotId, identity } = from;
+  return { case: "snapshot", value: { snapshotId, newIdentity: identity === "new", public: from.public ?? false } };
+}
+
+function startFromFromWire(from: pb.StartSandboxRequest["from"]): StartFrom {
+  if (from.case !== "snapshot") return { kind: "image", image: from.value?.image ?? "" };
+  const { snapshotId, newIdentity, public: isPublic } = from.value;
+  return {
+    kind: "snapshot",
+    snapshotId: snapshotId as SnapshotId,
+    identity: newIdentity ? "new" : "same",
+    public: isPublic,
+  };
+}
+
+export function policyToWire({
+  enabled,
+  egress,
+}: NetworkPolicy): Omit<MessageInitShape<typeof pb.SetNetworkPolicyRequestSchema>, "$typeName"> {
+  return { enabled, ...egressToWire(egress) };
+}
+
+export function policyFromWire({ enabled, egress }: pb.SetNetworkPolicyRequest): NetworkPolicy {
+  return { enabled, ...egressFromWire(egress) };
+}
+
+function egressToWire(egress: EgressRules | undefined): { egress?: MessageInitShape<typeof pb.EgressRulesSchema> } {
+  if (egress === undefined) return {};
+  const { allow, deny } = egress;
+  return {
+    egress: {
+      ...(allow === undefined ? {} : { allow: { targets: [...allow] } }),
+      ...(deny === undefined ? {} : { deny: { targets: [...deny] } }),
+    },
+  };
+}
+
+function egressFromWire(egress: pb.EgressRules | undefined): { egress?: EgressRules } {
+  if (egress === undefined) return {};
+  const { allow, deny } = egress;
+  return {
+    egress: {
+      ...(allow === undefined ? {} : { allow: allow.targets }),
+      ...(deny === undefined ? {} : { deny: deny.targets }),
+    },
+  };
+}
+
+export function progressFromWire({ step, percent }: pb.Progress): Progress {
+  return { step, ...(percent === undefined ? {} : { percent }) };
+}
+
+export function startedToWire({
+  restoredFrom,
+  restoredBecause,
+  spans,
+}: StartedSandbox): MessageInitShape<typeof pb.StartedSandboxSchema> {
+  return {
+    restoredFrom,
+    ...(restoredBecause === undefined ? {} : { restoredBecause }),
+    spans: spans.map(({ name, milliseconds }) => ({ name, milliseconds })),
+  };
+}
+
+export function startedFromWire({ restoredFrom, restoredBecause, spans }: pb.StartedSandbox): StartedSandbox {
+  return {
+    restoredFrom: oneOf(["disk", "memory"], restoredFrom),
+    ...(restoredBecause === undefined ? {} : { restoredBecause }),
+    spans: spans.map(({ name, milliseconds }) => ({ name, milliseconds })),
+  };
+}
+
+export function heldToWire({ id, ...rest }: HeldSandbox): MessageInitShape<typeof pb.HeldSandboxSchema> {
+  return { sandboxId: id, ...rest };
+}
+
+export function heldFromWire({ sandboxId, generation, memoryMib, running }: pb.HeldSandbox): HeldSandbox {
+  return { id: sandboxId as SandboxId, generation, memoryMib, running };
+}
+
+export function endFromWire({ reason, detail }: pb.SandboxEnd): SandboxEnd {
+  return { reason: oneOf(["exited", "stopped", "reset"], reason), detail };
+}
+
+export function refusalFromWire(refusal: pb.NetworkRefusal): NetworkRefusal {
+  const { at, count, protocol, host, address, port, reason } = refusal;
+  return {
+    ...{ at, count, reason },
+    protocol: oneOf(["tcp", "udp", "icmp", "dns", "tls", "http"], protocol),
+    ...(host === undefined ? {} : { host }),
+    ...(address === undefined ? {} : { address }),
+    ...(port === undefined ? {} : { port }),
+  };
+}
+
+export function guestRequestToWire(request: GuestRequest): MessageInitShape<typeof pb.GuestRequestSchema> {
+  const { requestId, sandboxId, kind, body } = request;
+  return { requestId, sandboxId, kind, bodyJson: JSON.stringify(body) ?? "" };
+}
+
+/** Undefined for a kind of request that this version does not know. */
+export function guestRequestFromWire({
+  requestId,
+  sandboxId,
+  kind,
+  bodyJson,
+}: pb.GuestRequest): GuestRequest | undefined {
+  if (kind !== "scale") return undefined;
+  return {
+    requestId,
+    sandboxId: sandboxId as SandboxId,
+    kind,
+    body: bodyJson === "" ? undefined : JSON.parse(bodyJson),
+  };
+}
+
+export function readyMachinesFromWire(reply: pb.ReadyMachinesReply): ReadyMachinesState {
+  const { wanted, ready, image, memoryMib, vcpus } = reply;
+  return {
+    ...{ wanted, ready },
+    ...(image === undefined ? {} : { image }),
+    ...(memoryMib === undefined ? {} : { memoryMib }),
+    ...(vcpus === undefined ? {} : { vcpus }),
+  };
+}
+
+export function statusToWire({ readyMachines, ...rest }: WorkerStatus): MessageInitShape<typeof pb.StatusReplySchema> {
+  return { ...rest, readyMachines: { ...readyMachines } };
+}
+
+export function statusFromWire(reply: pb.StatusReply): WorkerStatus {
+  const { workerId, instance, freeMemoryMib, totalMemoryMib, freeDiskShare, cpuModel, readyMachines } = reply;
+  return {
+    ...{ workerId, instance, freeMemoryMib, totalMemoryMib, freeDiskShare, cpuModel },
+    readyMachines: readyMachines === undefined ? { wanted: 0, ready: 0 } : readyMachinesFromWire(readyMachines),
+  };
+}
+
+/** The known word; the first one for a word that a newer peer has. */
+function oneOf<const Word extends string>(known: readonly [Word, ...Word[]], word: string): Word {
+  return known.find((each) => each === word) ?? known[0];
+}
