@@ -1,3 +1,4 @@
+import { setImmediate as turn } from "node:timers/promises";
 import { randomHex, type SandboxId } from "@opensandbox/wire/ids.ts";
 import type { EventFacts, StopReason } from "@opensandbox/wire/public/events.ts";
 import type { Transaction } from "kysely";
@@ -58,36 +59,59 @@ export class EventStore {
   async after(cursor: number, selection: EventSelection, limit: number): Promise<EventPage> {
     // Sequences rise with the commits: an event that is committed after this line has a greater one.
     const head = await this.head();
-    if (head <= cursor) return { events: [], cursor, hasMore: false };
-    const rows = await this.#selected(selection)
-      .where("sequence", ">", cursor)
-      .where("sequence", "<=", head)
-      .orderBy("sequence")
-      .limit(limit)
-      .execute();
+    const rows: EventRow[] = [];
+    for (let first = cursor; first < head && rows.length < limit; first += sequencesAtOnce) {
+      if (first > cursor) await turn();
+      const found = await this.#selected(selection)
+        .where("sequence", ">", first)
+        .where("sequence", "<=", Math.min(first + sequencesAtOnce, head))
+        .orderBy("sequence")
+        .limit(limit - rows.length)
+        .execute();
+      rows.push(...found);
+    }
     const hasMore = rows.length === limit;
-    return { events: rows.map(eventOf), cursor: hasMore ? rows.at(-1)!.sequence : head, hasMore };
+    const end = hasMore ? rows.at(-1)!.sequence : Math.max(cursor, head);
+    return { events: eventsOf(rows, selection), cursor: end, hasMore };
   }
 
   /** The newest selected events, oldest first. */
   async newest(selection: EventSelection, limit: number): Promise<EventPage> {
     const head = await this.head();
-    const rows = await this.#selected(selection)
-      .where("sequence", "<=", head)
-      .orderBy("sequence", "desc")
-      .limit(limit)
-      .execute();
-    return { events: rows.toReversed().map(eventOf), cursor: head, hasMore: false };
+    const rows: EventRow[] = [];
+    for (let last = head; last > 0 && rows.length < limit; last -= sequencesAtOnce) {
+      if (last < head) await turn();
+      const found = await this.#selected(selection)
+        .where("sequence", "<=", last)
+        .where("sequence", ">", last - sequencesAtOnce)
+        .orderBy("sequence", "desc")
+        .limit(limit - rows.length)
+        .execute();
+      rows.push(...found);
+    }
+    return { events: eventsOf(rows.toReversed(), selection), cursor: head, hasMore: false };
   }
 
+  /** A query that one index serves: the events of a sandbox are few, and all are of its organization or none is. */
   #selected({ organizationId, sandboxId, types }: EventSelection) {
+    const [column, value] =
+      sandboxId === undefined ? (["organization_id", organizationId] as const) : (["sandbox_id", sandboxId] as const);
     return this.#database
       .selectFrom("events")
       .selectAll()
-      .where("organization_id", "=", organizationId)
-      .$if(sandboxId !== undefined, (query) => query.where("sandbox_id", "=", sandboxId!))
+      .where(column, "=", value)
       .$if(types !== undefined, (query) => query.where("type", "in", types!));
   }
+}
+
+/**
+ * The range of sequences that one statement looks at: a search for rare types takes some milliseconds at a time, and
+ * requests are served between.
+ */
+const sequencesAtOnce = 10_000;
+
+function eventsOf(rows: readonly EventRow[], { organizationId }: EventSelection): readonly SandboxEvent[] {
+  return rows.filter((row) => row.organization_id === organizationId).map(eventOf);
 }
 
 /** Further facts about a change of a sandbox. */

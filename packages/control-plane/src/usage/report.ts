@@ -1,9 +1,16 @@
 import type { TagFilter, Window } from "@opensandbox/wire/public/usage.ts";
-import type { MemorySpan, SandboxUse, Use } from "./usage-store.ts";
+import type { MemorySpan, SandboxFacts, SandboxUse, Use } from "./usage-store.ts";
 
 const dayMs = 24 * 3_600_000;
 const minuteMs = 60_000;
 const hourMs = 3_600_000;
+
+/** A sandbox's use, and what its row says now. */
+export type DescribedUse = SandboxUse & SandboxFacts;
+
+export function describedUse(use: SandboxUse, facts: ReadonlyMap<string, SandboxFacts>): DescribedUse {
+  return { ...use, ...(facts.get(use.sandboxId) ?? { alias: "", tags: {} }) };
+}
 
 /** The use of the sandboxes whose tags have one value. */
 export interface TagUse extends Use {
@@ -22,7 +29,7 @@ export function sumOf(uses: readonly Use[]): Use {
 }
 
 /** The sandboxes that every filter selects. Pure. */
-export function filtered(uses: readonly SandboxUse[], filters: readonly TagFilter[]): readonly SandboxUse[] {
+export function filtered(uses: readonly DescribedUse[], filters: readonly TagFilter[]): readonly DescribedUse[] {
   return uses.filter(({ tags }) =>
     filters.every(({ key, values }) => {
       const value = Object.hasOwn(tags, key) ? tags[key] : undefined;
@@ -33,9 +40,9 @@ export function filtered(uses: readonly SandboxUse[], filters: readonly TagFilte
 
 /** The use by the values of a tag, and that of the sandboxes without it. Pure. */
 export function byTag(
-  uses: readonly SandboxUse[],
+  uses: readonly DescribedUse[],
   key: string,
-): { readonly values: readonly TagUse[]; readonly untagged: readonly SandboxUse[] } {
+): { readonly values: readonly TagUse[]; readonly untagged: readonly Use[] } {
   const groups = Map.groupBy(uses, ({ tags }) => (Object.hasOwn(tags, key) ? tags[key] : undefined));
   const untagged = groups.get(undefined) ?? [];
   groups.delete(undefined);

@@ -1,6 +1,6 @@
+import { setImmediate as turn } from "node:timers/promises";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import { includedDiskMib, type Window } from "@opensandbox/wire/public/usage.ts";
-import { sql, type RawBuilder } from "kysely";
 import type { Database } from "#database/database.ts";
 import type { SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
 
@@ -12,9 +12,13 @@ export interface Use {
   readonly vcpus: number;
 }
 
-/** The use of a sandbox, with the parts of its row that reports show. Without a row it has no state. */
 export interface SandboxUse extends Use {
   readonly sandboxId: string;
+}
+
+/** The parts of a sandbox's row that reports show. */
+export interface SandboxFacts {
+  /** Absent: the row has been removed. */
   readonly state?: SandboxState | undefined;
   readonly alias: string;
   readonly tags: Readonly<Record<string, string>>;
@@ -25,6 +29,11 @@ export interface SandboxUse extends Use {
 export interface MemorySpan extends Window {
   readonly memoryMib: number;
 }
+
+/** Rows that are read at once. Requests are served between two reads. */
+const rowsAtOnce = 2000;
+/** The same for rows that are named one by one. */
+const idsAtOnce = 500;
 
 /**
  * Reads usage from the events: each holds what its sandbox has until the next one. A sandbox's sizes change in the
@@ -37,37 +46,78 @@ export class UsageStore {
     this.#database = database;
   }
 
-  /** The use of every sandbox of an organization that had memory or additional disk within the window. */
+  /**
+   * The use of every sandbox of an organization that had memory or additional disk within the window. Takes time in
+   * proportion to the events since the window's beginning.
+   */
   async ofOrganization(organizationId: string, window: Window): Promise<readonly SandboxUse[]> {
-    const length = lengthWithin(window);
-    const { rows } = await sql<{
-      sandbox_id: string;
-      memory: number | string;
-      disk: number | string;
-      vcpus: number | string;
-      state: SandboxState | null;
-      alias: string | null;
-      tags: string | null;
-      tags_updated_at: number | null;
-    }>`
-      SELECT used.*, sandboxes.state, sandboxes.alias, sandboxes.tags, sandboxes.tags_updated_at FROM (
-        SELECT sandbox_id, sum(memory_mib * ${length}) AS memory, sum(vcpus * ${length}) AS vcpus,
-          sum(CASE WHEN disk_mib > ${includedDiskMib} THEN (disk_mib - ${includedDiskMib}) * ${length} ELSE 0 END) AS disk
-        FROM events WHERE organization_id = ${organizationId} AND ${overlaps(window)}
-        GROUP BY sandbox_id
-      ) AS used LEFT JOIN sandboxes ON sandboxes.id = used.sandbox_id
-      WHERE used.memory > 0 OR used.disk > 0`.execute(this.#database);
-    // PostgreSQL returns sums as text.
-    return rows.map((row) => ({
-      sandboxId: row.sandbox_id,
-      memory: Number(row.memory),
-      disk: Number(row.disk),
-      vcpus: Number(row.vcpus),
-      state: row.state ?? undefined,
-      alias: row.alias ?? "",
-      tags: JSON.parse(row.tags ?? "{}") as Record<string, string>,
-      tagsUpdatedAt: row.tags_updated_at === null ? undefined : new Date(row.tags_updated_at),
-    }));
+    const uses = new Map<string, { memory: number; disk: number; vcpus: number }>();
+    for await (const rows of this.#endingAfter(organizationId, window.from)) {
+      for (const row of rows) {
+        const length = Math.min(row.until_at ?? window.to, window.to) - Math.max(row.created_at, window.from);
+        if (length <= 0 || (row.memory_mib === 0 && row.disk_mib <= includedDiskMib)) continue;
+        let use = uses.get(row.sandbox_id);
+        if (use === undefined) uses.set(row.sandbox_id, (use = { memory: 0, disk: 0, vcpus: 0 }));
+        use.memory += row.memory_mib * length;
+        use.vcpus += row.vcpus * length;
+        use.disk += Math.max(0, row.disk_mib - includedDiskMib) * length;
+      }
+    }
+    return [...uses].map(([sandboxId, use]) => ({ sandboxId, ...use }));
+  }
+
+  /**
+   * The events of an organization that another one follows after a time, or none yet, in parts. Nothing else is asked of
+   * them, so that each statement reads a bounded range of the index.
+   */
+  async *#endingAfter(organizationId: string, from: number) {
+    const ofOrganization = () =>
+      this.#database
+        .selectFrom("events")
+        .select(["sequence", "sandbox_id", "memory_mib", "vcpus", "disk_mib", "created_at", "until_at"])
+        .where("organization_id", "=", organizationId)
+        .orderBy("until_at")
+        .orderBy("sequence")
+        .limit(rowsAtOnce);
+    // The last events of sandboxes that are not stopped come first. One that gets a follower meanwhile is then found again.
+    const seen = new Set<number>();
+    for (let last = 0; ;) {
+      const rows = await ofOrganization().where("until_at", "is", null).where("sequence", ">", last).execute();
+      for (const { sequence } of rows) seen.add(sequence);
+      yield rows;
+      await turn();
+      if (rows.length < rowsAtOnce) break;
+      last = rows.at(-1)!.sequence;
+    }
+    for (let last = { until_at: from as number | null, sequence: Number.MAX_SAFE_INTEGER }; ;) {
+      const rows = await ofOrganization()
+        // The first condition is the beginning of a range of the index.
+        .where("until_at", ">=", last.until_at)
+        .where((row) => row.or([row("until_at", ">", last.until_at), row("sequence", ">", last.sequence)]))
+        .execute();
+      yield rows.filter(({ sequence }) => !seen.has(sequence));
+      if (rows.length < rowsAtOnce) return;
+      last = rows.at(-1)!;
+      await turn();
+    }
+  }
+
+  /** What the rows of sandboxes say now. A sandbox without a row is absent. */
+  async factsOf(ids: readonly string[]): Promise<ReadonlyMap<string, SandboxFacts>> {
+    const found = new Map<string, SandboxFacts>();
+    for (let first = 0; first < ids.length; first += idsAtOnce) {
+      if (first > 0) await turn();
+      const rows = await this.#database
+        .selectFrom("sandboxes")
+        .select(["id", "state", "alias", "tags", "tags_updated_at"])
+        .where("id", "in", ids.slice(first, first + idsAtOnce))
+        .execute();
+      for (const { id, state, alias, tags, tags_updated_at: updatedAt } of rows) {
+        const tagsUpdatedAt = updatedAt === null ? undefined : new Date(updatedAt);
+        found.set(id, { state, alias, tags: JSON.parse(tags) as Record<string, string>, tagsUpdatedAt });
+      }
+    }
+    return found;
   }
 
   /** The memory of a sandbox within the window, oldest first; nothing while it had no machine. */
@@ -77,7 +127,8 @@ export class UsageStore {
       .select(["memory_mib", "created_at", "until_at"])
       .where("sandbox_id", "=", sandboxId)
       .where("memory_mib", ">", 0)
-      .where(overlaps(window))
+      .where("created_at", "<", window.to)
+      .where((row) => row.or([row("until_at", "is", null), row("until_at", ">", window.from)]))
       .orderBy("sequence")
       .execute();
     return rows.map(({ memory_mib: memoryMib, created_at: begin, until_at: end }) => ({
@@ -86,15 +137,4 @@ export class UsageStore {
       to: Math.min(end ?? window.to, window.to),
     }));
   }
-}
-
-/** Whether an event's time until the next one overlaps with the window. */
-function overlaps({ from, to }: Window): RawBuilder<boolean> {
-  return sql<boolean>`created_at < ${to} AND (until_at IS NULL OR until_at > ${from})`;
-}
-
-/** The milliseconds of that overlap. */
-function lengthWithin({ from, to }: Window): RawBuilder<number> {
-  return sql<number>`((CASE WHEN until_at IS NULL OR until_at > ${to} THEN ${to} ELSE until_at END)
-    - (CASE WHEN created_at < ${from} THEN ${from} ELSE created_at END))`;
 }

@@ -18,6 +18,7 @@ import { scaleSandbox } from "#sandboxes/scale-sandbox.ts";
 import { wakeSandbox } from "#sandboxes/wake-sandbox.ts";
 import { onlyWorker } from "#lifecycle/placement.ts";
 import { openSandboxes } from "#service/open-sandboxes.ts";
+import { contextForTest } from "#testing/context-for-test.ts";
 import { ManualClock } from "#testing/manual-clock.ts";
 import { TestHost } from "#testing/test-host.ts";
 import { TestWorker } from "#testing/test-worker.ts";
@@ -168,6 +169,21 @@ async function checkUsage(steps: readonly Step[], part: number): Promise<void> {
     );
   }
 }
+
+test("an event that comes while a report is read is counted neither twice nor not at all", async () => {
+  await using world = await contextForTest();
+  const { context, clock } = world;
+  const { id } = await world.create();
+  const from = clock.now();
+  clock.advance(100);
+  const window = { from, to: clock.now() };
+  const report = context.stores.usage.ofOrganization(world.organizationId, window);
+  const hibernation = hibernateSandbox(context, world.organizationId, id);
+  const expected = [{ sandboxId: id, memory: 1024 * 100_000, vcpus: 100_000, disk: 0 }];
+  assert.deepEqual(await report, expected);
+  await hibernation;
+  assert.deepEqual(await context.stores.usage.ofOrganization(world.organizationId, window), expected);
+});
 
 test("points cover the window without gaps, and a span counts in each point that it touches", () => {
   const minute = 60_000;

@@ -287,17 +287,16 @@ test("two servers on one database make each attempt once", async () => {
 });
 
 test("a silent receiver and many of its sandboxes delay no other destination", async () => {
-  await using world = await worldForTest({ attemptMs: 2000 });
+  // No attempt of the silent receiver ends during the test.
+  await using world = await worldForTest({ attemptMs: 600_000 });
   await using silent = new Receiver();
   await using quick = new Receiver();
   silent.answer = () => undefined;
   await world.add({ url: await silent.url() });
   await world.add({ url: await quick.url() });
   const sandboxes = await Promise.all(Array.from({ length: 12 }, () => world.test.create()));
-  const begun = performance.now();
   world.dispatcher.run();
   await eventually("the quick receiver has everything", () => quick.received.length === 24);
-  assert.ok(performance.now() - begun < 1500, "no attempt of the silent receiver had to end for it");
   for (const { id } of sandboxes) assert.deepEqual(quick.typesOf(id), ["created", "ready"]);
   assert.ok(silent.received.length <= 4, `${silent.received.length} connections to the silent receiver`);
 });

@@ -21,7 +21,11 @@ export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`CREATE UNIQUE INDEX events_last ON events (sandbox_id) WHERE until_at IS NULL`.execute(db);
   await db.schema.createIndex("events_by_organization").on("events").columns(["organization_id", "sequence"]).execute();
   await db.schema.createIndex("events_by_sandbox").on("events").columns(["sandbox_id", "sequence"]).execute();
-  await db.schema.createIndex("events_by_end").on("events").columns(["organization_id", "until_at"]).execute();
+  await db.schema
+    .createIndex("events_by_end")
+    .on("events")
+    .columns(["organization_id", "until_at", "sequence"])
+    .execute();
 
   await db.schema
     .createTable("event_cursors")

@@ -1,4 +1,4 @@
-import { setTimeout as sleep } from "node:timers/promises";
+import { setImmediate as turn, setTimeout as sleep } from "node:timers/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import * as wire from "@opensandbox/wire/public/events.ts";
 import type { FastifyInstance, FastifyRequest } from "fastify";
@@ -66,7 +66,10 @@ async function follow(
       }
       ({ cursor } = page);
       await stream.drained(signal);
-      if (page.hasMore) continue;
+      if (page.hasMore) {
+        await turn();
+        continue;
+      }
       const enough = AbortSignal.any([signal, recorded.signal]);
       // Either signal ends the pause, which rejects then.
       await sleep(pollMs, undefined, { signal: enough }).catch(() => signal.throwIfAborted());

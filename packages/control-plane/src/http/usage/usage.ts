@@ -2,7 +2,7 @@ import { parseSandboxId } from "@opensandbox/wire/ids.ts";
 import { publicStatus } from "@opensandbox/wire/public/sandboxes/sandboxes.ts";
 import * as wire from "@opensandbox/wire/public/usage.ts";
 import type { FastifyInstance } from "fastify";
-import { byTag, filtered, pageOf, pointsOf, sumOf } from "#usage/report.ts";
+import { byTag, type DescribedUse, describedUse, filtered, pageOf, pointsOf, sumOf } from "#usage/report.ts";
 import type { SandboxUse, Use } from "#usage/usage-store.ts";
 import type { ApiContext } from "../api-context.ts";
 import { serve } from "../serve.ts";
@@ -16,7 +16,13 @@ export function serveUsage(app: FastifyInstance, { sandboxes }: ApiContext): voi
     const { tagKey, filters, sort, limit, offset } = wire.usageSelectionFrom(query);
     // The future is part of the window that the answer names, and nothing was used in it.
     const past = { from: window.from, to: Math.min(window.to, now) };
-    const uses = filtered(await stores.usage.ofOrganization(organizationId, past), filters);
+    const all = await stores.usage.ofOrganization(organizationId, past);
+    const described = async (uses: readonly SandboxUse[]): Promise<readonly DescribedUse[]> => {
+      const facts = await stores.usage.factsOf(uses.map(({ sandboxId }) => sandboxId));
+      return uses.map((use) => describedUse(use, facts));
+    };
+    // Without a filter, the rows of one page are enough.
+    const uses = filters.length === 0 ? all : filtered(await described(all), filters);
     const reply = {
       ...datesOf(window),
       groupBy: tagKey === undefined ? "sandbox" : `tag:${tagKey}`,
@@ -25,9 +31,9 @@ export function serveUsage(app: FastifyInstance, { sandboxes }: ApiContext): voi
     const cursorOf = (next: number | undefined): string | null => (next === undefined ? null : String(next));
     if (tagKey === undefined) {
       const { page, next } = pageOf(uses, { sort, limit, offset }, ({ sandboxId }) => sandboxId);
-      return { ...reply, items: page.map(sandboxItemOf), nextCursor: cursorOf(next) };
+      return { ...reply, items: (await described(page)).map(sandboxItemOf), nextCursor: cursorOf(next) };
     }
-    const { values, untagged } = byTag(uses, tagKey);
+    const { values, untagged } = byTag(await described(uses), tagKey);
     const { page, next } = pageOf(values, { sort, limit, offset }, ({ value }) => value);
     const items = page.map(({ value, sandboxCount, ...use }) => ({
       ...{ tagKey, tagValue: value, sandboxCount },
@@ -70,7 +76,7 @@ export function serveUsage(app: FastifyInstance, { sandboxes }: ApiContext): voi
   });
 }
 
-function sandboxItemOf(use: SandboxUse) {
+function sandboxItemOf(use: DescribedUse) {
   const { sandboxId, state, alias, tags, tagsUpdatedAt } = use;
   return {
     sandboxId,
