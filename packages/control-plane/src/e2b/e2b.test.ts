@@ -1,9 +1,12 @@
 import assert from "node:assert/strict";
-import { request as startRequest } from "node:http";
+import { createHash } from "node:crypto";
+import { createServer, request as startRequest } from "node:http";
+import type { AddressInfo } from "node:net";
 import { after, before, suite, test } from "node:test";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { messageIn } from "@opensandbox/wire/e2b/connect.ts";
 import { eventually } from "@opensandbox/wire/testing/eventually.ts";
+import { openDatabase } from "#database/database.ts";
 import { ManualClock } from "#testing/manual-clock.ts";
 import { startAfterCrash, startForTest, type Json, type TestControlPlane } from "#testing/start-for-test.ts";
 import { signatureOf } from "./envd/file-transfer.ts";
@@ -120,6 +123,27 @@ suite("the REST interface of E2B", () => {
     for (const headers of [{ "x-api-key": "wrong" }, { "x-api-key": "" }]) {
       const [status, reply] = await world.ask("GET", "/v2/sandboxes", undefined, { headers });
       assert.deepEqual([status, reply.code], [401, 401]);
+    }
+  });
+
+  test("a key may begin as E2B's own do", async () => {
+    await using stored = await startForTest({ storedKeys: true });
+    const digits = "0123456789abcdef".repeat(4);
+    const database = await openDatabase(stored.databaseFile);
+    const keyHash = createHash("sha256").update(`osb_${digits}`).digest("hex");
+    const row = { id: "k", organization_id: "org-default", name: "k", key_hash: keyHash, key_prefix: "osb_" };
+    await database
+      .insertInto("api_keys")
+      .values({ ...row, created_at: 0 })
+      .execute();
+    await database.destroy();
+    for (const [key, expected] of [
+      [`osb_${digits}`, 200],
+      [`e2b_${digits}`, 200],
+      [`e2b_${digits.replace("0", "1")}`, 401],
+    ] as const) {
+      const init = { headers: { "x-api-key": key } };
+      assert.equal((await stored.ask("GET", "/v2/sandboxes", undefined, init))[0], expected);
     }
   });
 
@@ -531,6 +555,40 @@ suite("ports of a sandbox, as E2B's clients reach them", () => {
     const token = guarded.trafficAccessToken as string;
     assert.equal((await ask(guarded.sandboxID, { "e2b-traffic-access-token": token }))[0], 502);
   });
+});
+
+test("a server in a sandbox gets a request without the headers and keys that are this server's", async () => {
+  await using world = await startForTest();
+  const [, { sandboxID: id }] = await world.ask("POST", "/v2/sandboxes", { network: { allowPublicTraffic: false } });
+  const [, { trafficAccessToken }] = await world.ask("POST", "/v2/sandboxes", {
+    network: { allowPublicTraffic: false },
+  });
+  const server = createServer((request, response) => response.end(JSON.stringify(request.headers)));
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  try {
+    const { port } = server.address() as AddressInfo;
+    const [, own] = await world.ask("POST", "/v2/sandboxes", {});
+    const key = `e2b_${"0123456789abcdef".repeat(4)}`;
+    const headers = {
+      ...{ "e2b-sandbox-id": own.sandboxID as string, "e2b-sandbox-port": `${port}`, "x-kept": "yes" },
+      ...{ "e2b-traffic-access-token": trafficAccessToken as string, "x-api-key": key, authorization: `Bearer ${key}` },
+    };
+    const seen = (await (await fetch(world.url, { headers })).json()) as Record<string, string>;
+    assert.equal(seen["x-kept"], "yes");
+    for (const name of [
+      "e2b-sandbox-id",
+      "e2b-sandbox-port",
+      "e2b-traffic-access-token",
+      "x-api-key",
+      "authorization",
+    ]) {
+      assert.equal(seen[name], undefined, name);
+    }
+    const wrong = await fetch(world.url, { headers: { ...headers, "e2b-sandbox-id": id as string } });
+    assert.equal(wrong.status, 403);
+  } finally {
+    server.close();
+  }
 });
 
 suite("the set end of a sandbox", () => {

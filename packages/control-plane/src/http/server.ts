@@ -5,6 +5,7 @@ import { randomHex } from "@opensandbox/wire/ids.ts";
 import { publicRoutes } from "@opensandbox/wire/public/routes.ts";
 import { defaultBodyLimit } from "@opensandbox/wire/route.ts";
 import { fastify, type FastifyInstance } from "fastify";
+import { ownKeyOf } from "#e2b/api/keys.ts";
 import { serveE2bApi } from "#e2b/api/serve-api.ts";
 import type { E2bContext } from "#e2b/e2b-context.ts";
 import { e2bGateway } from "#e2b/gateway.ts";
@@ -42,7 +43,7 @@ import { serveWebhooks } from "./webhooks/webhooks.ts";
 /** The HTTP server with all routes, before it listens. */
 export async function buildServer(api: E2bContext): Promise<FastifyInstance> {
   const { log } = api.sandboxes;
-  const previews = e2bGateway(api, previewGateway(api));
+  const previews = e2bGateway(api, previewGateway({ ...api, isApiKey: (text) => api.isApiKey(ownKeyOf(text)) }));
   const app = fastify({
     exposeHeadRoutes: false,
     frameworkErrors: (error, request, reply) => {

@@ -1,11 +1,11 @@
-import { SandboxError, isSandboxError } from "@opensandbox/wire/errors.ts";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { e2bErrorOf } from "@opensandbox/wire/e2b/errors.ts";
 import { notYet } from "@opensandbox/wire/e2b/not-yet.ts";
 import type { FastifyInstance } from "fastify";
 import { requireKey } from "#http/requests/authenticate.ts";
 import { failureOf } from "#http/reply-error.ts";
-import type { Authenticate } from "#organizations/api-keys.ts";
 import type { E2bContext } from "../e2b-context.ts";
+import { authenticatorOf } from "./keys.ts";
 import { serveMetrics } from "./metrics.ts";
 import { serveSandboxes } from "./sandboxes.ts";
 import { serveSnapshots } from "./snapshots.ts";
@@ -21,7 +21,7 @@ export async function serveE2bApi(app: FastifyInstance, context: E2bContext): Pr
       if (failure.status === 429 || failure.status === 503) reply.header("retry-after", "1");
       return reply.status(failure.status).send(failure.body);
     });
-    requireKey(withKey, unauthenticatedUnlessKnown(context.authenticate));
+    requireKey(withKey, authenticatorOf(context.authenticate));
     serveSandboxes(withKey, context);
     serveMetrics(withKey, context);
     serveSnapshots(withKey, context);
@@ -37,16 +37,4 @@ export async function serveE2bApi(app: FastifyInstance, context: E2bContext): Pr
     }
     done();
   });
-}
-
-/** Clients expect 401 for a wrong key, too. */
-function unauthenticatedUnlessKnown(authenticate: Authenticate): Authenticate {
-  return async (key) => {
-    try {
-      return await authenticate(key);
-    } catch (error) {
-      if (!isSandboxError(error, "permission_denied")) throw error;
-      throw new SandboxError("unauthenticated", error.message, { cause: error });
-    }
-  };
 }
