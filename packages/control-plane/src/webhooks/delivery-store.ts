@@ -119,11 +119,11 @@ export class DeliveryStore {
    * Claims due deliveries, at most one of each sandbox and webhook: the earliest that has not ended. Those of a disabled
    * webhook wait, unless a user asked for them one by one.
    * @param busy webhooks that can take no more attempts now
-   * @param take whether another attempt for the webhook may begin; called once for each delivery that is due
+   * @param roomFor how many attempts for a webhook may begin
    */
   async claimDue(
     now: number,
-    { busy, take, limit }: { busy: readonly string[]; take: (webhookId: string) => boolean; limit: number },
+    { busy, roomFor, limit }: { busy: readonly string[]; roomFor: (webhookId: string) => number; limit: number },
   ): Promise<readonly DueDelivery[]> {
     const found = await this.#database
       .selectFrom("webhook_deliveries as delivery")
@@ -157,7 +157,7 @@ export class DeliveryStore {
       .execute();
     const claimed: DueDelivery[] = [];
     for (const { id, webhook_id: webhookId, body, url } of found) {
-      if (!take(webhookId)) continue;
+      if (claimed.filter((other) => other.webhookId === webhookId).length >= roomFor(webhookId)) continue;
       const { numUpdatedRows } = await this.#database
         .updateTable("webhook_deliveries")
         .set((delivery) => ({ claimed_until: now + claimMs, attempts: delivery("attempts", "+", 1) }))

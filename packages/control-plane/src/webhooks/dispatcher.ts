@@ -102,17 +102,11 @@ export class Dispatcher implements AsyncDisposable {
     const { deliveries, clock } = this.#options;
     const room = maxTotalAttempts - this.#attempts.size;
     if (room <= 0) return 0;
-    const busy = [...this.#active.keys()].filter((id) => !this.#hasRoom(id));
-    const claimed = await deliveries.claimDue(clock.now(), {
-      busy,
-      limit: room,
-      take: (id) => {
-        if (!this.#hasRoom(id)) return false;
-        this.#active.set(id, (this.#active.get(id) ?? 0) + 1);
-        return true;
-      },
-    });
+    const busy = [...this.#active.keys()].filter((id) => this.#roomFor(id) <= 0);
+    const options = { busy, limit: room, roomFor: (id: string) => this.#roomFor(id) };
+    const claimed = await deliveries.claimDue(clock.now(), options);
     for (const delivery of claimed) {
+      this.#active.set(delivery.webhookId, (this.#active.get(delivery.webhookId) ?? 0) + 1);
       const attempt: Promise<void> = this.#attempt(delivery).finally(() => {
         this.#attempts.delete(attempt);
         this.run();
@@ -122,9 +116,10 @@ export class Dispatcher implements AsyncDisposable {
     return claimed.length;
   }
 
-  #hasRoom(webhookId: string): boolean {
+  /** How many more attempts for the webhook may begin. */
+  #roomFor(webhookId: string): number {
     const max = this.#failing.has(webhookId) ? maxFailingAttempts : maxAttempts;
-    return (this.#active.get(webhookId) ?? 0) < max;
+    return max - (this.#active.get(webhookId) ?? 0);
   }
 
   /** Never rejects. */
