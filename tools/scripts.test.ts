@@ -16,6 +16,8 @@ for (const script of [
   "images/agent/claude-agent-wrapper",
   "tools/kvm-host/initramfs-init",
   "tools/kvm-host/start",
+  "tests/host/boot",
+  "tests/host/phases",
   "deploy/azure/deploy-azure-dev.sh",
   "deploy/azure/setup-azure-host.sh",
 ]) {

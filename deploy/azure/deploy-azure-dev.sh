@@ -126,7 +126,7 @@ destroy() {
     return
   fi
   require_ours
-  az resource list --resource-group "$name" --tag "$tag" --query '[].id' --output tsv
+  az resource list --resource-group "$name" --query "[?tags.opensandbox=='$name'].id" --output tsv
   read -rp "delete these resources with all data? Type $name: " answer
   [[ $answer == "$name" ]] || fail "deleted nothing"
   # With the machine go its disks and its network interface.
@@ -150,7 +150,7 @@ machine_ids() {
   tagged Microsoft.Compute/virtualMachines
 }
 
-# az lists either by tag or by type.
+# az takes no --tag beside --resource-group.
 tagged() {
   az resource list --resource-group "$name" --resource-type "$1" --query "[?tags.opensandbox=='$name'].id" --output tsv
 }

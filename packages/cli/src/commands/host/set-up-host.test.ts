@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { mkdir, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { suite, test } from "node:test";
@@ -185,7 +186,21 @@ test("a module that the kernel lacks is left out of the list for the boot, and t
   const findings = await checkHost({ system: host.system, launcher, options: {}, program: "osb" });
   const [finding] = findings.filter(({ state }) => state !== "ok");
   assert.equal(finding?.state, "optional");
-  assert.match(finding?.detail ?? "", /no vhost_vsock: the agent channel uses virtio-serial; .*no vhost_net/);
+  assert.match(
+    finding?.detail ?? "",
+    /no module vhost_vsock: the agent channel uses virtio-serial; .*no module vhost_net/,
+  );
+});
+
+test("a module that is built into the kernel counts as loaded", async () => {
+  const files = {
+    "/proc/sys/kernel/osrelease": "6.12.0-test\n",
+    "/lib/modules/6.12.0-test/modules.builtin": "kernel/drivers/net/tun.ko\nkernel/drivers/vhost/vhost-vsock.ko\n",
+  };
+  await using host = await FakeHost.make({ files, modules: ["kvm_intel", "vhost_net", "nf_tables"] });
+  await setUp(host);
+  assert.deepEqual(await differences(host), []);
+  assert.ok(!host.changes.some((line) => /^modprobe (tun|vhost_vsock)$/.test(line)));
 });
 
 for (const [flag, module] of [
@@ -221,6 +236,17 @@ test("the firewall allows every port of ssh, and the server's only if it serves 
   assert.match(await rulesWith({}), /tcp dport \{ 22, 2222 \} accept/);
   const open = { OPENSANDBOX_HOST: "0.0.0.0", OPENSANDBOX_PORT: "443" };
   assert.match(await rulesWith(open), /tcp dport \{ 22, 443, 2222 \} accept/);
+});
+
+const skip = process.getuid?.() === 0 ? false : "only root can make a network namespace";
+test("the kernel accepts the firewall's rules, also in place of earlier ones", { skip }, async () => {
+  await using host = await FakeHost.make();
+  await setUp(host, { firewall: true });
+  const file = join(host.root, "etc/opensandbox/firewall.nft");
+  const load = 'nft --file "$0" && nft --file "$0" && nft list ruleset';
+  const { status, stdout, stderr } = spawnSync("unshare", ["--net", "sh", "-c", load, file], { encoding: "utf8" });
+  assert.equal(status, 0, stderr);
+  assert.equal(stdout.match(/tcp dport \{ 22, 2222 \} accept/g)?.length, 1);
 });
 
 test("a set-up keeps the operator's settings and changes those that its options name", async () => {

@@ -7,8 +7,8 @@ export const modulesFile = "/etc/modules-load.d/opensandbox.conf";
 
 interface Module {
   readonly name: string;
-  /** The feature that a host without the module lacks. Absent: machines need the module. */
-  readonly without?: string;
+  /** What a host lacks whose kernel has the module neither as a file nor built in. */
+  readonly without: string;
 }
 
 const schema = z.object({ file: ownedFile });
@@ -27,7 +27,7 @@ export const kernelModules = defineStep({
     if (unavailable.length === 0) return undefined;
     return {
       optional: true,
-      detail: unavailable.map(({ name, without }) => `this kernel has no ${name}: ${without}`).join("; "),
+      detail: unavailable.map(({ name, without }) => `this kernel has no module ${name}: ${without}`).join("; "),
       fix: "install the distribution's full kernel (linux-image-amd64 on Debian, linux-image-generic on Ubuntu) and reboot",
     };
   },
@@ -58,7 +58,7 @@ async function wantedModules(system: System): Promise<WantedModules> {
   for (const module of modules) {
     // Loading a module that the kernel lacks would make systemd-modules-load.service fail at every boot.
     const { code } = await system.ask("modprobe", "--dry-run", "--quiet", module.name);
-    if (code === 0 || (await isLoaded(system, module.name)) || module.without === undefined) available.push(module);
+    if (code === 0 || (await isLoaded(system, module.name))) available.push(module);
     else unavailable.push(module);
   }
   return { available, unavailable };
@@ -67,8 +67,8 @@ async function wantedModules(system: System): Promise<WantedModules> {
 const commonModules: readonly Module[] = [
   { name: "vhost_vsock", without: "the agent channel uses virtio-serial" },
   { name: "vhost_net", without: "packets of machines pass through QEMU" },
-  { name: "tun" },
-  { name: "nf_tables" },
+  { name: "tun", without: "machines have no network" },
+  { name: "nf_tables", without: "nothing limits what machines reach" },
 ];
 
 async function kvmModules(system: System): Promise<readonly Module[]> {
@@ -79,9 +79,14 @@ async function kvmModules(system: System): Promise<readonly Module[]> {
   return [];
 }
 
-/** True for a module that is built into the kernel as well. */
+/** Also true for a module that is built into the kernel; not all of those are below /sys/module. */
 async function isLoaded(system: System, name: string): Promise<boolean> {
-  return await system.exists(`/sys/module/${name}`);
+  if (await system.exists(`/sys/module/${name}`)) return true;
+  const release = (await system.read("/proc/sys/kernel/osrelease"))?.trim() ?? "";
+  const builtIn = (await system.read(`/lib/modules/${release}/modules.builtin`)) ?? "";
+  return builtIn
+    .split("\n")
+    .some((path) => path.endsWith(`/${name}.ko`) || path.endsWith(`/${name.replaceAll("_", "-")}.ko`));
 }
 
 function contentFor(modules: readonly Module[]): string {

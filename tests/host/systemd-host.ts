@@ -1,0 +1,84 @@
+import { chmod, cp, mkdir, readFile, symlink, writeFile } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { runCommand } from "../../packages/worker/src/host/run-command.ts";
+import { provideArtifact } from "../../packages/worker/src/images/artifact.ts";
+import { imageSource } from "../../packages/worker/src/images/image-source.ts";
+import { runPrivileged } from "../../packages/worker/src/images/privileged.ts";
+import { readConfig } from "../../packages/server/src/config.ts";
+
+const repository = resolve(import.meta.dirname, "../..");
+
+const packages = [
+  ...["systemd-sysv", "dbus", "udev", "libpam-systemd", "kmod", "procps"],
+  ...["iproute2", "nftables", "e2fsprogs", "xfsprogs", "xz-utils", "libatomic1"],
+  ...["debian-archive-keyring", "ca-certificates"],
+];
+
+/** Programs that the launcher looks for and that a test with fake machines never starts. */
+const unused = {
+  "qemu-img": "",
+  mmdebstrap: "",
+  newuidmap: "",
+  "qemu-system-x86_64": "echo QEMU emulator version 10.0.0",
+};
+
+/** Programs that would change the kernel of the host below. */
+const withoutEffect = { modprobe: 'for module; do :; done; [ -e "/sys/module/$module" ]', udevadm: "", sysctl: "" };
+
+const phasesUnit = "[Unit]\nAfter=basic.target\n[Service]\nType=exec\nExecStart=/work/phases\n";
+
+/** Boots a Debian with systemd, runs `phases` there over all its boots, and returns what they printed. */
+export async function runPhases(suite: string, scratch: string, signal: AbortSignal): Promise<string> {
+  const root = join(scratch, "root");
+  await mkdir(root);
+  const archive = await provideArchive(suite, signal);
+  await runCommand("unpack the host", ["tar", "--extract", "--preserve-permissions", `--file=${archive}`, "-C", root], {
+    signal,
+  });
+  await prepare(root);
+  const results = join(scratch, "results");
+  await mkdir(results);
+  await cp(join(import.meta.dirname, "phases"), join(results, "phases"));
+  await runCommand("boot the host", [join(import.meta.dirname, "boot"), root, results, repository], { signal });
+  return await readFile(join(results, "out"), "utf8");
+}
+
+/** The host as an archive. A missing one is built, which takes some minutes. */
+async function provideArchive(suite: string, signal: AbortSignal): Promise<string> {
+  const { imagesDirectory } = readConfig(process.env);
+  const { debianMirror } = imageSource({ imagesDirectory });
+  const { directory } = await provideArtifact({
+    kind: "systemd-host",
+    imagesDirectory,
+    inputs: { suite, packages },
+    needMib: 1024,
+    signal,
+    build: async (target) => {
+      await runPrivileged(
+        "building the systemd host",
+        [
+          ...(["mmdebstrap", "--mode=root", "--format=tar", "--variant=minbase"] as const),
+          ...["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"],
+          ...["--dpkgopt=path-exclude=/usr/share/locale/*", `--include=${packages.join(",")}`],
+          ...[suite, join(target, "root.tar"), debianMirror],
+        ],
+        { env: { TMPDIR: target, DEBIAN_FRONTEND: "noninteractive" }, signal },
+      );
+      return {};
+    },
+  });
+  return join(directory, "root.tar");
+}
+
+async function prepare(root: string): Promise<void> {
+  for (const [name, script] of Object.entries({ ...unused, ...withoutEffect })) {
+    const file = join(root, "usr/local/sbin", name);
+    await writeFile(file, `#!/bin/sh\n${script}\n`);
+    await chmod(file, 0o755);
+  }
+  const units = join(root, "etc/systemd/system");
+  await mkdir(join(units, "multi-user.target.wants"), { recursive: true });
+  await writeFile(join(units, "phases.service"), phasesUnit);
+  await symlink("../phases.service", join(units, "multi-user.target.wants/phases.service"));
+  await writeFile(join(root, "etc/machine-id"), "");
+}
