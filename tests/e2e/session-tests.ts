@@ -13,7 +13,7 @@ import { type ExecSession, Sandbox } from "@opencomputer/sdk";
 import { decodeServerFrame, encodeClientFrame } from "@opensandbox/wire/public/guests/exec-sessions.ts";
 import { eventually as waitFor, within } from "@opensandbox/wire/testing/eventually.ts";
 import { WebSocket } from "ws";
-import { endServer, spawnServerOn } from "./spawn-server.ts";
+import { type SpawnedServer, spawnServerOn } from "./spawn-server.ts";
 
 /** The sizes of the tests, which differ between fake and real machines. */
 export interface SessionTestOptions {
@@ -29,6 +29,8 @@ export interface SessionTestOptions {
   readonly fileBytes: number;
   /** Number of sandboxes with a terminal at the same time. */
   readonly sandboxes: number;
+  /** Starts the server, with its data below the directory. Default: one process with both parts. */
+  readonly spawn?: (directory: string, env: Readonly<Record<string, string>>) => Promise<SpawnedServer>;
 }
 
 /** Exec sessions, terminals and files through the published client, against a server in a process of its own. */
@@ -38,6 +40,7 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
 
   suite(name, () => {
     let directory: string;
+    let spawned: SpawnedServer | undefined;
     let server: ChildProcess;
     let api: { readonly apiUrl: string; readonly apiKey: string };
     let sandbox: Sandbox;
@@ -45,13 +48,13 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
     before(async () => {
       directory = await mkdtemp(join(tmpdir(), "osb-sessions-"));
       await chmod(directory, 0o711);
-      const spawned = await spawnServerOn(directory, { env });
+      spawned = await (options.spawn?.(directory, env) ?? spawnServerOn(directory, { env }));
       server = spawned.process;
       api = { apiUrl: spawned.url, apiKey: spawned.apiKey };
       sandbox = await Sandbox.create({ template: "minimal", envs: { FROM_CREATE: "yes" }, ...api });
     });
     after(async () => {
-      if (server !== undefined) await endServer(server, "SIGTERM");
+      await spawned?.[Symbol.asyncDispose]();
       await rm(directory, { recursive: true, force: true });
     });
 

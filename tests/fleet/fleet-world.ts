@@ -41,14 +41,21 @@ type Json = any;
 export interface FleetWorldOptions {
   readonly workers: number;
   readonly env?: Readonly<Record<string, string>>;
+  /** Where the nodes have their data. Default: a directory that is removed at the end. */
+  readonly directory?: string;
   readonly onLog?: (line: string) => void;
 }
 
-export async function startFleetWorld({ workers: count, env = {}, onLog }: FleetWorldOptions): Promise<FleetWorld> {
+export async function startFleetWorld({
+  workers: count,
+  env = {},
+  directory: given,
+  onLog,
+}: FleetWorldOptions): Promise<FleetWorld> {
   await using undo = new AsyncDisposableStack();
-  const directory = await mkdtemp(join(tmpdir(), "osb-fleet-"));
+  const directory = given ?? (await mkdtemp(join(tmpdir(), "osb-fleet-")));
   await chmod(directory, 0o711);
-  undo.defer(() => rm(directory, { recursive: true, force: true }));
+  if (given === undefined) undo.defer(() => rm(directory, { recursive: true, force: true }));
   // Machines outlive their workers.
   undo.defer(() => killProcessesOf(directory));
   const credentials = await makeCredentials();
