@@ -4,7 +4,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { CommandExitError, FileNotFoundError, Sandbox, type SandboxOpts, TimeoutError } from "e2b";
 import { eventually, within } from "@opensandbox/wire/testing/eventually.ts";
 
-/** A server, and what its sandboxes have. */
+/** The first start of a machine makes its template, which an emulated host on a busy day needs minutes for. */
+const requestTimeoutMs = 600_000;
+
+/** A server. */
 export interface E2bWorld extends AsyncDisposable {
   readonly url: string;
   readonly apiKey: string;
@@ -26,7 +29,7 @@ export function e2bClientTests(name: string, start: () => Promise<E2bWorld>, { h
 
     before(async () => {
       world = await start();
-      options = { apiKey: world.apiKey, apiUrl: world.url, sandboxUrl: world.url };
+      options = { apiKey: world.apiKey, apiUrl: world.url, sandboxUrl: world.url, requestTimeoutMs };
       sandbox = await Sandbox.create({ ...options, envs: { FROM_CREATE: "yes" }, metadata: { suite: "e2b" } });
     });
     after(async () => {
