@@ -138,7 +138,7 @@ destroy() {
   local left
   left=$(az resource list --resource-group "$name" --query '[].id' --output tsv)
   if [[ -n $left ]]; then
-    say "kept the resource group with what is not this script's:"
+    say "kept the resource group, which has resources without the tag:"
     echo "$left"
   else
     az group delete --name "$name" --yes --output none

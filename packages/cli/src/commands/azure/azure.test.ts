@@ -208,14 +208,14 @@ test("a resource of that name without the tag is never changed", async () => {
 suite("destroy", () => {
   const foreign = `/subscriptions/${subscription}/resourceGroups/opensandbox/providers/Microsoft.Storage/storageAccounts/photos`;
 
-  test("deletes what carries the tag alone, and keeps the group for the rest", async () => {
+  test("deletes only resources with the tag, and keeps the group for the others", async () => {
     await using world = await World.make();
     await world.create();
     world.azure.add(foreign, "Microsoft.Storage/storageAccounts");
     const { code, stdout } = await world.osb(["destroy", "--yes"]);
     assert.equal(code, 0);
     assert.deepEqual(world.azure.names(), ["resourceGroups/opensandbox", "storageAccounts/photos"]);
-    assert.ok(stdout.includes(`kept the resource group with what is not this program's:\n  ${foreign}`), stdout);
+    assert.ok(stdout.includes(`kept the resource group, which has resources without the tag:\n  ${foreign}`), stdout);
   });
 
   for (const answer of ["", "yes\n", "opensandbo\n"]) {

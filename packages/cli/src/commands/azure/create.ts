@@ -14,7 +14,7 @@ export const create = defineCommand({
   summary: "Create a host on Azure, or continue an interrupted creation",
   description: `Makes a resource group with a virtual machine (Ubuntu 24.04, nested virtualization), a data disk, a network, a
 security group and a public address; copies this checkout there, sets the host up and runs a first sandbox. Everything
-carries the tag opensandbox=NAME. What is there already stays, so the same command continues after an interruption.
+carries the tag opensandbox=NAME. Existing resources stay, so the same command continues after an interruption.
 
 Signs in as the user of 'az login', or with AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET. The server listens
 on the host itself only; the result has the line for a tunnel. The security group lets in ssh from one address, and

@@ -53,7 +53,7 @@ resource group only if it has the tag and nothing else is left in it.`,
     const left =
       kept.length === 0
         ? ""
-        : `\nkept the resource group with what is not this program's:\n${kept.map((id) => `  ${id}`).join("\n")}`;
+        : `\nkept the resource group, which has resources without the tag:\n${kept.map((id) => `  ${id}`).join("\n")}`;
     await print(`deleted ${deleted.length} resources${left}`, { deleted, kept });
     return 0;
   },

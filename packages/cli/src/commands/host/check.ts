@@ -3,7 +3,7 @@ import { findingLines } from "./finding-lines.ts";
 import { checkSetupInput, launcherPath, optionsFrom, setupOptions } from "./host-options.ts";
 
 export const check = defineCommand({
-  summary: "Compare this host with what 'host setup' makes of it",
+  summary: "Compare this host with the result of 'host setup'",
   description: `Changes nothing. Without options, it uses those of the last set-up. Exits with 1 when something differs. Some files
 can only be read by root.`,
   options: setupOptions,

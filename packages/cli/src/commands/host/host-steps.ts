@@ -11,7 +11,7 @@ import { service } from "./steps/service.ts";
 import { settings } from "./steps/settings.ts";
 
 /**
- * Everything that a host of OpenSandbox has, in the order in which it is set up. A removal works backwards.
+ * The steps of a set-up, in order. A removal works backwards.
  * @param launcher the absolute path of the program `opensandbox`
  */
 export function hostSteps(options: HostOptions, launcher: string): readonly Step[] {

@@ -3,13 +3,13 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { hostOptions, type HostOptions } from "./options.ts";
 import type { System } from "./system.ts";
 
-/** What `osb host setup` changed, so that a later check and a removal know it. */
+/** Records the changes of a set-up, for a later check and the removal. */
 export const recordFile = "/etc/opensandbox/setup.json";
 
 const schema = z.object({
   version: z.literal(1),
   options: hostOptions,
-  /** What each step recorded for its undo, by the step's name. */
+  /** The undo data of each step, by the step's name. */
   steps: z.record(z.string(), z.unknown()),
 });
 export interface SetupRecord {

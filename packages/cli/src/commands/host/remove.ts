@@ -5,7 +5,7 @@ import { launcherPath } from "./host-options.ts";
 import { requireRoot } from "./require-root.ts";
 
 export const remove = defineCommand({
-  summary: "Undo what 'host setup' changed",
+  summary: "Undo the changes of 'host setup'",
   description: `Hibernates the sandboxes, stops the service, and undoes each recorded change, the last one first. Keeps the data in
 /var/lib/opensandbox and on the data disk, and files that were edited after the set-up.`,
   options: { dryRun: flag("list the changes to undo and change nothing") },

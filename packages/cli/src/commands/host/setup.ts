@@ -10,7 +10,7 @@ import { requireRoot } from "./require-root.ts";
 export const setup = defineCommand({
   summary: "Set this host up: packages, kernel, data disk and service",
   description: `For Debian 12 and 13, and Ubuntu 24.04. Says each change, records it in /etc/opensandbox/setup.json for 'host
-remove', and changes nothing that is as it should be. After an interruption, run it again.
+remove', and leaves correct parts alone. After an interruption, run it again.
 
 The service runs the program from the directory where it is now. 'systemctl restart opensandbox' leaves the machines
 running for the next server; 'systemctl stop opensandbox' and a shutdown hibernate the sandboxes. Settings are in
@@ -52,7 +52,7 @@ A disk is formatted only if it has no partition table, no file system and no oth
     const url = await waitForServer(await dataDirectoryOf(common.system), signal);
     shown.pause();
     const changed = steps.filter(({ done }) => done !== undefined);
-    const rows = steps.map(({ step, done }) => [step, done === undefined ? "as it should be" : "changed"]);
+    const rows = steps.map(({ step, done }) => [step, done === undefined ? "unchanged" : "changed"]);
     await print(
       `${columns(rows)}\n\nOpenSandbox runs at ${url} and starts at boot\nTry: ${host.program} run -- uname -a`,
       {

@@ -13,7 +13,7 @@ export interface Difference {
 export interface Applying<Before> {
   /** State from before the first change by this step. Undefined: this step has changed nothing yet. */
   readonly before: Before | undefined;
-  /** Records what an undo needs. Called before the change that it undoes. */
+  /** Records the data for an undo. Called before the change. */
   readonly remember: (before: Before) => Promise<void>;
 }
 

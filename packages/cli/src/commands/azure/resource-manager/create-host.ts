@@ -27,7 +27,8 @@ export interface CreatedHost {
 }
 
 /**
- * Creates what is missing and leaves what is there, so that a second run continues after an interruption at any call.
+ * Creates the missing resources and leaves existing ones, so that a second run continues after an interruption at any
+ * call.
  * @throws `unavailable` when no size is available, and when a resource of that name belongs to somebody else
  */
 export async function createHost({ arm, host, sizes, note }: Creation, signal: AbortSignal): Promise<CreatedHost> {

@@ -1,6 +1,6 @@
 import type { ArmCall } from "./arm-client.ts";
 
-/** What `osb azure create` makes: one virtual machine with everything around it, in a resource group of its own. */
+/** A host on Azure: one virtual machine with its disk and network, in a resource group of its own. */
 export interface SingleHost {
   readonly subscription: string;
   /** The resource group, and the prefix of every name in it. */
@@ -26,7 +26,7 @@ export interface ArmResource<Body extends object = object> {
   readonly body: Body;
 }
 
-/** The tag of everything that this program makes. Its value is the name; nothing without it is deleted. */
+/** The tag of this program's resources. Its value is the host's name; only resources with the tag are deleted. */
 export const tagName = "opensandbox";
 
 const versions = {
@@ -58,7 +58,7 @@ export function resourceGroup({
   };
 }
 
-/** Everything that the virtual machine needs, in the order of creation. */
+/** The resources that the virtual machine uses, in the order of creation. */
 export function surroundings(host: SingleHost): readonly ArmResource[] {
   return [
     resourceGroup(host),
