@@ -229,6 +229,41 @@ suite("the REST interface of E2B", () => {
     assert.deepEqual((await of("running,paused")).length, 3);
   });
 
+  test("a refresh extends the end of a sandbox, and only a paused one is resumed", async () => {
+    const { sandboxID: id } = await create({ timeout: 100 });
+    const endAt = async (): Promise<string> => (await world.ask("GET", `/sandboxes/${id}`))[1].endAt;
+    const first = await endAt();
+    assert.equal((await world.ask("POST", `/sandboxes/${id}/refreshes`, { duration: 10 }))[0], 204);
+    assert.equal(await endAt(), first);
+    assert.equal((await world.ask("POST", `/sandboxes/${id}/refreshes`, { duration: 1000 }))[0], 204);
+    assert.ok((await endAt()) > first);
+    assert.equal((await world.ask("POST", `/sandboxes/${id}/resume`, {}))[1].code, 409);
+    await world.ask("POST", `/sandboxes/${id}/pause`, {});
+    assert.equal((await world.ask("POST", `/sandboxes/${id}/resume`, {}))[0], 201);
+  });
+
+  test("images of the server are templates, and the organization of the key is a team", async () => {
+    assert.deepEqual(await world.ask("GET", "/templates/aliases/base"), [200, { templateID: "base", public: true }]);
+    const [, templates] = await world.ask("GET", "/v2/templates");
+    assert.deepEqual(
+      (templates as { templateID: string }[]).map(({ templateID }) => templateID),
+      ["base", "minimal"],
+    );
+    const [, [team]] = await world.ask("GET", "/teams");
+    assert.deepEqual([team.teamID, team.apiKey, team.isDefault], ["org-default", "", true]);
+  });
+
+  test("a sandbox of another interface keeps its idle timeout until a client sets its end", async () => {
+    const id = await world.create({ timeout: 600 });
+    const [status, connected] = await world.ask("POST", `/v2/sandboxes/${id}/connect`, { timeout: 10 });
+    assert.deepEqual([status, (await world.get(id)).timeout], [200, 600]);
+    assert.deepEqual((await rpc(insideOf(world, connected), "process.Process/List", {}))[0], 200);
+    const { lifecycle } = (await world.ask("GET", `/sandboxes/${id}`))[1];
+    assert.deepEqual(lifecycle, { autoResume: true, onTimeout: "pause" });
+    assert.equal((await world.ask("POST", `/sandboxes/${id}/timeout`, { timeout: 60 }))[0], 204);
+    assert.equal((await world.get(id)).timeout, 0);
+  });
+
   test("a snapshot outlives its sandbox and starts others; its second removal fails", async () => {
     const { sandboxID } = await create({ metadata: { from: "snapshot" } });
     const [status, snapshot] = await world.ask("POST", `/sandboxes/${sandboxID}/snapshots`, { name: "mine" });
