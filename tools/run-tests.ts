@@ -6,7 +6,9 @@ import { chmod, mkdtemp, readFile, rm } from "node:fs/promises";
 import { constants, tmpdir } from "node:os";
 import { delimiter, join, relative, resolve } from "node:path";
 import { killProcessesOf } from "../packages/worker/src/host/kill-by-path.ts";
+import { findFirecracker } from "../packages/worker/src/hypervisor/firecracker/examine-firecracker.ts";
 import { removeLeftOverNetworks } from "../packages/worker/src/network/host-firewall.ts";
+import { readConfig } from "../packages/server/src/config.ts";
 import { type CountedTest, machineCounts } from "./machine-counts.ts";
 import type { TestResult } from "./test-results.ts";
 
@@ -24,7 +26,11 @@ A host without KVM emulates one that has it, with 2 processors and 5 GiB of memo
 Tests with random input print their seed. These variables change them:
   OPENSANDBOX_TEST_SEED=N          repeats the choices of an earlier run, though not their timing
   OPENSANDBOX_TEST_SOAK_SECONDS=N  length of tests/e2e/hostile-agent.process.test.ts; 60 without it
+  OPENSANDBOX_TEST_WAKES=N         wakes in a row over vsock; 5 without it
+  OPENSANDBOX_TEST_VSOCK_MB=N      size of the file that goes over vsock; 8 without it
   OPENSANDBOX_TEST_POWER_CUTS=N    power cuts that each test in tests/power-cut/ tries; all: every possible one
+
+Tests of Firecracker run where a program firecracker is in the PATH, or OPENSANDBOX_FIRECRACKER_BIN names one.
 
 The last line is: N passed, N failed, N skipped. The line before it says how many tests ran under KVM, over vsock and
 under Firecracker. Before them, each failed test is named again and each skip says why.
@@ -48,20 +54,27 @@ const kinds = [
   { name: "tests in machines", files: "{packages,tools,tests,bench}/**/*.vm.test.ts", timeoutMs: 1_800_000 },
 ] as const;
 
+/** Tests of Firecracker, which needs KVM. Without a Firecracker on this host, they are skipped and say so. */
+const underFirecracker = ["tests/e2e/firecracker.vm.test.ts"];
+
 /** Tests under KVM that belong to every run. An emulated host needs minutes for a file, so a new one needs a reason. */
-const underKvm = ["tests/e2e/kvm.vm.test.ts"];
+const underKvm = [
+  "tests/e2e/kvm.vm.test.ts",
+  ...((await findFirecracker(readConfig(process.env).firecrackerProgram)) === undefined ? [] : underFirecracker),
+];
 
 /** The tests of `./test kvm all`. */
 const allUnderKvm = [
   ...underKvm,
   "packages/worker/src/hypervisor/qemu/probe-accelerator.vm.test.ts",
   "packages/worker/src/hypervisor/qemu/qemu.vm.test.ts",
+  "packages/worker/src/hypervisor/firecracker/firecracker.vm.test.ts",
   "tests/e2e/kvm-users.vm.test.ts",
   "tests/e2e/kvm-models.vm.test.ts",
   "tests/torture/kvm.vm.test.ts",
 ];
 
-/** After this long an emulated KVM host is stopped, and the run fails. {@link underKvm} takes 10 min on a quiet host. */
+/** After this long an emulated KVM host is stopped, and the run fails. {@link underKvm} takes 12 min on a quiet host. */
 const kvmMinutes = { part: 40, all: 180 } as const;
 
 type Kind = (typeof kinds)[number]["name"];

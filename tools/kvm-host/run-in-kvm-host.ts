@@ -11,6 +11,7 @@ import { createInterface } from "node:readline";
 import { baseWorkspaceMib } from "../../packages/worker/src/machine/shape/template-shape.ts";
 import { runCommand } from "../../packages/worker/src/host/run-command.ts";
 import { tryCreateKvmMachine } from "../../packages/worker/src/host/kernel/libc.ts";
+import { findFirecracker } from "../../packages/worker/src/hypervisor/firecracker/examine-firecracker.ts";
 import { processorFeature } from "../../packages/worker/src/hypervisor/kvm-access.ts";
 import { provideAgentBundles } from "../../packages/worker/src/images/agent-bundle.ts";
 import { makeExt4 } from "../../packages/worker/src/images/ext4.ts";
@@ -92,8 +93,10 @@ async function makeWorkDisk(scratch: string, imagesDirectory: string): Promise<s
     await runCommand("copy an image", ["cp", "--archive", artifact, join(work, "data/images", basename(artifact))]);
   }
   await compile(work);
+  await copyFirecracker(join(work, "bin"));
   await cp(join(import.meta.dirname, "start"), join(work, "start"));
   await writeFile(join(work, "files"), `${files.join("\n")}\n`);
+  await writeFile(join(work, "environment"), testVariables());
   const disk = join(scratch, "work.ext4");
   await makeExt4({
     file: disk,
@@ -140,6 +143,24 @@ async function compile(work: string): Promise<void> {
   const load = `for (const file of ["server", "worker", "control-plane"]) await import(\`./packages/\${file}/src/index.ts\`);`;
   const flags = ["--disable-warning=ExperimentalWarning", "--input-type=module", "--eval"];
   await runCommand("compile the server", [process.execPath, ...flags, load], { cwd: join(work, "tree"), env: cache });
+}
+
+/** The variables of this process that change tests, as assignments of a shell. */
+function testVariables(): string {
+  return Object.entries(process.env)
+    .filter(([name]) => /^OPENSANDBOX_TEST_\w+$/.test(name))
+    .map(([name, value = ""]) => `export ${name}='${value.replaceAll("'", `'\\''`)}'\n`)
+    .join("");
+}
+
+/** The KVM host runs the Firecracker of this host, where there is one. Without it, the tests of Firecracker are skipped. */
+async function copyFirecracker(target: string): Promise<void> {
+  await mkdir(target);
+  const { firecrackerProgram } = readConfig(process.env);
+  const program = await findFirecracker(firecrackerProgram);
+  if (program === undefined) return say(`there is no ${firecrackerProgram} to copy: tests of Firecracker are skipped`);
+  say(`copying ${program}`);
+  await cp(program, join(target, "firecracker"), { dereference: true });
 }
 
 /** Directories of everything that a sandbox of the image minimal starts from. */

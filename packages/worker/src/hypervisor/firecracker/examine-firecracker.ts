@@ -11,15 +11,21 @@ export interface ExaminedFirecracker extends FirecrackerHost {
   readonly reason: string;
 }
 
-/** The first version with virtio devices on PCI, which the guest's kernel has drivers for. */
-const oldest = [1, 13] as const;
+/** The first version with memory hotplug. Virtio devices on PCI, for which the guest's kernel has drivers, came before. */
+const oldest = [1, 14] as const;
 
 /**
  * Finds Firecracker and everything that its machines need.
  * @throws `unavailable` when something is missing, with what to do
  */
 export async function examineFirecracker(name: string): Promise<ExaminedFirecracker> {
-  const program = await findProgram(name);
+  const program = await findFirecracker(name);
+  if (program === undefined) {
+    throw new SandboxError(
+      "unavailable",
+      `${name} is not a program that can be run. Put a release of Firecracker in the PATH as firecracker, or set OPENSANDBOX_FIRECRACKER_BIN to its path`,
+    );
+  }
   const version = await versionOf(program);
   await requireStorageDaemon();
   const found = await examineKvm(async () => "", { anyProcessor: false, hypervisor: "Firecracker" });
@@ -35,7 +41,8 @@ export async function examineFirecracker(name: string): Promise<ExaminedFirecrac
   return { program, version, kvmAccess, processor: await readProcessor(), reason };
 }
 
-async function findProgram(name: string): Promise<string> {
+/** The path of the program `name`, which may be a path itself; undefined without an executable file. */
+export async function findFirecracker(name: string): Promise<string | undefined> {
   const directories = name.includes("/") ? [""] : (process.env["PATH"] ?? "").split(delimiter);
   for (const directory of directories) {
     const file = directory === "" ? name : join(directory, name);
@@ -46,10 +53,7 @@ async function findProgram(name: string): Promise<string> {
       // The program may be in the next directory.
     }
   }
-  throw new SandboxError(
-    "unavailable",
-    `${name} is not a program that can be run. Put a release of Firecracker in the PATH as firecracker, or set OPENSANDBOX_FIRECRACKER_BIN to its path`,
-  );
+  return undefined;
 }
 
 async function versionOf(program: string): Promise<string> {
