@@ -115,17 +115,22 @@ async function examineProgram(program: { readonly name: string; readonly for: st
 /** virtio-serial works everywhere, so it is a fault only where vsock was asked for. */
 function examineAgentTransport(wanted: HostOptions["agentTransport"]): Finding {
   const name = "agent channel";
-  if (wanted === "virtio-serial") {
-    return { name, level: "ok", detail: "virtio-serial: OPENSANDBOX_AGENT_TRANSPORT=virtio-serial" };
+  if (wanted !== "vsock") {
+    const reason =
+      wanted === "auto" ? "guests cannot disturb each other's" : "OPENSANDBOX_AGENT_TRANSPORT=virtio-serial";
+    return { name, level: "ok", detail: `virtio-serial: ${reason}` };
   }
   const found = examineVsock();
-  if (wanted === "auto") {
-    const offer = found.usable ? "OPENSANDBOX_AGENT_TRANSPORT=vsock works here too" : found.reason;
-    return { name, level: "ok", detail: `virtio-serial; ${offer}` };
+  if (!found.usable) {
+    const fix = found.fix ?? "use OPENSANDBOX_AGENT_TRANSPORT=virtio-serial";
+    return { name, level: "fail", detail: `vsock does not work here: ${found.reason}`, fix };
   }
-  if (found.usable) return { name, level: "ok", detail: `vsock: ${found.reason}` };
-  const fix = found.fix ?? "use OPENSANDBOX_AGENT_TRANSPORT=virtio-serial";
-  return { name, level: "fail", detail: `vsock does not work here: ${found.reason}`, fix };
+  return {
+    name,
+    level: "warn",
+    detail: `vsock: ${found.reason}; a guest can disturb the channels of others`,
+    fix: "use OPENSANDBOX_AGENT_TRANSPORT=virtio-serial where guests do not trust each other",
+  };
 }
 
 async function examineNetwork(root: boolean, hypervisor: HostOptions["hypervisor"]): Promise<Finding> {

@@ -256,7 +256,7 @@ export type QemuOptions = Pick<WorkerOptions, "qemuProgram" | "accelerator" | "c
 
 /** @throws `unavailable` when vsock was asked for and does not work here */
 function chooseAgentTransport({ agentTransport: wanted, log }: WorkerOptions): AgentTransportName {
-  // vsock on request alone, until its tests have passed on a host with vsock (docs/decisions/0011).
+  // vsock on request alone: over it, guests of one host can disturb each other's channels (docs/decisions/0011).
   if (wanted !== "vsock") return "virtio-serial";
   const found = examineVsock();
   if (!found.usable) {

@@ -13,8 +13,10 @@ const { functions: libc } = dlopen("libc.so.6", {
   bind: { return: "i32", arguments: ["i32", "pointer", "u32"] },
   close: { return: "i32", arguments: ["i32"] },
   connect: { return: "i32", arguments: ["i32", "pointer", "u32"] },
+  getsockopt: { return: "i32", arguments: ["i32", "i32", "i32", "pointer", "pointer"] },
   ioctl: { return: "i32", arguments: ["i32", "u64", "pointer"] },
   listen: { return: "i32", arguments: ["i32", "i32"] },
+  poll: { return: "i32", arguments: ["pointer", "u64", "i32"] },
   recv: { return: "i64", arguments: ["i32", "pointer", "u64", "i32"] },
   send: { return: "i64", arguments: ["i32", "pointer", "u64", "i32"] },
   setsockopt: { return: "i32", arguments: ["i32", "i32", "i32", "pointer", "u32"] },
@@ -23,6 +25,12 @@ const { functions: libc } = dlopen("libc.so.6", {
 const errnoAddress = libc.__errno_location();
 
 const AF_VSOCK = 40;
+const SOCK_STREAM = 1;
+const SOCK_NONBLOCK = 0o4000;
+
+/** Connections that are made at the same time. */
+const batch = 250;
+
 const [what = "", ...numbers] = process.argv.slice(2);
 
 switch (what) {
@@ -51,20 +59,50 @@ function ownCid(): number {
 
 function connectTo(cid: number, first: number, count: number): Record<string, number> {
   const outcomes: Record<string, number> = {};
-  for (let port = first; port < first + count; port += 1) {
-    const fd = checked(libc.socket(AF_VSOCK, 1, 0));
-    limitConnect(fd);
-    const outcome = libc.connect(fd, address(cid, port), 16) === 0 ? "connected" : errnoName();
-    outcomes[outcome] = (outcomes[outcome] ?? 0) + 1;
-    libc.close(fd);
+  for (let from = first; from < first + count; from += batch) {
+    const to = Math.min(from + batch, first + count);
+    const connecting = [];
+    for (let port = from; port < to; port += 1) connecting.push(startConnection(cid, port));
+    for (const { fd, errno } of connecting) {
+      const outcome = nameOf(errno === constants.errno.EINPROGRESS ? resultOf(fd) : errno);
+      outcomes[outcome] = (outcomes[outcome] ?? 0) + 1;
+      libc.close(fd);
+    }
   }
   return outcomes;
+}
+
+function startConnection(cid: number, port: number): { readonly fd: number; readonly errno: number } {
+  const fd = checked(libc.socket(AF_VSOCK, SOCK_STREAM | SOCK_NONBLOCK, 0));
+  limitConnect(fd, 500);
+  return { fd, errno: libc.connect(fd, address(cid, port), 16) === 0 ? 0 : getInt32(errnoAddress) };
+}
+
+/** The error number of a connection that is being made; 0: it was made. */
+function resultOf(fd: number): number {
+  const POLLOUT = 4;
+  const SOL_SOCKET = 1;
+  const SO_ERROR = 4;
+  const waiting = Buffer.alloc(8);
+  waiting.writeInt32LE(fd, 0);
+  waiting.writeInt16LE(POLLOUT, 4);
+  if (checked(libc.poll(waiting, 1n, 60_000)) === 0) throw new Error("a connection was neither made nor refused");
+  const [error, length] = [Buffer.alloc(4), Buffer.alloc(4)];
+  length.writeUInt32LE(error.length);
+  checked(libc.getsockopt(fd, SOL_SOCKET, SO_ERROR, error, length));
+  return error.readInt32LE();
+}
+
+function nameOf(errno: number): string {
+  if (errno === 0) return "connected";
+  return Object.entries(constants.errno).find(([, value]) => value === errno)?.[0] ?? `errno ${errno}`;
 }
 
 function ask(cid: number, port: number): bigint {
   const SOL_SOCKET = 1;
   const SO_RCVTIMEO = 20;
-  const fd = checked(libc.socket(AF_VSOCK, 1, 0));
+  const fd = checked(libc.socket(AF_VSOCK, SOCK_STREAM, 0));
+  limitConnect(fd, 60_000);
   checked(libc.connect(fd, address(cid, port), 16));
   const wait = Buffer.alloc(16);
   wait.writeBigInt64LE(20n, 0);
@@ -73,17 +111,18 @@ function ask(cid: number, port: number): bigint {
   return received < 0n && errnoName() === "ECONNRESET" ? 0n : received;
 }
 
-/** A connection that nobody answers is given up after half a second. */
-function limitConnect(fd: number): void {
+/** A connection that nobody answers is given up after this time. The kernel's own limit is two seconds. */
+function limitConnect(fd: number, milliseconds: number): void {
   const SO_VM_SOCKETS_CONNECT_TIMEOUT = 6;
-  const half = Buffer.alloc(16);
-  half.writeBigInt64LE(500_000n, 8);
-  checked(libc.setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, half, 16));
+  const time = Buffer.alloc(16);
+  time.writeBigInt64LE(BigInt(Math.floor(milliseconds / 1000)), 0);
+  time.writeBigInt64LE(BigInt((milliseconds % 1000) * 1000), 8);
+  checked(libc.setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, time, 16));
 }
 
 function serve(port: number, log: string): never {
   const anyCid = 0xffff_ffff;
-  const listener = checked(libc.socket(AF_VSOCK, 1, 0));
+  const listener = checked(libc.socket(AF_VSOCK, SOCK_STREAM, 0));
   checked(libc.bind(listener, address(anyCid, port), 16));
   checked(libc.listen(listener, 4));
   appendFileSync(log, "listening\n");
@@ -116,6 +155,5 @@ function checked(result: number): number {
 }
 
 function errnoName(): string {
-  const errno = getInt32(errnoAddress);
-  return Object.entries(constants.errno).find(([, value]) => value === errno)?.[0] ?? `errno ${errno}`;
+  return nameOf(getInt32(errnoAddress));
 }
