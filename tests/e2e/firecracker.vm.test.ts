@@ -1,13 +1,14 @@
 import assert from "node:assert/strict";
-import { chmod, mkdtemp, readFile, rm } from "node:fs/promises";
+import { chmod, mkdtemp, readdir, readFile, readlink, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, suite, test } from "node:test";
 import { Sandbox } from "@opencomputer/sdk";
 import { examineHost, readConfig } from "@opensandbox/server";
-import { killProcessesOf } from "../../packages/worker/src/host/kill-by-path.ts";
+import { killProcessesOf, processesOf } from "../../packages/worker/src/host/kill-by-path.ts";
 import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { machineProcesses } from "./machine-processes.ts";
+import { makeFetchPatient } from "./patient-fetch.ts";
 import { endServer, spawnServerOn } from "./spawn-server.ts";
 
 const backend = { OPENSANDBOX_VM_BACKEND: "firecracker" };
@@ -26,11 +27,17 @@ suite("under Firecracker", { skip }, () => {
   const options = () => ({ apiUrl: server.url, apiKey: server.apiKey });
 
   const start = async (): Promise<void> => {
-    const env = { ...backend, OPENSANDBOX_API_KEY: "key-of-the-test", OPENSANDBOX_READY_MACHINES: "0" };
+    const env = {
+      ...backend,
+      OPENSANDBOX_API_KEY: "key-of-the-test",
+      OPENSANDBOX_DEFAULT_SANDBOX_MEMORY_MB: "512",
+      OPENSANDBOX_READY_MACHINES: "0",
+    };
     server = await spawnServerOn(directory, { stays: true, env });
   };
 
   before(async () => {
+    await makeFetchPatient();
     directory = await mkdtemp(join(tmpdir(), "osb-firecracker-"));
     await chmod(directory, 0o711);
     await start();
@@ -50,23 +57,83 @@ suite("under Firecracker", { skip }, () => {
     return stdout.trimEnd();
   }
 
-  async function replyOf(path: string, method = "GET"): Promise<{ readonly status: number; readonly body: object }> {
+  async function machine(): Promise<number> {
+    const [pid = assert.fail("no machine runs"), ...others] = await machineProcesses(directory);
+    assert.deepEqual(others, []);
+    return pid;
+  }
+
+  async function readyCheckpoint(name: string): Promise<string> {
+    const { id } = await sandbox.createCheckpoint(name);
+    const isReady = async (): Promise<boolean> => {
+      const { status } = (await sandbox.listCheckpoints()).find((checkpoint) => checkpoint.id === id) ?? {};
+      assert.ok(status === "processing" || status === "ready", `the checkpoint is ${status}`);
+      return status === "ready";
+    };
+    await eventually("the checkpoint is ready", isReady, patience);
+    return id;
+  }
+
+  async function totalMib(): Promise<number> {
+    return Math.round(Number(await run("awk '/^MemTotal/ { print $2 }' /proc/meminfo")) / 1024);
+  }
+
+  /** How many pages of the memory that was added are in use. */
+  async function movablePages(): Promise<number> {
+    const program =
+      '/^Node/ { zone = $4 } zone == "Movable" && $1 == "managed" { all = $2 } zone == "Movable" && $1 == "nr_free_pages" { free = $2 } END { print all - free }';
+    return Number(await run(`awk '${program}' /proc/zoneinfo`));
+  }
+
+  async function replyOf(
+    path: string,
+    method = "GET",
+    body = {},
+  ): Promise<{ readonly status: number; readonly body: object }> {
     const response = await fetch(`${server.url}/api/sandboxes/${sandbox.sandboxId}${path}`, {
       method,
       headers: { "X-API-Key": server.apiKey, "Content-Type": "application/json" },
-      ...(method === "GET" ? {} : { body: JSON.stringify({ memoryMB: 2048 }) }),
+      ...(method === "GET" ? {} : { body: JSON.stringify(body) }),
     });
     return { status: response.status, body: (await response.json()) as object };
   }
 
-  test("Firecracker has no capability, no new privileges and a user of its own", async () => {
-    const [pid = assert.fail("no machine runs"), ...others] = await machineProcesses(directory);
-    assert.deepEqual(others, []);
+  test("Firecracker and its storage daemon have no rights of the host, and no descriptor of it that they do not need", async () => {
+    const pid = await machine();
     const status = await readFile(`/proc/${pid}/status`, "utf8");
     const field = (name: string): string => new RegExp(`^${name}:\\s*(.*)$`, "m").exec(status)?.[1]?.trim() ?? "";
     assert.ok(Number(field("Uid").split(/\s/)[0]) >= 1_900_000_000, field("Uid"));
     const none = "0000000000000000";
     assert.deepEqual([field("CapEff"), field("CapPrm"), field("CapBnd"), field("NoNewPrivs")], [none, none, none, "1"]);
+    // The filter of a release; of a program built without one, an empty filter.
+    assert.equal(field("Seccomp"), "2");
+
+    const machines = join(directory, "machines");
+    const daemon =
+      (await processesOf(machines)).find((other) => other !== pid) ?? assert.fail("no storage daemon runs");
+    const own = await readFile(`/proc/${daemon}/status`, "utf8");
+    // The right to mount, in a user namespace of the machine's own.
+    assert.match(own, /^CapEff:\s*0000000000200000$/m);
+    assert.match(own, /^NoNewPrivs:\s*1$/m);
+    assert.notEqual(await readlink(`/proc/${daemon}/ns/user`), await readlink("/proc/self/ns/user"));
+    const kernel =
+      /^(\/dev\/(null|urandom)|(socket|pipe):\[\d+\]|anon_inode:\[(eventfd|eventpoll|signalfd|timerfd|io_uring)\])$/;
+    const kvm = /^(\/dev\/(kvm|net\/tun)|anon_inode:kvm-(vm|vcpu:\d+|vcpu-stats:\d+|vm-stats|device.*))$/;
+    const fuse = /^\/dev\/fuse$/;
+    const { imagesDirectory, templatesDirectory } = readConfig(process.env);
+    // A machine's files are links into the caches.
+    const isOwn = (file: string): boolean =>
+      [machines, imagesDirectory, templatesDirectory].some((folder) => file.startsWith(`${folder}/`));
+    const isExpected = (file: string, devices: RegExp): boolean =>
+      kernel.test(file) || devices.test(file) || isOwn(file);
+    assert.deepEqual(
+      (await openFiles(pid)).filter((file) => !isExpected(file, kvm)),
+      [],
+    );
+    assert.deepEqual(
+      (await openFiles(daemon)).filter((file) => !isExpected(file, fuse)),
+      [],
+    );
   });
 
   test("a command runs, with the host's clock", async () => {
@@ -96,16 +163,7 @@ suite("under Firecracker", { skip }, () => {
 
   test("a checkpoint is forked twice at once and restored in place, with its processes", async () => {
     const pid = await run("pgrep -x sleep");
-    const { id } = await sandbox.createCheckpoint("first");
-    await eventually(
-      "the checkpoint is ready",
-      async () => {
-        const { status } = (await sandbox.listCheckpoints()).find((checkpoint) => checkpoint.id === id) ?? {};
-        assert.ok(status === "processing" || status === "ready", `the checkpoint is ${status}`);
-        return status === "ready";
-      },
-      patience,
-    );
+    const id = await readyCheckpoint("first");
     await run("echo second > /workspace/note; pkill -x sleep");
     const forks = await Promise.all([1, 2].map(() => Sandbox.createFromCheckpoint(id, options())));
     const seen = await Promise.all(forks.map((fork) => run("pgrep -x sleep; cat /workspace/note", fork)));
@@ -116,10 +174,44 @@ suite("under Firecracker", { skip }, () => {
     assert.equal(await run("pgrep -x sleep; cat /workspace/note"), `${pid}\nfirst`);
   });
 
-  test("more memory for a running sandbox is refused, and the reply names the hypervisor", async () => {
-    const { status, body } = await replyOf("/scale", "POST");
-    assert.equal(status, 501);
-    assert.match(JSON.stringify(body), /machines of the hypervisor firecracker keep the memory/);
+  test("a sandbox is given more memory while it runs, is hibernated with its content, and gives it back", async () => {
+    const began = await totalMib();
+    assert.equal((await replyOf("/scale", "POST", { memoryMB: 768 })).status, 200);
+    assert.equal(await totalMib(), began + 256);
+    // Movable pages, such as these, come from the added memory.
+    await run("head -c 32M /dev/urandom > /dev/shm/fill; sha256sum /dev/shm/fill > /dev/shm/sum");
+    assert.ok((await movablePages()) >= 4096, `${await movablePages()} pages of the added memory are in use`);
+    await sandbox.hibernate();
+    await sandbox.wake({ timeout: 3600 });
+    assert.equal(await totalMib(), began + 256);
+    assert.equal(await run("sha256sum --check --status /dev/shm/sum && echo intact"), "intact");
+    await run("rm /dev/shm/fill");
+    const back = await replyOf("/scale", "POST", { memoryMB: 512 });
+    assert.equal(back.status, 200, JSON.stringify(back.body));
+    assert.equal(await totalMib(), began);
+  });
+
+  test("the layers of many captures are merged while the sandbox runs", async () => {
+    const layersOf = async (disk: string): Promise<number> => {
+      const [machine = assert.fail("no machine runs")] = await readdir(join(directory, "machines"));
+      const files = await readdir(join(directory, "machines", machine));
+      return files.filter((file) => file.startsWith(`${disk}-`)).length;
+    };
+    const sum = await run("sha256sum /workspace/large");
+    for (let count = 1; count <= 9; count += 1) {
+      await run(`echo ${count} > /workspace/note; sync`);
+      await readyCheckpoint(`layer ${count}`);
+    }
+    assert.ok((await layersOf("workspace")) > 9);
+    for (const { id } of await sandbox.listCheckpoints()) await sandbox.deleteCheckpoint(id);
+    const areMerged = async (): Promise<boolean> =>
+      (await layersOf("workspace")) <= 2 && (await layersOf("rootfs")) <= 2;
+    await eventually("the layers are merged", areMerged, patience);
+    assert.equal(await run("cat /workspace/note; sha256sum /workspace/large"), `9\n${sum}`);
+    await sandbox.hibernate();
+    await sandbox.wake({ timeout: 3600 });
+    assert.equal(await run("cat /workspace/note; sha256sum /workspace/large"), `9\n${sum}`);
+    await run("echo first > /workspace/note; sync");
   });
 
   test("a sandbox is power-cycled on its disks", async () => {
@@ -142,3 +234,9 @@ suite("under Firecracker", { skip }, () => {
     assert.equal(await run("pgrep -x sleep; cat /workspace/note"), `${pid}\nfirst`);
   });
 });
+
+/** The files that the descriptors of a process lead to. */
+async function openFiles(pid: number): Promise<readonly string[]> {
+  const folder = `/proc/${pid}/fd`;
+  return await Promise.all((await readdir(folder)).map(async (fd) => await readlink(join(folder, fd))));
+}

@@ -7,7 +7,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
  */
 export interface GuestMemory {
   readonly pid: number;
-  /** The first one starts as the machine's memory base; all others start as zeros. */
+  /** Those of the boot memory start as the machine's memory base; those of hotplugged memory start as zeros. */
   readonly regions: readonly MemoryRegion[];
 }
 

@@ -26,6 +26,11 @@ export interface Hypervisor {
 
 export interface Restoring {
   /**
+   * The size of the memory base that a restore maps, in MiB. Beyond the boot memory it is a hole, where the hypervisor
+   * maps the memory that the guest may receive. Absent: the boot memory alone. Pure.
+   */
+  baseMib?(spec: Pick<VmSpec, "memoryMib" | "hotplugMib">): number;
+  /**
    * Describes the machine that a guest of `spec` sees. Memory and devices captured from one VM can be restored into
    * another when both texts are equal. Pure.
    */
@@ -34,7 +39,7 @@ export interface Restoring {
   describeDifference(captured: string, offered: string): string;
   /** Whether the disks of a VM can be enlarged while it runs: see {@link Vm.enlargeDisk}. */
   readonly enlargesDisks: boolean;
-  /** Whether a VM with `hotplugMib` can receive memory while it runs: see {@link Vm.hotplug}. */
+  /** Whether a VM can be given memory by {@link Vm.hotplug} before it runs, so that one template serves several sizes. */
   readonly hotplugsMemory: boolean;
   /** Starts the process of a VM whose memory and devices come from a snapshot. After a failure no process is left. */
   prepare(spec: VmSpec, signal: AbortSignal): Promise<PreparedVm>;
@@ -114,17 +119,18 @@ export interface Capturing {
   /** Opens empty layers ahead of {@link switchLayers}, while the VM runs. */
   openLayers(layers: readonly string[]): Promise<void>;
   /**
-   * Sends the writes of each disk to an opened layer instead of its top, for all disks or none. The VM must be paused.
-   * The layers below never change again.
+   * Sends the writes of each disk to an opened layer instead of its top, for all disks or none. The VM of a capture is
+   * paused. The layers below change by a merge alone.
    */
   switchLayers(switches: readonly LayerSwitch[]): Promise<void>;
   /**
-   * Copies into `top` what the layers between it and `base` hold, while the guest runs, and closes those layers. An
-   * abort ends the copying; what was copied does no harm. No layer may be opened or switched until this settles. Absent
-   * where layers are never merged.
+   * Copies into `into` what the layers between it and `base` hold, while the guest runs, and closes those layers. An
+   * abort ends the copying; what was copied does no harm. No layer may be opened or switched until this settles.
    * @throws `unavailable` when the hypervisor fails or, after an abort, does not confirm the end
    */
-  merge?(merge: LayerMerge, signal: AbortSignal): Promise<void>;
+  merge(merge: LayerMerge, signal: AbortSignal): Promise<void>;
+  /** The layer that a merge copies into: the one that takes writes, or the one below it. */
+  readonly mergesInto: "top" | "below top";
   /** Writes the state of the devices, without memory and disks, to a new file. The VM must be paused. */
   saveDevices(file: string): Promise<void>;
   /** Whether {@link saveDevices} changes the guest's memory, which is then copied afterwards. */
@@ -140,8 +146,8 @@ export interface LayerSwitch {
 
 export interface LayerMerge {
   readonly disk: string;
-  /** The layer that takes writes. */
-  readonly top: string;
+  /** The layer named by {@link Capturing.mergesInto}. */
+  readonly into: string;
   /** The highest layer that stays below the merged ones; absent: the disk's raw image. */
   readonly base?: string | undefined;
 }
@@ -168,7 +174,7 @@ export interface VmSpec {
   readonly memoryMib: number;
   /** How much more memory the guest can receive while it runs. Nothing is reserved for it. */
   readonly hotplugMib: number;
-  /** The file of `memoryMib` MiB that the memory starts as. It is mapped privately and never written to. */
+  /** The file that the memory starts as, of the size {@link Restoring.baseMib}. It is mapped privately and never written to. */
   readonly memoryBase: string;
   readonly kernel: string;
   readonly initramfs: string;

@@ -137,13 +137,13 @@ export async function seal(file: string, tenant: Owner | undefined): Promise<voi
 }
 
 /**
- * Provides a sparse file of `memoryMib` MiB: the memory base of machines that boot. A file of another size, which a power
- * cut may leave, is replaced.
+ * Provides a sparse file of `mib` MiB: the memory base of machines that boot. A file of another size, which a power cut
+ * may leave, is replaced.
  */
-export async function provideZeroMemory(dataDirectory: string, memoryMib: number): Promise<string> {
+export async function provideZeroMemory(dataDirectory: string, mib: number): Promise<string> {
   const directory = join(dataDirectory, "memory");
-  const bytes = memoryMib * 2 ** 20;
-  const file = join(directory, `zero-${memoryMib}`);
+  const bytes = mib * 2 ** 20;
+  const file = join(directory, `zero-${mib}`);
   const present = await stat(file).catch(() => undefined);
   if (present?.size === bytes) return file;
   await mkdir(directory, { recursive: true, mode: 0o711 });

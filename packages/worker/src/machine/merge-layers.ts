@@ -1,7 +1,8 @@
 import { readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { describeError, isSandboxError } from "@opensandbox/wire/errors.ts";
-import { allFiles, type DiskFiles } from "#snapshots/manifest.ts";
+import type { Capturing, LayerMerge } from "#hypervisor/hypervisor.ts";
+import { allFiles } from "#snapshots/manifest.ts";
 import { readChains } from "./capture-machine.ts";
 import type { Host } from "./host.ts";
 import type { LiveMachine } from "./live-machine.ts";
@@ -15,12 +16,18 @@ const maxOwnLayers = 8;
  * stay. `journal` records the machine's new layers.
  */
 export function mergeLayers(live: LiveMachine, journal: () => Promise<void>, host: Host): void {
-  if (!live.hasProcess || live.merging.busy || live.vm.capturing?.merge === undefined) return;
-  const long = live.layers.files.disks.filter(({ layers }) => layers.length > maxOwnLayers);
-  if (long.length === 0) return;
+  if (!live.hasProcess || live.merging.busy) return;
+  const { capturing } = live.vm;
+  const areAllShort = (): boolean => live.layers.files.disks.every(({ layers }) => layers.length <= maxOwnLayers);
+  if (capturing === undefined || areAllShort()) return;
   live.merging.start(async (signal) => {
     try {
-      for (const disk of long) await mergeDisk(live, disk, signal);
+      const merges = await mergesOf(live);
+      if (merges.length > 0 && capturing.mergesInto === "below top") {
+        await coverTops(live, capturing);
+        await journal();
+      }
+      for (const merge of merges) await capturing.merge(merge, signal);
       await readChains(live);
       const unused = await unusedLayers(live);
       if (unused.length === 0) return;
@@ -40,14 +47,26 @@ async function unusedLayers({ directory, layers }: LiveMachine): Promise<readonl
   return (await readdir(directory.path)).filter((file) => !Number.isNaN(layerNumber(file)) && !used.has(file));
 }
 
-async function mergeDisk(live: LiveMachine, { name, layers }: DiskFiles, signal: AbortSignal): Promise<void> {
+/** The merges of disks whose own layers are too many, into their present tops. */
+async function mergesOf(live: LiveMachine): Promise<readonly LayerMerge[]> {
   const path = (file: string): string => join(live.directory.path, file);
-  const shared = await Promise.all(layers.map(async ({ file }) => (await stat(path(file))).nlink > 1));
-  // A shared layer needs every layer below it.
-  const keep = shared.lastIndexOf(true) + 1;
-  if (layers.length - keep <= maxOwnLayers) return;
-  const top = live.layers.topOf(name);
-  const base = layers[keep - 1]?.file;
-  const request = { disk: name, top: path(top), base: base === undefined ? undefined : path(base) };
-  await live.vm.capturing?.merge?.(request, signal);
+  const merges: LayerMerge[] = [];
+  for (const { name, layers, writable } of live.layers.files.disks) {
+    if (!writable) continue;
+    const shared = await Promise.all(layers.map(async ({ file }) => (await stat(path(file))).nlink > 1));
+    // A shared layer needs every layer below it.
+    const keep = shared.lastIndexOf(true) + 1;
+    if (layers.length - keep <= maxOwnLayers) continue;
+    const base = layers[keep - 1]?.file;
+    merges.push({ disk: name, into: path(live.layers.topOf(name)), base: base === undefined ? undefined : path(base) });
+  }
+  return merges;
+}
+
+/** Puts new layers over the tops, which are then complete, while the guest runs. */
+async function coverTops({ layers, directory }: LiveMachine, capturing: Capturing): Promise<void> {
+  const switches = await layers.makeNext(directory.path);
+  await capturing.openLayers(switches.map(({ next }) => next));
+  await capturing.switchLayers(switches);
+  layers.push();
 }

@@ -12,7 +12,7 @@ import { randomHex } from "@opensandbox/wire/ids.ts";
 import { bootArguments } from "./boot-arguments.ts";
 import { readChains } from "./capture-machine.ts";
 import type { BootFiles, Host } from "./host.ts";
-import { maxHotplugMib, memoryMibOf as currentMemoryMib } from "./shape/hotplug.ts";
+import { maxHotplugMib, memoryBaseMib, memoryMibOf as currentMemoryMib } from "./shape/hotplug.ts";
 import { limitMemoryOf, machineLimits, memoryLimitBytes } from "./limits/machine-limits.ts";
 import { type JournaledMachine, machineDirectory, removeEntry, startMark } from "./journal.ts";
 import { LayerStack, withDiskBytes } from "./layer-stack.ts";
@@ -57,7 +57,7 @@ export async function bootMachine(
   const resources = undo.use(await acquireFor(request, directory, request.shape.memoryMib, host));
   spans.end("network");
   await failpoint("fill directory");
-  const zero = await provideZeroMemory(host.dataDirectory, request.shape.memoryMib);
+  const zero = await provideZeroMemory(host.dataDirectory, memoryBaseMib(request.shape.memoryMib, host.hypervisor));
   const { workspaceMib } = request.shape;
   const layers = await fillDirectory(directory.path, { ...request, workspaceMib, user: resources.user }, source, zero);
   spans.end("disks");
@@ -225,7 +225,7 @@ export async function bootAgain(live: LiveMachine, memoryMib: number, host: Host
   const resources = undo.use(
     await acquireFor({ id, shape, networkEnabled, tenantGroup }, live.directory, memoryMib, host),
   );
-  const zero = await provideZeroMemory(host.dataDirectory, shape.memoryMib);
+  const zero = await provideZeroMemory(host.dataDirectory, memoryBaseMib(shape.memoryMib, host.hypervisor));
   const layers = new LayerStack(await withZeroMemory(live.layers.files, zero, path), live.layers.next, resources.user);
   // The tops, and layers that an interrupted capture left unsealed, still belong to the user of the earlier process.
   const owned = [...layers.unhashed, ...layers.tops];

@@ -16,7 +16,7 @@ import { bootArguments } from "#machine/boot-arguments.ts";
 import { holdBootFiles } from "#machine/boot-files.ts";
 import type { MachineCapture } from "#machine/capture-machine.ts";
 import type { BootFiles, Host } from "#machine/host.ts";
-import { maxHotplugMib } from "#machine/shape/hotplug.ts";
+import { maxHotplugMib, memoryBaseMib } from "#machine/shape/hotplug.ts";
 import { imageHostname } from "#guest/guest-identity.ts";
 import { introduceGuest } from "#machine/introduce-guest.ts";
 import { writeEntry } from "#machine/journal.ts";
@@ -71,7 +71,9 @@ export class Templates implements AsyncDisposable {
     const spec = placeholderSpec(request.shape, kind, agentTransport);
     const compatibility = hypervisor.restoring?.compatibilityOf(spec);
     const { workspaceMib } = request.shape;
-    const parts = [compatibility, files, workspaceMib, protocolVersion, warmUps, warmUpVersion];
+    const baseMib = memoryBaseMib(spec.memoryMib, hypervisor);
+    const base = baseMib === spec.memoryMib ? [] : [baseMib];
+    const parts = [compatibility, files, workspaceMib, protocolVersion, warmUps, warmUpVersion, ...base];
     return createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 32);
   }
 
@@ -198,7 +200,7 @@ async function materialize(directory: string, delta: string, shape: Shape, host:
   {
     // Pages that the guest never touched stay holes.
     await using image = await open(join(directory, made), "wx", 0o600);
-    await image.truncate(bytes);
+    await image.truncate(memoryBaseMib(shape.memoryMib, host.hypervisor) * 2 ** 20);
   }
   await host.memory.overwrite(join(directory, delta), join(directory, made), bytes);
   await rm(join(directory, delta));

@@ -16,6 +16,12 @@ export async function resume(api: ApiClient): Promise<void> {
   await api.request({ method: "PATCH", path: "/vm", body: { state: "Resumed" } });
 }
 
+/** Whether the vCPUs run. */
+export async function isRunning(api: ApiClient): Promise<boolean> {
+  const { state } = (await api.request({ method: "GET", path: "/" })) as { readonly state: string };
+  return state === "Running";
+}
+
 /** Loads a VM from the state of its devices. It is paused, and its memory is a private mapping of `memory`. */
 export async function loadSnapshot(api: ApiClient, deviceState: string, memory: string): Promise<void> {
   const body = {
@@ -24,6 +30,33 @@ export async function loadSnapshot(api: ApiClient, deviceState: string, memory: 
     resume_vm: false,
   };
   await api.request({ method: "PUT", path: "/snapshot/load", body });
+}
+
+export interface HotplugStatus {
+  readonly requestedMib: number;
+  readonly presentMib: number;
+}
+
+/** Reads the state of the device for memory hotplug. Undefined: the VM has none. */
+export async function queryHotplug(api: ApiClient): Promise<HotplugStatus | undefined> {
+  try {
+    const status = (await api.request({ method: "GET", path: "/hotplug/memory" })) as {
+      readonly requested_size_mib: number;
+      readonly plugged_size_mib: number;
+    };
+    return { requestedMib: status.requested_size_mib, presentMib: status.plugged_size_mib };
+  } catch (error) {
+    // Firecracker's `FindDeviceError::DeviceNotFound`. A VM of an earlier snapshot may lack the device.
+    if (error instanceof SandboxError && error.code === "internal" && /Device not found/.test(error.message)) {
+      return undefined;
+    }
+    throw error;
+  }
+}
+
+/** Asks the guest to have `mib` of the hotplug device. The guest's driver must be up. */
+export async function requestHotplug(api: ApiClient, mib: number): Promise<void> {
+  await api.request({ method: "PATCH", path: "/hotplug/memory", body: { requested_size_mib: mib } });
 }
 
 /** No file can be made here: the last directory is a device. */

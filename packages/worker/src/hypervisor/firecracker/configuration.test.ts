@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { VmSpec } from "../hypervisor.ts";
 import { type FirecrackerHost, firecrackerCommandLine } from "./command-line.ts";
-import { bootConfiguration, compatibilityOf, describeDifference } from "./configuration.ts";
+import { compatibilityOf, describeDifference } from "./compatibility.ts";
+import { bootConfiguration } from "./configuration.ts";
 
 const directory = "/data/machines/m-00000001";
 const spec: VmSpec = {

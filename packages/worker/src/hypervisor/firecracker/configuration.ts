@@ -1,7 +1,6 @@
 import { relative } from "node:path";
 import type { VmSpec } from "../hypervisor.ts";
 import type { ApiRequest } from "./api-client.ts";
-import type { FirecrackerHost } from "./command-line.ts";
 import { diskImage, names } from "./paths.ts";
 
 /** The requests that describe a VM before it boots, in their order. Pure. */
@@ -14,6 +13,7 @@ export function bootConfiguration(spec: VmSpec): readonly ApiRequest[] {
       boot_args: bootArguments(spec).join(" "),
     }),
     ...deviceConfiguration(spec),
+    ...hotplugConfiguration(spec),
   ];
 }
 
@@ -21,7 +21,7 @@ export function bootConfiguration(spec: VmSpec): readonly ApiRequest[] {
 export const consoleConfiguration = put("/serial", { serial_out_path: names.console });
 
 /** The machine and its devices. Paths are relative to the machine's directory, so that a snapshot loads in another one. */
-function deviceConfiguration(spec: VmSpec): readonly ApiRequest[] {
+export function deviceConfiguration(spec: VmSpec): readonly ApiRequest[] {
   return [
     put("/machine-config", { vcpu_count: spec.vcpus, mem_size_mib: spec.memoryMib, smt: false }),
     // In the guest's order: /dev/vda, /dev/vdb, ...
@@ -51,62 +51,28 @@ function deviceConfiguration(spec: VmSpec): readonly ApiRequest[] {
   ];
 }
 
+/** The device for memory hotplug. Texts of compatibility name its size alone. */
+function hotplugConfiguration({ hotplugMib }: VmSpec): readonly ApiRequest[] {
+  const sizeMib = hotplugSizeMib(hotplugMib);
+  return sizeMib === 0 ? [] : [put("/hotplug/memory", { total_size_mib: sizeMib, block_size_mib: 2 })];
+}
+
+/** The device has whole slots, each 128 MiB of Firecracker's memory. */
+const hotplugSlotMib = 128;
+
+/** The size of the hotplug device of a VM that may receive `hotplugMib`. Pure. */
+export function hotplugSizeMib(hotplugMib: number): number {
+  return hotplugMib - (hotplugMib % hotplugSlotMib);
+}
+
 /** Firecracker reports a reset by the keyboard controller as the end of the VM, and a triple fault as its own failure. */
-function bootArguments({ bootArguments: common }: VmSpec): readonly string[] {
+export function bootArguments({ bootArguments: common }: VmSpec): readonly string[] {
   return [
     ...common.filter((argument) => !argument.startsWith("reboot=")),
     "reboot=k",
     // The controller has no keyboard and no mouse to look for.
     ...["i8042.noaux", "i8042.nomux", "i8042.dumbkbd"],
   ];
-}
-
-/**
- * The machine that a guest of `spec` sees: Firecracker's version, the host's processor, the kernel's arguments and the
- * devices. Snapshots store this text, so its form stays. Pure.
- */
-export function compatibilityOf(spec: VmSpec, { version, processor }: FirecrackerHost): string {
-  const devices = deviceConfiguration({ ...spec, directory: "/" }).map(({ path, body }) => [
-    path,
-    { ...body, path_on_host: undefined },
-  ]);
-  const machine = [processor, bootArguments(spec).join(" "), spec.hotplugMib, devices];
-  return `${hypervisorText(version)} ${JSON.stringify(machine)}`;
-}
-
-/** How two texts of {@link compatibilityOf} differ, for people. */
-export function describeDifference(captured: string, offered: string): string {
-  const [was, is] = [partsOf(captured), partsOf(offered)];
-  if (was === undefined || is === undefined) {
-    return "it was captured by another hypervisor, and this host's machines are Firecracker's";
-  }
-  if (was.version !== is.version) {
-    return `it was captured by Firecracker ${was.version}, and this host has Firecracker ${is.version}`;
-  }
-  if (was.processor !== is.processor) {
-    return `its guest sees the processor of its host (${model(was.processor)}), and this host has another (${model(is.processor)})`;
-  }
-  return "its machine has other devices or another shape";
-}
-
-function hypervisorText(version: string): string {
-  return `firecracker ${version}`;
-}
-
-function partsOf(compatibility: string): { readonly version: string; readonly processor: string } | undefined {
-  const [, version, machine] = /^firecracker (\S+) (\[.*\])$/.exec(compatibility) ?? [];
-  if (version === undefined || machine === undefined) return undefined;
-  try {
-    const [processor] = JSON.parse(machine) as readonly unknown[];
-    return { version, processor: String(processor) };
-  } catch {
-    return undefined;
-  }
-}
-
-/** The model's name, of a text of `describeProcessor`. */
-function model(processor: string): string {
-  return processor.split("; ")[0] ?? "";
 }
 
 function put(path: string, body: object): ApiRequest & { readonly body: object } {

@@ -1,7 +1,7 @@
 import type { AgentTransport } from "#host/agent-transport.ts";
 import { killMachineProcesses } from "#host/kill-by-path.ts";
-import type { Capturing, Vm, VmExit, VmSpec } from "../hypervisor.ts";
-import { readEnd } from "../process-log.ts";
+import type { Capturing, MemoryHotplug, Vm, VmExit, VmSpec } from "../hypervisor.ts";
+import { exitOfProcess } from "../process-log.ts";
 import type { QmpClient } from "../qmp/qmp-client.ts";
 import type { VmProcess } from "../vm-process.ts";
 import { firecrackerTransport } from "./agent-transport.ts";
@@ -19,6 +19,7 @@ interface FirecrackerVmParts {
   readonly storage: QmpClient | undefined;
   readonly console: Console;
   readonly memory: Capturing["memory"];
+  readonly hotplug: MemoryHotplug | undefined;
 }
 
 /** A Firecracker process, its storage daemon, and the connections to both. */
@@ -27,16 +28,18 @@ export class FirecrackerVm implements Vm {
   readonly agentTransport: AgentTransport;
   readonly exited: Promise<VmExit>;
   readonly capturing: Capturing;
+  readonly hotplug?: MemoryHotplug;
   readonly #parts: FirecrackerVmParts;
   #disposed = false;
   #released = false;
 
   constructor(parts: FirecrackerVmParts) {
-    const { spec, process, api, storage, console, memory } = parts;
+    const { spec, process, api, storage, console, memory, hotplug } = parts;
     this.#parts = parts;
     this.pid = process.pid;
     this.agentTransport = firecrackerTransport(pathOf(spec.directory, "agent"));
     this.capturing = new FirecrackerCapturing(spec, api, storage, memory);
+    if (hotplug !== undefined) this.hotplug = hotplug;
     const halted = console.halted.then((): VmExit => ({ reason: "shutdown", detail: "the guest has halted" }));
     const diskless = storage?.closed.then(() => this.#diskless());
     this.exited = Promise.race([halted, this.#processEnd(), ...(diskless === undefined ? [] : [diskless])]);
@@ -73,12 +76,11 @@ export class FirecrackerVm implements Vm {
 
   async #processEnd(): Promise<VmExit> {
     const { process, spec } = this.#parts;
-    const { code, signal } = await process.exited;
+    const exit = await process.exited;
     if (this.#disposed) return { reason: "killed", detail: "" };
     // The kernel's panic=-1 turns a panic into a reset, and a reset ends Firecracker.
-    if (code === 0) return { reason: "panicked", detail: "guest-reset" };
-    const how = signal !== null ? `was ended by ${signal}` : code === null ? "has ended" : `exited with ${code}`;
-    return { reason: "died", detail: `Firecracker ${how} ${await readEnd(pathOf(spec.directory, "log"))}`.trim() };
+    if (exit.code === 0) return { reason: "panicked", detail: "guest-reset" };
+    return await exitOfProcess("Firecracker", exit, pathOf(spec.directory, "log"));
   }
 
   /** Without its disks a guest only fails; Firecracker is ended. */

@@ -3,18 +3,19 @@ import { readFile } from "node:fs/promises";
 import { killMachineProcesses, machineEnvironment } from "#host/kill-by-path.ts";
 import { listenUnix, setTapOwner } from "#host/kernel/libc.ts";
 import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
-import type { GuestMemory } from "../guest-memory.ts";
+import type { MemoryRegion } from "../guest-memory.ts";
 import type { CapturedVm, Hypervisor, PreparedVm, Vm, VmSpec } from "../hypervisor.ts";
 import { withKvmGroup } from "../kvm-access.ts";
-import { readEnd } from "../process-log.ts";
+import { explained } from "../process-log.ts";
 import { QmpClient } from "../qmp/qmp-client.ts";
 import { adoptVmProcess, startVmProcess, type VmProcess } from "../vm-process.ts";
 import { ApiClient } from "./api-client.ts";
 import * as requests from "./api-requests.ts";
 import { type FirecrackerHost, firecrackerCommandLine } from "./command-line.ts";
-import { bootConfiguration, compatibilityOf, consoleConfiguration, describeDifference } from "./configuration.ts";
+import { compatibilityOf, describeDifference } from "./compatibility.ts";
+import { bootConfiguration, consoleConfiguration, hotplugSizeMib } from "./configuration.ts";
 import { Console } from "./console.ts";
-import { findBootedMemory, findRestoredMemory } from "./firecracker-memory.ts";
+import { findBootedMemory, findRestoredMemory, memoryFinder, memoryHotplug } from "./firecracker-memory.ts";
 import { FirecrackerVm } from "./firecracker-vm.ts";
 import { pathOf } from "./paths.ts";
 import { withoutReadAhead } from "./read-ahead.ts";
@@ -26,9 +27,11 @@ export function firecrackerHypervisor(host: FirecrackerHost): Hypervisor {
     version: host.version,
     boot: (spec, signal) => boot(spec, host, signal),
     restoring: {
+      baseMib: ({ memoryMib, hotplugMib }) => memoryMib + hotplugSizeMib(hotplugMib),
       compatibilityOf: (spec) => compatibilityOf(spec, host),
       describeDifference,
       enlargesDisks: false,
+      // A guest's driver serves requests; one that is made before the vCPUs run was not tried.
       hotplugsMemory: false,
       prepare: async (spec, signal) => new PreparedFirecrackerVm(spec, await start(spec, host, signal)),
     },
@@ -47,11 +50,11 @@ interface Started extends AsyncDisposable {
 async function boot(spec: VmSpec, host: FirecrackerHost, signal: AbortSignal): Promise<Vm> {
   await using undo = new AsyncDisposableStack();
   const started = undo.use(await start(spec, host, signal));
-  await explained(spec, async () => {
+  await explained(pathOf(spec.directory, "log"), async () => {
     for (const request of bootConfiguration(spec)) await started.api.request(request);
     await requests.startInstance(started.api);
   });
-  const vm = vmOf(spec, started, await findBootedMemory(started.process.pid, spec));
+  const vm = await vmOf(spec, started, await findBootedMemory(started.process.pid, spec));
   undo.move();
   return vm;
 }
@@ -69,7 +72,7 @@ class PreparedFirecrackerVm implements PreparedVm {
   }
 
   /** Firecracker has memory only when it has read the devices' state, which leaves the vCPUs stopped. */
-  async restore({ deviceState, fillMemory }: CapturedVm, signal: AbortSignal): Promise<Vm> {
+  async restore({ deviceState, hotplugged, fillMemory }: CapturedVm, signal: AbortSignal): Promise<Vm> {
     signal.throwIfAborted();
     const { api, process } = this.#started;
     await api.request(consoleConfiguration);
@@ -81,10 +84,9 @@ class PreparedFirecrackerVm implements PreparedVm {
       throw new SandboxError("incompatible", message, { reason: "machine" }, { cause: error });
     }
     signal.throwIfAborted();
-    const memory = await findRestoredMemory(process.pid, this.#spec);
-    await fillMemory(memory);
+    const vm = await vmOf(this.#spec, this.#started, await findRestoredMemory(process.pid, this.#spec));
+    await fillMemory(await vm.capturing.memory(hotplugged));
     signal.throwIfAborted();
-    const vm = vmOf(this.#spec, this.#started, memory);
     this.#restored = true;
     return vm;
   }
@@ -101,8 +103,8 @@ async function adopt(spec: VmSpec, pids: readonly number[], signal: AbortSignal)
   const storage = hasStorage(spec) ? undo.use(await connectStorage(spec, signal)) : undefined;
   const console = undo.use(new Console(pathOf(spec.directory, "console")));
   const process = adoptVmProcess(pid, spec.directory, api.closed);
-  const memory = await findRestoredMemory(pid, spec).catch(() => findBootedMemory(pid, spec));
-  const vm = new FirecrackerVm({ spec, process, api, storage, console, memory: async () => memory });
+  const boot = await findRestoredMemory(pid, spec).catch(() => findBootedMemory(pid, spec));
+  const vm = await vmOf(spec, { process, api, storage, console }, boot);
   undo.move();
   return vm;
 }
@@ -132,7 +134,7 @@ async function start(spec: VmSpec, host: FirecrackerHost, signal: AbortSignal): 
     await process[Symbol.asyncDispose]();
     await killMachineProcesses(directory);
   });
-  return await explained(spec, async () => {
+  return await explained(pathOf(spec.directory, "log"), async () => {
     const api = undo.use(await ApiClient.connect(pathOf(directory, "api"), signal, process.exited));
     const storage = hasStorage(spec) ? undo.use(await connectStorage(spec, signal)) : undefined;
     if (storage !== undefined) await withoutReadAhead(process.pid);
@@ -178,18 +180,11 @@ function hasStorage({ disks }: VmSpec): boolean {
   return disks.some(({ layers }) => layers.length > 0);
 }
 
-function vmOf(spec: VmSpec, started: Started, memory: GuestMemory): Vm {
-  return new FirecrackerVm({ ...started, spec, memory: async () => memory });
-}
-
-/** Adds the end of the log to the error of a process that has ended. */
-async function explained<Result>({ directory }: VmSpec, work: () => Promise<Result>): Promise<Result> {
-  try {
-    return await work();
-  } catch (error) {
-    const { code, message } = asSandboxError(error);
-    const logged = await readEnd(pathOf(directory, "log"));
-    if (code !== "unavailable" || logged === "") throw error;
-    throw new SandboxError("unavailable", `${message}: ${logged}`, { cause: error });
-  }
+async function vmOf(
+  spec: VmSpec,
+  { process, api, storage, console }: Omit<Started, typeof Symbol.asyncDispose>,
+  boot: readonly MemoryRegion[],
+): Promise<FirecrackerVm> {
+  const memory = memoryFinder(process.pid, spec, boot);
+  return new FirecrackerVm({ spec, process, api, storage, console, memory, hotplug: await memoryHotplug(spec, api) });
 }

@@ -16,6 +16,7 @@ async function stand(): Promise<ContractStand> {
   return {
     ...standing,
     captureAfter: /Freeing initrd memory/,
+    hotplugNeedsDriver: true,
     [Symbol.asyncDispose]: () => standing[Symbol.asyncDispose](),
   };
 }

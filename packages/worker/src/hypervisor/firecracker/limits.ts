@@ -1,8 +1,6 @@
 /** What machines of Firecracker lack beside those of QEMU, for people. */
 export const limits: readonly string[] = [
-  "a sandbox keeps the memory that it was created with",
   "a checkpoint ends the connections to commands that run, which go on and can be attached to again",
   "a host whose disk is full gives guests write errors",
-  "layers of disks are not merged",
   "a snapshot's memory is restored by the same version of Firecracker on an equal processor alone",
 ];

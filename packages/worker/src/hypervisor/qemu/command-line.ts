@@ -1,4 +1,3 @@
-import { join } from "node:path";
 import type { DiskAttachment, VmSpec, NetworkAttachment } from "../hypervisor.ts";
 import type { KvmAccess } from "../kvm-access.ts";
 import { diskNodes } from "../qmp/disk-nodes.ts";
@@ -34,8 +33,6 @@ export function inheritedDescriptors(spec: Pick<VmSpec, "network" | "vsock">, ho
 
 /** The number after standard input, output and error. */
 const firstInherited = 3;
-
-export const socketNames = { qmp: "qmp.sock", agent: "agent.sock" } as const;
 
 /**
  * The newest machine type of the oldest supported QEMU (9.0). Only a QEMU that knows the machine type of a snapshot
@@ -258,9 +255,4 @@ function networkArguments(
       return [...["-netdev", `tap,id=net0,fd=${fd("tap")},${vhost}`], ...["-device", common]];
     }
   }
-}
-
-/** Paths of the machine's sockets. */
-export function socketPaths(directory: string): { readonly qmp: string; readonly agent: string } {
-  return { qmp: join(directory, socketNames.qmp), agent: join(directory, socketNames.agent) };
 }

@@ -8,16 +8,18 @@ import * as commands from "./qmp-commands.ts";
 export class QemuCapturing implements Capturing {
   readonly memory: Capturing["memory"];
   readonly savingChangesMemory = false;
+  readonly mergesInto = "top";
   readonly #qmp: QmpClient;
   readonly #layers: DiskLayers;
 
   constructor(spec: VmSpec, qmp: QmpClient, memory: Capturing["memory"]) {
     this.memory = memory;
     this.#qmp = qmp;
-    this.#layers = new DiskLayers(spec, qmp, async () => {
+    const readFiles = async () => {
       const images = await commands.queryImages(qmp);
-      return (disk) => images.get(`/machine/peripheral/${diskDevice(disk)}/virtio-backend`);
-    });
+      return (disk: string) => images.get(`/machine/peripheral/${diskDevice(disk)}/virtio-backend`);
+    };
+    this.#layers = new DiskLayers(spec, { qmp, readFiles });
   }
 
   async readChains(): Promise<ReadonlyMap<string, readonly string[]>> {

@@ -1,13 +1,15 @@
 import { type AgentTransport, virtioSerialTransport } from "#host/agent-transport.ts";
 import { vsockTransport } from "#host/vsock-transport.ts";
-import type { GuestMemory, MemoryRegion } from "../guest-memory.ts";
+import type { MemoryRegion } from "../guest-memory.ts";
+import { exitOfProcess } from "../process-log.ts";
 import type { Capturing, MemoryHotplug, Vm, VmExit, VmSpec } from "../hypervisor.ts";
 import type { VmProcess } from "../vm-process.ts";
-import { consoleBytes, hotplugDevice, socketPaths } from "./command-line.ts";
-import { readEnd } from "../process-log.ts";
+import { consoleBytes } from "./command-line.ts";
+import { pathOf } from "./paths.ts";
 import { QemuCapturing } from "./qemu-capturing.ts";
 import { blockResize } from "../qmp/block-commands.ts";
 import { layerNode } from "../qmp/disk-nodes.ts";
+import { memoryFinder, memoryHotplug } from "./qemu-memory.ts";
 import type { QmpClient } from "../qmp/qmp-client.ts";
 import * as commands from "./qmp-commands.ts";
 
@@ -18,7 +20,6 @@ interface QemuVmParts {
   readonly spec: VmSpec;
   readonly process: VmProcess;
   readonly qmp: QmpClient;
-  readonly log: string;
   readonly firstMemory: MemoryRegion;
   /** How the guest ended before this process connected; absent while it runs. */
   readonly ended?: VmExit | undefined;
@@ -39,17 +40,16 @@ export class QemuVm implements Vm {
   /** Whether the caller has paused it; QEMU also stops a VM whose disk is full. */
   #paused = false;
 
-  constructor({ spec, process, qmp, log, firstMemory, ended }: QemuVmParts) {
+  constructor({ spec, process, qmp, firstMemory, ended }: QemuVmParts) {
     this.pid = process.pid;
-    const { agent } = socketPaths(spec.directory);
+    const agent = pathOf(spec.directory, "agent");
     this.agentTransport =
       spec.vsock === undefined ? virtioSerialTransport(agent) : vsockTransport(spec.vsock.cid, agent);
     this.#process = process;
     this.#qmp = qmp;
-    const died = process.exited.then(async ({ code, signal }): Promise<VmExit> => {
+    const died = process.exited.then(async (exit): Promise<VmExit> => {
       if (this.#disposed) return { reason: "killed", detail: "" };
-      const how = signal !== null ? `was ended by ${signal}` : code === null ? "has ended" : `exited with ${code}`;
-      return { reason: "died", detail: `QEMU ${how} ${await readEnd(log)}`.trim() };
+      return await exitOfProcess("QEMU", exit, pathOf(spec.directory, "log"));
     });
     this.exited = ended === undefined ? Promise.race([guestEnd(qmp), died]) : Promise.resolve(ended);
     qmp.listen(({ event, data }) => {
@@ -113,27 +113,4 @@ async function guestEnd(qmp: QmpClient): Promise<VmExit> {
     resolve({ reason: panicked ? "panicked" : "shutdown", detail: reason });
   });
   return await promise;
-}
-
-/** Finds the guest's memory in the process; the region for hotplug is looked up once, when it is needed. */
-function memoryFinder(pid: number, spec: VmSpec, qmp: QmpClient, first: MemoryRegion): Capturing["memory"] {
-  let second: MemoryRegion | undefined;
-  return async (hotplugged): Promise<GuestMemory> => {
-    if (!hotplugged || spec.hotplugMib === 0) return { pid, regions: [first] };
-    if (second === undefined) {
-      const device = await commands.queryMemoryDevice(qmp, hotplugDevice);
-      second = { start: await commands.hostAddress(qmp, device.memaddr), bytes: device["max-size"] };
-    }
-    return { pid, regions: [first, second] };
-  };
-}
-
-function memoryHotplug(qmp: QmpClient): MemoryHotplug {
-  return {
-    state: async () => {
-      const device = await commands.queryMemoryDevice(qmp, hotplugDevice);
-      return { requestedMib: device["requested-size"] / 2 ** 20, presentMib: device.size / 2 ** 20 };
-    },
-    request: (mib) => commands.requestMemory(qmp, hotplugDevice, mib * 2 ** 20),
-  };
 }

@@ -4,15 +4,16 @@ import { join } from "node:path";
 import { openVhostVsock } from "#host/examine-vsock.ts";
 import { listenUnix } from "#host/kernel/libc.ts";
 import { machineEnvironment } from "#host/kill-by-path.ts";
-import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { findMemory, processMapping } from "../guest-memory.ts";
 import type { CapturedVm, Hypervisor, PreparedVm, Vm, VmExit, VmSpec, NetworkAttachment } from "../hypervisor.ts";
 import { adoptVmProcess, startVmProcess, type VmProcess } from "../vm-process.ts";
 import { compatibilityOf, describeDifference } from "./compatibility.ts";
 import { acceleratorFailure, openKvm, withKvmGroup } from "../kvm-access.ts";
 import { withoutVsock } from "./device-state.ts";
-import { inheritedDescriptors, type QemuHost, type QemuStart, qemuCommandLine, socketPaths } from "./command-line.ts";
-import { readEnd } from "../process-log.ts";
+import { inheritedDescriptors, type QemuHost, type QemuStart, qemuCommandLine } from "./command-line.ts";
+import { pathOf } from "./paths.ts";
+import { explained } from "../process-log.ts";
 import { QemuVm } from "./qemu-vm.ts";
 import { QmpClient } from "../qmp/qmp-client.ts";
 import { openVhostNet } from "./vhost-net.ts";
@@ -54,23 +55,16 @@ interface Started {
 async function start(spec: VmSpec, host: QemuHost, kind: QemuStart, signal: AbortSignal): Promise<Started> {
   signal.throwIfAborted();
   await using undo = new AsyncDisposableStack();
-  const log = logFile(spec);
-  const process = undo.use(await startQemu(spec, host, kind, log));
-  try {
-    const qmp = undo.use(await QmpClient.connect(socketPaths(spec.directory).qmp, signal));
+  const process = undo.use(await startQemu(spec, host, kind));
+  const work = async (): Promise<Started> => {
+    const qmp = undo.use(await QmpClient.connect(pathOf(spec.directory, "qmp"), signal));
     // QEMU maps the memory before it answers for the first time.
     const firstMemory = await findMemory(process.pid, spec.memoryBase, spec.memoryMib * 2 ** 20);
-    const vm = new QemuVm({ spec, process, qmp, log, firstMemory });
+    const vm = new QemuVm({ spec, process, qmp, firstMemory });
     undo.move();
     return { vm, qmp };
-  } catch (error) {
-    const logged = await readEnd(log);
-    const { code, message } = asSandboxError(error);
-    if (code !== "unavailable" || logged === "") throw error;
-    const refused = acceleratorFailure(logged, host);
-    if (refused !== undefined) throw refused;
-    throw new SandboxError("unavailable", `${message}: ${logged}`, { cause: error });
-  }
+  };
+  return await explained(pathOf(spec.directory, "log"), work, (logged) => acceleratorFailure(logged, host));
 }
 
 async function adopt(spec: VmSpec, pids: readonly number[], signal: AbortSignal): Promise<Vm> {
@@ -82,11 +76,11 @@ async function adopt(spec: VmSpec, pids: readonly number[], signal: AbortSignal)
     );
   }
   await using undo = new AsyncDisposableStack();
-  const qmp = undo.use(await QmpClient.connect(socketPaths(spec.directory).qmp, signal));
+  const qmp = undo.use(await QmpClient.connect(pathOf(spec.directory, "qmp"), signal));
   const process = adoptVmProcess(pid, spec.directory, qmp.closed);
   const firstMemory = await findMemory(pid, spec.memoryBase, spec.memoryMib * 2 ** 20);
   const ended = endOf(await commands.queryStatus(qmp));
-  const vm = new QemuVm({ spec, process, qmp, log: logFile(spec), firstMemory, ended });
+  const vm = new QemuVm({ spec, process, qmp, firstMemory, ended });
   undo.move();
   return vm;
 }
@@ -104,25 +98,20 @@ function endOf(status: string): VmExit | undefined {
   }
 }
 
-function logFile(spec: VmSpec): string {
-  return join(spec.directory, "qemu.log");
-}
-
-async function startQemu(spec: VmSpec, host: QemuHost, kind: QemuStart, log: string): Promise<VmProcess> {
+async function startQemu(spec: VmSpec, host: QemuHost, kind: QemuStart): Promise<VmProcess> {
   const { network } = spec;
   return await startVmProcess({
     argv: qemuCommandLine(spec, host, kind),
-    logFile: log,
+    logFile: pathOf(spec.directory, "log"),
     cwd: spec.directory,
     env: { PATH: "/usr/bin:/bin", ...machineEnvironment(spec.directory) },
     ...(spec.user === undefined ? {} : { user: withKvmGroup(spec.user, host.kvmAccess) }),
     ...(spec.cgroupEntrances === undefined ? {} : { cgroupEntrances: spec.cgroupEntrances }),
     ...(network.kind === "tap" ? { namespace: network.namespace } : {}),
     openInherited() {
-      const paths = socketPaths(spec.directory);
       const open = {
-        qmp: () => listenUnix(paths.qmp),
-        agent: () => listenUnix(paths.agent),
+        qmp: () => listenUnix(pathOf(spec.directory, "qmp")),
+        agent: () => listenUnix(pathOf(spec.directory, "agent")),
         tap: () => (network as NetworkAttachment & { kind: "tap" }).openTap(),
         kvm: openKvm,
         "vhost-net": openVhostNet,

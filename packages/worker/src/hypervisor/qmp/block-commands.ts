@@ -47,15 +47,24 @@ export async function blockResize(qmp: QmpClient, { node, bytes }: { readonly no
   await qmp.execute("block_resize", { "node-name": node, size: bytes });
 }
 
-/** Starts a job that copies into `device` the content of the nodes between it and `base`. */
+/**
+ * Starts a job that copies into `device` the content of the nodes between it and `base`. `endsByCommand`: a finished job
+ * waits for {@link finalizeJob}, and a failed one to be canceled.
+ */
 export async function blockStream(
   qmp: QmpClient,
-  job: { readonly id: string; readonly device: string; readonly base: string },
+  job: { readonly id: string; readonly device: string; readonly base: string; readonly endsByCommand: boolean },
 ): Promise<void> {
-  const { id, device, base } = job;
+  const { id, device, base, endsByCommand } = job;
   // QEMU records the backing file in the image, in at most 1023 bytes, which a long chain exceeds. A node's name is
   // short, and nothing reads the record: chains are given on the command line.
-  await qmp.execute("block-stream", { "job-id": id, device, "base-node": base, "backing-file": base });
+  const end = endsByCommand ? { "auto-finalize": false, "on-error": "stop" } : {};
+  await qmp.execute("block-stream", { "job-id": id, device, "base-node": base, "backing-file": base, ...end });
+}
+
+/** Ends a job that has done its work and waits for that. */
+export async function finalizeJob(qmp: QmpClient, id: string): Promise<void> {
+  await qmp.execute("job-finalize", { id });
 }
 
 /** Ids of the block jobs that have not ended. */
@@ -66,5 +75,6 @@ export async function queryBlockJobs(qmp: QmpClient): Promise<readonly string[]>
 
 /** Asks a block job to end; the event BLOCK_JOB_CANCELLED or BLOCK_JOB_COMPLETED reports its end. */
 export async function cancelBlockJob(qmp: QmpClient, id: string): Promise<void> {
-  await qmp.execute("block-job-cancel", { device: id });
+  // By force: a job that waits to be finalized ignores any other request.
+  await qmp.execute("block-job-cancel", { device: id, force: true });
 }

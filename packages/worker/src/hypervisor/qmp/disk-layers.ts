@@ -8,8 +8,17 @@ import type { QmpClient } from "./qmp-client.ts";
 /** A canceled job ends after the request that it has under way; QEMU that takes this long has stopped working. */
 const jobEndTimeoutMs = 30_000;
 
-/** The files of a disk's chain: the one that takes writes first, the raw base last. */
-export type ChainReader = () => Promise<(disk: string) => readonly string[] | undefined>;
+/** A process of QEMU that has disks open. */
+export interface DiskProcess {
+  readonly qmp: QmpClient;
+  /** Reads the files of each disk's chain: the one that takes writes first, the raw base last. */
+  readonly readFiles: () => Promise<(disk: string) => readonly string[] | undefined>;
+  /**
+   * Acts while the guest makes no request to its disks. Present where a request that meets the end of a job stops the
+   * process forever; absent where the process serves requests and ends jobs at once.
+   */
+  readonly whileIdle?: (act: () => Promise<void>) => Promise<void>;
+}
 
 /**
  * The layers of writable disks in a process of QEMU. Each layer is a node of the block graph, named after its file. The
@@ -18,18 +27,18 @@ export type ChainReader = () => Promise<(disk: string) => readonly string[] | un
 export class DiskLayers implements Pick<Capturing, "readChains" | "openLayers" | "switchLayers" | "merge"> {
   /** The disks that take writes. */
   readonly #disks: readonly string[];
+  readonly #process: DiskProcess;
   readonly #qmp: QmpClient;
-  readonly #filesOf: ChainReader;
 
-  constructor(spec: Pick<VmSpec, "disks">, qmp: QmpClient, filesOf: ChainReader) {
+  constructor(spec: Pick<VmSpec, "disks">, process: DiskProcess) {
     this.#disks = spec.disks.filter(({ layers }) => layers.length > 0).map(({ name }) => name);
-    this.#qmp = qmp;
-    this.#filesOf = filesOf;
+    this.#process = process;
+    this.#qmp = process.qmp;
   }
 
   async readChains(): Promise<ReadonlyMap<string, readonly string[]>> {
     for (const job of await commands.queryBlockJobs(this.#qmp)) await this.#endJob(job);
-    const filesOf = await this.#filesOf();
+    const filesOf = await this.#process.readFiles();
     const chains = new Map(this.#disks.map((disk) => [disk, layersOf(disk, filesOf(disk))]));
     await this.#closeUnused([...chains.values()].flat());
     return chains;
@@ -46,28 +55,34 @@ export class DiskLayers implements Pick<Capturing, "readChains" | "openLayers" |
     await commands.blockdevSnapshots(this.#qmp, pairs);
   }
 
-  async merge({ disk, top, base }: LayerMerge, signal: AbortSignal): Promise<void> {
+  async merge({ disk, into, base }: LayerMerge, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
     const job = `merge-${disk}`;
     using end = this.#endOf(job);
     const unconfirmed = Promise.withResolvers<never>();
     unconfirmed.promise.catch(() => undefined);
-    let deadline: NodeJS.Timeout | undefined;
-    const onAbort = (): void => {
-      // The event reports how the job ended. A job that has ended needs no cancellation.
-      commands.cancelBlockJob(this.#qmp, job).catch(() => undefined);
-      deadline = setTimeout(() => unconfirmed.reject(notEnded(job)), jobEndTimeoutMs);
-    };
-    signal.addEventListener("abort", onAbort, { once: true });
+    const giveUp = (): void => void this.#endJob(job).catch(unconfirmed.reject);
+    let failed: string | undefined;
+    using _ = this.#qmp.listen(({ event, data }) => {
+      // A command is served between requests to the disks. A job that was canceled meanwhile is gone.
+      if (event === "BLOCK_JOB_PENDING" && data?.["id"] === job)
+        commands.finalizeJob(this.#qmp, job).catch((error: unknown) => {
+          if (!signal.aborted) unconfirmed.reject(error);
+        });
+      if (event !== "BLOCK_JOB_ERROR" || data?.["device"] !== job || data["action"] !== "stop") return;
+      failed = `a ${String(data["operation"])} failed`;
+      giveUp();
+    });
+    signal.addEventListener("abort", giveUp, { once: true });
     try {
       const bottom = base === undefined ? baseNode(disk) : layerNode(base);
-      await commands.blockStream(this.#qmp, { id: job, device: layerNode(top), base: bottom });
-      const { canceled, error } = await Promise.race([this.#qmp.whileOpen(end.promise), unconfirmed.promise]);
-      if (canceled) throw signal.reason;
+      const endsByCommand = this.#process.whileIdle !== undefined;
+      await commands.blockStream(this.#qmp, { id: job, device: layerNode(into), base: bottom, endsByCommand });
+      const { canceled, error = failed } = await Promise.race([this.#qmp.whileOpen(end.promise), unconfirmed.promise]);
       if (error !== undefined) throw new SandboxError("unavailable", `QEMU cannot merge layers of ${disk}: ${error}`);
+      if (canceled) throw signal.reason;
     } finally {
-      clearTimeout(deadline);
-      signal.removeEventListener("abort", onAbort);
+      signal.removeEventListener("abort", giveUp);
     }
     await this.readChains();
   }
@@ -82,22 +97,25 @@ export class DiskLayers implements Pick<Capturing, "readChains" | "openLayers" |
     }
   }
 
-  /** Ends a job that an earlier worker started. */
+  /** Cancels a job, of this worker or an earlier one, and waits for its end. */
   async #endJob(job: string): Promise<void> {
+    const { whileIdle = (act) => act() } = this.#process;
     using end = this.#endOf(job);
-    // The job may end before the command arrives; the query below decides.
-    await commands.cancelBlockJob(this.#qmp, job).catch(() => undefined);
-    if (!(await commands.queryBlockJobs(this.#qmp)).includes(job)) return;
     const giveUp = new AbortController();
-    const tooLate = sleep(jobEndTimeoutMs, undefined, { signal: giveUp.signal }).then(() =>
-      Promise.reject(notEnded(job)),
-    );
-    tooLate.catch(() => undefined);
-    try {
-      await Promise.race([this.#qmp.whileOpen(end.promise), tooLate]);
-    } finally {
-      giveUp.abort();
-    }
+    await whileIdle(async () => {
+      // The job may end before the command arrives; the query below decides.
+      await commands.cancelBlockJob(this.#qmp, job).catch(() => undefined);
+      if (!(await commands.queryBlockJobs(this.#qmp)).includes(job)) return;
+      const tooLate = sleep(jobEndTimeoutMs, undefined, { signal: giveUp.signal }).then(() =>
+        Promise.reject(notEnded(job)),
+      );
+      tooLate.catch(() => undefined);
+      try {
+        await Promise.race([this.#qmp.whileOpen(end.promise), tooLate]);
+      } finally {
+        giveUp.abort();
+      }
+    });
   }
 
   /** Watches for the end of a job until it is disposed. */

@@ -15,7 +15,6 @@ export async function contractStand(hypervisor: Hypervisor): Promise<ContractSta
   const { kernel, initramfs } = await imageStore({ imagesDirectory }).provide("minimal");
   const directory = await mkdtemp(join(tmpdir(), `osb-${hypervisor.name}-`));
   await chmod(directory, 0o700);
-  const memoryBase = await provideZeroMemory(directory, 256);
   async function makeDisk(at: string, name: string): Promise<DiskAttachment> {
     const base = join(at, `${name}.base`);
     await using file = await open(base, "wx");
@@ -29,6 +28,8 @@ export async function contractStand(hypervisor: Hypervisor): Promise<ContractSta
     directory,
     async newSpec({ disks = false, hotplugMib = 0 } = {}): Promise<VmSpec> {
       const own = await mkdtemp(join(directory, "vm-"));
+      const baseMib = hypervisor.restoring?.baseMib?.({ memoryMib: 256, hotplugMib }) ?? 256;
+      const memoryBase = await provideZeroMemory(directory, baseMib);
       // A machine's files are in its directory, which is how its process is found.
       const files = { kernel, initramfs, memoryBase };
       const linked = async (name: keyof typeof files): Promise<string> => {

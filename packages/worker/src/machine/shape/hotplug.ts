@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import type { MemoryHotplug } from "#hypervisor/hypervisor.ts";
+import type { Hypervisor, MemoryHotplug } from "#hypervisor/hypervisor.ts";
 import type { LiveMachine } from "../live-machine.ts";
 
 /** The largest machine that can be requested, in MiB. */
@@ -38,4 +38,9 @@ export async function memoryMibOf({ vm, shape }: LiveMachine): Promise<number> {
 /** How much memory can be added to a machine that boots with `memoryMib`, in MiB. Pure. */
 export function maxHotplugMib(memoryMib: number): number {
   return Math.max(0, Math.min(maxHotplugFactor * memoryMib, maxMachineMib) - memoryMib);
+}
+
+/** The size of the memory base of machines that boot with `memoryMib`, in MiB. */
+export function memoryBaseMib(memoryMib: number, { restoring }: Hypervisor): number {
+  return restoring?.baseMib?.({ memoryMib, hotplugMib: maxHotplugMib(memoryMib) }) ?? memoryMib;
 }
