@@ -7,10 +7,11 @@ import type { System } from "#system/system.ts";
  * request is rejected; a repetition completes it.
  */
 export async function reshape(
-  { workspaceBytes, limits }: ReshapeRequest,
+  { workspaceBytes, limits, processors }: ReshapeRequest,
   system: System,
 ): Promise<MessageInitShape<typeof ReshapeReplySchema>> {
   if (workspaceBytes > 0n) await system.growWorkspace(workspaceBytes);
+  if (processors > 0) system.setProcessors(processors);
   if (limits !== undefined) {
     const { memoryBytes, cpuPercent, maxPids } = limits;
     system.limitCommands({ memoryBytes: Number(memoryBytes), cpuPercent, maxPids });

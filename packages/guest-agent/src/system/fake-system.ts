@@ -22,6 +22,7 @@ export function fakeSystem(home: string): System {
     fitMemory: memory,
     memory,
     limitCommands: () => undefined,
+    setProcessors: () => undefined,
     growWorkspace: async () => undefined,
     starting: (start) => start(),
     locate: (path) => {

@@ -7,6 +7,7 @@ import { growWorkspace } from "./kernel/grow-workspace.ts";
 import { setMachineId, renewSecrets } from "#system/identity.ts";
 import { limitOpenFiles, writeClock } from "./kernel/libc.ts";
 import { setMacAddress } from "./kernel/mac-address.ts";
+import { setProcessors } from "./kernel/processors.ts";
 import { spareAgent } from "./kernel/oom-score.ts";
 import type { System } from "#system/system.ts";
 import { findOwner, findUser } from "#system/users.ts";
@@ -23,6 +24,7 @@ export function guestSystem(): System {
     fitMemory,
     memory: readMemory,
     limitCommands,
+    setProcessors,
     growWorkspace,
     starting: spareAgent(),
     locate: (path) => path,

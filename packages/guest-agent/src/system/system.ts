@@ -31,6 +31,8 @@ export interface System {
   memory(): Memory;
   /** Limits commands, and those that run already. */
   limitCommands(limits: CommandLimits): void;
+  /** Sets how many processors are online. */
+  setProcessors(count: number): void;
   /** Waits until the workspace's disk has `bytes`, then enlarges the file system to fill it. */
   growWorkspace(bytes: bigint): Promise<void>;
   /** Runs `start` such that the process it starts is not exempt from the OOM killer, as the agent is. */

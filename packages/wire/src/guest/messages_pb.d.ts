@@ -253,6 +253,13 @@ export declare type ReshapeRequest = Message<"opensandbox.guest.v1.ReshapeReques
    * @generated from field: optional opensandbox.guest.v1.CommandLimits limits = 2;
    */
   limits?: CommandLimits | undefined;
+
+  /**
+   * How many processors are online; the others are taken offline. 0: unchanged.
+   *
+   * @generated from field: uint32 processors = 3;
+   */
+  processors: number;
 };
 
 /**

@@ -41,6 +41,8 @@ export interface Restoring {
   readonly enlargesDisks: boolean;
   /** Whether a VM can be given memory by {@link Vm.hotplug} before it runs, so that one template serves several sizes. */
   readonly hotplugsMemory: boolean;
+  /** Whether a guest can take vCPUs offline and bring them online again. */
+  readonly sparesProcessors: boolean;
   /** Starts the process of a VM whose memory and devices come from a snapshot. After a failure no process is left. */
   prepare(spec: VmSpec, signal: AbortSignal): Promise<PreparedVm>;
 }

@@ -14,6 +14,7 @@ import { resumeAfterCapture } from "#machine/capture-machine.ts";
 import type { Host } from "#machine/host.ts";
 import { adoptHostResources, takeFromUser, tenantGroupOf } from "#machine/host-resources.ts";
 import { memoryMibOf } from "#machine/shape/hotplug.ts";
+import { limitProcessorsOf } from "#machine/limits/machine-limits.ts";
 import { limitsOf } from "#machine/shape/reshape-machine.ts";
 import {
   type JournaledMachine,
@@ -129,8 +130,8 @@ async function adopt(entry: SandboxEntry, host: Host): Promise<Adopted | undefin
   const { machineId: id, sandbox: request, machine, hibernating, ...rest } = entry;
   // The snapshot was complete before the machine was to end.
   if (hibernating !== undefined && (await isWhole(hibernating, host))) return undefined;
-  const { vcpus, workspaceMib, networkEnabled } = request;
-  const { memoryMib } = machine.spec;
+  const { workspaceMib, networkEnabled } = request;
+  const { vcpus, memoryMib } = machine.spec;
   const wanted = {
     id,
     image: machine.image,
@@ -143,6 +144,7 @@ async function adopt(entry: SandboxEntry, host: Host): Promise<Adopted | undefin
   // A worker that died while it changed the size may not have journaled the new one.
   const sandbox = taken === undefined ? request : { ...request, memoryMib: await sandboxMemoryMib(taken, request) };
   live.limits = limitsOf(live, sandbox);
+  if (taken !== undefined) await limitProcessorsOf(taken, sandbox);
   await failpoint("journal adoption");
   const journaled = taken?.journaled() ?? machine;
   const { workerId } = host;

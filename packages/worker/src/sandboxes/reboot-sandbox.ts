@@ -35,7 +35,7 @@ export async function powerCycleSandbox(sandbox: LiveSandbox, host: Host, signal
   sandbox.watch();
   await journalMachine(live, request, host);
   await introduceGuest(live, { id: request.id, envs: request.envs, copied: false }, "boot", signal);
-  const offered = await reshapeMachine(live, request, host);
+  const offered = await reshapeMachine(live, request, host, live.shape.vcpus);
   if (!isNothing(offered)) await reshapeGuest(live, offered, signal);
   void alignClock(live, host);
 }

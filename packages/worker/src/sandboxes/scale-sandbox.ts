@@ -6,7 +6,7 @@ import type { Host } from "#machine/host.ts";
 import { waitForMemory } from "#machine/shape/hotplug.ts";
 import { limitMemoryOf, limitProcessorsOf } from "#machine/limits/machine-limits.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
-import { limitGuest, limitsOf, takesShape } from "#machine/shape/reshape-machine.ts";
+import { limitGuest, limitsOf, processorsOf, takesShape } from "#machine/shape/reshape-machine.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
 import { journalMachine } from "#machine/journal.ts";
 
@@ -32,18 +32,19 @@ export async function scaleSandbox(
   requirePossible(request, live, host);
   const resized = await resizeMemory(live, present.memoryMib, memoryMib, host, signal);
   if (!resized.done) return resized;
-  if (request.cpuPercent !== undefined) await limitProcessorsOf(live, request.cpuPercent);
+  await limitProcessorsOf(live, request);
   live.limits = limitsOf(live, request);
-  await limitGuest(live, {}, signal);
+  await limitGuest(live, { processors: processorsOf(request) }, signal);
   sandbox.request = request;
   await journalMachine(live, request, host);
   return { done: true };
 }
 
-function requirePossible({ memoryMib, cpuPercent, vcpus }: StartSandbox, live: LiveMachine, host: Host): void {
+function requirePossible({ memoryMib, cpuPercent }: StartSandbox, live: LiveMachine, host: Host): void {
   const { shape, spec, vm } = live;
-  if (cpuPercent !== undefined && (cpuPercent < 100 || cpuPercent > 100 * vcpus)) {
-    const message = `cpuPercent must be from 100 to ${100 * vcpus}: the sandbox has ${vcpus} vCPUs`;
+  const maxPercent = 100 * shape.vcpus;
+  if (cpuPercent !== undefined && (cpuPercent < 100 || cpuPercent > maxPercent)) {
+    const message = `cpuPercent must be from 100 to ${maxPercent}: the sandbox's machine has ${shape.vcpus} vCPUs`;
     throw new SandboxError("invalid_argument", message);
   }
   if (memoryMib <= shape.memoryMib) return;

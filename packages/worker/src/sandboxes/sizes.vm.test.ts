@@ -41,6 +41,40 @@ test("sandboxes of every memory size start from one template, with that memory a
   assert.equal(templates.length, 1);
 });
 
+test("sandboxes of every number of vCPUs start from one template, and have those processors at their first command", async (t) => {
+  const templatesDirectory = await mkdtemp(join(tmpdir(), "osb-templates-"));
+  t.after(() => rm(templatesDirectory, { recursive: true }));
+  await using host = await startTestHost({ templatesDirectory });
+  const processors = async (id: SandboxId) => await host.shell(id, "nproc");
+  for (const vcpus of [1, 3, 8]) {
+    const { id, restoredFrom } = await host.start(undefined, { vcpus });
+    assert.deepEqual([restoredFrom, await processors(id)], ["memory", String(vcpus)]);
+    await host.worker.stopSandbox(id);
+  }
+  const templates = (await readdir(templatesDirectory)).filter((name) => /^[0-9a-f]{32}$/.test(name));
+  assert.equal(templates.length, 1);
+
+  const { id } = await host.start();
+  const scale = (cpuPercent: number) => host.worker.scaleSandbox(id, { memoryMib: 1024, cpuPercent }, never);
+  for (const cpuPercent of [200, 400, 800, 100]) {
+    const since = performance.now();
+    assert.deepEqual(await scale(cpuPercent), { done: true });
+    t.diagnostic(`${cpuPercent} % after ${Math.round(performance.now() - since)} ms`);
+    assert.equal(await processors(id), String(cpuPercent / 100));
+    assert.equal(await host.shell(id, `cat ${cgroup}/cpu.max`), `${cpuPercent * 1000} 100000`);
+  }
+  await assert.rejects(scale(900), /cpuPercent must be from 100 to 800/);
+  await scale(200);
+  const snapshotId = newSnapshotId();
+  await host.worker.hibernateSandbox(id, snapshotId, never);
+  const from = { kind: "snapshot", snapshotId, identity: "same" } as const;
+  const woken = await host.start(from, { id, cpuPercent: 200 });
+  assert.deepEqual([woken.restoredFrom, await processors(id)], ["memory", "2"]);
+  await host.reopen();
+  await host.worker.powerCycleSandbox(id, never);
+  assert.equal(await processors(id), "2");
+});
+
 test("limits hold commands that run already, and stay over a restart of the agent, adoption, hibernation and reboot", async () => {
   await using host = await startTestHost();
   const { id } = await host.start(undefined, { vcpus: 2 });

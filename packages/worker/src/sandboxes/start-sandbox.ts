@@ -21,6 +21,7 @@ import { Spans } from "#machine/spans.ts";
 import type { StartQueue } from "./start-queue.ts";
 import type { MachineRequest } from "#machine/machine-request.ts";
 import { bootMachine, newMachineId, restoreMachine } from "#machine/start-machine.ts";
+import { machineVcpus, templateProcessors } from "#machine/shape/template-shape.ts";
 import { isNothing, reshapeGuest, reshapeMachine } from "#machine/shape/reshape-machine.ts";
 import type { HeldTemplate, TemplateRequest, Templates } from "#templates/templates.ts";
 
@@ -92,7 +93,7 @@ async function becomeSandbox(
   await using undo = new AsyncDisposableStack();
   const live = undo.use(started.live);
   live.tenantGroup = tenantGroupOf(request);
-  const offered = await reshapeMachine(live, request, host);
+  const offered = await reshapeMachine(live, request, host, onlineProcessors(started, request, host));
   // Forcing the entry to the disk takes as long as introducing the guest, so both happen at the same time.
   const staging = stageEntry(host.dataDirectory, entryOf(live, request, host));
   staging.catch(() => undefined);
@@ -119,6 +120,13 @@ async function becomeSandbox(
     ...(started.because === undefined ? {} : { restoredBecause: started.because }),
     spans: spans.list,
   };
+}
+
+/** How many processors are online in the guest. Undefined: that depends on the captured sandbox. */
+function onlineProcessors({ live, from }: StartedMachine, request: StartSandbox, host: Host): number | undefined {
+  if (from === "boot") return live.shape.vcpus;
+  if (request.from.kind === "snapshot") return undefined;
+  return host.hypervisor.restoring?.sparesProcessors === true ? templateProcessors : live.shape.vcpus;
 }
 
 interface StartedMachine {
@@ -250,7 +258,12 @@ function whyDisksAlone({ manifest }: StoredSnapshot, request: StartSandbox): str
   if (manifest.memory === undefined) return "the snapshot has no memory";
   const { vcpus, workspaceMib } = manifest.shape;
   const memoryMib = memoryMibOf(manifest);
-  if (vcpus !== request.vcpus || memoryMib !== request.memoryMib || workspaceMib !== request.workspaceMib) {
+  // A machine with spare vCPUs serves any number below.
+  if (
+    (vcpus !== request.vcpus && vcpus !== machineVcpus(request.vcpus, { sparesProcessors: true })) ||
+    memoryMib !== request.memoryMib ||
+    workspaceMib !== request.workspaceMib
+  ) {
     return `the snapshot was captured with ${vcpus} vCPUs, ${memoryMib} MiB of memory and a workspace of ${workspaceMib} MiB`;
   }
   return undefined;
@@ -262,7 +275,12 @@ async function boot(
   source: BootFiles | StoredSnapshot | undefined,
 ): Promise<StartedMachine> {
   const { request, host, spans, signal } = start;
-  const machine = await announce(start, machineRequest(request, image));
+  // The guest agent of a snapshot's disks may be unable to take spare vCPUs offline, so it gets as many as it had.
+  const captured = source !== undefined && "manifest" in source ? source.manifest.shape.vcpus : undefined;
+  const { restoring = { sparesProcessors: false } } = host.hypervisor;
+  const wanted = machineRequest(request, image);
+  const vcpus = Math.max(request.vcpus, captured ?? machineVcpus(request.vcpus, restoring));
+  const machine = await announce(start, { ...wanted, shape: { ...wanted.shape, vcpus } });
   return { live: await bootMachine(machine, source, host, spans, signal), from: "boot" };
 }
 

@@ -25,7 +25,8 @@ import { imageFiles, seal } from "#machine/machine-files.ts";
 import { storeSnapshot } from "#machine/store-snapshot.ts";
 import { Spans } from "#machine/spans.ts";
 import { bootMachine, newMachineId } from "#machine/start-machine.ts";
-import { templateShapeOf } from "#machine/shape/template-shape.ts";
+import { limitGuest } from "#machine/shape/reshape-machine.ts";
+import { templateProcessors, templateShapeOf } from "#machine/shape/template-shape.ts";
 import { runOnce, useFilesOnce } from "./warm-up.ts";
 
 /** What distinguishes one template from another. */
@@ -141,6 +142,10 @@ export class Templates implements AsyncDisposable {
     await using live = await bootMachine(machine, boot.files, host, spans, signal);
     // Runs the clone-only steps now, to warm them.
     await introduceGuest(live, { id: "template", hostname: imageHostname, envs: {}, copied: true }, "boot", signal);
+    // The template's own processors; a sandbox's are brought online when it starts.
+    if (shape.vcpus > 1 && host.hypervisor.restoring?.sparesProcessors === true) {
+      await limitGuest(live, { processors: templateProcessors }, signal);
+    }
     spans.end("guest");
     await warmUp(live, signal);
     spans.end("warm-up");

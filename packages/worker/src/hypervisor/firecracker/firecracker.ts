@@ -33,6 +33,7 @@ export function firecrackerHypervisor(host: FirecrackerHost): Hypervisor {
       enlargesDisks: false,
       // A guest's driver serves requests; one that is made before the vCPUs run was not tried.
       hotplugsMemory: false,
+      sparesProcessors: false,
       prepare: async (spec, signal) => new PreparedFirecrackerVm(spec, await start(spec, host, signal)),
     },
     adopt,

@@ -32,6 +32,7 @@ export function qemuHypervisor(host: QemuHost & { readonly version: string }): H
       describeDifference,
       enlargesDisks: true,
       hotplugsMemory: true,
+      sparesProcessors: true,
       async prepare(spec, signal) {
         const { vm, qmp } = await start(spec, host, "restore", signal);
         try {

@@ -19,8 +19,12 @@ const maxIoWeight = 1000;
 
 /** The limits of a machine's cgroup, except for its memory. A machine with more vCPUs has more weight. Pure. */
 export function machineLimits({ vcpus }: { readonly vcpus: number }): CgroupLimits {
+  return { ...weightsOf(vcpus), maxTasks: maxHelperTasks + vcpus };
+}
+
+function weightsOf(vcpus: number): Pick<CgroupLimits, "cpuWeight" | "ioWeight"> {
   const weight = 100 * vcpus;
-  return { cpuWeight: weight, ioWeight: Math.min(maxIoWeight, weight), maxTasks: maxHelperTasks + vcpus };
+  return { cpuWeight: weight, ioWeight: Math.min(maxIoWeight, weight) };
 }
 
 /**
@@ -35,9 +39,15 @@ export function memoryLimitBytes(memoryMib: number, accelerator: string): number
 /** Processor time of a machine's process beside its vCPUs, in percent of one processor: its devices have a thread. */
 const helperPercent = 50;
 
-/** Limits the processor time of a running machine to `cpuPercent` of one processor for its vCPUs. */
-export async function limitProcessorsOf({ cgroup }: LiveMachine, cpuPercent: number): Promise<void> {
-  await cgroup?.setLimits({ cpuPercent: cpuPercent + helperPercent });
+/**
+ * Gives a running machine the share of the host's processors of a sandbox with `vcpus`, and at most `cpuPercent` of one
+ * processor for them. The machine may have more vCPUs, which the root user of its guest can bring online.
+ */
+export async function limitProcessorsOf(
+  { cgroup }: LiveMachine,
+  { vcpus, cpuPercent = 100 * vcpus }: { readonly vcpus: number; readonly cpuPercent?: number | undefined },
+): Promise<void> {
+  await cgroup?.setLimits({ ...weightsOf(vcpus), cpuPercent: cpuPercent + helperPercent });
 }
 
 /** Fits the cgroup of a running machine to the memory that its guest has now. */

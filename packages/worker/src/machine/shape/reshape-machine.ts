@@ -8,7 +8,7 @@ import { limitMemoryOf, limitProcessorsOf } from "../limits/machine-limits.ts";
 import type { LiveMachine } from "../live-machine.ts";
 
 /** The parts of a request that a machine is brought to after its start. */
-export type SandboxShape = Pick<StartSandbox, "memoryMib" | "workspaceMib" | "cpuPercent" | "maxPids">;
+export type SandboxShape = Pick<StartSandbox, "vcpus" | "memoryMib" | "workspaceMib" | "cpuPercent" | "maxPids">;
 
 /** From this protocol version on an agent takes a shape. */
 const reshapingVersion = 3;
@@ -21,23 +21,40 @@ export interface Offered {
   readonly workspaceMib: number;
   /** Memory beyond the first memory of the machine. */
   readonly hotplugMib: number;
+  /** How many processors are to be online. */
+  readonly processors: number;
   readonly hasLimits: boolean;
 }
 
 /**
  * Prepares a machine for the shape of its sandbox, which may be larger than that of the template or snapshot that it was
- * restored from. It takes the shape once it runs: {@link reshapeGuest}.
+ * restored from. It takes the shape once it runs: {@link reshapeGuest}. `onlineProcessors`: how many the guest has online;
+ * undefined: unknown.
  */
-export async function reshapeMachine(live: LiveMachine, shape: SandboxShape, host: Host): Promise<Offered> {
+export async function reshapeMachine(
+  live: LiveMachine,
+  shape: SandboxShape,
+  host: Host,
+  onlineProcessors: number | undefined,
+): Promise<Offered> {
   const workspaceMib = recordWorkspace(live, shape.workspaceMib);
   const hotplugMib = await offerMemory(live, shape.memoryMib, host);
   live.limits = limitsOf(live, shape);
-  if (shape.cpuPercent !== undefined) await limitProcessorsOf(live, shape.cpuPercent);
-  return { workspaceMib, hotplugMib, hasLimits: Object.values(live.limits).some((limit) => limit !== undefined) };
+  await limitProcessorsOf(live, shape);
+  const wanted = processorsOf(shape);
+  const processors = wanted === onlineProcessors ? 0 : wanted;
+  const hasLimits = Object.values(live.limits).some((limit) => limit !== undefined);
+  return { workspaceMib, hotplugMib, processors, hasLimits };
 }
 
-export function isNothing({ workspaceMib, hotplugMib, hasLimits }: Offered): boolean {
-  return workspaceMib === 0 && hotplugMib === 0 && !hasLimits;
+/** Whether the guest can stay as it is. */
+export function isNothing({ workspaceMib, hotplugMib, processors, hasLimits }: Offered): boolean {
+  return workspaceMib === 0 && hotplugMib === 0 && processors === 0 && !hasLimits;
+}
+
+/** Processors that a guest needs for the processor time of its sandbox. Pure. */
+export function processorsOf({ vcpus, cpuPercent = 100 * vcpus }: Pick<SandboxShape, "vcpus" | "cpuPercent">): number {
+  return Math.ceil(cpuPercent / 100);
 }
 
 /**
@@ -48,26 +65,26 @@ export function isNothing({ workspaceMib, hotplugMib, hasLimits }: Offered): boo
 export async function reshapeGuest(live: LiveMachine, offered: Offered, signal: AbortSignal): Promise<void> {
   const until = AbortSignal.any([signal, AbortSignal.timeout(guestTimeoutMs)]);
   const { vm, shape } = live;
-  const { workspaceMib, hotplugMib } = offered;
-  // QEMU does not change a disk between a restore and the start of the vCPUs.
+  const { workspaceMib, hotplugMib, processors } = offered;
+  // QEMU refuses to change a disk between a restore and the start of the vCPUs.
   if (workspaceMib > 0) await enlargeWorkspace(live, workspaceMib);
   await failpoint("reshape guest");
   if (vm.hotplug !== undefined && hotplugMib > 0 && !(await waitForMemory(vm.hotplug, hotplugMib, until))) {
     const message = `the guest does not take the ${hotplugMib} MiB of memory beyond its first ${shape.memoryMib} MiB`;
     throw new SandboxError("unavailable", message);
   }
-  await limitGuest(live, { workspaceBytes: BigInt(workspaceMib) * 2n ** 20n }, until);
+  await limitGuest(live, { workspaceBytes: BigInt(workspaceMib) * 2n ** 20n, processors }, until);
 }
 
-/** Sets the limits of the guest's commands, which follow the memory that it has now. */
+/** Sets the processors of the guest and the limits of its commands, which follow the memory that it has now. */
 export async function limitGuest(
-  { guest, limits }: LiveMachine,
-  { workspaceBytes = 0n }: { readonly workspaceBytes?: bigint },
+  { guest, limits, shape }: LiveMachine,
+  { workspaceBytes = 0n, processors }: { readonly workspaceBytes?: bigint; readonly processors: number },
   signal: AbortSignal,
 ): Promise<void> {
   const { memoryMib = 0, cpuPercent = 0, maxPids = 0 } = limits;
   if (!(await takesShape({ guest }, signal))) {
-    if (memoryMib > 0 || cpuPercent > 0 || maxPids > 0) {
+    if (memoryMib > 0 || cpuPercent > 0 || maxPids > 0 || ![0, shape.vcpus].includes(processors)) {
       const message = "the guest agent of this sandbox's snapshot cannot limit its commands: create a new sandbox";
       throw new SandboxError("not_supported", message);
     }
@@ -75,7 +92,8 @@ export async function limitGuest(
     return;
   }
   const memoryBytes = BigInt(memoryMib) * 2n ** 20n;
-  await guest.call(methods.reshape, { workspaceBytes, limits: { memoryBytes, cpuPercent, maxPids } }, signal);
+  const request = { workspaceBytes, processors, limits: { memoryBytes, cpuPercent, maxPids } };
+  await guest.call(methods.reshape, request, signal);
 }
 
 /** Whether the guest's agent has the method `reshape`. */

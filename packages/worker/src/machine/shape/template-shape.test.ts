@@ -16,10 +16,16 @@ test("one template serves every size that its machines can reach, and few furthe
 
 test("a hypervisor that cannot reshape a machine has a template for each shape", () => {
   const shape = { vcpus: 2, memoryMib: 512, workspaceMib: 30_720 };
-  assert.deepEqual(templateShapeOf(shape, 1024, { enlargesDisks: false, hotplugsMemory: false }), shape);
-  assert.deepEqual(templateShapeOf(shape, 1024, { enlargesDisks: true, hotplugsMemory: true }), {
-    vcpus: 2,
-    memoryMib: 1024,
-    workspaceMib: 20_480,
-  });
+  assert.deepEqual(
+    templateShapeOf(shape, 1024, { enlargesDisks: false, hotplugsMemory: false, sparesProcessors: false }),
+    shape,
+  );
+  assert.deepEqual(
+    templateShapeOf(shape, 1024, { enlargesDisks: true, hotplugsMemory: true, sparesProcessors: true }),
+    {
+      vcpus: 8,
+      memoryMib: 1024,
+      workspaceMib: 20_480,
+    },
+  );
 });

@@ -26,12 +26,28 @@ export function templateMemoryMib(memoryMib: number, baseMib: number): number {
 export interface Reshaping {
   readonly enlargesDisks: boolean;
   readonly hotplugsMemory: boolean;
+  readonly sparesProcessors: boolean;
+}
+
+/**
+ * vCPUs of a machine that can have more processors later: as many as the API lets a running sandbox ask for. The guest
+ * takes the others offline; each costs a sleeping thread and less than 1 MB of the host's memory.
+ */
+const spareVcpus = 8;
+
+/** Processors that are online in the guest of a template whose machine has spare vCPUs. */
+export const templateProcessors = 1;
+
+/** vCPUs of the machine for a sandbox of `vcpus`. Pure. */
+export function machineVcpus(vcpus: number, { sparesProcessors }: Pick<Reshaping, "sparesProcessors">): number {
+  return sparesProcessors ? Math.max(vcpus, spareVcpus) : vcpus;
 }
 
 /** The shape of the template that a machine of `shape` is restored from. Pure. */
-export function templateShapeOf(shape: Shape, baseMib: number, { enlargesDisks, hotplugsMemory }: Reshaping): Shape {
+export function templateShapeOf(shape: Shape, baseMib: number, reshaping: Reshaping): Shape {
+  const { enlargesDisks, hotplugsMemory } = reshaping;
   return {
-    ...shape,
+    vcpus: machineVcpus(shape.vcpus, reshaping),
     memoryMib: hotplugsMemory ? templateMemoryMib(shape.memoryMib, baseMib) : shape.memoryMib,
     workspaceMib: enlargesDisks ? builtWorkspaceMib(shape.workspaceMib) : shape.workspaceMib,
   };
