@@ -205,7 +205,7 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /**
-   * Changes the memory of the running sandbox, up to eight times its initial size. Rejects with `wrong_state` when the
+   * Changes the memory of the running sandbox, up to eight times what its machine booted with. Rejects with `wrong_state` when the
    * sandbox uses memory that it would have to give back.
    */
   async scale(memoryMib: number, { signal }: Abortable = {}): Promise<void> {

@@ -3,7 +3,8 @@ import { one, wholeArgument } from "#arguments/inputs.ts";
 
 export const scale = defineCommand({
   summary: "Change a sandbox's memory while it runs",
-  description: "From the initial size to eight times that, in steps of 128 MiB. Processes keep running.",
+  description:
+    "From 256 MiB to eight times the memory that its machine booted with, in steps of 128 MiB. Processes keep running.",
   arguments: { id: one("SANDBOX"), memoryMib: wholeArgument("MIB") },
   examples: [
     { line: "scale sb-1a2b3c4d 4096", shows: "add memory for a large build" },
