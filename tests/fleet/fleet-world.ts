@@ -100,7 +100,7 @@ export async function startFleetWorld({
     await eventually(
       `${wanted} workers answer`,
       async () => (await report()).filter(({ state }) => state === "up").length === wanted,
-      { withinMs: 60_000, everyMs: 200 },
+      { withinMs: 180_000, everyMs: 200 },
     );
   };
   const { apiKey } = server;
