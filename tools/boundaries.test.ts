@@ -126,7 +126,7 @@ const boundaries: readonly Boundary[] = [
   {
     from: "packages/control-plane/src/**",
     except: "packages/control-plane/src/database/**",
-    to: /^node:sqlite$/,
+    to: /^(node:sqlite|pg)$/,
     because: "which database it is only database/ knows",
   },
 ];

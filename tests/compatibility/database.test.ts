@@ -47,7 +47,9 @@ for (const release of releases) {
     const database = await openDatabase(file);
     t.after(() => database.destroy());
 
-    assert.equal((await authenticator(database, undefined)(expected.key)).organizationId, defaultOrganizationId);
+    const clock = { now: () => Date.now(), elapsed: () => performance.now() };
+    const authenticate = authenticator({ database, staticKey: undefined, clock, log: () => {} });
+    assert.equal((await authenticate(expected.key)).organizationId, defaultOrganizationId);
     const events = new EventStore(database, systemClock);
     const sandboxes = await new SandboxStore(database, events).list(
       defaultOrganizationId,

@@ -172,7 +172,7 @@ async function startWorld(count: number): Promise<World> {
         ...{ tls, token: secret, version: "test", listen: { host: "127.0.0.1", port: 0 }, heartbeatMs: 50 },
         tuning: { pingMs: 200, connectMs: 500, answerMs: 5000, retryMs: 50 },
       }),
-      databaseFile: join(directory, "control-plane.db"),
+      database: join(directory, "control-plane.db"),
       listen: { host: "127.0.0.1", port: 0 },
       apiKey: key,
       ...{ region: "local", sandboxDomain: "sandbox.test", customDomains: { proof: "none" } },

@@ -6,23 +6,27 @@ import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { Worker, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
 import { systemClock, type Clock } from "./clock.ts";
+import { AuditLog } from "./audit/audit-log.ts";
 import type { Log } from "./log.ts";
 import { RowRetention } from "./retention/row-retention.ts";
 import { DiskSweep } from "./service/sweep-disk.ts";
 import { regularly } from "./service/regularly.ts";
 import { copyDaily } from "#database/copies.ts";
 import { type Database, openDatabase } from "#database/database.ts";
+import type { DatabaseLocation } from "#database/database-server.ts";
 import { serverKey } from "#database/server-key.ts";
 import type { E2bContext } from "#e2b/e2b-context.ts";
 import { defaultTiming, type Timing, type Tls } from "#http/api-context.ts";
 import { buildServer, listen } from "#http/server.ts";
 import { post, type ResolveHost } from "#http/webhooks/post.ts";
+import { OpenCalls } from "#http/requests/open-calls.ts";
 import { Builds } from "#images/builds.ts";
 import type { ImageContext } from "#images/image-context.ts";
 import { ImageStore } from "#images/image-store.ts";
 import { reconcileImages } from "./images/reconcile-images.ts";
 import { LifetimeSweep } from "#lifetimes/end-lifetimes.ts";
 import { LifetimeStore } from "#lifetimes/lifetime-store.ts";
+import { ApiKeyStore } from "#organizations/api-key-store.ts";
 import { apiKeyRecognizer, authenticator, makeDefaultOrganization, makeFirstApiKey } from "#organizations/api-keys.ts";
 import { HostPorts } from "#previews/host-ports.ts";
 import { type DomainProof, DomainProofs, type ResolveTxt } from "#previews/domain-proofs.ts";
@@ -40,14 +44,21 @@ import { heartbeatMs } from "#events/heartbeats.ts";
 import { openWebhooks } from "#webhooks/open-webhooks.ts";
 
 export { backUpDatabase, type DatabaseContents, tryDatabase } from "#database/contents.ts";
+export { type CopiedTable, copyToServer } from "#database/postgres/copy-to-server.ts";
+export { type DatabaseLocation, describeDatabase } from "#database/database-server.ts";
+export { acquireServerLease, type ServerLease } from "#database/postgres/server-lease.ts";
+export { type MigratedDatabase, migrateDatabase } from "#database/migrate-database.ts";
+export { type Administration, openAdministration } from "#organizations/administration.ts";
+export type { ApiKey } from "#organizations/api-key-store.ts";
+export type { Organization } from "#organizations/organization-store.ts";
 export { openRowRetention, RowRetention, type UnnamedImage } from "./retention/row-retention.ts";
 export type { AtEnd } from "./service/end-service.ts";
 
 export interface ControlPlaneOptions {
   /** The one worker, or what opens the workers of a fleet. */
   readonly worker: Worker | OpenWorkers;
-  /** Created when missing. Several processes may share it. */
-  readonly databaseFile: string;
+  /** An SQLite file, which is created when missing, or a PostgreSQL database. Several processes may share it. */
+  readonly database: DatabaseLocation;
   /** Port 0: any free port. */
   readonly listen: { readonly host: string; readonly port: number };
   /** The only key that is accepted. Absent: those in the database, which gets a first key when it has none. */
@@ -80,6 +91,8 @@ export interface ControlPlaneOptions {
   readonly endWithinMs?: number;
   /** How often guests flush their dirty pages, in milliseconds; 0: never. Default: 300000. */
   readonly autosaveMs?: number;
+  /** Days after which entries of the audit log are removed; 0: never. Default: never. */
+  readonly auditDays?: number;
   readonly log: Log;
   /** Runs after an image without a name was built: the cache has grown. */
   onImageBuilt?(): void;
@@ -89,6 +102,7 @@ export interface ControlPlaneOptions {
     readonly timing?: Partial<Timing>;
     readonly sweepMs?: number;
     readonly diskSweepMs?: number;
+    readonly revokedMs?: number;
     readonly farewellMs?: number;
   };
 }
@@ -120,6 +134,10 @@ const removeUnwantedMs = 60_000;
 const diskSweepMs = 10_000;
 // The interval between sweeps of forwarded ports. A port whose sandbox has ended is harmless.
 const closeEndedPortsMs = 60_000;
+// The interval at which open calls are compared with the keys in the database.
+const closeRevokedMs = 15_000;
+// The interval of the removal of old audit entries.
+const removeAuditMs = 3_600_000;
 const defaultEndWithinMs = 300_000;
 const defaultAutosaveMs = 300_000;
 // Time for interrupted requests to send their answers.
@@ -131,9 +149,11 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   const clock = tuning.clock ?? systemClock;
   await using undo = new AsyncDisposableStack();
 
-  const database = await openDatabase(options.databaseFile, { log });
+  const database = await openDatabase(options.database, { log });
   undo.defer(() => database.destroy());
-  if (options.ephemeral !== true) undo.use(await keepCopy(database, options.databaseFile, { clock, log }));
+  if (options.ephemeral !== true && typeof options.database === "string") {
+    undo.use(await keepCopy(database, options.database, { clock, log }));
+  }
   signal?.throwIfAborted();
   await makeDefaultOrganization(database, clock.now());
   const firstApiKey = options.apiKey === undefined ? await makeFirstApiKey(database, clock.now()) : undefined;
@@ -187,9 +207,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   undo.use(regularly(unwanted, () => sandboxes.snapshots.removeUnwanted()));
   const diskSweep = new DiskSweep(sandboxes);
   const diskLimits = { what: "comparing disk use with its limits", everyMs: tuning.diskSweepMs ?? diskSweepMs, log };
-  if (sandboxes.settings.limits.organizationDiskMib !== undefined) {
-    undo.use(regularly(diskLimits, () => diskSweep.run()));
-  }
+  undo.use(regularly(diskLimits, () => diskSweep.run()));
   const autosaveMs = options.autosaveMs ?? defaultAutosaveMs;
   if (autosaveMs > 0) {
     undo.use(autosave({ worker, running: () => runningHere(sandboxes), everyMs: autosaveMs, log }));
@@ -223,13 +241,31 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   const { proof = "dns", resolveTxt } = options.customDomains ?? {};
   const proofKey = await serverKey(database, "custom domains");
   const domainProofs = new DomainProofs({ proof, key: proofKey, store: previews, clock, log, resolveTxt });
+  const audit = undo.use(new AuditLog(database, clock, log));
+  if (options.auditDays !== undefined && options.auditDays > 0) {
+    const keptMs = options.auditDays * 86_400_000;
+    const oldEntries = { what: "removing old entries of the audit log", everyMs: removeAuditMs, log };
+    undo.use(regularly(oldEntries, async () => void (await audit.removeOld(new Date(clock.now() - keptMs)))));
+  }
+  const openCalls = new OpenCalls();
+  const keys = new ApiKeyStore(database);
+  const revoked = { what: "closing the calls of revoked keys", everyMs: tuning.revokedMs ?? closeRevokedMs, log };
+  undo.use(
+    regularly(revoked, async () => {
+      const ids = openCalls.keyIds;
+      const accepted = await keys.accepted(ids, clock.now());
+      for (const id of ids) if (!accepted.has(id)) openCalls.close(id);
+    }),
+  );
   const api: E2bContext = {
     lifetimes,
     prepared: new Map(),
     tokenKey: await serverKey(database, "access tokens of sandboxes"),
     sandboxes,
     images,
-    authenticate: authenticator(database, options.apiKey),
+    audit,
+    openCalls,
+    authenticate: authenticator({ database, staticKey: options.apiKey, clock, log }),
     isApiKey: apiKeyRecognizer(options.apiKey),
     apiHostnames,
     signingKey: await serverKey(database, "signed URLs"),

@@ -1,5 +1,7 @@
 import { agentsClient } from "./clients/agents.ts";
 import type { AgentsClient } from "./clients/agents.ts";
+import { auditClient } from "./clients/audit.ts";
+import type { AuditClient } from "./clients/audit.ts";
 import { checkpointsClient } from "./clients/checkpoints.ts";
 import type { CheckpointsClient } from "./clients/checkpoints.ts";
 import { eventsClient } from "./clients/events.ts";
@@ -52,6 +54,7 @@ export interface Client {
   readonly events: EventsClient;
   readonly webhooks: WebhooksClient;
   readonly usage: UsageClient;
+  readonly audit: AuditClient;
 }
 
 /**
@@ -77,5 +80,6 @@ export function connect({ url, apiKey, openSocket = openGlobalSocket }: ConnectO
     events: eventsClient(http),
     webhooks: webhooksClient(http),
     usage: usageClient(http),
+    audit: auditClient(http),
   };
 }

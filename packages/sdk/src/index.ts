@@ -25,6 +25,7 @@ export type {
   McpServer,
   StartAgent,
 } from "./clients/agents.ts";
+export type { AuditClient, AuditEntry, AuditPage } from "./clients/audit.ts";
 export { connect } from "./client.ts";
 export type { Client, ConnectOptions } from "./client.ts";
 export type { ExecClient, ExecOutput, ExecRequest, ExecResult, ExecStream } from "./clients/exec.ts";

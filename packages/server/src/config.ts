@@ -17,6 +17,10 @@ export interface ServerConfig {
   readonly fleetUrl?: string;
   readonly dataDirectory: string;
   readonly imagesDirectory: string;
+  /** A PostgreSQL database, which replaces the SQLite file in the data directory. The URL may contain a password. */
+  readonly databaseUrl?: string;
+  /** The most connections to PostgreSQL that this server holds. */
+  readonly databaseConnections: number;
   readonly host: string;
   readonly port: number;
   /** A fixed key that replaces the keys in the database. */
@@ -66,6 +70,8 @@ export interface ServerConfig {
   readonly cacheMaxBytes?: number;
   /** Days after which what nothing uses is removed, and rows of what has ended; 0: never. */
   readonly retentionDays: number;
+  /** Days after which entries of the audit log are removed; 0: never. */
+  readonly auditDays: number;
 }
 
 /** The environment variable of each setting, except for secrets. */
@@ -77,6 +83,7 @@ export const variables = {
   fleetUrl: "OPENSANDBOX_FLEET_URL",
   dataDirectory: "OPENSANDBOX_DATA_DIR",
   imagesDirectory: "OPENSANDBOX_IMAGES_DIR",
+  databaseConnections: "OPENSANDBOX_DATABASE_CONNECTIONS",
   host: "OPENSANDBOX_HOST",
   port: "OPENSANDBOX_PORT",
   region: "OPENSANDBOX_REGION",
@@ -104,6 +111,7 @@ export const variables = {
   templatesDirectory: "OPENSANDBOX_TEMPLATES_DIR",
   cacheMaxBytes: "OPENSANDBOX_CACHE_MAX_BYTES",
   retentionDays: "OPENSANDBOX_RETENTION_DAYS",
+  auditDays: "OPENSANDBOX_AUDIT_RETENTION_DAYS",
 } as const satisfies Partial<Record<keyof ServerConfig, string>>;
 
 type Environment = Readonly<Record<string, string | undefined>>;
@@ -133,6 +141,8 @@ export function readConfig(env: Environment): ServerConfig {
     ...httpsFrom(env, "fleetUrl"),
     dataDirectory,
     imagesDirectory: resolve(env[variables.imagesDirectory] || join(dataDirectory, "images")),
+    ...databaseFrom(env),
+    databaseConnections: whole(env, variables.databaseConnections, 20, 2, 1000),
     host: env[variables.host] || "127.0.0.1",
     port: whole(env, variables.port, 8080, 0, 65_535),
     ...(apiKey ? { apiKey } : {}),
@@ -168,7 +178,16 @@ export function readConfig(env: Environment): ServerConfig {
       ? { cacheMaxBytes: whole(env, variables.cacheMaxBytes, 0, 0, Number.MAX_SAFE_INTEGER) }
       : {}),
     retentionDays: whole(env, variables.retentionDays, 30, 0, 3650),
+    auditDays: whole(env, variables.auditDays, 90, 0, 3650),
   };
+}
+
+function databaseFrom(env: Environment): Pick<ServerConfig, "databaseUrl"> {
+  const databaseUrl = env["OPENSANDBOX_DATABASE_URL"];
+  if (!databaseUrl) return {};
+  if (/^postgres(?:ql)?:\/\//.test(databaseUrl)) return { databaseUrl };
+  // The value may contain a password.
+  throw new SandboxError("invalid_argument", "OPENSANDBOX_DATABASE_URL must begin with postgres://");
 }
 
 /** A pebibyte: more than any host has. */

@@ -1,15 +1,15 @@
 import { readFile } from "node:fs/promises";
-import { join } from "node:path";
 import type { ControlPlaneOptions } from "@opensandbox/control-plane";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { ServerConfig } from "./config.ts";
+import { databaseLocation } from "./database-location.ts";
 
 type FromConfig = Omit<ControlPlaneOptions, "worker" | "isWorkerAlive" | "log">;
 
 /** The control plane's part of the configuration. */
 export async function controlPlaneOptions(config: ServerConfig): Promise<FromConfig> {
   return {
-    databaseFile: join(config.dataDirectory, "opensandbox.sqlite"),
+    database: databaseLocation(config),
     listen: { host: config.host, port: config.port },
     ...(config.apiKey === undefined ? {} : { apiKey: config.apiKey }),
     ...(config.tls === undefined ? {} : { tls: await readTls(config.tls) }),
@@ -26,6 +26,7 @@ export async function controlPlaneOptions(config: ServerConfig): Promise<FromCon
     },
     limits: limitsFrom(config),
     autosaveMs: config.autosaveSeconds * 1000,
+    auditDays: config.auditDays,
     ready: () => ({ ready: true }),
   };
 }

@@ -5,6 +5,8 @@ import { retentionOf } from "./collection/retention.ts";
 import { type ServerConfig } from "./config.ts";
 import { workerOptions } from "./worker-options.ts";
 
+export { copyDatabase, migrateDatabase } from "./admin-database.ts";
+export { administer } from "./administration.ts";
 export { type BackedUp, backUp } from "./backup/back-up.ts";
 export { restoreBackup, type Restored } from "./backup/restore-backup.ts";
 export { type Collected, type CollectionReport } from "./collection/collect.ts";
@@ -12,6 +14,7 @@ export { collectGarbage } from "./collection/collect-garbage.ts";
 export { readConfig, type ServerConfig } from "./config.ts";
 export type { Server } from "./server.ts";
 export { startServer } from "./start-server.ts";
+export type { ApiKey, Organization } from "@opensandbox/control-plane";
 export type { Finding, ImageSummary } from "@opensandbox/worker";
 
 /** Checks what this host supports and what it lacks. */

@@ -7,6 +7,8 @@ import { Collector } from "./collection/collector.ts";
 import { retentionOf } from "./collection/retention.ts";
 import type { ServerConfig } from "./config.ts";
 import { controlPlaneOptions } from "./control-plane-options.ts";
+import { databaseLocation } from "./database-location.ts";
+import { holdDatabase } from "./hold-database.ts";
 import { storeFirstApiKey, storedApiKey } from "./first-api-key.ts";
 import { log } from "./log.ts";
 import type { Server } from "./server.ts";
@@ -43,6 +45,11 @@ export async function startServer(
   const end = embedded ? undefined : undo.use(leaveOnSignal());
   if (!embedded) undo.use(surviveRejections());
   if (!embedded) protectFromOutOfMemory();
+  // Before the worker looks for machines to adopt: those of the server before are free only then. A server for one
+  // command uses the file, whose rows end with it.
+  const database = embedded
+    ? { location: databaseLocation({ ...config, databaseUrl: undefined }) }
+    : undo.use(await holdDatabase(config, () => process.kill(process.pid, "SIGUSR2"), signal));
   let collector: Collector | undefined;
   const opened = undo.use(
     await openWorker({
@@ -65,6 +72,7 @@ export async function startServer(
       {
         ...options,
         worker: opened.worker,
+        database: database.location,
         ...(embedded ? { listen: { host: "127.0.0.1", port: 0 } } : {}),
         ...(apiKey === undefined ? {} : { apiKey }),
         isWorkerAlive: (id) => opened.isWorkerAlive(id),

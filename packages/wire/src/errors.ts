@@ -37,6 +37,7 @@ export type Resource =
   | "port"
   | "route"
   | "worker"
+  | "organization"
   | "api key"
   | "webhook"
   | "delivery";

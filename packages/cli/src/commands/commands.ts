@@ -1,5 +1,6 @@
 import type { Commands } from "../command.ts";
 import { admin } from "./admin/admin.ts";
+import { audit } from "./audit.ts";
 import { agent } from "./agent/agent.ts";
 import { azure } from "./azure/azure.ts";
 import { bench } from "./server/bench.ts";
@@ -75,6 +76,7 @@ export const commands: Commands = {
   host,
   azure,
   admin,
+  audit,
   fleet,
   worker,
   bench,

@@ -5,6 +5,8 @@ import type { Database } from "#database/database.ts";
 import { rowOf, rowReader } from "#database/rows.ts";
 import type { CheckpointRow, Tables } from "#database/tables.ts";
 import type { EventStore } from "#events/event-store.ts";
+import { isPostgres } from "#database/postgres/postgres.ts";
+import { behindLock, inTransaction, lockOrganization } from "#database/transaction.ts";
 import { discardSnapshot } from "#snapshots/discard-snapshot.ts";
 import type { Checkpoint, CheckpointKind } from "./checkpoint.ts";
 
@@ -42,12 +44,17 @@ export class CheckpointStore {
     const columns = Object.entries({ ...rowOf(checkpoint), patch_sequence: 0 });
     const counted = limit?.replaces ? ["processing"] : ["processing", "ready"];
     // One statement counts and inserts, so that concurrent creates cannot exceed the limit together.
-    const { numAffectedRows } = await sql`
+    const insert = sql`
       INSERT INTO checkpoints (${sql.join(columns.map(([column]) => sql.ref(column)))})
       SELECT ${sql.join(columns.map(([, value]) => sql.val(value)))}
       WHERE (SELECT count(*) FROM checkpoints WHERE sandbox_id = ${checkpoint.sandboxId} AND kind = ${checkpoint.kind}
              AND status IN (${sql.join(counted)})) < ${limit?.count ?? Number.MAX_SAFE_INTEGER}
-      ON CONFLICT DO NOTHING`.execute(this.#database);
+      ON CONFLICT DO NOTHING`;
+    const { numAffectedRows } = await behindLock(
+      this.#database,
+      (transaction) => lockOrganization(transaction, checkpoint.organizationId),
+      (database) => insert.execute(database),
+    );
     if (numAffectedRows === 1n) return "added";
     const named = await this.#database
       .selectFrom("checkpoints")
@@ -61,12 +68,14 @@ export class CheckpointStore {
 
   /** Adds another checkpoint of the same snapshot. False: the original is gone or not ready. */
   async copy(id: string, copy: Pick<Checkpoint, "id" | "name" | "createdAt" | "workerId">): Promise<boolean> {
-    return this.#database.transaction().execute(async (transaction) => {
+    return await inTransaction(this.#database, async (transaction) => {
       const row = await transaction
         .selectFrom("checkpoints")
         .selectAll()
         .where("id", "=", id)
         .where("status", "=", "ready")
+        // A removal at the same time waits, and then finds the copy's reference to the snapshot.
+        .$if(isPostgres(transaction), (query) => query.forShare())
         .executeTakeFirst();
       if (row === undefined) return false;
       const own = { ...rowOf(copy), patch_sequence: 0, is_public: 0 };
@@ -160,7 +169,7 @@ export class CheckpointStore {
 
   /** Marks a checkpoint `failed` and its snapshot unwanted. */
   async fail(checkpoint: Checkpoint, error: string, failedAt: Date): Promise<void> {
-    await this.#database.transaction().execute(async (transaction) => {
+    await inTransaction(this.#database, async (transaction) => {
       // A failed checkpoint refers to no snapshot, so that the snapshot counts as unreferenced.
       const changes = { status: "failed", error, failed_at: failedAt.getTime(), snapshot_id: "" } as const;
       await setStatus(transaction, checkpoint, changes);
@@ -181,7 +190,7 @@ export class CheckpointStore {
 
   /** Removes a checkpoint and its patches. */
   async remove(checkpoint: Pick<Checkpoint, "id" | "snapshotId">): Promise<void> {
-    await this.#database.transaction().execute((transaction) => dropCheckpoint(transaction, checkpoint));
+    await inTransaction(this.#database, (transaction) => dropCheckpoint(transaction, checkpoint));
   }
 }
 

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { Database } from "#database/database.ts";
 import { rowOf, rowReader } from "#database/rows.ts";
+import { inTransaction } from "#database/transaction.ts";
 import { checkpointNotFound } from "./checkpoint-store.ts";
 import type { Patch } from "./checkpoint.ts";
 
@@ -15,7 +16,7 @@ export class PatchStore {
   }
 
   async add(checkpointId: string, patch: Pick<Patch, "script" | "description" | "createdAt">): Promise<Patch> {
-    return this.#database.transaction().execute(async (transaction) => {
+    return await inTransaction(this.#database, async (transaction) => {
       // The checkpoint counts: the number of a deleted patch is not reused, since forks may have run past it.
       const counted = await transaction
         .updateTable("checkpoints")

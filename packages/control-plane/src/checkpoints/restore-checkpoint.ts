@@ -1,6 +1,7 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { StartedSandbox } from "@opensandbox/wire/worker/worker.ts";
 import { markRunning, startOnWorker } from "#lifecycle/start-on-worker.ts";
+import { limitsOf } from "#lifecycle/limits-of.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 import { takeSandbox } from "#lifecycle/take-sandbox.ts";
@@ -45,7 +46,7 @@ async function restore(
   using _ = snapshots.use(checkpoint.snapshotId);
   // A running sandbox counts already, with the memory that it has now.
   const grows = sandbox.state !== "running" || checkpoint.memoryMib > sandbox.memoryMib;
-  const options = grows ? { limits: context.settings.limits } : {};
+  const options = grows ? { limits: await limitsOf(context, sandbox.organizationId) } : {};
   const memoryMib = Math.max(sandbox.memoryMib, checkpoint.memoryMib);
   const endReason = `the restore of checkpoint ${checkpoint.name} was interrupted: restore it again`;
   const generation = sandbox.generation + 1;

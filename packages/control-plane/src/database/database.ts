@@ -3,7 +3,9 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { Kysely, sql, SqliteAdapter, SqliteDialect, type SqliteDatabase } from "kysely";
 import type { Log } from "../log.ts";
 import { newestCopy } from "./copies.ts";
-import { migrate, type Migrations, ourMigrations } from "./migrate.ts";
+import { type DatabaseLocation, describeDatabase } from "./database-server.ts";
+import { migrate, type Migrations, ourMigrations, pendingMigrations } from "./migrate.ts";
+import { postgresDialect } from "./postgres/postgres.ts";
 import { sqliteDatabase } from "./sqlite.ts";
 import type { Tables } from "./tables.ts";
 
@@ -16,18 +18,22 @@ export interface OpenDatabaseOptions {
 }
 
 /**
- * Opens the database, creates it when missing and migrates its tables, after a copy was made beside it. Several processes
- * may share it.
- * @throws `unavailable` for a damaged database, and when a migration fails; then the database is unchanged
+ * Opens the database and migrates its tables. Several processes may share it. The file of an SQLite database is created
+ * when missing, and copied beside itself before it is migrated; a PostgreSQL database must exist.
+ * @throws `unavailable` for a database that is damaged or does not answer, and when a migration fails; then the database
+ *   is unchanged
  */
 export async function openDatabase(
-  file: string,
+  location: DatabaseLocation,
   { log, migrations = ourMigrations }: OpenDatabaseOptions = {},
 ): Promise<Database> {
-  const database = new Kysely<Tables>({ dialect: dialectOf(await openFile(file)) });
+  const database = await connectTo(location, log);
   try {
-    await checkIntegrity(database, file);
-    await migrate(database, { file, migrations, log });
+    if (typeof location === "string") await checkIntegrity(database, location);
+    if ((await pendingMigrations(database, location, migrations)).length > 0) {
+      await using unbounded = await openForLongStatements(database, location);
+      await migrate(unbounded.database, { location, migrations, log });
+    }
     return database;
   } catch (error) {
     await database.destroy();
@@ -36,8 +42,33 @@ export async function openDatabase(
 }
 
 /** Opens a database that exists, without a check and without migrations. */
-export async function openUnmigrated(file: string): Promise<Database> {
-  return new Kysely<Tables>({ dialect: dialectOf(await openFile(file, "r")) });
+export async function openUnmigrated(location: DatabaseLocation): Promise<Database> {
+  if (typeof location !== "string") return await connectTo(location, undefined);
+  return new Kysely<Tables>({ dialect: dialectOf(await openFile(location, "r")) });
+}
+
+/** Another session of a PostgreSQL database, whose statements may take any time. SQLite bounds no statement. */
+export async function openForLongStatements(
+  database: Database,
+  location: DatabaseLocation,
+): Promise<{ readonly database: Database } & AsyncDisposable> {
+  if (typeof location === "string") return { database, async [Symbol.asyncDispose]() {} };
+  const own = new Kysely<Tables>({ dialect: await postgresDialect(location, undefined, "long") });
+  return { database: own, [Symbol.asyncDispose]: () => own.destroy() };
+}
+
+async function connectTo(location: DatabaseLocation, log: Log | undefined): Promise<Database> {
+  if (typeof location === "string") return new Kysely<Tables>({ dialect: dialectOf(await openFile(location)) });
+  const database = new Kysely<Tables>({ dialect: await postgresDialect(location, log) });
+  try {
+    await sql`SELECT 1`.execute(database);
+    return database;
+  } catch (error) {
+    await database.destroy();
+    const reason = error instanceof Error ? error.message : String(error);
+    const message = `cannot open the database ${describeDatabase(location)}: ${reason}`;
+    throw new SandboxError("unavailable", message, { cause: error });
+  }
 }
 
 /** Migrations run in one transaction: SQLite rolls back changes of tables too, although Kysely does not rely on it. */

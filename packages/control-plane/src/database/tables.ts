@@ -1,5 +1,5 @@
 import type { EventType } from "@opensandbox/wire/public/events.ts";
-import type { Generated } from "kysely";
+import type { Generated, Selectable } from "kysely";
 import type { LastingState, SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
 
 /** The rows as stored. Times are milliseconds since 1970 (UTC), maps are JSON, booleans are 0 or 1. */
@@ -10,8 +10,14 @@ export interface Tables {
     created_at: number;
     /** The organization gets it at the first start of a sandbox. No other organization has it. */
     number: Generated<number | null>;
+    /** None of its keys is accepted since then. */
+    revoked_at: Generated<number | null>;
+    /** Null: the server's limit. */
+    max_sandboxes: Generated<number | null>;
+    max_memory_mib: Generated<number | null>;
+    max_disk_mib: Generated<number | null>;
   };
-  api_keys: ApiKeyRow;
+  api_keys: ApiKeysTable;
   sandboxes: SandboxRow;
   checkpoints: CheckpointRow;
   patches: PatchRow;
@@ -29,6 +35,8 @@ export interface Tables {
   webhooks: WebhookRow;
   webhook_deliveries: WebhookDeliveryRow;
   lifetimes: LifetimeRow;
+  audit_entries: AuditEntryRow;
+  leases: LeaseRow;
   workers: WorkerRow;
   /** Which workers of a fleet have, or may have, the files of a snapshot. */
   snapshot_copies: { snapshot_id: string; worker_id: string };
@@ -46,7 +54,7 @@ export interface WorkerRow {
   joined_at: number;
 }
 
-interface ApiKeyRow {
+interface ApiKeysTable {
   id: string;
   organization_id: string;
   name: string;
@@ -55,6 +63,40 @@ interface ApiKeyRow {
   /** The beginning of the key, which tells keys apart for people. */
   key_prefix: string;
   created_at: number;
+  /** Separated by spaces. */
+  scopes: Generated<string>;
+  expires_at: Generated<number | null>;
+  last_used_at: Generated<number | null>;
+  revoked_at: Generated<number | null>;
+}
+export type ApiKeyRow = Selectable<ApiKeysTable>;
+
+interface LeaseRow {
+  name: string;
+  /** A random name of the server, which its sessions carry. */
+  holder: string;
+  /** The holder's host and process, for people. */
+  place: string;
+  /** Rises with every holder. */
+  generation: number;
+  /** By the clock of the database. */
+  expires_at: number;
+}
+
+interface AuditEntryRow {
+  /** 32 hexadecimal digits, of which 12 are the time. */
+  id: string;
+  organization_id: string;
+  at: number;
+  actor: string;
+  key_id: string | null;
+  action: string;
+  method: string;
+  path: string;
+  resource: string | null;
+  address: string;
+  request_id: string;
+  status: number;
 }
 
 export interface SandboxRow {

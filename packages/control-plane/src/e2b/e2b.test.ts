@@ -129,7 +129,7 @@ suite("the REST interface of E2B", () => {
   test("a key may begin as E2B's own do", async () => {
     await using stored = await startForTest({ storedKeys: true });
     const digits = "0123456789abcdef".repeat(4);
-    const database = await openDatabase(stored.databaseFile);
+    const database = await openDatabase(stored.database);
     const keyHash = createHash("sha256").update(`osb_${digits}`).digest("hex");
     const row = { id: "k", organization_id: "org-default", name: "k", key_hash: keyHash, key_prefix: "osb_" };
     await database

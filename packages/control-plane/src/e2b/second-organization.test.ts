@@ -34,7 +34,7 @@ suite("another organization, by the interface of E2B", () => {
 
   before(async () => {
     world = stack.use(await startForTest({ storedKeys: true }));
-    const database = await openDatabase(world.databaseFile);
+    const database = await openDatabase(world.database);
     for (const [org, key] of [
       ["org-owner", owner],
       ["org-stranger", stranger],

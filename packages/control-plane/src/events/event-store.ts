@@ -3,6 +3,7 @@ import { randomHex, type SandboxId } from "@opensandbox/wire/ids.ts";
 import type { EventFacts, StopReason } from "@opensandbox/wire/public/events.ts";
 import type { Transaction } from "kysely";
 import type { Database } from "#database/database.ts";
+import { inTransaction } from "#database/transaction.ts";
 import type { EventRow, SandboxRow, Tables } from "#database/tables.ts";
 import { lastingState } from "#lifecycle/sandbox-lifecycle.ts";
 import type { Clock } from "../clock.ts";
@@ -34,7 +35,7 @@ export class EventStore {
   /** Runs a transaction that records events, and notifies the listeners once they are committed. */
   async transaction<T>(work: (transaction: Transaction<Tables>, recorder: EventRecorder) => Promise<T>): Promise<T> {
     let recorder: EventRecorder | undefined;
-    const result = await this.#database.transaction().execute(async (transaction) => {
+    const result = await inTransaction(this.#database, async (transaction) => {
       recorder = new EventRecorder(transaction, this.#clock);
       return await work(transaction, recorder);
     });

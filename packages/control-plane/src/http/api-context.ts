@@ -1,4 +1,6 @@
 import type { SandboxPlace } from "@opensandbox/wire/public/sandboxes/sandboxes.ts";
+import type { AuditLog } from "../audit/audit-log.ts";
+import type { OpenCalls } from "./requests/open-calls.ts";
 import type { Authenticate } from "#organizations/api-keys.ts";
 import type { ImageContext } from "#images/image-context.ts";
 import type { HostPorts } from "#previews/host-ports.ts";
@@ -19,6 +21,8 @@ export interface ApiContext {
   readonly sandboxes: SandboxContext;
   readonly images: ImageContext;
   readonly authenticate: Authenticate;
+  readonly audit: AuditLog;
+  readonly openCalls: OpenCalls;
   /** Whether a text is a key of this server's API. */
   readonly isApiKey: (text: string) => boolean;
   /** Host names of the API itself, in lower case: none of them leads to a sandbox. */

@@ -6,7 +6,7 @@ import type { Tls } from "./api-context.ts";
 import { withinConnection } from "./connection-boundary.ts";
 import type { PreviewGateway } from "./previews/preview-gateway.ts";
 import { trackUnanswered } from "./requests/unanswered.ts";
-import { isWebSocketUpgrade } from "./sockets/web-socket.ts";
+import { isWebSocketUpgrade } from "./sockets/is-upgrade.ts";
 
 // Exceeds the idle time of common proxies, so that the proxy closes an idle connection and never sends into a closed
 // one.

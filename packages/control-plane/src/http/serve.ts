@@ -1,5 +1,6 @@
 import { defaultBodyLimit, parse, type Route } from "@opensandbox/wire/route.ts";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import { auditMade } from "./requests/audit-calls.ts";
 import { organizationOf } from "./requests/authenticate.ts";
 import { callerSignal } from "./requests/caller-signal.ts";
 import { readJson } from "./requests/read-json.ts";
@@ -45,6 +46,7 @@ export function serve<Body, Query, Reply>(
         reply,
       });
       if (result === answered) return reply;
+      auditMade(request, result);
       return route.reply === undefined ? reply.send() : reply.send(result);
     },
   });

@@ -12,6 +12,8 @@ import { e2bGateway } from "#e2b/gateway.ts";
 import type { Log } from "../log.ts";
 import { withinConnection } from "./connection-boundary.ts";
 import { serveAgentSessions } from "./exec/agent-sessions.ts";
+import { serveAudit } from "./audit.ts";
+import { auditCalls } from "./requests/audit-calls.ts";
 import { requireKey } from "./requests/authenticate.ts";
 import { serveCheckpoints } from "./sandboxes/checkpoints.ts";
 import { allowAllOrigins } from "./requests/cross-origin.ts";
@@ -75,7 +77,8 @@ export async function buildServer(api: E2bContext): Promise<FastifyInstance> {
   serveSigned(app, api);
   await serveE2bApi(app, api);
   await app.register((withKey, _options, done) => {
-    requireKey(withKey, api.authenticate);
+    auditCalls(withKey, api.audit);
+    requireKey(withKey, api);
     serveSandboxes(withKey, api);
     serveLifecycle(withKey, api);
     serveCheckpoints(withKey, api);
@@ -94,6 +97,7 @@ export async function buildServer(api: E2bContext): Promise<FastifyInstance> {
     serveEvents(withKey, api);
     serveWebhooks(withKey, api);
     serveUsage(withKey, api);
+    serveAudit(withKey, api);
     serveNotYet(withKey);
     done();
   });

@@ -1,6 +1,7 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Database } from "#database/database.ts";
 import { rowOf, rowReader } from "#database/rows.ts";
+import { inTransaction } from "#database/transaction.ts";
 import type { Image } from "./image.ts";
 
 const fromRow = rowReader<Image>({ manifest: "json", createdAt: "date", lastUsedAt: "date" });
@@ -15,7 +16,7 @@ export class ImageStore {
 
   /** Adds an image, in place of a failed one of the same name. @throws `already_exists` for any other of that name */
   async add(image: Image): Promise<void> {
-    await this.#database.transaction().execute(async (transaction) => {
+    await inTransaction(this.#database, async (transaction) => {
       if (image.name !== undefined) {
         const named = await transaction
           .selectFrom("images")

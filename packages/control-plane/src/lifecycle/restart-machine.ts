@@ -1,3 +1,4 @@
+import { limitsOf } from "./limits-of.ts";
 import { markRunning } from "./start-on-worker.ts";
 import type { SandboxContext } from "./sandbox-context.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
@@ -11,15 +12,7 @@ export async function restartMachine(
   sandbox: Sandbox,
   how: "rebooted" | "power-cycled",
 ): Promise<Sandbox> {
-  const {
-    stores,
-    worker,
-    placement,
-    activity,
-    clock,
-    log,
-    settings: { limits },
-  } = context;
+  const { stores, worker, placement, activity, clock, log } = context;
   const { cutOff } = context.shutdown;
   const restarting = await stores.sandboxes.move(
     sandbox,
@@ -30,7 +23,7 @@ export async function restartMachine(
       endReason: `it was being ${how} when the server exited`,
     },
     // A running sandbox counts already.
-    sandbox.state === "running" ? {} : { limits },
+    sandbox.state === "running" ? {} : { limits: await limitsOf(context, sandbox.organizationId) },
   );
   activity.forget(sandbox.id);
   try {

@@ -4,6 +4,7 @@ import type { CheckpointStore } from "#checkpoints/checkpoint-store.ts";
 import type { PatchStore } from "#checkpoints/patch-store.ts";
 import type { EventStore } from "#events/event-store.ts";
 import type { Heartbeats } from "#events/heartbeats.ts";
+import type { OrganizationStore } from "#organizations/organization-store.ts";
 import type { OrganizationNumbers } from "#organizations/organization-numbers.ts";
 import type { Snapshots } from "#snapshots/snapshots.ts";
 import type { Background } from "../background.ts";
@@ -39,6 +40,7 @@ export interface Stores {
   readonly sandboxes: SandboxStore;
   readonly checkpoints: CheckpointStore;
   readonly patches: PatchStore;
+  readonly organizations: OrganizationStore;
   readonly organizationNumbers: OrganizationNumbers;
   readonly events: EventStore;
   readonly heartbeats: Heartbeats;
@@ -65,6 +67,7 @@ export interface Operations {
 
 export interface SandboxSettings {
   readonly defaults: SandboxDefaults;
+  /** Those of the server. An organization may have its own: see {@link limitsOf}. */
   readonly limits: Limits;
   /** This control plane serves one command: its sandboxes end with it. */
   readonly ephemeral: boolean;

@@ -1,25 +1,47 @@
-import { createHash, randomUUID, timingSafeEqual } from "node:crypto";
-import { SandboxError } from "@opensandbox/wire/errors.ts";
-import { randomHex } from "@opensandbox/wire/ids.ts";
-import { sql } from "kysely";
+import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
+import { allScopes, type Scope } from "@opensandbox/wire/public/scopes.ts";
 import type { Database } from "#database/database.ts";
+import type { Clock } from "../clock.ts";
+import type { Log } from "../log.ts";
+import { ApiKeyStore, type FoundApiKey, isSameHash, sha256 } from "./api-key-store.ts";
 
 /** The organization of the first key and of a static key. */
 export const defaultOrganizationId = "org-default";
 
-/** The organization of a key. @throws `unauthenticated` without a key, `permission_denied` for an unknown one */
-export type Authenticate = (key: string | undefined) => Promise<{ readonly organizationId: string }>;
+/** The owner of a key. */
+export interface Caller {
+  readonly organizationId: string;
+  /** Absent: the static key, which cannot be revoked while the server runs. */
+  readonly keyId?: string;
+  /** The name and the beginning of the key, for people. */
+  readonly actor: string;
+  readonly scopes: readonly Scope[];
+}
+
+/** The owner of a key. @throws `unauthenticated` without a key, `permission_denied` for one that is not accepted */
+export type Authenticate = (key: string | undefined) => Promise<Caller>;
+
+export interface Authenticator {
+  readonly database: Database;
+  /** The only key that is accepted. Absent: those in the database. */
+  readonly staticKey: string | undefined;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** The last use of a key is stored this often. */
+const usedMs = 60_000;
 
 /** Accepts the static key alone when there is one, and the keys in the database otherwise. */
-export function authenticator(database: Database, staticKey: string | undefined): Authenticate {
-  const known = staticKey === undefined ? storedKeys(database) : oneKey(staticKey);
+export function authenticator({ database, staticKey, clock, log }: Authenticator): Authenticate {
+  const find = staticKey === undefined ? storedKeys(new ApiKeyStore(database), clock, log) : oneKey(staticKey);
   return async (key) => {
     if (key === undefined || key === "") {
       throw new SandboxError("unauthenticated", "missing API key");
     }
-    const organizationId = await known(sha256(key));
-    if (organizationId === undefined) throw new SandboxError("permission_denied", "invalid API key");
-    return { organizationId };
+    const caller = await find(key);
+    if (caller === undefined) throw new SandboxError("permission_denied", "invalid API key");
+    return caller;
   };
 }
 
@@ -29,20 +51,14 @@ export function authenticator(database: Database, staticKey: string | undefined)
  */
 export function apiKeyRecognizer(staticKey: string | undefined): (text: string) => boolean {
   const expected = staticKey === undefined ? undefined : sha256(staticKey);
-  return (text) => generatedKey.test(text) || (expected !== undefined && sameHash(expected, sha256(text.trim())));
+  return (text) => generatedKey.test(text) || (expected !== undefined && isSameHash(expected, sha256(text.trim())));
 }
 
 const generatedKey = /osb_[0-9a-f]{64}/i;
 
 /** Makes the first key when the database has none. Returns its plain text, which is stored nowhere. */
 export async function makeFirstApiKey(database: Database, now: number): Promise<string | undefined> {
-  const key = `osb_${randomHex(32)}`;
-  // One statement, so that only one of two processes that start together makes a key.
-  const { numAffectedRows } = await sql`
-    INSERT INTO api_keys (id, organization_id, name, key_hash, key_prefix, created_at)
-    SELECT ${randomUUID()}, ${defaultOrganizationId}, 'first', ${sha256(key)}, ${key.slice(0, 8)}, ${now}
-    WHERE NOT EXISTS (SELECT 1 FROM api_keys)`.execute(database);
-  return numAffectedRows === 1n ? key : undefined;
+  return await new ApiKeyStore(database).createFirst(defaultOrganizationId, now);
 }
 
 export async function makeDefaultOrganization(database: Database, now: number): Promise<void> {
@@ -53,28 +69,35 @@ export async function makeDefaultOrganization(database: Database, now: number): 
     .execute();
 }
 
-type FindOwner = (hash: string) => Promise<string | undefined>;
+type FindCaller = (key: string) => Promise<Caller | undefined>;
 
-function storedKeys(database: Database): FindOwner {
-  return async (hash) => {
-    const row = await database
-      .selectFrom("api_keys")
-      .select(["key_hash", "organization_id"])
-      .where("key_hash", "=", hash)
-      .executeTakeFirst();
-    return row !== undefined && sameHash(row.key_hash, hash) ? row.organization_id : undefined;
+function storedKeys(store: ApiKeyStore, clock: Clock, log: Log): FindCaller {
+  const storedAt = new Map<string, number>();
+  return async (key) => {
+    const found = await store.find(key);
+    if (found === undefined) return undefined;
+    const now = clock.now();
+    const refusal = refusalOf(found, now);
+    if (refusal !== undefined) throw new SandboxError("permission_denied", refusal);
+    const { id, organizationId, name, prefix, scopes } = found;
+    if (now - (storedAt.get(id) ?? found.lastUsedAt?.getTime() ?? -Infinity) >= usedMs) {
+      storedAt.set(id, now);
+      store.setUsed(id, new Date(now)).catch((error: unknown) => {
+        log("warn", "cannot store the last use of an API key", { key: id, ...describeError(error) });
+      });
+    }
+    return { organizationId, keyId: id, actor: `${name} (${prefix})`, scopes };
   };
 }
 
-function oneKey(key: string): FindOwner {
+function refusalOf({ revokedAt, expiresAt, organizationRevokedAt }: FoundApiKey, now: number): string | undefined {
+  if (revokedAt !== undefined) return "the API key was revoked";
+  if (expiresAt !== undefined && expiresAt.getTime() <= now) return "the API key has expired";
+  return organizationRevokedAt === undefined ? undefined : "the API key belongs to an organization that was revoked";
+}
+
+function oneKey(key: string): FindCaller {
   const expected = sha256(key);
-  return (hash) => Promise.resolve(sameHash(expected, hash) ? defaultOrganizationId : undefined);
-}
-
-function sameHash(a: string, b: string): boolean {
-  return timingSafeEqual(Buffer.from(a, "hex"), Buffer.from(b, "hex"));
-}
-
-function sha256(text: string): string {
-  return createHash("sha256").update(text).digest("hex");
+  const caller: Caller = { organizationId: defaultOrganizationId, actor: "the key of the server", scopes: allScopes };
+  return (given) => Promise.resolve(isSameHash(expected, sha256(given)) ? caller : undefined);
 }

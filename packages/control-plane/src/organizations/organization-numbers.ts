@@ -1,5 +1,6 @@
 import { sql } from "kysely";
 import type { Database } from "#database/database.ts";
+import { inTransaction } from "#database/transaction.ts";
 
 /** This is more than every 24-bit hash, and the organizations of earlier versions have such hashes as numbers. */
 const firstNumber = 2 ** 24;
@@ -17,10 +18,14 @@ export class OrganizationNumbers {
   async of(organizationId: string): Promise<number> {
     const known = this.#known.get(organizationId);
     if (known !== undefined) return known;
-    // One statement, so that servers on the same database cannot give a number twice.
-    await sql`
-      UPDATE organizations SET number = (SELECT max(coalesce(max(number), 0), ${firstNumber - 1}) + 1 FROM organizations)
-      WHERE id = ${organizationId} AND number IS NULL`.execute(this.#database);
+    // The index is unique, so of two servers that choose the same number at once, one chooses again.
+    await inTransaction(this.#database, (transaction) =>
+      sql`
+        UPDATE organizations SET number = (
+          SELECT coalesce(max(number), ${sql.lit(firstNumber - 1)}) + 1 FROM organizations
+          WHERE number >= ${sql.lit(firstNumber)}
+        ) WHERE id = ${organizationId} AND number IS NULL`.execute(transaction),
+    );
     const { number } = await this.#database
       .selectFrom("organizations")
       .select("number")

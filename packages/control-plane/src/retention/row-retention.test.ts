@@ -49,7 +49,7 @@ test("the row of a sandbox that was deleted goes when it is old, with its previe
 test("many rows go in several steps, and an abort leaves the rest", async () => {
   await using world = await startForTest();
   const id = await deleted(world);
-  const database = await openDatabase(world.databaseFile);
+  const database = await openDatabase(world.database);
   const columns = await sql<{ name: string }>`PRAGMA table_info(sandboxes)`.execute(database);
   const others = columns.rows.map(({ name }) => name).filter((name) => name !== "id" && name !== "idempotency_key");
   const list = sql.raw(others.join(", "));
@@ -140,7 +140,7 @@ test("events and ended deliveries go by age and by number, and the last event of
   await using world = await startForTest(options);
   const [, { id: webhook }] = await world.ask("POST", "/api/webhooks", { url: "https://receiver.example/" });
   const [kept] = [await world.create(), await deleted(world)];
-  const database = await openDatabase(world.databaseFile);
+  const database = await openDatabase(world.database);
   await using _ = { [Symbol.asyncDispose]: () => database.destroy() };
   const left = async () => {
     const events = await database.selectFrom("events").selectAll().orderBy("sequence").execute();

@@ -5,6 +5,8 @@ import { dropCheckpoint } from "#checkpoints/checkpoint-store.ts";
 import { type Database, openDatabase } from "#database/database.ts";
 import type { Tables } from "#database/tables.ts";
 import { headOf } from "#events/event-store.ts";
+import type { DatabaseLocation } from "#database/database-server.ts";
+import { inTransaction } from "#database/transaction.ts";
 import { Snapshots } from "#snapshots/snapshots.ts";
 import type { Log } from "../log.ts";
 
@@ -104,7 +106,7 @@ export class RowRetention {
 
   /** Removes an image unless it was used or named since. Its files go with the unwanted snapshots. */
   async removeUnnamedImage({ id, lastUsedAt }: UnnamedImage): Promise<boolean> {
-    return await this.#database.transaction().execute(async (transaction) => {
+    return await inTransaction(this.#database, async (transaction) => {
       const removed = await transaction
         .deleteFrom("images")
         .where("id", "=", id)
@@ -144,7 +146,7 @@ export class RowRetention {
   }
 
   async #removeSandboxes(before: Date): Promise<number> {
-    return await this.#database.transaction().execute(async (transaction) => {
+    return await inTransaction(this.#database, async (transaction) => {
       const { rows } = await sql<{ id: string }>`
         DELETE FROM sandboxes WHERE id IN (
           SELECT id FROM sandboxes WHERE ${oldSandbox(before)} LIMIT ${sql.lit(rowsAtOnce)}
@@ -158,7 +160,7 @@ export class RowRetention {
   }
 
   async #removeCheckpoints(before: Date): Promise<number> {
-    return await this.#database.transaction().execute(async (transaction) => {
+    return await inTransaction(this.#database, async (transaction) => {
       const { rows } = await sql<{ id: string; snapshot_id: SnapshotId }>`
         SELECT id, snapshot_id FROM checkpoints WHERE ${oldCheckpoint(before)}
         LIMIT ${sql.lit(rowsAtOnce)}`.execute(transaction);
@@ -214,11 +216,11 @@ export class RowRetention {
   }
 }
 
-/** Opens the rows of a database file without a control plane. */
+/** Opens the rows of a database without a control plane. */
 export async function openRowRetention(
-  databaseFile: string,
+  location: DatabaseLocation,
 ): Promise<{ readonly rows: RowRetention } & AsyncDisposable> {
-  const database = await openDatabase(databaseFile);
+  const database = await openDatabase(location);
   return { rows: new RowRetention(database), [Symbol.asyncDispose]: () => database.destroy() };
 }
 

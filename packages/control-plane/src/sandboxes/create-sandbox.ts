@@ -3,6 +3,7 @@ import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Progress, StartFrom } from "@opensandbox/wire/worker/worker.ts";
 import { applyPatches } from "#checkpoints/apply-patches.ts";
 import type { Checkpoint } from "#checkpoints/checkpoint.ts";
+import { limitsOf } from "#lifecycle/limits-of.ts";
 import { markRunning, startOnWorker, type Started } from "#lifecycle/start-on-worker.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { requireDisk } from "./disk-limits.ts";
@@ -42,7 +43,8 @@ export async function createSandbox(
     await requireDisk(context, request.organizationId);
     const sandbox = await placed(context, request, sandboxOf(context, request));
     const created = await context.operations.gates.run(sandbox.id, async () => {
-      const added = await context.stores.sandboxes.add(sandbox, context.settings.limits, parentOf(request));
+      const limits = await limitsOf(context, request.organizationId);
+      const added = await context.stores.sandboxes.add(sandbox, limits, parentOf(request));
       return added === "added" ? start(context, { sandbox, request, onProgress }, signal) : undefined;
     });
     if (created !== undefined) return created;

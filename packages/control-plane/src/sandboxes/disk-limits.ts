@@ -1,4 +1,5 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { limitsOf } from "#lifecycle/limits-of.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 
 const mib = 2 ** 20;
@@ -9,7 +10,7 @@ const mib = 2 ** 20;
  * @throws `quota_exceeded` when the organization has reached its limit, `no_capacity` when the server has
  */
 export async function requireDisk(context: SandboxContext, organizationId: string): Promise<void> {
-  const { organizationDiskMib, diskMib } = context.settings.limits;
+  const { organizationDiskMib, diskMib } = await limitsOf(context, organizationId);
   if (organizationDiskMib !== undefined) {
     const used = await usedMib(context, organizationId);
     if (used >= organizationDiskMib) throw new SandboxError("quota_exceeded", overLimit(used, organizationDiskMib));

@@ -1,11 +1,12 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
 import type { OwnedFiles } from "@opensandbox/wire/worker/worker.ts";
-import { sql, type RawBuilder } from "kysely";
+import { sql, type RawBuilder, type Transaction } from "kysely";
 import type { Database } from "#database/database.ts";
 import { rowOf, rowReader } from "#database/rows.ts";
-import type { SandboxRow } from "#database/tables.ts";
 import type { ChangeFacts, EventStore } from "#events/event-store.ts";
+import { behindLock, lockName, lockOrganization } from "#database/transaction.ts";
+import type { SandboxRow, Tables } from "#database/tables.ts";
 import { discardSnapshot } from "#snapshots/discard-snapshot.ts";
 import { activeStates, next, wrongState, type Move, type SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
 import type { Limits } from "#lifecycle/limits.ts";
@@ -57,6 +58,7 @@ export class SandboxStore {
     const row = rowOf(sandbox);
     const columns = Object.entries(row);
     const added = await this.#events.transaction(async (transaction, recorder) => {
+      await lockLimits(transaction, limits, sandbox.organizationId);
       // One statement counts and inserts, so that concurrent creates cannot exceed a limit together.
       const { numAffectedRows } = await sql`
         INSERT INTO sandboxes (${sql.join(columns.map(([column]) => sql.ref(column)))})
@@ -180,6 +182,7 @@ export class SandboxStore {
     const within = limits && isWithin(limits, wanted);
     const state = next(sandbox.state, move);
     const row = await this.#events.transaction(async (transaction, recorder) => {
+      if (limits !== undefined) await lockLimits(transaction, limits, sandbox.organizationId);
       const moved = await transaction
         .updateTable("sandboxes")
         .set({ state, ...rowOf(changes) } as Partial<SandboxRow>)
@@ -216,12 +219,15 @@ export class SandboxStore {
     const wanted = { ...sandbox, memoryMib };
     // It is active already.
     const limits = { ...ofServer, maxSandboxes: Number.MAX_SAFE_INTEGER };
-    const { numUpdatedRows } = await this.#database
-      .updateTable("sandboxes")
-      .set({ memory_mib: memoryMib })
-      .where("id", "=", sandbox.id)
-      .where(isWithin(limits, wanted))
-      .executeTakeFirst();
+    const lock = (transaction: Transaction<Tables>) => lockLimits(transaction, limits, sandbox.organizationId);
+    const { numUpdatedRows } = await behindLock(this.#database, lock, (database) =>
+      database
+        .updateTable("sandboxes")
+        .set({ memory_mib: memoryMib })
+        .where("id", "=", sandbox.id)
+        .where(isWithin(limits, wanted))
+        .executeTakeFirst(),
+    );
     if (numUpdatedRows === 0n) throw await this.#refusal(limits, wanted);
   }
 
@@ -258,12 +264,11 @@ export class SandboxStore {
   /** Why the sandbox is not {@link isWithin} the limits. */
   async #refusal(limits: Limits, wanted: Wanted): Promise<SandboxError> {
     const { maxSandboxes, organizationMemoryMib = Infinity, memoryMib = Infinity } = limits;
-    // PostgreSQL returns sums as text.
-    const { rows } = await sql<Record<"count" | "own" | "all", number | string>>`
+    const { rows } = await sql<Record<"count" | "own" | "all", number>>`
       SELECT ${countOf(wanted)} AS count, ${memoryOf(wanted, "organization")} AS own, ${memoryOf(wanted, "all")} AS "all"`.execute(
       this.#database,
     );
-    const [count, own, all] = [rows[0]?.count, rows[0]?.own, rows[0]?.all].map(Number) as [number, number, number];
+    const { count = 0, own = 0, all = 0 } = rows[0] ?? {};
     if (count < maxSandboxes && own + wanted.memoryMib > organizationMemoryMib) {
       const message =
         `memory limit of the organization reached: its sandboxes have ${own} of ${organizationMemoryMib} MiB, and this ` +
@@ -280,6 +285,16 @@ export class SandboxStore {
     const message = `concurrent sandbox limit reached (${maxSandboxes}): delete or hibernate one first`;
     return new SandboxError("quota_exceeded", message);
   }
+}
+
+/** Makes other starts wait that count towards the same limits, until the transaction ends. */
+async function lockLimits(
+  transaction: Transaction<Tables>,
+  { memoryMib }: Limits,
+  organizationId: string,
+): Promise<void> {
+  await lockOrganization(transaction, organizationId);
+  if (memoryMib !== undefined) await lockName(transaction, "memory of all sandboxes");
 }
 
 type Wanted = Pick<Sandbox, "id" | "organizationId" | "memoryMib">;

@@ -2,6 +2,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { ScaleOutcome } from "@opensandbox/wire/public/sandboxes/scaling.ts";
 import type { SandboxSize, Scaled } from "@opensandbox/wire/worker/worker.ts";
+import { limitsOf } from "#lifecycle/limits-of.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { withoutAutoscale } from "./sandbox.ts";
 import { takeSandbox } from "#lifecycle/take-sandbox.ts";
@@ -16,7 +17,7 @@ export async function scaleSandbox(
   const { size, ...named } = request;
   const { memoryMib } = size;
   const { stores, worker } = context;
-  const { limits } = context.settings;
+  const limits = await limitsOf(context, named.organizationId);
   const { cutOff } = context.shutdown;
   const asked = await stores.sandboxes.get(named.organizationId, named.id);
   if (asked.scalingLocked) return { kind: "locked" };

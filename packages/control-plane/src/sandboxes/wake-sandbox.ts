@@ -3,6 +3,7 @@ import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { StartedSandbox } from "@opensandbox/wire/worker/worker.ts";
 import { applyPatches } from "#checkpoints/apply-patches.ts";
 import { elsewhere } from "#lifecycle/elsewhere.ts";
+import { limitsOf } from "#lifecycle/limits-of.ts";
 import { markRunning, startOnWorker, type Started } from "#lifecycle/start-on-worker.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { wrongState, type SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
@@ -55,13 +56,9 @@ export async function wake(
   sandbox: Sandbox,
   idleTimeoutSeconds = sandbox.idleTimeoutSeconds,
 ): Promise<Started> {
-  const {
-    stores,
-    placement,
-    snapshots,
-    settings: { limits },
-  } = context;
+  const { stores, placement, snapshots } = context;
   await requireDisk(context, sandbox.organizationId);
+  const limits = await limitsOf(context, sandbox.organizationId);
   const generation = sandbox.generation + 1;
   const workerId = await placement.choose({ ...sandbox, snapshotId: sandbox.hibernationSnapshotId });
   const waking = await stores.sandboxes.move(sandbox, "wake", { workerId, generation }, { limits });

@@ -6,6 +6,7 @@ import { reconcileCheckpoints } from "#checkpoints/reconcile-checkpoints.ts";
 import type { Database } from "#database/database.ts";
 import { EventStore } from "#events/event-store.ts";
 import { Heartbeats } from "#events/heartbeats.ts";
+import { OrganizationStore } from "#organizations/organization-store.ts";
 import { OrganizationNumbers } from "#organizations/organization-numbers.ts";
 import { Snapshots } from "#snapshots/snapshots.ts";
 import { Background } from "../background.ts";
@@ -50,6 +51,7 @@ export async function openSandboxes(options: OpenSandboxes): Promise<SandboxCont
       sandboxes,
       checkpoints: new CheckpointStore(database, events),
       patches: new PatchStore(database),
+      organizations: new OrganizationStore(database),
       organizationNumbers: new OrganizationNumbers(database),
       events,
       heartbeats: new Heartbeats(database),

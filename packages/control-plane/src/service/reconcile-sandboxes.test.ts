@@ -340,7 +340,7 @@ test("a sandbox of another live server is not touched", async () => {
   await using _ = first;
   await using second = await startForTest({
     worker: new TestWorker("worker-2"),
-    databaseFile: first.databaseFile,
+    database: first.database,
     isWorkerAlive: () => true,
   });
   const { status, workerID } = await second.get(id);
@@ -356,7 +356,7 @@ test("a sandbox of another live server is not touched", async () => {
 test("an ephemeral server adopts and reports no other server's sandboxes; its own end with it", async () => {
   const { world: first, id } = await worldWithNote();
   await using _ = first;
-  const embedded = { databaseFile: first.databaseFile, ephemeral: true };
+  const embedded = { database: first.database, ephemeral: true };
   let own: SandboxId;
   {
     await using second = await startForTest({ ...embedded, worker: new TestWorker("worker-2") });

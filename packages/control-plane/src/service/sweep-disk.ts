@@ -1,5 +1,6 @@
 import { describeError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
+import { limitsOf } from "#lifecycle/limits-of.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { overLimit, usedMib } from "#sandboxes/disk-limits.ts";
 import { putAway } from "./sweep-sandboxes.ts";
@@ -22,14 +23,14 @@ export class DiskSweep {
 
   async run(): Promise<void> {
     const context = this.#context;
-    const { organizationDiskMib } = context.settings.limits;
-    if (organizationDiskMib === undefined) return;
     const running = Map.groupBy(
       (await context.stores.sandboxes.listRunning()).filter(({ workerId }) => context.placement.includes(workerId)),
       (each) => each.organizationId,
     );
     const measured = new Map<SandboxId, number>();
     for (const [organizationId, sandboxes] of running) {
+      const { organizationDiskMib } = await limitsOf(context, organizationId);
+      if (organizationDiskMib === undefined) continue;
       const used = await usedMib(context, organizationId);
       if (used <= organizationDiskMib) continue;
       for (const { id } of sandboxes) {

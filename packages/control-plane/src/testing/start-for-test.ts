@@ -2,6 +2,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
+import type { DatabaseLocation } from "#database/database-server.ts";
 import type { SandboxReply } from "@opensandbox/wire/public/sandboxes/sandboxes.ts";
 import { startControlPlane, type ControlPlane, type ControlPlaneOptions } from "../index.ts";
 import { TestWorker } from "./test-worker.ts";
@@ -12,7 +13,7 @@ export interface TestControlPlane extends AsyncDisposable {
   readonly worker: TestWorker;
   readonly plane: ControlPlane;
   readonly url: string;
-  readonly databaseFile: string;
+  readonly database: DatabaseLocation;
   readonly logged: { level: string; message: string; fields?: object | undefined }[];
   /** `fetch` with the key. A body other than text, bytes or a stream is sent as JSON. */
   call(method: string, path: string, body?: unknown, init?: RequestInit): Promise<Response>;
@@ -41,7 +42,7 @@ export async function startForTest({ storedKeys = false, ...options }: TestOptio
   const worker = options.worker ?? new TestWorker();
   // Processes in the memory of a hibernated machine are real processes of this host.
   if (options.worker === undefined) undo.defer(() => worker.killAll());
-  const databaseFile = options.databaseFile ?? join(directory, "control-plane.db");
+  const database = options.database ?? join(directory, "control-plane.db");
   const logged: TestControlPlane["logged"] = [];
   const plane = undo.use(
     await startControlPlane({
@@ -58,7 +59,7 @@ export async function startForTest({ storedKeys = false, ...options }: TestOptio
       ...options,
       tuning: { farewellMs: 50, ...options.tuning },
       worker,
-      databaseFile,
+      database,
     }),
   );
   const call: TestControlPlane["call"] = (method, path, body, init = {}) =>
@@ -74,7 +75,7 @@ export async function startForTest({ storedKeys = false, ...options }: TestOptio
     worker,
     plane,
     url: plane.url,
-    databaseFile,
+    database,
     logged,
     call,
     create: async (body = {}) => {
@@ -94,10 +95,10 @@ export async function startForTest({ storedKeys = false, ...options }: TestOptio
 
 /** Starts another control plane over the same database and host, as after the first one was killed. */
 export async function startAfterCrash(
-  { worker, databaseFile }: TestControlPlane,
+  { worker, database }: TestControlPlane,
   options: Partial<ControlPlaneOptions> = {},
 ): Promise<TestControlPlane> {
-  return startForTest({ ...options, databaseFile, worker: new TestWorker("worker-2", worker.host) });
+  return startForTest({ ...options, database, worker: new TestWorker("worker-2", worker.host) });
 }
 
 function isRaw(body: unknown): body is NonNullable<RequestInit["body"]> {

@@ -3,6 +3,7 @@ import { randomHex } from "@opensandbox/wire/ids.ts";
 import { eventTypesFrom } from "@opensandbox/wire/public/events.ts";
 import type { Transaction } from "kysely";
 import type { Database } from "#database/database.ts";
+import { inTransaction } from "#database/transaction.ts";
 import type { Tables, WebhookDeliveryRow } from "#database/tables.ts";
 import { eventOf, headOf } from "#events/event-store.ts";
 import type { SandboxEvent } from "#events/event.ts";
@@ -56,7 +57,7 @@ export class DeliveryStore {
       .where("enabled", "=", 1)
       .executeTakeFirstOrThrow();
     if (first === null) return false;
-    return await this.#database.transaction().execute(async (transaction) => {
+    return await inTransaction(this.#database, async (transaction) => {
       const { sequence: done } = await transaction
         .selectFrom("event_cursors")
         .select("sequence")
@@ -174,7 +175,7 @@ export class DeliveryStore {
   async finish(id: string, outcome: Outcome, now: number): Promise<boolean> {
     const hasAnswer = "status" in outcome;
     const isDelivered = hasAnswer && outcome.status >= 200 && outcome.status < 300;
-    return await this.#database.transaction().execute(async (transaction) => {
+    return await inTransaction(this.#database, async (transaction) => {
       const row = await transaction
         .selectFrom("webhook_deliveries")
         .selectAll()

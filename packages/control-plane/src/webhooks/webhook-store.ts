@@ -1,6 +1,7 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { Database } from "#database/database.ts";
+import { inTransaction } from "#database/transaction.ts";
 import { openText, sealText } from "#database/sealed-text.ts";
 import type { WebhookRow } from "#database/tables.ts";
 import { headOf } from "#events/event-store.ts";
@@ -37,7 +38,7 @@ export class WebhookStore {
     { secret, idempotencyKey }: { readonly secret: string; readonly idempotencyKey: string | undefined },
   ): Promise<{ readonly webhook: Webhook; readonly added: boolean }> {
     const { id, organizationId } = webhook;
-    return await this.#database.transaction().execute(async (transaction) => {
+    return await inTransaction(this.#database, async (transaction) => {
       const rows = await transaction
         .selectFrom("webhooks")
         .selectAll()
@@ -113,7 +114,7 @@ export class WebhookStore {
 
   /** Changes a webhook. One that is enabled again receives the events from then on. @throws `not_found` */
   async update(organizationId: string, id: string, changes: WebhookChanges, now: Date): Promise<Webhook> {
-    return await this.#database.transaction().execute(async (transaction) => {
+    return await inTransaction(this.#database, async (transaction) => {
       const before = await transaction
         .selectFrom("webhooks")
         .select("enabled")
@@ -154,7 +155,7 @@ export class WebhookStore {
 
   /** Removes a webhook with its deliveries. @throws `not_found` */
   async remove(organizationId: string, id: string): Promise<void> {
-    await this.#database.transaction().execute(async (transaction) => {
+    await inTransaction(this.#database, async (transaction) => {
       const { numDeletedRows } = await transaction
         .deleteFrom("webhooks")
         .where("organization_id", "=", organizationId)

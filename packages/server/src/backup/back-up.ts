@@ -5,6 +5,7 @@ import { backUpDatabase, type DatabaseContents } from "@opensandbox/control-plan
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { FileCopies, type HeldSnapshots, holdSnapshots, type Transfer } from "@opensandbox/worker";
 import type { ServerConfig } from "../config.ts";
+import { requireFileDatabase } from "../database-location.ts";
 import {
   apiKeyName,
   type BackupManifest,
@@ -34,7 +35,7 @@ export interface BackedUp {
   readonly copiedBytes: number;
 }
 
-type Config = Pick<ServerConfig, "dataDirectory" | "imagesDirectory">;
+type Config = Pick<ServerConfig, "dataDirectory" | "imagesDirectory" | "databaseUrl">;
 
 /** A server that hibernates and wakes sandboxes meanwhile is overtaken by one of these rounds. */
 const maxRounds = 10;
@@ -45,6 +46,7 @@ const pauseMs = 200;
  * disk.
  */
 export async function backUp(config: Config, request: BackUp, signal: AbortSignal): Promise<BackedUp> {
+  requireFileDatabase(config);
   const { dataDirectory } = config;
   const target = resolve(request.target);
   if (!(await exists(join(dataDirectory, databaseName)))) {

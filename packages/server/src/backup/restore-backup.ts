@@ -4,6 +4,7 @@ import { type DatabaseContents, tryDatabase } from "@opensandbox/control-plane";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { FileCopies, lockBackups, markRestore, refuseInUse, stageSnapshots, type Transfer } from "@opensandbox/worker";
 import type { ServerConfig } from "../config.ts";
+import { requireFileDatabase } from "../database-location.ts";
 import { apiKeyName, type BackupManifest, databaseName, hashFile, readBackup } from "./backup-manifest.ts";
 import { exists, flushAll, isMissing } from "./files.ts";
 
@@ -28,7 +29,7 @@ export interface Restored {
   readonly replaced?: string;
 }
 
-type Config = Pick<ServerConfig, "dataDirectory" | "imagesDirectory">;
+type Config = Pick<ServerConfig, "dataDirectory" | "imagesDirectory" | "databaseUrl">;
 
 /** SQLite's own files beside the database belong to it. */
 const databaseFiles = [databaseName, `${databaseName}-wal`, `${databaseName}-shm`];
@@ -42,6 +43,7 @@ const contentNames = [...databaseFiles, apiKeyName, "snapshots", "machines", "jo
  * place by renames; a server that starts in the middle refuses, and a repeated restore completes.
  */
 export async function restoreBackup(config: Config, request: RestoreBackup, signal: AbortSignal): Promise<Restored> {
+  requireFileDatabase(config);
   const { dataDirectory } = config;
   const source = resolve(request.source);
   const backup = await open(source);

@@ -1,10 +1,10 @@
 import { access, constants } from "node:fs/promises";
 import { existsSync } from "node:fs";
-import { join } from "node:path";
 import { openRowRetention } from "@opensandbox/control-plane";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { hasLiveWorker, refuseDuringRestore, removeSnapshotOf } from "@opensandbox/worker";
 import type { ServerConfig } from "../config.ts";
+import { databaseLocation } from "../database-location.ts";
 import { log } from "../log.ts";
 import { collect, type CollectionOptions, type CollectionReport } from "./collect.ts";
 import { retentionOf } from "./retention.ts";
@@ -22,8 +22,9 @@ export async function collectGarbage(
   if (!existsSync(dataDirectory)) return { removed: [], failed: [], bytes: 0, unusedBytes: 0, maxBytes: 0 };
   await requireAccess(dataDirectory);
   refuseDuringRestore(dataDirectory);
-  const databaseFile = join(dataDirectory, "opensandbox.sqlite");
-  await using opened = existsSync(databaseFile) ? await openRowRetention(databaseFile) : undefined;
+  const database = databaseLocation(config);
+  const isThere = typeof database !== "string" || existsSync(database);
+  await using opened = isThere ? await openRowRetention(database) : undefined;
   const sources = {
     directories: config,
     rows: opened?.rows,

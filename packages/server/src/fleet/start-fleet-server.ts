@@ -4,6 +4,7 @@ import manifest from "../../package.json" with { type: "json" };
 import type { ServerConfig } from "../config.ts";
 import { controlPlaneOptions } from "../control-plane-options.ts";
 import { storedApiKey, storeFirstApiKey } from "../first-api-key.ts";
+import { holdDatabase } from "../hold-database.ts";
 import { log } from "../log.ts";
 import type { Server } from "../server.ts";
 import { publishServer } from "../server-file.ts";
@@ -16,11 +17,13 @@ export async function startFleetServer(config: ServerConfig, signal: AbortSignal
   const { secret, ...tls } = await readCredentials(dataDirectory, fleetToken);
   await using undo = new AsyncDisposableStack();
   undo.use(surviveRejections());
+  const database = undo.use(await holdDatabase(config, () => process.kill(process.pid, "SIGTERM"), signal));
   const listen = { host: fleetHost, port: fleetPort };
   const controlPlane = undo.use(
     await startControlPlane(
       {
         ...(await controlPlaneOptions(config)),
+        database: database.location,
         worker: openFleet({ listen, tls, token: secret, version: manifest.version }),
         // Rows of workers that have left the fleet are nobody else's to change.
         isWorkerAlive: () => true,

@@ -3,6 +3,7 @@ import type { Route } from "../route.ts";
 import { ErrorReply } from "./error-reply.ts";
 import { StreamStart } from "./guests/execs.ts";
 import { publicRoutes } from "./routes.ts";
+import { routeScopes } from "./scopes.ts";
 
 type Json = Record<string, unknown>;
 
@@ -37,7 +38,8 @@ function operationOf(route: Route, schemas: Json): Json {
     operationId: route.name,
     summary: route.summary,
     ...(route.description === undefined ? {} : { description: route.description }),
-    security: route.access === "key" ? [{ apiKey: [] }] : [],
+    // The scope that the key must have: OpenAPI 3.1 lists the required roles of an API key here.
+    security: route.access === "key" ? [{ apiKey: [routeScopes[route.name]] }] : [],
     ...parametersOf(route, schemas),
     ...requestBodyOf(route, schemas),
     responses: responsesOf(route, schemas),

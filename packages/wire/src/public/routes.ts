@@ -1,5 +1,6 @@
 import type { Route } from "../route.ts";
 import { getAgent, interruptAgent, killAgent, listAgents, promptAgent, startAgent } from "./guests/agent-sessions.ts";
+import { listAuditEntries } from "./audit.ts";
 import { getAllowedHosts } from "./sandboxes/allowed-hosts.ts";
 import {
   createCheckpoint,
@@ -179,6 +180,7 @@ export const publicRoutes = [
   redeliver,
   getConsole,
   getReadyMachines,
+  listAuditEntries,
   health,
   alive,
   ready,

@@ -1,10 +1,25 @@
 import { defineGroup } from "../../command.ts";
 import { backup } from "./backup.ts";
+import { copyDatabase } from "./copy-database.ts";
 import { explain } from "./explain.ts";
+import { key } from "./key.ts";
+import { migrate } from "./migrate.ts";
+import { org } from "./org.ts";
 import { restore } from "./restore.ts";
 import { cordon, uncordon, workers } from "./workers.ts";
 
 export const admin = defineGroup({
-  summary: "Back up and restore this host's server, and manage the workers of a fleet",
-  commands: { backup, restore, workers, cordon, uncordon, explain },
+  summary: "Administer this host's server: backups, database, organizations, keys, and workers of a fleet",
+  commands: {
+    backup,
+    restore,
+    migrate,
+    "copy-database": copyDatabase,
+    org,
+    key,
+    workers,
+    cordon,
+    uncordon,
+    explain,
+  },
 });

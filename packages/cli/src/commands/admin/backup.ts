@@ -16,7 +16,9 @@ images and templates are made again when they are missing.
 
 Snapshots are hard links where TARGET is on the same file system: they take no space and no time, and they protect
 against deletion, not against a failing disk. On another file system they are copies. Copy the directory with a program
-that keeps hard links and holes, such as 'rsync -aHS' or 'tar --sparse'.`,
+that keeps hard links and holes, such as 'rsync -aHS' or 'tar --sparse'.
+
+A database in PostgreSQL (OPENSANDBOX_DATABASE_URL) is not handled here: use pg_dump and pg_restore.`,
   arguments: { target: one("TARGET") },
   options: {
     databaseOnly: flag("copy only the database, to the file TARGET"),

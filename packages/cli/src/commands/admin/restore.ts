@@ -13,7 +13,9 @@ The whole backup is verified before anything is replaced. A data directory with 
 content aside into a directory 'replaced-TIME' there; a database alone replaces only the database. A backup of an earlier
 version is migrated by the next start of the server. Sandboxes that were running when the backup was made are in state
 error afterwards. After the restore of a database alone, snapshots and machines stay where they are, and the next server
-removes the machines of sandboxes that the copy does not know.`,
+removes the machines of sandboxes that the copy does not know.
+
+A database in PostgreSQL (OPENSANDBOX_DATABASE_URL) is not handled here: use pg_dump and pg_restore.`,
   arguments: { backup: one("BACKUP") },
   options: {
     force: flag("move the content of the data directory aside"),

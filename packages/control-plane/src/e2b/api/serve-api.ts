@@ -2,7 +2,8 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { e2bErrorOf } from "@opensandbox/wire/e2b/errors.ts";
 import { notYet } from "@opensandbox/wire/e2b/not-yet.ts";
 import type { FastifyInstance } from "fastify";
-import { requireKey } from "#http/requests/authenticate.ts";
+import { auditCalls } from "#http/requests/audit-calls.ts";
+import { requireKey, type RouteOf } from "#http/requests/authenticate.ts";
 import { failureOf } from "#http/reply-error.ts";
 import type { E2bContext } from "../e2b-context.ts";
 import { authenticatorOf } from "./keys.ts";
@@ -21,7 +22,8 @@ export async function serveE2bApi(app: FastifyInstance, context: E2bContext): Pr
       if (failure.status === 429 || failure.status === 503) reply.header("retry-after", "1");
       return reply.status(failure.status).send(failure.body);
     });
-    requireKey(withKey, authenticatorOf(context.authenticate));
+    auditCalls(withKey, context.audit, routeOf);
+    requireKey(withKey, { authenticate: authenticatorOf(context.authenticate), openCalls: context.openCalls, routeOf });
     serveSandboxes(withKey, context);
     serveMetrics(withKey, context);
     serveSnapshots(withKey, context);
@@ -38,3 +40,10 @@ export async function serveE2bApi(app: FastifyInstance, context: E2bContext): Pr
     done();
   });
 }
+
+/** Reading needs the scope `sandboxes:read`, and so does a look at a template's name, which each create begins with. */
+const routeOf: RouteOf = ({ method, routeOptions: { url = "" } }) => {
+  const name = `e2b ${method} ${url}`;
+  if (method === "GET") return { name, scope: "sandboxes:read" };
+  return { name, scope: /^(\/v\d+)?\/templates\b/.test(url) ? "images:write" : "sandboxes:write" };
+};

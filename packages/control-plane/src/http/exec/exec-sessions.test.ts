@@ -229,7 +229,7 @@ suite("exec sessions", () => {
 
   test("revoking a key blocks new requests, not open streams", async () => {
     await using world = await startForTest({ storedKeys: true });
-    const database = await openDatabase(world.databaseFile);
+    const database = await openDatabase(world.database);
     const row = {
       id: "k",
       organization_id: defaultOrganizationId,

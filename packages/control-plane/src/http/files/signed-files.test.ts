@@ -79,7 +79,7 @@ test("a URL is valid for an hour by default and a day at most, under the client'
 test("the key outlives the server", async () => {
   await using first = await setUp();
   const [, { url }] = await first.sign("download", { path: "/a" });
-  await using second = await startForTest({ databaseFile: first.world.databaseFile, tuning: { clock: first.clock } });
+  await using second = await startForTest({ database: first.world.database, tuning: { clock: first.clock } });
   const again = new URL(url);
   again.port = new URL(second.url).port;
   // The second server does not have the sandbox, so only a wrong signature would be answered with 403.

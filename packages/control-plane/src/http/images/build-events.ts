@@ -1,6 +1,7 @@
 import type { BuildLog } from "#images/image.ts";
 import type { ApiContext } from "../api-context.ts";
 import { EventStream } from "../event-stream.ts";
+import { auditFailed, auditMade } from "../requests/audit-calls.ts";
 import { failureOf } from "../reply-error.ts";
 import { answered, type Call } from "../serve.ts";
 
@@ -22,10 +23,12 @@ export async function answerWithEvents(
   try {
     const result = await work(buildLog.onLog);
     buildLog.end();
+    auditMade(request, result);
     events.send("result", result);
   } catch (error) {
     if (!events.begun) throw error;
-    const { body } = failureOf(error, request.id, api.sandboxes);
+    const { status, body } = failureOf(error, request.id, api.sandboxes);
+    auditFailed(request, status);
     buildLog.end();
     events.send("error", body);
   }

@@ -152,7 +152,7 @@ suite("a custom domain", () => {
   });
 
   test("of an earlier version is looked up before it is served", async () => {
-    const database = await openDatabase(world.databaseFile);
+    const database = await openDatabase(world.database);
     await database
       .insertInto("previews")
       .values({
@@ -175,7 +175,7 @@ suite("a custom domain", () => {
 
   test("goes to another organization that proves it, once the first one's record has gone", async () => {
     await using shared = await startForTest({ storedKeys: true, customDomains: { resolveTxt: dns.resolveTxt } });
-    const database = await openDatabase(shared.databaseFile);
+    const database = await openDatabase(shared.database);
     const keys = ["osb_first", "osb_second"];
     for (const key of keys) {
       await database.insertInto("organizations").values({ id: key, name: key, created_at: 0 }).execute();

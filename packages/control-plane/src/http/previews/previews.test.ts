@@ -642,7 +642,7 @@ suite("previews", () => {
     assert.match(await text(refused), /the API's own name/);
 
     // A row that was added before the name was configured.
-    const database = await openDatabase(world.databaseFile);
+    const database = await openDatabase(world.database);
     await database
       .insertInto("previews")
       .values({ id: "p", sandbox_id: id, port, custom_hostname: "api.example.com", created_at: 0 })

@@ -1,19 +1,64 @@
 import type { FastifyInstance, FastifyRequest } from "fastify";
-import type { Authenticate } from "#organizations/api-keys.ts";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { notYet } from "@opensandbox/wire/public/not-yet.ts";
+import { publicRoutes } from "@opensandbox/wire/public/routes.ts";
+import { grants, routeScopes, type Scope } from "@opensandbox/wire/public/scopes.ts";
+import type { Authenticate, Caller } from "#organizations/api-keys.ts";
+import type { OpenCalls } from "./open-calls.ts";
 
-const organizations = new WeakMap<FastifyRequest, string>();
+const callers = new WeakMap<FastifyRequest, Caller>();
 
-/** Requires an API key for every route of this instance. */
-export function requireKey(app: FastifyInstance, authenticate: Authenticate): void {
-  app.addHook("onRequest", async (request) => {
-    const { organizationId } = await authenticate(keyOf(request));
-    organizations.set(request, organizationId);
+/** A route with a key: its name and the scope that it needs. */
+export interface KeyRoute {
+  readonly name: string;
+  /** Absent: it only says that it is not implemented. */
+  readonly scope?: Scope;
+}
+
+const routes: ReadonlyMap<string, KeyRoute> = new Map([
+  ...publicRoutes.flatMap(({ method, path, name, access }): [string, KeyRoute][] => {
+    const scope = routeScopes[name];
+    return access === "key" && scope !== undefined ? [[`${method} ${path}`, { name, scope }]] : [];
+  }),
+  ...notYet.map(([method, path]): [string, KeyRoute] => [`${method} ${path}`, { name: "notImplemented" }]),
+]);
+
+export interface RequireKey {
+  readonly authenticate: Authenticate;
+  readonly openCalls: OpenCalls;
+  /** Default: our own routes. */
+  readonly routeOf?: RouteOf;
+}
+
+/** The route of a request that needs a key. Undefined: no scope allows it. */
+export type RouteOf = (request: FastifyRequest) => KeyRoute | undefined;
+
+/** Requires an API key with the route's scope for every route of this instance. */
+export function requireKey(app: FastifyInstance, { authenticate, openCalls, routeOf = keyRouteOf }: RequireKey): void {
+  app.addHook("onRequest", async (request, reply) => {
+    const caller = await authenticate(keyOf(request));
+    callers.set(request, caller);
+    const route = routeOf(request);
+    if (route === undefined || (route.scope !== undefined && !grants(caller.scopes, route.scope))) {
+      throw new SandboxError("permission_denied", `the API key lacks the scope ${route?.scope ?? "of this route"}`);
+    }
+    openCalls.add(caller.keyId, request.raw, reply.raw);
   });
 }
 
 /** The organization of the request's key; empty on routes without one. */
 export function organizationOf(request: FastifyRequest): string {
-  return organizations.get(request) ?? "";
+  return callers.get(request)?.organizationId ?? "";
+}
+
+/** The owner of the request's key. Undefined when the key was not accepted. */
+export function callerOf(request: FastifyRequest): Caller | undefined {
+  return callers.get(request);
+}
+
+/** The route of a request that needs a key. Undefined: {@link routeScopes} has no entry for it. */
+export function keyRouteOf({ method, routeOptions }: FastifyRequest): KeyRoute | undefined {
+  return routes.get(`${method} ${routeOptions.url}`);
 }
 
 /** From `X-API-Key`, `Authorization: Bearer`, or `?api_key=` for clients that cannot set headers. */

@@ -466,7 +466,7 @@ test("a fork by another organization runs the patches from before the fork, and 
 
 /** A control plane over the same database and worker that knows the key of another organization. */
 async function startForOthers(world: TestControlPlane, key: string): Promise<TestControlPlane> {
-  const database = await openDatabase(world.databaseFile);
+  const database = await openDatabase(world.database);
   await database.insertInto("organizations").values({ id: "org-other", name: "other", created_at: 0 }).execute();
   await database
     .insertInto("api_keys")
@@ -481,5 +481,5 @@ async function startForOthers(world: TestControlPlane, key: string): Promise<Tes
     .execute();
   await database.destroy();
   const worker = new TestWorker("worker-2", new TestHost(world.worker.host.snapshots));
-  return startForTest({ worker, databaseFile: world.databaseFile, isWorkerAlive: () => true, storedKeys: true });
+  return startForTest({ worker, database: world.database, isWorkerAlive: () => true, storedKeys: true });
 }

@@ -392,7 +392,7 @@ test("a shutdown hibernates all sandboxes in parallel, and they wake under the n
   }
   await using second = await startForTest({
     worker: new TestWorker("worker-2", worker.host),
-    databaseFile: first.databaseFile,
+    database: first.database,
   });
   const states = await Promise.all(ids.map(async (id) => (await second.get(id)).status));
   assert.deepEqual(new Set(states), new Set(["hibernated"]));
@@ -413,7 +413,7 @@ test("a sandbox that cannot be hibernated in time runs on, and the next server a
   assert.deepEqual([worker.live, worker.stopped], [[id], []]);
   await using second = await startForTest({
     worker: new TestWorker("worker-2", worker.host),
-    databaseFile: first.databaseFile,
+    database: first.database,
   });
   assert.deepEqual(await read(second, id, "/note"), [200, "kept"]);
 });
@@ -427,7 +427,7 @@ test("a replaced server leaves its machines running, and the next one adopts the
   assert.deepEqual([worker.live, worker.stopped], [[id], []]);
   await using second = await startForTest({
     worker: new TestWorker("worker-2", worker.host),
-    databaseFile: first.databaseFile,
+    database: first.database,
   });
   const { status, workerID } = await second.get(id);
   assert.deepEqual([status, workerID], ["running", "worker-2"]);

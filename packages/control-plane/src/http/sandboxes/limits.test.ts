@@ -21,7 +21,7 @@ interface World extends AsyncDisposable {
 /** Two organizations on a server with limits. */
 async function twoOrganizations(limits: Partial<Limits>, options: TestOptions = {}): Promise<World> {
   const plane = await startForTest({ storedKeys: true, limits, ...options });
-  const database = await openDatabase(plane.databaseFile);
+  const database = await openDatabase(plane.database);
   for (const [name, key] of Object.entries(keys)) {
     await database.insertInto("organizations").values({ id: name, name, created_at: 0 }).execute();
     const key_hash = createHash("sha256").update(key).digest("hex");
@@ -136,10 +136,10 @@ test("all sandboxes together stay within the server's memory", async () => {
 test("what counts is the rows, so a new server counts the same", async () => {
   await using world = await twoOrganizations({ organizationMemoryMib: 2048 });
   await world.create("first", 1024);
-  const { worker, databaseFile } = world.plane;
+  const { worker, database } = world.plane;
   // Beside the first server, as while one replaces the other.
   await using next = await startForTest({
-    ...{ storedKeys: true, worker, databaseFile, limits: { organizationMemoryMib: 2048 } },
+    ...{ storedKeys: true, worker, database, limits: { organizationMemoryMib: 2048 } },
     atEnd: () => "leave",
   });
   const ask = (memoryMB: number) =>

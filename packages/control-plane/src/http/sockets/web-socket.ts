@@ -4,6 +4,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { WebSocketServer, type WebSocket } from "ws";
 import { withinConnection } from "#http/connection-boundary.ts";
+import { auditOpened } from "#http/requests/audit-calls.ts";
 import { hasUnanswered } from "#http/requests/unanswered.ts";
 import type { PreviewGateway } from "#http/previews/preview-gateway.ts";
 import type { Log } from "../../log.ts";
@@ -20,11 +21,6 @@ const farewellMs = 3_600_000;
 const options = { noServer: true, maxPayload: maxMessageBytes, perMessageDeflate: false, closeTimeout: farewellMs };
 const server = new WebSocketServer(options);
 const upgrades = new WeakMap<IncomingMessage, { socket: Socket; head: Buffer }>();
-
-/** Other upgrades are served as ordinary requests: some clients ask every server for HTTP/2 by an upgrade. */
-export function isWebSocketUpgrade(request: IncomingMessage): boolean {
-  return request.headers.upgrade?.toLowerCase() === "websocket";
-}
 
 /** Sends upgrade requests through the same routes, hooks and error replies as other requests. */
 export function routeUpgrades(app: FastifyInstance, previews: PreviewGateway, log: Log): void {
@@ -71,6 +67,7 @@ export async function acceptWebSocket(
     accepted.resolve(socket);
   });
   const socket = await accepted.promise;
+  auditOpened(request);
   // The library closes the connection after a protocol error.
   socket.on("error", () => {});
   // A slow reader sends no pong in time, so only the kernel's keep-alive shows that the client is gone.

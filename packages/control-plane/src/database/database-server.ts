@@ -1,0 +1,27 @@
+/** A PostgreSQL database. Absent options have the defaults of `postgres/postgres.ts`. */
+export interface DatabaseServer {
+  /** `postgres://user:password@host:port/name`, with the parameters of libpq such as `sslmode`. */
+  readonly url: string;
+  /** The most connections that this process holds. */
+  readonly maxConnections?: number;
+  /** The holder of the lease. Only while it is, a session begins; sessions carry its name. Absent: no lease is needed. */
+  readonly holder?: string;
+}
+
+/** The name of a server's lease, of which a database has one. */
+export const serverLease = "server";
+
+/** The name of sessions in `pg_stat_activity`. */
+export function sessionName(holder: string | undefined): string {
+  return holder === undefined ? "opensandbox" : `opensandbox ${holder}`;
+}
+
+/** The file of an SQLite database, or a PostgreSQL database. */
+export type DatabaseLocation = string | DatabaseServer;
+
+/** A location for messages and logs: without the password and the parameters of a URL. */
+export function describeDatabase(location: DatabaseLocation): string {
+  if (typeof location === "string") return location;
+  // The text up to the last "@" may contain a password, whose special characters some users do not escape.
+  return location.url.replace(/^([a-z]+:\/\/[^:/?@]*):.*@/, "$1@").replace(/\?.*$/s, "");
+}
