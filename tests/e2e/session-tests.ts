@@ -510,6 +510,10 @@ export function sessionTests(name: string, options: SessionTestOptions): void {
           visit.hash.update(part);
           visit.bytes += part.length;
         });
+        // A visitor that was still connecting when the stream ended is cut off.
+        visitor.on("error", (error) => {
+          if (!over.signal.aborted) hears.reject(error);
+        });
         const visited = Promise.race([hears.promise.then(() => sleep(1000)), ended]);
         await within("a visitor receives output, or the stream ends", visited, 120_000);
         visitor.terminate();
