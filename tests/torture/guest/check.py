@@ -49,7 +49,7 @@ def counted():
 
 def check_kernel():
     messages = subprocess.run(["dmesg"], capture_output=True, text=True).stdout
-    bad = re.compile(r"EXT4-fs (error|warning)|corrupt|I/O error|hung task|BUG:|Oops|soft lockup", re.I)
+    bad = re.compile(r"EXT4-fs (error|warning)|corrupt|I/O error|hung task|BUG:|\bOops\b|soft lockup", re.I)
     for line in messages.splitlines():
         require(not bad.search(line), f"the kernel says: {line}")
 

@@ -83,7 +83,8 @@ Try, in another terminal:
   ${host.program} create --image minimal
 
 For programs that use E2B's clients (docs/e2b.md):
-  export E2B_API_URL=${url} E2B_SANDBOX_URL=${url} E2B_API_KEY=${apiKey ?? "KEY"}
+  export E2B_API_URL=${url} E2B_SANDBOX_URL=${url}
+  export E2B_API_KEY=${apiKey ?? "KEY"}
 `;
   await print(
     { styled: human },
