@@ -91,7 +91,10 @@ export async function captureMachine(
   await linkFiles(allFiles(layers.files), live.directory.path, request.directory);
   const compatibility = host.hypervisor.restoring?.compatibilityOf(live.spec) ?? "";
   const { memoryMib: limitMib } = live.limits;
-  const limited = limitMib === undefined ? {} : { limitMib };
+  const limited = {
+    ...(limitMib === undefined ? {} : { limitMib }),
+    ...(live.guestShape === undefined ? {} : { guest: live.guestShape }),
+  };
   const memory = stored === undefined ? undefined : { compatibility, ...stored, ...hotplugged, ...limited };
   if (memory !== undefined) await seal(join(request.directory, memory.devices.file), request.tenant);
   close.cancel();

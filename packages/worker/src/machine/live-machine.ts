@@ -3,6 +3,7 @@ import type { GuestClient } from "#guest/guest-client.ts";
 import type { Vm, VmSpec } from "#hypervisor/hypervisor.ts";
 import type { SandboxNetwork } from "#network/sandbox-network.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { GuestShape } from "#snapshots/manifest.ts";
 import type { HostResources } from "./host-resources.ts";
 import type { JournaledMachine } from "./journal.ts";
 import type { LayerStack } from "./layer-stack.ts";
@@ -33,6 +34,8 @@ export class LiveMachine implements AsyncDisposable {
   shape: MachineRequest["shape"];
   /** Limits of the guest's commands, where they are below what the machine has. */
   limits: GuestLimits = {};
+  /** What the guest has confirmed last; undefined: unknown. */
+  guestShape: GuestShape | undefined;
   readonly networkEnabled: boolean;
   /** The group of the machine's organization; undefined while it belongs to no sandbox. */
   tenantGroup: number | undefined;

@@ -137,7 +137,9 @@ export async function restoreMachine(
   spans.end("devices");
   const guest = undo.use(await connectGuest(vm.agentTransport, request.id, host));
   undo.move();
-  return new LiveMachine({ ...request, directory }, { shape: request.shape, layers, resources, spec, vm, guest });
+  const live = new LiveMachine({ ...request, directory }, { shape: request.shape, layers, resources, spec, vm, guest });
+  live.guestShape = memory.guest;
+  return live;
 }
 
 /**

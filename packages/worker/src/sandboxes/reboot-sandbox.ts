@@ -30,6 +30,7 @@ export async function rebootSandbox(sandbox: LiveSandbox, host: Host, signal: Ab
 /** Ends the machine's process, if it still runs, and boots a new one on its disks. */
 export async function powerCycleSandbox(sandbox: LiveSandbox, host: Host, signal: AbortSignal): Promise<void> {
   const { live, request } = sandbox;
+  live.guestShape = undefined;
   await bootAgain(live, request.memoryMib, host, signal);
   await applyNetworkPolicy(live, request, host);
   sandbox.watch();

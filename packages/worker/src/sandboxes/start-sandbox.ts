@@ -22,7 +22,7 @@ import type { StartQueue } from "./start-queue.ts";
 import type { MachineRequest } from "#machine/machine-request.ts";
 import { bootMachine, newMachineId, restoreMachine } from "#machine/start-machine.ts";
 import { machineVcpus, templateProcessors } from "#machine/shape/template-shape.ts";
-import { isNothing, reshapeGuest, reshapeMachine } from "#machine/shape/reshape-machine.ts";
+import { hasConfirmed, isNothing, reshapeGuest, reshapeMachine, takesMore } from "#machine/shape/reshape-machine.ts";
 import type { HeldTemplate, TemplateRequest, Templates } from "#templates/templates.ts";
 
 /** Deadline of a ready machine, which normally answers within a second. After it the sandbox starts another way. */
@@ -105,8 +105,9 @@ async function becomeSandbox(
   await failpoint("introduce guest");
   const { id, envs } = request;
   await introduceGuest(live, { id, hostname: hostnameOf(request), envs, copied }, started.from, signal);
-  // The guest of a snapshot has the limits of the captured sandbox.
-  if (!isNothing(offered) || request.from.kind === "snapshot") await reshapeGuest(live, offered, signal);
+  // The guest of a snapshot has the limits of the captured sandbox, which are mostly those of this one.
+  const needs = request.from.kind === "snapshot" ? !hasConfirmed(live, request) : !isNothing(offered);
+  if (needs || takesMore(offered)) await reshapeGuest(live, offered, signal);
   spans.end("guest");
   await failpoint("journal sandbox");
   await (await staging).commit();

@@ -77,6 +77,18 @@ export interface MemoryFiles {
   readonly growthMib?: number;
   /** The guest limits its commands to less memory than its machine has, in MiB. Absent: it does not. */
   readonly limitMib?: number;
+  /** What the guest has confirmed last. Absent: unknown. */
+  readonly guest?: GuestShape;
+}
+
+/** The part of a shape that the guest itself brings about. */
+export interface GuestShape {
+  /** Processors online. */
+  readonly processors: number;
+  /** Limits of its commands: memory in MiB, percent of one processor, processes. 0: none. */
+  readonly memoryMib: number;
+  readonly cpuPercent: number;
+  readonly maxPids: number;
 }
 
 /** The manifest of a snapshot that is captured now. */

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from "node:util";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { methods } from "@opensandbox/wire/guest/methods.ts";
 import type { StartSandbox } from "@opensandbox/wire/worker/worker.ts";
@@ -48,8 +49,13 @@ export async function reshapeMachine(
 }
 
 /** Whether the guest can stay as it is. */
-export function isNothing({ workspaceMib, hotplugMib, processors, hasLimits }: Offered): boolean {
-  return workspaceMib === 0 && hotplugMib === 0 && processors === 0 && !hasLimits;
+export function isNothing(offered: Offered): boolean {
+  return !takesMore(offered) && offered.processors === 0 && !offered.hasLimits;
+}
+
+/** Whether the guest must take a larger disk or more memory. */
+export function takesMore({ workspaceMib, hotplugMib }: Offered): boolean {
+  return workspaceMib > 0 || hotplugMib > 0;
 }
 
 /** Processors that a guest needs for the processor time of its sandbox. Pure. */
@@ -78,11 +84,13 @@ export async function reshapeGuest(live: LiveMachine, offered: Offered, signal: 
 
 /** Sets the processors of the guest and the limits of its commands, which follow the memory that it has now. */
 export async function limitGuest(
-  { guest, limits, shape }: LiveMachine,
+  live: LiveMachine,
   { workspaceBytes = 0n, processors }: { readonly workspaceBytes?: bigint; readonly processors: number },
   signal: AbortSignal,
 ): Promise<void> {
+  const { guest, limits, shape, guestShape: before } = live;
   const { memoryMib = 0, cpuPercent = 0, maxPids = 0 } = limits;
+  live.guestShape = undefined;
   if (!(await takesShape({ guest }, signal))) {
     if (memoryMib > 0 || cpuPercent > 0 || maxPids > 0 || ![0, shape.vcpus].includes(processors)) {
       const message = "the guest agent of this sandbox's snapshot cannot limit its commands: create a new sandbox";
@@ -94,6 +102,14 @@ export async function limitGuest(
   const memoryBytes = BigInt(memoryMib) * 2n ** 20n;
   const request = { workspaceBytes, processors, limits: { memoryBytes, cpuPercent, maxPids } };
   await guest.call(methods.reshape, request, signal);
+  const online = processors === 0 ? before?.processors : processors;
+  live.guestShape = online === undefined ? undefined : { processors: online, memoryMib, cpuPercent, maxPids };
+}
+
+/** Whether the guest has already confirmed the processors and limits of this shape. */
+export function hasConfirmed({ guestShape, limits }: LiveMachine, shape: SandboxShape): boolean {
+  const { memoryMib = 0, cpuPercent = 0, maxPids = 0 } = limits;
+  return isDeepStrictEqual(guestShape, { processors: processorsOf(shape), memoryMib, cpuPercent, maxPids });
 }
 
 /** Whether the guest's agent has the method `reshape`. */
