@@ -20,7 +20,7 @@ process.on("message", (watches: "loop" | "processor") => {
   };
   cpuSince = process.cpuUsage();
   since = now;
-  // A timer every millisecond takes 2 % of a processor: more than an idle server.
+  // The timer fires every millisecond and takes 2 % of a processor, more than an idle server.
   delay.disable();
   delay.reset();
   if (watches === "loop") delay.enable();

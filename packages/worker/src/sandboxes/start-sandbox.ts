@@ -105,7 +105,7 @@ async function becomeSandbox(
   await failpoint("introduce guest");
   const { id, envs } = request;
   await introduceGuest(live, { id, hostname: hostnameOf(request), envs, copied }, started.from, signal);
-  // The guest of a snapshot has the limits of the captured sandbox, which are mostly those of this one.
+  // The guest of a snapshot has the limits of the captured sandbox. A wake, and most forks, want the same.
   const needs = request.from.kind === "snapshot" ? !hasConfirmed(live, request) : !isNothing(offered);
   if (needs || takesMore(offered)) await reshapeGuest(live, offered, signal);
   spans.end("guest");

@@ -171,8 +171,8 @@ class PlacedCgroup implements Cgroup {
   constructor(name: string, places: readonly Place[]) {
     this.name = name;
     this.entrances = places.map(({ hierarchy, directory }) =>
-      // Moving a process waits until every processor of the host has passed a point of rest (a grace period of RCU, 5 to
-      // 15 ms); moving the calling thread does not. A domain of version 2 takes whole processes only.
+      // Moving a process waits for a grace period of RCU, 5 to 15 ms; moving the calling thread does not. Cgroups of
+      // version 2 accept whole processes only.
       hierarchy.version === 1 ? join(directory, "tasks") : entranceOf(directory),
     );
     this.#places = places;

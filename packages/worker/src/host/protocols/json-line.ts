@@ -1,4 +1,4 @@
-/** The object that a line of JSON is; undefined for any other line. Linear in the length of the line. */
+/** The object in a line of JSON; undefined for any other line. Linear in the length of the line. */
 export function objectIn(line: string): Record<string, unknown> | undefined {
   let value: unknown;
   try {
