@@ -33,7 +33,7 @@ Tests with random input print their seed. These variables change them:
 Tests of Firecracker run where a program firecracker is in the PATH, or OPENSANDBOX_FIRECRACKER_BIN names one.
 
 The last line is: N passed, N failed, N skipped. The line before it says how many tests ran under KVM, over vsock and
-under Firecracker. Before them, each failed test is named again and each skip says why.
+under Firecracker. Before them, each failed test is named again with its error, and each skip says why.
 Tests in real machines are named *.vm.test.ts, those with other real processes *.process.test.ts.
 `;
 
@@ -283,7 +283,7 @@ function summarize(since: number): number {
     process.stdout.write(`skipped, ${reason}:\n${tests.map((test) => `  ${titleOf(test)}\n`).join("")}`);
   }
   const failed = results.filter(({ outcome }) => outcome === "failed");
-  if (failed.length > 0) process.stdout.write(`failed:\n${failed.map((test) => `  ${titleOf(test)}\n`).join("")}`);
+  if (failed.length > 0) process.stdout.write(`failed:\n${failed.map(describeFailure).join("")}`);
   if (interrupted.signal.aborted) process.stdout.write("interrupted: not everything was run\n");
   process.stdout.write(`after ${seconds(since)}:\n${machineCounts(results)}\n${countsOf(results)}\n`);
   if (interrupted.signal.aborted) return 128 + constants.signals[interrupted.signal.reason as NodeJS.Signals];
@@ -292,6 +292,11 @@ function summarize(since: number): number {
 
 function titleOf({ name, file }: TestResult): string {
   return file === "" ? name : `${file}: ${name}`;
+}
+
+function describeFailure(test: TestResult): string {
+  const lines = [titleOf(test), ...(test.error ?? []).map((line) => `    ${line}`)];
+  return lines.map((line) => `  ${line}\n`).join("");
 }
 
 function countsOf(tests: readonly TestResult[]): string {

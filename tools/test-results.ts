@@ -11,7 +11,12 @@ export interface TestResult {
   readonly outcome: "passed" | "failed" | "skipped";
   /** The reason for a skip, if the test gives one. */
   readonly reason?: string;
+  /** What a failed test or hook threw: at most {@link errorLines} lines. */
+  readonly error?: readonly string[];
 }
+
+/** A message rarely needs more. The whole of it stands where the test ran. */
+const errorLines = 12;
 
 /** A reporter for Node's test runner: one line of JSON for each test. */
 export default async function* results(events: AsyncIterable<TestEvent>): AsyncGenerator<string> {
@@ -34,13 +39,19 @@ function resultOf({ type, data }: TestEvent, path: readonly string[]): TestResul
   if (details.type === "suite" && !isSkipped) {
     // A suite that fails without a failed test has a failed hook.
     const fails = type === "test:fail" && failureOf(data.details.error) !== "subtestsFailed";
-    return fails ? { ...test, outcome: "failed" } : undefined;
+    return fails ? { ...test, outcome: "failed", error: linesOf(data.details.error) } : undefined;
   }
-  if (type === "test:fail") return { ...test, outcome: "failed" };
+  if (type === "test:fail") return { ...test, outcome: "failed", error: linesOf(data.details.error) };
   if (!isSkipped) return { ...test, outcome: "passed" };
   return { ...test, outcome: "skipped", ...(typeof skip === "string" ? { reason: skip } : {}) };
 }
 
 function failureOf(error: Error): string {
   return "failureType" in error ? String(error.failureType) : "";
+}
+
+/** The runner wraps what was thrown. */
+function linesOf({ message, cause }: Error): readonly string[] {
+  const thrown = cause instanceof Error ? cause.message : message;
+  return thrown.split("\n").filter(Boolean).slice(0, errorLines);
 }
