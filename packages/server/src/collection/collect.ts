@@ -14,6 +14,7 @@ import {
   setUnclaimedAside,
   unclaimedMachines,
 } from "@opensandbox/worker";
+import { log } from "../log.ts";
 
 export interface CollectionSources {
   readonly directories: CacheDirectories;
@@ -72,7 +73,7 @@ export async function collect(sources: CollectionSources, options: CollectionOpt
   if (!dryRun) await run.attempt("leftovers", "of interrupted removals", () => removeLeftovers(directories));
 
   const images = new Map<CacheItem, UnnamedImage>();
-  const items = [...(await cacheItems(directories)), ...(await imageItems(sources, images))];
+  const items = [...(await cacheItems(directories, log)), ...(await imageItems(sources, images))];
   const maxAgeMs = retentionDays === 0 ? undefined : retentionDays * dayMs;
   const { removals, unusedBytes } = selectRemovals(items, { maxBytes, maxAgeMs, shortBytes }, now);
   for (const removal of removals) {

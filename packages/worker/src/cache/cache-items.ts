@@ -1,11 +1,13 @@
 import { join } from "node:path";
+import { describeError } from "@opensandbox/wire/errors.ts";
+import type { Log } from "#host/log.ts";
 import { filesBelow, type FileUse } from "#host/storage/disk-use.ts";
 import { lastUseOf } from "#host/storage/last-use.ts";
 import { namesIn } from "#host/storage/names-in.ts";
 import { imageNameOf } from "#images/artifact.ts";
 import type { CacheDirectories } from "./cache-directories.ts";
 import type { CacheItem, CacheKind } from "./select-removals.ts";
-import { symbolicUsersOf } from "./symbolic-users.ts";
+import { type SymbolicUsers, symbolicUsersOf } from "./symbolic-users.ts";
 
 /** Kinds of artifacts by the beginning of their directories' names. Directories of other names are not collected. */
 const artifactKinds = {
@@ -18,22 +20,39 @@ const artifactKinds = {
   workspace: "workspace",
 } as const satisfies Record<string, CacheKind>;
 
-/** Everything in the directories of images and templates. */
-export async function cacheItems(directories: CacheDirectories): Promise<readonly CacheItem[]> {
+/**
+ * Everything in the directories of images and templates. Where a data directory that uses one of them by symbolic links
+ * cannot be read, each item there counts as needed, and `log` gets a warning.
+ */
+export async function cacheItems(directories: CacheDirectories, log: Log): Promise<readonly CacheItem[]> {
   const { imagesDirectory, templatesDirectory } = directories;
   const templates = await templatesIn(templatesDirectory);
   const artifacts = withCurrent(await artifactsIn(imagesDirectory));
   const ofTemplates = templates.flatMap(({ files }) => files.flatMap(({ target }) => target ?? []));
-  const [ofImages, ofTheTemplates] = await Promise.all([imagesDirectory, templatesDirectory].map(symbolicUsersOf));
+  const [ofImages, ofTheTemplates] = [await usersOf(imagesDirectory, log), await usersOf(templatesDirectory, log)];
   return [...artifacts, ...templates].map((item) => {
     const directory = `${pathOf(item, directories)}/`;
     const users = item.kind === "template" ? ofTheTemplates : ofImages;
     const isLinkedTo =
-      (users?.away.length ?? 0) > 0 ||
-      [...ofTemplates, ...(users?.targets ?? [])].some((target) => target.startsWith(directory));
+      users.unreadable.length > 0 || [...ofTemplates, ...users.targets].some((target) => target.startsWith(directory));
     const { kind, name, lastUsed, files, isNeeded } = item;
     return { kind, name, lastUsed, files, isNeeded: isNeeded || isLinkedTo };
   });
+}
+
+async function usersOf(cache: string, log: Log): Promise<SymbolicUsers> {
+  const users = await symbolicUsersOf(cache);
+  for (const { dataDirectory, cause } of users.unreadable) {
+    log(
+      "warn",
+      "a data directory that uses this cache by symbolic links cannot be read: nothing is removed from the cache",
+      {
+        ...{ cache, dataDirectory },
+        ...describeError(cause),
+      },
+    );
+  }
+  return users;
 }
 
 /** The directory of an item. */

@@ -19,7 +19,8 @@ export async function examineDiskUse(
   const { dataDirectory } = directories;
   try {
     const counted = new Set<string>();
-    const items = await cacheItems(directories);
+    // The findings below name unreadable users.
+    const items = await cacheItems(directories, () => undefined);
     const templates = items.filter(({ kind }) => kind === "template");
     const artifacts = items.filter(({ kind }) => kind !== "template");
     const snapshots = await directoriesIn(join(dataDirectory, "snapshots"), /^[^.]/);
@@ -31,7 +32,7 @@ export async function examineDiskUse(
       ...{ name, level: "ok" },
       detail: `${gib(allocatedBytes(files, counted))}: ${what}`,
     });
-    const { away } = await symbolicUsersOf(directories.imagesDirectory);
+    const { unreadable } = await symbolicUsersOf(directories.imagesDirectory);
     const { unusedBytes } = selectRemovals(items, { maxBytes, maxAgeMs: undefined }, new Date());
     return [
       line("images", filesOf(artifacts), kindsOf(artifacts)),
@@ -54,11 +55,19 @@ export async function examineDiskUse(
         detail: `${gib(unusedBytes)} of images and templates that nothing uses, at most ${gib(maxBytes)} are kept`,
         ...(unusedBytes > maxBytes ? { fix: "a server removes the rest; without one, run osb gc" } : {}),
       },
-      ...away.map((user): Finding => ({
-        ...{ name: "cache", level: "warn" },
-        detail: `${user} uses ${directories.imagesDirectory} by symbolic links and cannot be found: no image is removed`,
-        fix: `mount it or, if it is gone, remove its file in ${directories.imagesDirectory}/.users; that happens after a week`,
-      })),
+      ...unreadable.map(({ dataDirectory: user, cause }): Finding => {
+        const uses = `${user} uses ${directories.imagesDirectory} by symbolic links and cannot be`;
+        const registration = `its file in ${directories.imagesDirectory}/.users`;
+        return cause.code === "ENOENT"
+          ? {
+              ...{ name: "cache", level: "warn", detail: `${uses} found: no image is removed` },
+              fix: `mount it or, if it is gone, remove ${registration}; that happens after a week`,
+            }
+          : {
+              ...{ name: "cache", level: "warn", detail: `${uses} read (${cause.code}): no image is removed` },
+              fix: `mend its file system or its rights or, if it is gone, remove ${registration}`,
+            };
+      }),
     ];
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "EACCES") throw error;

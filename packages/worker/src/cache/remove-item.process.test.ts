@@ -5,11 +5,13 @@ import { link, mkdir, readdir, readFile, rm, symlink, utimes, writeFile } from "
 import { dirname, join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
+import type { Log } from "#host/log.ts";
 import { holdDirectory } from "#host/storage/directory-lock.ts";
 import { allocatedBytes, filesBelow } from "#host/storage/disk-use.ts";
 import { manifestFile } from "#host/storage/immutable-directories.ts";
 import type { CacheDirectories } from "./cache-directories.ts";
 import { cacheItems, pathOf } from "./cache-items.ts";
+import { examineDiskUse } from "./examine-disk-use.ts";
 import { removeItem, removeLeftovers } from "./remove-item.ts";
 import { recentMs, type Retention, selectRemovals } from "./select-removals.ts";
 import { registerSymbolicUser } from "./symbolic-users.ts";
@@ -22,6 +24,8 @@ import {
 } from "./testing/made-cache.ts";
 
 const everything: Retention = { maxBytes: 0, maxAgeMs: undefined };
+
+const failOnWarning: Log = (level, message) => assert.fail(`${level}: ${message}`);
 
 async function cacheFor(t: TestContext, parent?: string): Promise<CacheDirectories> {
   const directories = await makeCacheDirectories(parent);
@@ -37,7 +41,7 @@ async function makeShape(directories: CacheDirectories, diskMib: number): Promis
 async function collectAll(directories: CacheDirectories, retention = everything): Promise<string[]> {
   const later = new Date(Date.now() + 2 * recentMs);
   const removed: string[] = [];
-  for (const { item } of selectRemovals(await cacheItems(directories), retention, later).removals) {
+  for (const { item } of selectRemovals(await cacheItems(directories, failOnWarning), retention, later).removals) {
     if (await removeItem(item, directories)) removed.push(item.name);
   }
   return removed;
@@ -64,7 +68,7 @@ test("300 disk sizes stay within the size of the cache, and leave no file when i
     await makeShape(directories, diskMib);
     if (diskMib % 10 !== 0) continue;
     await collectAll(directories, { ...everything, maxBytes });
-    const { unusedBytes } = selectRemovals(await cacheItems(directories), everything, new Date());
+    const { unusedBytes } = selectRemovals(await cacheItems(directories, failOnWarning), everything, new Date());
     assert.ok(unusedBytes <= maxBytes, `${diskMib} sizes take ${unusedBytes} bytes`);
     const { imagesDirectory, templatesDirectory } = directories;
     const files = [...(await filesBelow(imagesDirectory)), ...(await filesBelow(templatesDirectory))];
@@ -100,7 +104,7 @@ test("a template that a machine or a snapshot has links to stays, with the works
 test("a template in use since it was selected stays: by a start that holds it, by its last use, by a new link", async (t) => {
   const directories = await cacheFor(t);
   await makeShape(directories, 1);
-  const [item] = (await cacheItems(directories)).filter(({ kind }) => kind === "template");
+  const [item] = (await cacheItems(directories, failOnWarning)).filter(({ kind }) => kind === "template");
   assert.ok(item !== undefined);
   const path = pathOf(item, directories);
   {
@@ -150,7 +154,7 @@ test("a collector that is killed in the middle of a removal leaves nothing that 
     armFailpoints("empty removed directory=exit");
     const [dataDirectory, imagesDirectory, templatesDirectory, kind] = process.argv.slice(-4);
     const directories = { dataDirectory, imagesDirectory, templatesDirectory };
-    const item = (await cacheItems(directories)).find((item) => item.kind === kind);
+    const item = (await cacheItems(directories, () => undefined)).find((item) => item.kind === kind);
     await removeItem(item, directories);
   `;
   const { dataDirectory, imagesDirectory, templatesDirectory } = directories;
@@ -160,10 +164,10 @@ test("a collector that is killed in the middle of a removal leaves nothing that 
   }
   const hidden = [...(await readdir(imagesDirectory)), ...(await readdir(templatesDirectory))];
   assert.equal(hidden.filter((name) => name.startsWith(".removed-")).length, 2);
-  assert.equal((await cacheItems(directories)).length, 2);
+  assert.equal((await cacheItems(directories, failOnWarning)).length, 2);
   await makeShape(directories, 1);
   await makeShape(directories, 2);
-  assert.equal((await cacheItems(directories)).length, 4, "the next starts make both again");
+  assert.equal((await cacheItems(directories, failOnWarning)).length, 4, "the next starts make both again");
 
   await removeLeftovers(directories);
   await collectAll(directories);
@@ -173,32 +177,70 @@ test("a collector that is killed in the middle of a removal leaves nothing that 
 
 test("what symbolic links of a registered data directory lead to stays, and all of it while the directory is away", async (t) => {
   const directories = await cacheFor(t);
-  const files = [await provideTestWorkspace(directories, 1), await provideTestWorkspace(directories, 2)];
+  const { registration, user, firstWorkspace } = await registerUser(directories);
+  assert.deepEqual(await neededIn(directories, failOnWarning), [firstWorkspace]);
+  await rm(user, { recursive: true });
+  const warnings: object[] = [];
+  assert.equal((await neededIn(directories, (level, _, fields) => warnings.push({ level, ...fields }))).length, 2);
+  const { imagesDirectory: cache } = directories;
+  assert.partialDeepStrictEqual(warnings, [{ level: "warn", cache, dataDirectory: user }]);
+  const longAgo = new Date(Date.now() - 8 * 24 * 3_600_000);
+  await utimes(registration, longAgo, longAgo);
+  assert.deepEqual(await neededIn(directories, failOnWarning), []);
+});
+
+test("a registered data directory that answers with an error counts as in use, is logged, and is never forgotten", async (t) => {
+  const directories = await cacheFor(t);
+  const { registration, user } = await registerUser(directories);
+  const longAgo = new Date(Date.now() - 365 * 24 * 3_600_000);
+  await utimes(registration, longAgo, longAgo);
+  // A link that leads to itself answers with ELOOP to every user, as a broken disk answers with EIO.
+  for (const broken of [join(user, "snapshots"), user]) {
+    await rm(broken, { recursive: true, force: true });
+    await symlink(broken, broken);
+    const warnings: string[] = [];
+    const needed = await neededIn(directories, (level, message, fields) =>
+      warnings.push(`${level}: ${message} ${JSON.stringify(fields)}`),
+    );
+    assert.equal(needed.length, 2);
+    assert.equal(warnings.length, 1);
+    assert.match(warnings[0] ?? "", /^warn: .*nothing is removed from the cache .*ELOOP/);
+    await readFile(registration);
+    const found = await examineDiskUse(directories, { maxBytes: 0 });
+    assert.match(found.map(({ detail }) => detail).join("\n"), /\/user uses .* cannot be read \(ELOOP\): no image/);
+  }
+});
+
+/** Registers a data directory in which one machine has a symbolic link to the first of two workspaces. */
+async function registerUser(
+  directories: CacheDirectories,
+): Promise<{ readonly registration: string; readonly user: string; readonly firstWorkspace: string }> {
+  const first = await provideTestWorkspace(directories, 1);
+  await provideTestWorkspace(directories, 2);
   const user = join(directories.dataDirectory, "user");
   const machine = join(user, "machines", "m-1");
   await mkdir(machine, { recursive: true });
-  await symlink(files[0] ?? "", join(machine, "workspace.base"));
+  await symlink(first, join(machine, "workspace.base"));
   const users = join(directories.imagesDirectory, ".users");
   await mkdir(users);
-  await writeFile(join(users, "0123456789abcdef"), `${user}\n`);
-  const neededOf = async (): Promise<string[]> =>
-    (await cacheItems(directories)).filter(({ isNeeded }) => isNeeded).map((item) => pathOf(item, directories));
-  assert.deepEqual(await neededOf(), [dirname(files[0] ?? "")]);
-  await rm(user, { recursive: true });
-  assert.equal((await neededOf()).length, 2);
-  const longAgo = new Date(Date.now() - 8 * 24 * 3_600_000);
-  await utimes(join(users, "0123456789abcdef"), longAgo, longAgo);
-  await cacheItems(directories);
-  assert.deepEqual(await neededOf(), []);
-});
+  const registration = join(users, "0123456789abcdef");
+  await writeFile(registration, `${user}\n`);
+  return { registration, user, firstWorkspace: dirname(first) };
+}
+
+/** Directories of the items that no collection may remove. */
+async function neededIn(directories: CacheDirectories, log: Log): Promise<readonly string[]> {
+  const items = await cacheItems(directories, log);
+  return items.filter(({ isNeeded }) => isNeeded).map((item) => pathOf(item, directories));
+}
 
 test("a data directory on the file system of its caches needs no registration", async (t) => {
   const directories = await cacheFor(t);
   await provideTestWorkspace(directories, 1);
-  await registerSymbolicUser(directories, (level, message) => assert.fail(`${level}: ${message}`));
+  await registerSymbolicUser(directories, failOnWarning);
   assert.ok(!(await readdir(directories.imagesDirectory)).includes(".users"));
   const elsewhere = { ...directories, dataDirectory: memoryDirectory };
-  const registered = await registerSymbolicUser(elsewhere, (level, message) => assert.fail(`${level}: ${message}`));
+  const registered = await registerSymbolicUser(elsewhere, failOnWarning);
   const [name = ""] = await readdir(join(directories.imagesDirectory, ".users"));
   assert.equal(await readFile(join(directories.imagesDirectory, ".users", name), "utf8"), `${memoryDirectory}\n`);
   await registered[Symbol.asyncDispose]();

@@ -1,7 +1,6 @@
 import { createHash } from "node:crypto";
 import { mkdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { existsSync } from "node:fs";
 import { filesBelow } from "#host/storage/disk-use.ts";
 import { liveWorkers } from "#host/worker-lock.ts";
 import { namesIn } from "#host/storage/names-in.ts";
@@ -15,7 +14,7 @@ import type { CacheDirectories } from "./cache-directories.ts";
 /** Holds a file for each data directory whose machines use a cache by symbolic links. */
 const usersDirectory = ".users";
 
-/** A data directory that cannot be found may be on a disk that is not mounted. After a week it counts as removed. */
+/** A data directory that does not exist may be on a disk that is not mounted. After a week it counts as removed. */
 const goneMs = 7 * 24 * 3_600_000;
 
 /**
@@ -57,28 +56,44 @@ export async function registerSymbolicUser(directories: CacheDirectories, log: L
 export interface SymbolicUsers {
   /** Targets of the links of their machines and snapshots. */
   readonly targets: readonly string[];
-  /** Data directories that cannot be found: anything in the cache may be in use. */
-  readonly away: readonly string[];
+  /** Data directories whose links are unknown: every item of the cache may be in use. */
+  readonly unreadable: readonly UnreadableUser[];
 }
 
-/** Looks at every data directory that is registered with the cache. Registrations of removed ones go after a while. */
+/** A registered data directory that cannot be found or read. */
+export interface UnreadableUser {
+  readonly dataDirectory: string;
+  /** The error of the file system. `ENOENT`: the directory is removed, or on a disk that is not mounted. */
+  readonly cause: NodeJS.ErrnoException;
+}
+
+/**
+ * Reads every data directory that is registered with the cache. The registration of a directory that does not exist
+ * ends after a week. That of a directory which answers with another error, such as `EIO` or `EACCES`, never ends.
+ */
 export async function symbolicUsersOf(cache: string): Promise<SymbolicUsers> {
   const targets: string[] = [];
-  const away: string[] = [];
+  const unreadable: UnreadableUser[] = [];
   for (const name of await namesIn(join(cache, usersDirectory))) {
     const file = join(cache, usersDirectory, name);
-    const user = (await readFile(file, "utf8")).trim();
-    if (existsSync(user)) {
-      for (const part of ["machines", "snapshots"]) {
-        for (const { target } of await filesBelow(join(user, part))) if (target !== undefined) targets.push(target);
-      }
-    } else if (Date.now() - (await stat(file)).mtimeMs > goneMs) {
-      await rm(file, { force: true });
-    } else {
-      away.push(user);
+    const dataDirectory = (await readFile(file, "utf8")).trim();
+    try {
+      targets.push(...(await linkTargetsIn(dataDirectory)));
+    } catch (error) {
+      const cause = error as NodeJS.ErrnoException;
+      const isGone = cause.code === "ENOENT" && Date.now() - (await stat(file)).mtimeMs > goneMs;
+      if (isGone) await rm(file, { force: true });
+      else unreadable.push({ dataDirectory, cause });
     }
   }
-  return { targets, away };
+  return { targets, unreadable };
+}
+
+/** @throws the error of the file system, `ENOENT` for a data directory that does not exist */
+async function linkTargetsIn(dataDirectory: string): Promise<readonly string[]> {
+  await stat(dataDirectory);
+  const parts = ["machines", "snapshots"].map((part) => filesBelow(join(dataDirectory, part)));
+  return (await Promise.all(parts)).flat().flatMap(({ target }) => target ?? []);
 }
 
 /** Whether a file of the cache cannot get a hard link in the data directory (EXDEV, or protected_hardlinks in proc_sys_fs(5)). */

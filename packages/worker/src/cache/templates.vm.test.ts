@@ -70,7 +70,11 @@ test("a template stays while its sandbox or a snapshot of it exists, goes afterw
   const directories = { dataDirectory: host.dataDirectory, imagesDirectory: testImagesDirectory, templatesDirectory };
   const selected = async () => {
     const later = new Date(Date.now() + 2 * recentMs);
-    const { removals } = selectRemovals(await cacheItems(directories), { maxBytes: 0, maxAgeMs: undefined }, later);
+    const { removals } = selectRemovals(
+      await cacheItems(directories, () => undefined),
+      { maxBytes: 0, maxAgeMs: undefined },
+      later,
+    );
     // The images of this host are left alone.
     return removals.map(({ item }) => item).filter(({ kind }) => kind === "template");
   };
