@@ -28,7 +28,7 @@ export function isSame(given: string, expected: string): boolean {
   return timingSafeEqual(digest(given), digest(expected));
 }
 
-/** How a client reaches a sandbox. Its ports are at the port at which the client has reached this server. */
+/** How a client reaches a sandbox. The domain carries the port through which the client reached this server. */
 export function accessOf(context: E2bContext, id: SandboxId, { headers }: Pick<FastifyRequest, "headers">): Access {
   const [port = ""] = /:\d+$/.exec(headers.host ?? "") ?? [];
   return { accessToken: accessTokenOf(context, id), domain: `${context.place.sandboxDomain}${port}` };
@@ -46,8 +46,8 @@ export function withoutSuffix(text: string): string {
 }
 
 /**
- * What this interface shows of a sandbox: undefined for one that has ended, as there is no state for it. A sandbox that
- * the end of a server hibernated shows as running, since any call wakes it.
+ * What this interface shows of a sandbox. Undefined when the sandbox has ended, for which E2B has no state. A sandbox
+ * that a server hibernated at its shutdown shows as running, since any call wakes it.
  */
 export function factsOf(sandbox: Sandbox, lifetime: Lifetime | undefined): SandboxFacts | undefined {
   if (!isShown(sandbox)) return undefined;
@@ -115,7 +115,7 @@ export async function endPause({ sandboxes, lifetimes }: E2bContext, { facts, li
   if (facts.paused && lifetime !== undefined) await lifetimes.put(resumed(lifetime, sandboxes.clock.now()));
 }
 
-/** Undefined instead of `not_found`. */
+/** Turns `not_found` into undefined. */
 export async function orMissing<T>(work: Promise<T>): Promise<T | undefined> {
   try {
     return await work;

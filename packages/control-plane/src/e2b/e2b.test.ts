@@ -47,7 +47,7 @@ async function streamed(
     messages.push(json);
     at += 5 + message.bytes.length;
   }
-  return assert.fail("the stream has no end");
+  return assert.fail("the stream ended without its last envelope");
 }
 
 function enveloped(body: object): Uint8Array<ArrayBuffer> {
@@ -75,7 +75,7 @@ suite("the REST interface of E2B", () => {
     return reply;
   }
 
-  test("a sandbox is created with what clients need to reach it, and is one of ours", async () => {
+  test("a create returns what clients need to reach the sandbox, which is one of ours", async () => {
     const created = await create({ templateID: "base", timeout: 60, metadata: { a: "b" }, envVars: { C: "d" } });
     assert.deepEqual(Object.keys(created).toSorted(), [
       "alias",
@@ -90,7 +90,7 @@ suite("the REST interface of E2B", () => {
     assert.deepEqual([ours.status, ours.metadata, ours.timeout], ["running", { a: "b" }, 0]);
   });
 
-  test("the first interface gives a sandbox 15 seconds, the second one 300", async () => {
+  test("by default a sandbox lives 15 seconds in version 1, and 300 in version 2", async () => {
     for (const [path, seconds] of [
       ["/sandboxes", 15],
       ["/v2/sandboxes", 300],
@@ -126,7 +126,7 @@ suite("the REST interface of E2B", () => {
     }
   });
 
-  test("a key may begin as E2B's own do", async () => {
+  test("a key may begin with E2B's prefix", async () => {
     await using stored = await startForTest({ storedKeys: true });
     const digits = "0123456789abcdef".repeat(4);
     const database = await openDatabase(stored.database);
@@ -159,7 +159,7 @@ suite("the REST interface of E2B", () => {
     assert.ok((await endAt()) < first);
   });
 
-  test("a paused sandbox keeps its start, answers 502 inside, and resumes", async () => {
+  test("a paused sandbox keeps its start time, answers calls inside with 502, and resumes", async () => {
     const created = await create();
     const path = `/sandboxes/${created.sandboxID}`;
     const inside = insideOf(world, created);
@@ -199,12 +199,12 @@ suite("the REST interface of E2B", () => {
     assert.deepEqual((await world.ask("GET", path))[1], before);
   });
 
-  test("pages are exact, in the order of creation, with paused sandboxes among the running ones", async () => {
+  test("pages list running and paused sandboxes once each, in the order of creation", async () => {
     const metadata = { "a b": "c&d" };
     const ids: string[] = [];
     for (let count = 0; count < 3; count += 1) ids.unshift((await create({ metadata })).sandboxID);
     await world.ask("POST", `/sandboxes/${ids[1]}/pause`, {});
-    // As the clients encode it: three times.
+    // Clients encode the metadata three times.
     const filter = encodeURIComponent(
       new URLSearchParams({ [encodeURIComponent("a b")]: encodeURIComponent("c&d") }).toString(),
     );
@@ -229,7 +229,7 @@ suite("the REST interface of E2B", () => {
     assert.deepEqual((await of("running,paused")).length, 3);
   });
 
-  test("a refresh extends the end of a sandbox, and only a paused one is resumed", async () => {
+  test("a refresh extends the end of a sandbox, and a resume is refused unless it is paused", async () => {
     const { sandboxID: id } = await create({ timeout: 100 });
     const endAt = async (): Promise<string> => (await world.ask("GET", `/sandboxes/${id}`))[1].endAt;
     const first = await endAt();
@@ -264,7 +264,7 @@ suite("the REST interface of E2B", () => {
     assert.equal((await world.get(id)).timeout, 0);
   });
 
-  test("a snapshot outlives its sandbox and starts others; its second removal fails", async () => {
+  test("a snapshot outlives its sandbox and starts others; removing it twice fails", async () => {
     const { sandboxID } = await create({ metadata: { from: "snapshot" } });
     const [status, snapshot] = await world.ask("POST", `/sandboxes/${sandboxID}/snapshots`, { name: "mine" });
     assert.deepEqual([status, snapshot.names], [201, ["mine"]]);
@@ -331,7 +331,7 @@ suite("the inside of a sandbox, as E2B's clients call it", () => {
     assert.deepEqual([outputOf("stdout"), outputOf("stderr"), end], ["out\n", "err\n", {}]);
   });
 
-  test("a process can be reached after its client has left, also when it has ended", async () => {
+  test("a process is found after its client has left, even when the process has ended", async () => {
     const left = new AbortController();
     const response = await inside("/process.Process/Start", {
       method: "POST",
@@ -360,7 +360,7 @@ suite("the inside of a sandbox, as E2B's clients call it", () => {
     assert.deepEqual((await rpc(inside, "process.Process/SendSignal", signal))[1].code, "not_found");
   });
 
-  test("a signal ends a process at once, and no other signal is taken", async () => {
+  test("SIGKILL ends a process at once, and other signals are refused", async () => {
     const running = streamed(inside, "process.Process/Start", { ...start("sleep", "1000"), tag: "sleeper" });
     const process = { tag: "sleeper" };
     const signalled = (signal: string): Promise<[number, Json]> =>
@@ -406,7 +406,7 @@ suite("the inside of a sandbox, as E2B's clients call it", () => {
     assert.equal((await rpc(inside, "process.Process/SendInput", { process: 7 }))[0], 400);
   });
 
-  test("nothing inside is reached without the token", async () => {
+  test("no call reaches the inside of a sandbox without its token", async () => {
     const stranger = insideOf(world, { ...created, envdAccessToken: "" });
     for (const [method, path] of [
       ["POST", "/process.Process/List"],
@@ -523,7 +523,7 @@ suite("the inside of a sandbox, as E2B's clients call it", () => {
     assert.deepEqual(await call("Remove", { path: "/work/uno" }), [200, {}]);
   });
 
-  test("changes of a directory are streamed, and can be asked for", async () => {
+  test("changes in a directory arrive on a stream, and by polling", async () => {
     await inside("/files?path=/watched/old", { method: "POST", body: "1" });
     await inside("/files?path=/watched/new", { method: "POST", body: "1" });
     world.worker.changes.set("/watched", [
@@ -552,7 +552,7 @@ suite("the inside of a sandbox, as E2B's clients call it", () => {
     assert.equal((await rpc(inside, "filesystem.Filesystem/GetWatcherEvents", { watcherId }))[1].code, "not_found");
   });
 
-  test("variables of the create are those of every process", async () => {
+  test("every process has the variables of the create", async () => {
     assert.deepEqual(await (await inside("/envs")).json(), { FROM_CREATE: "yes" });
   });
 });
@@ -592,7 +592,7 @@ suite("ports of a sandbox, as E2B's clients reach them", () => {
   });
 });
 
-test("a server in a sandbox gets a request without the headers and keys that are this server's", async () => {
+test("a server in a sandbox receives requests without this server's headers and keys", async () => {
   await using world = await startForTest();
   const [, { sandboxID: id }] = await world.ask("POST", "/v2/sandboxes", { network: { allowPublicTraffic: false } });
   const [, { trafficAccessToken }] = await world.ask("POST", "/v2/sandboxes", {
@@ -627,7 +627,7 @@ test("a server in a sandbox gets a request without the headers and keys that are
 });
 
 suite("the set end of a sandbox", () => {
-  test("ends it whatever it does, or pauses it", async () => {
+  test("deletes it even while it is busy, or pauses it", async () => {
     const clock = new ManualClock();
     await using world = await startForTest({ tuning: { clock, sweepMs: 20 } });
     const [, killed] = await world.ask("POST", "/v2/sandboxes", { timeout: 60 });
@@ -651,7 +651,7 @@ suite("the set end of a sandbox", () => {
     });
   });
 
-  test("outlives a server that hibernates its sandboxes, which run on with the next call", async () => {
+  test("outlives a server that hibernates its sandboxes, which the next call wakes", async () => {
     const clock = new ManualClock();
     const first = await startForTest({ tuning: { clock, sweepMs: 20 } });
     await using _ = first;

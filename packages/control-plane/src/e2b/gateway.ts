@@ -70,7 +70,7 @@ function isSignedFile({ url = "" }: IncomingMessage): boolean {
   return url.startsWith("/files?") && url.includes("signature=");
 }
 
-/** The running sandbox whose token has signed the URL; an empty id: there is none. */
+/** The running sandbox whose token signed the URL, or an empty id when there is none. */
 async function signedSandbox(context: E2bContext, { method, url = "/" }: IncomingMessage): Promise<string> {
   const signed = signedRequestOf(method, new URL(url, "http://sandbox").searchParams);
   const { stores } = context.sandboxes;
@@ -87,12 +87,12 @@ async function serveInside(
   const found = await reachable(context, named);
   if (found !== undefined) return await serveEnvd(context, found, request, response);
   request.resume();
-  // A signed URL that no sandbox has signed.
+  // No running sandbox has signed the URL.
   if (named === "") return sendAnswer(response, jsonAnswer(401, { code: 401, message: "invalid signature" }));
   sendAnswer(response, jsonAnswer(502, notFoundBody(named)));
 }
 
-/** Requests to ports of sandboxes: admitted by the token of public traffic, answered in JSON. */
+/** Handles requests to ports of sandboxes: the traffic token admits them, and failures are JSON. */
 function portManner(context: E2bContext): PortManner {
   return {
     ownHeaders: new Set([idHeader, portHeader, trafficHeader]),

@@ -13,7 +13,7 @@ export interface Account {
 /** The user whom clients expect. It is a second name of `sandbox`, with a home of its own. */
 const defaultAccount: Account = { name: "user", home: "/home/user" };
 
-/** A fake machine has no users of its own, and is used by `sandbox` alone. */
+/** The user of a fake machine, which has no users of its own. */
 const fakeAccount: Account = { name: "sandbox", home: "/home/sandbox" };
 
 /**
@@ -48,7 +48,7 @@ const addUserMs = 30_000;
 /** Guests known to have the user, by sandbox and generation. */
 export type PreparedGuests = Map<string, Promise<void>>;
 
-// Forgetting one costs a command.
+// A forgotten guest costs one more command.
 const maxPrepared = 10_000;
 
 interface Guests {
@@ -83,7 +83,9 @@ async function runScript({ worker }: SandboxContext, id: SandboxId, signal: Abor
   throw new SandboxError("internal", `cannot add the user 'user' to sandbox ${id}: ${text.trim().slice(-500)}`);
 }
 
-/** The user that a request names; undefined: the default one. @throws `unauthenticated` for an unknown one */
+/**
+ * The user that a request names, or the default user when it names none. @throws `unauthenticated` for an unknown one
+ */
 export async function accountOf(
   { sandboxes }: Guests,
   id: SandboxId,
@@ -99,7 +101,7 @@ export async function accountOf(
   return { name, home };
 }
 
-/** Bounds what a guest makes this server hold. */
+/** A guest writes this file, so the server reads no more of it than this. */
 const maxPasswdBytes = 2 ** 20;
 
 async function homeOf(

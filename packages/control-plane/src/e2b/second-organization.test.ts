@@ -104,7 +104,7 @@ suite("another organization, by the interface of E2B", () => {
     });
   }
 
-  test("a stranger's snapshot cannot be started from", async () => {
+  test("no sandbox starts from a snapshot of another organization", async () => {
     for (const templateID of [snapshotId, `${snapshotId}:default`, marker]) {
       const init = { headers: { "x-api-key": stranger } };
       const [status] = await world.ask("POST", "/v2/sandboxes", { templateID }, init);
@@ -112,7 +112,7 @@ suite("another organization, by the interface of E2B", () => {
     }
   });
 
-  test("afterwards the owner has everything as it was", async () => {
+  test("afterwards the resources of the owner are unchanged", async () => {
     const detail = await as(owner, "GET", `/sandboxes/${id}`);
     assert.deepEqual([detail.state, detail.metadata], ["running", { a: marker }]);
     assert.deepEqual((await as(owner, "GET", `/snapshots?sandboxID=${id}`)).length, 1);

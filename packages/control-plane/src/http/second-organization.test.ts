@@ -174,7 +174,7 @@ suite("another organization", () => {
     assert.deepEqual(new Set(page.entries.map(({ keyID }: Json) => keyID)), new Set(["org-stranger"]));
   });
 
-  test("afterwards the owner has everything as it was", async () => {
+  test("afterwards the resources of the owner are unchanged", async () => {
     const { id, checkpointId, sessionId } = owned;
     const sandbox = await asOwner("GET", `/api/sandboxes/${id}`);
     assert.deepEqual([sandbox.status, sandbox.metadata], ["running", { a: marker }]);

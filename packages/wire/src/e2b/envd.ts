@@ -4,7 +4,7 @@ import { envs } from "../public/fields.ts";
 import type { FileEntry } from "../worker/files.ts";
 import type { ExecEnd, ExecOutput } from "../worker/sessions.ts";
 
-/** The port of the guest under which clients address the guest's interface. Nothing listens there. */
+/** The guest port by which clients address the guest's interface. Nothing listens there. */
 export const envdPort = 49_983;
 
 const Selector = z.object({ pid: z.int().optional(), tag: z.string().optional() });
@@ -152,12 +152,12 @@ export function signedText({ path, operation, username, token, expiration }: Sig
 }
 
 export interface SignedUrl {
-  /** As the query has it. */
+  /** The path as the query spells it. */
   readonly path: string;
   readonly operation: "read" | "write";
-  /** Empty: none was given. */
+  /** Empty when the query names none. */
   readonly username: string;
   readonly token: string;
-  /** Seconds since 1970, as the query has it. */
+  /** Seconds since 1970, as the query spells them. */
   readonly expiration: string | undefined;
 }

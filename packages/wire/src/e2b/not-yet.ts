@@ -23,9 +23,9 @@ export const notYet: readonly (readonly [method: string, path: string, what: str
   ["GET", "/secrets/:id", "secrets"],
   ["POST", "/secrets/:id", "secrets"],
   ["DELETE", "/secrets/:id", "secrets"],
-  ["GET", "/api-keys", "keys by this interface"],
-  ["POST", "/api-keys", "keys by this interface"],
-  ["DELETE", "/api-keys/:id", "keys by this interface"],
+  ["GET", "/api-keys", "API keys by this interface (use osb admin key)"],
+  ["POST", "/api-keys", "API keys by this interface (use osb admin key)"],
+  ["DELETE", "/api-keys/:id", "API keys by this interface (use osb admin key)"],
   ["GET", "/teams/:id/metrics", "metrics of a team"],
   ["GET", "/teams/:id/metrics/max", "metrics of a team"],
 ];

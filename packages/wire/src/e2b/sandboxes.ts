@@ -10,7 +10,7 @@ export const envdVersion = "0.6.13";
 /** Clients require the field, and use it for nothing. */
 const clientId = "opensandbox";
 
-/** Seconds that a new sandbox lives, unless the request says otherwise: by the second interface, and by the first. */
+/** Seconds that a new sandbox lives unless the request sets a timeout, in versions 2 and 1 of the interface. */
 export const defaultLifeSeconds = { second: 300, first: 15 } as const;
 
 const timeoutRule = "timeout must be a whole number of seconds, at least 1";
@@ -56,7 +56,7 @@ export const NewSandbox = z.object({
 });
 export type NewSandbox = z.infer<typeof NewSandbox>;
 
-/** A sandbox as the calls that start it answer. */
+/** The reply to a call that starts a sandbox. */
 export interface StartedReply {
   readonly templateID: string;
   readonly alias: string;
@@ -98,7 +98,7 @@ export interface MetricReply {
   readonly timestampUnix: number;
   readonly cpuCount: number;
   readonly cpuUsedPct: number;
-  /** Bytes, as all sizes. */
+  /** Bytes, like every size here. */
   readonly memUsed: number;
   readonly memTotal: number;
   readonly memCache: number;
@@ -232,16 +232,15 @@ function refuseNetwork({ rules = {}, egressProxy, maskRequestHost, httpsPorts = 
 
 function refuse(asked: Readonly<Record<string, unknown>>): void {
   const name = Object.keys(asked).find((part) => asked[part] !== undefined && asked[part] !== null);
-  if (name !== undefined) throw new SandboxError("not_supported", `${name}: this server does not implement this`);
+  if (name !== undefined) throw new SandboxError("not_supported", `this server does not implement ${name}`);
 }
 
 /** Ranges that denote every address. */
 const everything: ReadonlySet<string> = new Set(["0.0.0.0/0", "::/0"]);
 
 /**
- * The network policy that a client asks for. In this interface an allowed destination takes precedence over a denied
- * one, and in a policy it is the reverse, so rules that need the former are refused.
- * @throws `not_supported`
+ * The network policy that a client asks for. In E2B's interface an allowed destination takes precedence over a denied
+ * one; in our policy it is the reverse. Rules that depend on E2B's order are refused. @throws `not_supported`
  */
 export function networkPolicyOf(network: NetworkUpdate, internetAccess: boolean | undefined): NetworkPolicy {
   refuseNetwork(network);
@@ -282,7 +281,7 @@ export interface SandboxFacts {
   readonly egress?: EgressRules | undefined;
 }
 
-/** Clients require an end: the largest that their parsers take stands for none. */
+/** Clients require an end: the latest time that their parsers accept stands for none. */
 const noEnd = new Date("9999-12-31T23:59:59.999Z");
 
 export function listedReplyOf(facts: SandboxFacts): ListedReply {

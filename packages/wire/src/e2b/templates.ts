@@ -63,7 +63,7 @@ export const listTeams: Route<unknown, unknown, TeamReply[]> = {
   reply: z.custom<TeamReply[]>(),
 };
 
-/** Images have no builds of their own in this interface: one of an unknown time stands for the image. */
+/** Clients expect every template to have a build. One build of an unknown time stands for an image. */
 const unknownTime = new Date(0).toISOString();
 
 export function templateReplyOf(

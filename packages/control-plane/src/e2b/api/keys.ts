@@ -1,12 +1,15 @@
 import { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Authenticate } from "#organizations/api-keys.ts";
 
-/** Some clients accept only keys that begin with `e2b_`. The digits of a key of this server may follow it. */
+/** Replaces the prefix `e2b_`, which some clients require, by this server's `osb_`. The digits are the same. */
 export function ownKeyOf(key: string): string {
   return key.replace(/\be2b_(?=[0-9a-f]{64}\b)/gi, "osb_");
 }
 
-/** Authenticates by either form of a key. Clients expect 401 for a wrong one, too. @throws `unauthenticated` */
+/**
+ * Accepts a key with either prefix. A wrong key is 401, as E2B's clients expect, instead of 403. @throws
+ * `unauthenticated`
+ */
 export function authenticatorOf(authenticate: Authenticate): Authenticate {
   return async (key) => {
     try {

@@ -10,11 +10,11 @@ import { pageOf } from "./page.ts";
 const maxPage = 100;
 const shownStates = (Object.keys(moves) as SandboxState[]).filter((state) => state !== "stopped");
 
-/** Lists of sandboxes, in pages. */
+/** Serves the lists of sandboxes, page by page. */
 export function serveList(app: FastifyInstance, context: E2bContext): void {
   const { ending } = context.sandboxes.shutdown;
   serve(app, ending, wire.list, async (call) => await list(context, call));
-  // The first interface has neither pages nor paused sandboxes.
+  // The list of version 1 has neither pages nor paused sandboxes.
   serve(app, ending, wire.listFirst, async ({ organizationId, query }) => {
     return (await selected(context, organizationId, { ...query, state: query.state ?? "running" })).map(
       wire.listedReplyOf,
@@ -45,7 +45,7 @@ async function list(
   return items.map(wire.listedReplyOf);
 }
 
-/** The sandboxes that a request selects, in its order. */
+/** The sandboxes that match a request's filters, in the order that it asks for. */
 async function selected(
   { sandboxes, lifetimes }: E2bContext,
   organizationId: string,
@@ -73,5 +73,5 @@ function timeFrom(text: string | undefined): number {
   if (text === undefined) return Number.NEGATIVE_INFINITY;
   const time = /^\d+$/.test(text) ? Number(text) * 1000 : Date.parse(text);
   if (!Number.isNaN(time)) return time;
-  throw new SandboxError("invalid_argument", "startedAfter must be a time as ISO 8601 or in seconds since 1970");
+  throw new SandboxError("invalid_argument", "startedAfter must be an ISO 8601 time, or seconds since 1970");
 }

@@ -14,7 +14,7 @@ SwapCached:        77 kB
 /dev/vda 20971520 5242880 15728640 25% /
 `;
 
-test("a measurement has the load since the one before", () => {
+test("a measurement reports the load since the previous one", () => {
   const now = new Date("2026-01-01T00:00:00.500Z");
   const first = measurementOf(textOf(100, 100), undefined, now);
   assert.deepEqual(first.measured, {

@@ -17,16 +17,16 @@ interface Counters {
   readonly all: number;
 }
 
-/** Measurements that are kept: two minutes of a client that asks twice a second. */
+/** Measurements kept for a sandbox: two minutes for a client that asks twice a second. */
 const maxMeasured = 240;
 const maxSandboxes = 1000;
 const measureMs = 10_000;
 const maxOutput = 64 * 1024;
 
-// One process each would cost more than the reading.
+// One command reads everything: a process for each reading would cost more than the reading.
 const measure = "cat /proc/stat /proc/meminfo; df -P -B1 / | tail -n 1";
 
-/** Measurements of the inside of sandboxes. A guest is measured when a client asks: none are taken ahead of time. */
+/** Serves measurements of guests. A guest is measured when a client asks, never in advance. */
 export function serveMetrics(app: FastifyInstance, context: E2bContext): void {
   const { sandboxes } = context;
   const histories = new Map<SandboxId, History>();
@@ -82,11 +82,14 @@ interface Measurement {
   readonly counters: Counters;
 }
 
-/** A measurement from the texts of proc(5) and df(1). The load is that since the measurement before, or since the boot. */
+/**
+ * Reads a measurement from the output of proc(5) and df(1). The load covers the time since the previous measurement, or
+ * since the boot.
+ */
 export function measurementOf(text: string, before: Counters | undefined, now: Date): Measurement {
   const ticks = (/^cpu +(.*)$/m.exec(text)?.[1] ?? "").split(" ").map(Number);
   const [, , , idle = 0, waiting = 0] = ticks;
-  // The last two columns, time of guests, are part of the first two.
+  // The last two columns, guest time, are already counted in the first two.
   const all = ticks.slice(0, 8).reduce((sum, value) => sum + value, 0);
   const counters = { all, busy: all - idle - waiting };
   const passed = all - (before?.all ?? 0);

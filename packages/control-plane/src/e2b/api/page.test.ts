@@ -18,7 +18,7 @@ test("pages cover a list exactly, and only the last one has no token", () => {
   ]);
 });
 
-test("a page continues after an item that has gone", () => {
+test("a list continues when the item that its token names is gone", () => {
   const { nextToken: token } = pageOf([1, 2, 3, 4], { ...request, limit: 2, token: undefined });
   assert.deepEqual(pageOf([1, 3, 4], { ...request, limit: 2, token }).items, [3, 4]);
 });

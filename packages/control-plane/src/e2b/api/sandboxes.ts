@@ -18,7 +18,7 @@ import { prepareGuest } from "../guest-user.ts";
 import { serveList } from "./list-sandboxes.ts";
 import { startFromTemplate } from "./start-from-template.ts";
 
-/** The life of sandboxes. */
+/** Serves the calls that create, show, pause, resume and end sandboxes. */
 export function serveSandboxes(app: FastifyInstance, context: E2bContext): void {
   const { sandboxes } = context;
   const { ending } = sandboxes.shutdown;
@@ -100,7 +100,7 @@ async function create(
         envs: body.envVars ?? {},
         metadata: body.metadata ?? {},
         alias: "",
-        // Until the lifetime is stored, the idle timeout keeps a sandbox from living on after a crash.
+        // If the server crashes before the lifetime is stored, the idle timeout applies.
         idleTimeoutSeconds: seconds,
         previewTokenHash: traffic?.hash,
       },
@@ -121,7 +121,7 @@ async function create(
 export interface Begin {
   readonly sandbox: Sandbox;
   readonly lifetime: Lifetime;
-  /** The request that has started it. */
+  /** The request that started the sandbox. */
   readonly request: Pick<FastifyRequest, "headers">;
   readonly trafficToken?: string | undefined;
 }
@@ -145,7 +145,10 @@ interface NewEnd {
   readonly endsAt: Date;
 }
 
-/** Sets the end of a sandbox. One that was made by another interface is hibernated then, as it would be when idle. */
+/**
+ * Sets the end of a sandbox. A sandbox that another interface created is hibernated at that time, as at its idle
+ * timeout.
+ */
 async function setEnd(
   { sandboxes, lifetimes }: E2bContext,
   { sandbox, lifetime, endsAt }: NewEnd,
@@ -159,7 +162,7 @@ async function setEnd(
   await setIdleTimeout(sandboxes, { organizationId, id, idleTimeoutSeconds: 0 }, signal);
 }
 
-/** Moves the end of a sandbox away, never nearer. A sandbox without a set end keeps its idle timeout. */
+/** Moves the end of a sandbox later, never earlier. A sandbox without a set end keeps its idle timeout. */
 async function extend(
   context: E2bContext,
   { sandbox, lifetime, seconds }: Omit<NewEnd, "endsAt"> & { readonly seconds: number },
@@ -182,7 +185,7 @@ async function pause(
       allowed: ["running"],
     });
   }
-  // The end of a server may have hibernated it already.
+  // A server that shut down may have hibernated it already.
   if (sandbox.state !== "hibernated") {
     try {
       await hibernateSandbox(context.sandboxes, organizationId, id);
@@ -207,13 +210,13 @@ async function connect(
   reply.status(facts.paused ? 201 : 200);
   if (facts.paused) {
     if (lifetime !== undefined) {
-      // The end comes first: a sandbox that wakes with a past end would be put away again.
+      // The end is set before the wake: a sandbox whose end has passed would be paused again.
       await lifetimes.put({ ...lifetime, paused: false, endsAt: endAfter(context, seconds) });
     }
     try {
       await wakeSandbox(sandboxes, { organizationId, id });
     } catch (error) {
-      // A call on another connection has woken it.
+      // A call on another connection may have woken it.
       const now = await sandboxes.stores.sandboxes.get(organizationId, id);
       if (now.state !== "running") {
         if (lifetime !== undefined) await lifetimes.put(lifetime);

@@ -12,7 +12,7 @@ import { serveSandboxes } from "./sandboxes.ts";
 import { serveSnapshots } from "./snapshots.ts";
 import { serveTemplates } from "./templates.ts";
 
-/** The REST interface of E2B, beside our own. */
+/** Serves E2B's REST interface beside our own. */
 export async function serveE2bApi(app: FastifyInstance, context: E2bContext): Promise<void> {
   await app.register((withKey, _options, done) => {
     withKey.setErrorHandler((thrown, request, reply) => {
@@ -33,7 +33,7 @@ export async function serveE2bApi(app: FastifyInstance, context: E2bContext): Pr
         method,
         url,
         handler: () => {
-          throw new SandboxError("not_supported", `${what}: this server does not implement this`);
+          throw new SandboxError("not_supported", `this server does not implement ${what}`);
         },
       });
     }
@@ -41,7 +41,7 @@ export async function serveE2bApi(app: FastifyInstance, context: E2bContext): Pr
   });
 }
 
-/** Reading needs the scope `sandboxes:read`, and so does a look at a template's name, which each create begins with. */
+/** Every GET needs the scope `sandboxes:read`, the look-up of a template included: each create begins with one. */
 const routeOf: RouteOf = ({ method, routeOptions: { url = "" } }) => {
   const name = `e2b ${method} ${url}`;
   if (method === "GET") return { name, scope: "sandboxes:read" };

@@ -19,13 +19,13 @@ import { findSnapshot } from "./start-from-template.ts";
 const maxListed = 1000;
 const maxPage = 100;
 
-/** Copies that are started at once: each takes the memory of a sandbox, and a place among the starts. */
+/** Copies started at the same time. Each takes a sandbox's memory and a turn in the worker's start queue. */
 const maxAtOnce = 4;
 
-/** A name that this server gives. It is not shown. */
+/** Names that this server generates. Replies leave them out. */
 const ownName = /^(?:snapshot|fork)-[0-9a-f]{16}$/;
 
-/** Snapshots, which are checkpoints, and copies of running sandboxes. */
+/** Serves E2B's snapshots, which are checkpoints here, and copies of running sandboxes. */
 export function serveSnapshots(app: FastifyInstance, context: E2bContext): void {
   const { sandboxes } = context;
   const { stores } = sandboxes;
@@ -117,7 +117,7 @@ interface Copy {
   readonly seconds: number;
 }
 
-/** Starts one copy. Its failure is part of the answer, since others may have succeeded. */
+/** Starts one copy. Its failure is part of the answer, since other copies may have succeeded. */
 async function copyOf(
   context: E2bContext,
   { snapshot, lifetime, request, template, seconds }: Copy,

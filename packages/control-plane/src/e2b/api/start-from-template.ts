@@ -7,10 +7,10 @@ import { createSandbox } from "#sandboxes/create-sandbox.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 import { type E2bContext, orMissing } from "../e2b-context.ts";
 
-/** Names under which clients know the image of this server. */
+/** Names by which clients ask for this server's default image. */
 const defaultNames: ReadonlySet<string> = new Set(["", "base", "default"]);
 
-// Snapshots beyond this number are not found by name; their ids work.
+// Only the newest snapshots are found by name. Older ones are found by id.
 const maxNamed = 1000;
 
 export interface StartFromTemplate {
@@ -20,7 +20,9 @@ export interface StartFromTemplate {
   readonly fork: Fork;
 }
 
-/** Creates a sandbox from what the name of a template denotes. @throws `not_found` when it denotes nothing */
+/**
+ * Creates a sandbox from the image or snapshot that a template's name denotes. @throws `not_found` for an unknown name
+ */
 export async function startFromTemplate(
   context: E2bContext,
   { organizationId, template, fork }: StartFromTemplate,
@@ -43,7 +45,7 @@ export async function startFromTemplate(
   return (await createFromImage(images, { organizationId, image: { name }, fork }, () => {}, signal)).sandbox;
 }
 
-/** The ready snapshot with this id, or the newest one with this name. */
+/** The newest snapshot with this name, or else the snapshot with this id. */
 export async function findSnapshot(
   { sandboxes: { stores } }: E2bContext,
   organizationId: string,

@@ -6,7 +6,7 @@ import { serve } from "#http/serve.ts";
 import { type E2bContext, orMissing } from "../e2b-context.ts";
 import { findSnapshot } from "./start-from-template.ts";
 
-/** What sandboxes can start from, as far as clients look it up, and the organization as a team. */
+/** Serves the look-ups of templates, and the organization as a team. */
 export function serveTemplates(app: FastifyInstance, context: E2bContext): void {
   const { sandboxes, images } = context;
   const { ending } = sandboxes.shutdown;

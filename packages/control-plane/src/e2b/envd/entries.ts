@@ -3,7 +3,7 @@ import { type EntryInfo, entryInfoOf } from "@opensandbox/wire/e2b/envd.ts";
 import type { FileEntry, GuestFiles } from "@opensandbox/wire/worker/files.ts";
 import { orMissing } from "../e2b-context.ts";
 
-/** Describes what is at a path. @throws `not_found` */
+/** Describes the entry at a path. @throws `not_found` */
 export async function entryAt(files: GuestFiles, path: string, signal: AbortSignal): Promise<EntryInfo> {
   return await described(files, await files.stat(path, { noFollow: true }, signal), signal);
 }

@@ -10,7 +10,7 @@ import type { Account } from "../guest-user.ts";
 import type { LiveProcesses } from "./live-processes.ts";
 import type { Watchers } from "./watchers.ts";
 
-/** What the calls of all clients share. */
+/** State that all calls to the inside of sandboxes share. */
 export interface EnvdContext extends E2bContext {
   readonly processes: LiveProcesses;
   readonly watchers: Watchers;
@@ -30,17 +30,17 @@ export interface EnvdCall {
   readonly signal: AbortSignal;
 }
 
-/** Whether the sandbox no longer runs, so that no client can wait for anything of it. */
+/** Whether the client has left or the sandbox does not run, so that no reply is due. */
 export async function hasEnded({ context: { sandboxes }, id, signal }: EnvdCall): Promise<boolean> {
   if (signal.aborted) return true;
   const sandbox = await sandboxes.stores.sandboxes.find(id);
   return sandbox?.state !== "running";
 }
 
-/** JSON bodies are limited to the size of one message of standard input, encoded. */
+/** The largest JSON body carries one message of standard input in base64. */
 const maxBodyBytes = 8 * 2 ** 20;
 
-/** The content of a request, decompressed. It keeps the socket open after a failure, so that the refusal can be sent. */
+/** The content of a request, decompressed. A failure leaves the socket open, so that the refusal can be sent. */
 export async function* contentOf(request: IncomingMessage): AsyncGenerator<Uint8Array> {
   const encoding = (request.headers["content-encoding"] ?? "identity").toLowerCase();
   if (encoding !== "identity" && encoding !== "gzip") {
@@ -50,7 +50,7 @@ export async function* contentOf(request: IncomingMessage): AsyncGenerator<Uint8
   yield* encoding === "gzip" ? gunzipped(body) : body;
 }
 
-/** The whole content of a request, which is small. @throws `invalid_argument` for a large one */
+/** The whole content of a request, decompressed. @throws `invalid_argument` above `maxBodyBytes` */
 export async function bytesOf(request: IncomingMessage): Promise<Uint8Array> {
   return await collected(contentOf(request));
 }

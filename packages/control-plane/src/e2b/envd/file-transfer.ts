@@ -49,7 +49,7 @@ async function send(
     touching(content, () => use.touch()),
     { objectMode: false },
   );
-  // Only a client that asks for nothing else means it: others can always take the bytes as they are.
+  // Compress only for a client that accepts nothing but gzip. Every other client takes the plain bytes.
   if (part === undefined && request.headers["accept-encoding"]?.trim().toLowerCase() === "gzip") {
     response.writeHead(200, { "content-encoding": "gzip" });
     return await pipeline(stream, createGzip(), response, { signal });
@@ -106,11 +106,11 @@ async function store(call: EnvdCall, path: string, content: AsyncIterable<Uint8A
 
 /** The status of a failed transfer, where it differs from that of other failures. */
 export function transferStatus(error: unknown): number | undefined {
-  // Clients know this status for a full disk.
+  // Clients read 507 as a full disk.
   return isSandboxError(error, "quota_exceeded") || isSandboxError(error, "no_capacity") ? 507 : undefined;
 }
 
-/** A URL of a file that its signature opens, without a header. */
+/** A URL that opens a file by its signature, without a header. */
 export interface SignedRequest extends Omit<SignedUrl, "token"> {
   readonly signature: string;
 }

@@ -7,7 +7,7 @@ import { described, entryAt } from "./entries.ts";
 import type { EnvdCall } from "./envd-call.ts";
 import { pathFrom } from "./paths.ts";
 
-/** Entries of one listing with its subdirectories. */
+/** Entries that one listing may hold, subdirectories included. */
 const maxListed = 50_000;
 
 export async function stat({ guest, account, signal }: EnvdCall, { path }: { readonly path: string }): Promise<object> {
@@ -62,7 +62,7 @@ export async function listDirectory(
         throw new SandboxError("not_supported", `${root} has more than ${maxListed} entries: list its subdirectories`);
       }
       entries.push(await described(guest.files, entry, signal));
-      // A directory that vanishes meanwhile has no entries.
+      // A directory that is removed during the listing has no entries.
       if (entry.kind === "directory" && levels > 1) await orMissing(add(entry.path, levels - 1));
     }
   };
@@ -70,7 +70,7 @@ export async function listDirectory(
   return { entries };
 }
 
-/** Gives a new file to the user of the call. The guest makes files for the default one. */
+/** Makes the user of the call own a new file. The guest creates files as the default user. */
 export async function own({ guest, account, signal }: EnvdCall, path: string): Promise<FileEntry | undefined> {
   if (account.name === "user" || account.name === "sandbox") return undefined;
   const group = account.name === "root" ? { group: "root" } : {};

@@ -11,16 +11,18 @@ export interface LiveProcess {
   readonly tag: string | undefined;
   readonly envs: Readonly<Record<string, string>>;
   readonly cwd: string | undefined;
-  /** The client that started it still listens, so that its input needs no connection of its own. */
+  /** The connection of the client that started the process, while it listens. Input takes this connection. */
   attached: AttachedSession | undefined;
-  /** By the elapsed clock. */
+  /** Milliseconds of the elapsed clock. */
   endedAt?: number;
 }
 
-/** A process that has ended can be connected to for this long, and for as long as its guest knows it. */
+/** How long a client can connect to a process that has ended, if the guest still knows it. */
 const keptMs = 60_000;
 
-/** The processes of all sandboxes. Losing them, as the end of the server does, loses tags and variables of listings. */
+/**
+ * The processes of all sandboxes. A restart of the server forgets them: listings then lack their tags and variables.
+ */
 export class LiveProcesses {
   readonly #clock: Clock;
   readonly #processes = new Map<SandboxId, Map<number, LiveProcess>>();
@@ -41,7 +43,7 @@ export class LiveProcesses {
     if (ended) process.endedAt = this.#clock.elapsed();
   }
 
-  /** Undefined: another server started it, or an earlier one. */
+  /** Undefined when another server, or an earlier run of this one, started the process. */
   find(id: SandboxId, { pid, tag }: Selector): LiveProcess | undefined {
     const known = this.#processes.get(id);
     if (pid !== undefined) return known?.get(pid);
@@ -74,7 +76,7 @@ export async function sessionIdOf(
   if (known !== undefined) return known.sessionId;
   const { pid } = selector;
   const found = pid === undefined ? [] : (await sessions.list(signal)).filter((session) => session.pid === pid);
-  // Of two with one number the later one has it now.
+  // When two sessions have one process id, it belongs to the later one.
   const session: ExecSession | undefined = found.toSorted((a, b) => b.startedMs - a.startedMs)[0];
   if (session === undefined) throw processNotFound(selector);
   return session.id;

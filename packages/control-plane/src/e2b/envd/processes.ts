@@ -14,7 +14,7 @@ const killedWithinMs = 1000;
 
 const defaultSize = { columns: 80, rows: 24 };
 
-/** The largest time that the guest takes, in milliseconds. */
+/** The longest timeout that the guest accepts, in milliseconds. */
 const maxTimeoutMs = 2 ** 32 - 1;
 
 /** Starts a process, which runs on when its client leaves, and streams its events. */
@@ -41,7 +41,7 @@ export async function startProcess(call: EnvdCall, body: wire.StartRequest, stre
     await sendEvents(call, { attached, pid, terminal: terminal !== undefined, replayed: false }, stream);
     ended = true;
   } catch (error) {
-    // The guest has no output for a listener that left; the process runs on.
+    // The client has left; the process runs on.
     if (signal.aborted) return;
     throw error;
   } finally {
@@ -80,7 +80,7 @@ async function run(
   }
 }
 
-/** The refusal of a directory that does not exist, in this interface's words, if that is why a command did not start. */
+/** If a command did not start because its directory does not exist, the error in E2B's words. */
 async function missingDirectory(
   { files }: EnvdCall["guest"],
   { cwd }: Exec,
@@ -105,12 +105,12 @@ function commandOf({ account, request }: EnvdCall, { process: wanted, stdin }: w
     ...(wanted.envs === undefined ? {} : { envs: wanted.envs }),
     ...(wanted.cwd === undefined || wanted.cwd === "" ? {} : { cwd: pathFrom(account, wanted.cwd) }),
     ...(Number.isFinite(deadline) && deadline > 0 ? { timeoutMs: Math.min(Math.ceil(deadline), maxTimeoutMs) } : {}),
-    // Clients of the first versions do not say, and write to every wanted.
+    // Clients of the first versions do not send the field, and write to every process.
     stdin: stdin ?? true,
   };
 }
 
-/** Streams the further events of a process, and only its end when it has ended. */
+/** Streams the further events of a process. For a process that has ended, that is only its end. */
 export async function connectProcess(
   call: EnvdCall,
   { process: selector }: { readonly process: wire.Selector },
@@ -129,7 +129,7 @@ interface Events {
   readonly attached: AttachedSession;
   readonly pid: number;
   readonly terminal: boolean;
-  /** The output begins with what was written before, which this interface does not repeat. */
+  /** The output begins with the scrollback, which this interface does not repeat. */
   readonly replayed: boolean;
 }
 
@@ -149,7 +149,7 @@ async function sendEvents(
     }
   }
   const { end } = await attached.result;
-  // The end of a sandbox kills its processes. Its clients must learn the former, for which the connection is cut.
+  // The end of a sandbox kills its processes. Clients must learn of the sandbox's end, so the connection is cut.
   if (end.signal !== 0 && (await hasEnded(call))) {
     throw new SandboxError("unavailable", "the sandbox ended while the process ran");
   }
@@ -162,7 +162,7 @@ function base64Of(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("base64");
 }
 
-/** The processes that run, those started by other interfaces too. */
+/** Lists the running processes, including those that other interfaces started. */
 export async function listProcesses({ context, id, guest, signal }: EnvdCall): Promise<object> {
   const sessions = await guest.sessions.list(signal);
   const processes = sessions.flatMap(({ id: sessionId, pid, argv, end }): wire.ProcessInfo[] => {
@@ -197,7 +197,7 @@ export async function closeStdin(
   return {};
 }
 
-/** Uses the connection of the client that listens, or attaches for a moment. */
+/** Sends input over the connection of the client that listens, or attaches to the process for a moment. */
 async function withInput(
   { context, id, guest, signal }: EnvdCall,
   selector: wire.Selector,
@@ -252,7 +252,7 @@ export async function resizeTerminal(
   return {};
 }
 
-/** The result of a call about a session, which the guest may have forgotten. */
+/** Reports a session that the guest has forgotten as a process that is not found. */
 async function known<T>(selector: wire.Selector, work: Promise<T>): Promise<T> {
   try {
     return await work;

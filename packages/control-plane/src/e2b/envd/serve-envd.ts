@@ -48,7 +48,7 @@ const streaming: ReadonlyMap<string, { readonly serve: Streaming; readonly keepA
   streamingOf("/filesystem.Filesystem/WatchDir", wire.WatchRequest, { keepalive: {} }, watch.watchDirectory),
 ]);
 
-/** Every call to the inside of a sandbox, for tests that look at all of them. */
+/** Every call to the inside of a sandbox, for tests that cover all of them. */
 export const envdCalls: readonly string[] = [
   ...[...unary.keys(), ...streaming.keys()].map((path) => `POST ${path}`),
   ...["GET /files", "POST /files", "GET /metrics", "GET /envs"],
@@ -166,7 +166,7 @@ async function serveStream(
     const { bytes, compressed } = messageIn(await bytesOf(request));
     await serve(call, jsonOf(compressed ? await unzipped(bytes) : bytes), stream);
   } catch (error) {
-    // The connection of a sandbox that has ended is cut: a stream that ends in order would look complete.
+    // When the sandbox has ended, the connection is cut: a stream that ends in order would look complete.
     if (await hasEnded(call)) throw error;
     stream.end(connectFailureOf(wordsOf(call.context, error)));
   }
@@ -186,7 +186,7 @@ async function metricsOf({ context, id, signal }: EnvdCall): Promise<object> {
   };
 }
 
-/** The user that a client chose, as the name of a basic authorization. */
+/** The user that a client names in its Basic authorization. */
 function userOf({ headers }: IncomingMessage): string | undefined {
   const encoded = /^Basic +(\S+)$/i.exec(headers.authorization ?? "")?.[1];
   return encoded === undefined ? undefined : Buffer.from(encoded, "base64").toString("utf8").split(":")[0];
@@ -230,7 +230,7 @@ function isGone(error: unknown): boolean {
   );
 }
 
-/** The answer of a proxy that finds no sandbox. */
+/** The reply of E2B's proxy when it finds no sandbox. */
 export function notFoundBody(id: string): object {
   return { sandboxId: id, message: "The sandbox was not found", code: 502 };
 }

@@ -11,7 +11,7 @@ import { pathFrom } from "./paths.ts";
 /** Names of the files that the guest agent writes before it renames them into place. */
 const ownFile = /(?:^|\/)\.opensandbox-[0-9a-f]{16}$/;
 
-/** Files whose replacement is told from their creation. Beyond them, a replacement looks like a creation. */
+/** Paths remembered to tell a replacement from a creation. Beyond them, a replacement is reported as a creation. */
 const maxKnown = 50_000;
 
 /** Streams the changes in a directory until the client leaves. */
@@ -25,7 +25,7 @@ export async function watchDirectory(call: EnvdCall, body: WatchRequest, stream:
   stream.end();
 }
 
-/** Begins a watch whose events the client asks for. */
+/** Begins a watch whose events the client polls for. */
 export async function createWatcher(call: EnvdCall, body: WatchRequest): Promise<object> {
   const { context, id } = call;
   const end = new AbortController();
@@ -51,7 +51,10 @@ export async function removeWatcher(
   return {};
 }
 
-/** Begins to watch a directory. Resolves once every further change is reported. @throws `invalid_argument` for a file */
+/**
+ * Begins to watch a directory. Resolves when every change from then on will be reported. @throws `invalid_argument` for
+ * a file
+ */
 async function changesIn(
   { guest: { files }, account, signal }: Pick<EnvdCall, "guest" | "account" | "signal">,
   { path, recursive = false, includeEntry = false }: WatchRequest,
@@ -68,7 +71,7 @@ async function changesIn(
 interface Watched {
   readonly root: string;
   readonly changes: AsyncIterable<readonly FileChange[]>;
-  /** Paths that exist. */
+  /** Paths known to exist. */
   readonly known: Set<string>;
   readonly includeEntry: boolean;
 }
@@ -91,13 +94,13 @@ async function* eventsOf(
         continue;
       }
       const entry = await orMissing(files.stat(path, { noFollow: true }, signal));
-      // What changes a directory is reported under the name of its entry.
+      // A change in a directory is reported under the name of the changed entry.
       if (kind === "changed" && entry?.kind === "directory") continue;
       const shown = entry !== undefined && includeEntry ? { entry: await described(files, entry, signal) } : {};
       const isNew = kind === "created" && !known.has(path);
       if (known.size < maxKnown) known.add(path);
       if (isNew) yield { name, type: "EVENT_TYPE_CREATE", ...shown };
-      // A file appears with its content, which other servers of this interface report as a write of its own.
+      // A file appears with its content. E2B's servers report a creation and then a write, so a write is added here.
       if (!isNew || isFilled(entry)) yield { name, type: "EVENT_TYPE_WRITE", ...shown };
     }
   }

@@ -2,7 +2,7 @@ import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { randomHex, type SandboxId } from "@opensandbox/wire/ids.ts";
 import type { FilesystemEvent } from "@opensandbox/wire/e2b/envd.ts";
 
-/** A watcher that no client asks about for this long ends. */
+/** A watcher ends when no client has polled it for this long. */
 const idleMs = 600_000;
 const maxWaiting = 4096;
 const maxWatchers = 1000;
@@ -15,11 +15,11 @@ interface Watcher {
   idle: NodeJS.Timeout;
 }
 
-/** Watches of directories for clients that ask again and again. */
+/** Watches of directories for clients that poll. */
 export class Watchers {
   readonly #watchers = new Map<string, Watcher>();
 
-  /** Keeps the events of a watch, which aborting `end` ends. Returns its id. @throws `quota_exceeded` */
+  /** Keeps the events of a watch until `end` is aborted. Returns the watcher's id. @throws `quota_exceeded` */
   add(sandboxId: SandboxId, changes: AsyncIterable<FilesystemEvent>, end: AbortController): string {
     if (this.#watchers.size >= maxWatchers) {
       end.abort(new SandboxError("canceled", "there are too many watchers"));
@@ -33,7 +33,7 @@ export class Watchers {
     return watcherId;
   }
 
-  /** The events since the call before. @throws the failure that ended the watch */
+  /** The events since the previous call. @throws the failure that ended the watch */
   take(sandboxId: SandboxId, watcherId: string): FilesystemEvent[] {
     const watcher = this.#get(sandboxId, watcherId);
     clearTimeout(watcher.idle);
