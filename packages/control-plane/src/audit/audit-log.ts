@@ -20,7 +20,7 @@ export interface AuditEntry {
   readonly method: string;
   /** Without its query. */
   readonly path: string;
-  /** The id of what the call made. */
+  /** The id of the resource that the call created. */
   readonly resource?: string | undefined;
   readonly address: string;
   readonly requestId: string;
@@ -30,19 +30,19 @@ export interface AuditEntry {
 
 const fromRow = rowReader<AuditEntry>({ at: "date" });
 
-/** Entries are written together, so that a busy server pays for few transactions. A crash loses those of this time. */
+/** How long an entry waits to be written with others, in milliseconds. A crash loses the waiting entries. */
 const writeAfterMs = 200;
 
-/** Entries in memory while the database does not answer. Beyond, the newest are dropped, and the log counts them. */
+/** Entries kept in memory while the database does not answer. Further ones are dropped, and the log counts them. */
 const maxWaiting = 10_000;
 
-/** One statement: SQLite takes 32,766 values. */
+/** Entries in one statement, which holds at most 32,766 values in SQLite. */
 const rowsAtOnce = 1000;
 
-/** A path may be as long as a file's name. */
+/** Characters of a path that an entry keeps: a client chooses the path. */
 const maxPathLength = 500;
 
-/** The audit log of all organizations. Disposing writes what waits. */
+/** The audit log of all organizations. Disposing writes the waiting entries. */
 export class AuditLog implements AsyncDisposable {
   readonly #database: Database;
   readonly #clock: Clock;
@@ -59,7 +59,7 @@ export class AuditLog implements AsyncDisposable {
     this.#log = log;
   }
 
-  /** Records a call. It is in the database within a moment. */
+  /** Records a call. The entry is written soon afterwards, together with others. */
   add(entry: Omit<AuditEntry, "id" | "at">): void {
     if (this.#waiting.length >= maxWaiting) {
       this.#dropped += 1;
@@ -73,7 +73,7 @@ export class AuditLog implements AsyncDisposable {
     this.#timer ??= setTimeout(() => void this.flush(), writeAfterMs);
   }
 
-  /** Writes what waits. A failure is logged, and the entries wait for the next time. */
+  /** Writes the waiting entries. A failure is logged, and the entries wait for the next attempt. */
   async flush(): Promise<void> {
     clearTimeout(this.#timer);
     this.#timer = undefined;
@@ -95,11 +95,11 @@ export class AuditLog implements AsyncDisposable {
         const rows = entries.slice(written, written + rowsAtOnce).map(rowOf<AuditEntry>);
         await this.#database.insertInto("audit_entries").values(rows).execute();
       }
-      if (this.#dropped > 0) this.#log("error", "entries of the audit log are lost", { count: this.#dropped });
+      if (this.#dropped > 0) this.#log("error", "entries of the audit log were dropped", { count: this.#dropped });
       this.#dropped = 0;
     } catch (error) {
       this.#waiting = [...entries.slice(written), ...this.#waiting];
-      this.#log("error", "cannot write the audit log: its entries wait", {
+      this.#log("error", "cannot write the audit log: its entries wait for the next attempt", {
         count: this.#waiting.length,
         ...describeError(error),
       });

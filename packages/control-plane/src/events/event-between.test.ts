@@ -41,12 +41,12 @@ test("an operation that leaves a sandbox as it was is no event", () => {
   }
 });
 
-test("a crash has its own reason, and any other end the reason that was given", () => {
+test("a crash has its own reason, and any other end has the given reason", () => {
   assert.deepEqual(between("running", "error"), { type: "sandbox.stopped", data: { reason: "crash" } });
   assert.deepEqual(between("running", "stopped"), { type: "sandbox.stopped", data: { reason: "expired" } });
 });
 
-test("another size of a running sandbox is an event, whether an operation or a restart brought it", () => {
+test("a new size of a running sandbox is an event, by an operation or by a restart", () => {
   const scaled = { type: "sandbox.scaled", data: { vcpus: 2, memoryMib: 2048 } };
   assert.deepEqual(between("running", "running", { memoryMib: 2048 }), scaled);
   assert.equal(between("running", "running", { vcpus: 4 })?.type, "sandbox.scaled");

@@ -16,7 +16,7 @@ interface Shape {
   readonly workspaceMib: number;
 }
 
-/** What a sandbox of a shape has in a state: memory while it runs, disk until it is stopped. */
+/** What a sandbox of this shape has in this state: memory while it runs, disk until it is stopped. */
 export function allocationIn(state: LastingState, { vcpus, memoryMib, workspaceMib }: Shape): Allocation {
   const runs = state === "running";
   const diskMib = state === "stopped" ? 0 : workspaceMib;
@@ -24,11 +24,11 @@ export function allocationIn(state: LastingState, { vcpus, memoryMib, workspaceM
 }
 
 /**
- * The event that leads from a sandbox's last event to its present state; undefined when nothing happened that clients
- * hear of. A comparison, not a list of operations: an operation that a crash interrupted causes no event, and one that
- * only reconciliation completes causes the same event as any other. Pure.
- * @param last absent for a new sandbox, and for one that an earlier version made
- * @param reason why it stopped, unless its machine ended by itself
+ * The event that leads from a sandbox's last event to its present state. Undefined when nothing happened that clients
+ * are told. It compares the two, whatever the operations between them: an operation that a crash interrupted causes no
+ * event, and one that only reconciliation completes causes the same event as any other. Pure. @param last absent for a
+ * new sandbox, and for one that an earlier version made @param reason why it stopped, unless its machine ended by
+ * itself
  */
 export function eventBetween(
   last: Allocation | undefined,

@@ -10,7 +10,7 @@ import type { Clock } from "../clock.ts";
 import { type Allocation, allocationIn, eventBetween } from "./event-between.ts";
 import type { EventSelection, SandboxEvent } from "./event.ts";
 
-/** A part of the events after a cursor. */
+/** A page of the events after a cursor. */
 export interface EventPage {
   readonly events: readonly SandboxEvent[];
   /** Events up to this one have been considered, whether selected or not. */
@@ -32,7 +32,7 @@ export class EventStore {
     this.#clock = clock;
   }
 
-  /** Runs a transaction that records events, and notifies the listeners once they are committed. */
+  /** Runs a transaction that records events, and notifies the listeners after the commit. */
   async transaction<T>(work: (transaction: Transaction<Tables>, recorder: EventRecorder) => Promise<T>): Promise<T> {
     let recorder: EventRecorder | undefined;
     const result = await inTransaction(this.#database, async (transaction) => {
@@ -93,7 +93,7 @@ export class EventStore {
     return { events: eventsOf(rows.toReversed(), selection), cursor: head, hasMore: false };
   }
 
-  /** A query that one index serves: the events of a sandbox are few, and all are of its organization or none is. */
+  /** One index serves this query: a sandbox has few events, and they all belong to one organization. */
   #selected({ organizationId, sandboxId, types }: EventSelection) {
     const [column, value] =
       sandboxId === undefined ? (["organization_id", organizationId] as const) : (["sandbox_id", sandboxId] as const);
@@ -115,11 +115,11 @@ function eventsOf(rows: readonly EventRow[], { organizationId }: EventSelection)
   return rows.filter((row) => row.organization_id === organizationId).map(eventOf);
 }
 
-/** Further facts about a change of a sandbox. */
+/** Facts about a change that the sandbox's row does not show. */
 export interface ChangeFacts {
   /** Why it stopped. Default: `user_requested`. */
   readonly reason?: StopReason | undefined;
-  /** When it happened, if that was before now. */
+  /** When it happened. Default: now. */
   readonly at?: Date | undefined;
 }
 
@@ -153,7 +153,7 @@ export class EventRecorder {
     if (facts !== undefined) await this.#append(row, { facts, last, allocation, at });
   }
 
-  /** Records that a sandbox's row goes although it never ran. */
+  /** Records that the row of a sandbox that never ran is removed. */
   async removed(row: SandboxRow): Promise<void> {
     if (row.hidden === 0) await this.changed({ ...row, state: "stopped" }, { reason: "crash" });
   }

@@ -12,7 +12,7 @@ export interface SandboxEvent {
   readonly facts: EventFacts;
 }
 
-/** Which events a reader wants. Absent: all. */
+/** The events that a reader wants. Absent: all. */
 export interface EventSelection {
   readonly organizationId: string;
   readonly sandboxId?: string | undefined;

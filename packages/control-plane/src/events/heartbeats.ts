@@ -1,6 +1,9 @@
 import type { Database } from "#database/database.ts";
 
-/** How often a server notes that its worker is alive, in milliseconds. The end of a lost machine is known this exactly. */
+/**
+ * How often a server notes that its worker is alive, in milliseconds. The time when a machine was lost is as exact as
+ * this.
+ */
 export const heartbeatMs = 30_000;
 
 /** When each worker was last known to be alive. */

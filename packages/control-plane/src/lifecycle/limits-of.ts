@@ -1,7 +1,7 @@
 import type { Limits } from "./limits.ts";
 import type { SandboxContext } from "./sandbox-context.ts";
 
-/** The limits that hold for an organization. */
+/** The limits that apply to an organization. */
 export async function limitsOf(
   { stores, settings }: Pick<SandboxContext, "stores" | "settings">,
   organizationId: string,

@@ -2,7 +2,7 @@ import type { SnapshotId } from "@opensandbox/wire/ids.ts";
 import type { Worker } from "@opensandbox/wire/worker/worker.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 
-/** A start of a sandbox that looks for a worker. */
+/** A start for which a worker is chosen. */
 export interface Start extends Pick<Sandbox, "id" | "image" | "vcpus" | "memoryMib"> {
   /** The snapshot that it starts from. Absent: its image. */
   readonly snapshotId?: SnapshotId | undefined;
@@ -21,7 +21,10 @@ export interface Placement {
   choose(start: Start): Promise<string>;
 }
 
-/** A control plane with one worker. Files of a sandbox that belongs to no worker may be left on it. */
+/**
+ * The placement of a control plane with one worker. That worker may have leftovers of a sandbox that belongs to no
+ * worker.
+ */
 export function onlyWorker({ id }: Pick<Worker, "id">): Placement {
   return {
     includes: (workerId) => workerId === id,

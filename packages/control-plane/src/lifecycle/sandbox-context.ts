@@ -67,7 +67,7 @@ export interface Operations {
 
 export interface SandboxSettings {
   readonly defaults: SandboxDefaults;
-  /** Those of the server. An organization may have its own: see {@link limitsOf}. */
+  /** The limits of the server. An organization may have its own: see {@link limitsOf}. */
   readonly limits: Limits;
   /** This control plane serves one command: its sandboxes end with it. */
   readonly ephemeral: boolean;

@@ -34,7 +34,7 @@ export const activeStates = ["creating", "running", "hibernating", "waking", "re
 /** The states that last only as long as an operation. */
 export const passingStates: readonly SandboxState[] = ["creating", "hibernating", "waking", "restarting", "stopping"];
 
-/** The states that last. While an operation is under way, a sandbox counts as what it was before. */
+/** The states that last. During an operation, a sandbox counts as being in the state before it. */
 export type LastingState = "creating" | "running" | "hibernated" | "error" | "stopped";
 
 /** The state itself when it lasts; undefined while an operation is under way. */

@@ -23,7 +23,10 @@ export class LifetimeSweep {
     this.#lifetimes = lifetimes;
   }
 
-  /** Begins with every lifetime that has ended, and waits for none: a guest that hangs holds up only its own sandbox. */
+  /**
+   * Starts to end the sandboxes whose lifetime has ended, without waiting: a guest that hangs delays only its own
+   * sandbox.
+   */
   async run(): Promise<void> {
     const {
       clock,
@@ -45,7 +48,7 @@ export class LifetimeSweep {
       this.#failed.delete(id);
     } catch (error) {
       this.#failed.set(id, clock.elapsed() + retryMs);
-      log("error", "cannot end a sandbox at its set time", { sandbox: id, ...describeError(error) });
+      log("error", "cannot end a sandbox at its set time: trying again", { sandbox: id, ...describeError(error) });
     }
   }
 }
@@ -61,7 +64,7 @@ async function endLifetime(context: SandboxContext, lifetimes: LifetimeStore, id
     // Another server ends its own sandboxes, and an operation under way holds the gate of its own process.
     if (!isOurs || passingStates.includes(sandbox.state)) return;
     if (lifetime.paused) {
-      // A client without lifetimes has woken it.
+      // A client of another interface has woken it.
       if (sandbox.state === "running") await lifetimes.put(resumed(lifetime, context.clock.now()));
       return;
     }

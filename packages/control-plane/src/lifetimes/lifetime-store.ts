@@ -45,7 +45,7 @@ export class LifetimeStore {
     return new Map(rows.map(fromRow).map((lifetime) => [lifetime.sandboxId, lifetime]));
   }
 
-  /** The lifetimes of all organizations that have ended, without those of paused sandboxes that sleep. */
+  /** The ended lifetimes of all organizations, except those of sandboxes that are paused and hibernated. */
   async listEnded(now: number): Promise<Lifetime[]> {
     const rows = await this.#database
       .selectFrom("lifetimes")

@@ -12,17 +12,17 @@ export interface CreateApiKey {
   /** Default: the organization of the first key. */
   readonly organizationId?: string | undefined;
   readonly name: string;
-  /** As people write them. Default: all. */
+  /** Scopes as the command line takes them. Default: all. */
   readonly scopes?: readonly string[] | undefined;
   /** Default: the key does not expire. */
   readonly lifetimeDays?: number | undefined;
 }
 
-/** The administration of organizations and keys by a user of the host, beside a running server or without one. */
+/** Manages organizations and keys for a user of the host, beside a running server or without one. */
 export interface Administration extends AsyncDisposable {
   createOrganization(name: string, limits: OrganizationLimits): Promise<Organization>;
   listOrganizations(): Promise<readonly Organization[]>;
-  /** Changes limits; null: the server's. */
+  /** Changes limits. Null restores the server's limit. */
   setLimits(
     id: string,
     limits: { readonly [Name in keyof OrganizationLimits]: number | null | undefined },
@@ -31,14 +31,14 @@ export interface Administration extends AsyncDisposable {
   setRevoked(id: string, revoked: boolean): Promise<Organization>;
   createKey(wanted: CreateApiKey): Promise<{ readonly key: string; readonly apiKey: ApiKey }>;
   listKeys(organizationId?: string): Promise<readonly ApiKey[]>;
-  /** By id, or by the beginning of the key. */
+  /** Revokes the key with this id, or whose text begins with this word. */
   revokeKey(word: string): Promise<ApiKey>;
 }
 
 export interface OpenAdministration {
   readonly clock: Clock;
   readonly log: Log;
-  /** The user of the host, for the audit log. */
+  /** The host user that the audit log names. */
   readonly user: string;
 }
 

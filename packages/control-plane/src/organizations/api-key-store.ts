@@ -12,7 +12,7 @@ export interface ApiKey {
   readonly id: string;
   readonly organizationId: string;
   readonly name: string;
-  /** The beginning of the key, which tells keys apart for people. */
+  /** The beginning of the key, by which people tell keys apart. */
   readonly prefix: string;
   readonly scopes: readonly Scope[];
   readonly createdAt: Date;
@@ -66,7 +66,7 @@ export class ApiKeyStore {
   /** Makes the first key, an administrator's, when the database has none. Returns its text. */
   async createFirst(organizationId: string, now: number): Promise<string | undefined> {
     const key = newKey();
-    // One statement behind a lock, so that only one of two processes that start together makes a key.
+    // One statement behind a lock: of two processes that start together, only one makes a key.
     const insert = sql`
       INSERT INTO api_keys (id, organization_id, name, key_hash, key_prefix, created_at, scopes)
       SELECT ${randomUUID()}, ${organizationId}, 'first', ${sha256(key)}, ${prefixOf(key)}, ${now}, ${allScopes.join(" ")}
@@ -79,7 +79,7 @@ export class ApiKeyStore {
     return numAffectedRows === 1n ? key : undefined;
   }
 
-  /** The keys of an organization, or of all, the oldest first; revoked and expired ones too. */
+  /** The keys of one organization or of all, oldest first, including revoked and expired ones. */
   async list(organizationId?: string): Promise<readonly ApiKey[]> {
     const rows = await this.#database
       .selectFrom("api_keys")
@@ -105,7 +105,7 @@ export class ApiKeyStore {
     return { ...fromRow(row), organizationRevokedAt: dateOf(row.organization_revoked_at) };
   }
 
-  /** Those of the ids whose keys are accepted now. */
+  /** The given ids whose keys are accepted now. */
   async accepted(ids: readonly string[], now: number): Promise<ReadonlySet<string>> {
     if (ids.length === 0) return new Set();
     const rows = await this.#database
@@ -120,7 +120,10 @@ export class ApiKeyStore {
     return new Set(rows.map(({ id }) => id));
   }
 
-  /** Refuses a key from now on; a revoked one keeps its time. By id or by the beginning of its text. @throws `not_found` */
+  /**
+   * Revokes the key with this id, or whose text begins with `word`. A key revoked earlier keeps the time of that.
+   * @throws `not_found`
+   */
   async revoke(word: string, now: Date): Promise<ApiKey> {
     const rows = await this.#database
       .selectFrom("api_keys")
@@ -172,7 +175,7 @@ function prefixOf(key: string): string {
   return key.slice(0, 12);
 }
 
-/** Hexadecimal. */
+/** The SHA-256 of a text, in hexadecimal. */
 export function sha256(text: string): string {
   return createHash("sha256").update(text).digest("hex");
 }

@@ -18,7 +18,9 @@ export interface Caller {
   readonly scopes: readonly Scope[];
 }
 
-/** The owner of a key. @throws `unauthenticated` without a key, `permission_denied` for one that is not accepted */
+/**
+ * Finds the owner of a key. @throws `unauthenticated` without a key, `permission_denied` for a key that is not accepted
+ */
 export type Authenticate = (key: string | undefined) => Promise<Caller>;
 
 export interface Authenticator {
@@ -29,7 +31,7 @@ export interface Authenticator {
   readonly log: Log;
 }
 
-/** The last use of a key is stored this often. */
+/** The last use of a key is stored at most this often, in milliseconds. */
 const usedMs = 60_000;
 
 /** Accepts the static key alone when there is one, and the keys in the database otherwise. */

@@ -15,7 +15,7 @@ export interface Organization extends OrganizationLimits {
   readonly id: string;
   readonly name: string;
   readonly createdAt: Date;
-  /** None of its keys is accepted since then. */
+  /** Since then, its keys are refused. */
   readonly revokedAt?: Date | undefined;
 }
 
@@ -32,7 +32,7 @@ export class OrganizationStore {
     this.#database = database;
   }
 
-  /** Adds an organization under an id of its own. */
+  /** Adds an organization with a new id. */
   async create(name: string, limits: OrganizationLimits, createdAt: Date): Promise<Organization> {
     const id = `org-${randomHex(8)}`;
     const row = { id, name, created_at: createdAt.getTime(), ...columnsOf(limits) };
@@ -47,7 +47,7 @@ export class OrganizationStore {
     return organizationOf(row);
   }
 
-  /** The oldest first. */
+  /** All organizations, oldest first. */
   async list(): Promise<readonly Organization[]> {
     const rows = await this.#database
       .selectFrom("organizations")
@@ -58,7 +58,7 @@ export class OrganizationStore {
     return rows.map(organizationOf);
   }
 
-  /** Changes the limits that are given; null removes one. @throws `not_found` */
+  /** Changes the given limits. Null removes a limit. @throws `not_found` */
   async setLimits(id: string, limits: { readonly [Name in keyof OrganizationLimits]: number | null | undefined }) {
     await this.get(id);
     const changes = columnsOf(limits);
@@ -68,7 +68,7 @@ export class OrganizationStore {
     return await this.get(id);
   }
 
-  /** Refuses the keys of an organization from now on, or accepts them again. @throws `not_found` */
+  /** Revokes an organization, which refuses all its keys, or restores it. @throws `not_found` */
   async setRevoked(id: string, revokedAt: Date | undefined): Promise<Organization> {
     await this.get(id);
     const revoked_at = revokedAt?.getTime() ?? null;
@@ -98,7 +98,7 @@ function organizationOf(row: Parameters<typeof fromRow>[0]): Organization {
   return organization;
 }
 
-/** The columns of the limits that are given. */
+/** The columns of the given limits. */
 function columnsOf(limits: { readonly [Name in keyof OrganizationLimits]: number | null | undefined }) {
   const { maxSandboxes, maxMemoryMib, maxDiskMib } = limits;
   return {

@@ -135,7 +135,7 @@ test("creates from an image succeed while it is removed again and again", async 
   assert.ok(removed > 0);
 });
 
-test("events and ended deliveries go by age and by number, and the last event of a sandbox stays", async () => {
+test("events and ended deliveries are removed by age and by number, except the last event of a sandbox", async () => {
   const options = { webhooks: { resolve: async () => [] } };
   await using world = await startForTest(options);
   const [, { id: webhook }] = await world.ask("POST", "/api/webhooks", { url: "https://receiver.example/" });

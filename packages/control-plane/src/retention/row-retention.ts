@@ -29,7 +29,7 @@ export interface UnnamedImage {
 /** Events stay this much longer than other rows, in milliseconds: usage reports reach back this far. */
 const usageMs = 90 * 24 * 3_600_000;
 
-/** The most events that are kept, with their deliveries. Older ones go whatever their age. */
+/** How many events are kept, with their deliveries. The oldest beyond this number are removed, whatever their age. */
 const maxEvents = 1_000_000;
 
 /** So many rows are removed in one transaction. Requests are served between two transactions. */
@@ -65,7 +65,7 @@ export class RowRetention {
 
   /** Removes the rows that {@link countOld} counts. An abort of the signal leaves the rest for the next time. */
   async removeOld(before: Date, signal: AbortSignal): Promise<OldRows> {
-    // One for each start of a server.
+    // Removes old rows of workers: every start of a server adds one.
     await this.#database
       .deleteFrom("worker_heartbeats")
       .where("alive_at", "<", before.getTime() - usageMs)
@@ -181,11 +181,14 @@ export class RowRetention {
     return Number(numAffectedRows ?? 0);
   }
 
-  /** An event that another one follows. The last one of a sandbox stays: it says what the sandbox has now. */
+  /**
+   * Selects old events that another event follows. The last event of a sandbox stays, since it says what the sandbox
+   * has now.
+   */
   async #oldEvent(before: Date): Promise<RawBuilder<unknown>> {
     const end = before.getTime() - usageMs;
     const surplus = await this.#lastSurplusEvent();
-    // Looks at old events only, in the order of the primary key.
+    // Reads only old events, in the order of the primary key.
     const kept = await this.#database
       .selectFrom("events")
       .select("sequence")
@@ -197,7 +200,7 @@ export class RowRetention {
     return sql`sequence <= ${last} AND until_at IS NOT NULL AND (until_at < ${end} OR sequence <= ${surplus})`;
   }
 
-  /** A delivery that has ended. */
+  /** Selects old deliveries that have ended. */
   async #oldDelivery(before: Date): Promise<RawBuilder<unknown>> {
     const oldest = await this.#database
       .selectFrom("events")

@@ -121,7 +121,7 @@ export function eventContract(engine: string, open: () => Promise<readonly Datab
         (await deliveries.claimDue(clock.now(), everything)).map(({ id }) => id).toSorted(),
         next.map(({ id }) => id).toSorted(),
       );
-      assert.equal((await deliveries.get("wh_1", failed?.id ?? "")).error, "the answer has status 500");
+      assert.equal((await deliveries.get("wh_1", failed?.id ?? "")).error, "the receiver answered with status 500");
       await webhooks.remove(organizationId, "wh_1");
       assert.deepEqual(await deliveries.list("wh_1", 100), []);
     });

@@ -5,7 +5,7 @@ const dayMs = 24 * 3_600_000;
 const minuteMs = 60_000;
 const hourMs = 3_600_000;
 
-/** A sandbox's use, and what its row says now. */
+/** A sandbox's use, and the present facts of its row. */
 export type DescribedUse = SandboxUse & SandboxFacts;
 
 export function describedUse(use: SandboxUse, facts: ReadonlyMap<string, SandboxFacts>): DescribedUse {
@@ -38,7 +38,7 @@ export function filtered(uses: readonly DescribedUse[], filters: readonly TagFil
   );
 }
 
-/** The use by the values of a tag, and that of the sandboxes without it. Pure. */
+/** The use by the values of a tag, and the use of the sandboxes without the tag. Pure. */
 export function byTag(
   uses: readonly DescribedUse[],
   key: string,
@@ -71,7 +71,10 @@ export interface MemoryPoint {
   readonly peakMib: number;
 }
 
-/** Points at whole minutes, or at whole hours of a window of more than a day. The first and the last may be shorter. Pure. */
+/**
+ * Divides a window into points of a minute each, or of an hour when it is longer than a day. The first and the last may
+ * be shorter. Pure.
+ */
 export function pointsOf(spans: readonly MemorySpan[], { from, to }: Window): readonly MemoryPoint[] {
   const step = to - from > dayMs ? hourMs : minuteMs;
   const first = Math.floor(from / step);

@@ -30,14 +30,14 @@ export interface MemorySpan extends Window {
   readonly memoryMib: number;
 }
 
-/** Rows that are read at once. Requests are served between two reads. */
+/** Rows in one read. Requests are served between two reads. */
 const rowsAtOnce = 2000;
-/** The same for rows that are named one by one. */
+/** Rows in one read that names each of them. */
 const idsAtOnce = 500;
 
 /**
  * Reads usage from the events: each holds what its sandbox has until the next one. A sandbox's sizes change in the
- * transaction of the event, so the sums are right whatever ended the server.
+ * transaction of the event, so the sums are right even after a crash.
  */
 export class UsageStore {
   readonly #database: Database;
@@ -67,8 +67,8 @@ export class UsageStore {
   }
 
   /**
-   * The events of an organization that another one follows after a time, or none yet, in parts. Nothing else is asked of
-   * them, so that each statement reads a bounded range of the index.
+   * The events of an organization whose next event comes after `from`, or has not come yet, in parts. The query has no
+   * other condition, so each statement reads a bounded range of the index.
    */
   async *#endingAfter(organizationId: string, from: number) {
     const ofOrganization = () =>
@@ -79,7 +79,8 @@ export class UsageStore {
         .orderBy("until_at")
         .orderBy("sequence")
         .limit(rowsAtOnce);
-    // The last events of sandboxes that are not stopped come first. One that gets a follower meanwhile is then found again.
+    // The last events of sandboxes that are not stopped come first. If another event follows one meanwhile, the next part
+    // contains it again.
     const seen = new Set<number>();
     for (let last = 0; ;) {
       const rows = await ofOrganization().where("until_at", "is", null).where("sequence", ">", last).execute();
@@ -91,7 +92,7 @@ export class UsageStore {
     }
     for (let last = { until_at: from as number | null, sequence: Number.MAX_SAFE_INTEGER }; ;) {
       const rows = await ofOrganization()
-        // The first condition is the beginning of a range of the index.
+        // This condition lets the index begin at the last row.
         .where("until_at", ">=", last.until_at)
         .where((row) => row.or([row("until_at", ">", last.until_at), row("sequence", ">", last.sequence)]))
         .execute();
@@ -102,7 +103,7 @@ export class UsageStore {
     }
   }
 
-  /** What the rows of sandboxes say now. A sandbox without a row is absent. */
+  /** The present facts of sandboxes. A sandbox without a row is absent. */
   async factsOf(ids: readonly string[]): Promise<ReadonlyMap<string, SandboxFacts>> {
     const found = new Map<string, SandboxFacts>();
     for (let first = 0; first < ids.length; first += idsAtOnce) {

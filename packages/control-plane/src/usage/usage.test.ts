@@ -48,7 +48,7 @@ test("usage adds up over any life: scaled, hibernated, crashed, lost with its se
   );
 });
 
-/** Counts by looking at every sandbox whenever time passes, and compares with the report. */
+/** Counts every sandbox's memory whenever time passes, and compares the sums with the report. */
 async function checkUsage(steps: readonly Step[], part: number): Promise<void> {
   const directory = await mkdtemp(join(tmpdir(), "usage-test-"));
   await using undo = new AsyncDisposableStack();
@@ -170,7 +170,7 @@ async function checkUsage(steps: readonly Step[], part: number): Promise<void> {
   }
 }
 
-test("an event that comes while a report is read is counted neither twice nor not at all", async () => {
+test("an event that is recorded while a report is read is counted once", async () => {
   await using world = await contextForTest();
   const { context, clock } = world;
   const { id } = await world.create();

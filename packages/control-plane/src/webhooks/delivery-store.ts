@@ -10,15 +10,15 @@ import type { SandboxEvent } from "#events/event.ts";
 import { webhookOf } from "./webhook-store.ts";
 import type { Delivery, Webhook } from "./webhook.ts";
 
-/** How long a failed delivery is tried again, in milliseconds. */
+/** How long a failed delivery is retried, in milliseconds. */
 export const retryForMs = 24 * 3_600_000;
 
 /** The pauses after the first failed attempts, in milliseconds. The last one repeats. */
 const pausesMs = [5_000, 30_000, 120_000, 600_000, 1_800_000, 3_600_000];
 
 /**
- * How long an attempt counts as under way, in milliseconds: longer than any takes. After a crash of the server the next
- * attempt comes then.
+ * How long an attempt counts as under way, in milliseconds. It is longer than any attempt takes. After a crash of the
+ * server, the next attempt comes when it has passed.
  */
 const claimMs = 60_000;
 
@@ -83,7 +83,7 @@ export class DeliveryStore {
         .where("name", "=", "webhooks")
         .where("sequence", "=", done)
         .executeTakeFirst();
-      // Another server has made them.
+      // Another server has made these deliveries.
       if (numUpdatedRows === 0n) return true;
       await this.#deliver(transaction, events, now);
       return isFull;
@@ -109,7 +109,7 @@ export class DeliveryStore {
     }
   }
 
-  /** Adds a delivery of an event that only this webhook hears of. It waits for no other. */
+  /** Adds a delivery of an event that only this webhook receives. It waits for no other delivery. */
   async addTest(webhookId: string, event: SandboxEvent, now: number): Promise<string> {
     const row = deliveryRow({ webhookId, event, body: this.#bodyOf(event), isOrdered: false }, now);
     await this.#database.insertInto("webhook_deliveries").values(row).execute();
@@ -117,10 +117,9 @@ export class DeliveryStore {
   }
 
   /**
-   * Claims due deliveries, at most one of each sandbox and webhook: the earliest that has not ended. Those of a disabled
-   * webhook wait, unless a user asked for them one by one.
-   * @param busy webhooks that can take no more attempts now
-   * @param roomFor how many attempts for a webhook may begin
+   * Claims due deliveries, at most one of each sandbox and webhook: the earliest that has not ended. The deliveries of
+   * a disabled webhook wait, except those that a user has asked to send again. @param busy webhooks that can take no
+   * more attempts now @param roomFor how many attempts for a webhook may begin
    */
   async claimDue(
     now: number,
@@ -194,7 +193,7 @@ export class DeliveryStore {
           attempted_at: now,
           next_attempt_at: nextAttemptAt,
           response_status: hasAnswer ? outcome.status : null,
-          error: isDelivered ? null : hasAnswer ? `the answer has status ${outcome.status}` : outcome.error,
+          error: isDelivered ? null : hasAnswer ? `the receiver answered with status ${outcome.status}` : outcome.error,
         })
         .where("id", "=", id)
         .execute();
@@ -205,8 +204,8 @@ export class DeliveryStore {
   }
 
   /**
-   * The later deliveries of the sandbox are due when this one has ended, and not before its next attempt. Their own times
-   * are a hint that spares looking at them; the order is kept by {@link claimDue}.
+   * The later deliveries of the sandbox are due when this one has ended, and not before its next attempt. Their times
+   * only keep them from being looked at too early; {@link claimDue} keeps the order.
    */
   async #moveFollowers(transaction: Transaction<Tables>, row: WebhookDeliveryRow, at: number): Promise<void> {
     await transaction
@@ -256,9 +255,8 @@ export class DeliveryStore {
   }
 
   /**
-   * Sends a delivery again under the same id. One that has ended no longer holds up those after it; a pending one keeps
-   * its place and is tried at once.
-   * @throws `not_found`
+   * Sends a delivery again under the same id. A delivery that has ended does not delay later ones; a pending one keeps
+   * its place and is attempted at once. @throws `not_found`
    */
   async redeliver(webhookId: string, id: string, now: number): Promise<void> {
     const { status } = await this.get(webhookId, id);
@@ -283,7 +281,7 @@ export function wants({ eventTypes, sandboxId }: Webhook, event: Pick<SandboxEve
   return types === undefined || types.includes(event.facts.type);
 }
 
-/** The pause after so many failed attempts, in milliseconds. */
+/** The pause after this number of failed attempts, in milliseconds. */
 function pauseAfter(attempts: number): number {
   return pausesMs[Math.min(attempts, pausesMs.length) - 1] ?? pausesMs[0]!;
 }

@@ -30,7 +30,7 @@ interface Received {
   readonly body: string;
 }
 
-/** A receiver that answers as the test says; by default it accepts. */
+/** A receiver whose answers the test chooses; by default it accepts. */
 class Receiver implements AsyncDisposable {
   readonly received: Received[] = [];
   answer: (response: ServerResponse, request: IncomingMessage) => void = (response) =>
@@ -70,9 +70,9 @@ interface World extends AsyncDisposable {
   /** Another dispatcher on the same database. */
   open(): Dispatcher;
   add(wanted: Partial<NewWebhook> & { readonly url: string }): Promise<string>;
-  /** Attempts everything that is due, until nothing is. */
+  /** Attempts deliveries until none is due. */
   deliver(): Promise<void>;
-  /** Lets time pass in steps, and attempts what is due after each. */
+  /** Lets time pass in steps, and attempts the due deliveries after each. */
   pass(seconds: number, stepSeconds: number): Promise<void>;
   /** Another server on the same database takes over. */
   restart(): Promise<void>;
@@ -139,7 +139,7 @@ async function worldForTest({ attemptMs = 5000 } = {}): Promise<World> {
 
 const hour = 3600;
 
-test("a webhook receives the events of its selection since it was made, signed and in order", async () => {
+test("a webhook receives the events that it selects from its creation on, signed and in order", async () => {
   await using world = await worldForTest();
   await using receiver = new Receiver();
   const { organizationId } = world.test;
@@ -228,13 +228,13 @@ test("a delivery is given up after 24 hours, and the next event of the sandbox h
       attempts > 1,
       error,
     ]);
-  const error = "the answer has status 503";
+  const error = "the receiver answered with status 503";
   assert.deepEqual(await statuses(), [
     ["sandbox.hibernated", "pending", true, error],
     ["sandbox.created", "failed", true, error],
   ]);
-  assert.match(world.logged.join("\n"), /warn a webhook delivery is given up .*503/);
-  assert.ok(!world.logged.join("\n").includes("/hook"), "the log names no URL");
+  assert.match(world.logged.join("\n"), /warn gave up a webhook delivery after its last attempt .*503/);
+  assert.ok(!world.logged.join("\n").includes("/hook"), "the log contains no URL");
   await world.pass(24 * hour, hour / 2);
   assert.deepEqual(
     (await statuses()).map(([, status]) => status),
@@ -258,7 +258,7 @@ test("deliveries survive the end of the server, and its restart sends none twice
   assert.deepEqual(receiver.typesOf(sandbox.id), ["created", "ready"]);
 });
 
-test("an attempt that the end of the server interrupts is made again at once, under the same id", async () => {
+test("an attempt that a shutdown interrupts is made again at once, under the same id", async () => {
   await using world = await worldForTest({ attemptMs: 60_000 });
   await using receiver = new Receiver();
   await world.add({ url: await receiver.url(), eventTypes: ["sandbox.created"] });
@@ -286,7 +286,7 @@ test("two servers on one database make each attempt once", async () => {
   for (const { id } of sandboxes) assert.deepEqual(receiver.typesOf(id), ["created", "ready"]);
 });
 
-test("a silent receiver and many of its sandboxes delay no other destination", async () => {
+test("a silent receiver of many sandboxes' events delays no other destination", async () => {
   // No attempt of the silent receiver ends during the test.
   await using world = await worldForTest({ attemptMs: 600_000 });
   await using silent = new Receiver();
@@ -312,7 +312,10 @@ test("redirects, early closes and refused connections are failed attempts", asyn
   await world.test.create();
   await world.deliver();
   const [first] = await world.webhooks.deliveries(organizationId, redirected);
-  assert.deepEqual([first?.status, first?.responseStatus, first?.error], ["pending", 302, "the answer has status 302"]);
+  assert.deepEqual(
+    [first?.status, first?.responseStatus, first?.error],
+    ["pending", 302, "the receiver answered with status 302"],
+  );
   const [second] = await world.webhooks.deliveries(organizationId, refused);
   assert.deepEqual([second?.status, second?.responseStatus], ["pending", undefined]);
   assert.match(second?.error ?? "", /ECONNREFUSED/);
@@ -362,7 +365,7 @@ test("a test event goes to its webhook alone, of a type that it receives", async
   assert.equal(other.received.length, 0);
 });
 
-test("after a rotation both secrets verify for a day, then the new one alone", async () => {
+test("after a rotation both secrets verify for a day, and then only the new one", async () => {
   await using world = await worldForTest();
   await using receiver = new Receiver();
   const { organizationId, clock } = world.test;
@@ -386,7 +389,7 @@ test("after a rotation both secrets verify for a day, then the new one alone", a
   assert.deepEqual([await accepts(secret), await accepts("the-first-secret")], [true, false]);
 });
 
-test("secrets are not in the database's rows as text", async () => {
+test("the database holds no secret in plain text", async () => {
   await using world = await worldForTest();
   await world.add({ url: "http://127.0.0.1:1/", secret: "plain-text-secret" });
   const rows = await world.test.database.selectFrom("webhooks").selectAll().execute();

@@ -7,7 +7,7 @@ import { signedHeaders } from "./signature.ts";
 import type { WebhookStore } from "./webhook-store.ts";
 import type { DeliveryRequest } from "./webhook.ts";
 
-/** Attempts at once for one webhook, so that a slow receiver is given the events of several sandboxes. */
+/** Attempts at once for one webhook, so that a slow receiver gets the events of several sandboxes in parallel. */
 const maxAttempts = 4;
 /** The same for a webhook whose last attempt failed: a dead receiver holds one connection. */
 const maxFailingAttempts = 1;
@@ -16,7 +16,9 @@ const maxTotalAttempts = 200;
 /** The longest time of one attempt, from the lookup of the name to the status of the answer, in milliseconds. */
 const defaultAttemptMs = 15_000;
 
-/** The pause before recorded events are looked at, in milliseconds: the operation that recorded them answers first. */
+/**
+ * How long recorded events wait for a round, in milliseconds, so that the operation that recorded them replies first.
+ */
 const soonMs = 10;
 
 export interface DispatcherOptions {
@@ -44,10 +46,10 @@ export class Dispatcher implements AsyncDisposable {
   /** Webhooks whose last attempt failed. */
   readonly #failing = new Set<string>();
   readonly #listening: Disposable;
-  /** A round that recorded events have asked for. */
+  /** The round that recorded events have scheduled. */
   #soon: NodeJS.Timeout | undefined;
   #round: Promise<void> | undefined;
-  /** Something happened since the current round looked. */
+  /** Whether something happened since the current round looked for work. */
   #isStale = false;
 
   constructor(options: DispatcherOptions) {
@@ -60,13 +62,16 @@ export class Dispatcher implements AsyncDisposable {
     });
   }
 
-  /** Begins with everything that is due. Returns at once; a call during a round leads to another one after it. */
+  /**
+   * Starts a round, which attempts every due delivery. Returns at once. A call during a round starts another round
+   * after it.
+   */
   run(): void {
     this.#isStale = true;
     this.#round ??= this.#rounds()
       .catch((error: unknown) => {
         const { log } = this.#options;
-        log("error", "cannot look for webhook deliveries: the next round tries again", describeError(error));
+        log("error", "cannot read the due webhook deliveries: the next round tries again", describeError(error));
       })
       .finally(() => {
         this.#round = undefined;
@@ -97,7 +102,7 @@ export class Dispatcher implements AsyncDisposable {
     }
   }
 
-  /** Begins attempts as far as there is room. Returns how many. */
+  /** Begins attempts until the bounds are reached. Returns how many it began. */
   async #begin(): Promise<number> {
     const { deliveries, clock } = this.#options;
     const room = maxTotalAttempts - this.#attempts.size;
@@ -133,10 +138,18 @@ export class Dispatcher implements AsyncDisposable {
       if (isDelivered) this.#failing.delete(webhookId);
       else this.#failing.add(webhookId);
       const isGivenUp = await deliveries.finish(id, outcome, clock.now());
-      if (isGivenUp) log("warn", "a webhook delivery is given up", { webhook: webhookId, delivery: id, ...outcome });
+      if (isGivenUp)
+        log("warn", "gave up a webhook delivery after its last attempt", {
+          webhook: webhookId,
+          delivery: id,
+          ...outcome,
+        });
     } catch (error) {
-      // The claim runs out, and the delivery is tried again then.
-      log("error", "cannot record the result of a webhook delivery", { delivery: id, ...describeError(error) });
+      // When the claim runs out, the delivery is attempted again.
+      log("error", "cannot record the result of a webhook delivery: it is sent again", {
+        delivery: id,
+        ...describeError(error),
+      });
     } finally {
       const left = (this.#active.get(webhookId) ?? 1) - 1;
       if (left === 0) this.#active.delete(webhookId);
@@ -144,7 +157,7 @@ export class Dispatcher implements AsyncDisposable {
     }
   }
 
-  /** Undefined: the server ends. The URL is in no error: it may hold a token of its receiver. */
+  /** Undefined when the server shuts down. No error contains the URL, which may hold a token of the receiver. */
   async #send({ id, webhookId, body, url }: DueDelivery): Promise<Outcome | undefined> {
     const { webhooks, clock, post, attemptMs = defaultAttemptMs } = this.#options;
     const secrets = await webhooks.secrets(webhookId, clock.now());
@@ -167,7 +180,7 @@ export class Dispatcher implements AsyncDisposable {
 }
 
 function reasonOf(error: unknown): string {
-  // The error of a connection to several addresses has no message of its own.
+  // When several addresses fail, the error has no message of its own, but the first of its errors has.
   const first: unknown = error instanceof AggregateError ? error.errors[0] : error;
   return first instanceof Error ? first.message : String(first);
 }

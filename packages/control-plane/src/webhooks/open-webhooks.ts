@@ -8,7 +8,7 @@ import { Dispatcher, type DispatcherOptions } from "./dispatcher.ts";
 import { WebhookStore } from "./webhook-store.ts";
 import { Webhooks } from "./webhooks.ts";
 
-/** How often due deliveries are looked for. Events of this process are delivered at once. */
+/** How often due deliveries are read. Events of this process are delivered at once. */
 const roundMs = 1000;
 
 export interface OpenWebhooks {
@@ -19,7 +19,7 @@ export interface OpenWebhooks {
   readonly post: DispatcherOptions["post"];
 }
 
-/** The use cases of webhooks and the delivery of events, until disposed. A server for one command delivers nothing. */
+/** Opens the use cases of webhooks, and delivers events until disposed. A server for one command delivers nothing. */
 export async function openWebhooks(
   { stores, clock, log, settings }: SandboxContext,
   { database, sandboxDomain, allowsPrivate, post }: OpenWebhooks,

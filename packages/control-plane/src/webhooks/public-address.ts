@@ -2,8 +2,8 @@ import { BlockList, isIP } from "node:net";
 
 /**
  * Whether an address belongs to the public internet, by the registries of special addresses:
- * https://www.iana.org/assignments/iana-ipv4-special-registry and iana-ipv6-special-registry. IPv6 addresses that carry an
- * IPv4 address count as not public, since a gateway could lead them to a private one. Pure.
+ * https://www.iana.org/assignments/iana-ipv4-special-registry and iana-ipv6-special-registry. An IPv6 address that
+ * carries an IPv4 address is not public, since a gateway could forward it to a private address. Pure.
  */
 export function isPublicAddress(address: string): boolean {
   switch (isIP(address)) {

@@ -27,7 +27,9 @@ export function signedHeaders(
   return Object.fromEntries([...named("svix"), ...named("webhook")]);
 }
 
-/** The bytes that base64 after the prefix stands for; the whole text when it is not base64, as the published clients do. */
+/**
+ * The bytes of the base64 after the prefix. A secret that is not base64 is the key itself, as in the published clients.
+ */
 function keyOf(secret: string): Buffer {
   const encoded = secret.startsWith(prefix) ? secret.slice(prefix.length) : secret;
   const decoded = Buffer.from(encoded, "base64");

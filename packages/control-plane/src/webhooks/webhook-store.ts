@@ -112,7 +112,7 @@ export class WebhookStore {
     return isValid ? { current, previous: openText(previous, this.#key, id) } : { current };
   }
 
-  /** Changes a webhook. One that is enabled again receives the events from then on. @throws `not_found` */
+  /** Changes a webhook. A webhook that is enabled again receives only the events from then on. @throws `not_found` */
   async update(organizationId: string, id: string, changes: WebhookChanges, now: Date): Promise<Webhook> {
     return await inTransaction(this.#database, async (transaction) => {
       const before = await transaction
@@ -140,7 +140,7 @@ export class WebhookStore {
     });
   }
 
-  /** Replaces the secret. The earlier one signs as well until the given time. */
+  /** Replaces the secret. The earlier one also signs until the given time. */
   async rotateSecret(id: string, secret: string, previousUntil: Date): Promise<void> {
     await this.#database
       .updateTable("webhooks")

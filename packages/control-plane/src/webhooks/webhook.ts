@@ -25,7 +25,7 @@ export interface WebhookSecrets {
 
 /** One event for one webhook. */
 export interface Delivery {
-  /** Receivers recognise a repeated delivery by it. */
+  /** The same in every attempt, so receivers recognise a repeated delivery. */
   readonly id: string;
   readonly webhookId: string;
   readonly eventId: string;

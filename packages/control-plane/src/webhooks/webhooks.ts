@@ -12,7 +12,7 @@ import { newSecret } from "./signature.ts";
 import type { Delivery, Webhook } from "./webhook.ts";
 import type { WebhookChanges, WebhookStore } from "./webhook-store.ts";
 
-/** How long the earlier secret signs as well after a rotation, in milliseconds. */
+/** How long the earlier secret also signs after a rotation, in milliseconds. */
 const rolloverMs = 24 * 3_600_000;
 
 /** The most deliveries that a list shows. */
@@ -143,13 +143,13 @@ export class Webhooks {
   }
 
   /**
-   * Refuses an address that is never delivered to. A name may change its address, so each attempt checks that itself.
-   * @throws `invalid_argument`
+   * Refuses a URL with a fixed address that is not allowed. The address of a name may change, so each attempt checks
+   * it. @throws `invalid_argument`
    */
   #requireReachable(url: string): void {
     const hostname = new URL(url).hostname.replace(/^\[|\]$/g, "");
     if (this.#options.allowsPrivate || isIP(hostname) === 0 || isPublicAddress(hostname)) return;
-    throw new SandboxError("invalid_argument", `url: ${hostname} is not an address of the public internet`);
+    throw new SandboxError("invalid_argument", `url: ${hostname} is not a public address`);
   }
 }
 

@@ -110,7 +110,7 @@ export const getUsage: Route<unknown, UsageQuery, UsageReply> = {
   method: "GET",
   path: "/api/usage",
   name: "getUsage",
-  summary: "Report the memory and disk that sandboxes had, by sandbox or by tag",
+  summary: "Report the memory and disk of sandboxes over time, by sandbox or by tag",
   description:
     `Allocated sizes, counted from the events of sandboxes. A window of at most ${maxDays.organization} days. ` +
     "`filter[tag:KEY]=A,B` selects sandboxes whose tag has one of the values; an empty value selects those without the " +

@@ -9,7 +9,7 @@ export const events = defineCommand({
     "Shows the newest events, oldest first, with time, sandbox, type and facts. With -f it goes on with new events until " +
     "Ctrl-C, over breaks of the connection. With --json each event is one line.",
   options: {
-    follow: flag("go on with new events", "f"),
+    follow: flag("follow new events", "f"),
     sandbox: text("SANDBOX", "only events of this sandbox"),
     types: list("only these types, such as sandbox.stopped or sandbox.checkpoint.*"),
     tail: whole("N", "begin with the newest N events; default 20, with -f 0"),

@@ -27,12 +27,12 @@ test("usage shows sandboxes or the values of a tag, with a total", async () => {
   assert.match(byTag.stdout, /^TEAM +SANDBOXES .*\na +2 +3600\.0.*\n\(without\) +1 +3600\.0/);
   assert.deepEqual(asked, [{ from: window.from, limit: 5 }, ["team", {}]]);
   const mistake = await runForTest(["usage", "sb-1a2b3c4d", "--tag", "team"], { client });
-  assert.match(mistake.stderr, /SANDBOX excludes --tag and --limit/);
+  assert.match(mistake.stderr, /--tag and --limit apply to all sandboxes/);
 });
 
-test("usage of one sandbox shows its sums", async () => {
+test("usage of one sandbox shows its totals", async () => {
   const sums = { memoryGbSeconds: 150, uptimeSeconds: 120, peakMemoryMib: 2048 };
   const client: PartialClient = { usage: { ofSandbox: async () => ({ ...window, ...sums, points: [] }) } };
   const { stdout } = await runForTest(["usage", "sb-1a2b3c4d"], { client });
-  assert.match(stdout, /uptime: 120 s\nmemory: 150\.0 GB-seconds\nlargest memory: 2048 MiB\n$/);
+  assert.match(stdout, /uptime: 120 s\nmemory: 150\.0 GB-seconds\npeak memory: 2048 MiB\n$/);
 });

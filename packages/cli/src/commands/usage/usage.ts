@@ -4,7 +4,7 @@ import { table } from "#output/table.ts";
 import { defineCommand } from "../../command.ts";
 
 export const usage = defineCommand({
-  summary: "Report the memory and disk that sandboxes had",
+  summary: "Report the memory and disk of sandboxes over time",
   description:
     "Counts allocated sizes: memory while a sandbox runs, and disk beyond 20 GB until it is deleted. Without times it " +
     "reports the last 30 days, or the last hour of one sandbox.",
@@ -21,7 +21,9 @@ export const usage = defineCommand({
     { line: "usage sb-1a2b3c4d", shows: "report the last hour of one sandbox" },
   ],
   check: ({ id, tag, limit }) =>
-    id !== undefined && (tag !== undefined || limit !== undefined) ? "SANDBOX excludes --tag and --limit" : undefined,
+    id !== undefined && (tag !== undefined || limit !== undefined)
+      ? "--tag and --limit apply to all sandboxes: leave out SANDBOX, or them"
+      : undefined,
   async run({ id, from, to, tag, limit }, { client, print, signal }) {
     const { usage: reports } = await client();
     const window = { ...(from === undefined ? {} : { from }), ...(to === undefined ? {} : { to }) };
@@ -33,7 +35,7 @@ export const usage = defineCommand({
         `to: ${found.to}`,
         `uptime: ${uptimeSeconds.toFixed(0)} s`,
         `memory: ${memoryGbSeconds.toFixed(1)} GB-seconds`,
-        `largest memory: ${peakMemoryMib} MiB`,
+        `peak memory: ${peakMemoryMib} MiB`,
       ];
       return await print(lines.join("\n"), found);
     }

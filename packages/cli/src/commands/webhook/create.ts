@@ -14,7 +14,10 @@ export const create = defineCommand({
   },
   examples: [
     { line: "webhook create https://example.com/events", shows: "send all events" },
-    { line: "webhook create https://example.com/ends --types sandbox.stopped", shows: "send the ends of sandboxes" },
+    {
+      line: "webhook create https://example.com/ends --types sandbox.stopped",
+      shows: "send an event when a sandbox stops",
+    },
   ],
   async run({ url, name, types, sandbox }, { client, print, signal }) {
     const { webhooks } = await client();

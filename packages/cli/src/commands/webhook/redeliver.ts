@@ -10,6 +10,6 @@ export const redeliver = defineCommand({
   async run({ id, delivery }, { client, print, signal }) {
     const { webhooks } = await client();
     await webhooks.redeliver(id, delivery, signal);
-    await print(`delivery ${delivery} is sent again`, { id, delivery, redelivered: true });
+    await print(`sending delivery ${delivery} again`, { id, delivery, redelivered: true });
   },
 });

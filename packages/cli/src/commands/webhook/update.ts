@@ -11,14 +11,14 @@ export const update = defineCommand({
     types: list("only these types; empty: all"),
     enable: flag("deliver events again, from now on"),
     disable: flag("deliver no events"),
-    rotateSecret: flag("make a new signing secret; the earlier one signs as well for 24 hours"),
+    rotateSecret: flag("make a new signing secret; the old one also signs for 24 hours"),
   },
   examples: [
     { line: "webhook update wh_0123456789abcdef --disable", shows: "pause a webhook" },
     { line: "webhook update wh_0123456789abcdef --rotate-secret", shows: "print a new signing secret" },
   ],
   check({ url, name, types, enable, disable, rotateSecret }) {
-    if (enable && disable) return "--enable and --disable exclude each other";
+    if (enable && disable) return "give --enable or --disable, not both";
     const nothing = [url, name, types].every((value) => value === undefined) && !enable && !disable && !rotateSecret;
     return nothing
       ? "nothing to change: give --url, --name, --types, --enable, --disable or --rotate-secret"

@@ -7,7 +7,7 @@ const id = "wh_0123456789abcdef";
 const at = new Date().toISOString();
 const made: Webhook = { id, url: "https://a.example/", eventTypes: [], enabled: true, createdAt: at, updatedAt: at };
 
-test("webhook create sends what was given and prints id and secret", async () => {
+test("webhook create sends the given options and prints id and secret", async () => {
   const asked: unknown[] = [];
   const create = async (request: object) => {
     asked.push(request);
@@ -44,14 +44,17 @@ test("webhook update sends only the changes and prints a new secret", async () =
 test("webhook deliveries says why an event did not arrive", async () => {
   const common = { eventId: "evt_1", eventType: "sandbox.ready", createdAt: at } as const;
   const deliveries = async () => [
-    { ...common, id: "msg_1", status: "pending", attempts: 3, error: "the answer has status 500" } as const,
+    { ...common, id: "msg_1", status: "pending", attempts: 3, error: "the receiver answered with status 500" } as const,
     { ...common, id: "msg_2", status: "success", attempts: 1, responseStatus: 204 } as const,
   ];
   const { stdout } = await runForTest(["webhook", "deliveries", id], { client: { webhooks: { deliveries } } });
-  assert.match(stdout, /msg_1 +sandbox\.ready +pending +3 .*the answer has status 500\n.*msg_2 .*status 204\n$/);
+  assert.match(
+    stdout,
+    /msg_1 +sandbox\.ready +pending +3 .*the receiver answered with status 500\n.*msg_2 .*status 204\n$/,
+  );
 });
 
-test("events shows the newest events, and with -f goes on after them", async () => {
+test("events shows the newest events, and with -f follows new ones", async () => {
   const event = (type: SandboxEvent["type"], data: object): SandboxEvent => ({
     ...{ id: "evt_1", type, sandboxId: "sb-1a2b3c4d", organizationId: "org-default", at: "2030-01-01T00:00:00.000Z" },
     data: data as Record<string, unknown>,

@@ -92,7 +92,7 @@ test("the life of a sandbox is a list of events in order", async () => {
   assert.deepEqual(ofFork[1]?.data, { parentId: id });
 });
 
-test("a create that fails is an event of its end, and an image's build is none", async () => {
+test("a create that fails records its end, and the build of an image records nothing", async () => {
   await using world = await startForTest();
   world.worker.onStart = () => {
     throw new Error("no room");
@@ -163,7 +163,7 @@ test("a stream begins with the next event, and one that reconnects misses nothin
   );
 });
 
-test("a stream of one sandbox and of some types holds no other event", async () => {
+test("a stream of one sandbox and some types carries no other event", async () => {
   await using world = await startForTest();
   const id = await world.create();
   using stream = await follow(world, `?sandboxId=${id}&types=sandbox.hibernated,sandbox.resumed`);
@@ -177,7 +177,7 @@ test("a stream of one sandbox and of some types holds no other event", async () 
   );
 });
 
-test("a client that does not read holds up nobody, costs no memory and gets every event later", async () => {
+test("a client that does not read delays no other, costs no memory and gets every event later", async () => {
   await using world = await startForTest({ limits: { maxSandboxes: 10_000 } });
   using slow = await follow(world, "?after=0");
   slow.response.pause();

@@ -11,7 +11,7 @@ import { answered, serve, type Call } from "../serve.ts";
 
 /** Streams that an organization may have open at once. Each holds a connection and reads the database. */
 const maxStreams = 100;
-/** Events that a stream reads at once, and so the most that it holds in memory. */
+/** Events that a stream reads at once and holds in memory. */
 const eventsAtOnce = 100;
 /** The longest time in milliseconds until a stream sees an event of another server process on the same database. */
 const pollMs = 2000;
@@ -38,7 +38,7 @@ export function serveEvents(app: FastifyInstance, api: ApiContext): void {
   });
 }
 
-/** Sends events until the client disconnects or the server ends. A client that reads slowly is waited for. */
+/** Sends events until the client disconnects or the server ends. It waits for a client that reads slowly. */
 async function follow(
   api: ApiContext,
   {
@@ -71,7 +71,7 @@ async function follow(
         continue;
       }
       const enough = AbortSignal.any([signal, recorded.signal]);
-      // Either signal ends the pause, which rejects then.
+      // The pause ends early when either signal aborts.
       await sleep(pollMs, undefined, { signal: enough }).catch(() => signal.throwIfAborted());
     }
   } catch (error) {
@@ -81,7 +81,9 @@ async function follow(
   }
 }
 
-/** What a browser sends when it reconnects. @throws `invalid_argument` for text that no event of a stream had as its id */
+/**
+ * The id that a browser sends when it reconnects. @throws `invalid_argument` when it is not the id of a stream's event
+ */
 function lastEventId({ headers }: FastifyRequest): string | undefined {
   const id = headers["last-event-id"];
   if (id === undefined || id === "") return undefined;

@@ -73,7 +73,7 @@ test("the published client reads the memory of one sandbox in points that add up
   );
 });
 
-test("a window that is too long, reversed or no time is refused, and so are unknown filters", async () => {
+test("a window that is too long, reversed or not a time is refused, and so are unknown filters", async () => {
   await using world = await startForTest();
   for (const [query, message] of [
     ["/api/usage?from=2030-01-01T00:00:00Z&to=2030-06-01T00:00:00Z", /at most 90 days/],

@@ -14,7 +14,7 @@ export function serveUsage(app: FastifyInstance, { sandboxes }: ApiContext): voi
     const now = clock.now();
     const window = wire.windowFrom(query, "organization", now);
     const { tagKey, filters, sort, limit, offset } = wire.usageSelectionFrom(query);
-    // The future is part of the window that the answer names, and nothing was used in it.
+    // The reply's window may reach into the future, where nothing was used yet.
     const past = { from: window.from, to: Math.min(window.to, now) };
     const all = await stores.usage.ofOrganization(organizationId, past);
     const described = async (uses: readonly SandboxUse[]): Promise<readonly DescribedUse[]> => {
@@ -96,7 +96,7 @@ function totalsOf({ memory, disk, vcpus }: Use) {
   };
 }
 
-/** From MiB times milliseconds. */
+/** Converts from MiB times milliseconds. */
 function gbSeconds(amount: number): number {
   return amount / 1024 / 1000;
 }

@@ -36,7 +36,7 @@ test("the receiver gets headers and body, and its status is returned", async () 
   assert.deepEqual(got, ["POST", "/hook?a=b", "b", "2", "{}"]);
 });
 
-test("private, loopback and special addresses are not public, and others are", () => {
+test("private, loopback and special addresses are not public, and all others are", () => {
   const refused =
     "0.0.0.0 10.1.2.3 100.64.0.1 127.0.0.1 169.254.169.254 172.16.0.1 172.31.255.255 192.0.0.1 192.168.1.1 198.18.0.1 " +
     "203.0.113.1 224.0.0.1 255.255.255.255 :: ::1 ::ffff:127.0.0.1 ::ffff:8.8.8.8 64:ff9b::7f00:1 fc00::1 fd12::1 " +
@@ -80,7 +80,7 @@ test("the connection goes to the address that was checked, whatever the name lea
   assert.deepEqual([lookups, requests], [1, 0]);
 });
 
-test("a redirect is an answer and is not followed", async () => {
+test("a redirect counts as an answer and is not followed", async () => {
   let requests = 0;
   await using inside = await receiver((_request, response) => void response.end(String((requests += 1))));
   await using server = await receiver((_request, response) => {
@@ -90,7 +90,7 @@ test("a redirect is an answer and is not followed", async () => {
   assert.equal(requests, 0);
 });
 
-test("an answer that never ends, and one of many gigabytes, end at their bounds", async () => {
+test("an answer that never ends is cut off by time, and one of many gigabytes by size", async () => {
   await using endless = await receiver((_request, response) => void response.writeHead(200).write("a"));
   const begun = performance.now();
   assert.equal(await send(`http://127.0.0.1:${endless.port}/`), 200);

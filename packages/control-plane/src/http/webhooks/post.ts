@@ -15,14 +15,13 @@ export interface PostOptions {
   readonly resolve?: ResolveHost | undefined;
 }
 
-/** The most bytes of an answer's body that are read, and the longest time for them in milliseconds. */
+/** How much of an answer's body is read, in bytes and in milliseconds. */
 const maxAnswerBytes = 64 * 1024;
 const answerBodyMs = 1000;
 
 /**
- * Sends one request and returns the status of its answer. A redirect is not followed. The addresses of the host name are
- * looked up once, and the connection goes to one of those that were checked: a name that changes its address between
- * check and connection gains nothing.
+ * Sends one request and returns the status of its answer. A redirect is not followed. The host name is resolved once,
+ * and the connection goes to an address that was checked, so changing the name's address after the check has no effect.
  * @throws an error that says why no answer came
  */
 export async function post(
@@ -41,7 +40,7 @@ export async function post(
   const { promise, resolve: answer, reject } = Promise.withResolvers<IncomingMessage>();
   const request = (target.protocol === "https:" ? requestHttps : requestHttp)(target, {
     method: "POST",
-    // A connection of its own: one that a receiver has closed meanwhile is never reused.
+    // Each request has its own connection, since a kept one may have been closed by the receiver.
     agent: false,
     headers: { ...headers, "content-length": String(Buffer.byteLength(body)) },
     lookup: lookupOf(addresses),
@@ -49,7 +48,7 @@ export async function post(
   });
   request.once("response", answer);
   request.on("error", reject);
-  // Does nothing after an answer or an error.
+  // After an answer or an error, this rejection has no effect.
   request.once("close", () => reject(new Error("the connection was closed without an answer")));
   request.end(body);
   const response = await promise;
@@ -58,7 +57,7 @@ export async function post(
   return response.statusCode ?? 0;
 }
 
-/** Returns the checked addresses for whatever name the connection asks. */
+/** Answers every look-up of the connection with the checked addresses. */
 function lookupOf(addresses: readonly string[]): LookupFunction {
   const found = addresses.map((address) => ({ address, family: isIP(address) }));
   return (_hostname, options, done) => {
@@ -68,7 +67,9 @@ function lookupOf(addresses: readonly string[]): LookupFunction {
   };
 }
 
-/** Lets a receiver finish its answer, within bounds. The status has decided already, so a failure changes nothing. */
+/**
+ * Lets a receiver finish its answer, within bounds. The status decides the outcome, so a failure here changes nothing.
+ */
 async function discardBody(response: IncomingMessage): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   const timer = setTimeout(resolve, answerBodyMs);
@@ -84,7 +85,10 @@ async function discardBody(response: IncomingMessage): Promise<void> {
   clearTimeout(timer);
 }
 
-/** Without the host's resolver library, whose few threads a name server that does not answer would occupy. */
+/**
+ * Resolves a name by DNS itself. The host's resolver library has few threads, and a silent name server would occupy
+ * them.
+ */
 async function byDns(hostname: string, signal: AbortSignal): Promise<readonly string[]> {
   // https://www.rfc-editor.org/rfc/rfc6761#section-6.3: name servers do not know this name.
   if (hostname === "localhost" || hostname.endsWith(".localhost")) return ["127.0.0.1", "::1"];
