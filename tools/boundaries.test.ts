@@ -40,7 +40,7 @@ const boundaries: readonly Boundary[] = [
   },
   {
     from: "packages/guest-agent/src/**",
-    to: /^(?!node:|@bufbuild\/protobuf\b|@opensandbox\/wire\/(errors\.ts|guest\/)|packages\/guest-agent\/)/,
+    to: /^(?!node:|@bufbuild\/protobuf\b|@opensandbox\/wire\/((errors|version)\.ts|guest\/)|packages\/guest-agent\/)/,
     because: "every machine loads the agent's imports, and both sides share only the guest's protocol",
   },
   {

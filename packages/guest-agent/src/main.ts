@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { dirname } from "node:path";
 import { parseArgs } from "node:util";
 import type { Transport } from "@opensandbox/wire/guest/channel.ts";
+import { version } from "@opensandbox/wire/version.ts";
 import { bootId, configure } from "./configure.ts";
 import { reshape } from "./reshape.ts";
 import { listenOnUnixSocket } from "#connection/unix-socket.ts";
@@ -24,8 +25,6 @@ import { type Agent, startSession } from "./server.ts";
 import { fakeSystem } from "#system/fake-system.ts";
 import { guestSystem } from "#system/guest-system.ts";
 import type { System } from "#system/system.ts";
-
-const version = "0.1.0";
 
 /** The file is on a tmpfs, so that it lives exactly as long as the machine. */
 const environmentFile = "/run/sandbox-agent/environment.json";

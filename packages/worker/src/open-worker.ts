@@ -2,6 +2,7 @@ import { GuestRequests } from "#guest/guest-requests.ts";
 import { chmod } from "node:fs/promises";
 import { availableParallelism, cpus, totalmem } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { registerSymbolicUser } from "./cache/symbolic-users.ts";
 import { ContentChecks } from "./host/storage/content-checks.ts";
 import { hostFiles, makeDurableDirectory } from "./host/storage/durable-files.ts";
@@ -220,7 +221,7 @@ async function chooseHypervisor(
       return { hypervisor: qemuHypervisor(qemu), accelerator: { name: qemu.accelerator, reason } };
     }
     case "fake": {
-      const agent = join(import.meta.dirname, "../../guest-agent/src/main.ts");
+      const agent = fileURLToPath(import.meta.resolve("../../guest-agent/src/main.ts"));
       return {
         hypervisor: fakeHypervisor(
           options.fakeAgent ?? [process.execPath, "--disable-warning=ExperimentalWarning", agent],

@@ -1,6 +1,6 @@
 import { startControlPlane } from "@opensandbox/control-plane";
 import { openFleet } from "@opensandbox/control-plane/fleet.ts";
-import manifest from "../../package.json" with { type: "json" };
+import { version } from "@opensandbox/wire/version.ts";
 import type { ServerConfig } from "../config.ts";
 import { controlPlaneOptions } from "../control-plane-options.ts";
 import { storedApiKey, storeFirstApiKey } from "../first-api-key.ts";
@@ -24,7 +24,7 @@ export async function startFleetServer(config: ServerConfig, signal: AbortSignal
       {
         ...(await controlPlaneOptions(config)),
         database: database.location,
-        worker: openFleet({ listen, tls, token: secret, version: manifest.version }),
+        worker: openFleet({ listen, tls, token: secret, version }),
         // Rows of workers that have left the fleet are nobody else's to change.
         isWorkerAlive: () => true,
         atEnd: () => "leave",

@@ -6,7 +6,7 @@ import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { randomHex } from "@opensandbox/wire/ids.ts";
 import { openWorker, protectFromOutOfMemory } from "@opensandbox/worker";
 import { serveWorker } from "@opensandbox/worker/serve.ts";
-import manifest from "../../package.json" with { type: "json" };
+import { version } from "@opensandbox/wire/version.ts";
 import type { ServerConfig } from "../config.ts";
 import { log } from "../log.ts";
 import { writePrivateFile } from "../private-file.ts";
@@ -40,7 +40,7 @@ export async function startWorker(config: ServerConfig, signal: AbortSignal): Pr
   const { secret, ...tls } = credentials;
   const endpoint = undo.use(
     await serveWorker({
-      ...{ worker: opened.worker, id, instance: randomHex(8), version: manifest.version, tls, token: secret, log },
+      ...{ worker: opened.worker, id, instance: randomHex(8), version, tls, token: secret, log },
       status: () => opened.status(),
       listen: { host: fleetHost, port: fleetPort },
     }),

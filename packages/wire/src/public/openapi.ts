@@ -1,5 +1,6 @@
 import { z } from "zod";
 import type { Route } from "../route.ts";
+import { version } from "../version.ts";
 import { ErrorReply } from "./error-reply.ts";
 import { StreamStart } from "./guests/execs.ts";
 import { publicRoutes } from "./routes.ts";
@@ -21,7 +22,7 @@ export function openApiDocument(): Json {
     openapi: "3.1.0",
     info: {
       title: "OpenSandbox",
-      version: "0.1.0",
+      version,
       description: "Real Linux machines for agents and users.",
       license: { name: "Apache-2.0", identifier: "Apache-2.0" },
     },

@@ -1,4 +1,5 @@
-import { readdir, readFile } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { cp, readdir, readFile } from "node:fs/promises";
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { runCommand } from "#host/run-command.ts";
@@ -6,14 +7,20 @@ import { type ArtifactRequest, provideArtifact } from "#images/artifact.ts";
 
 const repository = join(import.meta.dirname, "../../../..");
 
+/** The bundles of an installed package, which has no sources. A checkout lacks this directory. */
+const builtDirectory = "agent-bundles";
+
 /** Everything that goes into the bundles. */
-const sources = [
-  "packages/guest-agent",
-  "packages/agent-wrapper",
-  "packages/wire/src/guest",
-  "packages/wire/src/errors.ts",
-  "package-lock.json",
-];
+const sources = existsSync(join(repository, builtDirectory))
+  ? [builtDirectory]
+  : [
+      "packages/guest-agent",
+      "packages/agent-wrapper",
+      "packages/wire/src/guest",
+      "packages/wire/src/errors.ts",
+      "packages/wire/src/version.ts",
+      "package-lock.json",
+    ];
 
 /** Paths of the programs that the agent disk's runtime runs in guests, each one JavaScript module. */
 export interface AgentBundles {
@@ -26,7 +33,7 @@ export interface BundleOptions extends Pick<ArtifactRequest, "log" | "checks"> {
   readonly signal?: AbortSignal;
 }
 
-/** The bundles, built when any of their sources has changed. */
+/** The bundles, built when any of their sources has changed. An installed package contains them. */
 export async function provideAgentBundles(
   imagesDirectory: string,
   { signal, log, checks }: BundleOptions = {},
@@ -38,12 +45,18 @@ export async function provideAgentBundles(
     needMib: 16,
     signal,
     async build(target) {
-      await bundle("packages/guest-agent", target, signal);
-      await bundle("packages/agent-wrapper", target, signal);
+      const built = join(repository, builtDirectory);
+      await (existsSync(built) ? cp(built, target, { recursive: true }) : buildAgentBundles(target, signal));
       return {};
     },
   });
   return { guestAgent: join(directory, "agent.mjs"), agentWrapper: join(directory, "claude-agent-wrapper.mjs") };
+}
+
+/** Builds both bundles from the sources of this checkout into a directory. */
+export async function buildAgentBundles(target: string, signal?: AbortSignal): Promise<void> {
+  await bundle("packages/guest-agent", target, signal);
+  await bundle("packages/agent-wrapper", target, signal);
 }
 
 async function bundle(from: string, target: string, signal: AbortSignal | undefined): Promise<void> {

@@ -176,7 +176,7 @@ class MemoryThread {
   #nextId = 1;
 
   constructor() {
-    this.#worker = new Worker(new URL("./memory-thread.ts", import.meta.url), { name: "memory" });
+    this.#worker = new Worker(new URL(import.meta.resolve("./memory-thread.ts")), { name: "memory" });
     this.#worker.unref();
     this.#worker.on("message", (reply: MemoryReply) => this.#receive(reply));
     this.#worker.on("error", (cause) => this.#fail(cause));

@@ -179,14 +179,14 @@ interface Installed {
 async function install({ input, created, host, say }: Installing, context: Context): Promise<Installed> {
   const { waitForHost } = await import("./install/remote.ts");
   const { deployTo, readKey, runFirstSandbox } = await import("./install/deploy-host.ts");
-  const { sourceRoot } = await import("./install/source-root.ts");
+  const { installationRoot } = await import("../../installation.ts");
   const remote = { user: host.user, address: created.address, env: context.host.env };
   const { signal } = context;
   say("waiting for the host to boot");
   await waitForHost(remote, signal);
   if (input.source === undefined) {
     say("copying this checkout and setting the host up");
-    await deployTo(remote, { root: sourceRoot(), setupOptions: [], onLine: say }, signal);
+    await deployTo(remote, { root: installationRoot, setupOptions: [], onLine: say }, signal);
   }
   say("running the first sandbox, which builds the image");
   const sandbox = await runFirstSandbox(remote, say, signal);

@@ -14,7 +14,7 @@ export async function deployCheckout(
   const { findHost } = await import("./find-host.ts");
   const { deployTo } = await import("./install/deploy-host.ts");
   const { waitForHost } = await import("./install/remote.ts");
-  const { sourceRoot } = await import("./install/source-root.ts");
+  const { installationRoot } = await import("../../installation.ts");
   const { remote, hostname, host } = await findHost(input, context);
   shown.report("waiting for the host");
   await waitForHost(remote, signal);
@@ -25,7 +25,7 @@ export async function deployCheckout(
     note(line);
     shown.report("setting the host up");
   };
-  await deployTo(remote, { root: sourceRoot(), setupOptions: [], onLine }, signal);
+  await deployTo(remote, { root: installationRoot, setupOptions: [], onLine }, signal);
   shown.pause();
   await print(`installed this checkout on ${hostname}`, { name: host.name, hostname });
   return 0;

@@ -1,6 +1,7 @@
 import { defineCommand } from "../../command.ts";
+import { launcherPath } from "../../installation.ts";
 import { findingLines } from "./finding-lines.ts";
-import { checkSetupInput, launcherPath, optionsFrom, setupOptions } from "./host-options.ts";
+import { checkSetupInput, optionsFrom, setupOptions } from "./host-options.ts";
 
 export const check = defineCommand({
   summary: "Compare this host with the result of 'host setup'",
@@ -18,7 +19,7 @@ can only be read by root.`,
     const options = optionsFrom(input);
     const findings = await checkHost({
       system: new System(),
-      launcher: launcherPath(),
+      launcher: launcherPath,
       options,
       program: host.program,
     });

@@ -54,8 +54,3 @@ export function optionsFrom(input: SetupInput): Partial<HostOptions> {
     ),
   };
 }
-
-/** The program `opensandbox` of this checkout. */
-export function launcherPath(): string {
-  return new URL("../../../../../opensandbox", import.meta.url).pathname;
-}

@@ -1,7 +1,7 @@
 import { flag } from "#arguments/inputs.ts";
 import { columns } from "#output/table.ts";
 import { defineCommand } from "../../command.ts";
-import { launcherPath } from "./host-options.ts";
+import { launcherPath } from "../../installation.ts";
 import { requireRoot } from "./require-root.ts";
 
 export const remove = defineCommand({
@@ -16,7 +16,7 @@ export const remove = defineCommand({
   async run({ dryRun }, { host, print, note, signal }) {
     const { plannedRemoval, removeFromHost } = await import("./set-up-host.ts");
     const { System } = await import("./system.ts");
-    const common = { system: new System(), launcher: launcherPath() };
+    const common = { system: new System(), launcher: launcherPath };
     if (!dryRun) requireRoot(host.program, "host remove");
     if (dryRun) {
       const steps = await plannedRemoval(common);

@@ -3,8 +3,9 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { flag } from "#arguments/inputs.ts";
 import { columns } from "#output/table.ts";
 import { defineCommand } from "../../command.ts";
+import { launcherPath } from "../../installation.ts";
 import { findingLines } from "./finding-lines.ts";
-import { checkSetupInput, launcherPath, optionsFrom, setupOptions } from "./host-options.ts";
+import { checkSetupInput, optionsFrom, setupOptions } from "./host-options.ts";
 import { requireRoot } from "./require-root.ts";
 
 export const setup = defineCommand({
@@ -33,7 +34,7 @@ A disk is formatted only if it has no partition table, no file system and no oth
     const { System } = await import("./system.ts");
     const { dataDirectoryOf } = await import("./steps/settings.ts");
     const { host, print, note, progress, signal } = context;
-    const common = { system: new System(), launcher: launcherPath(), options: optionsFrom(input) };
+    const common = { system: new System(), launcher: launcherPath, options: optionsFrom(input) };
     if (dryRun) {
       const findings = await checkHost({ ...common, program: host.program });
       await print({ styled: findingLines(findings, host.stdout) }, findings);

@@ -3,6 +3,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { defineCommand, defineGroup } from "../../command.ts";
 import { flag, one, optional, text, whole } from "#arguments/inputs.ts";
 import { usageError } from "#arguments/usage-error.ts";
+import { requireCheckout } from "../../installation.ts";
 import { writeTo } from "#output/write-to.ts";
 
 const quickRounds = 3;
@@ -39,6 +40,7 @@ Needs gcc, which compiles the floor's programs.`,
   },
   async run({ file, rounds, only, image, quick, explain, html }, { host, globals, print, progress, signal }) {
     if (file !== undefined && !globals.json) throw usageError("FILE needs --json", ["bench"]);
+    requireCheckout("osb bench");
     const { runBench, parseFigureNames } = await import("../../../../../bench/run-bench.ts");
     const { resultTable, explanation } = await import("../../../../../bench/report/table.ts");
     const { missedPromises } = await import("../../../../../bench/report/judge.ts");
@@ -87,6 +89,7 @@ variation of one checkout's ratios between turns. Compare a checkout with itself
   ],
   check: ({ turns, rounds }) => (turns === 0 || rounds === 0 ? "--turns and --rounds must be at least 1" : undefined),
   async run({ before, after, turns = defaultTurns, ...wishes }, { print, progress, signal }) {
+    requireCheckout("osb bench compare");
     const { compareRuns, comparisonTable } = await import("../../../../../bench/compare-runs.ts");
     const kinds = await Promise.all([before, after].map(isDirectory));
     if (kinds[0] !== kinds[1])

