@@ -4,7 +4,7 @@ import type { System } from "#system/system.ts";
 
 /**
  * Brings the running machine to another shape, and reports the memory that it has afterwards. When a part fails, the
- * request is rejected; a repetition completes it.
+ * request is rejected; repeating the request completes it.
  */
 export async function reshape(
   { workspaceBytes, limits, processors }: ReshapeRequest,

@@ -4,11 +4,14 @@ export interface DatabaseServer {
   readonly url: string;
   /** The most connections that this process holds. */
   readonly maxConnections?: number;
-  /** The holder of the lease. Only while it is, a session begins; sessions carry its name. Absent: no lease is needed. */
+  /**
+   * The holder of the lease. A session begins only while it holds the lease, and carries its name. Absent: no lease is
+   * needed.
+   */
   readonly holder?: string;
 }
 
-/** The name of a server's lease, of which a database has one. */
+/** The name of the lease that a server needs. A database has one. */
 export const serverLease = "server";
 
 /** The name of sessions in `pg_stat_activity`. */

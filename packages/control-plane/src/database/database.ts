@@ -47,7 +47,7 @@ export async function openUnmigrated(location: DatabaseLocation): Promise<Databa
   return new Kysely<Tables>({ dialect: dialectOf(await openFile(location, "r")) });
 }
 
-/** Another session of a PostgreSQL database, whose statements may take any time. SQLite bounds no statement. */
+/** Opens another session, in which PostgreSQL's statements may take any time. SQLite bounds no statement. */
 export async function openForLongStatements(
   database: Database,
   location: DatabaseLocation,

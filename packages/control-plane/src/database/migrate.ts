@@ -85,7 +85,7 @@ export async function migrate(database: Kysely<Tables>, { location, migrations, 
       command: `osb admin restore --force ${copy}`,
     });
   } else if (!isNew) {
-    log?.("info", "the database is migrated; only a dump that was made before it leads back to the earlier version", {
+    log?.("info", "the database is migrated: the earlier version needs a dump from before the migration", {
       ...{ database: name, migrations: pending },
     });
   }

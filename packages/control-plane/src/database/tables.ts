@@ -10,7 +10,7 @@ export interface Tables {
     created_at: number;
     /** The organization gets it at the first start of a sandbox. No other organization has it. */
     number: Generated<number | null>;
-    /** None of its keys is accepted since then. */
+    /** Since then, its keys are refused. */
     revoked_at: Generated<number | null>;
     /** Null: the server's limit. */
     max_sandboxes: Generated<number | null>;
@@ -47,7 +47,7 @@ export interface WorkerRow {
   id: string;
   /** Where the server reaches it. */
   url: string;
-  /** What it last said of itself, as JSON. */
+  /** The worker's last description of itself, as JSON. */
   description: string;
   /** 1: it gets no new sandboxes. */
   cordoned: number;
@@ -158,7 +158,7 @@ export interface LifetimeRow {
   ends_at: number;
   at_end: "delete" | "hibernate";
   wakes_on_use: number;
-  /** Hibernated by a client or by the end, and not by the end of a server. */
+  /** Hibernated by a client or at its end, and not by a server's shutdown. */
   paused: number;
 }
 
@@ -263,7 +263,7 @@ export interface WebhookRow {
   enabled: number;
   /** Encrypted. */
   secret: string;
-  /** Encrypted. Deliveries carry its signature as well until {@link previous_secret_until}. */
+  /** Encrypted. Deliveries also carry its signature until {@link previous_secret_until}. */
   previous_secret: string | null;
   previous_secret_until: number | null;
   idempotency_key: string | null;
@@ -279,7 +279,7 @@ export interface WebhookDeliveryRow {
   sandbox_id: string;
   event_id: string;
   event_type: EventType;
-  /** That of the event; 0 for a test. */
+  /** The sequence of the event; 0 for a test. */
   sequence: number;
   /** Whether it waits for earlier deliveries of its sandbox, and later ones wait for it. */
   ordered: number;
@@ -290,7 +290,7 @@ export interface WebhookDeliveryRow {
   next_attempt_at: number;
   /** After this time a failed attempt is the last one. */
   retry_until: number;
-  /** A server makes an attempt until then at most. */
+  /** A server has claimed an attempt until this time. */
   claimed_until: number | null;
   created_at: number;
   attempted_at: number | null;

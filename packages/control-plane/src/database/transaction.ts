@@ -34,8 +34,8 @@ export async function inTransaction<T>(
         return work(transaction);
       });
     } catch (error) {
-      // An idle connection can end unnoticed; a transaction that did not begin has changed nothing. A failure that took
-      // its time is PostgreSQL's absence, for which the pool has waited.
+      // An idle connection can end unnoticed; a transaction that did not begin has changed nothing. A slow failure means that
+      // PostgreSQL is down, for which the pool has already waited.
       const isStale = !hasBegun && isSandboxError(error, "unavailable") && performance.now() - since < staleMs;
       const mayRepeat = isCollision(error) || isStale;
       if (!mayRepeat || attempt === maxAttempts) throw error;

@@ -53,7 +53,7 @@ export async function serveFleetApi(
       });
     },
   );
-  // With those whose handshake is not over.
+  // Includes connections whose handshake is under way.
   const connections = new Set<Socket>();
   server.on("connection", (connection: Socket) => {
     connections.add(connection);

@@ -67,7 +67,7 @@ export interface MemberReport {
  * row is read for each call, so no route can be stale after a hibernation, a wake or a move.
  */
 export class Fleet implements Worker, Placement, AsyncDisposable {
-  /** Of no worker. Rows that no sandbox belongs to, such as builds of images, name it. */
+  /** The id of no worker. Rows that no worker holds, such as builds of images, carry it. */
   readonly id = "fleet";
   readonly #options: FleetOptions;
   readonly #store: WorkerStore;
@@ -90,10 +90,7 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     }
   }
 
-  /**
-   * Adds a worker, or takes note of its new address.
-   * @throws `unavailable` when this server does not reach it there
-   */
+  /** Adds a worker, or stores its new address. @throws `unavailable` when this server does not reach it there */
   async join(url: string): Promise<string> {
     using greeted = await RemoteWorker.connect(this.#linkTo(url));
     const { id, description } = greeted;
@@ -110,7 +107,7 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     return id;
   }
 
-  /** Keeps new sandboxes away from a worker, or lets them on it again. @throws `not_found` */
+  /** Keeps new sandboxes away from a worker, or allows them again. @throws `not_found` */
   async cordon(workerId: string, isCordoned: boolean): Promise<void> {
     const member = this.#members.get(workerId);
     if (member === undefined) {
@@ -120,7 +117,10 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     member.isCordoned = isCordoned;
   }
 
-  /** Why a sandbox was placed where it is, or why it was refused. Undefined: not since this server started. */
+  /**
+   * Why a sandbox was placed where it is, or why it was refused. Undefined when it was not placed since this server
+   * started.
+   */
   explain(id: SandboxId): Choice | undefined {
     return this.#choices.get(id);
   }
@@ -266,7 +266,7 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     return (await Promise.all(this.#allUp().map(({ worker }) => worker.listSandboxes()))).flat();
   }
 
-  /** Of the workers that answer: files on a silent one cannot be counted, and need not stop the others. */
+  /** Counts the workers that answer. A silent worker's files cannot be counted, and must not fail the whole. */
   async measureDisk(owned: OwnedFiles): Promise<number> {
     const measured = await Promise.all(this.#allUp().map(({ worker }) => worker.measureDisk(owned)));
     return measured.reduce((sum, bytes) => sum + bytes, 0);
@@ -278,7 +278,7 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     return { ...states.find(({ image }) => image !== undefined), wanted: sum("wanted"), ready: sum("ready") };
   }
 
-  /** Requests of the guests of every worker, of those too that join later. */
+  /** Requests from the guests of every worker, including workers that join later. */
   async *guestRequests(signal: AbortSignal): AsyncGenerator<GuestRequest> {
     const queue: GuestRequest[] = [];
     let changed = Promise.withResolvers<void>();
@@ -298,7 +298,10 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
         listen(worker).catch((error: unknown) => {
           listened.delete(worker);
           if (signal.aborted) return;
-          this.#options.log("warn", "requests of guests are not heard", { worker: worker.id, ...describeError(error) });
+          this.#options.log("warn", "cannot listen to requests of guests", {
+            worker: worker.id,
+            ...describeError(error),
+          });
         });
       }
       await Promise.race([changed.promise, this.#joined.promise]);
@@ -329,7 +332,7 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
       if (this.#context === undefined) return;
       await reconcileMember(this.#context, { worker, isFirst });
       isFirst = false;
-      // After the reconciliation, which reads when the worker was last alive before.
+      // Comes after the reconciliation, which reads the previous heartbeat.
       await this.#context.stores.heartbeats.beat(worker.id, clock.now());
     };
     const member = new Member({
@@ -401,7 +404,7 @@ function silent({ id, seenAt }: Member): SandboxError {
   return new SandboxError("unavailable", message);
 }
 
-/** `isBound`: the sandbox can start on the workers with its snapshot alone, so a cordon does not keep it away. */
+/** @param isBound whether only workers with its snapshot can start the sandbox; a cordon does not exclude these */
 function candidateOf(
   member: Member,
   { template, isBound }: { readonly template: string; readonly isBound: boolean },
@@ -421,7 +424,7 @@ function candidateOf(
   };
 }
 
-/** Starts that its last status does not count are taken off. */
+/** Free memory of the worker, less the starts that its last status does not count. */
 function freeMibOf({ status, starting }: Member): number {
   const promised = [...starting].reduce((sum, each) => sum + each.neededMib, 0);
   return Math.max(0, (status?.freeMemoryMib ?? 0) - promised);

@@ -4,9 +4,9 @@ import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import type { RemoteWorker } from "./remote-worker.ts";
 
-/** How often a worker is asked how it fares. */
+/** The interval between heartbeats, in milliseconds. */
 const defaultHeartbeatMs = 2000;
-/** Heartbeats between two checks. A call whose connection broke may have left a row that is wrong. */
+/** Heartbeats between two checks. A call whose connection broke may have left a wrong row. */
 const heartbeatsPerCheck = 15;
 
 export interface MemberOptions {
@@ -22,7 +22,7 @@ export interface MemberOptions {
    * holds may differ from the rows. Until it has succeeded, the worker counts as silent.
    */
   readonly onReturn: () => Promise<void>;
-  /** Runs now and then while the worker answers. */
+  /** Runs at intervals while the worker answers, to check its rows. */
   readonly onCheck: () => Promise<void>;
 }
 
@@ -53,7 +53,7 @@ export class Member implements AsyncDisposable {
     this.#beating = this.#beat();
   }
 
-  /** What it last said. Undefined: it has not answered yet. */
+  /** Its last status. Undefined when it has not answered yet. */
   get status(): WorkerStatus | undefined {
     return this.#status;
   }

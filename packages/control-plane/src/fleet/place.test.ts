@@ -21,7 +21,7 @@ function canTake({ refusal, freeMemoryMib, freeDiskShare }: Candidate, memory: n
   return refusal === undefined && freeMemoryMib >= neededMib(memory) && freeDiskShare >= 0.05;
 }
 
-test("a sandbox goes to a worker that has room and takes sandboxes, whenever there is one", () => {
+test("a sandbox is placed whenever a worker has room and accepts sandboxes", () => {
   fc.assert(
     fc.property(fleet, memoryMib, (workers, memory) => {
       const { workerId, verdicts } = place(workers, { memoryMib: memory });
@@ -37,7 +37,7 @@ test("a sandbox goes to a worker that has room and takes sandboxes, whenever the
   );
 });
 
-test("a sandbox with a snapshot goes nowhere else than to the snapshot", () => {
+test("a sandbox with a snapshot goes only to a worker that has it", () => {
   fc.assert(
     fc.property(fleet, memoryMib, fc.nat(11), (workers, memory, index) => {
       const { workerId } = place(workers, { memoryMib: memory, snapshotOn: [`w${index}`] });
@@ -81,7 +81,7 @@ test("a burst of starts spreads over equal workers, and never promises a worker 
   );
 });
 
-test("a worker with a ready machine comes before one that must restore, and that before one that must boot", () => {
+test("a ready machine is preferred to a restore, and a restore to a boot", () => {
   const base = { freeMemoryMib: 8000, totalMemoryMib: 16_000, freeDiskShare: 0.5, starting: 0, ready: 0 };
   const boots = { ...base, id: "boots", hasTemplate: false };
   const restores = { ...base, id: "restores", hasTemplate: true };

@@ -1,7 +1,7 @@
-/** A worker as the choice sees it. */
+/** A worker that may be chosen. */
 export interface Candidate {
   readonly id: string;
-  /** Why it gets no new sandboxes now. Absent: it may get some. */
+  /** Why it gets no new sandboxes now. Absent: it accepts them. */
   readonly refusal?: string | undefined;
   /** Memory that machines can still get, less what starts on their way to it need. In MiB. */
   readonly freeMemoryMib: number;
@@ -22,7 +22,7 @@ export interface Wish {
   readonly snapshotOn?: readonly string[];
 }
 
-/** The choice, and what was said of each worker. */
+/** The choice, and the reason for each worker. */
 export interface Choice {
   /** Undefined: no worker can take the sandbox. */
   readonly workerId: string | undefined;
@@ -36,7 +36,9 @@ export interface Verdict {
   readonly reason: string;
 }
 
-/** Share of a machine's memory that it is expected to touch, and the memory of its process: as a worker's own admission. */
+/**
+ * Share of a machine's memory that it is expected to touch, and the memory of its process, as in a worker's admission.
+ */
 const guestShare = 0.5;
 const overheadMib = 256;
 const minFreeDiskShare = 0.05;
@@ -88,7 +90,7 @@ function verdictOf(candidate: Candidate, { memoryMib, snapshotOn }: Wish): Verdi
     (spareMachines > 0 ? 100 : 0) +
     (hasTemplate ? 200 : 0) -
     20 * starting +
-    // Below one start, so that it decides between equals alone.
+    // Less than one start counts, so that free memory decides only between equals.
     19 * (totalMemoryMib > 0 ? Math.min(1, freeMemoryMib / totalMemoryMib) : 0);
   const reason = [
     `${freeMemoryMib} MiB free`,

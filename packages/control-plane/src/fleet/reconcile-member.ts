@@ -12,8 +12,8 @@ export interface ReconcileMember {
 }
 
 /**
- * Brings the rows of a worker's sandboxes in line with what it has. A sandbox on which an operation is under way is
- * judged after it.
+ * Brings the rows of a worker's sandboxes in line with what it has. A sandbox with an operation under way is reconciled
+ * after it.
  */
 export async function reconcileMember(context: SandboxContext, { worker, isFirst }: ReconcileMember): Promise<void> {
   const scoped = scopeOf(context, worker);
@@ -35,7 +35,7 @@ export async function reconcileMember(context: SandboxContext, { worker, isFirst
   if (isFirst) await reconcileCheckpoints(scoped);
 }
 
-/** The context of use cases on this worker alone: every other one is somebody else's. */
+/** The context of use cases that touch the sandboxes of this worker alone. */
 function scopeOf(context: SandboxContext, worker: Worker): SandboxContext {
   return {
     ...context,
@@ -58,7 +58,7 @@ async function rowOf({ stores }: SandboxContext, worker: Worker, id: SandboxId):
   return row?.workerId === worker.id ? row : undefined;
 }
 
-/** Whether the row tells what the worker has: a machine that runs, disks whose machine has ended, or nothing. */
+/** Whether the row agrees with what the worker has: a running machine, disks whose machine has ended, or nothing. */
 function agrees(row: Sandbox | undefined, adopted: HeldSandbox | undefined): boolean {
   switch (row?.state) {
     case "running":
@@ -69,7 +69,7 @@ function agrees(row: Sandbox | undefined, adopted: HeldSandbox | undefined): boo
     case "stopped":
     case undefined:
       return adopted === undefined;
-    // An operation is under way, or was left.
+    // An operation is under way, or was interrupted.
     case "creating":
     case "hibernating":
     case "waking":

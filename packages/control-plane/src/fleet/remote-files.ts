@@ -23,7 +23,7 @@ export function remoteFiles(link: WorkerLink, sandboxId: SandboxId): GuestFiles 
     },
     async write(path, content, { mode }, signal) {
       const request = { sandboxId, path, ...(mode === undefined ? {} : { mode }) };
-      // The caller's own failure to provide the content is the result, and not the broken call that follows from it.
+      // When the caller fails to provide the content, its error is the result, and not the broken call that follows.
       let broken: { readonly error: unknown } | undefined;
       const noticed = async function* (): AsyncGenerator<Uint8Array> {
         try {

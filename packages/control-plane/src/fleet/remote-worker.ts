@@ -43,7 +43,7 @@ export interface RemoteWorkerOptions extends WorkerLinkOptions {
 /** The deadline of a heartbeat: an answer takes microseconds, and a busy host delays it by seconds. */
 const statusMs = 5000;
 
-/** What a worker says of itself when it is greeted. */
+/** A worker's reply to a greeting. */
 interface Greeting {
   readonly id: string;
   readonly description: WorkerDescription;
@@ -83,7 +83,7 @@ export class RemoteWorker implements Worker, Disposable {
     return this.#description;
   }
 
-  /** Asks the worker again what it is: a newer version may have been started. */
+  /** Greets the worker again, which may run a newer version by now. */
   async greet(): Promise<void> {
     this.#description = (await greet(this.#link, this.#version)).description;
   }
@@ -218,7 +218,7 @@ export class RemoteWorker implements Worker, Disposable {
     return wire.readyMachinesFromWire(await this.#link.ask((client, options) => client.readyMachines({}, options)));
   }
 
-  /** How the worker fares. Its answer is its heartbeat, so the deadline is short. */
+  /** The worker's status. The reply is its heartbeat, so the deadline is short. */
   async status(): Promise<WorkerStatus> {
     return wire.statusFromWire(await this.#link.ask((client, options) => client.status({}, options), statusMs));
   }
@@ -227,14 +227,14 @@ export class RemoteWorker implements Worker, Disposable {
     this.#link[Symbol.dispose]();
   }
 
-  /** Makes a call again for as long as it fails by its connection alone. */
+  /** Repeats a call as long as only its connection fails. */
   async #lasting<T>(signal: AbortSignal, call: (client: WorkerClient, options: CallOptions) => Promise<T>): Promise<T> {
     for (;;) {
       try {
         return await this.#link.until(signal, call);
       } catch (error) {
         if (signal.aborted || !isSandboxError(error, "unavailable")) throw error;
-        this.#log("info", "a wait on a worker is interrupted and is made again", {
+        this.#log("info", "the connection broke during a wait on a worker: waiting again", {
           worker: this.id,
           ...describeError(error),
         });

@@ -20,7 +20,7 @@ export interface WorkerLinkOptions {
 export interface LinkTuning {
   /** How often the connection is probed, and how long an answer may take. */
   readonly pingMs?: number;
-  /** How long a connection may take to stand. */
+  /** How long connecting may take. */
   readonly connectMs?: number;
   /** The deadline of calls without a signal. */
   readonly answerMs?: number;

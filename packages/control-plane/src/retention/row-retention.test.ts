@@ -87,7 +87,7 @@ test("rows of failed checkpoints and of failed images go when they are old", asy
   assert.deepEqual((await world.ask("GET", `/api/sandboxes/${id}/checkpoints`))[1], []);
 });
 
-test("an unnamed image goes with its snapshot, unless it was used since it was selected", async () => {
+test("an unnamed image is removed with its snapshot, unless it was used since it was selected", async () => {
   let built = 0;
   await using world = await startForTest({ onImageBuilt: () => (built += 1) });
   await world.ask("POST", "/api/sandboxes", { image });

@@ -27,7 +27,7 @@ export async function putToSleep(context: SandboxContext, sandbox: Sandbox): Pro
     // A hibernation that has begun completes even when its caller disconnects.
     stored = await worker.hibernateSandbox(sandbox.id, hibernationSnapshotId, context.shutdown.cutOff);
   } catch (error) {
-    // The worker may have hibernated it. The row stays as it is until the worker tells.
+    // The worker may have hibernated it. The row stays unchanged until the worker answers again.
     if (isOutcomeUnknown(error)) throw error;
     await stores.sandboxes.move(hibernating, "failed", { hibernationSnapshotId: undefined });
     throw error;

@@ -15,6 +15,6 @@ export type OpenWorkers = (needs: {
 export interface OpenedWorkers extends AsyncDisposable {
   readonly worker: Worker;
   readonly placement: Placement;
-  /** Begins to talk to the workers, and brings the rows in line with what they have. */
+  /** Connects to the workers, and reconciles the rows with what they have. */
   start(context: SandboxContext): Promise<void>;
 }

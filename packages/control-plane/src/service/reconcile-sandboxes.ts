@@ -136,7 +136,7 @@ async function carryOut(context: SandboxContext, { sandbox, adopted, action }: R
   }
 }
 
-/** When the sandbox's worker was last known to be alive: nobody saw the end of its machine. */
+/** When the sandbox's worker was last known to be alive. It stands for the end of the machine, which no server saw. */
 async function lastSeen({ stores }: SandboxContext, { workerId }: Sandbox): Promise<Date | undefined> {
   return await stores.heartbeats.last(workerId);
 }

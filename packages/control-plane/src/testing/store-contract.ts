@@ -222,7 +222,7 @@ export function storeContract(engine: string, makeDatabase: () => Promise<Databa
         assert.equal(outcomes.filter((outcome) => outcome === "key used").length, outcomes.length - 1);
       });
 
-      test("an update changes only its columns, and clears one by undefined", async () => {
+      test("an update changes only the given columns, and undefined clears one", async () => {
         const store = new SandboxStore(database, eventsOf(database));
         const sandbox = sandboxForTest();
         await store.add(sandbox, unlimited);
@@ -280,7 +280,7 @@ export function storeContract(engine: string, makeDatabase: () => Promise<Databa
         assert.equal(outcomes.filter((outcome) => outcome === "added").length, 4);
       });
 
-      test("the oldest of a kind go when a new one is ready, with their patches and snapshots", async () => {
+      test("a checkpoint that becomes ready replaces the oldest of its kind, with patches and snapshots", async () => {
         const store = new CheckpointStore(database, eventsOf(database));
         const sandboxId = newSandboxId();
         const old = [1, 2, 3].map((at) => checkpointForTest({ sandboxId, name: `${at}`, createdAt: new Date(at) }));
@@ -329,7 +329,7 @@ export function storeContract(engine: string, makeDatabase: () => Promise<Databa
         }
       });
 
-      test("publication, lists and hidden checkpoints without an image", async () => {
+      test("a checkpoint can be published, and lists tell hidden checkpoints and those without an image apart", async () => {
         const store = new CheckpointStore(database, eventsOf(database));
         const seen = checkpointForTest();
         const hidden = checkpointForTest({ hidden: true });
@@ -389,7 +389,7 @@ export function storeContract(engine: string, makeDatabase: () => Promise<Databa
         assert.equal(outcomes.filter((outcome) => outcome === "already_exists").length, outcomes.length - 1);
       });
 
-      test("a failed image gives its name away, and a build that ends later finds no image", async () => {
+      test("a failed image frees its name, and a build that ends later finds no image", async () => {
         const store = new ImageStore(database);
         const failed = imageForTest();
         await store.add(failed);
@@ -471,7 +471,7 @@ export function storeContract(engine: string, makeDatabase: () => Promise<Databa
     });
 
     suite("keys with scopes", () => {
-      test("a key is accepted until it expires or is revoked, itself or its organization", async () => {
+      test("a key is accepted until it expires, or it or its organization is revoked", async () => {
         const clock = new ManualClock();
         const store = new ApiKeyStore(database);
         const organizations = new OrganizationStore(database);
@@ -600,7 +600,7 @@ export function storeContract(engine: string, makeDatabase: () => Promise<Databa
     });
 
     suite("retention", () => {
-      test("rows of what ended go when they are old, and what is still used stays", async () => {
+      test("old rows of what has ended are removed, except those still in use", async () => {
         const sandboxes = new SandboxStore(database, eventsOf(database));
         const checkpoints = new CheckpointStore(database, eventsOf(database));
         const images = new ImageStore(database);
@@ -629,7 +629,7 @@ export function storeContract(engine: string, makeDatabase: () => Promise<Databa
         assert.equal((await database.selectFrom("previews").selectAll().execute()).length, 0);
       });
 
-      test("an unnamed image goes with its snapshot, unless it was used since it was selected", async () => {
+      test("an unnamed image is removed with its snapshot, unless it was used since it was selected", async () => {
         const checkpoint = checkpointForTest({ hidden: true });
         await new CheckpointStore(database, eventsOf(database)).add(checkpoint);
         const store = new ImageStore(database);

@@ -93,7 +93,7 @@ export function execSessions(start: StartCommand, spill: SpillOptions): SessionH
   };
 }
 
-/** Tells the creator of a session that has ended already which process it was. */
+/** Sends the process id of a session that has already ended to the client that created it. */
 async function announce({ request, command, startedMs }: StartedSession, stream: Stream): Promise<void> {
   const { id, purpose } = request;
   const info = create(SessionInfoSchema, { id, purpose, startedMs: BigInt(startedMs), pid: command.pid });

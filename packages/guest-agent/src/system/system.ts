@@ -11,7 +11,7 @@ export interface Memory {
   readonly needed: number;
 }
 
-/** Limits of all commands together. 0: none, or the agent's own. */
+/** Limits of all commands together. 0 stands for no limit, or for the agent's own. */
 export interface CommandLimits {
   readonly memoryBytes: number;
   /** In percent of one processor. */
@@ -29,7 +29,7 @@ export interface System {
   /** Adapts the memory limit of all commands to the memory that the machine has now. */
   fitMemory(): Memory;
   memory(): Memory;
-  /** Limits commands, and those that run already. */
+  /** Limits all commands, including those that already run. */
   limitCommands(limits: CommandLimits): void;
   /** Sets how many processors are online. */
   setProcessors(count: number): void;

@@ -14,7 +14,7 @@ export interface AuditEntry {
   readonly action: string;
   readonly method: string;
   readonly path: string;
-  /** The id of what the call made. */
+  /** The id of the resource that the call created. */
   readonly resource?: string;
   /** The address of the client's connection. */
   readonly address: string;
@@ -26,7 +26,7 @@ export interface AuditEntry {
 export interface AuditPage {
   /** Newest first. */
   readonly entries: readonly AuditEntry[];
-  /** Leads to older entries. Absent: there are none. */
+  /** The cursor of the next, older page. Absent on the last page. */
   readonly nextCursor?: string;
 }
 

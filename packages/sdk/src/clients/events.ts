@@ -20,14 +20,14 @@ export interface EventSelection {
   readonly sandboxId?: string;
   /** Types of events, each exact or `prefix.*`. Absent: all. */
   readonly types?: readonly string[];
-  /** The cursor of an earlier answer: events after it, oldest first. Absent: the newest ones. */
+  /** The cursor of an earlier reply, which selects the events after it, oldest first. Absent: the newest events. */
   readonly after?: string;
 }
 
 export interface EventPage {
   /** Oldest first. */
   readonly events: readonly SandboxEvent[];
-  /** The `after` of the events that follow. */
+  /** The value of `after` for the events that follow. */
   readonly cursor: string;
   readonly hasMore: boolean;
 }
@@ -53,7 +53,7 @@ export function eventsClient(http: HttpClient): EventsClient {
       return { events: data.map(eventOf), cursor, hasMore };
     },
     async *follow(selection = {}, signal) {
-      // Known before the first event, so that a break before it loses none. A failure here is the caller's.
+      // The cursor is read before the first event, so that a break before that event loses none. A failure rejects here.
       let after = selection.after ?? (await http.call(listEvents, { query: { limit: "1" } }, signal)).nextCursor;
       for (;;) {
         try {

@@ -1,7 +1,7 @@
 import { getSandboxUsage, getUsage, type UsageReply } from "@opensandbox/wire/public/usage.ts";
 import type { HttpClient } from "#transport/http.ts";
 
-/** What sandboxes had over a window of time. Sizes are those that were allocated. */
+/** What sandboxes had over a window of time, by allocated sizes. */
 export interface UsageTotals {
   /** 1 GB is 1024 MiB. */
   readonly memoryGbSeconds: number;
@@ -13,7 +13,7 @@ export interface UsageTotals {
 export interface SandboxUsage extends UsageTotals {
   readonly sandboxId: string;
   readonly alias?: string | undefined;
-  /** Absent: the sandbox's row has been removed, and its tags with it. */
+  /** Absent when the sandbox's row, with its tags, has been removed. */
   readonly status?: string | undefined;
   readonly tags: Readonly<Record<string, string>>;
 }
@@ -30,7 +30,10 @@ export interface UsageWindow {
 }
 
 export interface UsageQuery extends UsageWindow {
-  /** Values of tags, by key. A sandbox must have one of the values of each; an empty list: not the tag. */
+  /**
+   * Values of tags, by key. Selects the sandboxes that have one of the values of every tag. An empty list selects those
+   * without the tag.
+   */
   readonly tags?: Readonly<Record<string, readonly string[]>>;
   /** Default: memory. */
   readonly sort?: "memory" | "disk";
@@ -57,7 +60,7 @@ export interface UsageOverTime {
   readonly memoryGbSeconds: number;
   readonly uptimeSeconds: number;
   readonly peakMemoryMib: number;
-  /** Minutes, or hours of a window of more than a day. */
+  /** One point a minute, or an hour when the window is longer than a day. */
   readonly points: readonly {
     readonly from: string;
     readonly memoryGbSeconds: number;
@@ -68,7 +71,7 @@ export interface UsageOverTime {
 
 export interface UsageClient {
   bySandbox(query?: UsageQuery, signal?: AbortSignal): Promise<UsagePage<SandboxUsage>>;
-  /** By the values of a tag. `untagged` are the sandboxes without it. */
+  /** Sums the use by the values of a tag. `untagged` sums the sandboxes without it. */
   byTag(
     key: string,
     query?: UsageQuery,

@@ -47,7 +47,7 @@ export interface UpdateWebhook {
   /** null: all types. */
   readonly eventTypes?: readonly string[] | null;
   readonly enabled?: boolean;
-  /** Makes a new signing secret. For 24 hours the earlier one signs as well. */
+  /** Makes a new signing secret. The earlier one also signs for 24 hours. */
   readonly rotateSecret?: boolean;
 }
 
@@ -59,7 +59,7 @@ export interface WebhookDelivery {
   readonly eventType: EventType;
   readonly eventId: string;
   readonly attempts: number;
-  /** When the event came. */
+  /** When the event happened. */
   readonly createdAt: string;
   readonly attemptedAt?: string | undefined;
   readonly nextAttemptAt?: string | undefined;

@@ -5,7 +5,7 @@ import { translate } from "./http.ts";
 export interface ServerEvent {
   readonly event: string;
   readonly data: string;
-  /** The position of the event, for a stream that can be continued. */
+  /** The position of the event, in a stream that can be resumed. */
   readonly id?: string;
 }
 

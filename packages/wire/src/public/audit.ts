@@ -4,13 +4,13 @@ import type { Route } from "../route.ts";
 const AuditEntry = z
   .object({
     id: z.string().meta({ description: "Sorts by time." }),
-    at: z.iso.datetime().meta({ description: "When the call was answered; a WebSocket: when it opened." }),
+    at: z.iso.datetime().meta({ description: "When the call was answered, or its WebSocket opened." }),
     actor: z.string().meta({ description: "The name and the beginning of the key, or a user of the host." }),
     keyID: z.string().optional().meta({ description: "Absent: a fixed key, or a user of the host." }),
     action: z.string().meta({ description: "The operationId of the route, such as createSandbox." }),
     method: z.string(),
     path: z.string().meta({ description: "Without its query." }),
-    resource: z.string().optional().meta({ description: "The id of what the call made." }),
+    resource: z.string().optional().meta({ description: "The id of the resource that the call created." }),
     address: z.string().meta({ description: "The address of the client's connection." }),
     requestID: z.string(),
     status: z.int().meta({ description: "The status of the answer. 101: a WebSocket opened." }),
@@ -21,7 +21,10 @@ export type AuditEntry = z.infer<typeof AuditEntry>;
 const AuditPage = z
   .object({
     entries: z.array(AuditEntry),
-    nextCursor: z.string().optional().meta({ description: "Leads to older entries. Absent: there are none." }),
+    nextCursor: z
+      .string()
+      .optional()
+      .meta({ description: "The cursor of the next, older page. Absent on the last page." }),
   })
   .meta({ id: "AuditPage" });
 export type AuditPage = z.infer<typeof AuditPage>;
@@ -36,7 +39,7 @@ const AuditQuery = z.object({
     .string()
     .regex(/^[0-9a-f]{32}$/, "cursor: not a cursor of this list")
     .optional()
-    .meta({ description: "`nextCursor` of the page before." }),
+    .meta({ description: "`nextCursor` of the previous page." }),
 });
 export type AuditQuery = z.infer<typeof AuditQuery>;
 

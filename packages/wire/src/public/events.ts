@@ -89,8 +89,8 @@ function dataOf({ type, data }: EventFacts, sandboxId: string, sandboxDomain: st
 }
 
 /**
- * The types that a list of types and `prefix.*` patterns names; undefined for an empty list, which names all.
- * @throws `invalid_argument` for an entry that names no type
+ * Expands a list of types and `prefix.*` patterns. Undefined for an empty list, which selects every type. @throws
+ * `invalid_argument` for an entry that names no type
  */
 export function eventTypesFrom(patterns: readonly string[]): readonly EventType[] | undefined {
   if (patterns.length === 0) return undefined;
@@ -119,12 +119,12 @@ const EventsQuery = z.object({
     .meta({ description: "Only these types: comma-separated, each exact or `prefix.*`. Default: all." }),
   after: z
     .string()
-    .regex(/^\d{1,15}$/, "after must be a cursor of an earlier answer")
+    .regex(/^\d{1,15}$/, "after must be a cursor of an earlier reply")
     .optional()
     .meta({
       description:
         "Only events after this cursor, oldest first: `nextCursor` of a page, or the `id` of an event of the stream. " +
-        "Absent: the newest events of a page; the stream begins with the next event.",
+        "Absent: a page has the newest events, and a stream begins with the next event.",
     }),
   limit: z
     .string()

@@ -32,8 +32,8 @@ export function parseScopes(words: readonly string[]): readonly Scope[] {
 }
 
 /**
- * The scope of each route that needs a key, by the route's name. A route without an entry is refused, so a new one begins
- * here. Reading includes signed download URLs: they grant no more than the key can read.
+ * The scope of each route that needs a key, by the route's name. A route without an entry is refused, so a new one
+ * begins here. Creating a signed download URL counts as reading, since the URL grants no more than the key can read.
  */
 export const routeScopes: Readonly<Record<string, Scope>> = {
   createSandbox: "sandboxes:write",

@@ -6,7 +6,7 @@ import type { Route } from "../route.ts";
 export const includedDiskMib = 20_480;
 
 const dayMs = 24 * 3_600_000;
-/** The longest windows, in days: of the report of an organization and of one sandbox. */
+/** The longest windows, in days, of a report of an organization and of one sandbox. */
 const maxDays = { organization: 90, sandbox: 30 } as const;
 /** The default windows, in milliseconds. */
 const defaultMs = { organization: 30 * dayMs, sandbox: 3_600_000 } as const;
@@ -20,10 +20,10 @@ export interface Window {
 const from = z
   .string()
   .optional()
-  .meta({ description: "RFC 3339. Default: 30 days before `to`; 1 hour of one sandbox." });
+  .meta({ description: "RFC 3339. Default: 30 days before `to`, or 1 hour for one sandbox." });
 const to = z.string().optional().meta({ description: "RFC 3339, not part of the window. Default: now." });
 
-const cursorRule = "cursor must be the nextCursor of an earlier answer";
+const cursorRule = "cursor must be the nextCursor of an earlier reply";
 
 const sorts = ["-memoryGbSeconds", "-diskOverageGbSeconds"] as const;
 
@@ -47,7 +47,7 @@ const UsageQuery = z
       .regex(/^\d{1,9}$/, cursorRule)
       .optional(),
   })
-  // Not an object schema, which `parse` would reduce to its own names: those of filters are free.
+  // Not an object schema: `parse` would drop the filters, whose names are not known here.
   .transform((query): UsageQuery => query);
 interface UsageQuery {
   readonly groupBy?: string | undefined;
@@ -72,7 +72,10 @@ const SandboxItem = z
   .object({
     sandboxId: z.string(),
     alias: z.string().optional(),
-    status: z.string().optional().meta({ description: "Absent, like its tags: its row has been removed." }),
+    status: z
+      .string()
+      .optional()
+      .meta({ description: "Absent, like the tags, when the sandbox's row has been removed." }),
     tags: z.record(z.string(), z.string()),
     tagsLastUpdatedAt: z.iso.datetime().nullable(),
     ...totals,
@@ -130,7 +133,7 @@ const Point = z
     memoryAllocatedGbSeconds: z.number(),
     memoryUsedGbSeconds: z.number().meta({ description: "0: the server does not measure it." }),
     uptimeSeconds: z.number(),
-    allocatedMemoryMb: z.number().meta({ description: "The largest within the point." }),
+    allocatedMemoryMb: z.number().meta({ description: "The largest size within the point." }),
     usedMemoryMbAvg: z.number(),
     usedMemoryMbPeak: z.number(),
   })
@@ -160,7 +163,7 @@ export const getSandboxUsage: Route<unknown, WindowQuery, SandboxUsageReply> = {
   name: "getSandboxUsage",
   summary: "Report the memory that a sandbox had over time",
   description:
-    `A window of at most ${maxDays.sandbox} days. Points are minutes of a window of up to a day, and hours of a longer ` +
+    `A window of at most ${maxDays.sandbox} days. Points are minutes in a window of up to a day, and hours in a longer ` +
     "one. Their sums are the totals.",
   access: "key",
   query: WindowQuery,

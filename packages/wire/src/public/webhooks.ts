@@ -13,7 +13,7 @@ const url = z
     const { protocol, username, password } = new URL(text);
     return (protocol === "https:" || protocol === "http:") && username === "" && password === "";
   }, urlRule)
-  .meta({ description: "Where events are sent to. It must have an address on the public internet." });
+  .meta({ description: "The URL that events are sent to. Its host must have a public address." });
 
 const name = z.string().max(255, "name must have at most 255 characters");
 
@@ -30,7 +30,7 @@ const CreateWebhookBody = z
       .string()
       .regex(/^[\x21-\x7e]{8,512}$/, "secret must have 8 to 512 visible ASCII characters")
       .optional()
-      .meta({ description: "The signing secret, best `whsec_` and base64. Default: a generated one." }),
+      .meta({ description: "The signing secret, preferably `whsec_` and base64. Default: a generated one." }),
     eventTypes: types.optional(),
     sandboxId: z.string().optional().meta({ description: "Only events of this sandbox. It cannot be changed later." }),
     enabled: z.boolean().optional(),
@@ -43,11 +43,11 @@ const UpdateWebhookBody = z
     url: url.optional(),
     name: name.nullable().optional(),
     eventTypes: types.nullable().optional().meta({ description: "null: all types." }),
-    enabled: z.boolean().optional().meta({ description: "Events that come while it is false are not delivered." }),
+    enabled: z.boolean().optional().meta({ description: "Events that happen while it is false are not delivered." }),
     rotateSecret: z
       .boolean()
       .optional()
-      .meta({ description: "Make a new signing secret. For 24 hours the earlier one signs as well." }),
+      .meta({ description: "Make a new signing secret. The earlier one also signs for 24 hours." }),
   })
   .meta({ id: "UpdateWebhook" });
 type UpdateWebhookBody = z.infer<typeof UpdateWebhookBody>;
@@ -84,7 +84,12 @@ export const createWebhook: Route<CreateWebhookBody, unknown, WebhookReply> = {
   body: CreateWebhookBody,
   status: 201,
   reply: WebhookReply,
-  otherReplies: { 200: { description: "The key was used before: that webhook.", reply: WebhookReply } },
+  otherReplies: {
+    200: {
+      description: "The idempotency key was used before. The reply is the webhook of that request.",
+      reply: WebhookReply,
+    },
+  },
 };
 
 const WebhooksReply = z.object({ data: z.array(WebhookReply) }).meta({ id: "Webhooks" });
@@ -151,7 +156,7 @@ export const testWebhook: Route<unknown, unknown, z.infer<typeof TestReply>> = {
   path: "/api/webhooks/:webhookId/test",
   name: "testWebhook",
   summary: "Send a sample event of a type that the webhook receives",
-  description: "`messageId` names its delivery, which says later how it ended. A disabled webhook is sent it too.",
+  description: "`messageId` names its delivery, which says later how it ended. A disabled webhook receives it too.",
   access: "key",
   status: 200,
   reply: TestReply,
@@ -164,7 +169,7 @@ const DeliveryReply = z
     eventType: z.enum(eventTypes),
     eventId: z.string(),
     attempts: z.int(),
-    timestamp: z.iso.datetime().meta({ description: "When the event came." }),
+    timestamp: z.iso.datetime().meta({ description: "When the event happened." }),
     attemptedAt: z.iso.datetime().optional().meta({ description: "When the last attempt ended." }),
     nextAttemptAt: z.iso.datetime().optional().meta({ description: "The earliest time of the next attempt." }),
     responseStatusCode: z.int().optional().meta({ description: "Of the last attempt, if it had an answer." }),

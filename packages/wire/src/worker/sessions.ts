@@ -76,7 +76,10 @@ export interface RunRequest extends Omit<NewExecSession, "whenDetached"> {
   readonly whenDetached: WhenDetached | "kill";
   /** Forgets the session once this caller has received its end. */
   readonly transient: boolean;
-  /** Returns the process id even for a command that ends at once, which costs a message. Default: false. */
+  /**
+   * Whether the process id is returned even for a command that ends at once, which costs one more message. Default:
+   * false.
+   */
   readonly announce?: boolean;
 }
 

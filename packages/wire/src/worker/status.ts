@@ -1,6 +1,6 @@
 import type { ReadyMachinesState } from "./worker.ts";
 
-/** What a worker says of itself every few seconds: the server places new sandboxes by it. */
+/** A worker's report every few seconds, by which the server places new sandboxes. */
 export interface WorkerStatus extends HostStatus {
   /** The name of the worker in its fleet. */
   readonly workerId: string;
@@ -10,12 +10,12 @@ export interface WorkerStatus extends HostStatus {
 
 /** The free resources of a worker's host. */
 export interface HostStatus {
-  /** Memory that machines can still get, less what starts under way were promised. */
+  /** Memory that machines can still get, less the memory promised to starts under way. */
   readonly freeMemoryMib: number;
   readonly totalMemoryMib: number;
   /** Free share of the data directory's file system, from 0 to 1. */
   readonly freeDiskShare: number;
-  /** The processor of the host, as it names itself. */
+  /** The model name of the host's processor. */
   readonly cpuModel: string;
   readonly readyMachines: ReadyMachinesState;
 }

@@ -119,9 +119,9 @@ export type HypervisorName = "qemu" | "firecracker" | "fake";
 /** What a sandbox may use. */
 export interface SandboxSize {
   readonly memoryMib: number;
-  /** Processor time, in percent of one processor. Absent: as much as its vCPUs give, or the present limit of a running one. */
+  /** Processor time, in percent of one processor. Absent: all of its vCPUs at a start, and unchanged while it runs. */
   readonly cpuPercent?: number | undefined;
-  /** Maximum of processes and threads. Absent: the guest agent's limit, or the present one of a running sandbox. */
+  /** Maximum of processes and threads. Absent: the guest agent's limit at a start, and unchanged while it runs. */
   readonly maxPids?: number | undefined;
 }
 

@@ -59,7 +59,7 @@ async function copyRows(
       const message = `${name} has rows in the table organizations: create another database for the copy`;
       throw new SandboxError("invalid_argument", message);
     }
-    // Migrations make rows too, which the source has in their present form.
+    // Migrations insert rows too; the source holds their present values.
     for (const table of tables.toReversed()) await sql`DELETE FROM ${sql.table(table)}`.execute(transaction);
     const copied: CopiedTable[] = [];
     for (const table of tables) {

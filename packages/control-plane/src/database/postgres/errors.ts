@@ -1,6 +1,6 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 
-/** PostgreSQL has rolled the transaction back, so that its repetition is safe. */
+/** PostgreSQL has rolled the transaction back, so repeating it is safe. */
 const repeatable: ReadonlyMap<string, string> = new Map([
   ["40001", "its transactions kept colliding"],
   ["40P01", "its transactions kept blocking each other"],
@@ -12,7 +12,7 @@ const lost: ReadonlyMap<string, string> = new Map([
   ["57P01", "it is shutting down"],
   ["57P02", "it crashed and restarts"],
   ["57P03", "it is starting"],
-  ["25P03", "a transaction stood still for too long"],
+  ["25P03", "a transaction was idle for too long"],
   ["ECONNREFUSED", "nothing listens at its address"],
   ["ENOENT", "its socket does not exist"],
   ["ECONNRESET", "the connection was cut"],
@@ -52,7 +52,10 @@ export function isLostConnection(error: unknown): boolean {
   return lost.has(code) || code.startsWith("08") || messageReason(error) !== undefined;
 }
 
-/** A refusal of PostgreSQL or of the network as an error of the closed table. A defect of a statement stays as it is. */
+/**
+ * Turns a refusal of PostgreSQL or of the network into an error of the closed table. An error in a statement itself is
+ * returned unchanged.
+ */
 export function translatePostgresError(error: unknown): unknown {
   const code = codeOf(error);
   if (code === "22021") {

@@ -73,7 +73,7 @@ suite("a PostgreSQL database", { skip: withoutPostgres }, () => {
     await assert.rejects(openDatabase(server), /belongs to a newer version \(migration 9999-later\).*pg_restore/);
   });
 
-  test("a database that does not exist is refused without a word about the password", async () => {
+  test("the error about a missing database does not contain the password", async () => {
     const { url } = await postgres.createDatabase();
     const missing = { url: url.replace("opensandbox@", "opensandbox:se@cret@").replace(/test\d+/, "missing") };
     await assert.rejects(openDatabase(missing), (error: Error) => {
@@ -134,7 +134,7 @@ suite("a PostgreSQL database", { skip: withoutPostgres }, () => {
     assert.deepEqual(rows, [{ created_at: 2 }, { created_at: 2 }]);
   });
 
-  test("the pool holds no more connections than it may", async () => {
+  test("the pool never exceeds its maximum of connections", async () => {
     const server: DatabaseServer = { ...(await postgres.createDatabase()), maxConnections: 3 };
     await using database = await openDatabase(server);
     await Promise.all(Array.from({ length: 12 }, () => sql`SELECT pg_sleep(0.05)`.execute(database)));
@@ -145,7 +145,7 @@ suite("a PostgreSQL database", { skip: withoutPostgres }, () => {
     assert.equal(rows[0]?.count, 3);
   });
 
-  test("calls fail as unavailable while a session is ended, and the next ones succeed", async () => {
+  test("a call whose session is ended fails as unavailable, and later calls succeed", async () => {
     const server = await postgres.createDatabase();
     await using database = await openDatabase(server);
     const waiting = sql`SELECT pg_sleep(20)`.execute(database);

@@ -25,7 +25,7 @@ const lockMs = 10_000;
 /** PostgreSQL ends a transaction whose server stops in the middle, so that its locks become free. */
 const idleInTransactionMs = 60_000;
 
-/** Ends a statement on a connection whose peer has vanished without a word. Exceeds {@link statementMs}. */
+/** Ends a statement on a connection whose peer has vanished silently. Exceeds {@link statementMs}. */
 const answerMs = statementMs + 5000;
 
 const bounds: PoolConfig = {

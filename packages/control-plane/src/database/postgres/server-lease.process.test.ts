@@ -20,7 +20,7 @@ suite("the lease of a PostgreSQL database", { skip: withoutPostgres }, () => {
   });
   after(() => stack.disposeAsync());
 
-  test("of servers that start at once one serves, and the next one follows when it ends", async () => {
+  test("of servers that start at once one serves, and another takes over when it ends", async () => {
     const server = await postgres.createDatabase();
     const held: ServerLease[] = [];
     const all = Array.from({ length: 3 }, async () => {
@@ -51,7 +51,7 @@ suite("the lease of a PostgreSQL database", { skip: withoutPostgres }, () => {
       (error: { code: string }) => error.code,
     );
     await sleep(100);
-    // As when the process stood still: nobody renews, and the time passes.
+    // As if the process had stalled: the lease is not renewed, and expires.
     await postgres.execute("UPDATE leases SET expires_at = 0, generation = generation + 100", server);
     await using second = await acquireServerLease(server, { log }, never);
     assert.equal(second.generation, 102);
@@ -80,7 +80,7 @@ suite("the lease of a PostgreSQL database", { skip: withoutPostgres }, () => {
     }
   });
 
-  test("a server that stands by stops waiting when it is told to end", async () => {
+  test("a standby stops waiting when it shuts down", async () => {
     const server = await postgres.createDatabase();
     await using _ = await acquireServerLease(server, { log }, never);
     await assert.rejects(acquireServerLease(server, { log }, AbortSignal.timeout(200)), /abort|timeout/i);

@@ -25,17 +25,17 @@ export interface AcquireServerLease {
 
 const defaultLifetimeMs = 15_000;
 
-/** A standby looks this often whether the lease has run out. */
+/** How often a standby checks whether the lease has expired, in milliseconds. */
 const lookMs = 500;
 
-/** How long the sessions of the holder before may take to end. */
+/** How long the sessions of the previous holder may take to end, in milliseconds. */
 const endSessionsMs = 10_000;
 
 /**
  * Waits until no other server holds the database, and takes it. A server keeps queues, deadlines and connections in
  * memory, so only one at a time may serve; others stand by and take over when it ends, or when it has not renewed its
- * lease. The new holder ends the sessions of the one before, which can begin no other, so that no statements of two servers
- * mix, whatever their clocks say.
+ * lease. The new holder ends the sessions of the previous one, which can begin no other, so that statements of two
+ * servers never mix, whatever their clocks say.
  */
 export async function acquireServerLease(
   server: DatabaseServer,
@@ -101,7 +101,7 @@ interface Wait {
   readonly log: Log;
 }
 
-/** Returns when the lease is this server's, with the monotonic time before it was taken. */
+/** Resolves when this server holds the lease, with the monotonic time before it took it. */
 async function wait(
   database: Database,
   { holder, lifetimeMs, server, log }: Wait,
@@ -134,7 +134,7 @@ async function wait(
   }
 }
 
-/** Ends what the holder before still runs in the database. */
+/** Ends the sessions that the previous holder still has in the database. */
 async function endSessions(database: Database, holder: string, signal: AbortSignal): Promise<void> {
   const deadline = performance.now() + endSessionsMs;
   for (;;) {
@@ -143,7 +143,7 @@ async function endSessions(database: Database, holder: string, signal: AbortSign
       WHERE application_name = ${sessionName(holder)} AND datname = current_database()`.execute(database);
     if (rows.length === 0) return;
     if (performance.now() >= deadline) {
-      throw new SandboxError("unavailable", "the sessions of the server before do not end: end them in PostgreSQL");
+      throw new SandboxError("unavailable", "the sessions of the previous server do not end: end them in PostgreSQL");
     }
     await sleep(20, undefined, { signal });
   }

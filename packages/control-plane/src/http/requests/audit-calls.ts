@@ -46,7 +46,7 @@ export function auditFailed(request: FastifyRequest, status: number): void {
   failed.set(request, status);
 }
 
-/** Names what the call made, by the id in its reply. */
+/** Records the id in the reply, as that of the resource that the call created. */
 export function auditMade(request: FastifyRequest, reply: unknown): void {
   if (typeof reply !== "object" || reply === null || !records.has(request)) return;
   const { sandboxID, id } = reply as { readonly sandboxID?: unknown; readonly id?: unknown };

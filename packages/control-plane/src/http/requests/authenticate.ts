@@ -11,7 +11,7 @@ const callers = new WeakMap<FastifyRequest, Caller>();
 /** A route with a key: its name and the scope that it needs. */
 export interface KeyRoute {
   readonly name: string;
-  /** Absent: it only says that it is not implemented. */
+  /** Absent for a route that only replies that it is not implemented. */
   readonly scope?: Scope;
 }
 

@@ -2,11 +2,14 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { isWebSocketUpgrade } from "#http/sockets/is-upgrade.ts";
 
-/** The connections of calls that are under way, by the key of the call. */
+/** The connections of calls under way, by the id of the key. */
 export class OpenCalls {
   readonly #sockets = new Map<string, Map<Socket, number>>();
 
-  /** Remembers a call until it has been answered, or until its WebSocket closes. A call without an id of a key is not. */
+  /**
+   * Remembers a call until it has been answered, or until its WebSocket closes. A call without a key id is not
+   * remembered.
+   */
   add(keyId: string | undefined, request: IncomingMessage, response: ServerResponse): void {
     if (keyId === undefined) return;
     const { socket } = request;
@@ -19,7 +22,7 @@ export class OpenCalls {
       calls.delete(socket);
       if (calls.size === 0 && this.#sockets.get(keyId) === calls) this.#sockets.delete(keyId);
     };
-    // The response of an upgrade gives its socket away, and never closes.
+    // An upgrade takes the socket from its response, which then never closes.
     if (isWebSocketUpgrade(request)) socket.once("close", remove);
     else response.once("close", remove);
   }

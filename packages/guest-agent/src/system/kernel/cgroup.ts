@@ -94,7 +94,7 @@ export function limitCommands(limits: CommandLimits): void {
   writeFileSync(join(sandbox, "pids.max"), String(limits.maxPids === 0 ? maxPids : limits.maxPids));
 }
 
-/** `bytes`: a further limit; 0: none. */
+/** @param bytes a further limit; 0 for none */
 function limitMemory(bytes: number): void {
   const share = Math.floor((readMemory().total * memoryShare) / 4096) * 4096;
   writeFileSync(join(sandbox, "memory.max"), String(bytes === 0 ? share : Math.min(share, bytes)));
@@ -107,7 +107,7 @@ export function readMemory(): Memory {
   return { total: bytes("MemTotal"), available: bytes("MemAvailable"), needed: neededBytes() };
 }
 
-/** Memory of commands without the page cache and caches of the kernel. */
+/** Memory that commands use, without the page cache and the kernel's caches. */
 function neededBytes(): number {
   const text = readFileSync(join(sandbox, "memory.stat"), "latin1");
   const bytes = (name: string): number => Number(new RegExp(`^${name} (\\d+)$`, "m").exec(text)?.[1] ?? 0);

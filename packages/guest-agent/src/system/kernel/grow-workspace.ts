@@ -35,7 +35,7 @@ async function untilDiskHas(bytes: bigint, disk: string): Promise<void> {
     if (performance.now() > giveUp) {
       throw new SandboxError(
         "unavailable",
-        `the disk ${disk} has ${size()} of ${bytes} bytes: it did not grow in time`,
+        `the disk ${disk} did not grow in time: it has ${size()} of ${bytes} bytes`,
       );
     }
     await sleep(pollMs);

@@ -491,8 +491,8 @@ export function thawFileSystem(directory: number): void {
 }
 
 /**
- * Enlarges the mounted ext4 file system of an open directory to `blocks` of its blocks. Its present size is accepted, too.
- * @throws EINVAL: the file system is larger, or the disk is smaller
+ * Enlarges the mounted ext4 file system of an open directory to `blocks` of its blocks. The present size is accepted
+ * too. @throws EINVAL when the file system is larger or the disk is smaller
  */
 export function resizeExt4(directory: number, blocks: bigint): void {
   // fs/ext4/ext4.h in the kernel's sources: _IOW('f', 16, __u64).

@@ -9,7 +9,7 @@ export function setProcessors(count: number): void {
   // A range such as 0-7.
   const present = 1 + Number(/(\d+)\s*$/.exec(readFileSync(join(directory, "present"), "latin1"))?.[1]);
   if (count > present) {
-    throw new SandboxError("invalid_argument", `the machine has ${present} processors, and ${count} were to be online`);
+    throw new SandboxError("invalid_argument", `cannot bring ${count} processors online: the machine has ${present}`);
   }
   for (let number = 1; number < present; number += 1) {
     const file = join(directory, `cpu${number}`, "online");

@@ -37,7 +37,7 @@ const LimitsBody = z
   })
   .meta({ id: "Limits" });
 
-/** The body of a request for another size. */
+/** The body of a request that changes the size. */
 export interface Size {
   readonly memoryMB: number;
   readonly cpuPercent?: number | undefined;

@@ -43,7 +43,11 @@ export function fromConnectError(error: unknown, peer: string): SandboxError {
     return new SandboxError("unavailable", `${peer} refuses this fleet's token: ${error.rawMessage}`, options);
   }
   if (error.code === Code.Unimplemented) {
-    return new SandboxError("not_supported", `${peer} runs an older version that cannot do this: update it`, options);
+    return new SandboxError(
+      "not_supported",
+      `${peer} runs an older version that does not know this call: update it`,
+      options,
+    );
   }
   if (error.code === Code.DeadlineExceeded) {
     return new SandboxError("unavailable", `${peer} did not answer in time`, options);
@@ -51,7 +55,7 @@ export function fromConnectError(error: unknown, peer: string): SandboxError {
   return new SandboxError("unavailable", `the connection to ${peer} failed: ${error.rawMessage}`, options);
 }
 
-/** Undefined for text that is not JSON: the code then becomes `internal` if it needs details. */
+/** Undefined for text that is not JSON. A code that requires details then becomes `internal`. */
 function detailsOf(json: string): unknown {
   if (json === "") return undefined;
   try {
