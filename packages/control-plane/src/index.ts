@@ -28,6 +28,8 @@ import { LifetimeSweep } from "#lifetimes/end-lifetimes.ts";
 import { LifetimeStore } from "#lifetimes/lifetime-store.ts";
 import { ApiKeyStore } from "#organizations/api-key-store.ts";
 import { apiKeyRecognizer, authenticator, makeDefaultOrganization, makeFirstApiKey } from "#organizations/api-keys.ts";
+import { MasterKeys } from "#secrets/master-keys.ts";
+import { SecretRows } from "#secrets/secret-rows.ts";
 import { HostPorts } from "#previews/host-ports.ts";
 import { type DomainProof, DomainProofs, type ResolveTxt } from "#previews/domain-proofs.ts";
 import { PreviewStore } from "#previews/preview-store.ts";
@@ -69,6 +71,8 @@ export interface ControlPlaneOptions {
   readonly apiHostnames?: readonly string[];
   /** How custom domains of previews are proved. Default: by DNS, with the name servers of this host. */
   readonly customDomains?: { readonly proof?: DomainProof; readonly resolveTxt?: ResolveTxt };
+  /** The keys that encrypt secrets, hexadecimal: the first one encrypts. Default: none, and secrets are refused. */
+  readonly masterKeys?: readonly string[];
   readonly webhooks?: {
     /** Which addresses events are delivered to. Default: those of the public internet. */
     readonly destinations?: "public" | "any";
@@ -163,6 +167,18 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
       ? undo.use(await options.worker({ database, clock, log }))
       : { worker: options.worker, placement: onlyWorker(options.worker) };
   const { worker } = workers;
+  const secretRows = new SecretRows(database, new MasterKeys(options.masterKeys ?? []));
+  const { encrypted, unreadable } = await secretRows.encryptAgain();
+  if (encrypted > 0) log("info", "secrets were encrypted with a new master key", { secrets: encrypted });
+  if (unreadable > 0) {
+    log(
+      "error",
+      "secrets need a master key that this server does not have: add the earlier key after the present one",
+      {
+        secrets: unreadable,
+      },
+    );
+  }
 
   const ending = new AbortController();
   const cutOff = new AbortController();
@@ -274,6 +290,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     previewTargets: new PreviewTargets({ store: previews, proofs: domainProofs, apiHostnames, clock }),
     hostPorts,
     webhooks: webhooks.webhooks,
+    secretRows,
     tls: options.tls,
     place: {
       region: options.region,

@@ -19,6 +19,8 @@ import { previewsClient } from "./clients/previews.ts";
 import type { PreviewsClient } from "./clients/previews.ts";
 import { sandboxesClient } from "./clients/sandboxes.ts";
 import type { SandboxesClient } from "./clients/sandboxes.ts";
+import { secretsClient } from "./clients/secrets.ts";
+import type { SecretsClient } from "./clients/secrets.ts";
 import { sessionsClient } from "./clients/sessions.ts";
 import type { SessionsClient } from "./clients/sessions.ts";
 import { usageClient } from "./clients/usage.ts";
@@ -53,6 +55,7 @@ export interface Client {
   readonly network: NetworkClient;
   readonly events: EventsClient;
   readonly webhooks: WebhooksClient;
+  readonly secrets: SecretsClient;
   readonly usage: UsageClient;
   readonly audit: AuditClient;
 }
@@ -79,6 +82,7 @@ export function connect({ url, apiKey, openSocket = openGlobalSocket }: ConnectO
     network: networkClient(http),
     events: eventsClient(http),
     webhooks: webhooksClient(http),
+    secrets: secretsClient(http),
     usage: usageClient(http),
     audit: auditClient(http),
   };

@@ -1,6 +1,7 @@
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { parseMasterKeys } from "./keys/parse-master-keys.ts";
 
 /** The settings of a server. `README.md` lists the variables and defaults. */
 export interface ServerConfig {
@@ -25,6 +26,8 @@ export interface ServerConfig {
   readonly port: number;
   /** A fixed key that replaces the keys in the database. */
   readonly apiKey?: string;
+  /** The keys that encrypt secrets, hexadecimal; the first one encrypts. Absent: those in the data directory. */
+  readonly masterKeys?: readonly string[];
   readonly region: string;
   /** Ports of sandboxes are served under host names in this domain. */
   readonly sandboxDomain: string;
@@ -146,6 +149,7 @@ export function readConfig(env: Environment): ServerConfig {
     host: env[variables.host] || "127.0.0.1",
     port: whole(env, variables.port, 8080, 0, 65_535),
     ...(apiKey ? { apiKey } : {}),
+    ...masterKeysFrom(env),
     ...tlsFrom(env),
     region: env[variables.region] || "local",
     sandboxDomain: env[variables.sandboxDomain] || "localhost",
@@ -188,6 +192,18 @@ function databaseFrom(env: Environment): Pick<ServerConfig, "databaseUrl"> {
   if (/^postgres(?:ql)?:\/\//.test(databaseUrl)) return { databaseUrl };
   // The value may contain a password.
   throw new SandboxError("invalid_argument", "OPENSANDBOX_DATABASE_URL must begin with postgres://");
+}
+
+function masterKeysFrom(env: Environment): Pick<ServerConfig, "masterKeys"> {
+  const value = env["OPENSANDBOX_MASTER_KEY"];
+  if (!value) return {};
+  try {
+    return { masterKeys: parseMasterKeys(value.split(",")) };
+  } catch (cause) {
+    // Neither message has the value.
+    const message = `OPENSANDBOX_MASTER_KEY: ${(cause as Error).message}`;
+    throw new SandboxError("invalid_argument", message, { cause });
+  }
 }
 
 /** A pebibyte: more than any host has. */

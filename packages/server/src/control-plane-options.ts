@@ -3,6 +3,7 @@ import type { ControlPlaneOptions } from "@opensandbox/control-plane";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { ServerConfig } from "./config.ts";
 import { databaseLocation } from "./database-location.ts";
+import { storedMasterKeys } from "./keys/master-keys.ts";
 
 type FromConfig = Omit<ControlPlaneOptions, "worker" | "isWorkerAlive" | "log">;
 
@@ -12,6 +13,7 @@ export async function controlPlaneOptions(config: ServerConfig): Promise<FromCon
     database: databaseLocation(config),
     listen: { host: config.host, port: config.port },
     ...(config.apiKey === undefined ? {} : { apiKey: config.apiKey }),
+    masterKeys: config.masterKeys ?? (await storedMasterKeys(config.dataDirectory)),
     ...(config.tls === undefined ? {} : { tls: await readTls(config.tls) }),
     region: config.region,
     sandboxDomain: config.sandboxDomain,

@@ -12,6 +12,7 @@ export { restoreBackup, type Restored } from "./backup/restore-backup.ts";
 export { type Collected, type CollectionReport } from "./collection/collect.ts";
 export { collectGarbage } from "./collection/collect-garbage.ts";
 export { readConfig, type ServerConfig } from "./config.ts";
+export { rotateMasterKey } from "./keys/master-keys.ts";
 export type { Server } from "./server.ts";
 export { startServer } from "./start-server.ts";
 export type { ApiKey, Organization } from "@opensandbox/control-plane";

@@ -9,7 +9,7 @@ import type { ServerConfig } from "./config.ts";
 import { controlPlaneOptions } from "./control-plane-options.ts";
 import { databaseLocation } from "./database-location.ts";
 import { holdDatabase } from "./hold-database.ts";
-import { storeFirstApiKey, storedApiKey } from "./first-api-key.ts";
+import { storeFirstApiKey, storedApiKey } from "./keys/first-api-key.ts";
 import { log } from "./log.ts";
 import type { Server } from "./server.ts";
 import { publishServer } from "./server-file.ts";

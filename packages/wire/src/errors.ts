@@ -40,7 +40,9 @@ export type Resource =
   | "organization"
   | "api key"
   | "webhook"
-  | "delivery";
+  | "delivery"
+  | "secret store"
+  | "secret";
 
 /** The resource that ran out on a host. Sizes in MiB. */
 export type Shortage =

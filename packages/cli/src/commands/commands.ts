@@ -30,6 +30,7 @@ import { reboot } from "./sandbox/reboot.ts";
 import { restore } from "./sandbox/restore.ts";
 import { run } from "./exec/run.ts";
 import { scale } from "./sandbox/scale.ts";
+import { secret } from "./secret/secret.ts";
 import { session } from "./session/session.ts";
 import { shell } from "./exec/shell.ts";
 import { snapshot } from "./snapshot/snapshot.ts";
@@ -58,6 +59,7 @@ export const commands: Commands = {
   network,
   events,
   webhook,
+  secret,
   usage,
   kill,
   timeout,

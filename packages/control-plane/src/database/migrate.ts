@@ -19,6 +19,7 @@ import * as events from "./migrations/0030-events.ts";
 import * as webhooks from "./migrations/0031-webhooks.ts";
 import * as lifetimes from "./migrations/0032-lifetimes.ts";
 import * as sandboxLimits from "./migrations/0050-sandbox-limits.ts";
+import * as secrets from "./migrations/0080-secrets.ts";
 import type { Tables } from "./tables.ts";
 
 /** By name; the names give the order. */
@@ -39,6 +40,7 @@ export const ourMigrations: Migrations = {
   "0031-webhooks": webhooks,
   "0032-lifetimes": lifetimes,
   "0050-sandbox-limits": sandboxLimits,
+  "0080-secrets": secrets,
 };
 
 export interface Migrate {

@@ -35,11 +35,46 @@ export interface Tables {
   webhooks: WebhookRow;
   webhook_deliveries: WebhookDeliveryRow;
   lifetimes: LifetimeRow;
+  secret_stores: SecretStoreRow;
+  secrets: SecretRow;
+  guest_authorities: GuestAuthorityRow;
   audit_entries: AuditEntryRow;
   leases: LeaseRow;
   workers: WorkerRow;
   /** Which workers of a fleet have, or may have, the files of a snapshot. */
   snapshot_copies: { snapshot_id: string; worker_id: string };
+}
+
+export interface SecretStoreRow {
+  id: string;
+  organization_id: string;
+  name: string;
+  /** A JSON array. Empty: each secret names its own. */
+  hosts: string;
+  created_at: number;
+  updated_at: number;
+}
+
+export interface SecretRow {
+  id: string;
+  store_id: string;
+  name: string;
+  /** Encrypted with the master key. */
+  value: string;
+  /** A JSON array. Empty: those of the store. */
+  hosts: string;
+  created_at: number;
+  updated_at: number;
+}
+
+/** The certificate authority that a sandbox, and the forks of it, trust. */
+export interface GuestAuthorityRow {
+  id: string;
+  /** PEM. */
+  certificate: string;
+  /** PEM, encrypted with the master key. */
+  private_key: string;
+  created_at: number;
 }
 
 /** A worker that has joined the fleet. */

@@ -7,6 +7,7 @@ import type { HostPorts } from "#previews/host-ports.ts";
 import type { DomainProofs } from "#previews/domain-proofs.ts";
 import type { PreviewStore } from "#previews/preview-store.ts";
 import type { PreviewTargets } from "#previews/preview-target.ts";
+import type { SecretRows } from "#secrets/secret-rows.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Webhooks } from "#webhooks/webhooks.ts";
 
@@ -34,6 +35,7 @@ export interface ApiContext {
   readonly previewTargets: PreviewTargets;
   readonly hostPorts: HostPorts;
   readonly webhooks: Webhooks;
+  readonly secretRows: SecretRows;
   /** Absent: plain HTTP. */
   readonly tls?: Tls | undefined;
   readonly place: SandboxPlace;

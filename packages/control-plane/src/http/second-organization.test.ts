@@ -58,7 +58,9 @@ suite("another organization", () => {
   let nothing: Record<string, string>;
 
   before(async () => {
-    world = stack.use(await startForTest({ storedKeys: true, webhooks: { resolve: async () => [] } }));
+    world = stack.use(
+      await startForTest({ storedKeys: true, masterKeys: ["a1".repeat(32)], webhooks: { resolve: async () => [] } }),
+    );
     const database = await openDatabase(world.database);
     for (const [id, key] of [
       ["org-owner", owner],
@@ -88,7 +90,11 @@ suite("another organization", () => {
     const webhook = { url: "https://receiver.example/", name: marker, sandboxId: id };
     const { id: webhookId } = await asOwner("POST", "/api/webhooks", webhook);
     const { messageId: deliveryId } = await asOwner("POST", `/api/webhooks/${webhookId}/test`);
+    const { id: storeId } = await asOwner("POST", "/api/secret-stores", { name: `store-${marker}` });
+    await asOwner("PUT", `/api/secret-stores/${storeId}/secrets/SECRET`, { value: marker });
     owned = {
+      storeId,
+      secretName: "SECRET",
       webhookId,
       deliveryId,
       id,
@@ -100,6 +106,8 @@ suite("another organization", () => {
       port: "8080",
     };
     nothing = {
+      storeId: "00000000-0000-4000-8000-000000000000",
+      secretName: "NOTHING",
       webhookId: "wh_0000000000000000",
       deliveryId: "msg_000000000000000000000000",
       id: newSandboxId(),

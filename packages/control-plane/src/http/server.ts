@@ -39,6 +39,7 @@ import { serveSettings } from "./sandboxes/settings.ts";
 import { serveTags } from "./sandboxes/tags.ts";
 import { closeAfterUnreadBody } from "./requests/unread-body.ts";
 import { routeUpgrades } from "./sockets/web-socket.ts";
+import { serveSecretStores } from "./secrets/secret-stores.ts";
 import { serveUsage } from "./usage/usage.ts";
 import { serveWebhooks } from "./webhooks/webhooks.ts";
 
@@ -96,6 +97,7 @@ export async function buildServer(api: E2bContext): Promise<FastifyInstance> {
     serveSigning(withKey, api);
     serveEvents(withKey, api);
     serveWebhooks(withKey, api);
+    serveSecretStores(withKey, api);
     serveUsage(withKey, api);
     serveAudit(withKey, api);
     serveNotYet(withKey);

@@ -3,7 +3,7 @@ import { openFleet } from "@opensandbox/control-plane/fleet.ts";
 import { version } from "@opensandbox/wire/version.ts";
 import type { ServerConfig } from "../config.ts";
 import { controlPlaneOptions } from "../control-plane-options.ts";
-import { storedApiKey, storeFirstApiKey } from "../first-api-key.ts";
+import { storedApiKey, storeFirstApiKey } from "../keys/first-api-key.ts";
 import { holdDatabase } from "../hold-database.ts";
 import { log } from "../log.ts";
 import type { Server } from "../server.ts";

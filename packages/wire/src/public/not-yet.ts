@@ -14,15 +14,6 @@ export const notYet: readonly (readonly [method: string, path: string, what: str
   ["GET", "/api/templates/:name", "a template"],
   ["DELETE", "/api/templates/:name", "deleting a template"],
 
-  ["POST", "/api/secret-stores", "a secret store"],
-  ["GET", "/api/secret-stores", "the list of secret stores"],
-  ["GET", "/api/secret-stores/:id", "a secret store"],
-  ["PUT", "/api/secret-stores/:id", "a secret store"],
-  ["DELETE", "/api/secret-stores/:id", "a secret store"],
-  ["GET", "/api/secret-stores/:id/secrets", "the list of secrets"],
-  ["PUT", "/api/secret-stores/:id/secrets/:name", "a secret"],
-  ["DELETE", "/api/secret-stores/:id/secrets/:name", "a secret"],
-
   ["GET", "/api/sandboxes/:id/logs", "the log of a sandbox"],
 
   ["GET", "/api/workers", "the list of workers"],

@@ -66,6 +66,16 @@ import {
 } from "./sandboxes/scaling.ts";
 import { getTags, listTagKeys, setTags } from "./sandboxes/tags.ts";
 import { listEvents } from "./events.ts";
+import {
+  createSecretStore,
+  deleteSecret,
+  deleteSecretStore,
+  getSecretStore,
+  listSecrets,
+  listSecretStores,
+  setSecret,
+  updateSecretStore,
+} from "./secret-stores.ts";
 import { getSandboxUsage, getUsage } from "./usage.ts";
 import {
   createWebhook,
@@ -178,6 +188,14 @@ export const publicRoutes = [
   listDeliveries,
   getDelivery,
   redeliver,
+  createSecretStore,
+  listSecretStores,
+  getSecretStore,
+  updateSecretStore,
+  deleteSecretStore,
+  listSecrets,
+  setSecret,
+  deleteSecret,
   getConsole,
   getReadyMachines,
   listAuditEntries,

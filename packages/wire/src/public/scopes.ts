@@ -136,4 +136,12 @@ export const routeScopes: Readonly<Record<string, Scope>> = {
   listDeliveries: "admin:read",
   getDelivery: "admin:read",
   redeliver: "admin:write",
+  createSecretStore: "secrets:write",
+  listSecretStores: "secrets:read",
+  getSecretStore: "secrets:read",
+  updateSecretStore: "secrets:write",
+  deleteSecretStore: "secrets:write",
+  listSecrets: "secrets:read",
+  setSecret: "secrets:write",
+  deleteSecret: "secrets:write",
 };

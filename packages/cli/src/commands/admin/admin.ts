@@ -6,6 +6,7 @@ import { key } from "./key.ts";
 import { migrate } from "./migrate.ts";
 import { org } from "./org.ts";
 import { restore } from "./restore.ts";
+import { rotateMasterKey } from "./rotate-master-key.ts";
 import { cordon, uncordon, workers } from "./workers.ts";
 
 export const admin = defineGroup({
@@ -17,6 +18,7 @@ export const admin = defineGroup({
     "copy-database": copyDatabase,
     org,
     key,
+    "rotate-master-key": rotateMasterKey,
     workers,
     cordon,
     uncordon,

@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { writePrivateFile } from "./private-file.ts";
+import { writePrivateFile } from "../private-file.ts";
 
 // The database stores only hashes of keys. The owner of the data directory has access to everything anyway.
 const fileName = "api-key";
