@@ -32,7 +32,7 @@ suite("the copy of an SQLite database to PostgreSQL", { skip: withoutPostgres },
   }
 
   for (const release of releases) {
-    test(`every row of ${release.name} arrives as this version reads it, and the file stays as it was`, async () => {
+    test(`every row of ${release.name} arrives as this version reads it, and the file is unchanged`, async () => {
       const file = join(directory, `${release.name.replaceAll(/\W/g, "")}.sqlite`);
       await copyFile(release.file("opensandbox.sqlite"), file);
       const server = await postgres.createDatabase();
@@ -84,7 +84,7 @@ suite("the copy of an SQLite database to PostgreSQL", { skip: withoutPostgres },
     assert.equal(copied.find(({ table }) => table === "organizations")?.rows, 1200);
   });
 
-  test("a migration ahead of the first start says what it ran, and a dry run what it would", async () => {
+  test("a migration before the first start prints what it ran, and a dry run what it would run", async () => {
     const server = await postgres.createDatabase();
     const log = (): void => {};
     const planned = await migrateDatabase(server, { dryRun: true, log });

@@ -11,7 +11,7 @@ import type { FileEntry } from "@opensandbox/wire/worker/files.ts";
 import type { RunRequest } from "@opensandbox/wire/worker/sessions.ts";
 import type { StartSandbox, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
 
-/** Messages as release 0.1.0 sends them, in hexadecimal. They are never written again. */
+/** Messages as release 0.1.0 sends them, in hexadecimal. The file never changes. */
 const file = join(import.meta.dirname, "worker-wire/0.1.0.json");
 
 const start: StartSandbox = {

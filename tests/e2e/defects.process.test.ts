@@ -70,7 +70,7 @@ suite("a defect in the server", () => {
     assert.ok(guest > 1, stdout);
 
     first.cli.kill("SIGPROF");
-    await logged(first.cli, "defect: a rejection that nothing handles; the server goes on");
+    await logged(first.cli, "defect: unhandled rejection; the server goes on");
     assert.match(first.cli.stderr(), /planted rejection[^\n]*\\n +at /);
     assert.equal((await first.ask("GET", `/api/sandboxes/${id}`))["status"], "running");
 

@@ -4,10 +4,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { CommandExitError, FileNotFoundError, Sandbox, type SandboxOpts, TimeoutError } from "e2b";
 import { eventually, within } from "@opensandbox/wire/testing/eventually.ts";
 
-/** The first start of a machine makes its template, which an emulated host on a busy day needs minutes for. */
+/** The first start of a machine makes its template, which takes minutes on a busy emulated host. */
 const requestTimeoutMs = 600_000;
 
-/** A server. */
+/** A server, with a key of its own. */
 export interface E2bWorld extends AsyncDisposable {
   readonly url: string;
   readonly apiKey: string;
@@ -16,7 +16,7 @@ export interface E2bWorld extends AsyncDisposable {
 export interface E2bExpectations {
   /** The home directory of the default user, as the client sees it. */
   readonly home: string;
-  /** A machine of its own: processes are not this host's, and its memory is kept in a pause. */
+  /** Whether machines are real: processes are not this host's, and a pause keeps memory. */
   readonly isReal: boolean;
 }
 
@@ -88,7 +88,7 @@ export function e2bClientTests(name: string, start: () => Promise<E2bWorld>, { h
       assert.equal((await within("the command ends", command.wait(), 30_000)).stdout.trim(), "5");
     });
 
-    test("a command that takes too long is killed, and the client learns it", async () => {
+    test("a command that takes too long is killed, and the client is told", async () => {
       await assert.rejects(sandbox.commands.run("sleep 1000", { timeoutMs: 1000 }), TimeoutError);
     });
 
@@ -131,13 +131,13 @@ export function e2bClientTests(name: string, start: () => Promise<E2bWorld>, { h
       await assert.rejects(sandbox.files.read("notes/none"), FileNotFoundError);
     });
 
-    test("files go through gzip both ways", async () => {
+    test("files are transferred with gzip in both directions", async () => {
       const text = "compressible ".repeat(10_000);
       await sandbox.files.write("zipped.txt", text, { gzip: true });
       assert.equal(await sandbox.files.read("zipped.txt", { gzip: true }), text);
     });
 
-    test("changes below a watched directory are reported, in directories that appear later too", async () => {
+    test("changes below a watched directory are reported, even in directories that appear later", async () => {
       await sandbox.files.makeDir("watched");
       const seen: string[] = [];
       const watch = await sandbox.files.watchDir("watched", ({ type, name }) => void seen.push(`${type} ${name}`), {
@@ -168,16 +168,16 @@ export function e2bClientTests(name: string, start: () => Promise<E2bWorld>, { h
       assert.equal(await short.kill(), false);
     });
 
-    test("a client whose sandbox is killed learns it at once", async () => {
+    test("a client whose sandbox is killed learns of it at once", async () => {
       const other = await Sandbox.create(options);
       const running = other.commands.run("sleep 1000");
       const failed = assert.rejects(running, TimeoutError);
       await eventually("the command runs", async () => (await other.commands.list()).length > 0);
       assert.equal(await other.kill(), true);
-      await within("the client learns it", failed, 30_000);
+      await within("the client learns of it", failed, 30_000);
     });
 
-    test("a sandbox is measured", async () => {
+    test("a sandbox reports its metrics", async () => {
       const [metric] = await sandbox.getMetrics();
       assert.ok(metric !== undefined && metric.memTotal > 0 && metric.diskTotal > 0 && metric.cpuCount > 0);
     });

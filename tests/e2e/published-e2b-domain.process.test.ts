@@ -12,9 +12,9 @@ import { spawnServer } from "./spawn-server.ts";
 
 const skip = spawnSync("openssl", ["version"]).status === 0 ? false : "openssl is not installed";
 
-// Names below the domain lead to this host, and the client trusts the server's certificate, as DNS and a certificate
-// authority would have it.
-test("with a domain and a certificate, E2B_DOMAIN is all that its client needs", { skip }, async (t) => {
+// Stands in for DNS and a certificate authority: names below the domain lead to this host, and the client trusts the
+// server's certificate.
+test("with a domain and a certificate, E2B's client needs only E2B_DOMAIN", { skip }, async (t) => {
   await using stack = new AsyncDisposableStack();
   const directory = await mkdtemp(join(tmpdir(), "osb-e2b-domain-"));
   stack.defer(() => rm(directory, { recursive: true }));

@@ -7,12 +7,12 @@ export interface Cable extends AsyncDisposable {
   readonly url: string;
   /** Breaks every connection and refuses new ones. */
   cut(): void;
-  /** Carries nothing more, and breaks nothing. */
+  /** Stops to carry bytes, and keeps every connection open. */
   stall(): void;
   mend(): void;
 }
 
-/** Leads to the server at `url`. */
+/** Starts a cable to the server at `url`. */
 export async function startCable(url: string): Promise<Cable> {
   const sockets = new Set<Socket>();
   let state: "whole" | "cut" | "stalled" = "whole";

@@ -18,7 +18,7 @@ export interface FleetWorld extends AsyncDisposable {
   readonly url: string;
   readonly apiKey: string;
   readonly server: SpawnedServer;
-  /** By their place, from 0. */
+  /** By index, from 0. */
   readonly workers: readonly SpawnedServer[];
   report(): Promise<MemberReport[]>;
   cordon(workerId: string, cordoned: boolean): Promise<void>;

@@ -77,7 +77,7 @@ suite("a server and two workers", () => {
     server.close();
   });
 
-  test("a cordoned worker gets no new sandboxes, and its own go on", async () => {
+  test("a cordoned worker gets no new sandboxes, and its own keep running", async () => {
     const [first, second] = await world.report();
     await world.cordon(first!.id, true);
     const { reply } = await world.call("POST", "/sandboxes", { templateID: "minimal" });
@@ -92,7 +92,7 @@ suite("a server and two workers", () => {
     await world.cordon(first!.id, false);
   });
 
-  test("a worker that is gone refuses its sandboxes in words, and they are there when it is back", async () => {
+  test("calls to the sandboxes of a lost worker are refused with a reason, and work again when it is back", async () => {
     const names = new Map(log.flatMap((line) => workerOf(line)));
     const workerId = names.get("worker-0") ?? assert.fail(log.join("\n"));
     const id = on(workerId);
@@ -115,7 +115,7 @@ suite("a server and two workers", () => {
     assert.equal((await run(id, "cat note")).stdout, "kept\n");
   });
 
-  test("the server of a fleet starts again over sandboxes that run", async () => {
+  test("a restart of the fleet's server leaves sandboxes running", async () => {
     await world.killServer();
     await world.startServer();
     await world.untilUp(2);
@@ -125,7 +125,7 @@ suite("a server and two workers", () => {
     }
   });
 
-  test("a deleted sandbox leaves its worker, and a machine that ends is noticed", async () => {
+  test("a deleted sandbox is removed from its worker, and the end of a machine is recorded", async () => {
     const [first, second] = sandboxes;
     assert.equal((await world.call("DELETE", `/sandboxes/${first!.id}`)).status, 204);
     assert.equal(

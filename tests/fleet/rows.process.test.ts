@@ -24,11 +24,11 @@ type Json = any;
 interface Node {
   readonly worker: TestWorker;
   readonly cable: Cable;
-  /** What the worker says of its host. */
+  /** What the worker reports about its host. */
   host: HostStatus;
 }
 
-/** A control plane in this process and workers behind real connections, whose machines are entries. */
+/** A control plane in this process, and workers behind real connections whose machines are only entries of a list. */
 interface World extends AsyncDisposable {
   readonly nodes: readonly Node[];
   ask(method: string, path: string, body?: object): Promise<Json>;

@@ -1,7 +1,7 @@
 import { sessionTests } from "../e2e/session-tests.ts";
 import { startFleetWorld } from "./fleet-world.ts";
 
-// The same promises as of one process: every byte passes a connection between two processes.
+// The promises of a server with a worker of its own also hold over a connection between two processes.
 sessionTests("sessions and files with the fake hypervisor, through a server to a worker", {
   env: {},
   streamedBytes: 50_000_000,

@@ -67,7 +67,7 @@ export function workerContract(name: string, open: () => Promise<WorkerStand>): 
       );
     });
 
-    test("a write settles although nothing reads the output", async () => {
+    test("a write settles even if nothing reads the output", async () => {
       const attached = await run({ line: "head -c 5000000 /dev/zero; cat > input", stdin: true, whenDetached: "keep" });
       const other = new AbortController();
       const { sessionId } = attached;
@@ -161,7 +161,7 @@ export function workerContract(name: string, open: () => Promise<WorkerStand>): 
       assert.deepEqual(Buffer.concat(await Array.fromAsync(part.content)), bytes.subarray(1000, 6000));
     });
 
-    test("a reader that leaves a file early ends the transfer, and the guest answers on", async () => {
+    test("a reader that leaves a file early ends the transfer, and the guest keeps answering", async () => {
       const { content } = await worker.guest(id).files.read("big", {}, never);
       for await (const _ of content) break;
       assert.equal((await worker.guest(id).files.stat("big", {}, never)).kind, "file");
@@ -232,7 +232,7 @@ export function workerContract(name: string, open: () => Promise<WorkerStand>): 
       );
     });
 
-    test("a connection to a server in the guest carries bytes both ways until an end", async () => {
+    test("a connection to a server in the guest carries bytes in both directions until it ends", async () => {
       await using echo = await listenOnHost((socket) => socket.pipe(socket));
       const connection = await worker.guest(id).ports.open(echo.port, never);
       const received = Array.fromAsync(connection.incoming);
@@ -260,7 +260,7 @@ export function workerContract(name: string, open: () => Promise<WorkerStand>): 
       await within("the connection ends", incoming);
     });
 
-    test("a port without a server is refused as such", async () => {
+    test("a connection to a port without a server is refused with that reason", async () => {
       await assertRejects(worker.guest(id).ports.open(1, never), "not_found", { resource: "port", id: "1" });
     });
 

@@ -83,7 +83,7 @@ test("a worker notices a server that has vanished", async () => {
   await eventually("the listener is detached", async () => (await attachedOf()) === 0);
 });
 
-test("a server with another token is refused in words", async () => {
+test("a server with another token is refused with a reason", async () => {
   await using undo = new AsyncDisposableStack();
   const local = undo.use(await openLocal());
   const credentials = await makeCredentials();
@@ -95,7 +95,7 @@ test("a server with another token is refused in words", async () => {
   });
 });
 
-test("a server of another fleet gets no further than the handshake", async () => {
+test("a server of another fleet is refused in the handshake", async () => {
   await using undo = new AsyncDisposableStack();
   const local = undo.use(await openLocal());
   const [ours, theirs] = [await makeCredentials(), await makeCredentials()];
@@ -141,7 +141,7 @@ async function dial(url: string, { secret, ...tls }: FleetCredentials): Promise<
 }
 
 interface CabledWorker extends Cable {
-  /** The worker as its server reaches it, and as it is. */
+  /** The worker behind the cable, as its server reaches it. */
   readonly worker: RemoteWorker;
   readonly local: WorkerStand["worker"];
 }

@@ -9,7 +9,7 @@ export interface ServerConfig {
   readonly mode: "combined" | "server" | "worker";
   /** The token of the fleet. Absent: the one in the data directory. */
   readonly fleetToken?: string;
-  /** Where the other nodes of the fleet reach this one: a server for workers that join, a worker for servers. */
+  /** The address on which this node listens for the fleet: a server for workers that join, a worker for servers. */
   readonly fleetHost: string;
   readonly fleetPort: number;
   /** The address that a worker gives to its server. Absent: this host's name and the port. */

@@ -33,7 +33,7 @@ export async function controlPlaneOptions(config: ServerConfig): Promise<FromCon
   };
 }
 
-/** A limit of 0 is none. */
+/** 0 stands for no limit. */
 function limitsFrom(config: ServerConfig) {
   const orNone = (mib: number): number | undefined => (mib === 0 ? undefined : mib);
   return {

@@ -45,8 +45,8 @@ export async function startServer(
   const end = embedded ? undefined : undo.use(leaveOnSignal());
   if (!embedded) undo.use(surviveRejections());
   if (!embedded) protectFromOutOfMemory();
-  // Before the worker looks for machines to adopt: those of the server before are free only then. A server for one
-  // command uses the file, whose rows end with it.
+  // Held before the worker looks for machines to adopt: those of the previous server are free only then. A server for one
+  // command uses the SQLite file, and its rows end with it.
   const database = embedded
     ? { location: databaseLocation({ ...config, databaseUrl: undefined }) }
     : undo.use(await holdDatabase(config, () => process.kill(process.pid, "SIGUSR2"), signal));

@@ -7,7 +7,7 @@ import { log } from "./log.ts";
  */
 export function surviveRejections(): Disposable {
   const report = (reason: unknown): void => {
-    log("error", "defect: a rejection that nothing handles; the server goes on", describeError(reason));
+    log("error", "defect: unhandled rejection; the server goes on", describeError(reason));
   };
   process.on("unhandledRejection", report);
   return { [Symbol.dispose]: () => process.off("unhandledRejection", report) };

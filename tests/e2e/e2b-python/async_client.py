@@ -49,5 +49,5 @@ async def main():
 
 
 asyncio.run(main())
-# The client's native runtime sometimes aborts while the interpreter ends, which is no failure of a call.
+# The client's native runtime sometimes aborts while the interpreter ends, which is not the failure of a call.
 os._exit(0)

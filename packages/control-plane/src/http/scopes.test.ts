@@ -95,7 +95,7 @@ suite("scopes", () => {
     }
   });
 
-  test("a revoked key opens nothing more, and its streams end", async () => {
+  test("a revoked key opens no new call, and its open streams end", async () => {
     const key = await keyWith("sandboxes:write");
     const [, { sandboxID: id }] = await call(key, "POST", "/api/sandboxes", {});
     const socket = new WebSocket(`${world.url.replace("http", "ws")}/api/sandboxes/${id}/exec/stream`, {

@@ -77,7 +77,7 @@ export function parseToken(token: string): FleetCredentials {
     if (!text.startsWith(prefix)) throw new Error(`it does not begin with ${prefix}`);
     const parsed: unknown = JSON.parse(Buffer.from(text.slice(prefix.length), "base64url").toString("utf8"));
     if (!isCredentials(parsed)) throw new Error("a part of it is missing");
-    // Reads both certificates: a token that was cut in the middle fails here, with its own name.
+    // Reads both certificates, so that a token that was cut in the middle fails here, with a message about the token.
     if (!new X509Certificate(parsed.cert).verify(new X509Certificate(parsed.ca).publicKey)) {
       throw new Error("its certificate belongs to another authority");
     }
@@ -117,7 +117,7 @@ async function openssl(args: readonly string[]): Promise<void> {
   } catch (cause) {
     const isMissing = (cause as NodeJS.ErrnoException).code === "ENOENT";
     const message = isMissing
-      ? "openssl is not installed, and makes the certificates of a fleet: install it (Debian: apt-get install openssl)"
+      ? "openssl is not installed: install it to make the certificates of a fleet (Debian: apt-get install openssl)"
       : `openssl cannot make the certificates of the fleet: ${(cause as { stderr?: string }).stderr ?? ""}`;
     throw new SandboxError("unavailable", message, { cause });
   }

@@ -25,7 +25,7 @@ export async function startFleetServer(config: ServerConfig, signal: AbortSignal
         ...(await controlPlaneOptions(config)),
         database: database.location,
         worker: openFleet({ listen, tls, token: secret, version }),
-        // Rows of workers that have left the fleet are nobody else's to change.
+        // Every worker counts as alive: no other server may change the rows of a worker that has left the fleet.
         isWorkerAlive: () => true,
         atEnd: () => "leave",
         log,

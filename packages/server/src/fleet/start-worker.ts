@@ -17,7 +17,7 @@ import { callFleet } from "./fleet-client.ts";
 import { readCredentials } from "./fleet-token.ts";
 import { storedServerUrl } from "./server-url.ts";
 
-/** How often the worker tells its server where it is, so that a server whose database is older finds it again. */
+/** How often the worker sends its address to its server, so that a server with an older database finds it again. */
 const joinMs = 30_000;
 /** The pause after a failure to join. */
 const retryMs = 2000;

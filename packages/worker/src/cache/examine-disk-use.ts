@@ -65,7 +65,7 @@ export async function examineDiskUse(
             }
           : {
               ...{ name: "cache", level: "warn", detail: `${uses} read (${cause.code}): no image is removed` },
-              fix: `mend its file system or its rights or, if it is gone, remove ${registration}`,
+              fix: `repair its file system or permissions or, if it is gone, remove ${registration}`,
             };
       }),
     ];

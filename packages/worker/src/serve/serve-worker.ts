@@ -58,7 +58,7 @@ export async function serveWorker(options: ServeWorkerOptions): Promise<WorkerEn
     },
     handle,
   );
-  // With those whose handshake is not over.
+  // Includes connections whose handshake is under way.
   const connections = new Set<Socket>();
   server.on("connection", (connection: Socket) => {
     connections.add(connection);

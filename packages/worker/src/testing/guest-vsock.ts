@@ -78,7 +78,7 @@ function startConnection(cid: number, port: number): { readonly fd: number; read
   return { fd, errno: libc.connect(fd, address(cid, port), 16) === 0 ? 0 : getInt32(errnoAddress) };
 }
 
-/** The error number of a connection that is being made; 0: it was made. */
+/** The error number of a pending connection; 0 when it was made. */
 function resultOf(fd: number): number {
   const POLLOUT = 4;
   const SOL_SOCKET = 1;

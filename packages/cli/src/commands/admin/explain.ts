@@ -6,7 +6,7 @@ export const explain = defineCommand({
   summary: "Show why a sandbox was placed on its worker",
   description: "The fleet's server keeps the reasons of its last 10,000 placements until it ends.",
   arguments: { id: one("SANDBOX") },
-  examples: [{ line: "admin explain sb-1a2b3c4d5e6f7081", shows: "show what was said of each worker" }],
+  examples: [{ line: "admin explain sb-1a2b3c4d5e6f7081", shows: "show the reason for each worker" }],
   async run({ id }, { host, print, signal }) {
     const { readConfig } = await import("@opensandbox/server/config.ts");
     const { explainPlacement } = await import("@opensandbox/server/fleet.ts");

@@ -7,11 +7,11 @@ export const migrate = defineCommand({
 (OPENSANDBOX_DATABASE_URL), so that an operator sees it succeed. The migrations are one transaction: a failure changes
 nothing.
 
-An SQLite database is copied beside itself before. Dump a PostgreSQL database with pg_dump before: an earlier version
+An SQLite database is first copied beside itself. First dump a PostgreSQL database with pg_dump: an earlier version
 refuses the migrated database.`,
   options: { dryRun: flag("list the migrations, and run none") },
   examples: [
-    { line: "admin migrate --dry-run", shows: "list what the database lacks" },
+    { line: "admin migrate --dry-run", shows: "list the missing migrations" },
     { line: "admin migrate", shows: "migrate it" },
   ],
   async run({ dryRun }, { host, print, progress }) {

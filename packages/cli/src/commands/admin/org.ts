@@ -50,7 +50,7 @@ function rowOf(organization: Organization): string[] {
 
 const set = defineCommand({
   summary: "Change the limits of an organization",
-  description: "Limits that are not given stay. They hold at once, for starts; running sandboxes go on.",
+  description: "Limits that are not given stay. New limits apply to later starts; running sandboxes keep running.",
   arguments: { id: one("ORGANIZATION") },
   options: { ...limits, unset: flag("remove the organization's own limits first") },
   examples: [{ line: "admin org set org-1a2b3c4d5e6f7081 --max-memory 65536", shows: "allow 64 GiB" }],

@@ -44,7 +44,7 @@ export const cordon = defineCommand({
 });
 
 export const uncordon = defineCommand({
-  summary: "Let new sandboxes on a worker again",
+  summary: "Allow new sandboxes on a worker again",
   arguments: { id: one("WORKER") },
   examples: [{ line: "admin uncordon wk-1a2b3c4d5e6f", shows: "end an 'osb admin cordon'" }],
   async run({ id }, { host, print, signal }) {

@@ -82,7 +82,7 @@ const everything = [
   "virtualNetworks/opensandbox-vnet",
 ];
 
-test("a creation makes everything, each with the tag, and a second one changes nothing", async () => {
+test("a creation makes every resource with the tag, and a second one changes nothing", async () => {
   await using world = await World.make();
   const { code, stdout, stderr } = await world.create();
   assert.equal(code, 0, stderr);
@@ -107,7 +107,7 @@ test("the machine has nested virtualization, and ssh is open to one address", as
   assert.equal(rules.match(/"access":"Allow"/g)?.length, 2);
 });
 
-test("a creation whose connection is cut at any request continues, and ends with one of everything", async () => {
+test("a creation whose connection is cut at any request continues, and makes each resource once", async () => {
   for (let at = 1; ; at += 1) {
     await using world = await World.make();
     world.azure.cutAt = at;
@@ -145,7 +145,7 @@ test("every type of resource that a creation makes can be destroyed", () => {
   assert.deepEqual(undeletable, []);
 });
 
-test("throttled requests and failures of the service are repeated", async () => {
+test("requests that Azure throttles or fails to serve are repeated", async () => {
   await using world = await World.make();
   world.azure.faults.push(
     { status: 429, code: "TooManyRequests", headers: { "retry-after": "0" } },
@@ -193,7 +193,7 @@ suite("sizes", () => {
   });
 });
 
-test("a resource of that name without the tag is never changed", async () => {
+test("a resource with the same name and without the tag is never changed", async () => {
   await using world = await World.make();
   world.azure.add(`/subscriptions/${subscription}/resourceGroups/opensandbox`, "Microsoft.Resources/resourceGroups");
   const { code, stderr } = await world.create();
@@ -244,7 +244,7 @@ suite("destroy", () => {
     assert.deepEqual(world.azure.names(), everything);
   });
 
-  test("of a host that is not there succeeds", async () => {
+  test("of a host that does not exist succeeds", async () => {
     await using world = await World.make();
     const { code, stdout } = await world.osb(["destroy", "--yes"]);
     assert.deepEqual([code, stdout], [0, "there is no host opensandbox to delete\n"]);
@@ -327,7 +327,7 @@ test("status shows machine and service", async () => {
 });
 
 for (const command of ["deploy", "upgrade", "status", "ssh", "logs"]) {
-  test(`${command} of a host that is not there says how to make it`, async () => {
+  test(`${command} of a host that does not exist says how to make it`, async () => {
     await using world = await World.make();
     const { code, stderr } = await world.osb([command]);
     assert.equal(code, 1);

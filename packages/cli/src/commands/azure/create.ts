@@ -27,7 +27,7 @@ Without --size, the first size of a list that the location has and whose quota i
     size: list("the sizes to try, in order (default: Standard_D48as_v6, then others)"),
     dataDisk: whole("GIB", "the size of the data disk (default: 500)"),
     sshKey: text("FILE", "the administrator's public key (default: ~/.ssh/id_ed25519.pub or id_rsa.pub)"),
-    sshFrom: text("ADDRESS", "the address or range that may use ssh (default: yours, by api.ipify.org)"),
+    sshFrom: text("ADDRESS", "the address or range that may use ssh (default: yours, from api.ipify.org)"),
     user: text("NAME", `the administrator (default: ${defaultUser})`),
     source: text("URL", "an archive of the program, which the first boot fetches instead"),
     sourceSha256: text("HEX", "the checksum of the archive"),
@@ -149,7 +149,7 @@ async function readPublicKey(file: string | undefined, env: Context["host"]["env
   throw new SandboxError("invalid_argument", message);
 }
 
-/** The address that Azure sees this host by. */
+/** The address by which Azure sees this host. */
 async function ownAddress(signal: AbortSignal): Promise<string> {
   const service = "https://api.ipify.org";
   try {

@@ -26,7 +26,7 @@ export async function openTarget(
   return { arm: new ArmClient(credentials), host: namedHost(name, credentials.subscription) };
 }
 
-/** A host whose paths are valid and whose bodies are not. */
+/** A host with valid paths only: its bodies must not be sent. */
 export function namedHost(name: string, subscription: string): SingleHost {
   const unknown = { location: "", user: "", sshKey: "", sshFrom: "", userData: "", dataDiskGib: 0, osDiskGib: 0 };
   return { ...unknown, name, subscription };

@@ -24,7 +24,7 @@ export const ssh = defineCommand({
     { line: "osb azure ssh 'sudo osb ls'", shows: "list the sandboxes" },
     { line: "azure ssh --tunnel", shows: "make the server reachable at http://localhost:8080" },
   ],
-  check: ({ name, tunnel, command }) => (tunnel && command.length > 0 ? "--tunnel runs no command" : checkName(name)),
+  check: ({ name, tunnel, command }) => (tunnel && command.length > 0 ? "--tunnel takes no command" : checkName(name)),
   async run({ command, tunnel, ...input }, context) {
     const { findHost } = await import("./find-host.ts");
     const { remote } = await findHost(input, context);
@@ -42,7 +42,7 @@ export async function openSsh(
   { host }: Pick<Context, "host">,
 ): Promise<number> {
   const { sshArguments } = await import("./install/remote.ts");
-  // The terminal sends Ctrl-C to ssh as well, which decides what it means.
+  // The terminal also sends Ctrl-C to ssh, which decides what to do.
   using _ = host.interrupts.take(() => undefined);
   const child = spawn("ssh", [...sshArguments(remote, further), ...command], {
     env: { ...env },

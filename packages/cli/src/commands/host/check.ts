@@ -9,7 +9,7 @@ export const check = defineCommand({
 can only be read by root.`,
   options: setupOptions,
   examples: [
-    { line: "host check", shows: "list what differs, each with its remedy" },
+    { line: "host check", shows: "list the differences, each with its remedy" },
     { line: "host check --json | jq -r '.[] | select(.state != \"ok\") | .fix'", shows: "print only the remedies" },
   ],
   check: checkSetupInput,

@@ -22,7 +22,7 @@ export interface SetupInput {
   readonly firewall: boolean;
 }
 
-/** Returns a message about a combination that makes no sense. */
+/** Returns a message about an invalid combination. */
 export function checkSetupInput({ dataDisk, port, tlsCert, tlsKey }: SetupInput): string | undefined {
   if (port !== undefined && (port < 1 || port > 65_535)) return "--port must be from 1 to 65535";
   if ((tlsCert === undefined) !== (tlsKey === undefined)) return "--tls-cert and --tls-key belong together";

@@ -39,7 +39,7 @@ const everyStep = [
   "service",
 ];
 
-test("a set-up makes every step true, and a second one changes nothing", async () => {
+test("a set-up brings every step to the wanted state, and a second one changes nothing", async () => {
   await using host = await FakeHost.make({ disks: [systemDisk, emptyDisk] });
   assert.deepEqual(await differences(host, { firewall: true }), everyStep);
   assert.deepEqual(await setUp(host, { firewall: true }), everyStep);
@@ -74,7 +74,7 @@ test("a removal restores every file, keeps the data disk, and leaves packages to
   assert.deepEqual(await removeAll(host), []);
 });
 
-test("a set-up that fails at any command goes on from there, and can be removed from there", async () => {
+test("a set-up that fails at any command can be continued, and can be removed", async () => {
   await using whole = await FakeHost.make({ disks: [emptyDisk] });
   const before = await whole.tree();
   await setUp(whole, { firewall: true });
@@ -91,7 +91,7 @@ test("a set-up that fails at any command goes on from there, and can be removed 
     await setUp(host, { firewall: true });
     assert.deepEqual(await differences(host), [], `set up again after a failure of command ${at}`);
     assert.deepEqual(Object.keys(await host.tree()), Object.keys(wanted));
-    // Some commands only ask, and their failure is an answer.
+    // Some commands only query the host, and their failure is an answer.
     if (!failed) continue;
     await using removed = await FakeHost.make({ disks: [emptyDisk] });
     removed.failAt = at;
@@ -239,7 +239,7 @@ test("the firewall allows every port of ssh, and the server's only if it serves 
 });
 
 const skip = process.getuid?.() === 0 ? false : "only root can make a network namespace";
-test("the kernel accepts the firewall's rules, also in place of earlier ones", { skip }, async () => {
+test("the kernel accepts the firewall's rules, even in place of earlier ones", { skip }, async () => {
   await using host = await FakeHost.make();
   await setUp(host, { firewall: true });
   const file = join(host.root, "etc/opensandbox/firewall.nft");
@@ -275,7 +275,7 @@ test("a file that was edited after the set-up survives the removal", async () =>
   assert.match(await readFile(file, "utf8"), /OPENSANDBOX_PORT=9000/);
 });
 
-test("another program's osb stays", async () => {
+test("a command osb of another program is kept", async () => {
   await using host = await FakeHost.make({ files: { "/usr/local/bin/osb": "#!/bin/sh\n" } });
   await assert.rejects(setUp(host), /\/usr\/local\/bin\/osb belongs to another program/);
   assert.equal(await readFile(join(host.root, "usr/local/bin/osb"), "utf8"), "#!/bin/sh\n");

@@ -31,9 +31,9 @@ export interface SetUp {
 }
 
 /**
- * Makes the host as every step wants it, and records each change before it happens. A repeated set-up changes nothing,
- * and continues where an interrupted one ended.
- * @throws `not_supported` on another system, and the error of the step that fails
+ * Brings the host to the state that every step wants, and records each change before it happens. A repeated set-up
+ * changes nothing, and continues where an interrupted one ended. @throws `not_supported` on another system, and the
+ * error of the step that fails
  */
 export async function setUpHost(
   { system, launcher, options, onStep }: SetUp,

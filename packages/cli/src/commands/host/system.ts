@@ -28,7 +28,7 @@ export interface Ran {
 /** Runs a program to its end with empty standard input. Never rejects. */
 export type Runner = (argv: Argv) => Promise<Ran>;
 
-/** The host as the steps see it. Its paths are absolute; a test puts them below a directory of its own. */
+/** The host as the steps see it. Paths are absolute; a test places them below its own directory. */
 export class System {
   readonly #root: string;
   readonly #runner: Runner;

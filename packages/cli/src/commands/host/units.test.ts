@@ -14,7 +14,7 @@ const skip = version >= 250 ? false : "systemd-analyze 250 or newer is not insta
 const maxExposure = 7.5;
 
 suite("the units", { skip }, () => {
-  test("systemd-analyze verify finds nothing in them", () => {
+  test("pass systemd-analyze verify", () => {
     withUnits((files) => {
       const { status, stdout, stderr } = spawnSync("systemd-analyze", ["verify", "--man=no", ...files], {
         encoding: "utf8",

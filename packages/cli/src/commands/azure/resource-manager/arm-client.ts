@@ -110,7 +110,7 @@ export class ArmClient {
     }
   }
 
-  /** Without the address of an operation, the resource itself states how far it is. */
+  /** Without the address of an operation, polls the resource, which states its progress. */
   async #pollResource(url: string, first: Reply, signal: AbortSignal): Promise<ArmResult> {
     for (let last = first; ;) {
       const state = provisioningStateOf(last.body);

@@ -28,8 +28,7 @@ export interface CreatedHost {
 
 /**
  * Creates the missing resources and leaves existing ones, so that a second run continues after an interruption at any
- * call.
- * @throws `unavailable` when no size is available, and when a resource of that name belongs to somebody else
+ * call. @throws `unavailable` when no size is available, and when a resource of that name lacks our tag
  */
 export async function createHost({ arm, host, sizes, note }: Creation, signal: AbortSignal): Promise<CreatedHost> {
   for (const resource of surroundings(host)) await ensure({ arm, host, resource, note }, signal);
@@ -66,7 +65,7 @@ async function ensure({ arm, host, resource, note }: Ensuring, signal: AbortSign
   await arm.require(putOf(resource), signal);
 }
 
-/** The resource as it is; undefined when there is none. @throws `unavailable` when it lacks our tag */
+/** The existing resource, or undefined. @throws `unavailable` when it lacks our tag */
 async function find(
   arm: ArmClient,
   host: SingleHost,
@@ -84,7 +83,7 @@ async function find(
   throw new SandboxError("unavailable", message);
 }
 
-/** Answers that another size may avoid. https://learn.microsoft.com/azure/virtual-machines/error-codes */
+/** Errors that another size may avoid. https://learn.microsoft.com/azure/virtual-machines/error-codes */
 const sizeProblems = new Set([
   "SkuNotAvailable",
   "AllocationFailed",

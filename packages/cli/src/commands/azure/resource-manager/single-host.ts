@@ -19,7 +19,7 @@ export interface SingleHost {
 
 /** A resource of the plan. Its body is a PUT request's. */
 export interface ArmResource<Body extends object = object> {
-  /** For people: `network`. */
+  /** A name for people, such as `network`. */
   readonly label: string;
   readonly path: string;
   readonly apiVersion: string;

@@ -48,7 +48,7 @@ export class FakeResourceManager implements AsyncDisposable {
   readonly requests: string[] = [];
   /** The number of the request whose connection is cut before its reply, counted over all requests. */
   cutAt: number | undefined;
-  /** Answers instead of the server, once for each entry. */
+  /** Replies that replace the server's own, each used once. */
   readonly faults: FakeError[] = [];
   received = 0;
   readonly #operations = new Map<string, Operation>();
@@ -98,7 +98,7 @@ export class FakeResourceManager implements AsyncDisposable {
     const cut = this.received === this.cutAt;
     const reply = this.#answer(request, url, body);
     if (cut) return void response.destroy();
-    // Every wait of a client is as short as it can be.
+    // Clients wait as briefly as they can.
     response.writeHead(reply.status, { "retry-after": "0", ...reply.headers });
     response.end(reply.body === undefined ? "" : JSON.stringify(reply.body));
   }

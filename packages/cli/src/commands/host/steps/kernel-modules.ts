@@ -7,7 +7,7 @@ export const modulesFile = "/etc/modules-load.d/opensandbox.conf";
 
 interface Module {
   readonly name: string;
-  /** What a host lacks whose kernel has the module neither as a file nor built in. */
+  /** What a host lacks when its kernel does not have the module. */
   readonly without: string;
 }
 
