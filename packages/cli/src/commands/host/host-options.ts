@@ -1,8 +1,10 @@
 import { flag, text, whole } from "#arguments/inputs.ts";
-import type { HostOptions } from "./options.ts";
+import { type HostOptions, type Role, roles } from "./options.ts";
 
 /** Options of `host setup`; `host check` compares the host with the same ones. */
 export const setupOptions = {
+  role: text("ROLE", "combined, or a node of a fleet: server or worker (default: combined)"),
+  join: text("URL", "the server of a worker's fleet, whose token is in OPENSANDBOX_FLEET_TOKEN"),
   dataDisk: text("DEVICE", "the disk for the data, none, or auto: the first empty one (default: auto)"),
   listen: text("ADDRESS", "the address that the server listens on (default: 127.0.0.1)"),
   port: whole("PORT", "the port that the server listens on (default: 8080)"),
@@ -13,6 +15,8 @@ export const setupOptions = {
 };
 
 export interface SetupInput {
+  readonly role?: string | undefined;
+  readonly join?: string | undefined;
   readonly dataDisk?: string | undefined;
   readonly listen?: string | undefined;
   readonly port?: number | undefined;
@@ -23,7 +27,11 @@ export interface SetupInput {
 }
 
 /** Returns a message about an invalid combination. */
-export function checkSetupInput({ dataDisk, port, tlsCert, tlsKey }: SetupInput): string | undefined {
+export function checkSetupInput(input: SetupInput): string | undefined {
+  const { role, join, dataDisk, port, tlsCert, tlsKey } = input;
+  if (role !== undefined && !isRole(role)) return `--role must be ${roles.join(", ")}`;
+  if (join !== undefined && !/^https:\/\/./.test(join)) return "--join must begin with https://";
+  if (join !== undefined && role !== undefined && role !== "worker") return "only a worker joins: --role worker";
   if (port !== undefined && (port < 1 || port > 65_535)) return "--port must be from 1 to 65535";
   if ((tlsCert === undefined) !== (tlsKey === undefined)) return "--tls-cert and --tls-key belong together";
   for (const file of [tlsCert, tlsKey]) {
@@ -38,7 +46,7 @@ export function checkSetupInput({ dataDisk, port, tlsCert, tlsKey }: SetupInput)
 
 /** The choices that the command line names. The others stay as the last set-up made them. */
 export function optionsFrom(input: SetupInput): Partial<HostOptions> {
-  const { dataDisk, listen, port, domain, tlsCert, tlsKey, firewall } = input;
+  const { role, join, dataDisk, listen, port, domain, tlsCert, tlsKey, firewall } = input;
   const settings = {
     OPENSANDBOX_HOST: listen,
     OPENSANDBOX_PORT: port?.toString(),
@@ -47,10 +55,16 @@ export function optionsFrom(input: SetupInput): Partial<HostOptions> {
     OPENSANDBOX_TLS_KEY: tlsKey,
   };
   return {
+    ...(role !== undefined && isRole(role) ? { role } : {}),
+    ...(join === undefined ? {} : { join }),
     ...(dataDisk === undefined ? {} : { dataDisk }),
     ...(firewall ? { firewall } : {}),
     settings: Object.fromEntries(
       Object.entries(settings).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])),
     ),
   };
+}
+
+function isRole(text: string): text is Role {
+  return (roles as readonly string[]).includes(text);
 }

@@ -275,6 +275,69 @@ test("a file that was edited after the set-up survives the removal", async () =>
   assert.match(await readFile(file, "utf8"), /OPENSANDBOX_PORT=9000/);
 });
 
+suite("a node of a fleet", () => {
+  const join = "https://10.0.0.1:8443";
+
+  test("a server gets a user and a token, and nothing for machines", async () => {
+    await using host = await FakeHost.make();
+    const before = await host.tree();
+    const steps = await setUp(host, { role: "server", firewall: true });
+    const expected = ["kernel settings", "command", "user", "settings", "fleet", "firewall", "service"];
+    assert.deepEqual(steps, expected);
+    assert.deepEqual(await differences(host), []);
+    assert.deepEqual(host.units.get("opensandbox-server.service"), { enabled: true, active: true });
+    assert.ok(host.users.has("opensandbox"));
+    const token = "/var/lib/opensandbox/fleet-token";
+    const { [token]: made = "", ...tree } = await host.tree();
+    assert.equal(made, "token of a new fleet\n");
+    assert.match(tree["/etc/opensandbox/firewall.nft"] ?? "", /tcp dport \{ 22, 2222, 8443 \} accept/);
+    await removeAll(host);
+    assert.deepEqual(await host.tree(), { ...before, [token]: made });
+    assert.ok(!host.users.has("opensandbox"));
+  });
+
+  test("a user opensandbox of the administrator outlives the removal", async () => {
+    await using host = await FakeHost.make();
+    host.users.add("opensandbox");
+    await setUp(host, { role: "server" });
+    await removeAll(host);
+    assert.ok(host.users.has("opensandbox"));
+  });
+
+  test("a worker joins before its service starts, and a later set-up joins no more", async () => {
+    await using host = await FakeHost.make();
+    await assert.rejects(setUp(host, { role: "worker" }), /a worker needs the server of its fleet: .*--join https/);
+    assert.equal(host.units.get("opensandbox-worker.service"), undefined);
+    const done = await setUp(host, { join });
+    assert.deepEqual(done, ["fleet", "service"]);
+    const joined = `env OPENSANDBOX_DATA_DIR=/var/lib/opensandbox ${launcher} worker join ${join}`;
+    const started = host.changes.indexOf("systemctl restart opensandbox-worker.service");
+    assert.ok(host.changes.indexOf(joined) !== -1 && host.changes.indexOf(joined) < started, host.changes.join("\n"));
+    assert.deepEqual(await setUp(host), []);
+  });
+
+  test("another role replaces the service of the earlier one", async () => {
+    await using host = await FakeHost.make();
+    await setUp(host);
+    await setUp(host, { role: "worker", join });
+    assert.deepEqual(host.units.get("opensandbox.service"), { enabled: false, active: false });
+    assert.deepEqual(host.units.get("opensandbox-worker.service"), { enabled: true, active: true });
+    const units = Object.keys(await host.tree()).filter((path) => path.startsWith("/etc/systemd/"));
+    assert.deepEqual(units, ["/etc/systemd/system/opensandbox-worker.service"]);
+  });
+
+  test("the record of a release without roles means both in one process", async () => {
+    await using host = await FakeHost.make();
+    await setUp(host);
+    const file = "/etc/opensandbox/setup.json";
+    const record = JSON.parse((await host.system.read(file)) ?? "") as { options: Partial<HostOptions> };
+    const { role: _, ...options } = record.options;
+    await host.system.write(file, JSON.stringify({ ...record, options }));
+    assert.deepEqual(await differences(host), []);
+    assert.deepEqual(host.units.get("opensandbox.service"), { enabled: true, active: true });
+  });
+});
+
 test("a command osb of another program is kept", async () => {
   await using host = await FakeHost.make({ files: { "/usr/local/bin/osb": "#!/bin/sh\n" } });
   await assert.rejects(setUp(host), /\/usr\/local\/bin\/osb belongs to another program/);

@@ -1,5 +1,5 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import { hostSteps } from "./host-steps.ts";
+import { everyStep, hostSteps } from "./host-steps.ts";
 import { defaultOptions, type HostOptions } from "./options.ts";
 import { readRecord, recordFile, type SetupRecord, writeRecord } from "./record.ts";
 import type { Difference, Step } from "./step.ts";
@@ -130,7 +130,7 @@ export async function plannedRemoval({
 }
 
 function recordedSteps(record: SetupRecord, launcher: string): readonly Step[] {
-  return hostSteps({ ...record.options, firewall: true }, launcher)
+  return everyStep(record.options, launcher)
     .filter(({ name }) => record.steps[name] !== undefined)
     .toReversed();
 }

@@ -17,6 +17,9 @@ The service runs the program from the directory where it is now. 'systemctl rest
 running for the next server; 'systemctl stop opensandbox' and a shutdown hibernate the sandboxes. Settings are in
 /etc/opensandbox/server.env.
 
+With --role server or worker, this host becomes a node of a fleet. A server gets a token, with which workers join; it
+runs no machines and needs no KVM.
+
 A disk is formatted only if it has no partition table, no file system and no other signature. The data directory is
 /var/lib/opensandbox, on that disk.`,
   options: { ...setupOptions, dryRun: flag("say what differs and change nothing") },
@@ -27,11 +30,14 @@ A disk is formatted only if it has no partition table, no file system and no oth
       line: "host setup --listen 0.0.0.0 --port 443 --tls-cert /etc/tls.pem --tls-key /etc/tls.key",
       shows: "serve other hosts",
     },
+    { line: "host setup --role server --listen 0.0.0.0", shows: "make this host the server of a fleet" },
+    { line: "host setup --role worker --join https://10.0.0.1:8443", shows: "make this host a worker of that server" },
   ],
   check: checkSetupInput,
   async run({ dryRun, ...input }, context) {
     const { checkHost, setUpHost } = await import("./set-up-host.ts");
     const { System } = await import("./system.ts");
+    const { readRecord } = await import("./record.ts");
     const { dataDirectoryOf } = await import("./steps/settings.ts");
     const { host, print, note, progress, signal } = context;
     const common = { system: new System(), launcher: launcherPath, options: optionsFrom(input) };
@@ -49,18 +55,20 @@ A disk is formatted only if it has no partition table, no file system and no oth
       shown.report("setting this host up");
     };
     const steps = await setUpHost({ ...common, onStep }, signal);
+    const changed = steps.filter(({ done }) => done !== undefined);
+    const rows = columns(steps.map(({ step, done }) => [step, done === undefined ? "unchanged" : "changed"]));
+    if ((await readRecord(common.system))?.options.role === "worker") {
+      shown.pause();
+      await print(`${rows}\n\nThe worker starts at boot; 'osb admin workers' on its server lists it`, { changed });
+      return 0;
+    }
     shown.report("waiting for the server");
     const url = await waitForServer(await dataDirectoryOf(common.system), signal);
     shown.pause();
-    const changed = steps.filter(({ done }) => done !== undefined);
-    const rows = steps.map(({ step, done }) => [step, done === undefined ? "unchanged" : "changed"]);
-    await print(
-      `${columns(rows)}\n\nOpenSandbox runs at ${url} and starts at boot\nTry: ${host.program} run -- uname -a`,
-      {
-        url,
-        changed,
-      },
-    );
+    await print(`${rows}\n\nOpenSandbox runs at ${url} and starts at boot\nTry: ${host.program} run -- uname -a`, {
+      url,
+      changed,
+    });
     return 0;
   },
 });

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import type { Role } from "../options.ts";
 import { claim, ownedFile, release } from "../owned-file.ts";
 import { defineStep, type Step } from "../step.ts";
 import type { System } from "../system.ts";
@@ -13,12 +14,12 @@ const schema = z.object({ rules: ownedFile, unit: ownedFile });
  * Refuses connections to this host, except to ssh and to the server. The table is its own, so the worker's tables and
  * those of other programs stay.
  */
-export function firewall(settings: Readonly<Record<string, string>>): Step {
+export function firewall(settings: Readonly<Record<string, string>>, role: Role): Step {
   return defineStep({
     name: "firewall",
     schema,
     async check(system) {
-      if ((await system.read(rulesFile)) !== (await rulesFor(system, settings))) {
+      if ((await system.read(rulesFile)) !== (await rulesFor(system, settings, role))) {
         return { detail: `${rulesFile} does not allow exactly ssh and the server` };
       }
       if ((await system.read(unitFile)) !== firewallUnit(rulesFile))
@@ -27,7 +28,7 @@ export function firewall(settings: Readonly<Record<string, string>>): Step {
       return code === 0 ? undefined : { detail: `${firewallUnitName} is not active` };
     },
     async apply(system, { before, remember }) {
-      const rules = await rulesFor(system, settings);
+      const rules = await rulesFor(system, settings, role);
       const unit = firewallUnit(rulesFile);
       await remember({
         rules: await claim(system, rulesFile, rules, before?.rules),
@@ -40,7 +41,7 @@ export function firewall(settings: Readonly<Record<string, string>>): Step {
       await system.change("systemctl", "daemon-reload");
       await system.change("systemctl", "enable", firewallUnitName);
       await system.change("systemctl", "restart", firewallUnitName);
-      return `allowed incoming connections to ${(await openPorts(system, settings)).join(", ")} only`;
+      return `allowed incoming connections to ${(await openPorts(system, settings, role)).join(", ")} only`;
     },
     async undo(system, { rules, unit }) {
       if ((await system.read(unitFile)) !== undefined) {
@@ -53,8 +54,8 @@ export function firewall(settings: Readonly<Record<string, string>>): Step {
   });
 }
 
-async function rulesFor(system: System, settings: Readonly<Record<string, string>>): Promise<string> {
-  const ports = await openPorts(system, settings);
+async function rulesFor(system: System, settings: Readonly<Record<string, string>>, role: Role): Promise<string> {
+  const ports = await openPorts(system, settings, role);
   return `# Firewall of OpenSandbox; 'osb host remove' deletes this file.
 table inet opensandbox_host
 delete table inet opensandbox_host
@@ -73,12 +74,13 @@ table inet opensandbox_host {
 `;
 }
 
-/** The ports of ssh as configured, 22 in any case, and the server's unless it listens on this host alone. */
-async function openPorts(system: System, settings: Readonly<Record<string, string>>): Promise<number[]> {
+/** The ports of ssh as configured, 22 in any case, that of a fleet, and the server's unless it listens on this host alone. */
+async function openPorts(system: System, settings: Readonly<Record<string, string>>, role: Role): Promise<number[]> {
   const { code, stdout } = await system.ask("sshd", "-T");
   const configured = code === 0 ? [...stdout.matchAll(/^port (\d+)$/gm)].map(([, port]) => Number(port)) : [];
   const host = settings["OPENSANDBOX_HOST"] ?? "127.0.0.1";
   const local = host === "localhost" || host === "::1" || host.startsWith("127.");
-  const server = local ? [] : [Number(settings["OPENSANDBOX_PORT"] ?? 8080)];
-  return [...new Set([22, ...configured, ...server])].toSorted((a, b) => a - b);
+  const server = local || role === "worker" ? [] : [Number(settings["OPENSANDBOX_PORT"] ?? 8080)];
+  const fleet = role === "combined" ? [] : [Number(settings["OPENSANDBOX_FLEET_PORT"] ?? 8443)];
+  return [...new Set([22, ...configured, ...server, ...fleet])].toSorted((a, b) => a - b);
 }

@@ -36,6 +36,7 @@ export class FakeHost implements AsyncDisposable {
   readonly disks: FakeDisk[];
   readonly packages: Set<string>;
   readonly automatic = new Set<string>();
+  readonly users = new Set<string>(["root"]);
   /** State of each systemd unit. */
   readonly units = new Map<string, { enabled: boolean; active: boolean }>();
   /** Every command that changed something. */
@@ -119,7 +120,16 @@ export class FakeHost implements AsyncDisposable {
         return { changes: true };
       case "dpkg-query":
         return { stdout: [...this.packages].map((name) => `${name} installed\n`).join("") };
+      case "getent":
+        return { code: this.users.has(args[1] ?? "") ? 0 : 2 };
+      case "useradd":
+        this.users.add(args.at(-1) ?? "");
+        return { changes: true };
+      case "userdel":
+        this.users.delete(args.at(-1) ?? "");
+        return { changes: true };
       case "env":
+        if (args[0]?.startsWith("OPENSANDBOX_DATA_DIR=") === true) return await this.#makeToken(args);
         for (const name of args.slice(args.indexOf("install") + 1)) this.packages.add(name);
         return { changes: true };
       case "apt-mark":
@@ -144,6 +154,17 @@ export class FakeHost implements AsyncDisposable {
       default:
         return this.#answerAboutDisks(program, args);
     }
+  }
+
+  /** `osb fleet init` and `osb worker join` store the token of the fleet. */
+  async #makeToken([variable = "", , noun]: readonly string[]): Promise<Answer> {
+    const directory = join(this.root, variable.replace(/^\w+=/, ""));
+    await mkdir(directory, { recursive: true });
+    await writeFile(
+      join(directory, "fleet-token"),
+      noun === "fleet" ? "token of a new fleet\n" : "token that was given\n",
+    );
+    return { changes: true };
   }
 
   async #setKernelValues(args: readonly string[]): Promise<Answer> {
