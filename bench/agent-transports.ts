@@ -9,7 +9,7 @@ import { Stopwatch } from "./stopwatch.ts";
 
 const rounds = Number(process.argv[2] ?? 5);
 const megabytes = Number(process.argv[3] ?? 100);
-/** Calls in a row, of which a round keeps the median. */
+/** Calls in a row. A round keeps their median. */
 const calls = 50;
 
 const vsock = examineVsock();

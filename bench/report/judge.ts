@@ -18,7 +18,7 @@ export interface Judged {
   readonly verdicts: readonly Verdict[];
 }
 
-/** Judges a figure by its promises. Promises for a host with KVM are judged on such a host alone. */
+/** Judges a figure by its promises. Promises for a host with KVM are judged only on such a host. */
 export function judge(figure: FigureResult, host: Pick<BenchResult["host"], "accelerator">): Judged {
   const { ours, raw, target = {} } = figure;
   const found = values(ours);

@@ -268,7 +268,7 @@ suite("a backup", () => {
     await assert.rejects(backUpNow(), /exists: name a directory to make/);
   });
 
-  test("of which a restore was interrupted keeps servers from starting until it is repeated", async () => {
+  test("whose restore was interrupted keeps servers from starting until the restore is repeated", async () => {
     const { refuseDuringRestore } = await import("../../packages/worker/src/backups/data-directory.ts");
     await backUpNow();
     await writeFile(inData("restore-in-progress"), "1\n");

@@ -122,7 +122,7 @@ for (const [name, { sent, read, means }] of Object.entries(messages)) {
   });
 }
 
-test("words of a newer release become words that this one knows", () => {
+test("an unknown word of a newer release becomes one that this release knows", () => {
   const bytes = toBinary(pb.SandboxEndSchema, create(pb.SandboxEndSchema, { reason: "teleported", detail: "gone" }));
   assert.deepEqual(wire.endFromWire(fromBinary(pb.SandboxEndSchema, bytes)), { reason: "exited", detail: "gone" });
   assert.equal(guestWire.changeFromWire(create(pb.FileChangeSchema, { kind: "chmod", path: "/a" })).kind, "lost");

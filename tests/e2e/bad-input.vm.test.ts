@@ -78,7 +78,7 @@ suite("requests that a server must refuse", () => {
     ["an unknown sandbox", "GET", "/sb-00000000", undefined, 404, /sandbox not found/],
     ["a command in an unknown sandbox", "POST", "/sb-00000000/exec/run", { cmd: "true" }, 404, /sandbox not found/],
     ["removing an unknown sandbox", "DELETE", "/sb-00000000", undefined, 404, /sandbox not found/],
-    ["an id that is none", "GET", "/..%2fetc", undefined, 404, /sandbox not found/],
+    ["text that is not an id", "GET", "/..%2fetc", undefined, 404, /sandbox not found/],
   ];
   for (const [what, method, path, body, status, words] of cases) {
     test(what, async () => {

@@ -66,7 +66,7 @@ function reportOf({ code, stdout, stderr }: EndedCli): CollectionReport & { read
   return JSON.parse(stdout.toString()) as CollectionReport & { readonly dryRun: boolean };
 }
 
-test("osb gc removes what is too old, a dry run says so before and removes nothing", async (t) => {
+test("osb gc removes old items, and a dry run lists them beforehand and removes nothing", async (t) => {
   const world = await makeWorld(t);
   await world.makeShape(1, 40);
   await world.makeShape(2, 3);

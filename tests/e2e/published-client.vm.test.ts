@@ -101,7 +101,7 @@ suite("the published client", () => {
     });
   }
 
-  test("a stream up", async () => {
+  test("an upload from a stream arrives unchanged", async () => {
     const chunks = Array.from({ length: 50 }, () => randomBytes(10_000));
     await sandbox.files.write("/tmp/streamed", ReadableStream.from(chunks));
     assert.ok(Buffer.concat(chunks).equals(await sandbox.files.readBytes("/tmp/streamed")));

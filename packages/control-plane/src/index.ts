@@ -57,7 +57,7 @@ export { openRowRetention, RowRetention, type UnnamedImage } from "./retention/r
 export type { AtEnd } from "./service/end-service.ts";
 
 export interface ControlPlaneOptions {
-  /** The one worker, or what opens the workers of a fleet. */
+  /** The worker, or the function that opens the workers of a fleet. */
   readonly worker: Worker | OpenWorkers;
   /** An SQLite file, which is created when missing, or a PostgreSQL database. Several processes may share it. */
   readonly database: DatabaseLocation;

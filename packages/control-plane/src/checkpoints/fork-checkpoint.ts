@@ -15,9 +15,9 @@ export interface Fork {
   readonly egress?: EgressRules | undefined;
   readonly previewTokenHash?: string | undefined;
   readonly forwardedPort?: number | undefined;
-  /** These variables take precedence over those of the checkpoint. */
+  /** These variables take precedence over the checkpoint's. */
   readonly envs: Readonly<Record<string, string>>;
-  /** Takes precedence over that of the checkpoint. */
+  /** Takes precedence over the checkpoint's metadata. */
   readonly metadata: Readonly<Record<string, string>>;
   readonly alias: string;
   readonly ephemeral?: boolean;

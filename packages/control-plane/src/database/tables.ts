@@ -95,7 +95,7 @@ interface ApiKeysTable {
   name: string;
   /** SHA-256 of the key, hexadecimal. */
   key_hash: string;
-  /** The beginning of the key, which tells keys apart for people. */
+  /** The beginning of the key, by which people tell keys apart. */
   key_prefix: string;
   created_at: number;
   /** Separated by spaces. */
@@ -114,12 +114,12 @@ interface LeaseRow {
   place: string;
   /** Rises with every holder. */
   generation: number;
-  /** By the clock of the database. */
+  /** Milliseconds since 1970 by the database's clock. */
   expires_at: number;
 }
 
 interface AuditEntryRow {
-  /** 32 hexadecimal digits, of which 12 are the time. */
+  /** 32 hexadecimal digits. The first 12 are the time. */
   id: string;
   organization_id: string;
   at: number;

@@ -67,7 +67,7 @@ export function hasEnded(session: ExecSession): session is ExecSession & { reado
   return session.end !== undefined;
 }
 
-/** Undefined when the output is larger than what is held. */
+/** Undefined when the output exceeds the bound. */
 async function heldResult(attached: AttachedSession): Promise<RunResult | undefined> {
   const held = { stdout: new ByteBuffer(), stderr: new ByteBuffer() };
   for await (const part of attached.output) {

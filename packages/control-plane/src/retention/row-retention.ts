@@ -83,7 +83,7 @@ export class RowRetention {
     };
   }
 
-  /** Those whose snapshot no other row refers to. */
+  /** The unnamed images whose snapshot no other row refers to. */
   async unnamedImages(): Promise<readonly UnnamedImage[]> {
     const rows = await this.#database
       .selectFrom("images")

@@ -14,9 +14,9 @@ export async function deleteSandbox(context: SandboxContext, organizationId: str
 
 /** Why a sandbox ends. */
 export interface End {
-  /** For its event. */
+  /** The reason in the sandbox's event. */
   readonly reason: StopReason;
-  /** For its row, as text for people. */
+  /** The reason in the sandbox's row, as text for people. */
   readonly endReason: string;
   /** When its machine ended, if that was before now. */
   readonly at?: Date | undefined;

@@ -227,7 +227,7 @@ export class SandboxStore {
    */
   async grow(sandbox: Sandbox, memoryMib: number, ofServer: Limits): Promise<void> {
     const wanted = { ...sandbox, memoryMib };
-    // It is active already.
+    // The sandbox already counts as active, so only the memory is compared.
     const limits = { ...ofServer, maxSandboxes: Number.MAX_SAFE_INTEGER };
     const lock = (transaction: Transaction<Tables>) => lockLimits(transaction, limits, sandbox.organizationId);
     const { numUpdatedRows } = await behindLock(this.#database, lock, (database) =>

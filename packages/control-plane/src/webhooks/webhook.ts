@@ -38,7 +38,7 @@ export interface Delivery {
   readonly nextAttemptAt?: Date | undefined;
   readonly createdAt: Date;
   readonly attemptedAt?: Date | undefined;
-  /** Of the last attempt, if it had an answer. */
+  /** The status of the last attempt's answer, if it had one. */
   readonly responseStatus?: number | undefined;
   /** Why the last attempt failed. */
   readonly error?: string | undefined;

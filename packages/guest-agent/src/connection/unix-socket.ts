@@ -5,7 +5,7 @@ import type { Transport } from "@opensandbox/wire/guest/channel.ts";
 import type { Session } from "#server.ts";
 import { socketTransport } from "./socket-transport.ts";
 
-/** Listens at `path` for one host at a time: a new connection replaces the one before. */
+/** Listens at `path` for one host at a time: a new connection replaces the previous one. */
 export async function listenOnUnixSocket(path: string, start: (transport: Transport) => Session): Promise<void> {
   let present: Socket | undefined;
   const server = createServer((socket) => {

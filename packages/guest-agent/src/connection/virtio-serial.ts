@@ -27,7 +27,10 @@ export async function serveVirtioSerial(device: string, start: StartSession): Pr
   }
 }
 
-/** The open port with the first bytes read from it, once a host is connected, which only a read shows. */
+/**
+ * Opens the port and reads until a host is connected, since only a read shows that. Returns the port and the first
+ * bytes.
+ */
 async function hostPresent(device: string): Promise<{ readonly port: number; readonly bytes: Buffer }> {
   const port = openSync(device, constants.O_RDWR | constants.O_NONBLOCK);
   const buffer = Buffer.alloc(64 * 1024);

@@ -10,11 +10,11 @@ const hostCid = 2;
 const firstUnprivilegedPort = 1024;
 
 /**
- * Listens on vsock for one host at a time: a new connection replaces the one before. The listener outlives a restore with
- * another CID, which resets its connections. False: the machine has no vsock.
+ * Listens on vsock for one host at a time: a new connection replaces the previous one. The listener outlives a restore
+ * with another CID, which resets its connections. False: the machine has no vsock.
  *
- * `fromAnyPort`: the hypervisor alone can connect. Otherwise any process of the host can, and only privileged ports count.
- * Other guests, and processes of this one, have other CIDs.
+ * `fromAnyPort`: the hypervisor alone can connect. Otherwise any process of the host can, and only privileged ports
+ * count. Other guests, and processes of this one, have other CIDs.
  */
 export function listenOnVsock(start: StartSession, { fromAnyPort }: { readonly fromAnyPort: boolean }): boolean {
   const listener = openVsockListener(agentVsockPort);

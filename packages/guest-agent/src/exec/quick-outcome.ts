@@ -38,7 +38,7 @@ export async function sendOutput({ stdout, stderr }: QuickOutcome, stream: Strea
   if (stderr.length > 0) await stream.pushData(execPipes.stderr, stderr);
 }
 
-/** Commands since the last tick, and those of the tick before. */
+/** Commands since the last tick, and those of the previous tick. */
 let newest: PromiseWithResolvers<undefined> | undefined;
 let older: PromiseWithResolvers<undefined> | undefined;
 

@@ -12,7 +12,7 @@ export interface User {
   readonly name: string;
   readonly home: string;
   readonly shell: string;
-  /** Undefined: those of the agent. */
+  /** Undefined: the agent's own credentials. */
   readonly credentials: Credentials | undefined;
 }
 

@@ -46,7 +46,7 @@ export interface UsageQuery extends UsageWindow {
 export interface UsagePage<Item> {
   readonly from: string;
   readonly to: string;
-  /** Of all pages together. */
+  /** The total of all pages. */
   readonly total: UsageTotals;
   /** The largest first. */
   readonly items: readonly Item[];

@@ -98,7 +98,7 @@ const UsageReply = z
     from: z.iso.datetime(),
     to: z.iso.datetime(),
     groupBy: z.string(),
-    total: Totals.meta({ description: "Of all items that the filter selects, on every page." }),
+    total: Totals.meta({ description: "The total of all items that the filter selects, the same on every page." }),
     untagged: z
       .object({ ...totals, vcpuSeconds: z.number(), sandboxCount: z.int() })
       .optional()

@@ -172,7 +172,10 @@ const DeliveryReply = z
     timestamp: z.iso.datetime().meta({ description: "When the event happened." }),
     attemptedAt: z.iso.datetime().optional().meta({ description: "When the last attempt ended." }),
     nextAttemptAt: z.iso.datetime().optional().meta({ description: "The earliest time of the next attempt." }),
-    responseStatusCode: z.int().optional().meta({ description: "Of the last attempt, if it had an answer." }),
+    responseStatusCode: z
+      .int()
+      .optional()
+      .meta({ description: "The status of the last attempt's answer, if it had one." }),
     error: z.string().optional().meta({ description: "Why the last attempt failed." }),
   })
   .meta({ id: "WebhookDelivery" });

@@ -131,10 +131,7 @@ export interface StartSandbox extends SandboxSize {
   readonly generation: number;
   /** The owner: private files of one organization are never shared with another. */
   readonly organizationId: string;
-  /**
-   * The number of the owner, which no other organization of the control plane has. Absent in journal entries of earlier
-   * versions.
-   */
+  /** The owner's number, which is unique in its control plane. Absent in journal entries of earlier versions. */
   readonly organizationNumber?: number | undefined;
   readonly from: StartFrom;
   readonly vcpus: number;

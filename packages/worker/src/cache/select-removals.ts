@@ -28,7 +28,7 @@ export interface Retention {
   readonly maxBytes: number;
   /** Unused for this long, an item is removed; undefined: age alone removes nothing. */
   readonly maxAgeMs: number | undefined;
-  /** Bytes that the disk lacks: the cache gives way by so much, whatever its own limit. Absent: none. */
+  /** Bytes that the disk lacks: the cache shrinks by this much, whatever its own limit. Absent: none. */
   readonly shortBytes?: number;
 }
 

@@ -46,7 +46,7 @@ export function acceleratorFailure(
   return new SandboxError("not_supported", `KVM starts no machine on this host: ${said}. ${seeDoctor}`);
 }
 
-/** Of QEMU's accel/kvm/kvm-all.c, and of its option parser for `-accel` and `-add-fd`. */
+/** Messages of QEMU's accel/kvm/kvm-all.c, and of its option parser for `-accel` and `-add-fd`. */
 const kvmMessages = /Could not access KVM|failed to initialize kvm|ioctl\(KVM_CREATE_VM\)|-accel kvm|-add-fd/i;
 
 /** What stands between this process and KVM, found without starting a guest. */

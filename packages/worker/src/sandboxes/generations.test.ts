@@ -18,7 +18,7 @@ test("an older generation of a sandbox is refused; the same one and a newer one 
   assert.throws(() => generations.start(id, 2), /generation 3 has started/);
 });
 
-test("only the sandboxes started last are remembered", () => {
+test("only the sandboxes that started most recently are remembered", () => {
   const ids = [newSandboxId(), newSandboxId(), newSandboxId()] as const;
   const generations = new Generations(2);
   for (const id of ids) generations.start(id, 2);

@@ -158,7 +158,7 @@ test("a guest receives memory while it runs, keeps it over hibernation and in fo
     await host.shell(id, "sha256sum -c sum");
   });
 
-  await t.test("a machine that boots again has all of it from the start", async () => {
+  await t.test("a machine that boots again has the added memory from the start", async () => {
     await host.worker.powerCycleSandbox(id, never);
     const booted = await total(id);
     assert.ok(booted - began > 100 && booted - began < 200, `${booted} MiB`);

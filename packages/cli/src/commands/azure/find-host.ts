@@ -40,7 +40,7 @@ export interface FoundHost extends Target {
   readonly provisioningState: string;
 }
 
-/** The host as Azure knows it. @throws `unavailable` when there is none of that name */
+/** The host as Azure knows it. @throws `unavailable` when no host has that name */
 export async function findHost(input: TargetInput, context: Pick<Context, "host" | "signal">): Promise<FoundHost> {
   const { arm, host } = await openTarget(input, context);
   const { signal } = context;

@@ -8,7 +8,7 @@ export const logs = defineCommand({
   options: {
     ...targetOptions,
     lines: whole("COUNT", "the number of lines (default: 100)"),
-    follow: flag("go on with new lines until Ctrl-C", "f"),
+    follow: flag("follow new lines until Ctrl-C", "f"),
   },
   examples: [{ line: "azure logs --follow", shows: "show the last lines and follow" }],
   check: ({ name }) => checkName(name),

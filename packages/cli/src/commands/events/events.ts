@@ -6,8 +6,8 @@ import type { Context } from "../../context.ts";
 export const events = defineCommand({
   summary: "Show what happened to sandboxes",
   description:
-    "Shows the newest events, oldest first, with time, sandbox, type and facts. With -f it goes on with new events until " +
-    "Ctrl-C, over breaks of the connection. With --json each event is one line.",
+    "Shows the newest events, oldest first, with time, sandbox, type and facts. With -f it follows new events until " +
+    "Ctrl-C, and reconnects when the connection breaks. With --json each event is one line.",
   options: {
     follow: flag("follow new events", "f"),
     sandbox: text("SANDBOX", "only events of this sandbox"),

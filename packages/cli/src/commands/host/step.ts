@@ -4,7 +4,7 @@ import type { System } from "./system.ts";
 /** How a host differs from the wanted state. */
 export interface Difference {
   readonly detail: string;
-  /** The remedy, if it is another one than `osb host setup`. */
+  /** The remedy, when it is not `osb host setup`. */
   readonly fix?: string;
   /** The difference costs a feature or speed only. Setup and check succeed with it. */
   readonly optional?: true;

@@ -30,7 +30,7 @@ for (const [options, says] of [
   [["--open", "--deny", "a.example"], "--open excludes --allow and --deny"],
   [[], "nothing to change"],
 ] as const) {
-  test(`network set ${options.join(" ")} is a mistake`, async () => {
+  test(`network set ${options.join(" ")} is refused as a mistake`, async () => {
     const { asked, shown } = await setNetwork(...options);
     assert.equal(asked, undefined);
     assert.match(shown, new RegExp(says));

@@ -7,7 +7,7 @@ import type { ConnectFailure } from "@opensandbox/wire/e2b/errors.ts";
 const defaultKeepAliveSeconds = 90;
 const maxKeepAliveSeconds = 3600;
 
-/** The answer to a streaming call: envelopes, of which the last one ends the stream. */
+/** The answer to a streaming call: a series of envelopes, whose last one ends the stream. */
 export class ConnectStream implements Disposable {
   readonly #response: ServerResponse;
   readonly #keepAlive: object;

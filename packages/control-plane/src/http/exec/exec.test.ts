@@ -225,7 +225,7 @@ suite("exec/run-async", () => {
     await ended;
   });
 
-  test("a poll of a deleted sandbox is gone", async () => {
+  test("a poll for a result in a deleted sandbox answers 410", async () => {
     await using given = await setUp({ inlineHoldMs: 1 });
     const [, { execId }] = await given.execAsync({ cmd: "sleep 0.2" });
     await given.world.call("DELETE", `/api/sandboxes/${given.id}`);

@@ -134,11 +134,11 @@ const ForkBody = z
     metadata: z
       .record(z.string(), z.string())
       .optional()
-      .meta({ description: "Takes precedence over that of the checkpoint." }),
+      .meta({ description: "Takes precedence over the checkpoint's metadata." }),
     alias: z.string().max(255, "alias must be at most 255 characters").optional(),
     memoryMB: memoryMb.optional().meta({ description: "A size other than the checkpoint's makes the fork boot." }),
-    networkEnabled: z.boolean().optional().meta({ description: "Absent: as the checkpoint's." }),
-    egress: Egress.optional().meta({ description: "Absent: as the checkpoint's. Without lists: no rules." }),
+    networkEnabled: z.boolean().optional().meta({ description: "Absent: the checkpoint's setting." }),
+    egress: Egress.optional().meta({ description: "Absent: the checkpoint's rules. Without lists: no rules." }),
     port: port.optional().meta({ description: "A port of the guest, which `hostPort` of the server forwards to." }),
     previewAuth: PreviewAuth.optional(),
     secretStore: z.string().optional().meta({ description: "Not implemented." }),

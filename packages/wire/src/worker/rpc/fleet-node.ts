@@ -4,7 +4,7 @@
  */
 export const protocolVersion = 1;
 
-/** The oldest version of the worker wire that this version speaks: the one of the release before. */
+/** The oldest version of the worker wire that this version speaks: that of the previous release. */
 export const minProtocolVersion = 1;
 
 /** The name in the certificate of every node of a fleet. Nodes are reached by address, so no name of a host is in it. */

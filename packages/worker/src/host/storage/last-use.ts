@@ -20,7 +20,7 @@ const precisionMs = 60_000;
 /** When this process last recorded a use, by directory. */
 const recorded = new Map<string, number>();
 
-/** So many directories are remembered before those of an earlier minute are forgotten. */
+/** Directories to remember before those of earlier minutes are forgotten. */
 const maxRecorded = 1000;
 
 /**

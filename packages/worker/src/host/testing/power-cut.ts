@@ -249,7 +249,7 @@ function treeOf(
   );
 }
 
-/** Every choice of a number below each of `sizes`. */
+/** Every combination of one number below each of `sizes`. */
 function* product(sizes: readonly number[]): Generator<readonly number[]> {
   const [size, ...others] = sizes;
   if (size === undefined) {

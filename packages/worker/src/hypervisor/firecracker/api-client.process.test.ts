@@ -60,7 +60,7 @@ test("requests are answered in their order, and an answer may arrive in pieces",
   api[Symbol.dispose]();
 });
 
-test("a refusal is an error of its request alone, with Firecracker's own words", async (t) => {
+test("a refusal fails only its own request, with Firecracker's message", async (t) => {
   const { api, server } = await connected(t);
   for (const [body, said] of [
     ['{"fault_message":"no such kernel"}', /Firecracker refuses PUT \/boot-source: no such kernel$/],

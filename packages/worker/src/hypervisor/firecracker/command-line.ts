@@ -33,7 +33,7 @@ function script(spec: VmSpec, { program }: FirecrackerHost): string {
   const images = writable.map(({ name }) => quoted(diskImage(name)));
   const line = [
     "set -e",
-    // A machine that boots again finds those of its earlier process, which was another user.
+    // A machine that boots again finds the files of its earlier process, which ran as another user.
     `rm -f ${[names.console, ...images].join(" ")}`,
     `mkfifo -m 600 ${names.console}`,
     ...images.map((image) => `: >${image}`),

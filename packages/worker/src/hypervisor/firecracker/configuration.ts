@@ -39,7 +39,7 @@ export function deviceConfiguration(spec: VmSpec): readonly ApiRequest[] {
       ? [
           put("/network-interfaces/net0", {
             iface_id: "net0",
-            // The same for every machine, as a snapshot contains it. Each guest then sets an address of its own.
+            // Every machine has this MAC address, since a snapshot contains it. Each guest then sets its own.
             guest_mac: "52:54:00:12:34:56",
             host_dev_name: spec.network.device,
           }),

@@ -23,7 +23,7 @@ async function stand(): Promise<ContractStand> {
 
 hypervisorContract("firecracker", stand, { skip });
 
-test("firecracker: a kernel that it cannot load is an error with its own words", { skip }, async () => {
+test("firecracker: a kernel that it cannot load fails with Firecracker's own message", { skip }, async () => {
   await using standing = await stand();
   const spec = { ...(await standing.newSpec()), kernel: "/nonexistent/vmlinux" };
   await assert.rejects(standing.hypervisor.boot(spec, new AbortController().signal), /boot-source.*No such file/);

@@ -86,7 +86,7 @@ test("under KVM a TAP's packets are moved by vhost where the host has it, and th
   assert.ok(!qemuCommandLine(spec, vhost, "boot").join(" ").includes("vhost"));
 });
 
-test("under KVM a guest has the processor model that the setting names, or none", () => {
+test("only under KVM a guest has the processor model that the setting names", () => {
   const processor = (host: QemuHost): string => {
     const line = qemuCommandLine(spec, host, "boot");
     return line[line.indexOf("-cpu") + 1] ?? "";

@@ -197,7 +197,7 @@ inOwnHost(import.meta.filename, () => {
       });
     }
 
-    test("records what is not HTTP where HTTP is expected", async () => {
+    test("records a connection that does not speak HTTP where HTTP is expected", async () => {
       serve({ port: 80 });
       await exchange("SSH-2.0-OpenSSH\r\n");
       await exchange("CONNECT b.example:443 HTTP/1.1\r\nHost: a.example\r\n\r\n");

@@ -21,7 +21,7 @@ export const devices = defineStep({
   name: "devices",
   schema,
   async check(system) {
-    if ((await system.read(rulesFile)) !== rules) return { detail: `${rulesFile} is not that of this version` };
+    if ((await system.read(rulesFile)) !== rules) return { detail: `${rulesFile} differs from this version's` };
     const open = await openToAll(system);
     return open.length === 0 ? undefined : { detail: `every user can open ${open.join(", ")}` };
   },

@@ -23,7 +23,7 @@ export function firewall(settings: Readonly<Record<string, string>>, role: Role)
         return { detail: `${rulesFile} does not allow exactly ssh and the server` };
       }
       if ((await system.read(unitFile)) !== firewallUnit(rulesFile))
-        return { detail: `${unitFile} is not that of this version` };
+        return { detail: `${unitFile} differs from this version's` };
       const { code } = await system.ask("systemctl", "is-active", firewallUnitName);
       return code === 0 ? undefined : { detail: `${firewallUnitName} is not active` };
     },

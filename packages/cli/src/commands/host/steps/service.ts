@@ -17,7 +17,7 @@ export function service(launcher: string, role: Role): Step {
     schema,
     async check(system) {
       if ((await system.read(unitFile)) !== (await unitFor(system, launcher, role))) {
-        return { detail: `${unitFile} is not that of this version` };
+        return { detail: `${unitFile} differs from this version's` };
       }
       const enabled = await system.ask("systemctl", "is-enabled", unitName);
       if (enabled.code !== 0) return { detail: `${unitName} does not start at boot` };

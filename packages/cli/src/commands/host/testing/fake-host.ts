@@ -12,11 +12,11 @@ export interface FakeDisk {
   readonly pttype?: string | null;
   mountpoints?: (string | null)[];
   readonly children?: readonly object[];
-  /** What wipefs finds on the disk. */
+  /** The signature that wipefs finds on the disk. */
   readonly signature?: string;
-  /** blkid --probe finds something. */
+  /** Whether blkid --probe finds a signature. */
   readonly probed?: boolean;
-  /** The first MiB is not zero. */
+  /** Whether the first MiB has a byte that is not zero. */
   readonly dirty?: boolean;
 }
 
