@@ -72,7 +72,7 @@ suite("inside a machine", () => {
 
   test("packages install from the network", async () => {
     assert.match(await run("sudo apt-get update 2>&1", 300), /^(Hit|Get):/m);
-    // The line of instructions that are written for root.
+    // Instructions written for root have this line, without sudo.
     assert.match(await run("apt-get update 2>&1", 300), /^(Hit|Get):/m);
   });
 

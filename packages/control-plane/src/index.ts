@@ -124,7 +124,7 @@ export interface ControlPlane extends AsyncDisposable {
   removeUnwantedSnapshots(): Promise<void>;
 }
 
-// How often the age of the database's daily copy is looked at.
+// How often the age of the database's daily copy is checked.
 const copyMs = 3_600_000;
 // The interval of the idle sweep: a hibernation comes at most this late.
 const defaultSweepMs = 1000;

@@ -54,7 +54,7 @@ test("a timeout of 0 never expires", () => {
   assert.deepEqual(stored, []);
 });
 
-test("a busy sandbox is written rarely, and its stored deadline is never early nor much too late", () => {
+test("the row of a busy sandbox is written rarely, and its deadline is never early nor much too late", () => {
   const { clock, activity, id, stored, row } = setUp(300);
   for (let call = 0; call < 10_000; call++) {
     clock.advance(0.1);

@@ -20,7 +20,7 @@ async function statusOf(world: TestControlPlane, id: string): Promise<number> {
   return (await world.call("GET", `/api/sandboxes/${id}`)).status;
 }
 
-test("the row of a sandbox that was deleted goes when it is old, with its previews, and the row of no other", async () => {
+test("the old row of a deleted sandbox is removed with its previews, and no other row is", async () => {
   await using world = await startForTest();
   const old = await world.create();
   await world.ask("POST", `/api/sandboxes/${old}/preview`, { port: 3000, domain: "old.example.com" });
@@ -46,7 +46,7 @@ test("the row of a sandbox that was deleted goes when it is old, with its previe
   assert.equal(status, 201, "the domain of the old preview is free");
 });
 
-test("many rows go in several steps, and an abort leaves the rest", async () => {
+test("many rows are removed in several steps, and an abort leaves the rest", async () => {
   await using world = await startForTest();
   const id = await deleted(world);
   const database = await openDatabase(world.database);
@@ -70,7 +70,7 @@ test("many rows go in several steps, and an abort leaves the rest", async () => 
   assert.equal((await rows.countOld(future)).stoppedSandboxes, 0);
 });
 
-test("rows of failed checkpoints and of failed images go when they are old", async () => {
+test("old rows of failed checkpoints and failed images are removed", async () => {
   await using world = await startForTest();
   const id = await world.create();
   world.worker.onCapture = () => {
@@ -108,7 +108,7 @@ test("an unnamed image is removed with its snapshot, unless it was used since it
   assert.deepEqual(await rows.unnamedImages(), []);
 });
 
-test("an image that has a name, or whose snapshot another image has, is no unnamed image to remove", async () => {
+test("an image with a name, or with a snapshot that another image has, is not removed as unnamed", async () => {
   await using world = await startForTest();
   const [status] = await world.ask("POST", "/api/snapshots", { name: "tools", image });
   assert.equal(status, 201);

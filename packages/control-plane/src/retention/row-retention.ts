@@ -32,7 +32,7 @@ const usageMs = 90 * 24 * 3_600_000;
 /** How many events are kept, with their deliveries. The oldest beyond this number are removed, whatever their age. */
 const maxEvents = 1_000_000;
 
-/** So many rows are removed in one transaction. Requests are served between two transactions. */
+/** Rows removed in one transaction. Requests are served between two transactions. */
 const rowsAtOnce = 500;
 
 /**

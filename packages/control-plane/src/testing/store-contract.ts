@@ -329,7 +329,7 @@ export function storeContract(engine: string, makeDatabase: () => Promise<Databa
         }
       });
 
-      test("a checkpoint can be published, and lists tell hidden checkpoints and those without an image apart", async () => {
+      test("a checkpoint can be published; lists leave out hidden ones, and hidden ones without an image are found", async () => {
         const store = new CheckpointStore(database, eventsOf(database));
         const seen = checkpointForTest();
         const hidden = checkpointForTest({ hidden: true });

@@ -21,7 +21,7 @@ async function giveBack(numbers: readonly number[]): Promise<void> {
 }
 
 test(
-  "processes that claim at the same time get different slots, and slots without an owner are left over",
+  "processes that claim at the same time get different slots, and slots of a removed owner are found",
   { skip },
   async (t) => {
     const owner = await newOwner(t);

@@ -4,7 +4,7 @@ import { checkName, targetOptions } from "./azure-options.ts";
 import { deployCheckout } from "./deploy-checkout.ts";
 
 export const upgrade = defineCommand({
-  summary: "Replace the version on a host on Azure by this checkout",
+  summary: "Replace the version on a host on Azure with this checkout",
   description: `Copies the database to /var/lib/opensandbox-upgrade.sqlite first. Then works as 'azure deploy': running machines keep
 running, and the new server adopts them. Refuses a host on which no server runs.`,
   options: targetOptions,

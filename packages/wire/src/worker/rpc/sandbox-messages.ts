@@ -240,7 +240,7 @@ export function statusFromWire(reply: pb.StatusReply): WorkerStatus {
   };
 }
 
-/** The known word; the first one for a word that a newer peer has. */
+/** The word if this version knows it, and otherwise the first known word. */
 function oneOf<const Word extends string>(known: readonly [Word, ...Word[]], word: string): Word {
   return known.find((each) => each === word) ?? known[0];
 }
