@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { isSandboxError } from "@opensandbox/wire/errors.ts";
 import { randomHex } from "@opensandbox/wire/ids.ts";
 import { eventually, within } from "@opensandbox/wire/testing/eventually.ts";
-import { RemoteWorker } from "../../packages/control-plane/src/fleet/remote-worker.ts";
+import { RemoteWorker } from "../../packages/control-plane/src/fleet/remote/remote-worker.ts";
 import { type FleetCredentials, makeCredentials } from "../../packages/server/src/fleet/fleet-token.ts";
 import { serveWorker, type WorkerEndpoint } from "../../packages/worker/src/serve/serve-worker.ts";
 import { makeDataDirectory, openTestWorker, startRequest } from "../../packages/worker/src/testing/test-host.ts";

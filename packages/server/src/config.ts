@@ -16,6 +16,12 @@ export interface ServerConfig {
   readonly fleetAddress?: string;
   /** The server that a worker joins. Absent: the one that `osb worker join` has stored. */
   readonly fleetUrl?: string;
+  /** Where a worker of a fleet stores snapshots besides its host: the URL of a directory, of S3 or of Azure Blob. */
+  readonly objectStore?: string;
+  /** Encrypts what is stored there: 32 bytes. Every worker needs the same. */
+  readonly objectStoreKey?: Buffer;
+  /** The account of Azure Blob with its key. */
+  readonly azureConnectionString?: string;
   readonly dataDirectory: string;
   readonly imagesDirectory: string;
   /** A PostgreSQL database, which replaces the SQLite file in the data directory. The URL may contain a password. */
@@ -84,6 +90,7 @@ export const variables = {
   fleetPort: "OPENSANDBOX_FLEET_PORT",
   fleetAddress: "OPENSANDBOX_FLEET_ADDRESS",
   fleetUrl: "OPENSANDBOX_FLEET_URL",
+  objectStore: "OPENSANDBOX_OBJECT_STORE",
   dataDirectory: "OPENSANDBOX_DATA_DIR",
   imagesDirectory: "OPENSANDBOX_IMAGES_DIR",
   databaseConnections: "OPENSANDBOX_DATABASE_CONNECTIONS",
@@ -142,6 +149,7 @@ export function readConfig(env: Environment): ServerConfig {
     fleetPort: whole(env, variables.fleetPort, 8443, 0, 65_535),
     ...httpsFrom(env, "fleetAddress"),
     ...httpsFrom(env, "fleetUrl"),
+    ...objectStoreFrom(env),
     dataDirectory,
     imagesDirectory: resolve(env[variables.imagesDirectory] || join(dataDirectory, "images")),
     ...databaseFrom(env),
@@ -183,6 +191,31 @@ export function readConfig(env: Environment): ServerConfig {
       : {}),
     retentionDays: whole(env, variables.retentionDays, 30, 0, 3650),
     auditDays: whole(env, variables.auditDays, 90, 0, 3650),
+  };
+}
+
+function objectStoreFrom(
+  env: Environment,
+): Pick<ServerConfig, "objectStore" | "objectStoreKey" | "azureConnectionString"> {
+  const objectStore = env[variables.objectStore];
+  if (!objectStore) return {};
+  if (env[variables.mode] !== "worker") {
+    const message = `${variables.objectStore} is a setting of workers: set it where OPENSANDBOX_MODE=worker`;
+    throw new SandboxError("invalid_argument", message);
+  }
+  const azureConnectionString = env["AZURE_STORAGE_CONNECTION_STRING"];
+  const key = env["OPENSANDBOX_OBJECT_STORE_KEY"];
+  if (key && !/^[0-9a-f]{64}$/i.test(key)) {
+    // The value is a secret.
+    throw new SandboxError(
+      "invalid_argument",
+      "OPENSANDBOX_OBJECT_STORE_KEY must be 64 hexadecimal digits: make one with 'openssl rand -hex 32'",
+    );
+  }
+  return {
+    objectStore,
+    ...(key ? { objectStoreKey: Buffer.from(key, "hex") } : {}),
+    ...(azureConnectionString ? { azureConnectionString } : {}),
   };
 }
 

@@ -23,8 +23,14 @@ export function workerOptions(config: ServerConfig): Omit<WorkerOptions, "epheme
     region,
     templatesDirectory,
     log,
+    ...objectStoreOptions(config),
     ...(debianMirror === undefined ? {} : { debianMirror }),
     ...(fakeAgent === undefined ? {} : { fakeAgent }),
     ...(guestKernel === undefined ? {} : { guestKernel }),
   };
+}
+
+function objectStoreOptions(config: ServerConfig): Pick<WorkerOptions, "objectStore"> {
+  const { objectStore: url, objectStoreKey: key, azureConnectionString } = config;
+  return url === undefined ? {} : { objectStore: { url, key, azureConnectionString } };
 }

@@ -26,6 +26,8 @@ import { type ExamineOptions, examineQemu } from "./hypervisor/qemu/examine-qemu
 import { probeOnce } from "./hypervisor/qemu/probe-accelerator.ts";
 import { qemuHypervisor } from "./hypervisor/qemu/qemu.ts";
 import { openCgroups, servicesLimits } from "./open-cgroups.ts";
+import { type ObjectStoreOptions, openObjectStore } from "#object-store/open-object-store.ts";
+import { RemoteSnapshots } from "#remote-snapshots/remote-snapshots.ts";
 import { NetworkPool } from "#network/network-pool.ts";
 import { refuseDuringRestore } from "./backups/data-directory.ts";
 import { areAllThere, recordUseOf } from "./machine/boot-files.ts";
@@ -73,9 +75,16 @@ export interface WorkerOptions {
   readonly readyMachines: number;
   /** Memory of the template that machines of all sizes start from, in MiB: the size that most sandboxes have. */
   readonly templateMemoryMib: number;
+  /** Where snapshots are stored besides this host. Absent: nowhere. */
+  readonly objectStore?: ObjectStoreSettings | undefined;
   readonly log: Log;
   /** Runs after a template was made: the cache has grown. */
   readonly onTemplateMade?: () => void;
+}
+
+export interface ObjectStoreSettings extends ObjectStoreOptions {
+  /** Encrypts what is stored: 32 bytes. */
+  readonly key?: Buffer | undefined;
 }
 
 /** Disposing it stops every sandbox on it, unless it was released. */
@@ -114,6 +123,7 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
   if (services !== undefined) undo.use(services);
   const network = hypervisor.name === "fake" ? noNetwork : await chooseNetwork(options, root, idle, services);
   if (network.mode === "tap") undo.use(network.pool);
+  const objects = options.objectStore === undefined ? undefined : undo.use(await openObjectStore(options.objectStore));
   const description: WorkerDescription = {
     hypervisor: hypervisor.name,
     hypervisorVersion: hypervisor.version,
@@ -124,6 +134,7 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
       ...(network.mode === "tap" ? {} : { notEnforced: notEnforced[network.mode] }),
     },
     images: await images.names(),
+    ...(objects === undefined ? {} : { objectStore: objects.location }),
   };
   const bootFiles = hypervisor.name === "fake" ? undefined : bootFilesFrom(images, { ...options, checks });
   const memory = undo.use(new MemoryThreads());
@@ -156,7 +167,11 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
   const ownMemory = undo.use(new OwnMemory(host));
   const ready = undo.use(new ReadyMachines(host, options.readyMachines, idle));
   const queue = new StartQueue(startsAtOnce());
-  const worker = undo.use(new SandboxWorker(host, { templates, ready, verifier, ownMemory, queue, idle }, adopted));
+  const key = options.objectStore?.key;
+  const remote =
+    objects === undefined ? undefined : new RemoteSnapshots({ ...host, store: objects, key, verifier, memory });
+  const sources = { templates, ready, verifier, ownMemory, queue, idle, remote };
+  const worker = undo.use(new SandboxWorker(host, sources, adopted));
   const owned = undo.move();
   return {
     worker,

@@ -19,6 +19,7 @@ import * as events from "./migrations/0030-events.ts";
 import * as webhooks from "./migrations/0031-webhooks.ts";
 import * as lifetimes from "./migrations/0032-lifetimes.ts";
 import * as sandboxLimits from "./migrations/0050-sandbox-limits.ts";
+import * as uploads from "./migrations/0060-uploads.ts";
 import * as secrets from "./migrations/0080-secrets.ts";
 import type { Tables } from "./tables.ts";
 
@@ -40,6 +41,7 @@ export const ourMigrations: Migrations = {
   "0031-webhooks": webhooks,
   "0032-lifetimes": lifetimes,
   "0050-sandbox-limits": sandboxLimits,
+  "0060-uploads": uploads,
   "0080-secrets": secrets,
 };
 

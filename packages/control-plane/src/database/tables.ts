@@ -43,6 +43,24 @@ export interface Tables {
   workers: WorkerRow;
   /** Which workers of a fleet have, or may have, the files of a snapshot. */
   snapshot_copies: { snapshot_id: string; worker_id: string };
+  snapshot_uploads: SnapshotUploadRow;
+}
+
+/** The upload of a snapshot of a fleet to the object store. */
+interface SnapshotUploadRow {
+  snapshot_id: string;
+  /** The worker that uploads it. */
+  worker_id: string;
+  state: "local" | "uploading" | "stored";
+  /** The object store, when it is stored. */
+  store: Generated<string | null>;
+  /** Uploads that have failed. */
+  attempts: Generated<number>;
+  /** When the next attempt is due; of an upload under way, when its claim ends. */
+  next_at: Generated<number>;
+  /** Why the last attempt failed. */
+  error: Generated<string | null>;
+  stored_at: Generated<number | null>;
 }
 
 export interface SecretStoreRow {

@@ -31,8 +31,10 @@ import { describeFleet } from "./describe-fleet.ts";
 import { Member } from "./member.ts";
 import { type Candidate, type Choice, neededMib, place } from "./place.ts";
 import { reconcileMember } from "./reconcile-member.ts";
-import { RemoteWorker, type RemoteWorkerOptions } from "./remote-worker.ts";
+import { RemoteWorker, type RemoteWorkerOptions } from "./remote/remote-worker.ts";
 import { routedGuest } from "./routed-guest.ts";
+import { type Uploader, Uploads } from "./uploads.ts";
+import { UploadStore } from "./upload-store.ts";
 import { WorkerStore } from "./worker-store.ts";
 
 export interface FleetOptions {
@@ -42,6 +44,8 @@ export interface FleetOptions {
   /** How this server reaches any worker. */
   readonly link: Omit<RemoteWorkerOptions, "url" | "log">;
   readonly heartbeatMs?: number | undefined;
+  /** How often snapshots to upload are looked for. */
+  readonly uploadsMs?: number | undefined;
 }
 
 /** Placements that are kept for {@link Fleet.explain}. */
@@ -71,6 +75,8 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
   readonly id = "fleet";
   readonly #options: FleetOptions;
   readonly #store: WorkerStore;
+  readonly #uploadRows: UploadStore;
+  readonly #uploads: Uploads;
   readonly #members = new Map<string, Member>();
   readonly #choices = new Map<SandboxId, Choice>();
   #context: SandboxContext | undefined;
@@ -80,6 +86,12 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
   constructor(options: FleetOptions) {
     this.#options = options;
     this.#store = new WorkerStore(options.database);
+    this.#uploadRows = new UploadStore(options.database);
+    const { clock, log, uploadsMs: everyMs } = options;
+    this.#uploads = new Uploads({
+      ...{ store: this.#uploadRows, clock, log, everyMs },
+      uploaders: () => this.#uploaders(),
+    });
   }
 
   /** Begins to talk to the workers of the rows. Each is reconciled with its rows when it first answers. */
@@ -166,12 +178,18 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
   async choose({ id, image, vcpus, memoryMib, snapshotId }: Start): Promise<string> {
     const snapshotOn = snapshotId === undefined ? undefined : await this.#store.workersWith(snapshotId);
     const template = templateKey({ image, vcpus, memoryMib });
-    const start = { template, isBound: snapshotOn !== undefined };
-    const candidates = [...this.#members.values()].map((member) => candidateOf(member, start));
-    const choice = place(candidates, { memoryMib, ...(snapshotOn === undefined ? {} : { snapshotOn }) });
+    const storedIn = snapshotId === undefined ? undefined : (await this.#uploadRows.find(snapshotId))?.store;
+    // A cordon gives way only where no other worker can start the sandbox.
+    const chooseFrom = (isBound: (member: Member) => boolean): Choice => {
+      const all = [...this.#members.values()].map((member) => candidateOf(member, template, isBound(member)));
+      return place(all, { memoryMib, storedIn, ...(snapshotOn === undefined ? {} : { snapshotOn }) });
+    };
+    const free = chooseFrom(() => false);
+    const choice =
+      free.workerId === undefined ? chooseFrom((member) => snapshotOn?.includes(member.id) === true) : free;
     this.#remember(id, choice);
     if (choice.workerId !== undefined) return choice.workerId;
-    throw this.#refusal(choice, { memoryMib, snapshotOn });
+    throw this.#refusal(choice, { memoryMib, snapshotOn: storedIn === undefined ? snapshotOn : undefined });
   }
 
   // Worker: calls for one sandbox
@@ -185,6 +203,8 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     const starting = { neededMib: neededMib(request.memoryMib) };
     member.starting.add(starting);
     try {
+      // The worker may fetch it, and its copy must then be removed with the others.
+      if (request.from.kind === "snapshot") await this.#store.addCopy(request.from.snapshotId, member.id);
       const started = await member.worker.startSandbox(request, onProgress, signal);
       const { from, vcpus, memoryMib } = request;
       if (from.kind === "image") member.templates.add(templateKey({ image: from.image, vcpus, memoryMib }));
@@ -254,10 +274,32 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
   }
 
   async removeSnapshot(snapshotId: SnapshotId): Promise<void> {
+    await this.#uploads.cancel(snapshotId);
+    await this.removeStoredSnapshot(snapshotId);
     for (const workerId of await this.#store.workersWith(snapshotId)) {
       await this.#up(workerId).worker.removeSnapshot(snapshotId);
       await this.#store.removeCopy(snapshotId, workerId);
     }
+    await this.#uploadRows.remove(snapshotId);
+  }
+
+  async uploadSnapshot(snapshotId: SnapshotId, signal: AbortSignal): Promise<void> {
+    await this.#uploads.ensure(snapshotId, signal);
+  }
+
+  /** @throws `unavailable` when no worker with the object store answers */
+  async removeStoredSnapshot(snapshotId: SnapshotId): Promise<void> {
+    const upload = await this.#uploadRows.find(snapshotId);
+    if (upload === undefined || (upload.state === "local" && upload.attempts === 0)) return;
+    // An upload whose answer was lost may have succeeded.
+    const uploader = this.#uploaders().find(({ worker, store }) =>
+      upload.store === undefined ? worker.id === upload.workerId : store === upload.store,
+    );
+    if (uploader === undefined) {
+      const message = `no worker with the object store of snapshot ${snapshotId} answers, so it stays there`;
+      throw new SandboxError("unavailable", message);
+    }
+    await uploader.worker.removeStoredSnapshot(snapshotId);
   }
 
   // Worker: calls for all workers
@@ -317,6 +359,7 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#uploads[Symbol.asyncDispose]();
     await Promise.all([...this.#members.values()].map((member) => member[Symbol.asyncDispose]()));
   }
 
@@ -371,6 +414,13 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     throw silent(member);
   }
 
+  #uploaders(): Uploader[] {
+    return this.#allUp().flatMap(({ worker }) => {
+      const { objectStore: store } = worker.description;
+      return store === undefined ? [] : [{ worker, store }];
+    });
+  }
+
   #allUp(): Member[] {
     return [...this.#members.values()].filter(({ isUp }) => isUp);
   }
@@ -404,11 +454,8 @@ function silent({ id, seenAt }: Member): SandboxError {
   return new SandboxError("unavailable", message);
 }
 
-/** @param isBound whether only workers with its snapshot can start the sandbox; a cordon does not exclude these */
-function candidateOf(
-  member: Member,
-  { template, isBound }: { readonly template: string; readonly isBound: boolean },
-): Candidate {
+/** @param isBound whether the worker has the snapshot and no other one can start the sandbox: a cordon does not exclude it */
+function candidateOf(member: Member, template: string, isBound: boolean): Candidate {
   const { id, isUp, isCordoned, status, starting } = member;
   const readyMachines = status?.readyMachines;
   const isForThis = readyMachines?.image !== undefined && templateKey(readyMachines) === template;
@@ -421,6 +468,7 @@ function candidateOf(
     starting: starting.size,
     ready: isForThis ? readyMachines.ready : 0,
     hasTemplate: isForThis || member.templates.has(template),
+    objectStore: member.worker.description.objectStore,
   };
 }
 

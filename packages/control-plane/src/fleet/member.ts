@@ -2,7 +2,7 @@ import { describeError } from "@opensandbox/wire/errors.ts";
 import type { WorkerStatus } from "@opensandbox/wire/worker/status.ts";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
-import type { RemoteWorker } from "./remote-worker.ts";
+import type { RemoteWorker } from "./remote/remote-worker.ts";
 
 /** The interval between heartbeats, in milliseconds. */
 const defaultHeartbeatMs = 2000;

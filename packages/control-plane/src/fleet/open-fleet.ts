@@ -1,6 +1,6 @@
 import type { OpenWorkers } from "../service/open-workers.ts";
 import { Fleet } from "./fleet.ts";
-import type { LinkTuning } from "./worker-link.ts";
+import type { LinkTuning } from "./remote/worker-link.ts";
 import { type FleetApiOptions, serveFleetApi } from "./fleet-api.ts";
 
 export type { Choice } from "./place.ts";
@@ -10,16 +10,17 @@ export interface OpenFleetOptions extends Omit<FleetApiOptions, "log"> {
   /** The version of this software, for the logs of workers. */
   readonly version: string;
   readonly heartbeatMs?: number;
+  readonly uploadsMs?: number;
   readonly tuning?: LinkTuning;
 }
 
 /** The workers of a fleet, for a control plane without a worker of its own. */
-export function openFleet({ version, heartbeatMs, tuning, ...api }: OpenFleetOptions): OpenWorkers {
+export function openFleet({ version, heartbeatMs, uploadsMs, tuning, ...api }: OpenFleetOptions): OpenWorkers {
   return async ({ database, clock, log }) => {
     await using undo = new AsyncDisposableStack();
     const { tls, token } = api;
     const link = { tls, token, version, ...(tuning === undefined ? {} : { tuning }) };
-    const fleet = undo.use(new Fleet({ database, clock, log, link, heartbeatMs }));
+    const fleet = undo.use(new Fleet({ database, clock, log, link, heartbeatMs, uploadsMs }));
     const owned = undo.move();
     return {
       worker: fleet,

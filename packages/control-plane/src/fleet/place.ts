@@ -14,12 +14,16 @@ export interface Candidate {
   readonly ready: number;
   /** It has started a sandbox of the same image and shape, so its template exists. */
   readonly hasTemplate: boolean;
+  /** The object store from which it fetches snapshots that it lacks. */
+  readonly objectStore?: string | undefined;
 }
 
 export interface Wish {
   readonly memoryMib: number;
   /** The workers that have the snapshot. Absent: the sandbox starts from an image. */
   readonly snapshotOn?: readonly string[];
+  /** The object store that has the snapshot. */
+  readonly storedIn?: string | undefined;
 }
 
 /** The choice, and the reason for each worker. */
@@ -47,8 +51,8 @@ const minFreeDiskShare = 0.05;
  * Chooses the worker with the highest score; of equals, the one with the smaller id. Pure.
  *
  * The score counts milliseconds of a start that the worker saves, roughly: a ready machine saves a restore, a template
- * saves a boot, and each start under way costs its share of the host. Free memory decides between equals, so that sandboxes
- * spread over the fleet.
+ * saves a boot, a snapshot on its disk saves a transfer, and each start under way costs its share of the host. Free memory
+ * decides between equals, so that sandboxes spread over the fleet.
  */
 export function place(candidates: readonly Candidate[], wish: Wish): Choice {
   const verdicts = candidates.map((candidate) => verdictOf(candidate, wish));
@@ -63,7 +67,7 @@ export function neededMib(memoryMib: number): number {
   return Math.ceil(memoryMib * guestShare) + overheadMib;
 }
 
-function verdictOf(candidate: Candidate, { memoryMib, snapshotOn }: Wish): Verdict {
+function verdictOf(candidate: Candidate, { memoryMib, snapshotOn, storedIn }: Wish): Verdict {
   const {
     id: workerId,
     refusal,
@@ -73,10 +77,13 @@ function verdictOf(candidate: Candidate, { memoryMib, snapshotOn }: Wish): Verdi
     starting,
     ready,
     hasTemplate,
+    objectStore,
   } = candidate;
   if (refusal !== undefined) return { workerId, reason: refusal };
-  if (snapshotOn !== undefined && !snapshotOn.includes(workerId)) {
-    return { workerId, reason: "it does not have the snapshot" };
+  const hasSnapshot = snapshotOn?.includes(workerId) === true;
+  if (snapshotOn !== undefined && !hasSnapshot && (storedIn === undefined || storedIn !== objectStore)) {
+    const reason = storedIn === undefined ? "" : `, and it cannot fetch it from ${storedIn}`;
+    return { workerId, reason: `it does not have the snapshot${reason}` };
   }
   const needed = neededMib(memoryMib);
   if (freeMemoryMib < needed) {
@@ -88,7 +95,8 @@ function verdictOf(candidate: Candidate, { memoryMib, snapshotOn }: Wish): Verdi
   const spareMachines = Math.max(0, ready - starting);
   const score =
     (spareMachines > 0 ? 100 : 0) +
-    (hasTemplate ? 200 : 0) -
+    (hasTemplate ? 200 : 0) +
+    (hasSnapshot ? 1000 : 0) -
     20 * starting +
     // Less than one start counts, so that free memory decides only between equals.
     19 * (totalMemoryMib > 0 ? Math.min(1, freeMemoryMib / totalMemoryMib) : 0);
@@ -97,7 +105,7 @@ function verdictOf(candidate: Candidate, { memoryMib, snapshotOn }: Wish): Verdi
     `${starting} starting`,
     ...(spareMachines > 0 ? ["a ready machine"] : []),
     ...(hasTemplate ? ["the template"] : []),
-    ...(snapshotOn === undefined ? [] : ["the snapshot"]),
+    ...(snapshotOn === undefined ? [] : [hasSnapshot ? "the snapshot" : "fetches the snapshot"]),
   ].join(", ");
   return { workerId, score, reason };
 }

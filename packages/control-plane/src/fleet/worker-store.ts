@@ -58,12 +58,21 @@ export class WorkerStore {
     return rows.map((row) => row.worker_id);
   }
 
+  /** Records that a worker has a snapshot, or is about to make or fetch it. The first one is to upload it. */
   async addCopy(snapshotId: SnapshotId, workerId: string): Promise<void> {
-    await this.#database
-      .insertInto("snapshot_copies")
-      .values({ snapshot_id: snapshotId, worker_id: workerId })
-      .onConflict((conflict) => conflict.doNothing())
-      .execute();
+    const copy = { snapshot_id: snapshotId, worker_id: workerId };
+    await this.#database.transaction().execute(async (transaction) => {
+      await transaction
+        .insertInto("snapshot_copies")
+        .values(copy)
+        .onConflict((conflict) => conflict.doNothing())
+        .execute();
+      await transaction
+        .insertInto("snapshot_uploads")
+        .values({ ...copy, state: "local" })
+        .onConflict((conflict) => conflict.doNothing())
+        .execute();
+    });
   }
 
   async removeCopy(snapshotId: SnapshotId, workerId: string): Promise<void> {

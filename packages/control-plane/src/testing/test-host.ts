@@ -40,10 +40,13 @@ export interface TestSnapshot {
 export class TestHost {
   readonly machines = new Map<SandboxId, TestMachine>();
   readonly snapshots: Map<SnapshotId, TestSnapshot>;
+  /** The object store. */
+  readonly stored: Map<SnapshotId, TestSnapshot>;
 
-  /** The snapshots may be shared with another host. */
-  constructor(snapshots = new Map<SnapshotId, TestSnapshot>()) {
+  /** The snapshots may be shared with another host, and the object store too. */
+  constructor(snapshots = new Map<SnapshotId, TestSnapshot>(), stored = new Map<SnapshotId, TestSnapshot>()) {
     this.snapshots = snapshots;
+    this.stored = stored;
   }
 
   list(): HeldSandbox[] {
@@ -96,7 +99,17 @@ export class TestHost {
     return snapshot;
   }
 
+  upload(id: SnapshotId): void {
+    const snapshot = this.snapshots.get(id);
+    if (snapshot === undefined) {
+      throw new SandboxError("not_found", `snapshot ${id} does not exist`, { resource: "snapshot", id });
+    }
+    this.stored.set(id, snapshot);
+  }
+
   #usable(id: SnapshotId): TestSnapshot {
+    const stored = this.stored.get(id);
+    if (stored !== undefined && !this.snapshots.has(id)) this.snapshots.set(id, stored);
     const snapshot = this.snapshots.get(id);
     if (snapshot === undefined) {
       throw new SandboxError("not_found", `snapshot ${id} does not exist`, { resource: "snapshot", id });

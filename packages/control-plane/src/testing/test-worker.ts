@@ -47,6 +47,7 @@ export class TestWorker implements Worker {
   /** Returns the answer, or undefined to resize the machine. */
   onScale: (id: SandboxId, memoryMib: number) => Scaled | undefined | Promise<Scaled | undefined> = () => undefined;
   onSync: (id: SandboxId, signal: AbortSignal) => unknown = () => {};
+  onUpload: (snapshotId: SnapshotId, signal: AbortSignal) => unknown = () => {};
   onRemoveSnapshot: (snapshotId: SnapshotId) => unknown = () => {};
   /** Called after each step and before its answer. While this call hangs, the answer is lost. */
   onDone: (step: "start" | "stop" | "hibernate" | "capture" | "power-cycle", id: SandboxId) => unknown = () => {};
@@ -149,6 +150,17 @@ export class TestWorker implements Worker {
   async removeSnapshot(snapshotId: SnapshotId): Promise<void> {
     await this.onRemoveSnapshot(snapshotId);
     this.host.snapshots.delete(snapshotId);
+  }
+
+  async uploadSnapshot(snapshotId: SnapshotId, signal: AbortSignal): Promise<void> {
+    await this.onUpload(snapshotId, signal);
+    signal.throwIfAborted();
+    this.host.upload(snapshotId);
+  }
+
+  async removeStoredSnapshot(snapshotId: SnapshotId): Promise<void> {
+    await Promise.resolve();
+    this.host.stored.delete(snapshotId);
   }
 
   async measureDisk({ sandboxes, snapshots }: OwnedFiles): Promise<number> {

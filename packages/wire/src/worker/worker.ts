@@ -70,6 +70,14 @@ export interface Worker {
   findSnapshot(snapshotId: SnapshotId): Promise<StoredSnapshot | undefined>;
   /** Files that other snapshots or running sandboxes share stay. Removing an unknown snapshot succeeds. */
   removeSnapshot(snapshotId: SnapshotId): Promise<void>;
+  /**
+   * Stores a copy of the snapshot in the object store. When this resolves, the copy has been read back and verified, and
+   * a start on any worker with the same store fetches it. Uploading a stored snapshot again is cheap. `not_found` when
+   * this worker does not have the snapshot, `not_supported` when it has no object store.
+   */
+  uploadSnapshot(snapshotId: SnapshotId, signal: AbortSignal): Promise<void>;
+  /** Removes the copy in the object store. Removing one that is not stored succeeds. */
+  removeStoredSnapshot(snapshotId: SnapshotId): Promise<void>;
 
   /**
    * Bytes of the host's disk that the files of these sandboxes and snapshots take together. A file that several share
@@ -112,6 +120,11 @@ export interface WorkerDescription {
   };
   /** Names of the images that a sandbox can start from. */
   readonly images: readonly string[];
+  /**
+   * The object store of the worker: it uploads snapshots there, and a start fetches a snapshot that it lacks. Workers with
+   * equal values share one store. Absent: the worker has none.
+   */
+  readonly objectStore?: string;
 }
 
 export type HypervisorName = "qemu" | "firecracker" | "fake";

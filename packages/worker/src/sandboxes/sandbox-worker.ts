@@ -9,6 +9,7 @@ import type { CapturedSnapshot, Worker, WorkerDescription } from "@opensandbox/w
 import type { Adopted } from "./adopt-machines.ts";
 import { captureSandbox, hibernateSandbox } from "./capture-sandbox.ts";
 import type { Host } from "#machine/host.ts";
+import type { RemoteSnapshots } from "#remote-snapshots/remote-snapshots.ts";
 import { Generations } from "./generations.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
 import { journalMachine } from "#machine/journal.ts";
@@ -19,6 +20,9 @@ import { powerCycleSandbox, rebootSandbox } from "./reboot-sandbox.ts";
 import { scaleSandbox } from "./scale-sandbox.ts";
 import { setNetworkPolicy } from "./set-network-policy.ts";
 import { type Sources, startSandbox } from "./start-sandbox.ts";
+
+/** Deadline of the removal of a stored snapshot, which is one request and its repetitions. */
+const removeStoredMs = 120_000;
 
 /** The worker's operations on its sandboxes. Disposing it stops all of them, unless it has released them. */
 export class SandboxWorker implements Worker, AsyncDisposable {
@@ -119,6 +123,14 @@ export class SandboxWorker implements Worker, AsyncDisposable {
     }
   };
 
+  uploadSnapshot: Worker["uploadSnapshot"] = async (snapshotId, signal) => {
+    await this.#remote().upload(snapshotId, signal);
+  };
+
+  removeStoredSnapshot: Worker["removeStoredSnapshot"] = async (snapshotId) => {
+    await this.#remote().remove(snapshotId, AbortSignal.timeout(removeStoredMs));
+  };
+
   measureDisk: Worker["measureDisk"] = async ({ sandboxes, snapshots }) => {
     const machines = sandboxes.flatMap((id) => this.#here.get(id)?.live.directory.path ?? []);
     const stored = snapshots.map((id) => this.#host.snapshots.pathOf(id));
@@ -168,6 +180,11 @@ export class SandboxWorker implements Worker, AsyncDisposable {
     const ends = await Promise.allSettled(ids.map((id) => this.stopSandbox(id)));
     const failures = ends.filter((end) => end.status === "rejected").map((end) => end.reason as unknown);
     if (failures.length > 0) throw new AggregateError(failures, "cannot stop every sandbox");
+  }
+
+  #remote(): RemoteSnapshots {
+    if (this.#sources.remote !== undefined) return this.#sources.remote;
+    throw new SandboxError("not_supported", "this worker has no object store: set OPENSANDBOX_OBJECT_STORE");
   }
 
   #sandbox(id: SandboxId): LiveSandbox {

@@ -16,6 +16,7 @@ import type { LiveMachine } from "#machine/live-machine.ts";
 import { LiveSandbox } from "./live-sandbox.ts";
 import type { OwnMemory } from "#templates/own-memory.ts";
 import { applyNetworkPolicy, policyOf, requirePolicy } from "./network-policy.ts";
+import type { RemoteSnapshots } from "#remote-snapshots/remote-snapshots.ts";
 import type { ReadyMachines } from "#templates/ready-machines.ts";
 import { Spans } from "#machine/spans.ts";
 import type { StartQueue } from "./start-queue.ts";
@@ -36,6 +37,8 @@ export interface Sources {
   readonly ownMemory: OwnMemory;
   readonly queue: StartQueue;
   readonly idle: IdleTime;
+  /** Provides snapshots that this worker lacks. Absent: it has no object store. */
+  readonly remote: RemoteSnapshots | undefined;
 }
 
 export interface Started {
@@ -210,12 +213,19 @@ async function bootImage(start: Start, image: string): Promise<StartedMachine> {
 async function fromSnapshot(
   start: Start,
   { snapshotId }: { readonly snapshotId: string },
-  { verifier, ownMemory }: Sources,
+  { verifier, ownMemory, remote }: Sources,
 ): Promise<StartedMachine> {
-  const { request, host, spans, signal } = start;
+  const { request, host, spans, onProgress, signal } = start;
   // A removal waits until the machine has links of its own to the snapshot's files.
   using _held = host.snapshots.hold(snapshotId);
-  const snapshot = await host.snapshots.find(snapshotId);
+  let snapshot = await host.snapshots.find(snapshotId);
+  if (snapshot === undefined && remote !== undefined) {
+    const onBytes = (bytes: number): void =>
+      onProgress({ step: `fetching the snapshot (${Math.floor(bytes / 2 ** 20)} MiB)` });
+    await remote.fetch(snapshotId, onBytes, signal);
+    spans.end("fetch");
+    snapshot = await host.snapshots.find(snapshotId);
+  }
   if (snapshot === undefined) {
     throw new SandboxError("not_found", `there is no snapshot ${snapshotId}`, { resource: "snapshot", id: snapshotId });
   }

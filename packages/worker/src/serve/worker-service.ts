@@ -97,6 +97,14 @@ export function workerService(served: ServedWorker): ServiceImpl<typeof pb.Worke
       await worker.removeSnapshot(snapshotId as SnapshotId);
       return {};
     },
+    async uploadSnapshot({ snapshotId }, { signal }) {
+      await worker.uploadSnapshot(snapshotId as SnapshotId, signal);
+      return {};
+    },
+    async removeStoredSnapshot({ snapshotId }) {
+      await worker.removeStoredSnapshot(snapshotId as SnapshotId);
+      return {};
+    },
     async measureDisk({ sandboxIds, snapshotIds }) {
       const owned = { sandboxes: sandboxIds as SandboxId[], snapshots: snapshotIds as SnapshotId[] };
       return { bytes: await worker.measureDisk(owned) };

@@ -58,6 +58,11 @@ export class SnapshotStore {
     return this.#directories.pathOf(id);
   }
 
+  /** The ids of all snapshots. */
+  async ids(): Promise<readonly string[]> {
+    return await this.#directories.names();
+  }
+
   /** @throws `incompatible` when the manifest is damaged or missing; the directory stays, since its files may be whole */
   async find(id: string): Promise<StoredSnapshot | undefined> {
     const text = await this.#directories.readManifest(id);

@@ -21,7 +21,7 @@ import type * as pb from "./worker_pb.js";
 // newer peer, becomes the closest word that it knows.
 
 export function descriptionToWire(description: WorkerDescription): MessageInitShape<typeof pb.WorkerDescriptionSchema> {
-  const { hypervisor, hypervisorVersion, accelerator, network, images } = description;
+  const { hypervisor, hypervisorVersion, accelerator, network, images, objectStore } = description;
   return {
     hypervisor,
     hypervisorVersion,
@@ -29,6 +29,7 @@ export function descriptionToWire(description: WorkerDescription): MessageInitSh
     network: { name: network.mode, reason: network.reason },
     networkNotEnforced: [...(network.notEnforced ?? [])],
     images: [...images],
+    ...(objectStore === undefined ? {} : { objectStore }),
   };
 }
 
@@ -40,6 +41,7 @@ export function descriptionFromWire(description: pb.WorkerDescription | undefine
     network,
     networkNotEnforced = [],
     images = [],
+    objectStore,
   } = description ?? {};
   return {
     hypervisor: oneOf(["qemu", "firecracker", "fake"], hypervisor),
@@ -51,6 +53,7 @@ export function descriptionFromWire(description: pb.WorkerDescription | undefine
       ...(networkNotEnforced.length === 0 ? {} : { notEnforced: networkNotEnforced }),
     },
     images,
+    ...(objectStore === undefined ? {} : { objectStore }),
   };
 }
 

@@ -208,6 +208,13 @@ export declare type WorkerDescription = Message<"opensandbox.worker.v1.WorkerDes
    * @generated from field: repeated string images = 6;
    */
   images: string[];
+
+  /**
+   * The object store that it uploads snapshots to and fetches them from. Absent: it has none.
+   *
+   * @generated from field: optional string object_store = 7;
+   */
+  objectStore?: string | undefined;
 };
 
 /**
@@ -2069,6 +2076,22 @@ export declare const WorkerService: GenService<{
    * @generated from rpc opensandbox.worker.v1.WorkerService.RemoveSnapshot
    */
   removeSnapshot: {
+    methodKind: "unary";
+    input: typeof SnapshotRequestSchema;
+    output: typeof EmptySchema;
+  },
+  /**
+   * @generated from rpc opensandbox.worker.v1.WorkerService.UploadSnapshot
+   */
+  uploadSnapshot: {
+    methodKind: "unary";
+    input: typeof SnapshotRequestSchema;
+    output: typeof EmptySchema;
+  },
+  /**
+   * @generated from rpc opensandbox.worker.v1.WorkerService.RemoveStoredSnapshot
+   */
+  removeStoredSnapshot: {
     methodKind: "unary";
     input: typeof SnapshotRequestSchema;
     output: typeof EmptySchema;

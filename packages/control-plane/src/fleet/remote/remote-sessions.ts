@@ -5,7 +5,7 @@ import { maxPieceBytes } from "@opensandbox/wire/worker/rpc/fleet-node.ts";
 import * as wire from "@opensandbox/wire/worker/rpc/guest-messages.ts";
 import type * as pb from "@opensandbox/wire/worker/rpc/worker_pb.js";
 import type { AttachedSession, EndedSession, ExecOutput, GuestSessions } from "@opensandbox/wire/worker/sessions.ts";
-import type { Log } from "../log.ts";
+import type { Log } from "../../log.ts";
 import { CallScope } from "./call-scope.ts";
 import type { WorkerClient, WorkerLink } from "./worker-link.ts";
 

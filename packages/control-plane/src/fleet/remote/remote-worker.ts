@@ -27,7 +27,7 @@ import type {
 import type { NetworkPolicy } from "@opensandbox/wire/egress.ts";
 import type { Guest } from "@opensandbox/wire/worker/guest.ts";
 import { markOutcomeUnknown } from "#lifecycle/unknown-outcome.ts";
-import type { Log } from "../log.ts";
+import type { Log } from "../../log.ts";
 import { CallScope } from "./call-scope.ts";
 import { remoteFiles } from "./remote-files.ts";
 import { remotePorts } from "./remote-ports.ts";
@@ -185,6 +185,14 @@ export class RemoteWorker implements Worker, Disposable {
 
   async removeSnapshot(snapshotId: SnapshotId): Promise<void> {
     await this.#link.ask((client, options) => client.removeSnapshot({ snapshotId }, options));
+  }
+
+  async uploadSnapshot(snapshotId: SnapshotId, signal: AbortSignal): Promise<void> {
+    await this.#link.until(signal, (client, options) => client.uploadSnapshot({ snapshotId }, options));
+  }
+
+  async removeStoredSnapshot(snapshotId: SnapshotId): Promise<void> {
+    await this.#link.ask((client, options) => client.removeStoredSnapshot({ snapshotId }, options));
   }
 
   async measureDisk({ sandboxes, snapshots }: OwnedFiles): Promise<number> {

@@ -1,0 +1,131 @@
+import type { SnapshotId } from "@opensandbox/wire/ids.ts";
+import { sql } from "kysely";
+import type { Database } from "#database/database.ts";
+
+/**
+ * - `local`: only workers have the snapshot.
+ * - `uploading`: a worker stores it, until `nextAt` at the latest unless the claim is renewed.
+ * - `stored`: the object store has a copy that was read back.
+ */
+export type UploadState = "local" | "uploading" | "stored";
+
+export interface Upload {
+  readonly snapshotId: SnapshotId;
+  /** The worker that uploads it. */
+  readonly workerId: string;
+  readonly state: UploadState;
+  /** The object store with the copy. Present when it is stored. */
+  readonly store: string | undefined;
+  /** Uploads that have failed. */
+  readonly attempts: number;
+  /** Why the last upload failed. */
+  readonly error: string | undefined;
+}
+
+/** The rows of uploads. A row exists for each snapshot of a fleet, from before its capture until its removal. */
+export class UploadStore {
+  readonly #database: Database;
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  async find(snapshotId: SnapshotId): Promise<Upload | undefined> {
+    const row = await this.#database
+      .selectFrom("snapshot_uploads")
+      .selectAll()
+      .where("snapshot_id", "=", snapshotId)
+      .executeTakeFirst();
+    if (row === undefined) return undefined;
+    const { snapshot_id, worker_id: workerId, state, store, attempts, error } = row;
+    return {
+      snapshotId: snapshot_id as SnapshotId,
+      ...{ workerId, state, attempts },
+      store: store ?? undefined,
+      error: error ?? undefined,
+    };
+  }
+
+  /**
+   * Snapshots of these workers whose upload is due, the longest waiting first: those of hibernated sandboxes and of
+   * checkpoints. A capture that is under way is not due.
+   */
+  async due(
+    workerIds: readonly string[],
+    { now, limit }: { readonly now: number; readonly limit: number },
+  ): Promise<{ readonly snapshotId: SnapshotId; readonly workerId: string }[]> {
+    if (workerIds.length === 0) return [];
+    const { rows } = await sql<{ id: SnapshotId; worker: string }>`
+      SELECT u.snapshot_id AS id, u.worker_id AS worker FROM snapshot_uploads u
+      WHERE u.state <> 'stored' AND u.next_at <= ${now} AND u.worker_id IN (${sql.join(workerIds)}) AND ${isWhole}
+      ORDER BY u.next_at LIMIT ${limit}`.execute(this.#database);
+    return rows.map(({ id, worker }) => ({ snapshotId: id, workerId: worker }));
+  }
+
+  /** Snapshots that only this worker has, and that a sandbox or a checkpoint needs. */
+  async notStoredOn(workerId: string): Promise<number> {
+    const { rows } = await sql<{ count: number }>`
+      SELECT count(*) AS count FROM snapshot_uploads u
+      WHERE u.state <> 'stored' AND u.worker_id = ${workerId} AND ${isWhole}`.execute(this.#database);
+    return rows[0]?.count ?? 0;
+  }
+
+  /** Takes an upload that nobody works on, until the given time. False: somebody else has it, or it is stored. */
+  async claim(
+    snapshotId: SnapshotId,
+    { now, until }: { readonly now: number; readonly until: number },
+  ): Promise<boolean> {
+    const { numUpdatedRows } = await this.#database
+      .updateTable("snapshot_uploads")
+      .set({ state: "uploading", next_at: until })
+      .where("snapshot_id", "=", snapshotId)
+      .where((row) =>
+        row.or([row("state", "=", "local"), row.and([row("state", "=", "uploading"), row("next_at", "<=", now)])]),
+      )
+      .executeTakeFirst();
+    return numUpdatedRows > 0n;
+  }
+
+  async renew(snapshotId: SnapshotId, until: number): Promise<void> {
+    await this.#database
+      .updateTable("snapshot_uploads")
+      .set({ next_at: until })
+      .where("snapshot_id", "=", snapshotId)
+      .where("state", "=", "uploading")
+      .execute();
+  }
+
+  /** Records that the copy was verified. False: the snapshot was removed meanwhile. */
+  async finish(
+    snapshotId: SnapshotId,
+    { store, now }: { readonly store: string; readonly now: number },
+  ): Promise<boolean> {
+    const { numUpdatedRows } = await this.#database
+      .updateTable("snapshot_uploads")
+      .set({ state: "stored", store, error: null, stored_at: now })
+      .where("snapshot_id", "=", snapshotId)
+      .executeTakeFirst();
+    return numUpdatedRows > 0n;
+  }
+
+  async fail(
+    snapshotId: SnapshotId,
+    { error, nextAt }: { readonly error: string; readonly nextAt: number },
+  ): Promise<void> {
+    await this.#database
+      .updateTable("snapshot_uploads")
+      .set((row) => ({ state: "local", attempts: row("attempts", "+", 1), error, next_at: nextAt }))
+      .where("snapshot_id", "=", snapshotId)
+      .where("state", "=", "uploading")
+      .execute();
+  }
+
+  async remove(snapshotId: SnapshotId): Promise<void> {
+    await this.#database.deleteFrom("snapshot_uploads").where("snapshot_id", "=", snapshotId).execute();
+  }
+}
+
+/** A row refers to the snapshot of upload `u` as to one that exists. */
+const isWhole = sql`(
+  EXISTS (SELECT 1 FROM sandboxes s WHERE s.hibernation_snapshot_id = u.snapshot_id AND s.state IN ('hibernated', 'waking'))
+  OR EXISTS (SELECT 1 FROM checkpoints c WHERE c.snapshot_id = u.snapshot_id AND c.status = 'ready'))`;
