@@ -23,7 +23,7 @@ async function emitted(t: TestContext, files: Readonly<Record<string, string>>, 
   return { further: [...further], modules: Object.fromEntries(await Promise.all(paths.map(read))) };
 }
 
-test("types go, and imports between packages become relative paths of JavaScript", async (t) => {
+test("types are removed, and imports between packages become relative paths of JavaScript", async (t) => {
   const { further, modules } = await emitted(t, {
     [entry]: `import { z } from "zod";
 import { join } from "node:path";

@@ -26,7 +26,7 @@ export interface ServerConfig {
   readonly imagesDirectory: string;
   /** A PostgreSQL database, which replaces the SQLite file in the data directory. The URL may contain a password. */
   readonly databaseUrl?: string;
-  /** The most connections to PostgreSQL that this server holds. */
+  /** How many connections to PostgreSQL this server may hold. */
   readonly databaseConnections: number;
   readonly host: string;
   readonly port: number;

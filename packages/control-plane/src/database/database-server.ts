@@ -2,7 +2,7 @@
 export interface DatabaseServer {
   /** `postgres://user:password@host:port/name`, with the parameters of libpq such as `sslmode`. */
   readonly url: string;
-  /** The most connections that this process holds. */
+  /** How many connections this process may hold. */
   readonly maxConnections?: number;
   /**
    * The holder of the lease. A session begins only while it holds the lease, and carries its name. Absent: no lease is

@@ -23,7 +23,7 @@ export function accessTokenOf({ tokenKey }: Pick<E2bContext, "tokenKey">, id: Sa
 }
 
 /** Compares two texts in constant time. */
-export function isSame(given: string, expected: string): boolean {
+export function equalInConstantTime(given: string, expected: string): boolean {
   const digest = (text: string): Buffer => createHash("sha256").update(text).digest();
   return timingSafeEqual(digest(given), digest(expected));
 }
@@ -91,7 +91,7 @@ export async function shownSandbox(
 }
 
 /** The sandbox that a call names, unless it has ended, or is paused and no call may wake it. */
-export async function reachable({ sandboxes, lifetimes }: E2bContext, named: string): Promise<Shown | undefined> {
+export async function findReachable({ sandboxes, lifetimes }: E2bContext, named: string): Promise<Shown | undefined> {
   const id = sandboxIdOrNone(named);
   const sandbox = id === undefined ? undefined : await sandboxes.stores.sandboxes.find(id);
   if (sandbox === undefined || sandbox.hidden) return undefined;

@@ -10,7 +10,7 @@ import { credentialsOf } from "#http/previews/preview-headers.ts";
 import { failureOf } from "#http/reply-error.ts";
 import { hostnameOf, type PreviewTarget } from "#previews/preview-target.ts";
 import { isPreviewToken } from "#previews/preview-token.ts";
-import { type E2bContext, endPause, reachable, withoutSuffix } from "./e2b-context.ts";
+import { type E2bContext, endPause, findReachable, withoutSuffix } from "./e2b-context.ts";
 import type { EnvdContext } from "./envd/envd-call.ts";
 import { isSigned, signedRequestOf } from "./envd/file-transfer.ts";
 import { LiveProcesses } from "./envd/live-processes.ts";
@@ -84,7 +84,7 @@ async function serveInside(
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
-  const found = await reachable(context, named);
+  const found = await findReachable(context, named);
   if (found !== undefined) return await serveEnvd(context, found, request, response);
   request.resume();
   // No running sandbox has signed the URL.
@@ -98,7 +98,7 @@ function portManner(context: E2bContext): PortManner {
     ownHeaders: new Set([idHeader, portHeader, trafficHeader]),
     waitsForPages: false,
     async admit({ id, previewTokenHash: hash }, request) {
-      const found = await reachable(context, id);
+      const found = await findReachable(context, id);
       if (found === undefined) {
         throw new SandboxError("not_found", "sandbox not found", { resource: "sandbox", id });
       }

@@ -85,7 +85,7 @@ async function route(fleet: Fleet, request: Request): Promise<unknown> {
     case "POST join": {
       const { url: workerUrl } = await bodyOf(request);
       if (typeof workerUrl !== "string" || !/^https:\/\/./.test(workerUrl) || !URL.canParse(workerUrl)) {
-        throw new SandboxError("invalid_argument", "the address of a worker begins with https://");
+        throw new SandboxError("invalid_argument", "the address of a worker must begin with https://");
       }
       return { workerId: await fleet.join(workerUrl) };
     }

@@ -7,7 +7,7 @@ import { putAway } from "#service/sweep-sandboxes.ts";
 import type { LifetimeStore } from "./lifetime-store.ts";
 import { resumed } from "./lifetime.ts";
 
-/** How long an end that failed waits for the next attempt. */
+/** The pause after a failed attempt to end a sandbox, in milliseconds. */
 const retryMs = 30_000;
 
 /** Deletes or hibernates sandboxes at the end of their lifetimes. */

@@ -98,12 +98,12 @@ export class Dispatcher implements AsyncDisposable {
     while (this.#isStale && !this.#ending.signal.aborted) {
       this.#isStale = false;
       while (await deliveries.fanOut(clock.now())) this.#ending.signal.throwIfAborted();
-      while ((await this.#begin()) > 0 && !this.#ending.signal.aborted);
+      while ((await this.#startAttempts()) > 0 && !this.#ending.signal.aborted);
     }
   }
 
   /** Begins attempts until the bounds are reached. Returns how many it began. */
-  async #begin(): Promise<number> {
+  async #startAttempts(): Promise<number> {
     const { deliveries, clock } = this.#options;
     const room = maxTotalAttempts - this.#attempts.size;
     if (room <= 0) return 0;

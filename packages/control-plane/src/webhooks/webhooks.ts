@@ -15,7 +15,7 @@ import type { WebhookChanges, WebhookStore } from "./webhook-store.ts";
 /** How long the earlier secret also signs after a rotation, in milliseconds. */
 const rolloverMs = 24 * 3_600_000;
 
-/** The most deliveries that a list shows. */
+/** How many deliveries a list shows. */
 const maxListed = 100;
 
 export interface NewWebhook {

@@ -175,7 +175,7 @@ test("a collector that is killed in the middle of a removal leaves nothing that 
   assert.deepEqual(await namesLeft(directories), []);
 });
 
-test("what symbolic links of a registered data directory lead to stays, and all of it while the directory is away", async (t) => {
+test("items that a registered data directory links to are kept, and every item is kept while the directory is away", async (t) => {
   const directories = await cacheFor(t);
   const { registration, user, firstWorkspace } = await registerUser(directories);
   assert.deepEqual(await neededIn(directories, failOnWarning), [firstWorkspace]);

@@ -7,7 +7,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
  */
 export interface GuestMemory {
   readonly pid: number;
-  /** Those of the boot memory start as the machine's memory base; those of hotplugged memory start as zeros. */
+  /** Regions of the boot memory start as the machine's memory base; regions of hotplugged memory start as zeros. */
   readonly regions: readonly MemoryRegion[];
 }
 

@@ -133,7 +133,7 @@ suite("the agent channel over vsock", { skip }, () => {
   test("a guest that opens 10,000 connections to unprivileged ports of the host gets none, and other guests serve on", async () => {
     const own = await ownCid();
     const other = await host.start();
-    // Those to the worker's own ports can stop the channels of other guests (docs/decisions/0011).
+    // Connections to the worker's own ports can stop the channels of other guests (docs/decisions/0011).
     const flood = connectFromGuest(2, 1024, 10_000);
     for (let count = 0; count < 3; count += 1) assert.equal(await shell("echo $((40 + 2))", other.id), "42");
     assert.deepEqual(await flood, { ECONNRESET: 10_000 });

@@ -75,7 +75,7 @@ export interface MemoryFiles {
   readonly delta?: StoredFile;
   /** Hotplugged memory that the guest was to have, in MiB. Absent: none. */
   readonly growthMib?: number;
-  /** The guest limits its commands to less memory than its machine has, in MiB. Absent: it does not. */
+  /** The memory to which the guest limits its commands, in MiB. Absent: all that its machine has. */
   readonly limitMib?: number;
   /** What the guest has confirmed last. Absent: unknown. */
   readonly guest?: GuestShape;

@@ -115,10 +115,10 @@ async function create(
     wakesOnUse: body.autoResume?.enabled ?? false,
     paused: false,
   };
-  return await begin(context, { sandbox, lifetime, request, trafficToken: traffic?.token }, signal);
+  return await finishStart(context, { sandbox, lifetime, request, trafficToken: traffic?.token }, signal);
 }
 
-export interface Begin {
+export interface FinishStart {
   readonly sandbox: Sandbox;
   readonly lifetime: Lifetime;
   /** The request that started the sandbox. */
@@ -127,9 +127,9 @@ export interface Begin {
 }
 
 /** Gives a started sandbox its lifetime and its user. */
-export async function begin(
+export async function finishStart(
   context: E2bContext,
-  { sandbox, lifetime, request, trafficToken }: Begin,
+  { sandbox, lifetime, request, trafficToken }: FinishStart,
   signal: AbortSignal,
 ): Promise<wire.StartedReply> {
   const { organizationId, id } = sandbox;

@@ -13,7 +13,7 @@ import type { Lifetime } from "#lifetimes/lifetime.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 import { type E2bContext, sandboxIdFrom, shownSandbox } from "../e2b-context.ts";
 import { pageOf } from "./page.ts";
-import { type Begin, begin } from "./sandboxes.ts";
+import { type FinishStart, finishStart } from "./sandboxes.ts";
 import { findSnapshot } from "./start-from-template.ts";
 
 const maxListed = 1000;
@@ -112,7 +112,7 @@ async function capture(
 interface Copy {
   readonly snapshot: Checkpoint;
   readonly lifetime: Lifetime | undefined;
-  readonly request: Begin["request"];
+  readonly request: FinishStart["request"];
   readonly template: string;
   readonly seconds: number;
 }
@@ -135,7 +135,7 @@ async function copyOf(
       wakesOnUse: lifetime?.wakesOnUse ?? false,
       paused: false,
     };
-    return { sandbox: await begin(context, { sandbox, lifetime: own, request }, signal) };
+    return { sandbox: await finishStart(context, { sandbox, lifetime: own, request }, signal) };
   } catch (error) {
     return { error: e2bErrorOf(asSandboxError(error)).body };
   }

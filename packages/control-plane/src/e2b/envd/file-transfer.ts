@@ -7,9 +7,9 @@ import { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { type SignedUrl, signedText } from "@opensandbox/wire/e2b/envd.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import { type Part, partOf } from "#http/files/byte-range.ts";
-import { accessTokenOf, type E2bContext, isSame, orMissing } from "../e2b-context.ts";
+import { accessTokenOf, type E2bContext, equalInConstantTime, orMissing } from "../e2b-context.ts";
 import { contentOf, type EnvdCall, sendJson } from "./envd-call.ts";
-import { own } from "./filesystem.ts";
+import { setOwner } from "./filesystem.ts";
 import { boundaryOf, partsOf } from "./multipart.ts";
 import { pathFrom } from "./paths.ts";
 
@@ -100,7 +100,7 @@ async function store(call: EnvdCall, path: string, content: AsyncIterable<Uint8A
     {},
     signal,
   );
-  await own(call, path);
+  await setOwner(call, path);
   return { name: posix.basename(path), path, type: "file" };
 }
 
@@ -129,7 +129,7 @@ export function signedRequestOf(method: string | undefined, query: URLSearchPara
 
 /** Whether a request carries the signature of a sandbox's token. */
 export function isSigned(context: Pick<E2bContext, "tokenKey">, id: SandboxId, request: SignedRequest): boolean {
-  return isSame(request.signature, signatureOf({ ...request, token: accessTokenOf(context, id) }));
+  return equalInConstantTime(request.signature, signatureOf({ ...request, token: accessTokenOf(context, id) }));
 }
 
 export function signatureOf(url: SignedUrl): string {

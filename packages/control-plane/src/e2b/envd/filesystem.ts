@@ -3,7 +3,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { EntryInfo } from "@opensandbox/wire/e2b/envd.ts";
 import type { FileEntry } from "@opensandbox/wire/worker/files.ts";
 import { orMissing } from "../e2b-context.ts";
-import { described, entryAt } from "./entries.ts";
+import { describeEntry, entryAt } from "./entries.ts";
 import type { EnvdCall } from "./envd-call.ts";
 import { pathFrom } from "./paths.ts";
 
@@ -26,7 +26,7 @@ export async function makeDirectory(call: EnvdCall, body: { readonly path: strin
     throw new SandboxError("invalid_argument", `path already exists but it is not a directory: ${path}`);
   }
   await guest.files.makeDirectory(path, signal);
-  await own(call, path);
+  await setOwner(call, path);
   return { entry: await entryAt(guest.files, path, signal) };
 }
 
@@ -61,7 +61,7 @@ export async function listDirectory(
       if (entries.length >= maxListed) {
         throw new SandboxError("not_supported", `${root} has more than ${maxListed} entries: list its subdirectories`);
       }
-      entries.push(await described(guest.files, entry, signal));
+      entries.push(await describeEntry(guest.files, entry, signal));
       // A directory that is removed during the listing has no entries.
       if (entry.kind === "directory" && levels > 1) await orMissing(add(entry.path, levels - 1));
     }
@@ -71,7 +71,7 @@ export async function listDirectory(
 }
 
 /** Makes the user of the call own a new file. The guest creates files as the default user. */
-export async function own({ guest, account, signal }: EnvdCall, path: string): Promise<FileEntry | undefined> {
+export async function setOwner({ guest, account, signal }: EnvdCall, path: string): Promise<FileEntry | undefined> {
   if (account.name === "user" || account.name === "sandbox") return undefined;
   const group = account.name === "root" ? { group: "root" } : {};
   return await guest.files.setAttributes(path, { owner: account.name, ...group }, signal);

@@ -119,8 +119,8 @@ export async function connectProcess(
   const { context, id, guest, signal } = call;
   const { sessions } = guest;
   const sessionId = await sessionIdOf(context.processes, { id, sessions, selector }, signal);
-  const session = await known(selector, sessions.wait(sessionId, 0, signal));
-  const attached = await known(selector, sessions.attach(sessionId, { fromStart: false }, signal));
+  const session = await orProcessNotFound(selector, sessions.wait(sessionId, 0, signal));
+  const attached = await orProcessNotFound(selector, sessions.attach(sessionId, { fromStart: false }, signal));
   const pid = session.pid ?? selector.pid ?? 0;
   await sendEvents(call, { attached, pid, terminal: session.terminal, replayed: true }, stream);
 }
@@ -188,7 +188,7 @@ export async function closeStdin(
 ): Promise<object> {
   const { context, id, guest, signal } = call;
   const sessionId = await sessionIdOf(context.processes, { id, sessions: guest.sessions, selector }, signal);
-  const { terminal } = await known(selector, guest.sessions.wait(sessionId, 0, signal));
+  const { terminal } = await orProcessNotFound(selector, guest.sessions.wait(sessionId, 0, signal));
   if (terminal) {
     const details = { resource: "exec", state: "terminal", allowed: [] } as const;
     throw new SandboxError("wrong_state", "the standard input of a terminal cannot be closed", details);
@@ -208,7 +208,7 @@ async function withInput(
   const sessionId = await sessionIdOf(context.processes, { id, sessions: guest.sessions, selector }, signal);
   const detach = new AbortController();
   const until = AbortSignal.any([signal, detach.signal]);
-  const own = await known(selector, guest.sessions.attach(sessionId, { fromStart: false }, until));
+  const own = await orProcessNotFound(selector, guest.sessions.attach(sessionId, { fromStart: false }, until));
   // The end of the process concerns its listeners, not this call.
   own.result.catch(() => undefined);
   try {
@@ -227,10 +227,10 @@ export async function sendSignal(
 ): Promise<object> {
   const number = wire.signalFrom(name);
   const sessionId = await sessionIdOf(context.processes, { id, sessions, selector }, signal);
-  const { end } = await known(selector, sessions.wait(sessionId, 0, signal));
+  const { end } = await orProcessNotFound(selector, sessions.wait(sessionId, 0, signal));
   if (end !== undefined) throw processNotFound(selector);
-  await known(selector, sessions.signal(sessionId, number, signal));
-  if (number === SIGKILL) await known(selector, sessions.wait(sessionId, killedWithinMs, signal));
+  await orProcessNotFound(selector, sessions.signal(sessionId, number, signal));
+  if (number === SIGKILL) await orProcessNotFound(selector, sessions.wait(sessionId, killedWithinMs, signal));
   return {};
 }
 
@@ -247,13 +247,13 @@ export async function resizeTerminal(
   const sessionId = await sessionIdOf(context.processes, { id, sessions, selector }, signal);
   const size = pty?.size;
   if (size !== undefined) {
-    await known(selector, sessions.resize(sessionId, { columns: size.cols, rows: size.rows }, signal));
+    await orProcessNotFound(selector, sessions.resize(sessionId, { columns: size.cols, rows: size.rows }, signal));
   }
   return {};
 }
 
 /** Reports a session that the guest has forgotten as a process that is not found. */
-async function known<T>(selector: wire.Selector, work: Promise<T>): Promise<T> {
+async function orProcessNotFound<T>(selector: wire.Selector, work: Promise<T>): Promise<T> {
   try {
     return await work;
   } catch (error) {

@@ -11,7 +11,7 @@ import { closeAfterUnread } from "#http/requests/unread-body.ts";
 import { useSandbox } from "#lifecycle/use-sandbox.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 import { measureGuest } from "../api/metrics.ts";
-import { accessTokenOf, endPause, isSame, type Shown } from "../e2b-context.ts";
+import { accessTokenOf, endPause, equalInConstantTime, type Shown } from "../e2b-context.ts";
 import { accountOf, prepareGuest } from "../guest-user.ts";
 import { ConnectStream } from "./connect-stream.ts";
 import { bytesOf, type EnvdCall, type EnvdContext, hasEnded, sendJson, unzipped } from "./envd-call.ts";
@@ -102,7 +102,7 @@ export async function serveEnvd(
 /** @throws `unauthenticated` unless the request has the sandbox's token, or its signature */
 function requireAccess(context: EnvdContext, { id }: Sandbox, request: IncomingMessage, url: URL): void {
   const token = request.headers["x-access-token"];
-  if (typeof token === "string" && isSame(token, accessTokenOf(context, id))) return;
+  if (typeof token === "string" && equalInConstantTime(token, accessTokenOf(context, id))) return;
   if (url.pathname !== "/files" || typeof token === "string") {
     throw new SandboxError("unauthenticated", "the access token of the sandbox (X-Access-Token) is missing or wrong");
   }

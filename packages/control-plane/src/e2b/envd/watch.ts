@@ -3,7 +3,7 @@ import type { FilesystemEvent, WatchRequest } from "@opensandbox/wire/e2b/envd.t
 import type { FileChange, FileEntry, GuestFiles } from "@opensandbox/wire/worker/files.ts";
 import { orMissing } from "../e2b-context.ts";
 import type { ConnectStream } from "./connect-stream.ts";
-import { described } from "./entries.ts";
+import { describeEntry } from "./entries.ts";
 import type { EnvdCall } from "./envd-call.ts";
 import { below } from "./filesystem.ts";
 import { pathFrom } from "./paths.ts";
@@ -96,7 +96,7 @@ async function* eventsOf(
       const entry = await orMissing(files.stat(path, { noFollow: true }, signal));
       // A change in a directory is reported under the name of the changed entry.
       if (kind === "changed" && entry?.kind === "directory") continue;
-      const shown = entry !== undefined && includeEntry ? { entry: await described(files, entry, signal) } : {};
+      const shown = entry !== undefined && includeEntry ? { entry: await describeEntry(files, entry, signal) } : {};
       const isNew = kind === "created" && !known.has(path);
       if (known.size < maxKnown) known.add(path);
       if (isNew) yield { name, type: "EVENT_TYPE_CREATE", ...shown };

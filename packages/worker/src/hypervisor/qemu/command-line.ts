@@ -241,7 +241,7 @@ function networkArguments(
   { accelerator, vhostNet }: QemuHost,
   fd: (name: Inherited) => number,
 ): string[] {
-  // The same for every machine, as a snapshot contains it. Each guest then sets an address of its own.
+  // Every machine has this MAC address, since a snapshot contains it. Each guest then sets its own.
   const nic = device("virtio-net-pci", "netdev=net0,mac=52:54:00:12:34:56,romfile=");
   switch (network.kind) {
     case "none":

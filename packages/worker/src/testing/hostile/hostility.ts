@@ -292,7 +292,7 @@ export class Hostility implements Disposable {
     return { type: anyType(random), stream: this.#anyStream(), tag: random.below(256), epoch: this.#epoch, payload };
   }
 
-  /** Of the present, of the past, or never opened. */
+  /** A stream that is open, has ended, or was never opened. */
   #anyStream(): number {
     const known = [...this.#streams.keys()];
     const [first, ...others] = known;
