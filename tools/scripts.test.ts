@@ -20,6 +20,10 @@ for (const script of [
   "tests/host/phases",
   "deploy/azure/deploy-azure-dev.sh",
   "deploy/azure/setup-azure-host.sh",
+  "tools/package/install.sh",
+  "tools/package/debian/postinst",
+  "tools/package/debian/prerm",
+  "tools/package/debian/postrm",
 ]) {
   test(`shellcheck finds nothing in ${script}`, { skip }, () => check([script]));
 }

