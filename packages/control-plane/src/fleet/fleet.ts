@@ -44,7 +44,7 @@ export interface FleetOptions {
   /** How this server reaches any worker. */
   readonly link: Omit<RemoteWorkerOptions, "url" | "log">;
   readonly heartbeatMs?: number | undefined;
-  /** How often snapshots to upload are looked for. */
+  /** How often due uploads are read, in milliseconds. */
   readonly uploadsMs?: number | undefined;
 }
 

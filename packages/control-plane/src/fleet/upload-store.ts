@@ -70,7 +70,7 @@ export class UploadStore {
     return rows[0]?.count ?? 0;
   }
 
-  /** Takes an upload that nobody works on, until the given time. False: somebody else has it, or it is stored. */
+  /** Claims an upload until the given time. False: another server has claimed it, or it is stored. */
   async claim(
     snapshotId: SnapshotId,
     { now, until }: { readonly now: number; readonly until: number },

@@ -19,7 +19,7 @@ export interface UploadsOptions {
   readonly uploaders: () => readonly Uploader[];
   readonly clock: Clock;
   readonly log: Log;
-  /** How often due uploads are looked for. Default: a second. */
+  /** How often due uploads are read, in milliseconds. Default: a second. */
   readonly everyMs?: number | undefined;
 }
 

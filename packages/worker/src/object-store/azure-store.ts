@@ -115,7 +115,7 @@ interface AzureError extends Error {
 
 function describe(error: unknown): StoreFailure {
   const { name, message, statusCode, code = name } = error as AzureError;
-  // The SDK's messages go on for a page.
+  // The SDK's messages can be a page long.
   const detail = `${code}: ${message.split("\n")[0]}`;
   if (code === "ContainerNotFound") return { kind: "no bucket", detail };
   if (statusCode === 401 || statusCode === 403) return { kind: "refused", detail };

@@ -17,7 +17,7 @@ objectStoreContract("an object store in a directory", { hasServer: false }, asyn
   };
 });
 
-test("what a killed writer left in a directory is no object", async () => {
+test("a file that a killed writer left in a directory is not an object", async () => {
   const directory = await mkdtemp(join(tmpdir(), "osb-objects-"));
   try {
     using store = await openObjectStore({ url: `file://${directory}` });
@@ -31,7 +31,7 @@ test("what a killed writer left in a directory is no object", async () => {
   }
 });
 
-test("a URL of another form is refused in words", async () => {
+test("a URL of another form is refused with the accepted forms", async () => {
   for (const url of ["", "bucket", "s3:///prefix", "file://", "https://bucket", "azblob://container"]) {
     await assert.rejects(
       openObjectStore({ url }),

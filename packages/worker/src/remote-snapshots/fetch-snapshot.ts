@@ -83,7 +83,10 @@ async function linked(present: string, to: string, { mode, gid }: IndexedFile): 
   }
 }
 
-/** A name from an index that somebody else may have written. @throws `incompatible` for one that leads elsewhere */
+/**
+ * The path of a file that an index names. An index may have been forged. @throws `incompatible` for one that leads
+ * elsewhere
+ */
 function pathIn(directory: string, name: string): string {
   if (/^[A-Za-z0-9_-][A-Za-z0-9._-]*$/.test(name) && name !== "manifest.json") return join(directory, name);
   throw damaged(`a file has the name ${JSON.stringify(name)}`);

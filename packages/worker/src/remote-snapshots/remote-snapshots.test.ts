@@ -37,7 +37,7 @@ test("a snapshot that one worker stores is fetched by another, byte for byte, wi
   assert.ok(seen > 9_000_000 && seen < memory.size, `${seen} bytes were fetched`);
 });
 
-test("a second snapshot sends what changed alone", async () => {
+test("a second snapshot sends only what changed", async () => {
   await using world = await makeWorld();
   const host = world.host("one");
   await host.capture("a");
@@ -106,7 +106,7 @@ test("with a key the store sees neither contents nor their hashes, and another k
   }
 });
 
-test("without a key the store holds what can be read, and a worker with a key refuses it", async () => {
+test("without a key the store holds plain contents, which a worker with a key refuses", async () => {
   await using world = await makeWorld();
   const host = world.host("one");
   await host.capture("a");
@@ -150,7 +150,7 @@ for (const damage of ["a flipped bit", "a short object", "a missing chunk", "ano
   });
 }
 
-test("callers at the same time share one fetch, and one that gives up leaves the others theirs", async () => {
+test("concurrent callers share one fetch, which continues when one of them gives up", async () => {
   await using world = await makeWorld();
   const [first, second] = [world.host("one"), world.host("two")];
   await first.capture("a");
