@@ -40,7 +40,7 @@ test("a clearly faster figure is better; for throughput, a clearly larger one", 
   assert.deepEqual(verdicts(after, before), { wake: "worse", "file-up": "better" });
 });
 
-test("a slower host is no change, because values are divided by their own floor", () => {
+test("a slower host does not count as a change, because values are divided by their own floor", () => {
   const before = run({ wake: [times(1), around100.toReversed()] });
   const after = run({ wake: [times(3), times(3).toReversed()] });
   const [comparison] = compareRuns(before, after);

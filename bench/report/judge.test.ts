@@ -22,7 +22,7 @@ test("a ratio within its target is ok, and one beyond it is missed", () => {
   assert.deepEqual([isMissed(good), isMissed(bad)], [false, true]);
 });
 
-test("values that scatter across the target are reported as unsure and are no miss", () => {
+test("values that scatter across the target are reported as unsure and do not count as a miss", () => {
   const judged = judge(wake([5, 30, 6, 28, 14, 13], [10, 10, 10, 10, 10, 10]), tcg);
   assert.equal(judged.verdicts[0]?.sure, false);
   assert.equal(isMissed(judged), false);

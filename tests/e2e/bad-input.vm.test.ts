@@ -49,7 +49,7 @@ suite("requests that a server must refuse", () => {
 
   const cases: readonly [what: string, method: string, path: string, body: unknown, status: number, words: RegExp][] = [
     ["an unknown template", "POST", "", { templateID: "debain" }, 404, /debain.*default, minimal/],
-    ["memory that is no multiple of 128", "POST", "", { memoryMB: 1000 }, 400, /memoryMB.*multiple of 128/],
+    ["memory that is not a multiple of 128", "POST", "", { memoryMB: 1000 }, 400, /memoryMB.*multiple of 128/],
     ["too little memory", "POST", "", { memoryMB: 128 }, 400, /memoryMB.*256/],
     ["too much memory", "POST", "", { memoryMB: 65_664 }, 400, /memoryMB.*65536/],
     ["a disk below the smallest", "POST", "", { diskMB: 10 }, 400, /diskMB must be at least 20480/],
@@ -57,7 +57,7 @@ suite("requests that a server must refuse", () => {
     ["a negative time-out of a new sandbox", "POST", "", { timeout: -1 }, 400, /timeout must be non-negative/],
     ["a negative time-out", "POST", "/ID/timeout", { timeout: -1 }, 400, /timeout must be non-negative \(0 disables/],
     ["a body that is not JSON", "POST", "", "{templateID", 400, /not JSON/],
-    ["a body that is no object", "POST", "", "[1]", 400, /./],
+    ["a body that is not an object", "POST", "", "[1]", 400, /./],
     ["no command", "POST", "/ID/exec/run", {}, 400, /cmd/],
     ["reading without a path", "GET", "/ID/files", undefined, 400, /path query parameter is required/],
     ["writing without a path", "PUT", "/ID/files", "x", 400, /path query parameter is required/],

@@ -89,7 +89,7 @@ suite("previews of a sandbox", () => {
       await sending;
       return { bytes, sum };
     };
-    // The first large body fills buffers once, which is no growth with the size.
+    // The first large body fills buffers once, which does not count as growth with the size.
     await echo(64);
     const before = await memoryBytes(pid, "now");
     await forgetPeak(pid);

@@ -41,7 +41,7 @@ export async function traceRequests(
         if (!response.ok) throw new Error(`Cannot trace ${name}: the server answered ${response.status}: ${text}`);
         return JSON.parse(text);
       };
-      // The first sandbox makes the template, which is no step of a create.
+      // The first sandbox makes the template, which is not a step of a create.
       await call("first", "/api/sandboxes", { templateID: "minimal" });
       for (const name of names) {
         const from = process.hrtime.bigint();

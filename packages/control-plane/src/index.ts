@@ -331,7 +331,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   };
 }
 
-/** Keeps a copy of the database beside it that is about a day old at most. */
+/** Keeps a copy of the database beside it, which is at most about a day old. */
 async function keepCopy(
   database: Database,
   file: string,

@@ -365,7 +365,7 @@ export interface SandboxFiles {
   mkdir(path: string, options?: Abortable): Promise<void>;
   rename(from: string, to: string, options?: Abortable): Promise<void>;
   setAttributes(path: string, attributes: FileAttributes, options?: Abortable): Promise<FileEntry>;
-  /** Removes a file or a directory tree. A missing path is no error. */
+  /** Removes a file or a directory tree. A missing path is not an error. */
   remove(path: string, options?: Abortable): Promise<void>;
   /**
    * Watches a file or a directory. Changes made after the promise resolves are reported. Leaving the iteration ends the

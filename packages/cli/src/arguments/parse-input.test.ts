@@ -45,7 +45,7 @@ test("an optional argument may be absent", () => {
   assert.deepEqual(parseInput(build, ["x"], []).input, { name: "x" });
 });
 
-test("with --help, missing arguments are no mistake", () => {
+test("with --help, missing arguments are not a mistake", () => {
   assert.equal(parseInput(exec, ["--help"], []).globals.help, true);
   assert.equal(parseInput(exec, ["-h"], []).globals.help, true);
 });

@@ -12,8 +12,8 @@ export interface ParsedInput {
 }
 
 /**
- * Parses the words after a command's name. With `--help` among them, missing inputs are no mistake.
- * @throws a usage error that names the mistake
+ * Parses the words after a command's name. With `--help` among them, missing inputs are not a mistake. @throws a usage
+ * error that names the mistake
  */
 export function parseInput(command: Command, argv: readonly string[], path: readonly string[]): ParsedInput {
   const known = optionsByName({ ...command.options, ...globalOptions });

@@ -35,7 +35,7 @@ test("each change of a lasting state is one event", () => {
   for (const [from, to, type] of expected) assert.equal(between(from, to)?.type, type, `${from} to ${to}`);
 });
 
-test("an operation that leaves a sandbox as it was is no event", () => {
+test("an operation that leaves a sandbox unchanged causes no event", () => {
   for (const state of ["creating", "running", "hibernated", "error"] as const) {
     assert.equal(between(state, state), undefined);
   }

@@ -20,8 +20,8 @@ export interface Lifetime {
 const wokenMs = 300_000;
 
 /**
- * The lifetime of a sandbox that a call wakes from its pause. If its end has passed, it gets a new one: otherwise it
- * would be paused again at once.
+ * The lifetime of a sandbox after a call has woken it from its pause. An end that has passed moves into the future:
+ * otherwise the sandbox would be paused again at once.
  */
 export function resumed(lifetime: Lifetime, now: number): Lifetime {
   return { ...lifetime, paused: false, endsAt: new Date(Math.max(lifetime.endsAt.getTime(), now + wokenMs)) };

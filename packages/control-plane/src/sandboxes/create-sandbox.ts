@@ -109,7 +109,10 @@ function sandboxOf(
   };
 }
 
-/** The sandbox that the new one is a fork of. An image is no parent, and that of another organization stays private. */
+/**
+ * The sandbox that the new one is a fork of. An image is not a parent, and the parent in another organization stays
+ * private.
+ */
 function parentOf({ organizationId, checkpoint }: CreateSandbox): SandboxId | undefined {
   if (checkpoint === undefined || checkpoint.hidden || checkpoint.organizationId !== organizationId) return undefined;
   return checkpoint.sandboxId;

@@ -93,9 +93,9 @@ export interface FilesClient {
     signal?: AbortSignal,
   ): Promise<void>;
   list(id: string, path: string, signal?: AbortSignal): Promise<readonly FileEntry[]>;
-  /** Creates a directory and its parents. An existing directory is no error. */
+  /** Creates a directory and its parents. An existing directory is not an error. */
   mkdir(id: string, path: string, signal?: AbortSignal): Promise<void>;
-  /** Removes a file or a directory tree. A missing path is no error. */
+  /** Removes a file or a directory tree. A missing path is not an error. */
   remove(id: string, path: string, signal?: AbortSignal): Promise<void>;
   /** Whether the path is a file or a directory. */
   exists(id: string, path: string, signal?: AbortSignal): Promise<boolean>;

@@ -112,7 +112,7 @@ export interface SandboxesClient {
   reboot(id: string, signal?: AbortSignal): Promise<void>;
   /** Boots the disks in a new machine, even when the old one has ended or does not respond. */
   powerCycle(id: string, signal?: AbortSignal): Promise<void>;
-  /** Deletes a sandbox. Only its checkpoints remain. A deleted sandbox is no error. */
+  /** Deletes a sandbox. Only its checkpoints remain. A deleted sandbox is not an error. */
   kill(id: string, signal?: AbortSignal): Promise<void>;
   /** The kept console output of the sandbox's machine. A hibernated sandbox has none. */
   console(id: string, signal?: AbortSignal): Promise<string>;

@@ -5,7 +5,7 @@ import { some } from "#arguments/inputs.ts";
 export const kill = defineCommand({
   summary: "Stop sandboxes and delete their data",
   description:
-    "A sandbox that is already stopped is no error. When one cannot be killed, the others still are. Checkpoints stay.",
+    "A sandbox that is already stopped is not an error. When one cannot be killed, the others still are. Checkpoints stay.",
   arguments: { ids: some("SANDBOX") },
   examples: [
     { line: "kill sb-1a2b3c4d", shows: "kill one sandbox" },

@@ -46,7 +46,7 @@ test("a part that is not read to its end does not disturb the next one", async (
   assert.deepEqual(names, ['dir/ä".txt', undefined]);
 });
 
-test("a body that is cut off, or is no form, is refused", async () => {
+test("a body that is cut off, or is not a form, is refused", async () => {
   for (const text of [body.slice(0, -10), "", "--XXnothing", "--XX\r\nContent-Type: a\r\n\r\n\r\n--XX--"]) {
     await assert.rejects(read(text, 16), { code: "invalid_argument" });
   }

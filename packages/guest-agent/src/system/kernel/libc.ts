@@ -138,7 +138,7 @@ export function openVsockListener(port: number): { readonly descriptor: number; 
   checked(`bind to vsock port ${port}`, libc.bind(listener, name, name.length));
   checked("listen", libc.listen(listener, 16));
   const descriptor = checked("socket", libc.socket(AF_UNIX, SOCK_STREAM | O_CLOEXEC | O_NONBLOCK, 0));
-  // A name without a path: the kernel chooses one that is no file.
+  // A name without a path: the kernel chooses one that is not a file.
   const unnamed = Buffer.alloc(2);
   unnamed.writeUInt16LE(AF_UNIX, 0);
   checked("bind", libc.bind(descriptor, unnamed, unnamed.length));

@@ -42,7 +42,7 @@ export function isLayerOf(disk: string, node: string): boolean {
   return node.startsWith(`${disk}-`) && !Number.isNaN(layerNumber(node));
 }
 
-/** The number in a layer's name; a newer layer has a higher one. NaN for a node that is no layer. */
+/** The number in a layer's name; a newer layer has a higher one. NaN for a node that is not a layer. */
 export function layerNumber(node: string): number {
   return Number(/-(\d+)$/.exec(node)?.[1]);
 }

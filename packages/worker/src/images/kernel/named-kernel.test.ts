@@ -58,7 +58,7 @@ test("a driver that is part of a named kernel needs no module, and without a mod
   ]);
 });
 
-test("a file that is no kernel, and modules of another kernel, are refused with their names", async () => {
+test("a file that is not a kernel, and modules of another kernel, are refused with their names", async () => {
   await using standing = await stand();
   const { path, source, kit, kernel } = standing;
   const text = join(path, "text");

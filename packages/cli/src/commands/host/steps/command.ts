@@ -38,7 +38,7 @@ export function command(launcher: string): Step {
   });
 }
 
-/** The target of the link; a path that is no link is its own. Undefined: nothing is there. */
+/** The target of the link; a path that is not a link is its own target. Undefined: nothing is there. */
 async function targetOf(system: System): Promise<string | undefined> {
   return (await system.linkTarget(path)) ?? ((await system.exists(path)) ? path : undefined);
 }
