@@ -16,13 +16,18 @@ export { rotateMasterKey } from "./keys/master-keys.ts";
 export type { Server } from "./server.ts";
 export { startServer } from "./start-server.ts";
 export type { ApiKey, Organization } from "@opensandbox/control-plane";
-export type { Finding, ImageSummary } from "@opensandbox/worker";
+export type { Finding, ImageSummary, SnapshotProblem } from "@opensandbox/worker";
 
 /** Checks what this host supports and what it lacks. */
 export async function examineHost(config: ServerConfig): Promise<readonly worker.Finding[]> {
   const findings = await worker.examineHost(workerOptions(config));
   if (!existsSync(config.dataDirectory)) return findings;
   return [...findings, ...(await worker.examineDiskUse(config, await retentionOf(config)))];
+}
+
+/** The snapshots of the data directory that this version cannot restore on this host. */
+export async function examineSnapshots(config: ServerConfig): Promise<readonly worker.SnapshotProblem[]> {
+  return await worker.examineSnapshots({ ...workerOptions(config), ephemeral: false });
 }
 
 export async function buildImage(

@@ -3,6 +3,7 @@ export { FileCopies, type Transfer } from "./backups/file-copies.ts";
 export { type HeldSnapshots, holdSnapshots, type SnapshotRecord, stageSnapshots } from "./backups/snapshot-backups.ts";
 export { protectFromOutOfMemory } from "./host/oom-score.ts";
 export { examineHost, type Finding } from "./examine-host.ts";
+export { examineSnapshots, type SnapshotProblem } from "./examine-snapshots.ts";
 export { buildImage, type ImageSummary, listImages, removeImage } from "./images-command.ts";
 export { type OpenedWorker, openWorker, type WorkerOptions } from "./open-worker.ts";
 export * from "./cache/index.ts";

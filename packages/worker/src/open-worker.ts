@@ -222,7 +222,8 @@ async function openDataDirectory(directory: string): Promise<void> {
   }
 }
 
-async function chooseHypervisor(
+/** The hypervisor that the options name, as this host has it. */
+export async function chooseHypervisor(
   options: WorkerOptions,
 ): Promise<{ readonly hypervisor: Hypervisor; readonly accelerator: WorkerDescription["accelerator"] }> {
   switch (options.hypervisor) {

@@ -36,6 +36,7 @@ import { shell } from "./exec/shell.ts";
 import { snapshot } from "./snapshot/snapshot.ts";
 import { timeout } from "./sandbox/timeout.ts";
 import { up } from "./server/up.ts";
+import { upgrade } from "./upgrade/upgrade.ts";
 import { usage } from "./usage/usage.ts";
 import { version } from "./version.ts";
 import { wake } from "./sandbox/wake.ts";
@@ -76,6 +77,7 @@ export const commands: Commands = {
   gc,
   doctor,
   host,
+  upgrade,
   azure,
   admin,
   audit,

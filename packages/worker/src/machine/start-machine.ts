@@ -146,7 +146,7 @@ export async function restoreMachine(
  * Whether the captured machine was `spec` with a vsock device or without one.
  * @throws `incompatible` when it was another machine
  */
-function requireCompatible(
+export function requireCompatible(
   spec: VmSpec,
   { compatibility }: MemoryFiles,
   restoring: Restoring,
@@ -331,7 +331,12 @@ function newVsock({ slot }: HostResources, { agentTransport }: Host): Pick<VmSpe
   return agentTransport === "vsock" && slot !== undefined ? { vsock: { cid: cidOf(slot) } } : {};
 }
 
-function specOf(shape: Shape, directory: string, layers: LayerStack, resources: HostResources): VmSpec {
+export function specOf(
+  shape: Shape,
+  directory: string,
+  layers: Pick<LayerStack, "files" | "attachments">,
+  resources: Pick<HostResources, "user" | "network" | "cgroup">,
+): VmSpec {
   const { user, network, cgroup } = resources;
   const { kernel, initramfs, memoryBase } = layers.files;
   return {

@@ -7,6 +7,7 @@ import { migrate } from "./migrate.ts";
 import { org } from "./org.ts";
 import { restore } from "./restore.ts";
 import { rotateMasterKey } from "./rotate-master-key.ts";
+import { snapshots } from "./snapshots.ts";
 import { cordon, uncordon, workers } from "./workers.ts";
 
 export const admin = defineGroup({
@@ -15,6 +16,7 @@ export const admin = defineGroup({
     backup,
     restore,
     migrate,
+    snapshots,
     "copy-database": copyDatabase,
     org,
     key,
