@@ -20,7 +20,7 @@ Signs in as the user of 'az login', or with AZURE_TENANT_ID, AZURE_CLIENT_ID and
 on the host itself only; the result has the line for a tunnel. The security group lets in ssh from one address, and
 HTTPS, for a server with a certificate.
 
-Without --size, the first size of a list that the location has and whose quota is free is taken.`,
+Without --size, the command tries a list of sizes, and takes the first that the location has with free quota.`,
   options: {
     ...targetOptions,
     location: text("NAME", `the region (default: ${defaultLocation})`),

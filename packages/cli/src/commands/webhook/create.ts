@@ -4,8 +4,8 @@ import { defineCommand } from "../../command.ts";
 export const create = defineCommand({
   summary: "Send events to a URL, and print the webhook's id and signing secret",
   description:
-    "Each event is a signed POST, which https://www.standardwebhooks.com describes. An event that is not accepted is sent " +
-    "again for 24 hours. The URL must have an address on the public internet, unless the server allows others.",
+    "Each event is a POST, signed as https://www.standardwebhooks.com describes. An event that is not accepted is sent " +
+    "again for 24 hours. The URL's host must have a public address, unless the server allows private ones.",
   arguments: { url: one("URL") },
   options: {
     name: text("NAME", "a name for people"),
