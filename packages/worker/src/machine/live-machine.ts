@@ -17,6 +17,8 @@ export interface RunningParts {
   readonly spec: VmSpec;
   readonly vm: Vm;
   readonly guest: GuestClient;
+  /** What the guest has since its boot, or had when it was captured. Undefined: unknown. */
+  readonly guestShape: GuestShape | undefined;
 }
 
 export interface GuestLimits {
@@ -106,6 +108,7 @@ export class LiveMachine implements AsyncDisposable {
   start(parts: RunningParts): void {
     this.shape = parts.shape;
     this.layers = parts.layers;
+    this.guestShape = parts.guestShape;
     this.#running = parts;
     // An ended guest answers no call, although its process may stay so that its console can be read.
     void parts.vm.exited.then(() => parts.guest[Symbol.dispose]());

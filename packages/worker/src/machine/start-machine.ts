@@ -5,7 +5,14 @@ import { failpoint } from "#host/failpoints.ts";
 import { killMachineProcesses } from "#host/kill-by-path.ts";
 import { GuestClient } from "#guest/guest-client.ts";
 import { type Restoring, type VmSpec, socketFiles } from "#hypervisor/hypervisor.ts";
-import { allFiles, machineMemoryMibOf, type MachineFiles, type MemoryFiles, type Shape } from "#snapshots/manifest.ts";
+import {
+  allFiles,
+  type GuestShape,
+  machineMemoryMibOf,
+  type MachineFiles,
+  type MemoryFiles,
+  type Shape,
+} from "#snapshots/manifest.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { randomHex } from "@opensandbox/wire/ids.ts";
@@ -67,7 +74,14 @@ export async function bootMachine(
   const guest = undo.use(await connectGuest(vm.agentTransport, request.id, host));
   spans.end("machine");
   undo.move();
-  return new LiveMachine({ ...request, directory }, { shape: request.shape, layers, resources, spec, vm, guest });
+  const { shape } = request;
+  const parts = { shape, layers, resources, spec, vm, guest, guestShape: bootedGuestShape(shape) };
+  return new LiveMachine({ ...request, directory }, parts);
+}
+
+/** What a guest has that has just booted: all vCPUs are online, and its commands have no limits but the agent's own. */
+function bootedGuestShape({ vcpus }: Shape): GuestShape {
+  return { processors: vcpus, memoryMib: 0, cpuPercent: 0, maxPids: 0 };
 }
 
 /**
@@ -137,9 +151,8 @@ export async function restoreMachine(
   spans.end("devices");
   const guest = undo.use(await connectGuest(vm.agentTransport, request.id, host));
   undo.move();
-  const live = new LiveMachine({ ...request, directory }, { shape: request.shape, layers, resources, spec, vm, guest });
-  live.guestShape = memory.guest;
-  return live;
+  const parts = { shape: request.shape, layers, resources, spec, vm, guest, guestShape: memory.guest };
+  return new LiveMachine({ ...request, directory }, parts);
 }
 
 /**
@@ -202,7 +215,8 @@ export async function adoptMachine(
     { machineId: request.id, pid: vm.pid, limits: machineLimits(shape) },
     host,
   );
-  const live = new LiveMachine({ ...request, directory }, { shape, layers, resources: limited, spec, vm, guest });
+  const parts = { shape, layers, resources: limited, spec, vm, guest, guestShape: undefined };
+  const live = new LiveMachine({ ...request, directory }, parts);
   await readChains(live);
   await limitMemoryOf(live, await currentMemoryMib(live), host);
   undo.move();
@@ -236,7 +250,7 @@ export async function bootAgain(live: LiveMachine, memoryMib: number, host: Host
   const vm = undo.use(await host.hypervisor.boot(spec, signal));
   const guest = await connectGuest(vm.agentTransport, id, host);
   undo.move();
-  live.start({ shape, layers, resources, spec, vm, guest });
+  live.start({ shape, layers, resources, spec, vm, guest, guestShape: bootedGuestShape(shape) });
   host.log("info", "machine booted again on its disks", { machine: id });
 }
 

@@ -3,7 +3,7 @@ import { alignClock } from "#guest/align-clock.ts";
 import { describeError } from "@opensandbox/wire/errors.ts";
 import type { Host } from "#machine/host.ts";
 import { introduceGuest } from "#machine/introduce-guest.ts";
-import { isNothing, reshapeGuest, reshapeMachine } from "#machine/shape/reshape-machine.ts";
+import { reshapeGuest, reshapeMachine } from "#machine/shape/reshape-machine.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
 import { applyNetworkPolicy } from "./network-policy.ts";
 import { bootAgain } from "#machine/start-machine.ts";
@@ -30,13 +30,12 @@ export async function rebootSandbox(sandbox: LiveSandbox, host: Host, signal: Ab
 /** Ends the machine's process, if it still runs, and boots a new one on its disks. */
 export async function powerCycleSandbox(sandbox: LiveSandbox, host: Host, signal: AbortSignal): Promise<void> {
   const { live, request } = sandbox;
-  live.guestShape = undefined;
   await bootAgain(live, request.memoryMib, host, signal);
   await applyNetworkPolicy(live, request, host);
   sandbox.watch();
   await journalMachine(live, request, host);
   await introduceGuest(live, { id: request.id, envs: request.envs, copied: false }, "boot", signal);
-  const offered = await reshapeMachine(live, request, host, live.shape.vcpus);
-  if (!isNothing(offered)) await reshapeGuest(live, offered, signal);
+  const offered = await reshapeMachine(live, request, host);
+  await reshapeGuest(live, request, offered, signal);
   void alignClock(live, host);
 }

@@ -22,8 +22,8 @@ import { Spans } from "#machine/spans.ts";
 import type { StartQueue } from "./start-queue.ts";
 import type { MachineRequest } from "#machine/machine-request.ts";
 import { bootMachine, newMachineId, restoreMachine } from "#machine/start-machine.ts";
-import { machineVcpus, templateProcessors } from "#machine/shape/template-shape.ts";
-import { hasConfirmed, isNothing, reshapeGuest, reshapeMachine, takesMore } from "#machine/shape/reshape-machine.ts";
+import { machineVcpus } from "#machine/shape/template-shape.ts";
+import { reshapeGuest, reshapeMachine } from "#machine/shape/reshape-machine.ts";
 import type { HeldTemplate, TemplateRequest, Templates } from "#templates/templates.ts";
 
 /** Deadline of a ready machine, which normally answers within a second. After it the sandbox starts another way. */
@@ -96,7 +96,7 @@ async function becomeSandbox(
   await using undo = new AsyncDisposableStack();
   const live = undo.use(started.live);
   live.tenantGroup = tenantGroupOf(request);
-  const offered = await reshapeMachine(live, request, host, onlineProcessors(started, request, host));
+  const offered = await reshapeMachine(live, request, host);
   // Forcing the entry to the disk takes as long as introducing the guest, so both happen at the same time.
   const staging = stageEntry(host.dataDirectory, entryOf(live, request, host));
   staging.catch(() => undefined);
@@ -108,9 +108,7 @@ async function becomeSandbox(
   await failpoint("introduce guest");
   const { id, envs } = request;
   await introduceGuest(live, { id, hostname: hostnameOf(request), envs, copied }, started.from, signal);
-  // The guest of a snapshot has the limits of the captured sandbox. A wake, and most forks, want the same.
-  const needs = request.from.kind === "snapshot" ? !hasConfirmed(live, request) : !isNothing(offered);
-  if (needs || takesMore(offered)) await reshapeGuest(live, offered, signal);
+  await reshapeGuest(live, request, offered, signal);
   spans.end("guest");
   await failpoint("journal sandbox");
   await (await staging).commit();
@@ -124,13 +122,6 @@ async function becomeSandbox(
     ...(started.because === undefined ? {} : { restoredBecause: started.because }),
     spans: spans.list,
   };
-}
-
-/** How many processors are online in the guest. Undefined: that depends on the captured sandbox. */
-function onlineProcessors({ live, from }: StartedMachine, request: StartSandbox, host: Host): number | undefined {
-  if (from === "boot") return live.shape.vcpus;
-  if (request.from.kind === "snapshot") return undefined;
-  return host.hypervisor.restoring?.sparesProcessors === true ? templateProcessors : live.shape.vcpus;
 }
 
 interface StartedMachine {

@@ -17,45 +17,23 @@ const reshapingVersion = 3;
 /** Deadline of the guest for its part. The file system of the largest workspace takes seconds under emulation. */
 const guestTimeoutMs = 120_000;
 
-/** What a guest has to take once its machine runs. Zero: nothing. */
+/** What a guest has to take once its machine runs, in MiB. Zero: nothing. */
 export interface Offered {
   readonly workspaceMib: number;
   /** Memory beyond the first memory of the machine. */
   readonly hotplugMib: number;
-  /** How many processors are to be online. */
-  readonly processors: number;
-  readonly hasLimits: boolean;
 }
 
 /**
  * Prepares a machine for the shape of its sandbox, which may be larger than that of the template or snapshot that it was
- * restored from. It takes the shape once it runs: {@link reshapeGuest}. `onlineProcessors`: how many the guest has online;
- * undefined: unknown.
+ * restored from. The guest takes the shape once it runs: {@link reshapeGuest}.
  */
-export async function reshapeMachine(
-  live: LiveMachine,
-  shape: SandboxShape,
-  host: Host,
-  onlineProcessors: number | undefined,
-): Promise<Offered> {
+export async function reshapeMachine(live: LiveMachine, shape: SandboxShape, host: Host): Promise<Offered> {
   const workspaceMib = recordWorkspace(live, shape.workspaceMib);
   const hotplugMib = await offerMemory(live, shape.memoryMib, host);
   live.limits = limitsOf(live, shape);
   await limitProcessorsOf(live, shape);
-  const wanted = processorsOf(shape);
-  const processors = wanted === onlineProcessors ? 0 : wanted;
-  const hasLimits = Object.values(live.limits).some((limit) => limit !== undefined);
-  return { workspaceMib, hotplugMib, processors, hasLimits };
-}
-
-/** Whether the guest can stay as it is. */
-export function isNothing(offered: Offered): boolean {
-  return !takesMore(offered) && offered.processors === 0 && !offered.hasLimits;
-}
-
-/** Whether the guest must take a larger disk or more memory. */
-export function takesMore({ workspaceMib, hotplugMib }: Offered): boolean {
-  return workspaceMib > 0 || hotplugMib > 0;
+  return { workspaceMib, hotplugMib };
 }
 
 /** Processors that a guest needs for the processor time of its sandbox. Pure. */
@@ -64,14 +42,20 @@ export function processorsOf({ vcpus, cpuPercent = 100 * vcpus }: Pick<SandboxSh
 }
 
 /**
- * Lets the guest take what {@link reshapeMachine} has offered, and limits its commands. The machine runs, and its agent
- * answers. Repeating it does no harm.
+ * Lets the guest take what {@link reshapeMachine} has offered, and sets its processors and the limits of its commands. A
+ * guest that has the shape already is not asked. The machine runs, and its agent answers. Repeating it does no harm.
  * @throws `not_supported` for limits that the agent of an older snapshot cannot set
  */
-export async function reshapeGuest(live: LiveMachine, offered: Offered, signal: AbortSignal): Promise<void> {
+export async function reshapeGuest(
+  live: LiveMachine,
+  wanted: SandboxShape,
+  { workspaceMib, hotplugMib }: Offered,
+  signal: AbortSignal,
+): Promise<void> {
+  const processors = processorsOf(wanted);
+  if (workspaceMib === 0 && hotplugMib === 0 && hasConfirmed(live, processors)) return;
   const until = AbortSignal.any([signal, AbortSignal.timeout(guestTimeoutMs)]);
   const { vm, shape } = live;
-  const { workspaceMib, hotplugMib, processors } = offered;
   // QEMU refuses to change a disk between a restore and the start of the vCPUs.
   if (workspaceMib > 0) await enlargeWorkspace(live, workspaceMib);
   await failpoint("reshape guest");
@@ -88,11 +72,11 @@ export async function limitGuest(
   { workspaceBytes = 0n, processors }: { readonly workspaceBytes?: bigint; readonly processors: number },
   signal: AbortSignal,
 ): Promise<void> {
-  const { guest, limits, shape, guestShape: before } = live;
+  const { guest, limits, shape } = live;
   const { memoryMib = 0, cpuPercent = 0, maxPids = 0 } = limits;
   live.guestShape = undefined;
   if (!(await takesShape({ guest }, signal))) {
-    if (memoryMib > 0 || cpuPercent > 0 || maxPids > 0 || ![0, shape.vcpus].includes(processors)) {
+    if (memoryMib > 0 || cpuPercent > 0 || maxPids > 0 || processors !== shape.vcpus) {
       const message = "the guest agent of this sandbox's snapshot cannot limit its commands: create a new sandbox";
       throw new SandboxError("not_supported", message);
     }
@@ -102,14 +86,13 @@ export async function limitGuest(
   const memoryBytes = BigInt(memoryMib) * 2n ** 20n;
   const request = { workspaceBytes, processors, limits: { memoryBytes, cpuPercent, maxPids } };
   await guest.call(methods.reshape, request, signal);
-  const online = processors === 0 ? before?.processors : processors;
-  live.guestShape = online === undefined ? undefined : { processors: online, memoryMib, cpuPercent, maxPids };
+  live.guestShape = { processors, memoryMib, cpuPercent, maxPids };
 }
 
-/** Whether the guest has already confirmed the processors and limits of this shape. */
-export function hasConfirmed({ guestShape, limits }: LiveMachine, shape: SandboxShape): boolean {
+/** Whether the guest already has these processors and the machine's limits. */
+function hasConfirmed({ guestShape, limits }: LiveMachine, processors: number): boolean {
   const { memoryMib = 0, cpuPercent = 0, maxPids = 0 } = limits;
-  return isDeepStrictEqual(guestShape, { processors: processorsOf(shape), memoryMib, cpuPercent, maxPids });
+  return isDeepStrictEqual(guestShape, { processors, memoryMib, cpuPercent, maxPids });
 }
 
 /** Whether the guest's agent has the method `reshape`. */
