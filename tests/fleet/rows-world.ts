@@ -143,7 +143,7 @@ async function startNode(
   const state = {
     host: {
       ...{ freeMemoryMib: 16_000, totalMemoryMib: 16_000, freeDiskShare: 0.5, cpuModel: "test" },
-      readyMachines: { wanted: 0, ready: 0 },
+      readyMachines: { wanted: 0, ready: 0, templates: [] },
     } as HostStatus,
   };
   const endpoint = undo.use(

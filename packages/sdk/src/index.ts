@@ -41,7 +41,14 @@ export type {
   WriteOptions,
 } from "./clients/files.ts";
 export type { BuiltImage, ImageRecipe, ImagesClient, ImageStep } from "./clients/images.ts";
-export type { CreateSandbox, ListOptions, ReadyMachines, SandboxesClient, SandboxInfo } from "./clients/sandboxes.ts";
+export type {
+  CreateSandbox,
+  ListOptions,
+  ReadyMachines,
+  ReadyTemplate,
+  SandboxesClient,
+  SandboxInfo,
+} from "./clients/sandboxes.ts";
 export type { OpenSocket, Socket } from "./transport/socket.ts";
 export { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 export type { ErrorCode } from "@opensandbox/wire/errors.ts";

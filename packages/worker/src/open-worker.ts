@@ -32,6 +32,7 @@ import { NetworkPool } from "#network/network-pool.ts";
 import { refuseDuringRestore } from "./backups/data-directory.ts";
 import { areAllThere, recordUseOf } from "./machine/boot-files.ts";
 import type { BootFiles, Host, ProvideBootFiles } from "./machine/host.ts";
+import type { LiveMachine } from "./machine/live-machine.ts";
 import { adoptMachines, servicesCgroup, workersDirectory } from "#sandboxes/adopt-machines.ts";
 import { OwnMemory } from "./templates/own-memory.ts";
 import { ReadyMachines } from "./templates/ready-machines.ts";
@@ -71,7 +72,7 @@ export interface WorkerOptions {
   readonly guestKernel?: NamedKernel;
   /** The worker lives for one command: its sandboxes end with it, and it takes over none of other workers. */
   readonly ephemeral: boolean;
-  /** Machines that are kept restored for later sandboxes. */
+  /** Machines that are kept restored for later sandboxes, for each template in demand. */
   readonly readyMachines: number;
   /** Memory of the template that machines of all sizes start from, in MiB: the size that most sandboxes have. */
   readonly templateMemoryMib: number;
@@ -165,7 +166,7 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
   const verifier = new Verifier(memory, checks);
   const templates = undo.use(new Templates(host, verifier, options.onTemplateMade));
   const ownMemory = undo.use(new OwnMemory(host));
-  const ready = undo.use(new ReadyMachines(host, options.readyMachines, idle));
+  const ready = undo.use(new ReadyMachines<LiveMachine>({ perTemplate: options.readyMachines, idle, log }));
   const queue = new StartQueue(startsAtOnce());
   const key = options.objectStore?.key;
   const remote =

@@ -12,6 +12,7 @@ import type {
   OwnedFiles,
   Progress,
   ReadyMachinesState,
+  ReadyTemplate,
   Scaled,
   SandboxEnd,
   SandboxSize,
@@ -175,13 +176,12 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     return this.includes(workerId) ? workerId : undefined;
   }
 
-  async choose({ id, image, vcpus, memoryMib, snapshotId }: Start): Promise<string> {
+  async choose({ id, image, memoryMib, snapshotId }: Start): Promise<string> {
     const snapshotOn = snapshotId === undefined ? undefined : await this.#store.workersWith(snapshotId);
-    const template = templateKey({ image, vcpus, memoryMib });
     const storedIn = snapshotId === undefined ? undefined : (await this.#uploadRows.find(snapshotId))?.store;
     // A cordon gives way only where no other worker can start the sandbox.
     const chooseFrom = (isBound: (member: Member) => boolean): Choice => {
-      const all = [...this.#members.values()].map((member) => candidateOf(member, template, isBound(member)));
+      const all = [...this.#members.values()].map((member) => candidateOf(member, image, isBound(member)));
       return place(all, { memoryMib, storedIn, ...(snapshotOn === undefined ? {} : { snapshotOn }) });
     };
     const free = chooseFrom(() => false);
@@ -206,8 +206,8 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
       // The worker may fetch it, and its copy must then be removed with the others.
       if (request.from.kind === "snapshot") await this.#store.addCopy(request.from.snapshotId, member.id);
       const started = await member.worker.startSandbox(request, onProgress, signal);
-      const { from, vcpus, memoryMib } = request;
-      if (from.kind === "image") member.templates.add(templateKey({ image: from.image, vcpus, memoryMib }));
+      const { from } = request;
+      if (from.kind === "image") member.templates.add(from.image);
       return started;
     } finally {
       member.starting.delete(starting);
@@ -317,7 +317,7 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
   async readyMachines(): Promise<ReadyMachinesState> {
     const states = await Promise.all(this.#allUp().map(({ worker }) => worker.readyMachines()));
     const sum = (name: "wanted" | "ready"): number => states.reduce((total, state) => total + state[name], 0);
-    return { ...states.find(({ image }) => image !== undefined), wanted: sum("wanted"), ready: sum("ready") };
+    return { wanted: sum("wanted"), ready: sum("ready"), templates: mergeTemplates(states) };
   }
 
   /** Requests from the guests of every worker, including workers that join later. */
@@ -455,10 +455,10 @@ function silent({ id, seenAt }: Member): SandboxError {
 }
 
 /** @param isBound whether the worker has the snapshot and no other one can start the sandbox: a cordon does not exclude it */
-function candidateOf(member: Member, template: string, isBound: boolean): Candidate {
+function candidateOf(member: Member, image: string, isBound: boolean): Candidate {
   const { id, isUp, isCordoned, status, starting } = member;
-  const readyMachines = status?.readyMachines;
-  const isForThis = readyMachines?.image !== undefined && templateKey(readyMachines) === template;
+  // One template of an image serves every shape, except under Firecracker.
+  const ofImage = status?.readyMachines.templates.filter((each) => each.image === image) ?? [];
   return {
     id,
     refusal: isUp ? (isCordoned && !isBound ? "it is cordoned" : undefined) : "it does not answer",
@@ -466,8 +466,8 @@ function candidateOf(member: Member, template: string, isBound: boolean): Candid
     totalMemoryMib: status?.totalMemoryMib ?? 0,
     freeDiskShare: status?.freeDiskShare ?? 0,
     starting: starting.size,
-    ready: isForThis ? readyMachines.ready : 0,
-    hasTemplate: isForThis || member.templates.has(template),
+    ready: ofImage.reduce((sum, { ready }) => sum + ready, 0),
+    hasTemplate: ofImage.length > 0 || member.templates.has(image),
     objectStore: member.worker.description.objectStore,
   };
 }
@@ -478,6 +478,16 @@ function freeMibOf({ status, starting }: Member): number {
   return Math.max(0, (status?.freeMemoryMib ?? 0) - promised);
 }
 
-function templateKey({ image = "", vcpus = 0, memoryMib = 0 }: Partial<Pick<Start, "image" | "vcpus" | "memoryMib">>) {
-  return `${image} ${vcpus} ${memoryMib}`;
+/** The templates of all workers, those of equal image and shape as one. */
+function mergeTemplates(states: readonly ReadyMachinesState[]): ReadyTemplate[] {
+  const byShape = Map.groupBy(
+    states.flatMap(({ templates }) => templates),
+    ({ image, memoryMib, vcpus }) => `${image} ${memoryMib} ${vcpus}`,
+  );
+  return [...byShape.values()].flatMap((same) => {
+    const [first] = same;
+    if (first === undefined) return [];
+    const sum = (name: "wanted" | "ready"): number => same.reduce((total, each) => total + each[name], 0);
+    return [{ ...first, wanted: sum("wanted"), ready: sum("ready") }];
+  });
 }

@@ -34,7 +34,7 @@ export class Member implements AsyncDisposable {
   isCordoned: boolean;
   /** Starts on their way to the worker, which its status does not count yet: MiB that each needs. */
   readonly starting = new Set<{ readonly neededMib: number }>();
-  /** Images and shapes that sandboxes were started with: their templates exist. */
+  /** Images that sandboxes were started from: their templates exist. */
   readonly templates = new Set<string>();
   #status: WorkerStatus | undefined;
   /** When it last answered. */

@@ -12,7 +12,7 @@ export interface Candidate {
   readonly starting: number;
   /** Machines that are ready to become this sandbox at once. */
   readonly ready: number;
-  /** It has started a sandbox of the same image and shape, so its template exists. */
+  /** It has started a sandbox of the same image, so its template exists. */
   readonly hasTemplate: boolean;
   /** The object store from which it fetches snapshots that it lacks. */
   readonly objectStore?: string | undefined;

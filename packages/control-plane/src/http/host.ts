@@ -17,7 +17,10 @@ export function serveHost(app: FastifyInstance, { sandboxes }: ApiContext): void
   });
 
   serve(app, ending, wire.getReadyMachines, async () => {
-    const { memoryMib, vcpus, ...rest } = await worker.readyMachines();
-    return { ...rest, memoryMB: memoryMib, cpuCount: vcpus };
+    const { templates: found, ...counts } = await worker.readyMachines();
+    const templates = found.map(({ memoryMib, vcpus, ...rest }) => ({ ...rest, memoryMB: memoryMib, cpuCount: vcpus }));
+    const [first] = templates;
+    const { image, memoryMB, cpuCount } = first ?? {};
+    return { ...counts, image, memoryMB, cpuCount, templates };
   });
 }

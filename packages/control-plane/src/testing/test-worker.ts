@@ -264,7 +264,8 @@ export class TestWorker implements Worker {
 
   readyMachines: Worker["readyMachines"] = async () => {
     await Promise.resolve();
-    return { wanted: 2, ready: 1, image: "default", memoryMib: 1024, vcpus: 1 };
+    const counts = { wanted: 2, ready: 1 };
+    return { ...counts, templates: [{ image: "default", memoryMib: 1024, vcpus: 1, ...counts }] };
   };
 
   #machine(id: SandboxId): TestMachine {

@@ -84,15 +84,23 @@ export interface CreateOptions {
   readonly onProgress?: (step: string) => void;
 }
 
-/** The pool of restored machines that wait for a create, and the image and shape that the pool serves. */
+/** The pools of restored machines that wait for a create. */
 export interface ReadyMachines {
   /** Machines that the server keeps ready. */
   readonly wanted: number;
   /** Machines that are ready now. */
   readonly ready: number;
-  readonly image?: string;
-  readonly memoryMib?: number;
-  readonly vcpus?: number;
+  /** One for each template that sandboxes have used lately, those in higher demand first. */
+  readonly templates: readonly ReadyTemplate[];
+}
+
+/** The ready machines of one image. A create brings them to its own shape. */
+export interface ReadyTemplate {
+  readonly image: string;
+  readonly memoryMib: number;
+  readonly vcpus: number;
+  readonly wanted: number;
+  readonly ready: number;
 }
 
 export interface SandboxesClient {
@@ -116,7 +124,7 @@ export interface SandboxesClient {
   kill(id: string, signal?: AbortSignal): Promise<void>;
   /** The kept console output of the sandbox's machine. A hibernated sandbox has none. */
   console(id: string, signal?: AbortSignal): Promise<string>;
-  /** The pool of ready machines. */
+  /** The pools of ready machines. */
   pool(signal?: AbortSignal): Promise<ReadyMachines>;
   /** Sets the idle timeout in seconds (0: never) and restarts it. */
   setTimeout(id: string, seconds: number, signal?: AbortSignal): Promise<void>;
@@ -161,12 +169,14 @@ export function sandboxesClient(http: HttpClient): SandboxesClient {
       return await http.text(getConsole, { parameters: { id } }, signal);
     },
     async pool(signal) {
-      const { wanted, ready, image, memoryMB, cpuCount } = await http.call(getReadyMachines, {}, signal);
+      const { wanted, ready, templates } = await http.call(getReadyMachines, {}, signal);
       return {
         ...{ wanted, ready },
-        ...(image === undefined ? {} : { image }),
-        ...(memoryMB === undefined ? {} : { memoryMib: memoryMB }),
-        ...(cpuCount === undefined ? {} : { vcpus: cpuCount }),
+        templates: templates.map(({ memoryMB, cpuCount, ...rest }) => ({
+          ...rest,
+          memoryMib: memoryMB,
+          vcpus: cpuCount,
+        })),
       };
     },
     async setTimeout(id, seconds, signal) {

@@ -99,13 +99,21 @@ export interface OwnedFiles {
   readonly snapshots: readonly SnapshotId[];
 }
 
-/** Ready machines of the image and shape requested last, which are absent before the first request. */
+/** The ready machines of all templates. */
 export interface ReadyMachinesState {
   readonly wanted: number;
   readonly ready: number;
-  readonly image?: string;
-  readonly memoryMib?: number;
-  readonly vcpus?: number;
+  /** The templates that sandboxes have used lately, those in higher demand first. */
+  readonly templates: readonly ReadyTemplate[];
+}
+
+/** The ready machines of one template, and the shape that they are brought to another one from. */
+export interface ReadyTemplate {
+  readonly image: string;
+  readonly memoryMib: number;
+  readonly vcpus: number;
+  readonly wanted: number;
+  readonly ready: number;
 }
 
 export interface WorkerDescription {

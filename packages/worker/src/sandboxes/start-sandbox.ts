@@ -18,8 +18,10 @@ import type { OwnMemory } from "#templates/own-memory.ts";
 import { applyNetworkPolicy, policyOf, requirePolicy } from "./network-policy.ts";
 import type { RemoteSnapshots } from "#remote-snapshots/remote-snapshots.ts";
 import type { ReadyMachines } from "#templates/ready-machines.ts";
+import { makeReadyMachine } from "#templates/make-ready-machine.ts";
 import { Spans } from "#machine/spans.ts";
 import type { StartQueue } from "./start-queue.ts";
+import { takeTurn } from "./take-turn.ts";
 import type { MachineRequest } from "#machine/machine-request.ts";
 import { bootMachine, newMachineId, restoreMachine } from "#machine/start-machine.ts";
 import { machineVcpus } from "#machine/shape/template-shape.ts";
@@ -32,7 +34,7 @@ const readyTimeoutMs = 15_000;
 /** The parts of the worker that every start of a sandbox uses. */
 export interface Sources {
   readonly templates: Templates;
-  readonly ready: ReadyMachines;
+  readonly ready: ReadyMachines<LiveMachine>;
   readonly verifier: Verifier;
   readonly ownMemory: OwnMemory;
   readonly queue: StartQueue;
@@ -69,15 +71,12 @@ export async function startSandbox(
 ): Promise<Started> {
   requirePolicy(policyOf(request), host);
   const spans = new Spans();
-  // Refuses at once what will not fit; the sandbox's turn is when it counts.
-  (await host.admission.admit(request.memoryMib))[Symbol.dispose]();
+  await host.admission.requirePossible(request.memoryMib);
   using turn = new DisposableStack();
   let entered: Promise<void> | undefined;
   const enter = async (): Promise<void> => {
-    if (entered === undefined && sources.queue.isFull) onProgress({ step: "waiting for other sandboxes to start" });
-    entered ??= sources.queue.enter(signal).then(async (entry) => {
-      turn.use(entry);
-      turn.use(await host.admission.admit(request.memoryMib));
+    entered ??= takeTurn(request, host, sources, onProgress, signal).then((taken) => {
+      turn.use(taken);
       spans.end("queue");
     });
     await entered;
@@ -143,7 +142,7 @@ async function fromImage(start: Start, image: string, { templates, ready }: Sour
     return await becomeSandbox(start, await bootImage(start, image), signal);
   const key = templates.keyOf(wanted, files);
   templates.recordUse(key);
-  for (let claimed = ready.claim(key); claimed !== undefined; claimed = ready.claim(key)) {
+  for (const claimed of ready.claims(key)) {
     spans.end("claim");
     const until = AbortSignal.any([signal, AbortSignal.timeout(readyTimeoutMs)]);
     try {
@@ -157,7 +156,9 @@ async function fromImage(start: Start, image: string, { templates, ready }: Sour
   const provide = async (): Promise<HeldTemplate> => {
     const template = await templates.provide(key, wanted, onProgress, signal);
     spans.end("template");
-    ready.want(key, template.snapshot, wanted);
+    const { snapshot } = template;
+    const make = (until: AbortSignal) => makeReadyMachine(snapshot, wanted, host, until);
+    ready.want(key, { image, ...wanted.shape, make });
     return template;
   };
   return await becomeSandbox(start, await fromTemplate(start, { wanted, key, provide }), signal);

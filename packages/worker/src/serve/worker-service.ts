@@ -118,7 +118,7 @@ export function workerService(served: ServedWorker): ServiceImpl<typeof pb.Worke
       return {};
     },
     async readyMachines() {
-      return { ...(await worker.readyMachines()) };
+      return wire.readyMachinesToWire(await worker.readyMachines());
     },
 
     async createSession(request, { signal }) {

@@ -221,25 +221,36 @@ export function guestRequestFromWire({
   };
 }
 
+export function readyMachinesToWire({
+  templates,
+  ...counts
+}: ReadyMachinesState): MessageInitShape<typeof pb.ReadyMachinesReplySchema> {
+  const [first] = templates;
+  const older = first === undefined ? {} : { image: first.image, memoryMib: first.memoryMib, vcpus: first.vcpus };
+  return { ...counts, ...older, templates: templates.map((template) => ({ ...template })) };
+}
+
 export function readyMachinesFromWire(reply: pb.ReadyMachinesReply): ReadyMachinesState {
-  const { wanted, ready, image, memoryMib, vcpus } = reply;
-  return {
-    ...{ wanted, ready },
-    ...(image === undefined ? {} : { image }),
-    ...(memoryMib === undefined ? {} : { memoryMib }),
-    ...(vcpus === undefined ? {} : { vcpus }),
-  };
+  const { wanted, ready, image, memoryMib = 0, vcpus = 0 } = reply;
+  const templates = reply.templates.map((template) => ({
+    ...{ image: template.image, memoryMib: template.memoryMib, vcpus: template.vcpus },
+    ...{ wanted: template.wanted, ready: template.ready },
+  }));
+  // An older worker has machines of one template alone.
+  const isOlder = templates.length === 0 && image !== undefined;
+  return { wanted, ready, templates: isOlder ? [{ image, memoryMib, vcpus, wanted, ready }] : templates };
 }
 
 export function statusToWire({ readyMachines, ...rest }: WorkerStatus): MessageInitShape<typeof pb.StatusReplySchema> {
-  return { ...rest, readyMachines: { ...readyMachines } };
+  return { ...rest, readyMachines: readyMachinesToWire(readyMachines) };
 }
 
 export function statusFromWire(reply: pb.StatusReply): WorkerStatus {
   const { workerId, instance, freeMemoryMib, totalMemoryMib, freeDiskShare, cpuModel, readyMachines } = reply;
   return {
     ...{ workerId, instance, freeMemoryMib, totalMemoryMib, freeDiskShare, cpuModel },
-    readyMachines: readyMachines === undefined ? { wanted: 0, ready: 0 } : readyMachinesFromWire(readyMachines),
+    readyMachines:
+      readyMachines === undefined ? { wanted: 0, ready: 0, templates: [] } : readyMachinesFromWire(readyMachines),
   };
 }
 

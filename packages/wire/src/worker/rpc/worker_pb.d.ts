@@ -966,6 +966,8 @@ export declare type ReadyMachinesReply = Message<"opensandbox.worker.v1.ReadyMac
   ready: number;
 
   /**
+   * The first template's, for servers that do not know `templates`.
+   *
    * @generated from field: optional string image = 3;
    */
   image?: string | undefined;
@@ -979,6 +981,13 @@ export declare type ReadyMachinesReply = Message<"opensandbox.worker.v1.ReadyMac
    * @generated from field: optional uint32 vcpus = 5;
    */
   vcpus?: number | undefined;
+
+  /**
+   * Those in higher demand first.
+   *
+   * @generated from field: repeated opensandbox.worker.v1.ReadyTemplate templates = 6;
+   */
+  templates: ReadyTemplate[];
 };
 
 /**
@@ -986,6 +995,42 @@ export declare type ReadyMachinesReply = Message<"opensandbox.worker.v1.ReadyMac
  * Use `create(ReadyMachinesReplySchema)` to create a new message.
  */
 export declare const ReadyMachinesReplySchema: GenMessage<ReadyMachinesReply>;
+
+/**
+ * @generated from message opensandbox.worker.v1.ReadyTemplate
+ */
+export declare type ReadyTemplate = Message<"opensandbox.worker.v1.ReadyTemplate"> & {
+  /**
+   * @generated from field: string image = 1;
+   */
+  image: string;
+
+  /**
+   * @generated from field: uint32 memory_mib = 2;
+   */
+  memoryMib: number;
+
+  /**
+   * @generated from field: uint32 vcpus = 3;
+   */
+  vcpus: number;
+
+  /**
+   * @generated from field: uint32 wanted = 4;
+   */
+  wanted: number;
+
+  /**
+   * @generated from field: uint32 ready = 5;
+   */
+  ready: number;
+};
+
+/**
+ * Describes the message opensandbox.worker.v1.ReadyTemplate.
+ * Use `create(ReadyTemplateSchema)` to create a new message.
+ */
+export declare const ReadyTemplateSchema: GenMessage<ReadyTemplate>;
 
 /**
  * @generated from message opensandbox.worker.v1.SessionRequest
