@@ -23,6 +23,9 @@ async function doneFor(request: MessageInitShape<typeof ConfigureRequestSchema>)
     setHostname: note("hostname"),
     setMachineId: note("machine id"),
     fileSystems: { ...fake.fileSystems, thaw: note("thaw") },
+    growWorkspace: async () => note("workspace")(),
+    setProcessors: () => note("processors")(),
+    limitCommands: () => note("limits")(),
   };
   await configure(create(ConfigureRequestSchema, request), system, new MachineEnvironment(undefined));
   return done;
@@ -31,7 +34,7 @@ async function doneFor(request: MessageInitShape<typeof ConfigureRequestSchema>)
 suite("configuring a machine", () => {
   const entropy = new Uint8Array(32);
 
-  test("applies entropy first, the MAC address before the network is used, and writes only after the thaw", async () => {
+  test("applies entropy first, the MAC address before the network is used, and writes after the thaw alone", async () => {
     const request = {
       entropy,
       clockUnixNanos: 1n,
@@ -39,8 +42,17 @@ suite("configuring a machine", () => {
       machineId: "1",
       hostname: "a",
       macAddress: new Uint8Array(6),
+      shape: { workspaceBytes: 1n, processors: 1, limits: {} },
     };
-    const done = ["entropy", "clock", "mac", "thaw", "machine id 1", "hostname a"];
+    const done = [
+      "entropy",
+      "clock",
+      "mac",
+      "thaw",
+      "machine id 1",
+      "hostname a",
+      ...["workspace", "processors", "limits"],
+    ];
     assert.deepEqual(await doneFor(request), done);
   });
 

@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import type { ConfigureRequest } from "@opensandbox/wire/guest/messages_pb.js";
 import type { MachineEnvironment } from "#exec/environment.ts";
 import type { System } from "#system/system.ts";
+import { reshape } from "./reshape.ts";
 
 /** Applies the identity that the host gives this machine. When a step fails, the request is rejected and the start fails. */
 export async function configure(
@@ -22,6 +23,7 @@ export async function configure(
   if (request.newIdentity) await system.renewSecrets();
   if (request.hostname !== undefined) system.setHostname(request.hostname);
   if (request.replaceEnvs) environment.replace(request.envs);
+  if (request.shape !== undefined) await reshape(request.shape, system);
 }
 
 export function bootId(): string {

@@ -185,6 +185,13 @@ export declare type ConfigureRequest = Message<"opensandbox.guest.v1.ConfigureRe
    * @generated from field: bytes mac_address = 10;
    */
   macAddress: Uint8Array;
+
+  /**
+   * The shape of the machine, taken last. Agents below protocol version 4 do not know it.
+   *
+   * @generated from field: opensandbox.guest.v1.ReshapeRequest shape = 11;
+   */
+  shape?: ReshapeRequest | undefined;
 };
 
 /**

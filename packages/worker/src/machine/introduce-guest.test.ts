@@ -44,6 +44,20 @@ suite("the introduction of a guest", () => {
     assert.deepEqual(admitted, []);
   });
 
+  test("gives a guest its shape by the same call, and an agent of an older snapshot none", async () => {
+    const shape = { processors: 2 };
+    for (const [protocolVersion, taken] of [
+      [3, false],
+      [4, true],
+    ] as const) {
+      const { live, requests } = machineWith(protocolVersion);
+      assert.equal(await introduceGuest(live, { id, envs: {}, copied: true, shape }, "restore", signal), taken);
+      assert.equal(await introduceGuest(live, { id, envs: {}, copied: true }, "restore", signal), false);
+      const shapes = requests.map((request) => ("shape" in request ? request.shape : undefined));
+      assert.deepEqual(shapes, [taken ? shape : undefined, undefined]);
+    }
+  });
+
   test("admits an agent of an older snapshot, which takes no MAC address, under that of its device", async () => {
     const { live, admitted } = machineWith(1);
     await introduceGuest(live, { id, envs: {}, copied: false }, "restore", signal);

@@ -1,5 +1,7 @@
 import { randomBytes } from "node:crypto";
+import type { MessageInitShape } from "@bufbuild/protobuf";
 import { asSandboxError, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
+import type { ReshapeRequestSchema } from "@opensandbox/wire/guest/messages_pb.js";
 import { methods } from "@opensandbox/wire/guest/methods.ts";
 import { inner, macBytes } from "#network/address-plan.ts";
 import { machineIdOf, macAddressOf } from "#guest/guest-identity.ts";
@@ -14,7 +16,12 @@ export interface GuestIdentity {
   readonly envs: Readonly<Record<string, string>>;
   /** The guest is a copy: it makes new random seeds and host keys. */
   readonly copied: boolean;
+  /** The shape that the guest takes on, too. Absent: it keeps its own. */
+  readonly shape?: MessageInitShape<typeof ReshapeRequestSchema> | undefined;
 }
+
+/** From this protocol version on an agent takes its identity and a shape by one call. */
+const shapingVersion = 4;
 
 /** Emulation boots in 5 to 10 s on a core of its own, and shares cores in a burst. */
 const bootTimeoutMs = 180_000;
@@ -22,7 +29,8 @@ const bootTimeoutMs = 180_000;
 const restoreTimeoutMs = 60_000;
 
 /**
- * Waits for the guest's agent and gives the guest its identity. A machine is usable once the agent has confirmed it.
+ * Waits for the guest's agent and gives the guest its identity, and its shape where the agent takes both at once. A
+ * machine is usable once the agent has confirmed. Returns whether the guest has taken the shape.
  * @throws with the last lines of the console when the machine ends or the agent does not answer
  */
 export async function introduceGuest(
@@ -30,7 +38,7 @@ export async function introduceGuest(
   identity: GuestIdentity,
   from: "boot" | "restore",
   signal: AbortSignal,
-): Promise<void> {
+): Promise<boolean> {
   const ended = new AbortController();
   const timeout = AbortSignal.timeout(from === "boot" ? bootTimeoutMs : restoreTimeoutMs);
   const until = AbortSignal.any([signal, ended.signal, timeout]);
@@ -39,7 +47,7 @@ export async function introduceGuest(
     throw new SandboxError("unavailable", `the machine ${end.reason} ${when}: ${end.detail}`);
   });
   try {
-    await Promise.race([exit, configureOnceConnected(live, identity, until)]);
+    return await Promise.race([exit, configureOnceConnected(live, identity, until)]);
   } catch (error) {
     ended.abort();
     if (signal.aborted) throw error;
@@ -51,25 +59,30 @@ export async function introduceGuest(
  * A guest that finds itself restored resets the connections to its agent, perhaps one that was just made. Every step of
  * the configuration can be repeated.
  */
-async function configureOnceConnected(live: LiveMachine, identity: GuestIdentity, signal: AbortSignal): Promise<void> {
+async function configureOnceConnected(
+  live: LiveMachine,
+  identity: GuestIdentity,
+  signal: AbortSignal,
+): Promise<boolean> {
   try {
-    await configure(live, identity, signal);
+    return await configure(live, identity, signal);
   } catch (error) {
     if (live.vm.agentTransport.endsAt !== "agent" || !isSandboxError(error, "unavailable") || signal.aborted)
       throw error;
-    await configure(live, identity, signal);
+    return await configure(live, identity, signal);
   }
 }
 
 /** A single call: the agent takes the entropy first, and thaws the disks before it writes to them. */
 async function configure(
   { guest, sandboxNetwork }: LiveMachine,
-  { id, hostname, envs, copied }: GuestIdentity,
+  { id, hostname, envs, copied, shape }: GuestIdentity,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<boolean> {
   const { protocolVersion } = await guest.ready(signal);
   // An agent of an older snapshot keeps the address of its device.
   if (protocolVersion < 2) sandboxNetwork?.admit(inner.deviceMac);
+  const takesShape = shape !== undefined && protocolVersion >= shapingVersion;
   await guest.call(
     methods.configure,
     {
@@ -82,9 +95,11 @@ async function configure(
       machineId: machineIdOf(id),
       macAddress: macBytes(macAddressOf(id)),
       newIdentity: copied,
+      ...(takesShape ? { shape } : {}),
     },
     signal,
   );
+  return takesShape;
 }
 
 async function withConsole({ vm }: LiveMachine, error: unknown): Promise<SandboxError> {

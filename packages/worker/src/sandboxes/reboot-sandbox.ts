@@ -3,7 +3,7 @@ import { alignClock } from "#guest/align-clock.ts";
 import { describeError } from "@opensandbox/wire/errors.ts";
 import type { Host } from "#machine/host.ts";
 import { introduceGuest } from "#machine/introduce-guest.ts";
-import { reshapeGuest, reshapeMachine } from "#machine/shape/reshape-machine.ts";
+import { offerShape, reshapeGuest, reshapeMachine } from "#machine/shape/reshape-machine.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
 import { applyNetworkPolicy } from "./network-policy.ts";
 import { bootAgain } from "#machine/start-machine.ts";
@@ -34,8 +34,10 @@ export async function powerCycleSandbox(sandbox: LiveSandbox, host: Host, signal
   await applyNetworkPolicy(live, request, host);
   sandbox.watch();
   await journalMachine(live, request, host);
-  await introduceGuest(live, { id: request.id, envs: request.envs, copied: false }, "boot", signal);
   const offered = await reshapeMachine(live, request, host);
-  await reshapeGuest(live, request, offered, signal);
+  const shape = await offerShape(live, request, offered);
+  const { id, envs } = request;
+  const isTaken = await introduceGuest(live, { id, envs, copied: false, shape }, "boot", signal);
+  await reshapeGuest(live, shape, offered, isTaken, signal);
   void alignClock(live, host);
 }

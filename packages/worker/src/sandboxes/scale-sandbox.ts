@@ -34,7 +34,7 @@ export async function scaleSandbox(
   if (!resized.done) return resized;
   await limitProcessorsOf(live, request);
   live.limits = limitsOf(live, request);
-  await limitGuest(live, { processors: processorsOf(request) }, signal);
+  await limitGuest(live, processorsOf(request), signal);
   sandbox.request = request;
   await journalMachine(live, request, host);
   return { done: true };

@@ -25,7 +25,7 @@ import { takeTurn } from "./take-turn.ts";
 import type { MachineRequest } from "#machine/machine-request.ts";
 import { bootMachine, newMachineId, restoreMachine } from "#machine/start-machine.ts";
 import { machineVcpus } from "#machine/shape/template-shape.ts";
-import { reshapeGuest, reshapeMachine } from "#machine/shape/reshape-machine.ts";
+import { offerShape, reshapeGuest, reshapeMachine } from "#machine/shape/reshape-machine.ts";
 import type { HeldTemplate, TemplateRequest, Templates } from "#templates/templates.ts";
 
 /** Deadline of a ready machine, which normally answers within a second. After it the sandbox starts another way. */
@@ -106,8 +106,10 @@ async function becomeSandbox(
   const copied = request.from.kind === "image" ? started.from === "restore" : request.from.identity === "new";
   await failpoint("introduce guest");
   const { id, envs } = request;
-  await introduceGuest(live, { id, hostname: hostnameOf(request), envs, copied }, started.from, signal);
-  await reshapeGuest(live, request, offered, signal);
+  const shape = await offerShape(live, request, offered);
+  const identity = { id, hostname: hostnameOf(request), envs, copied, shape };
+  const isTaken = await introduceGuest(live, identity, started.from, signal);
+  await reshapeGuest(live, shape, offered, isTaken, signal);
   spans.end("guest");
   await failpoint("journal sandbox");
   await (await staging).commit();

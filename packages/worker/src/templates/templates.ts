@@ -144,7 +144,7 @@ export class Templates implements AsyncDisposable {
     await introduceGuest(live, { id: "template", hostname: imageHostname, envs: {}, copied: true }, "boot", signal);
     // The template's own processors; a sandbox's are brought online when it starts.
     if (shape.vcpus > 1 && host.hypervisor.restoring?.sparesProcessors === true) {
-      await limitGuest(live, { processors: templateProcessors }, signal);
+      await limitGuest(live, templateProcessors, signal);
     }
     spans.end("guest");
     await warmUp(live, signal);

@@ -7,6 +7,7 @@ import type { Host } from "../host.ts";
 import { waitForMemory } from "./hotplug.ts";
 import { limitMemoryOf, limitProcessorsOf } from "../limits/machine-limits.ts";
 import type { LiveMachine } from "../live-machine.ts";
+import type { GuestShape } from "#snapshots/manifest.ts";
 
 /** The parts of a request that a machine is brought to after its start. */
 export type SandboxShape = Pick<StartSandbox, "vcpus" | "memoryMib" | "workspaceMib" | "cpuPercent" | "maxPids">;
@@ -26,7 +27,7 @@ export interface Offered {
 
 /**
  * Prepares a machine for the shape of its sandbox, which may be larger than that of the template or snapshot that it was
- * restored from. The guest takes the shape once it runs: {@link reshapeGuest}.
+ * restored from. The guest takes the shape once it runs: {@link offerShape} and {@link reshapeGuest}.
  */
 export async function reshapeMachine(live: LiveMachine, shape: SandboxShape, host: Host): Promise<Offered> {
   const workspaceMib = recordWorkspace(live, shape.workspaceMib);
@@ -42,57 +43,90 @@ export function processorsOf({ vcpus, cpuPercent = 100 * vcpus }: Pick<SandboxSh
 }
 
 /**
- * Lets the guest take what {@link reshapeMachine} has offered, and sets its processors and the limits of its commands. A
- * guest that has the shape already is not asked. The machine runs, and its agent answers. Repeating it does no harm.
+ * Enlarges the workspace's disk as far as {@link reshapeMachine} has recorded, and returns the request by which the guest
+ * takes the shape. Undefined: it has the shape already. The machine runs: QEMU refuses to change a disk between a restore
+ * and the start of the vCPUs.
+ */
+export async function offerShape(
+  live: LiveMachine,
+  wanted: SandboxShape,
+  { workspaceMib, hotplugMib }: Offered,
+): Promise<ShapeRequest | undefined> {
+  if (workspaceMib > 0) await enlargeWorkspace(live, workspaceMib);
+  const processors = processorsOf(wanted);
+  const isTaken = isDeepStrictEqual(live.guestShape, guestShapeOf(live, processors));
+  if (workspaceMib === 0 && hotplugMib === 0 && isTaken) return undefined;
+  // Unknown until the guest has confirmed.
+  live.guestShape = undefined;
+  return shapeRequest(live, { processors, workspaceBytes: BigInt(workspaceMib) * 2n ** 20n });
+}
+
+/**
+ * Waits for the memory that {@link reshapeMachine} has offered, and lets the guest take the rest of its shape. `shape` is
+ * the result of {@link offerShape}; `isTaken` says whether the guest has taken it. Repeating it does no harm.
  * @throws `not_supported` for limits that the agent of an older snapshot cannot set
  */
 export async function reshapeGuest(
   live: LiveMachine,
-  wanted: SandboxShape,
-  { workspaceMib, hotplugMib }: Offered,
+  shape: ShapeRequest | undefined,
+  { hotplugMib }: Offered,
+  isTaken: boolean,
   signal: AbortSignal,
 ): Promise<void> {
-  const processors = processorsOf(wanted);
-  if (workspaceMib === 0 && hotplugMib === 0 && hasConfirmed(live, processors)) return;
+  if (shape === undefined) return;
   const until = AbortSignal.any([signal, AbortSignal.timeout(guestTimeoutMs)]);
-  const { vm, shape } = live;
-  // QEMU refuses to change a disk between a restore and the start of the vCPUs.
-  if (workspaceMib > 0) await enlargeWorkspace(live, workspaceMib);
+  const { vm } = live;
   await failpoint("reshape guest");
   if (vm.hotplug !== undefined && hotplugMib > 0 && !(await waitForMemory(vm.hotplug, hotplugMib, until))) {
-    const message = `the guest does not take the ${hotplugMib} MiB of memory beyond its first ${shape.memoryMib} MiB`;
+    const message = `the guest does not take the ${hotplugMib} MiB of memory beyond its first ${live.shape.memoryMib} MiB`;
     throw new SandboxError("unavailable", message);
   }
-  await limitGuest(live, { workspaceBytes: BigInt(workspaceMib) * 2n ** 20n, processors }, until);
+  // The limits of commands follow the memory that the guest has, so hotplugged memory needs a call of its own.
+  if (!isTaken || hotplugMib > 0) await takeShape(live, shape, until);
+  else live.guestShape = guestShapeOf(live, shape.processors);
 }
 
 /** Sets the processors of the guest and the limits of its commands, which follow the memory that it has now. */
-export async function limitGuest(
-  live: LiveMachine,
-  { workspaceBytes = 0n, processors }: { readonly workspaceBytes?: bigint; readonly processors: number },
-  signal: AbortSignal,
-): Promise<void> {
-  const { guest, limits, shape } = live;
-  const { memoryMib = 0, cpuPercent = 0, maxPids = 0 } = limits;
+export async function limitGuest(live: LiveMachine, processors: number, signal: AbortSignal): Promise<void> {
   live.guestShape = undefined;
-  if (!(await takesShape({ guest }, signal))) {
-    if (memoryMib > 0 || cpuPercent > 0 || maxPids > 0 || processors !== shape.vcpus) {
-      const message = "the guest agent of this sandbox's snapshot cannot limit its commands: create a new sandbox";
-      throw new SandboxError("not_supported", message);
-    }
-    await guest.call(methods.fitMemory, {}, signal);
-    return;
-  }
-  const memoryBytes = BigInt(memoryMib) * 2n ** 20n;
-  const request = { workspaceBytes, processors, limits: { memoryBytes, cpuPercent, maxPids } };
-  await guest.call(methods.reshape, request, signal);
-  live.guestShape = { processors, memoryMib, cpuPercent, maxPids };
+  await takeShape(live, shapeRequest(live, { processors, workspaceBytes: 0n }), signal);
 }
 
-/** Whether the guest already has these processors and the machine's limits. */
-function hasConfirmed({ guestShape, limits }: LiveMachine, processors: number): boolean {
+/** The parts of a shape that the guest itself brings about. */
+interface ShapeRequest {
+  readonly processors: number;
+  readonly workspaceBytes: bigint;
+  readonly limits: { readonly memoryBytes: bigint; readonly cpuPercent: number; readonly maxPids: number };
+}
+
+function shapeRequest(
+  { limits }: LiveMachine,
+  { processors, workspaceBytes }: Pick<ShapeRequest, "processors" | "workspaceBytes">,
+): ShapeRequest {
   const { memoryMib = 0, cpuPercent = 0, maxPids = 0 } = limits;
-  return isDeepStrictEqual(guestShape, { processors, memoryMib, cpuPercent, maxPids });
+  const memoryBytes = BigInt(memoryMib) * 2n ** 20n;
+  return { processors, workspaceBytes, limits: { memoryBytes, cpuPercent, maxPids } };
+}
+
+function guestShapeOf({ limits }: LiveMachine, processors: number): GuestShape {
+  const { memoryMib = 0, cpuPercent = 0, maxPids = 0 } = limits;
+  return { processors, memoryMib, cpuPercent, maxPids };
+}
+
+async function takeShape(live: LiveMachine, request: ShapeRequest, signal: AbortSignal): Promise<void> {
+  const { guest, shape } = live;
+  const { processors, limits } = request;
+  if (await takesShape({ guest }, signal)) {
+    await guest.call(methods.reshape, request, signal);
+    live.guestShape = guestShapeOf(live, processors);
+    return;
+  }
+  const hasLimits = limits.memoryBytes > 0n || limits.cpuPercent > 0 || limits.maxPids > 0;
+  if (hasLimits || processors !== shape.vcpus) {
+    const message = "the guest agent of this sandbox's snapshot cannot limit its commands: create a new sandbox";
+    throw new SandboxError("not_supported", message);
+  }
+  await guest.call(methods.fitMemory, {}, signal);
 }
 
 /** Whether the guest's agent has the method `reshape`. */
