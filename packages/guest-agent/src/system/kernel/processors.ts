@@ -4,6 +4,12 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 
 const directory = "/sys/devices/system/cpu";
 
+/**
+ * Makes the kernel interrupt processors instead of waiting for them to pass through a quiescent state, as it does itself
+ * while it suspends. Each processor that comes online or goes waits several times, which is two thirds of what it takes.
+ */
+const expediting = "/sys/kernel/rcu_expedited";
+
 /** Brings the first `count` processors online and takes the others offline. The first one is always online. */
 export function setProcessors(count: number): void {
   // A range such as 0-7.
@@ -11,9 +17,16 @@ export function setProcessors(count: number): void {
   if (count > present) {
     throw new SandboxError("invalid_argument", `cannot bring ${count} processors online: the machine has ${present}`);
   }
-  for (let number = 1; number < present; number += 1) {
-    const file = join(directory, `cpu${number}`, "online");
-    const wanted = number < count ? "1" : "0";
-    if (readFileSync(file, "latin1").trim() !== wanted) writeFileSync(file, wanted);
+  const changes = Array.from({ length: present - 1 }, (_, index) => ({
+    file: join(directory, `cpu${index + 1}`, "online"),
+    wanted: index + 1 < count ? "1" : "0",
+  })).filter(({ file, wanted }) => readFileSync(file, "latin1").trim() !== wanted);
+  if (changes.length === 0) return;
+  const grace = readFileSync(expediting, "latin1");
+  writeFileSync(expediting, "1");
+  try {
+    for (const { file, wanted } of changes) writeFileSync(file, wanted);
+  } finally {
+    writeFileSync(expediting, grace);
   }
 }
