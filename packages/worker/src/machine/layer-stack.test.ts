@@ -36,7 +36,7 @@ async function interruptedCapture(): Promise<AsyncDisposable & { directory: stri
   };
 }
 
-/** Leaves the file's size, and zeros in place of what was never flushed. */
+/** Keeps the file's size, with zeros in place of unflushed bytes. */
 async function loseContent(file: string, from = 0): Promise<void> {
   const { size } = await stat(file);
   await truncate(file, from);

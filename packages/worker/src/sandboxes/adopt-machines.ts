@@ -214,7 +214,7 @@ async function protectDisks({ machineId }: JournalEntry, { dataDirectory, root }
 async function keepDisks(wanted: MachineRequest, machine: JournaledMachine, host: Host): Promise<LiveMachine> {
   const { id, tenantGroup } = wanted;
   const directory = machineDirectory(host.dataDirectory, id);
-  // The process goes first: what it uses must not be given to another one.
+  // The process ends first: its resources must not be given to another one while it runs.
   await killMachineProcesses(directory);
   // After a reboot of the host nothing has the slot, and another machine may take it.
   if (host.root) await takeFromUser(directory);
@@ -270,7 +270,7 @@ async function keepUnreadable(machineIds: readonly string[], { dataDirectory, wo
 
 async function remove(entry: Pick<JournalEntry, "machineId">, dataDirectory: string): Promise<void> {
   const directory = machineDirectory(dataDirectory, entry.machineId);
-  // The process goes first: what it uses must not be given to another one.
+  // The process ends first: its resources must not be given to another one while it runs.
   await killMachineProcesses(directory);
   await rm(directory, { recursive: true, force: true });
   // The entry goes last: until then the next worker repeats these steps.

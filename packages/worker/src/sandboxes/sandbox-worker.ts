@@ -149,7 +149,9 @@ export class SandboxWorker implements Worker, AsyncDisposable {
 
   scaleSandbox: Worker["scaleSandbox"] = async (id, size, signal) => {
     const sandbox = this.#sandbox(id);
-    return await sandbox.exclusively("being resized", () => scaleSandbox(sandbox, size, this.#host, signal));
+    return await sandbox.exclusively("being resized", () =>
+      scaleSandbox(sandbox, size, this.#host, this.#sources.ready, signal),
+    );
   };
 
   guest: Worker["guest"] = (id) => {

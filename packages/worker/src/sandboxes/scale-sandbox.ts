@@ -8,6 +8,7 @@ import { limitMemoryOf, limitProcessorsOf } from "#machine/limits/machine-limits
 import type { LiveMachine } from "#machine/live-machine.ts";
 import { limitGuest, limitsOf, processorsOf, takesShape } from "#machine/shape/reshape-machine.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
+import { promiseMemory, type Reserve } from "./take-turn.ts";
 import { journalMachine } from "#machine/journal.ts";
 
 /** Share of its new size that a guest must have free after it has returned memory. */
@@ -24,13 +25,14 @@ export async function scaleSandbox(
   sandbox: LiveSandbox,
   size: SandboxSize,
   host: Host,
+  ready: Reserve,
   signal: AbortSignal,
 ): Promise<Scaled> {
   const { live, request: present } = sandbox;
   const { memoryMib, cpuPercent = present.cpuPercent, maxPids = present.maxPids } = size;
   const request: StartSandbox = { ...present, memoryMib, cpuPercent, maxPids };
   requirePossible(request, live, host);
-  const resized = await resizeMemory(live, present.memoryMib, memoryMib, host, signal);
+  const resized = await resizeMemory(live, { from: present.memoryMib, to: memoryMib }, host, ready, signal);
   if (!resized.done) return resized;
   await limitProcessorsOf(live, request);
   live.limits = limitsOf(live, request);
@@ -58,12 +60,12 @@ function requirePossible({ memoryMib, cpuPercent }: StartSandbox, live: LiveMach
   throw new SandboxError("invalid_argument", message);
 }
 
-/** Adds memory to the machine or removes some. Not done: the guest needs what it would have to return. */
+/** Adds memory to the machine, or removes some unless the guest needs it. */
 async function resizeMemory(
   live: LiveMachine,
-  presentMib: number,
-  memoryMib: number,
+  { from: presentMib, to: memoryMib }: { readonly from: number; readonly to: number },
   host: Host,
+  ready: Reserve,
   signal: AbortSignal,
 ): Promise<Scaled> {
   const firstMib = live.shape.memoryMib;
@@ -71,7 +73,7 @@ async function resizeMemory(
   const { hotplug } = live.vm;
   const before = (await hotplug?.state()) ?? { requestedMib: 0, presentMib: 0 };
   const addedMib = hotplugMib - before.requestedMib;
-  using _promised = addedMib > 0 ? await host.admission.admit(addedMib) : undefined;
+  using _promised = addedMib > 0 ? await promiseMemory(addedMib, host.admission, ready) : undefined;
   // Before the guest uses the first new page.
   if (addedMib > 0) await limitMemoryOf(live, memoryMib, host);
   const returnedMib = before.presentMib - hotplugMib;

@@ -75,7 +75,7 @@ export async function startSandbox(
   using turn = new DisposableStack();
   let entered: Promise<void> | undefined;
   const enter = async (): Promise<void> => {
-    entered ??= takeTurn(request, host, sources, onProgress, signal).then((taken) => {
+    entered ??= takeTurn(request, { ...sources, admission: host.admission }, onProgress, signal).then((taken) => {
       turn.use(taken);
       spans.end("queue");
     });

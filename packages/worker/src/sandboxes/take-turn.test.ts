@@ -1,8 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { newSandboxId } from "@opensandbox/wire/ids.ts";
 import { eventually } from "@opensandbox/wire/testing/eventually.ts";
-import type { StartSandbox } from "@opensandbox/wire/worker/worker.ts";
 import { Admission, isShortOfMemory } from "#host/admission.ts";
 import { StartQueue } from "./start-queue.ts";
 import { takeTurn } from "./take-turn.ts";
@@ -12,9 +10,10 @@ const never = new AbortController().signal;
 /** A host with one start at a time, and with ready machines that hold 800 MiB each. */
 function stand(room: { freeMemoryMib: number; waiting?: number }) {
   const steps: string[] = [];
-  const host = {
-    admission: new Admission(() => Promise.resolve({ freeMemoryMib: room.freeMemoryMib, freeDiskShare: 1 }), 16_384),
-  };
+  const admission = new Admission(
+    () => Promise.resolve({ freeMemoryMib: room.freeMemoryMib, freeDiskShare: 1 }),
+    16_384,
+  );
   const ready = {
     giveBack: async () => {
       await Promise.resolve();
@@ -24,16 +23,10 @@ function stand(room: { freeMemoryMib: number; waiting?: number }) {
       return true;
     },
   };
-  const sources = { queue: new StartQueue(1), ready };
+  const entrance = { queue: new StartQueue(1), admission, ready };
   const take = (memoryMib: number, signal = never) =>
-    takeTurn(requestOf(memoryMib), host, sources, ({ step }) => steps.push(step), signal);
+    takeTurn({ memoryMib, organizationId: "org" }, entrance, ({ step }) => steps.push(step), signal);
   return { steps, take };
-}
-
-function requestOf(memoryMib: number): StartSandbox {
-  const shape = { vcpus: 1, memoryMib, workspaceMib: 20_480 };
-  const from = { kind: "image", image: "minimal" } as const;
-  return { id: newSandboxId(), generation: 1, organizationId: "org", from, envs: {}, networkEnabled: true, ...shape };
 }
 
 test("ready machines give their memory to a sandbox that needs it, and no more than that", async () => {

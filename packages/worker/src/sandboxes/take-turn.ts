@@ -1,10 +1,22 @@
 import type { Progress, StartSandbox } from "@opensandbox/wire/worker/worker.ts";
-import { isShortOfMemory } from "#host/admission.ts";
-import type { Host } from "#machine/host.ts";
-import type { Sources } from "./start-sandbox.ts";
+import { type Admission, isShortOfMemory } from "#host/admission.ts";
+import type { StartQueue } from "./start-queue.ts";
 
 /** A client that waits in the queue hears of its position at most this often. */
 const reportMs = 1000;
+
+/** The parts of a worker that decide when a sandbox gets a processor and memory. */
+export interface Entrance {
+  readonly queue: StartQueue;
+  readonly admission: Admission;
+  readonly ready: Reserve;
+}
+
+/** Memory that is given back when a sandbox needs it. */
+export interface Reserve {
+  /** Gives back a part. False: there is none left. */
+  giveBack(): Promise<boolean>;
+}
 
 /**
  * Waits for the sandbox's turn to start a machine, and for the host's memory. Disposing the result ends both the turn and
@@ -12,9 +24,8 @@ const reportMs = 1000;
  * @throws `no_capacity` when the host has no room in time, `unavailable` when too many sandboxes wait
  */
 export async function takeTurn(
-  { memoryMib, organizationId }: StartSandbox,
-  { admission }: Pick<Host, "admission">,
-  { queue, ready }: Pick<Sources, "queue"> & { readonly ready: Pick<Sources["ready"], "giveBack"> },
+  { memoryMib, organizationId }: Pick<StartSandbox, "memoryMib" | "organizationId">,
+  { queue, admission, ready }: Entrance,
   onProgress: (progress: Progress) => void,
   signal: AbortSignal,
 ): Promise<Disposable> {
@@ -26,10 +37,11 @@ export async function takeTurn(
   };
   using turn = new DisposableStack();
   const entry = turn.use(await queue.enter(organizationId, signal, onPosition));
-  const promised = await promiseNow();
-  if (promised !== undefined) {
-    turn.use(promised);
+  try {
+    turn.use(await promiseMemory(memoryMib, admission, ready));
     return turn.move();
+  } catch (error) {
+    if (!isShortOfMemory(error)) throw error;
   }
   // Sandboxes that need less memory start meanwhile.
   entry[Symbol.dispose]();
@@ -37,16 +49,18 @@ export async function takeTurn(
   turn.use(await admission.admitLater(memoryMib, signal));
   turn.use(await queue.enter(organizationId, signal, onPosition));
   return turn.move();
+}
 
-  /** Ready machines give way. Undefined: there is not enough memory without them either. */
-  async function promiseNow(): Promise<Disposable | undefined> {
-    for (;;) {
-      try {
-        return await admission.admit(memoryMib);
-      } catch (error) {
-        if (!isShortOfMemory(error)) throw error;
-        if (!(await ready.giveBack())) return undefined;
-      }
+/**
+ * Is promised memory now. Ready machines give way.
+ * @throws `no_capacity` when there is not enough memory without them either
+ */
+export async function promiseMemory(memoryMib: number, admission: Admission, ready: Reserve): Promise<Disposable> {
+  for (;;) {
+    try {
+      return await admission.admit(memoryMib);
+    } catch (error) {
+      if (!isShortOfMemory(error) || !(await ready.giveBack())) throw error;
     }
   }
 }

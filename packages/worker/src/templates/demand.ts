@@ -21,9 +21,9 @@ export class DecayingCount {
 /** A template that sandboxes have used lately. */
 export interface DemandedTemplate {
   readonly key: string;
-  /** Uses, of which older ones count less. */
+  /** The number of uses; older ones count less. */
   readonly demand: number;
-  /** Memory of the host that one ready machine of it is expected to need, in MiB. */
+  /** Memory of the host that one ready machine is expected to need, in MiB. */
   readonly neededMib: number;
 }
 

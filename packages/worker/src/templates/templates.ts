@@ -37,8 +37,8 @@ export interface TemplateRequest {
 }
 
 /**
- * Captured warm machines, one for each image and shape, which sandboxes are restored from. A template is made at the
- * first request for it, by one process for all that request it.
+ * Captured warm machines, which sandboxes are restored from: one for each image, and further ones for sizes that it cannot
+ * be brought to. The first request makes a template, and other processes that need it meanwhile wait.
  */
 export class Templates implements AsyncDisposable {
   readonly #host: Host;
