@@ -94,8 +94,8 @@ export interface Method<Request extends DescMessage = DescMessage, Reply extends
 export const execPipes = { stdout: 1, stderr: 2 } as const;
 
 /**
- * What one side can do, as one number; both act on the lower one of the two. Raised when a method or a field is added
- * that the other side has to know of. From 2 on an agent takes a MAC address, from 3 on a shape, from 4 on both at once.
+ * What one side can do, as one number; both sides act on the lower one. It rises with a method or field that the other
+ * side must know. From 2 on an agent takes a MAC address, from 3 on a shape, from 4 on both at once.
  */
 export const protocolVersion = 4;
 
