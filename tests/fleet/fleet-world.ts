@@ -41,6 +41,8 @@ type Json = any;
 export interface FleetWorldOptions {
   readonly workers: number;
   readonly env?: Readonly<Record<string, string>>;
+  /** For workers alone. */
+  readonly workerEnv?: Readonly<Record<string, string>>;
   /** Where the nodes have their data. Default: a directory that is removed at the end. */
   readonly directory?: string;
   readonly onLog?: (line: string) => void;
@@ -49,6 +51,7 @@ export interface FleetWorldOptions {
 export async function startFleetWorld({
   workers: count,
   env = {},
+  workerEnv = {},
   directory: given,
   onLog,
 }: FleetWorldOptions): Promise<FleetWorld> {
@@ -88,6 +91,7 @@ export async function startFleetWorld({
       OPENSANDBOX_MODE: "worker",
       OPENSANDBOX_FLEET_PORT: "0",
       OPENSANDBOX_FLEET_URL: fleetUrl,
+      ...workerEnv,
     });
   let server = await spawnControlPlane();
   undo.defer(async () => await server[Symbol.asyncDispose]());

@@ -37,6 +37,8 @@ export interface RowsWorld extends AsyncDisposable {
   /** Asks the server as an operator does. */
   fleet(method: "GET" | "POST", path: string, body?: object): Promise<Json>;
   ask(method: string, path: string, body?: object): Promise<Json>;
+  /** Sends text. */
+  put(path: string, text: string): Promise<{ readonly status: number }>;
   create(): Promise<{ readonly id: SandboxId; readonly node: Node }>;
   status(id: string): Promise<string>;
   untilUp(count: number): Promise<void>;
@@ -47,9 +49,16 @@ export async function settled(): Promise<void> {
   await new Promise((resolve) => setTimeout(resolve, 300));
 }
 
+export interface RowsWorldOptions {
+  /** The object store that the workers report. Absent: they have none. */
+  readonly objectStore?: string;
+  /** How soon a stalled connection counts as broken. A connection that is cut counts at once. */
+  readonly pingMs?: number;
+}
+
 export async function startRowsWorld(
   count: number,
-  { objectStore }: { readonly objectStore?: string } = {},
+  { objectStore, pingMs = 200 }: RowsWorldOptions = {},
 ): Promise<RowsWorld> {
   await using undo = new AsyncDisposableStack();
   const directory = await mkdtemp(join(tmpdir(), "osb-fleet-rows-"));
@@ -59,7 +68,7 @@ export async function startRowsWorld(
   const stored: TestHost["stored"] = new Map();
   const nodes: Node[] = [];
   for (let index = 0; index < count; index += 1)
-    nodes.push(await startNode(undo, { index, credentials, objectStore, stored }));
+    nodes.push(await startNode(undo, { index, credentials, objectStore, stored, pingMs }));
   let fleetUrl = "";
   const plane = undo.use(
     await startControlPlane({
@@ -72,7 +81,7 @@ export async function startRowsWorld(
           heartbeatMs: 50,
           uploadsMs: 50,
         },
-        tuning: { pingMs: 200, connectMs: 500, answerMs: 5000, retryMs: 50 },
+        tuning: { pingMs, connectMs: 5 * pingMs, answerMs: 5000, retryMs: 50 },
       }),
       database: join(directory, "control-plane.db"),
       listen: { host: "127.0.0.1", port: 0 },
@@ -104,7 +113,8 @@ export async function startRowsWorld(
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     });
     const text = await response.text();
-    const reply: Json = text === "" ? undefined : JSON.parse(text);
+    const isJson = response.headers.get("content-type")?.startsWith("application/json") === true;
+    const reply: Json = text === "" ? undefined : isJson ? JSON.parse(text) : text;
     return { status: response.status, reply, retryAfter: response.headers.get("retry-after") };
   };
   const owned = undo.move();
@@ -113,6 +123,10 @@ export async function startRowsWorld(
     stored,
     fleet,
     ask,
+    put: async (path, text) => {
+      const headers = { "x-api-key": key };
+      return await fetch(`${plane.url}/api${path}`, { method: "PUT", headers, body: text });
+    },
     untilUp,
     async create() {
       const { status, reply } = await ask("POST", "/sandboxes", { templateID: "minimal" });
@@ -130,11 +144,12 @@ interface StartNode {
   readonly credentials: FleetCredentials;
   readonly objectStore: string | undefined;
   readonly stored: TestHost["stored"];
+  readonly pingMs: number;
 }
 
 async function startNode(
   undo: AsyncDisposableStack,
-  { index, credentials: { secret, ...tls }, objectStore, stored }: StartNode,
+  { index, credentials: { secret, ...tls }, objectStore, stored, pingMs }: StartNode,
 ): Promise<Node> {
   const worker = new TestWorker(`local-${index}`, new TestHost(new Map(), stored));
   if (objectStore !== undefined) worker.description = { ...worker.description, objectStore };
@@ -152,7 +167,7 @@ async function startNode(
       status: () => Promise.resolve(state.host),
       listen: { host: "127.0.0.1", port: 0 },
       log: () => {},
-      tuning: { pingMs: 200 },
+      tuning: { pingMs },
     }),
   );
   const cable = undo.use(await startCable(endpoint.url));

@@ -4,7 +4,8 @@ import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { Held } from "../../packages/control-plane/src/testing/held.ts";
 import { type RowsWorld, settled, startRowsWorld } from "./rows-world.ts";
 
-const objectStore = "s3://bucket/snapshots";
+/** A busy host answers late, and these tests cut connections instead of stalling them. */
+const options = { objectStore: "s3://bucket/snapshots", pingMs: 5000 };
 
 /** Waits until this many snapshots are stored. */
 async function untilStored(world: RowsWorld, count: number): Promise<void> {
@@ -15,7 +16,7 @@ async function untilStored(world: RowsWorld, count: number): Promise<void> {
 
 suite("snapshots of a fleet in its object store", () => {
   test("a sandbox that is hibernated on one worker wakes on another when the first is gone", async () => {
-    await using world = await startRowsWorld(2, { objectStore });
+    await using world = await startRowsWorld(2, options);
     const { id, node } = await world.create();
     const other = world.nodes.find((each) => each !== node)!;
     await world.ask("POST", `/sandboxes/${id}/hibernate`);
@@ -35,7 +36,7 @@ suite("snapshots of a fleet in its object store", () => {
   });
 
   test("a wake prefers the worker that still has the snapshot", async () => {
-    await using world = await startRowsWorld(3, { objectStore });
+    await using world = await startRowsWorld(3, options);
     const { id, node } = await world.create();
     await world.ask("POST", `/sandboxes/${id}/hibernate`);
     await untilStored(world, 1);
@@ -46,7 +47,7 @@ suite("snapshots of a fleet in its object store", () => {
   });
 
   test("a full worker's sandbox wakes on another, which fetches the snapshot", async () => {
-    await using world = await startRowsWorld(2, { objectStore });
+    await using world = await startRowsWorld(2, options);
     const { id, node } = await world.create();
     await world.ask("POST", `/sandboxes/${id}/hibernate`);
     await untilStored(world, 1);
@@ -58,7 +59,7 @@ suite("snapshots of a fleet in its object store", () => {
   });
 
   test("a checkpoint is forked on every worker at once", async () => {
-    await using world = await startRowsWorld(3, { objectStore });
+    await using world = await startRowsWorld(3, options);
     const { id } = await world.create();
     const { reply } = await world.ask("POST", `/sandboxes/${id}/checkpoints`, { name: "one" });
     await untilStored(world, 1);
@@ -78,7 +79,7 @@ suite("snapshots of a fleet in its object store", () => {
   });
 
   test("an upload that fails is repeated, and its sandbox wakes where its only copy is", async () => {
-    await using world = await startRowsWorld(2, { objectStore });
+    await using world = await startRowsWorld(2, options);
     const { id, node } = await world.create();
     let failures = 0;
     node.worker.onUpload = () => {
@@ -101,7 +102,7 @@ suite("snapshots of a fleet in its object store", () => {
   });
 
   test("a sandbox that is deleted during its upload leaves nothing in the store", async () => {
-    await using world = await startRowsWorld(2, { objectStore });
+    await using world = await startRowsWorld(2, options);
     const { id, node } = await world.create();
     using held = new Held();
     node.worker.onUpload = held.here;
@@ -115,7 +116,7 @@ suite("snapshots of a fleet in its object store", () => {
   });
 
   test("a worker with another object store is not asked to fetch", async () => {
-    await using world = await startRowsWorld(2, { objectStore });
+    await using world = await startRowsWorld(2, options);
     const { id, node } = await world.create();
     const other = world.nodes.find((each) => each !== node)!;
     await world.ask("POST", `/sandboxes/${id}/hibernate`);
@@ -133,7 +134,7 @@ suite("snapshots of a fleet in its object store", () => {
   });
 
   test("a cordoned worker's hibernated sandboxes wake elsewhere, or on it when nowhere else", async () => {
-    await using world = await startRowsWorld(2, { objectStore });
+    await using world = await startRowsWorld(2, options);
     const { id, node } = await world.create();
     await world.ask("POST", `/sandboxes/${id}/hibernate`);
     await untilStored(world, 1);

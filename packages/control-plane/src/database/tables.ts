@@ -104,6 +104,8 @@ export interface WorkerRow {
   description: string;
   /** 1: it gets no new sandboxes. */
   cordoned: number;
+  /** 1: its sandboxes leave it. */
+  draining: Generated<number>;
   joined_at: number;
 }
 
@@ -188,6 +190,7 @@ export interface SandboxRow {
   hibernation_size_bytes: number | null;
   restored_from: "memory" | "disk" | null;
   restored_because: string | null;
+  recovered_from: string | null;
   /** Whether the next call boots the sandbox's disks. */
   boots_on_use: number;
   tags: string;

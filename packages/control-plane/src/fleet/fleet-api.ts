@@ -96,6 +96,13 @@ async function route(fleet: Fleet, request: Request): Promise<unknown> {
       await fleet.cordon(name, cordoned === true);
       return {};
     }
+    case "POST workers/drain":
+      await fleet.drain(name);
+      return {};
+    case "POST workers/remove": {
+      const { lost } = await bodyOf(request);
+      return await fleet.remove(name, { isLost: lost === true });
+    }
     case "GET placements": {
       const choice = fleet.explain(parseSandboxId(name));
       if (choice !== undefined) return choice;

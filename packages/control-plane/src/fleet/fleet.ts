@@ -29,8 +29,10 @@ import type { Sandbox } from "#sandboxes/sandbox.ts";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import { describeFleet } from "./describe-fleet.ts";
+import { Drains } from "./drains.ts";
 import { Member } from "./member.ts";
 import { type Candidate, type Choice, neededMib, place } from "./place.ts";
+import { type Recovered, recoverLost } from "./recover-lost.ts";
 import { reconcileMember } from "./reconcile-member.ts";
 import { RemoteWorker, type RemoteWorkerOptions } from "./remote/remote-worker.ts";
 import { routedGuest } from "./routed-guest.ts";
@@ -52,12 +54,23 @@ export interface FleetOptions {
 /** Placements that are kept for {@link Fleet.explain}. */
 const maxExplained = 10_000;
 
+/** How often workers that are being drained are looked at. */
+const defaultDrainMs = 1000;
+
+interface MemberUse {
+  readonly isCordoned: boolean;
+  readonly isDraining: boolean;
+}
+
 /** A worker, for an operator. */
 export interface MemberReport {
   readonly id: string;
   readonly url: string;
   readonly state: "up" | "silent";
   readonly cordoned: boolean;
+  readonly draining: boolean;
+  /** Of a worker that is being drained: sandboxes, and snapshots that only it has. */
+  readonly left?: { readonly sandboxes: number; readonly snapshots: number };
   readonly seenAt?: string;
   readonly hypervisor: string;
   readonly cpuModel?: string;
@@ -81,6 +94,7 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
   readonly #members = new Map<string, Member>();
   readonly #choices = new Map<SandboxId, Choice>();
   #context: SandboxContext | undefined;
+  #drains: Drains | undefined;
   /** Wakes listeners of guests when a worker has joined. */
   #joined = Promise.withResolvers<void>();
 
@@ -98,9 +112,13 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
   /** Begins to talk to the workers of the rows. Each is reconciled with its rows when it first answers. */
   async start(context: SandboxContext): Promise<void> {
     this.#context = context;
-    for (const { id, url, description, isCordoned } of await this.#store.list()) {
-      this.#add(new RemoteWorker(this.#linkTo(url), { id, description }), { url, isCordoned });
+    for (const { id, url, description, ...use } of await this.#store.list()) {
+      this.#add(new RemoteWorker(this.#linkTo(url), { id, description }), { url, ...use });
     }
+    this.#drains = new Drains({
+      ...{ context, workers: this.#store, everyMs: this.#options.uploadsMs ?? defaultDrainMs },
+      draining: () => this.#allUp().filter(({ isDraining }) => isDraining),
+    });
   }
 
   /** Adds a worker, or stores its new address. @throws `unavailable` when this server does not reach it there */
@@ -111,8 +129,8 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     await this.#store.put({ id, url, description }, new Date(this.#options.clock.now()));
     if (known?.url === url) return id;
     await known?.[Symbol.asyncDispose]();
-    const isCordoned = known?.isCordoned ?? false;
-    this.#add(new RemoteWorker(this.#linkTo(url), { id, description }), { url, isCordoned });
+    const { isCordoned = false, isDraining = false } = known ?? {};
+    this.#add(new RemoteWorker(this.#linkTo(url), { id, description }), { url, isCordoned, isDraining });
     this.#options.log("info", known === undefined ? "a worker has joined" : "a worker has a new address", {
       worker: id,
       url,
@@ -122,12 +140,50 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
 
   /** Keeps new sandboxes away from a worker, or allows them again. @throws `not_found` */
   async cordon(workerId: string, isCordoned: boolean): Promise<void> {
-    const member = this.#members.get(workerId);
-    if (member === undefined) {
-      throw new SandboxError("not_found", `worker ${workerId} has not joined`, { resource: "worker", id: workerId });
+    const member = this.#joinedMember(workerId);
+    await this.#use(member, { isCordoned, isDraining: isCordoned && member.isDraining });
+  }
+
+  /**
+   * Cordons a worker, moves its sandboxes to others and stores its snapshots, until it is let in again.
+   * @throws `not_supported` when it has no object store
+   */
+  async drain(workerId: string): Promise<void> {
+    const member = this.#joinedMember(workerId);
+    this.#storeOf(workerId);
+    await this.#use(member, { isCordoned: true, isDraining: true });
+  }
+
+  /**
+   * Removes a worker that does not answer. `isLost`: its host does not run any longer, and its sandboxes continue from
+   * what is stored of them.
+   * @throws `wrong_state` when it answers, or when it has something that would be lost and `isLost` is not set
+   */
+  async remove(workerId: string, { isLost }: { readonly isLost: boolean }): Promise<Recovered> {
+    const member = this.#joinedMember(workerId);
+    const context = this.#context;
+    if (context === undefined) throw new SandboxError("unavailable", "the server is starting");
+    const refuse = (state: string, message: string): never => {
+      throw new SandboxError("wrong_state", message, { resource: "worker", state, allowed: ["silent"] });
+    };
+    if (member.isUp) refuse("up", `worker ${workerId} answers: drain it and stop its process first`);
+    const held = (await context.stores.sandboxes.listHeld()).filter((sandbox) => sandbox.workerId === workerId);
+    const snapshots = await this.#uploadRows.notStoredOn(workerId);
+    if (!isLost && held.length + snapshots > 0) {
+      const what = `${held.length} sandboxes are on worker ${workerId}, and ${snapshots} snapshots are stored nowhere else`;
+      refuse("silent", `${what}: start it again and drain it, or declare it lost with --lost when its host is off`);
     }
-    await this.#store.setCordoned(workerId, isCordoned);
-    member.isCordoned = isCordoned;
+    this.#members.delete(workerId);
+    await member[Symbol.asyncDispose]();
+    const recovered = await recoverLost(context, this.#uploadRows, workerId);
+    await this.#store.remove(workerId);
+    this.#options.log("info", "a worker is removed from the fleet", { worker: workerId, ...recovered });
+    return recovered;
+  }
+
+  async #use(member: Member, use: MemberUse): Promise<void> {
+    await this.#store.setUse(member.id, use);
+    Object.assign(member, use);
   }
 
   /**
@@ -139,14 +195,14 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
   }
 
   async report(): Promise<MemberReport[]> {
-    const running = Map.groupBy(
-      (await this.#context?.stores.sandboxes.listRunning()) ?? [],
-      ({ workerId }) => workerId,
-    );
-    return [...this.#members.values()].map((member): MemberReport => {
-      const { id, url, isUp, isCordoned, seenAt, status, worker } = member;
+    const held = Map.groupBy((await this.#context?.stores.sandboxes.listHeld()) ?? [], ({ workerId }) => workerId);
+    const reportOf = async (member: Member): Promise<MemberReport> => {
+      const { id, url, isUp, isCordoned, isDraining, seenAt, status, worker } = member;
+      const sandboxes = held.get(id) ?? [];
+      const left = { sandboxes: sandboxes.length, snapshots: await this.#uploadRows.notStoredOn(id) };
       return {
-        ...{ id, url, state: isUp ? "up" : "silent", cordoned: isCordoned },
+        ...{ id, url, state: isUp ? "up" : "silent", cordoned: isCordoned, draining: isDraining },
+        ...(isDraining ? { left } : {}),
         ...(seenAt === undefined ? {} : { seenAt: seenAt.toISOString() }),
         hypervisor: worker.description.hypervisor,
         ...(status === undefined
@@ -157,9 +213,10 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
               totalMemoryMib: status.totalMemoryMib,
               freeDiskPercent: Math.round(status.freeDiskShare * 100),
             }),
-        sandboxes: running.get(id)?.length ?? 0,
+        sandboxes: sandboxes.filter(({ state }) => state === "running").length,
       };
-    });
+    };
+    return await Promise.all([...this.#members.values()].map(reportOf));
   }
 
   get description(): WorkerDescription {
@@ -176,13 +233,18 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     return this.includes(workerId) ? workerId : undefined;
   }
 
-  async choose({ id, image, memoryMib, snapshotId }: Start): Promise<string> {
-    const snapshotOn = snapshotId === undefined ? undefined : await this.#store.workersWith(snapshotId);
-    const storedIn = snapshotId === undefined ? undefined : (await this.#uploadRows.find(snapshotId))?.store;
+  async choose({ id, image, memoryMib, snapshotId, move }: Start): Promise<string> {
+    if (move?.to !== undefined) this.#joinedMember(move.to);
+    // A sandbox that is to move has no snapshot yet.
+    const copies = move === undefined ? undefined : [];
+    const snapshotOn = snapshotId === undefined ? copies : await this.#store.workersWith(snapshotId);
+    const storedIn =
+      snapshotId === undefined ? move && this.#storeOf(move.from) : (await this.#uploadRows.find(snapshotId))?.store;
     // A cordon gives way only where no other worker can start the sandbox.
     const chooseFrom = (isBound: (member: Member) => boolean): Choice => {
       const all = [...this.#members.values()].map((member) => candidateOf(member, image, isBound(member)));
-      return place(all, { memoryMib, storedIn, ...(snapshotOn === undefined ? {} : { snapshotOn }) });
+      const wish = { memoryMib, storedIn, avoid: move?.from, only: move?.to };
+      return place(all, { ...wish, ...(snapshotOn === undefined ? {} : { snapshotOn }) });
     };
     const free = chooseFrom(() => false);
     const choice =
@@ -359,6 +421,7 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#drains?.[Symbol.asyncDispose]();
     await this.#uploads[Symbol.asyncDispose]();
     await Promise.all([...this.#members.values()].map((member) => member[Symbol.asyncDispose]()));
   }
@@ -368,7 +431,7 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     return { ...link, url, log };
   }
 
-  #add(worker: RemoteWorker, { url, isCordoned }: { readonly url: string; readonly isCordoned: boolean }): void {
+  #add(worker: RemoteWorker, { url, isCordoned, isDraining }: MemberUse & { readonly url: string }): void {
     const { clock, log, heartbeatMs } = this.#options;
     let isFirst = true;
     const reconcileNow = async (): Promise<void> => {
@@ -379,7 +442,7 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
       await this.#context.stores.heartbeats.beat(worker.id, clock.now());
     };
     const member = new Member({
-      ...{ id: worker.id, url, worker, isCordoned, clock, log, heartbeatMs },
+      ...{ id: worker.id, url, worker, isCordoned, isDraining, clock, log, heartbeatMs },
       onReturn: async () => {
         await this.#store.describe(worker.id, worker.description);
         await reconcileNow();
@@ -414,6 +477,21 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     throw silent(member);
   }
 
+  /** @throws `not_found` */
+  #joinedMember(workerId: string): Member {
+    const member = this.#members.get(workerId);
+    if (member !== undefined) return member;
+    throw new SandboxError("not_found", `worker ${workerId} has not joined`, { resource: "worker", id: workerId });
+  }
+
+  /** @throws `not_supported` for a worker without an object store */
+  #storeOf(workerId: string): string {
+    const { objectStore } = this.#known(workerId).worker.description;
+    if (objectStore !== undefined) return objectStore;
+    const message = `worker ${workerId} has no object store, so its sandboxes cannot leave it: set OPENSANDBOX_OBJECT_STORE on the workers`;
+    throw new SandboxError("not_supported", message);
+  }
+
   #uploaders(): Uploader[] {
     return this.#allUp().flatMap(({ worker }) => {
       const { objectStore: store } = worker.description;
@@ -441,6 +519,12 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     }
     const holder = snapshotOn?.map((id) => this.#members.get(id)).find((member) => member?.isUp === false);
     if (holder !== undefined) return silent(holder);
+    if (snapshotOn?.length === 0) {
+      return new SandboxError(
+        "unavailable",
+        "neither a worker nor the object store has the snapshot: it was lost with its worker",
+      );
+    }
     const words = verdicts.map(({ workerId, reason }) => `${workerId}: ${reason}`).join("; ");
     const message = `no worker can take a sandbox with ${memoryMib} MiB: ${words}`;
     const freeMib = Math.max(0, ...this.#allUp().map((member) => freeMibOf(member)));

@@ -14,6 +14,7 @@ export interface MemberOptions {
   readonly url: string;
   readonly worker: RemoteWorker;
   readonly isCordoned: boolean;
+  readonly isDraining: boolean;
   readonly clock: Clock;
   readonly log: Log;
   readonly heartbeatMs?: number | undefined;
@@ -32,6 +33,8 @@ export class Member implements AsyncDisposable {
   readonly url: string;
   readonly worker: RemoteWorker;
   isCordoned: boolean;
+  /** Its sandboxes leave it. */
+  isDraining: boolean;
   /** Starts on their way to the worker, which its status does not count yet: MiB that each needs. */
   readonly starting = new Set<{ readonly neededMib: number }>();
   /** Images that sandboxes were started from: their templates exist. */
@@ -50,6 +53,7 @@ export class Member implements AsyncDisposable {
     this.url = options.url;
     this.worker = options.worker;
     this.isCordoned = options.isCordoned;
+    this.isDraining = options.isDraining;
     this.#beating = this.#beat();
   }
 

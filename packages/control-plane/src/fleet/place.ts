@@ -24,6 +24,10 @@ export interface Wish {
   readonly snapshotOn?: readonly string[];
   /** The object store that has the snapshot. */
   readonly storedIn?: string | undefined;
+  /** The worker that the sandbox leaves. */
+  readonly avoid?: string | undefined;
+  /** The only worker that is wanted. */
+  readonly only?: string | undefined;
 }
 
 /** The choice, and the reason for each worker. */
@@ -67,7 +71,7 @@ export function neededMib(memoryMib: number): number {
   return Math.ceil(memoryMib * guestShare) + overheadMib;
 }
 
-function verdictOf(candidate: Candidate, { memoryMib, snapshotOn, storedIn }: Wish): Verdict {
+function verdictOf(candidate: Candidate, { memoryMib, snapshotOn, storedIn, avoid, only }: Wish): Verdict {
   const {
     id: workerId,
     refusal,
@@ -79,6 +83,8 @@ function verdictOf(candidate: Candidate, { memoryMib, snapshotOn, storedIn }: Wi
     hasTemplate,
     objectStore,
   } = candidate;
+  if (workerId === avoid) return { workerId, reason: "the sandbox leaves it" };
+  if (only !== undefined && workerId !== only) return { workerId, reason: "another worker was asked for" };
   if (refusal !== undefined) return { workerId, reason: refusal };
   const hasSnapshot = snapshotOn?.includes(workerId) === true;
   if (snapshotOn !== undefined && !hasSnapshot && (storedIn === undefined || storedIn !== objectStore)) {

@@ -1,5 +1,5 @@
-import type { SnapshotId } from "@opensandbox/wire/ids.ts";
-import { sql } from "kysely";
+import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
+import { type RawBuilder, sql } from "kysely";
 import type { Database } from "#database/database.ts";
 
 /**
@@ -70,6 +70,35 @@ export class UploadStore {
     return rows[0]?.count ?? 0;
   }
 
+  /** Whether the object store or another worker has the snapshot. */
+  async isElsewhere(snapshotId: SnapshotId, workerId: string): Promise<boolean> {
+    const { rows } = await sql`
+      SELECT 1 FROM snapshot_uploads u
+      WHERE u.snapshot_id = ${snapshotId} AND ${elsewhere(workerId)}`.execute(this.#database);
+    return rows.length > 0;
+  }
+
+  /** Hibernated sandboxes whose snapshot neither the object store nor another worker has. */
+  async sleepingOnlyOn(workerId: string): Promise<SandboxId[]> {
+    const { rows } = await sql<{ id: SandboxId }>`
+      SELECT s.id FROM sandboxes s
+      JOIN snapshot_copies c ON c.snapshot_id = s.hibernation_snapshot_id AND c.worker_id = ${workerId}
+      JOIN snapshot_uploads u ON u.snapshot_id = s.hibernation_snapshot_id
+      WHERE s.state = 'hibernated' AND NOT ${elsewhere(workerId)}`.execute(this.#database);
+    return rows.map(({ id }) => id);
+  }
+
+  /** The newest checkpoint of a sandbox that the object store or another worker has. */
+  async lastCheckpoint(sandboxId: SandboxId, workerId: string): Promise<LastCheckpoint | undefined> {
+    const { rows } = await sql<{ name: string; snapshot: SnapshotId; at: number }>`
+      SELECT c.name, c.snapshot_id AS snapshot, c.created_at AS at FROM checkpoints c
+      JOIN snapshot_uploads u ON u.snapshot_id = c.snapshot_id
+      WHERE c.sandbox_id = ${sandboxId} AND c.status = 'ready' AND ${elsewhere(workerId)}
+      ORDER BY c.created_at DESC LIMIT 1`.execute(this.#database);
+    const [last] = rows;
+    return last && { name: last.name, snapshotId: last.snapshot, createdAt: new Date(last.at) };
+  }
+
   /** Claims an upload until the given time. False: another server has claimed it, or it is stored. */
   async claim(
     snapshotId: SnapshotId,
@@ -123,6 +152,19 @@ export class UploadStore {
   async remove(snapshotId: SnapshotId): Promise<void> {
     await this.#database.deleteFrom("snapshot_uploads").where("snapshot_id", "=", snapshotId).execute();
   }
+}
+
+/** The newest stored state of a sandbox. */
+export interface LastCheckpoint {
+  readonly name: string;
+  readonly snapshotId: SnapshotId;
+  readonly createdAt: Date;
+}
+
+/** The snapshot of upload `u` exists without this worker. */
+function elsewhere(workerId: string): RawBuilder<boolean> {
+  return sql`(u.state = 'stored' OR EXISTS (
+    SELECT 1 FROM snapshot_copies o WHERE o.snapshot_id = u.snapshot_id AND o.worker_id <> ${workerId}))`;
 }
 
 /** A row refers to the snapshot of upload `u` as to one that exists. */

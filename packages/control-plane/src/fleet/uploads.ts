@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SnapshotId } from "@opensandbox/wire/ids.ts";
 import { orAborted } from "@opensandbox/wire/or-aborted.ts";
@@ -32,6 +33,9 @@ const uploadsPerWorker = 2;
 const claimMs = 60_000;
 const renewMs = 15_000;
 
+/** How often an upload of another server is looked at. */
+const pollMs = 100;
+
 /** The pause after a failed upload, which doubles with each one. */
 const firstPauseMs = 5000;
 const maxPauseMs = 600_000;
@@ -54,7 +58,7 @@ export class Uploads implements AsyncDisposable {
 
   /**
    * Resolves when the snapshot is stored. An upload that waits begins now.
-   * @throws the error of its upload, and `unavailable` when no worker that has it can upload it
+   * @throws the error of its upload, and `unavailable` when the worker that has it cannot upload it
    */
   async ensure(snapshotId: SnapshotId, signal: AbortSignal): Promise<void> {
     for (;;) {
@@ -67,10 +71,15 @@ export class Uploads implements AsyncDisposable {
         });
       }
       const uploader = this.#options.uploaders().find(({ worker }) => worker.id === upload.workerId);
-      const running = this.#running.get(snapshotId) ?? (uploader && (await this.#begin(snapshotId, uploader)));
-      if (running === undefined) {
-        const message = `worker ${upload.workerId} cannot upload snapshot ${snapshotId} now: it does not answer, has no object store, or another server has begun the upload`;
+      if (uploader === undefined) {
+        const message = `worker ${upload.workerId} cannot upload snapshot ${snapshotId} now: it does not answer, or has no object store`;
         throw new SandboxError("unavailable", message);
+      }
+      const running = this.#running.get(snapshotId) ?? (await this.#begin(snapshotId, uploader));
+      if (running === undefined) {
+        // The background or another server has just begun it.
+        await sleep(pollMs, undefined, { signal });
+        continue;
       }
       const failure = await orAborted(running.done, signal);
       if (failure !== undefined) throw failure.error;

@@ -1,5 +1,6 @@
 import type { SnapshotId } from "@opensandbox/wire/ids.ts";
 import type { WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
+import { sql } from "kysely";
 import type { Database } from "#database/database.ts";
 
 export interface StoredWorker {
@@ -16,10 +17,10 @@ export class WorkerStore {
     this.#database = database;
   }
 
-  async list(): Promise<(StoredWorker & { readonly isCordoned: boolean })[]> {
+  async list(): Promise<(StoredWorker & { readonly isCordoned: boolean; readonly isDraining: boolean })[]> {
     const rows = await this.#database.selectFrom("workers").selectAll().orderBy("id").execute();
-    return rows.map(({ id, url, description, cordoned }) => ({
-      ...{ id, url, isCordoned: cordoned === 1 },
+    return rows.map(({ id, url, description, cordoned, draining }) => ({
+      ...{ id, url, isCordoned: cordoned === 1, isDraining: draining === 1 },
       description: JSON.parse(description) as WorkerDescription,
     }));
   }
@@ -42,9 +43,38 @@ export class WorkerStore {
       .execute();
   }
 
-  async setCordoned(id: string, isCordoned: boolean): Promise<void> {
-    const cordoned = isCordoned ? 1 : 0;
-    await this.#database.updateTable("workers").set({ cordoned }).where("id", "=", id).execute();
+  async setUse(
+    id: string,
+    { isCordoned, isDraining }: { readonly isCordoned: boolean; readonly isDraining: boolean },
+  ): Promise<void> {
+    const use = { cordoned: isCordoned ? 1 : 0, draining: isDraining ? 1 : 0 };
+    await this.#database.updateTable("workers").set(use).where("id", "=", id).execute();
+  }
+
+  /** Removes a worker and the records of its copies. Uploads that it had to make pass to another worker with a copy. */
+  async remove(id: string): Promise<void> {
+    await this.#database.transaction().execute(async (transaction) => {
+      await transaction.deleteFrom("snapshot_copies").where("worker_id", "=", id).execute();
+      await sql`
+        UPDATE snapshot_uploads SET state = 'local', next_at = 0, worker_id =
+          (SELECT min(c.worker_id) FROM snapshot_copies c WHERE c.snapshot_id = snapshot_uploads.snapshot_id)
+        WHERE worker_id = ${id} AND state <> 'stored' AND EXISTS
+          (SELECT 1 FROM snapshot_copies c WHERE c.snapshot_id = snapshot_uploads.snapshot_id)`.execute(transaction);
+      await transaction.deleteFrom("workers").where("id", "=", id).execute();
+    });
+  }
+
+  /** Snapshots that the object store has too. */
+  async storedCopiesOn(id: string, limit: number): Promise<SnapshotId[]> {
+    const rows = await this.#database
+      .selectFrom("snapshot_copies")
+      .innerJoin("snapshot_uploads", "snapshot_uploads.snapshot_id", "snapshot_copies.snapshot_id")
+      .select("snapshot_copies.snapshot_id")
+      .where("snapshot_copies.worker_id", "=", id)
+      .where("snapshot_uploads.state", "=", "stored")
+      .limit(limit)
+      .execute();
+    return rows.map((row) => row.snapshot_id as SnapshotId);
   }
 
   /** Workers that have the snapshot, or have begun to make it. */

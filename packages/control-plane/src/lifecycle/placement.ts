@@ -1,3 +1,4 @@
+import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SnapshotId } from "@opensandbox/wire/ids.ts";
 import type { Worker } from "@opensandbox/wire/worker/worker.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
@@ -6,6 +7,8 @@ import type { Sandbox } from "#sandboxes/sandbox.ts";
 export interface Start extends Pick<Sandbox, "id" | "image" | "vcpus" | "memoryMib"> {
   /** The snapshot that it starts from. Absent: its image. */
   readonly snapshotId?: SnapshotId | undefined;
+  /** It leaves one worker, for another one or for any. */
+  readonly move?: { readonly from: string; readonly to?: string | undefined } | undefined;
 }
 
 /** The workers that this control plane uses, and the choice among them. */
@@ -15,7 +18,7 @@ export interface Placement {
   /** The worker that has the machine, disks or leftovers of a sandbox. Undefined: no worker of this control plane. */
   holderOf(sandbox: Pick<Sandbox, "workerId">): string | undefined;
   /**
-   * Chooses the worker of a start.
+   * Chooses the worker of a start. Of a move without a snapshot: the worker that could fetch one.
    * @throws `no_capacity` when no worker has room, `unavailable` when the one with the snapshot does not answer
    */
   choose(start: Start): Promise<string>;
@@ -29,6 +32,12 @@ export function onlyWorker({ id }: Pick<Worker, "id">): Placement {
   return {
     includes: (workerId) => workerId === id,
     holderOf: ({ workerId }) => (workerId === id || workerId === "" ? id : undefined),
-    choose: () => Promise.resolve(id),
+    async choose({ move }) {
+      if (move === undefined) return await Promise.resolve(id);
+      throw new SandboxError(
+        "not_supported",
+        "a sandbox moves between the workers of a fleet, and this server has one",
+      );
+    },
   };
 }

@@ -3,7 +3,8 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 /**
  * The states of a sandbox and the moves between them. `restart` gives a sandbox another machine, either on the same disks
  * (power-cycle) or from a checkpoint (restore). `lost` and `adopted` come from reconciliation, when a control plane
- * starts. `delete` leads out of every state but `stopped`, so that a row whose operation could not be recorded can still
+ * starts.
+ * `recovered` continues from a stored snapshot after the loss of a worker. `delete` leads out of every state but `stopped`, so that a row whose operation could not be recorded can still
  * be deleted. A create that fails leaves no row.
  */
 export const moves = {
@@ -15,14 +16,29 @@ export const moves = {
     crashed: "error",
     lost: "error",
     adopted: "running",
+    recovered: "hibernated",
   },
-  hibernating: { stored: "hibernated", failed: "running", delete: "stopping", lost: "error", adopted: "running" },
-  hibernated: { wake: "waking", delete: "stopping", lost: "error", adopted: "running" },
+  hibernating: {
+    stored: "hibernated",
+    failed: "running",
+    delete: "stopping",
+    lost: "error",
+    adopted: "running",
+    recovered: "hibernated",
+  },
+  hibernated: { wake: "waking", delete: "stopping", lost: "error", adopted: "running", recovered: "hibernated" },
   waking: { started: "running", failed: "hibernated", delete: "stopping", adopted: "running" },
-  restarting: { started: "running", failed: "error", delete: "stopping", lost: "error", adopted: "running" },
+  restarting: {
+    started: "running",
+    failed: "error",
+    delete: "stopping",
+    lost: "error",
+    adopted: "running",
+    recovered: "hibernated",
+  },
   stopping: { delete: "stopping", stopped: "stopped", failed: "error" },
   stopped: {},
-  error: { restart: "restarting", delete: "stopping", lost: "error", adopted: "running" },
+  error: { restart: "restarting", delete: "stopping", lost: "error", adopted: "running", recovered: "hibernated" },
 } as const satisfies Record<string, Record<string, string>>;
 
 export type SandboxState = keyof typeof moves;

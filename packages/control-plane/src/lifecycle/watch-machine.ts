@@ -1,5 +1,5 @@
 import type { SandboxEnd } from "@opensandbox/wire/worker/worker.ts";
-import { describeError } from "@opensandbox/wire/errors.ts";
+import { describeError, isSandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxContext } from "./sandbox-context.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 
@@ -11,7 +11,8 @@ export function watchMachine(context: SandboxContext, sandbox: Sandbox): void {
         await context.operations.gates.run(sandbox.id, () => markEnded(context, sandbox, end));
     })
     .catch((error: unknown) => {
-      if (context.shutdown.ending.aborted) return;
+      // The worker has left the fleet or has another address, where its sandboxes are watched again.
+      if (context.shutdown.ending.aborted || isSandboxError(error, "canceled")) return;
       context.log("error", "cannot record the end of a machine", {
         sandbox: sandbox.id,
         ...describeError(error),

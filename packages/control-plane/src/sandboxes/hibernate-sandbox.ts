@@ -37,6 +37,7 @@ export async function putToSleep(context: SandboxContext, sandbox: Sandbox): Pro
     // Any worker may wake it, except that an ephemeral sandbox stays with this server and ends with it.
     workerId: sandbox.ephemeral ? sandbox.workerId : "",
     expiresAt: undefined,
+    recoveredFrom: undefined,
     hibernationSizeBytes: stored.sizeBytes,
   });
   const { sizeBytes } = stored;

@@ -53,6 +53,8 @@ export interface Sandbox extends Required<Omit<NewSandbox, OptionalOfNew>>, Pick
   /** How its machine last started. */
   readonly restoredFrom?: "memory" | "disk" | undefined;
   readonly restoredBecause?: string | undefined;
+  /** The stored state that it continues from because its worker was lost, for people. Until its next hibernation. */
+  readonly recoveredFrom?: string | undefined;
   /** The next call boots its disks: its machine ended while no server ran, or its guest reset. */
   readonly bootsOnUse: boolean;
   readonly tags: Readonly<Record<string, string>>;

@@ -4,6 +4,7 @@ import type { StartedSandbox } from "@opensandbox/wire/worker/worker.ts";
 import { applyPatches } from "#checkpoints/apply-patches.ts";
 import { elsewhere } from "#lifecycle/elsewhere.ts";
 import { limitsOf } from "#lifecycle/limits-of.ts";
+import type { Start } from "#lifecycle/placement.ts";
 import { markRunning, startOnWorker, type Started } from "#lifecycle/start-on-worker.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { wrongState, type SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
@@ -15,6 +16,13 @@ export interface WakeSandbox {
   readonly id: SandboxId;
   /** Absent: unchanged. */
   readonly idleTimeoutSeconds?: number;
+}
+
+interface WakeOptions {
+  /** Absent: unchanged. */
+  readonly idleTimeoutSeconds?: number;
+  /** Absent: on any worker. */
+  readonly move?: Start["move"];
 }
 
 /** The states in which a wake is accepted. */
@@ -37,7 +45,7 @@ export async function wakeSandbox(
   return context.operations.gates.run(id, async () => {
     const sandbox = await context.stores.sandboxes.get(organizationId, id);
     if (sandbox.state === "hibernated") {
-      return wake(context, sandbox, idleTimeoutSeconds);
+      return wake(context, sandbox, idleTimeoutSeconds === undefined ? {} : { idleTimeoutSeconds });
     }
     if (sandbox.state !== "running") {
       throw wrongState(sandbox.state, ["hibernated"], `sandbox is not hibernated: it is ${sandbox.state}`);
@@ -54,13 +62,13 @@ export async function wakeSandbox(
 export async function wake(
   context: SandboxContext,
   sandbox: Sandbox,
-  idleTimeoutSeconds = sandbox.idleTimeoutSeconds,
+  { idleTimeoutSeconds = sandbox.idleTimeoutSeconds, move }: WakeOptions = {},
 ): Promise<Started> {
   const { stores, placement, snapshots } = context;
   await requireDisk(context, sandbox.organizationId);
   const limits = await limitsOf(context, sandbox.organizationId);
   const generation = sandbox.generation + 1;
-  const workerId = await placement.choose({ ...sandbox, snapshotId: sandbox.hibernationSnapshotId });
+  const workerId = await placement.choose({ ...sandbox, snapshotId: sandbox.hibernationSnapshotId, move });
   const waking = await stores.sandboxes.move(sandbox, "wake", { workerId, generation }, { limits });
   const started = await startFromHibernation(context, waking);
   const running = await markRunning(context, waking, started, {

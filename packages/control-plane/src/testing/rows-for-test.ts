@@ -39,6 +39,7 @@ export function sandboxForTest(changes: Partial<Sandbox> = {}): Sandbox {
     hibernationSizeBytes: 2 ** 40,
     restoredFrom: "memory",
     restoredBecause: "a reason",
+    recoveredFrom: "a checkpoint",
     bootsOnUse: true,
     tags: { t: "u" },
     tagsUpdatedAt: new Date(createdAt.getTime() + 4),

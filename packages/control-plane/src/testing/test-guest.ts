@@ -191,7 +191,7 @@ function partOf(
 ): readonly (Uint8Array | Error)[] {
   if (offset === undefined && length === undefined) return chunks;
   const bytes = Buffer.concat(chunks.filter((chunk) => chunk instanceof Uint8Array));
-  return [bytes.subarray(offset ?? 0, (offset ?? 0) + (length ?? bytes.length))];
+  return [bytes.subarray(offset ?? 0, (offset ?? 0) + (length || bytes.length))];
 }
 
 function portsOf({ machine, opened }: TestGuestOptions): GuestPorts {

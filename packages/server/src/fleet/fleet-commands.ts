@@ -45,6 +45,22 @@ export async function cordonWorker(
   await ask(config, { method: "POST", path, body: { cordoned } }, signal);
 }
 
+/** Begins to move the sandboxes of a worker to others. `osb admin uncordon` ends it. */
+export async function drainWorker(config: ServerConfig, id: string, signal: AbortSignal): Promise<void> {
+  await ask(config, { method: "POST", path: `/workers/${encodeURIComponent(id)}/drain`, body: {} }, signal);
+}
+
+/** Removes a worker that does not answer. `lost`: its host is off, and its sandboxes continue from what is stored. */
+export async function removeWorker(
+  config: ServerConfig,
+  { id, lost }: { readonly id: string; readonly lost: boolean },
+  signal: AbortSignal,
+): Promise<{ readonly recovered: number; readonly lost: number }> {
+  const path = `/workers/${encodeURIComponent(id)}/remove`;
+  const removed = await ask(config, { method: "POST", path, body: { lost } }, signal);
+  return removed as { readonly recovered: number; readonly lost: number };
+}
+
 /** Why a sandbox was placed where it is. */
 export async function explainPlacement(config: ServerConfig, id: string, signal: AbortSignal): Promise<Choice> {
   return (await ask(config, { method: "GET", path: `/placements/${encodeURIComponent(id)}` }, signal)) as Choice;

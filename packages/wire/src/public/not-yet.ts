@@ -2,7 +2,6 @@
 export const notYet: readonly (readonly [method: string, path: string, what: string])[] = [
   ["POST", "/api/auth/token", "signing in with a short-lived token"],
 
-  ["POST", "/api/sandboxes/:id/migrate", "moving a sandbox to another worker"],
   ["POST", "/api/sandboxes/:id/token/refresh", "a token of a sandbox"],
 
   ["POST", "/api/sandboxes/:id/mounts", "mounting remote storage"],

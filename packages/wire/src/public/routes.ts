@@ -50,7 +50,13 @@ import {
   listSnapshots,
   publications,
 } from "./images.ts";
-import { hibernateSandbox, powerCycleSandbox, rebootSandbox, wakeSandbox } from "./sandboxes/lifecycle.ts";
+import {
+  hibernateSandbox,
+  migrateSandbox,
+  powerCycleSandbox,
+  rebootSandbox,
+  wakeSandbox,
+} from "./sandboxes/lifecycle.ts";
 import { getNetwork, getNetworkLog, setNetwork } from "./sandboxes/network.ts";
 import { createPreview, deletePreview, listPreviews, rotatePreviewToken } from "./guests/previews.ts";
 import { getConsole, getReadyMachines } from "./sandboxes/host.ts";
@@ -99,6 +105,7 @@ export const publicRoutes = [
   setIdleTimeout,
   hibernateSandbox,
   wakeSandbox,
+  migrateSandbox,
   rebootSandbox,
   powerCycleSandbox,
   getTags,

@@ -43,6 +43,7 @@ export const routeScopes: Readonly<Record<string, Scope>> = {
   setIdleTimeout: "sandboxes:write",
   hibernateSandbox: "sandboxes:write",
   wakeSandbox: "sandboxes:write",
+  migrateSandbox: "admin:write",
   rebootSandbox: "sandboxes:write",
   powerCycleSandbox: "sandboxes:write",
   getTags: "sandboxes:read",

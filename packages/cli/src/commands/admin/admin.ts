@@ -8,6 +8,8 @@ import { org } from "./org.ts";
 import { restore } from "./restore.ts";
 import { rotateMasterKey } from "./rotate-master-key.ts";
 import { snapshots } from "./snapshots.ts";
+import { drain } from "./drain.ts";
+import { removeWorker } from "./remove-worker.ts";
 import { cordon, uncordon, workers } from "./workers.ts";
 
 export const admin = defineGroup({
@@ -24,6 +26,8 @@ export const admin = defineGroup({
     workers,
     cordon,
     uncordon,
+    drain,
+    "remove-worker": removeWorker,
     explain,
   },
 });

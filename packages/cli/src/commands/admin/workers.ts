@@ -22,7 +22,7 @@ function rowOf(worker: MemberReport): string[] {
   const { id, state, cordoned, sandboxes, freeMemoryMib, totalMemoryMib, freeDiskPercent } = worker;
   return [
     id,
-    cordoned ? `${state}, cordoned` : state,
+    worker.draining ? `${state}, draining` : cordoned ? `${state}, cordoned` : state,
     String(sandboxes),
     freeMemoryMib === undefined ? "-" : `${freeMemoryMib} of ${totalMemoryMib} MiB`,
     freeDiskPercent === undefined ? "-" : `${freeDiskPercent} %`,
@@ -46,7 +46,7 @@ export const cordon = defineCommand({
 export const uncordon = defineCommand({
   summary: "Allow new sandboxes on a worker again",
   arguments: { id: one("WORKER") },
-  examples: [{ line: "admin uncordon wk-1a2b3c4d5e6f", shows: "end an 'osb admin cordon'" }],
+  examples: [{ line: "admin uncordon wk-1a2b3c4d5e6f", shows: "end an 'osb admin cordon' or 'osb admin drain'" }],
   async run({ id }, { host, print, signal }) {
     await setCordoned(host.env, { id, cordoned: false }, signal);
     await print(`${id} gets new sandboxes again`, { id, cordoned: false });

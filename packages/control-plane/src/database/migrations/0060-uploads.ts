@@ -1,6 +1,9 @@
 import { sql, type Kysely } from "kysely";
 
-/** The copies of snapshots in the object store of a fleet, and the uploads that make them. */
+/**
+ * The copies of snapshots in the object store of a fleet and the uploads that make them, workers that are being drained,
+ * and sandboxes that continue from an earlier state because their worker was lost.
+ */
 export async function up(db: Kysely<unknown>): Promise<void> {
   await db.schema
     .createTable("snapshot_uploads")
@@ -20,4 +23,6 @@ export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`
     CREATE INDEX sandboxes_by_hibernation ON sandboxes (hibernation_snapshot_id)
     WHERE hibernation_snapshot_id IS NOT NULL`.execute(db);
+  await sql`ALTER TABLE workers ADD COLUMN draining integer NOT NULL DEFAULT 0`.execute(db);
+  await sql`ALTER TABLE sandboxes ADD COLUMN recovered_from text`.execute(db);
 }

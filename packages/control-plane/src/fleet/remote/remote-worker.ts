@@ -59,6 +59,8 @@ export class RemoteWorker implements Worker, Disposable {
   readonly #version: string;
   readonly #log: Log;
   #description: WorkerDescription;
+  /** Aborts when this object is disposed: lasting calls end with it. */
+  readonly #ending = new AbortController();
 
   /**
    * Connects to the worker and greets it.
@@ -202,7 +204,7 @@ export class RemoteWorker implements Worker, Disposable {
 
   /** Listens across broken connections. */
   async *guestRequests(signal: AbortSignal): AsyncGenerator<GuestRequest> {
-    while (!signal.aborted) {
+    while (!signal.aborted && !this.#ending.signal.aborted) {
       using scope = new CallScope(signal);
       try {
         for await (const message of this.#link.client.guestRequests({}, { signal: scope.signal })) {
@@ -232,6 +234,7 @@ export class RemoteWorker implements Worker, Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#ending.abort();
     this.#link[Symbol.dispose]();
   }
 
@@ -242,6 +245,8 @@ export class RemoteWorker implements Worker, Disposable {
         return await this.#link.until(signal, call);
       } catch (error) {
         if (signal.aborted || !isSandboxError(error, "unavailable")) throw error;
+        if (this.#ending.signal.aborted)
+          throw new SandboxError("canceled", `${this.#link.name} is not used any longer`);
         this.#log("info", "the connection broke during a wait on a worker: waiting again", {
           worker: this.id,
           ...describeError(error),

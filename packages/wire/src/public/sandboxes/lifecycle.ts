@@ -42,6 +42,37 @@ export const wakeSandbox: Route<WakeBody, unknown, SandboxReply> = {
   reply: SandboxReply,
 };
 
+export const MigrateBody = z
+  .object({
+    targetWorker: z.string().optional().meta({ description: "Absent: the best of the other workers." }),
+  })
+  .meta({ id: "Migrate" });
+export type MigrateBody = z.infer<typeof MigrateBody>;
+
+const MigratedReply = z
+  .object({
+    sandboxID: z.string(),
+    sourceWorker: z.string(),
+    targetWorker: z.string(),
+    elapsedMs: z.int().meta({ description: "How long calls to the sandbox waited." }),
+  })
+  .meta({ id: "Migrated" });
+type MigratedReply = z.infer<typeof MigratedReply>;
+
+export const migrateSandbox: Route<MigrateBody, unknown, MigratedReply> = {
+  method: "POST",
+  path: "/api/sandboxes/:id/migrate",
+  name: "migrateSandbox",
+  summary: "Move a running sandbox to another worker of the fleet, with its memory",
+  description:
+    "The sandbox is hibernated, its snapshot is stored in the fleet's object store, and another worker wakes it. Calls to " +
+    "the sandbox wait meanwhile. A server with one worker answers 501.",
+  access: "key",
+  body: MigrateBody,
+  status: 200,
+  reply: MigratedReply,
+};
+
 export const rebootSandbox: Route = {
   method: "POST",
   path: "/api/sandboxes/:id/reboot",

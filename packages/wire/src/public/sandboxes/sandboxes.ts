@@ -105,6 +105,9 @@ export const SandboxReply = z
       .optional()
       .meta({ description: "How it last started: with its memory restored, or booted from its disks." }),
     restoredBecause: z.string().optional().meta({ description: "Why its memory was not restored." }),
+    recoveredFrom: z.string().optional().meta({
+      description: "The earlier state that it continues from because its worker was lost, until its next hibernation.",
+    }),
     fromCheckpointId: z.string().optional().meta({ description: "The checkpoint that it is a fork of." }),
     patchError: z.string().optional().meta({ description: "The patch of that checkpoint that failed, and how." }),
     tags: z.record(z.string(), z.string()),
@@ -247,6 +250,7 @@ interface SandboxToShow {
   readonly endReason?: string | undefined;
   readonly restoredFrom?: "memory" | "disk" | undefined;
   readonly restoredBecause?: string | undefined;
+  readonly recoveredFrom?: string | undefined;
   readonly fromCheckpointId?: string | undefined;
   readonly patchError?: string | undefined;
   readonly tags: Readonly<Record<string, string>>;
@@ -305,6 +309,7 @@ export function sandboxReplyOf(sandbox: SandboxToShow, place: SandboxPlace): San
       reason: sandbox.endReason,
       restoredFrom: sandbox.restoredFrom,
       restoredBecause: sandbox.restoredBecause,
+      recoveredFrom: sandbox.recoveredFrom,
       fromCheckpointId: sandbox.fromCheckpointId,
       patchError: sandbox.patchError,
       egress: sandbox.egress && writableEgress(sandbox.egress),
