@@ -19,7 +19,10 @@ interface Sample {
 /** Calls at the same time. */
 const callers = 4;
 
-/** How much the server's memory may grow between the middle and the end, in bytes: its heap breathes by this much. */
+/**
+ * How much the server's memory may grow between the middle and the end, in bytes: its heap grows and shrinks by this
+ * much anyway.
+ */
 const allowedGrowthBytes = 48 * 2 ** 20;
 
 /** The median of a call in the last third is at most this many times that in the second third. */

@@ -107,7 +107,7 @@ export interface ReadyMachinesState {
   readonly templates: readonly ReadyTemplate[];
 }
 
-/** The ready machines of one template, and the shape that they are brought to another one from. */
+/** The ready machines of one template. They have its shape until a create gives one the shape of its sandbox. */
 export interface ReadyTemplate {
   readonly image: string;
   readonly memoryMib: number;

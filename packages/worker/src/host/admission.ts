@@ -23,7 +23,7 @@ const overheadMib = 256;
  */
 const guestShare = 0.5;
 
-/** How often the host's memory is read while sandboxes wait for some. */
+/** How often the host's memory is read while sandboxes wait for it. */
 const pollMs = 250;
 
 /** A sandbox waits this long for memory, which stays below the 30 s that many clients wait for a reply. */

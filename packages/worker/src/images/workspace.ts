@@ -7,8 +7,8 @@ import type { BuildOptions } from "#images/progress.ts";
 import { removeBuild, runPrivileged, runTool } from "#images/privileged.ts";
 
 /**
- * Block groups of 128 MiB whose metadata lies together: more than the largest workspace has. Growing the file system then
- * adds two sets of groups at most, where the usual 16 groups a set would make it a hundred transactions.
+ * Block groups of 128 MiB whose metadata lies together: more than the largest workspace has. Growing the file system
+ * then adds at most two sets of groups. With the usual 16 groups in a set it would take a hundred transactions.
  */
 const groupsPerFlex = 4096;
 

@@ -44,7 +44,7 @@ suite("the introduction of a guest", () => {
     assert.deepEqual(admitted, []);
   });
 
-  test("gives a guest its shape by the same call, and an agent of an older snapshot none", async () => {
+  test("gives a guest its shape in the same call, unless its agent is that of an older snapshot", async () => {
     const shape = { processors: 2 };
     for (const [protocolVersion, taken] of [
       [3, false],

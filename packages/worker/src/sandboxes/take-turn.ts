@@ -52,7 +52,7 @@ export async function takeTurn(
 }
 
 /**
- * Is promised memory now. Ready machines give way.
+ * Gets the promise of memory at once. Ready machines are ended for it.
  * @throws `no_capacity` when there is not enough memory without them either
  */
 export async function promiseMemory(memoryMib: number, admission: Admission, ready: Reserve): Promise<Disposable> {

@@ -127,7 +127,7 @@ export class ReadyMachines<Machine extends WaitingMachine> implements AsyncDispo
     return false;
   }
 
-  /** Drops machines whose process does not answer, and ends those of templates that are in demand no longer. */
+  /** Drops machines whose process does not answer, and ends those of templates that are no longer in demand. */
   async check(): Promise<void> {
     for (const [key, { uses }] of this.#templates) {
       if (uses.at(this.#now()) < minDemand) this.#forget(key);

@@ -5,8 +5,9 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 const directory = "/sys/devices/system/cpu";
 
 /**
- * Makes the kernel interrupt processors instead of waiting for them to pass through a quiescent state, as it does itself
- * while it suspends. Each processor that comes online or goes waits several times, which is two thirds of what it takes.
+ * Makes the kernel interrupt processors instead of waiting for them to pass through a quiescent state, as it does
+ * itself while it suspends. A processor that comes online or goes offline waits several times, which is two thirds of
+ * the whole time.
  */
 const expediting = "/sys/kernel/rcu_expedited";
 

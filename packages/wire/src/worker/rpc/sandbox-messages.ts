@@ -236,7 +236,7 @@ export function readyMachinesFromWire(reply: pb.ReadyMachinesReply): ReadyMachin
     ...{ image: template.image, memoryMib: template.memoryMib, vcpus: template.vcpus },
     ...{ wanted: template.wanted, ready: template.ready },
   }));
-  // An older worker has machines of one template alone.
+  // An older worker has machines of one template only.
   const isOlder = templates.length === 0 && image !== undefined;
   return { wanted, ready, templates: isOlder ? [{ image, memoryMib, vcpus, wanted, ready }] : templates };
 }
