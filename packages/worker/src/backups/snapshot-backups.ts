@@ -4,7 +4,7 @@ import { ContentChecks } from "#host/storage/content-checks.ts";
 import { flushTree, hostFiles, removeTree } from "#host/storage/durable-files.ts";
 import { namesIn } from "#host/storage/names-in.ts";
 import { MemoryThreads } from "#snapshots/memory-threads.ts";
-import { SnapshotStore } from "#snapshots/snapshot-store.ts";
+import { SnapshotStore, type StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { Verifier } from "#snapshots/verify.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { lockBackups } from "./data-directory.ts";
@@ -141,7 +141,7 @@ export async function stageSnapshots(
       const found = await store.find(id);
       if (found === undefined) throw new SandboxError("incompatible", "it is missing", { reason: "damaged" });
       await verifier.verify(found);
-      await verifyDelta(found.directory, found.manifest.memory?.delta, memory);
+      await verifyDelta(found, memory);
     } catch (cause) {
       signal.throwIfAborted();
       const message = `the backup is damaged: snapshot ${id} in ${from}: ${(cause as Error).message}`;
@@ -165,13 +165,12 @@ async function checkFile(file: string, { name, bytes, uid, gid, mode }: FileReco
 }
 
 /** {@link Verifier} leaves the delta to the machine that loads it. */
-async function verifyDelta(
-  directory: string,
-  delta: { readonly file: string; readonly bytes: number; readonly sha256: string } | undefined,
-  memory: MemoryThreads,
-): Promise<void> {
+async function verifyDelta({ directory, manifest }: StoredSnapshot, memory: MemoryThreads): Promise<void> {
+  const delta = manifest.memory?.delta;
   if (delta === undefined) return;
-  const { bytes, sha256 } = await memory.hash(join(directory, delta.file));
+  const path = join(directory, delta.file);
+  if (delta.chunked === true) return await memory.verifyChunks(path, delta.sha256);
+  const { bytes, sha256 } = await memory.hash(path);
   if (bytes === delta.bytes && sha256 === delta.sha256) return;
   throw new SandboxError("incompatible", `${delta.file} does not match its manifest`, { reason: "damaged" });
 }

@@ -15,6 +15,8 @@ export interface MemoryRegion {
   /** The address of the region's first byte. */
   readonly start: number;
   readonly bytes: number;
+  /** The region is hotplugged memory, which starts as zeros. */
+  readonly hotplugged?: true;
 }
 
 /** Finds the private mapping of the file `base` in a process. @throws `unavailable` when it is missing or not in one piece */

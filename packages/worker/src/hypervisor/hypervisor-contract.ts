@@ -492,7 +492,7 @@ async function capture(
   await capturing.saveDevices(devices);
   if (wishes.threads === undefined) return { devices, memory: { file, sha256: "", bytes: 0 } };
   using turn = await wishes.threads.captureTurn();
-  const { sha256 } = await turn.capture(await capturing.memory(false), file).stored;
+  const { sha256 } = await turn.capture({ memory: await capturing.memory(false), file, hold: true }).stored;
   return { devices, memory: { file, sha256, bytes: spec.memoryMib * 2 ** 20 } };
 }
 

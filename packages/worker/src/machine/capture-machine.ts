@@ -71,8 +71,7 @@ export async function captureMachine(
   await failpoint("switch layers");
   await capturing.switchLayers(switches);
   layers.push();
-  const taken =
-    request.contents === "disks" ? undefined : await takeMemory(live, guestMemory, request.directory, turn, host);
+  const taken = request.contents === "disks" ? undefined : await takeMemory(live, guestMemory, request, turn, host);
   if (request.afterwards === "resumed") {
     await failpoint("resume after capture");
     await resume.run();
@@ -82,11 +81,20 @@ export async function captureMachine(
   const pausedMs = performance.now() - pausedSince;
 
   await failpoint("store memory");
-  const stored = await taken?.stored();
-  await failpoint("hash layers");
+  const storing = taken?.stored();
+  storing?.catch(() => undefined);
   const fresh = layers.unhashed;
-  for (const file of fresh) await seal(join(live.directory.path, file), request.tenant);
-  await hashLayers(live, host);
+  try {
+    // The layers no longer change, so they are hashed while the memory goes to the disk.
+    await failpoint("hash layers");
+    for (const file of fresh) await seal(join(live.directory.path, file), request.tenant);
+    await hashLayers(live, host);
+  } catch (error) {
+    // The snapshot's directory is removed after a failure, and must not receive files then.
+    await storing?.catch(() => undefined);
+    throw error;
+  }
+  const stored = await storing;
   await failpoint("link files");
   await linkFiles(allFiles(layers.files), live.directory.path, request.directory);
   const compatibility = host.hypervisor.restoring?.compatibilityOf(live.spec) ?? "";
@@ -207,7 +215,7 @@ async function hotpluggedMemory({ hotplug }: Vm): Promise<Pick<MemoryFiles, "gro
 async function takeMemory(
   live: LiveMachine,
   guestMemory: GuestMemory,
-  directory: string,
+  { directory, afterwards }: CaptureRequest,
   turn: CaptureTurn,
   host: Host,
 ) {
@@ -223,7 +231,8 @@ async function takeMemory(
   };
   if (capturing.savingChangesMemory) await saveDevices();
   await failpoint("copy memory");
-  const memory = turn.capture(guestMemory, join(directory, deltaFile));
+  const file = join(directory, deltaFile);
+  const memory = turn.capture({ memory: guestMemory, file, hold: afterwards === "resumed" });
   try {
     await Promise.all([memory.copied, capturing.savingChangesMemory ? undefined : saveDevices()]);
   } catch (error) {

@@ -7,7 +7,7 @@ import { processesOf } from "#host/kill-by-path.ts";
 import { isSandboxError } from "@opensandbox/wire/errors.ts";
 import { newSnapshotId, type SandboxId, type SnapshotId } from "@opensandbox/wire/ids.ts";
 import { eventually } from "@opensandbox/wire/testing/eventually.ts";
-import { decodeRuns, footerBytes, pageBytes, readFooter } from "#snapshots/delta.ts";
+import { decodeChunks, decodeRuns, footerBytes, pageBytes, readFooter } from "#snapshots/delta.ts";
 import { decodeManifest, encodeManifest } from "#snapshots/manifest.ts";
 import { startTestHost, type TestHost } from "../testing/test-host.ts";
 
@@ -169,8 +169,12 @@ test("a guest receives memory while it runs, keeps it over hibernation and in fo
     const directory = join(host.dataDirectory, "snapshots", snapshotId);
     const { memory } = decodeManifest(await readFile(join(directory, "manifest.json"), "utf8"));
     const delta = await readFile(join(directory, memory?.delta?.file ?? ""));
-    const { pagesEnd } = readFooter(delta.subarray(-footerBytes), delta.length);
-    const pages = decodeRuns(delta.subarray(pagesEnd, -footerBytes), 8 * basePages);
+    const footer = readFooter(delta.subarray(-footerBytes), delta.length);
+    const tail = delta.subarray(footer.pagesEnd);
+    const pages =
+      footer.version === 1
+        ? decodeRuns(tail.subarray(0, -footerBytes), 8 * basePages)
+        : decodeChunks(tail, footer, 8 * basePages).flatMap(({ runs }) => runs);
     return { directory, memory: memory!, pages };
   }
 });
@@ -263,6 +267,32 @@ test("a snapshot with any damaged file is refused, and others are unaffected", a
   await host.worker.removeSnapshot(good);
   await host.worker.removeSnapshot(bad);
   assert.deepEqual(await readdir(join(host.dataDirectory, "machines")), []);
+});
+
+test("much changed memory wakes whole, and with any damaged chunk the guest does not run", async () => {
+  const { id } = await host.start(undefined, { memoryMib: 2048 });
+  // Zeros take memory of the guest, and none of the file.
+  await host.shell(
+    id,
+    "head -c 150000000 /dev/urandom >/dev/shm/big; head -c 200000000 /dev/zero >/dev/shm/zeros; " +
+      "sha256sum /dev/shm/big /dev/shm/zeros >sum",
+  );
+  const snapshotId = newSnapshotId();
+  await host.worker.hibernateSandbox(id, snapshotId, never);
+  const directory = join(host.dataDirectory, "snapshots", snapshotId);
+  const { memory } = decodeManifest(await readFile(join(directory, "manifest.json"), "utf8"));
+  assert.equal(memory?.delta?.chunked, true);
+  assert.ok(memory.delta.bytes > 150e6 && memory.delta.bytes < 300e6, `${memory.delta.bytes} bytes`);
+
+  const wake = () => host.start({ kind: "snapshot", snapshotId, identity: "same" }, { id, memoryMib: 2048 });
+  const flipBack = await flipByte(join(directory, memory.delta.file));
+  await assert.rejects(wake(), (error) => isSandboxError(error, "incompatible") && error.details.reason === "damaged");
+  assert.deepEqual(await processesOf(host.dataDirectory), []);
+  await flipBack();
+  assert.equal((await wake()).restoredFrom, "memory");
+  await host.worker.removeSnapshot(snapshotId);
+  await host.shell(id, "sha256sum -c sum");
+  await host.worker.stopSandbox(id);
 });
 
 test("memory of another QEMU, or another shape, is not restored: the disks boot, and the answer says why", async () => {

@@ -2,7 +2,18 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as fc from "fast-check";
 import { isSandboxError } from "@opensandbox/wire/errors.ts";
-import { decodeRuns, encodeTail, footerBytes, pageBytes, type PageRun, readFooter } from "./delta.ts";
+import {
+  contentBytesOf,
+  decodeChunks,
+  decodeRuns,
+  type DeltaChunk,
+  encodeChunkedTail,
+  encodeTail,
+  footerBytes,
+  pageBytes,
+  type PageRun,
+  readFooter,
+} from "./delta.ts";
 
 /** Runs in order, some of zeros, that fit into a memory of `pages` pages. */
 function runsWithin(pages: number): fc.Arbitrary<PageRun[]> {
@@ -31,6 +42,53 @@ test("runs are read as they were written", () => {
       assert.equal(pagesEnd, stored);
       assert.deepEqual(decodeRuns(tail.subarray(0, -footerBytes), memoryPages), runs);
     }),
+  );
+});
+
+/** Chunks that have the runs among them in order, and their pages in any order. */
+const chunks = fc
+  .tuple(runsWithin(memoryPages), fc.array(fc.nat(5)), fc.infiniteStream(fc.nat()))
+  .map(([runs, sizes, order]) => {
+    const split: PageRun[][] = [];
+    for (const size of sizes) split.push(runs.splice(0, size));
+    split.push(runs);
+    const placed = split.map((own) => ({ own, key: order.next().value ?? 0 })).toSorted((a, b) => a.key - b.key);
+    const offsets = new Map<PageRun[], number>();
+    let end = 0;
+    for (const { own } of placed) {
+      offsets.set(own, end);
+      end += contentBytesOf(own);
+    }
+    return split.map((own, index): DeltaChunk => ({
+      offset: offsets.get(own)!,
+      runs: own,
+      sha256: `${index}`.padStart(64, "0"),
+    }));
+  });
+
+test("chunks are read as they were written, wherever in the file their pages are", () => {
+  fc.assert(
+    fc.property(chunks, (written) => {
+      const tail = encodeChunkedTail(written);
+      const stored = contentBytesOf(written.flatMap(({ runs }) => runs));
+      const footer = readFooter(tail.subarray(-footerBytes), stored + tail.length);
+      assert.deepEqual(
+        { ...footer, runs: undefined },
+        { version: 2, pagesEnd: stored, chunks: written.length, runs: undefined },
+      );
+      assert.deepEqual(decodeChunks(tail, footer, memoryPages), written);
+    }),
+  );
+});
+
+test("a chunk whose pages lie beyond the file's is refused", () => {
+  const sha256 = "0".repeat(64);
+  const chunk = { offset: pageBytes, runs: [{ first: 0, count: 1, zero: false }], sha256 };
+  const tail = encodeChunkedTail([chunk]);
+  const footer = readFooter(tail.subarray(-footerBytes), pageBytes + tail.length);
+  assert.throws(
+    () => decodeChunks(tail, footer, memoryPages),
+    (error) => isSandboxError(error, "incompatible"),
   );
 });
 

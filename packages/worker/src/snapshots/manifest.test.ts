@@ -39,6 +39,19 @@ test("a disk larger than its base needs a later format, which versions without s
   assert.deepEqual(decodeManifest(encodeManifest(larger)), larger);
 });
 
+test("a chunked delta needs a later format, which versions without chunks refuse", () => {
+  const stored = { file: "memory.delta", bytes: 9, sha256: "bb" };
+  const devices = { file: "devices-1", bytes: 3, sha256: "cc" };
+  const chunked = {
+    ...manifest,
+    memory: { compatibility: "x", devices, delta: { ...stored, chunked: true as const } },
+  };
+  assert.match(encodeManifest(chunked), /"formatVersion": 3,/);
+  assert.deepEqual(decodeManifest(encodeManifest(chunked)), chunked);
+  const plain = { ...manifest, memory: { compatibility: "x", devices, delta: stored } };
+  assert.match(encodeManifest(plain), /"formatVersion": 1,/);
+});
+
 test("a manifest with any byte changed is refused", () => {
   const text = encodeManifest(manifest);
   for (let at = 0; at < text.length; at += 1) {
@@ -56,7 +69,7 @@ test("a manifest with any byte changed is refused", () => {
 });
 
 test("a manifest of a later format is refused", () => {
-  const later = encodeManifest(manifest).replace('"formatVersion": 1', '"formatVersion": 3');
+  const later = encodeManifest(manifest).replace('"formatVersion": 1', '"formatVersion": 4');
   assert.throws(
     () => decodeManifest(later),
     (error) => isSandboxError(error, "incompatible"),

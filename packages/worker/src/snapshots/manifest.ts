@@ -6,9 +6,9 @@ import type { HypervisorName } from "@opensandbox/wire/worker/worker.ts";
 
 /**
  * Formats that this version reads. Raise the newest when this version could not read the manifests of the next one.
- * Format 2 has disks that are larger than their bases.
+ * Format 2 has disks that are larger than their bases, format 3 has chunked deltas.
  */
-const formatVersions = { oldest: 1, newest: 2 } as const;
+const formatVersions = { oldest: 1, largerDisks: 2, newest: 3 } as const;
 
 export interface Shape {
   readonly vcpus: number;
@@ -72,13 +72,18 @@ export interface MemoryFiles {
   readonly compatibility: string;
   readonly devices: StoredFile;
   /** The difference to the base. Absent: the base is the memory. */
-  readonly delta?: StoredFile;
+  readonly delta?: DeltaFile;
   /** Hotplugged memory that the guest was to have, in MiB. Absent: none. */
   readonly growthMib?: number;
   /** The memory to which the guest limits its commands, in MiB. Absent: all that its machine has. */
   readonly limitMib?: number;
   /** What the guest has confirmed last. Absent: unknown. */
   readonly guest?: GuestShape;
+}
+
+export interface DeltaFile extends StoredFile {
+  /** `sha256` is that of the file's tail, which has the hashes of its chunks. Absent: it is that of the file. */
+  readonly chunked?: true;
 }
 
 /** The part of a shape that the guest itself brings about. */
@@ -110,10 +115,15 @@ export function manifestOf(
 
 /** The manifest as text, with a checksum over itself. */
 export function encodeManifest(manifest: SnapshotManifest): string {
-  // The oldest format that holds the manifest, so that earlier versions read as much as they can.
-  const isLarger = manifest.files.disks.some(({ bytes }) => bytes !== undefined);
-  const body = { formatVersion: isLarger ? formatVersions.newest : formatVersions.oldest, ...manifest };
+  const body = { formatVersion: formatOf(manifest), ...manifest };
   return `${JSON.stringify({ ...body, sha256: checksum(body) }, undefined, 2)}\n`;
+}
+
+/** The oldest format that holds the manifest, so that earlier versions read as much as they can. */
+function formatOf({ files, memory }: SnapshotManifest): number {
+  if (memory?.delta?.chunked === true) return formatVersions.newest;
+  const isLarger = files.disks.some(({ bytes }) => bytes !== undefined);
+  return isLarger ? formatVersions.largerDisks : formatVersions.oldest;
 }
 
 /** @throws `incompatible` for a manifest that is damaged or of another version */

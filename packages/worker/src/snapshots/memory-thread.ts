@@ -1,27 +1,26 @@
 // The thread that moves machine memory. Its system calls copy megabytes at a time and would block the worker's event
 // loop. memory-threads.ts defines its requests.
 import { createHash, type Hash } from "node:crypto";
-import {
-  closeSync,
-  existsSync,
-  fstatSync,
-  fsyncSync,
-  openSync,
-  readSync,
-  statfsSync,
-  writeSync,
-  writevSync,
-} from "node:fs";
-import { basename, dirname } from "node:path";
+import { closeSync, existsSync, fstatSync, fsyncSync, openSync, statfsSync, writeSync, writevSync } from "node:fs";
+import { dirname } from "node:path";
 import { parentPort } from "node:worker_threads";
 import { asSandboxError, errorToWire, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
-import { type AddressRanges, readProcessMemory, scanChangedPages, writeProcessMemory } from "#host/kernel/libc.ts";
-import type { GuestMemory, MemoryRegion } from "#hypervisor/guest-memory.ts";
-import { decodeRuns, encodeTail, footerBytes, pageBytes, type PageRun, readFooter } from "./delta.ts";
-import type { MemoryReply, MemoryRequest } from "./memory-threads.ts";
-
-/** Bytes copied at a time. */
-const chunkBytes = 4 * 2 ** 20;
+import { type AddressRanges, readProcessMemory, writeProcessMemory } from "#host/kernel/libc.ts";
+import type { GuestMemory } from "#hypervisor/guest-memory.ts";
+import {
+  addPages,
+  addressesOf,
+  bytesOf,
+  changedRanges,
+  chunksOf,
+  copyBytes,
+  PageRuns,
+  shareRanges,
+} from "./changed-pages.ts";
+import { decodeRuns, encodeTail, footerBytes, pageBytes, type PageRun } from "./delta.ts";
+import { fillChunks, finishChunks, readChunks, storeChunks } from "./delta-chunks.ts";
+import { damagedDelta, hashFile, openDelta, readAt, readFooterOf } from "./delta-file.ts";
+import type { CaptureMemory, LoadDelta, MemoryReply, MemoryRequest, MemoryResults } from "./memory-threads.ts";
 
 /**
  * A delta of at most this size is buffered in the worker's memory, so that the machine does not wait for the disk. The
@@ -30,12 +29,13 @@ const chunkBytes = 4 * 2 ** 20;
 const maxHeldBytes = 2 ** 30;
 const heldShare = 8;
 
+/** From this many changed bytes on several threads write a delta in chunks. Starting a thread takes some 50 ms. */
+const minChunkedBytes = 64 * 2 ** 20;
+
 /** A capture keeps 1/100 of the disk free for guests. */
 const keptShare = 100;
 
-const zeroPage = Buffer.alloc(pageBytes);
-
-/** Deltas that were read and checked, and wait for their process. */
+/** Deltas of version 1 that were read and checked, and wait for their process. */
 const loaded = new Map<number, Delta>();
 
 parentPort?.on("message", (request: MemoryRequest) => {
@@ -44,59 +44,62 @@ parentPort?.on("message", (request: MemoryRequest) => {
     parentPort?.postMessage({ id: request.id, event });
   };
   try {
-    reply({ kind: "done", ...run(request, reply) });
+    reply({ kind: "done", result: run(request, (count) => reply({ kind: "copied", count })) });
   } catch (error) {
     reply({ kind: "failed", error: errorToWire(asSandboxError(error)) });
   }
 });
 
-function run(
-  request: MemoryRequest,
-  reply: (event: MemoryReply["event"]) => void,
-): { readonly bytes: number; readonly sha256: string } {
+/** `onCopied` receives the bytes of a capture, and the chunks of a `store`. */
+function run(request: MemoryRequest, onCopied: (count: number) => void): MemoryResults[MemoryRequest["kind"]] {
   switch (request.kind) {
     case "capture":
-      return capture(request.memory, request.file, (changedBytes) => reply({ kind: "copied", changedBytes }));
-    case "load": {
-      const { file, sha256, memoryBytes } = request;
-      const delta = readIntactDelta(file, sha256, memoryBytes);
-      // A large delta is checked while it is written, before the machine runs.
-      if (delta.pages !== undefined) requireHash(file, delta.hash(), sha256);
-      loaded.set(request.key, delta);
-      return { bytes: delta.fileBytes, sha256 };
-    }
+      return capture(request, onCopied);
+    case "store":
+      return storeChunks(request, onCopied);
+    case "finish":
+      return finishChunks(request.file, request.chunks, request.at);
+    case "load":
+      return load(request);
     case "apply": {
       const delta = loaded.get(request.key);
       loaded.delete(request.key);
       if (delta === undefined) throw new Error("the delta was not loaded before it was applied");
       const { memory } = request;
       applyDelta(delta, (runs, bytes) => writeProcessMemory(memory.pid, addressesOf(runs, memory), bytes));
-      if (delta.pages === undefined) requireHash(request.file, delta.hash(), request.sha256);
-      return { bytes: delta.fileBytes, sha256: request.sha256 };
+      if (delta.pages === undefined) requireHash(delta.file, delta.hash(), delta.sha256);
+      return undefined;
     }
+    case "fill":
+      return fillChunks(request);
     case "forget":
       loaded.delete(request.key);
-      return { bytes: 0, sha256: "" };
+      return undefined;
     case "hash":
       return hashFile(request.file);
     case "overwrite":
-      return overwrite(request.delta, request.image, request.memoryBytes);
+      return overwrite(request.key, request.image);
+    case "flush":
+      return flush(request.file);
   }
 }
 
-/** Copies the changed pages, reports that, and then writes them to a new file. */
-function capture(
-  memory: GuestMemory,
-  file: string,
-  onCopied: (bytes: number) => void,
-): { readonly bytes: number; readonly sha256: string } {
+/**
+ * Copies the changed pages, reports that, and then writes them to a new file. Of a large delta it only makes the file,
+ * and returns the pages that are to be stored in chunks.
+ */
+function capture({ memory, file, hold }: CaptureMemory, onCopied: (bytes: number) => void): MemoryResults["capture"] {
   const ranges = changedRanges(memory);
   const total = bytesOf(ranges);
   requireRoom(dirname(file), total);
   const chunks = [...chunksOf(ranges)];
   const out = new DeltaWriter(file, memory);
   try {
-    const held = total <= heldBytes() ? chunks.map((chunk) => copy(memory.pid, chunk)) : undefined;
+    const fits = total <= heldBytes();
+    if (total >= minChunkedBytes) {
+      return { bytes: total, chunks: chunks.length, ranges: shareRanges(ranges), hold: hold && fits };
+    }
+    const held = fits ? chunks.map((chunk) => copy(memory.pid, chunk)) : undefined;
     if (held === undefined) for (const chunk of chunks) out.add(chunk, copy(memory.pid, chunk));
     onCopied(total);
     for (const [index, bytes] of held?.entries() ?? []) out.add(chunks[index]!, bytes);
@@ -129,66 +132,12 @@ function copy(pid: number, ranges: AddressRanges): Buffer {
   return bytes;
 }
 
-/** Changed pages as address ranges. No range crosses from one region into another. */
-function changedRanges({ pid, regions }: GuestMemory): AddressRanges {
-  const pagemap = openSync(`/proc/${pid}/pagemap`, "r");
-  try {
-    return regions.flatMap(
-      ({ start, bytes }) => scanChangedPages(pagemap, start, start + bytes) ?? readPagemap(pagemap, start, bytes),
-    );
-  } finally {
-    closeSync(pagemap);
-  }
-}
-
-/** For older kernels: reads one word for each page (Documentation/admin-guide/mm/pagemap.rst). */
-function readPagemap(pagemap: number, start: number, bytes: number): AddressRanges {
-  const words = new BigUint64Array(bytes / pageBytes);
-  const buffer = Buffer.from(words.buffer);
-  for (let at = 0; at < buffer.length;) {
-    at += readSync(pagemap, buffer, at, buffer.length - at, (start / pageBytes) * 8 + at);
-  }
-  const [file, swapped, present] = [1n << 61n, 1n << 62n, 1n << 63n];
-  const ranges: [number, number][] = [];
-  for (const [page, word] of words.entries()) {
-    const changed = (word & swapped) !== 0n || ((word & present) !== 0n && (word & file) === 0n);
-    if (!changed) continue;
-    const address = start + page * pageBytes;
-    const last = ranges.at(-1);
-    if (last?.[1] === address) last[1] = address + pageBytes;
-    else ranges.push([address, address + pageBytes]);
-  }
-  return ranges;
-}
-
-/** Cuts ranges into chunks. */
-function* chunksOf(ranges: AddressRanges): Generator<AddressRanges> {
-  let chunk: [number, number][] = [];
-  let room = chunkBytes;
-  for (const [start, end] of ranges) {
-    for (let at = start; at < end;) {
-      const to = Math.min(end, at + room);
-      chunk.push([at, to]);
-      room -= to - at;
-      at = to;
-      if (room > 0) continue;
-      yield chunk;
-      chunk = [];
-      room = chunkBytes;
-    }
-  }
-  if (chunk.length > 0) yield chunk;
-}
-
-function bytesOf(ranges: AddressRanges): number {
-  return ranges.reduce((sum, [start, end]) => sum + end - start, 0);
-}
-
+/** Writes a delta of version 1. */
 class DeltaWriter {
   readonly #fd: number;
   readonly #memory: GuestMemory;
   readonly #hash = createHash("sha256");
-  readonly #runs: { first: number; count: number; zero: boolean }[] = [];
+  readonly #runs = new PageRuns();
   #bytes = 0;
 
   constructor(file: string, memory: GuestMemory) {
@@ -197,37 +146,17 @@ class DeltaWriter {
   }
 
   add(ranges: AddressRanges, bytes: Buffer): void {
-    const parts: Buffer[] = [];
-    let at = 0;
-    for (const [start, end] of ranges) {
-      let page = pageAt(start, this.#memory);
-      for (let address = start; address < end; address += pageBytes, at += pageBytes, page += 1) {
-        const zero = bytes.compare(zeroPage, 0, pageBytes, at, at + pageBytes) === 0;
-        this.#extend(page, zero);
-        if (zero) continue;
-        const last = parts.at(-1);
-        const follows = last !== undefined && last.byteOffset + last.length === bytes.byteOffset + at;
-        if (follows) parts[parts.length - 1] = bytes.subarray(last.byteOffset - bytes.byteOffset, at + pageBytes);
-        else parts.push(bytes.subarray(at, at + pageBytes));
-      }
-    }
-    this.#write(parts);
+    this.#write(addPages(this.#runs, ranges, bytes, this.#memory));
   }
 
   finish(): { readonly bytes: number; readonly sha256: string } {
-    this.#write([encodeTail(this.#runs)]);
+    this.#write([encodeTail(this.#runs.list)]);
     fsyncSync(this.#fd);
     return { bytes: this.#bytes, sha256: this.#hash.digest("hex") };
   }
 
   close(): void {
     closeSync(this.#fd);
-  }
-
-  #extend(page: number, zero: boolean): void {
-    const last = this.#runs.at(-1);
-    if (last !== undefined && last.zero === zero && last.first + last.count === page) last.count += 1;
-    else this.#runs.push({ first: page, count: 1, zero });
   }
 
   #write(parts: readonly Buffer[]): void {
@@ -247,57 +176,58 @@ class DeltaWriter {
   }
 }
 
+/** A delta of version 1. */
 interface Delta {
   readonly file: string;
-  readonly fileBytes: number;
-  readonly pagesEnd: number;
+  readonly sha256: string;
   readonly runs: readonly PageRun[];
   /** All pages; undefined when they are too many to buffer. */
   readonly pages: Buffer | undefined;
-  readonly tail: Buffer;
   readonly hasher: Hash;
   /** The SHA-256 of the whole file. Call it once, after all pages have been read. */
   hash(): string;
 }
 
+/** Reads a delta. A chunked one is read when it is filled in; only its tail is checked now. */
+function load(request: LoadDelta): MemoryResults["load"] {
+  const { file, sha256, key } = request;
+  const found = readIntactDelta(request);
+  if ("chunks" in found) return found;
+  // A large delta is checked while it is written, before the machine runs.
+  if (found.pages !== undefined) requireHash(file, found.hash(), sha256);
+  loaded.set(key, found);
+  return { chunks: undefined };
+}
+
 /** A file that cannot be decoded has another format only if its hash is right; otherwise it is damaged. */
-function readIntactDelta(file: string, sha256: string, memoryBytes: number): Delta {
+function readIntactDelta(request: LoadDelta): Delta | { readonly chunks: number } {
+  const { file, sha256 } = request;
   try {
-    return readDelta(file, memoryBytes);
+    return readDelta(request);
   } catch (error) {
     if (isSandboxError(error, "incompatible") && existsSync(file)) requireHash(file, hashFile(file).sha256, sha256);
     throw error;
   }
 }
 
-function readDelta(file: string, memoryBytes: number): Delta {
+function readDelta({ file, sha256, memoryBytes }: LoadDelta): Delta | { readonly chunks: number } {
   const fd = openDelta(file);
   try {
-    const { size } = fstatSync(fd);
-    if (size < footerBytes) throw damaged(file);
-    const { pagesEnd } = readFooter(readAt(fd, size - footerBytes, footerBytes), size);
-    const tail = readAt(fd, pagesEnd, size - pagesEnd);
+    const footer = readFooterOf(fd, file);
+    if (footer.version === 2) {
+      return { chunks: readChunks(fd, footer, file, sha256, memoryBytes / pageBytes).length };
+    }
+    const { pagesEnd } = footer;
+    const tail = readAt(fd, pagesEnd, fstatSync(fd).size - pagesEnd);
     const runs = decodeRuns(tail.subarray(0, -footerBytes), memoryBytes / pageBytes);
     const counted = runs.reduce((sum, { zero, count }) => sum + (zero ? 0 : count), 0);
-    if (counted * pageBytes !== pagesEnd) throw damaged(file);
+    if (counted * pageBytes !== pagesEnd) throw damagedDelta(file);
     const hasher = createHash("sha256");
     const pages = pagesEnd <= heldBytes() ? readAt(fd, 0, pagesEnd) : undefined;
     if (pages !== undefined) hasher.update(pages);
-    return {
-      ...{ file, fileBytes: size, pagesEnd, runs, pages, tail, hasher },
-      hash: () => hasher.update(tail).digest("hex"),
-    };
+    return { file, sha256, runs, pages, hasher, hash: () => hasher.update(tail).digest("hex") };
   } finally {
     closeSync(fd);
-  }
-}
-
-function openDelta(file: string): number {
-  try {
-    return openSync(file, "r");
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") throw damaged(file);
-    throw error;
   }
 }
 
@@ -325,7 +255,7 @@ function applyDelta(delta: Delta, write: (runs: readonly PageRun[], bytes: Buffe
 
 /** Groups consecutive runs of one kind into about a chunk, and cuts longer ones. */
 function* groupsOf(runs: readonly PageRun[]): Generator<PageRun[]> {
-  const maxPages = chunkBytes / pageBytes;
+  const maxPages = copyBytes / pageBytes;
   let group: PageRun[] = [];
   let pages = 0;
   for (const run of runs) {
@@ -344,34 +274,11 @@ function* groupsOf(runs: readonly PageRun[]): Generator<PageRun[]> {
   if (group.length > 0) yield group;
 }
 
-/** The guest's page at an address of its process. */
-function pageAt(address: number, { regions }: GuestMemory): number {
-  let page = 0;
-  for (const { start, bytes } of regions) {
-    if (address >= start && address < start + bytes) return page + (address - start) / pageBytes;
-    page += bytes / pageBytes;
-  }
-  throw new Error("the page lies outside the guest's memory");
-}
-
-/** The addresses of runs. A run that crosses into the next region has two ranges. */
-function addressesOf(runs: readonly PageRun[], { regions }: GuestMemory): AddressRanges {
-  return runs.flatMap((run) => [...placesOf(run, regions)]);
-}
-
-function* placesOf({ first, count }: PageRun, regions: readonly MemoryRegion[]): Generator<[number, number]> {
-  let before = 0;
-  for (const { start, bytes } of regions) {
-    const pages = bytes / pageBytes;
-    const [from, to] = [Math.max(first, before), Math.min(first + count, before + pages)];
-    if (from < to) yield [start + (from - before) * pageBytes, start + (to - before) * pageBytes];
-    before += pages;
-  }
-}
-
-/** Writes a delta into a copy of its base, which becomes a new base. */
-function overwrite(file: string, image: string, memoryBytes: number): { bytes: number; sha256: string } {
-  const delta = readDelta(file, memoryBytes);
+/** Writes a loaded delta into a copy of its base, which becomes a new base. */
+function overwrite(key: number, image: string): undefined {
+  const delta = loaded.get(key);
+  loaded.delete(key);
+  if (delta === undefined) throw new Error("the delta was not loaded before it was written");
   const fd = openSync(image, "r+");
   try {
     applyDelta(delta, (runs, bytes) => {
@@ -384,49 +291,23 @@ function overwrite(file: string, image: string, memoryBytes: number): { bytes: n
         at += length;
       }
     });
+  } finally {
+    closeSync(fd);
+  }
+  if (delta.pages === undefined) requireHash(delta.file, delta.hash(), delta.sha256);
+  return undefined;
+}
+
+function flush(file: string): undefined {
+  const fd = openSync(file, "r+");
+  try {
     fsyncSync(fd);
   } finally {
     closeSync(fd);
   }
-  return { bytes: delta.fileBytes, sha256: delta.hash() };
-}
-
-function hashFile(file: string): { readonly bytes: number; readonly sha256: string } {
-  const fd = openSync(file, "r");
-  try {
-    const hash = createHash("sha256");
-    const chunk = Buffer.allocUnsafeSlow(chunkBytes);
-    let bytes = 0;
-    for (;;) {
-      const count = readSync(fd, chunk, 0, chunk.length, bytes);
-      if (count === 0) return { bytes, sha256: hash.digest("hex") };
-      hash.update(chunk.subarray(0, count));
-      bytes += count;
-    }
-  } finally {
-    closeSync(fd);
-  }
-}
-
-function readAt(fd: number, position: number, length: number): Buffer {
-  const bytes = Buffer.allocUnsafeSlow(length);
-  for (let at = 0; at < length;) {
-    const count = readSync(fd, bytes, at, length - at, position + at);
-    if (count === 0)
-      throw new SandboxError("incompatible", "the snapshot is damaged: one of its files is too short", {
-        reason: "damaged",
-      });
-    at += count;
-  }
-  return bytes;
+  return undefined;
 }
 
 function requireHash(file: string, found: string, expected: string): void {
-  if (found !== expected) throw damaged(file);
-}
-
-function damaged(file: string): SandboxError {
-  return new SandboxError("incompatible", `the snapshot is damaged: ${basename(file)} does not match its manifest`, {
-    reason: "damaged",
-  });
+  if (found !== expected) throw damagedDelta(file);
 }

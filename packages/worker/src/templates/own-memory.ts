@@ -65,7 +65,8 @@ async function makeBase({ directory, manifest }: StoredSnapshot, host: Host): Pr
   // A reflink shares unchanged blocks where the file system has them; holes stay holes.
   const base = join(directory, files.memoryBase);
   await runCommand("copy a memory base", ["cp", "--sparse=always", "--reflink=auto", base, made]);
-  await host.memory.overwrite(join(directory, memory.delta.file), made, shape.memoryMib * 2 ** 20);
+  const delta = { ...memory.delta, path: join(directory, memory.delta.file) };
+  await host.memory.overwrite(delta, made, shape.memoryMib * 2 ** 20);
   // The forks of a public checkpoint may belong to another organization than the snapshot.
   const { gid } = await stat(join(directory, memory.devices.file));
   await seal(made, tenantOf(gid));

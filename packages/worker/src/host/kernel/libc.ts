@@ -18,6 +18,7 @@ const libc = openLibc({
   setns: { return: "i32", arguments: ["i32", "i32"] },
   setrlimit: { return: "i32", arguments: ["i32", "pointer"] },
   socket: { return: "i32", arguments: ["i32", "i32", "i32"] },
+  sync_file_range: { return: "i32", arguments: ["i32", "i64", "i64", "u32"] },
   unshare: { return: "i32", arguments: ["i32"] },
 });
 
@@ -222,6 +223,12 @@ export function dataRanges(fd: number, bytes: number): readonly (readonly [start
     at = end;
   }
   return ranges;
+}
+
+/** Starts to write a part of an open file to the disk, and does not wait for the end (sync_file_range(2)). */
+export function startWriteback(fd: number, offset: number, bytes: number): void {
+  const SYNC_FILE_RANGE_WRITE = 2;
+  checked("sync_file_range", libc.sync_file_range(fd, BigInt(offset), BigInt(bytes), SYNC_FILE_RANGE_WRITE));
 }
 
 /** Pairs of a range's first address and the address after its last byte. */

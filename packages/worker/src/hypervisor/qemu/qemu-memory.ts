@@ -14,7 +14,8 @@ export function memoryFinder(pid: number, spec: VmSpec, qmp: QmpClient, first: M
     if (!hotplugged || spec.hotplugMib === 0) return { pid, regions: [first] };
     if (second === undefined) {
       const device = await commands.queryMemoryDevice(qmp, hotplugDevice);
-      second = { start: await commands.hostAddress(qmp, device.memaddr), bytes: device["max-size"] };
+      const start = await commands.hostAddress(qmp, device.memaddr);
+      second = { start, bytes: device["max-size"], hotplugged: true };
     }
     return { pid, regions: [first, second] };
   };
