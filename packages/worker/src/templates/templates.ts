@@ -5,7 +5,7 @@ import { lockFile } from "#host/file-lock.ts";
 import { holdDirectory } from "#host/storage/directory-lock.ts";
 import { recordUse } from "#host/storage/last-use.ts";
 import type { VmSpec } from "#hypervisor/hypervisor.ts";
-import { type Shape, withMemoryBase } from "#snapshots/manifest.ts";
+import { type Shape, type StoredFile, withMemoryBase } from "#snapshots/manifest.ts";
 import type { Verifier } from "#snapshots/verify.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { asSandboxError, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
@@ -20,14 +20,13 @@ import { maxHotplugMib, memoryBaseMib } from "#machine/shape/hotplug.ts";
 import { imageHostname } from "#guest/guest-identity.ts";
 import { introduceGuest } from "#machine/introduce-guest.ts";
 import { writeEntry } from "#machine/journal.ts";
-import type { LiveMachine } from "#machine/live-machine.ts";
 import { imageFiles, seal } from "#machine/machine-files.ts";
 import { storeSnapshot } from "#machine/store-snapshot.ts";
 import { Spans } from "#machine/spans.ts";
 import { bootMachine, newMachineId } from "#machine/start-machine.ts";
 import { limitGuest } from "#machine/shape/reshape-machine.ts";
 import { templateProcessors, templateShapeOf } from "#machine/shape/template-shape.ts";
-import { runOnce, useFilesOnce } from "./warm-up.ts";
+import { templateWarmUps, warmUpTemplate, warmUpVersion } from "./warm-up.ts";
 
 /** What distinguishes one template from another. */
 export interface TemplateRequest {
@@ -74,7 +73,7 @@ export class Templates implements AsyncDisposable {
     const { workspaceMib } = request.shape;
     const baseMib = memoryBaseMib(spec.memoryMib, hypervisor);
     const base = baseMib === spec.memoryMib ? [] : [baseMib];
-    const parts = [compatibility, files, workspaceMib, protocolVersion, warmUps, warmUpVersion, ...base];
+    const parts = [compatibility, files, workspaceMib, protocolVersion, templateWarmUps, warmUpVersion, ...base];
     return createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 32);
   }
 
@@ -147,7 +146,7 @@ export class Templates implements AsyncDisposable {
       await limitGuest(live, templateProcessors, signal);
     }
     spans.end("guest");
-    await warmUp(live, signal);
+    await warmUpTemplate(live.guest, host.log, signal);
     spans.end("warm-up");
     const { snapshot } = await storeSnapshot(
       live,
@@ -193,13 +192,13 @@ export async function lockOf(host: Pick<Host, "templatesDirectory">, key: string
 async function withBase(capture: MachineCapture, directory: string, shape: Shape, host: Host): Promise<MachineCapture> {
   if (capture.memory?.delta === undefined) throw new Error("the capture of a template has no memory delta");
   const { delta, ...memory } = capture.memory;
-  const memoryBase = await materialize(directory, delta.file, shape, host);
+  const memoryBase = await materialize(directory, delta, shape, host);
   const files = await withMemoryBase(capture.files, memoryBase, join(directory, memoryBase));
   return { ...capture, files, memory };
 }
 
 /** Makes a memory base from the delta in the same directory, in its place. Returns the base's name. */
-async function materialize(directory: string, delta: string, shape: Shape, host: Host): Promise<string> {
+async function materialize(directory: string, delta: StoredFile, shape: Shape, host: Host): Promise<string> {
   const made = "memory.base";
   const bytes = shape.memoryMib * 2 ** 20;
   {
@@ -207,38 +206,12 @@ async function materialize(directory: string, delta: string, shape: Shape, host:
     await using image = await open(join(directory, made), "wx", 0o600);
     await image.truncate(memoryBaseMib(shape.memoryMib, host.hypervisor) * 2 ** 20);
   }
-  await host.memory.overwrite(join(directory, delta), join(directory, made), bytes);
-  await rm(join(directory, delta));
+  const path = join(directory, delta.file);
+  await host.memory.overwrite({ ...delta, path }, join(directory, made), bytes);
+  await rm(path);
   await rm(join(directory, imageFiles.memoryBase));
   await seal(join(directory, made), undefined);
   return made;
-}
-
-/** Raise it when the warm-up changes: templates of the earlier version are made again. */
-const warmUpVersion = 2;
-
-/**
- * Commands for a guest that has just booted. The files that they read stay in its page cache, which all sandboxes of the
- * template share, and the agent's code for a first caller is compiled once instead of in each copy.
- */
-const warmUps: readonly (readonly [string, ...string[]])[] = [
-  ["/bin/sh", "-c", "echo; ls -la / >/dev/null; id >/dev/null"],
-  ["/bin/sh", "-c", "sudo true"],
-  ["/bin/bash", "-lc", "true"],
-  ["/bin/sh", "-c", "! command -v python3 >/dev/null || python3 -c 'import json, os, subprocess, ssl'"],
-  ["/bin/sh", "-c", "! command -v node >/dev/null || node -e 'fetch'"],
-  ["/bin/sh", "-c", "! command -v git >/dev/null || git --version >/dev/null"],
-  ["/bin/sh", "-c", "true"],
-];
-
-async function warmUp(live: LiveMachine, signal: AbortSignal): Promise<void> {
-  for (const argv of warmUps) {
-    const { exitCode, timedOut } = await runOnce(live.guest, argv, signal);
-    if (exitCode !== 0 || timedOut) {
-      throw new SandboxError("unavailable", `the warm-up command ${argv.join(" ")} failed in the template's guest`);
-    }
-  }
-  await useFilesOnce(live.guest, signal);
 }
 
 /** A VM of the shape with placeholder files: compatibility does not depend on them. */
