@@ -20,7 +20,12 @@ export function socketTransport(socket: Socket): Transport {
     if (socket.destroyed) return;
     if (all.length === 1) socket.write(all[0]!);
     else if (count <= maxCopiedBytes) socket.write(Buffer.concat(all, count));
-    else for (const frame of all) socket.write(frame);
+    else {
+      // One system call for all frames.
+      socket.cork();
+      for (const frame of all) socket.write(frame);
+      socket.uncork();
+    }
   }
 
   return {

@@ -64,15 +64,29 @@ async function closing<Result>(file: FileHandle, action: () => Promise<Result>):
 async function writeAll(file: FileHandle, stream: Stream): Promise<bigint> {
   let bytes = 0;
   for (;;) {
-    const incoming = await stream.next();
-    if (incoming.kind === "end") return BigInt(bytes);
-    if (incoming.kind === "message")
+    // Content that arrives during a write is written together.
+    const batch = await stream.nextAll();
+    if (batch.some(({ kind }) => kind === "message"))
       throw new SandboxError("invalid_argument", "the content of a file must be sent as data");
-    for (let at = 0; at < incoming.payload.length;) {
-      at += (await file.write(incoming.payload, at)).bytesWritten;
-    }
-    bytes += incoming.payload.length;
+    const content = batch.filter(({ kind }) => kind === "data").map(({ payload }) => payload);
+    await writeParts(file, content);
+    bytes += lengthOf(content);
+    if (batch.at(-1)?.kind === "end") return BigInt(bytes);
   }
+}
+
+async function writeParts(file: FileHandle, parts: readonly Uint8Array[]): Promise<void> {
+  let rest = parts;
+  while (lengthOf(rest) > 0) {
+    const { bytesWritten } = await file.writev([...rest]);
+    // A disk that fills up takes a part. The next write reports the reason.
+    if (bytesWritten === lengthOf(rest)) return;
+    rest = [Buffer.concat(rest).subarray(bytesWritten)];
+  }
+}
+
+function lengthOf(parts: readonly Uint8Array[]): number {
+  return parts.reduce((sum, { length }) => sum + length, 0);
 }
 
 // Linux follows as many links (path_resolution(7)).

@@ -8,6 +8,7 @@ import {
   type FrameType,
   headerBytes,
   maxDataBytes,
+  maxHostDataBytes,
   maxPayloadBytes,
 } from "./frame.ts";
 import { FailureSchema, type Hello, HelloSchema } from "./messages_pb.js";
@@ -224,6 +225,16 @@ export class Stream {
     return incoming;
   }
 
+  /** What {@link next} returns, and everything that has arrived behind it. The end is the last one. */
+  async nextAll(): Promise<readonly Incoming[]> {
+    const all = [await this.next()];
+    for (let more = this.#incoming.shift(); more !== undefined; more = this.#incoming.shift()) {
+      this.#grant(more);
+      all.push(more);
+    }
+    return all;
+  }
+
   async sendMessage<Desc extends DescMessage>(schema: Desc, message: MessageShape<Desc>): Promise<void> {
     const payload = toBinary(schema, message);
     if (payload.length > maxMessageBytes) throw tooLong(payload.length);
@@ -241,8 +252,9 @@ export class Stream {
    * it returns.
    */
   pushData(tag: number, bytes: Uint8Array): Promise<void> | undefined {
-    for (let at = 0; at < bytes.length; at += maxDataBytes) {
-      const part = bytes.subarray(at, at + maxDataBytes);
+    const max = this.#maxData;
+    for (let at = 0; at < bytes.length; at += max) {
+      const part = bytes.subarray(at, at + max);
       const isNext = this.#sending === 0 && this.#creditWaiters.length === 0;
       if (!isNext || this.#credit < costOf(part) || this.#refusal !== undefined) return this.#pushRest(tag, bytes, at);
       this.#credit -= costOf(part);
@@ -380,6 +392,10 @@ export class Stream {
     this.#channel.post(frameTypes.credit, this.id, 0, payload);
   }
 
+  get #maxData(): number {
+    return this.#opener ? maxHostDataBytes : maxDataBytes;
+  }
+
   async #pushRest(tag: number, bytes: Uint8Array, from: number): Promise<void> {
     await this.#sendParts(tag, new Uint8Array(bytes.subarray(from)));
   }
@@ -387,8 +403,9 @@ export class Stream {
   async #sendParts(tag: number, bytes: Uint8Array): Promise<void> {
     this.#sending += 1;
     try {
-      for (let at = 0; at < bytes.length; at += maxDataBytes) {
-        const part = bytes.subarray(at, at + maxDataBytes);
+      const max = this.#maxData;
+      for (let at = 0; at < bytes.length; at += max) {
+        const part = bytes.subarray(at, at + max);
         await this.#takeCredit(costOf(part));
         await this.#channel.send(frameTypes.data, this.id, tag, part);
       }
