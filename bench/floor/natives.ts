@@ -3,7 +3,7 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 
-const programs = ["spawn", "tick", "answer", "memory", "channel"] as const;
+const programs = ["spawn", "tick", "answer", "memory", "channel", "transfer", "disk", "fill"] as const;
 
 /** Paths of static programs for this processor. Some run on the host, some are copied into a guest. */
 export type Natives = Readonly<Record<(typeof programs)[number], string>>;

@@ -157,13 +157,29 @@ export class RawMachine implements AsyncDisposable {
 
   /** Hotplugs one more virtio-serial port. The guest may open it later. */
   async addPort(name: string): Promise<RawPort> {
+    const path = await this.#addSocket(name);
+    const port = await RawPort.connect(name, path);
+    await this.#plug(name);
+    return port;
+  }
+
+  /** Hotplugs a port that another program of the host is to open. Returns the path of its socket. */
+  async addOpenPort(name: string): Promise<string> {
+    const path = await this.#addSocket(name);
+    await this.#plug(name);
+    return path;
+  }
+
+  async #addSocket(name: string): Promise<string> {
     const path = join(this.directory, `${name}.sock`);
     const address = { type: "unix", data: { path } };
     const backend = { type: "socket", data: { addr: address, server: true, wait: false } };
     await this.qmp.execute("chardev-add", { id: name, backend });
-    const port = await RawPort.connect(name, path);
+    return path;
+  }
+
+  async #plug(name: string): Promise<void> {
     await this.qmp.execute("device_add", { driver: "virtserialport", id: `port-${name}`, chardev: name, name });
-    return port;
   }
 
   get agentSocket(): string {

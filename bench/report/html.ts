@@ -115,6 +115,6 @@ function bars(sides: readonly (readonly ["ours" | "floor", readonly Measured[]])
   return `<svg viewBox="0 0 ${width} ${shown.length * rowHeight + 4}">${rows.join("")}</svg>`;
 }
 
-function escaped(text: string): string {
+export function escaped(text: string): string {
   return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll('"', "&quot;");
 }

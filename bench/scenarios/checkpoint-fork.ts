@@ -118,7 +118,7 @@ const askMs = 2;
 let checkpoints = 0;
 
 /** Creates a checkpoint, waits until it is ready and returns its id. */
-async function checkpointed(client: Client, sandbox: Sandbox): Promise<string> {
+export async function checkpointed(client: Client, sandbox: Sandbox): Promise<string> {
   const { id } = await sandbox.createCheckpoint(`bench-${(checkpoints += 1)}`);
   const isReady = async (): Promise<boolean> => {
     const reply = await client.fetch("GET", `/api/sandboxes/${sandbox.sandboxId}/checkpoints/${id}`);

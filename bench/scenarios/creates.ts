@@ -106,9 +106,41 @@ export const createsAtOnce: Scenario = {
   },
 };
 
+const hundred = 100;
+
+/** A hundred creates at once, each measured from its call. The last one shows how fair the server's queue is. */
+export const hundredAtOnce: Scenario = {
+  figures: ["burst-100"],
+  whyNot(bench) {
+    if (bench.options.quick) return "--quick starts fewer at once";
+    const fitting = fittingMachines(bench);
+    return fitting < hundred ? `the host's free memory has room for ${fitting} machines` : undefined;
+  },
+  async run(bench, keep) {
+    const { server, client } = await bench.ours("plain");
+    bench.report(`${hundred} creates at once`);
+    const started = await Promise.allSettled(
+      Array.from({ length: hundred }, async () => {
+        const watch = new Stopwatch();
+        return { sandbox: await client.create(), milliseconds: watch.elapsed };
+      }),
+    );
+    await using ends = new AsyncDisposableStack();
+    for (const start of started) if (start.status === "fulfilled") ends.use(killed(start.value.sandbox));
+    for (const start of started) {
+      if (start.status === "rejected") throw start.reason;
+      keep("burst-100", "ours", 1, start.value.milliseconds);
+      await proveComplete(start.value.sandbox, server);
+    }
+  },
+};
+
 /** The number of simultaneous machines that the run and the host's memory allow. */
 export function burstSize(bench: Bench): number {
+  return Math.max(2, Math.min(bench.options.quick ? burstSizes.quick : burstSizes.full, fittingMachines(bench)));
+}
+
+function fittingMachines(bench: Bench): number {
   // An emulated machine uses about 200 MB, and admission requires half of its memory and a reserve to be free.
-  const fitting = Math.floor((bench.freeMemoryMib() - 2048) / 256);
-  return Math.max(2, Math.min(bench.options.quick ? burstSizes.quick : burstSizes.full, fitting));
+  return Math.floor((bench.freeMemoryMib() - 2048) / 256);
 }

@@ -28,7 +28,7 @@ export const hibernateAndWake: Scenario = {
       const watch = new Stopwatch();
       await sandbox.hibernate();
       keep("hibernate", "ours", round, watch.elapsed);
-      keep("hibernate-size", "ours", round, (await memoryBytesOfSnapshots(server)) / 1e6);
+      keep("hibernate-size", "ours", round, (await bytesOf(await memoryFilesOf(server))) / 1e6);
       const waking = new Stopwatch();
       await sandbox.wake();
       const milliseconds = waking.elapsed;
@@ -58,8 +58,8 @@ export function withRest(
   return { ...spans, "around the worker": milliseconds - reported };
 }
 
-/** The snapshots of this server are those of the one hibernated sandbox. */
-async function memoryBytesOfSnapshots({ dataDirectory }: OurServer): Promise<number> {
+/** Memory and device state of a server's snapshots, which are those of the one hibernated sandbox. */
+export async function memoryFilesOf({ dataDirectory }: OurServer): Promise<readonly string[]> {
   const directory = join(dataDirectory, "snapshots");
   const files: string[] = [];
   for (const snapshot of (await readdir(directory)).filter((name) => !name.startsWith("."))) {
@@ -70,7 +70,7 @@ async function memoryBytesOfSnapshots({ dataDirectory }: OurServer): Promise<num
         .map((name) => join(directory, snapshot, name)),
     );
   }
-  return await bytesOf(files);
+  return files;
 }
 
 async function bytesOf(files: readonly string[]): Promise<number> {

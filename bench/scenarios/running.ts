@@ -88,10 +88,17 @@ export const transfers: Scenario = {
     const { sandbox, machine, server } = pair;
     // The published client can attach only to a running command, and then receives the last mebibyte of its output.
     const api = connect({ url: server.url, apiKey: server.apiKey });
+    await using native = await RawMachine.booted(await bench.kit(), bench.newPath());
+    const socket = await native.addOpenPort("transfer");
+    const program = "/home/sandbox/transfer-native";
+    await native.agent.writeFile(program, await readFile(bench.natives.transfer), 0o755);
+    const file = "/home/sandbox/transfer";
+    // Devices belong to root, so root runs the program.
+    const serve = ["sudo", program, "serve", "transfer", file];
+    using _ = await native.agent.start(serve, (output) => bench.report(`transfer: ${Buffer.from(output).toString()}`));
     const bytes = await transferBytes(bench, machine);
     for (const name of transfers.figures) bench.note(name, `${bytes / 1e6} MB`);
     const content = Buffer.alloc(bytes, "OpenSandbox ");
-    const file = "/home/sandbox/transfer";
     const line = ["head", "-c", `${bytes}`, "/dev/zero"];
     const perSecond = (milliseconds: number): number => bytes / 1000 / milliseconds;
 
@@ -110,21 +117,18 @@ export const transfers: Scenario = {
       await sandbox.files.remove(file);
     };
     const floor = async (round: number): Promise<void> => {
-      machine.hangUp();
-      const native = async <Request extends DescMessage>(
-        method: Method<Request>,
-        request: MessageInitShape<Request>,
-        ...how: readonly string[]
-      ): Promise<number> => {
-        const { bytes: moved, milliseconds } = await overChannel(bench, machine, method, request, how);
-        expectBytes(moved, bytes);
+      const moved = async (...how: readonly string[]): Promise<number> => {
+        const [found, milliseconds] = await measured(bench, bench.natives.transfer, how);
+        expectBytes(found, bytes);
         return perSecond(milliseconds);
       };
-      keep("file-up", "floor", round, await native(methods.writeFile, { path: file }, "give", `${bytes}`));
-      keep("file-down", "floor", round, await native(methods.readFile, { path: file }, "take"));
-      keep("exec-stream", "floor", round, await native(methods.sessionCreate, commandRequest(line), "take"));
+      keep("file-up", "floor", round, await moved("give", socket, `${bytes}`));
+      keep("file-down", "floor", round, await moved("take", socket));
+      machine.hangUp();
+      const [streamed, milliseconds] = await overChannel(bench, machine, methods.sessionCreate, commandRequest(line));
+      expectBytes(streamed, bytes);
+      keep("exec-stream", "floor", round, perSecond(milliseconds));
       await machine.callAgain();
-      await machine.agent.run("rm", file);
     };
     await alternate(bench, "transfers", Math.min(transferRounds, bench.options.rounds), ours, floor);
   },
@@ -150,15 +154,26 @@ async function overChannel<Request extends DescMessage>(
   machine: RawMachine,
   method: Method<Request>,
   request: MessageInitShape<Request>,
-  how: readonly string[],
-): Promise<{ readonly bytes: number; readonly milliseconds: number }> {
+): Promise<readonly [bytes: number, milliseconds: number]> {
   await sleep(hangUpMs);
-  const running = promisify(execFile)(bench.natives.channel, [machine.agentSocket, ...how], { signal: bench.signal });
-  running.child.stdin?.end(requestFrames(method, request));
+  return await measured(bench, bench.natives.channel, [machine.agentSocket, "take"], requestFrames(method, request));
+}
+
+/** Runs a program that prints the bytes that it has moved, and microseconds. */
+async function measured(
+  { signal }: Bench,
+  program: string,
+  how: readonly string[],
+  input?: Uint8Array,
+): Promise<readonly [bytes: number, milliseconds: number]> {
+  const running = promisify(execFile)(program, how, { signal, timeout: measuredTimeoutMs });
+  running.child.stdin?.end(input);
   const { stdout } = await running;
   const [bytes = 0, microseconds = 0] = stdout.trim().split(" ").map(Number);
-  return { bytes, milliseconds: microseconds / 1000 };
+  return [bytes, microseconds / 1000];
 }
+
+const measuredTimeoutMs = 300_000;
 
 async function bytesStreamed(exec: Api["exec"], id: string, [cmd = "", ...args]: readonly string[]): Promise<number> {
   const { output, exitCode } = await exec.stream(id, { cmd, args });

@@ -1,6 +1,6 @@
-// One stream of the agent channel, read or written at the full speed of a native program. Standard input holds the
+// One stream of the agent channel, read at the full speed of a native program. Standard input holds the
 // encoded request: u32 length and the bytes of a hello frame, then the same of an open frame. Prints bytes and
-// microseconds from the open to the end. Usage: channel SOCKET take | channel SOCKET give BYTES
+// microseconds from the open to the end. Usage: channel SOCKET take
 //
 // The frames are those of packages/wire/src/guest/frame.ts: a 16-byte header (u32 length, u32 stream, u32 epoch, u8
 // type, u8 tag, u16 check), little-endian, then the payload.
@@ -124,32 +124,6 @@ static uint64_t take(void) {
   }
 }
 
-static uint64_t give(uint64_t bytes) {
-  static uint8_t chunk[CHUNK];
-  for (size_t i = 0; i < sizeof chunk; i++) chunk[i] = rand();
-  const uint8_t *payload;
-  int64_t credit = WINDOW;
-  for (uint64_t left = bytes;;) {
-    while (left > 0) {
-      uint32_t length = left < CHUNK ? left : CHUNK;
-      if (credit < HEADER + length) break;
-      send_frame(DATA, chunk, length);
-      credit -= HEADER + length;
-      left -= length;
-      if (left == 0) send_frame(END, "", 0);
-    }
-    struct header header = next(&payload);
-    if (header.stream != stream || header.epoch != epoch) continue;
-    if (header.type == FAILURE) fail("refused");
-    if (header.type == END) return bytes;
-    if (header.type == CREDIT) {
-      uint32_t more;
-      memcpy(&more, payload, 4);
-      credit += more;
-    }
-  }
-}
-
 int main(int argc, char **argv) {
   if (argc < 3) return 2;
   struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -164,7 +138,7 @@ int main(int argc, char **argv) {
   stream = ((struct header *)open)->stream;
   double since = now();
   put(open, length);
-  uint64_t bytes = strcmp(argv[2], "give") == 0 ? give(strtoull(argv[3], NULL, 10)) : take();
+  uint64_t bytes = take();
   printf("%lu %.0f\n", bytes, now() - since);
   return 0;
 }

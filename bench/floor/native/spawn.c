@@ -5,7 +5,6 @@
 //                                         answers with its exit code as a byte; ends with the port
 #define _GNU_SOURCE
 #include <fcntl.h>
-#include <glob.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +12,7 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include "port.h"
 
 extern char **environ;
 
@@ -40,24 +40,6 @@ static int run(char **argv) {
   close(output[0]);
   posix_spawn_file_actions_destroy(&actions);
   return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-// The kernel numbers the ports; a file for each holds QEMU's name.
-static int open_port(const char *name) {
-  glob_t ports;
-  if (glob("/sys/class/virtio-ports/*/name", 0, NULL, &ports) != 0) return -1;
-  for (size_t i = 0; i < ports.gl_pathc; i++) {
-    char found[64] = "", device[64] = "";
-    FILE *file = fopen(ports.gl_pathv[i], "r");
-    if (file == NULL) continue;
-    if (fscanf(file, "%63s", found) != 1) found[0] = 0;
-    fclose(file);
-    if (strcmp(found, name) != 0) continue;
-    sscanf(ports.gl_pathv[i], "/sys/class/virtio-ports/%50[^/]", found);
-    snprintf(device, sizeof device, "/dev/%s", found);
-    return open(device, O_RDWR | O_CLOEXEC);
-  }
-  return -1;
 }
 
 static int serve(const char *name, char **argv) {
