@@ -211,7 +211,7 @@ async function hotpluggedMemory({ hotplug }: Vm): Promise<Pick<MemoryFiles, "gro
   return requestedMib === 0 && presentMib === 0 ? undefined : { growthMib: requestedMib };
 }
 
-/** Takes memory and devices, in parallel where the hypervisor allows it. Settles when both are taken; `stored` settles when they are on the disk. */
+/** Takes memory and devices, in parallel where the hypervisor allows it. Settles when both are taken; `stored` settles when both are in their files. */
 async function takeMemory(
   live: LiveMachine,
   guestMemory: GuestMemory,

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { closeSync, fstatSync, fsyncSync, openSync, writeSync, writevSync } from "node:fs";
+import { closeSync, fstatSync, openSync, writeSync, writevSync } from "node:fs";
 import { readProcessMemory, startWriteback, writeProcessMemory } from "#host/kernel/libc.ts";
 import type { GuestMemory } from "#hypervisor/guest-memory.ts";
 import { addPages, addressesOf, bytesOf, chunksOf, copyBytes, PageRuns, sharedRanges } from "./changed-pages.ts";
@@ -109,7 +109,7 @@ class ChunkWriter {
     const offset = Number(Atomics.add(new BigInt64Array(work.state), pagesEnd, BigInt(length)));
     this.#fd ??= openSync(file, "r+");
     writeParts(this.#fd, parts, offset);
-    // Otherwise the kernel begins when a tenth of the host's memory is dirty, and the flush at the end waits for it all.
+    // Otherwise the kernel begins when a tenth of the host's memory is dirty, and the snapshot's flush waits for it all.
     if (length > 0) startWriteback(this.#fd, offset, length);
     return { index, offset, runs: runs.list, sha256: hash.digest("hex") };
   }
@@ -137,7 +137,7 @@ function writeParts(fd: number, parts: readonly Buffer[], offset: number): void 
   }
 }
 
-/** Writes the tail behind all pages, and flushes the file. Returns the size of the file and the hash of the tail. */
+/** Writes the tail behind all pages. Returns the size of the file and the hash of the tail. */
 export function finishChunks(
   file: string,
   chunks: readonly StoredChunk[],
@@ -147,7 +147,6 @@ export function finishChunks(
   const fd = openSync(file, "r+");
   try {
     writeParts(fd, [tail], at);
-    fsyncSync(fd);
   } finally {
     closeSync(fd);
   }

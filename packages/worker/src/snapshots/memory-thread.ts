@@ -1,7 +1,7 @@
 // The thread that moves machine memory. Its system calls copy megabytes at a time and would block the worker's event
 // loop. memory-threads.ts defines its requests.
 import { createHash, type Hash } from "node:crypto";
-import { closeSync, existsSync, fstatSync, fsyncSync, openSync, statfsSync, writeSync, writevSync } from "node:fs";
+import { closeSync, existsSync, fstatSync, openSync, statfsSync, writeSync, writevSync } from "node:fs";
 import { dirname } from "node:path";
 import { parentPort } from "node:worker_threads";
 import { asSandboxError, errorToWire, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
@@ -79,8 +79,6 @@ function run(request: MemoryRequest, onCopied: (count: number) => void): MemoryR
       return hashFile(request.file);
     case "overwrite":
       return overwrite(request.key, request.image);
-    case "flush":
-      return flush(request.file);
   }
 }
 
@@ -151,7 +149,6 @@ class DeltaWriter {
 
   finish(): { readonly bytes: number; readonly sha256: string } {
     this.#write([encodeTail(this.#runs.list)]);
-    fsyncSync(this.#fd);
     return { bytes: this.#bytes, sha256: this.#hash.digest("hex") };
   }
 
@@ -295,16 +292,6 @@ function overwrite(key: number, image: string): undefined {
     closeSync(fd);
   }
   if (delta.pages === undefined) requireHash(delta.file, delta.hash(), delta.sha256);
-  return undefined;
-}
-
-function flush(file: string): undefined {
-  const fd = openSync(file, "r+");
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
   return undefined;
 }
 

@@ -36,7 +36,6 @@ interface MemoryRequests {
   readonly fill: FillChunks;
   readonly forget: { readonly key: number };
   readonly hash: { readonly file: string };
-  readonly flush: { readonly file: string };
 }
 
 export interface MemoryResults {
@@ -50,7 +49,6 @@ export interface MemoryResults {
   readonly fill: number;
   readonly forget: undefined;
   readonly hash: WrittenFile;
-  readonly flush: undefined;
 }
 
 type Kind = keyof MemoryRequests;
@@ -81,7 +79,7 @@ interface LargeCapture {
   readonly hold: boolean;
 }
 
-/** A delta on the disk. */
+/** A delta that was written. */
 export interface StoredDelta extends WrittenFile {
   /** `sha256` is that of the file's tail, which has the hashes of its chunks. Absent: it is that of the file. */
   readonly chunked?: true;
@@ -90,7 +88,7 @@ export interface StoredDelta extends WrittenFile {
 export interface MemoryCapture {
   /** Resolves with the number of changed bytes when all of them are copied: the machine may resume. */
   readonly copied: Promise<number>;
-  /** Resolves when the copy is on the disk. */
+  /** Resolves when the copy is in the file, which the publication of the snapshot flushes. */
   readonly stored: Promise<StoredDelta>;
 }
 
@@ -188,7 +186,7 @@ export class MemoryThreads implements AsyncDisposable {
   }
 
   /**
-   * Writes a delta into `image`, which is a copy of its base, and flushes the image.
+   * Writes a delta into `image`, which is a copy of its base.
    * @throws `incompatible` when the delta does not match `sha256`
    */
   async overwrite(delta: WrittenFile & { readonly path: string }, image: string, memoryBytes: number): Promise<void> {
@@ -199,7 +197,6 @@ export class MemoryThreads implements AsyncDisposable {
     const { chunks } = await thread.ask("load", { key, file, sha256, memoryBytes });
     if (chunks === undefined) await thread.ask("overwrite", { key, image });
     else await this.#fill(thread, { file, sha256, memoryBytes, chunks }, { image });
-    await thread.ask("flush", { file: image });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
