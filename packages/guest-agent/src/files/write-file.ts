@@ -3,7 +3,7 @@ import { constants, type Stats } from "node:fs";
 import { type FileHandle, lstat, open, readlink, rename, unlink } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import type { Stream } from "@opensandbox/wire/guest/channel.ts";
+import { fileCredit, type Stream } from "@opensandbox/wire/guest/channel.ts";
 import type { WriteFileRequest } from "@opensandbox/wire/guest/messages_pb.js";
 import type { System } from "#system/system.ts";
 import { aboutFile } from "./errors.ts";
@@ -17,6 +17,7 @@ import { bytesOfPath, textOfPath } from "./path-bytes.ts";
  */
 export async function writeFile(request: WriteFileRequest, stream: Stream, system: System): Promise<{ bytes: bigint }> {
   const path = absolutePath(request.path);
+  stream.raiseCredit(fileCredit);
   return await aboutFile(path, async () => {
     const { target, stats } = await followLinks(system.locate(path));
     if (stats?.isDirectory() === true) throw new SandboxError("invalid_argument", `${path} is a directory`);

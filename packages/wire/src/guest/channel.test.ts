@@ -94,6 +94,27 @@ test("a stream without a reader blocks no other", async () => {
   await sending;
 });
 
+test("raised credit is what may be sent before anything is taken, and no more", async () => {
+  const pair = openPair();
+  const { host, guest } = await pair.open();
+  guest.raiseCredit(4 * initialCredit);
+  let sent = 0;
+  const sending = (async () => {
+    for (; sent < 8 * initialCredit; sent += 20_000) await host.sendData(1, Buffer.alloc(20_000));
+    await host.end();
+  })();
+  for (let turn = 0; turn < 100; turn += 1) await nextTurn();
+  assert.ok(sent > 3.8 * initialCredit && sent <= 4 * initialCredit, `${sent} bytes`);
+  let bytes = 0;
+  for (let last: string | undefined; last !== "end";) {
+    const all = await guest.nextAll();
+    for (const { payload } of all) bytes += payload.length;
+    last = all.at(-1)?.kind;
+  }
+  await sending;
+  assert.equal(bytes, sent);
+});
+
 test("a new epoch ends every stream, and late frames of the old one are dropped", async () => {
   const pair = openPair();
   const { host, guest } = await pair.open();

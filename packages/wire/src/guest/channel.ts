@@ -18,6 +18,12 @@ import { protocolVersion, type Method } from "./methods.ts";
 export const initialCredit = 256 * 1024;
 
 /**
+ * Credit of a stream with a file's content. The sender then goes on while the receiver, on a crowded host, waits for a
+ * processor.
+ */
+export const fileCredit = 2 * 2 ** 20;
+
+/**
  * The longest `message`, Hello and reply. Credit is renewed once half of it was taken, so a sender whose frames have all
  * been taken has at least the other half. A longer message could wait forever. Parsing one takes at most some 30 ms.
  */
@@ -225,6 +231,13 @@ export class Stream {
     return incoming;
   }
 
+  /** Lets the peer send up to `credit` bytes before any of them was taken, instead of {@link initialCredit}. Call it once. */
+  raiseCredit(credit: number): void {
+    const more = credit - initialCredit;
+    this.#peerCredit += more;
+    this.#postCredit(more);
+  }
+
   /** What {@link next} returns, and everything that has arrived behind it. The end is the last one. */
   async nextAll(): Promise<readonly Incoming[]> {
     const all = [await this.next()];
@@ -385,10 +398,14 @@ export class Stream {
     if (incoming.kind === "end") return;
     this.#taken += costOf(incoming.payload);
     if (this.#taken < initialCredit / 2 || this.#failure !== undefined) return;
-    const payload = new Uint8Array(4);
-    new DataView(payload.buffer).setUint32(0, this.#taken, true);
     this.#peerCredit += this.#taken;
+    this.#postCredit(this.#taken);
     this.#taken = 0;
+  }
+
+  #postCredit(bytes: number): void {
+    const payload = new Uint8Array(4);
+    new DataView(payload.buffer).setUint32(0, bytes, true);
     this.#channel.post(frameTypes.credit, this.id, 0, payload);
   }
 

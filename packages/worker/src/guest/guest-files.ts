@@ -1,5 +1,5 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import { parse, type Stream } from "@opensandbox/wire/guest/channel.ts";
+import { fileCredit, parse, type Stream } from "@opensandbox/wire/guest/channel.ts";
 import {
   type FileStat,
   FileStatSchema,
@@ -21,6 +21,7 @@ export function guestFiles(connected: () => GuestClient): GuestFiles {
     async read(path, { offset = 0, length = 0 }, signal) {
       const request = { path, offset: BigInt(offset), length: BigInt(length) };
       const stream = await connected().open(methods.readFile, request, signal);
+      stream.raiseCredit(fileCredit);
       const first = await stream.next();
       const stat = first.kind === "message" ? parse(FileStatSchema, first.payload) : undefined;
       if (stat === undefined) throw invalidAnswer(stream);
