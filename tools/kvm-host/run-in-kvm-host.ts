@@ -6,7 +6,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { basename, dirname, join, resolve } from "node:path";
+import { basename, dirname, join, relative, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { baseWorkspaceMib } from "../../packages/worker/src/machine/shape/template-shape.ts";
 import { runCommand } from "../../packages/worker/src/host/run-command.ts";
@@ -17,7 +17,9 @@ import { provideAgentBundles } from "../../packages/worker/src/images/agent-bund
 import { makeExt4 } from "../../packages/worker/src/images/ext4.ts";
 import { ImageStore } from "../../packages/worker/src/images/image-store.ts";
 import { readConfig } from "../../packages/server/src/config.ts";
+import type { TestResult } from "../test-results.ts";
 import { type KvmHostImage, provideKvmHost } from "./build-kvm-host.ts";
+import { endOfHost } from "./end-of-host.ts";
 
 const repository = resolve(import.meta.dirname, "../..");
 
@@ -184,7 +186,8 @@ async function runThere(host: KvmHostImage, workDisk: string, scratch: string): 
       ...["-machine", "q35,usb=off,vmport=off,graphics=off", "-no-reboot"],
       ...["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,+svm", "-smp", "2", "-m", "5G"],
       ...["-kernel", host.kernel, "-initrd", host.initramfs],
-      ...["-append", "console=ttyS0 panic=-1 mitigations=off"],
+      // A kernel that goes on after an oops holds its locks, and the tests wait for a host that has ended.
+      ...["-append", "console=ttyS0 oops=panic panic=-1 mitigations=off"],
       ...["-drive", `file=${host.rootfs},format=raw,if=virtio,snapshot=on`],
       ...["-drive", `file=${workDisk},format=raw,if=virtio,cache=unsafe,discard=unmap`],
       ...["-serial", `file:${console}`, "-chardev", "stdio,id=output,signal=off", "-serial", "chardev:output"],
@@ -193,15 +196,13 @@ async function runThere(host: KvmHostImage, workDisk: string, scratch: string): 
     ],
     { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, TMPDIR: scratch } },
   );
-  const stop = (why?: string): void => {
-    if (why !== undefined) say(`${why}; it is stopped`);
+  let why: string | undefined;
+  const stop = (reason?: string): void => {
+    why ??= reason;
     qemu.kill("SIGKILL");
   };
-  const booting = setTimeout(
-    () => stop(`the KVM host did not boot within ${bootTimeoutMs / 60_000} min`),
-    bootTimeoutMs,
-  );
-  const running = setTimeout(() => stop(`the KVM host did not end within ${minutes} min`), timeoutMs);
+  const booting = setTimeout(() => stop(`it did not boot within ${bootTimeoutMs / 60_000} min`), bootTimeoutMs);
+  const running = setTimeout(() => stop(`it did not end within ${minutes} min`), timeoutMs);
   const onInterrupt = (): void => stop();
   interrupted.signal.addEventListener("abort", onInterrupt);
   if (interrupted.signal.aborted) stop();
@@ -217,21 +218,26 @@ async function runThere(host: KvmHostImage, workDisk: string, scratch: string): 
   await exit;
   clearTimeout(booting);
   clearTimeout(running);
-  const lines = (await readFile(serialResults, "utf8").catch(() => "")).split("\n").filter(Boolean);
+  // The last line may be incomplete.
+  const lines = (await readFile(serialResults, "utf8").catch(() => "")).split("\n").slice(0, -1);
   const ended = /^\{"ended":(\d+)\}$/.exec(lines.at(-1) ?? "")?.[1];
-  if (ended === undefined) {
-    const said = await readFile(console, "utf8").catch(() => "");
-    say(`the KVM host ended without the results of its tests; the end of its console:\n${said.slice(-4000)}`);
-    return 1;
+  const results = lines.filter((line) => !line.startsWith('{"ended":'));
+  if (ended !== undefined) {
+    await writeFile(resultsFile, results.map((line) => `${line}\n`).join(""));
+    return Number(ended);
   }
-  await writeFile(
-    resultsFile,
-    lines
-      .slice(0, -1)
-      .map((line) => `${line}\n`)
-      .join(""),
-  );
-  return Number(ended);
+  // The tests that ended before the host did count, and its end is a failure of its own.
+  const report = endOfHost(await readFile(console, "utf8").catch(() => ""), why);
+  say(`${report.message}; its console:\n${report.excerpt}`);
+  const failure: TestResult = {
+    name: report.message,
+    file: relative(repository, import.meta.filename),
+    suites: [],
+    outcome: "failed",
+    error: [`${results.length} results came before, of ${files.join(", ")}`],
+  };
+  await writeFile(resultsFile, [...results, JSON.stringify(failure)].map((line) => `${line}\n`).join(""));
+  return 1;
 }
 
 function say(text: string): void {

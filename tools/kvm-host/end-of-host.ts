@@ -1,0 +1,30 @@
+/** The end of a KVM host that sent no result of its test runner. */
+export interface HostEnd {
+  /** One line. */
+  readonly message: string;
+  /** What the console says about it. */
+  readonly excerpt: string;
+}
+
+/** The first line of a report of Linux about its own failure. */
+const failure =
+  /^(?:\[ *[\d.]+\] )?((?:BUG|Oops|Kernel panic|Unable to handle|traps: PANIC|PANIC)\b.*|.*: 0000 \[#\d+\].*)$/m;
+
+/** Enough for a report with its stack, and for the panic after it. */
+const maxExcerpt = 16_000;
+
+/** Reads the console of a KVM host that has ended. `stopped` is the reason of the caller to stop it. Pure. */
+export function endOfHost(console: string, stopped: string | undefined): HostEnd {
+  const found = failure.exec(console);
+  if (found !== null) {
+    return {
+      message: `the kernel of the KVM host has failed: ${found[1]?.trim()}`,
+      excerpt: console.slice(found.index, found.index + maxExcerpt),
+    };
+  }
+  const why =
+    stopped === undefined
+      ? "the KVM host ended without the result of its test runner"
+      : `the KVM host was stopped: ${stopped}`;
+  return { message: why, excerpt: console.slice(-4000) };
+}
