@@ -24,27 +24,16 @@ export function qemuHypervisor(host: QemuHost & { readonly version: string }): H
   return {
     name: "qemu",
     version: host.version,
-    async boot(spec, signal) {
-      return (await start(spec, host, "boot", signal)).vm;
-    },
+    boot: (spec, signal) => boot(spec, host, signal),
     restoring: {
       compatibilityOf: (spec) => compatibilityOf(spec, host),
       describeDifference,
       enlargesDisks: true,
       hotplugsMemory: true,
       sparesProcessors: true,
-      async prepare(spec, signal) {
-        const { vm, qmp } = await start(spec, host, "restore", signal);
-        try {
-          await commands.expectDevicesState(qmp);
-          return new PreparedQemuVm(spec, vm, qmp);
-        } catch (error) {
-          await vm[Symbol.asyncDispose]();
-          throw error;
-        }
-      },
+      prepare: (spec, signal) => prepare(spec, host, signal),
     },
-    adopt: (spec, pids, signal) => adopt(spec, pids, signal),
+    adopt,
   };
 }
 
@@ -53,89 +42,17 @@ interface Started {
   readonly qmp: QmpClient;
 }
 
-async function start(spec: VmSpec, host: QemuHost, kind: QemuStart, signal: AbortSignal): Promise<Started> {
-  signal.throwIfAborted();
-  await using undo = new AsyncDisposableStack();
-  const process = undo.use(await startQemu(spec, host, kind));
-  const work = async (): Promise<Started> => {
-    const qmp = undo.use(await QmpClient.connect(pathOf(spec.directory, "qmp"), signal));
-    // QEMU maps the memory before it answers for the first time.
-    const firstMemory = await findMemory(process.pid, spec.memoryBase, spec.memoryMib * 2 ** 20);
-    const vm = new QemuVm({ spec, process, qmp, firstMemory });
-    undo.move();
-    return { vm, qmp };
-  };
-  return await explained(pathOf(spec.directory, "log"), work, (logged) => acceleratorFailure(logged, host));
+async function boot(spec: VmSpec, host: QemuHost, signal: AbortSignal): Promise<Vm> {
+  return (await start(spec, host, "boot", signal)).vm;
 }
 
-async function adopt(spec: VmSpec, pids: readonly number[], signal: AbortSignal): Promise<Vm> {
-  const pid = await processMapping(spec.memoryBase, pids);
-  if (pid === undefined) {
-    throw new SandboxError(
-      "unavailable",
-      `none of the processes ${pids.join(", ")} maps the machine's memory ${spec.memoryBase}`,
-    );
-  }
+async function prepare(spec: VmSpec, host: QemuHost, signal: AbortSignal): Promise<PreparedVm> {
   await using undo = new AsyncDisposableStack();
-  const qmp = undo.use(await QmpClient.connect(pathOf(spec.directory, "qmp"), signal));
-  const process = adoptVmProcess(pid, spec.directory, qmp.closed);
-  const firstMemory = await findMemory(pid, spec.memoryBase, spec.memoryMib * 2 ** 20);
-  const ended = endOf(await commands.queryStatus(qmp));
-  const vm = new QemuVm({ spec, process, qmp, firstMemory, ended });
+  const { vm, qmp } = await start(spec, host, "restore", signal);
+  undo.use(vm);
+  await commands.expectDevicesState(qmp);
   undo.move();
-  return vm;
-}
-
-/** The end of a guest whose event went to an earlier worker. `status` is QEMU's RunState. */
-function endOf(status: string): VmExit | undefined {
-  switch (status) {
-    case "shutdown":
-      return { reason: "shutdown", detail: "guest-shutdown" };
-    case "guest-panicked":
-    case "internal-error":
-      return { reason: "panicked", detail: status };
-    default:
-      return undefined;
-  }
-}
-
-async function startQemu(spec: VmSpec, host: QemuHost, kind: QemuStart): Promise<VmProcess> {
-  const { network } = spec;
-  return await startVmProcess({
-    argv: qemuCommandLine(spec, host, kind),
-    logFile: pathOf(spec.directory, "log"),
-    cwd: spec.directory,
-    env: { PATH: "/usr/bin:/bin", ...machineEnvironment(spec.directory) },
-    ...(spec.user === undefined ? {} : { user: withKvmGroup(spec.user, host.kvmAccess) }),
-    ...(spec.cgroupEntrances === undefined ? {} : { cgroupEntrances: spec.cgroupEntrances }),
-    ...(network.kind === "tap" ? { namespace: network.namespace } : {}),
-    openInherited() {
-      const open = {
-        qmp: () => listenUnix(pathOf(spec.directory, "qmp")),
-        agent: () => listenUnix(pathOf(spec.directory, "agent")),
-        tap: () => (network as NetworkAttachment & { kind: "tap" }).openTap(),
-        kvm: openKvm,
-        "vhost-net": openVhostNet,
-        vsock: openVhostVsock,
-      };
-      const opened: number[] = [];
-      try {
-        for (const name of inheritedDescriptors(spec, host)) opened.push(open[name]());
-        return opened;
-      } catch (error) {
-        for (const fd of opened) closeSync(fd);
-        throw error;
-      }
-    },
-  });
-}
-
-/** Writes the state without its vsock device to the machine's directory. Returns the path. */
-async function stateWithoutVsock(captured: string, { directory, user }: VmSpec): Promise<string> {
-  const path = join(directory, "devices-without-vsock");
-  await writeFile(path, withoutVsock(await readFile(captured)), { mode: 0o400, flag: "wx" });
-  if (user !== undefined) await chown(path, user.uid, user.gid);
-  return path;
+  return new PreparedQemuVm(spec, vm, qmp);
 }
 
 /** Reading a state takes tens of milliseconds; one that takes this long never ends. */
@@ -199,4 +116,89 @@ class PreparedQemuVm implements PreparedVm {
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.#restored) await this.#vm[Symbol.asyncDispose]();
   }
+}
+
+async function adopt(spec: VmSpec, pids: readonly number[], signal: AbortSignal): Promise<Vm> {
+  const pid = await processMapping(spec.memoryBase, pids);
+  if (pid === undefined) {
+    throw new SandboxError(
+      "unavailable",
+      `none of the processes ${pids.join(", ")} maps the machine's memory ${spec.memoryBase}`,
+    );
+  }
+  await using undo = new AsyncDisposableStack();
+  const qmp = undo.use(await QmpClient.connect(pathOf(spec.directory, "qmp"), signal));
+  const process = adoptVmProcess(pid, spec.directory, qmp.closed);
+  const firstMemory = await findMemory(pid, spec.memoryBase, spec.memoryMib * 2 ** 20);
+  const ended = endOf(await commands.queryStatus(qmp));
+  const vm = new QemuVm({ spec, process, qmp, firstMemory, ended });
+  undo.move();
+  return vm;
+}
+
+/** The end of a guest whose event went to an earlier worker. `status` is QEMU's RunState. */
+function endOf(status: string): VmExit | undefined {
+  switch (status) {
+    case "shutdown":
+      return { reason: "shutdown", detail: "guest-shutdown" };
+    case "guest-panicked":
+    case "internal-error":
+      return { reason: "panicked", detail: status };
+    default:
+      return undefined;
+  }
+}
+
+async function start(spec: VmSpec, host: QemuHost, kind: QemuStart, signal: AbortSignal): Promise<Started> {
+  signal.throwIfAborted();
+  await using undo = new AsyncDisposableStack();
+  const process = undo.use(await startProcess(spec, host, kind));
+  const work = async (): Promise<Started> => {
+    const qmp = undo.use(await QmpClient.connect(pathOf(spec.directory, "qmp"), signal));
+    // QEMU maps the memory before it answers for the first time.
+    const firstMemory = await findMemory(process.pid, spec.memoryBase, spec.memoryMib * 2 ** 20);
+    const vm = new QemuVm({ spec, process, qmp, firstMemory });
+    undo.move();
+    return { vm, qmp };
+  };
+  return await explained(pathOf(spec.directory, "log"), work, (logged) => acceleratorFailure(logged, host));
+}
+
+async function startProcess(spec: VmSpec, host: QemuHost, kind: QemuStart): Promise<VmProcess> {
+  const { network } = spec;
+  return await startVmProcess({
+    argv: qemuCommandLine(spec, host, kind),
+    logFile: pathOf(spec.directory, "log"),
+    cwd: spec.directory,
+    env: { PATH: "/usr/bin:/bin", ...machineEnvironment(spec.directory) },
+    ...(spec.user === undefined ? {} : { user: withKvmGroup(spec.user, host.kvmAccess) }),
+    ...(spec.cgroupEntrances === undefined ? {} : { cgroupEntrances: spec.cgroupEntrances }),
+    ...(network.kind === "tap" ? { namespace: network.namespace } : {}),
+    openInherited() {
+      const open = {
+        qmp: () => listenUnix(pathOf(spec.directory, "qmp")),
+        agent: () => listenUnix(pathOf(spec.directory, "agent")),
+        tap: () => (network as NetworkAttachment & { kind: "tap" }).openTap(),
+        kvm: openKvm,
+        "vhost-net": openVhostNet,
+        vsock: openVhostVsock,
+      };
+      const opened: number[] = [];
+      try {
+        for (const name of inheritedDescriptors(spec, host)) opened.push(open[name]());
+        return opened;
+      } catch (error) {
+        for (const fd of opened) closeSync(fd);
+        throw error;
+      }
+    },
+  });
+}
+
+/** Writes the state without its vsock device to the machine's directory. Returns the path. */
+async function stateWithoutVsock(captured: string, { directory, user }: VmSpec): Promise<string> {
+  const path = join(directory, "devices-without-vsock");
+  await writeFile(path, withoutVsock(await readFile(captured)), { mode: 0o400, flag: "wx" });
+  if (user !== undefined) await chown(path, user.uid, user.gid);
+  return path;
 }
