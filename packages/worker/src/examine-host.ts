@@ -52,7 +52,7 @@ export async function examineHost(options: HostOptions): Promise<readonly Findin
 }
 
 async function examineHypervisor(options: HostOptions): Promise<Finding[]> {
-  if (options.hypervisor === "firecracker") return await examineFirecrackerHost(options.firecrackerProgram);
+  if (options.hypervisor === "firecracker") return await examineFirecrackerHost(options);
   try {
     const qemu = await examineQemu(await qemuOptions(options));
     return [{ name: "QEMU", level: "ok", detail: qemu.version }, await examineAccelerator(qemu), ...examineVhost(qemu)];
@@ -61,13 +61,23 @@ async function examineHypervisor(options: HostOptions): Promise<Finding[]> {
   }
 }
 
-async function examineFirecrackerHost(program = "firecracker"): Promise<Finding[]> {
+async function examineFirecrackerHost(options: HostOptions): Promise<Finding[]> {
   const name = "Firecracker";
+  const { firecrackerProgram: program = "firecracker" } = options;
   try {
-    const { version, reason } = await examineFirecracker(program);
+    const { version, reason, filtersCalls } = await examineFirecracker({ ...options, program });
     return [
       { name, level: "ok", detail: version },
       { name: "accelerator", level: "ok", detail: `kvm: ${reason}` },
+      filtersCalls
+        ? { name: "system calls", level: "ok", detail: "filtered by the worker, and by Firecracker if it is a release" }
+        : {
+            ...{ name: "system calls", level: "warn" },
+            detail:
+              "setpriv of this host loads no filter (util-linux is older than 2.41): Firecracker's own filter is the " +
+              "only one, and a Firecracker that is built for the GNU C library has none",
+            fix: "use a release of Firecracker, or Debian 13",
+          },
       { name: "limits", level: "warn", detail: limits.join("; ") },
     ];
   } catch (error) {

@@ -247,7 +247,7 @@ export async function chooseHypervisor(
       };
     }
     case "firecracker": {
-      const firecracker = await examineFirecracker(options.firecrackerProgram);
+      const firecracker = await examineFirecracker({ ...options, program: options.firecrackerProgram });
       return {
         hypervisor: firecrackerHypervisor(firecracker),
         accelerator: { name: "kvm", reason: firecracker.reason },

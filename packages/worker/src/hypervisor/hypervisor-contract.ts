@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { open, readdir, stat, truncate } from "node:fs/promises";
+import { copyFile, open, readdir, stat, truncate } from "node:fs/promises";
 import { join } from "node:path";
 import { suite, test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -253,8 +253,10 @@ function restoreCases(stand: () => Promise<ContractStand>): void {
     const captured = await capture(standing);
     if (restoring === undefined || captured === undefined) return t.skip("it restores no VM");
     await truncate(captured.devices, Math.floor((await stat(captured.devices)).size / 2));
-    await using prepared = await restoring.prepare(await standing.newSpec(), never);
-    await assert.rejects(prepared.restore(unfilled(captured.devices), never), refusedAs("incompatible"));
+    const spec = await standing.newSpec();
+    const unfilled = await unfilledIn(spec, captured.devices);
+    await using prepared = await restoring.prepare(spec, never);
+    await assert.rejects(prepared.restore(unfilled, never), refusedAs("incompatible"));
   });
 
   test("an abort of a restore is reported, and the process goes with the prepared VM", async (t) => {
@@ -263,9 +265,10 @@ function restoreCases(stand: () => Promise<ContractStand>): void {
     const captured = await capture(standing);
     if (restoring === undefined || captured === undefined) return t.skip("it restores no VM");
     const spec = await standing.newSpec();
+    const unfilled = await unfilledIn(spec, captured.devices);
     {
       await using prepared = await restoring.prepare(spec, never);
-      await assert.rejects(prepared.restore(unfilled(captured.devices), AbortSignal.abort()));
+      await assert.rejects(prepared.restore(unfilled, AbortSignal.abort()));
     }
     assert.deepEqual(await processesOf(spec.directory), []);
   });
@@ -280,11 +283,13 @@ function restoreCases(stand: () => Promise<ContractStand>): void {
     const captured = await capture(standing, { threads, spec: end.spec, console: captureAfter });
     if (captured === undefined) return t.skip("it captures no VM");
 
-    const spec = { ...end.spec, directory: (await standing.newSpec()).directory };
+    const { directory, kernel, initramfs, memoryBase } = await standing.newSpec();
+    const spec = { ...end.spec, directory, kernel, initramfs, memoryBase };
+    const unfilled = await unfilledIn(spec, captured.devices);
     await using prepared = await restoring.prepare(spec, never);
     using delta = await threads.load(captured.memory.file, captured.memory.sha256, captured.memory.bytes);
     const fillMemory = async (memory: GuestMemory): Promise<void> => delta.apply(memory);
-    await using vm = await prepared.restore({ ...unfilled(captured.devices), fillMemory }, never);
+    await using vm = await prepared.restore({ ...unfilled, fillMemory }, never);
     assert.equal(await vm.console(), "", "the VM is paused");
     await vm.resume();
     assert.equal((await exitOf(vm)).reason, "shutdown");
@@ -294,8 +299,10 @@ function restoreCases(stand: () => Promise<ContractStand>): void {
   });
 }
 
-/** A captured VM whose memory is the base. */
-function unfilled(deviceState: string): CapturedVm {
+/** A captured VM whose memory is the base, for a VM that may see its own directory alone. */
+async function unfilledIn({ directory }: VmSpec, devices: string): Promise<CapturedVm> {
+  const deviceState = join(directory, "captured-devices");
+  await copyFile(devices, deviceState);
   return { deviceState, hotplugged: false, fillMemory: async () => undefined };
 }
 
@@ -487,7 +494,7 @@ async function capture(
     });
   }
   await vm.pause();
-  const [devices, file] = [join(directory, "devices"), join(directory, "memory.delta")];
+  const [devices, file] = [join(spec.directory, "devices"), join(directory, "memory.delta")];
   // The VM's process writes it, as a user that reaches only its own directory.
   await capturing.saveDevices(devices);
   if (wishes.threads === undefined) return { devices, memory: { file, sha256: "", bytes: 0 } };

@@ -59,7 +59,7 @@ export interface PreparedVm extends AsyncDisposable {
 
 /** The parts of a VM that a capture took, apart from its disks. */
 export interface CapturedVm {
-  /** The file of {@link Capturing.saveDevices}. */
+  /** The file of {@link Capturing.saveDevices}, in the VM's directory before its process starts. */
   readonly deviceState: string;
   /** Whether the guest had hotplugged memory, as in {@link Capturing.memory}. */
   readonly hotplugged: boolean;
@@ -133,7 +133,7 @@ export interface Capturing {
   merge(merge: LayerMerge, signal: AbortSignal): Promise<void>;
   /** The layer that a merge copies into: the one that takes writes, or the one below it. */
   readonly mergesInto: "top" | "below top";
-  /** Writes the state of the devices, without memory and disks, to a new file. The VM must be paused. */
+  /** Writes the state of the devices, without memory and disks, to a new file in the VM's directory. The VM must be paused. */
   saveDevices(file: string): Promise<void>;
   /** Whether {@link saveDevices} changes the guest's memory, which is then copied afterwards. */
   readonly savingChangesMemory: boolean;

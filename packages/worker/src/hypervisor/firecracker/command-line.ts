@@ -12,6 +12,8 @@ export interface FirecrackerHost {
   readonly kvmAccess: Exclude<KvmAccess, { readonly by: "descriptor" }>;
   /** Identity of the host's processor, which guests see. */
   readonly processor: string;
+  /** Whether setpriv(1) of this host loads a filter of system calls, which util-linux 2.41 and newer can. */
+  readonly filtersCalls: boolean;
 }
 
 /** The monitor of the storage daemon listens on the first descriptor after standard error. */
@@ -19,8 +21,8 @@ const storageListener = 3;
 
 /**
  * The argument list of a machine's processes, program first. A shell in name spaces of its own starts the storage daemon,
- * which shows each writable disk as a raw image there, and then becomes Firecracker. No process outside sees the images,
- * and they end with the name space. Pure.
+ * which shows each writable disk as a raw image there, takes the rest of the host's files away, and becomes Firecracker.
+ * No process outside sees the images, and they end with the name space. Pure.
  */
 export function firecrackerCommandLine(spec: VmSpec, host: FirecrackerHost): [string, ...string[]] {
   // The user is mapped to itself and may mount in its own name space; outside it has no more rights than before.
@@ -28,21 +30,52 @@ export function firecrackerCommandLine(spec: VmSpec, host: FirecrackerHost): [st
   return [...namespaces, "sh", "-c", script(spec, host)];
 }
 
-function script(spec: VmSpec, { program }: FirecrackerHost): string {
+function script(spec: VmSpec, { program, filtersCalls }: FirecrackerHost): string {
   const writable = spec.disks.filter(({ layers }) => layers.length > 0);
   const images = writable.map(({ name }) => quoted(diskImage(name)));
+  const filter = filtersCalls ? ["--seccomp-filter", names.filter] : [];
   const line = [
     "set -e",
     // A machine that boots again finds the files of its earlier process, which ran as another user.
     `rm -f ${[names.console, ...images].join(" ")}`,
     `mkfifo -m 600 ${names.console}`,
     ...images.map((image) => `: >${image}`),
-    ...(images.length === 0 ? [] : [command(confined(["sys_admin"], storageDaemon(spec)))]),
+    ...(images.length === 0 ? [] : [command(confined(["sys_admin"], [], storageDaemon(spec)))]),
     // The kernel takes an image's rights from its first stat(2); until then nobody may open it for writing.
     ...images.map((image) => `[ -s ${image} ]`),
-    `exec ${command(confined([], firecracker(spec, program)))} ${storageListener}>&-`,
+    ...ownRoot(spec, program),
+    `exec ${command(confined([], filter, firecracker(spec, program)))} ${storageListener}>&-`,
   ];
   return line.join("\n");
+}
+
+/**
+ * Commands after which the machine's processes see the host's programs, the machine's files and its devices, and nothing
+ * else of the host, as under Firecracker's jailer. The file system of their root is in memory; it is mounted on /sys,
+ * which every host has and no machine needs. Paths stay the same.
+ */
+function ownRoot({ directory }: VmSpec, program: string): readonly string[] {
+  const machine = quoted(directory);
+  return [
+    "mount -n -t tmpfs -o mode=755,size=1m root /sys",
+    "cd /sys",
+    `mkdir -p old proc usr dev/net ${quoted(`.${directory}`)}`,
+    "for folder in bin sbin lib lib32 lib64; do",
+    `if [ -L /$folder ]; then ln -s "$(readlink /$folder)" $folder`,
+    "elif [ -d /$folder ]; then mkdir $folder; mount -n --rbind /$folder $folder; fi",
+    "done",
+    `for folder in /usr /proc ${machine}; do mount -n --rbind "$folder" ".$folder"; done`,
+    // A cache on another file system has the files that the machine's links lead to.
+    `for file in /dev/null /dev/urandom /dev/kvm /dev/net/tun ${quoted(program)} ${machine}/*; do`,
+    `file=$(readlink -f "$file")`,
+    `if [ -e ".$file" ]; then continue; fi`,
+    `mkdir -p ".\${file%/*}"; : >".$file"; mount -n --bind "$file" ".$file"`,
+    "done",
+    "/usr/sbin/pivot_root . old",
+    // umount(8) reads /proc to find a mount.
+    "cd /; umount -n -l /old; rmdir /old; umount -n -l /proc; rmdir /proc",
+    `cd ${machine}`,
+  ];
 }
 
 function firecracker({ directory }: VmSpec, program: string): readonly string[] {
@@ -77,10 +110,14 @@ function storageDaemon({ directory, disks }: VmSpec): readonly string[] {
 }
 
 /** A program that has, and can gain, only the named capabilities, in the machine's own user name space. */
-function confined(capabilities: readonly string[], argv: readonly string[]): readonly string[] {
+function confined(
+  capabilities: readonly string[],
+  filter: readonly string[],
+  argv: readonly string[],
+): readonly string[] {
   const only = ["-all", ...capabilities.map((name) => `+${name}`)].join();
   const sets = [`--bounding-set=${only}`, `--inh-caps=${only}`, `--ambient-caps=${only}`];
-  return ["setpriv", "--no-new-privs", ...sets, ...argv];
+  return ["setpriv", "--no-new-privs", ...sets, ...filter, ...argv];
 }
 
 function command(argv: readonly string[]): string {

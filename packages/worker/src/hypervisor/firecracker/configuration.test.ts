@@ -26,6 +26,7 @@ const host: FirecrackerHost = {
   version: "1.17.0",
   kvmAccess: { by: "user" },
   processor: "AMD EPYC 7763; 1; fpu sse2",
+  filtersCalls: true,
 };
 
 test("the whole configuration of a machine", (t) => {
@@ -34,6 +35,11 @@ test("the whole configuration of a machine", (t) => {
 
 test("the whole command line of a machine", (t) => {
   t.assert.snapshot(firecrackerCommandLine(spec, host));
+});
+
+test("a host whose setpriv loads no filter starts Firecracker without one", () => {
+  const script = firecrackerCommandLine(spec, { ...host, filtersCalls: false }).at(-1) ?? "";
+  assert.doesNotMatch(script, /seccomp/);
 });
 
 test("a machine without writable disks has no storage daemon", () => {

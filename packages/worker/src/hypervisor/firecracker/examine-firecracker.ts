@@ -1,4 +1,4 @@
-import { access, constants } from "node:fs/promises";
+import { access, constants, realpath } from "node:fs/promises";
 import { delimiter, join } from "node:path";
 import { runCommand } from "#host/run-command.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
@@ -14,11 +14,32 @@ export interface ExaminedFirecracker extends FirecrackerHost {
 /** The first version with memory hotplug. Virtio devices on PCI, for which the guest's kernel has drivers, came before. */
 const oldest = [1, 14] as const;
 
+export interface FirecrackerOptions {
+  /** A path, or a name in the PATH. */
+  readonly program: string;
+  readonly accelerator: "auto" | "kvm" | "tcg";
+  /** Absent: `host`. */
+  readonly cpuModel?: string;
+}
+
 /**
  * Finds Firecracker and everything that its machines need.
- * @throws `unavailable` when something is missing, with what to do
+ * @throws `unavailable` when something is missing, with what to do; `not_supported` for a setting that only QEMU has
  */
-export async function examineFirecracker(name: string): Promise<ExaminedFirecracker> {
+export async function examineFirecracker(options: FirecrackerOptions): Promise<ExaminedFirecracker> {
+  const { program: name, accelerator, cpuModel = "host" } = options;
+  if (accelerator === "tcg") {
+    throw new SandboxError(
+      "not_supported",
+      "Firecracker emulates no processor: leave OPENSANDBOX_ACCEL at auto or kvm",
+    );
+  }
+  if (cpuModel !== "host") {
+    throw new SandboxError(
+      "not_supported",
+      `Guests of Firecracker have the host's own processor: leave OPENSANDBOX_CPU_MODEL at host instead of ${cpuModel}`,
+    );
+  }
   const program = await findFirecracker(name);
   if (program === undefined) {
     throw new SandboxError(
@@ -38,7 +59,15 @@ export async function examineFirecracker(name: string): Promise<ExaminedFirecrac
   }
   const { access: kvmAccess, reason } = found;
   if (kvmAccess.by === "descriptor") throw new Error("Firecracker takes no open device");
-  return { program, version, kvmAccess, processor: await readProcessor(), reason };
+  const filtersCalls = (await runCommand("list setpriv's options", ["setpriv", "--help"])).includes("--seccomp-filter");
+  return {
+    program: await realpath(program),
+    version,
+    kvmAccess,
+    processor: await readProcessor(),
+    filtersCalls,
+    reason,
+  };
 }
 
 /** The path of the program `name`, which may be a path itself; undefined without an executable file. */

@@ -1,5 +1,5 @@
 import { closeSync } from "node:fs";
-import { readFile } from "node:fs/promises";
+import { readFile, rm, writeFile } from "node:fs/promises";
 import { killMachineProcesses, machineEnvironment } from "#host/kill-by-path.ts";
 import { listenUnix, setTapOwner } from "#host/kernel/libc.ts";
 import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
@@ -19,6 +19,7 @@ import { findBootedMemory, findRestoredMemory, memoryFinder, memoryHotplug } fro
 import { FirecrackerVm } from "./firecracker-vm.ts";
 import { pathOf } from "./paths.ts";
 import { withoutReadAhead } from "./read-ahead.ts";
+import { systemCallFilter } from "./system-call-filter.ts";
 
 /** VMs of Firecracker. `host` comes from {@link examineFirecracker}. */
 export function firecrackerHypervisor(host: FirecrackerHost): Hypervisor {
@@ -34,7 +35,7 @@ export function firecrackerHypervisor(host: FirecrackerHost): Hypervisor {
       // A guest's driver serves requests; one that is made before the vCPUs run was not tried.
       hotplugsMemory: false,
       sparesProcessors: false,
-      prepare: async (spec, signal) => new PreparedFirecrackerVm(spec, await start(spec, host, signal)),
+      prepare: (spec, signal) => prepare(spec, host, signal),
     },
     adopt,
   };
@@ -58,6 +59,10 @@ async function boot(spec: VmSpec, host: FirecrackerHost, signal: AbortSignal): P
   const vm = await vmOf(spec, started, await findBootedMemory(started.process.pid, spec));
   undo.move();
   return vm;
+}
+
+async function prepare(spec: VmSpec, host: FirecrackerHost, signal: AbortSignal): Promise<PreparedVm> {
+  return new PreparedFirecrackerVm(spec, await start(spec, host, signal));
 }
 
 class PreparedFirecrackerVm implements PreparedVm {
@@ -147,6 +152,9 @@ async function start(spec: VmSpec, host: FirecrackerHost, signal: AbortSignal): 
 
 async function startProcess(spec: VmSpec, host: FirecrackerHost): Promise<VmProcess> {
   const { directory, network } = spec;
+  // A machine that boots again has the file of its earlier process.
+  await rm(pathOf(directory, "filter"), { force: true });
+  if (host.filtersCalls) await writeFile(pathOf(directory, "filter"), systemCallFilter(), { mode: 0o444 });
   return await startVmProcess({
     argv: firecrackerCommandLine(spec, host),
     logFile: pathOf(directory, "log"),

@@ -7,11 +7,15 @@ import { examineFirecracker } from "./examine-firecracker.ts";
 import { firecrackerHypervisor } from "./firecracker.ts";
 
 const program = process.env["OPENSANDBOX_FIRECRACKER_BIN"] ?? "firecracker";
-const examined = await examineFirecracker(program).catch((error: unknown) => asSandboxError(error).message);
+const examined = await examineFirecracker({ program, accelerator: "kvm" }).catch(
+  (error: unknown) => asSandboxError(error).message,
+);
 const skip = typeof examined === "string" ? examined : false;
 
 async function stand(): Promise<ContractStand> {
-  const standing = await contractStand(firecrackerHypervisor(await examineFirecracker(program)));
+  const standing = await contractStand(
+    firecrackerHypervisor(await examineFirecracker({ program, accelerator: "kvm" })),
+  );
   // Firecracker announces a restore by ACPI, which a kernel that has just begun to boot does not understand.
   return {
     ...standing,

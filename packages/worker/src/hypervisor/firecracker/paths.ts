@@ -1,6 +1,6 @@
 import { join } from "node:path";
 
-/** Sockets and pipes of a machine, by their names in its directory, which is Firecracker's working directory. */
+/** Sockets, pipes and files of a machine, by their names in its directory, which is Firecracker's working directory. */
 export const names = {
   /** Firecracker's API. */
   api: "firecracker.sock",
@@ -11,6 +11,8 @@ export const names = {
   /** What the guest writes to its console. */
   console: "console.pipe",
   log: "firecracker.log",
+  /** Firecracker's filter of system calls, as BPF. */
+  filter: "system-calls.bpf",
 } as const;
 
 export function pathOf(directory: string, name: keyof typeof names): string {
