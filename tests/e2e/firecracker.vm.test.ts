@@ -1,20 +1,25 @@
 import assert from "node:assert/strict";
-import { chmod, mkdtemp, readdir, readFile, readlink, rm } from "node:fs/promises";
+import { chmod, mkdtemp, readdir, readlink, rm } from "node:fs/promises";
+import { request as startRequest } from "node:http";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { after, before, suite, test } from "node:test";
+import { basename, join } from "node:path";
+import { text } from "node:stream/consumers";
+import { after, afterEach, before, suite, test } from "node:test";
 import { Sandbox } from "@opencomputer/sdk";
 import { examineHost, readConfig } from "@opensandbox/server";
 import { killProcessesOf, processesOf } from "../../packages/worker/src/host/kill-by-path.ts";
+import { greet } from "../../packages/worker/src/network/testing/internet.ts";
 import { eventually } from "@opensandbox/wire/testing/eventually.ts";
+import { answerOf } from "./answer-of.ts";
+import { assertNoRights, openFiles, statusOf } from "./confinement.ts";
 import { machineProcesses } from "./machine-processes.ts";
 import { makeFetchPatient } from "./patient-fetch.ts";
+import { startSite } from "./site.ts";
 import { endServer, spawnServerOn } from "./spawn-server.ts";
 
 const backend = { OPENSANDBOX_VM_BACKEND: "firecracker" };
-const failed = (await examineHost(readConfig({ ...process.env, ...backend }))).find(
-  ({ name, level }) => level === "fail" && ["Firecracker", "network"].includes(name),
-);
+const findings = await examineHost(readConfig({ ...process.env, ...backend }));
+const failed = findings.find(({ name, level }) => level === "fail" && ["Firecracker", "network"].includes(name));
 const skip = failed === undefined ? false : failed.detail;
 
 /** A booted guest under KVM takes seconds, and minutes in a host that is itself emulated. */
@@ -74,6 +79,17 @@ suite("under Firecracker", { skip }, () => {
     return id;
   }
 
+  afterEach(async (context) => {
+    if (!("passed" in context) || context.passed || sandbox === undefined) return;
+    // A guest that has stopped says why on its console.
+    const url = `${server.url}/api/sandboxes/${sandbox.sandboxId}/console`;
+    const read = async (): Promise<string> => {
+      const response = await fetch(url, { headers: { "X-API-Key": server.apiKey } });
+      return await response.text();
+    };
+    context.diagnostic(`the console of the sandbox: ${(await read().catch(String)).slice(-4000)}`);
+  });
+
   async function totalMib(): Promise<number> {
     return Math.round(Number(await run("awk '/^MemTotal/ { print $2 }' /proc/meminfo")) / 1024);
   }
@@ -100,40 +116,52 @@ suite("under Firecracker", { skip }, () => {
 
   test("Firecracker and its storage daemon have no rights of the host, and no descriptor of it that they do not need", async () => {
     const pid = await machine();
-    const status = await readFile(`/proc/${pid}/status`, "utf8");
-    const field = (name: string): string => new RegExp(`^${name}:\\s*(.*)$`, "m").exec(status)?.[1]?.trim() ?? "";
+    const field = await statusOf(pid);
     assert.ok(Number(field("Uid").split(/\s/)[0]) >= 1_900_000_000, field("Uid"));
-    const none = "0000000000000000";
-    assert.deepEqual([field("CapEff"), field("CapPrm"), field("CapBnd"), field("NoNewPrivs")], [none, none, none, "1"]);
-    // The filter of a release; of a program built without one, an empty filter.
-    assert.equal(field("Seccomp"), "2");
+    assert.equal(field("CapBnd"), "0000000000000000");
+    await assertNoRights(pid);
+    // The worker's filter comes before that of Firecracker, which has no rules in a program for the GNU C library.
+    const isFiltered = findings.some(({ name, level }) => name === "system calls" && level === "ok");
+    assert.equal(Number(field("Seccomp_filters")), isFiltered ? 2 : 1);
 
     const machines = join(directory, "machines");
     const daemon =
       (await processesOf(machines)).find((other) => other !== pid) ?? assert.fail("no storage daemon runs");
-    const own = await readFile(`/proc/${daemon}/status`, "utf8");
+    const ofDaemon = await statusOf(daemon);
     // The right to mount, in a user namespace of the machine's own.
-    assert.match(own, /^CapEff:\s*0000000000200000$/m);
-    assert.match(own, /^NoNewPrivs:\s*1$/m);
+    assert.equal(ofDaemon("CapEff"), "0000000000200000");
+    assert.equal(ofDaemon("NoNewPrivs"), "1");
     assert.notEqual(await readlink(`/proc/${daemon}/ns/user`), await readlink("/proc/self/ns/user"));
     const kernel =
-      /^(\/dev\/(null|urandom)|(socket|pipe):\[\d+\]|anon_inode:\[(eventfd|eventpoll|signalfd|timerfd|io_uring)\])$/;
+      /^(\/dev\/(null|urandom)|pipe:\[\d+\]|anon_inode:\[(eventfd|eventpoll|signalfd|timerfd|io_uring)\])$/;
     const kvm = /^(\/dev\/(kvm|net\/tun)|anon_inode:kvm-(vm|vcpu:\d+|vcpu-stats:\d+|vm-stats|device.*))$/;
     const fuse = /^\/dev\/fuse$/;
     const { imagesDirectory, templatesDirectory } = readConfig(process.env);
-    // A machine's files are links into the caches.
+    // A machine's files are links into the caches. Firecracker binds a socket in its working directory.
     const isOwn = (file: string): boolean =>
+      file === "agent.sock" ||
       [machines, imagesDirectory, templatesDirectory].some((folder) => file.startsWith(`${folder}/`));
-    const isExpected = (file: string, devices: RegExp): boolean =>
-      kernel.test(file) || devices.test(file) || isOwn(file);
-    assert.deepEqual(
-      (await openFiles(pid)).filter((file) => !isExpected(file, kvm)),
-      [],
-    );
-    assert.deepEqual(
-      (await openFiles(daemon)).filter((file) => !isExpected(file, fuse)),
-      [],
-    );
+    for (const [process, devices, sockets] of [
+      [pid, kvm, ["agent.sock", "firecracker.sock"]],
+      [daemon, fuse, ["storage.sock"]],
+    ] as const) {
+      const opened = await openFiles(process);
+      assert.deepEqual(
+        opened.filter((file) => !kernel.test(file) && !devices.test(file) && !isOwn(file)),
+        [],
+      );
+      // Nothing else of the host's files: no /etc, no /home, no database.
+      const seen = await readdir(`/proc/${process}/root`);
+      const top = machines.split("/")[1] ?? "";
+      const programs = ["bin", "sbin", "lib", "lib32", "lib64", "usr"];
+      assert.deepEqual(
+        seen.filter((name) => !["dev", top, ...programs].includes(name)),
+        [],
+      );
+      assert.deepEqual(await readdir(join(`/proc/${process}/root`, directory)), ["machines"]);
+      const listeners = new Set(opened.filter((file) => file.endsWith(".sock")).map((file) => basename(file)));
+      assert.deepEqual([...listeners].toSorted(), sockets);
+    }
   });
 
   test("a command runs, with the host's clock", async () => {
@@ -191,6 +219,33 @@ suite("under Firecracker", { skip }, () => {
     assert.equal(await totalMib(), began);
   });
 
+  test("a policy admits an address, and without one nothing is reached", async () => {
+    const [address, port] = ["203.0.113.10", 7777];
+    await using site = await startSite(address);
+    using _ = greet(site.namespace, port, []);
+    const greeting = `bash -c 'exec 3<>/dev/tcp/${address}/${port} && head -1 <&3' 2>&1 || true`;
+    const setNetwork = async (network: object): Promise<void> => {
+      const { status, body } = await replyOf("/network", "PUT", network);
+      assert.equal(status, 200, JSON.stringify(body));
+    };
+    await setNetwork({ egress: { allow: [address] } });
+    assert.equal(await run(greeting), `${address}:${port}`);
+    await setNetwork({ egress: { allow: ["198.51.100.1"] } });
+    assert.match(await run(greeting), /Connection refused/);
+    await setNetwork({ networkEnabled: false });
+    assert.match(await run(greeting), /Connection refused|unreachable/);
+    await setNetwork({ networkEnabled: true, egress: {} });
+    assert.equal(await run(greeting), `${address}:${port}`);
+  });
+
+  test("a server on the guest's localhost has a preview", async () => {
+    await run("/run/opensandbox/bin/busybox httpd -p 127.0.0.1:8000 -h /workspace");
+    const headers = { host: sandbox.getPreviewDomain(8000) };
+    const response = await answerOf(startRequest(`${server.url}/note`, { headers, agent: false }).end());
+    assert.equal(response.statusCode, 200);
+    assert.equal(await text(response), "first");
+  });
+
   test("the layers of many captures are merged while the sandbox runs", async () => {
     const layersOf = async (disk: string): Promise<number> => {
       const [machine = assert.fail("no machine runs")] = await readdir(join(directory, "machines"));
@@ -234,9 +289,3 @@ suite("under Firecracker", { skip }, () => {
     assert.equal(await run("pgrep -x sleep; cat /workspace/note"), `${pid}\nfirst`);
   });
 });
-
-/** The files that the descriptors of a process lead to. */
-async function openFiles(pid: number): Promise<readonly string[]> {
-  const folder = `/proc/${pid}/fd`;
-  return await Promise.all((await readdir(folder)).map(async (fd) => await readlink(join(folder, fd))));
-}

@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
-import { access, chmod, mkdtemp, readdir, readFile, readlink, rename, rm, stat } from "node:fs/promises";
+import { access, chmod, mkdtemp, readdir, readFile, realpath, rename, rm, stat } from "node:fs/promises";
 import { request as startRequest } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { after, before, suite, test } from "node:test";
 import { Sandbox } from "@opencomputer/sdk";
+import { readConfig } from "@opensandbox/server";
 import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { runCommand } from "../../packages/worker/src/host/run-command.ts";
 import { processorFeature } from "../../packages/worker/src/hypervisor/kvm-access.ts";
@@ -15,8 +16,10 @@ import { queueCommands } from "../../packages/worker/src/network/link-commands.t
 import { defaultLimits } from "../../packages/worker/src/network/namespace-rules.ts";
 import { greet } from "../../packages/worker/src/network/testing/internet.ts";
 import { answerOf } from "./answer-of.ts";
+import { assertNoRights, openFiles, statusOf } from "./confinement.ts";
 import { machineProcesses } from "./machine-processes.ts";
 import { makeFetchPatient } from "./patient-fetch.ts";
+import { startSite } from "./site.ts";
 import { endServer, type SpawnedServer, spawnServerOn } from "./spawn-server.ts";
 
 const root = process.getuid?.() === 0;
@@ -113,27 +116,35 @@ suite("under KVM", { skip }, () => {
     await eventually("the clock of the guest is aligned", isAligned, patience);
   }
 
-  test("QEMU runs as a user without rights and gets its devices by descriptors alone", async () => {
+  test("QEMU runs as a user without rights, with every descriptor that it was handed and no other", async () => {
     const pid = await machine();
-    const status = await readFile(`/proc/${pid}/status`, "utf8");
-    const field = (name: string): string => new RegExp(`^${name}:\\s*(.*)$`, "m").exec(status)?.[1]?.trim() ?? "";
+    const field = await statusOf(pid);
     const { uid, gid, mode } = await stat("/dev/kvm");
     assert.equal(mode & 0o007, 0);
+    await assertNoRights(pid);
     if (root) {
       const user = Number(field("Uid").split(/\s/)[0]);
       assert.ok(user >= 1_900_000_000 && user !== uid, field("Uid"));
       assert.ok(![field("Gid"), field("Groups")].join(" ").split(/\s+/).includes(`${gid}`));
-      assert.deepEqual([field("CapEff"), field("CapPrm")], ["0000000000000000", "0000000000000000"]);
-      assert.equal(field("Seccomp"), "2");
     }
     const line = (await readFile(`/proc/${pid}/cmdline`, "utf8")).split("\0");
     assert.ok(line.includes("kvm,device=/dev/fdset/1"), line.join(" "));
-    const folder = `/proc/${pid}/fd`;
-    const open = await Promise.all((await readdir(folder)).map(async (fd) => await readlink(join(folder, fd))));
-    const opened = new Set(open.filter((file) => file.startsWith("/dev/")));
+    const opened = await openFiles(pid);
     const network = root ? ["/dev/net/tun", "/dev/vhost-net"] : [];
-    assert.deepEqual([...opened].toSorted(), ["/dev/kvm", "/dev/null", "/dev/urandom", ...network].toSorted());
-    assert.ok(open.includes("anon_inode:kvm-vm"), open.join(" "));
+    const devices = new Set(opened.filter((file) => file.startsWith("/dev/")));
+    assert.deepEqual([...devices].toSorted(), ["/dev/kvm", "/dev/null", "/dev/urandom", ...network].toSorted());
+    const folder = join(await realpath(directory), "machines", (await readdir(join(directory, "machines")))[0] ?? "");
+    const sockets = new Set(opened.filter((file) => file.endsWith(".sock")));
+    assert.deepEqual([...sockets].toSorted(), [join(folder, "agent.sock"), join(folder, "qmp.sock")]);
+    const kernel =
+      /^anon_inode:(\[(eventfd|eventpoll|signalfd|timerfd|io_uring)\]|kvm-(vm|vcpu:\d+|vcpu-stats:\d+|vm-stats|device.*))$/;
+    const { imagesDirectory } = readConfig(process.env);
+    // A machine's files are links into the caches.
+    const own = [folder, join(directory, "templates"), imagesDirectory].map((parent) => `${parent}/`);
+    const unexpected = opened.filter(
+      (file) => !devices.has(file) && !kernel.test(file) && !own.some((parent) => file.startsWith(parent)),
+    );
+    assert.deepEqual(unexpected, []);
   });
 
   test("a command runs in a guest on KVM's clock", async () => {
@@ -314,28 +325,6 @@ suite("under KVM", { skip }, () => {
 /** Seconds since 1970 on this host. */
 function seconds(): number {
   return (performance.timeOrigin + performance.now()) / 1000;
-}
-
-/** A namespace behind a link of this host, with one address on the internet. */
-async function startSite(address: string): Promise<AsyncDisposable & { readonly namespace: string }> {
-  const [name, link] = ["osb-test-site", "osbsite0"];
-  await runCommand("make a site", ["ip", "-batch", "-"], {
-    input: `netns add ${name}
-link add ${link} type veth peer name eth0 netns ${name}
-addr add 203.0.113.1/24 dev ${link}
-link set ${link} up
-`,
-  });
-  await runCommand("make a site", ["ip", "-n", name, "-batch", "-"], {
-    input: `link set lo up\naddr add ${address}/24 dev eth0\nlink set eth0 up\n`,
-  });
-  return {
-    namespace: `/run/netns/${name}`,
-    [Symbol.asyncDispose]: async () =>
-      void (await runCommand("remove a site", ["ip", "-batch", "-"], {
-        input: `link del ${link}\nnetns del ${name}\n`,
-      })),
-  };
 }
 
 /**
