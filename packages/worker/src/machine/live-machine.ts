@@ -4,6 +4,7 @@ import type { Vm, VmSpec } from "#hypervisor/hypervisor.ts";
 import type { SandboxNetwork } from "#network/sandbox-network.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { GuestShape } from "#snapshots/manifest.ts";
+import { BackgroundTask } from "./background-task.ts";
 import type { HostResources } from "./host-resources.ts";
 import type { JournaledMachine } from "./journal.ts";
 import type { LayerStack } from "./layer-stack.ts";
@@ -44,7 +45,7 @@ export class LiveMachine implements AsyncDisposable {
   readonly directory: MachineDirectory;
   layers: LayerStack;
   /** The merge of its disk layers, in the background. */
-  readonly merging = new Merging();
+  readonly merging = new BackgroundTask();
   #running: RunningParts | undefined;
   #disposing: Promise<void> | undefined;
 
@@ -147,32 +148,5 @@ export class LiveMachine implements AsyncDisposable {
   get #parts(): RunningParts {
     if (this.#running !== undefined) return this.#running;
     throw new SandboxError("unavailable", "the sandbox's machine has ended: power-cycle it to boot its disks");
-  }
-}
-
-/** At most one background task on a machine. It gives way to every operation on the machine as a whole. */
-class Merging {
-  #present: { readonly abort: AbortController; readonly done: Promise<void> } | undefined;
-
-  get busy(): boolean {
-    return this.#present !== undefined;
-  }
-
-  start(work: (signal: AbortSignal) => Promise<void>): void {
-    if (this.#present !== undefined) return;
-    const abort = new AbortController();
-    const done = work(abort.signal).finally(() => {
-      this.#present = undefined;
-    });
-    this.#present = { abort, done };
-    // The task reports its failure itself.
-    done.catch(() => undefined);
-  }
-
-  /** Aborts the task and waits for its end. */
-  async stop(): Promise<void> {
-    const present = this.#present;
-    present?.abort.abort(new SandboxError("canceled", "another operation needs the machine"));
-    await present?.done.catch(() => undefined);
   }
 }

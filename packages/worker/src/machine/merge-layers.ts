@@ -16,11 +16,13 @@ const maxOwnLayers = 8;
  * stay. `journal` records the machine's new layers.
  */
 export function mergeLayers(live: LiveMachine, journal: () => Promise<void>, host: Host): void {
-  if (!live.hasProcess || live.merging.busy) return;
+  if (!live.hasProcess) return;
   const { capturing } = live.vm;
   const areAllShort = (): boolean => live.layers.files.disks.every(({ layers }) => layers.length <= maxOwnLayers);
   if (capturing === undefined || areAllShort()) return;
   live.merging.start(async (signal) => {
+    // An earlier merge may have done it, or the machine has ended meanwhile.
+    if (!live.hasProcess || areAllShort()) return;
     try {
       const merges = await mergesOf(live);
       if (merges.length > 0 && capturing.mergesInto === "below top") {
