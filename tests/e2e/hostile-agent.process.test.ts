@@ -209,7 +209,7 @@ suite("an agent that was taken over", () => {
   const started: string[] = ["unknown"];
   const session = (random: Random): string => started[random.below(started.length)] ?? "unknown";
 
-  /** Starts a session for the calls of others. */
+  /** Starts a session, which other clients then call, too. */
   function starts(path: string, body: (random: Random) => unknown): Ask {
     return async (id, random, signal) => {
       const response = await call("POST", `/api/sandboxes/${id}${path}`, signal, body(random));

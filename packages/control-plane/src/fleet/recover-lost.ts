@@ -50,7 +50,7 @@ async function recover(
       await sandboxes.move(sandbox, "stopped", { workerId: "", endedAt, endReason: "it was deleted" });
       return "removed";
     case "waking": {
-      // Its snapshot is complete wherever it is.
+      // Its snapshot was complete before the wake, so any copy of it can be used.
       const endReason = `worker ${workerId} was lost while it woke there`;
       const hibernated = await sandboxes.move(sandbox, "failed", { workerId: "", endReason });
       if (await isElsewhere(uploads, hibernated, workerId)) return "recovered";

@@ -206,7 +206,7 @@ inOwnHost(import.meta.filename, () => {
         assert.ok(recorded.every(({ address, port }) => address === site && port === 443));
       });
 
-      test("and by HTTP, also in a later request of a connection", async () => {
+      test("refuses other names at its address: by HTTP, also in a later request of a connection", async () => {
         await resolve("allowed.example");
         const refusal = "opensandbox: the network policy does not allow this name";
         assert.deepEqual(await http(site, get("shared.example")), [`403 ${refusal}`]);

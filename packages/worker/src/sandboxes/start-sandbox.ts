@@ -135,7 +135,7 @@ interface StartedMachine {
 
 async function fromImage(start: Start, image: string, { templates, ready }: Sources): Promise<Started> {
   const { request, host, spans, onProgress, signal } = start;
-  // Where policies are enforced every machine has the device, and the policy keeps the network off.
+  // Where policies are enforced, every machine has a network device. Without the network, a policy blocks it.
   const networkEnabled = request.networkEnabled || host.network.mode === "tap";
   const wanted = { image, shape: templates.shapeFor(shapeOf(request)), networkEnabled };
   const files = await host.bootFiles?.({ image, workspaceMib: request.workspaceMib }, onProgress, signal);
