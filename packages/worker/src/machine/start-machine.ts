@@ -166,7 +166,7 @@ export function requireCompatible(
 ): "with vsock" | "without vsock" {
   const offered = restoring.compatibilityOf(spec);
   if (offered === compatibility) return "without vsock";
-  // The text names no address.
+  // Compatibility does not depend on the device's address.
   if (restoring.compatibilityOf({ ...spec, vsock: { cid: 0 } }) === compatibility) return "with vsock";
   const difference = restoring.describeDifference(compatibility, offered);
   throw new SandboxError("incompatible", `This host cannot restore the snapshot's memory: ${difference}`, {

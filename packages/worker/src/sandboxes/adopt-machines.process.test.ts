@@ -92,7 +92,7 @@ test("a machine that was being started when its worker died is removed", async (
 const needsRoot = process.getuid?.() === 0 ? false : "needs root";
 
 test(
-  "a worker of one command keeps the next machine on a slot out of disks that it does not adopt",
+  "a worker of one command adopts no disks, and the next machine on their slot cannot read them",
   { skip: needsRoot },
   async (t) => {
     // After a reboot of the host: nothing has the slot, and the directory belongs to the slot's user.

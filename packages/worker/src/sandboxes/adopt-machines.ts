@@ -44,7 +44,7 @@ export interface Adopted {
 /** An entry whose machine belongs to a sandbox. */
 type SandboxEntry = JournalEntry & Required<Pick<JournalEntry, "sandbox" | "machine">>;
 
-/** Another worker that starts at the same time adopts the machines first; each takes it seconds at most. */
+/** Another worker that starts at the same time may adopt the machines first, which takes at most seconds for each. */
 const lockTimeoutMs = 600_000;
 
 /**

@@ -93,7 +93,7 @@ class Stand implements AsyncDisposable {
 }
 
 for (const count of [2, 10]) {
-  test(`${count} templates used in turn all hit after the first round`, async () => {
+  test(`${count} templates used in turn each have a ready machine after the first round`, async () => {
     await using stand = new Stand();
     const templates = Array.from({ length: count }, (_, index) => `image-${index}`);
     for (const template of templates) assert.equal(stand.use(template), false);
@@ -194,7 +194,7 @@ test("a template that was removed has no machines until a sandbox has made it ag
   assert.deepEqual(stand.ready, { a: 1 });
 });
 
-test("without ready machines nothing is kept", async () => {
+test("a worker without ready machines keeps no templates for them", async () => {
   await using stand = new Stand({ perTemplate: 0 });
   for (let count = 0; count < 3; count += 1) assert.equal(stand.use("a"), false);
   assert.deepEqual(stand.pool.state, { wanted: 0, ready: 0, templates: [] });

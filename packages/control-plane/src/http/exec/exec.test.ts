@@ -52,7 +52,7 @@ suite("exec/run", () => {
     }
   });
 
-  test("a timeout is -1 with a last line, and a signal is -1", async () => {
+  test("the exit code is -1 after a timeout, which the last line of stderr reports, and after a signal", async () => {
     await using given = await setUp();
     const [, late] = await given.exec({ cmd: "echo begun >&2; exec sleep 100", timeout: 0.2 });
     assert.deepEqual(late, { exitCode: -1, stdout: "", stderr: "begun\n\nProcess timed out" });

@@ -93,7 +93,7 @@ test("an intact file stays intact after it was read as a whole", async (t) => {
   assert.deepEqual(logged, []);
 });
 
-test("a file that is gone is missing, also when it goes before it was read as a whole", async (t) => {
+test("a file that was removed is missing, even when it was never read as a whole", async (t) => {
   const { path, record, logged, log } = await recordedFile(t);
   const checks = new ContentChecks();
   assert.equal(await checks.check(path, record), "intact");

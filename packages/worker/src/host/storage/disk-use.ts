@@ -43,7 +43,7 @@ async function useOf(path: string): Promise<FileUse | undefined> {
   const stats = await orIfGone(lstat(path), undefined);
   if (stats === undefined) return undefined;
   const { dev, ino, blocks, nlink } = stats;
-  // The links of a directory are the directories in it.
+  // A directory has a link from each directory in it, and one name.
   const links = stats.isDirectory() ? 1 : nlink;
   const target = stats.isSymbolicLink() ? await orIfGone(readlink(path), "") : undefined;
   return { inode: `${dev}:${ino}`, bytes: blocks * 512, links, ...(target === undefined ? {} : { target }) };

@@ -35,7 +35,7 @@ test("the whole command line of a machine", (t) => {
   t.assert.snapshot(qemuCommandLine(spec, host, "boot"));
 });
 
-test("kinds of networks differ in the arguments of the network alone", () => {
+test("machines with different kinds of networks differ only in the arguments of the network", () => {
   const without = qemuCommandLine(spec, host, "boot");
   const added = (network: VmSpec["network"]): string[] =>
     qemuCommandLine({ ...spec, network }, host, "boot").filter((argument) => !without.includes(argument));
