@@ -66,7 +66,10 @@ test("a machine waits until the host has memory, and smaller ones pass one that 
   using _first = await first;
   assert.deepEqual(granted, ["first"]);
   // A newcomer does not take memory that others wait for.
-  await assert.rejects(admission.admit(256), (error) => isShortOfMemory(error));
+  await assert.rejects(
+    admission.admit(256),
+    (error) => isShortOfMemory(error) && /^2 machines wait/.test((error as Error).message),
+  );
   freeMemoryMib = 768 + 768 + 2304;
   using _large = await large;
   using _second = await second;

@@ -76,7 +76,10 @@ export class Admission {
    */
   async admit(memoryMib: number): Promise<Disposable> {
     const room = await this.#room();
-    return this.#promise(this.#waiting.size === 0 ? room : { ...room, freeMemoryMib: 0 }, memoryMib);
+    if (this.#waiting.size === 0) return this.#promise(room, memoryMib);
+    const message = `${this.#waiting.size} machines wait for the host's memory already: try again later`;
+    const facts = { needMib: neededMib(memoryMib), freeMib: Math.max(0, room.freeMemoryMib - this.#promisedMib) };
+    throw new SandboxError("no_capacity", message, { resource: "memory", ...facts });
   }
 
   /**
