@@ -5,6 +5,7 @@ import json
 import time
 import traceback
 
+import httpx
 from opencomputer import Image, Sandbox, Snapshots
 
 
@@ -12,11 +13,12 @@ def report(step, **facts):
     print(json.dumps({"step": step, **facts}), flush=True)
 
 
-async def step(name, work):
+async def step(name, work, value_of=lambda result: result):
     began = time.monotonic()
     try:
-        value = await work
-        report(name, value=value, seconds=round(time.monotonic() - began, 2))
+        result = await work
+        report(name, value=value_of(result), seconds=round(time.monotonic() - began, 2))
+        return result
     except Exception:
         report(name, error=traceback.format_exc(), seconds=round(time.monotonic() - began, 2))
 
@@ -134,12 +136,15 @@ async def previews(sandbox):
 
 
 async def links(sandbox):
-    import httpx
-
     async with httpx.AsyncClient() as client:
         up = await client.put(await sandbox.upload_url("/workspace/link"), content=b"linked")
         down = await client.get(await sandbox.download_url("/workspace/link"))
     return [up.status_code, down.text, (await sandbox.get_allowed_hosts())["egressAllowlist"]]
+
+
+async def end(sandbox):
+    await sandbox.kill()
+    return True
 
 
 async def tokens():
@@ -151,11 +156,26 @@ async def tokens():
     return [first != "", second not in ("", first)]
 
 
+async def answers(sandbox):
+    try:
+        return (await sandbox.commands.run("true")).exit_code == 0
+    except httpx.HTTPError:
+        return False
+
+
+async def booted(sandbox, restart):
+    try:
+        await restart
+    except httpx.ReadTimeout:
+        # An emulated machine of a crowded host boots for longer than the client waits.
+        await eventually("the machine answers", lambda: answers(sandbox))
+
+
 async def restarts(sandbox):
     await sandbox.files.write("/workspace/kept", "kept")
-    await sandbox.reboot()
+    await booted(sandbox, sandbox.reboot())
     first = await sandbox.files.read("/workspace/kept")
-    await sandbox.power_cycle()
+    await booted(sandbox, sandbox.power_cycle())
     return [first, await sandbox.files.read("/workspace/kept")]
 
 
@@ -185,7 +205,8 @@ async def main():
     memory = "awk '/^MemTotal/ { print $2 }' /proc/meminfo; cat /sys/fs/cgroup/sandbox/memory.max"
     for memory_mb in [512, 2048, 8192]:
         await step(f"memory {memory_mb}", created(memory, memory_mb=memory_mb))
-    sandbox = await Sandbox.create(envs={"A": "a"}, metadata={"from": "python"})
+    created_with = {"envs": {"A": "a"}, "metadata": {"from": "python"}}
+    sandbox = await step("create", Sandbox.create(**created_with), lambda made: made.sandbox_id != "")
     for name, work in [
         ("commands", commands),
         ("files", files),
@@ -199,7 +220,7 @@ async def main():
         ("restarts", restarts),
     ]:
         await step(name, work(sandbox))
-    await sandbox.kill()
+    await step("delete", end(sandbox))
     await step("tokens", tokens())
     await step("images", images())
     report("ended")

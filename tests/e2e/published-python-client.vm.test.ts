@@ -72,6 +72,7 @@ suite("the published Python client", { skip: whyNot() }, () => {
   }
 
   const expected: Readonly<Record<string, unknown>> = {
+    create: true,
     commands: [3, "out\n/tmp\na b\n", "err\n"],
     files: [
       [
@@ -92,6 +93,7 @@ suite("the published Python client", { skip: whyNot() }, () => {
     links: [204, "linked", []],
     tokens: [true, true],
     restarts: ["kept", "kept"],
+    delete: true,
     images: [true, ["made"], "ready", ["python-client"], "python-client", ["made"]],
   };
   for (const [name, value] of Object.entries(expected)) test(name, () => assert.deepEqual(valueOf(name), value));

@@ -1,6 +1,7 @@
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { RegistrySettings } from "@opensandbox/worker";
 import { parseMasterKeys } from "./keys/parse-master-keys.ts";
 
 /** The settings of a server. `README.md` lists the variables and defaults. */
@@ -56,6 +57,12 @@ export interface ServerConfig {
   readonly qemuProgram: string;
   readonly firecrackerProgram: string;
   readonly debianMirror?: string;
+  /** The registries that images are pulled from, some by way of a mirror, as a list for {@link parseRegistries}. */
+  readonly registries: string;
+  /** The file with credentials of registries, in the form of Docker's config.json. */
+  readonly registryCredentials?: string;
+  /** The largest image that is pulled, in MiB of its uncompressed layers. */
+  readonly maxImageMib: number;
   /** The kernel of guests and its module tree. Absent: Debian's. */
   readonly guestKernel?: { readonly kernel: string; readonly modules?: string };
   readonly defaultMemoryMib: number;
@@ -109,6 +116,8 @@ export const variables = {
   qemuProgram: "OPENSANDBOX_QEMU_BIN",
   firecrackerProgram: "OPENSANDBOX_FIRECRACKER_BIN",
   debianMirror: "OPENSANDBOX_DEBIAN_MIRROR",
+  registries: "OPENSANDBOX_REGISTRIES",
+  maxImageMib: "OPENSANDBOX_MAX_IMAGE_MB",
   defaultMemoryMib: "OPENSANDBOX_DEFAULT_SANDBOX_MEMORY_MB",
   defaultVcpus: "OPENSANDBOX_DEFAULT_SANDBOX_CPUS",
   maxSandboxes: "OPENSANDBOX_MAX_CAPACITY",
@@ -175,6 +184,8 @@ export function readConfig(env: Environment): ServerConfig {
     qemuProgram: env[variables.qemuProgram] || "qemu-system-x86_64",
     firecrackerProgram: env[variables.firecrackerProgram] || "firecracker",
     ...(debianMirror ? { debianMirror } : {}),
+    ...registriesFrom(env),
+    maxImageMib: whole(env, variables.maxImageMib, 10_240, 1, maxMib),
     ...guestKernelFrom(env),
     defaultMemoryMib: whole(env, variables.defaultMemoryMib, 1024, 256, 65_536),
     defaultVcpus: whole(env, variables.defaultVcpus, 1, 1, 16),
@@ -264,6 +275,14 @@ function httpsFrom<Name extends "fleetAddress" | "fleetUrl">(env: Environment, n
   );
 }
 
+/** Reads the list once, so that a mistake is found at the start. */
+function registriesFrom(env: Environment): Pick<ServerConfig, "registries" | "registryCredentials"> {
+  const registries = env[variables.registries] || defaultRegistries.join(",");
+  parseRegistries(registries);
+  const credentials = env["OPENSANDBOX_REGISTRY_CREDENTIALS"];
+  return { registries, ...(credentials ? { registryCredentials: resolve(credentials) } : {}) };
+}
+
 function guestKernelFrom(env: Environment): Pick<ServerConfig, "guestKernel"> {
   const [kernelName, modulesName] = ["OPENSANDBOX_GUEST_KERNEL", "OPENSANDBOX_GUEST_MODULES"] as const;
   const { [kernelName]: kernel, [modulesName]: modules } = env;
@@ -316,4 +335,28 @@ function whole(env: Environment, name: string, fallback: number, min: number, ma
     throw new SandboxError("invalid_argument", `${name}=${value}: must be a whole number from ${min} to ${max}`);
   }
   return number;
+}
+
+/** The registries that most published images come from. */
+const defaultRegistries: readonly string[] = [
+  ...["docker.io", "ghcr.io", "quay.io", "gcr.io", "mcr.microsoft.com", "public.ecr.aws", "registry.k8s.io"],
+  ...["registry.gitlab.com", "registry.fedoraproject.org"],
+];
+
+/**
+ * Reads a list such as `ghcr.io,docker.io=http://mirror:5000`: registries, each with an optional origin to ask instead.
+ * @throws `invalid_argument` for an origin that is no http or https URL
+ */
+export function parseRegistries(list: string): Pick<RegistrySettings, "allowed" | "mirrors"> {
+  const entries = list.split(",").map((entry) => entry.trim().split("="));
+  const mirrors: Record<string, string> = {};
+  for (const [name = "", origin] of entries) {
+    if (origin === undefined) continue;
+    const url = URL.parse(origin);
+    if (url === null || !["http:", "https:"].includes(url.protocol) || url.pathname !== "/" || url.username !== "") {
+      throw new SandboxError("invalid_argument", `${origin} is no origin such as https://registry.example`);
+    }
+    mirrors[name] = url.origin;
+  }
+  return { allowed: entries.map(([name = ""]) => name).filter(Boolean), mirrors };
 }

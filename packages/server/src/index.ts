@@ -36,13 +36,33 @@ export async function buildImage(
   onProgress: (progress: Progress) => void,
   signal: AbortSignal,
 ): Promise<worker.ImageSummary> {
-  return await worker.buildImage(config, name, onProgress, signal);
+  return await worker.buildImage(workerOptions(config), name, onProgress, signal);
+}
+
+/** Pulls an image of a registry, although the host may have an older one under this name. */
+export async function pullImage(
+  config: ServerConfig,
+  name: string,
+  onProgress: (progress: Progress) => void,
+  signal: AbortSignal,
+): Promise<worker.ImageSummary> {
+  return await worker.pullImage(workerOptions(config), name, onProgress, signal);
+}
+
+/** Makes an image of an archive, such as `docker save` writes. */
+export async function loadImage(
+  config: ServerConfig,
+  archive: { readonly file: string; readonly name?: string },
+  onProgress: (progress: Progress) => void,
+  signal: AbortSignal,
+): Promise<worker.ImageSummary> {
+  return await worker.loadImage(workerOptions(config), archive, onProgress, signal);
 }
 
 export async function listImages(config: ServerConfig): Promise<readonly worker.ImageSummary[]> {
-  return await worker.listImages(config);
+  return await worker.listImages(workerOptions(config));
 }
 
 export async function removeImage(config: ServerConfig, name: string): Promise<void> {
-  await worker.removeImage(config, name);
+  await worker.removeImage(workerOptions(config), name);
 }

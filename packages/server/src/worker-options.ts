@@ -1,5 +1,5 @@
 import type { WorkerOptions } from "@opensandbox/worker";
-import type { ServerConfig } from "./config.ts";
+import { parseRegistries, type ServerConfig } from "./config.ts";
 import { log } from "./log.ts";
 
 /** The worker's part of the configuration. */
@@ -19,6 +19,11 @@ export function workerOptions(config: ServerConfig): Omit<WorkerOptions, "epheme
     qemuProgram,
     firecrackerProgram,
     readyMachines,
+    registries: {
+      ...parseRegistries(config.registries),
+      ...(config.registryCredentials === undefined ? {} : { credentialsFile: config.registryCredentials }),
+    },
+    maxImageBytes: config.maxImageMib * 2 ** 20,
     templateMemoryMib: config.defaultMemoryMib,
     region,
     templatesDirectory,

@@ -1,5 +1,8 @@
+import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { ImageArchive } from "#images/oci/image-archive.ts";
+import { formatImageReference, parseImageReference } from "@opensandbox/wire/worker/image-reference.ts";
 import type { Progress } from "@opensandbox/wire/worker/worker.ts";
-import { imageStore, type WorkerOptions } from "./open-worker.ts";
+import { type ImageOptions, imageStore } from "./open-worker.ts";
 
 /** One line of a list of images. */
 export interface ImageSummary {
@@ -12,8 +15,6 @@ export interface ImageSummary {
   readonly createdAt?: string;
 }
 
-type ImageOptions = Pick<WorkerOptions, "imagesDirectory" | "debianMirror" | "guestKernel">;
-
 /** Builds the image when it is missing. */
 export async function buildImage(
   options: ImageOptions,
@@ -21,7 +22,45 @@ export async function buildImage(
   onProgress: (progress: Progress) => void,
   signal: AbortSignal,
 ): Promise<ImageSummary> {
-  await imageStore(options).provide(name, { onProgress, signal });
+  const { name: listed } = await imageStore(options).provide(name, { onProgress, signal });
+  return await summaryOf(options, listed);
+}
+
+/**
+ * Asks the registry what the name means now, and pulls that image unless it is there.
+ * @throws `invalid_argument` for a name that is no reference
+ */
+export async function pullImage(
+  options: ImageOptions,
+  name: string,
+  onProgress: (progress: Progress) => void,
+  signal: AbortSignal,
+): Promise<ImageSummary> {
+  // A name without a tag means the newest image here, as it does for Docker.
+  const reference = formatImageReference(parseImageReference(name));
+  const { name: listed } = await imageStore(options).provide(reference, { onProgress, signal, refresh: true });
+  return await summaryOf(options, listed);
+}
+
+/**
+ * Makes an image of an archive, such as `docker save` writes, under its own name or `name`.
+ * @throws `invalid_argument` for an archive that cannot be used, or that has no name; `not_found`
+ */
+export async function loadImage(
+  options: ImageOptions,
+  { file, name }: { readonly file: string; readonly name?: string },
+  onProgress: (progress: Progress) => void,
+  signal: AbortSignal,
+): Promise<ImageSummary> {
+  const archive = await ImageArchive.open(file);
+  const found = name ?? archive.name;
+  if (found === undefined) throw new SandboxError("invalid_argument", `${file} gives its image no name: choose one`);
+  const reference = formatImageReference(parseImageReference(found));
+  const { name: listed } = await imageStore(options).provide(reference, { onProgress, signal, archive });
+  return await summaryOf(options, listed);
+}
+
+async function summaryOf(options: ImageOptions, name: string): Promise<ImageSummary> {
   const summary = (await listImages(options)).find((image) => image.name === name);
   if (summary === undefined) throw new Error(`the image ${name} was built but is not listed`);
   return summary;

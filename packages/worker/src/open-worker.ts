@@ -16,6 +16,7 @@ import { claimWorker, isWorkerAlive } from "#host/worker-lock.ts";
 import { provideAgentBundles } from "#images/agent-bundle.ts";
 import { ImageStore } from "#images/image-store.ts";
 import type { NamedKernel } from "#images/image-source.ts";
+import type { RegistrySettings } from "#images/oci/registries.ts";
 import { kernelProbe } from "#images/kernel/named-kernel.ts";
 import { examineFirecracker } from "./hypervisor/firecracker/examine-firecracker.ts";
 import { firecrackerHypervisor } from "./hypervisor/firecracker/firecracker.ts";
@@ -70,6 +71,10 @@ export interface WorkerOptions {
   readonly debianMirror?: string;
   /** The kernel of guests. Absent: Debian's. */
   readonly guestKernel?: NamedKernel;
+  /** The registries that images are pulled from. Absent: none. */
+  readonly registries?: RegistrySettings;
+  /** The largest image that is pulled: the bytes of its uncompressed layers. */
+  readonly maxImageBytes?: number;
   /** The worker lives for one command: its sandboxes end with it, and it takes over none of other workers. */
   readonly ephemeral: boolean;
   /** Machines that are kept restored for later sandboxes, for each template in demand. */
@@ -192,9 +197,11 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
 }
 
 export function imageStore(options: ImageStoreOptions): ImageStore {
-  const { imagesDirectory, debianMirror, guestKernel, log, checks } = options;
+  const { imagesDirectory, debianMirror, guestKernel, registries, maxImageBytes, log, checks } = options;
   return new ImageStore({
     imagesDirectory,
+    ...(registries === undefined ? {} : { registries }),
+    ...(maxImageBytes === undefined ? {} : { maxImageBytes }),
     ...(debianMirror === undefined ? {} : { debianMirror }),
     ...(guestKernel === undefined ? {} : { guestKernel }),
     ...(log === undefined ? {} : { log }),
@@ -202,7 +209,13 @@ export function imageStore(options: ImageStoreOptions): ImageStore {
   });
 }
 
-interface ImageStoreOptions extends Pick<WorkerOptions, "imagesDirectory" | "debianMirror" | "guestKernel"> {
+/** The part of the options that images depend on. */
+export type ImageOptions = Pick<
+  WorkerOptions,
+  "imagesDirectory" | "debianMirror" | "guestKernel" | "registries" | "maxImageBytes"
+>;
+
+interface ImageStoreOptions extends ImageOptions {
   readonly log?: Log;
   readonly checks?: ContentChecks;
 }

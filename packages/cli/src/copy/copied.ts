@@ -13,7 +13,9 @@ export interface CopyContext {
   readonly client: Client;
   /** Updated during the copy. */
   readonly copied: Copied;
-  /** Called for each entry that is not copied. */
+  /** Says of a path of this host that it is not to be copied. Absent: everything is. */
+  readonly isExcluded?: (path: string, isDirectory: boolean) => boolean;
+  /** Called for each entry that cannot be copied. */
   readonly note: (text: string) => void;
   readonly onProgress: () => void;
 }

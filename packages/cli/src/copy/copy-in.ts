@@ -62,6 +62,7 @@ async function* entriesOf(path: string, target: string, context: CopyContext): A
   for (const entry of await onHost(path, () => readdir(path, { withFileTypes: true }))) {
     const below = join(path, entry.name);
     const place = posix.join(target, entry.name);
+    if (context.isExcluded?.(below, entry.isDirectory()) === true) continue;
     if (entry.isDirectory()) yield* entriesOf(below, place, context);
     else if (entry.isSymbolicLink())
       yield { kind: "link", text: await onHost(below, () => readlink(below)), target: place };

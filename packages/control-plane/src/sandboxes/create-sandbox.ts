@@ -5,6 +5,7 @@ import { applyPatches } from "#checkpoints/apply-patches.ts";
 import type { Checkpoint } from "#checkpoints/checkpoint.ts";
 import { limitsOf } from "#lifecycle/limits-of.ts";
 import { markRunning, startOnWorker, type Started } from "#lifecycle/start-on-worker.ts";
+import { isImageReference, parseImageReference } from "@opensandbox/wire/worker/image-reference.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { requireDisk } from "./disk-limits.ts";
 import type { NewSandbox, Sandbox } from "./sandbox.ts";
@@ -51,9 +52,15 @@ export async function createSandbox(
   }
 }
 
+/** @throws `not_found` for an image that no worker has a recipe for; `invalid_argument` for a malformed reference */
 export function requireImage({ worker }: SandboxContext, image: string): void {
   const { images } = worker.description;
   if (images.includes(image)) return;
+  if (isImageReference(image)) {
+    // The worker finds out whether the registry has it.
+    parseImageReference(image);
+    return;
+  }
   const known = images.flatMap((name) => (name === "default" ? ["base", "default"] : [name])).join(", ");
   throw new SandboxError("not_found", `template "${image}" not found: this server has ${known}`, {
     resource: "image",

@@ -12,6 +12,7 @@ import {
   imageEnvironment,
   type MachineEnvironment,
 } from "./environment.ts";
+import { type ImageDefaults, imageDefaults } from "./image-defaults.ts";
 import { type ExitStatus, Reaper } from "./reaper.ts";
 import { makePipesReady, spawn, type Spawned, type SpawnRequest, type Variables, variablesFrom } from "./spawn.ts";
 
@@ -82,11 +83,13 @@ function commandOf(
     throw new SandboxError("invalid_argument", "a command and its working directory cannot contain a zero byte");
   }
   checkEnvironment(envs);
-  const user = system.findUser(name === "" ? "sandbox" : name);
+  const defaults = imageDefaults();
+  const user = system.findUser(name === "" ? defaults.user : name);
+  const directory = cwd === "" ? defaults.workdir : cwd;
   return {
     argv,
     variables: variablesOf(user, terminal === undefined ? envs : { TERM: "xterm-256color", ...envs }),
-    cwd: cwd === "" ? user.home : system.locate(resolve(user.home, cwd)),
+    cwd: directory === "" ? user.home : system.locate(resolve(user.home, directory)),
     user,
     stdin: terminal ?? (stdin ? "pipe" : "null"),
   };
@@ -99,11 +102,12 @@ function rememberedVariables(environment: MachineEnvironment): VariablesOf {
   let known = new Map<string, Variables>();
   let ofMachine: Environment | undefined;
   let ofImage: Environment | undefined;
+  let ofDefaults: ImageDefaults | undefined;
   return (user, own) => {
-    const [machine, image] = [environment.present, imageEnvironment()];
+    const [machine, image, defaults] = [environment.present, imageEnvironment(), imageDefaults()];
     if (Object.keys(own).length > 0) return variablesFrom(commandEnvironment(user, machine, own));
-    if (machine !== ofMachine || image !== ofImage) known = new Map();
-    [ofMachine, ofImage] = [machine, image];
+    if (machine !== ofMachine || image !== ofImage || defaults !== ofDefaults) known = new Map();
+    [ofMachine, ofImage, ofDefaults] = [machine, image, defaults];
     const key = `${user.name}\0${user.home}\0${user.shell}`;
     const variables = known.get(key) ?? variablesFrom(commandEnvironment(user, machine, own));
     known.set(key, variables);

@@ -3,6 +3,7 @@ import { dirname } from "node:path";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { cachedFile } from "#system/cached-file.ts";
 import type { User } from "#system/users.ts";
+import { imageDefaults } from "./image-defaults.ts";
 
 export type Environment = Readonly<Record<string, string>>;
 
@@ -14,6 +15,7 @@ export function commandEnvironment(user: User, machine: Environment, command: En
   return {
     PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     LANG: "C.UTF-8",
+    ...imageDefaults().environment,
     ...imageEnvironment(),
     HOME: user.home,
     USER: user.name,

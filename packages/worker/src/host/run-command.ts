@@ -1,4 +1,5 @@
-import { spawn } from "node:child_process";
+import { type ChildProcessByStdio, spawn } from "node:child_process";
+import type { Readable, Writable } from "node:stream";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { inNetworkNamespace } from "./kernel/libc.ts";
 
@@ -18,7 +19,7 @@ export interface CommandOptions {
 const quotedLines = 12;
 
 /**
- * Runs a helper program to its end and returns its standard output. No other code starts helpers. `label` says what the
+ * Runs a helper program to its end and returns its standard output. `label` says what the
  * run is for: it begins the error message, and tests name the step by it. No shell is involved.
  *
  * @throws `unavailable` for a missing program and for an exit code other than 0, with the end of standard error;
@@ -75,6 +76,17 @@ export async function runCommand(
     }
   });
   return await promise;
+}
+
+/** A helper program that is talked to while it runs, over its standard streams. */
+export type Helper = ChildProcessByStdio<Writable, Readable, Readable>;
+
+/** Starts a helper program that {@link runCommand} does not suit. An abort sends it a SIGTERM. */
+export function startHelper(
+  [file, ...args]: readonly [string, ...string[]],
+  { env, signal }: { readonly env: Readonly<Record<string, string>>; readonly signal: AbortSignal },
+): Helper {
+  return spawn(file, args, { env, stdio: ["pipe", "pipe", "pipe"], signal });
 }
 
 const failures = new Map<string, () => unknown>();

@@ -2,6 +2,7 @@ import { fileURLToPath } from "node:url";
 import type { ContentChecks } from "#host/storage/content-checks.ts";
 import type { Log } from "#host/log.ts";
 import type { ArtifactRequest } from "#images/artifact.ts";
+import type { RegistrySettings } from "#images/oci/registries.ts";
 
 /** A kernel that the operator names instead of Debian's, for hosts on which Debian's does not boot. */
 export interface NamedKernel {
@@ -21,6 +22,10 @@ export interface ImageSourceOptions {
   readonly guestKernel?: NamedKernel;
   /** The directory of recipes and guest scripts. */
   readonly recipesDirectory?: string;
+  /** The registries that images may be pulled from. Absent: none. */
+  readonly registries?: RegistrySettings;
+  /** The largest image that is pulled: the bytes of its uncompressed layers. */
+  readonly maxImageBytes?: number;
   /** Receives a warning when something damaged is built again. */
   readonly log?: Log;
   /** Compares artifacts with their records when they are used. Absent: they are trusted. */
@@ -35,6 +40,8 @@ export function imageSource(options: ImageSourceOptions): ImageSource {
   return {
     debianMirror: "http://deb.debian.org/debian",
     debianSecurityMirror: "http://deb.debian.org/debian-security",
+    registries: { allowed: [], mirrors: {} },
+    maxImageBytes: 10 * 2 ** 30,
     recipesDirectory: fileURLToPath(new URL("../../../../images", import.meta.url)),
     ...options,
   };

@@ -1,3 +1,8 @@
+import {
+  formatImageReference,
+  isImageReference,
+  parseImageReference,
+} from "@opensandbox/wire/worker/image-reference.ts";
 import type { AgentBundles } from "#images/agent-bundle.ts";
 import { provideAgentDisk } from "#images/agent-disk.ts";
 import { artifactsOf, removeArtifact } from "#images/artifact.ts";
@@ -5,6 +10,7 @@ import { provideInitramfs } from "#images/initramfs.ts";
 import { provideKit } from "#images/kit.ts";
 import { type ImageSource, imageSource, type ImageSourceOptions } from "#images/image-source.ts";
 import type { BuildOptions } from "#images/progress.ts";
+import { importedRootfsMib, type OciOptions, provideOciRootfs } from "#images/oci/oci-rootfs.ts";
 import { readRecipe, recipeNames } from "#images/recipe.ts";
 import { provideRootfs } from "#images/rootfs.ts";
 import { provideWorkspace } from "#images/workspace.ts";
@@ -68,20 +74,25 @@ export class ImageStore {
   }
 
   /**
-   * The image `name`, built when it is missing, which takes minutes.
+   * The image `name`, built or pulled when it is missing, which takes minutes. A name with a slash, a colon or an at sign
+   * is an image of a registry.
    *
-   * @throws `not_found` for an unknown name; `unavailable` when a tool, the network or disk space is missing
+   * @throws `not_found` for an unknown name; `permission_denied` for a registry that is not allowed here;
+   *   `invalid_argument` for an image that cannot be used; `unavailable` when a tool, the network or disk space is missing
    */
-  async provide(name: string, options: BuildOptions = {}): Promise<BootImage> {
-    const recipe = await readRecipe(this.#source, name);
+  async provide(name: string, options: OciOptions = {}): Promise<BootImage> {
+    const recipe = isImageReference(name) ? undefined : await readRecipe(this.#source, name);
     const kit = await provideKit(this.#source, options);
     const initramfs = await provideInitramfs(this.#source, kit, options);
-    const rootfs = await provideRootfs(this.#source, recipe, kit, options);
+    const rootfs =
+      recipe === undefined
+        ? await provideOciRootfs(this.#source, name, kit, options)
+        : await provideRootfs(this.#source, recipe, kit, options);
     return {
-      name,
+      name: recipe?.name ?? formatImageReference(parseImageReference(name)),
       hash: rootfs.hash,
       rootfs: rootfs.path,
-      rootfsBytes: recipe.rootfsMib * 2 ** 20,
+      rootfsBytes: (recipe?.rootfsMib ?? importedRootfsMib) * 2 ** 20,
       kernel: kit.kernel,
       initramfs,
       kernelVersion: kit.kernelVersion,
@@ -131,7 +142,8 @@ export class ImageStore {
    */
   async remove(name: string): Promise<number> {
     const directory = this.#source.imagesDirectory;
-    const builds = (await artifactsOf(directory, "image")).filter(({ facts }) => facts.name === name);
+    const stored = isImageReference(name) ? formatImageReference(parseImageReference(name)) : name;
+    const builds = (await artifactsOf(directory, "image")).filter(({ facts }) => facts.name === stored);
     if (builds.length === 0) await readRecipe(this.#source, name);
     for (const build of builds) await removeArtifact(build);
     return builds.length;

@@ -22,8 +22,8 @@ type Tool = keyof typeof packageOf;
 // SIGTERM must end the whole tree at once. Neither unshare (it blocks the signal) nor mmdebstrap (it waits for its
 // step) does that, but when unshare is killed the kernel kills everything in the process namespace, and the mounts go
 // with the mount namespace. setpriv sends the signal when this process dies, which also frees the locks of this
-// process.
-const endTree = `trap 'kill -KILL $! || exit' TERM; "$@" & wait $!`;
+// process. A shell gives a background command an empty standard input, hence descriptor 3.
+const endTree = `trap 'kill -KILL $! || exit' TERM; exec 3<&0; "$@" <&3 3<&- & wait $!`;
 
 /**
  * Runs a tool that mounts and that owns files as any user, in namespaces of its own. Without root, a user namespace maps
@@ -34,15 +34,20 @@ export async function runPrivileged(
   argv: readonly [Tool | (string & {}), ...string[]],
   options: CommandOptions = {},
 ): Promise<string> {
+  const command = await privilegedCommand(argv);
+  return await runCommand(label, command.argv, { ...options, env: { ...options.env, ...command.env } });
+}
+
+/** What {@link runPrivileged} runs, for a caller that talks to the program meanwhile. A SIGTERM ends all of it. */
+export async function privilegedCommand(
+  argv: readonly [Tool | (string & {}), ...string[]],
+): Promise<{ readonly argv: [string, ...string[]]; readonly env: { readonly PATH: string } }> {
   const root = geteuid?.() === 0;
   for (const tool of [argv[0], "unshare", ...(root ? [] : ["newuidmap"])]) await requireTool(tool);
   const namespaces = ["--pid", "--fork", "--kill-child", "--mount", "--mount-proc"];
   const identity = root ? [] : ["--map-root-user", "--map-auto"];
   const tree = ["unshare", ...identity, ...namespaces, "--", ...argv];
-  return await runCommand(label, ["setpriv", "--pdeathsig", "TERM", "sh", "-c", endTree, "sh", ...tree], {
-    ...options,
-    env: { ...options.env, PATH: path },
-  });
+  return { argv: ["setpriv", "--pdeathsig", "TERM", "sh", "-c", endTree, "sh", ...tree], env: { PATH: path } };
 }
 
 /** Runs a tool from the sbin directories, without more rights than this process has. */

@@ -10,7 +10,7 @@ import { readRecipe, recipeNames } from "./recipe.ts";
 test("every shipped image has a usable recipe", async () => {
   const source = imageSource({ imagesDirectory: "/unused" });
   const names = await recipeNames(source);
-  assert.deepEqual(names, ["default", "minimal"]);
+  assert.deepEqual(names, ["builder", "default", "minimal"]);
   for (const name of names) assert.equal((await readRecipe(source, name)).name, name);
 });
 
@@ -18,7 +18,7 @@ test("an unknown image is refused with the names of all images", async () => {
   await assert.rejects(readRecipe(imageSource({ imagesDirectory: "/unused" }), "../minimal"), (error) => {
     assert.ok(isSandboxError(error, "not_found"));
     assert.deepEqual(error.details, { resource: "image", id: "../minimal" });
-    assert.match(error.message, /there are: default, minimal$/);
+    assert.match(error.message, /there are: builder, default, minimal$/);
     return true;
   });
 });

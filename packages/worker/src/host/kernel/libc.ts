@@ -1,19 +1,22 @@
 import { constants } from "node:os";
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import { checked, failure, getRawPointer, lastErrno, openLibc } from "./ffi.ts";
+import { checked, errnoName, failure, getRawPointer, lastErrno, openLibc } from "./ffi.ts";
 
 // System calls of the host that Node does not offer, except those of sockets, which are in sockets.ts.
 const libc = openLibc({
   bind: { return: "i32", arguments: ["i32", "pointer", "u32"] },
+  chroot: { return: "i32", arguments: ["pointer"] },
   close_range: { return: "i32", arguments: ["u32", "u32", "i32"] },
   flock: { return: "i32", arguments: ["i32", "i32"] },
   getxattr: { return: "i64", arguments: ["pointer", "pointer", "pointer", "u64"] },
   ioctl: { return: "i32", arguments: ["i32", "u64", "pointer"] },
+  lsetxattr: { return: "i32", arguments: ["pointer", "pointer", "pointer", "u64", "i32"] },
   lseek: { return: "i64", arguments: ["i32", "i64", "i32"] },
   process_vm_readv: { return: "i64", arguments: ["i32", "pointer", "u64", "pointer", "u64", "u64"] },
   process_vm_writev: { return: "i64", arguments: ["i32", "pointer", "u64", "pointer", "u64", "u64"] },
   listen: { return: "i32", arguments: ["i32", "i32"] },
+  mkfifo: { return: "i32", arguments: ["pointer", "u32"] },
   prctl: { return: "i32", arguments: ["i32", "u64", "u64", "u64", "u64"] },
   setns: { return: "i32", arguments: ["i32", "i32"] },
   setrlimit: { return: "i32", arguments: ["i32", "pointer"] },
@@ -175,6 +178,29 @@ export function readAttribute(path: string, name: string): string | undefined {
   const [file, attribute] = [path, name].map((text) => Buffer.from(`${text}\0`));
   const length = Number(libc.getxattr(file!, attribute!, value, BigInt(value.length)));
   return length < 0 ? undefined : value.toString("utf8", 0, length);
+}
+
+/** Sets an extended attribute. Of a link it is the link's own. Path and name are bytes without a closing zero. */
+export function setAttribute(path: Buffer, name: Buffer, value: Buffer): void {
+  const [file, attribute] = [path, name].map(withZero);
+  checked(`lsetxattr ${name.toString()}`, libc.lsetxattr(file!, attribute!, value, BigInt(value.length), 0));
+}
+
+/** Makes a named pipe, which its owner may read and write. @throws an error with `code`, as Node's own do */
+export function makeFifo(path: Buffer): void {
+  if (libc.mkfifo(withZero(path), 0o600) === 0) return;
+  const errno = lastErrno();
+  throw Object.assign(new Error("mkfifo"), { errno, code: errnoName(errno) });
+}
+
+/** Makes `directory` the root of this process for good. The working directory becomes that root. Needs CAP_SYS_CHROOT. */
+export function changeRoot(directory: string): void {
+  checked("chroot", libc.chroot(withZero(Buffer.from(directory))));
+  process.chdir("/");
+}
+
+function withZero(bytes: Buffer): Buffer {
+  return Buffer.concat([bytes, Buffer.alloc(1)]);
 }
 
 /** From now on the kernel kills this process when its parent ends. A change of the user id undoes that. */

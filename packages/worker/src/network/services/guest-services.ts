@@ -10,7 +10,7 @@ import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { MetadataAnswer, MetadataEndpoint } from "../metadata-service.ts";
 import type { OpenResolver } from "../names/host-resolvers.ts";
 import type { Refusal } from "../network-record.ts";
-import { readLines } from "./lines.ts";
+import { readLines } from "#host/protocols/lines.ts";
 import {
   type FromServices,
   maxLineBytes,

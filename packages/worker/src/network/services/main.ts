@@ -12,7 +12,7 @@ import { askOver } from "../names/host-resolvers.ts";
 import { serveNames } from "../names/name-server.ts";
 import { type CompiledPolicy, compilePolicy } from "../policy.ts";
 import { serveWeb, type WebProxy } from "../web/web-proxy.ts";
-import { readLines } from "./lines.ts";
+import { readLines } from "#host/protocols/lines.ts";
 import {
   type FromServices,
   type Reply,

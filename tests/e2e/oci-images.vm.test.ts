@@ -1,0 +1,121 @@
+import assert from "node:assert/strict";
+import { execFile, execFileSync } from "node:child_process";
+import { globSync } from "node:fs";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, suite, test } from "node:test";
+import { promisify } from "node:util";
+import { Sandbox } from "@opensandbox/sdk";
+import { listImages, readConfig, removeImage } from "@opensandbox/server";
+import { imageOf, type LayerEntry, tarOf } from "../../packages/worker/src/images/oci/testing/layers.ts";
+import { Registry } from "./registry.ts";
+import { startWorld, type World } from "./world.ts";
+
+const run = promisify(execFile);
+
+// Images of a real registry in real machines.
+suite("images of registries", { skip: whyNot() }, () => {
+  const stack = new AsyncDisposableStack();
+  let directory: string;
+  let registry: Registry;
+  let world: World;
+
+  before(async () => {
+    directory = await mkdtemp(join(tmpdir(), "osb-oci-"));
+    stack.defer(() => rm(directory, { recursive: true, force: true }));
+    registry = stack.use(await Registry.start());
+    stack.defer(async () => {
+      const config = readConfig(process.env);
+      for (const { name } of await listImages(config)) {
+        if (name.startsWith(registry.host)) await removeImage(config, name);
+      }
+    });
+    world = stack.use(
+      await startWorld({
+        OPENSANDBOX_REGISTRIES: `${registry.host}=${registry.origin}`,
+        OPENSANDBOX_TEMPLATES_DIR: join(directory, "templates"),
+      }),
+    );
+  });
+  after(() => stack.disposeAsync());
+
+  const create = async (image: string): Promise<Sandbox> =>
+    await Sandbox.create({ url: world.url, apiKey: world.apiKey, image });
+
+  test("a Debian from its packages runs as its configuration says, hibernates and forks", async () => {
+    const tar = join(directory, "debian.tar");
+    const packages = "--include=ca-certificates,sudo";
+    await run("mmdebstrap", ["--quiet", "--variant=minbase", packages, "trixie", tar], { timeout: 600_000 });
+    const image = imageOf(
+      [
+        { tar: await readFile(tar), form: "tar+gzip" },
+        { tar: tarOf([{ path: "app/greeting", content: "hello" }, { path: "etc/.wh.motd" }]), form: "tar+zstd" },
+      ],
+      { Env: ["PATH=/app:/usr/bin:/bin", "GREETING=hi"], WorkingDir: "/app" },
+    );
+    const sandbox = await create(await registry.push("test/debian", "trixie", image));
+    const text = async (command: string, user?: string): Promise<string> => {
+      const { exitCode, stdout, stderr } = await sandbox.exec.run(command, user === undefined ? {} : { user });
+      assert.equal(exitCode, 0, stderr);
+      return stdout.trim();
+    };
+    assert.equal(await text("cat greeting; echo; whoami; echo $GREETING; test ! -e /etc/motd"), "hello\nroot\nhi");
+    assert.equal(await text("sudo id -u", "sandbox"), "0");
+    assert.equal(await text("stat -c %U /workspace && touch /workspace/mine", "sandbox"), "sandbox");
+    assert.match(await text("modprobe -n -v overlay || ls /lib/modules"), /./);
+
+    await text("echo kept >/app/kept; (sleep 1000 & echo $! >/app/pid)");
+    await sandbox.hibernate();
+    await sandbox.wake();
+    assert.equal(await text("cat /app/kept; kill -0 $(cat /app/pid) && echo alive"), "kept\nalive");
+    const fork = await sandbox.fork();
+    assert.equal((await fork.exec.run("cat /app/kept")).stdout, "kept\n");
+    await fork.kill();
+    await sandbox.kill();
+  });
+
+  test("an image of one static program has a shell, and its program runs", async () => {
+    const busybox = await readFile(busyboxOfHost());
+    const image = imageOf([{ tar: tarOf([{ path: "opt/busybox", content: busybox, mode: 0o755 }]) }], {
+      Entrypoint: ["/opt/busybox"],
+      User: "1234:5678",
+    });
+    const sandbox = await create(await registry.push("test/scratch", "latest", image));
+    const direct = await sandbox.exec.run(["/opt/busybox", "echo", "from the program"]);
+    assert.equal(direct.stdout, "from the program\n");
+    assert.equal((await sandbox.exec.run("id -u; id -g; pwd; uname -s")).stdout, "1234\n5678\n/\nLinux\n");
+    await sandbox.files.write("/workspace/a", "a");
+    assert.equal(await sandbox.files.readText("/workspace/a"), "a");
+    await sandbox.kill();
+  });
+
+  test("an image that is not there, or may not be pulled, is refused with words", async () => {
+    await assert.rejects(create(`${registry.host}/test/missing:1`), /has no such image/);
+    await assert.rejects(create("registry.invalid/a:1"), /OPENSANDBOX_REGISTRIES/);
+    await assert.rejects(create("../escape:1"), /names no image/);
+  });
+
+  test("a hostile image leaves nothing behind", async () => {
+    const layers: readonly LayerEntry[][] = [[{ path: "../../escape", content: "x" }], [{ path: "disk", type: "3" }]];
+    for (const [index, layer] of layers.entries()) {
+      const name = await registry.push("test/hostile", `${index}`, imageOf([{ tar: tarOf(layer) }]));
+      await assert.rejects(create(name), /refused/);
+    }
+    const { imagesDirectory } = world.config;
+    assert.deepEqual(globSync("{,.}*unfinished*", { cwd: imagesDirectory }), []);
+  });
+});
+
+function busyboxOfHost(): string {
+  return globSync(join(readConfig(process.env).imagesDirectory, "kit-*/busybox"))[0] ?? assert.fail("there is no kit");
+}
+
+function whyNot(): string | false {
+  try {
+    execFileSync("docker-registry", ["--version"], { stdio: "ignore" });
+    return false;
+  } catch {
+    return "docker-registry is not installed";
+  }
+}
