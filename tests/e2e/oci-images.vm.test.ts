@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { execFile, execFileSync } from "node:child_process";
 import { globSync } from "node:fs";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, suite, test } from "node:test";
@@ -9,10 +9,12 @@ import { promisify } from "node:util";
 import { Sandbox } from "@opensandbox/sdk";
 import { listImages, readConfig, removeImage } from "@opensandbox/server";
 import { imageOf, type LayerEntry, tarOf } from "../../packages/worker/src/images/oci/testing/layers.ts";
+import { cliEnvironment, startCli } from "./cli.ts";
 import { Registry } from "./registry.ts";
 import { startWorld, type World } from "./world.ts";
 
 const run = promisify(execFile);
+const launcher = join(import.meta.dirname, "../../opensandbox");
 
 // Images of a real registry in real machines.
 suite("images of registries", { skip: whyNot() }, () => {
@@ -94,6 +96,44 @@ suite("images of registries", { skip: whyNot() }, () => {
     await assert.rejects(create(`${registry.host}/test/missing:1`), /has no such image/);
     await assert.rejects(create("registry.invalid/a:1"), /OPENSANDBOX_REGISTRIES/);
     await assert.rejects(create("../escape:1"), /names no image/);
+  });
+
+  test("a Dockerfile is built in a sandbox, and its image runs here", async () => {
+    const source = join(directory, "source");
+    await mkdir(join(source, "left-out"), { recursive: true });
+    await copyFile(busyboxOfHost(), join(source, "busybox"));
+    await writeFile(join(source, "left-out/file"), "secret");
+    await writeFile(join(source, ".dockerignore"), "left-out\n");
+    await writeFile(
+      join(source, "Dockerfile"),
+      [
+        "FROM scratch AS base",
+        "ARG GREETING",
+        "COPY busybox /bin/sh",
+        'RUN echo "$GREETING" >/greeting',
+        "FROM base",
+        "COPY . /all",
+        "ENV PLACE=here",
+        "WORKDIR /all",
+      ].join("\n"),
+    );
+    const env = { ...cliEnvironment(directory), OPENSANDBOX_API_URL: world.url, OPENSANDBOX_API_KEY: world.apiKey };
+    const tag = `${registry.host}/built:1`;
+    const args = ["image", "build", "--tag", tag, "--build-arg", "GREETING=hello", source];
+    const built = await startCli([launcher], args, { env, stdin: null }).ended;
+    assert.equal(built.code, 0, built.stderr);
+    assert.match(built.stderr, /STEP/);
+    const sandbox = await create(tag);
+    assert.equal(
+      (await sandbox.exec.run("cat /greeting; pwd; echo $PLACE; ls")).stdout,
+      "hello\n/all\nhere\nDockerfile\nbusybox\n",
+    );
+    await sandbox.kill();
+
+    await writeFile(join(source, "Dockerfile"), "FROM scratch\nCOPY missing /\n");
+    const failed = await startCli([launcher], args, { env, stdin: null }).ended;
+    assert.notEqual(failed.code, 0);
+    assert.match(failed.stderr, /missing/);
   });
 
   test("a hostile image leaves nothing behind", async () => {
