@@ -34,7 +34,7 @@ test("snapshots of an unknown format and damaged ones are listed, and sound ones
     assert.deepEqual(
       problems.toSorted((a, b) => a.id.localeCompare(b.id, "en")),
       [
-        { id: "sn-2", problem: "the snapshot has format 99, and this version reads formats 1 to 2" },
+        { id: "sn-2", problem: "the snapshot has format 99, and this version reads formats 1 to 3" },
         { id: "sn-3", problem: "the snapshot is damaged: its manifest is not valid JSON" },
       ],
     );
