@@ -25,8 +25,8 @@ A host without KVM emulates one that has it, with 2 processors and 5 GiB of memo
 
 Tests with random input print their seed. These variables change them:
   OPENSANDBOX_TEST_SEED=N          repeats the choices of an earlier run, though not their timing
-  OPENSANDBOX_TEST_SOAK_SECONDS=N  length of tests/e2e/hostile-agent.process.test.ts and tests/e2e/soak.*.test.ts; about a
-                                   minute without it. From 300 on the soak has 200 fake and 30 real sandboxes
+  OPENSANDBOX_TEST_SOAK_SECONDS=N  length of tests/e2e/hostile-agent.process.test.ts and tests/e2e/soak.process.test.ts,
+                                   60 and 40 without it; from 300 on the latter has 200 sandboxes at a time
   OPENSANDBOX_TEST_WAKES=N         wakes in a row over vsock; 5 without it
   OPENSANDBOX_TEST_VSOCK_MB=N      size of the file that goes over vsock; 8 without it
   OPENSANDBOX_TEST_POWER_CUTS=N    power cuts that each test in tests/power-cut/ tries; all: every possible one

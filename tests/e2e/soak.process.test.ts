@@ -13,7 +13,7 @@ test(`${sandboxes} sandboxes in use for ${seconds} s leave the server's memory a
   await using server = await spawnServer({
     env: { OPENSANDBOX_VM_BACKEND: "fake", OPENSANDBOX_ALLOW_FAKE: "1", OPENSANDBOX_MAX_CAPACITY: "1000" },
   });
-  const soak = new Soak(server, { sandboxes, seconds, sleeps: false });
+  const soak = new Soak(server, { sandboxes, seconds });
   await soak.run();
   for (const line of soak.report()) t.diagnostic(line);
   soak.assertFlat();
