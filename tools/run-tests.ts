@@ -61,6 +61,7 @@ const underFirecracker = ["tests/e2e/firecracker.vm.test.ts"];
 /** Tests under KVM that belong to every run. An emulated host needs minutes for a file, so a new one needs a reason. */
 const underKvm = [
   "tests/e2e/kvm.vm.test.ts",
+  "packages/worker/src/host/vsock-listener.vm.test.ts",
   ...((await findFirecracker(readConfig(process.env).firecrackerProgram)) === undefined ? [] : underFirecracker),
 ];
 
@@ -69,6 +70,7 @@ const allUnderKvm = [
   ...underKvm,
   "packages/worker/src/hypervisor/qemu/probe-accelerator.vm.test.ts",
   "packages/worker/src/hypervisor/qemu/qemu.vm.test.ts",
+  "packages/worker/src/sandboxes/vsock.vm.test.ts",
   "packages/worker/src/hypervisor/firecracker/firecracker.vm.test.ts",
   "tests/e2e/kvm-users.vm.test.ts",
   "tests/e2e/kvm-models.vm.test.ts",

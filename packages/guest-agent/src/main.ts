@@ -7,7 +7,7 @@ import { bootId, configure } from "./configure.ts";
 import { reshape } from "./reshape.ts";
 import { listenOnUnixSocket } from "#connection/unix-socket.ts";
 import { findSerialPort, serveVirtioSerial } from "#connection/virtio-serial.ts";
-import { listenOnVsock } from "#connection/vsock.ts";
+import { listenOnVsock, vsockConnector } from "#connection/vsock.ts";
 import { MachineEnvironment } from "#exec/environment.ts";
 import { commandStarter } from "#exec/command.ts";
 import { execSessions } from "#exec/exec-sessions.ts";
@@ -43,10 +43,10 @@ if (values.fake) {
 } else {
   const start = serve(agentOf(guestSystem(), new MachineEnvironment(environmentFile), spillDirectory));
   const port = findSerialPort();
-  // A hypervisor without the port keeps vsock connections to itself; QEMU's come from the host's kernel.
-  const listens = listenOnVsock(start, { fromAnyPort: port === undefined });
+  // Over the port a worker asks for connections by vsock. Any process of its host could connect to a listener.
   if (port !== undefined) await serveVirtioSerial(port, start);
-  else if (!listens) throw new Error("the machine has neither a virtio-serial port for the agent nor vsock");
+  else if (!listenOnVsock(start))
+    throw new Error("the machine has neither a virtio-serial port for the agent nor vsock");
 }
 
 function serve(agent: Agent) {
@@ -55,7 +55,7 @@ function serve(agent: Agent) {
 
 function agentOf(system: System, environment: MachineEnvironment, spillDirectory: string): Agent {
   const start = commandStarter(system, environment);
-  return {
+  const agent: Agent = {
     version,
     instance: randomBytes(8).readBigUInt64LE(),
     handlers: {
@@ -94,6 +94,8 @@ function agentOf(system: System, environment: MachineEnvironment, spillDirectory
         system.fileSystems.thaw();
         return {};
       },
+      connectVsock: vsockConnector((transport) => startSession(transport, agent)),
     },
   };
+  return agent;
 }

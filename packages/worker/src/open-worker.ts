@@ -287,7 +287,6 @@ export type QemuOptions = Pick<WorkerOptions, "qemuProgram" | "accelerator" | "c
 
 /** @throws `unavailable` when vsock was asked for and does not work here */
 function chooseAgentTransport({ agentTransport: wanted, log }: WorkerOptions): AgentTransportName {
-  // vsock on request alone: over it, guests of one host can disturb each other's channels (docs/decisions/0011).
   if (wanted !== "vsock") return "virtio-serial";
   const found = examineVsock();
   if (!found.usable) {

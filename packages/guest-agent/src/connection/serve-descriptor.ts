@@ -21,32 +21,73 @@ const furtherPages = Array.from({ length: received.length / portReadBytes - 1 },
 
 /** A connection to a host. */
 export interface Served {
+  /** Resolves when the host has sent its proof; rejects when it has sent other bytes, or has disconnected before. */
+  readonly proved: Promise<void>;
   /** Settles when the connection has ended. */
   readonly ended: Promise<void>;
   end(): void;
 }
 
-/** Serves the host at the other end of a device or socket, which is closed afterwards. `first`: bytes already read. */
-export function serveDescriptor(descriptor: number, first: Uint8Array, start: StartSession): Served {
-  const onread = { buffer: received, callback: (length: number) => take(length) };
+interface Beginning {
+  /** Bytes already read. */
+  readonly first?: Uint8Array;
+  /** The host has to send these bytes before it is served. */
+  readonly proof?: Uint8Array;
+}
+
+/** Serves the host at the other end of a device or socket, which is closed afterwards. */
+export function serveDescriptor(
+  descriptor: number,
+  start: StartSession,
+  { first = nothing, proof = nothing }: Beginning = {},
+): Served {
+  const onread = { buffer: received, callback: (length: number) => onRead(length) };
   const { socket, descriptor: open } = deviceSocket(descriptor, { onread });
-  const session = start(socketTransport(socket));
-  const take = (length: number): boolean => {
+  const proved = Promise.withResolvers<void>();
+  proved.promise.catch(() => undefined);
+  const ended = Promise.withResolvers<void>();
+  let missing = proof;
+  let session: Session | undefined;
+
+  function begin(): void {
+    session = start(socketTransport(socket));
+    proved.resolve();
+  }
+  function onRead(length: number): boolean {
     // A callback for each page would cost more than the rest of an upload.
     const all = length === portReadBytes ? length + readFurther(open) : length;
-    // Copied: the channel keeps payloads, and the next read overwrites the buffer.
-    session.receive(new Uint8Array(received.subarray(0, all)));
+    take(received.subarray(0, all));
     return true;
-  };
-  const { promise, resolve } = Promise.withResolvers<void>();
+  }
+  function take(bytes: Uint8Array): void {
+    // Copied: the channel keeps payloads, and the next read overwrites the buffer.
+    if (session !== undefined) session.receive(new Uint8Array(bytes));
+    else takeProof(bytes);
+  }
+  function takeProof(bytes: Uint8Array): void {
+    const part = bytes.subarray(0, missing.length);
+    if (Buffer.compare(part, missing.subarray(0, part.length)) !== 0) return void socket.destroy();
+    missing = missing.subarray(part.length);
+    if (missing.length > 0) return;
+    begin();
+    if (bytes.length > part.length) take(bytes.subarray(part.length));
+  }
+
   socket.on("end", () => socket.destroy());
-  socket.on("error", () => socket.destroy());
-  socket.once("close", () => {
-    session.close(new SandboxError("unavailable", "the host has disconnected"));
-    resolve();
+  let cause: Error | undefined;
+  socket.on("error", (error) => {
+    cause = error;
+    socket.destroy();
   });
-  if (first.length > 0) session.receive(first);
-  return { ended: promise, end: () => socket.destroy() };
+  socket.once("close", () => {
+    session?.close(new SandboxError("unavailable", "the host has disconnected"));
+    const why = cause === undefined ? "" : ` (${cause.message})`;
+    proved.reject(new SandboxError("unavailable", `the connection ended before the host had proved itself${why}`));
+    ended.resolve();
+  });
+  if (missing.length === 0) begin();
+  if (first.length > 0) take(first);
+  return { proved: proved.promise, ended: ended.promise, end: () => socket.destroy() };
 }
 
 /** Reads what the descriptor has into {@link furtherPages}, without waiting. Returns the number of bytes. */
@@ -59,3 +100,5 @@ function readFurther(descriptor: number): number {
     return 0;
   }
 }
+
+const nothing = new Uint8Array(0);

@@ -23,7 +23,7 @@ export function findSerialPort(): string | undefined {
 export async function serveVirtioSerial(device: string, start: StartSession): Promise<never> {
   for (;;) {
     const { port, bytes } = await hostPresent(device);
-    await serveDescriptor(port, bytes, start).ended;
+    await serveDescriptor(port, start, { first: bytes }).ended;
   }
 }
 

@@ -1084,3 +1084,35 @@ export declare type ConnectRequest = Message<"opensandbox.guest.v1.ConnectReques
  */
 export declare const ConnectRequestSchema: GenMessage<ConnectRequest>;
 
+/**
+ * @generated from message opensandbox.guest.v1.ConnectVsockRequest
+ */
+export declare type ConnectVsockRequest = Message<"opensandbox.guest.v1.ConnectVsockRequest"> & {
+  /**
+   * A vsock port of the host.
+   *
+   * @generated from field: uint32 port = 1;
+   */
+  port: number;
+
+  /**
+   * The bytes that the host sends first on the connection: any process of the host may listen on a port.
+   *
+   * @generated from field: bytes proof = 2;
+   */
+  proof: Uint8Array;
+
+  /**
+   * How long the agent waits for the connection to be made.
+   *
+   * @generated from field: uint32 timeout_ms = 3;
+   */
+  timeoutMs: number;
+};
+
+/**
+ * Describes the message opensandbox.guest.v1.ConnectVsockRequest.
+ * Use `create(ConnectVsockRequestSchema)` to create a new message.
+ */
+export declare const ConnectVsockRequestSchema: GenMessage<ConnectVsockRequest>;
+

@@ -2,6 +2,7 @@ import type { DescMessage } from "@bufbuild/protobuf";
 import {
   ConfigureRequestSchema,
   ConnectRequestSchema,
+  ConnectVsockRequestSchema,
   EmptySchema,
   FileStatSchema,
   FreezeReplySchema,
@@ -80,6 +81,11 @@ export const methods = {
   fitMemory: method(25, EmptySchema, MemoryReplySchema),
   /** Brings the guest to another shape while it runs. Repeating it does no harm. */
   reshape: method(26, ReshapeRequestSchema, ReshapeReplySchema),
+  /**
+   * Opens another connection to the host, by vsock, and serves the host there as well. It replaces the one of an earlier
+   * call. Replies when the host has proved itself on it; `not_supported` without vsock.
+   */
+  connectVsock: method(27, ConnectVsockRequestSchema, EmptySchema),
 } as const;
 
 export type MethodName = keyof typeof methods;
@@ -95,9 +101,10 @@ export const execPipes = { stdout: 1, stderr: 2 } as const;
 
 /**
  * What one side can do, as one number; both sides act on the lower one. It rises with a method or field that the other
- * side must know. From 2 on an agent takes a MAC address, from 3 on a shape, from 4 on both at once.
+ * side must know. From 2 on an agent takes a MAC address, from 3 on a shape, from 4 on both at once, and from 5 on it
+ * connects by vsock.
  */
-export const protocolVersion = 4;
+export const protocolVersion = 5;
 
 function method<Request extends DescMessage, Reply extends DescMessage>(
   id: number,

@@ -1,12 +1,11 @@
 import { create, type DescMessage, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
-import { randomBytes } from "node:crypto";
 import type { Socket } from "node:net";
 import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { Channel, parse, type Stream } from "@opensandbox/wire/guest/channel.ts";
 import type { Hello } from "@opensandbox/wire/guest/messages_pb.js";
 import { type Method, methods } from "@opensandbox/wire/guest/methods.ts";
 import { orAborted } from "@opensandbox/wire/or-aborted.ts";
-import type { AgentTransport } from "#host/agent-transport.ts";
+import { type AgentTransport, newEpoch } from "#host/agent-transport.ts";
 import { GuestLine } from "./guest-line.ts";
 
 /** How long a guest may stay silent while a call waits for it, in milliseconds. */
@@ -246,7 +245,8 @@ export class GuestClient implements Disposable {
     this.#isConnecting = true;
     try {
       const deadline = AbortSignal.timeout(connectTimeoutMs);
-      this.#attach(await this.#transport.open(AbortSignal.any([this.#closing.signal, deadline])));
+      const signal = AbortSignal.any([this.#closing.signal, deadline]);
+      this.#attach(await this.#transport.open(signal, this.#report));
     } catch (cause) {
       if (this.#closed !== undefined) return;
       this.#ready.reject(new SandboxError("unavailable", "the guest agent accepts no connection", { cause }));
@@ -344,11 +344,6 @@ export class GuestClient implements Disposable {
     this.#ready.reject(error);
     this.#connection?.socket.destroy();
   }
-}
-
-/** An odd number of 32 bits; 0 stands for no epoch. */
-function newEpoch(): number {
-  return (randomBytes(4).readUInt32LE() | 1) >>> 0;
 }
 
 function silent(milliseconds: number): SandboxError {

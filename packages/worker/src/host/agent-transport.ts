@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { connect, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
@@ -17,9 +18,10 @@ export interface AgentTransport {
   /**
    * Opens a connection, and repeats failed attempts until `signal` aborts. A connection to an agent is returned when the
    * agent has greeted; the greeting is the first that is read from the socket, which the caller has to resume.
+   * `report` receives the failure of a connection that another one takes the place of.
    * @throws `unavailable` when the hypervisor cannot be reached, or the reason of `signal`
    */
-  open(signal: AbortSignal): Promise<Socket>;
+  open(signal: AbortSignal, report?: (message: string, error: unknown) => void): Promise<Socket>;
 }
 
 /** The hypervisor's end of a virtio-serial port, which is a unix socket. */
@@ -43,6 +45,11 @@ export function virtioSerialTransport(path: string): AgentTransport {
       return socket;
     },
   };
+}
+
+/** A new epoch of an agent channel: an odd number of 32 bits; 0 stands for no epoch. */
+export function newEpoch(): number {
+  return (randomBytes(4).readUInt32LE() | 1) >>> 0;
 }
 
 /** One attempt to connect to a guest agent. */
@@ -78,8 +85,11 @@ export async function untilGreeted(
   }
 }
 
-/** Undefined when the attempt failed, or was not accepted in time. */
-async function greetedWithin(
+/**
+ * Waits until the agent greets on a connection. Returns its socket, paused, with the greeting unread. Undefined: the attempt
+ * failed, or was not accepted in time.
+ */
+export async function greetedWithin(
   { socket, isAccepted }: Attempt,
   waitMs: number,
   signal: AbortSignal,

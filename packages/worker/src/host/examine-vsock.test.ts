@@ -11,17 +11,18 @@ function failing(code: string): () => number {
 }
 const opening = (): number => openSync("/dev/null", "r");
 
-test("vsock is used only where the device opens and a connection can have a privileged port", () => {
-  assert.equal(examineVsock(opening, () => undefined).usable, true);
-  assert.deepEqual(examineVsock(failing("ENOENT")), {
+test("vsock is used only where the device opens, the kernel has vsock, and machines have addresses", () => {
+  const works = { open: opening, refusal: () => undefined, root: true };
+  assert.equal(examineVsock(works).usable, true);
+  assert.deepEqual(examineVsock({ ...works, open: failing("ENOENT") }), {
     usable: false,
     reason: "this host has no /dev/vhost-vsock",
     fix: "load the kernel's module: modprobe vhost_vsock",
   });
-  const closed = examineVsock(failing("EACCES"));
+  const closed = examineVsock({ ...works, open: failing("EACCES") });
   assert.ok(!closed.usable && /cannot open \/dev\/vhost-vsock \(EACCES\)/.test(closed.reason));
-  const member = examineVsock(opening, () => "EACCES");
-  assert.ok(!member.usable && member.fix === "run as root" && /privileged vsock port/.test(member.reason));
-  const old = examineVsock(opening, () => "EAFNOSUPPORT");
+  const member = examineVsock({ ...works, root: false });
+  assert.ok(!member.usable && member.fix === "run as root" && /no vsock address/.test(member.reason));
+  const old = examineVsock({ ...works, refusal: () => "EAFNOSUPPORT" });
   assert.ok(!old.usable && /no vsock sockets \(EAFNOSUPPORT\)/.test(old.reason));
 });

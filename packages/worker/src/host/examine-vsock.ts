@@ -4,7 +4,7 @@ import { vsockRefusal } from "./kernel/sockets.ts";
 
 const device = "/dev/vhost-vsock";
 
-/** Whether machines can have vsock devices that this process connects to. */
+/** Whether machines can have vsock devices by which they connect to this process. */
 export type VsockFindings =
   | { readonly usable: true; readonly reason: string }
   | { readonly usable: false; readonly reason: string; readonly fix?: string };
@@ -20,8 +20,12 @@ export function openVhostVsock(): number {
   }
 }
 
-/** Opens the device, and binds a privileged port as a connection would. */
-export function examineVsock(open: () => number = openVhostVsock, refusal = vsockRefusal): VsockFindings {
+/** Opens the device and a listener, as a machine and its connection do. `root`: whether this process is root. */
+export function examineVsock({
+  open = openVhostVsock,
+  refusal = vsockRefusal,
+  root = process.getuid?.() === 0,
+}: VsockProbes = {}): VsockFindings {
   try {
     closeSync(open());
   } catch (error) {
@@ -36,10 +40,13 @@ export function examineVsock(open: () => number = openVhostVsock, refusal = vsoc
     return { usable: false, reason: `this process cannot open ${device} (${code})`, fix: "run as root" };
   }
   const refused = refusal();
-  if (refused === undefined) return { usable: true, reason: `${device} works, and machines inherit it open` };
-  if (refused !== "EACCES") return { usable: false, reason: `this kernel has no vsock sockets (${refused})` };
-  const reason =
-    "without root a server has no privileged vsock port, and a guest agent accepts no other: " +
-    "any process of the host could connect to it";
-  return { usable: false, reason, fix: "run as root" };
+  if (refused !== undefined) return { usable: false, reason: `this kernel has no vsock sockets (${refused})` };
+  if (root) return { usable: true, reason: `${device} works, and machines inherit it open` };
+  return { usable: false, reason: "without root a machine has no vsock address of its own", fix: "run as root" };
+}
+
+interface VsockProbes {
+  readonly open?: () => number;
+  readonly refusal?: typeof vsockRefusal;
+  readonly root?: boolean;
 }

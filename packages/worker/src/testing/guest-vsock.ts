@@ -1,7 +1,6 @@
 // Runs on the host or inside a guest, on the runtime of the agent disk: vsock sockets by system calls.
 //   cid                          prints the guest's own address
 //   connect CID FIRST COUNT      connects to COUNT ports from FIRST on; prints how often each outcome came
-//   ask CID PORT                 connects from a port that needs no privilege; prints how much it receives
 //   serve PORT LOG               answers each line of one connection after another; LOG gets a line for each that ends
 import { dlopen, getInt32 } from "node:ffi";
 import { appendFileSync, openSync } from "node:fs";
@@ -39,9 +38,6 @@ switch (what) {
     break;
   case "connect":
     console.log(JSON.stringify(connectTo(Number(numbers[0]), Number(numbers[1]), Number(numbers[2]))));
-    break;
-  case "ask":
-    console.log(`${ask(Number(numbers[0]), Number(numbers[1]))} bytes`);
     break;
   case "serve":
     serve(Number(numbers[0]), String(numbers[1]));
@@ -96,19 +92,6 @@ function resultOf(fd: number): number {
 function nameOf(errno: number): string {
   if (errno === 0) return "connected";
   return Object.entries(constants.errno).find(([, value]) => value === errno)?.[0] ?? `errno ${errno}`;
-}
-
-function ask(cid: number, port: number): bigint {
-  const SOL_SOCKET = 1;
-  const SO_RCVTIMEO = 20;
-  const fd = checked(libc.socket(AF_VSOCK, SOCK_STREAM, 0));
-  limitConnect(fd, 60_000);
-  checked(libc.connect(fd, address(cid, port), 16));
-  const wait = Buffer.alloc(16);
-  wait.writeBigInt64LE(20n, 0);
-  checked(libc.setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, wait, 16));
-  const received = libc.recv(fd, Buffer.alloc(256), 256n, 0);
-  return received < 0n && errnoName() === "ECONNRESET" ? 0n : received;
 }
 
 /** A connection that nobody answers is given up after this time. The kernel's own limit is two seconds. */

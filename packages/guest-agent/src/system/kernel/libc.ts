@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { constants } from "node:os";
 import { dlopen, getInt32, getRawPointer } from "node:ffi";
+import { lastPrivilegedPort } from "@opensandbox/wire/guest/vsock.ts";
 import type { Credentials } from "#system/users.ts";
 
 // System calls that Node does not offer. `node:ffi` is experimental in Node 26, so only this file of the agent uses it,
@@ -11,6 +12,7 @@ const { functions: libc } = dlopen("libc.so.6", {
   clock_gettime: { return: "i32", arguments: ["i32", "pointer"] },
   clock_settime: { return: "i32", arguments: ["i32", "pointer"] },
   close: { return: "i32", arguments: ["i32"] },
+  connect: { return: "i32", arguments: ["i32", "pointer", "u32"] },
   dup3: { return: "i32", arguments: ["i32", "i32", "i32"] },
   getpeername: { return: "i32", arguments: ["i32", "pointer", "pointer"] },
   ioctl: { return: "i32", arguments: ["i32", "u64", "pointer"] },
@@ -25,6 +27,7 @@ const { functions: libc } = dlopen("libc.so.6", {
   posix_spawnattr_setflags: { return: "i32", arguments: ["pointer", "i16"] },
   posix_spawnattr_setsigdefault: { return: "i32", arguments: ["pointer", "pointer"] },
   posix_spawnattr_setsigmask: { return: "i32", arguments: ["pointer", "pointer"] },
+  setsockopt: { return: "i32", arguments: ["i32", "i32", "i32", "pointer", "u32"] },
   setrlimit: { return: "i32", arguments: ["i32", "pointer"] },
   sethostname: { return: "i32", arguments: ["pointer", "u64"] },
   socket: { return: "i32", arguments: ["i32", "i32", "i32"] },
@@ -127,14 +130,9 @@ const SOCK_STREAM = 1;
  * but a server accepts from every kind by the same system calls. Undefined: the kernel has no vsock.
  */
 export function openVsockListener(port: number): { readonly descriptor: number; become(): void } | undefined {
-  const listener = libc.socket(AF_VSOCK, SOCK_STREAM | O_CLOEXEC | O_NONBLOCK, 0);
-  if (listener < 0 && getInt32(errnoAddress) === constants.errno.EAFNOSUPPORT) return undefined;
-  checked("socket", listener);
-  // struct sockaddr_vm: family, a reserved field, port and CID. This CID stands for any.
-  const name = Buffer.alloc(16);
-  name.writeUInt16LE(AF_VSOCK, 0);
-  name.writeUInt32LE(port, 4);
-  name.writeUInt32LE(0xffff_ffff, 8);
+  const listener = openVsock();
+  if (listener === undefined) return undefined;
+  const name = vsockAddress(anyCid, port);
   checked(`bind to vsock port ${port}`, libc.bind(listener, name, name.length));
   checked("listen", libc.listen(listener, 16));
   const descriptor = checked("socket", libc.socket(AF_UNIX, SOCK_STREAM | O_CLOEXEC | O_NONBLOCK, 0));
@@ -145,13 +143,73 @@ export function openVsockListener(port: number): { readonly descriptor: number; 
   return { descriptor, become: () => moveDescriptor(listener, descriptor) };
 }
 
-/** The other end of a vsock connection; undefined when it has been reset. */
-export function vsockPeer(fd: number): { readonly cid: number; readonly port: number } | undefined {
+/**
+ * Starts a vsock connection to a port of the host, from a port that only root of this machine can have. The kernel gives up
+ * after `timeoutMs`. Undefined: the kernel has no vsock, or the machine no device for it.
+ */
+export function connectToHost(port: number, timeoutMs: number): number | undefined {
+  const descriptor = openVsock();
+  if (descriptor === undefined) return undefined;
+  try {
+    bindPrivileged(descriptor);
+    const SO_VM_SOCKETS_CONNECT_TIMEOUT = 6;
+    // struct timeval
+    const timeout = Buffer.alloc(16);
+    timeout.writeBigInt64LE(BigInt(Math.floor(timeoutMs / 1000)), 0);
+    timeout.writeBigInt64LE(BigInt((timeoutMs % 1000) * 1000), 8);
+    const set = libc.setsockopt(descriptor, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, timeout, timeout.length);
+    checked("SO_VM_SOCKETS_CONNECT_TIMEOUT", set);
+    const name = vsockAddress(hostCid, port);
+    if (libc.connect(descriptor, name, name.length) === 0) return descriptor;
+    const errno = getInt32(errnoAddress);
+    if (errno === constants.errno.EINPROGRESS) return descriptor;
+    if (errno !== constants.errno.ENODEV) throw systemError(`connect to vsock port ${port} of the host`, errno);
+    libc.close(descriptor);
+    return undefined;
+  } catch (error) {
+    libc.close(descriptor);
+    throw error;
+  }
+}
+
+/** The CID of the host, for every guest. */
+export const hostCid = 2;
+
+const anyCid = 0xffff_ffff;
+
+/** Undefined: the kernel has no vsock. */
+function openVsock(): number | undefined {
+  const descriptor = libc.socket(AF_VSOCK, SOCK_STREAM | O_CLOEXEC | O_NONBLOCK, 0);
+  if (descriptor < 0 && getInt32(errnoAddress) === constants.errno.EAFNOSUPPORT) return undefined;
+  return checked("socket", descriptor);
+}
+
+/** Binds to any free privileged port. @throws EADDRINUSE: each is in use */
+function bindPrivileged(descriptor: number): void {
+  const first = Math.floor(Math.random() * lastPrivilegedPort);
+  for (let step = 1; ; step += 1) {
+    const name = vsockAddress(anyCid, 1 + ((first + step) % lastPrivilegedPort));
+    if (libc.bind(descriptor, name, name.length) === 0) return;
+    const errno = getInt32(errnoAddress);
+    if (errno !== constants.errno.EADDRINUSE || step === lastPrivilegedPort) throw systemError("bind to vsock", errno);
+  }
+}
+
+/** struct sockaddr_vm: family, a reserved field, port and CID. */
+function vsockAddress(cid: number, port: number): Buffer {
+  const name = Buffer.alloc(16);
+  name.writeUInt16LE(AF_VSOCK, 0);
+  name.writeUInt32LE(port, 4);
+  name.writeUInt32LE(cid, 8);
+  return name;
+}
+
+/** The CID of the other end of a vsock connection; undefined when it has been reset. */
+export function vsockPeer(fd: number): number | undefined {
   const name = Buffer.alloc(16);
   const length = Buffer.alloc(4);
   length.writeUInt32LE(name.length);
-  if (libc.getpeername(fd, name, length) !== 0) return undefined;
-  return { port: name.readUInt32LE(4), cid: name.readUInt32LE(8) };
+  return libc.getpeername(fd, name, length) === 0 ? name.readUInt32LE(8) : undefined;
 }
 
 /** For descriptors that Node did not open. */

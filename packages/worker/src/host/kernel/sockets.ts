@@ -1,5 +1,6 @@
+import { randomBytes } from "node:crypto";
 import { closeSync } from "node:fs";
-import { isIPv6, Socket } from "node:net";
+import { createServer, isIPv6, Socket } from "node:net";
 import { constants } from "node:os";
 import { checked, failure, getRawPointer, lastErrno, openLibc } from "./ffi.ts";
 import { inNetworkNamespace } from "./libc.ts";
@@ -169,93 +170,99 @@ export function listenToNetlink(protocol: number, group: number): Socket {
 
 /** A stream that reads from a copy of a descriptor of a kind that Node knows no stream for. */
 export function readingFrom(fd: number): Socket {
-  return streamOf(fd, { readable: true, writable: false }).stream;
-}
-
-function streamOf(
-  fd: number,
-  directions: { readonly readable: boolean; readonly writable: boolean },
-): { readonly stream: Socket; readonly copy: number } {
-  // Node makes a stream of a unix socket, whose descriptor then becomes a copy of the other one. Both are read, written
-  // and polled by the same system calls.
+  // Node makes a stream of a unix socket, whose descriptor then becomes a copy of the other one. Both are read and polled by
+  // the same system calls.
   const copy = openSocket(undefined, AF_UNIX, SOCK_STREAM, () => undefined);
-  const stream = new Socket({ fd: copy, ...directions });
+  const stream = new Socket({ fd: copy, readable: true, writable: false });
   checked("dup3", libc.dup3(fd, copy, SOCK_CLOEXEC));
-  return { stream, copy };
+  return stream;
 }
 
-/** The highest port that the kernel reserves for processes with CAP_NET_BIND_SERVICE. */
-const lastPrivilegedPort = 1023;
-
-/** A connection to a vsock address that the kernel is making. */
-export interface VsockConnection {
-  /** It fails with an error event when the other side refuses, or is not there. */
-  readonly stream: Socket;
-  isConnected(): boolean;
+/** A vsock address. The kernel vouches for the CID: vhost-vsock drops packets that a guest sends in another one's name. */
+export interface VsockAddress {
+  readonly cid: number;
+  readonly port: number;
 }
 
-/**
- * Starts a connection to a port of a guest, from a privileged port of this host: any process of the host can connect to a
- * guest, and a guest agent accepts only what comes from a privileged port.
- *
- * `no machine`: no machine has the CID. `no port`: every privileged port is in use.
- * @throws `unavailable`; its cause has the code `EACCES` without the right to privileged ports
- */
-export function connectVsock(cid: number, port: number): VsockConnection | "no machine" | "no port" {
-  const fd = openPrivilegedVsock();
-  if (fd === undefined) return "no port";
+/** Disposing it refuses further connections, and leaves the accepted ones open. */
+export interface VsockListener extends Disposable {
+  readonly port: number;
+}
+
+/** Opens a listener; `onConnection` receives each connection, paused, and owns it. */
+export type ListenOnVsock = (onConnection: (socket: Socket, peer: VsockAddress) => void) => VsockListener;
+
+/** Listens at a random vsock port of this host. @throws `unavailable` where the kernel has no vsock */
+export const listenOnVsock: ListenOnVsock = (onConnection) => {
+  const server = createServer({ pauseOnConnect: true }, (socket) => {
+    const peer = vsockPeer(socket);
+    // Without a peer it has been reset already.
+    if (peer === undefined) socket.destroy();
+    else onConnection(socket, peer);
+  });
+  // A connection that cannot be accepted is lost alone.
+  server.on("error", () => undefined);
+  const { fd: listener, port } = openVsockListener();
   try {
-    const name = vsockAddress(cid, port);
-    if (libc.connect(fd, name, name.length) !== 0) {
-      const errno = lastErrno();
-      if (errno === constants.errno.ENODEV) return "no machine";
-      if (errno !== constants.errno.EINPROGRESS) throw failure(`connect to vsock ${cid}:${port}`, errno);
-    }
-    const { stream, copy } = streamOf(fd, { readable: true, writable: true });
-    return { stream, isConnected: () => !stream.destroyed && hasPeer(copy) };
+    // Node asks a descriptor for its kind and knows no vsock, so it gets a unix socket, whose descriptor then becomes a copy
+    // of the listener. Both are accepted from by the same system calls.
+    const copy = openSocket(undefined, AF_UNIX, SOCK_STREAM, (fd) => {
+      // A name without a path: the kernel chooses one that is no file.
+      const unnamed = Buffer.alloc(2);
+      unnamed.writeUInt16LE(AF_UNIX, 0);
+      checked("bind", libc.bind(fd, unnamed, unnamed.length));
+    });
+    server.listen({ fd: copy });
+    checked("dup3", libc.dup3(listener, copy, SOCK_CLOEXEC));
   } finally {
-    closeSync(fd);
+    closeSync(listener);
   }
-}
+  return { port, [Symbol.dispose]: () => void server.close() };
+};
 
-/** Why this process cannot connect to guests: the name of an error number. Undefined: it can. */
+/** Why this kernel has no vsock sockets: the name of an error number. Undefined: it has them. */
 export function vsockRefusal(): string | undefined {
   try {
-    const fd = openPrivilegedVsock();
-    if (fd !== undefined) closeSync(fd);
+    closeSync(openVsockListener().fd);
     return undefined;
   } catch (error) {
     return ((error as Error).cause as NodeJS.ErrnoException).code;
   }
 }
 
-/** A vsock socket on any free privileged port; undefined when each is in use. @throws `unavailable` */
-function openPrivilegedVsock(): number | undefined {
-  const first = Math.floor(Math.random() * lastPrivilegedPort);
-  for (let step = 0; step < lastPrivilegedPort; step += 1) {
-    const port = 1 + ((first + step) % lastPrivilegedPort);
-    const name = vsockAddress(anyCid, port);
-    let isFree = true;
-    const fd = openSocket(undefined, AF_VSOCK, SOCK_STREAM, (fd) => {
-      if (libc.bind(fd, name, name.length) === 0) return;
+/** Listeners have ports from here on. Smaller ones are for programs that choose their own. */
+const firstListeningPort = 2 ** 31;
+
+function openVsockListener(): { readonly fd: number; readonly port: number } {
+  let port: number;
+  const listen = (fd: number): void => {
+    for (;;) {
+      port = firstListeningPort + (randomBytes(4).readUInt32LE() >>> 1);
+      const name = vsockAddress(anyCid, port);
+      if (port !== anyPort && libc.bind(fd, name, name.length) === 0) break;
       const errno = lastErrno();
-      if (errno !== constants.errno.EADDRINUSE) throw failure(`bind to vsock port ${port}`, errno);
-      isFree = false;
-    });
-    if (isFree) return fd;
-    closeSync(fd);
-  }
-  return undefined;
+      if (port !== anyPort && errno !== constants.errno.EADDRINUSE) throw failure("bind to a vsock port", errno);
+    }
+    checked("listen", libc.listen(fd, backlog));
+  };
+  const fd = openSocket(undefined, AF_VSOCK, SOCK_STREAM, listen);
+  return { fd, port: port! };
 }
 
-function hasPeer(fd: number): boolean {
-  const peer = Buffer.alloc(16);
+/** The other end of an accepted connection; undefined when it has been reset. */
+function vsockPeer(socket: Socket): VsockAddress | undefined {
+  // Node has no public name for the descriptor.
+  const { fd } = (socket as unknown as { readonly _handle: { readonly fd: number } })._handle;
+  const name = Buffer.alloc(16);
   const length = Buffer.alloc(4);
-  length.writeUInt32LE(peer.length);
-  return libc.getpeername(fd, peer, length) === 0;
+  length.writeUInt32LE(name.length);
+  if (libc.getpeername(fd, name, length) !== 0) return undefined;
+  return { port: name.readUInt32LE(4), cid: name.readUInt32LE(8) };
 }
 
 const anyCid = 0xffff_ffff;
+/** Asks the kernel to choose. */
+const anyPort = 0xffff_ffff;
 
 /** A struct sockaddr_vm: family, a reserved field, port and CID. */
 function vsockAddress(cid: number, port: number): Buffer {
