@@ -29,6 +29,9 @@ const allowedSlowdown = 1.5;
 /** Calls that take less than this are not compared: other processes of the host change them by as much. */
 const comparableMs = 20;
 
+/** A median of fewer samples says nothing: a slow host deletes few sandboxes in a short soak. */
+const minSamples = 5;
+
 /** Uses the sandboxes of a server for a while, and records its memory and how long calls take. */
 export class Soak {
   readonly #server: SpawnedServer;
@@ -91,7 +94,7 @@ export class Soak {
       const [before, later] = this.#thirds(samples);
       if (name === "memory") {
         assert.ok(later - before < allowedGrowthBytes, `the server's memory grew from ${before} to ${later} bytes`);
-      } else if (later > comparableMs) {
+      } else if (before > 0 && later > comparableMs) {
         assert.ok(later <= allowedSlowdown * before, `${name} took ${before} ms, and ${later} ms in the end`);
       }
     }
@@ -134,11 +137,12 @@ export class Soak {
     this.#samples.set(name, samples);
   }
 
-  /** The medians of the second and of the last third of the time. The first third warms up. */
+  /** The medians of the second and of the last third of the time, 0 for too few samples. The first third warms up. */
   #thirds(samples: readonly Sample[]): readonly [number, number] {
     const third = (this.#options.seconds * 1000) / 3;
     const median = (from: number, to: number): number => {
       const values = samples.filter(({ atMs }) => atMs >= from && atMs < to).map(({ value }) => value);
+      if (values.length < minSamples) return 0;
       return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
     };
     return [median(third, 2 * third), median(2 * third, Infinity)];
