@@ -3,7 +3,7 @@ import { chmod, mkdtemp, readdir, readlink, rm } from "node:fs/promises";
 import { request as startRequest } from "node:http";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
-import { text } from "node:stream/consumers";
+import { text as textOf } from "node:stream/consumers";
 import { after, afterEach, before, suite, test } from "node:test";
 import { Sandbox } from "@opencomputer/sdk";
 import { examineHost, readConfig } from "@opensandbox/server";
@@ -111,7 +111,8 @@ suite("under Firecracker", { skip }, () => {
       headers: { "X-API-Key": server.apiKey, "Content-Type": "application/json" },
       ...(method === "GET" ? {} : { body: JSON.stringify(body) }),
     });
-    return { status: response.status, body: (await response.json()) as object };
+    const text = await response.text();
+    return { status: response.status, body: text === "" ? {} : (JSON.parse(text) as object) };
   }
 
   test("Firecracker and its storage daemon have no rights of the host, and no descriptor of it that they do not need", async () => {
@@ -214,8 +215,13 @@ suite("under Firecracker", { skip }, () => {
     assert.equal(await totalMib(), began + 256);
     assert.equal(await run("sha256sum --check --status /dev/shm/sum && echo intact"), "intact");
     await run("rm /dev/shm/fill");
-    const back = await replyOf("/scale", "POST", { memoryMB: 512 });
-    assert.equal(back.status, 200, JSON.stringify(back.body));
+    const isGivenBack = async (): Promise<boolean> => {
+      const { status, body } = await replyOf("/scale", "POST", { memoryMB: 512 });
+      // A guest whose kernel moves no page for 30 s is taken for one that cannot: on a busy host it is only slow.
+      assert.ok(status === 200 || status === 409, JSON.stringify(body));
+      return status === 200;
+    };
+    await eventually("the memory is given back", isGivenBack, patience);
     assert.equal(await totalMib(), began);
   });
 
@@ -243,7 +249,7 @@ suite("under Firecracker", { skip }, () => {
     const headers = { host: sandbox.getPreviewDomain(8000) };
     const response = await answerOf(startRequest(`${server.url}/note`, { headers, agent: false }).end());
     assert.equal(response.statusCode, 200);
-    assert.equal(await text(response), "first");
+    assert.equal(await textOf(response), "first");
   });
 
   test("the layers of many captures are merged while the sandbox runs", async () => {

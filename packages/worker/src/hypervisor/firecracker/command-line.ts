@@ -67,7 +67,7 @@ function ownRoot({ directory }: VmSpec, program: string): readonly string[] {
     `for folder in /usr /proc ${machine}; do mount -n --rbind "$folder" ".$folder"; done`,
     // A cache on another file system has the files that the machine's links lead to.
     `for file in /dev/null /dev/urandom /dev/kvm /dev/net/tun ${quoted(program)} ${machine}/*; do`,
-    `file=$(readlink -f "$file")`,
+    `if [ -L "$file" ]; then file=$(readlink -f "$file"); fi`,
     `if [ -e ".$file" ]; then continue; fi`,
     `mkdir -p ".\${file%/*}"; : >".$file"; mount -n --bind "$file" ".$file"`,
     "done",
