@@ -150,6 +150,16 @@ suite("sandboxes of a fleet that move", () => {
     assert.equal((await world.ask("GET", `/sandboxes/${saved}`)).reply.recoveredFrom, undefined);
   });
 
+  test("a worker with a lease is declared lost only when its machines are surely paused", async () => {
+    await using world = await startRowsWorld(2, { ...options, leaseSeconds: 3600 });
+    const { id, node } = await world.create();
+    node.cable.cut();
+    await world.untilUp(1);
+    const remove = world.fleet("POST", `/workers/${node.id}/remove`, { lost: true });
+    await assert.rejects(remove, /may still run: it pauses them by itself within 36\d\d s/);
+    assert.equal(await world.status(id), "running");
+  });
+
   test("a lost worker that comes back keeps no machine of a sandbox that continues elsewhere", async () => {
     await using world = await startRowsWorld(2, options);
     const all = await Promise.all(Array.from({ length: 4 }, () => world.create()));

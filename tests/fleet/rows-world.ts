@@ -54,11 +54,13 @@ export interface RowsWorldOptions {
   readonly objectStore?: string;
   /** How soon a stalled connection counts as broken. A connection that is cut counts at once. */
   readonly pingMs?: number;
+  /** The lease that the workers report. Absent: they have none. */
+  readonly leaseSeconds?: number;
 }
 
 export async function startRowsWorld(
   count: number,
-  { objectStore, pingMs = 200 }: RowsWorldOptions = {},
+  { objectStore, pingMs = 200, leaseSeconds }: RowsWorldOptions = {},
 ): Promise<RowsWorld> {
   await using undo = new AsyncDisposableStack();
   const directory = await mkdtemp(join(tmpdir(), "osb-fleet-rows-"));
@@ -68,7 +70,7 @@ export async function startRowsWorld(
   const stored: TestHost["stored"] = new Map();
   const nodes: Node[] = [];
   for (let index = 0; index < count; index += 1)
-    nodes.push(await startNode(undo, { index, credentials, objectStore, stored, pingMs }));
+    nodes.push(await startNode(undo, { index, credentials, objectStore, stored, pingMs, leaseSeconds }));
   let fleetUrl = "";
   const plane = undo.use(
     await startControlPlane({
@@ -80,6 +82,7 @@ export async function startRowsWorld(
           listen: { host: "127.0.0.1", port: 0 },
           heartbeatMs: 50,
           uploadsMs: 50,
+          sweepsMs: 300,
         },
         tuning: { pingMs, connectMs: 5 * pingMs, answerMs: 5000, retryMs: 50 },
       }),
@@ -145,15 +148,17 @@ interface StartNode {
   readonly objectStore: string | undefined;
   readonly stored: TestHost["stored"];
   readonly pingMs: number;
+  readonly leaseSeconds: number | undefined;
 }
 
 async function startNode(
   undo: AsyncDisposableStack,
-  { index, credentials: { secret, ...tls }, objectStore, stored, pingMs }: StartNode,
+  { index, credentials: { secret, ...tls }, objectStore, stored, pingMs, leaseSeconds }: StartNode,
 ): Promise<Node> {
   const worker = new TestWorker(`local-${index}`, new TestHost(new Map(), stored));
   if (objectStore !== undefined) worker.description = { ...worker.description, objectStore };
   undo.defer(() => worker.killAll());
+  if (leaseSeconds !== undefined) worker.description = { ...worker.description, leaseSeconds };
   const id = `wk-${index}`;
   const state = {
     host: {

@@ -115,6 +115,27 @@ suite("snapshots of a fleet in its object store", () => {
     await eventually("no copy is left anywhere", () => world.stored.size === 0 && copies(world) === 0);
   });
 
+  test("a worker whose disk fills gives up the local copies of stored snapshots, which wake all the same", async () => {
+    await using world = await startRowsWorld(1, options);
+    const { id, node } = await world.create();
+    await world.ask("POST", `/sandboxes/${id}/hibernate`);
+    await untilStored(world, 1);
+    assert.equal(copies(world), 1);
+    node.host = { ...node.host, freeDiskShare: 0.1 };
+    await eventually("the local copy is removed", () => copies(world) === 0);
+    assert.equal(world.stored.size, 1);
+    assert.equal((await world.ask("POST", `/sandboxes/${id}/wake`, {})).status, 200);
+    assert.deepEqual(node.worker.live, [id]);
+  });
+
+  test("the object store is swept again and again", async () => {
+    await using world = await startRowsWorld(2, options);
+    const sweeps = (): number => world.nodes.reduce((sum, { worker }) => sum + worker.sweeps, 0);
+    await eventually("a sweep", () => sweeps() > 0);
+    const before = sweeps();
+    await eventually("another sweep", () => sweeps() > before);
+  });
+
   test("a worker with another object store is not asked to fetch", async () => {
     await using world = await startRowsWorld(2, options);
     const { id, node } = await world.create();

@@ -17,7 +17,10 @@ import type { DatabaseLocation } from "#database/database-server.ts";
 import { serverKey } from "#database/server-key.ts";
 import type { E2bContext } from "#e2b/e2b-context.ts";
 import { defaultTiming, type Timing, type Tls } from "#http/api-context.ts";
+import { RequestMetrics } from "#http/requests/request-metrics.ts";
 import { buildServer, listen } from "#http/server.ts";
+import type { Metric } from "#metrics/metric.ts";
+import { rowMetrics } from "#metrics/row-metrics.ts";
 import { post, type ResolveHost } from "#http/webhooks/post.ts";
 import { OpenCalls } from "#http/requests/open-calls.ts";
 import { Builds } from "#images/builds.ts";
@@ -54,6 +57,7 @@ export { type Administration, openAdministration } from "#organizations/administ
 export type { ApiKey } from "#organizations/api-key-store.ts";
 export type { Organization } from "#organizations/organization-store.ts";
 export { openRowRetention, RowRetention, type UnnamedImage } from "./retention/row-retention.ts";
+export type { Metric };
 export type { AtEnd } from "./service/end-service.ts";
 
 export interface ControlPlaneOptions {
@@ -120,6 +124,8 @@ export interface ControlPlane extends AsyncDisposable {
   readonly firstApiKey?: string;
   /** The rows that are kept for a time only. */
   readonly rows: RowRetention;
+  /** What an operator watches. @throws the database's error when it does not answer */
+  metrics(): Promise<readonly Metric[]>;
   /** Removes the files of snapshots that no row refers to and that no operation reads. */
   removeUnwantedSnapshots(): Promise<void>;
 }
@@ -305,7 +311,8 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     ready: () => options.ready(),
     timing: { ...defaultTiming, ...tuning.timing },
   };
-  const app = await buildServer(api);
+  const requests = new RequestMetrics();
+  const app = await buildServer(api, requests);
   const connections = openConnections(app.server);
   undo.defer(async () => {
     ending.abort(new SandboxError("unavailable", "the server is shutting down"));
@@ -326,6 +333,11 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     },
     ...(firstApiKey === undefined ? {} : { firstApiKey }),
     rows: new RowRetention(database),
+    metrics: async () => [
+      ...requests.metrics,
+      ...(await rowMetrics(database, clock)),
+      ...("metrics" in workers ? await workers.metrics() : []),
+    ],
     removeUnwantedSnapshots: () => sandboxes.snapshots.removeUnwanted(),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };

@@ -17,6 +17,8 @@ export interface ServerConfig {
   readonly fleetAddress?: string;
   /** The server that a worker joins. Absent: the one that `osb worker join` has stored. */
   readonly fleetUrl?: string;
+  /** A worker pauses its machines when no server has asked for it for so long, in seconds; 0: never. */
+  readonly fleetLeaseSeconds: number;
   /** Where a worker of a fleet stores snapshots besides its host: the URL of a directory, of S3 or of Azure Blob. */
   readonly objectStore?: string;
   /** Encrypts what is stored there: 32 bytes. Every worker needs the same. */
@@ -35,6 +37,9 @@ export interface ServerConfig {
   readonly apiKey?: string;
   /** The keys that encrypt secrets, hexadecimal; the first one encrypts. Absent: those in the data directory. */
   readonly masterKeys?: readonly string[];
+  /** Where metrics are served, by plain HTTP without a key. No port: nowhere. */
+  readonly metricsHost: string;
+  readonly metricsPort?: number;
   readonly region: string;
   /** Ports of sandboxes are served under host names in this domain. */
   readonly sandboxDomain: string;
@@ -97,12 +102,15 @@ export const variables = {
   fleetPort: "OPENSANDBOX_FLEET_PORT",
   fleetAddress: "OPENSANDBOX_FLEET_ADDRESS",
   fleetUrl: "OPENSANDBOX_FLEET_URL",
+  fleetLeaseSeconds: "OPENSANDBOX_FLEET_LEASE_SECONDS",
   objectStore: "OPENSANDBOX_OBJECT_STORE",
   dataDirectory: "OPENSANDBOX_DATA_DIR",
   imagesDirectory: "OPENSANDBOX_IMAGES_DIR",
   databaseConnections: "OPENSANDBOX_DATABASE_CONNECTIONS",
   host: "OPENSANDBOX_HOST",
   port: "OPENSANDBOX_PORT",
+  metricsHost: "OPENSANDBOX_METRICS_HOST",
+  metricsPort: "OPENSANDBOX_METRICS_PORT",
   region: "OPENSANDBOX_REGION",
   sandboxDomain: "OPENSANDBOX_SANDBOX_DOMAIN",
   apiHostnames: "OPENSANDBOX_API_HOSTNAMES",
@@ -158,6 +166,7 @@ export function readConfig(env: Environment): ServerConfig {
     fleetPort: whole(env, variables.fleetPort, 8443, 0, 65_535),
     ...httpsFrom(env, "fleetAddress"),
     ...httpsFrom(env, "fleetUrl"),
+    fleetLeaseSeconds: whole(env, variables.fleetLeaseSeconds, 0, 0, 86_400),
     ...objectStoreFrom(env),
     dataDirectory,
     imagesDirectory: resolve(env[variables.imagesDirectory] || join(dataDirectory, "images")),
@@ -168,6 +177,8 @@ export function readConfig(env: Environment): ServerConfig {
     ...(apiKey ? { apiKey } : {}),
     ...masterKeysFrom(env),
     ...tlsFrom(env),
+    metricsHost: env[variables.metricsHost] || "127.0.0.1",
+    ...(env[variables.metricsPort] ? { metricsPort: whole(env, variables.metricsPort, 0, 0, 65_535) } : {}),
     region: env[variables.region] || "local",
     sandboxDomain: env[variables.sandboxDomain] || "localhost",
     apiHostnames: (env[variables.apiHostnames] ?? "")

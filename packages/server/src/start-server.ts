@@ -11,6 +11,8 @@ import { databaseLocation } from "./database-location.ts";
 import { holdDatabase } from "./hold-database.ts";
 import { storeFirstApiKey, storedApiKey } from "./keys/first-api-key.ts";
 import { log } from "./log.ts";
+import { serveConfiguredMetrics } from "./metrics/serve-configured.ts";
+import { workerMetrics } from "./metrics/worker-metrics.ts";
 import type { Server } from "./server.ts";
 import { publishServer } from "./server-file.ts";
 import { surviveRejections } from "./survive-rejections.ts";
@@ -92,6 +94,14 @@ export async function startServer(
   }
   if (!embedded)
     collector = undo.use(new Collector({ collect: (stop) => collectFor(config, controlPlane, stop), log }));
+  if (!embedded) {
+    undo.use(
+      await serveConfiguredMetrics(config, async () => [
+        ...(await controlPlane.metrics()),
+        ...workerMetrics(await opened.status(), await opened.worker.listSandboxes()),
+      ]),
+    );
+  }
   const owned = undo.move();
   return {
     url: controlPlane.url,

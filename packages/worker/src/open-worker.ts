@@ -27,6 +27,7 @@ import { type ExamineOptions, examineQemu } from "./hypervisor/qemu/examine-qemu
 import { probeOnce } from "./hypervisor/qemu/probe-accelerator.ts";
 import { qemuHypervisor } from "./hypervisor/qemu/qemu.ts";
 import { openCgroups, servicesLimits } from "./open-cgroups.ts";
+import type { ObjectStore } from "#object-store/object-store.ts";
 import { type ObjectStoreOptions, openObjectStore } from "#object-store/open-object-store.ts";
 import { RemoteSnapshots } from "#remote-snapshots/remote-snapshots.ts";
 import { NetworkPool } from "#network/network-pool.ts";
@@ -44,7 +45,7 @@ import { Templates } from "./templates/templates.ts";
 import { MemoryThreads } from "#snapshots/memory-threads.ts";
 import { SnapshotStore } from "#snapshots/snapshot-store.ts";
 import { Verifier } from "#snapshots/verify.ts";
-import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
+import { asSandboxError, describeError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { randomHex } from "@opensandbox/wire/ids.ts";
 import type { HostStatus } from "@opensandbox/wire/worker/status.ts";
 import type { Worker, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
@@ -99,6 +100,9 @@ export interface OpenedWorker extends AsyncDisposable {
   /** Leaves every machine running, for the next worker to adopt. Dispose of the worker afterwards. */
   release(): Promise<void>;
   isWorkerAlive(workerId: string): boolean;
+  /** Pauses every machine, for a worker that is cut off. */
+  pauseAll(): Promise<void>;
+  resumeAll(): Promise<void>;
   status(): Promise<HostStatus>;
   /** Builds everything that a sandbox of `image` needs to start. */
   prepare(image: string, onProgress: Parameters<ProvideBootFiles>[1], signal: AbortSignal): Promise<void>;
@@ -130,6 +134,7 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
   const network = hypervisor.name === "fake" ? noNetwork : await chooseNetwork(options, root, idle, services);
   if (network.mode === "tap") undo.use(network.pool);
   const objects = options.objectStore === undefined ? undefined : undo.use(await openObjectStore(options.objectStore));
+  if (objects !== undefined) undo.use(probeObjectStore(objects, log));
   const description: WorkerDescription = {
     hypervisor: hypervisor.name,
     hypervisorVersion: hypervisor.version,
@@ -182,6 +187,8 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
   return {
     worker,
     release: () => worker.release(),
+    pauseAll: () => worker.pauseAll(),
+    resumeAll: () => worker.resumeAll(),
     status: async () => ({
       ...(await host.admission.room()),
       totalMemoryMib: Math.floor(totalmem() / 2 ** 20),
@@ -194,6 +201,24 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
+}
+
+/** Deadline of the probe, with its repetitions. */
+const probeMs = 120_000;
+
+/** Says in the log whether the object store answers. The worker does not wait for it. */
+function probeObjectStore(store: ObjectStore, log: Log): Disposable {
+  const ending = new AbortController();
+  const fields = { objectStore: store.location };
+  store.head("snapshots/none", AbortSignal.any([ending.signal, AbortSignal.timeout(probeMs)])).then(
+    () => log("info", "the object store answers", fields),
+    (error: unknown) => {
+      if (ending.signal.aborted) return;
+      const message = "the object store does not work: snapshots stay on this host alone until it does";
+      log("error", message, { ...fields, ...describeError(error) });
+    },
+  );
+  return { [Symbol.dispose]: () => ending.abort() };
 }
 
 export function imageStore(options: ImageStoreOptions): ImageStore {

@@ -13,6 +13,8 @@ export interface DrainsOptions {
   readonly workers: WorkerStore;
   /** The workers that are being drained and answer. */
   readonly draining: () => readonly Member[];
+  /** The workers that answer and whose disks are nearly full. */
+  readonly crowded: () => readonly Member[];
   readonly everyMs: number;
 }
 
@@ -49,12 +51,11 @@ export class Drains implements AsyncDisposable {
 
   async #round(): Promise<void> {
     const members = this.#options.draining();
-    if (members.length === 0) return;
-    const held = Map.groupBy(await this.#options.context.stores.sandboxes.listHeld(), ({ workerId }) => workerId);
-    for (const member of members) {
-      for (const sandbox of held.get(member.id) ?? []) this.#beginMove(sandbox);
-      await this.#removeCopies(member);
+    if (members.length > 0) {
+      const held = Map.groupBy(await this.#options.context.stores.sandboxes.listHeld(), ({ workerId }) => workerId);
+      for (const member of members) for (const sandbox of held.get(member.id) ?? []) this.#beginMove(sandbox);
     }
+    for (const member of new Set([...members, ...this.#options.crowded()])) await this.#removeCopies(member);
   }
 
   #beginMove({ id, workerId, state, bootsOnUse, hidden }: Sandbox): void {

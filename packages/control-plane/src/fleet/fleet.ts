@@ -19,6 +19,7 @@ import type {
   StartedSandbox,
   StartSandbox,
   StoredSnapshot,
+  SweptStore,
   Worker,
   WorkerDescription,
 } from "@opensandbox/wire/worker/worker.ts";
@@ -29,6 +30,7 @@ import type { Sandbox } from "#sandboxes/sandbox.ts";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import { describeFleet } from "./describe-fleet.ts";
+import { regularly } from "../service/regularly.ts";
 import { Drains } from "./drains.ts";
 import { Member } from "./member.ts";
 import { type Candidate, type Choice, neededMib, place } from "./place.ts";
@@ -49,10 +51,27 @@ export interface FleetOptions {
   readonly heartbeatMs?: number | undefined;
   /** How often due uploads are read, in milliseconds. */
   readonly uploadsMs?: number | undefined;
+  /** How often the object store is swept, in milliseconds. */
+  readonly sweepsMs?: number | undefined;
 }
 
 /** Placements that are kept for {@link Fleet.explain}. */
 const maxExplained = 10_000;
+
+/**
+ * How long after its lease a worker has surely paused its machines: a question whose answer was lost may have renewed the
+ * lease a few seconds after the last answer.
+ */
+const fenceMs = 15_000;
+
+/**
+ * With less of its disk free, a worker gives up local copies of stored snapshots, the oldest first. New sandboxes are
+ * refused below 0.05.
+ */
+const crowdedDiskShare = 0.15;
+
+/** How often the object store is swept. Listing a million objects takes minutes, and what goes is weeks old. */
+const defaultSweepMs = 6 * 3_600_000;
 
 /** How often workers that are being drained are looked at. */
 const defaultDrainMs = 1000;
@@ -95,6 +114,8 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
   readonly #choices = new Map<SandboxId, Choice>();
   #context: SandboxContext | undefined;
   #drains: Drains | undefined;
+  readonly #ending = new AbortController();
+  readonly #sweeps: AsyncDisposable;
   /** Wakes listeners of guests when a worker has joined. */
   #joined = Promise.withResolvers<void>();
 
@@ -107,6 +128,10 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
       ...{ store: this.#uploadRows, clock, log, everyMs },
       uploaders: () => this.#uploaders(),
     });
+    const { sweepsMs = defaultSweepMs } = options;
+    this.#sweeps = regularly({ what: "sweeping the object store", everyMs: sweepsMs, log }, async () => {
+      await this.sweepStore(this.#ending.signal);
+    });
   }
 
   /** Begins to talk to the workers of the rows. Each is reconciled with its rows when it first answers. */
@@ -118,6 +143,7 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     this.#drains = new Drains({
       ...{ context, workers: this.#store, everyMs: this.#options.uploadsMs ?? defaultDrainMs },
       draining: () => this.#allUp().filter(({ isDraining }) => isDraining),
+      crowded: () => this.#allUp().filter(({ status }) => (status?.freeDiskShare ?? 1) < crowdedDiskShare),
     });
   }
 
@@ -172,6 +198,14 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     if (!isLost && held.length + snapshots > 0) {
       const what = `${held.length} sandboxes are on worker ${workerId}, and ${snapshots} snapshots are stored nowhere else`;
       refuse("silent", `${what}: start it again and drain it, or declare it lost with --lost when its host is off`);
+    }
+    const unsafeMs = unsafeMsOf(member);
+    if (isLost && unsafeMs > 0) {
+      const inSeconds = Math.ceil(unsafeMs / 1000);
+      refuse(
+        "silent",
+        `the machines of worker ${workerId} may still run: it pauses them by itself within ${inSeconds} s`,
+      );
     }
     this.#members.delete(workerId);
     await member[Symbol.asyncDispose]();
@@ -364,6 +398,19 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     await uploader.worker.removeStoredSnapshot(snapshotId);
   }
 
+  /** Each object store is swept by one worker. */
+  async sweepStore(signal: AbortSignal): Promise<SweptStore> {
+    const byStore = new Map(this.#uploaders().map((uploader) => [uploader.store, uploader]));
+    let [objects, bytes] = [0, 0];
+    for (const { worker, store } of byStore.values()) {
+      const swept = await worker.sweepStore(signal);
+      if (swept.objects > 0) this.#options.log("info", "objects that nothing needs are removed", { store, ...swept });
+      objects += swept.objects;
+      bytes += swept.bytes;
+    }
+    return { objects, bytes };
+  }
+
   // Worker: calls for all workers
 
   async listSandboxes(): Promise<readonly HeldSandbox[]> {
@@ -421,6 +468,8 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#ending.abort(new SandboxError("unavailable", "the server is shutting down"));
+    await this.#sweeps[Symbol.asyncDispose]();
     await this.#drains?.[Symbol.asyncDispose]();
     await this.#uploads[Symbol.asyncDispose]();
     await Promise.all([...this.#members.values()].map((member) => member[Symbol.asyncDispose]()));
@@ -530,6 +579,12 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     const freeMib = Math.max(0, ...this.#allUp().map((member) => freeMibOf(member)));
     return new SandboxError("no_capacity", message, { resource: "memory", needMib: neededMib(memoryMib), freeMib });
   }
+}
+
+/** How long the machines of a silent worker with a lease may still run, in milliseconds. */
+function unsafeMsOf({ worker, silentMs }: Member): number {
+  const { leaseSeconds } = worker.description;
+  return leaseSeconds === undefined ? 0 : leaseSeconds * 1000 + fenceMs - silentMs;
 }
 
 function silent({ id, seenAt }: Member): SandboxError {

@@ -42,6 +42,8 @@ export class Member implements AsyncDisposable {
   #status: WorkerStatus | undefined;
   /** When it last answered. */
   #seenAt: number | undefined;
+  /** Of the monotonic clock: when it last answered, or when this server began to ask. */
+  #heardAt = performance.now();
   #isUp = false;
   readonly #options: MemberOptions;
   readonly #ending = new AbortController();
@@ -71,6 +73,11 @@ export class Member implements AsyncDisposable {
     return this.#seenAt === undefined ? undefined : new Date(this.#seenAt);
   }
 
+  /** How long it has not answered, by a clock that no correction of the time changes. In milliseconds. */
+  get silentMs(): number {
+    return performance.now() - this.#heardAt;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#ending.abort();
     this.worker[Symbol.dispose]();
@@ -88,6 +95,7 @@ export class Member implements AsyncDisposable {
         if (status.workerId !== this.id) throw new Error(`${this.url} is now worker ${status.workerId}`);
         this.#status = status;
         this.#seenAt = clock.now();
+        this.#heardAt = performance.now();
         if (status.instance !== instance) this.#isUp = false;
         if (!this.#isUp) {
           await this.worker.greet();

@@ -1,5 +1,6 @@
 import type { OpenWorkers } from "../service/open-workers.ts";
 import { Fleet } from "./fleet.ts";
+import { memberMetrics } from "./member-metrics.ts";
 import type { LinkTuning } from "./remote/worker-link.ts";
 import { type FleetApiOptions, serveFleetApi } from "./fleet-api.ts";
 
@@ -11,16 +12,24 @@ export interface OpenFleetOptions extends Omit<FleetApiOptions, "log"> {
   readonly version: string;
   readonly heartbeatMs?: number;
   readonly uploadsMs?: number;
+  readonly sweepsMs?: number;
   readonly tuning?: LinkTuning;
 }
 
 /** The workers of a fleet, for a control plane without a worker of its own. */
-export function openFleet({ version, heartbeatMs, uploadsMs, tuning, ...api }: OpenFleetOptions): OpenWorkers {
+export function openFleet({
+  version,
+  heartbeatMs,
+  uploadsMs,
+  sweepsMs,
+  tuning,
+  ...api
+}: OpenFleetOptions): OpenWorkers {
   return async ({ database, clock, log }) => {
     await using undo = new AsyncDisposableStack();
     const { tls, token } = api;
     const link = { tls, token, version, ...(tuning === undefined ? {} : { tuning }) };
-    const fleet = undo.use(new Fleet({ database, clock, log, link, heartbeatMs, uploadsMs }));
+    const fleet = undo.use(new Fleet({ database, clock, log, link, heartbeatMs, uploadsMs, sweepsMs }));
     const owned = undo.move();
     return {
       worker: fleet,
@@ -30,6 +39,7 @@ export function openFleet({ version, heartbeatMs, uploadsMs, tuning, ...api }: O
         const served = owned.use(await serveFleetApi(fleet, { ...api, log }));
         log("info", "workers can join", { url: served.url });
       },
+      metrics: async () => memberMetrics(await fleet.report()),
       [Symbol.asyncDispose]: () => owned.disposeAsync(),
     };
   };

@@ -10,7 +10,7 @@ import type { UploadStore } from "./upload-store.ts";
 
 /** A worker with an object store that answers. */
 export interface Uploader {
-  readonly worker: Pick<Worker, "id" | "uploadSnapshot" | "removeStoredSnapshot">;
+  readonly worker: Pick<Worker, "id" | "uploadSnapshot" | "removeStoredSnapshot" | "sweepStore">;
   readonly store: string;
 }
 

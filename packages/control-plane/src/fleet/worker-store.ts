@@ -72,6 +72,7 @@ export class WorkerStore {
       .select("snapshot_copies.snapshot_id")
       .where("snapshot_copies.worker_id", "=", id)
       .where("snapshot_uploads.state", "=", "stored")
+      .orderBy("snapshot_uploads.stored_at")
       .limit(limit)
       .execute();
     return rows.map((row) => row.snapshot_id as SnapshotId);

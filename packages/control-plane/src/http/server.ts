@@ -37,6 +37,7 @@ import { serveSandboxes } from "./sandboxes/sandboxes.ts";
 import { serveSigned, serveSigning } from "./files/signed-files.ts";
 import { serveSettings } from "./sandboxes/settings.ts";
 import { serveTags } from "./sandboxes/tags.ts";
+import type { RequestMetrics } from "./requests/request-metrics.ts";
 import { closeAfterUnreadBody } from "./requests/unread-body.ts";
 import { routeUpgrades } from "./sockets/web-socket.ts";
 import { serveSecretStores } from "./secrets/secret-stores.ts";
@@ -44,7 +45,7 @@ import { serveUsage } from "./usage/usage.ts";
 import { serveWebhooks } from "./webhooks/webhooks.ts";
 
 /** The HTTP server with all routes, before it listens. */
-export async function buildServer(api: E2bContext): Promise<FastifyInstance> {
+export async function buildServer(api: E2bContext, requests: RequestMetrics): Promise<FastifyInstance> {
   const { log } = api.sandboxes;
   const previews = e2bGateway(api, previewGateway({ ...api, isApiKey: (text) => api.isApiKey(ownKeyOf(text)) }));
   const app = fastify({
@@ -68,6 +69,7 @@ export async function buildServer(api: E2bContext): Promise<FastifyInstance> {
     done();
   });
 
+  requests.watch(app);
   allowAllOrigins(app);
   replyErrors(app, api.sandboxes);
   closeAfterUnreadBody(app);

@@ -2,6 +2,7 @@ import type { Worker } from "@opensandbox/wire/worker/worker.ts";
 import type { Database } from "#database/database.ts";
 import type { Placement } from "#lifecycle/placement.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
+import type { Metric } from "#metrics/metric.ts";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 
@@ -17,4 +18,5 @@ export interface OpenedWorkers extends AsyncDisposable {
   readonly placement: Placement;
   /** Connects to the workers, and reconciles the rows with what they have. */
   start(context: SandboxContext): Promise<void>;
+  metrics(): Promise<readonly Metric[]>;
 }

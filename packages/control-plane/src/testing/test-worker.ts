@@ -19,6 +19,7 @@ import type {
   StartedSandbox,
   StartSandbox,
   StoredSnapshot,
+  SweptStore,
   Worker,
   WorkerDescription,
 } from "@opensandbox/wire/worker/worker.ts";
@@ -31,6 +32,8 @@ export class TestWorker implements Worker {
   readonly id: string;
   readonly started: StartSandbox[] = [];
   readonly stopped: SandboxId[] = [];
+  /** Sweeps of the object store so far. */
+  sweeps = 0;
   /** Processes of commands that run. */
   readonly running = new Set<ChildProcessWithoutNullStreams>();
   /** Called for every start, so that a test can hold it up or make it fail. */
@@ -161,6 +164,12 @@ export class TestWorker implements Worker {
   async removeStoredSnapshot(snapshotId: SnapshotId): Promise<void> {
     await Promise.resolve();
     this.host.stored.delete(snapshotId);
+  }
+
+  async sweepStore(): Promise<SweptStore> {
+    await Promise.resolve();
+    this.sweeps += 1;
+    return { objects: 0, bytes: 0 };
   }
 
   async measureDisk({ sandboxes, snapshots }: OwnedFiles): Promise<number> {

@@ -6,6 +6,7 @@ import { controlPlaneOptions } from "../control-plane-options.ts";
 import { storedApiKey, storeFirstApiKey } from "../keys/first-api-key.ts";
 import { holdDatabase } from "../hold-database.ts";
 import { log } from "../log.ts";
+import { serveConfiguredMetrics } from "../metrics/serve-configured.ts";
 import type { Server } from "../server.ts";
 import { publishServer } from "../server-file.ts";
 import { surviveRejections } from "../survive-rejections.ts";
@@ -38,6 +39,7 @@ export async function startFleetServer(config: ServerConfig, signal: AbortSignal
   const known = config.apiKey ?? firstApiKey ?? (await storedApiKey(dataDirectory));
   const key = known === undefined ? {} : { apiKey: known };
   undo.use(await publishServer(dataDirectory, { url, pid: process.pid, ...key }));
+  undo.use(await serveConfiguredMetrics(config, () => controlPlane.metrics()));
   const owned = undo.move();
   return {
     url,

@@ -4,12 +4,15 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { randomHex } from "@opensandbox/wire/ids.ts";
-import { openWorker, protectFromOutOfMemory } from "@opensandbox/worker";
+import { type OpenedWorker, openWorker, protectFromOutOfMemory } from "@opensandbox/worker";
+import { Lease } from "@opensandbox/worker/lease.ts";
 import { serveWorker } from "@opensandbox/worker/serve.ts";
 import { version } from "@opensandbox/wire/version.ts";
 import type { ServerConfig } from "../config.ts";
 import { log } from "../log.ts";
 import { writePrivateFile } from "../private-file.ts";
+import { serveConfiguredMetrics } from "../metrics/serve-configured.ts";
+import { workerMetrics } from "../metrics/worker-metrics.ts";
 import type { Server } from "../server.ts";
 import { surviveRejections } from "../survive-rejections.ts";
 import { workerOptions } from "../worker-options.ts";
@@ -38,10 +41,13 @@ export async function startWorker(config: ServerConfig, signal: AbortSignal): Pr
   undo.defer(() => opened.release());
   const id = await workerName(dataDirectory);
   const { secret, ...tls } = credentials;
+  const { fleetLeaseSeconds: seconds } = config;
+  const lease = seconds === 0 ? undefined : undo.use(leaseOf(seconds, opened));
   const endpoint = undo.use(
     await serveWorker({
       ...{ worker: opened.worker, id, instance: randomHex(8), version, tls, token: secret, log },
       status: () => opened.status(),
+      lease: lease && { seconds, asked: () => lease.asked(), greeted: () => lease.greeted() },
       listen: { host: fleetHost, port: fleetPort },
     }),
   );
@@ -57,12 +63,22 @@ export async function startWorker(config: ServerConfig, signal: AbortSignal): Pr
     await joining;
   });
   log("info", "this worker serves its fleet", { worker: id, address, server: serverUrl });
+  undo.use(
+    await serveConfiguredMetrics(config, async () =>
+      workerMetrics(await opened.status(), await opened.worker.listSandboxes()),
+    ),
+  );
   const owned = undo.move();
   return {
     url: address,
     description: opened.worker.description,
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
+}
+
+function leaseOf(seconds: number, opened: OpenedWorker): Lease {
+  const [fence, release] = [() => opened.pauseAll(), () => opened.resumeAll()];
+  return new Lease({ leaseMs: seconds * 1000, fence, release, log });
 }
 
 /** Joins again and again until the signal aborts. Never rejects. */

@@ -78,6 +78,8 @@ export interface Worker {
   uploadSnapshot(snapshotId: SnapshotId, signal: AbortSignal): Promise<void>;
   /** Removes the copy in the object store. Removing one that is not stored succeeds. */
   removeStoredSnapshot(snapshotId: SnapshotId): Promise<void>;
+  /** Removes old objects from the object store that no stored snapshot of any worker needs. */
+  sweepStore(signal: AbortSignal): Promise<SweptStore>;
 
   /**
    * Bytes of the host's disk that the files of these sandboxes and snapshots take together. A file that several share
@@ -133,6 +135,8 @@ export interface WorkerDescription {
    * equal values share one store. Absent: the worker has none.
    */
   readonly objectStore?: string;
+  /** The worker pauses its machines when no server has asked for it for so long, in seconds. Absent: it never does. */
+  readonly leaseSeconds?: number;
 }
 
 export type HypervisorName = "qemu" | "firecracker" | "fake";
@@ -187,6 +191,12 @@ export interface Capture {
 export interface StoredSnapshot {
   /** Space on the host's disk, without what it shares with other snapshots. */
   readonly sizeBytes: number;
+}
+
+/** What a sweep of the object store has removed. */
+export interface SweptStore {
+  readonly objects: number;
+  readonly bytes: number;
 }
 
 export interface CapturedSnapshot extends StoredSnapshot {

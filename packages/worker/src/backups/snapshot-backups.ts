@@ -4,8 +4,8 @@ import { ContentChecks } from "#host/storage/content-checks.ts";
 import { flushTree, hostFiles, removeTree } from "#host/storage/durable-files.ts";
 import { namesIn } from "#host/storage/names-in.ts";
 import { MemoryThreads } from "#snapshots/memory-threads.ts";
-import { SnapshotStore, type StoredSnapshot } from "#snapshots/snapshot-store.ts";
-import { Verifier } from "#snapshots/verify.ts";
+import { SnapshotStore } from "#snapshots/snapshot-store.ts";
+import { Verifier, verifyDelta } from "#snapshots/verify.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { lockBackups } from "./data-directory.ts";
 import { FileCopies, type Transfer } from "./file-copies.ts";
@@ -162,15 +162,4 @@ async function checkFile(file: string, { name, bytes, uid, gid, mode }: FileReco
   }
   if (process.getuid?.() === 0 && (found.uid !== uid || found.gid !== gid)) await chown(file, uid, gid);
   if ((found.mode & 0o7777) !== mode) await chmod(file, mode);
-}
-
-/** {@link Verifier} leaves the delta to the machine that loads it. */
-async function verifyDelta({ directory, manifest }: StoredSnapshot, memory: MemoryThreads): Promise<void> {
-  const delta = manifest.memory?.delta;
-  if (delta === undefined) return;
-  const path = join(directory, delta.file);
-  if (delta.chunked === true) return await memory.verifyChunks(path, delta.sha256);
-  const { bytes, sha256 } = await memory.hash(path);
-  if (bytes === delta.bytes && sha256 === delta.sha256) return;
-  throw new SandboxError("incompatible", `${delta.file} does not match its manifest`, { reason: "damaged" });
 }

@@ -74,7 +74,7 @@ async function ensureChunk(name: string, content: Buffer<ArrayBuffer>, { objects
       throw error;
     }
   };
-  if (await isWhole()) return;
+  if ((await isWhole()) && (await objects.isFresh(key, signal))) return;
   await objects.put(key, content, signal);
   if (!(await isWhole())) throw damaged(`chunk ${name} reads differently than it was written`);
 }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
-import { chmod, mkdtemp, open, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, mkdtemp, open, readdir, readFile, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -193,11 +193,68 @@ test("a stored snapshot that is removed is not found", async () => {
   );
 });
 
+test("a sweep removes what no stored snapshot names, and nothing else", async () => {
+  await using world = await makeWorld();
+  const [first, second] = [world.host("one"), world.host("two")];
+  for (const id of ["a", "b"]) {
+    await first.capture(id);
+    await first.remote.upload(id, never);
+  }
+  await first.remote.remove("a", never);
+  assert.deepEqual(await first.remote.sweep(never), { objects: 0, bytes: 0 }, "young objects stay");
+  await world.age(15);
+  const swept = await first.remote.sweep(never);
+  // The delta and the devices of the first: an index and a chunk each.
+  assert.equal(swept.objects, 4);
+  assert.ok(swept.bytes > 2_000_000, `${swept.bytes} bytes`);
+  assert.deepEqual(await first.remote.sweep(never), { objects: 0, bytes: 0 });
+  await second.remote.fetch("b", () => {}, never);
+  await first.remote.remove("b", never);
+  await first.remote.sweep(never);
+  const left: string[] = [];
+  for await (const { key } of world.store.list("", never)) left.push(key);
+  assert.deepEqual(left, []);
+});
+
+test("an upload writes old objects again, so that no sweep takes them from it", async () => {
+  await using world = await makeWorld();
+  const host = world.host("one");
+  await host.capture("a");
+  await host.remote.upload("a", never);
+  await host.remote.remove("a", never);
+  await world.age(8);
+  await host.capture("b");
+  await host.remote.upload("b", never);
+  const index = await world.store.get("snapshots/b", { signal: never });
+  await world.store.delete("snapshots/b", never);
+  await world.age(7);
+  // A sweep that began before the index was written does not see it.
+  await host.remote.sweep(never);
+  await world.store.put("snapshots/b", index!, never);
+  await world.host("two").remote.fetch("b", () => {}, never);
+});
+
+test("a sweep that cannot read an index removes nothing", async () => {
+  await using world = await makeWorld();
+  const host = world.host("one", randomBytes(32));
+  await host.capture("a");
+  await host.remote.upload("a", never);
+  await host.remote.remove("a", never);
+  await host.capture("b");
+  await host.remote.upload("b", never);
+  await world.age(15);
+  const stranger = world.host("two", randomBytes(32));
+  await assert.rejects(stranger.remote.sweep(never), (error) => isSandboxError(error, "incompatible"));
+  await host.remote.sweep(never);
+  await world.host("three", host.key).remote.fetch("b", () => {}, never);
+});
+
 interface TestHost {
   readonly directory: string;
   readonly snapshots: SnapshotStore;
   readonly templates: SnapshotStore;
   readonly remote: RemoteSnapshots;
+  readonly key: Buffer | undefined;
   /** Makes a snapshot over the base that all have, with a delta and devices of its own. Returns its directory. */
   capture(id: string, store?: SnapshotStore): Promise<string>;
 }
@@ -241,12 +298,14 @@ async function makeWorld() {
         const content = await readFile(path);
         return { bytes: content.length, sha256: createHash("sha256").update(content).digest("hex") };
       },
+      verifyChunks: () => Promise.reject(new Error("no delta of these tests is chunked")),
     };
     const options = { store: counting, key, workerId: "w-1", snapshots, templates, memory };
     return {
       directory: home,
       snapshots,
       templates,
+      key,
       remote: new RemoteSnapshots({ ...options, verifier: { verify: () => Promise.resolve() } }),
       async capture(id, into = snapshots) {
         await using unfinished = await into.createUnfinished(id, "w-1");
@@ -301,6 +360,16 @@ async function makeWorld() {
     },
     get gets() {
       return gets;
+    },
+    /** Makes every object older. */
+    async age(days: number): Promise<void> {
+      for (const entry of await readdir(join(directory, "store"), { recursive: true, withFileTypes: true })) {
+        if (!entry.isFile()) continue;
+        const path = join(entry.parentPath, entry.name);
+        const { mtime } = await stat(path);
+        const earlier = new Date(mtime.getTime() - days * 86_400_000);
+        await utimes(path, earlier, earlier);
+      }
     },
     failAfterPuts(count: number | undefined) {
       putsLeft = count;

@@ -1,14 +1,14 @@
-import { join } from "node:path";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { orAborted } from "@opensandbox/wire/or-aborted.ts";
 import type { MemoryThreads } from "#snapshots/memory-threads.ts";
 import type { SnapshotStore, StoredSnapshot } from "#snapshots/snapshot-store.ts";
-import type { Verifier } from "#snapshots/verify.ts";
+import { type Verifier, verifyDelta } from "#snapshots/verify.ts";
 import type { ObjectStore } from "#object-store/object-store.ts";
 import { fetchSnapshot } from "./fetch-snapshot.ts";
 import { LocalContents } from "./local-contents.ts";
 import { SealedObjects } from "./sealed-objects.ts";
 import { snapshotKey } from "./snapshot-index.ts";
+import { type Swept, sweepStore } from "./sweep-store.ts";
 import { uploadSnapshot } from "./upload-snapshot.ts";
 
 export interface RemoteSnapshotsOptions {
@@ -19,7 +19,7 @@ export interface RemoteSnapshotsOptions {
   readonly snapshots: SnapshotStore;
   readonly templates: SnapshotStore;
   readonly verifier: Pick<Verifier, "verify">;
-  readonly memory: Pick<MemoryThreads, "hash">;
+  readonly memory: Pick<MemoryThreads, "hash" | "verifyChunks">;
 }
 
 /** The snapshots of this worker that the object store has too, and those that it can fetch from there. */
@@ -72,6 +72,11 @@ export class RemoteSnapshots {
     await this.#objects.store.delete(snapshotKey(id), signal);
   }
 
+  /** Removes old objects that no stored snapshot names, of every worker with the same store. */
+  async sweep(signal: AbortSignal): Promise<Swept> {
+    return await sweepStore(this.#objects, Date.now(), signal);
+  }
+
   async #fetch(
     id: string,
     { signal, onBytes }: { readonly signal: AbortSignal; readonly onBytes: (bytes: number) => void },
@@ -86,12 +91,7 @@ export class RemoteSnapshots {
   async #verify(snapshot: StoredSnapshot): Promise<void> {
     const { verifier, memory } = this.#options;
     await verifier.verify(snapshot);
-    const delta = snapshot.manifest.memory?.delta;
-    if (delta === undefined) return;
-    const { bytes, sha256 } = await memory.hash(join(snapshot.directory, delta.file));
-    if (bytes === delta.bytes && sha256 === delta.sha256) return;
-    const message = `the snapshot is damaged: ${delta.file} does not match its manifest`;
-    throw new SandboxError("incompatible", message, { reason: "damaged" });
+    await verifyDelta(snapshot, memory);
   }
 }
 

@@ -3,6 +3,7 @@ import { promisify } from "node:util";
 import { zstdCompress, zstdDecompress } from "node:zlib";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { ObjectStore } from "#object-store/object-store.ts";
+import { refreshAgeMs } from "./object-ages.ts";
 
 const compress = promisify(zstdCompress);
 const decompress = promisify(zstdDecompress);
@@ -60,6 +61,12 @@ export class SealedObjects {
     } catch (cause) {
       throw damaged(`object ${key} ${(cause as Error).message}`, { cause });
     }
+  }
+
+  /** Whether an object exists that no sweep removes soon. */
+  async isFresh(key: string, signal: AbortSignal): Promise<boolean> {
+    const found = await this.store.head(key, signal);
+    return found !== undefined && Date.now() - found.modifiedAt.getTime() < refreshAgeMs;
   }
 
   #seal(key: string, compressed: Buffer): Buffer {

@@ -41,6 +41,7 @@ export function fileKey(name: string): string {
 /** Files whose content has been hashed, by name. */
 export function contentHashes({ files, memory }: SnapshotManifest): ReadonlyMap<string, string> {
   const shared = files.contents?.map(({ file, sparseSha256 }) => [file, `sparse ${sparseSha256}`] as const) ?? [];
+  // That of a chunked delta covers the hashes of its chunks, and so its content.
   const layers = files.disks.flatMap((disk) => disk.layers);
   const own = [...layers, memory?.devices, memory?.delta].filter((file) => file !== undefined);
   return new Map([...own.map(({ file, sha256 }) => [file, `whole ${sha256}`] as const), ...shared]);

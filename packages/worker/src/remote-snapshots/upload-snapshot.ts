@@ -7,7 +7,6 @@ import { type Transfer, uploadFile } from "./file-chunks.ts";
 import { damaged } from "./sealed-objects.ts";
 import {
   contentHashes,
-  type FileIndex,
   fileKey,
   getIndex,
   type IndexedFile,
@@ -51,7 +50,7 @@ function filesOf({ files, memory }: SnapshotManifest): ReadonlySet<string> {
 async function storeFile(path: string, hash: string | undefined, transfer: Transfer): Promise<string> {
   const { objects, signal } = transfer;
   const known = hash === undefined ? undefined : objects.keyed(hashOf(hash));
-  if (known !== undefined && (await getIndex<FileIndex>(objects, fileKey(known), signal)) !== undefined) return known;
+  if (known !== undefined && (await objects.isFresh(fileKey(known), signal))) return known;
   const index = await uploadFile(path, transfer);
   const name = known ?? objects.keyed(hashOf(JSON.stringify(index)));
   await putIndex(objects, fileKey(name), index, signal);

@@ -2,7 +2,8 @@ import { guestFiles } from "#guest/guest-files.ts";
 import { guestPorts } from "#guest/guest-ports.ts";
 import { guestSessions } from "#guest/guest-sessions.ts";
 import type { GuestClient } from "#guest/guest-client.ts";
-import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { alignClock } from "#guest/align-clock.ts";
+import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import { orAborted } from "@opensandbox/wire/or-aborted.ts";
 import type { CapturedSnapshot, Worker, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
@@ -92,6 +93,20 @@ export class SandboxWorker implements Worker, AsyncDisposable {
     this.#here.clear();
   }
 
+  /** Pauses every machine. Repeating it is harmless. */
+  async pauseAll(): Promise<void> {
+    await this.#forAll("cannot pause a machine", ({ live }) => live.vm.pause());
+  }
+
+  /** Resumes every machine. One whose capture is under way is left to it. */
+  async resumeAll(): Promise<void> {
+    await this.#forAll("cannot resume a machine", async ({ live, busy }) => {
+      if (busy) return;
+      await live.vm.resume();
+      void alignClock(live, this.#host);
+    });
+  }
+
   captureSandbox: Worker["captureSandbox"] = async (id, request, signal) => {
     const sandbox = this.#sandbox(id);
     return await orNoRoom(this.#host.dataDirectory, () =>
@@ -130,6 +145,8 @@ export class SandboxWorker implements Worker, AsyncDisposable {
   removeStoredSnapshot: Worker["removeStoredSnapshot"] = async (snapshotId) => {
     await this.#remote().remove(snapshotId, AbortSignal.timeout(removeStoredMs));
   };
+
+  sweepStore: Worker["sweepStore"] = async (signal) => await this.#remote().sweep(signal);
 
   measureDisk: Worker["measureDisk"] = async ({ sandboxes, snapshots }) => {
     const machines = sandboxes.flatMap((id) => this.#here.get(id)?.live.directory.path ?? []);
@@ -182,6 +199,17 @@ export class SandboxWorker implements Worker, AsyncDisposable {
     const ends = await Promise.allSettled(ids.map((id) => this.stopSandbox(id)));
     const failures = ends.filter((end) => end.status === "rejected").map((end) => end.reason as unknown);
     if (failures.length > 0) throw new AggregateError(failures, "cannot stop every sandbox");
+  }
+
+  async #forAll(failure: string, run: (sandbox: LiveSandbox) => Promise<void>): Promise<void> {
+    const machines = [...this.#here.values()].filter(({ live }) => live.hasProcess);
+    await Promise.all(
+      machines.map((sandbox) =>
+        run(sandbox).catch((error: unknown) =>
+          this.#host.log("error", failure, { sandbox: sandbox.request.id, ...describeError(error) }),
+        ),
+      ),
+    );
   }
 
   #remote(): RemoteSnapshots {

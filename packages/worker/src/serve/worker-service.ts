@@ -20,6 +20,8 @@ export interface ServedWorker {
   /** The version of this software. */
   readonly version: string;
   status(): Promise<HostStatus>;
+  /** Absent: the worker runs machines whether a server asks for it or not. */
+  readonly lease?: { readonly seconds: number; asked(): void; greeted(): void } | undefined;
 }
 
 /** Entries of a listing that one message holds. */
@@ -30,14 +32,22 @@ export function workerService(served: ServedWorker): ServiceImpl<typeof pb.Worke
   const { worker } = served;
   const streams = new SessionStreams(worker);
   return {
-    hello: () => ({
-      protocolVersion,
-      version: served.version,
-      workerId: served.id,
-      instance: served.instance,
-      description: wire.descriptionToWire(worker.description),
-    }),
+    hello() {
+      served.lease?.greeted();
+      const leaseSeconds = served.lease?.seconds;
+      return {
+        protocolVersion,
+        version: served.version,
+        workerId: served.id,
+        instance: served.instance,
+        description: wire.descriptionToWire({
+          ...worker.description,
+          ...(leaseSeconds === undefined ? {} : { leaseSeconds }),
+        }),
+      };
+    },
     async status() {
+      served.lease?.asked();
       const { id: workerId, instance } = served;
       return wire.statusToWire({ workerId, instance, ...(await served.status()) });
     },
@@ -104,6 +114,9 @@ export function workerService(served: ServedWorker): ServiceImpl<typeof pb.Worke
     async removeStoredSnapshot({ snapshotId }) {
       await worker.removeStoredSnapshot(snapshotId as SnapshotId);
       return {};
+    },
+    async sweepStore(_request, { signal }) {
+      return { ...(await worker.sweepStore(signal)) };
     },
     async measureDisk({ sandboxIds, snapshotIds }) {
       const owned = { sandboxes: sandboxIds as SandboxId[], snapshots: snapshotIds as SnapshotId[] };

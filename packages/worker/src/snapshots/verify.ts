@@ -47,6 +47,20 @@ export class Verifier {
   }
 }
 
+/** Compares the memory's delta with its manifest, for a snapshot that no machine loads now. @throws `incompatible` */
+export async function verifyDelta(
+  { directory, manifest }: StoredSnapshot,
+  memory: Pick<MemoryThreads, "hash" | "verifyChunks">,
+): Promise<void> {
+  const delta = manifest.memory?.delta;
+  if (delta === undefined) return;
+  const path = join(directory, delta.file);
+  if (delta.chunked === true) return await memory.verifyChunks(path, delta.sha256);
+  const { bytes, sha256 } = await memory.hash(path);
+  if (bytes === delta.bytes && sha256 === delta.sha256) return;
+  throw new SandboxError("incompatible", `${delta.file} does not match its manifest`, { reason: "damaged" });
+}
+
 function damaged(file: string, why: "damaged" | "missing"): SandboxError {
   const what = why === "missing" ? "is missing" : "does not match its manifest";
   return new SandboxError("incompatible", `the snapshot is damaged: ${file} ${what}`, { reason: "damaged" });

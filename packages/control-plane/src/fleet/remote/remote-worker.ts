@@ -21,6 +21,7 @@ import type {
   StartedSandbox,
   StartSandbox,
   StoredSnapshot,
+  SweptStore,
   Worker,
   WorkerDescription,
 } from "@opensandbox/wire/worker/worker.ts";
@@ -195,6 +196,11 @@ export class RemoteWorker implements Worker, Disposable {
 
   async removeStoredSnapshot(snapshotId: SnapshotId): Promise<void> {
     await this.#link.ask((client, options) => client.removeStoredSnapshot({ snapshotId }, options));
+  }
+
+  async sweepStore(signal: AbortSignal): Promise<SweptStore> {
+    const { objects, bytes } = await this.#link.until(signal, (client, options) => client.sweepStore({}, options));
+    return { objects, bytes };
   }
 
   async measureDisk({ sandboxes, snapshots }: OwnedFiles): Promise<number> {

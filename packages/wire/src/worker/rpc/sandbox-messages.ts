@@ -21,7 +21,7 @@ import type * as pb from "./worker_pb.js";
 // newer peer, becomes the closest word that it knows.
 
 export function descriptionToWire(description: WorkerDescription): MessageInitShape<typeof pb.WorkerDescriptionSchema> {
-  const { hypervisor, hypervisorVersion, accelerator, network, images, objectStore } = description;
+  const { hypervisor, hypervisorVersion, accelerator, network, images, objectStore, leaseSeconds } = description;
   return {
     hypervisor,
     hypervisorVersion,
@@ -30,6 +30,7 @@ export function descriptionToWire(description: WorkerDescription): MessageInitSh
     networkNotEnforced: [...(network.notEnforced ?? [])],
     images: [...images],
     ...(objectStore === undefined ? {} : { objectStore }),
+    ...(leaseSeconds === undefined ? {} : { leaseSeconds }),
   };
 }
 
@@ -42,6 +43,7 @@ export function descriptionFromWire(description: pb.WorkerDescription | undefine
     networkNotEnforced = [],
     images = [],
     objectStore,
+    leaseSeconds,
   } = description ?? {};
   return {
     hypervisor: oneOf(["qemu", "firecracker", "fake"], hypervisor),
@@ -54,6 +56,7 @@ export function descriptionFromWire(description: pb.WorkerDescription | undefine
     },
     images,
     ...(objectStore === undefined ? {} : { objectStore }),
+    ...(leaseSeconds === undefined ? {} : { leaseSeconds }),
   };
 }
 

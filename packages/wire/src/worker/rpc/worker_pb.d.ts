@@ -215,6 +215,13 @@ export declare type WorkerDescription = Message<"opensandbox.worker.v1.WorkerDes
    * @generated from field: optional string object_store = 7;
    */
   objectStore?: string | undefined;
+
+  /**
+   * The worker pauses its machines when no server has asked for it for so long. Absent: it never does.
+   *
+   * @generated from field: optional uint32 lease_seconds = 8;
+   */
+  leaseSeconds?: number | undefined;
 };
 
 /**
@@ -259,6 +266,27 @@ export declare type SandboxRequest = Message<"opensandbox.worker.v1.SandboxReque
  * Use `create(SandboxRequestSchema)` to create a new message.
  */
 export declare const SandboxRequestSchema: GenMessage<SandboxRequest>;
+
+/**
+ * @generated from message opensandbox.worker.v1.SweepStoreReply
+ */
+export declare type SweepStoreReply = Message<"opensandbox.worker.v1.SweepStoreReply"> & {
+  /**
+   * @generated from field: double objects = 1;
+   */
+  objects: number;
+
+  /**
+   * @generated from field: double bytes = 2;
+   */
+  bytes: number;
+};
+
+/**
+ * Describes the message opensandbox.worker.v1.SweepStoreReply.
+ * Use `create(SweepStoreReplySchema)` to create a new message.
+ */
+export declare const SweepStoreReplySchema: GenMessage<SweepStoreReply>;
 
 /**
  * @generated from message opensandbox.worker.v1.SnapshotRequest
@@ -2140,6 +2168,14 @@ export declare const WorkerService: GenService<{
     methodKind: "unary";
     input: typeof SnapshotRequestSchema;
     output: typeof EmptySchema;
+  },
+  /**
+   * @generated from rpc opensandbox.worker.v1.WorkerService.SweepStore
+   */
+  sweepStore: {
+    methodKind: "unary";
+    input: typeof EmptySchema;
+    output: typeof SweepStoreReplySchema;
   },
   /**
    * @generated from rpc opensandbox.worker.v1.WorkerService.MeasureDisk
