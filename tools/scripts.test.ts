@@ -18,6 +18,7 @@ for (const script of [
   "tools/kvm-host/start",
   "tests/host/boot",
   "tests/host/phases",
+  "tests/host/package-phases",
   "deploy/azure/deploy-azure-dev.sh",
   "deploy/azure/setup-azure-host.sh",
   "tools/package/install.sh",

@@ -16,7 +16,7 @@ for (const suite of ["trixie", "bookworm"]) {
   test(`Debian ${suite} under systemd: set up, restarted, rebooted and removed`, { skip, timeout }, async (t) => {
     const scratch = await mkdtemp(join(tmpdir(), "osb-systemd-"));
     t.after(() => rm(scratch, { recursive: true }));
-    const output = await runPhases(suite, scratch, t.signal);
+    const output = await runPhases({ suite, script: "phases", scratch }, t.signal);
     const script = await readFile(join(import.meta.dirname, "phases"), "utf8");
     const promises = [...script.matchAll(/^ {2}promise "([^"]+)"/gm)].map(([, name]) => `ok ${name}`);
     assert.ok(promises.length > 20, `${promises.length} promises`);

@@ -11,11 +11,11 @@ const repository = resolve(import.meta.dirname, "../..");
 const packages = [
   ...["systemd-sysv", "dbus", "udev", "libpam-systemd", "kmod", "procps"],
   ...["iproute2", "nftables", "e2fsprogs", "xfsprogs", "xz-utils", "libatomic1"],
-  ...["debian-archive-keyring", "ca-certificates"],
+  ...["debian-archive-keyring", "ca-certificates", "adduser", "openssl"],
 ];
 
 /** Programs that the launcher looks for and that a test with fake machines never starts. */
-const unused = {
+export const unused = {
   "qemu-img": "",
   mmdebstrap: "",
   newuidmap: "",
@@ -27,18 +27,26 @@ const withoutEffect = { modprobe: 'for module; do :; done; [ -e "/sys/module/$mo
 
 const phasesUnit = "[Unit]\nAfter=basic.target\n[Service]\nType=exec\nExecStart=/work/phases\n";
 
-/** Boots a Debian with systemd, runs `phases` there over all its boots, and returns what they printed. */
-export async function runPhases(suite: string, scratch: string, signal: AbortSignal): Promise<string> {
+export interface PhasesOptions {
+  /** The suite of Debian. */
+  readonly suite: string;
+  /** The name of the script beside this file. */
+  readonly script: string;
+  /** Files that the script finds in /work, by name. */
+  readonly files?: Readonly<Record<string, string>>;
+  readonly scratch: string;
+}
+
+/** Boots a Debian with systemd, runs a script there over all its boots, and returns what it printed. */
+export async function runPhases(options: PhasesOptions, signal: AbortSignal): Promise<string> {
+  const { suite, script, files = {}, scratch } = options;
   const root = join(scratch, "root");
-  await mkdir(root);
-  const archive = await provideArchive(suite, signal);
-  await runCommand("unpack the host", ["tar", "--extract", "--preserve-permissions", `--file=${archive}`, "-C", root], {
-    signal,
-  });
-  await prepare(root);
+  await unpackHost(suite, root, signal);
+  await addPrograms(root, { ...unused, ...withoutEffect });
   const results = join(scratch, "results");
   await mkdir(results);
-  await cp(join(import.meta.dirname, "phases"), join(results, "phases"));
+  await cp(join(import.meta.dirname, script), join(results, "phases"));
+  for (const [name, file] of Object.entries(files)) await cp(file, join(results, name));
   await runCommand("boot the host", [join(import.meta.dirname, "boot"), root, results, repository], { signal });
   return await readFile(join(results, "out"), "utf8");
 }
@@ -70,15 +78,24 @@ async function provideArchive(suite: string, signal: AbortSignal): Promise<strin
   return join(directory, "root.tar");
 }
 
-async function prepare(root: string): Promise<void> {
-  for (const [name, script] of Object.entries({ ...unused, ...withoutEffect })) {
-    const file = join(root, "usr/local/sbin", name);
-    await writeFile(file, `#!/bin/sh\n${script}\n`);
-    await chmod(file, 0o755);
-  }
+/** Unpacks a Debian whose systemd starts /work/phases. */
+export async function unpackHost(suite: string, root: string, signal: AbortSignal): Promise<void> {
+  await mkdir(root);
+  const archive = await provideArchive(suite, signal);
+  const tar = ["tar", "--extract", "--preserve-permissions", `--file=${archive}`, "-C", root] as const;
+  await runCommand("unpack the host", tar, { signal });
   const units = join(root, "etc/systemd/system");
   await mkdir(join(units, "multi-user.target.wants"), { recursive: true });
   await writeFile(join(units, "phases.service"), phasesUnit);
   await symlink("../phases.service", join(units, "multi-user.target.wants/phases.service"));
   await writeFile(join(root, "etc/machine-id"), "");
+}
+
+/** Adds programs, which are lines of sh, in front of those of the host. */
+export async function addPrograms(root: string, programs: Readonly<Record<string, string>>): Promise<void> {
+  for (const [name, script] of Object.entries(programs)) {
+    const file = join(root, "usr/local/sbin", name);
+    await writeFile(file, `#!/bin/sh\n${script}\n`);
+    await chmod(file, 0o755);
+  }
 }

@@ -67,8 +67,11 @@ suite("the Debian package", { skip: has("dpkg-deb") ? false : "dpkg-deb is not i
     }
   });
 
+  // Only this test leaves the package uncompressed.
+  const uncompressed = "--suppress-tags=uses-no-compression-for-control-tarball,uses-no-compression-for-data-tarball";
+
   test("lintian finds nothing", { skip: has("lintian") ? false : "lintian is not installed" }, () => {
-    const { status, stdout, stderr } = spawnSync("lintian", ["--allow-root", "--fail-on=warning", file], {
+    const { status, stdout, stderr } = spawnSync("lintian", ["--allow-root", "--fail-on=warning", uncompressed, file], {
       encoding: "utf8",
     });
     assert.equal(status, 0, `${stdout}${stderr}`);

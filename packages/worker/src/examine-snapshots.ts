@@ -17,10 +17,13 @@ export interface SnapshotProblem {
  * unknown, it is damaged, or its memory needs another machine. Starts no machine and changes nothing.
  */
 export async function examineSnapshots(options: WorkerOptions): Promise<SnapshotProblem[]> {
-  const { hypervisor } = await chooseHypervisor(options);
   const store = new SnapshotStore(join(options.dataDirectory, "snapshots"));
+  const ids = await store.ids();
+  // The server of a fleet has neither snapshots nor a hypervisor.
+  if (ids.length === 0) return [];
+  const { hypervisor } = await chooseHypervisor(options);
   const problems: SnapshotProblem[] = [];
-  for (const id of await store.ids()) {
+  for (const id of ids) {
     try {
       const found = await store.find(id);
       if (found !== undefined) requireRestorable(found.manifest, hypervisor.restoring);

@@ -3,7 +3,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { flag } from "#arguments/inputs.ts";
 import { columns } from "#output/table.ts";
 import { defineCommand } from "../../command.ts";
-import { launcherPath } from "../../installation.ts";
+import { launcherPath, requirePermanent } from "../../installation.ts";
 import { findingLines } from "./finding-lines.ts";
 import { checkSetupInput, optionsFrom, setupOptions } from "./host-options.ts";
 import { requireRoot } from "./require-root.ts";
@@ -47,6 +47,7 @@ A disk is formatted only if it has no partition table, no file system and no oth
       return 0;
     }
     requireRoot(host.program, "host setup");
+    requirePermanent();
     using shown = progress();
     shown.report("setting this host up");
     const onStep = ({ step, done }: { readonly step: string; readonly done?: string }): void => {
