@@ -29,9 +29,12 @@ import { ImageStore } from "#images/image-store.ts";
 import { reconcileImages } from "./images/reconcile-images.ts";
 import { LifetimeSweep } from "#lifetimes/end-lifetimes.ts";
 import { LifetimeStore } from "#lifetimes/lifetime-store.ts";
+import { AccessTokens } from "#organizations/access-tokens.ts";
+import { CallRates } from "#http/requests/call-rates.ts";
 import { ApiKeyStore } from "#organizations/api-key-store.ts";
 import { apiKeyRecognizer, authenticator, makeDefaultOrganization, makeFirstApiKey } from "#organizations/api-keys.ts";
 import { MasterKeys } from "#secrets/master-keys.ts";
+import { SecretsOfSandboxes } from "#secrets/sandbox-secrets.ts";
 import { SecretRows } from "#secrets/secret-rows.ts";
 import { HostPorts } from "#previews/host-ports.ts";
 import { type DomainProof, DomainProofs, type ResolveTxt } from "#previews/domain-proofs.ts";
@@ -69,6 +72,8 @@ export interface ControlPlaneOptions {
   readonly listen: { readonly host: string; readonly port: number };
   /** The only key that is accepted. Absent: those in the database, which gets a first key when it has none. */
   readonly apiKey?: string;
+  /** Calls that an organization may make in a second, on average over some seconds; 0: any number. Default: 0. */
+  readonly callsPerSecond?: number;
   readonly region: string;
   readonly sandboxDomain: string;
   /** Host names that clients reach the API by. They cannot become the custom domain of a preview. */
@@ -138,6 +143,8 @@ const defaultSweepMs = 1000;
 const lifetimeSweepMs = 500;
 // The interval between removals of the set ends of ended sandboxes, which are harmless.
 const forgetLifetimesMs = 3_600_000;
+// The interval between removals of unused certificate authorities, and the age before which none is removed.
+const forgetAuthoritiesMs = 3_600_000;
 // The interval between attempts to remove snapshots, which is not urgent.
 const removeUnwantedMs = 60_000;
 // The interval of the disk sweep. A guest writes a few gigabytes meanwhile at most.
@@ -200,6 +207,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
       ephemeral: options.ephemeral ?? false,
     },
     isWorkerAlive: (workerId) => options.isWorkerAlive(workerId),
+    secrets: new SecretsOfSandboxes(secretRows, await serverKey(database, "sealed secrets")),
     shutdown: { ending: ending.signal, cutOff: cutOff.signal },
   });
   // Disposed after the sandboxes, whose last events are then delivered as far as there is time.
@@ -242,6 +250,10 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   const forgotten = { what: "removing the set ends of ended sandboxes", everyMs: forgetLifetimesMs, log };
   undo.use(regularly(forgotten, () => lifetimes.removeStopped()));
 
+  const authorities = { what: "removing unused certificate authorities", everyMs: forgetAuthoritiesMs, log };
+  const unused = (): Promise<void> => secretRows.removeUnusedAuthorities(new Date(clock.now() - forgetAuthoritiesMs));
+  undo.use(regularly(authorities, unused));
+
   const images: ImageContext = {
     sandboxes,
     images: new ImageStore(database),
@@ -279,6 +291,8 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
       for (const id of ids) if (!accepted.has(id)) openCalls.close(id);
     }),
   );
+  const tokens = new AccessTokens({ key: await serverKey(database, "short-lived tokens"), keys, clock });
+  const isKey = apiKeyRecognizer(options.apiKey);
   const api: E2bContext = {
     lifetimes,
     prepared: new Map(),
@@ -287,8 +301,10 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     images,
     audit,
     openCalls,
-    authenticate: authenticator({ database, staticKey: options.apiKey, clock, log }),
-    isApiKey: apiKeyRecognizer(options.apiKey),
+    tokens,
+    callRates: new CallRates(options.callsPerSecond ?? 0, clock),
+    authenticate: authenticator({ database, staticKey: options.apiKey, clock, log, tokens }),
+    isApiKey: (text) => isKey(text) || tokens.isToken(text.trim()),
     apiHostnames,
     signingKey: await serverKey(database, "signed URLs"),
     previews,

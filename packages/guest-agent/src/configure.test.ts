@@ -22,6 +22,7 @@ async function doneFor(request: MessageInitShape<typeof ConfigureRequestSchema>)
     setMacAddress: note("mac"),
     setHostname: note("hostname"),
     setMachineId: note("machine id"),
+    trustAuthority: note("authority"),
     fileSystems: { ...fake.fileSystems, thaw: note("thaw") },
     growWorkspace: async () => note("workspace")(),
     setProcessors: () => note("processors")(),
@@ -42,6 +43,7 @@ suite("configuring a machine", () => {
       machineId: "1",
       hostname: "a",
       macAddress: new Uint8Array(6),
+      authority: "A",
       shape: { workspaceBytes: 1n, processors: 1, limits: {} },
     };
     const done = [
@@ -51,6 +53,7 @@ suite("configuring a machine", () => {
       "thaw",
       "machine id 1",
       "hostname a",
+      "authority A",
       ...["workspace", "processors", "limits"],
     ];
     assert.deepEqual(await doneFor(request), done);

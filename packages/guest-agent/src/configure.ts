@@ -22,6 +22,7 @@ export async function configure(
   if (request.machineId !== "") system.setMachineId(request.machineId);
   if (request.newIdentity) await system.renewSecrets();
   if (request.hostname !== undefined) system.setHostname(request.hostname);
+  if (request.authority !== undefined) system.trustAuthority(request.authority);
   if (request.replaceEnvs) environment.replace(request.envs);
   if (request.shape !== undefined) await reshape(request.shape, system);
 }

@@ -13,8 +13,12 @@ import type { FilesClient } from "./clients/files.ts";
 import { httpClient } from "./transport/http.ts";
 import { imagesClient } from "./clients/images.ts";
 import type { ImagesClient } from "./clients/images.ts";
+import { logsClient } from "./clients/logs.ts";
+import type { LogsClient } from "./clients/logs.ts";
 import { networkClient } from "./clients/network.ts";
 import type { NetworkClient } from "./clients/network.ts";
+import { portsClient } from "./clients/ports.ts";
+import type { PortsClient } from "./clients/ports.ts";
 import { previewsClient } from "./clients/previews.ts";
 import type { PreviewsClient } from "./clients/previews.ts";
 import { sandboxesClient } from "./clients/sandboxes.ts";
@@ -51,9 +55,11 @@ export interface Client {
   readonly exec: ExecClient;
   readonly sessions: SessionsClient;
   readonly agents: AgentsClient;
+  readonly ports: PortsClient;
   readonly previews: PreviewsClient;
   readonly network: NetworkClient;
   readonly events: EventsClient;
+  readonly logs: LogsClient;
   readonly webhooks: WebhooksClient;
   readonly secrets: SecretsClient;
   readonly usage: UsageClient;
@@ -78,9 +84,11 @@ export function connect({ url, apiKey, openSocket = openGlobalSocket }: ConnectO
     exec: execClient(http, openSocket),
     sessions: sessionsClient(http, openSocket),
     agents: agentsClient(http, openSocket),
+    ports: portsClient(http, openSocket),
     previews: previewsClient(http),
     network: networkClient(http),
     events: eventsClient(http),
+    logs: logsClient(http),
     webhooks: webhooksClient(http),
     secrets: secretsClient(http),
     usage: usageClient(http),

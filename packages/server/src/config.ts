@@ -51,6 +51,8 @@ export interface ServerConfig {
   readonly webhookDestinations: "public" | "any";
   /** PEM files of a certificate chain and its key. If present, the server uses HTTPS. */
   readonly tls?: { readonly certFile: string; readonly keyFile: string };
+  /** A PEM file of authorities that hosts of secrets may have, besides the well-known ones. */
+  readonly secretsCaFile?: string;
   readonly hypervisor: "qemu" | "firecracker" | "fake";
   /** Program and arguments of the agents of fake machines, for tests. No variable sets it. */
   readonly fakeAgent?: readonly [string, ...string[]];
@@ -73,6 +75,8 @@ export interface ServerConfig {
   readonly defaultMemoryMib: number;
   readonly defaultVcpus: number;
   readonly maxSandboxes: number;
+  /** Calls that an organization may make in a second, on average over some seconds; 0: any number. */
+  readonly maxOrganizationCalls: number;
   /** Memory of an organization's active sandboxes together; 0: as much as the host has. */
   readonly maxOrganizationMemoryMib: number;
   /** Memory of all active sandboxes together; 0: as much as the host has. */
@@ -116,6 +120,7 @@ export const variables = {
   apiHostnames: "OPENSANDBOX_API_HOSTNAMES",
   domainProof: "OPENSANDBOX_DOMAIN_PROOF",
   webhookDestinations: "OPENSANDBOX_WEBHOOK_DESTINATIONS",
+  secretsCaFile: "OPENSANDBOX_SECRETS_CA_FILE",
   hypervisor: "OPENSANDBOX_VM_BACKEND",
   accelerator: "OPENSANDBOX_ACCEL",
   cpuModel: "OPENSANDBOX_CPU_MODEL",
@@ -129,6 +134,7 @@ export const variables = {
   defaultMemoryMib: "OPENSANDBOX_DEFAULT_SANDBOX_MEMORY_MB",
   defaultVcpus: "OPENSANDBOX_DEFAULT_SANDBOX_CPUS",
   maxSandboxes: "OPENSANDBOX_MAX_CAPACITY",
+  maxOrganizationCalls: "OPENSANDBOX_MAX_ORGANIZATION_CALLS",
   maxOrganizationMemoryMib: "OPENSANDBOX_MAX_ORGANIZATION_MEMORY_MB",
   maxMemoryMib: "OPENSANDBOX_MAX_MEMORY_MB",
   maxOrganizationDiskMib: "OPENSANDBOX_MAX_ORGANIZATION_DISK_MB",
@@ -159,6 +165,7 @@ export function readConfig(env: Environment): ServerConfig {
   const apiKey = env["OPENSANDBOX_API_KEY"];
   const fleetToken = env["OPENSANDBOX_FLEET_TOKEN"];
   const debianMirror = env[variables.debianMirror];
+  const secretsCaFile = env[variables.secretsCaFile];
   return {
     mode: oneOf(env, variables.mode, ["combined", "server", "worker"]),
     ...(fleetToken ? { fleetToken } : {}),
@@ -187,6 +194,7 @@ export function readConfig(env: Environment): ServerConfig {
       .filter((name) => name !== ""),
     domainProof: oneOf(env, variables.domainProof, ["dns", "none"]),
     webhookDestinations: oneOf(env, variables.webhookDestinations, ["public", "any"]),
+    ...(secretsCaFile ? { secretsCaFile: resolve(secretsCaFile) } : {}),
     hypervisor,
     accelerator: oneOf(env, variables.accelerator, ["auto", "kvm", "tcg"]),
     cpuModel: cpuModelFrom(env),
@@ -201,6 +209,7 @@ export function readConfig(env: Environment): ServerConfig {
     defaultMemoryMib: whole(env, variables.defaultMemoryMib, 1024, 256, 65_536),
     defaultVcpus: whole(env, variables.defaultVcpus, 1, 1, 16),
     maxSandboxes: whole(env, variables.maxSandboxes, 50, 1, 10_000),
+    maxOrganizationCalls: whole(env, variables.maxOrganizationCalls, 0, 0, 100_000),
     maxOrganizationMemoryMib: whole(env, variables.maxOrganizationMemoryMib, 0, 0, maxMib),
     maxMemoryMib: whole(env, variables.maxMemoryMib, 0, 0, maxMib),
     maxOrganizationDiskMib: whole(env, variables.maxOrganizationDiskMib, 0, 0, maxMib),

@@ -15,6 +15,7 @@ export async function controlPlaneOptions(config: ServerConfig): Promise<FromCon
     ...(config.apiKey === undefined ? {} : { apiKey: config.apiKey }),
     masterKeys: config.masterKeys ?? (await storedMasterKeys(config.dataDirectory)),
     ...(config.tls === undefined ? {} : { tls: await readTls(config.tls) }),
+    callsPerSecond: config.maxOrganizationCalls,
     region: config.region,
     sandboxDomain: config.sandboxDomain,
     apiHostnames: config.apiHostnames,

@@ -29,6 +29,7 @@ export function workerOptions(config: ServerConfig): Omit<WorkerOptions, "epheme
     templatesDirectory,
     log,
     ...objectStoreOptions(config),
+    ...(config.secretsCaFile === undefined ? {} : { secretAuthoritiesFile: config.secretsCaFile }),
     ...(debianMirror === undefined ? {} : { debianMirror }),
     ...(fakeAgent === undefined ? {} : { fakeAgent }),
     ...(guestKernel === undefined ? {} : { guestKernel }),

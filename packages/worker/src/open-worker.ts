@@ -1,5 +1,5 @@
 import { GuestRequests } from "#guest/guest-requests.ts";
-import { chmod } from "node:fs/promises";
+import { chmod, readFile } from "node:fs/promises";
 import { availableParallelism, cpus, totalmem } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -84,6 +84,8 @@ export interface WorkerOptions {
   readonly templateMemoryMib: number;
   /** Where snapshots are stored besides this host. Absent: nowhere. */
   readonly objectStore?: ObjectStoreSettings | undefined;
+  /** A PEM file of authorities that hosts of secrets may have, besides the well-known ones. */
+  readonly secretAuthoritiesFile?: string;
   readonly log: Log;
   /** Runs after a template was made: the cache has grown. */
   readonly onTemplateMade?: () => void;
@@ -146,6 +148,7 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
     },
     images: await images.names(),
     ...(objects === undefined ? {} : { objectStore: objects.location }),
+    ...(network.mode === "tap" ? { secrets: true } : {}),
   };
   const bootFiles = hypervisor.name === "fake" ? undefined : bootFilesFrom(images, { ...options, checks });
   const memory = undo.use(new MemoryThreads());
@@ -362,9 +365,11 @@ async function chooseNetwork(
     }
     return { mode: "user", reason: "without root there are no network namespaces: machines use QEMU's own network" };
   }
+  const secretAuthorities = await authoritiesIn(options.secretAuthoritiesFile);
   try {
     const servicesEntrances = services?.entrances ?? [];
-    const pool = await NetworkPool.open({ spare: spareNetworks(ephemeral), idle, servicesEntrances, log });
+    const spare = spareNetworks(ephemeral);
+    const pool = await NetworkPool.open({ spare, idle, servicesEntrances, secretAuthorities, log });
     return { mode: "tap", pool, reason: "a network namespace for each machine" };
   } catch (error) {
     if (wanted === "tap" || hypervisor === "firecracker") throw error;
@@ -372,6 +377,15 @@ async function chooseNetwork(
     log("warn", "machines use QEMU's own network, which enforces no policy", { error: message });
     return { mode: "user", reason: `network namespaces do not work on this host: ${message}` };
   }
+}
+
+/** @throws `unavailable` for a file that cannot be read or has no certificate */
+async function authoritiesIn(file: string | undefined): Promise<string> {
+  if (file === undefined) return "";
+  const content = await readFile(file, "utf8").catch((error: unknown) => (error as Error).message);
+  if (content.includes("-----BEGIN CERTIFICATE-----")) return content;
+  const message = `cannot read certificates in ${file}: check OPENSANDBOX_SECRETS_CA_FILE`;
+  throw new SandboxError("unavailable", message);
 }
 
 /**

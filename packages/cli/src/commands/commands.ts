@@ -14,6 +14,7 @@ import { events } from "./events/events.ts";
 import { exec } from "./exec/exec.ts";
 import { fleet } from "./fleet/fleet.ts";
 import { fork } from "./sandbox/fork.ts";
+import { forward } from "./forward/forward.ts";
 import { gc } from "./server/gc.ts";
 import { get } from "./sandbox/get.ts";
 import { help } from "./help.ts";
@@ -23,6 +24,7 @@ import { image } from "./image/image.ts";
 import { kill } from "./sandbox/kill.ts";
 import { logs } from "./sandbox/logs.ts";
 import { ls } from "./sandbox/ls.ts";
+import { mcp } from "./mcp/mcp.ts";
 import { network } from "./network/network.ts";
 import { pool } from "./server/pool.ts";
 import { preview } from "./preview/preview.ts";
@@ -54,9 +56,11 @@ export const commands: Commands = {
   shell,
   session,
   agent,
+  mcp,
   logs,
   cp,
   preview,
+  forward,
   network,
   events,
   webhook,

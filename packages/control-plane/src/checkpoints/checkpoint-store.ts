@@ -27,6 +27,7 @@ const fromRow = rowReader<Checkpoint>({
   metadata: "json",
   createdAt: "date",
   failedAt: "date",
+  secretStores: "json",
 });
 
 /** The rows of checkpoints. Removing a row also drops its reference to the snapshot. */

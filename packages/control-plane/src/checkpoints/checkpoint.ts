@@ -34,6 +34,9 @@ export interface Checkpoint {
   readonly createdAt: Date;
   readonly failedAt?: Date | undefined;
   readonly error?: string | undefined;
+  /** Those of its sandbox. */
+  readonly secretStores?: readonly string[] | undefined;
+  readonly authorityId?: string | undefined;
 }
 
 export type CheckpointKind = "full" | "disk_only";

@@ -95,6 +95,7 @@ function requireCapturable(context: SandboxContext, sandbox: Sandbox): void {
 /** The row of a checkpoint of the sandbox in its present shape. */
 export function checkpointOf(context: SandboxContext, sandbox: Sandbox, wanted: NewCheckpoint): Checkpoint {
   const { organizationId, image, vcpus, memoryMib, workspaceMib, networkEnabled, egress, envs, metadata } = sandbox;
+  const { secretStores, authorityId } = sandbox;
   return {
     id: randomUUID(),
     organizationId,
@@ -116,6 +117,8 @@ export function checkpointOf(context: SandboxContext, sandbox: Sandbox, wanted: 
     egress,
     envs,
     metadata,
+    secretStores,
+    authorityId,
     lastPatchSequence: sandbox.lastPatchSequence,
     createdAt: new Date(context.clock.now()),
   };

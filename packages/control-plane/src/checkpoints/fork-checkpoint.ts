@@ -21,6 +21,8 @@ export interface Fork {
   readonly metadata: Readonly<Record<string, string>>;
   readonly alias: string;
   readonly ephemeral?: boolean;
+  /** The ids of stores whose secrets take precedence over those of the checkpoint's stores. */
+  readonly secretStores?: readonly string[] | undefined;
 }
 
 export interface ForkCheckpoint {
@@ -51,8 +53,13 @@ export function forkOf(
   { organizationId, fork, idempotencyKey }: Omit<ForkCheckpoint, "checkpointId">,
 ): CreateSandbox {
   const { image, vcpus, memoryMib, workspaceMib, networkEnabled, egress, envs, metadata } = checkpoint;
-  // A publication shares the machine, not the environment variables, which may be the owner's secrets.
-  const inherited = checkpoint.organizationId === organizationId ? { envs, metadata } : { envs: {}, metadata: {} };
+  const { secretStores = [], authorityId } = checkpoint;
+  // A publication shares the machine, not the environment variables, which may be the owner's secrets, and not its stores.
+  const inherited =
+    checkpoint.organizationId === organizationId
+      ? { envs, metadata, secretStores, authorityId }
+      : { envs: {}, metadata: {}, secretStores: [], authorityId: undefined };
+  const stores = [...inherited.secretStores, ...(fork.secretStores ?? [])];
   return {
     organizationId,
     idempotencyKey,
@@ -67,6 +74,9 @@ export function forkOf(
       ...fork,
       envs: { ...inherited.envs, ...fork.envs },
       metadata: { ...inherited.metadata, ...fork.metadata },
+      // A store that is given again moves to the end.
+      secretStores: stores.length === 0 ? undefined : stores.filter((id, index) => stores.lastIndexOf(id) === index),
+      authorityId: inherited.authorityId,
     },
   };
 }

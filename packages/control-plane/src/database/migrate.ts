@@ -20,7 +20,8 @@ import * as webhooks from "./migrations/0031-webhooks.ts";
 import * as lifetimes from "./migrations/0032-lifetimes.ts";
 import * as sandboxLimits from "./migrations/0050-sandbox-limits.ts";
 import * as uploads from "./migrations/0060-uploads.ts";
-import * as secrets from "./migrations/0080-secrets.ts";
+import * as secrets from "./migrations/secrets/0080-secrets.ts";
+import * as sandboxSecrets from "./migrations/secrets/0081-sandbox-secrets.ts";
 import type { Tables } from "./tables.ts";
 
 /** By name; the names give the order. */
@@ -43,6 +44,7 @@ export const ourMigrations: Migrations = {
   "0050-sandbox-limits": sandboxLimits,
   "0060-uploads": uploads,
   "0080-secrets": secrets,
+  "0081-sandbox-secrets": sandboxSecrets,
 };
 
 export interface Migrate {

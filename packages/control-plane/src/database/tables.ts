@@ -205,6 +205,9 @@ export interface SandboxRow {
   /** The guest's port that {@link host_port} of this host forwards to. */
   forwarded_port: number | null;
   host_port: number | null;
+  /** A JSON array of ids; secrets of later stores take precedence. Null: it was created without one. */
+  secret_stores: string | null;
+  authority_id: string | null;
 }
 
 /** The set end of a sandbox. */
@@ -259,6 +262,9 @@ export interface CheckpointRow {
   created_at: number;
   failed_at: number | null;
   error: string | null;
+  /** Those of its sandbox. */
+  secret_stores: string | null;
+  authority_id: string | null;
 }
 
 export interface PatchRow {

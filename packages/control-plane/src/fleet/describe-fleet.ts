@@ -13,8 +13,10 @@ export function describeFleet(workers: readonly WorkerDescription[]): WorkerDesc
   }
   const notEnforced = [...new Set(workers.flatMap(({ network }) => network.notEnforced ?? []))];
   const weakest = workers.find(({ network }) => network.notEnforced !== undefined) ?? first;
+  const { secrets: _, ...common } = first;
   return {
-    ...first,
+    ...common,
+    ...(workers.every(({ secrets }) => secrets) ? { secrets: true } : {}),
     network: {
       mode: weakest.network.mode,
       reason: weakest.network.reason,

@@ -15,6 +15,7 @@ import type {
   ReadyTemplate,
   Scaled,
   SandboxEnd,
+  SandboxSecrets,
   SandboxSize,
   StartedSandbox,
   StartSandbox,
@@ -332,6 +333,10 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
 
   async setNetworkPolicy(id: SandboxId, policy: NetworkPolicy): Promise<void> {
     await (await this.#memberOf(id)).worker.setNetworkPolicy(id, policy);
+  }
+
+  async setSecrets(id: SandboxId, secrets: SandboxSecrets): Promise<void> {
+    await (await this.#memberOf(id)).worker.setSecrets(id, secrets);
   }
 
   async networkRefusals(id: SandboxId): Promise<readonly NetworkRefusal[]> {

@@ -62,7 +62,7 @@ async function rowOf({ stores }: SandboxContext, worker: Worker, id: SandboxId):
 function agrees(row: Sandbox | undefined, adopted: HeldSandbox | undefined): boolean {
   switch (row?.state) {
     case "running":
-      return adopted?.running === true;
+      return adopted?.running === true && adopted.lacksSecrets !== true;
     case "error":
       return adopted?.running === false;
     case "hibernated":

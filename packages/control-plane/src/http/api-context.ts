@@ -1,6 +1,8 @@
 import type { SandboxPlace } from "@opensandbox/wire/public/sandboxes/sandboxes.ts";
 import type { AuditLog } from "../audit/audit-log.ts";
+import type { CallRates } from "./requests/call-rates.ts";
 import type { OpenCalls } from "./requests/open-calls.ts";
+import type { AccessTokens } from "#organizations/access-tokens.ts";
 import type { Authenticate } from "#organizations/api-keys.ts";
 import type { ImageContext } from "#images/image-context.ts";
 import type { HostPorts } from "#previews/host-ports.ts";
@@ -22,6 +24,8 @@ export interface ApiContext {
   readonly sandboxes: SandboxContext;
   readonly images: ImageContext;
   readonly authenticate: Authenticate;
+  readonly tokens: AccessTokens;
+  readonly callRates: CallRates;
   readonly audit: AuditLog;
   readonly openCalls: OpenCalls;
   /** Whether a text is a key of this server's API. */

@@ -63,10 +63,10 @@ suite("scopes", () => {
     );
     assert.deepEqual(
       writing.map(({ name }) => name),
-      ["streamExec", "attachSession", "attachTerminal", "getWebhookSecret"],
+      ["streamExec", "attachSession", "attachTerminal", "openPort", "getWebhookSecret"],
     );
     const reading = writes.filter(({ name }) => routeScopes[name]?.endsWith(":read")).map(({ name }) => name);
-    assert.deepEqual(reading, ["signDownload"]);
+    assert.deepEqual(reading, ["signDownload", "createToken"]);
   });
 
   for (const { path, method, operation } of operations) {

@@ -15,6 +15,7 @@ import type { Activity } from "./activity.ts";
 import type { Gates } from "./gates.ts";
 import type { Limits } from "./limits.ts";
 import type { Placement } from "./placement.ts";
+import type { SecretsOfSandboxes } from "#secrets/sandbox-secrets.ts";
 import type { SandboxStore } from "#sandboxes/sandbox-store.ts";
 import type { UsageStore } from "#usage/usage-store.ts";
 
@@ -26,6 +27,7 @@ export interface SandboxContext {
   /** Whether a worker still runs, in this process or another one on this host. */
   isWorkerAlive(workerId: string): boolean;
   readonly stores: Stores;
+  readonly secrets: SecretsOfSandboxes;
   readonly snapshots: Snapshots;
   readonly operations: Operations;
   readonly activity: Activity;

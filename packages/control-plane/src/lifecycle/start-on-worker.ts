@@ -1,5 +1,6 @@
 import type { Progress, Span, StartedSandbox, StartFrom } from "@opensandbox/wire/worker/worker.ts";
 import type { SandboxContext } from "./sandbox-context.ts";
+import { sealedEnvironment } from "#secrets/sandbox-secrets.ts";
 import type { Changes } from "#sandboxes/sandbox-store.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 import { watchMachine } from "./watch-machine.ts";
@@ -13,7 +14,7 @@ export interface Started {
 
 /** Starts a machine on the worker with the shape, environment and network policy in the row. */
 export async function startOnWorker(
-  { worker, stores }: SandboxContext,
+  { worker, stores, secrets }: SandboxContext,
   sandbox: Sandbox,
   from: StartFrom,
   signal: AbortSignal,
@@ -23,8 +24,14 @@ export async function startOnWorker(
   const { cpuPercent, maxPids } = sandbox;
   const shape = { vcpus, memoryMib, workspaceMib, cpuPercent, maxPids };
   const organizationNumber = await stores.organizationNumbers.of(organizationId);
+  const used = await secrets.of(sandbox);
   return await worker.startSandbox(
-    { id, generation, organizationId, organizationNumber, from, ...shape, envs, networkEnabled, egress },
+    {
+      ...{ id, generation, organizationId, organizationNumber, from, ...shape, networkEnabled, egress },
+      // Variables that the caller gave take precedence.
+      envs: { ...sealedEnvironment(used), ...envs },
+      secrets: used,
+    },
     onProgress,
     signal,
   );

@@ -1,22 +1,14 @@
 import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
-import { allScopes, type Scope } from "@opensandbox/wire/public/scopes.ts";
+import { allScopes } from "@opensandbox/wire/public/scopes.ts";
 import type { Database } from "#database/database.ts";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
+import type { AccessTokens } from "./access-tokens.ts";
+import type { Caller } from "./caller.ts";
 import { ApiKeyStore, type FoundApiKey, isSameHash, sha256 } from "./api-key-store.ts";
 
 /** The organization of the first key and of a static key. */
 export const defaultOrganizationId = "org-default";
-
-/** The owner of a key. */
-export interface Caller {
-  readonly organizationId: string;
-  /** Absent: the static key, which cannot be revoked while the server runs. */
-  readonly keyId?: string;
-  /** The name and the beginning of the key, for people. */
-  readonly actor: string;
-  readonly scopes: readonly Scope[];
-}
 
 /**
  * Finds the owner of a key. @throws `unauthenticated` without a key, `permission_denied` for a key that is not accepted
@@ -29,19 +21,21 @@ export interface Authenticator {
   readonly staticKey: string | undefined;
   readonly clock: Clock;
   readonly log: Log;
+  /** Accepted in place of keys. Absent: keys alone. */
+  readonly tokens?: AccessTokens;
 }
 
 /** The last use of a key is stored at most this often, in milliseconds. */
 const usedMs = 60_000;
 
 /** Accepts the static key alone when there is one, and the keys in the database otherwise. */
-export function authenticator({ database, staticKey, clock, log }: Authenticator): Authenticate {
+export function authenticator({ database, staticKey, clock, log, tokens }: Authenticator): Authenticate {
   const find = staticKey === undefined ? storedKeys(new ApiKeyStore(database), clock, log) : oneKey(staticKey);
   return async (key) => {
     if (key === undefined || key === "") {
       throw new SandboxError("unauthenticated", "missing API key");
     }
-    const caller = await find(key);
+    const caller = (await tokens?.callerOf(key)) ?? (await find(key));
     if (caller === undefined) throw new SandboxError("permission_denied", "invalid API key");
     return caller;
   };

@@ -5,6 +5,7 @@ import { applyPatches } from "#checkpoints/apply-patches.ts";
 import type { Checkpoint } from "#checkpoints/checkpoint.ts";
 import { limitsOf } from "#lifecycle/limits-of.ts";
 import { markRunning, startOnWorker, type Started } from "#lifecycle/start-on-worker.ts";
+import { requireSecretsSupport } from "#secrets/sandbox-secrets.ts";
 import { isImageReference, parseImageReference } from "@opensandbox/wire/worker/image-reference.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { requireDisk } from "./disk-limits.ts";
@@ -42,7 +43,8 @@ export async function createSandbox(
     if (earlier !== undefined) return { sandbox: earlier, spans: [], repeated: true };
 
     await requireDisk(context, request.organizationId);
-    const sandbox = await placed(context, request, sandboxOf(context, request));
+    const authorityId = await authorityOf(context, request);
+    const sandbox = await placed(context, request, { ...sandboxOf(context, request), authorityId });
     const created = await context.operations.gates.run(sandbox.id, async () => {
       const limits = await limitsOf(context, request.organizationId);
       const added = await context.stores.sandboxes.add(sandbox, limits, parentOf(request));
@@ -114,6 +116,16 @@ function sandboxOf(
     tags: {},
     scalingLocked: false,
   };
+}
+
+/** The authority that the guest of a fork trusts already, or a new one for a sandbox with secrets. */
+async function authorityOf(
+  { secrets, clock, worker }: SandboxContext,
+  { sandbox: { secretStores, authorityId } }: CreateSandbox,
+): Promise<string | undefined> {
+  if (secretStores === undefined) return undefined;
+  requireSecretsSupport(worker);
+  return authorityId ?? (await secrets.makeAuthority(new Date(clock.now())));
 }
 
 /**

@@ -31,6 +31,7 @@ const fromRow = rowReader<Sandbox>({
   tagsUpdatedAt: "date",
   scalingLocked: "boolean",
   autoscale: "json",
+  secretStores: "json",
 });
 
 /** Further facts about a move. */
@@ -260,6 +261,18 @@ export class SandboxStore {
       : await change(this.#database);
     if (row === undefined) throw notFound(id);
     return fromRow(row);
+  }
+
+  /** The active sandboxes of an organization that use secret stores. */
+  async listUsingSecrets(organizationId: string): Promise<Sandbox[]> {
+    const rows = await this.#database
+      .selectFrom("sandboxes")
+      .selectAll()
+      .where("organization_id", "=", organizationId)
+      .where("state", "in", [...activeStates])
+      .where("secret_stores", "is not", null)
+      .execute();
+    return rows.map(fromRow);
   }
 
   async setExpiresAt(id: SandboxId, expiresAt: Date): Promise<void> {

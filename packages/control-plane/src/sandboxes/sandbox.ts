@@ -21,9 +21,13 @@ export interface NewSandbox {
   readonly forwardedPort?: number | undefined;
   /** Deleted when others are hibernated: at the idle timeout and at the end of the server. */
   readonly ephemeral?: boolean;
+  /** Ids of secret stores; secrets of later ones take precedence. Absent: it uses no secrets. */
+  readonly secretStores?: readonly string[] | undefined;
+  /** The certificate authority that its guest trusts already, as a fork of a sandbox with secrets. */
+  readonly authorityId?: string | undefined;
 }
 
-type OptionalOfNew = "egress" | "previewTokenHash" | "forwardedPort";
+type OptionalOfNew = "egress" | "previewTokenHash" | "forwardedPort" | "secretStores" | "authorityId";
 
 /** A sandbox as the control plane knows it. */
 export interface Sandbox extends Required<Omit<NewSandbox, OptionalOfNew>>, Pick<NewSandbox, OptionalOfNew> {

@@ -19,6 +19,7 @@ import { answerGuests } from "#sandboxes/answer-guests.ts";
 import { Gates } from "#lifecycle/gates.ts";
 import type { Placement } from "#lifecycle/placement.ts";
 import type { SandboxContext, SandboxSettings, Shutdown } from "#lifecycle/sandbox-context.ts";
+import type { SecretsOfSandboxes } from "#secrets/sandbox-secrets.ts";
 import { SandboxStore } from "#sandboxes/sandbox-store.ts";
 import { UsageStore } from "#usage/usage-store.ts";
 import { reconcileSandboxes } from "./reconcile-sandboxes.ts";
@@ -30,6 +31,7 @@ export interface OpenSandboxes {
   readonly clock: Clock;
   readonly log: Log;
   readonly settings: SandboxSettings;
+  readonly secrets: SecretsOfSandboxes;
   isWorkerAlive(workerId: string): boolean;
   readonly shutdown: Shutdown;
 }
@@ -68,6 +70,7 @@ export async function openSandboxes(options: OpenSandboxes): Promise<SandboxCont
     clock,
     log,
     settings: options.settings,
+    secrets: options.secrets,
     isWorkerAlive: (workerId) => options.isWorkerAlive(workerId),
     shutdown: options.shutdown,
   };

@@ -5,6 +5,7 @@ import { endSandbox } from "#sandboxes/delete-sandbox.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 import { reconciliationOf, type Reconciliation } from "./reconciliation.ts";
+import { provideSecrets } from "#secrets/refresh-secrets.ts";
 import { watchMachine } from "#lifecycle/watch-machine.ts";
 
 /**
@@ -158,6 +159,7 @@ async function adopt(context: SandboxContext, sandbox: Sandbox, adopted: HeldSan
   });
   activity.resume(sandbox.id, sandbox.idleTimeoutSeconds, expiresAt);
   watchMachine(context, running);
+  if (adopted.lacksSecrets === true) await provideSecrets(context, sandbox.id);
 }
 
 function oursOf({ worker }: SandboxContext, { generation }: Sandbox, adopted: HeldSandbox | undefined) {

@@ -4,6 +4,9 @@ import { join } from "node:path";
 import { type Database, openDatabase } from "#database/database.ts";
 import { defaultOrganizationId, makeDefaultOrganization } from "#organizations/api-keys.ts";
 import { createSandbox } from "#sandboxes/create-sandbox.ts";
+import { MasterKeys } from "#secrets/master-keys.ts";
+import { SecretsOfSandboxes } from "#secrets/sandbox-secrets.ts";
+import { SecretRows } from "#secrets/secret-rows.ts";
 import { openSandboxes } from "#service/open-sandboxes.ts";
 import { onlyWorker } from "#lifecycle/placement.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
@@ -42,6 +45,7 @@ export async function contextForTest(): Promise<TestContext> {
       limits: { maxSandboxes: 50 },
       ephemeral: false,
     },
+    secrets: new SecretsOfSandboxes(new SecretRows(database, new MasterKeys([])), "00".repeat(32)),
     isWorkerAlive: (id) => id === worker.id,
     shutdown: { ending: ended.signal, cutOff: ended.signal },
   });

@@ -55,6 +55,7 @@ export class TestHost {
       generation: request.generation,
       memoryMib: request.memoryMib,
       running,
+      ...(request.secrets !== undefined && request.secrets.authority === undefined ? { lacksSecrets: true } : {}),
     }));
   }
 

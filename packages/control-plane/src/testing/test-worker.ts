@@ -59,6 +59,7 @@ export class TestWorker implements Worker {
   /** Paths of uploads that were given up. */
   readonly brokenUploads: string[] = [];
   onSetNetworkPolicy: (id: SandboxId, policy: NetworkPolicy) => unknown = () => {};
+  onSetSecrets: (id: SandboxId) => unknown = () => {};
   readonly policies = new Map<SandboxId, NetworkPolicy>();
   refusals: readonly NetworkRefusal[] = [];
   /** Ports of connection attempts. */
@@ -76,6 +77,10 @@ export class TestWorker implements Worker {
   constructor(id = "worker-1", host = new TestHost()) {
     this.id = id;
     this.host = host;
+    // No worker stores values of secrets.
+    for (const machine of host.machines.values()) {
+      if (machine.request.secrets !== undefined) machine.request = { ...machine.request, secrets: { secrets: [] } };
+    }
   }
 
   description: WorkerDescription = {
@@ -84,6 +89,7 @@ export class TestWorker implements Worker {
     accelerator: { name: "none", reason: "a test" },
     network: { mode: "none", reason: "a test" },
     images: ["default", "minimal"],
+    secrets: true,
   };
 
   /** Sandboxes whose machines run. */
@@ -257,6 +263,12 @@ export class TestWorker implements Worker {
     this.#machine(id);
     await this.onSetNetworkPolicy(id, policy);
     this.policies.set(id, policy);
+  };
+
+  setSecrets: Worker["setSecrets"] = async (id, secrets) => {
+    const machine = this.#machine(id);
+    await this.onSetSecrets(id);
+    machine.request = { ...machine.request, secrets };
   };
 
   networkRefusals: Worker["networkRefusals"] = async (id) => {

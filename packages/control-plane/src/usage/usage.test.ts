@@ -17,6 +17,9 @@ import { powerCycleSandbox } from "#sandboxes/power-cycle-sandbox.ts";
 import { scaleSandbox } from "#sandboxes/scale-sandbox.ts";
 import { wakeSandbox } from "#sandboxes/wake-sandbox.ts";
 import { onlyWorker } from "#lifecycle/placement.ts";
+import { MasterKeys } from "#secrets/master-keys.ts";
+import { SecretsOfSandboxes } from "#secrets/sandbox-secrets.ts";
+import { SecretRows } from "#secrets/secret-rows.ts";
 import { openSandboxes } from "#service/open-sandboxes.ts";
 import { contextForTest } from "#testing/context-for-test.ts";
 import { ManualClock } from "#testing/manual-clock.ts";
@@ -73,6 +76,7 @@ async function checkUsage(steps: readonly Step[], part: number): Promise<void> {
         limits: { maxSandboxes: 1000 },
         ephemeral: false,
       },
+      secrets: new SecretsOfSandboxes(new SecretRows(database, new MasterKeys([])), "00".repeat(32)),
       isWorkerAlive: (id) => alive.has(id),
       shutdown: { ending: ended.signal, cutOff: ended.signal },
     });

@@ -38,6 +38,7 @@ export function fakeSystem(home: string): System {
     setHostname: () => undefined,
     setMachineId: () => undefined,
     renewSecrets: async () => undefined,
+    trustAuthority: () => undefined,
     fileSystems: { sync: async () => undefined, freeze: async () => [], thaw: () => undefined },
   };
 }

@@ -4,6 +4,7 @@ import { addEntropy } from "./kernel/entropy.ts";
 import { fileSystems, mounts } from "./kernel/file-systems.ts";
 import { setHostname } from "./kernel/hostname.ts";
 import { growWorkspace } from "./kernel/grow-workspace.ts";
+import { trustAuthority } from "#system/authority.ts";
 import { setMachineId, renewSecrets } from "#system/identity.ts";
 import { limitOpenFiles, writeClock } from "./kernel/libc.ts";
 import { setMacAddress } from "./kernel/mac-address.ts";
@@ -38,6 +39,7 @@ export function guestSystem(): System {
     setHostname,
     setMachineId,
     renewSecrets,
+    trustAuthority,
     fileSystems: fileSystems(),
   };
 }

@@ -52,6 +52,8 @@ export interface System {
   setMacAddress(address: Uint8Array): void;
   setHostname(name: string): void;
   setMachineId(id: string): void;
+  /** Trusts this certificate authority (PEM) in place of the one that was set before. Empty: none. */
+  trustAuthority(certificate: string): void;
   /** Renews the secrets that a copy must not share with its origin. */
   renewSecrets(): Promise<void>;
   readonly fileSystems: FileSystems;

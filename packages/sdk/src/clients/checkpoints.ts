@@ -55,6 +55,8 @@ export interface Fork {
   readonly port?: number;
   /** The token that previews require, at least 16 characters. `auto`: the server generates one. */
   readonly previewToken?: string;
+  /** The name of a secret store, whose secrets take precedence over those of the checkpoint's store. */
+  readonly secretStore?: string;
 }
 
 export interface CheckpointsClient {

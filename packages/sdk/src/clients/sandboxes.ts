@@ -42,6 +42,8 @@ export interface CreateSandbox {
   readonly port?: number;
   /** The token that previews require, at least 16 characters. `auto`: the server generates one. */
   readonly previewToken?: string;
+  /** The name of a secret store. The sandbox uses its secrets without seeing them. */
+  readonly secretStore?: string;
   /** A name of your choice. */
   readonly alias?: string;
 }
@@ -230,12 +232,14 @@ export function networkBody({
   egress,
   port,
   previewToken,
-}: Pick<CreateSandbox, "networkEnabled" | "egress" | "port" | "previewToken">): CreateSandboxBody {
+  secretStore,
+}: Pick<CreateSandbox, "networkEnabled" | "egress" | "port" | "previewToken" | "secretStore">): CreateSandboxBody {
   return {
     ...(networkEnabled === undefined ? {} : { networkEnabled }),
     ...(egress === undefined ? {} : { egress: writableEgress(egress) }),
     ...(port === undefined ? {} : { port }),
     ...(previewToken === undefined ? {} : { previewAuth: { scheme: "bearer", token: previewToken } }),
+    ...(secretStore === undefined ? {} : { secretStore }),
   };
 }
 

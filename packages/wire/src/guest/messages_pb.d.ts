@@ -192,6 +192,14 @@ export declare type ConfigureRequest = Message<"opensandbox.guest.v1.ConfigureRe
    * @generated from field: opensandbox.guest.v1.ReshapeRequest shape = 11;
    */
   shape?: ReshapeRequest | undefined;
+
+  /**
+   * PEM of the certificate authority that the guest is to trust, besides those of its image; empty: none. Absent:
+   * unchanged. Agents below protocol version 6 do not know it.
+   *
+   * @generated from field: optional string authority = 12;
+   */
+  authority?: string | undefined;
 };
 
 /**

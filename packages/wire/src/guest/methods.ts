@@ -101,10 +101,10 @@ export const execPipes = { stdout: 1, stderr: 2 } as const;
 
 /**
  * What one side can do, as one number; both sides act on the lower one. It rises with a method or field that the other
- * side must know. From 2 on an agent takes a MAC address, from 3 on a shape, from 4 on both at once, and from 5 on it
- * connects by vsock.
+ * side must know. From 2 on an agent takes a MAC address, from 3 on a shape, from 4 on both at once, from 5 on it
+ * connects by vsock, and from 6 on it takes a certificate authority.
  */
-export const protocolVersion = 5;
+export const protocolVersion = 6;
 
 function method<Request extends DescMessage, Reply extends DescMessage>(
   id: number,

@@ -1,7 +1,5 @@
 /** Routes that published clients may call and this server does not implement, with their names in the refusal. */
 export const notYet: readonly (readonly [method: string, path: string, what: string])[] = [
-  ["POST", "/api/auth/token", "signing in with a short-lived token"],
-
   ["POST", "/api/sandboxes/:id/token/refresh", "a token of a sandbox"],
 
   ["POST", "/api/sandboxes/:id/mounts", "mounting remote storage"],
@@ -12,8 +10,6 @@ export const notYet: readonly (readonly [method: string, path: string, what: str
   ["GET", "/api/templates", "the list of templates"],
   ["GET", "/api/templates/:name", "a template"],
   ["DELETE", "/api/templates/:name", "deleting a template"],
-
-  ["GET", "/api/sandboxes/:id/logs", "the log of a sandbox"],
 
   ["GET", "/api/workers", "the list of workers"],
   ["GET", "/api/sessions", "the list of past sandboxes"],

@@ -1,5 +1,6 @@
 import type { Route } from "../route.ts";
 import { getAgent, interruptAgent, killAgent, listAgents, promptAgent, startAgent } from "./guests/agent-sessions.ts";
+import { createToken } from "./auth.ts";
 import { listAuditEntries } from "./audit.ts";
 import { getAllowedHosts } from "./sandboxes/allowed-hosts.ts";
 import {
@@ -58,7 +59,9 @@ import {
   wakeSandbox,
 } from "./sandboxes/lifecycle.ts";
 import { getNetwork, getNetworkLog, setNetwork } from "./sandboxes/network.ts";
+import { openPort } from "./guests/ports.ts";
 import { createPreview, deletePreview, listPreviews, rotatePreviewToken } from "./guests/previews.ts";
+import { getLogs } from "./sandboxes/logs.ts";
 import { getConsole, getReadyMachines } from "./sandboxes/host.ts";
 import { checkpointPatches, imagePatches, snapshotPatches } from "./sandboxes/patches.ts";
 import { createSandbox, deleteSandbox, getSandbox, listSandboxes, setIdleTimeout } from "./sandboxes/sandboxes.ts";
@@ -182,6 +185,7 @@ export const publicRoutes = [
   signUpload,
   downloadSigned,
   uploadSigned,
+  openPort,
   getUsage,
   getSandboxUsage,
   listEvents,
@@ -203,9 +207,11 @@ export const publicRoutes = [
   listSecrets,
   setSecret,
   deleteSecret,
+  getLogs,
   getConsole,
   getReadyMachines,
   listAuditEntries,
+  createToken,
   health,
   alive,
   ready,

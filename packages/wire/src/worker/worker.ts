@@ -49,6 +49,11 @@ export interface Worker {
    * enforced: see {@link WorkerDescription}.
    */
   setNetworkPolicy(id: SandboxId, policy: NetworkPolicy): Promise<void>;
+  /**
+   * Replaces the secrets of a sandbox that was started with some, from now on. Connections that the earlier ones were
+   * used on are cut.
+   */
+  setSecrets(id: SandboxId, secrets: SandboxSecrets): Promise<void>;
   /** The network policy's refusals of the last hour, newest first. */
   networkRefusals(id: SandboxId): Promise<readonly NetworkRefusal[]>;
   /** The end of what the machine has written to its console. */
@@ -137,6 +142,8 @@ export interface WorkerDescription {
   readonly objectStore?: string;
   /** The worker pauses its machines when no server has asked for it for so long, in seconds. Absent: it never does. */
   readonly leaseSeconds?: number;
+  /** Sandboxes can use secrets. Absent: it cannot put them into requests. */
+  readonly secrets?: true;
 }
 
 export type HypervisorName = "qemu" | "firecracker" | "fake";
@@ -165,6 +172,37 @@ export interface StartSandbox extends SandboxSize {
   readonly networkEnabled: boolean;
   /** `not_supported` where the worker cannot enforce rules. */
   readonly egress?: EgressRules | undefined;
+  /** `not_supported` where the worker cannot put secrets into requests. Absent: the sandbox uses none. */
+  readonly secrets?: SandboxSecrets | undefined;
+}
+
+/**
+ * Secrets that a sandbox uses and never sees. The guest has sealed texts; outside it, the sealed text of a secret is
+ * replaced by its value in HTTPS requests to the secret's hosts. A worker keeps values in memory alone.
+ */
+export interface SandboxSecrets {
+  /**
+   * Signs certificates for the secrets' hosts, which the guest trusts. Absent: the worker has restarted, and waits for
+   * {@link Worker.setSecrets}.
+   */
+  readonly authority?: GuestAuthority | undefined;
+  readonly secrets: readonly SealedSecret[];
+}
+
+/** A certificate authority, PEM. Its private key never enters a guest. */
+export interface GuestAuthority {
+  readonly certificate: string;
+  readonly privateKey: string;
+}
+
+export interface SealedSecret {
+  /** The name of its variable, for people. */
+  readonly name: string;
+  /** The text that the guest has. */
+  readonly sealed: string;
+  readonly value: string;
+  /** Hosts that it may be sent to: `matchesHost` of secret-hosts.ts. Empty: none. */
+  readonly hosts: readonly string[];
 }
 
 export type StartFrom =
@@ -234,6 +272,8 @@ export interface HeldSandbox {
   readonly memoryMib: number;
   /** False: its machine has ended and only its disks are left, which `powerCycleSandbox` boots. */
   readonly running: boolean;
+  /** It uses secrets, and the worker waits for {@link Worker.setSecrets}. */
+  readonly lacksSecrets?: true;
 }
 
 export interface StartedSandbox {

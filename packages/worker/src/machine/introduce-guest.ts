@@ -4,6 +4,7 @@ import { asSandboxError, isSandboxError, SandboxError } from "@opensandbox/wire/
 import type { ReshapeRequestSchema } from "@opensandbox/wire/guest/messages_pb.js";
 import { methods } from "@opensandbox/wire/guest/methods.ts";
 import { inner, macBytes } from "#network/address-plan.ts";
+import type { SandboxSecrets } from "@opensandbox/wire/worker/worker.ts";
 import { machineIdOf, macAddressOf } from "#guest/guest-identity.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
 
@@ -18,6 +19,8 @@ export interface GuestIdentity {
   readonly copied: boolean;
   /** The shape that the guest takes on, too. Absent: it keeps its own. */
   readonly shape?: MessageInitShape<typeof ReshapeRequestSchema> | undefined;
+  /** Secrets that the guest uses: it has to trust their authority. */
+  readonly secrets?: SandboxSecrets | undefined;
 }
 
 /** From this protocol version on an agent takes its identity and a shape by one call. */
@@ -73,13 +76,30 @@ async function configureOnceConnected(
   }
 }
 
+/** From this protocol version on, an agent takes a certificate authority. */
+const trustingVersion = 6;
+
+/** Programs that do not use the system's store. */
+const trustingEnvironment = {
+  NODE_EXTRA_CA_CERTS: "/usr/local/share/ca-certificates/opensandbox.crt",
+  REQUESTS_CA_BUNDLE: "/etc/ssl/certs/ca-certificates.crt",
+  SSL_CERT_FILE: "/etc/ssl/certs/ca-certificates.crt",
+  CURL_CA_BUNDLE: "/etc/ssl/certs/ca-certificates.crt",
+};
+
 /** A single call: the agent takes the entropy first, and thaws the disks before it writes to them. */
 async function configure(
   { guest, sandboxNetwork }: LiveMachine,
-  { id, hostname, envs, copied, shape }: GuestIdentity,
+  { id, hostname, envs, copied, shape, secrets }: GuestIdentity,
   signal: AbortSignal,
 ): Promise<boolean> {
   const { protocolVersion } = await guest.ready(signal);
+  const certificate = secrets?.authority?.certificate;
+  if (certificate !== undefined && protocolVersion < trustingVersion) {
+    const message =
+      "the snapshot has a guest agent of an earlier version, which cannot use secrets: start from an image";
+    throw new SandboxError("not_supported", message);
+  }
   // An agent of an older snapshot keeps the address of its device.
   if (protocolVersion < 2) sandboxNetwork?.admit(inner.deviceMac);
   const takesShape = shape !== undefined && protocolVersion >= shapingVersion;
@@ -89,13 +109,15 @@ async function configure(
       ...(hostname === undefined ? {} : { hostname }),
       clockUnixNanos: BigInt(Date.now()) * 1_000_000n,
       entropy: randomBytes(64),
-      envs: { ...envs },
+      envs: { ...(certificate === undefined ? {} : trustingEnvironment), ...envs },
       replaceEnvs: true,
       thaw: true,
       machineId: machineIdOf(id),
       macAddress: macBytes(macAddressOf(id)),
       newIdentity: copied,
       ...(takesShape ? { shape } : {}),
+      // A copy may have the authority of the sandbox that it was copied from.
+      ...(certificate !== undefined ? { authority: certificate } : copied ? { authority: "" } : {}),
     },
     signal,
   );

@@ -139,7 +139,12 @@ export function entryOf(
   sandbox: StartSandbox,
   { workerId, ephemeral }: JournalHost,
 ): JournalEntry {
-  return { machineId: machine.id, workerId, ephemeral, sandbox, machine: machine.journaled() };
+  return { machineId: machine.id, workerId, ephemeral, sandbox: withoutSecrets(sandbox), machine: machine.journaled() };
+}
+
+/** The request as it is stored: it says that there are secrets, and contains neither their values nor a private key. */
+export function withoutSecrets(sandbox: StartSandbox): StartSandbox {
+  return sandbox.secrets === undefined ? sandbox : { ...sandbox, secrets: { secrets: [] } };
 }
 
 type JournalHost = Pick<Host, "workerId" | "ephemeral">;

@@ -33,6 +33,8 @@ export const sets = {
   open: "open",
   /** Holds the guest's address when names are denied: connections to the web are inspected at every address. */
   inspected: "inspected",
+  /** Holds the guest's address when its sandbox uses secrets: TLS connections pass the proxy at every address. */
+  secrets: "secrets",
   allowed: "allowed",
   denied: "denied",
   /** This host's own addresses. */
@@ -81,6 +83,7 @@ table netdev ${table} {
 table inet ${table} {
   set ${sets.open} { type ipv4_addr; }
   set ${sets.inspected} { type ipv4_addr; }
+  set ${sets.secrets} { type ipv4_addr; }
   set forbidden { type ipv4_addr; flags interval; elements = { ${forbiddenRanges.join(", ")} }; }
   set ${sets.host} { type ipv4_addr; }
   set ${sets.allowed} { type ipv4_addr; flags interval; }
@@ -101,6 +104,7 @@ table inet ${table} {
     ip daddr @forbidden accept
     ip daddr @${sets.host} accept
     ip daddr @${sets.denied} accept
+    ip saddr @${sets.secrets} tcp dport 443 goto proxy
     ip daddr @${sets.allowed} accept
     ip saddr @${sets.inspected} goto proxy
     ip daddr @${sets.pinned[0]} goto proxy
@@ -138,6 +142,8 @@ table inet ${table} {
     ip daddr @forbidden goto refuse
     ip daddr @${sets.host} goto refuse
     ip daddr @${sets.denied} goto refuse
+    # HTTP/3 would carry sealed texts past the proxy, so clients fall back to TCP.
+    ip saddr @${sets.secrets} meta l4proto { tcp, udp } th dport 443 goto refuse
     ip daddr @${sets.allowed} goto let_out
     meta l4proto { tcp, udp } th dport 53 goto refuse
     ip saddr @${sets.open} ip saddr != @${sets.inspected} goto let_out

@@ -22,6 +22,8 @@ export interface NetworkPoolOptions {
   readonly servicesEntrances?: readonly string[];
   /** The program of the guest-facing services; tests give it faults. */
   readonly servicesModule?: string;
+  /** Authorities that hosts of secrets may have, besides the well-known ones. PEM. Default: none. */
+  readonly secretAuthorities?: string;
   readonly log: (level: "info" | "warn" | "error", message: string, fields?: object) => void;
 }
 
@@ -135,8 +137,7 @@ export class NetworkPool implements AsyncDisposable {
   #networkOf(slot: Slot, owner: string, state: string): SandboxNetwork {
     return new SandboxNetwork(
       { number: slot.number, state, keep: (state) => slot.assign(owner, state) },
-      this.services,
-      this.#options.log,
+      { services: this.services, log: this.#options.log, secretAuthorities: this.#options.secretAuthorities ?? "" },
       async () => {
         // The slot must name another owner, because the machine's directory is about to be removed.
         await slot.assign(this.#owner);

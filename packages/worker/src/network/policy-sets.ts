@@ -9,6 +9,8 @@ export interface AppliedPolicy {
   readonly policy: CompiledPolicy;
   /** The number of the policy, and the mark of the connections that it has admitted. */
   readonly epoch: number;
+  /** The sandbox uses secrets, so its TLS connections pass the proxy. */
+  readonly usesSecrets: boolean;
 }
 
 /**
@@ -19,6 +21,7 @@ export function policyChanges(from: AppliedPolicy, to: AppliedPolicy): SetChange
   return [
     ...presence(sets.open, from.policy.open, to.policy.open),
     ...presence(sets.inspected, isInspected(from.policy), isInspected(to.policy)),
+    ...presence(sets.secrets, from.usesSecrets, to.usesSecrets),
     ...ranges(sets.allowed, from.policy.allowedRanges, to.policy.allowedRanges),
     ...ranges(sets.denied, from.policy.deniedRanges, to.policy.deniedRanges),
     ...epoch(from.epoch, to.epoch),

@@ -56,12 +56,12 @@ suite("a policy", () => {
 });
 
 suite("what a policy changes in the kernel", () => {
-  const closed = { policy: compilePolicy(closedPolicy), epoch: 0 };
+  const closed = { policy: compilePolicy(closedPolicy), epoch: 0, usesSecrets: false };
   const guest = { key: ipv4Bytes(parseIpv4("10.0.2.15")!) };
   const mark = Buffer.from([1, 0, 0, 0]);
 
   test("on a prepared network: a policy without rules only adds elements", () => {
-    assert.deepEqual(policyChanges(closed, { policy: compiled(), epoch: 1 }), [
+    assert.deepEqual(policyChanges(closed, { policy: compiled(), epoch: 1, usesSecrets: false }), [
       { set: "open", add: [guest] },
       { set: "current", add: [{ key: mark }] },
       { set: "marks", add: [{ ...guest, value: mark }] },
@@ -73,7 +73,7 @@ suite("what a policy changes in the kernel", () => {
       allow: ["203.0.113.0/25", "203.0.113.128/25", "223.255.255.255", "0.0.0.0/0"],
       deny: ["203.0.113.7"],
     });
-    const changes = policyChanges(closed, { policy, epoch: 1 });
+    const changes = policyChanges(closed, { policy, epoch: 1, usesSecrets: false });
     assert.deepEqual(changes.slice(0, 2), [
       { set: "allowed", add: [{ key: Buffer.from([0, 0, 0, 0]) }] },
       {
@@ -84,13 +84,13 @@ suite("what a policy changes in the kernel", () => {
   });
 
   test("only present elements are removed, and unchanged sets are not touched", () => {
-    const from = { policy: compiled({ allow: ["203.0.113.7"] }), epoch: 1 };
-    const to = { policy: compiled({ allow: ["203.0.113.7", "a.example"] }), epoch: 2 };
+    const from = { policy: compiled({ allow: ["203.0.113.7"] }), epoch: 1, usesSecrets: false };
+    const to = { policy: compiled({ allow: ["203.0.113.7", "a.example"] }), epoch: 2, usesSecrets: false };
     assert.deepEqual(
       policyChanges(from, to).map((change) => `${"flush" in change ? "flush" : "add"} ${change.set}`),
       ["flush current", "flush marks", "add current", "add marks"],
     );
-    assert.deepEqual(policyChanges(from, { policy: compiled(), epoch: 2 }).slice(0, 2), [
+    assert.deepEqual(policyChanges(from, { policy: compiled(), epoch: 2, usesSecrets: false }).slice(0, 2), [
       { set: "open", add: [guest] },
       { set: "allowed", flush: true },
     ]);

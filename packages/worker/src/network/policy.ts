@@ -1,5 +1,5 @@
 import { type EgressTarget, forbidden, type NetworkPolicy, parseEgress } from "@opensandbox/wire/egress.ts";
-import { isInRanges, mergeRanges, type Range } from "@opensandbox/wire/ipv4.ts";
+import { isInRanges, mergeRanges, parseIpv4, type Range } from "@opensandbox/wire/ipv4.ts";
 
 /** A policy in the form in which packets, names and web requests are judged. Pure. */
 export interface CompiledPolicy {
@@ -37,12 +37,12 @@ export function compilePolicy(policy: NetworkPolicy): CompiledPolicy {
 export type ClaimedName = { readonly name: string } | { readonly name?: undefined; readonly reason: string };
 
 /**
- * Why a policy does not let a connection through under its name; undefined when it does. Where names decide, a
- * connection without exactly one name is refused.
+ * Why a policy does not let a web connection through; undefined when it does. Where names decide, a connection without
+ * exactly one name is refused, unless its address is allowed.
  */
-export function refusalOfName(policy: CompiledPolicy, claimed: ClaimedName): string | undefined {
+export function refusalOf(policy: CompiledPolicy, claimed: ClaimedName, address: string): string | undefined {
   if (!policy.policy.enabled) return "the network is off";
-  if (!policy.namesDecide) return undefined;
+  if (!policy.namesDecide || isInRanges(parseIpv4(address) ?? 0, policy.allowedRanges)) return undefined;
   if (claimed.name === undefined) return claimed.reason;
   return policy.allowsName(claimed.name) ? undefined : "the network policy does not allow this name";
 }

@@ -8,15 +8,16 @@ import { openConnection, openTcpListener, openUdpSocket } from "#host/kernel/soc
 import type { NetworkPolicy } from "@opensandbox/wire/egress.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { isInRanges, parseIpv4 } from "@opensandbox/wire/ipv4.ts";
-import type { NetworkRefusal } from "@opensandbox/wire/worker/worker.ts";
+import type { NetworkRefusal, SandboxSecrets } from "@opensandbox/wire/worker/worker.ts";
 import { devices, inner, macBytes, slotNames } from "./address-plan.ts";
 import { answerMetadata, type MetadataSource } from "./metadata-service.ts";
 import { sets, table, webProxyPort } from "./namespace-rules.ts";
 import { NetworkRecord } from "./network-record.ts";
 import { PinnedNames } from "./names/pinned-names.ts";
-import { closedPolicy, type CompiledPolicy, compilePolicy, isPublicIpv4, refusalOfName } from "./policy.ts";
+import { closedPolicy, compilePolicy, isPublicIpv4, refusalOf } from "./policy.ts";
 import { addressKey, type AppliedPolicy, policyChanges } from "./policy-sets.ts";
-import type { GuestServices, NetworkSockets, ServedNetwork } from "./services/guest-services.ts";
+import { NetworkSecrets } from "./secrets/network-secrets.ts";
+import type { GuestServices, NetworkSockets, ServedNetwork, ServedState } from "./services/guest-services.ts";
 import type { WebTarget } from "./web/web-proxy.ts";
 
 /** A prepared slot that a machine uses. */
@@ -27,12 +28,21 @@ interface PreparedSlot {
   keep(state: string): Promise<void>;
 }
 
+/** What every network of a worker shares. */
+export interface NetworkSurroundings {
+  readonly services: GuestServices;
+  readonly log: Log;
+  /** Authorities that hosts of secrets may have, besides the well-known ones. PEM; empty: none. */
+  readonly secretAuthorities: string;
+}
+
 /** State that is stored for the next worker. */
 interface KeptState {
   readonly policy: NetworkPolicy;
   readonly epoch: number;
   /** When the first policy was set, in milliseconds since 1970. */
   readonly since: number;
+  readonly usesSecrets?: boolean;
 }
 
 /**
@@ -52,24 +62,32 @@ export class SandboxNetwork implements AsyncDisposable {
   readonly #prepared: PreparedSlot;
   readonly #giveBack: () => Promise<void>;
   readonly #log: Log;
+  readonly #secretAuthorities: string;
   readonly #pinned: PinnedNames;
   readonly #record: NetworkRecord;
   readonly #services: GuestServices;
   /** Undefined until the first policy is set. */
   #served: ServedNetwork | undefined;
-  #applied: AppliedPolicy = { policy: compilePolicy(closedPolicy), epoch: 0 };
+  #applied: AppliedPolicy = { policy: compilePolicy(closedPolicy), epoch: 0, usesSecrets: false };
+  #secrets = new NetworkSecrets(undefined, "");
+  #secretsVersion = 0;
   #since = 0;
   #webIsOpen = false;
   #defects = 0;
   #defectLoggedAt = Number.NEGATIVE_INFINITY;
   #metadata: MetadataSource | undefined;
 
-  constructor(prepared: PreparedSlot, services: GuestServices, log: Log, giveBack: () => Promise<void>) {
+  constructor(
+    prepared: PreparedSlot,
+    { services, log, secretAuthorities }: NetworkSurroundings,
+    giveBack: () => Promise<void>,
+  ) {
     const { namespaceFile: namespace } = slotNames(prepared.number);
     this.slot = prepared.number;
     this.attachment = { kind: "tap", namespace, device: devices.tap, openTap: () => openTap(devices.tap) };
     this.#prepared = prepared;
     this.#log = log;
+    this.#secretAuthorities = secretAuthorities;
     this.#giveBack = giveBack;
     this.#where = { table, namespace };
     this.#pinned = new PinnedNames(this.#where);
@@ -78,7 +96,7 @@ export class SandboxNetwork implements AsyncDisposable {
     else this.#takeOver(JSON.parse(prepared.state) as KeptState);
     this.#services = services;
     services.start();
-    if (this.#since > 0) this.#serve(openSockets(namespace, this.#applied.policy));
+    if (this.#since > 0) this.#serve(openSockets(namespace, this.#applied));
   }
 
   /** The time of the first policy, which makes the machine a sandbox's, in milliseconds since 1970; 0 before that. */
@@ -95,12 +113,13 @@ export class SandboxNetwork implements AsyncDisposable {
    * are cut. @throws `invalid_argument` for invalid rules; then nothing has changed
    */
   async setPolicy(policy: NetworkPolicy): Promise<void> {
-    const applied = { policy: compilePolicy(policy), epoch: this.#applied.epoch + 1 };
+    const usesSecrets = this.#secrets.areUsed;
+    const applied = { policy: compilePolicy(policy), epoch: this.#applied.epoch + 1, usesSecrets };
     const { namespace } = this.#where;
     // The sockets listen before the kernel redirects anything to them.
-    const sockets = this.#served === undefined ? openSockets(namespace, applied.policy) : undefined;
+    const sockets = this.#served === undefined ? openSockets(namespace, applied) : undefined;
     try {
-      if (sockets === undefined && applied.policy.namesDecide) this.#addWeb();
+      if (sockets === undefined && needsProxy(applied)) this.#addWeb();
       const before = this.#applied;
       const pins = this.#pinned.retain((name) => applied.policy.namesDecide && applied.policy.allowsName(name));
       changeSets(this.#where, [...policyChanges(before, applied), ...pins]);
@@ -110,13 +129,24 @@ export class SandboxNetwork implements AsyncDisposable {
     }
     this.#applied = applied;
     if (this.#since === 0) this.#since = Date.now();
-    const kept: KeptState = { policy, epoch: applied.epoch, since: this.#since };
+    const kept: KeptState = { policy, epoch: applied.epoch, since: this.#since, usesSecrets };
     // The first policy reaches the services with the sockets, so that no guest is served under another one.
     if (sockets !== undefined) this.#serve(sockets);
     await Promise.all([
       this.#prepared.keep(JSON.stringify(kept)),
-      sockets === undefined ? this.#served?.hold(policy) : undefined,
+      sockets === undefined ? this.#served?.hold(this.#state) : undefined,
     ]);
+  }
+
+  /**
+   * Puts these secrets into requests from now on. Whether there are any takes effect with the first policy, and does not
+   * change afterwards. Absent: the sandbox uses none.
+   */
+  setSecrets(secrets: SandboxSecrets | undefined): void {
+    this.#secrets = new NetworkSecrets(secrets, this.#secretAuthorities);
+    this.#secretsVersion += 1;
+    // A stalled process gets them with its successor; the worker checks every host itself.
+    void this.#served?.hold(this.#state);
   }
 
   /** Accepts frames from this MAC address, and sends the guest's packets to it. Idempotent. */
@@ -171,21 +201,26 @@ export class SandboxNetwork implements AsyncDisposable {
   }
 
   /** The kernel still holds the sandbox to the earlier worker's policy. */
-  #takeOver({ policy, epoch, since }: KeptState): void {
+  #takeOver({ policy, epoch, since, usesSecrets = false }: KeptState): void {
     this.#since = since;
-    this.#applied = { policy: compilePolicy(policy), epoch };
+    this.#applied = { policy: compilePolicy(policy), epoch, usesSecrets };
     this.#pinned.inherit();
   }
 
   #serve(sockets: NetworkSockets): void {
     this.#webIsOpen = sockets.web !== undefined;
-    this.#served = this.#services.serve(sockets, this.policy, {
+    this.#served = this.#services.serve(sockets, this.#state, {
+      intercept: (name) => this.#secrets.intercept(name),
       connect: (target) => this.#connect(target),
       pin: (name, addresses, ttlSeconds) => this.#pin(name, addresses, ttlSeconds),
       metadata: (endpoint, body) => answerMetadata(this.#metadata, endpoint, body),
       refused: (refusal) => this.#record.add(refusal),
       defect: (text) => this.#reportDefect(text),
     });
+  }
+
+  get #state(): ServedState {
+    return { policy: this.policy, secretHosts: this.#secrets.hosts, secretsVersion: this.#secretsVersion };
   }
 
   #addWeb(): void {
@@ -203,10 +238,10 @@ export class SandboxNetwork implements AsyncDisposable {
     }
     if (port !== 80 && port !== 443) return { refusal: "only ports 80 and 443 are reached through the proxy" };
     const claimed = name === undefined ? { reason: "the connection does not state its host name" } : { name };
-    const refusal = refusalOfName(policy, claimed);
+    const refusal = refusalOf(policy, claimed, address);
     if (refusal !== undefined) return { refusal };
-    if (!policy.open && !this.#pinned.has(name ?? "", number))
-      return { refusal: "the address is not one of this name" };
+    const isAllowed = policy.open || isInRanges(number, policy.allowedRanges);
+    if (!isAllowed && !this.#pinned.has(name ?? "", number)) return { refusal: "the address is not one of this name" };
     return { descriptor: openConnection("tcp", this.#where.namespace, { address, port }) };
   }
 
@@ -233,7 +268,7 @@ export class SandboxNetwork implements AsyncDisposable {
  * The sockets of the services, in the namespace, so that only its guest reaches them. What the guest sends waits in the
  * kernel until they are served.
  */
-function openSockets(namespace: string, { namesDecide }: CompiledPolicy): NetworkSockets {
+function openSockets(namespace: string, applied: AppliedPolicy): NetworkSockets {
   const names = { address: inner.nameServer, port: 53 };
   const opened: number[] = [];
   const kept = (descriptor: number): number => {
@@ -245,12 +280,16 @@ function openSockets(namespace: string, { namesDecide }: CompiledPolicy): Networ
       datagrams: kept(openUdpSocket(namespace, names)),
       streams: kept(openTcpListener(namespace, names)),
       metadata: kept(openTcpListener(namespace, { address: inner.metadata, port: 80 })),
-      ...(namesDecide ? { web: kept(openWebListener(namespace)) } : {}),
+      ...(needsProxy(applied) ? { web: kept(openWebListener(namespace)) } : {}),
     };
   } catch (error) {
     for (const descriptor of opened) closeSync(descriptor);
     throw error;
   }
+}
+
+function needsProxy({ policy, usesSecrets }: AppliedPolicy): boolean {
+  return policy.namesDecide || usesSecrets;
 }
 
 function openWebListener(namespace: string): number {

@@ -19,12 +19,20 @@ export function requirePolicy({ egress }: NetworkPolicy, { network, description 
   throw new SandboxError("not_supported", message);
 }
 
-/** Applies the sandbox's policy to its machine, and lets the machine's metadata service answer for the sandbox. */
+/** @throws `not_supported` when this host cannot put secrets into requests */
+export function requireSecrets({ secrets }: Pick<StartSandbox, "secrets">, { network, description }: Host): void {
+  if (secrets === undefined || network.mode === "tap") return;
+  const message = `this host cannot put secrets into requests: ${description.network.reason}`;
+  throw new SandboxError("not_supported", message);
+}
+
+/** Applies the sandbox's policy and secrets to its machine, and lets the machine's metadata service answer for the sandbox. */
 export async function applyNetworkPolicy(live: LiveMachine, request: StartSandbox, host: Host): Promise<void> {
   const { sandboxNetwork } = live;
   if (sandboxNetwork === undefined) return;
   // An adopted machine is admitted already, perhaps under the address that an earlier version chose.
   if (sandboxNetwork.since === 0) sandboxNetwork.admit(macAddressOf(request.id));
+  sandboxNetwork.setSecrets(request.secrets);
   // The policy of an adopted machine is in force too; setting it again would cut its connections.
   const policy = policyOf(request);
   if (JSON.stringify(sandboxNetwork.policy) !== JSON.stringify(policy) || sandboxNetwork.since === 0) {

@@ -36,8 +36,8 @@ export async function powerCycleSandbox(sandbox: LiveSandbox, host: Host, signal
   await journalMachine(live, request, host);
   const offered = await reshapeMachine(live, request, host);
   const shape = await offerShape(live, request, offered);
-  const { id, envs } = request;
-  const isTaken = await introduceGuest(live, { id, envs, copied: false, shape }, "boot", signal);
+  const { id, envs, secrets } = request;
+  const isTaken = await introduceGuest(live, { id, envs, copied: false, shape, secrets }, "boot", signal);
   await reshapeGuest(live, shape, offered, isTaken, signal);
   void alignClock(live, host);
 }

@@ -19,6 +19,7 @@ import { allocatedBytes } from "#machine/limits/allocated-bytes.ts";
 import { orNoRoom } from "./no-room.ts";
 import { powerCycleSandbox, rebootSandbox } from "./reboot-sandbox.ts";
 import { scaleSandbox } from "./scale-sandbox.ts";
+import { setSecrets } from "./set-secrets.ts";
 import { setNetworkPolicy } from "./set-network-policy.ts";
 import { type Sources, startSandbox } from "./start-sandbox.ts";
 
@@ -79,9 +80,10 @@ export class SandboxWorker implements Worker, AsyncDisposable {
 
   // oxlint-disable-next-line typescript/require-await -- the interface is that of a worker on another host, too
   listSandboxes: Worker["listSandboxes"] = async () =>
-    [...this.#here.values()].map(({ request: { id, generation, memoryMib }, live }) => ({
+    [...this.#here.values()].map(({ request: { id, generation, memoryMib, secrets }, live }) => ({
       ...{ id, generation, memoryMib },
       running: live.hasProcess,
+      ...(secrets !== undefined && secrets.authority === undefined ? { lacksSecrets: true as const } : {}),
     }));
 
   waitForEnd: Worker["waitForEnd"] = async (id, signal) => await orAborted(this.#sandbox(id).ended, signal);
@@ -184,6 +186,9 @@ export class SandboxWorker implements Worker, AsyncDisposable {
   setNetworkPolicy: Worker["setNetworkPolicy"] = async (id, policy) => {
     await setNetworkPolicy(this.#sandbox(id), policy, this.#host);
   };
+
+  // oxlint-disable-next-line typescript/require-await -- the interface is that of a worker on another host, too
+  setSecrets: Worker["setSecrets"] = async (id, secrets) => setSecrets(this.#sandbox(id), secrets);
 
   networkRefusals: Worker["networkRefusals"] = async (id) =>
     await Promise.resolve(this.#sandbox(id).live.sandboxNetwork?.refusals() ?? []);

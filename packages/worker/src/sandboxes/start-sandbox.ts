@@ -11,11 +11,11 @@ import { holdBootFiles } from "#machine/boot-files.ts";
 import type { BootFiles, Host } from "#machine/host.ts";
 import { tenantGroupOf } from "#machine/host-resources.ts";
 import { introduceGuest } from "#machine/introduce-guest.ts";
-import { entryOf, flushJournal, stageEntry, writeEntry } from "#machine/journal.ts";
+import { entryOf, flushJournal, stageEntry, withoutSecrets, writeEntry } from "#machine/journal.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
 import { LiveSandbox } from "./live-sandbox.ts";
 import type { OwnMemory } from "#templates/own-memory.ts";
-import { applyNetworkPolicy, policyOf, requirePolicy } from "./network-policy.ts";
+import { applyNetworkPolicy, policyOf, requirePolicy, requireSecrets } from "./network-policy.ts";
 import type { RemoteSnapshots } from "#remote-snapshots/remote-snapshots.ts";
 import type { ReadyMachines } from "#templates/ready-machines.ts";
 import { makeReadyMachine } from "#templates/make-ready-machine.ts";
@@ -70,6 +70,7 @@ export async function startSandbox(
   signal: AbortSignal,
 ): Promise<Started> {
   requirePolicy(policyOf(request), host);
+  requireSecrets(request, host);
   const spans = new Spans();
   await host.admission.requirePossible(request.memoryMib);
   using turn = new DisposableStack();
@@ -105,9 +106,9 @@ async function becomeSandbox(
   if (started.from === "restore") await live.vm.resume();
   const copied = request.from.kind === "image" ? started.from === "restore" : request.from.identity === "new";
   await failpoint("introduce guest");
-  const { id, envs } = request;
+  const { id, envs, secrets } = request;
   const shape = await offerShape(live, request, offered);
-  const identity = { id, hostname: hostnameOf(request), envs, copied, shape };
+  const identity = { id, hostname: hostnameOf(request), envs, copied, shape, secrets };
   const isTaken = await introduceGuest(live, identity, started.from, signal);
   await reshapeGuest(live, shape, offered, isTaken, signal);
   spans.end("guest");
@@ -293,7 +294,8 @@ async function boot(
 async function announce({ request, host, enter }: Start, machine: MachineRequest): Promise<MachineRequest> {
   await enter();
   const { workerId, ephemeral, dataDirectory } = host;
-  await writeEntry(dataDirectory, { machineId: machine.id, workerId, ephemeral, sandbox: request });
+  const sandbox = withoutSecrets(request);
+  await writeEntry(dataDirectory, { machineId: machine.id, workerId, ephemeral, sandbox });
   return machine;
 }
 

@@ -81,6 +81,11 @@ export function workerService(served: ServedWorker): ServiceImpl<typeof pb.Worke
       await worker.setNetworkPolicy(request.sandboxId as SandboxId, wire.policyFromWire(request));
       return {};
     },
+    async setSecrets({ sandboxId, secrets }) {
+      if (secrets === undefined) throw new SandboxError("invalid_argument", "the secrets are missing");
+      await worker.setSecrets(sandboxId as SandboxId, wire.secretsFromWire(secrets));
+      return {};
+    },
     async networkRefusals({ sandboxId }) {
       const refusals = await worker.networkRefusals(sandboxId as SandboxId);
       return { refusals: refusals.map((refusal) => ({ ...refusal })) };

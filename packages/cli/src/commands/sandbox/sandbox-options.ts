@@ -37,12 +37,14 @@ export const networkOptions = {
   deny: list("forbidden destinations; overrides --allow"),
   port: whole("PORT", "a port of the sandbox to publish on a port of the server"),
   previewToken: text("TOKEN", "the token that previews require; auto: generate and print one"),
+  secretStore: text("NAME", "a secret store, whose secrets the sandbox uses without seeing them"),
 };
 
 interface NetworkInput extends EgressInput {
   readonly noNetwork: boolean;
   readonly port: number | undefined;
   readonly previewToken: string | undefined;
+  readonly secretStore: string | undefined;
 }
 
 export interface EgressInput {
@@ -51,13 +53,14 @@ export interface EgressInput {
 }
 
 /** The network inputs that were given. */
-export function networkOf({ noNetwork, port, previewToken, ...rules }: NetworkInput) {
+export function networkOf({ noNetwork, port, previewToken, secretStore, ...rules }: NetworkInput) {
   const egress = egressOf(rules);
   return {
     ...(noNetwork ? { networkEnabled: false } : {}),
     ...(Object.keys(egress).length === 0 ? {} : { egress }),
     ...(port === undefined ? {} : { port }),
     ...(previewToken === undefined ? {} : { previewToken }),
+    ...(secretStore === undefined ? {} : { secretStore }),
   };
 }
 

@@ -23,7 +23,8 @@ export async function serveE2bApi(app: FastifyInstance, context: E2bContext): Pr
       return reply.status(failure.status).send(failure.body);
     });
     auditCalls(withKey, context.audit, routeOf);
-    requireKey(withKey, { authenticate: authenticatorOf(context.authenticate), openCalls: context.openCalls, routeOf });
+    const { openCalls, callRates } = context;
+    requireKey(withKey, { authenticate: authenticatorOf(context.authenticate), openCalls, callRates, routeOf });
     serveSandboxes(withKey, context);
     serveMetrics(withKey, context);
     serveSnapshots(withKey, context);

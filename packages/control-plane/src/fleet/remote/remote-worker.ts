@@ -16,6 +16,7 @@ import type {
   Progress,
   ReadyMachinesState,
   SandboxEnd,
+  SandboxSecrets,
   SandboxSize,
   Scaled,
   StartedSandbox,
@@ -141,6 +142,11 @@ export class RemoteWorker implements Worker, Disposable {
   async setNetworkPolicy(id: SandboxId, policy: NetworkPolicy): Promise<void> {
     const request = { sandboxId: id, ...wire.policyToWire(policy) };
     await this.#link.ask((client, options) => client.setNetworkPolicy(request, options));
+  }
+
+  async setSecrets(id: SandboxId, secrets: SandboxSecrets): Promise<void> {
+    const request = { sandboxId: id, secrets: wire.secretsToWire(secrets) };
+    await this.#link.ask((client, options) => client.setSecrets(request, options));
   }
 
   async networkRefusals(id: SandboxId): Promise<readonly NetworkRefusal[]> {

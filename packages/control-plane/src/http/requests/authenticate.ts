@@ -3,7 +3,9 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { notYet } from "@opensandbox/wire/public/not-yet.ts";
 import { publicRoutes } from "@opensandbox/wire/public/routes.ts";
 import { grants, routeScopes, type Scope } from "@opensandbox/wire/public/scopes.ts";
-import type { Authenticate, Caller } from "#organizations/api-keys.ts";
+import type { Authenticate } from "#organizations/api-keys.ts";
+import type { Caller } from "#organizations/caller.ts";
+import type { CallRates } from "./call-rates.ts";
 import type { OpenCalls } from "./open-calls.ts";
 
 const callers = new WeakMap<FastifyRequest, Caller>();
@@ -26,6 +28,7 @@ const routes: ReadonlyMap<string, KeyRoute> = new Map([
 export interface RequireKey {
   readonly authenticate: Authenticate;
   readonly openCalls: OpenCalls;
+  readonly callRates: CallRates;
   /** Default: our own routes. */
   readonly routeOf?: RouteOf;
 }
@@ -34,10 +37,17 @@ export interface RequireKey {
 export type RouteOf = (request: FastifyRequest) => KeyRoute | undefined;
 
 /** Requires an API key with the route's scope for every route of this instance. */
-export function requireKey(app: FastifyInstance, { authenticate, openCalls, routeOf = keyRouteOf }: RequireKey): void {
+export function requireKey(app: FastifyInstance, needs: RequireKey): void {
+  const { authenticate, openCalls, callRates, routeOf = keyRouteOf } = needs;
   app.addHook("onRequest", async (request, reply) => {
     const caller = await authenticate(keyOf(request));
     callers.set(request, caller);
+    const waitSeconds = callRates.take(caller.organizationId);
+    if (waitSeconds > 0) {
+      reply.header("retry-after", String(waitSeconds));
+      const message = `the organization makes more than ${callRates.perSecond} calls a second: try again in ${waitSeconds} s`;
+      throw new SandboxError("quota_exceeded", message);
+    }
     const route = routeOf(request);
     if (route === undefined || (route.scope !== undefined && !grants(caller.scopes, route.scope))) {
       throw new SandboxError("permission_denied", `the API key lacks the scope ${route?.scope ?? "of this route"}`);
@@ -49,6 +59,12 @@ export function requireKey(app: FastifyInstance, { authenticate, openCalls, rout
 /** The organization of the request's key; empty on routes without one. */
 export function organizationOf(request: FastifyRequest): string {
   return callers.get(request)?.organizationId ?? "";
+}
+
+/** @throws `permission_denied` when the request's key lacks a scope that its route alone does not need */
+export function requireScope(request: FastifyRequest, scope: Scope): void {
+  if (grants(callers.get(request)?.scopes ?? [], scope)) return;
+  throw new SandboxError("permission_denied", `the API key lacks the scope ${scope}`);
 }
 
 /** The owner of the request's key. Undefined when the key was not accepted. */

@@ -1,5 +1,4 @@
 import { parseSandboxId } from "@opensandbox/wire/ids.ts";
-import { SandboxError } from "@opensandbox/wire/errors.ts";
 import * as wire from "@opensandbox/wire/public/sandboxes/checkpoints.ts";
 import { checkpointPatches } from "@opensandbox/wire/public/sandboxes/patches.ts";
 import { sandboxReplyOf } from "@opensandbox/wire/public/sandboxes/sandboxes.ts";
@@ -10,6 +9,7 @@ import { forkCheckpoint } from "#checkpoints/fork-checkpoint.ts";
 import { getCheckpoint, listCheckpoints } from "#checkpoints/get-checkpoint.ts";
 import { restoreCheckpoint } from "#checkpoints/restore-checkpoint.ts";
 import type { ApiContext } from "../api-context.ts";
+import { secretStoresOf } from "#http/secrets/stores-of-sandboxes.ts";
 import { createGuarded } from "./create-guarded.ts";
 import { idempotencyKeyOf } from "#http/requests/idempotency-key.ts";
 import { servePatches } from "./patches.ts";
@@ -57,17 +57,16 @@ export function serveCheckpoints(app: FastifyInstance, api: ApiContext): void {
     return { sandboxId: id, checkpointId, status: "restoring" as const };
   });
 
-  serve(app, ending, wire.forkCheckpoint, async ({ organizationId, parameter, body, request, reply, signal }) => {
-    if ((body.secretStore ?? "") !== "") {
-      throw new SandboxError("not_supported", "secret stores (secretStore) are not implemented");
-    }
+  serve(app, ending, wire.forkCheckpoint, async (call) => {
+    const { organizationId, parameter, body, request, reply, signal } = call;
+    const secretStores = await secretStoresOf(api, call, body.secretStore);
     const asked = {
       organizationId,
       checkpointId: parameter("checkpointId"),
       idempotencyKey: idempotencyKeyOf(request),
     };
     const forked = await createGuarded(api, body.previewAuth, (own) =>
-      forkCheckpoint(sandboxes, { ...asked, fork: { ...wire.forkFrom(body), ...own } }, signal),
+      forkCheckpoint(sandboxes, { ...asked, fork: { ...wire.forkFrom(body), ...own, secretStores } }, signal),
     );
     reply.header("server-timing", serverTiming(forked.spans));
     reply.status(forked.repeated ? 200 : 201);

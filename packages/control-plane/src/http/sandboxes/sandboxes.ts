@@ -10,6 +10,8 @@ import { getSandbox, listSandboxes } from "#sandboxes/get-sandbox.ts";
 import { setIdleTimeout } from "#sandboxes/set-idle-timeout.ts";
 import type { ApiContext } from "../api-context.ts";
 import { answerWithEvents, wantsEvents } from "#http/images/build-events.ts";
+import { deleteStoreOf, secretStoresOf } from "#http/secrets/stores-of-sandboxes.ts";
+import { requireScope } from "#http/requests/authenticate.ts";
 import { createGuarded, type GuardedSandbox } from "./create-guarded.ts";
 import { idempotencyKeyOf } from "#http/requests/idempotency-key.ts";
 import { serve, type Call } from "../serve.ts";
@@ -44,10 +46,13 @@ export function serveSandboxes(app: FastifyInstance, api: ApiContext): void {
     return wire.sandboxReplyOf(sandbox, place);
   });
 
-  serve(app, ending, wire.deleteSandbox, async ({ organizationId, parameter }) => {
+  serve(app, ending, wire.deleteSandbox, async ({ organizationId, parameter, query, request }) => {
     const id = parseSandboxId(parameter("id"));
+    const deletesStore = query.deleteSecretStore === "true";
+    if (deletesStore) requireScope(request, "secrets:write");
     await deleteSandbox(sandboxes, organizationId, id);
     api.hostPorts.close(id);
+    if (deletesStore) await deleteStoreOf(api, organizationId, id);
   });
 
   serve(app, ending, wire.setIdleTimeout, async ({ organizationId, parameter, body, signal }) => {
@@ -60,7 +65,7 @@ function create(api: ApiContext, call: CreateCall, onLog: (log: BuildLog) => voi
   return createGuarded(api, call.body.previewAuth, (own) => createAs(api, call, own, onLog));
 }
 
-function createAs(
+async function createAs(
   api: ApiContext,
   call: CreateCall,
   own: { readonly previewTokenHash: string | undefined },
@@ -68,17 +73,18 @@ function createAs(
 ): Promise<CreatedSandbox> {
   const { body, organizationId, request, signal } = call;
   const idempotencyKey = idempotencyKeyOf(request);
+  const secretStores = await secretStoresOf(api, call, body.secretStore);
   const asked = wire.newSandboxFrom(body);
   if (asked.kind === "from image") {
     const { image, fork: wished } = asked;
-    const fork = { ...wished, ...own };
-    return createFromImage(api.images, { organizationId, image, fork, idempotencyKey }, onLog, signal);
+    const fork = { ...wished, ...own, secretStores };
+    return await createFromImage(api.images, { organizationId, image, fork, idempotencyKey }, onLog, signal);
   }
   let step = 0;
   const onProgress = (progress: Progress): void => {
     const percent = progress.percent === undefined ? "" : ` (${Math.round(progress.percent)} %)`;
     onLog({ step: step++, type: "progress", message: `${progress.step}${percent}` });
   };
-  const sandbox = { ...asked.sandbox, ...own };
-  return createSandbox(api.sandboxes, { organizationId, sandbox, idempotencyKey }, onProgress, signal);
+  const sandbox = { ...asked.sandbox, ...own, secretStores };
+  return await createSandbox(api.sandboxes, { organizationId, sandbox, idempotencyKey }, onProgress, signal);
 }

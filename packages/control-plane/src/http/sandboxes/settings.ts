@@ -1,5 +1,5 @@
 import { parseSandboxId } from "@opensandbox/wire/ids.ts";
-import { getAllowedHosts } from "@opensandbox/wire/public/sandboxes/allowed-hosts.ts";
+import { allowedHostsReplyOf, getAllowedHosts } from "@opensandbox/wire/public/sandboxes/allowed-hosts.ts";
 import * as wire from "@opensandbox/wire/public/sandboxes/scaling.ts";
 import type { FastifyInstance, FastifyReply } from "fastify";
 import { withoutAutoscale } from "#sandboxes/sandbox.ts";
@@ -44,8 +44,8 @@ export function serveSettings(app: FastifyInstance, { sandboxes }: ApiContext): 
   });
 
   serve(app, ending, getAllowedHosts, async (call) => {
-    const { id } = await find(call);
-    return { sandboxID: id, egressAllowlist: [], perSecretAllowedHosts: {} };
+    const { id, organizationId, secretStores } = await find(call);
+    return allowedHostsReplyOf(id, await sandboxes.secrets.stores({ organizationId, secretStores }));
   });
 
   serve(app, ending, wire.getScalingLock, async (call) => {

@@ -1,5 +1,6 @@
 import * as wire from "@opensandbox/wire/public/secret-stores.ts";
 import type { FastifyInstance } from "fastify";
+import { refreshSecrets } from "#secrets/refresh-secrets.ts";
 import type { ApiContext } from "../api-context.ts";
 import { serve } from "../serve.ts";
 
@@ -24,11 +25,15 @@ export function serveSecretStores(app: FastifyInstance, { sandboxes, secretRows:
   serve(app, ending, wire.updateSecretStore, async ({ organizationId, parameter, body }) => {
     const id = wire.parseStoreId(parameter("storeId"));
     const changes = wire.secretStoreChangesFrom(body);
-    return wire.secretStoreReplyOf(await rows.updateStore(organizationId, id, changes, now()));
+    const store = await rows.updateStore(organizationId, id, changes, now());
+    if (changes.hosts !== undefined) await refreshSecrets(sandboxes, organizationId, id);
+    return wire.secretStoreReplyOf(store);
   });
 
   serve(app, ending, wire.deleteSecretStore, async ({ organizationId, parameter }) => {
-    await rows.removeStore(organizationId, wire.parseStoreId(parameter("storeId")));
+    const id = wire.parseStoreId(parameter("storeId"));
+    await rows.removeStore(organizationId, id);
+    await refreshSecrets(sandboxes, organizationId, id);
   });
 
   serve(app, ending, wire.listSecrets, async ({ organizationId, parameter }) => {
@@ -40,11 +45,14 @@ export function serveSecretStores(app: FastifyInstance, { sandboxes, secretRows:
     const id = wire.parseStoreId(parameter("storeId"));
     const secret = wire.secretFrom(parameter("secretName"), body);
     await rows.setSecret(organizationId, id, secret, now());
-    return { name: secret.name, status: "set" as const };
+    const { refreshed, errors } = await refreshSecrets(sandboxes, organizationId, id);
+    const refreshErrors = errors.length === 0 ? {} : { refreshErrors: [...errors] };
+    return { name: secret.name, status: "set" as const, ...(refreshed === 0 ? {} : { refreshed }), ...refreshErrors };
   });
 
   serve(app, ending, wire.deleteSecret, async ({ organizationId, parameter }) => {
     const id = wire.parseStoreId(parameter("storeId"));
     await rows.removeSecret(organizationId, id, parameter("secretName"));
+    await refreshSecrets(sandboxes, organizationId, id);
   });
 }

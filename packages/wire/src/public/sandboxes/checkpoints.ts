@@ -141,7 +141,9 @@ const ForkBody = z
     egress: Egress.optional().meta({ description: "Absent: the checkpoint's rules. Without lists: no rules." }),
     port: port.optional().meta({ description: "A port of the guest, which `hostPort` of the server forwards to." }),
     previewAuth: PreviewAuth.optional(),
-    secretStore: z.string().optional().meta({ description: "Not implemented." }),
+    secretStore: z.string().optional().meta({
+      description: "The name of a secret store, whose secrets take precedence over those of the checkpoint's store.",
+    }),
   })
   .meta({ id: "Fork" });
 type ForkBody = z.infer<typeof ForkBody>;

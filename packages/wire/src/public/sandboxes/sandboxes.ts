@@ -55,7 +55,10 @@ export const CreateSandboxBody = z
     }),
     image: ImageManifest.optional().meta({ description: "An image to build and start from, instead of templateID." }),
     snapshot: z.string().optional().meta({ description: "The name of an image to start from, instead of templateID." }),
-    secretStore: z.string().optional().meta({ description: "Not implemented." }),
+    secretStore: z
+      .string()
+      .optional()
+      .meta({ description: "The name of a secret store. Needs the scope secrets:read." }),
     previewAuth: PreviewAuth.optional(),
     webhooks: z.array(z.unknown()).optional().meta({ description: "Not implemented." }),
   })
@@ -169,12 +172,21 @@ export const getSandbox: Route<unknown, unknown, SandboxReply> = {
   reply: SandboxReply,
 };
 
-export const deleteSandbox: Route = {
+const DeleteQuery = z.object({
+  deleteSecretStore: z
+    .enum(["true", "false"], "deleteSecretStore must be true or false")
+    .optional()
+    .meta({ description: "Delete its secret store as well. Needs the scope secrets:write. Default: false." }),
+});
+type DeleteQuery = z.infer<typeof DeleteQuery>;
+
+export const deleteSandbox: Route<unknown, DeleteQuery> = {
   method: "DELETE",
   path: "/api/sandboxes/:id",
   name: "deleteSandbox",
   summary: "Stop a sandbox and remove its machine, disks and snapshot",
   access: "key",
+  query: DeleteQuery,
   status: 204,
 };
 
@@ -222,7 +234,6 @@ function imageOf(templateID: string): string {
 
 function refuseUnimplemented(body: CreateSandboxBody): void {
   const asked = Object.entries({
-    "a secret store (secretStore)": (body.secretStore ?? "") !== "",
     "webhooks of a sandbox (webhooks)": (body.webhooks ?? []).length > 0,
   }).find(([, present]) => present);
   if (asked !== undefined) throw new SandboxError("not_supported", `${asked[0]} is not implemented`);

@@ -8,6 +8,7 @@ import type {
   Progress,
   ReadyMachinesState,
   SandboxEnd,
+  SandboxSecrets,
   SandboxSize,
   StartedSandbox,
   StartFrom,
@@ -22,6 +23,7 @@ import type * as pb from "./worker_pb.js";
 
 export function descriptionToWire(description: WorkerDescription): MessageInitShape<typeof pb.WorkerDescriptionSchema> {
   const { hypervisor, hypervisorVersion, accelerator, network, images, objectStore, leaseSeconds } = description;
+  const { secrets = false } = description;
   return {
     hypervisor,
     hypervisorVersion,
@@ -31,6 +33,7 @@ export function descriptionToWire(description: WorkerDescription): MessageInitSh
     images: [...images],
     ...(objectStore === undefined ? {} : { objectStore }),
     ...(leaseSeconds === undefined ? {} : { leaseSeconds }),
+    secrets,
   };
 }
 
@@ -44,6 +47,7 @@ export function descriptionFromWire(description: pb.WorkerDescription | undefine
     images = [],
     objectStore,
     leaseSeconds,
+    secrets = false,
   } = description ?? {};
   return {
     hypervisor: oneOf(["qemu", "firecracker", "fake"], hypervisor),
@@ -57,6 +61,7 @@ export function descriptionFromWire(description: pb.WorkerDescription | undefine
     images,
     ...(objectStore === undefined ? {} : { objectStore }),
     ...(leaseSeconds === undefined ? {} : { leaseSeconds }),
+    ...(secrets ? { secrets } : {}),
   };
 }
 
@@ -72,6 +77,23 @@ export function startToWire(request: StartSandbox): MessageInitShape<typeof pb.S
     envs: { ...envs },
     networkEnabled: request.networkEnabled,
     ...egressToWire(request.egress),
+    ...(request.secrets === undefined ? {} : { secrets: secretsToWire(request.secrets) }),
+  };
+}
+
+export function secretsToWire({
+  authority,
+  secrets,
+}: SandboxSecrets): Omit<MessageInitShape<typeof pb.SandboxSecretsSchema>, "$typeName"> {
+  const { certificate = "", privateKey = "" } = authority ?? {};
+  const sealed = secrets.map(({ name, sealed, value, hosts }) => ({ name, sealed, value, hosts: [...hosts] }));
+  return { certificate, privateKey, secrets: sealed };
+}
+
+export function secretsFromWire({ certificate, privateKey, secrets }: pb.SandboxSecrets): SandboxSecrets {
+  return {
+    authority: { certificate, privateKey },
+    secrets: secrets.map(({ name, sealed, value, hosts }) => ({ name, sealed, value, hosts })),
   };
 }
 
@@ -86,6 +108,7 @@ export function startFromWire(message: pb.StartSandboxRequest): StartSandbox {
     from: startFromFromWire(message.from),
     ...{ vcpus, workspaceMib, envs, networkEnabled, ...sizeFromWire(message) },
     ...egressFromWire(egress),
+    ...(message.secrets === undefined ? {} : { secrets: secretsFromWire(message.secrets) }),
   };
 }
 
@@ -180,12 +203,12 @@ export function startedFromWire({ restoredFrom, restoredBecause, spans }: pb.Sta
   };
 }
 
-export function heldToWire({ id, ...rest }: HeldSandbox): MessageInitShape<typeof pb.HeldSandboxSchema> {
-  return { sandboxId: id, ...rest };
+export function heldToWire({ id, lacksSecrets, ...rest }: HeldSandbox): MessageInitShape<typeof pb.HeldSandboxSchema> {
+  return { sandboxId: id, lacksSecrets: lacksSecrets === true, ...rest };
 }
 
-export function heldFromWire({ sandboxId, generation, memoryMib, running }: pb.HeldSandbox): HeldSandbox {
-  return { id: sandboxId as SandboxId, generation, memoryMib, running };
+export function heldFromWire({ sandboxId, generation, memoryMib, running, lacksSecrets }: pb.HeldSandbox): HeldSandbox {
+  return { id: sandboxId as SandboxId, generation, memoryMib, running, ...(lacksSecrets ? { lacksSecrets } : {}) };
 }
 
 export function endFromWire({ reason, detail }: pb.SandboxEnd): SandboxEnd {

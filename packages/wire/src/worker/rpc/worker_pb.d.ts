@@ -222,6 +222,13 @@ export declare type WorkerDescription = Message<"opensandbox.worker.v1.WorkerDes
    * @generated from field: optional uint32 lease_seconds = 8;
    */
   leaseSeconds?: number | undefined;
+
+  /**
+   * Sandboxes can use secrets.
+   *
+   * @generated from field: bool secrets = 9;
+   */
+  secrets: boolean;
 };
 
 /**
@@ -384,6 +391,13 @@ export declare type StartSandboxRequest = Message<"opensandbox.worker.v1.StartSa
    * @generated from field: optional uint32 max_pids = 14;
    */
   maxPids?: number | undefined;
+
+  /**
+   * Absent: the sandbox uses none.
+   *
+   * @generated from field: optional opensandbox.worker.v1.SandboxSecrets secrets = 15;
+   */
+  secrets?: SandboxSecrets | undefined;
 };
 
 /**
@@ -391,6 +405,86 @@ export declare type StartSandboxRequest = Message<"opensandbox.worker.v1.StartSa
  * Use `create(StartSandboxRequestSchema)` to create a new message.
  */
 export declare const StartSandboxRequestSchema: GenMessage<StartSandboxRequest>;
+
+/**
+ * @generated from message opensandbox.worker.v1.SandboxSecrets
+ */
+export declare type SandboxSecrets = Message<"opensandbox.worker.v1.SandboxSecrets"> & {
+  /**
+   * PEM.
+   *
+   * @generated from field: string certificate = 1;
+   */
+  certificate: string;
+
+  /**
+   * @generated from field: string private_key = 2;
+   */
+  privateKey: string;
+
+  /**
+   * @generated from field: repeated opensandbox.worker.v1.SealedSecret secrets = 3;
+   */
+  secrets: SealedSecret[];
+};
+
+/**
+ * Describes the message opensandbox.worker.v1.SandboxSecrets.
+ * Use `create(SandboxSecretsSchema)` to create a new message.
+ */
+export declare const SandboxSecretsSchema: GenMessage<SandboxSecrets>;
+
+/**
+ * @generated from message opensandbox.worker.v1.SealedSecret
+ */
+export declare type SealedSecret = Message<"opensandbox.worker.v1.SealedSecret"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: string sealed = 2;
+   */
+  sealed: string;
+
+  /**
+   * @generated from field: string value = 3;
+   */
+  value: string;
+
+  /**
+   * @generated from field: repeated string hosts = 4;
+   */
+  hosts: string[];
+};
+
+/**
+ * Describes the message opensandbox.worker.v1.SealedSecret.
+ * Use `create(SealedSecretSchema)` to create a new message.
+ */
+export declare const SealedSecretSchema: GenMessage<SealedSecret>;
+
+/**
+ * @generated from message opensandbox.worker.v1.SetSecretsRequest
+ */
+export declare type SetSecretsRequest = Message<"opensandbox.worker.v1.SetSecretsRequest"> & {
+  /**
+   * @generated from field: string sandbox_id = 1;
+   */
+  sandboxId: string;
+
+  /**
+   * @generated from field: opensandbox.worker.v1.SandboxSecrets secrets = 2;
+   */
+  secrets?: SandboxSecrets | undefined;
+};
+
+/**
+ * Describes the message opensandbox.worker.v1.SetSecretsRequest.
+ * Use `create(SetSecretsRequestSchema)` to create a new message.
+ */
+export declare const SetSecretsRequestSchema: GenMessage<SetSecretsRequest>;
 
 /**
  * @generated from message opensandbox.worker.v1.StartFromImage
@@ -610,6 +704,13 @@ export declare type HeldSandbox = Message<"opensandbox.worker.v1.HeldSandbox"> &
    * @generated from field: bool running = 4;
    */
   running: boolean;
+
+  /**
+   * It uses secrets, and waits for them.
+   *
+   * @generated from field: bool lacks_secrets = 5;
+   */
+  lacksSecrets: boolean;
 };
 
 /**
@@ -2103,6 +2204,14 @@ export declare const WorkerService: GenService<{
   setNetworkPolicy: {
     methodKind: "unary";
     input: typeof SetNetworkPolicyRequestSchema;
+    output: typeof EmptySchema;
+  },
+  /**
+   * @generated from rpc opensandbox.worker.v1.WorkerService.SetSecrets
+   */
+  setSecrets: {
+    methodKind: "unary";
+    input: typeof SetSecretsRequestSchema;
     output: typeof EmptySchema;
   },
   /**

@@ -10,6 +10,7 @@ import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { MetadataAnswer, MetadataEndpoint } from "../metadata-service.ts";
 import type { OpenResolver } from "../names/host-resolvers.ts";
 import type { Refusal } from "../network-record.ts";
+import type { Interception } from "../web/secret-proxy.ts";
 import { readLines } from "#host/protocols/lines.ts";
 import {
   type FromServices,
@@ -29,6 +30,8 @@ export interface NetworkAuthority {
     readonly address: string;
     readonly port: number;
   }): { readonly descriptor: number } | { readonly refusal: string };
+  /** What the services need to take part in a connection to a host of the sandbox's secrets, or why they may not. */
+  intercept(name: string): Promise<Interception | { readonly refusal: string }>;
   /** Admits addresses. @throws when the policy does not allow the name */
   pin(name: string, addresses: readonly number[], ttlSeconds: number): void;
   metadata(endpoint: MetadataEndpoint, body: unknown): Promise<MetadataAnswer>;
@@ -36,10 +39,19 @@ export interface NetworkAuthority {
   defect(text: string): void;
 }
 
+/** What the services hold a network to. */
+export interface ServedState {
+  readonly policy: NetworkPolicy;
+  /** Hosts of the sandbox's secrets. */
+  readonly secretHosts: readonly string[];
+  /** Rises when the secrets change. */
+  readonly secretsVersion: number;
+}
+
 /** The services of one network. Disposing it ends them and closes its sockets. */
 export interface ServedNetwork extends Disposable {
-  /** Resolves when the services have confirmed the policy, at the latest after 100 ms; never rejects. */
-  hold(policy: NetworkPolicy): Promise<void>;
+  /** Resolves when the services have confirmed the state, at the latest after 100 ms; never rejects. */
+  hold(state: ServedState): Promise<void>;
   /** Hands over one more socket, which the services own. */
   add(kind: SocketKind, descriptor: number): void;
   /**
@@ -140,9 +152,9 @@ export class GuestServices implements AsyncDisposable {
   }
 
   /** Serves a network on `sockets`, which it owns from now on. Does not wait for the process. */
-  serve(sockets: NetworkSockets, policy: NetworkPolicy, authority: NetworkAuthority): ServedNetwork {
+  serve(sockets: NetworkSockets, state: ServedState, authority: NetworkAuthority): ServedNetwork {
     this.#lastNetwork += 1;
-    const served = new Served(this.#lastNetwork, sockets, policy, authority);
+    const served = new Served(this.#lastNetwork, sockets, state, authority);
     this.#networks.set(served.id, served);
     this.#change(served);
     this.start();
@@ -151,8 +163,8 @@ export class GuestServices implements AsyncDisposable {
         served.sockets.set(kind, descriptor);
         this.#change(served);
       },
-      hold: async (policy) => {
-        served.policy = policy;
+      hold: async (state) => {
+        served.state = state;
         this.#change(served);
         // A starting process receives the policy before it serves.
         if (this.#process?.ready === true) await served.untilApplied(holdTimeoutMs);
@@ -294,6 +306,10 @@ export class GuestServices implements AsyncDisposable {
       }
       case "connect":
         return authority.connect({ name: request.name, address: request.address, port: request.port });
+      case "intercept": {
+        const intercepted = await authority.intercept(request.name);
+        return "refusal" in intercepted ? intercepted : { interception: intercepted };
+      }
       case "pin":
         authority.pin(request.name, request.addresses, request.ttlSeconds);
         return { done: true };
@@ -318,7 +334,7 @@ class Served {
   readonly id: number;
   readonly sockets: Map<SocketKind, number>;
   readonly authority: NetworkAuthority;
-  policy: NetworkPolicy;
+  state: ServedState;
   /** Sockets that the present process has. */
   readonly handedOver = new Set<SocketKind>();
   metadataQuestions = 0;
@@ -327,10 +343,10 @@ class Served {
   #applied = 0;
   readonly #waiting = new Set<() => void>();
 
-  constructor(id: number, sockets: NetworkSockets, policy: NetworkPolicy, authority: NetworkAuthority) {
+  constructor(id: number, sockets: NetworkSockets, state: ServedState, authority: NetworkAuthority) {
     this.id = id;
     this.sockets = new Map(Object.entries(sockets) as [SocketKind, number][]);
-    this.policy = policy;
+    this.state = state;
     this.authority = authority;
   }
 
@@ -445,9 +461,9 @@ class ServicesProcess implements AsyncDisposable {
       return false;
     }
     for (const kind of kinds) served.handedOver.add(kind);
-    const { id, change, policy } = served;
+    const { id, change, state } = served;
     this.#handovers += 1;
-    this.#send({ kind: "network", network: id, change, policy, sockets: kinds });
+    this.#send({ kind: "network", network: id, change, ...state, sockets: kinds });
     return true;
   }
 

@@ -7,11 +7,12 @@ import { becomeUser } from "#host/confined-process.ts";
 import { dieWithParent, limitThisProcess } from "#host/kernel/libc.ts";
 import { receiveDescriptors } from "#host/kernel/sockets.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { matchesHost } from "@opensandbox/wire/secret-hosts.ts";
 import { serveMetadata } from "../metadata-service.ts";
 import { askOver } from "../names/host-resolvers.ts";
 import { serveNames } from "../names/name-server.ts";
 import { type CompiledPolicy, compilePolicy } from "../policy.ts";
-import { serveWeb, type WebProxy } from "../web/web-proxy.ts";
+import { serveWeb, type WebProxy, type WebSecrets } from "../web/web-proxy.ts";
 import { readLines } from "#host/protocols/lines.ts";
 import {
   type FromServices,
@@ -41,16 +42,19 @@ class Network implements Disposable {
   readonly #id: number;
   readonly #services = new DisposableStack();
   #policy: CompiledPolicy;
+  #secrets: Pick<State, "secretHosts" | "secretsVersion">;
   #web: WebProxy | undefined;
 
-  constructor(id: number, policy: CompiledPolicy) {
+  constructor(id: number, policy: CompiledPolicy, secrets: Pick<State, "secretHosts" | "secretsVersion">) {
     this.#id = id;
     this.#policy = policy;
+    this.#secrets = secrets;
   }
 
   /** Takes a new policy, and the sockets that the network lacks. */
-  update(policy: CompiledPolicy, sockets: Partial<Record<SocketKind, number>>): void {
+  update(policy: CompiledPolicy, secrets: Pick<State, "secretHosts" | "secretsVersion">, sockets: Sockets): void {
     this.#policy = policy;
+    this.#secrets = secrets;
     const shared = {
       policy: () => this.#policy,
       refuse: (refusal: Extract<FromServices, { kind: "refused" }>["refusal"]) =>
@@ -83,7 +87,10 @@ class Network implements Disposable {
     }
     if (web !== undefined) {
       this.#web = this.#services.use(
-        serveWeb({ ...shared, listener: web, connect: (target) => this.#connect(target) }),
+        serveWeb({
+          ...{ ...shared, listener: web, secrets: this.#webSecrets() },
+          connect: (target) => this.#connect(target),
+        }),
       );
     }
     this.#web?.judgeAgain();
@@ -118,10 +125,28 @@ class Network implements Disposable {
     return { socket };
   }
 
+  #webSecrets(): WebSecrets {
+    const present = () => this.#secrets;
+    return {
+      areFor: (name) => matchesHost(present().secretHosts, name),
+      get version() {
+        return present().secretsVersion;
+      },
+      intercept: async (name) => {
+        const { reply } = await this.#request({ ask: "intercept", name });
+        if ("interception" in reply) return reply.interception;
+        return { refusal: "refusal" in reply ? reply.refusal : "the worker cannot provide the secrets: try again" };
+      },
+    };
+  }
+
   #request(request: Request): Promise<Answered> {
     return ask(this.#id, request);
   }
 }
+
+type State = Extract<ToServices, { kind: "network" }>;
+type Sockets = Partial<Record<SocketKind, number>>;
 
 interface Answered {
   readonly reply: Reply;
@@ -159,9 +184,9 @@ function receive(message: ToServices): void {
       const { network: id, sockets } = message;
       const descriptors = sockets.length === 0 ? [] : receiveDescriptors(descriptorSocket, socketKinds.length);
       const policy = compilePolicy(message.policy);
-      const network = networks.get(id) ?? new Network(id, policy);
+      const network = networks.get(id) ?? new Network(id, policy, message);
       networks.set(id, network);
-      network.update(policy, Object.fromEntries(sockets.map((kind, index) => [kind, descriptors[index]])));
+      network.update(policy, message, Object.fromEntries(sockets.map((kind, index) => [kind, descriptors[index]])));
       return send({ kind: "applied", network: id, change: message.change });
     }
     case "gone":

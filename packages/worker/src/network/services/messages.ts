@@ -2,6 +2,7 @@ import type { NetworkPolicy } from "@opensandbox/wire/egress.ts";
 import { isObject, objectIn } from "#host/protocols/json-line.ts";
 import { type MetadataEndpoint, metadataEndpoints } from "../metadata-service.ts";
 import type { Refusal } from "../network-record.ts";
+import type { Interception } from "../web/secret-proxy.ts";
 
 /*
  * The protocol between the worker and its process of guest-facing services: one JSON value a line. Descriptors travel
@@ -21,6 +22,10 @@ export type ToServices =
       readonly network: number;
       readonly change: number;
       readonly policy: NetworkPolicy;
+      /** Hosts of the sandbox's secrets, which the process asks for by `intercept`. */
+      readonly secretHosts: readonly string[];
+      /** Rises when the secrets change. */
+      readonly secretsVersion: number;
       readonly sockets: readonly SocketKind[];
     }
   /** The services of the network end; answered with `ended`. */
@@ -33,6 +38,7 @@ export type Reply =
   | { readonly refusal: string }
   | { readonly error: string }
   | { readonly status: number; readonly body: object }
+  | { readonly interception: Interception }
   | { readonly done: true };
 
 export type FromServices =
@@ -51,6 +57,8 @@ export type Request =
   | { readonly ask: "resolver"; readonly transport: "udp" | "tcp"; readonly attempt: number }
   /** A socket of the network, connecting to a web server. */
   | { readonly ask: "connect"; readonly name?: string | undefined; readonly address: string; readonly port: number }
+  /** What is needed to take part in a connection to a host of the sandbox's secrets: a certificate and values. */
+  | { readonly ask: "intercept"; readonly name: string }
   | { readonly ask: "pin"; readonly name: string; readonly addresses: readonly number[]; readonly ttlSeconds: number }
   | { readonly ask: "metadata"; readonly endpoint: MetadataEndpoint; readonly body?: unknown };
 
@@ -101,6 +109,8 @@ function parseRequest(value: unknown): Request | undefined {
       if (name !== undefined && !isText(name, maxNameLength)) return undefined;
       if (!isText(address, 15) || !isCount(port) || port > 0xffff) return undefined;
       return { ask, name, address, port };
+    case "intercept":
+      return isText(name, maxNameLength) ? { ask, name } : undefined;
     case "pin":
       if (!isText(name, maxNameLength) || !isCount(ttlSeconds) || !isAddresses(addresses)) return undefined;
       return { ask, name, addresses, ttlSeconds };

@@ -1,16 +1,12 @@
-import {
-  createServer,
-  type IncomingMessage,
-  request as startRequest,
-  type ServerResponse,
-  STATUS_CODES,
-} from "node:http";
+import { createServer, type IncomingMessage, request as startRequest, type ServerResponse } from "node:http";
 import { createServer as createTcpServer, type Socket } from "node:net";
 import { forwardedHeaders, forwardedRequestHeaders } from "@opensandbox/wire/forwarded-headers.ts";
 import { HttpConnections } from "../http-connections.ts";
 import type { Refusal } from "../network-record.ts";
-import { type ClaimedName, type CompiledPolicy, refusalOfName } from "../policy.ts";
+import { type ClaimedName, type CompiledPolicy, refusalOf } from "../policy.ts";
 import { hostOf, wireName } from "./host-name.ts";
+import { explain, join } from "./relay.ts";
+import { type Interception, SecretProxy } from "./secret-proxy.ts";
 import { HelloReader } from "./server-name.ts";
 
 /** The server that a guest's connection was addressed to. */
@@ -31,8 +27,19 @@ export interface WebProxyOptions {
   /** A socket that connects to the target, or the reason why the policy does not allow it. */
   connect(target: WebTarget): Promise<{ readonly socket: Socket } | { readonly refusal: string }>;
   refuse(refusal: Refusal): void;
+  /** The secrets that the sandbox uses. Absent: none. */
+  readonly secrets?: WebSecrets;
   /** Reports an error that no guest should be able to cause. */
   readonly defect: (error: unknown) => void;
+}
+
+export interface WebSecrets {
+  /** Whether requests to this host may need a secret. */
+  areFor(name: string): boolean;
+  /** Changes with the secrets. */
+  readonly version: number;
+  /** What is needed to take part in a connection to this host, or the reason why the worker does not allow it. */
+  intercept(name: string): Promise<Interception | { readonly refusal: string }>;
 }
 
 export interface WebProxyLimits {
@@ -45,7 +52,7 @@ export interface WebProxyLimits {
 }
 
 export interface WebProxy extends Disposable {
-  /** Cuts the connections that the policy, which has changed, no longer allows. */
+  /** Cuts the connections that the policy, which has changed, no longer allows, and those with changed secrets. */
   judgeAgain(): void;
 }
 
@@ -84,6 +91,11 @@ export function serveWeb(options: WebProxyOptions): WebProxy {
     requestTimeoutMs: limits.requestTimeoutMs,
     until: "head",
   });
+  const secrets = new SecretProxy({
+    ...{ maxConnections: limits.maxConnections, requestTimeoutMs: limits.requestTimeoutMs, defect },
+    connect: (target) => options.connect(target),
+    refuse: (refusal) => options.refuse(refusal),
+  });
   const server = createTcpServer({ allowHalfOpen: true }, (socket) => {
     socket.on("error", () => socket.destroy());
     open.set(socket, () => options.policy().policy.enabled);
@@ -96,7 +108,7 @@ export function serveWeb(options: WebProxyOptions): WebProxy {
     if (tunnels >= limits.maxConnections) return refuseCrowded(options, socket, "tls");
     tunnels += 1;
     socket.once("close", () => (tunnels -= 1));
-    tunnel(socket, options, (stillAllowed) => open.set(socket, stillAllowed)).catch((error: unknown) => {
+    tunnel(socket, options, secrets, (stillAllowed) => open.set(socket, stillAllowed)).catch((error: unknown) => {
       defect(error);
       socket.destroy();
     });
@@ -110,6 +122,7 @@ export function serveWeb(options: WebProxyOptions): WebProxy {
     [Symbol.dispose]: () => {
       server.close();
       http.close();
+      secrets[Symbol.dispose]();
       for (const socket of open.keys()) socket.destroy();
     },
   };
@@ -118,12 +131,16 @@ export function serveWeb(options: WebProxyOptions): WebProxy {
 async function tunnel(
   socket: Socket,
   options: WebProxyOptions,
+  secrets: SecretProxy,
   keep: (stillAllowed: () => boolean) => void,
 ): Promise<void> {
   const { claimed, beginning } = await readHello(socket, options.limits ?? defaultLimits);
   if (socket.destroyed) return;
   const target = targetOf(socket, claimed);
-  const refusal = refusalOfName(options.policy(), claimed);
+  const refusal = refusalOf(options.policy(), claimed, target.address);
+  if (refusal === undefined && claimed.name !== undefined && options.secrets?.areFor(claimed.name) === true) {
+    return await takePart(socket, { options, secrets, name: claimed.name, target, beginning, keep });
+  }
   const connected = refusal === undefined ? await options.connect(target) : { refusal };
   if ("refusal" in connected) {
     refuse(options, socket, "tls", { ...claimed, reason: connected.refusal });
@@ -132,9 +149,34 @@ async function tunnel(
   }
   // The guest has hung up meanwhile, or a new policy has cut the connection.
   if (socket.destroyed) return void connected.socket.destroy();
-  keep(() => refusalOfName(options.policy(), claimed) === undefined);
+  keep(() => refusalOf(options.policy(), claimed, target.address) === undefined);
   join(socket, connected.socket);
   connected.socket.write(beginning);
+}
+
+/** Ends the guest's TLS here, so that secrets can be put into its requests. */
+async function takePart(socket: Socket, { options, secrets, name, target, beginning, keep }: TakePart): Promise<void> {
+  const { version } = options.secrets ?? {};
+  const interception = (await options.secrets?.intercept(name)) ?? { refusal: "the sandbox uses no secrets" };
+  if ("refusal" in interception) {
+    refuse(options, socket, "tls", { name, reason: interception.refusal });
+    socket.resetAndDestroy();
+    return;
+  }
+  if (socket.destroyed) return;
+  keep(
+    () => options.secrets?.version === version && refusalOf(options.policy(), { name }, target.address) === undefined,
+  );
+  if (!secrets.take(socket, { ...target, name }, interception, beginning)) refuseCrowded(options, socket, "tls");
+}
+
+interface TakePart {
+  readonly options: WebProxyOptions;
+  readonly secrets: SecretProxy;
+  readonly name: string;
+  readonly target: WebTarget;
+  readonly beginning: Buffer;
+  readonly keep: (stillAllowed: () => boolean) => void;
 }
 
 /** Reads the first bytes of a client, and the name in them. */
@@ -184,27 +226,12 @@ function refuseCrowded(options: WebProxyOptions, socket: Socket, protocol: "tls"
   socket.resetAndDestroy();
 }
 
-/** Connects both ways. The end of one side ends the other; an error resets it. */
-function join(one: Socket, other: Socket): void {
-  for (const [from, to] of [
-    [one, other],
-    [other, one],
-  ] as const) {
-    from.pipe(to);
-    from.on("error", () => from.destroy());
-    from.once("close", () => {
-      if (from.readableEnded && from.writableFinished) return;
-      to.resetAndDestroy();
-    });
-  }
-}
-
 async function forward(request: IncomingMessage, response: ServerResponse, options: WebProxyOptions): Promise<void> {
   request.on("error", () => response.destroy());
   response.on("error", () => response.destroy());
   const claimed = hostOf(request);
   const target = targetOf(request.socket, claimed);
-  const refusal = refusalOfName(options.policy(), claimed);
+  const refusal = refusalOf(options.policy(), claimed, target.address);
   let connected: Awaited<ReturnType<WebProxyOptions["connect"]>>;
   try {
     connected = refusal === undefined ? await options.connect(target) : { refusal };
@@ -250,13 +277,4 @@ function exchange(request: IncomingMessage, response: ServerResponse, socket: So
   request.pipe(upstream);
   request.on("error", () => upstream.destroy());
   response.once("close", () => upstream.destroy());
-}
-
-/** Answers in the server's place, or breaks the response off if it has begun. */
-function explain(response: ServerResponse, status: number, text: string): void {
-  if (response.destroyed) return;
-  if (response.headersSent) return void response.destroy();
-  // The reason is set explicitly, because the response still holds one that Node has refused.
-  response.writeHead(status, STATUS_CODES[status] ?? "", { "content-type": "text/plain", connection: "close" });
-  response.end(`opensandbox: ${text}\n`);
 }

@@ -1,0 +1,43 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { test } from "node:test";
+import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
+import { eventually, within } from "@opensandbox/wire/testing/eventually.ts";
+import { spawnServer } from "./spawn-server.ts";
+
+// The protocol's own client, the command line as its server, a real server, and a machine that is a process of this host.
+test("an agent creates a sandbox, works in it and leaves nothing behind", async () => {
+  await using server = await spawnServer({ env: { OPENSANDBOX_VM_BACKEND: "fake", OPENSANDBOX_ALLOW_FAKE: "1" } });
+  const client = new Client({ name: "test", version: "1" });
+  const transport = new StdioClientTransport({
+    command: process.execPath,
+    args: [
+      "--disable-warning=ExperimentalWarning",
+      join(import.meta.dirname, "../../packages/cli/src/start.ts"),
+      ...["mcp", "--max-sandboxes", "1"],
+    ],
+    env: { PATH: process.env["PATH"] ?? "", OPENSANDBOX_API_URL: server.url, OPENSANDBOX_API_KEY: server.apiKey },
+    stderr: "ignore",
+  });
+  await within("the connection", client.connect(transport), 60_000);
+  const call = async (name: string, input: Record<string, unknown>): Promise<string> => {
+    const { content } = await client.callTool({ name, arguments: input });
+    return (content as { text: string }[])[0]?.text ?? "";
+  };
+  const sandbox = await call("create_sandbox", {});
+  assert.match(sandbox, /^sb-[0-9a-f]{16}$/);
+  await call("write_file", { sandbox, path: "note", content: "kept" });
+  assert.deepEqual(JSON.parse(await call("run_command", { sandbox, command: "cat note; echo err >&2; exit 3" })), {
+    ...{ exitCode: 3, stdout: "kept", stderr: "err\n" },
+  });
+  assert.equal(await call("read_file", { sandbox, path: "note" }), "kept");
+  assert.match(await call("list_files", { sandbox, path: "." }), /^file\t4\tnote$/m);
+  assert.match(await call("create_sandbox", {}), /^quota_exceeded/);
+  await client.close();
+  const headers = { "x-api-key": server.apiKey };
+  await eventually("the sandbox is deleted", async () => {
+    const response = await fetch(`${server.url}/api/sandboxes/${sandbox}`, { headers });
+    return ((await response.json()) as { readonly status: string }).status === "stopped";
+  });
+});
