@@ -43,22 +43,31 @@ static void put(int fd, const void *bytes, size_t length) {
   }
 }
 
-// 0 when the other end is not open yet, or has been closed before the first byte.
-static int get(int fd, void *bytes, size_t length) {
-  for (size_t have = 0; have < length;) {
-    ssize_t got = read(fd, (char *)bytes + have, length - have);
-    if (got < 0) fail("read");
-    if (got == 0 && have == 0) return 0;
-    if (got == 0) fail("the other end was closed");
-    have += got;
+// A port reads as ended until the guest knows that the host has opened it, which the first bytes may precede.
+static ssize_t read_some(int fd, void *bytes, size_t length, const char *what) {
+  for (int tries = 0; tries < 5000; tries++) {
+    ssize_t got = read(fd, bytes, length);
+    if (got < 0) fail(what);
+    if (got > 0) return got;
+    usleep(1000);
   }
+  errno = ETIMEDOUT;
+  fail(what);
+  return 0;
+}
+
+// 0 when the other end is not open.
+static int get(int fd, void *bytes, size_t length) {
+  ssize_t have = read(fd, bytes, length);
+  if (have < 0) fail("read");
+  if (have == 0) return 0;
+  while ((size_t)have < length) have += read_some(fd, (char *)bytes + have, length - have, "read");
   return 1;
 }
 
 static void receive(int from, int to, uint64_t bytes) {
   while (bytes > 0) {
-    ssize_t got = read(from, buffer, bytes < sizeof buffer ? bytes : sizeof buffer);
-    if (got <= 0) fail("the transfer was cut off");
+    ssize_t got = read_some(from, buffer, bytes < sizeof buffer ? bytes : sizeof buffer, "the transfer was cut off");
     if (to >= 0) put(to, buffer, got);
     bytes -= got;
   }
