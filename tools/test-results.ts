@@ -11,12 +11,12 @@ export interface TestResult {
   readonly outcome: "passed" | "failed" | "skipped";
   /** The reason for a skip, if the test gives one. */
   readonly reason?: string;
-  /** What a failed test or hook threw: at most {@link errorLines} lines. */
+  /** What a failed test or hook threw: its first and last lines. */
   readonly error?: readonly string[];
 }
 
-/** A message rarely needs more. The whole of it stands where the test ran. */
-const errorLines = 12;
+/** A message rarely needs more: its first lines say what was compared, its last ones how a program ended. */
+const errorLines = { first: 5, last: 8 };
 
 /** A reporter for Node's test runner: one line of JSON for each test. */
 export default async function* results(events: AsyncIterable<TestEvent>): AsyncGenerator<string> {
@@ -53,5 +53,7 @@ function failureOf(error: Error): string {
 /** The runner wraps what was thrown. */
 function linesOf({ message, cause }: Error): readonly string[] {
   const thrown = cause instanceof Error ? cause.message : message;
-  return thrown.split("\n").filter(Boolean).slice(0, errorLines);
+  const lines = thrown.split("\n").filter(Boolean);
+  const { first, last } = errorLines;
+  return lines.length <= first + last ? lines : [...lines.slice(0, first), "...", ...lines.slice(-last)];
 }
