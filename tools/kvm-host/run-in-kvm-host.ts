@@ -226,7 +226,7 @@ async function runThere(host: KvmHostImage, workDisk: string, scratch: string): 
     await writeFile(resultsFile, results.map((line) => `${line}\n`).join(""));
     return Number(ended);
   }
-  // The tests that ended before the host did count, and its end is a failure of its own.
+  // Tests that ended before the host keep their results, and the end of the host is one more failure.
   const report = endOfHost(await readFile(console, "utf8").catch(() => ""), why);
   say(`${report.message}; its console:\n${report.excerpt}`);
   const failure: TestResult = {

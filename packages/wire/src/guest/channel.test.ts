@@ -94,7 +94,7 @@ test("a stream without a reader blocks no other", async () => {
   await sending;
 });
 
-test("raised credit is what may be sent before anything is taken, and no more", async () => {
+test("a raised credit bounds what is sent before anything is taken", async () => {
   const pair = openPair();
   const { host, guest } = await pair.open();
   guest.raiseCredit(4 * initialCredit);

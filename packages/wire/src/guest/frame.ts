@@ -44,7 +44,10 @@ export const headerBytes = 16;
  */
 export const maxDataBytes = 32 * 1024 - headerBytes;
 
-/** Data frames of the host have no such limit. This is what a request's body is read in, and each frame costs the guest. */
+/**
+ * Data frames of the host have no such limit. A request's body is read in parts of this size; smaller ones cost the
+ * guest more.
+ */
 export const maxHostDataBytes = 64 * 1024;
 
 /** An `open` may carry arguments and an environment, for which Linux takes at most 2 MiB together (execve(2)). */

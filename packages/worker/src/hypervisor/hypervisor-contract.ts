@@ -299,7 +299,7 @@ function restoreCases(stand: () => Promise<ContractStand>): void {
   });
 }
 
-/** A captured VM whose memory is the base, for a VM that may see its own directory alone. */
+/** A captured VM whose memory is the base, for a VM that may see only its own directory. */
 async function unfilledIn({ directory }: VmSpec, devices: string): Promise<CapturedVm> {
   const deviceState = join(directory, "captured-devices");
   await copyFile(devices, deviceState);

@@ -109,7 +109,8 @@ class ChunkWriter {
     const offset = Number(Atomics.add(new BigInt64Array(work.state), pagesEnd, BigInt(length)));
     this.#fd ??= openSync(file, "r+");
     writeParts(this.#fd, parts, offset);
-    // Otherwise the kernel begins when a tenth of the host's memory is dirty, and the snapshot's flush waits for it all.
+    // Otherwise the kernel begins to write when a tenth of the host's memory is dirty, and the snapshot's flush waits
+    // longer.
     if (length > 0) startWriteback(this.#fd, offset, length);
     return { index, offset, runs: runs.list, sha256: hash.digest("hex") };
   }

@@ -108,7 +108,7 @@ test("a large delta is written into a copy of its base", async (t) => {
   assert.equal(found.compare(boot.bytes, 0, found.length), 0);
 });
 
-test("a changed byte anywhere in a large delta refuses it, whichever thread reads it", async (t) => {
+test("a large delta with one changed byte anywhere is refused, whichever thread reads it", async (t) => {
   const directory = await scratch(t);
   await using threads = new MemoryThreads();
   const boot = region(80 * mib);

@@ -107,7 +107,7 @@ const threadCount = 2;
 /** Machines captured at the same time, each by a thread that does nothing else meanwhile. */
 const captureCount = 2;
 
-/** Most threads that share one large delta: copying is then bound by the host's memory, and writing by its disk. */
+/** At most this many threads share one large delta: more would wait for the host's memory or its disk. */
 const maxSharing = 4;
 
 /** The right to capture without waiting: the machine is paused meanwhile. */

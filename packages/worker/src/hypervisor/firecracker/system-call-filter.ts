@@ -25,7 +25,7 @@ const denied = {
   ...{ ioprio_set: 251, migrate_pages: 256, move_pages: 279, mbind: 237, set_mempolicy: 238 },
 } as const;
 
-/** Allowed for threads and for unix sockets alone. */
+/** Allowed only for threads and for unix sockets. */
 const restricted = { socket: 41, clone: 56, clone3: 435 } as const;
 
 // Instructions of classic BPF, and what a filter reads and returns: linux/bpf_common.h, linux/seccomp.h, linux/audit.h.
@@ -50,8 +50,8 @@ interface Instruction {
 
 /**
  * A seccomp filter, as setpriv(1) loads it with `--seccomp-filter`. Processes with it have threads but no child
- * processes, and sockets of the kind unix alone; calls that a machine never makes fail with EPERM. The filter allows
- * execve(2), by which the machine's process starts. Calls of another architecture end the process. Pure.
+ * processes, and only unix sockets; calls that a machine never makes fail with EPERM. The filter allows execve(2), by
+ * which the machine's process starts. Calls of another architecture end the process. Pure.
  */
 export function systemCallFilter(): Buffer {
   const load = (k: number): Instruction => ({ code: BPF_LD_W_ABS, k });
