@@ -1,25 +1,30 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { BlobServiceClient } from "@azure/storage-blob";
 import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { openObjectStore } from "./open-object-store.ts";
 import { startFaultyProxy } from "./testing/faulty-proxy.ts";
 import { objectStoreContract, testTuning } from "./testing/object-store-contract.ts";
 
-const s3rver = fileURLToPath(import.meta.resolve("@20minutes/s3rver"));
+/** Only ./test installs the servers. */
+const servers = join(import.meta.dirname, "../../../../tools/object-servers/node_modules");
+const skip = existsSync(servers)
+  ? false
+  : "the servers of tools/object-servers are not installed: ./test installs them";
+const s3rver = join(servers, "@20minutes/s3rver");
 
 /** The accounts that Azurite and s3rver know. */
 const azuriteKey = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 process.env["AWS_ACCESS_KEY_ID"] = "S3RVER";
 process.env["AWS_SECRET_ACCESS_KEY"] = "S3RVER";
 
-objectStoreContract("an object store in S3 (s3rver)", { hasServer: true }, async () => {
+objectStoreContract("an object store in S3 (s3rver)", { hasServer: true, skip }, async () => {
   await using undo = new AsyncDisposableStack();
   const directory = await temporaryDirectory(undo);
   const port = await freePort();
@@ -35,11 +40,11 @@ objectStoreContract("an object store in S3 (s3rver)", { hasServer: true }, async
   return { store, proxy, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 });
 
-objectStoreContract("an object store in Azure Blob (Azurite)", { hasServer: true }, async () => {
+objectStoreContract("an object store in Azure Blob (Azurite)", { hasServer: true, skip }, async () => {
   await using undo = new AsyncDisposableStack();
   const directory = await temporaryDirectory(undo);
   const port = await freePort();
-  const main = fileURLToPath(import.meta.resolve("azurite/dist/src/blob/main.js"));
+  const main = join(servers, "azurite/dist/src/blob/main.js");
   const listen = ["--blobHost", "127.0.0.1", "--blobPort", `${port}`];
   const quiet = ["--silent", "--skipApiVersionCheck", "--disableTelemetry"];
   await startServer(undo, [main, ...listen, "--location", directory, ...quiet], port);

@@ -19,14 +19,14 @@ const never = new AbortController().signal;
 
 /**
  * Everything that uploads and fetches of snapshots rely on. `open` is called once. `hasServer`: the stand has a proxy,
- * and faults of the connection are tested too.
+ * and faults of the connection are tested too. `skip`: why the engine cannot be tested here.
  */
 export function objectStoreContract(
   name: string,
-  { hasServer }: { readonly hasServer: boolean },
+  { hasServer, skip = false }: { readonly hasServer: boolean; readonly skip?: string | false },
   open: () => Promise<ObjectStoreStand>,
 ): void {
-  suite(name, () => {
+  suite(name, { skip }, () => {
     let stand: ObjectStoreStand;
     let store: ObjectStore;
 
