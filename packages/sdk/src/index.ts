@@ -57,7 +57,7 @@ export type { AttachedSession, ExecSession, SessionsClient, StartSession, Termin
 export type { CreatePreview, DomainVerification, Preview, PreviewsClient } from "./clients/previews.ts";
 export type { EventPage, EventsClient, EventSelection, SandboxEvent } from "./clients/events.ts";
 export type { CreateWebhook, UpdateWebhook, Webhook, WebhookDelivery, WebhooksClient } from "./clients/webhooks.ts";
-export type { LogLine, LogsClient, LogSelection } from "./clients/logs.ts";
+export type { LogLine, LogsClient, LogSelection, LogSource } from "./clients/logs.ts";
 export type { PortConnection, PortsClient } from "./clients/ports.ts";
 export type { Secret, SecretsClient, SecretSet, SecretStore } from "./clients/secrets.ts";
 export type {

@@ -2,9 +2,12 @@ import { getLogs, LogLineReply } from "@opensandbox/wire/public/sandboxes/logs.t
 import { readEvents } from "#transport/events.ts";
 import { errorFromReply, replyOf, type HttpClient } from "#transport/http.ts";
 
+/** Where a line of a sandbox's log comes from. */
+export type LogSource = "console" | "lifecycle" | "refusal" | "exec_stdout" | "exec_stderr" | "agent";
+
 /** One line of a sandbox's log. */
 export interface LogLine {
-  readonly source: LogLineReply["source"];
+  readonly source: LogSource;
   readonly line: string;
   /** When it happened; of a command's output, when the command began. Absent for lines of the console. */
   readonly at?: string;
@@ -14,7 +17,7 @@ export interface LogLine {
 
 export interface LogSelection {
   /** Absent: all. */
-  readonly sources?: readonly LogLine["source"][];
+  readonly sources?: readonly LogSource[];
   /** How many of the lines so far. Default: 1000. */
   readonly tail?: number;
   /** Only lines that contain this text. */

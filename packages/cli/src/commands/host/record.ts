@@ -1,7 +1,16 @@
 import { z } from "zod";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import { hostOptions, type HostOptions } from "./options.ts";
+import { type HostOptions, roles } from "./options.ts";
 import type { System } from "./system.ts";
+
+const hostOptions = z.object({
+  dataDisk: z.string(),
+  firewall: z.boolean(),
+  // Records of releases without roles lack it.
+  role: z.enum(roles).default("combined"),
+  join: z.string().optional(),
+  settings: z.record(z.string(), z.string()),
+});
 
 /** Records the changes of a set-up, for a later check and the removal. */
 export const recordFile = "/etc/opensandbox/setup.json";
