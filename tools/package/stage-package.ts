@@ -16,6 +16,7 @@ const needless = [
   /\.map$|\.[cm]?ts$|\.html$|\/\.[^/]+$/,
   /\/swagger-ui-dist\/(?!swagger-ui(-bundle\.js|\.css)$|package\.json$|LICENSE)[^/]+$/,
   /\/node_modules\/(@[^/]+\/)?[^/]+\/(tests?|spec|integration|docs|examples?|benchmarks?|scripts|bin|bin\.js)(\/|$)/,
+  /\/node_modules\/@modelcontextprotocol\/sdk\/dist\/(cjs|esm)\/examples(\/|$)/,
 ];
 
 /**
