@@ -59,7 +59,8 @@ A server keeps sandboxes. It runs in a terminal of its own until Ctrl-C.`);
     terminal.type("\u0003");
     await terminal.ended(AbortSignal.timeout(patienceMs));
   });
-  await terminal.shows(/create --image minimal/, AbortSignal.timeout(patienceMs));
+  // The last line that it prints.
+  await terminal.shows(/export E2B_API_KEY=\S+\s/, AbortSignal.timeout(patienceMs));
   session.show("osb up", aboutHost(terminal.text));
   return undo.move();
 }
