@@ -9,7 +9,8 @@ test("a KVM host whose kernel fails is reported with the first line of the failu
     "[ 2296.399] BUG: TASK stack guard page was hit at 00000000c5 (stack is 0000000010..0000000020)\n" +
     "[ 2296.400] Oops: stack guard page: 0000 [#1] PREEMPT SMP NOPTI\n" +
     "[ 2296.401] Kernel panic - not syncing: Fatal exception in interrupt\n";
-  const { message, excerpt } = endOfHost(boot + report, undefined);
+  const { message, isKernelFailure, excerpt } = endOfHost(boot + report, undefined);
+  assert.ok(isKernelFailure);
   assert.equal(
     message,
     "the kernel of the KVM host has failed: BUG: TASK stack guard page was hit at 00000000c5 (stack is 0000000010..0000000020)",
@@ -22,6 +23,7 @@ test("a KVM host whose kernel fails is reported with the first line of the failu
 test("a KVM host that is stopped, or ends, without a failure of its kernel is reported with the end of its console", () => {
   const stopped = endOfHost(boot, "it did not end within 40 min");
   assert.equal(stopped.message, "the KVM host was stopped: it did not end within 40 min");
+  assert.ok(!stopped.isKernelFailure);
   assert.equal(stopped.excerpt, boot.slice(-4000));
   assert.match(endOfHost("", undefined).message, /ended without the result of its test runner/);
 });

@@ -2,6 +2,8 @@
 export interface HostEnd {
   /** One line. */
   readonly message: string;
+  /** Linux itself failed, as it does now and then on emulated processors, whatever it runs. */
+  readonly isKernelFailure: boolean;
   /** What the console says about it. */
   readonly excerpt: string;
 }
@@ -19,6 +21,7 @@ export function endOfHost(console: string, stopped: string | undefined): HostEnd
   if (found !== null) {
     return {
       message: `the kernel of the KVM host has failed: ${found[1]?.trim()}`,
+      isKernelFailure: true,
       excerpt: console.slice(found.index, found.index + maxExcerpt),
     };
   }
@@ -26,5 +29,5 @@ export function endOfHost(console: string, stopped: string | undefined): HostEnd
     stopped === undefined
       ? "the KVM host ended without the result of its test runner"
       : `the KVM host was stopped: ${stopped}`;
-  return { message: why, excerpt: console.slice(-4000) };
+  return { message: why, isKernelFailure: false, excerpt: console.slice(-4000) };
 }
