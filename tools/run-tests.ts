@@ -10,7 +10,7 @@ import { findFirecracker } from "../packages/worker/src/hypervisor/firecracker/e
 import { removeLeftOverNetworks } from "../packages/worker/src/network/host-firewall.ts";
 import { readConfig } from "../packages/server/src/config.ts";
 import { type CountedTest, machineCounts } from "./machine-counts.ts";
-import type { TestResult } from "./test-results.ts";
+import type { FileDuration, TestResult } from "./test-results.ts";
 
 const help = `usage: ./test [fast | kvm [all | FILE...] | FILE...]
 
@@ -80,9 +80,13 @@ const allUnderKvm = [
 /** After this long an emulated KVM host is stopped, and the run fails. {@link underKvm} takes 12 min on a quiet host. */
 const kvmMinutes = { part: 40, all: 180 } as const;
 
+/** Files that the summary of many names as the slowest. */
+const maxLongest = 25;
+
 type Kind = (typeof kinds)[number]["name"];
 
 const results: CountedTest[] = [];
+const durations: FileDuration[] = [];
 const interrupted = new AbortController();
 /** Temporary directory of every test, so that leftovers can be found and removed. */
 const scratch = await mkdtemp(join(tmpdir(), "osb-test-"));
@@ -220,7 +224,9 @@ async function collect(
   await rm(output, { force: true });
   const status = await run(argv(output), { ...process.env, TMPDIR: scratch });
   const lines = (await readFile(output, "utf8").catch(() => "")).split("\n").filter(Boolean);
-  const ended = lines.map((line) => JSON.parse(line) as TestResult);
+  const read = lines.map((line) => JSON.parse(line) as TestResult | FileDuration);
+  const ended = read.filter((line) => "outcome" in line);
+  durations.push(...read.filter((line) => "durationMs" in line));
   results.push(...ended.map((result) => ({ ...result, ...origin })));
   // If the runner fails without a failed test, or runs no test, some tests were not run.
   if (interrupted.signal.aborted) return;
@@ -278,6 +284,11 @@ async function removeLeftOvers(): Promise<void> {
 
 function summarize(since: number): number {
   process.stdout.write("\n");
+  const longest = durations.toSorted((a, b) => b.durationMs - a.durationMs).slice(0, maxLongest);
+  if (durations.length > maxLongest) {
+    const lines = longest.map(({ file, durationMs }) => `  ${duration(durationMs).padStart(12)}  ${file}\n`);
+    process.stdout.write(`took longest:\n${lines.join("")}`);
+  }
   const skipped = Object.groupBy(
     results.filter(({ outcome }) => outcome === "skipped"),
     ({ reason }) => reason ?? "no reason is given",
@@ -325,6 +336,10 @@ function say(text: string): void {
 }
 
 function seconds(since: number): string {
-  const all = Math.round((performance.now() - since) / 1000);
+  return duration(performance.now() - since);
+}
+
+function duration(ms: number): string {
+  const all = Math.round(ms / 1000);
   return all < 60 ? `${all} s` : `${Math.floor(all / 60)} min ${all % 60} s`;
 }

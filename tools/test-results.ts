@@ -1,6 +1,8 @@
 import { relative } from "node:path";
 import type { TestEvent } from "node:test/reporters";
 
+type TestSummary = Extract<TestEvent, { readonly type: "test:summary" }>["data"];
+
 /** How one test ended; `run-tests.ts` reads one of these from each line. */
 export interface TestResult {
   readonly name: string;
@@ -15,16 +17,23 @@ export interface TestResult {
   readonly error?: readonly string[];
 }
 
+/** How long a test file took; `run-tests.ts` reads one of these from a line as well. */
+export interface FileDuration {
+  /** Relative to the current directory. */
+  readonly file: string;
+  readonly durationMs: number;
+}
+
 /** A message rarely needs more: its first lines say what was compared, its last ones how a program ended. */
 const errorLines = { first: 5, last: 8 };
 
-/** A reporter for Node's test runner: one line of JSON for each test. */
+/** A reporter for Node's test runner: one line of JSON for each test, and one for each file that has a process. */
 export default async function* results(events: AsyncIterable<TestEvent>): AsyncGenerator<string> {
   // The runner reports the starts and ends of tests in the order in which they are defined.
   const path: string[] = [];
   for await (const event of events) {
     if (event.type === "test:start") path.splice(event.data.nesting, Infinity, event.data.name);
-    const result = resultOf(event, path);
+    const result = event.type === "test:summary" ? durationOf(event.data) : resultOf(event, path);
     if (result !== undefined) yield `${JSON.stringify(result)}\n`;
   }
 }
@@ -44,6 +53,11 @@ function resultOf({ type, data }: TestEvent, path: readonly string[]): TestResul
   if (type === "test:fail") return { ...test, outcome: "failed", error: linesOf(data.details.error) };
   if (!isSkipped) return { ...test, outcome: "passed" };
   return { ...test, outcome: "skipped", ...(typeof skip === "string" ? { reason: skip } : {}) };
+}
+
+/** The summary of a whole run names no file. */
+function durationOf({ file, duration_ms: durationMs }: TestSummary): FileDuration | undefined {
+  return file === undefined ? undefined : { file: relative(process.cwd(), file), durationMs };
 }
 
 function failureOf(error: Error): string {

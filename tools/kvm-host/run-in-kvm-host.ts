@@ -189,7 +189,7 @@ async function runThere(host: KvmHostImage, workDisk: string, scratch: string): 
     say(`${end.message}; its console:\n${end.excerpt}`);
     if (end.isKernelFailure && attempt < maxAttempts && !running.aborted && !interrupted.signal.aborted) {
       say(
-        `this is a failure of the emulated host, not of a test: ${results.length} results are dropped, all tests run again`,
+        `this is a failure of the emulated host, not of a test: ${results.length} lines of results are dropped, all tests run again`,
       );
       continue;
     }
@@ -199,7 +199,7 @@ async function runThere(host: KvmHostImage, workDisk: string, scratch: string): 
       file: relative(repository, import.meta.filename),
       suites: [],
       outcome: "failed",
-      error: [`${results.length} results came before, of ${files.join(", ")}`],
+      error: [`${results.length} lines of results came before, of ${files.join(", ")}`],
     };
     await writeFile(resultsFile, [...results, JSON.stringify(failure)].map((line) => `${line}\n`).join(""));
     return 1;
