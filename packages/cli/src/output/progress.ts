@@ -1,9 +1,17 @@
 import { visibleLine } from "./visible-text.ts";
 import type { Output } from "./write-to.ts";
 
+interface BuildStep {
+  readonly step: string;
+  /** Of this step. */
+  readonly percent?: number;
+}
+
 /** Progress of a long operation, for people. Disposing it removes its line from a terminal. */
 export interface Progress extends Disposable {
   report(step: string): void;
+  /** Reports a step of a build. */
+  reportStep(step: BuildStep): void;
   /** Hides progress until the next report. */
   pause(): void;
 }
@@ -29,13 +37,16 @@ export function startProgress(stream: Output, now: () => number = performance.no
     step = undefined;
     show.clear();
   };
+  const report = (next: string): void => {
+    if (step === undefined) since = now();
+    step = next;
+    timer ??= setInterval(tick, redrawMs);
+    if (now() - since >= redrawMs) tick();
+  };
   return {
-    report(next) {
-      if (step === undefined) since = now();
-      step = next;
-      timer ??= setInterval(tick, redrawMs);
-      if (now() - since >= redrawMs) tick();
-    },
+    report,
+    reportStep: ({ step: name, percent }) =>
+      report(percent === undefined ? name : `${name} (${Math.round(percent)} %)`),
     pause,
     [Symbol.dispose]: pause,
   };

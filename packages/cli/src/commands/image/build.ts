@@ -40,9 +40,7 @@ async function buildRecipe(name: string, { host, print, progress, signal }: Cont
   using shown = progress();
   shown.report(`building image ${name}`);
   const { buildImage, readConfig } = await import("@opensandbox/server");
-  const onProgress = ({ step, percent }: { readonly step: string; readonly percent?: number }): void =>
-    shown.report(percent === undefined ? step : `${step} (${Math.round(percent)} %)`);
-  const built = await buildImage(readConfig(host.env), name, onProgress, signal);
+  const built = await buildImage(readConfig(host.env), name, (step) => shown.reportStep(step), signal);
   shown.pause();
   await print(`built image ${name}: ${megabytes(built.bytes)} on disk`, built);
 }

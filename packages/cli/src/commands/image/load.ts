@@ -18,10 +18,8 @@ export const load = defineCommand({
     using shown = progress();
     shown.report(`loading ${file}`);
     const { loadImage, readConfig } = await import("@opensandbox/server");
-    const onProgress = ({ step, percent }: { readonly step: string; readonly percent?: number }): void =>
-      shown.report(percent === undefined ? step : `${step} (${Math.round(percent)} %)`);
     const archive = { file: resolve(file), ...(name === undefined ? {} : { name }) };
-    const loaded = await loadImage(readConfig(host.env), archive, onProgress, signal);
+    const loaded = await loadImage(readConfig(host.env), archive, (step) => shown.reportStep(step), signal);
     shown.pause();
     await print(`loaded ${loaded.name}: ${megabytes(loaded.bytes)} on disk`, loaded);
   },

@@ -17,9 +17,7 @@ export const pull = defineCommand({
     using shown = progress();
     shown.report(`pulling ${name}`);
     const { pullImage, readConfig } = await import("@opensandbox/server");
-    const onProgress = ({ step, percent }: { readonly step: string; readonly percent?: number }): void =>
-      shown.report(percent === undefined ? step : `${step} (${Math.round(percent)} %)`);
-    const pulled = await pullImage(readConfig(host.env), name, onProgress, signal);
+    const pulled = await pullImage(readConfig(host.env), name, (step) => shown.reportStep(step), signal);
     shown.pause();
     await print(`pulled ${pulled.name}: ${megabytes(pulled.bytes)} on disk`, pulled);
   },

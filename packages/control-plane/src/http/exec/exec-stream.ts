@@ -8,42 +8,29 @@ import { type PrivateCommand, startPrivateCommand } from "#execs/private-command
 import type { Use } from "#lifecycle/activity.ts";
 import { useSandbox } from "#lifecycle/use-sandbox.ts";
 import type { ApiContext } from "../api-context.ts";
-import { MessageInbox, type Message } from "#http/sockets/message-inbox.ts";
-import { failureOf } from "../reply-error.ts";
+import type { Message } from "#http/sockets/message-inbox.ts";
 import { sendMessage } from "#http/sockets/send-message.ts";
-import { answered, serve } from "../serve.ts";
+import { type Connection, serveSocket } from "#http/sockets/serve-socket.ts";
+import { serve } from "../serve.ts";
 import { StdinQueue } from "#http/sockets/stdin-queue.ts";
-import { acceptWebSocket } from "#http/sockets/web-socket.ts";
 
 /** One command over one WebSocket. The route documents its messages. */
 export function serveExecStream(app: FastifyInstance, api: ApiContext): void {
-  const { sandboxes, timing } = api;
-  serve(app, sandboxes.shutdown.ending, wire.streamExec, async ({ organizationId, parameter, request, reply }) => {
-    const id = parseSandboxId(parameter("id"));
+  const { sandboxes } = api;
+  serve(app, sandboxes.shutdown.ending, wire.streamExec, async (call) => {
+    const { organizationId } = call;
+    const id = parseSandboxId(call.parameter("id"));
     await sandboxes.stores.sandboxes.get(organizationId, id);
-    const socket = await acceptWebSocket(request, reply, timing.keepAliveMs);
-    const inbox = new MessageInbox(socket, sandboxes.log);
-    try {
-      await stream(api, { socket, inbox, id, organizationId });
-      socket.close(1000);
-    } catch (error) {
-      const { body } = failureOf(error, request.id, sandboxes);
-      socket.send(JSON.stringify(body));
-      socket.close(1011, body.code);
-    }
-    inbox.close();
-    return answered;
+    return await serveSocket(api, call, (connection) => stream(api, { ...connection, id, organizationId }));
   });
 }
 
-interface Connection {
-  readonly socket: WebSocket;
-  readonly inbox: MessageInbox;
+interface StreamConnection extends Connection {
   readonly id: SandboxId;
   readonly organizationId: string;
 }
 
-async function stream({ sandboxes }: ApiContext, connection: Connection): Promise<void> {
+async function stream({ sandboxes }: ApiContext, connection: StreamConnection): Promise<void> {
   const { socket, inbox, id, organizationId } = connection;
   const ended = new AbortController();
   socket.once("close", () => ended.abort(new SandboxError("canceled", "the client disconnected")));

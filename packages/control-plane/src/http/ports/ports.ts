@@ -8,37 +8,24 @@ import type { Use } from "#lifecycle/activity.ts";
 import { useSandbox } from "#lifecycle/use-sandbox.ts";
 import { openGuestPort } from "#previews/open-guest-port.ts";
 import type { ApiContext } from "../api-context.ts";
-import { failureOf } from "../reply-error.ts";
-import { answered, serve } from "../serve.ts";
-import { MessageInbox } from "../sockets/message-inbox.ts";
+import { serve } from "../serve.ts";
+import type { MessageInbox } from "../sockets/message-inbox.ts";
 import { sendMessage } from "../sockets/send-message.ts";
-import { acceptWebSocket } from "../sockets/web-socket.ts";
+import { type Connection, serveSocket } from "../sockets/serve-socket.ts";
 
 /** TCP connections to servers in sandboxes, over WebSockets. */
 export function servePorts(app: FastifyInstance, api: ApiContext): void {
-  const { sandboxes, timing } = api;
-  serve(app, sandboxes.shutdown.ending, wire.openPort, async ({ organizationId, parameter, request, reply }) => {
-    const id = parseSandboxId(parameter("id"));
-    const port = wire.parsePort(parameter("port"));
+  const { sandboxes } = api;
+  serve(app, sandboxes.shutdown.ending, wire.openPort, async (call) => {
+    const { organizationId } = call;
+    const id = parseSandboxId(call.parameter("id"));
+    const port = wire.parsePort(call.parameter("port"));
     await sandboxes.stores.sandboxes.get(organizationId, id);
-    const socket = await acceptWebSocket(request, reply, timing.keepAliveMs);
-    const inbox = new MessageInbox(socket, sandboxes.log);
-    try {
-      await join(api, { socket, inbox, organizationId, id, port });
-      socket.close(1000);
-    } catch (error) {
-      const { body } = failureOf(error, request.id, sandboxes);
-      socket.send(JSON.stringify(body));
-      socket.close(1011, body.code);
-    }
-    inbox.close();
-    return answered;
+    return await serveSocket(api, call, (connection) => join(api, { ...connection, organizationId, id, port }));
   });
 }
 
-interface Joined {
-  readonly socket: WebSocket;
-  readonly inbox: MessageInbox;
+interface Joined extends Connection {
   readonly organizationId: string;
   readonly id: SandboxId;
   readonly port: number;
