@@ -1,7 +1,19 @@
 import assert from "node:assert/strict";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, suite, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { CommandExitError, FileNotFoundError, Sandbox, type SandboxOpts, TimeoutError } from "e2b";
+import {
+  BuildError,
+  CommandExitError,
+  FileNotFoundError,
+  Sandbox,
+  type SandboxOpts,
+  Template,
+  TimeoutError,
+  waitForPort,
+} from "e2b";
 import { eventually, within } from "@opensandbox/wire/testing/eventually.ts";
 
 /** The first start of a machine makes its template, which takes minutes on a busy emulated host. */
@@ -183,6 +195,57 @@ export function e2bClientTests(name: string, start: () => Promise<E2bWorld>, { h
     });
 
     if (!isReal) return;
+
+    test("a template is built, its log arrives, and its step that fails is named", async () => {
+      const lines: string[] = [];
+      const template = Template().fromBaseImage().runCmd("echo built here");
+      const onBuildLogs = ({ message }: { readonly message: string }): void => void lines.push(message);
+      const { templateId } = await Template.build(template, "plain:v1", { ...options, onBuildLogs });
+      assert.ok(lines.includes("built here"), lines.join("\n"));
+      assert.equal(await Template.exists("plain", options), true);
+      assert.deepEqual(
+        (await Template.getTags(templateId, options)).map(({ tag }) => tag),
+        ["v1"],
+      );
+      await Template.assignTags("plain:v1", "stable", options);
+      const started = await Sandbox.create("plain:stable", options);
+      assert.equal((await started.commands.run("echo runs")).stdout, "runs\n");
+      await started.kill();
+      const broken = Template().fromTemplate("plain:stable").runCmd("echo the reason; exit 3");
+      await assert.rejects(Template.build(broken, "broken", options), (error) => {
+        assert.ok(error instanceof BuildError);
+        assert.match(error.message, /exit code 3\nthe reason/);
+        return true;
+      });
+    });
+
+    test("sandboxes of a template have its files, its variables, its user and its running server", async () => {
+      const directory = await mkdtemp(join(tmpdir(), "osb-template-"));
+      try {
+        await mkdir(join(directory, "site"));
+        await writeFile(join(directory, "site", "index.html"), "<p>from the template</p>");
+        const template = Template({ fileContextPath: directory })
+          .fromBaseImage()
+          .copy("site", "/srv/site")
+          .setEnvs({ GREETING: "hello there" })
+          .runCmd('echo "$GREETING from $(whoami) in $PWD" > note')
+          .runCmd("whoami > /root-note", { user: "root" })
+          .setStartCmd("cd /srv/site && exec python3 -m http.server 8123 --bind 127.0.0.1", waitForPort(8123));
+        await Template.build(template, "serving", { ...options, cpuCount: 1, memoryMB: 1024 });
+      } finally {
+        await rm(directory, { recursive: true });
+      }
+      const started = await Sandbox.create("serving", options);
+      const { stdout } = await started.commands.run(
+        "cat note /root-note; echo $GREETING; stat -c %U /srv/site/index.html",
+      );
+      assert.equal(stdout, `hello there from user in ${home}\nroot\nhello there\nuser\n`);
+      const headers = { "e2b-sandbox-id": started.sandboxId, "e2b-sandbox-port": "8123" };
+      // The server was captured while it ran: nothing starts it here.
+      const answer = await fetch(`${world.url}/`, { headers });
+      assert.deepEqual([answer.status, await answer.text()], [200, "<p>from the template</p>"]);
+      await started.kill();
+    });
 
     test("the default user is `user`, owns its files and may become root", async () => {
       const { stdout } = await sandbox.commands.run("whoami; pwd; sudo -n id -u; touch mine; stat -c '%U:%G' mine");

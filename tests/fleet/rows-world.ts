@@ -87,6 +87,7 @@ export async function startRowsWorld(
         tuning: { pingMs, connectMs: 5 * pingMs, answerMs: 5000, retryMs: 50 },
       }),
       database: join(directory, "control-plane.db"),
+      templateFilesDirectory: join(directory, "template-files"),
       listen: { host: "127.0.0.1", port: 0 },
       apiKey: key,
       ...{ region: "local", sandboxDomain: "sandbox.test", customDomains: { proof: "none" } },

@@ -27,6 +27,11 @@ import { Builds } from "#images/builds.ts";
 import type { ImageContext } from "#images/image-context.ts";
 import { ImageStore } from "#images/image-store.ts";
 import { reconcileImages } from "./images/reconcile-images.ts";
+import { BuildLogs } from "./templates/build-logs.ts";
+import { reconcileTemplates } from "./templates/manage-templates.ts";
+import type { TemplateContext } from "./templates/template-context.ts";
+import { TemplateFiles } from "./templates/template-files.ts";
+import { TemplateStore } from "./templates/template-store.ts";
 import { LifetimeSweep } from "#lifetimes/end-lifetimes.ts";
 import { LifetimeStore } from "#lifetimes/lifetime-store.ts";
 import { AccessTokens } from "#organizations/access-tokens.ts";
@@ -74,6 +79,8 @@ export interface ControlPlaneOptions {
   readonly apiKey?: string;
   /** Calls that an organization may make in a second, on average over some seconds; 0: any number. Default: 0. */
   readonly callsPerSecond?: number;
+  /** Where files that clients upload for templates are kept. It is made when the first file arrives. */
+  readonly templateFilesDirectory: string;
   readonly region: string;
   readonly sandboxDomain: string;
   /** Host names that clients reach the API by. They cannot become the custom domain of a preview. */
@@ -155,6 +162,8 @@ const closeEndedPortsMs = 60_000;
 const closeRevokedMs = 15_000;
 // The interval of the removal of old audit entries.
 const removeAuditMs = 3_600_000;
+// Files of templates are kept for days.
+const removeTemplateFilesMs = 3_600_000;
 const defaultEndWithinMs = 300_000;
 const defaultAutosaveMs = 300_000;
 // Time for interrupted requests to send their answers.
@@ -262,6 +271,15 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   };
   await reconcileImages(images);
   undo.defer(() => images.builds.idle());
+  const templates: TemplateContext = {
+    images,
+    templates: new TemplateStore(database),
+    files: new TemplateFiles(options.templateFilesDirectory),
+    logs: new BuildLogs(),
+  };
+  await reconcileTemplates(templates);
+  const oldFiles = { what: "removing old files of templates", everyMs: removeTemplateFilesMs, log };
+  undo.use(regularly(oldFiles, () => templates.files.removeOld(clock.now())));
 
   const previews = new PreviewStore(database, sandboxes.stores.events);
   const hostPorts = undo.use(new HostPorts(sandboxes));
@@ -299,6 +317,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     tokenKey: await serverKey(database, "access tokens of sandboxes"),
     sandboxes,
     images,
+    templates,
     audit,
     openCalls,
     tokens,

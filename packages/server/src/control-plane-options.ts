@@ -1,4 +1,5 @@
 import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import type { ControlPlaneOptions } from "@opensandbox/control-plane";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { ServerConfig } from "./config.ts";
@@ -16,6 +17,7 @@ export async function controlPlaneOptions(config: ServerConfig): Promise<FromCon
     masterKeys: config.masterKeys ?? (await storedMasterKeys(config.dataDirectory)),
     ...(config.tls === undefined ? {} : { tls: await readTls(config.tls) }),
     callsPerSecond: config.maxOrganizationCalls,
+    templateFilesDirectory: join(config.dataDirectory, "template-files"),
     region: config.region,
     sandboxDomain: config.sandboxDomain,
     apiHostnames: config.apiHostnames,

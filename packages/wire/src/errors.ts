@@ -31,6 +31,8 @@ export type Resource =
   | "exec session"
   | "checkpoint"
   | "snapshot"
+  | "template"
+  | "template build"
   | "patch"
   | "preview URL"
   | "network"

@@ -137,7 +137,7 @@ export class CheckpointStore {
     return rows.map(fromRow);
   }
 
-  /** Checkpoints that were made for images and that no image refers to. */
+  /** Checkpoints that were made for images and templates and that none of them refers to. */
   async listUnnamed(): Promise<Checkpoint[]> {
     const rows = await this.#database
       .selectFrom("checkpoints")
@@ -147,6 +147,16 @@ export class CheckpointStore {
         row.not(
           row.exists(
             row.selectFrom("images").select("images.id").whereRef("images.checkpoint_id", "=", "checkpoints.id"),
+          ),
+        ),
+      )
+      .where((row) =>
+        row.not(
+          row.exists(
+            row
+              .selectFrom("template_builds")
+              .select("template_builds.id")
+              .whereRef("template_builds.checkpoint_id", "=", "checkpoints.id"),
           ),
         ),
       )

@@ -22,6 +22,7 @@ import * as sandboxLimits from "./migrations/0050-sandbox-limits.ts";
 import * as uploads from "./migrations/0060-uploads.ts";
 import * as secrets from "./migrations/secrets/0080-secrets.ts";
 import * as sandboxSecrets from "./migrations/secrets/0081-sandbox-secrets.ts";
+import * as templates from "./migrations/templates/0090-templates.ts";
 import type { Tables } from "./tables.ts";
 
 /** By name; the names give the order. */
@@ -45,6 +46,7 @@ export const ourMigrations: Migrations = {
   "0060-uploads": uploads,
   "0080-secrets": secrets,
   "0081-sandbox-secrets": sandboxSecrets,
+  "0090-templates": templates,
 };
 
 export interface Migrate {

@@ -22,6 +22,9 @@ export interface Tables {
   checkpoints: CheckpointRow;
   patches: PatchRow;
   images: ImageRow;
+  templates: TemplateRow;
+  template_builds: TemplateBuildRow;
+  template_tags: TemplateTagRow;
   /** Unreferenced snapshots that are still to be removed. */
   unwanted_snapshots: { snapshot_id: string };
   /** Hexadecimal. */
@@ -291,6 +294,42 @@ export interface ImageRow {
   created_at: number;
   last_used_at: number;
   error: string | null;
+}
+
+export interface TemplateRow {
+  id: string;
+  organization_id: string;
+  /** Unique in its organization. */
+  name: string;
+  is_public: number;
+  created_at: number;
+}
+
+export interface TemplateBuildRow {
+  id: string;
+  template_id: string;
+  organization_id: string;
+  status: "waiting" | "building" | "ready" | "failed";
+  tags: string;
+  vcpus: number | null;
+  memory_mib: number | null;
+  definition: string | null;
+  checkpoint_id: string | null;
+  /** The worker that builds it while it is `building`. */
+  worker_id: string;
+  created_at: number;
+  finished_at: number | null;
+  error: string | null;
+  failed_step: string | null;
+  /** The lines of the log, written when the build ends. */
+  log: Generated<string>;
+}
+
+export interface TemplateTagRow {
+  template_id: string;
+  tag: string;
+  build_id: string;
+  created_at: number;
 }
 
 /** One event of a sandbox, with what the sandbox has from then on until its next event. */

@@ -20,7 +20,7 @@ const fakeAccount: Account = { name: "sandbox", home: "/home/sandbox" };
  * Adds `user` beside `sandbox`: same numbers, so that each owns the other's files. The new lines come first, so that
  * names of owners and `whoami` are those that clients of this interface expect.
  */
-const addUser = `
+export const addUserCommand = `
 set -eu
 if grep -q '^user:' /etc/passwd; then exit 0; fi
 uid=$(id -u sandbox)
@@ -74,7 +74,7 @@ export async function prepareGuest(
 }
 
 async function runScript({ worker }: SandboxContext, id: SandboxId, signal: AbortSignal): Promise<void> {
-  const command = { argv: ["/bin/sh", "-c", addUser], user: "root", timeoutMs: addUserMs } as const;
+  const command = { argv: ["/bin/sh", "-c", addUserCommand], user: "root", timeoutMs: addUserMs } as const;
   const { output, result } = await startPrivateCommand(worker.guest(id).sessions, command, signal);
   let text = "";
   for await (const part of output) if (part !== "scrollback end") text += Buffer.from(part.bytes).toString("utf8");

@@ -20,7 +20,10 @@ const named = routes.filter(({ path }) => path.includes(":"));
 assert.ok(named.length > 12 && routes.length > 20);
 
 /** Bodies of routes that accept no empty one. */
-const bodies: Readonly<Record<string, object>> = { e2bSetTimeout: { timeout: 60 } };
+const bodies: Readonly<Record<string, object>> = {
+  e2bSetTimeout: { timeout: 60 },
+  e2bStartBuild: { fromImage: "base" },
+};
 
 const marker = "of-the-owner";
 
@@ -31,6 +34,7 @@ suite("another organization, by the interface of E2B", () => {
   const stranger = "osb_of-the-stranger";
   let id: string;
   let snapshotId: string;
+  let template: { readonly templateID: string; readonly buildID: string };
 
   before(async () => {
     world = stack.use(await startForTest({ storedKeys: true }));
@@ -48,6 +52,7 @@ suite("another organization, by the interface of E2B", () => {
     ({ sandboxID: id } = await as(owner, "POST", "/v2/sandboxes", { metadata: { a: marker }, envVars: { B: marker } }));
     const snapshot = await as(owner, "POST", `/sandboxes/${id}/snapshots`, { name: marker });
     snapshotId = (snapshot.snapshotID as string).replace(":default", "");
+    template = await as(owner, "POST", "/v3/templates", { name: marker });
   });
   after(() => stack.disposeAsync());
 
@@ -70,15 +75,20 @@ suite("another organization, by the interface of E2B", () => {
 
   for (const route of named) {
     test(`${route.method} ${route.path} answers as if the resource did not exist`, async () => {
-      const isSnapshot = route.path.startsWith("/templates/");
-      const owned = isSnapshot ? { id: snapshotId, alias: marker } : { id };
-      const nothing = isSnapshot
-        ? { id: "00000000-0000-4000-8000-000000000000", alias: "none" }
-        : { id: newSandboxId() };
-      const answer = await asStranger(route, owned);
-      assert.deepEqual(answer, await asStranger(route, nothing));
-      assert.equal(answer.status, 404, answer.text);
-      assert.ok(!answer.text.includes(marker), answer.text);
+      const hash = "00aa";
+      const isTemplate = route.path.includes("/templates/");
+      const unknown = "00000000-0000-4000-8000-000000000000";
+      const owned = isTemplate
+        ? [snapshotId, template.templateID, marker].map((of) => ({ id: of, alias: of, build: template.buildID, hash }))
+        : [{ id }];
+      const nothing = isTemplate ? { id: "none", alias: "none", build: unknown, hash } : { id: newSandboxId() };
+      const expected = await asStranger(route, nothing);
+      for (const names of owned) {
+        const answer = await asStranger(route, names);
+        assert.deepEqual(answer, expected);
+        assert.equal(answer.status, 404, answer.text);
+        assert.ok(!answer.text.includes(marker), answer.text);
+      }
     });
   }
 
@@ -104,11 +114,19 @@ suite("another organization, by the interface of E2B", () => {
     });
   }
 
-  test("no sandbox starts from a snapshot of another organization", async () => {
-    for (const templateID of [snapshotId, `${snapshotId}:default`, marker]) {
+  test("no sandbox starts from a snapshot or template of another organization", async () => {
+    for (const templateID of [snapshotId, `${snapshotId}:default`, marker, template.templateID]) {
       const init = { headers: { "x-api-key": stranger } };
       const [status] = await world.ask("POST", "/v2/sandboxes", { templateID }, init);
       assert.equal(status, 404);
+    }
+  });
+
+  test("tags of another organization's template are neither set nor removed", async () => {
+    const init = { headers: { "x-api-key": stranger } };
+    for (const name of [marker, template.templateID]) {
+      assert.equal((await world.ask("POST", "/templates/tags", { target: name, tags: ["x"] }, init))[0], 404);
+      assert.equal((await world.ask("DELETE", "/templates/tags", { name, tags: ["default"] }, init))[0], 404);
     }
   });
 

@@ -10,6 +10,7 @@ import type { DomainProofs } from "#previews/domain-proofs.ts";
 import type { PreviewStore } from "#previews/preview-store.ts";
 import type { PreviewTargets } from "#previews/preview-target.ts";
 import type { SecretRows } from "#secrets/secret-rows.ts";
+import type { TemplateContext } from "#templates/template-context.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Webhooks } from "#webhooks/webhooks.ts";
 
@@ -23,6 +24,7 @@ export interface Tls {
 export interface ApiContext {
   readonly sandboxes: SandboxContext;
   readonly images: ImageContext;
+  readonly templates: TemplateContext;
   readonly authenticate: Authenticate;
   readonly tokens: AccessTokens;
   readonly callRates: CallRates;

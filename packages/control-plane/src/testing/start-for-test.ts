@@ -55,6 +55,7 @@ export async function startForTest({ storedKeys = false, ...options }: TestOptio
       customDomains: { proof: "none" },
       ready: () => ({ ready: true }),
       atEnd: () => "stop",
+      templateFilesDirectory: join(directory, "template-files"),
       log: (level, message, fields) => logged.push({ level, message, fields }),
       ...options,
       tuning: { farewellMs: 50, ...options.tuning },

@@ -35,7 +35,12 @@ export const listSnapshots: Route<unknown, SnapshotsQuery, SnapshotReply[]> = {
 
 export const deleteTemplate: Route = {
   ...key,
-  ...{ method: "DELETE", path: "/templates/:id", name: "e2bDeleteTemplate", summary: "Remove a snapshot" },
+  ...{
+    method: "DELETE",
+    path: "/templates/:id",
+    name: "e2bDeleteTemplate",
+    summary: "Remove a template or a snapshot",
+  },
   status: 204,
 };
 

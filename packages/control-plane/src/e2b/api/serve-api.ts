@@ -10,10 +10,12 @@ import { authenticatorOf } from "./keys.ts";
 import { serveMetrics } from "./metrics.ts";
 import { serveSandboxes } from "./sandboxes.ts";
 import { serveSnapshots } from "./snapshots.ts";
+import { serveTemplateBuilds, serveTemplateUploads } from "./template-builds.ts";
 import { serveTemplates } from "./templates.ts";
 
 /** Serves E2B's REST interface beside our own. */
 export async function serveE2bApi(app: FastifyInstance, context: E2bContext): Promise<void> {
+  serveTemplateUploads(app, context);
   await app.register((withKey, _options, done) => {
     withKey.setErrorHandler((thrown, request, reply) => {
       const { body } = failureOf(thrown, request.id, context.sandboxes);
@@ -29,6 +31,7 @@ export async function serveE2bApi(app: FastifyInstance, context: E2bContext): Pr
     serveMetrics(withKey, context);
     serveSnapshots(withKey, context);
     serveTemplates(withKey, context);
+    serveTemplateBuilds(withKey, context);
     for (const [method, url, what] of notYet) {
       withKey.route({
         method,

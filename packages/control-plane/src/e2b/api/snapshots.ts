@@ -11,6 +11,7 @@ import { forkCheckpoint } from "#checkpoints/fork-checkpoint.ts";
 import { serve } from "#http/serve.ts";
 import type { Lifetime } from "#lifetimes/lifetime.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
+import { deleteTemplate } from "#templates/manage-templates.ts";
 import { type E2bContext, sandboxIdFrom, shownSandbox } from "../e2b-context.ts";
 import { pageOf } from "./page.ts";
 import { type FinishStart, finishStart } from "./sandboxes.ts";
@@ -59,6 +60,8 @@ export function serveSnapshots(app: FastifyInstance, context: E2bContext): void 
 
   serve(app, ending, wire.deleteTemplate, async ({ organizationId, parameter }) => {
     const name = wire.templateNameFrom(parameter("id"));
+    const template = await context.templates.templates.find(organizationId, name);
+    if (template?.organizationId === organizationId) return await deleteTemplate(context.templates, template);
     const snapshot = await findSnapshot(context, organizationId, name);
     if (snapshot?.organizationId !== organizationId) {
       throw new SandboxError("not_found", `template '${name}' not found`, { resource: "checkpoint", id: name });

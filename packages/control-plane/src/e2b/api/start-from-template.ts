@@ -1,10 +1,11 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { templateNameFrom } from "@opensandbox/wire/e2b/snapshots.ts";
-import { forkCheckpoint, type Fork } from "#checkpoints/fork-checkpoint.ts";
+import { forkCheckpoint, forkOf, type Fork } from "#checkpoints/fork-checkpoint.ts";
 import type { Checkpoint } from "#checkpoints/checkpoint.ts";
 import { createFromImage } from "#images/create-from-image.ts";
 import { createSandbox } from "#sandboxes/create-sandbox.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
+import { findReadyTemplate } from "#templates/find-template.ts";
 import { type E2bContext, orMissing } from "../e2b-context.ts";
 
 /** Names by which clients ask for this server's default image. */
@@ -15,13 +16,13 @@ const maxNamed = 1000;
 
 export interface StartFromTemplate {
   readonly organizationId: string;
-  /** An image of this server, a named image, or the id or name of a snapshot. */
+  /** An image of this server, a template, a named image, or the id or name of a snapshot. */
   readonly template: string;
   readonly fork: Fork;
 }
 
 /**
- * Creates a sandbox from the image or snapshot that a template's name denotes. @throws `not_found` for an unknown name
+ * Creates a sandbox from the image, template or snapshot that a name denotes. @throws `not_found` for an unknown name
  */
 export async function startFromTemplate(
   context: E2bContext,
@@ -34,6 +35,11 @@ export async function startFromTemplate(
   if (sandboxes.worker.description.images.includes(image)) {
     const sandbox = { networkEnabled: true, ...fork, image };
     return (await createSandbox(sandboxes, { organizationId, sandbox }, () => {}, signal)).sandbox;
+  }
+  const ready = await findReadyTemplate(context.templates, organizationId, name);
+  if (ready !== undefined) {
+    const create = forkOf(ready.checkpoint, { organizationId, fork });
+    return (await createSandbox(sandboxes, create, () => {}, signal)).sandbox;
   }
   const snapshot = await findSnapshot(context, organizationId, name);
   if (snapshot !== undefined) {

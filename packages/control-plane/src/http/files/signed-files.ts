@@ -3,10 +3,11 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { parseSandboxId, type SandboxId } from "@opensandbox/wire/ids.ts";
 import * as wire from "@opensandbox/wire/public/guests/files.ts";
 import { pathOf } from "@opensandbox/wire/route.ts";
-import type { FastifyInstance, FastifyRequest } from "fastify";
+import type { FastifyInstance } from "fastify";
 import type { Use } from "#lifecycle/activity.ts";
 import { useSandbox } from "#lifecycle/use-sandbox.ts";
 import type { ApiContext } from "../api-context.ts";
+import { originOf } from "#http/requests/origin.ts";
 import { bodyOf } from "./files.ts";
 import { sendFile } from "./send-file.ts";
 import { answered, type Call, serve } from "../serve.ts";
@@ -82,11 +83,4 @@ function signatureOf(key: string, text: string): Buffer {
 
 function refused(message: string): SandboxError {
   return new SandboxError("permission_denied", message);
-}
-
-/** The origin under which the client reached this server, perhaps through a proxy. */
-function originOf({ headers }: FastifyRequest): string {
-  const forwarded = headers["x-forwarded-proto"];
-  const proto = (Array.isArray(forwarded) ? forwarded[0] : forwarded)?.split(",")[0]?.trim();
-  return `${proto === "https" ? "https" : "http"}://${headers.host ?? "localhost"}`;
 }
