@@ -27,3 +27,11 @@ test("a KVM host that is stopped, or ends, without a failure of its kernel is re
   assert.equal(stopped.excerpt, boot.slice(-4000));
   assert.match(endOfHost("", undefined).message, /ended without the result of its test runner/);
 });
+
+test("the report of an overflowed stack keeps its start and its end", () => {
+  const frame = "[ 562.658]  asm_exc_page_fault+0x26/0x30\n";
+  const report = `[ 562.658] BUG: TASK stack guard page was hit\n${frame.repeat(1000)}[ 562.659] Kernel panic\n`;
+  const { excerpt } = endOfHost(boot + report, undefined);
+  assert.ok(excerpt.startsWith("[ 562.658] BUG"));
+  assert.ok(excerpt.endsWith(`\n...\n${report.slice(-8000)}`));
+});

@@ -12,8 +12,8 @@ export interface HostEnd {
 const failure =
   /^(?:\[ *[\d.]+\] )?((?:BUG|Oops|Kernel panic|Unable to handle|traps: PANIC|PANIC)\b.*|.*: 0000 \[#\d+\].*)$/m;
 
-/** Enough for a report with its stack, and for the panic after it. */
-const maxExcerpt = 16_000;
+/** Enough for a report with its stack. The outermost calls of a stack that has overflowed stand at its end. */
+const excerptLength = { first: 10_000, last: 8000 };
 
 /** Reads the console of a KVM host that has ended. `stopped` is the reason of the caller to stop it. Pure. */
 export function endOfHost(console: string, stopped: string | undefined): HostEnd {
@@ -22,7 +22,7 @@ export function endOfHost(console: string, stopped: string | undefined): HostEnd
     return {
       message: `the kernel of the KVM host has failed: ${found[1]?.trim()}`,
       isKernelFailure: true,
-      excerpt: console.slice(found.index, found.index + maxExcerpt),
+      excerpt: shorten(console.slice(found.index)),
     };
   }
   const why =
@@ -30,4 +30,9 @@ export function endOfHost(console: string, stopped: string | undefined): HostEnd
       ? "the KVM host ended without the result of its test runner"
       : `the KVM host was stopped: ${stopped}`;
   return { message: why, isKernelFailure: false, excerpt: console.slice(-4000) };
+}
+
+function shorten(report: string): string {
+  const { first, last } = excerptLength;
+  return report.length <= first + last ? report : `${report.slice(0, first)}\n...\n${report.slice(-last)}`;
 }
