@@ -143,7 +143,7 @@ export async function startRowsWorld(
   };
 }
 
-interface StartNode {
+export interface StartNode {
   readonly index: number;
   readonly credentials: FleetCredentials;
   readonly objectStore: string | undefined;
@@ -152,7 +152,8 @@ interface StartNode {
   readonly leaseSeconds: number | undefined;
 }
 
-async function startNode(
+/** Serves a {@link TestWorker} to the servers of a fleet. The stack ends it. */
+export async function startNode(
   undo: AsyncDisposableStack,
   { index, credentials: { secret, ...tls }, objectStore, stored, pingMs, leaseSeconds }: StartNode,
 ): Promise<Node> {

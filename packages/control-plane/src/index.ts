@@ -38,6 +38,11 @@ import { AccessTokens } from "#organizations/access-tokens.ts";
 import { CallRates } from "#http/requests/call-rates.ts";
 import { ApiKeyStore } from "#organizations/api-key-store.ts";
 import { apiKeyRecognizer, authenticator, makeDefaultOrganization, makeFirstApiKey } from "#organizations/api-keys.ts";
+import { answerGuests } from "#sandboxes/answer-guests.ts";
+import type { ServerMembership } from "./servers/server-group.ts";
+import type { SharedGates } from "./servers/shared-gates.ts";
+import { onlyServer, SharedServers } from "./servers/servers.ts";
+import { takeOver } from "./service/take-over.ts";
 import { MasterKeys } from "#secrets/master-keys.ts";
 import { SecretsOfSandboxes } from "#secrets/sandbox-secrets.ts";
 import { SecretRows } from "#secrets/secret-rows.ts";
@@ -60,6 +65,7 @@ export { backUpDatabase, type DatabaseContents, tryDatabase } from "#database/co
 export { type CopiedTable, copyToServer } from "#database/postgres/copy-to-server.ts";
 export { type DatabaseLocation, describeDatabase } from "#database/database-server.ts";
 export { acquireServerLease, type ServerLease } from "#database/postgres/server-lease.ts";
+export { joinServers, type ServerMembership } from "./servers/server-group.ts";
 export { type MigratedDatabase, migrateDatabase } from "#database/migrate-database.ts";
 export { type Administration, openAdministration } from "#organizations/administration.ts";
 export type { ApiKey } from "#organizations/api-key-store.ts";
@@ -73,6 +79,8 @@ export interface ControlPlaneOptions {
   readonly worker: Worker | OpenWorkers;
   /** An SQLite file, which is created when missing, or a PostgreSQL database. Several processes may share it. */
   readonly database: DatabaseLocation;
+  /** This server among several that use the PostgreSQL database and the same workers. Absent: it uses them alone. */
+  readonly membership?: Pick<ServerMembership, "id" | "database"> | undefined;
   /** Port 0: any free port. */
   readonly listen: { readonly host: string; readonly port: number };
   /** The only key that is accepted. Absent: those in the database, which gets a first key when it has none. */
@@ -164,6 +172,8 @@ const closeRevokedMs = 15_000;
 const removeAuditMs = 3_600_000;
 // Files of templates are kept for days.
 const removeTemplateFilesMs = 3_600_000;
+// The interval at which a server looks whether another one has ended.
+const lookMs = 500;
 const defaultEndWithinMs = 300_000;
 const defaultAutosaveMs = 300_000;
 // Time for interrupted requests to send their answers.
@@ -184,9 +194,16 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   await makeDefaultOrganization(database, clock.now());
   const firstApiKey = options.apiKey === undefined ? await makeFirstApiKey(database, clock.now()) : undefined;
 
+  const shared = options.membership && undo.use(await shareWith(options.membership, { database, log }));
+  const servers = shared?.servers ?? onlyServer;
+  const onDuty = (work: () => Promise<void>) => async (): Promise<void> => {
+    if (servers.isOnDuty) await work();
+  };
+  // The first server is on duty before it asks its workers.
+  const found = await shared?.servers.look();
   const workers =
     typeof options.worker === "function"
-      ? undo.use(await options.worker({ database, clock, log }))
+      ? undo.use(await options.worker({ database, clock, log, servers }))
       : { worker: options.worker, placement: onlyWorker(options.worker) };
   const { worker } = workers;
   const secretRows = new SecretRows(database, new MasterKeys(options.masterKeys ?? []));
@@ -218,7 +235,10 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     isWorkerAlive: (workerId) => options.isWorkerAlive(workerId),
     secrets: new SecretsOfSandboxes(secretRows, await serverKey(database, "sealed secrets")),
     shutdown: { ending: ending.signal, cutOff: cutOff.signal },
+    servers,
+    gates: shared?.gates,
   });
+  if (shared !== undefined && "reconcile" in workers) shared.gates.onInherited = (id) => workers.reconcile(id);
   // Disposed after the sandboxes, whose last events are then delivered as far as there is time.
   const { destinations = "public", resolve } = options.webhooks ?? {};
   const allowsPrivate = destinations === "any";
@@ -230,7 +250,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   );
   const beat = (): Promise<void> => sandboxes.stores.heartbeats.beat(worker.id, clock.now());
   await beat();
-  undo.use(regularly({ what: "noting that this server is alive", everyMs: heartbeatMs, log }, beat));
+  undo.use(regularly({ what: "noting that this server is alive", everyMs: heartbeatMs, log }, onDuty(beat)));
   undo.defer(async () => {
     const atEnd = options.atEnd?.() ?? (sandboxes.settings.ephemeral ? "stop" : "hibernate");
     const withinMs = atEnd === "stop" ? 0 : (options.endWithinMs ?? defaultEndWithinMs);
@@ -240,13 +260,23 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   if ("start" in workers) await workers.start(sandboxes);
 
   const idle = new IdleSweep(sandboxes);
-  const sweeping = setInterval(() => idle.run(), tuning.sweepMs ?? defaultSweepMs);
-  undo.defer(() => clearInterval(sweeping));
+  const sweeping = { what: "hibernating idle sandboxes", everyMs: tuning.sweepMs ?? defaultSweepMs, log };
+  undo.use(regularly(sweeping, () => idle.run()));
   const unwanted = { what: "removing unwanted snapshots", everyMs: removeUnwantedMs, log };
-  undo.use(regularly(unwanted, () => sandboxes.snapshots.removeUnwanted()));
+  undo.use(
+    regularly(
+      unwanted,
+      onDuty(() => sandboxes.snapshots.removeUnwanted()),
+    ),
+  );
   const diskSweep = new DiskSweep(sandboxes);
   const diskLimits = { what: "comparing disk use with its limits", everyMs: tuning.diskSweepMs ?? diskSweepMs, log };
-  undo.use(regularly(diskLimits, () => diskSweep.run()));
+  undo.use(
+    regularly(
+      diskLimits,
+      onDuty(() => diskSweep.run()),
+    ),
+  );
   const autosaveMs = options.autosaveMs ?? defaultAutosaveMs;
   if (autosaveMs > 0) {
     undo.use(autosave({ worker, running: () => runningHere(sandboxes), everyMs: autosaveMs, log }));
@@ -255,13 +285,23 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   const lifetimes = new LifetimeStore(database);
   const lifetimeSweep = new LifetimeSweep(sandboxes, lifetimes);
   const ends = { what: "ending sandboxes at their set times", everyMs: tuning.sweepMs ?? lifetimeSweepMs, log };
-  undo.use(regularly(ends, () => lifetimeSweep.run()));
+  undo.use(
+    regularly(
+      ends,
+      onDuty(() => lifetimeSweep.run()),
+    ),
+  );
   const forgotten = { what: "removing the set ends of ended sandboxes", everyMs: forgetLifetimesMs, log };
-  undo.use(regularly(forgotten, () => lifetimes.removeStopped()));
+  undo.use(
+    regularly(
+      forgotten,
+      onDuty(() => lifetimes.removeStopped()),
+    ),
+  );
 
   const authorities = { what: "removing unused certificate authorities", everyMs: forgetAuthoritiesMs, log };
   const unused = (): Promise<void> => secretRows.removeUnusedAuthorities(new Date(clock.now() - forgetAuthoritiesMs));
-  undo.use(regularly(authorities, unused));
+  undo.use(regularly(authorities, onDuty(unused)));
 
   const images: ImageContext = {
     sandboxes,
@@ -269,7 +309,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     builds: new Builds(),
     onBuilt: () => options.onImageBuilt?.(),
   };
-  await reconcileImages(images);
+  if (shared === undefined) await reconcileImages(images);
   undo.defer(() => images.builds.idle());
   const templates: TemplateContext = {
     images,
@@ -277,13 +317,29 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     files: new TemplateFiles(options.templateFilesDirectory),
     logs: new BuildLogs(),
   };
-  await reconcileTemplates(templates);
+  if (shared === undefined) await reconcileTemplates(templates);
   const oldFiles = { what: "removing old files of templates", everyMs: removeTemplateFilesMs, log };
   undo.use(regularly(oldFiles, () => templates.files.removeOld(clock.now())));
 
   const previews = new PreviewStore(database, sandboxes.stores.events);
   const hostPorts = undo.use(new HostPorts(sandboxes));
-  for (const sandbox of await sandboxes.stores.sandboxes.listForwarded()) await hostPorts.open(sandbox);
+  const openPorts = async (): Promise<void> => {
+    for (const sandbox of await sandboxes.stores.sandboxes.listForwarded()) await hostPorts.open(sandbox);
+  };
+  if (shared === undefined) await openPorts();
+  else {
+    const take = async (work: "duty" | "rest" | undefined): Promise<void> => {
+      if (work === undefined) return;
+      if ("reconcileAll" in workers) workers.reconcileAll();
+      if (work === "duty") answerGuests(sandboxes);
+      await takeOver(templates, shared.gates);
+      // A port that another server has opened stays with it.
+      if (shared.servers.isAlone) await openPorts();
+    };
+    await take(found);
+    const looking = { what: "taking over from ended servers", everyMs: lookMs, log };
+    undo.use(regularly(looking, async () => await take(await shared.servers.look())));
+  }
   const endedPorts = { what: "closing the ports of ended sandboxes", everyMs: closeEndedPortsMs, log };
   undo.use(regularly(endedPorts, () => hostPorts.sweep()));
 
@@ -402,9 +458,29 @@ function openConnections(server: Server): ReadonlySet<Socket> {
   return connections;
 }
 
-async function runningHere({ stores, placement }: SandboxContext): Promise<SandboxId[]> {
+async function runningHere({ stores, placement, servers }: SandboxContext): Promise<SandboxId[]> {
+  if (!servers.isOnDuty) return [];
   const running = await stores.sandboxes.listRunning();
   return running.filter(({ workerId }) => placement.includes(workerId)).map(({ id }) => id);
+}
+
+interface Shared extends AsyncDisposable {
+  readonly servers: SharedServers;
+  readonly gates: SharedGates;
+}
+
+/** What lets this server use rows and workers together with others, loaded by this call. */
+async function shareWith(
+  { id, database: server }: Pick<ServerMembership, "id" | "database">,
+  { database, log }: { readonly database: Database; readonly log: Log },
+): Promise<Shared> {
+  const { SharedGates } = await import("./servers/shared-gates.ts");
+  const gates = new SharedGates({ database, server, serverId: id, log });
+  return {
+    servers: new SharedServers(database, id),
+    gates,
+    [Symbol.asyncDispose]: () => gates[Symbol.asyncDispose](),
+  };
 }
 
 /** Aborts the controller later, unless disposed before. */

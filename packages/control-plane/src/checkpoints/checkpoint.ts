@@ -21,6 +21,8 @@ export interface Checkpoint {
   readonly hidden: boolean;
   /** The worker that captures it while it is `processing`. */
   readonly workerId: string;
+  /** The server that makes it while it is `processing`, when several servers use the rows. */
+  readonly serverId?: string | undefined;
   readonly image: string;
   readonly vcpus: number;
   readonly memoryMib: number;

@@ -58,7 +58,7 @@ export async function captureCheckpoint(context: SandboxContext, checkpoint: Che
   const { stores, snapshots, worker, clock, log } = context;
   const { id, sandboxId, snapshotId, kind } = checkpoint;
   try {
-    using _ = snapshots.use(snapshotId);
+    await using _ = await snapshots.use(snapshotId);
     const sandbox = await stores.sandboxes.find(sandboxId);
     if (sandbox?.state !== "running") {
       throw wrongState(sandbox?.state ?? "stopped", ["running"], `the sandbox is ${sandbox?.state ?? "deleted"}`);
@@ -109,6 +109,7 @@ export function checkpointOf(context: SandboxContext, sandbox: Sandbox, wanted: 
     isPublic: false,
     hidden: sandbox.hidden,
     workerId: sandbox.workerId,
+    serverId: context.servers.id,
     image,
     vcpus,
     memoryMib,

@@ -1,5 +1,6 @@
 import { describeError, isSandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
+import type { Checkpoint } from "./checkpoint.ts";
 
 /** Completes checkpoints that an exited server was making: ready when the snapshot exists, failed otherwise. */
 export async function reconcileCheckpoints(context: SandboxContext): Promise<void> {
@@ -9,6 +10,7 @@ export async function reconcileCheckpoints(context: SandboxContext): Promise<voi
   await Promise.all(
     left.map(async (checkpoint) => {
       try {
+        if (await isUnderWay(context, checkpoint)) return;
         const stored = await worker.findSnapshot(checkpoint.snapshotId).catch(damaged);
         if (stored !== undefined) await stores.checkpoints.finish(checkpoint, stored.sizeBytes);
         else
@@ -24,6 +26,13 @@ export async function reconcileCheckpoints(context: SandboxContext): Promise<voi
         });
       }
     }),
+  );
+}
+
+/** A server that still runs makes it. */
+async function isUnderWay({ servers }: SandboxContext, { serverId }: Checkpoint): Promise<boolean> {
+  return (
+    servers.id !== undefined && serverId !== undefined && (serverId === servers.id || (await servers.isAlive(serverId)))
   );
 }
 

@@ -43,7 +43,7 @@ async function restore(
 ): Promise<void> {
   const { stores, worker, placement, activity, snapshots, log } = context;
   const { cutOff } = context.shutdown;
-  using _ = snapshots.use(checkpoint.snapshotId);
+  await using _ = await snapshots.use(checkpoint.snapshotId);
   // A running sandbox counts already, with the memory that it has now.
   const grows = sandbox.state !== "running" || checkpoint.memoryMib > sandbox.memoryMib;
   const options = grows ? { limits: await limitsOf(context, sandbox.organizationId) } : {};

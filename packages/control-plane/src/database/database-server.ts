@@ -9,14 +9,20 @@ export interface DatabaseServer {
    * needed.
    */
   readonly holder?: string;
+  /** One of the servers that hold the lease together. A session begins only while it is a member. */
+  readonly member?: string;
 }
 
 /** The name of the lease that a server needs. A database has one. */
 export const serverLease = "server";
 
+/** The holder of the lease when several servers use the database together. */
+export const groupHolder = "servers";
+
 /** The name of sessions in `pg_stat_activity`. */
-export function sessionName(holder: string | undefined): string {
-  return holder === undefined ? "opensandbox" : `opensandbox ${holder}`;
+export function sessionName({ holder, member }: Pick<DatabaseServer, "holder" | "member">): string {
+  if (holder === undefined) return "opensandbox";
+  return `opensandbox ${holder}${member === undefined ? "" : `/${member}`}`;
 }
 
 /** The file of an SQLite database, or a PostgreSQL database. */

@@ -20,6 +20,7 @@ import * as webhooks from "./migrations/0031-webhooks.ts";
 import * as lifetimes from "./migrations/0032-lifetimes.ts";
 import * as sandboxLimits from "./migrations/0050-sandbox-limits.ts";
 import * as uploads from "./migrations/0060-uploads.ts";
+import * as servers from "./migrations/servers/0070-servers.ts";
 import * as secrets from "./migrations/secrets/0080-secrets.ts";
 import * as sandboxSecrets from "./migrations/secrets/0081-sandbox-secrets.ts";
 import * as templates from "./migrations/templates/0090-templates.ts";
@@ -44,6 +45,7 @@ export const ourMigrations: Migrations = {
   "0032-lifetimes": lifetimes,
   "0050-sandbox-limits": sandboxLimits,
   "0060-uploads": uploads,
+  "0070-servers": servers,
   "0080-secrets": secrets,
   "0081-sandbox-secrets": sandboxSecrets,
   "0090-templates": templates,

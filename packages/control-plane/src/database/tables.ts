@@ -43,6 +43,10 @@ export interface Tables {
   guest_authorities: GuestAuthorityRow;
   audit_entries: AuditEntryRow;
   leases: LeaseRow;
+  servers: ServerRow;
+  gates: GateRow;
+  /** Snapshots that a server reads now, so that no other one removes them. */
+  snapshot_uses: { id: string; snapshot_id: string; server_id: string };
   workers: WorkerRow;
   /** Which workers of a fleet have, or may have, the files of a snapshot. */
   snapshot_copies: { snapshot_id: string; worker_id: string };
@@ -110,6 +114,12 @@ export interface WorkerRow {
   /** 1: its sandboxes leave it. */
   draining: Generated<number>;
   joined_at: number;
+  /** The last answer of the worker, as JSON. Present when several servers use the database. */
+  status: Generated<string | null>;
+  /** 1: it answers, and its sandboxes are reconciled with the rows. */
+  up: Generated<number>;
+  /** When it last answered, in milliseconds since 1970. */
+  seen_at: Generated<number | null>;
 }
 
 interface ApiKeysTable {
@@ -128,6 +138,28 @@ interface ApiKeysTable {
   revoked_at: Generated<number | null>;
 }
 export type ApiKeyRow = Selectable<ApiKeysTable>;
+
+/** One of the servers that use a PostgreSQL database together. */
+interface ServerRow {
+  id: string;
+  /** Its host and process, for people. */
+  place: string;
+  /** Milliseconds since 1970 by the database's clock. */
+  expires_at: number;
+  /** 1: the others are taking over, and it can begin no session. */
+  ended: Generated<number>;
+}
+
+/** The gate of a sandbox that an operation of a server holds. */
+interface GateRow {
+  sandbox_id: string;
+  /** Empty: that server has ended. */
+  server_id: string;
+  /** 1: a server that has ended left it, so the sandbox may differ from its row. */
+  inherited: Generated<number>;
+  /** 1: another server waits for it. */
+  awaited: Generated<number>;
+}
 
 interface LeaseRow {
   name: string;
@@ -250,6 +282,8 @@ export interface CheckpointRow {
   hidden: number;
   /** The worker that captures it while it is `processing`. */
   worker_id: string;
+  /** The server that makes it while it is `processing`, when several servers use the database. */
+  server_id: string | null;
   image: string;
   vcpus: number;
   memory_mib: number;

@@ -30,23 +30,25 @@ import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
+import type { Servers } from "../servers/servers.ts";
 import { describeFleet } from "./describe-fleet.ts";
 import { regularly } from "../service/regularly.ts";
 import { Drains } from "./drains.ts";
 import { Member } from "./member.ts";
 import { type Candidate, type Choice, neededMib, place } from "./place.ts";
 import { type Recovered, recoverLost } from "./recover-lost.ts";
-import { reconcileMember } from "./reconcile-member.ts";
+import { reconcileMember, reconcileOn } from "./reconcile-member.ts";
 import { RemoteWorker, type RemoteWorkerOptions } from "./remote/remote-worker.ts";
 import { routedGuest } from "./routed-guest.ts";
 import { type Uploader, Uploads } from "./uploads.ts";
 import { UploadStore } from "./upload-store.ts";
-import { WorkerStore } from "./worker-store.ts";
+import { type ListedWorker, WorkerStore } from "./worker-store.ts";
 
 export interface FleetOptions {
   readonly database: Database;
   readonly clock: Clock;
   readonly log: Log;
+  readonly servers: Servers;
   /** How this server reaches any worker. */
   readonly link: Omit<RemoteWorkerOptions, "url" | "log">;
   readonly heartbeatMs?: number | undefined;
@@ -76,6 +78,9 @@ const defaultSweepMs = 6 * 3_600_000;
 
 /** How often workers that are being drained are looked at. */
 const defaultDrainMs = 1000;
+
+/** How often a server reads what the one on duty has heard of the workers, and who has joined or left. */
+const refreshMs = 1000;
 
 interface MemberUse {
   readonly isCordoned: boolean;
@@ -117,6 +122,11 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
   #drains: Drains | undefined;
   readonly #ending = new AbortController();
   readonly #sweeps: AsyncDisposable;
+  readonly #refreshes: AsyncDisposable | undefined;
+  /** Rises with every change of the members by this server, so that a read from before it is discarded. */
+  #changes = 0;
+  /** Workers whose machines this server does not watch yet. */
+  readonly #unwatched = new Set<string>();
   /** Wakes listeners of guests when a worker has joined. */
   #joined = Promise.withResolvers<void>();
 
@@ -124,27 +134,28 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     this.#options = options;
     this.#store = new WorkerStore(options.database);
     this.#uploadRows = new UploadStore(options.database);
-    const { clock, log, uploadsMs: everyMs } = options;
+    const { clock, log, servers, uploadsMs: everyMs } = options;
     this.#uploads = new Uploads({
       ...{ store: this.#uploadRows, clock, log, everyMs },
       uploaders: () => this.#uploaders(),
+      isOnDuty: () => servers.isOnDuty,
     });
     const { sweepsMs = defaultSweepMs } = options;
     this.#sweeps = regularly({ what: "sweeping the object store", everyMs: sweepsMs, log }, async () => {
-      await this.sweepStore(this.#ending.signal);
+      if (servers.isOnDuty) await this.sweepStore(this.#ending.signal);
     });
+    const refreshing = { what: "reading the workers that other servers know", everyMs: refreshMs, log };
+    this.#refreshes = servers.id === undefined ? undefined : regularly(refreshing, () => this.#refresh());
   }
 
   /** Begins to talk to the workers of the rows. Each is reconciled with its rows when it first answers. */
   async start(context: SandboxContext): Promise<void> {
     this.#context = context;
-    for (const { id, url, description, ...use } of await this.#store.list()) {
-      this.#add(new RemoteWorker(this.#linkTo(url), { id, description }), { url, ...use });
-    }
+    for (const listed of await this.#store.list()) this.#addListed(listed);
     this.#drains = new Drains({
       ...{ context, workers: this.#store, everyMs: this.#options.uploadsMs ?? defaultDrainMs },
-      draining: () => this.#allUp().filter(({ isDraining }) => isDraining),
-      crowded: () => this.#allUp().filter(({ status }) => (status?.freeDiskShare ?? 1) < crowdedDiskShare),
+      draining: () => this.#allOnDuty().filter(({ isDraining }) => isDraining),
+      crowded: () => this.#allOnDuty().filter(({ status }) => (status?.freeDiskShare ?? 1) < crowdedDiskShare),
     });
   }
 
@@ -153,6 +164,7 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     using greeted = await RemoteWorker.connect(this.#linkTo(url));
     const { id, description } = greeted;
     const known = this.#members.get(id);
+    this.#changes += 1;
     await this.#store.put({ id, url, description }, new Date(this.#options.clock.now()));
     if (known?.url === url) return id;
     await known?.[Symbol.asyncDispose]();
@@ -193,6 +205,11 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     const refuse = (state: string, message: string): never => {
       throw new SandboxError("wrong_state", message, { resource: "worker", state, allowed: ["silent"] });
     };
+    const { servers } = this.#options;
+    if (!servers.isOnDuty) {
+      const message = `another server watches worker ${workerId} and can tell whether it is gone: ask that one`;
+      throw new SandboxError("unavailable", message);
+    }
     if (member.isUp) refuse("up", `worker ${workerId} answers: drain it and stop its process first`);
     const held = (await context.stores.sandboxes.listHeld()).filter((sandbox) => sandbox.workerId === workerId);
     const snapshots = await this.#uploadRows.notStoredOn(workerId);
@@ -208,6 +225,7 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
         `the machines of worker ${workerId} may still run: it pauses them by itself within ${inSeconds} s`,
       );
     }
+    this.#changes += 1;
     this.#members.delete(workerId);
     await member[Symbol.asyncDispose]();
     const recovered = await recoverLost(context, this.#uploadRows, workerId);
@@ -217,6 +235,7 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
   }
 
   async #use(member: Member, use: MemberUse): Promise<void> {
+    this.#changes += 1;
     await this.#store.setUse(member.id, use);
     Object.assign(member, use);
   }
@@ -475,6 +494,7 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#ending.abort(new SandboxError("unavailable", "the server is shutting down"));
     await this.#sweeps[Symbol.asyncDispose]();
+    await this.#refreshes?.[Symbol.asyncDispose]();
     await this.#drains?.[Symbol.asyncDispose]();
     await this.#uploads[Symbol.asyncDispose]();
     await Promise.all([...this.#members.values()].map((member) => member[Symbol.asyncDispose]()));
@@ -486,17 +506,18 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
   }
 
   #add(worker: RemoteWorker, { url, isCordoned, isDraining }: MemberUse & { readonly url: string }): void {
-    const { clock, log, heartbeatMs } = this.#options;
-    let isFirst = true;
+    const { clock, log, servers, heartbeatMs } = this.#options;
+    this.#unwatched.add(worker.id);
     const reconcileNow = async (): Promise<void> => {
       if (this.#context === undefined) return;
-      await reconcileMember(this.#context, { worker, isFirst });
-      isFirst = false;
+      await reconcileMember(this.#context, { worker, isFirst: this.#unwatched.has(worker.id) });
+      this.#unwatched.delete(worker.id);
       // Comes after the reconciliation, which reads the previous heartbeat.
       await this.#context.stores.heartbeats.beat(worker.id, clock.now());
     };
     const member = new Member({
-      ...{ id: worker.id, url, worker, isCordoned, isDraining, clock, log, heartbeatMs },
+      ...{ id: worker.id, url, worker, isCordoned, isDraining, clock, log, servers, heartbeatMs },
+      publish: (heard) => this.#store.publish(worker.id, heard),
       onReturn: async () => {
         await this.#store.describe(worker.id, worker.description);
         await reconcileNow();
@@ -506,6 +527,56 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     this.#members.set(worker.id, member);
     this.#joined.resolve();
     this.#joined = Promise.withResolvers();
+  }
+
+  #addListed({ id, url, description, isCordoned, isDraining, ...heard }: ListedWorker): void {
+    this.#add(new RemoteWorker(this.#linkTo(url), { id, description }), { url, isCordoned, isDraining });
+    this.#members.get(id)?.observe(heard);
+  }
+
+  /** Brings the members in line with the rows, which other servers change. */
+  async #refresh(): Promise<void> {
+    if (this.#context === undefined) return;
+    const before = this.#changes;
+    const listed = await this.#store.list();
+    // This server has changed the members meanwhile.
+    if (this.#changes !== before) return;
+    const gone = new Set(this.#members.keys());
+    for (const row of listed) {
+      gone.delete(row.id);
+      const member = this.#members.get(row.id);
+      if (member?.url === row.url) {
+        member.isCordoned = row.isCordoned;
+        member.isDraining = row.isDraining;
+        member.observe(row);
+        if (!this.#options.servers.isOnDuty) member.worker.describe(row.description);
+        continue;
+      }
+      this.#members.delete(row.id);
+      this.#addListed(row);
+      await member?.[Symbol.asyncDispose]();
+    }
+    for (const id of gone) {
+      const member = this.#members.get(id);
+      this.#members.delete(id);
+      await member?.[Symbol.asyncDispose]();
+    }
+  }
+
+  /** Brings the row of a sandbox whose gate is held in line with its worker. */
+  async reconcile(id: SandboxId): Promise<void> {
+    const context = this.#context;
+    const sandbox = await context?.stores.sandboxes.find(id);
+    if (context === undefined || sandbox === undefined || sandbox.workerId === "") return;
+    await reconcileOn(context, this.#up(sandbox.workerId).worker, id);
+  }
+
+  /** Has every worker reconciled as when it first answered, and its machines watched. */
+  reconcileAll(): void {
+    for (const [id, member] of this.#members) {
+      this.#unwatched.add(id);
+      member.reconcileAgain();
+    }
   }
 
   async #workerIdOf(id: SandboxId): Promise<string> {
@@ -551,6 +622,10 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
       const { objectStore: store } = worker.description;
       return store === undefined ? [] : [{ worker, store }];
     });
+  }
+
+  #allOnDuty(): Member[] {
+    return this.#options.servers.isOnDuty ? this.#allUp() : [];
   }
 
   #allUp(): Member[] {

@@ -2,7 +2,9 @@ import { describeError } from "@opensandbox/wire/errors.ts";
 import type { WorkerStatus } from "@opensandbox/wire/worker/status.ts";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
+import type { Servers } from "../servers/servers.ts";
 import type { RemoteWorker } from "./remote/remote-worker.ts";
+import type { Heard } from "./worker-store.ts";
 
 /** The interval between heartbeats, in milliseconds. */
 const defaultHeartbeatMs = 2000;
@@ -25,9 +27,16 @@ export interface MemberOptions {
   readonly onReturn: () => Promise<void>;
   /** Runs at intervals while the worker answers, to check its rows. */
   readonly onCheck: () => Promise<void>;
+  /** One of several servers talks to the workers. The others learn from it. */
+  readonly servers: Servers;
+  /** Tells the other servers what this one has heard. */
+  readonly publish: (heard: Heard) => Promise<void>;
 }
 
-/** A worker of the fleet, with its heartbeat. Disposing ends the heartbeat and the connection; the worker runs on. */
+/**
+ * A worker of the fleet, with its heartbeat: the server on duty asks it, and the others take over what that server has
+ * heard. Disposing ends the heartbeat and the connection; the worker runs on.
+ */
 export class Member implements AsyncDisposable {
   readonly id: string;
   readonly url: string;
@@ -45,6 +54,8 @@ export class Member implements AsyncDisposable {
   /** Of the monotonic clock: when it last answered, or when this server began to ask. */
   #heardAt = performance.now();
   #isUp = false;
+  /** Whether this server has reconciled its sandboxes. */
+  #isReconciled = false;
   readonly #options: MemberOptions;
   readonly #ending = new AbortController();
   readonly #beating: Promise<void>;
@@ -78,6 +89,19 @@ export class Member implements AsyncDisposable {
     return performance.now() - this.#heardAt;
   }
 
+  /** Takes over what the server on duty has heard. */
+  observe({ status, isUp, seenAt }: Heard): void {
+    if (this.#options.servers.isOnDuty) return;
+    this.#status = status;
+    this.#isUp = isUp;
+    this.#seenAt = seenAt;
+  }
+
+  /** Has the next answer reconciled as a first one. Until then the worker stays in use. */
+  reconcileAgain(): void {
+    this.#isReconciled = false;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#ending.abort();
     this.worker[Symbol.dispose]();
@@ -85,19 +109,26 @@ export class Member implements AsyncDisposable {
   }
 
   async #beat(): Promise<void> {
-    const { clock, log, onReturn, onCheck, heartbeatMs = defaultHeartbeatMs } = this.#options;
+    const { clock, log, onReturn, onCheck, servers, heartbeatMs = defaultHeartbeatMs } = this.#options;
     const { signal } = this.#ending;
     let instance: string | undefined;
     let beats = 0;
     while (!signal.aborted) {
+      if (!servers.isOnDuty) {
+        // The silence of a worker counts from the moment at which this server begins to ask.
+        this.#heardAt = performance.now();
+        await pause(heartbeatMs, signal);
+        continue;
+      }
       try {
         const status = await this.worker.status();
         if (status.workerId !== this.id) throw new Error(`${this.url} is now worker ${status.workerId}`);
         this.#status = status;
         this.#seenAt = clock.now();
         this.#heardAt = performance.now();
-        if (status.instance !== instance) this.#isUp = false;
-        if (!this.#isUp) {
+        if (instance !== undefined && status.instance !== instance) this.#isUp = false;
+        if (!this.#isUp || !this.#isReconciled) {
+          this.#isReconciled = true;
           await this.worker.greet();
           await onReturn();
           instance = status.instance;
@@ -112,8 +143,20 @@ export class Member implements AsyncDisposable {
           log("warn", "a worker does not answer: its sandboxes are kept", { worker: this.id, ...describeError(error) });
         }
         this.#isUp = false;
+        this.#isReconciled = false;
       }
+      await this.#publish();
       await pause(heartbeatMs, signal);
+    }
+  }
+
+  async #publish(): Promise<void> {
+    const { servers, publish, log } = this.#options;
+    if (servers.id === undefined) return;
+    try {
+      await publish({ status: this.#status, isUp: this.#isUp, seenAt: this.#seenAt });
+    } catch (error) {
+      log("warn", "cannot tell the other servers about a worker", { worker: this.id, ...describeError(error) });
     }
   }
 }

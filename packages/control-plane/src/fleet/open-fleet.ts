@@ -25,11 +25,11 @@ export function openFleet({
   tuning,
   ...api
 }: OpenFleetOptions): OpenWorkers {
-  return async ({ database, clock, log }) => {
+  return async ({ database, clock, log, servers }) => {
     await using undo = new AsyncDisposableStack();
     const { tls, token } = api;
     const link = { tls, token, version, ...(tuning === undefined ? {} : { tuning }) };
-    const fleet = undo.use(new Fleet({ database, clock, log, link, heartbeatMs, uploadsMs, sweepsMs }));
+    const fleet = undo.use(new Fleet({ database, clock, log, servers, link, heartbeatMs, uploadsMs, sweepsMs }));
     const owned = undo.move();
     return {
       worker: fleet,
@@ -39,6 +39,8 @@ export function openFleet({
         const served = owned.use(await serveFleetApi(fleet, { ...api, log }));
         log("info", "workers can join", { url: served.url });
       },
+      reconcile: (id) => fleet.reconcile(id),
+      reconcileAll: () => fleet.reconcileAll(),
       metrics: async () => memberMetrics(await fleet.report()),
       [Symbol.asyncDispose]: () => owned.disposeAsync(),
     };

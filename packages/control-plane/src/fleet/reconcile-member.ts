@@ -35,6 +35,13 @@ export async function reconcileMember(context: SandboxContext, { worker, isFirst
   if (isFirst) await reconcileCheckpoints(scoped);
 }
 
+/** Brings one sandbox whose gate is held in line with what its worker has. */
+export async function reconcileOn(context: SandboxContext, worker: Worker, id: SandboxId): Promise<void> {
+  const adopted = (await adoptedBy(worker)).get(id);
+  if (agrees(await rowOf(context, worker, id), adopted)) return;
+  await reconcile(scopeOf(context, worker), id, adopted);
+}
+
 /** The context of use cases that touch the sandboxes of this worker alone. */
 function scopeOf(context: SandboxContext, worker: Worker): SandboxContext {
   return {

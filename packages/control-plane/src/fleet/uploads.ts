@@ -18,6 +18,8 @@ export interface UploadsOptions {
   readonly store: UploadStore;
   /** The workers that can upload now. */
   readonly uploaders: () => readonly Uploader[];
+  /** Whether this server is the one that looks for due uploads. Default: it is. */
+  readonly isOnDuty?: (() => boolean) | undefined;
   readonly clock: Clock;
   readonly log: Log;
   /** How often due uploads are read, in milliseconds. Default: a second. */
@@ -103,6 +105,7 @@ export class Uploads implements AsyncDisposable {
   }
 
   async #round(): Promise<void> {
+    if (this.#options.isOnDuty?.() === false) return;
     const uploaders = new Map(this.#options.uploaders().map((uploader) => [uploader.worker.id, uploader]));
     const free = [...uploaders.keys()].filter((id) => this.#countOf(id) < uploadsPerWorker);
     const limit = free.length * uploadsPerWorker;

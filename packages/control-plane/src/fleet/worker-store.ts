@@ -1,5 +1,6 @@
 import type { SnapshotId } from "@opensandbox/wire/ids.ts";
 import type { WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
+import type { WorkerStatus } from "@opensandbox/wire/worker/status.ts";
 import { sql } from "kysely";
 import type { Database } from "#database/database.ts";
 
@@ -7,6 +8,21 @@ export interface StoredWorker {
   readonly id: string;
   readonly url: string;
   readonly description: WorkerDescription;
+}
+
+/** What a server has heard of a worker. */
+export interface Heard {
+  /** Its last answer. Undefined: none yet. */
+  readonly status: WorkerStatus | undefined;
+  /** Whether it answers and its sandboxes are reconciled with the rows. */
+  readonly isUp: boolean;
+  /** When it last answered, in milliseconds since 1970. */
+  readonly seenAt: number | undefined;
+}
+
+export interface ListedWorker extends StoredWorker, Heard {
+  readonly isCordoned: boolean;
+  readonly isDraining: boolean;
 }
 
 /** The rows of workers, and of the places of snapshots. */
@@ -17,12 +33,29 @@ export class WorkerStore {
     this.#database = database;
   }
 
-  async list(): Promise<(StoredWorker & { readonly isCordoned: boolean; readonly isDraining: boolean })[]> {
+  async list(): Promise<ListedWorker[]> {
     const rows = await this.#database.selectFrom("workers").selectAll().orderBy("id").execute();
-    return rows.map(({ id, url, description, cordoned, draining }) => ({
-      ...{ id, url, isCordoned: cordoned === 1, isDraining: draining === 1 },
+    return rows.map(({ id, url, description, cordoned, draining, status, up, seen_at: seenAt }) => ({
+      ...{
+        id,
+        url,
+        isCordoned: cordoned === 1,
+        isDraining: draining === 1,
+        isUp: up === 1,
+        seenAt: seenAt ?? undefined,
+      },
       description: JSON.parse(description) as WorkerDescription,
+      status: status === null ? undefined : (JSON.parse(status) as WorkerStatus),
     }));
+  }
+
+  /** Records what the server on duty has heard of a worker, for the other servers. */
+  async publish(id: string, { status, isUp, seenAt }: Heard): Promise<void> {
+    await this.#database
+      .updateTable("workers")
+      .set({ up: isUp ? 1 : 0, seen_at: seenAt ?? null, status: status === undefined ? null : JSON.stringify(status) })
+      .where("id", "=", id)
+      .execute();
   }
 
   /** Adds a worker, or stores its new address. */

@@ -4,6 +4,7 @@ import type { ImageManifest } from "@opensandbox/wire/public/images.ts";
 import type { Checkpoint } from "#checkpoints/checkpoint.ts";
 import { requireImage } from "#sandboxes/create-sandbox.ts";
 import { baseOf, buildImage } from "./build-image.ts";
+import { builderId } from "#lifecycle/builder.ts";
 import type { ImageContext } from "./image-context.ts";
 import type { BuildLog, Image } from "./image.ts";
 
@@ -39,10 +40,10 @@ export async function provideImage(
 
 /** The row of an image to build. */
 export function imageOf(
-  { sandboxes: { worker, clock } }: ImageContext,
+  { sandboxes }: ImageContext,
   { organizationId, manifest, name }: ProvideImage & { readonly name?: string },
 ): Image {
-  const now = new Date(clock.now());
+  const now = new Date(sandboxes.clock.now());
   return {
     id: randomUUID(),
     organizationId,
@@ -50,7 +51,7 @@ export function imageOf(
     name,
     manifest,
     status: "building",
-    workerId: worker.id,
+    workerId: builderId(sandboxes),
     createdAt: now,
     lastUsedAt: now,
   };

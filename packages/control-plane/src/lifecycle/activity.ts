@@ -7,19 +7,37 @@ export interface Use extends Disposable {
   touch(): void;
 }
 
+export interface ActivityOptions {
+  /**
+   * Begins the idle timeout in the row anew. Absent: this server alone uses its rows, and its memory decides when a
+   * sandbox is idle.
+   */
+  readonly renew?: ((id: SandboxId, slackMs: number) => Promise<void>) | undefined;
+}
+
 /**
  * How long the sandboxes of this process have been idle. Memory holds the exact deadline. The row holds one that is up to
  * `slackMs` later and is written only when the exact deadline would pass it. So a busy sandbox costs one write every
  * `slackMs`, and after a crash no sandbox expires early or more than `slackMs` late.
+ *
+ * When several servers use the rows, the deadlines in the rows decide, and each server renews those of the sandboxes that
+ * it uses. {@link renewed} then makes sure that no server finds a sandbox idle whose call has begun.
  */
 export class Activity {
   readonly #clock: Clock;
   readonly #store: (id: SandboxId, expiresAt: Date) => void;
+  readonly #renew: ActivityOptions["renew"];
   readonly #entries = new Map<SandboxId, Entry>();
 
-  constructor(clock: Clock, store: (id: SandboxId, expiresAt: Date) => void) {
+  constructor(clock: Clock, store: (id: SandboxId, expiresAt: Date) => void, { renew }: ActivityOptions = {}) {
     this.#clock = clock;
     this.#store = store;
+    this.#renew = renew;
+  }
+
+  /** Resolves when the row has the deadline of the calls that have begun. @throws the database's error */
+  async renewed(id: SandboxId): Promise<void> {
+    await this.#entries.get(id)?.renewing;
   }
 
   /** The deadline for the row of a sandbox that becomes idle now. Undefined: it never expires. */
@@ -35,6 +53,7 @@ export class Activity {
     entry.lastUsed = this.#clock.elapsed();
     entry.idleTimeoutMs = idleTimeoutSeconds * 1000;
     entry.storedUntil = entry.lastUsed + entry.idleTimeoutMs + slackMs;
+    entry.renewedAt = entry.lastUsed;
   }
 
   /** Continues the idle timeout of a sandbox that another process watched; its row holds `expiresAt`. */
@@ -64,15 +83,16 @@ export class Activity {
       [Symbol.dispose]: () => {
         touch();
         entry.uses--;
-        if (entry.uses === 0 && !entry.watched && this.#entries.get(id) === entry) this.#entries.delete(id);
+        const isKept = entry.watched || this.#renew !== undefined;
+        if (entry.uses === 0 && !isKept && this.#entries.get(id) === entry) this.#entries.delete(id);
       },
     };
   }
 
-  /** When the sandbox expires if no further call comes. */
+  /** When the sandbox expires if no further call comes. Undefined: its row says it. */
   deadline(id: SandboxId): Date | undefined {
     const entry = this.#entries.get(id);
-    if (entry === undefined || entry.idleTimeoutMs === 0) return undefined;
+    if (entry === undefined || entry.idleTimeoutMs === 0 || this.#renew !== undefined) return undefined;
     const idleMs = entry.uses > 0 ? 0 : this.#clock.elapsed() - entry.lastUsed;
     return new Date(this.#clock.now() + entry.idleTimeoutMs - idleMs);
   }
@@ -83,14 +103,26 @@ export class Activity {
     return this.#clock.elapsed() - entry.lastUsed >= entry.idleTimeoutMs;
   }
 
-  /** The sandboxes whose idle timeout has passed. Renews the stored deadlines of those in use. */
+  /**
+   * The sandboxes whose idle timeout has passed; none when the rows decide. Renews the stored deadlines of those in use.
+   */
   sweep(): SandboxId[] {
     for (const [id, { uses }] of this.#entries) if (uses > 0) this.#touch(id);
+    if (this.#renew !== undefined) {
+      const since = this.#clock.elapsed() - forgetMs;
+      for (const [id, { uses, lastUsed }] of this.#entries) {
+        if (uses === 0 && lastUsed < since) this.#entries.delete(id);
+      }
+      return [];
+    }
     return [...this.#entries.keys()].filter((id) => this.isExpired(id));
   }
 
   #entry(id: SandboxId): Entry {
-    const entry = this.#entries.get(id) ?? { watched: false, uses: 0, lastUsed: 0, idleTimeoutMs: 0, storedUntil: 0 };
+    const entry = this.#entries.get(id) ?? {
+      ...{ watched: false, uses: 0, lastUsed: 0, idleTimeoutMs: 0, storedUntil: 0 },
+      renewedAt: -Infinity,
+    };
     this.#entries.set(id, entry);
     return entry;
   }
@@ -99,13 +131,32 @@ export class Activity {
     const entry = this.#entries.get(id);
     if (entry === undefined) return;
     entry.lastUsed = this.#clock.elapsed();
+    if (this.#renew !== undefined) {
+      if (entry.lastUsed - entry.renewedAt >= renewMs) this.#renewRow(id, entry, this.#renew);
+      return;
+    }
     if (entry.idleTimeoutMs === 0 || entry.lastUsed + entry.idleTimeoutMs <= entry.storedUntil) return;
     entry.storedUntil = entry.lastUsed + entry.idleTimeoutMs + slackMs;
     this.#store(id, new Date(this.#clock.now() + entry.idleTimeoutMs + slackMs));
   }
+
+  #renewRow(id: SandboxId, entry: Entry, renew: NonNullable<ActivityOptions["renew"]>): void {
+    entry.renewedAt = entry.lastUsed;
+    const renewing = renew(id, slackMs).catch((error: unknown) => {
+      // The next call tries again.
+      entry.renewedAt = -Infinity;
+      throw error;
+    });
+    // A call awaits it; a sweep does not.
+    renewing.catch(() => {});
+    entry.renewing = renewing;
+  }
 }
 
 interface Entry {
+  /** When the row was renewed, by the elapsed clock. */
+  renewedAt: number;
+  renewing?: Promise<void>;
   watched: boolean;
   uses: number;
   lastUsed: number;
@@ -116,3 +167,9 @@ interface Entry {
 
 // One write in ten seconds for a busy sandbox is negligible, and so are ten more seconds of life after a crash.
 const slackMs = 10_000;
+
+// Half of the slack: the other half is for the write, and for clocks of servers that differ.
+const renewMs = slackMs / 2;
+
+// A sandbox that was used later than this may be used again before its row has to be renewed.
+const forgetMs = 60_000;

@@ -16,6 +16,7 @@ import type { Gates } from "./gates.ts";
 import type { Limits } from "./limits.ts";
 import type { Placement } from "./placement.ts";
 import type { SecretsOfSandboxes } from "#secrets/sandbox-secrets.ts";
+import type { Servers } from "../servers/servers.ts";
 import type { SandboxStore } from "#sandboxes/sandbox-store.ts";
 import type { UsageStore } from "#usage/usage-store.ts";
 
@@ -32,6 +33,7 @@ export interface SandboxContext {
   readonly operations: Operations;
   readonly activity: Activity;
   readonly settings: SandboxSettings;
+  readonly servers: Servers;
   readonly clock: Clock;
   readonly log: Log;
   readonly shutdown: Shutdown;
@@ -64,6 +66,8 @@ export interface Operations {
   readonly wakes: SingleFlight<SandboxId, void>;
   /** Captures in progress, by checkpoint id. */
   readonly captures: SingleFlight<string, void>;
+  /** Machines whose end is awaited, by sandbox and generation. */
+  readonly watches: Set<string>;
   readonly background: Background;
 }
 

@@ -26,6 +26,7 @@ export async function useSandbox(
     // asleep.
     const use = context.activity.begin(id);
     try {
+      await context.activity.renewed(id);
       const sandbox = await context.stores.sandboxes.get(organizationId, id);
       if (sandbox.state === "running") {
         if (!context.placement.includes(sandbox.workerId)) throw elsewhere(context, sandbox);

@@ -5,6 +5,11 @@ import type { Sandbox } from "#sandboxes/sandbox.ts";
 
 /** Records in the row when the machine of a running sandbox ends by itself. */
 export function watchMachine(context: SandboxContext, sandbox: Sandbox): void {
+  const { watches } = context.operations;
+  // A server that takes over work of another one reconciles sandboxes that it watches already.
+  const key = `${sandbox.id} ${sandbox.generation}`;
+  if (context.servers.id !== undefined && watches.has(key)) return;
+  watches.add(key);
   ended(context, sandbox)
     .then(async (end) => {
       if (end.reason !== "stopped")
@@ -17,7 +22,8 @@ export function watchMachine(context: SandboxContext, sandbox: Sandbox): void {
         sandbox: sandbox.id,
         ...describeError(error),
       });
-    });
+    })
+    .finally(() => watches.delete(key));
 }
 
 async function ended({ worker, shutdown: { ending } }: SandboxContext, { id }: Sandbox): Promise<SandboxEnd> {

@@ -60,7 +60,7 @@ async function endLifetime(context: SandboxContext, lifetimes: LifetimeStore, id
     if (lifetime === undefined || lifetime.endsAt.getTime() > context.clock.now()) return;
     const sandbox = await context.stores.sandboxes.find(id);
     if (sandbox === undefined || sandbox.state === "stopped") return await lifetimes.remove(id);
-    const isOurs = sandbox.workerId === context.worker.id || sandbox.workerId === "";
+    const isOurs = context.placement.includes(sandbox.workerId) || sandbox.workerId === "";
     // Another server ends its own sandboxes, and an operation under way holds the gate of its own process.
     if (!isOurs || passingStates.includes(sandbox.state)) return;
     if (lifetime.paused) {
@@ -72,7 +72,7 @@ async function endLifetime(context: SandboxContext, lifetimes: LifetimeStore, id
       await endSandbox(context, sandbox, { reason: "expired", endReason: "its set time has passed" });
       return await lifetimes.remove(id);
     }
-    if (sandbox.state === "running") await putAway(context, sandbox, "its set time has passed");
+    if (sandbox.state === "running") await putAway(context, sandbox, { reason: "its set time has passed" });
     await lifetimes.put({ ...lifetime, paused: true });
   });
 }

@@ -152,7 +152,7 @@ async function start(
   undo.defer(() => undoCreate(context, sandbox));
 
   const { checkpoint } = request;
-  using _ = checkpoint === undefined ? undefined : context.snapshots.use(checkpoint.snapshotId);
+  await using _ = checkpoint === undefined ? undefined : await context.snapshots.use(checkpoint.snapshotId);
   const started = await startOnWorker(context, sandbox, startFrom(request), signal, onProgress);
   signal.throwIfAborted();
   const patched = await applyPatches(context, sandbox, signal);

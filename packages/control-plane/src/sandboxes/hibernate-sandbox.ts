@@ -4,6 +4,7 @@ import type { StoredSnapshot } from "@opensandbox/wire/worker/worker.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import { isOutcomeUnknown } from "#lifecycle/unknown-outcome.ts";
 import type { Sandbox } from "./sandbox.ts";
+import type { MoveOptions } from "./sandbox-store.ts";
 import { takeSandbox } from "#lifecycle/take-sandbox.ts";
 
 /** Saves a sandbox's memory and disks and stops its machine. @throws `invalid_argument` when it does not run */
@@ -17,11 +18,15 @@ export async function hibernateSandbox(
 }
 
 /** Hibernates a running sandbox whose gate is held. After a failure the sandbox keeps running. */
-export async function putToSleep(context: SandboxContext, sandbox: Sandbox): Promise<Sandbox> {
+export async function putToSleep(
+  context: SandboxContext,
+  sandbox: Sandbox,
+  options: Pick<MoveOptions, "idleAt"> = {},
+): Promise<Sandbox> {
   const { stores, worker, activity, snapshots } = context;
   const hibernationSnapshotId = newSnapshotId();
-  const hibernating = await stores.sandboxes.move(sandbox, "hibernate", { hibernationSnapshotId });
-  using _ = snapshots.use(hibernationSnapshotId);
+  await using _ = await snapshots.use(hibernationSnapshotId);
+  const hibernating = await stores.sandboxes.move(sandbox, "hibernate", { hibernationSnapshotId }, options);
   let stored: StoredSnapshot;
   try {
     // A hibernation that has begun completes even when its caller disconnects.

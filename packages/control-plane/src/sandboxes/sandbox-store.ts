@@ -38,6 +38,8 @@ const fromRow = rowReader<Sandbox>({
 export interface MoveOptions extends ChangeFacts {
   /** The move is refused when it would exceed one of them. */
   readonly limits?: Limits | undefined;
+  /** The move is refused when the idle deadline in the row is later than this. */
+  readonly idleAt?: Date | undefined;
 }
 
 /** The rows of sandboxes. Every change of a sandbox's lifecycle or size records its event in the same transaction. */
@@ -188,7 +190,7 @@ export class SandboxStore {
    * @throws `quota_exceeded` or `no_capacity` when one of the `limits` would be exceeded
    */
   async move(sandbox: Sandbox, move: Move, changes: Changes = {}, options: MoveOptions = {}): Promise<Sandbox> {
-    const { limits } = options;
+    const { limits, idleAt } = options;
     const wanted = { ...sandbox, memoryMib: changes.memoryMib ?? sandbox.memoryMib };
     const within = limits && isWithin(limits, wanted);
     const state = next(sandbox.state, move);
@@ -201,6 +203,7 @@ export class SandboxStore {
         .where("state", "=", sandbox.state)
         .where("generation", "=", sandbox.generation)
         .$if(within !== undefined, (query) => query.where(within!))
+        .$if(idleAt !== undefined, (query) => query.where("expires_at", "<=", idleAt!.getTime()))
         .returningAll()
         .executeTakeFirst();
       const before = sandbox.hibernationSnapshotId;
@@ -273,6 +276,30 @@ export class SandboxStore {
       .where("secret_stores", "is not", null)
       .execute();
     return rows.map(fromRow);
+  }
+
+  /** Running sandboxes whose idle deadline in the row has passed. */
+  async listIdle(now: Date): Promise<SandboxId[]> {
+    const rows = await this.#database
+      .selectFrom("sandboxes")
+      .select("id")
+      .where("state", "=", "running")
+      .where("expires_at", "<=", now.getTime())
+      .execute();
+    return rows.map(({ id }) => id as SandboxId);
+  }
+
+  /** Begins the idle timeout of the row anew. The deadline comes `slackMs` after it. */
+  async renewIdleTimeout(id: SandboxId, now: Date, slackMs: number): Promise<void> {
+    await this.#database
+      .updateTable("sandboxes")
+      .set({
+        expires_at: sql`CAST(${now.getTime() + slackMs} AS bigint) + CAST(idle_timeout_seconds AS bigint) * 1000`,
+      })
+      .where("id", "=", id)
+      .where("state", "=", "running")
+      .where("idle_timeout_seconds", ">", 0)
+      .execute();
   }
 
   async setExpiresAt(id: SandboxId, expiresAt: Date): Promise<void> {

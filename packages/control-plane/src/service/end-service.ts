@@ -43,7 +43,7 @@ const reason = "the server was shut down";
 async function end(context: SandboxContext, sandbox: Sandbox, atEnd: AtEnd): Promise<void> {
   if (atEnd === "stop" || sandbox.ephemeral)
     return endSandbox(context, sandbox, { reason: "expired", endReason: reason });
-  if (sandbox.state === "running") return putAway(context, sandbox, reason);
+  if (sandbox.state === "running") return putAway(context, sandbox, { reason });
   // A sandbox whose machine has ended keeps its disks.
   if (sandbox.state === "error") return;
   throw new SandboxError("internal", `sandbox ${sandbox.id} is still ${sandbox.state}`);

@@ -19,6 +19,7 @@ import { answerGuests } from "#sandboxes/answer-guests.ts";
 import { Gates } from "#lifecycle/gates.ts";
 import type { Placement } from "#lifecycle/placement.ts";
 import type { SandboxContext, SandboxSettings, Shutdown } from "#lifecycle/sandbox-context.ts";
+import { onlyServer, type Servers } from "../servers/servers.ts";
 import type { SecretsOfSandboxes } from "#secrets/sandbox-secrets.ts";
 import { SandboxStore } from "#sandboxes/sandbox-store.ts";
 import { UsageStore } from "#usage/usage-store.ts";
@@ -34,11 +35,18 @@ export interface OpenSandboxes {
   readonly secrets: SecretsOfSandboxes;
   isWorkerAlive(workerId: string): boolean;
   readonly shutdown: Shutdown;
+  /** Default: this server shares its rows with no other one. */
+  readonly servers?: Servers | undefined;
+  /** Default: gates in the memory of this server. */
+  readonly gates?: Gates | undefined;
 }
 
-/** The context of all use cases, after the rows that exited servers left have been reconciled. */
+/**
+ * The context of all use cases, after the rows that exited servers left have been reconciled. With several servers, the
+ * one on duty reconciles them (`takeOver`).
+ */
 export async function openSandboxes(options: OpenSandboxes): Promise<SandboxContext> {
-  const { database, worker, clock, log } = options;
+  const { database, worker, clock, log, servers = onlyServer } = options;
   const events = new EventStore(database, clock);
   const sandboxes = new SandboxStore(database, events);
   const storeDeadline = (id: SandboxId, expiresAt: Date): void => {
@@ -59,14 +67,21 @@ export async function openSandboxes(options: OpenSandboxes): Promise<SandboxCont
       heartbeats: new Heartbeats(database),
       usage: new UsageStore(database),
     },
-    snapshots: new Snapshots(database, worker, log),
+    snapshots: new Snapshots(database, worker, log, servers.id),
     operations: {
-      gates: new Gates(),
+      gates: options.gates ?? new Gates(),
       wakes: new SingleFlight(),
       captures: new SingleFlight(),
+      watches: new Set(),
       background: new Background(log),
     },
-    activity: new Activity(clock, storeDeadline),
+    activity: new Activity(clock, storeDeadline, {
+      renew:
+        servers.id === undefined
+          ? undefined
+          : (id, slackMs) => sandboxes.renewIdleTimeout(id, new Date(clock.now()), slackMs),
+    }),
+    servers,
     clock,
     log,
     settings: options.settings,
@@ -74,6 +89,7 @@ export async function openSandboxes(options: OpenSandboxes): Promise<SandboxCont
     isWorkerAlive: (workerId) => options.isWorkerAlive(workerId),
     shutdown: options.shutdown,
   };
+  if (servers.id !== undefined) return context;
   answerGuests(context);
   await Promise.all([reconcileSandboxes(context), reconcileCheckpoints(context)]);
   await context.snapshots.removeUnwanted();

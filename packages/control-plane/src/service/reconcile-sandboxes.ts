@@ -23,6 +23,15 @@ export async function reconcileSandboxes(context: SandboxContext): Promise<void>
   await Promise.all([...ids].map((id) => reconcile(context, id, adopted.get(id))));
 }
 
+/** Reconciles rows of no worker, which operations of ended servers left. */
+export async function reconcileUnplaced(context: SandboxContext): Promise<void> {
+  const held = (await context.stores.sandboxes.listHeld()).filter(
+    ({ state, workerId }) => workerId === "" && state !== "error",
+  );
+  const { gates } = context.operations;
+  await Promise.all(held.map(({ id }) => gates.run(id, () => reconcile(context, id, undefined))));
+}
+
 function isElsewhere(context: SandboxContext, workerId: string): boolean {
   return workerId !== "" && !context.placement.includes(workerId) && context.isWorkerAlive(workerId);
 }
@@ -129,7 +138,8 @@ async function carryOut(context: SandboxContext, { sandbox, adopted, action }: R
     case "stop":
       await endSandbox(
         context,
-        { ...sandbox, workerId: worker.id },
+        // A sandbox that no worker of a fleet has keeps none.
+        { ...sandbox, workerId: context.placement.includes(worker.id) ? worker.id : sandbox.workerId },
         sandbox.ephemeral
           ? { reason: "crash", endReason: serverExited, at: await lastSeen(context, sandbox) }
           : { reason: "user_requested", endReason: "it was deleted" },

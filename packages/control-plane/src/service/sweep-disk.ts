@@ -51,7 +51,7 @@ export class DiskSweep {
         if (sandbox?.state !== "running") return;
         log("warn", "a sandbox still writes beyond its organization's disk limit", { sandbox: id, reason });
         try {
-          await putAway(this.#context, sandbox, reason);
+          await putAway(this.#context, sandbox, { reason });
         } catch (error) {
           log("error", "cannot hibernate a sandbox beyond the disk limit", { sandbox: id, ...describeError(error) });
         }

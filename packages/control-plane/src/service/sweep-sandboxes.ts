@@ -4,6 +4,7 @@ import { endSandbox } from "#sandboxes/delete-sandbox.ts";
 import { putToSleep } from "#sandboxes/hibernate-sandbox.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
+import type { MoveOptions } from "#sandboxes/sandbox-store.ts";
 
 /** Hibernates sandboxes with an expired idle timeout, or stops those that cannot be hibernated. */
 export class IdleSweep {
@@ -15,12 +16,17 @@ export class IdleSweep {
   }
 
   /** Begins with every sandbox that has expired, and waits for none: a guest that hangs holds up only its own sandbox. */
-  run(): void {
+  async run(): Promise<void> {
     const {
       activity,
+      servers,
+      stores,
+      clock,
       operations: { background },
     } = this.#context;
-    for (const id of activity.sweep()) {
+    const ofThisServer = activity.sweep();
+    const isShared = servers.id !== undefined && servers.isOnDuty;
+    for (const id of isShared ? await stores.sandboxes.listIdle(new Date(clock.now())) : ofThisServer) {
       if (this.#expiring.has(id)) continue;
       this.#expiring.add(id);
       background.run("putting away an idle sandbox", { sandbox: id }, () =>
@@ -33,25 +39,37 @@ export class IdleSweep {
 async function expire(context: SandboxContext, id: SandboxId): Promise<void> {
   try {
     await context.operations.gates.run(id, async () => {
+      const isShared = context.servers.id !== undefined;
       // A call may have used the sandbox while this operation waited.
-      if (!context.activity.isExpired(id)) return;
+      if (!isShared && !context.activity.isExpired(id)) return;
       const sandbox = await context.stores.sandboxes.find(id);
       if (sandbox?.state !== "running") return context.activity.forget(id);
-      await putAway(context, sandbox, `it was idle for ${sandbox.idleTimeoutSeconds} seconds`);
+      const idleAt = isShared ? new Date(context.clock.now()) : undefined;
+      if (idleAt !== undefined && (sandbox.expiresAt === undefined || sandbox.expiresAt > idleAt)) return;
+      await putAway(context, sandbox, { reason: `it was idle for ${sandbox.idleTimeoutSeconds} seconds`, idleAt });
     });
   } catch (error) {
+    // A call through another server used it in the last moment.
+    if (context.servers.id !== undefined && isSandboxError(error, "wrong_state")) return;
     // The idle timeout begins anew, so the next attempt comes when it has passed once more.
     context.activity.begin(id)[Symbol.dispose]();
     context.log("error", "cannot hibernate or stop an idle sandbox", { sandbox: id, ...describeError(error) });
   }
 }
 
-/** Hibernates a running sandbox, or deletes it when it is ephemeral or cannot be hibernated. Its gate must be held. */
-export async function putAway(context: SandboxContext, sandbox: Sandbox, reason: string): Promise<void> {
+export interface PutAway extends Pick<MoveOptions, "idleAt"> {
+  readonly reason: string;
+}
+
+/**
+ * Hibernates a running sandbox, or deletes it when it is ephemeral or cannot be hibernated. Its gate must be held.
+ * @throws `wrong_state` when it is used after `idleAt`
+ */
+export async function putAway(context: SandboxContext, sandbox: Sandbox, { reason, idleAt }: PutAway): Promise<void> {
   if (sandbox.ephemeral || sandbox.hidden)
     return endSandbox(context, sandbox, { reason: "expired", endReason: reason });
   try {
-    await putToSleep(context, sandbox);
+    await putToSleep(context, sandbox, { idleAt });
   } catch (error) {
     if (!isSandboxError(error, "not_supported")) throw error;
     const running = await context.stores.sandboxes.find(sandbox.id);

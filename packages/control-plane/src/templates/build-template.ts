@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { randomHex } from "@opensandbox/wire/ids.ts";
+import { builderId } from "#lifecycle/builder.ts";
 import type { Checkpoint } from "#checkpoints/checkpoint.ts";
 import { newSessionId, resultOf, hasEnded } from "#execs/run-command.ts";
 import { titleOf as titleOfImageStep } from "#images/build-image.ts";
@@ -60,7 +61,7 @@ export async function registerTemplate(
     tags: tags.length === 0 ? [defaultTag] : [...new Set(tags)],
     vcpus,
     memoryMib,
-    workerId: sandboxes.worker.id,
+    workerId: builderId(sandboxes),
     createdAt,
   };
   await templates.addBuild(build);
@@ -87,7 +88,7 @@ export async function startTemplateBuild(
   const { images, templates, logs } = context;
   const { sandboxes } = images;
   const start = await baseOf(context, build, definition);
-  if (!(await templates.start(build.id, { definition, workerId: sandboxes.worker.id }))) {
+  if (!(await templates.start(build.id, { definition, workerId: builderId(sandboxes) }))) {
     throw new SandboxError("already_exists", "the build was started before: register a new one", {
       resource: "template build",
       id: build.id,

@@ -1,4 +1,5 @@
 import { describeError } from "@opensandbox/wire/errors.ts";
+import { isBuilderGone } from "#lifecycle/builder.ts";
 import { discardBuilds } from "./find-template.ts";
 import { requireTags } from "./build-template.ts";
 import type { TemplateContext } from "./template-context.ts";
@@ -45,13 +46,11 @@ export async function untagBuilds(
 
 /** Marks builds that an exited server has left unfinished as failed. */
 export async function reconcileTemplates({ templates, images: { sandboxes } }: TemplateContext): Promise<void> {
-  const { worker, placement, clock, log } = sandboxes;
-  const isLeft = (workerId: string): boolean =>
-    workerId === worker.id || placement.includes(workerId) || !sandboxes.isWorkerAlive(workerId);
+  const { clock, log } = sandboxes;
   try {
     for (const { id, status, workerId } of await templates.listUnfinished()) {
       // The client of a waiting build has yet to start it, which it can on any server.
-      if (status !== "building" || !isLeft(workerId)) continue;
+      if (status !== "building" || !(await isBuilderGone(sandboxes, workerId))) continue;
       const error = "the server exited while the template was being built";
       await templates.fail(id, { error, failedStep: "base", log: [], finishedAt: new Date(clock.now()) });
     }

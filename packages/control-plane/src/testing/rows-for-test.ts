@@ -71,6 +71,7 @@ export function checkpointForTest(changes: Partial<Checkpoint> = {}): Checkpoint
     isPublic: false,
     hidden: false,
     workerId: "worker-1",
+    serverId: "server-1",
     image: "default",
     vcpus: 2,
     memoryMib: 1024,

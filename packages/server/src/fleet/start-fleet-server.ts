@@ -4,7 +4,7 @@ import { version } from "@opensandbox/wire/version.ts";
 import type { ServerConfig } from "../config.ts";
 import { controlPlaneOptions } from "../control-plane-options.ts";
 import { storedApiKey, storeFirstApiKey } from "../keys/first-api-key.ts";
-import { holdDatabase } from "../hold-database.ts";
+import { shareDatabase } from "../hold-database.ts";
 import { log } from "../log.ts";
 import { serveConfiguredMetrics } from "../metrics/serve-configured.ts";
 import type { Server } from "../server.ts";
@@ -18,13 +18,14 @@ export async function startFleetServer(config: ServerConfig, signal: AbortSignal
   const { secret, ...tls } = await readCredentials(dataDirectory, fleetToken);
   await using undo = new AsyncDisposableStack();
   undo.use(surviveRejections());
-  const database = undo.use(await holdDatabase(config, () => process.kill(process.pid, "SIGTERM"), signal));
+  const database = undo.use(await shareDatabase(config, () => process.kill(process.pid, "SIGTERM"), signal));
   const listen = { host: fleetHost, port: fleetPort };
   const controlPlane = undo.use(
     await startControlPlane(
       {
         ...(await controlPlaneOptions(config)),
         database: database.location,
+        membership: database.membership,
         worker: openFleet({ listen, tls, token: secret, version }),
         // Every worker counts as alive: no other server may change the rows of a worker that has left the fleet.
         isWorkerAlive: () => true,

@@ -67,7 +67,7 @@ export async function postgresDialect(
   });
   // The pool replaces the connection. Without this listener the event would end the process.
   pool.on("error", (error) => log?.("warn", "a connection to the database was lost", describeError(error)));
-  return new PostgresDialect({ pool: new TranslatingPool(pool, server.holder) });
+  return new PostgresDialect({ pool: new TranslatingPool(pool, server) });
 }
 
 /** A connection outside the pool, for a session that stays open, such as one that listens. */
@@ -76,11 +76,11 @@ export async function connectAlone(server: DatabaseServer): Promise<Client> {
   return new Client({ ...(await connectionConfig(server)), keepAliveInitialDelayMillis: 10_000 });
 }
 
-async function connectionConfig({ url, holder }: DatabaseServer): Promise<PoolConfig> {
+async function connectionConfig(server: DatabaseServer): Promise<PoolConfig> {
   const { types } = await import("pg");
   return {
-    connectionString: url,
-    application_name: sessionName(holder),
+    connectionString: server.url,
+    application_name: sessionName(server),
     connectionTimeoutMillis: connectMs,
     keepAlive: true,
     types: {
@@ -93,12 +93,12 @@ async function connectionConfig({ url, holder }: DatabaseServer): Promise<PoolCo
 /** Connects again while PostgreSQL restarts, and throws errors of the closed table. */
 class TranslatingPool implements PostgresPool {
   readonly #pool: import("pg").Pool;
-  readonly #holder: string | undefined;
+  readonly #server: DatabaseServer;
   readonly #connections = new WeakMap<PoolClient, Connection>();
 
-  constructor(pool: import("pg").Pool, holder: string | undefined) {
+  constructor(pool: import("pg").Pool, server: DatabaseServer) {
     this.#pool = pool;
-    this.#holder = holder;
+    this.#server = server;
   }
 
   get options(): object {
@@ -127,11 +127,14 @@ class TranslatingPool implements PostgresPool {
 
   /** The next holder ends the sessions of this one, and this statement keeps new ones from beginning. */
   async #requireLease(client: PoolClient): Promise<void> {
-    if (this.#holder === undefined) return;
+    const { holder, member } = this.#server;
+    if (holder === undefined) return;
+    const isMember = member === undefined ? "" : " AND EXISTS (SELECT 1 FROM servers WHERE id = $3 AND ended = 0)";
     try {
-      const held = await client.query("SELECT 1 FROM leases WHERE name = $1 AND holder = $2", [
+      const held = await client.query(`SELECT 1 FROM leases WHERE name = $1 AND holder = $2${isMember}`, [
         serverLease,
-        this.#holder,
+        holder,
+        ...(member === undefined ? [] : [member]),
       ]);
       if (held.rowCount === 1) return;
     } catch (error) {
@@ -153,6 +156,11 @@ class Connection implements PostgresPoolClient {
 
   constructor(client: PoolClient) {
     this.#client = client;
+    // The pool listens only to idle connections. One that ends between two statements of a transaction would end the
+    // process.
+    client.on("error", () => {
+      this.#isLost = true;
+    });
   }
 
   query<R>(sql: string, parameters: readonly unknown[]): Promise<PostgresQueryResult<R>>;

@@ -5,7 +5,8 @@ import { randomHex } from "@opensandbox/wire/ids.ts";
 import { sql } from "kysely";
 import type { Log } from "../../log.ts";
 import { type Database, openDatabase } from "../database.ts";
-import { type DatabaseServer, describeDatabase, serverLease, sessionName } from "../database-server.ts";
+import { type DatabaseServer, describeDatabase, groupHolder, serverLease, sessionName } from "../database-server.ts";
+import { databaseNowMs, endSessions } from "./sessions.ts";
 
 /** The right to use a PostgreSQL database as its one server. Disposing gives it to the next server. */
 export interface ServerLease extends AsyncDisposable {
@@ -27,9 +28,6 @@ const defaultLifetimeMs = 15_000;
 
 /** How often a standby checks whether the lease has expired, in milliseconds. */
 const lookMs = 500;
-
-/** How long the sessions of the previous holder may take to end, in milliseconds. */
-const endSessionsMs = 10_000;
 
 /**
  * Waits until no other server holds the database, and takes it. A server keeps queues, deadlines and connections in
@@ -72,7 +70,7 @@ export async function acquireServerLease(
       const begun = performance.now();
       try {
         const { numAffectedRows } = await sql`
-          UPDATE leases SET expires_at = ${nowMs} + ${lifetimeMs}::bigint
+          UPDATE leases SET expires_at = ${databaseNowMs} + ${lifetimeMs}::bigint
           WHERE name = ${serverLease} AND holder = ${holder} AND generation = ${generation}`.execute(database);
         if (numAffectedRows === 1n) heldUntil = begun + lifetimeMs;
         else heldUntil = 0;
@@ -114,14 +112,16 @@ async function wait(
     const before = await database.selectFrom("leases").selectAll().where("name", "=", serverLease).executeTakeFirst();
     const { rows } = await sql<{ generation: number }>`
       INSERT INTO leases (name, holder, place, generation, expires_at)
-      VALUES (${serverLease}, ${holder}, ${place}, 1, ${nowMs} + ${lifetimeMs}::bigint)
+      VALUES (${serverLease}, ${holder}, ${place}, 1, ${databaseNowMs} + ${lifetimeMs}::bigint)
       ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, place = excluded.place,
         generation = leases.generation + 1, expires_at = excluded.expires_at
-        WHERE leases.expires_at <= ${nowMs} AND leases.generation = ${before?.generation ?? 0}
+        WHERE leases.expires_at <= ${databaseNowMs} AND leases.generation = ${before?.generation ?? 0}
       RETURNING generation`.execute(database);
     const generation = rows[0]?.generation;
     if (generation !== undefined) {
-      if (before !== undefined) await endSessions(database, before.holder, signal);
+      // The servers that used the database together have all expired: none of them may come back.
+      if (before?.holder === groupHolder) await freeAll(database);
+      if (before !== undefined) await endSessions(database, sessionName({ holder: before.holder }), signal);
       return { generation, since };
     }
     if (!hasWaited) {
@@ -134,19 +134,6 @@ async function wait(
   }
 }
 
-/** Ends the sessions that the previous holder still has in the database. */
-async function endSessions(database: Database, holder: string, signal: AbortSignal): Promise<void> {
-  const deadline = performance.now() + endSessionsMs;
-  for (;;) {
-    const { rows } = await sql`
-      SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-      WHERE application_name = ${sessionName(holder)} AND datname = current_database()`.execute(database);
-    if (rows.length === 0) return;
-    if (performance.now() >= deadline) {
-      throw new SandboxError("unavailable", "the sessions of the previous server do not end: end them in PostgreSQL");
-    }
-    await sleep(20, undefined, { signal });
-  }
+async function freeAll(database: Database): Promise<void> {
+  for (const table of ["servers", "gates", "snapshot_uses"] as const) await database.deleteFrom(table).execute();
 }
-
-const nowMs = sql`(extract(epoch FROM clock_timestamp()) * 1000)::bigint`;

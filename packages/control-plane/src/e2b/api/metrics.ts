@@ -42,7 +42,7 @@ export function serveMetrics(app: FastifyInstance, context: E2bContext): void {
     const { sandbox } = await shownSandbox(context, organizationId, sandboxIdFrom(parameter("id")));
     const history = historyOf(sandbox.id);
     // Looking at a sandbox neither wakes it nor keeps it awake.
-    if (sandbox.state === "running" && sandbox.workerId === sandboxes.worker.id) {
+    if (sandbox.state === "running" && sandboxes.placement.includes(sandbox.workerId)) {
       await add(context, { id: sandbox.id, history }, signal);
     }
     const { start = Number.NEGATIVE_INFINITY, end = Number.POSITIVE_INFINITY } = query;

@@ -87,6 +87,11 @@ export class RemoteWorker implements Worker, Disposable {
     return this.#description;
   }
 
+  /** Takes over the description that another server was given. */
+  describe(description: WorkerDescription): void {
+    this.#description = description;
+  }
+
   /** Greets the worker again, which may run a newer version by now. */
   async greet(): Promise<void> {
     this.#description = (await greet(this.#link, this.#version)).description;
