@@ -62,6 +62,7 @@ const underFirecracker = ["tests/e2e/firecracker.vm.test.ts"];
 const underKvm = [
   "tests/e2e/kvm.vm.test.ts",
   "packages/worker/src/host/vsock-listener.vm.test.ts",
+  "packages/worker/src/guest/guest-vsock.vm.test.ts",
   ...((await findFirecracker(readConfig(process.env).firecrackerProgram)) === undefined ? [] : underFirecracker),
 ];
 

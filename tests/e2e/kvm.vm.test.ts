@@ -8,6 +8,7 @@ import { after, before, suite, test } from "node:test";
 import { Sandbox } from "@opencomputer/sdk";
 import { readConfig } from "@opensandbox/server";
 import { eventually } from "@opensandbox/wire/testing/eventually.ts";
+import { examineVsock } from "../../packages/worker/src/host/examine-vsock.ts";
 import { runCommand } from "../../packages/worker/src/host/run-command.ts";
 import { processorFeature } from "../../packages/worker/src/hypervisor/kvm-access.ts";
 import { readEntries } from "../../packages/worker/src/machine/journal.ts";
@@ -30,6 +31,7 @@ const mayOpen = await access("/dev/kvm", 6).then(
 );
 const skip = processorRunsGuests && mayOpen ? false : "this host has no KVM; ./test kvm emulates one that has";
 const skipNetwork = root ? false : "network namespaces need root";
+const hasVsock = examineVsock().usable;
 /** A test may take devices away from the emulated host only. */
 const skipDevices = process.env["OPENSANDBOX_KVM_HOST"] === "1" ? false : "takes /dev/kvm away from the host";
 
@@ -37,19 +39,24 @@ const skipDevices = process.env["OPENSANDBOX_KVM_HOST"] === "1" ? false : "takes
 const patience = { withinMs: 900_000, everyMs: 500 };
 
 // One server and one sandbox for the tests in order: on an emulated host every start of a process takes seconds.
-suite("under KVM", { skip }, () => {
+suite(hasVsock ? "under KVM, over vsock" : "under KVM", { skip }, () => {
   const stack = new AsyncDisposableStack();
   let directory: string;
   let server: SpawnedServer;
   let sandbox: Sandbox;
   const apiKey = "key-of-the-test";
   const options = () => ({ apiUrl: server.url, apiKey });
+  const logged: string[] = [];
   /** Stays in the sandbox from the first test to the last. */
   let sleeper: string;
 
   async function startServer(): Promise<void> {
     server = await spawnServerOn(directory, {
       stays: true,
+      onLog(line) {
+        logged.push(line);
+        process.stderr.write(`${line}\n`);
+      },
       env: {
         OPENSANDBOX_ACCEL: "kvm",
         OPENSANDBOX_API_KEY: apiKey,
@@ -132,7 +139,9 @@ suite("under KVM", { skip }, () => {
     const opened = await openFiles(pid);
     const network = root ? ["/dev/net/tun", "/dev/vhost-net"] : [];
     const devices = new Set(opened.filter((file) => file.startsWith("/dev/")));
-    assert.deepEqual([...devices].toSorted(), ["/dev/kvm", "/dev/null", "/dev/urandom", ...network].toSorted());
+    const vsock = hasVsock ? ["/dev/vhost-vsock"] : [];
+    const expected = ["/dev/kvm", "/dev/null", "/dev/urandom", ...network, ...vsock];
+    assert.deepEqual([...devices].toSorted(), expected.toSorted());
     const folder = join(await realpath(directory), "machines", (await readdir(join(directory, "machines")))[0] ?? "");
     const sockets = new Set(opened.filter((file) => file.endsWith(".sock")));
     assert.deepEqual([...sockets].toSorted(), [join(folder, "agent.sock"), join(folder, "qmp.sock")]);
@@ -319,6 +328,12 @@ suite("under KVM", { skip }, () => {
     assert.match(line, /vhost=off/);
     await sandbox.kill();
     assert.deepEqual(await machineProcesses(directory), []);
+  });
+
+  test("every agent channel was vsock", { skip: hasVsock ? false : "this host has no vsock" }, () => {
+    assert.ok(logged.some((line) => line.includes("agent channels of new machines") && line.includes("vsock")));
+    const others = logged.filter((line) => line.includes("its channel is virtio-serial"));
+    assert.deepEqual(others, []);
   });
 });
 

@@ -125,15 +125,17 @@ async function examineProgram(program: { readonly name: string; readonly for: st
 /** virtio-serial works everywhere, so it is a fault only where vsock was asked for. */
 function examineAgentTransport(wanted: HostOptions["agentTransport"]): Finding {
   const name = "agent channel";
-  if (wanted !== "vsock") {
-    return { name, level: "ok", detail: `virtio-serial: OPENSANDBOX_AGENT_TRANSPORT=${wanted}` };
+  if (wanted === "virtio-serial") {
+    return { name, level: "ok", detail: "virtio-serial: OPENSANDBOX_AGENT_TRANSPORT=virtio-serial" };
   }
   const found = examineVsock();
-  if (!found.usable) {
-    const fix = found.fix ?? "use OPENSANDBOX_AGENT_TRANSPORT=virtio-serial";
-    return { name, level: "fail", detail: `vsock does not work here: ${found.reason}`, fix };
+  if (found.usable) return { name, level: "ok", detail: `vsock: ${found.reason}` };
+  if (wanted === "auto") {
+    const remedy = found.fix === undefined ? "" : `; for vsock, ${found.fix}`;
+    return { name, level: "ok", detail: `virtio-serial: ${found.reason}${remedy}` };
   }
-  return { name, level: "ok", detail: `vsock: ${found.reason}` };
+  const fix = found.fix ?? "use OPENSANDBOX_AGENT_TRANSPORT=virtio-serial";
+  return { name, level: "fail", detail: `vsock does not work here: ${found.reason}`, fix };
 }
 
 async function examineNetwork(root: boolean, hypervisor: HostOptions["hypervisor"]): Promise<Finding> {

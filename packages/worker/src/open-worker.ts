@@ -315,17 +315,18 @@ export type QemuOptions = Pick<WorkerOptions, "qemuProgram" | "accelerator" | "c
 
 /** @throws `unavailable` when vsock was asked for and does not work here */
 function chooseAgentTransport({ agentTransport: wanted, log }: WorkerOptions): AgentTransportName {
-  if (wanted !== "vsock") return "virtio-serial";
+  if (wanted === "virtio-serial") return wanted;
   const found = examineVsock();
-  if (!found.usable) {
+  if (!found.usable && wanted === "vsock") {
     const remedy = found.fix === undefined ? "" : ` To use it, ${found.fix}.`;
     throw new SandboxError(
       "unavailable",
       `vsock does not work here: ${found.reason}.${remedy} Or use OPENSANDBOX_AGENT_TRANSPORT=virtio-serial`,
     );
   }
-  log("info", "agent channels of new machines", { transport: wanted, reason: found.reason });
-  return wanted;
+  const transport = found.usable ? "vsock" : "virtio-serial";
+  log("info", "agent channels of new machines", { transport, reason: found.reason });
+  return transport;
 }
 
 type ChosenNetwork = Host["network"] & { readonly reason: string };
