@@ -15,6 +15,9 @@ const failure =
 /** Enough for a report with its stack. The outermost calls of a stack that has overflowed stand at its end. */
 const excerptLength = { first: 10_000, last: 8000 };
 
+/** A stall that the kernel reports before it fails may be the cause. */
+const maxBefore = 4000;
+
 /** Reads the console of a KVM host that has ended. `stopped` is the reason of the caller to stop it. Pure. */
 export function endOfHost(console: string, stopped: string | undefined): HostEnd {
   const found = failure.exec(console);
@@ -22,7 +25,7 @@ export function endOfHost(console: string, stopped: string | undefined): HostEnd
     return {
       message: `the kernel of the KVM host has failed: ${found[1]?.trim()}`,
       isKernelFailure: true,
-      excerpt: shorten(console.slice(found.index)),
+      excerpt: shorten(console.slice(Math.max(0, found.index - maxBefore))),
     };
   }
   const why =
