@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 import { eventually } from "@opensandbox/wire/testing/eventually.ts";
-import { type RowsWorld, settled, startRowsWorld } from "./rows-world.ts";
+import { type Node, type RowsWorld, settled, startRowsWorld } from "./rows-world.ts";
 
 /** A busy host answers late, and these tests cut connections instead of stalling them. */
 const options = { objectStore: "s3://bucket/snapshots", pingMs: 5000 };
@@ -158,6 +158,41 @@ suite("sandboxes of a fleet that move", () => {
     const remove = world.fleet("POST", `/workers/${node.id}/remove`, { lost: true });
     await assert.rejects(remove, /may still run: it pauses them by itself within 36\d\d s/);
     assert.equal(await world.status(id), "running");
+  });
+
+  test("sandboxes of a worker that has surely paused its machines continue elsewhere by themselves, and the answer says from which state", async () => {
+    await using world = await startRowsWorld(2, { ...options, pingMs: 2000, leaseSeconds: 1, lostAfterMs: 1000 });
+    const all = await Promise.all(Array.from({ length: 6 }, () => world.create()));
+    const heldBy = (node: Node) => all.filter((each) => each.node === node);
+    const [node, other] = world.nodes.toSorted((a, b) => heldBy(b).length - heldBy(a).length);
+    const [used, unused, unstored] = heldBy(node!);
+    assert.ok(used !== undefined && unused !== undefined && unstored !== undefined, "three are on one worker");
+    for (const { id } of [used, unused]) {
+      await write(world, id, "stored");
+      await world.ask("POST", `/sandboxes/${id}/checkpoints`, { name: "one" });
+    }
+    await eventually("the checkpoints are stored", () => world.stored.size === 2);
+    for (const { id } of [used, unused, unstored]) await write(world, id, "later");
+    node!.cable.cut();
+    await world.untilUp(1);
+    await eventually("it continues", async () => (await world.status(used.id)) === "hibernated");
+    assert.equal(await readNote(world, used.id), "stored");
+    const { reply } = await world.ask("GET", `/sandboxes/${used.id}`);
+    assert.match(reply.recoveredFrom, /worker wk-\d was lost: this is checkpoint one of /);
+    assert.ok(other!.worker.live.includes(used.id));
+    assert.equal(await world.status(unstored.id), "running", "it waits for its worker");
+    // Newer than the machine that the worker still has.
+    await write(world, used.id, "newer");
+    await world.ask("POST", `/sandboxes/${used.id}/hibernate`);
+    node!.cable.mend();
+    await world.untilUp(2);
+    await eventually("the worker has ended what runs elsewhere", () => !node!.worker.live.includes(used.id));
+    assert.equal(await readNote(world, used.id), "newer");
+    for (const { id } of [unused, unstored]) {
+      assert.equal(await readNote(world, id), "later", "nobody has used it meanwhile: it loses nothing");
+      assert.ok(node!.worker.live.includes(id));
+    }
+    assert.equal((await world.ask("GET", `/sandboxes/${unused.id}`)).reply.recoveredFrom, undefined);
   });
 
   test("a lost worker that comes back keeps no machine of a sandbox that continues elsewhere", async () => {

@@ -56,11 +56,13 @@ export interface RowsWorldOptions {
   readonly pingMs?: number;
   /** The lease that the workers report. Absent: they have none. */
   readonly leaseSeconds?: number;
+  /** When the sandboxes of a silent worker with a lease continue elsewhere. Default: never by themselves. */
+  readonly lostAfterMs?: number;
 }
 
 export async function startRowsWorld(
   count: number,
-  { objectStore, pingMs = 200, leaseSeconds }: RowsWorldOptions = {},
+  { objectStore, pingMs = 200, leaseSeconds, lostAfterMs = 0 }: RowsWorldOptions = {},
 ): Promise<RowsWorld> {
   await using undo = new AsyncDisposableStack();
   const directory = await mkdtemp(join(tmpdir(), "osb-fleet-rows-"));
@@ -83,6 +85,8 @@ export async function startRowsWorld(
           heartbeatMs: 50,
           uploadsMs: 50,
           sweepsMs: 300,
+          lostAfterMs,
+          fenceMs: lostAfterMs === 0 ? 15_000 : 500,
         },
         tuning: { pingMs, connectMs: 5 * pingMs, answerMs: 5000, retryMs: 50 },
       }),

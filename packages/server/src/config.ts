@@ -19,6 +19,8 @@ export interface ServerConfig {
   readonly fleetUrl?: string;
   /** A worker pauses its machines when no server has asked for it for so long, in seconds; 0: never. */
   readonly fleetLeaseSeconds: number;
+  /** How long a worker with a lease may be silent before its sandboxes continue elsewhere; 0: until an operator says so. */
+  readonly fleetLostSeconds: number;
   /** Where a worker of a fleet stores snapshots besides its host: the URL of a directory, of S3 or of Azure Blob. */
   readonly objectStore?: string;
   /** Encrypts what is stored there: 32 bytes. Every worker needs the same. */
@@ -107,6 +109,7 @@ export const variables = {
   fleetAddress: "OPENSANDBOX_FLEET_ADDRESS",
   fleetUrl: "OPENSANDBOX_FLEET_URL",
   fleetLeaseSeconds: "OPENSANDBOX_FLEET_LEASE_SECONDS",
+  fleetLostSeconds: "OPENSANDBOX_FLEET_LOST_SECONDS",
   objectStore: "OPENSANDBOX_OBJECT_STORE",
   dataDirectory: "OPENSANDBOX_DATA_DIR",
   imagesDirectory: "OPENSANDBOX_IMAGES_DIR",
@@ -174,6 +177,7 @@ export function readConfig(env: Environment): ServerConfig {
     ...httpsFrom(env, "fleetAddress"),
     ...httpsFrom(env, "fleetUrl"),
     fleetLeaseSeconds: whole(env, variables.fleetLeaseSeconds, 0, 0, 86_400),
+    fleetLostSeconds: whole(env, variables.fleetLostSeconds, 0, 0, 86_400),
     ...objectStoreFrom(env),
     dataDirectory,
     imagesDirectory: resolve(env[variables.imagesDirectory] || join(dataDirectory, "images")),

@@ -36,7 +36,7 @@ import { regularly } from "../service/regularly.ts";
 import { Drains } from "./drains.ts";
 import { Member } from "./member.ts";
 import { type Candidate, type Choice, neededMib, place } from "./place.ts";
-import { type Recovered, recoverLost } from "./recover-lost.ts";
+import { type Recovered, recoverLost, recoverStored } from "./recover-lost.ts";
 import { reconcileMember, reconcileOn } from "./reconcile-member.ts";
 import { RemoteWorker, type RemoteWorkerOptions } from "./remote/remote-worker.ts";
 import { routedGuest } from "./routed-guest.ts";
@@ -56,6 +56,13 @@ export interface FleetOptions {
   readonly uploadsMs?: number | undefined;
   /** How often the object store is swept, in milliseconds. */
   readonly sweepsMs?: number | undefined;
+  /**
+   * How long a worker with a lease may be silent before its sandboxes continue elsewhere from what is stored of them, in
+   * milliseconds; at least its lease and {@link FleetOptions.fenceMs}. Default: 0, only when an operator says so.
+   */
+  readonly lostAfterMs?: number | undefined;
+  /** For tests. Default: 15 s. */
+  readonly fenceMs?: number | undefined;
 }
 
 /** Placements that are kept for {@link Fleet.explain}. */
@@ -65,7 +72,10 @@ const maxExplained = 10_000;
  * How long after its lease a worker has surely paused its machines: a question whose answer was lost may have renewed the
  * lease a few seconds after the last answer.
  */
-const fenceMs = 15_000;
+const defaultFenceMs = 15_000;
+
+/** How often silent workers are looked at. */
+const lookForLossMs = 1000;
 
 /**
  * With less of its disk free, a worker gives up local copies of stored snapshots, the oldest first. New sandboxes are
@@ -123,6 +133,7 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
   readonly #ending = new AbortController();
   readonly #sweeps: AsyncDisposable;
   readonly #refreshes: AsyncDisposable | undefined;
+  readonly #losses: AsyncDisposable | undefined;
   /** Rises with every change of the members by this server, so that a read from before it is discarded. */
   #changes = 0;
   /** Workers whose machines this server does not watch yet. */
@@ -144,6 +155,9 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     this.#sweeps = regularly({ what: "sweeping the object store", everyMs: sweepsMs, log }, async () => {
       if (servers.isOnDuty) await this.sweepStore(this.#ending.signal);
     });
+    const { lostAfterMs = 0 } = options;
+    const looking = { what: "continuing the sandboxes of lost workers", everyMs: lookForLossMs, log };
+    this.#losses = lostAfterMs === 0 ? undefined : regularly(looking, () => this.#recoverSilent(lostAfterMs));
     const refreshing = { what: "reading the workers that other servers know", everyMs: refreshMs, log };
     this.#refreshes = servers.id === undefined ? undefined : regularly(refreshing, () => this.#refresh());
   }
@@ -217,7 +231,7 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
       const what = `${held.length} sandboxes are on worker ${workerId}, and ${snapshots} snapshots are stored nowhere else`;
       refuse("silent", `${what}: start it again and drain it, or declare it lost with --lost when its host is off`);
     }
-    const unsafeMs = unsafeMsOf(member);
+    const unsafeMs = this.#unsafeMsOf(member);
     if (isLost && unsafeMs > 0) {
       const inSeconds = Math.ceil(unsafeMs / 1000);
       refuse(
@@ -232,6 +246,31 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     await this.#store.remove(workerId);
     this.#options.log("info", "a worker is removed from the fleet", { worker: workerId, ...recovered });
     return recovered;
+  }
+
+  /** How long the machines of a silent worker with a lease may still run, in milliseconds. */
+  #unsafeMsOf({ worker, silentMs }: Member): number {
+    const { leaseSeconds } = worker.description;
+    const { fenceMs = defaultFenceMs } = this.#options;
+    return leaseSeconds === undefined ? 0 : leaseSeconds * 1000 + fenceMs - silentMs;
+  }
+
+  /** Once for each silence: what is stored of its sandboxes does not grow while a worker is silent. */
+  async #recoverSilent(lostAfterMs: number): Promise<void> {
+    const context = this.#context;
+    if (context === undefined) return;
+    for (const member of this.#options.servers.isOnDuty ? this.#members.values() : []) {
+      const { id, worker, isUp, isRecovered, silentMs } = member;
+      const hasLease = worker.description.leaseSeconds !== undefined;
+      // Without a lease its machines may run on behind a broken network.
+      if (isUp || isRecovered || !hasLease || silentMs < lostAfterMs || this.#unsafeMsOf(member) > 0) continue;
+      const recovered = await recoverStored(context, this.#uploadRows, id);
+      member.isRecovered = true;
+      this.#options.log("warn", "a worker is lost: its sandboxes continue from what is stored of them", {
+        worker: id,
+        ...recovered,
+      });
+    }
   }
 
   async #use(member: Member, use: MemberUse): Promise<void> {
@@ -495,6 +534,7 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     this.#ending.abort(new SandboxError("unavailable", "the server is shutting down"));
     await this.#sweeps[Symbol.asyncDispose]();
     await this.#refreshes?.[Symbol.asyncDispose]();
+    await this.#losses?.[Symbol.asyncDispose]();
     await this.#drains?.[Symbol.asyncDispose]();
     await this.#uploads[Symbol.asyncDispose]();
     await Promise.all([...this.#members.values()].map((member) => member[Symbol.asyncDispose]()));
@@ -659,12 +699,6 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     const freeMib = Math.max(0, ...this.#allUp().map((member) => freeMibOf(member)));
     return new SandboxError("no_capacity", message, { resource: "memory", needMib: neededMib(memoryMib), freeMib });
   }
-}
-
-/** How long the machines of a silent worker with a lease may still run, in milliseconds. */
-function unsafeMsOf({ worker, silentMs }: Member): number {
-  const { leaseSeconds } = worker.description;
-  return leaseSeconds === undefined ? 0 : leaseSeconds * 1000 + fenceMs - silentMs;
 }
 
 function silent({ id, seenAt }: Member): SandboxError {

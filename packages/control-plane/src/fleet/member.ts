@@ -44,6 +44,8 @@ export class Member implements AsyncDisposable {
   isCordoned: boolean;
   /** Its sandboxes leave it. */
   isDraining: boolean;
+  /** The sandboxes of this silent worker continue elsewhere, as far as something is stored of them. */
+  isRecovered = false;
   /** Starts on their way to the worker, which its status does not count yet: MiB that each needs. */
   readonly starting = new Set<{ readonly neededMib: number }>();
   /** Images that sandboxes were started from: their templates exist. */
@@ -133,6 +135,7 @@ export class Member implements AsyncDisposable {
           await onReturn();
           instance = status.instance;
           this.#isUp = true;
+          this.isRecovered = false;
           log("info", "a worker answers", { worker: this.id, url: this.url });
         } else if (++beats % heartbeatsPerCheck === 0) {
           await onCheck();

@@ -13,6 +13,9 @@ export interface OpenFleetOptions extends Omit<FleetApiOptions, "log"> {
   readonly heartbeatMs?: number;
   readonly uploadsMs?: number;
   readonly sweepsMs?: number;
+  /** How long a worker with a lease may be silent before its sandboxes continue elsewhere; 0: any time. Default: 0. */
+  readonly lostAfterMs?: number;
+  readonly fenceMs?: number;
   readonly tuning?: LinkTuning;
 }
 
@@ -22,6 +25,8 @@ export function openFleet({
   heartbeatMs,
   uploadsMs,
   sweepsMs,
+  lostAfterMs,
+  fenceMs,
   tuning,
   ...api
 }: OpenFleetOptions): OpenWorkers {
@@ -29,7 +34,9 @@ export function openFleet({
     await using undo = new AsyncDisposableStack();
     const { tls, token } = api;
     const link = { tls, token, version, ...(tuning === undefined ? {} : { tuning }) };
-    const fleet = undo.use(new Fleet({ database, clock, log, servers, link, heartbeatMs, uploadsMs, sweepsMs }));
+    const fleet = undo.use(
+      new Fleet({ database, clock, log, servers, link, heartbeatMs, uploadsMs, sweepsMs, lostAfterMs, fenceMs }),
+    );
     const owned = undo.move();
     return {
       worker: fleet,

@@ -1,3 +1,4 @@
+import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 import type { Changes } from "#sandboxes/sandbox-store.ts";
@@ -12,19 +13,46 @@ export interface Recovered {
 }
 
 /**
- * Brings the rows of a worker's sandboxes to what is left without it. A sandbox that ran continues from its last stored
- * checkpoint at its next use, which says so; one that was hibernated continues from its stored snapshot.
+ * Brings the rows of a worker's sandboxes to what is left without it, because its host will not come back. A sandbox that
+ * ran continues from its last stored checkpoint at its next use, which says so; one that was hibernated continues from its
+ * stored snapshot.
  */
 export async function recoverLost(context: SandboxContext, uploads: UploadStore, workerId: string): Promise<Recovered> {
+  const asleep = await uploads.sleepingOnlyOn(workerId);
+  return await recoverEach(context, { uploads, workerId, asleep, keepsOthers: false });
+}
+
+/**
+ * Lets the sandboxes of a worker that may come back continue from what is stored of them. Those of which nothing is stored
+ * wait for it. Until its next use, a sandbox still becomes the machine of the worker when that comes back.
+ */
+export async function recoverStored(
+  context: SandboxContext,
+  uploads: UploadStore,
+  workerId: string,
+): Promise<Recovered> {
+  return await recoverEach(context, { uploads, workerId, asleep: [], keepsOthers: true });
+}
+
+interface Loss {
+  readonly uploads: UploadStore;
+  readonly workerId: string;
+  /** Hibernated sandboxes whose only snapshot the worker has. */
+  readonly asleep: readonly SandboxId[];
+  /** Sandboxes of which nothing is stored stay as they are. */
+  readonly keepsOthers: boolean;
+}
+
+async function recoverEach(context: SandboxContext, loss: Loss): Promise<Recovered> {
+  const { workerId, asleep } = loss;
   const { sandboxes } = context.stores;
   const held = (await sandboxes.listHeld()).filter((sandbox) => sandbox.workerId === workerId).map(({ id }) => id);
-  const asleep = await uploads.sleepingOnlyOn(workerId);
   let [recovered, lost] = [0, 0];
   for (const id of new Set([...held, ...asleep])) {
     await context.operations.gates.run(id, async () => {
       const sandbox = await sandboxes.find(id);
       if (sandbox === undefined || (sandbox.workerId !== workerId && !asleep.includes(id))) return;
-      const outcome = await recover(context, uploads, { sandbox, workerId });
+      const outcome = await recover(context, loss, sandbox);
       if (outcome === "recovered") recovered += 1;
       if (outcome === "lost") lost += 1;
     });
@@ -34,15 +62,16 @@ export async function recoverLost(context: SandboxContext, uploads: UploadStore,
 
 async function recover(
   context: SandboxContext,
-  uploads: UploadStore,
-  { sandbox, workerId }: { readonly sandbox: Sandbox; readonly workerId: string },
-): Promise<"recovered" | "lost" | "removed"> {
+  loss: Loss,
+  sandbox: Sandbox,
+): Promise<"recovered" | "lost" | "removed" | "kept"> {
+  const { uploads, workerId, keepsOthers } = loss;
   const { sandboxes } = context.stores;
   const { id, state } = sandbox;
-  context.activity.forget(id);
   const endedAt = new Date(context.clock.now());
   switch (state) {
     case "creating":
+      context.activity.forget(id);
       await sandboxes.remove(id);
       return "removed";
     case "stopping":
@@ -51,22 +80,23 @@ async function recover(
       return "removed";
     case "waking": {
       // Its snapshot was complete before the wake, so any copy of it can be used.
+      const isStored = await isElsewhere(uploads, sandbox, workerId);
+      if (!isStored && keepsOthers && (await uploads.lastCheckpoint(id, workerId)) === undefined) return "kept";
       const endReason = `worker ${workerId} was lost while it woke there`;
       const hibernated = await sandboxes.move(sandbox, "failed", { workerId: "", endReason });
-      if (await isElsewhere(uploads, hibernated, workerId)) return "recovered";
-      return await fromCheckpoint(context, uploads, { sandbox: hibernated, workerId });
+      return isStored ? "recovered" : await fromCheckpoint(context, loss, hibernated);
     }
     case "hibernating":
       if (await isElsewhere(uploads, sandbox, workerId)) {
         await sandboxes.move(sandbox, "stored", { workerId: "", expiresAt: undefined });
         return "recovered";
       }
-      return await fromCheckpoint(context, uploads, { sandbox, workerId });
+      return await fromCheckpoint(context, loss, sandbox);
     case "running":
     case "restarting":
     case "hibernated":
     case "error":
-      return await fromCheckpoint(context, uploads, { sandbox, workerId });
+      return await fromCheckpoint(context, loss, sandbox);
   }
 }
 
@@ -79,10 +109,10 @@ async function isElsewhere(
 }
 
 async function fromCheckpoint(
-  { stores, clock, log }: SandboxContext,
-  uploads: UploadStore,
-  { sandbox, workerId }: { readonly sandbox: Sandbox; readonly workerId: string },
-): Promise<"recovered" | "lost"> {
+  { stores, clock, log, activity }: SandboxContext,
+  { uploads, workerId, keepsOthers }: Loss,
+  sandbox: Sandbox,
+): Promise<"recovered" | "lost" | "kept"> {
   const { id } = sandbox;
   const left: Changes = {
     workerId: "",
@@ -93,11 +123,14 @@ async function fromCheckpoint(
   };
   const last = await uploads.lastCheckpoint(id, workerId);
   if (last === undefined) {
+    if (keepsOthers) return "kept";
+    activity.forget(id);
     const endReason = `worker ${workerId} was lost, and no state of the sandbox is stored elsewhere`;
     await stores.sandboxes.move(sandbox, "lost", { ...left, hibernationSnapshotId: undefined, endReason });
     log("warn", "a sandbox is lost with its worker", { sandbox: id, worker: workerId });
     return "lost";
   }
+  activity.forget(id);
   const { name, snapshotId, createdAt } = last;
   const recoveredFrom = `worker ${workerId} was lost: this is checkpoint ${name} of ${createdAt.toISOString()}`;
   await stores.sandboxes.move(sandbox, "recovered", {

@@ -166,6 +166,7 @@ async function adopt(context: SandboxContext, sandbox: Sandbox, adopted: HeldSan
     bootsOnUse: false,
     hibernationSnapshotId: undefined,
     hibernationSizeBytes: undefined,
+    recoveredFrom: undefined,
   });
   activity.resume(sandbox.id, sandbox.idleTimeoutSeconds, expiresAt);
   watchMachine(context, running);

@@ -43,6 +43,13 @@ test("a hibernation with a complete snapshot counts as hibernated unless its mac
   assert.equal(reconciliationOf(found("hibernated", ended, { snapshot: true })), "clean");
 });
 
+test("a machine from before the last start of a hibernated sandbox is removed: its snapshot is newer", () => {
+  for (const machine of [running, ended]) {
+    assert.equal(reconciliationOf(found("hibernated", machine, { generation: 2, snapshot: true })), "clean");
+    assert.equal(reconciliationOf(found("hibernated", machine, { generation: 2 })), "clean");
+  }
+});
+
 test("leftovers of a sandbox that another server owns, or that has no row, are cleaned; its row is not touched", () => {
   for (const state of ["running", "hibernated", "error"] as const) {
     assert.equal(reconciliationOf(found(state, running, { elsewhere: true })), "clean");

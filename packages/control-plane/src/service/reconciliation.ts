@@ -65,6 +65,8 @@ export function reconciliationOf({ row, adopted, snapshot }: Found): Reconciliat
       return adopted?.running ? "run" : "hibernated";
     case "hibernated":
       if (adopted === undefined) return "leave";
+      // After the loss of its worker the sandbox has run elsewhere, and its snapshot is newer than this machine.
+      if (adopted.generation < row.generation) return "clean";
       if (adopted.running) return "run";
       return snapshot ? "clean" : "boot on use";
     case "error":

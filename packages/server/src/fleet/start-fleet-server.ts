@@ -14,7 +14,7 @@ import { readCredentials } from "./fleet-token.ts";
 
 /** A control plane for the workers of a fleet. Disposing it leaves their sandboxes running. */
 export async function startFleetServer(config: ServerConfig, signal: AbortSignal): Promise<Server> {
-  const { dataDirectory, fleetToken, fleetHost, fleetPort } = config;
+  const { dataDirectory, fleetToken, fleetHost, fleetPort, fleetLostSeconds } = config;
   const { secret, ...tls } = await readCredentials(dataDirectory, fleetToken);
   await using undo = new AsyncDisposableStack();
   undo.use(surviveRejections());
@@ -26,7 +26,7 @@ export async function startFleetServer(config: ServerConfig, signal: AbortSignal
         ...(await controlPlaneOptions(config)),
         database: database.location,
         membership: database.membership,
-        worker: openFleet({ listen, tls, token: secret, version }),
+        worker: openFleet({ listen, tls, token: secret, version, lostAfterMs: fleetLostSeconds * 1000 }),
         // Every worker counts as alive: no other server may change the rows of a worker that has left the fleet.
         isWorkerAlive: () => true,
         atEnd: () => "leave",
