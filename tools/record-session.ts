@@ -217,6 +217,7 @@ class Names {
       )
       .replaceAll(/\bosb_[\w-]{16,}/g, "osb_0123456789abcdef")
       .replaceAll(/\b127\.0\.0\.1:\d+/g, "127.0.0.1:8080")
+      .replaceAll(/#sign-in=[\w-]+/g, "#sign-in=0123456789abcdef")
       .replaceAll(/[\d.]+ MB on disk/g, "30 MB on disk")
       .replaceAll(/(?<=\d MB +)\d+[smh]$/gm, "12s")
       .replaceAll(/(?<=--session )\S+/g, "00000002")

@@ -52,7 +52,7 @@ suite("the published package", () => {
     );
   });
 
-  test("a server of it keeps a sandbox, and shows the API's documentation", async () => {
+  test("a server of it keeps a sandbox, and shows the dashboard and the API's documentation", async () => {
     const server = start(["up", "--port", "0", "--json"]);
     const { url } = JSON.parse(await firstOutput(server)) as { readonly url: string };
     const id = (await osb(["create"])).stdout.toString().trim();
@@ -61,6 +61,10 @@ suite("the published package", () => {
     const page = await fetch(new URL("/docs/swagger-ui.css", url));
     assert.equal(page.status, 200);
     assert.ok((await page.text()).length > 10_000);
+    const dashboard = await (await fetch(new URL("/dashboard", url))).text();
+    const scripts = [...dashboard.matchAll(/(?:src|href)="(\/dashboard\/assets\/[^"]+\.js)"/g)];
+    assert.ok(scripts.length > 0, dashboard);
+    for (const [, script = ""] of scripts) assert.equal((await fetch(new URL(script, url))).status, 200, script);
     assert.equal((await osb(["kill", id])).code, 0);
     server.kill("SIGTERM");
     assert.equal((await server.ended).code, 0, server.stderr());

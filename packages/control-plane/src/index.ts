@@ -2,6 +2,7 @@ import type { Server } from "node:http";
 import type { Socket } from "node:net";
 import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
+import { dashboardPath } from "@opensandbox/wire/dashboard.ts";
 import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { Worker, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
@@ -43,6 +44,8 @@ import type { ServerMembership } from "./servers/server-group.ts";
 import type { SharedGates } from "./servers/shared-gates.ts";
 import { onlyServer, SharedServers } from "./servers/servers.ts";
 import { takeOver } from "./service/take-over.ts";
+import { DashboardSessions } from "#organizations/dashboard-sessions.ts";
+import { OrganizationStore } from "#organizations/organization-store.ts";
 import { MasterKeys } from "#secrets/master-keys.ts";
 import { SecretsOfSandboxes } from "#secrets/sandbox-secrets.ts";
 import { SecretRows } from "#secrets/secret-rows.ts";
@@ -103,6 +106,8 @@ export interface ControlPlaneOptions {
     /** The addresses of a host name. Default: by DNS. */
     readonly resolve?: ResolveHost;
   };
+  /** Provides the directory of the built dashboard when it is first opened. Absent: this server has no dashboard. */
+  readonly dashboardFiles?: () => Promise<string>;
   /** Serves HTTPS instead of HTTP. */
   readonly tls?: Tls | undefined;
   /** Whether a worker is alive in any process of this host. */
@@ -142,6 +147,8 @@ export interface ControlPlane extends AsyncDisposable {
   readonly description: WorkerDescription;
   /** The plain text of the first key, when this start made it. It is stored nowhere. */
   readonly firstApiKey?: string;
+  /** The address of the dashboard, with a code that signs in once, within 15 minutes. */
+  createSignInLink(): string;
   /** The rows that are kept for a time only. */
   readonly rows: RowRetention;
   /** What an operator watches. @throws the database's error when it does not answer */
@@ -366,6 +373,12 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     }),
   );
   const tokens = new AccessTokens({ key: await serverKey(database, "short-lived tokens"), keys, clock });
+  const sessions = new DashboardSessions({
+    key: await serverKey(database, "sessions of the dashboard"),
+    staticKey: options.apiKey,
+    clock,
+  });
+  const organizations = new OrganizationStore(database);
   const isKey = apiKeyRecognizer(options.apiKey);
   const api: E2bContext = {
     lifetimes,
@@ -388,6 +401,14 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     hostPorts,
     webhooks: webhooks.webhooks,
     secretRows,
+    dashboard: {
+      sessions,
+      files: options.dashboardFiles,
+      organization: async ({ organizationId }) => {
+        const { id, name } = await organizations.get(organizationId);
+        return { id, name };
+      },
+    },
     tls: options.tls,
     place: {
       region: options.region,
@@ -423,6 +444,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
       return worker.description;
     },
     ...(firstApiKey === undefined ? {} : { firstApiKey }),
+    createSignInLink: () => `${url}${dashboardPath}#sign-in=${sessions.createLink()}`,
     rows: new RowRetention(database),
     metrics: async () => [
       ...requests.metrics,

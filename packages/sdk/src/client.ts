@@ -11,6 +11,7 @@ import type { ExecClient } from "./clients/exec.ts";
 import { filesClient } from "./clients/files.ts";
 import type { FilesClient } from "./clients/files.ts";
 import { httpClient } from "./transport/http.ts";
+import type { ApiKey } from "./transport/http.ts";
 import { imagesClient } from "./clients/images.ts";
 import type { ImagesClient } from "./clients/images.ts";
 import { logsClient } from "./clients/logs.ts";
@@ -37,8 +38,11 @@ import type { OpenSocket } from "./transport/socket.ts";
 export interface ConnectOptions {
   /** The server's address, with or without a trailing `/api`. */
   readonly url: string;
-  /** The key of an organization. A server without authentication needs none. */
-  readonly apiKey?: string;
+  /**
+   * The key of an organization, or a function that returns the key or the short-lived token for the next request. A
+   * server without authentication needs none.
+   */
+  readonly apiKey?: ApiKey;
   /** Opens WebSockets. Default: the global `WebSocket`, which has no back-pressure. */
   readonly openSocket?: OpenSocket;
 }

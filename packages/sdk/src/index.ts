@@ -49,13 +49,14 @@ export type {
   SandboxesClient,
   SandboxInfo,
 } from "./clients/sandboxes.ts";
+export type { ApiKey } from "./transport/http.ts";
 export type { OpenSocket, Socket } from "./transport/socket.ts";
 export { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 export type { ErrorCode } from "@opensandbox/wire/errors.ts";
 export type { Checkpoint, CheckpointsClient, CreateCheckpoint, Fork } from "./clients/checkpoints.ts";
 export type { AttachedSession, ExecSession, SessionsClient, StartSession, TerminalSize } from "./clients/sessions.ts";
 export type { CreatePreview, DomainVerification, Preview, PreviewsClient } from "./clients/previews.ts";
-export type { EventPage, EventsClient, EventSelection, SandboxEvent } from "./clients/events.ts";
+export type { EventPage, EventsClient, EventSelection, FollowEvents, SandboxEvent } from "./clients/events.ts";
 export type { CreateWebhook, UpdateWebhook, Webhook, WebhookDelivery, WebhooksClient } from "./clients/webhooks.ts";
 export type { LogLine, LogsClient, LogSelection, LogSource } from "./clients/logs.ts";
 export type { PortConnection, PortsClient } from "./clients/ports.ts";

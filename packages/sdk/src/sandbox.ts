@@ -147,7 +147,7 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /**
-   * The newest 100 sandboxes; by default those that run.
+   * The newest sandboxes; by default 100 of those that run.
    *
    * @example
    * for (const { id, status } of await Sandbox.list()) console.log(id, status);

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import type { ControlPlaneOptions } from "@opensandbox/control-plane";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { ServerConfig } from "./config.ts";
+import { provideDashboard } from "./dashboard/provide-dashboard.ts";
 import { databaseLocation } from "./database-location.ts";
 import { storedMasterKeys } from "./keys/master-keys.ts";
 
@@ -21,6 +22,7 @@ export async function controlPlaneOptions(config: ServerConfig): Promise<FromCon
     region: config.region,
     sandboxDomain: config.sandboxDomain,
     apiHostnames: config.apiHostnames,
+    dashboardFiles: () => provideDashboard(config.dataDirectory),
     customDomains: { proof: config.domainProof },
     webhooks: { destinations: config.webhookDestinations },
     defaults: {

@@ -13,4 +13,6 @@ export interface Server extends AsyncDisposable {
   /** The database's first key, if this start created it. The database stores only its hash. */
   readonly firstApiKey?: string;
   readonly description: WorkerDescription;
+  /** The address of the dashboard, with a code that signs in once, within 15 minutes. Absent: a worker alone. */
+  createSignInLink?(): string;
 }

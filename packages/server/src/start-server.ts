@@ -108,6 +108,7 @@ export async function startServer(
     ...(known === undefined ? {} : { apiKey: known }),
     ...(controlPlane.firstApiKey === undefined ? {} : { firstApiKey: controlPlane.firstApiKey }),
     description: opened.worker.description,
+    createSignInLink: () => controlPlane.createSignInLink(),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }

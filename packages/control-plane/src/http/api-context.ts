@@ -4,6 +4,8 @@ import type { CallRates } from "./requests/call-rates.ts";
 import type { OpenCalls } from "./requests/open-calls.ts";
 import type { AccessTokens } from "#organizations/access-tokens.ts";
 import type { Authenticate } from "#organizations/api-keys.ts";
+import type { Caller } from "#organizations/caller.ts";
+import type { DashboardSessions } from "#organizations/dashboard-sessions.ts";
 import type { ImageContext } from "#images/image-context.ts";
 import type { HostPorts } from "#previews/host-ports.ts";
 import type { DomainProofs } from "#previews/domain-proofs.ts";
@@ -18,6 +20,14 @@ import type { Webhooks } from "#webhooks/webhooks.ts";
 export interface Tls {
   readonly cert: string;
   readonly key: string;
+}
+
+/** The dependencies of the dashboard. */
+export interface Dashboard {
+  readonly sessions: DashboardSessions;
+  /** The directory of the built page. Absent: this server has no dashboard. */
+  readonly files: (() => Promise<string>) | undefined;
+  organization(caller: Caller): Promise<{ readonly id: string; readonly name: string }>;
 }
 
 /** The dependencies of the routes. */
@@ -42,6 +52,7 @@ export interface ApiContext {
   readonly hostPorts: HostPorts;
   readonly webhooks: Webhooks;
   readonly secretRows: SecretRows;
+  readonly dashboard: Dashboard;
   /** Absent: plain HTTP. */
   readonly tls?: Tls | undefined;
   readonly place: SandboxPlace;

@@ -13,6 +13,7 @@ import type { Log } from "../log.ts";
 import { withinConnection } from "./connection-boundary.ts";
 import { serveAgentSessions } from "./exec/agent-sessions.ts";
 import { serveTokens } from "./auth/tokens.ts";
+import { serveDashboard } from "./dashboard/serve-dashboard.ts";
 import { serveAudit } from "./audit.ts";
 import { auditCalls } from "./requests/audit-calls.ts";
 import { requireKey } from "./requests/authenticate.ts";
@@ -80,6 +81,7 @@ export async function buildServer(api: E2bContext, requests: RequestMetrics): Pr
   routeUpgrades(app, previews, log);
 
   serveHealth(app, api);
+  serveDashboard(app, api);
   serveSigned(app, api);
   await serveE2bApi(app, api);
   await app.register((withKey, _options, done) => {

@@ -3,21 +3,27 @@ import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
 import type { Sandbox } from "./sandbox.ts";
 
-// The published clients expect at most this many.
-const listLimit = 100;
-
 /** The sandbox, in any state. */
 export async function getSandbox(context: SandboxContext, organizationId: string, id: SandboxId): Promise<Sandbox> {
   return withDeadline(context, await context.stores.sandboxes.get(organizationId, id));
 }
 
-/** The newest 100 sandboxes in one of the states. */
+export interface ListSandboxes {
+  readonly organizationId: string;
+  readonly states: readonly SandboxState[];
+  readonly limit: number;
+  /** Only sandboxes that follow this one in the list. */
+  readonly after?: SandboxId | undefined;
+}
+
+/** The newest sandboxes in one of the states. @throws `not_found` when `after` names no sandbox */
 export async function listSandboxes(
   context: SandboxContext,
-  organizationId: string,
-  states: readonly SandboxState[],
+  { organizationId, states, limit, after }: ListSandboxes,
 ): Promise<Sandbox[]> {
-  const sandboxes = await context.stores.sandboxes.list(organizationId, states, listLimit);
+  const store = context.stores.sandboxes;
+  const last = after === undefined ? undefined : await store.get(organizationId, after);
+  const sandboxes = await store.list(organizationId, states, limit, last);
   return sandboxes.map((sandbox) => withDeadline(context, sandbox));
 }
 

@@ -110,7 +110,13 @@ export class SandboxStore {
   }
 
   /** The sandboxes that are visible to users, newest first. */
-  async list(organizationId: string, states: readonly SandboxState[], limit: number): Promise<Sandbox[]> {
+  async list(
+    organizationId: string,
+    states: readonly SandboxState[],
+    limit: number,
+    after?: Pick<Sandbox, "id" | "createdAt">,
+  ): Promise<Sandbox[]> {
+    const time = after?.createdAt.getTime() ?? 0;
     // The index by age holds each state in order, but not several states together: sorting them would read every row.
     const [first, ...others] = states.map((state) =>
       this.#database
@@ -121,6 +127,11 @@ export class SandboxStore {
             .where("organization_id", "=", organizationId)
             .where("state", "=", state)
             .where("hidden", "=", 0)
+            .$if(after !== undefined, (query) =>
+              query
+                .where("created_at", "<=", time)
+                .where((row) => row.or([row("created_at", "<", time), row("id", ">", after!.id)])),
+            )
             .orderBy("created_at", "desc")
             .orderBy("id")
             .limit(limit)

@@ -111,7 +111,9 @@ export function agentsClient(http: HttpClient, openSocket: OpenSocket): AgentsCl
       return agentOf(await http.call(getAgent, { parameters: { id, sessionId: agentId } }, signal));
     },
     async attach(id, agentId, signal) {
-      const session = attached(await openSocket(http.socketUrl(attachSession, { id, sessionId: agentId }), signal));
+      const session = attached(
+        await openSocket(await http.socketUrl(attachSession, { id, sessionId: agentId }), signal),
+      );
       const send = async (command: AgentCommand): Promise<void> => {
         await session.write(new TextEncoder().encode(agentLine(command)));
       };

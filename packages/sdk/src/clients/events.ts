@@ -39,7 +39,12 @@ export interface EventsClient {
    * Events as they come, until the iteration or the signal ends. After a break of the connection it continues with the
    * event after the last one.
    */
-  follow(selection?: EventSelection, signal?: AbortSignal): AsyncGenerator<SandboxEvent, void>;
+  follow(selection?: EventSelection, signal?: AbortSignal, options?: FollowEvents): AsyncGenerator<SandboxEvent, void>;
+}
+
+export interface FollowEvents {
+  /** Called when the connection opens, and when it breaks. */
+  readonly onConnection?: (isOpen: boolean) => void;
 }
 
 /** The pause before the stream is opened again, in milliseconds. */
@@ -52,13 +57,14 @@ export function eventsClient(http: HttpClient): EventsClient {
       const { data, nextCursor: cursor, hasMore } = await http.call(listEvents, { query }, signal);
       return { events: data.map(eventOf), cursor, hasMore };
     },
-    async *follow(selection = {}, signal) {
+    async *follow(selection = {}, signal, { onConnection } = {}) {
       // The cursor is read before the first event, so that a break before that event loses none. A failure rejects here.
       let after = selection.after ?? (await http.call(listEvents, { query: { limit: "1" } }, signal)).nextCursor;
       for (;;) {
         try {
           const headers = { Accept: "text/event-stream" };
           const response = await http.send(listEvents, { query: queryOf({ ...selection, after }), headers }, signal);
+          onConnection?.(true);
           for await (const { id = after, event, data } of readEvents(response, signal)) {
             if (event === "error") throw errorFromReply(500, data);
             yield eventOf(replyOf({ name: listEvents.name, reply: EventReply }, data));
@@ -67,6 +73,7 @@ export function eventsClient(http: HttpClient): EventsClient {
         } catch (error) {
           if (!isSandboxError(error, "unavailable")) throw error;
         }
+        onConnection?.(false);
         await wait(reopenMs, signal);
       }
     },

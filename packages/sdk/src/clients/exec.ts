@@ -60,7 +60,7 @@ export function execClient(http: HttpClient, openSocket: OpenSocket): ExecClient
       return await http.call(run, { parameters: { id }, body: request as RunBody }, signal);
     },
     async stream(id, request, signal) {
-      const socket = await openSocket(http.socketUrl(streamExec, { id }), signal);
+      const socket = await openSocket(await http.socketUrl(streamExec, { id }), signal);
       try {
         // With credit the server reports what the command has read, so that at most one window is in flight.
         await socket.send(JSON.stringify({ ...request, stdinCredit: request.stdin === true }));

@@ -22,7 +22,7 @@ export interface PortsClient {
 export function portsClient(http: HttpClient, openSocket: OpenSocket): PortsClient {
   return {
     async connect(id, port, signal) {
-      const socket = await openSocket(http.socketUrl(openPort, { id, port: String(port) }), signal);
+      const socket = await openSocket(await http.socketUrl(openPort, { id, port: String(port) }), signal);
       return {
         incoming: bytesOf(socket.messages),
         write: async (bytes) => await socket.send(bytes),

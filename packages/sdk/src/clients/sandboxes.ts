@@ -79,6 +79,10 @@ export interface SandboxInfo {
 export interface ListOptions {
   /** Default: `running`. `all`: every status except `stopped`. */
   readonly status?: "running" | "hibernated" | "error" | "stopped" | "all";
+  /** Default: 100. At most 1000. */
+  readonly limit?: number;
+  /** The id of the last sandbox of the previous page, which may have stopped since. */
+  readonly after?: string;
 }
 
 export interface CreateOptions {
@@ -110,7 +114,7 @@ export interface SandboxesClient {
   create(request: CreateSandbox, options?: CreateOptions, signal?: AbortSignal): Promise<SandboxInfo>;
   /** A killed sandbox has the status `stopped`. */
   get(id: string, signal?: AbortSignal): Promise<SandboxInfo>;
-  /** The newest 100 sandboxes. */
+  /** The newest sandboxes. */
   list(options?: ListOptions, signal?: AbortSignal): Promise<readonly SandboxInfo[]>;
   /** Saves a sandbox to disk with its memory and processes, and frees the host's memory. Any use wakes it. */
   hibernate(id: string, signal?: AbortSignal): Promise<{ readonly sizeBytes: number }>;
@@ -143,8 +147,12 @@ export function sandboxesClient(http: HttpClient): SandboxesClient {
     async get(id, signal) {
       return sandboxOf(await http.call(getSandbox, { parameters: { id } }, signal));
     },
-    async list({ status } = {}, signal) {
-      const query = status === undefined ? {} : { status };
+    async list({ status, limit, after } = {}, signal) {
+      const query = {
+        ...(status === undefined ? {} : { status }),
+        ...(limit === undefined ? {} : { limit: String(limit) }),
+        ...(after === undefined ? {} : { after }),
+      };
       return (await http.call(listSandboxes, { query }, signal)).map(sandboxOf);
     },
     async hibernate(id, signal) {

@@ -78,10 +78,10 @@ export function sessionsClient(http: HttpClient, openSocket: OpenSocket): Sessio
       return (await http.call(listSessions, { parameters: { id } }, signal)).map(sessionOf);
     },
     async attach(id, sessionId, signal) {
-      return attached(await openSocket(http.socketUrl(attachSession, { id, sessionId }), signal));
+      return attached(await openSocket(await http.socketUrl(attachSession, { id, sessionId }), signal));
     },
     async *logs(id, sessionId, signal) {
-      yield* keptOutput(await openSocket(http.socketUrl(attachSession, { id, sessionId }), signal));
+      yield* keptOutput(await openSocket(await http.socketUrl(attachSession, { id, sessionId }), signal));
     },
     async kill(id, sessionId, number, signal) {
       const body = number === undefined ? {} : { signal: number };

@@ -32,10 +32,14 @@ export interface HttpClient {
   /** The text of a reply that is not JSON. */
   text(route: Route, options?: CallOptions<unknown, unknown>, signal?: AbortSignal): Promise<string>;
   /** The address of a WebSocket. It contains the key: browsers cannot set headers on a WebSocket. */
-  socketUrl(route: Route, parameters: Readonly<Record<string, string>>): string;
+  socketUrl(route: Route, parameters: Readonly<Record<string, string>>): Promise<string>;
 }
 
-export function httpClient(url: string, apiKey: string | undefined): HttpClient {
+/** A key, or a function that returns the key for the next request. */
+export type ApiKey = string | (() => string | Promise<string>);
+
+export function httpClient(url: string, apiKey: ApiKey | undefined): HttpClient {
+  const currentKey = async (): Promise<string | undefined> => (typeof apiKey === "function" ? await apiKey() : apiKey);
   // The paths of routes start with /api.
   const server = url.replace(/\/+$/, "").replace(/\/api$/, "");
 
@@ -48,6 +52,7 @@ export function httpClient(url: string, apiKey: string | undefined): HttpClient 
     // All attempts carry the same key.
     const key = options.idempotent === true ? { "Idempotency-Key": crypto.randomUUID() } : {};
     const once = async (): Promise<Response> => {
+      const sentKey = await currentKey();
       const target = new URL(server + pathOf(route, options.parameters));
       for (const [name, value] of Object.entries<string | undefined>(options.query ?? {})) {
         if (value !== undefined) target.searchParams.set(name, value);
@@ -57,7 +62,7 @@ export function httpClient(url: string, apiKey: string | undefined): HttpClient 
       return await fetch(target, {
         method: route.method,
         headers: {
-          ...(apiKey === undefined ? {} : { "X-API-Key": apiKey }),
+          ...(sentKey === undefined ? {} : { "X-API-Key": sentKey }),
           ...(body === undefined ? {} : { "Content-Type": type }),
           ...key,
           ...options.headers,
@@ -93,8 +98,9 @@ export function httpClient(url: string, apiKey: string | undefined): HttpClient 
       const response = await send(route, options, signal);
       return await translate(server, signal, async () => await response.text());
     },
-    socketUrl(route, parameters) {
-      const query = apiKey === undefined ? "" : `?api_key=${encodeURIComponent(apiKey)}`;
+    async socketUrl(route, parameters) {
+      const sentKey = await currentKey();
+      const query = sentKey === undefined ? "" : `?api_key=${encodeURIComponent(sentKey)}`;
       return server.replace(/^http/, "ws") + pathOf(route, parameters) + query;
     },
   };

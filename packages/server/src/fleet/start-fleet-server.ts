@@ -49,6 +49,7 @@ export async function startFleetServer(config: ServerConfig, signal: AbortSignal
     get description() {
       return controlPlane.description;
     },
+    createSignInLink: () => controlPlane.createSignInLink(),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }

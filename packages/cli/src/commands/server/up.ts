@@ -74,8 +74,9 @@ async function printServer(server: Server, { dataDirectory }: ServerConfig, { ho
     ...(network.notEnforced ?? []).map((text) => ["", `- ${text}`]),
     ["data", dataDirectory],
   ];
+  const signIn = server.createSignInLink?.();
   const human = `OpenSandbox is ready at ${bold(url)}
-
+${signIn === undefined ? "" : `Open the dashboard, once and within 15 minutes: ${signIn}\n`}
 ${visibleText(columns(facts)).replaceAll(/^/gm, "  ")}
 
 Try, in another terminal:

@@ -37,7 +37,9 @@ export function serveSandboxes(app: FastifyInstance, api: ApiContext): void {
   });
 
   serve(app, ending, wire.listSandboxes, async ({ organizationId, query }) => {
-    const found = await listSandboxes(sandboxes, organizationId, wire.statesFrom(query));
+    const after = query.after === undefined ? undefined : parseSandboxId(query.after);
+    const asked = { organizationId, states: wire.statesFrom(query), limit: Number(query.limit ?? 100), after };
+    const found = await listSandboxes(sandboxes, asked);
     return found.map((sandbox) => wire.sandboxReplyOf(sandbox, place));
   });
 

@@ -148,6 +148,15 @@ const ListQuery = z.object({
     )
     .optional()
     .meta({ description: "Default: running. `all`: every sandbox that is not stopped." }),
+  limit: z
+    .string()
+    .regex(/^([1-9]\d{0,2}|1000)$/, "limit must be a number from 1 to 1000")
+    .optional()
+    .meta({ description: "Sandboxes in a page. Default: 100. At most 1000." }),
+  after: z
+    .string()
+    .optional()
+    .meta({ description: "The id of the last sandbox of the previous page, which may have stopped since." }),
 });
 type ListQuery = z.infer<typeof ListQuery>;
 
@@ -155,7 +164,7 @@ export const listSandboxes: Route<unknown, ListQuery, SandboxReply[]> = {
   method: "GET",
   path: "/api/sandboxes",
   name: "listSandboxes",
-  summary: "List the newest 100 sandboxes, by default those that run",
+  summary: "List the newest sandboxes, by default 100 of those that run",
   access: "key",
   query: ListQuery,
   status: 200,

@@ -1,0 +1,52 @@
+import { createRootRoute, createRoute, createRouter, lazyRouteComponent, redirect } from "@tanstack/react-router";
+import { SandboxesPage } from "./sandboxes/sandboxes-page.tsx";
+import { Shell } from "./shell/shell.tsx";
+import { NotFound, PageFailure } from "./shell/page-failure.tsx";
+
+const root = createRootRoute({ component: Shell, notFoundComponent: NotFound });
+
+const home = createRoute({
+  getParentRoute: () => root,
+  path: "/",
+  beforeLoad: () => {
+    throw redirect({ to: "/sandboxes", replace: true });
+  },
+});
+
+const sandboxes = createRoute({ getParentRoute: () => root, path: "/sandboxes", component: SandboxesPage });
+
+const sandbox = createRoute({
+  getParentRoute: () => root,
+  path: "/sandboxes/$id",
+  beforeLoad: ({ params }) => {
+    throw redirect({ to: "/sandboxes/$id/$view", params: { ...params, view: "terminal" }, replace: true });
+  },
+});
+
+const sandboxView = createRoute({
+  getParentRoute: () => root,
+  path: "/sandboxes/$id/$view",
+  component: lazyRouteComponent(() => import("./sandbox/sandbox-page.tsx"), "SandboxPage"),
+});
+
+const images = createRoute({
+  getParentRoute: () => root,
+  path: "/images",
+  component: lazyRouteComponent(() => import("./pages/images-page.tsx"), "ImagesPage"),
+});
+
+export function makeRouter() {
+  return createRouter({
+    routeTree: root.addChildren([home, sandboxes, sandbox, sandboxView, images]),
+    basepath: "/dashboard",
+    defaultPreload: "intent",
+    defaultErrorComponent: PageFailure,
+    scrollRestoration: true,
+  });
+}
+
+declare module "@tanstack/react-router" {
+  interface Register {
+    router: ReturnType<typeof makeRouter>;
+  }
+}

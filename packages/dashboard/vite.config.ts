@@ -1,0 +1,22 @@
+import { defineConfig } from "vite";
+
+export default defineConfig({
+  base: "/dashboard/",
+  publicDir: false,
+  build: {
+    target: "es2023",
+    // The page's policy allows no inline script or style, and no data as a script.
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+    chunkSizeWarningLimit: 1000,
+    reportCompressedSize: false,
+    rolldownOptions: {
+      // `policy.ts` comes before every module that makes a schema.
+      output: { codeSplitting: { groups: [{ name: "zod", test: /\/node_modules\/zod\/|\/src\/policy\.ts$/ }] } },
+      onLog(level, log, handle) {
+        // Components name themselves as parts of a client; everything here is one.
+        if (log.code !== "MODULE_LEVEL_DIRECTIVE") handle(level, log);
+      },
+    },
+  },
+});
