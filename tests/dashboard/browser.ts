@@ -25,6 +25,11 @@ interface Request {
   url(): string;
 }
 
+interface Route {
+  request(): Request;
+  fulfill(reply: { readonly json: unknown }): Promise<void>;
+}
+
 interface Message {
   type(): string;
   text(): string;
@@ -50,7 +55,7 @@ export interface Page {
   waitForURL(url: RegExp): Promise<void>;
   setViewportSize(size: { readonly width: number; readonly height: number }): Promise<void>;
   screenshot(options: { readonly path: string; readonly fullPage?: boolean }): Promise<unknown>;
-  route(url: RegExp, handle: (route: { fulfill(reply: object): Promise<void> }) => unknown): Promise<void>;
+  route(url: RegExp, handle: (route: Route) => Promise<void>): Promise<void>;
   on(event: "request", listener: (request: Request) => void): void;
   on(event: "console", listener: (message: Message) => void): void;
   on(event: "pageerror", listener: (error: Error) => void): void;

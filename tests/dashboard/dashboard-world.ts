@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { connect, type Client } from "@opensandbox/sdk";
 import { startWorld, type World } from "../e2e/world.ts";
+import { type Cable, startCable } from "../fleet/cable.ts";
 import { axeScript, launchBrowser, type Browser, type Page } from "./browser.ts";
 
 /** The longest wait for something to appear. A fake machine starts within a second; a real one needs minutes without KVM. */
@@ -20,6 +21,10 @@ interface Offences {
 /** A server with its dashboard in a browser. */
 export interface DashboardWorld extends AsyncDisposable {
   readonly world: World;
+  /** The address that the browser uses. */
+  readonly url: string;
+  /** Between the browser and the server. */
+  readonly cable: Cable;
   readonly client: Client;
   readonly browser: Browser;
   /** A page in a browser profile of its own, whose offences are recorded. */
@@ -33,6 +38,8 @@ export interface DashboardWorld extends AsyncDisposable {
 export async function startDashboardWorld(env: Readonly<Record<string, string>>): Promise<DashboardWorld> {
   await using undo = new AsyncDisposableStack();
   const world = undo.use(await startWorld(env));
+  const cable = undo.use(await startCable(world.url));
+  const url = cable.url.replace("https:", "http:");
   const browser = undo.use(await launchBrowser());
   const offences: Offences = { foreign: [], refused: [], errors: [] };
 
@@ -42,7 +49,7 @@ export async function startDashboardWorld(env: Readonly<Record<string, string>>)
     page.setDefaultTimeout(shownWithinMs);
     page.on("request", (request) => {
       const { protocol, host } = new URL(request.url());
-      const isOwn = ["data:", "blob:"].includes(protocol) || host === new URL(world.url).host;
+      const isOwn = ["data:", "blob:"].includes(protocol) || host === new URL(url).host;
       if (!isOwn) offences.foreign.push(request.url());
     });
     page.on("pageerror", (error) => offences.errors.push(error.message));
@@ -56,12 +63,15 @@ export async function startDashboardWorld(env: Readonly<Record<string, string>>)
   const owned = undo.move();
   return {
     world,
+    url,
+    cable,
     client: connect({ url: world.url, apiKey: world.apiKey }),
     browser,
     open,
     async signedIn(options) {
       const page = await open(options);
-      await page.goto(world.server.createSignInLink?.() ?? assert.fail("the server has no dashboard"));
+      const link = new URL(world.server.createSignInLink?.() ?? assert.fail("the server has no dashboard"));
+      await page.goto(url + link.pathname + link.hash);
       await page.getByRole("heading", { name: "Sandboxes", exact: true }).waitFor();
       return page;
     },

@@ -35,9 +35,50 @@ const images = createRoute({
   component: lazyRouteComponent(() => import("./pages/images-page.tsx"), "ImagesPage"),
 });
 
+const usage = createRoute({
+  getParentRoute: () => root,
+  path: "/usage",
+  component: lazyRouteComponent(() => import("./pages/usage-page.tsx"), "UsagePage"),
+});
+
+const audit = createRoute({
+  getParentRoute: () => root,
+  path: "/audit",
+  component: lazyRouteComponent(() => import("./pages/audit-page.tsx"), "AuditPage"),
+});
+
+const webhooks = createRoute({
+  getParentRoute: () => root,
+  path: "/webhooks",
+  component: lazyRouteComponent(() => import("./pages/webhooks-page.tsx"), "WebhooksPage"),
+});
+
+const secrets = createRoute({
+  getParentRoute: () => root,
+  path: "/secrets",
+  component: lazyRouteComponent(() => import("./pages/secrets-page.tsx"), "SecretsPage"),
+});
+
+const readyMachines = createRoute({
+  getParentRoute: () => root,
+  path: "/ready-machines",
+  component: lazyRouteComponent(() => import("./pages/ready-machines-page.tsx"), "ReadyMachinesPage"),
+});
+
 export function makeRouter() {
   return createRouter({
-    routeTree: root.addChildren([home, sandboxes, sandbox, sandboxView, images]),
+    routeTree: root.addChildren([
+      home,
+      sandboxes,
+      sandbox,
+      sandboxView,
+      images,
+      usage,
+      audit,
+      webhooks,
+      secrets,
+      readyMachines,
+    ]),
     basepath: "/dashboard",
     defaultPreload: "intent",
     defaultErrorComponent: PageFailure,

@@ -14,7 +14,12 @@ import styles from "./sandbox.module.css";
 
 /** A part of the page that is loaded when it is first shown. */
 const views = {
-  terminal: { title: "Terminal", content: lazy(() => import("./terminals.tsx")) },
+  terminal: { title: "Terminal", content: lazy(() => import("./terminal/terminals.tsx")) },
+  files: { title: "Files", content: lazy(() => import("./files/files.tsx")) },
+  log: { title: "Log", content: lazy(() => import("./log.tsx")) },
+  checkpoints: { title: "Checkpoints", content: lazy(() => import("./checkpoints.tsx")) },
+  network: { title: "Network", content: lazy(() => import("./network.tsx")) },
+  timeline: { title: "Timeline", content: lazy(() => import("./timeline.tsx")) },
 } as const;
 type View = keyof typeof views;
 

@@ -2,25 +2,13 @@ import { Link, Outlet } from "@tanstack/react-router";
 import { type ReactNode, useState } from "react";
 import { useMay, useSession } from "../session/signed-in.tsx";
 import { IconButton } from "../ui/controls.tsx";
-import { Icon, type IconName } from "../ui/icons.tsx";
+import { Icon } from "../ui/icons.tsx";
 import { useNotify } from "../ui/toasts.tsx";
 import { useLive } from "./live.ts";
+import { pages } from "./pages.ts";
 import { Shortcuts } from "./shortcuts.tsx";
 import { chosenTheme, storeTheme } from "./theme.ts";
 import styles from "./shell.module.css";
-
-interface Entry {
-  readonly to: "/sandboxes" | "/images";
-  readonly label: string;
-  readonly icon: IconName;
-  readonly scope: string;
-}
-
-/** Pages that the session may not use are not shown. */
-const entries: readonly Entry[] = [
-  { to: "/sandboxes", label: "Sandboxes", icon: "sandboxes", scope: "sandboxes:read" },
-  { to: "/images", label: "Images", icon: "images", scope: "images:read" },
-];
 
 /** The frame around every page: navigation, the state of the connection, theme and sign-out. */
 export function Shell(): ReactNode {
@@ -39,7 +27,7 @@ export function Shell(): ReactNode {
           OpenSandbox
         </Link>
         <nav className={styles["nav"]} aria-label="Main">
-          {entries
+          {pages
             .filter(({ scope }) => may(scope))
             .map(({ to, label, icon }) => (
               <Link key={to} to={to} className={styles["link"]} activeProps={{ className: styles["active"] ?? "" }}>

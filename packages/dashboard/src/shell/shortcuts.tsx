@@ -3,19 +3,19 @@ import { Fragment, type ReactNode, useEffect, useState } from "react";
 import { CheckField, IconButton } from "../ui/controls.tsx";
 import { Dialog } from "../ui/dialog.tsx";
 import { Icon } from "../ui/icons.tsx";
+import { pages } from "./pages.ts";
 import styles from "./shell.module.css";
 
 const storageKey = "opensandbox-shortcuts";
 
-const keys = [
+const keys: readonly (readonly [string, string])[] = [
   ["n", "Create a sandbox"],
   ["/", "Filter the list"],
   ["j", "Next row"],
   ["k", "Previous row"],
-  ["g s", "Go to the sandboxes"],
-  ["g i", "Go to the images"],
+  ...pages.map(({ key, label }): [string, string] => [`g ${key}`, label]),
   ["?", "Show this list"],
-] as const;
+];
 
 /** Runs a single-key shortcut of a page. It does nothing while a text is edited or a dialog is open. */
 export function useShortcut(key: string, run: (event: KeyboardEvent) => void): void {
@@ -47,8 +47,8 @@ export function Shortcuts(): ReactNode {
       const goes = event.timeStamp - afterG < 1500;
       afterG = event.key === "g" ? event.timeStamp : -Infinity;
       if (event.key === "?") setOpen(true);
-      if (goes && event.key === "s") void navigate({ to: "/sandboxes" });
-      if (goes && event.key === "i") void navigate({ to: "/images" });
+      const page = goes ? pages.find(({ key }) => key === event.key) : undefined;
+      if (page !== undefined) void navigate({ to: page.to });
     };
     addEventListener("keydown", onKey);
     return () => removeEventListener("keydown", onKey);

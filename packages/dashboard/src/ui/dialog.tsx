@@ -7,6 +7,8 @@ import styles from "./layers.module.css";
 interface DialogProps {
   readonly title: string;
   readonly isOpen: boolean;
+  /** For content that needs room. */
+  readonly isWide?: boolean;
   readonly onClose: () => void;
   readonly children: ReactNode;
   /** Buttons. With `onSubmit`, the one that submits is among them. */
@@ -14,7 +16,7 @@ interface DialogProps {
   readonly onSubmit?: () => void;
 }
 
-export function Dialog({ title, isOpen, onClose, children, foot, onSubmit }: DialogProps): ReactNode {
+export function Dialog({ title, isOpen, isWide = false, onClose, children, foot, onSubmit }: DialogProps): ReactNode {
   const content = (
     <>
       <div className={styles["head"]}>
@@ -35,7 +37,7 @@ export function Dialog({ title, isOpen, onClose, children, foot, onSubmit }: Dia
     <Base.Root open={isOpen} onOpenChange={(open) => (open ? undefined : onClose())}>
       <Base.Portal>
         <Base.Backdrop className={styles["backdrop"]} />
-        <Base.Popup className={styles["dialog"]}>
+        <Base.Popup className={`${styles["dialog"]} ${isWide ? styles["wide"] : ""}`}>
           {onSubmit === undefined ? (
             content
           ) : (

@@ -2,13 +2,13 @@ import type { ExecSession, SandboxInfo } from "@opensandbox/sdk";
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useSearch } from "@tanstack/react-router";
 import { type ReactNode, useCallback, useEffect, useRef, useState } from "react";
-import { useActions } from "../sandboxes/actions.tsx";
-import { useClient, useMay } from "../session/signed-in.tsx";
-import { Button, Failure, IconButton, Loading, Note } from "../ui/controls.tsx";
-import { Icon } from "../ui/icons.tsx";
-import { useNotify } from "../ui/toasts.tsx";
+import { useActions } from "../../sandboxes/actions.tsx";
+import { useClient, useMay } from "../../session/signed-in.tsx";
+import { Button, Failure, IconButton, Loading, Note } from "../../ui/controls.tsx";
+import { Icon } from "../../ui/icons.tsx";
+import { useNotify } from "../../ui/toasts.tsx";
 import { Terminal } from "./terminal.tsx";
-import styles from "./sandbox.module.css";
+import styles from "../sandbox.module.css";
 
 /** A shell that nobody looks at is killed after this time in seconds. */
 const unwatchedSeconds = 3600;

@@ -2,9 +2,9 @@ import { type AttachedSession, type Client, isSandboxError } from "@opensandbox/
 import { FitAddon } from "@xterm/addon-fit";
 import { Terminal as Screen } from "@xterm/xterm";
 import { type ReactNode, useEffect, useRef, useState } from "react";
-import { useClient } from "../session/signed-in.tsx";
+import { useClient } from "../../session/signed-in.tsx";
 import { withAdoptedStyles } from "./style-elements.ts";
-import styles from "./sandbox.module.css";
+import styles from "../sandbox.module.css";
 import "@xterm/xterm/css/xterm.css";
 
 interface TerminalProps {
