@@ -1,6 +1,4 @@
-import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Capturing, LayerMerge, LayerSwitch, VmSpec } from "../hypervisor.ts";
-import { type ImageInfo, imagesFrom } from "../qmp/block-commands.ts";
 import { DiskLayers, type DiskProcess } from "../qmp/disk-layers.ts";
 import type { QmpClient } from "../qmp/qmp-client.ts";
 import type { ApiClient } from "./api-client.ts";
@@ -20,7 +18,7 @@ export class FirecrackerCapturing implements Capturing {
     this.memory = memory;
     this.#api = api;
     if (storage === undefined) return;
-    const disks = { qmp: storage, readFiles: () => readFiles(storage), whileIdle: whilePaused(api) };
+    const disks = { qmp: storage, readTops: () => readTops(storage), whileIdle: whilePaused(api) };
     this.#layers = new DiskLayers(spec, disks);
   }
 
@@ -61,17 +59,8 @@ function whilePaused(api: ApiClient): DiskProcess["whileIdle"] & {} {
   };
 }
 
-/** The files of each export's chain. An export is named after its disk. */
-async function readFiles(storage: QmpClient): Promise<(disk: string) => readonly string[] | undefined> {
+/** The highest node of each export, which is named after its disk. */
+async function readTops(storage: QmpClient): Promise<(disk: string) => string | undefined> {
   const exports = (await storage.execute("query-block-exports")) as { id: string; "node-name": string }[];
-  const nodes = (await storage.execute("query-named-block-nodes", { flat: false })) as {
-    "node-name": string;
-    image: ImageInfo;
-  }[];
-  return (disk) => {
-    const top = exports.find(({ id }) => id === disk)?.["node-name"];
-    const image = nodes.find((node) => node["node-name"] === top)?.image;
-    if (image === undefined) throw new SandboxError("internal", `the storage daemon does not export the disk ${disk}`);
-    return [...imagesFrom(image)];
-  };
+  return (disk) => exports.find(({ id }) => id === disk)?.["node-name"];
 }

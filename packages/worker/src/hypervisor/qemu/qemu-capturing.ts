@@ -15,11 +15,11 @@ export class QemuCapturing implements Capturing {
   constructor(spec: VmSpec, qmp: QmpClient, memory: Capturing["memory"]) {
     this.memory = memory;
     this.#qmp = qmp;
-    const readFiles = async () => {
-      const images = await commands.queryImages(qmp);
-      return (disk: string) => images.get(`/machine/peripheral/${diskDevice(disk)}/virtio-backend`);
+    const readTops = async () => {
+      const tops = await commands.queryTopNodes(qmp);
+      return (disk: string) => tops.get(`/machine/peripheral/${diskDevice(disk)}/virtio-backend`);
     };
-    this.#layers = new DiskLayers(spec, { qmp, readFiles });
+    this.#layers = new DiskLayers(spec, { qmp, readTops });
   }
 
   async readChains(): Promise<ReadonlyMap<string, readonly string[]>> {

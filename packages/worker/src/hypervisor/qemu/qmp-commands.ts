@@ -1,5 +1,4 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import { type ImageInfo, imagesFrom } from "../qmp/block-commands.ts";
 import type { QmpClient } from "../qmp/qmp-client.ts";
 
 /** Stops the vCPUs; the VM may be stopped already. */
@@ -75,8 +74,10 @@ export async function readDevicesState(qmp: QmpClient, file: string): Promise<vo
   await qmp.execute("migrate-incoming", { uri: `file:${file}` });
 }
 
-/** The image files of each block device, by the device's path; the file that takes writes comes first. */
-export async function queryImages(qmp: QmpClient): Promise<ReadonlyMap<string, readonly string[]>> {
-  const devices = (await qmp.execute("query-block")) as { qdev?: string; inserted?: { image: ImageInfo } }[];
-  return new Map(devices.map(({ qdev = "", inserted }) => [qdev, [...imagesFrom(inserted?.image)]]));
+/** The highest node of each block device that has one, by the device's path. */
+export async function queryTopNodes(qmp: QmpClient): Promise<ReadonlyMap<string, string>> {
+  const devices = (await qmp.execute("query-block")) as { qdev?: string; inserted?: { "node-name": string } }[];
+  return new Map(
+    devices.flatMap(({ qdev = "", inserted }) => (inserted === undefined ? [] : [[qdev, inserted["node-name"]]])),
+  );
 }

@@ -1,27 +1,33 @@
 import type { QmpClient } from "./qmp-client.ts";
 
-/** An image file and the images below it, as QEMU describes them. */
-export interface ImageInfo {
-  readonly filename: string;
-  readonly "backing-image"?: ImageInfo;
+/** The nodes of the block graph by their names. */
+export interface BlockGraph {
+  readonly nodes: readonly string[];
+  /** A node and those below it, the highest first. */
+  readonly chainFrom: (top: string) => readonly string[];
 }
 
-/** The files of an image and those below it, the highest first. */
-export function* imagesFrom(top: ImageInfo | undefined): Generator<string> {
-  for (let image = top; image !== undefined; image = image["backing-image"]) yield fileOf(image.filename);
-}
-
-/** For an image that was opened with options, QEMU's file name is a JSON object of all options. */
-function fileOf(filename: string): string {
-  if (!filename.startsWith("json:")) return filename;
-  const { file } = JSON.parse(filename.slice("json:".length)) as { file: { filename: string } };
-  return file.filename;
-}
-
-/** Names of all nodes in the block graph. */
-export async function queryNodes(qmp: QmpClient): Promise<readonly string[]> {
-  const nodes = (await qmp.execute("query-named-block-nodes", { flat: true })) as { "node-name": string }[];
-  return nodes.map((node) => node["node-name"]);
+/**
+ * Reads the block graph. QEMU also describes an image with those below it as one text, but cuts it off after 4095
+ * characters, which a chain of 25 layers exceeds, and takes seconds for a long chain.
+ */
+export async function queryGraph(qmp: QmpClient): Promise<BlockGraph> {
+  const { nodes, edges } = (await qmp.execute("x-debug-query-block-graph")) as {
+    nodes: { id: number; name: string }[];
+    edges: { parent: number; child: number; name: string }[];
+  };
+  const names = new Map(nodes.map(({ id, name }) => [id, name]));
+  const backing = new Map<string, string>();
+  for (const { parent, child, name } of edges) {
+    const [above, below] = [names.get(parent), names.get(child)];
+    if (name === "backing" && above !== undefined && below !== undefined) backing.set(above, below);
+  }
+  const chainFrom = (top: string): readonly string[] => {
+    const chain: string[] = [];
+    for (let node: string | undefined = top; node !== undefined; node = backing.get(node)) chain.push(node);
+    return chain;
+  };
+  return { nodes: [...names.values()], chainFrom };
 }
 
 /** Adds a node to the block graph. */

@@ -1,8 +1,9 @@
+import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Capturing, LayerMerge, LayerSwitch, VmSpec } from "../hypervisor.ts";
 import * as commands from "./block-commands.ts";
-import { baseNode, isLayerOf, layerBlockdev, layerNode, layerNumber } from "./disk-nodes.ts";
+import { baseNode, isLayerOf, layerBlockdev, layerFile, layerNode, layerNumber } from "./disk-nodes.ts";
 import type { QmpClient } from "./qmp-client.ts";
 
 /** A canceled job ends after the request that it has under way; QEMU that takes this long has stopped working. */
@@ -11,8 +12,8 @@ const jobEndTimeoutMs = 30_000;
 /** A process of QEMU that has disks open. */
 export interface DiskProcess {
   readonly qmp: QmpClient;
-  /** Reads the files of each disk's chain: the one that takes writes first, the raw base last. */
-  readonly readFiles: () => Promise<(disk: string) => readonly string[] | undefined>;
+  /** Reads the highest node of each disk, the one that takes writes. */
+  readonly readTops: () => Promise<(disk: string) => string | undefined>;
   /**
    * Acts while the guest makes no request to its disks. Present where a request that meets the end of a job stops the
    * process forever; absent where the process serves requests and ends jobs at once.
@@ -26,22 +27,31 @@ export interface DiskProcess {
  */
 export class DiskLayers implements Pick<Capturing, "readChains" | "openLayers" | "switchLayers" | "merge"> {
   /** The disks that take writes. */
-  readonly #disks: readonly string[];
+  readonly #disks: readonly { readonly name: string; readonly directory: string }[];
   readonly #process: DiskProcess;
   readonly #qmp: QmpClient;
 
   constructor(spec: Pick<VmSpec, "disks">, process: DiskProcess) {
-    this.#disks = spec.disks.filter(({ layers }) => layers.length > 0).map(({ name }) => name);
+    this.#disks = spec.disks.flatMap(({ name, layers: [first] }) =>
+      first === undefined ? [] : [{ name, directory: dirname(first) }],
+    );
     this.#process = process;
     this.#qmp = process.qmp;
   }
 
   async readChains(): Promise<ReadonlyMap<string, readonly string[]>> {
     for (const job of await commands.queryBlockJobs(this.#qmp)) await this.#endJob(job);
-    const filesOf = await this.#process.readFiles();
-    const chains = new Map(this.#disks.map((disk) => [disk, layersOf(disk, filesOf(disk))]));
-    await this.#closeUnused([...chains.values()].flat());
-    return chains;
+    const topOf = await this.#process.readTops();
+    const graph = await commands.queryGraph(this.#qmp);
+    const layersOf = (disk: string): readonly string[] => {
+      const top = topOf(disk);
+      if (top === undefined) throw new SandboxError("internal", `QEMU reports no node of the disk ${disk}`);
+      // The lowest node is the base.
+      return graph.chainFrom(top).slice(0, -1).toReversed();
+    };
+    const chains = this.#disks.map((disk) => ({ ...disk, nodes: layersOf(disk.name) }));
+    await this.#closeUnused(graph, new Set(chains.flatMap(({ nodes }) => nodes)));
+    return new Map(chains.map(({ name, directory, nodes }) => [name, nodes.map((node) => layerFile(directory, node))]));
   }
 
   async openLayers(layers: readonly string[]): Promise<void> {
@@ -87,10 +97,10 @@ export class DiskLayers implements Pick<Capturing, "readChains" | "openLayers" |
     await this.readChains();
   }
 
-  async #closeUnused(used: readonly string[]): Promise<void> {
-    const inUse = new Set(used.map(layerNode));
-    const isUnused = (node: string): boolean => !inUse.has(node) && this.#disks.some((disk) => isLayerOf(disk, node));
-    const unused = (await commands.queryNodes(this.#qmp)).filter(isUnused);
+  async #closeUnused({ nodes }: commands.BlockGraph, inUse: ReadonlySet<string>): Promise<void> {
+    const isUnused = (node: string): boolean =>
+      !inUse.has(node) && this.#disks.some(({ name }) => isLayerOf(name, node));
+    const unused = nodes.filter(isUnused);
     // The newest first, since each holds the one below it open.
     for (const node of unused.toSorted((a, b) => layerNumber(b) - layerNumber(a))) {
       await commands.blockdevDel(this.#qmp, node);
@@ -137,10 +147,4 @@ interface JobEnd extends Disposable {
 
 function notEnded(job: string): SandboxError {
   return new SandboxError("unavailable", `QEMU did not end the job ${job} in ${jobEndTimeoutMs / 1000} s`);
-}
-
-/** The files over a disk's base, the lowest first. */
-function layersOf(disk: string, files: readonly string[] | undefined): readonly string[] {
-  if (files === undefined) throw new SandboxError("internal", `QEMU reports no files of the disk ${disk}`);
-  return files.slice(0, -1).toReversed();
 }

@@ -1,4 +1,4 @@
-import { basename } from "node:path";
+import { basename, join } from "node:path";
 import type { DiskAttachment } from "../hypervisor.ts";
 
 /** A node of QEMU's block graph, as `-blockdev` and `blockdev-add` take it. */
@@ -35,6 +35,11 @@ export function baseNode(disk: string): string {
 /** The block node of a layer: its file name, unique in the machine's directory. */
 export function layerNode(file: string): string {
   return basename(file, ".qcow2");
+}
+
+/** The file of a layer in the machine's directory. */
+export function layerFile(directory: string, node: string): string {
+  return join(directory, `${node}.qcow2`);
 }
 
 /** Whether a block node is a layer of the disk. Other nodes belong to other disks or to QEMU itself. */
