@@ -167,7 +167,9 @@ suite("the dashboard in a browser", { skip }, () => {
 
   const places = [
     ...["", "/images", "/ready-machines", "/secrets", "/webhooks", "/usage", "/audit"],
-    ...["files", "log", "checkpoints", "network", "timeline", "terminal"].map((view) => `/sandboxes/ID/${view}`),
+    ...["files", "log", "checkpoints", "network", "sessions", "timeline", "settings", "terminal"].map(
+      (view) => `/sandboxes/ID/${view}`,
+    ),
   ];
   for (const [theme, width, height] of [
     ["light", 1280, 800],

@@ -5,6 +5,7 @@ import { useClient, useMay } from "../session/signed-in.tsx";
 import { Button, CheckField, Empty, Failure, Loading, Mono, Note, Table, TextArea } from "../ui/controls.tsx";
 import { time, words } from "../ui/format.ts";
 import { useNotify } from "../ui/toasts.tsx";
+import { Previews } from "./previews.tsx";
 import styles from "./network.module.css";
 
 /** Refusals are read again this often while they are shown. */
@@ -27,6 +28,7 @@ export default function Network({ sandbox: { id } }: { readonly sandbox: Sandbox
   return (
     <>
       <PolicyForm key={JSON.stringify(policy.data)} id={id} policy={policy.data} />
+      <Previews sandboxId={id} />
       <section className={styles["refusals"]} aria-label="Refused connections">
         <h2>Refused in the last hour</h2>
         {refusals.error === null ? null : <Failure error={refusals.error} />}

@@ -19,7 +19,9 @@ const views = {
   log: { title: "Log", content: lazy(() => import("./log.tsx")) },
   checkpoints: { title: "Checkpoints", content: lazy(() => import("./checkpoints.tsx")) },
   network: { title: "Network", content: lazy(() => import("./network.tsx")) },
+  sessions: { title: "Sessions", content: lazy(() => import("./sessions.tsx")) },
   timeline: { title: "Timeline", content: lazy(() => import("./timeline.tsx")) },
+  settings: { title: "Settings", content: lazy(() => import("./settings.tsx")) },
 } as const;
 type View = keyof typeof views;
 

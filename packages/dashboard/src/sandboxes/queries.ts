@@ -5,20 +5,28 @@ export const sandboxesKey = ["sandboxes"] as const;
 
 const pageSize = 1000;
 
-/** Every sandbox that is not stopped, newest first. */
+interface Listed {
+  /** Every sandbox that is not stopped, newest first. */
+  readonly sandboxes: readonly SandboxInfo[];
+  /** The list knows every event before it. */
+  readonly cursor: string;
+}
+
 export function allSandboxes(client: Client) {
   return queryOptions({
     queryKey: sandboxesKey,
     // Events keep the list up to date.
     staleTime: Infinity,
-    async queryFn({ signal }) {
-      const found: SandboxInfo[] = [];
+    async queryFn({ signal }): Promise<Listed> {
+      // The cursor comes first, so that a change during the list's requests is not missed.
+      const { cursor } = await client.events.list({ limit: 1 }, signal);
+      const sandboxes: SandboxInfo[] = [];
       for (;;) {
-        const after = found.at(-1)?.id;
+        const after = sandboxes.at(-1)?.id;
         const query = { status: "all", limit: pageSize, ...(after === undefined ? {} : { after }) } as const;
         const page = await client.sandboxes.list(query, signal);
-        found.push(...page);
-        if (page.length < pageSize) return found;
+        sandboxes.push(...page);
+        if (page.length < pageSize) return { sandboxes, cursor };
       }
     },
   });
@@ -31,8 +39,7 @@ export function oneSandbox(client: Client, id: string) {
 /** Shows a sandbox's new state without asking the server for the list. */
 export function showSandbox(queries: QueryClient, sandbox: SandboxInfo): void {
   queries.setQueryData(["sandbox", sandbox.id, "info"], sandbox);
-  queries.setQueryData<SandboxInfo[]>(sandboxesKey, (list) => {
-    if (list === undefined) return undefined;
+  changeList(queries, (list) => {
     const at = list.findIndex(({ id }) => id === sandbox.id);
     if (at !== -1) return list.with(at, sandbox);
     const before = list.findIndex(({ createdAt }) => createdAt <= sandbox.createdAt);
@@ -41,5 +48,11 @@ export function showSandbox(queries: QueryClient, sandbox: SandboxInfo): void {
 }
 
 export function forgetSandbox(queries: QueryClient, id: string): void {
-  queries.setQueryData<SandboxInfo[]>(sandboxesKey, (list) => list?.filter((each) => each.id !== id));
+  changeList(queries, (list) => list.filter((each) => each.id !== id));
+}
+
+function changeList(queries: QueryClient, change: (list: readonly SandboxInfo[]) => readonly SandboxInfo[]): void {
+  queries.setQueryData<Listed>(sandboxesKey, (listed) =>
+    listed === undefined ? undefined : { ...listed, sandboxes: change(listed.sandboxes) },
+  );
 }

@@ -20,7 +20,8 @@ type Status = (typeof statuses)[number];
 export function SandboxesPage(): ReactNode {
   const client = useClient();
   const may = useMay();
-  const { data, error, refetch } = useQuery(allSandboxes(client));
+  const { data: listed, error, refetch } = useQuery(allSandboxes(client));
+  const data = listed?.sandboxes;
   const [isCreating, setCreating] = useState(false);
   const create = useCallback((event: KeyboardEvent) => {
     event.preventDefault();

@@ -1,13 +1,15 @@
 import { isSandboxError, type Client, type SandboxInfo } from "@opensandbox/sdk";
 import { type QueryClient, useQueryClient } from "@tanstack/react-query";
 import { useEffect, useState } from "react";
-import { useClient } from "../session/signed-in.tsx";
-import { forgetSandbox, sandboxesKey, showSandbox } from "../sandboxes/queries.ts";
+import { useClient, useMay } from "../session/signed-in.tsx";
+import { allSandboxes, forgetSandbox, sandboxesKey, showSandbox } from "../sandboxes/queries.ts";
 
 /** Events within this time are answered by one round of requests. */
 const gatherMs = 120;
 /** More changed sandboxes than this are read as a list. */
 const maxSingle = 20;
+const retryMs = 2000;
+const [listKey] = sandboxesKey;
 
 /**
  * Keeps what the page shows up to date by the server's events, while the page is visible. Returns whether the stream of
@@ -16,8 +18,10 @@ const maxSingle = 20;
 export function useLive(): boolean {
   const client = useClient();
   const queries = useQueryClient();
+  const maySee = useMay()("sandboxes:read");
   const [isConnected, setConnected] = useState(true);
   useEffect(() => {
+    if (!maySee) return undefined;
     let stop = new AbortController();
     const start = (): void => {
       stop.abort();
@@ -30,7 +34,7 @@ export function useLive(): boolean {
       document.removeEventListener("visibilitychange", start);
       stop.abort();
     };
-  }, [client, queries]);
+  }, [client, queries, maySee]);
   return isConnected;
 }
 
@@ -52,17 +56,17 @@ async function follow(
       void refresh(client, queries, ids, signal);
     }, gatherMs);
   };
-  for (let wasLost = false; !signal.aborted; wasLost = true) {
+  for (;;) {
     try {
-      // The cursor comes first, so that a change during the list's request is not missed.
-      const { cursor: after } = await client.events.list({}, signal);
+      // A list that is being read is awaited, and an older one is read again.
+      const { cursor: after } = await queries.fetchQuery({ ...allSandboxes(client), staleTime: 0 });
       onConnection(true);
-      await queries.invalidateQueries(wasLost ? {} : { queryKey: sandboxesKey });
       let isOpen = true;
       const onChange = (open: boolean): void => {
         onConnection(open);
-        // What changed while the connection was lost comes with the events; pages without events are read again.
-        if (open && !isOpen) void queries.invalidateQueries();
+        // Events that were missed come now. What has no events is read again.
+        if (open && !isOpen)
+          void queries.invalidateQueries({ predicate: ({ queryKey: [first] }) => first !== listKey });
         isOpen = open;
       };
       for await (const { sandboxId } of client.events.follow({ after }, signal, { onConnection: onChange })) {
@@ -73,7 +77,8 @@ async function follow(
     }
     if (signal.aborted) return;
     onConnection(false);
-    await new Promise((resolve) => setTimeout(resolve, 2000));
+    await new Promise((resolve) => setTimeout(resolve, retryMs));
+    if (signal.aborted) return;
   }
 }
 

@@ -51,10 +51,13 @@ async function configOf(host: string | undefined, port: number | undefined, { en
 }
 
 /** A node of a fleet: a server without a worker, or a worker alone. */
-async function printNode({ url, apiKey }: Server, config: ServerConfig, { print }: Context): Promise<void> {
+async function printNode(server: Server, config: ServerConfig, { print }: Context): Promise<void> {
+  const { url, apiKey } = server;
+  const signIn = server.createSignInLink?.();
   const { mode, dataDirectory, fleetPort } = config;
   const facts = [
     ...(mode === "worker" ? [] : [["API key", apiKey ?? "an earlier one, which this host does not store"]]),
+    ...(signIn === undefined ? [] : [["dashboard", `${signIn} (once, within 15 minutes)`]]),
     ...(mode === "worker" ? [] : [["workers", `join at https://ADDRESS-OF-THIS-HOST:${fleetPort}`]]),
     ["data", dataDirectory],
   ];
