@@ -12,13 +12,14 @@ import { readConfig } from "../packages/server/src/config.ts";
 import { type CountedTest, machineCounts } from "./machine-counts.ts";
 import type { FileDuration, TestResult } from "./test-results.ts";
 
-const help = `usage: ./test [fast | kvm [all | FILE...] | FILE...]
+const help = `usage: ./test [fast | kvm [all | FILE...] | machines | FILE...]
 
   ./test              checks, fast tests, tests with real processes, tests in real machines, tests under KVM
   ./test fast         only what starts no machine; also what \`npm run check\` runs
   ./test kvm          the tests under KVM that are part of ./test
   ./test kvm all      every test of KVM
   ./test kvm FILE...  only these test files, under KVM
+  ./test machines     the set-up of clean distributions in machines of their own, which are part of nothing else
   ./test FILE...      only these test files
 
 A host without KVM emulates one that has it, with 2 processors and 5 GiB of memory.
@@ -29,6 +30,7 @@ Tests with random input print their seed. These variables change them:
                                    60 and 40 without it; from 300 on the latter has 200 sandboxes at a time
   OPENSANDBOX_TEST_WAKES=N         wakes in a row over vsock; 5 without it
   OPENSANDBOX_TEST_VSOCK_MB=N      size of the file that goes over vsock; 8 without it
+  OPENSANDBOX_TEST_MACHINE=SUITE   the one distribution of ./test machines: trixie, bookworm or noble
   OPENSANDBOX_TEST_POWER_CUTS=N    power cuts that each test in tests/power-cut/ tries; all: every possible one
 
 Tests of Firecracker run where a program firecracker is in the PATH, or OPENSANDBOX_FIRECRACKER_BIN names one.
@@ -78,6 +80,10 @@ const allUnderKvm = [
   "tests/torture/kvm.vm.test.ts",
 ];
 
+/** Tests that emulate a whole host for half an hour each: `./test machines`. */
+const inMachinesOfTheirOwn = ["tests/host/clean-machine.vm.test.ts"];
+const machinesTimeoutMs = 4 * 60 * 60_000;
+
 /** After this long an emulated KVM host is stopped, and the run fails. {@link underKvm} takes 12 min on a quiet host. */
 const kvmMinutes = { part: 40, all: 180 } as const;
 
@@ -113,6 +119,7 @@ async function main(args: readonly string[]): Promise<number> {
     else if (args[0] === "kvm" && args.length === 1) await runUnderKvm(underKvm, kvmMinutes.part);
     else if (args[0] === "kvm" && args.length === 2 && args[1] === "all")
       await runUnderKvm(allUnderKvm, kvmMinutes.all);
+    else if (args.length === 1 && args[0] === "machines") await runMachines();
     else if (args[0] === "kvm") await runUnderKvm(args.slice(1).map(existing), kvmMinutes.all);
     else await runFiles(args.map(existing));
   } finally {
@@ -134,7 +141,7 @@ async function runEverything(): Promise<void> {
     // Without the images every test in a machine would fail with the same message.
     if (!built) return;
   }
-  await runKind("tests in machines", underKvm);
+  await runKind("tests in machines", [...underKvm, ...inMachinesOfTheirOwn]);
   await runUnderKvm(underKvm, kvmMinutes.part);
 }
 
@@ -144,6 +151,12 @@ async function runKind(kind: Kind, except: readonly string[] = []): Promise<void
     exclude: ["**/node_modules/**", ...except],
   });
   await runTests(kind, files.toSorted());
+}
+
+async function runMachines(): Promise<void> {
+  for (const file of inMachinesOfTheirOwn) {
+    await runRunner(file, machinesTimeoutMs, ["--test-reporter=spec"], [file]);
+  }
 }
 
 async function runFiles(files: readonly string[]): Promise<void> {
@@ -176,25 +189,25 @@ async function step(name: string, argv: readonly string[], env: NodeJS.ProcessEn
 }
 
 async function runTests(kind: Kind, files: readonly string[]): Promise<void> {
+  const timeoutMs = kinds.find(({ name }) => name === kind)?.timeoutMs ?? 0;
   switch (kind) {
     case "fast tests":
       // One process runs all of them: they share no state. The reporter prints a dot per test, and each failure.
-      return await runRunner(kind, kind, ["--test-isolation=none", "--test-reporter=dot"], files);
+      return await runRunner(kind, timeoutMs, ["--test-isolation=none", "--test-reporter=dot"], files);
     case "tests with processes":
-      return await runRunner(kind, kind, ["--test-concurrency=1", "--test-reporter=spec"], files);
+      return await runRunner(kind, timeoutMs, ["--test-concurrency=1", "--test-reporter=spec"], files);
     case "tests in machines":
       // Machine tests run one after another, because a machine takes a whole processor while it boots.
-      for (const file of files) await runRunner(file, kind, ["--test-reporter=spec"], [file]);
+      for (const file of files) await runRunner(file, timeoutMs, ["--test-reporter=spec"], [file]);
   }
 }
 
 async function runRunner(
   title: string,
-  kind: Kind,
+  timeoutMs: number,
   options: readonly string[],
   files: readonly string[],
 ): Promise<void> {
-  const timeoutMs = kinds.find(({ name }) => name === kind)?.timeoutMs;
   await collect(title, (output) => [
     ...node,
     "--test",

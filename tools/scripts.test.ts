@@ -19,6 +19,7 @@ for (const script of [
   "tests/host/boot",
   "tests/host/phases",
   "tests/host/package-phases",
+  "tests/host/machine-phases",
   "deploy/azure/deploy-azure-dev.sh",
   "deploy/azure/setup-azure-host.sh",
   "tools/package/install.sh",

@@ -97,6 +97,27 @@ suite("sandboxes of a fleet that move", () => {
     assert.equal((await world.create()).node, node);
   });
 
+  test("a worker whose host is about to stop hibernates its sandboxes, which wake elsewhere", async () => {
+    await using world = await startRowsWorld(2, options);
+    const all = await Promise.all(Array.from({ length: 8 }, () => world.create()));
+    const [node, other] = world.nodes;
+    const here = all.filter((each) => each.node === node).map(({ id }) => id);
+    assert.ok(here.length >= 2);
+    await Promise.all(all.map(({ id }) => write(world, id, `note of ${id}`)));
+    const evacuate = async () => await world.fleet("POST", `/workers/${node!.id}/evacuate`, {});
+    assert.deepEqual([(await evacuate()).wasCordoned, (await evacuate()).wasCordoned], [false, true]);
+    await eventually("the worker has nothing that would be lost", async () => {
+      const { sandboxes, snapshots } = await evacuate();
+      return sandboxes + snapshots === 0;
+    });
+    assert.deepEqual(node!.worker.live, []);
+    for (const id of here) assert.equal(await world.status(id), "hibernated");
+    assert.equal((await world.create()).node, other);
+    node!.cable.cut();
+    await world.untilUp(1);
+    for (const id of here) assert.equal(await readNote(world, id), `note of ${id}`);
+  });
+
   test("a drained worker that is stopped is removed; one that answers, or has something, is not", async () => {
     await using world = await startRowsWorld(2, options);
     const { id, node } = await world.create();

@@ -13,9 +13,6 @@ const timeout = 20 * 60_000;
 const hasCgroups = spawnSync("findmnt", ["--types", "cgroup2"]).status === 0;
 const skip = process.getuid?.() !== 0 ? "only root can make namespaces" : !hasCgroups && "cgroup2 is not mounted";
 
-/** Promises about the kernel and its disks, which a host in namespaces shares. */
-const ofTheKernel = [/XFS/, /modules/, /\/dev\/kvm/, /forwarded/];
-
 for (const suite of ["trixie", "bookworm"]) {
   test(
     `Debian ${suite} under systemd: the package is installed, upgraded with a running sandbox, and purged`,
@@ -28,7 +25,7 @@ for (const suite of ["trixie", "bookworm"]) {
       t.after(() => rm(scratch, { recursive: true }));
       const files = await buildPackages(scratch, t.signal);
       const output = await runPhases({ suite, script: "package-phases", files, scratch }, t.signal);
-      await assertKept("package-phases", output, ofTheKernel);
+      await assertKept("package-phases", output);
     },
   );
 }

@@ -4,7 +4,7 @@ import { join } from "node:path";
 
 /**
  * Asserts that a script of this directory kept every promise.
- * @param without names of branches, as patterns, that this run does not take
+ * @param without patterns of the promises that this run does not make
  */
 export async function assertKept(script: string, output: string, without: readonly RegExp[] = []): Promise<void> {
   const text = await readFile(join(import.meta.dirname, script), "utf8");

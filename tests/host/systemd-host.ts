@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { chmod, cp, mkdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { runCommand } from "../../packages/worker/src/host/run-command.ts";
@@ -8,11 +9,25 @@ import { readConfig } from "../../packages/server/src/config.ts";
 
 const repository = resolve(import.meta.dirname, "../..");
 
+/** A host on which a set-up has no package to install. */
 const packages = [
   ...["systemd-sysv", "dbus", "udev", "libpam-systemd", "kmod", "procps"],
   ...["iproute2", "nftables", "e2fsprogs", "xfsprogs", "xz-utils", "libatomic1"],
   ...["debian-archive-keyring", "ca-certificates", "adduser", "openssl"],
 ];
+
+/** A host as an installer leaves it, with what the package of Debian depends on. */
+export const cleanPackages = [
+  ...["systemd-sysv", "dbus", "udev", "libpam-systemd", "kmod", "procps", "iproute2"],
+  ...["ca-certificates", "adduser", "openssl", "libatomic1"],
+];
+
+/** Ubuntu's archive, and the keys that verify it, which a Debian host lacks. */
+const ubuntu = {
+  archive: "http://archive.ubuntu.com/ubuntu",
+  keys: "pool/main/u/ubuntu-keyring/ubuntu-keyring_2023.11.28.1_all.deb",
+  sha256: "36de43b15853ccae0028e9a767613770c704833f82586f28eb262f0311adb8a8",
+};
 
 /** Programs that the launcher looks for and that a test with fake machines never starts. */
 export const unused = {
@@ -28,7 +43,7 @@ const withoutEffect = { modprobe: 'for module; do :; done; [ -e "/sys/module/$mo
 const phasesUnit = "[Unit]\nAfter=basic.target\n[Service]\nType=exec\nExecStart=/work/phases\n";
 
 export interface PhasesOptions {
-  /** The suite of Debian. */
+  /** The suite of Debian, or `noble`, which is Ubuntu 24.04. */
   readonly suite: string;
   /** The name of the script beside this file. */
   readonly script: string;
@@ -41,7 +56,7 @@ export interface PhasesOptions {
 export async function runPhases(options: PhasesOptions, signal: AbortSignal): Promise<string> {
   const { suite, script, files = {}, scratch } = options;
   const root = join(scratch, "root");
-  await unpackHost(suite, root, signal);
+  await unpackHost({ suite, packages, root }, signal);
   await addPrograms(root, { ...unused, ...withoutEffect });
   const results = join(scratch, "results");
   await mkdir(results);
@@ -51,8 +66,13 @@ export async function runPhases(options: PhasesOptions, signal: AbortSignal): Pr
   return await readFile(join(results, "out"), "utf8");
 }
 
+interface HostContent {
+  readonly suite: string;
+  readonly packages: readonly string[];
+}
+
 /** The host as an archive. A missing one is built, which takes some minutes. */
-async function provideArchive(suite: string, signal: AbortSignal): Promise<string> {
+async function provideArchive({ suite, packages }: HostContent, signal: AbortSignal): Promise<string> {
   const { imagesDirectory } = readConfig(process.env);
   const { debianMirror } = imageSource({ imagesDirectory });
   const { directory } = await provideArtifact({
@@ -62,13 +82,17 @@ async function provideArchive(suite: string, signal: AbortSignal): Promise<strin
     needMib: 1024,
     signal,
     build: async (target) => {
+      const source =
+        suite === "noble"
+          ? `deb [signed-by=${await ubuntuKeyring(target, signal)}] ${ubuntu.archive} noble main universe`
+          : debianMirror;
       await runPrivileged(
         "building the systemd host",
         [
           ...(["mmdebstrap", "--mode=root", "--format=tar", "--variant=minbase"] as const),
           ...["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"],
           ...["--dpkgopt=path-exclude=/usr/share/locale/*", `--include=${packages.join(",")}`],
-          ...[suite, join(target, "root.tar"), debianMirror],
+          ...[suite, join(target, "root.tar"), source],
         ],
         { env: { TMPDIR: target, DEBIAN_FRONTEND: "noninteractive" }, signal },
       );
@@ -78,10 +102,26 @@ async function provideArchive(suite: string, signal: AbortSignal): Promise<strin
   return join(directory, "root.tar");
 }
 
-/** Unpacks a Debian whose systemd starts /work/phases. */
-export async function unpackHost(suite: string, root: string, signal: AbortSignal): Promise<void> {
+async function ubuntuKeyring(target: string, signal: AbortSignal): Promise<string> {
+  const url = `${ubuntu.archive}/${ubuntu.keys}`;
+  const response = await fetch(url, { signal: AbortSignal.any([signal, AbortSignal.timeout(60_000)]) });
+  if (!response.ok) throw new Error(`${url} answered with ${response.status}`);
+  const content = Buffer.from(await response.arrayBuffer());
+  const found = createHash("sha256").update(content).digest("hex");
+  if (found !== ubuntu.sha256) throw new Error(`${url} has the SHA-256 ${found} instead of ${ubuntu.sha256}`);
+  const [file, directory] = [join(target, "keys.deb"), join(target, "keys")];
+  await writeFile(file, content);
+  await runCommand("unpack Ubuntu's keys", ["dpkg-deb", "--extract", file, directory], { signal });
+  return join(directory, "usr/share/keyrings/ubuntu-archive-keyring.gpg");
+}
+
+/** Unpacks a distribution whose systemd starts /work/phases. */
+export async function unpackHost(
+  { root, ...content }: HostContent & { readonly root: string },
+  signal: AbortSignal,
+): Promise<void> {
   await mkdir(root);
-  const archive = await provideArchive(suite, signal);
+  const archive = await provideArchive(content, signal);
   const tar = ["tar", "--extract", "--preserve-permissions", `--file=${archive}`, "-C", root] as const;
   await runCommand("unpack the host", tar, { signal });
   const units = join(root, "etc/systemd/system");

@@ -76,7 +76,8 @@ export async function provideKvmHost(imagesDirectory: string, options: BuildOpti
   return { kernel: kit.kernel, initramfs, rootfs: join(directory, "rootfs.ext4") };
 }
 
-async function provideHostInitramfs(
+/** The initramfs that mounts /dev/vda as the root file system and /dev/vdb at /work, and starts a program there. */
+export async function provideHostInitramfs(
   imagesDirectory: string,
   kit: Kit,
   signal: AbortSignal | undefined,

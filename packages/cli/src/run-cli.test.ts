@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { Command, Group } from "./command.ts";
 import { runForTest } from "./testing/test-host.ts";
 
 const sandbox = {
@@ -35,8 +36,7 @@ test("help lists every command, and the help of each has an example", async () =
   const { stdout } = await runForTest(["help"]);
   for (const [word, found] of Object.entries(commands)) {
     assert.match(stdout, new RegExp(`^  ${word} +\\w`, "m"));
-    const paths = found.kind === "group" ? Object.keys(found.commands).map((verb) => [word, verb]) : [[word]];
-    for (const path of paths) {
+    for (const path of pathsOf(word, found)) {
       const { code, stdout } = await runForTest([...path, "--help"]);
       assert.equal(code, 0);
       assert.match(stdout, /\nExamples:\n  # /);
@@ -49,6 +49,13 @@ test("help lists every command, and the help of each has an example", async () =
     }
   }
 });
+
+/** The words of a command, or of every command in a group. */
+function pathsOf(word: string, found: Command | Group): string[][] {
+  if (found.kind === "command") return [[word]];
+  const inside = Object.entries(found.commands).flatMap(([verb, command]) => pathsOf(verb, command));
+  return inside.map((path) => [word, ...path]);
+}
 
 const wrong = [
   { line: "rnu", says: 'unknown command "rnu" (did you mean run?)', usage: "osb COMMAND" },

@@ -21,6 +21,8 @@ export interface ServerConfig {
   readonly fleetLeaseSeconds: number;
   /** How long a worker with a lease may be silent before its sandboxes continue elsewhere; 0: until an operator says so. */
   readonly fleetLostSeconds: number;
+  /** The instance metadata service of Azure, whose scheduled events a worker of a fleet answers. Absent: none. */
+  readonly scheduledEvents?: string;
   /** Where a worker of a fleet stores snapshots besides its host: the URL of a directory, of S3 or of Azure Blob. */
   readonly objectStore?: string;
   /** Encrypts what is stored there: 32 bytes. Every worker needs the same. */
@@ -110,6 +112,7 @@ export const variables = {
   fleetUrl: "OPENSANDBOX_FLEET_URL",
   fleetLeaseSeconds: "OPENSANDBOX_FLEET_LEASE_SECONDS",
   fleetLostSeconds: "OPENSANDBOX_FLEET_LOST_SECONDS",
+  scheduledEvents: "OPENSANDBOX_SCHEDULED_EVENTS",
   objectStore: "OPENSANDBOX_OBJECT_STORE",
   dataDirectory: "OPENSANDBOX_DATA_DIR",
   imagesDirectory: "OPENSANDBOX_IMAGES_DIR",
@@ -178,6 +181,7 @@ export function readConfig(env: Environment): ServerConfig {
     ...httpsFrom(env, "fleetUrl"),
     fleetLeaseSeconds: whole(env, variables.fleetLeaseSeconds, 0, 0, 86_400),
     fleetLostSeconds: whole(env, variables.fleetLostSeconds, 0, 0, 86_400),
+    ...scheduledEventsFrom(env),
     ...objectStoreFrom(env),
     dataDirectory,
     imagesDirectory: resolve(env[variables.imagesDirectory] || join(dataDirectory, "images")),
@@ -227,6 +231,18 @@ export function readConfig(env: Environment): ServerConfig {
     retentionDays: whole(env, variables.retentionDays, 30, 0, 3650),
     auditDays: whole(env, variables.auditDays, 90, 0, 3650),
   };
+}
+
+function scheduledEventsFrom(env: Environment): Pick<ServerConfig, "scheduledEvents"> {
+  const value = env[variables.scheduledEvents];
+  if (!value) return {};
+  const url = URL.parse(value);
+  if (url !== null && /^https?:$/.test(url.protocol) && url.pathname === "/" && url.search === "")
+    return { scheduledEvents: url.origin };
+  throw new SandboxError(
+    "invalid_argument",
+    `${variables.scheduledEvents}=${value}: must be an address such as http://169.254.169.254`,
+  );
 }
 
 function objectStoreFrom(

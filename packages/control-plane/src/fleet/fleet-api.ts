@@ -99,6 +99,8 @@ async function route(fleet: Fleet, request: Request): Promise<unknown> {
     case "POST workers/drain":
       await fleet.drain(name);
       return {};
+    case "POST workers/evacuate":
+      return await fleet.evacuate(name);
     case "POST workers/remove": {
       const { lost } = await bodyOf(request);
       return await fleet.remove(name, { isLost: lost === true });

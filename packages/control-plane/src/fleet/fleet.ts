@@ -34,6 +34,7 @@ import type { Servers } from "../servers/servers.ts";
 import { describeFleet } from "./describe-fleet.ts";
 import { regularly } from "../service/regularly.ts";
 import { Drains } from "./drains.ts";
+import { Evacuations } from "./evacuations.ts";
 import { Member } from "./member.ts";
 import { type Candidate, type Choice, neededMib, place } from "./place.ts";
 import { type Recovered, recoverLost, recoverStored } from "./recover-lost.ts";
@@ -97,6 +98,16 @@ interface MemberUse {
   readonly isDraining: boolean;
 }
 
+/** What a worker whose host is about to stop still has. */
+export interface Evacuated {
+  /** Sandboxes that run. */
+  readonly sandboxes: number;
+  /** Snapshots that only the worker has; 0 without an object store, which none of them can reach. */
+  readonly snapshots: number;
+  /** Whether new sandboxes were kept away from the worker before. */
+  readonly wasCordoned: boolean;
+}
+
 /** A worker, for an operator. */
 export interface MemberReport {
   readonly id: string;
@@ -130,6 +141,7 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
   readonly #choices = new Map<SandboxId, Choice>();
   #context: SandboxContext | undefined;
   #drains: Drains | undefined;
+  readonly #evacuations = new Evacuations();
   readonly #ending = new AbortController();
   readonly #sweeps: AsyncDisposable;
   readonly #refreshes: AsyncDisposable | undefined;
@@ -205,6 +217,21 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     const member = this.#joinedMember(workerId);
     this.#storeOf(workerId);
     await this.#use(member, { isCordoned: true, isDraining: true });
+  }
+
+  /**
+   * Cordons a worker whose host is about to stop, and hibernates its sandboxes. Returns at once with what is left: the
+   * worker asks again until that is nothing. @throws `not_found`
+   */
+  async evacuate(workerId: string): Promise<Evacuated> {
+    const member = this.#joinedMember(workerId);
+    const context = this.#context;
+    if (context === undefined) throw new SandboxError("unavailable", "the server is starting");
+    const wasCordoned = member.isCordoned;
+    if (!wasCordoned) await this.#use(member, { isCordoned: true, isDraining: false });
+    const sandboxes = await this.#evacuations.begin(context, workerId);
+    const hasStore = member.worker.description.objectStore !== undefined;
+    return { sandboxes, snapshots: hasStore ? await this.#uploadRows.notStoredOn(workerId) : 0, wasCordoned };
   }
 
   /**

@@ -5,7 +5,7 @@ import type { LinkTuning } from "./remote/worker-link.ts";
 import { type FleetApiOptions, serveFleetApi } from "./fleet-api.ts";
 
 export type { Choice } from "./place.ts";
-export type { MemberReport } from "./fleet.ts";
+export type { Evacuated, MemberReport } from "./fleet.ts";
 
 export interface OpenFleetOptions extends Omit<FleetApiOptions, "log"> {
   /** The version of this software, for the logs of workers. */

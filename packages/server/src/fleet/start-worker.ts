@@ -4,6 +4,8 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { randomHex } from "@opensandbox/wire/ids.ts";
+import type { Evacuated } from "@opensandbox/control-plane/fleet.ts";
+import { InstanceMetadata } from "@opensandbox/worker/instance-metadata.ts";
 import { type OpenedWorker, openWorker, protectFromOutOfMemory } from "@opensandbox/worker";
 import { Lease } from "@opensandbox/worker/lease.ts";
 import { serveWorker } from "@opensandbox/worker/serve.ts";
@@ -18,6 +20,7 @@ import { surviveRejections } from "../survive-rejections.ts";
 import { workerOptions } from "../worker-options.ts";
 import { callFleet } from "./fleet-client.ts";
 import { readCredentials } from "./fleet-token.ts";
+import { ScheduledEvents } from "./scheduled-events.ts";
 import { storedServerUrl } from "./server-url.ts";
 
 /** How often the worker sends its address to its server, so that a server with an older database finds it again. */
@@ -56,12 +59,26 @@ export async function startWorker(config: ServerConfig, signal: AbortSignal): Pr
   const address = config.fleetAddress ?? own;
   signal.throwIfAborted();
   const ending = new AbortController();
-  const join = { url: serverUrl, credentials, method: "POST", path: "/join", body: { url: address } } as const;
-  const joining = keepJoined(() => callFleet(join, ending.signal), ending.signal);
+  const joinCall = { url: serverUrl, credentials, method: "POST", path: "/join", body: { url: address } } as const;
+  const joining = keepJoined(() => callFleet(joinCall, ending.signal), ending.signal);
   undo.defer(async () => {
     ending.abort();
     await joining;
   });
+  const { scheduledEvents } = config;
+  if (scheduledEvents !== undefined) {
+    const ask = async (verb: string, body: object, signal: AbortSignal): Promise<unknown> =>
+      await callFleet({ url: serverUrl, credentials, method: "POST", path: `/workers/${id}/${verb}`, body }, signal);
+    undo.use(
+      new ScheduledEvents({
+        metadata: new InstanceMetadata(scheduledEvents),
+        evacuate: async (signal) => (await ask("evacuate", {}, signal)) as Evacuated,
+        admit: async (signal) => void (await ask("cordon", { cordoned: false }, signal)),
+        markFile: join(dataDirectory, "scheduled-event"),
+        log,
+      }),
+    );
+  }
   log("info", "this worker serves its fleet", { worker: id, address, server: serverUrl });
   undo.use(
     await serveConfiguredMetrics(config, async () =>

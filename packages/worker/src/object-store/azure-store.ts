@@ -8,8 +8,25 @@ export interface AzurePlace {
   readonly container: string;
   /** Ends with a slash, or is empty. */
   readonly prefix: string;
-  /** With the account and its key or a shared access signature. */
-  readonly connectionString: string;
+  readonly access: AzureAccess;
+}
+
+/** A connection string, with the account and its key or a shared access signature, or the host's managed identity. */
+export type AzureAccess =
+  | { readonly connectionString: string }
+  | { readonly account: string; readonly credential: Credential };
+
+/** Gives tokens for Azure Storage, in the form that the SDK asks for. */
+export interface Credential {
+  getToken(
+    scopes: string | string[],
+    options?: { readonly abortSignal?: AbortSignalLike },
+  ): Promise<{ readonly token: string; readonly expiresOnTimestamp: number }>;
+}
+
+/** The part of an AbortSignal that the SDK knows. */
+export interface AbortSignalLike {
+  readonly aborted: boolean;
 }
 
 /** Objects as block blobs in a container of Azure. */
@@ -20,11 +37,15 @@ export class AzureStore implements ObjectStore {
   readonly #tuning: StoreTuning;
 
   /** @throws `invalid_argument` for a connection string that cannot be read */
-  constructor({ container, prefix, connectionString }: AzurePlace, tuning: StoreTuning) {
+  constructor({ container, prefix, access }: AzurePlace, tuning: StoreTuning) {
     // The retries are ours, so that bodies which are cut off are repeated too.
     const options: StoragePipelineOptions = { retryOptions: { maxTries: 1 } };
     try {
-      this.#container = BlobServiceClient.fromConnectionString(connectionString, options).getContainerClient(container);
+      const service =
+        "account" in access
+          ? new BlobServiceClient(`https://${access.account}.blob.core.windows.net`, access.credential, options)
+          : BlobServiceClient.fromConnectionString(access.connectionString, options);
+      this.#container = service.getContainerClient(container);
     } catch (cause) {
       // The message of the SDK may quote the key.
       throw new SandboxError("invalid_argument", "AZURE_STORAGE_CONNECTION_STRING is not a connection string", {

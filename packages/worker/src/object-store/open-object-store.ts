@@ -4,9 +4,9 @@ import type { ObjectStore } from "./object-store.ts";
 import { storeTuning } from "./retry.ts";
 
 export interface ObjectStoreOptions {
-  /** `file:///directory`, `s3://bucket/prefix` or `azblob://container/prefix`. */
+  /** `file:///directory`, `s3://bucket/prefix`, or `azblob://container/prefix` with or without `?account=name`. */
   readonly url: string;
-  /** The account of Azure with its key. */
+  /** The account of Azure with its key. With an account in the URL, the host's managed identity signs in instead. */
   readonly azureConnectionString?: string | undefined;
 }
 
@@ -33,12 +33,21 @@ export async function openObjectStore(
       return new S3Store({ ...place, bucket: hostname, ...options }, tuning);
     }
     case "azblob:": {
+      const account = searchParams.get("account");
+      const { AzureStore } = await import("./azure-store.ts");
+      if (account !== null) {
+        if (!/^[a-z0-9]{3,24}$/.test(account))
+          throw new SandboxError("invalid_argument", `${account} is not the name of a storage account`);
+        const { identityCredential } = await import("./azure-identity.ts");
+        const access = { account, credential: identityCredential() };
+        return new AzureStore({ ...place, container: hostname, access }, tuning);
+      }
       if (!azureConnectionString) {
-        const message = `${url} needs AZURE_STORAGE_CONNECTION_STRING, which names the account and its key`;
+        const message = `${url} needs '?account=NAME', for the managed identity of this host, or AZURE_STORAGE_CONNECTION_STRING, which names the account and its key`;
         throw new SandboxError("invalid_argument", message);
       }
-      const { AzureStore } = await import("./azure-store.ts");
-      return new AzureStore({ ...place, container: hostname, connectionString: azureConnectionString }, tuning);
+      const access = { connectionString: azureConnectionString };
+      return new AzureStore({ ...place, container: hostname, access }, tuning);
     }
     default:
       throw new SandboxError("invalid_argument", `${url}: an object store begins with file://, s3:// or azblob://`);

@@ -8,7 +8,7 @@ import type { Host } from "../../context.ts";
 const limits = {
   maxSandboxes: whole("N", "active sandboxes together (default: the server's limit)"),
   maxMemory: whole("MIB", "memory of its active sandboxes together, in MiB (default: the server's limit)"),
-  maxDisk: whole("MIB", "disk of its sandboxes and snapshots together, in MiB (default: the server's limit)"),
+  maxDisk: whole("MIB", "disk of its sandboxes and snapshots together (default: the server's limit)"),
 };
 
 async function opened({ env }: Host) {

@@ -1,76 +1,11 @@
 import assert from "node:assert/strict";
-import { chmod, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { delimiter, join } from "node:path";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { suite, test } from "node:test";
-import { runForTest, type TestRun } from "../../testing/test-host.ts";
-import { FakeResourceManager, subscription, undeletable } from "./testing/fake-resource-manager.ts";
+import { runForTest } from "../../testing/test-host.ts";
+import { World } from "./testing/azure-world.ts";
+import { subscription, undeletable } from "./testing/fake-resource-manager.ts";
 import { defaultSizes } from "./resource-manager/single-host.ts";
-
-const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB0 test";
-
-/** A home directory, and programs `az` and `ssh` of the test. */
-class World implements AsyncDisposable {
-  readonly directory: string;
-  readonly azure: FakeResourceManager;
-
-  private constructor(directory: string, azure: FakeResourceManager) {
-    this.directory = directory;
-    this.azure = azure;
-  }
-
-  static async make(options: Parameters<typeof FakeResourceManager.start>[0] = {}): Promise<World> {
-    const directory = await mkdtemp(join(tmpdir(), "osb-azure-"));
-    const world = new World(directory, await FakeResourceManager.start(options));
-    await writeFile(join(directory, "key.pub"), `${key}\n`);
-    const token = { accessToken: "token-of-the-test", expires_on: 4_000_000_000, subscription };
-    await world.program("az", `echo '${JSON.stringify(token)}'`);
-    // Records the remote command, and keeps what it receives.
-    await world.program(
-      "ssh",
-      `for last; do :; done
-printf '%s\\n' "$*" >>"${directory}/ssh.log"
-case $last in
-  *'cat > '*) cat >"${directory}/archive.tar.gz" ;;
-  *'run -- uname'*) echo Linux sandbox ;;
-  *api-key*) echo osb_key ;;
-  *is-active*) echo active ;;
-esac`,
-    );
-    return world;
-  }
-
-  async program(name: string, text: string): Promise<void> {
-    await writeFile(join(this.directory, name), `#!/bin/sh\n${text}\n`);
-    await chmod(join(this.directory, name), 0o755);
-  }
-
-  async osb(words: readonly string[], env: Record<string, string> = {}, stdin?: string): Promise<TestRun> {
-    return await runForTest(["azure", ...words], {
-      env: {
-        PATH: `${this.directory}${delimiter}${process.env.PATH ?? ""}`,
-        OPENSANDBOX_AZURE_ENDPOINT: this.azure.endpoint,
-        ...env,
-      },
-      ...(stdin === undefined ? {} : { stdin }),
-    });
-  }
-
-  /** Creates the resources alone. */
-  async create(...words: readonly string[]): Promise<TestRun> {
-    return await this.createWhole("--no-deploy", ...words);
-  }
-
-  async createWhole(...words: readonly string[]): Promise<TestRun> {
-    const fixed = ["--ssh-from", "192.0.2.1", "--ssh-key", join(this.directory, "key.pub")];
-    return await this.osb(["create", ...fixed, ...words]);
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.azure[Symbol.asyncDispose]();
-    await rm(this.directory, { recursive: true });
-  }
-}
 
 const everything = [
   "disks/opensandbox-data",

@@ -1,12 +1,9 @@
-import { readFile } from "node:fs/promises";
 import { isIP } from "node:net";
-import { homedir } from "node:os";
-import { join } from "node:path";
-import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { flag, list, text, whole } from "#arguments/inputs.ts";
 import { defineCommand } from "../../command.ts";
 import type { Context } from "../../context.ts";
 import { checkName, defaultLocation, defaultName, defaultUser, targetOptions } from "./azure-options.ts";
+import { ownAddress, readPublicKey } from "./operator.ts";
 import type { SingleHost } from "./resource-manager/single-host.ts";
 import type { Source } from "./install/user-data.ts";
 
@@ -59,17 +56,11 @@ Without --size, the command tries a list of sizes, and takes the first that the 
     const { defaultSizes } = await import("./resource-manager/single-host.ts");
     const sizes = input.size ?? defaultSizes;
     if (input.dryRun) {
-      const { plannedCalls } = await import("./resource-manager/planned-calls.ts");
+      const { callLines, plannedCalls } = await import("./resource-manager/planned-calls.ts");
       const subscription = input.subscription ?? (context.host.env["AZURE_SUBSCRIPTION_ID"] || "SUBSCRIPTION");
       const host = await hostFrom(input, subscription, context);
       const calls = plannedCalls(host, sizes);
-      const lines = calls.map(({ method, path, apiVersion, body }) =>
-        [
-          `${method} ${path} (api-version ${apiVersion})`,
-          ...(body === undefined ? [] : [JSON.stringify(body, undefined, 2)]),
-        ].join("\n"),
-      );
-      await print(lines.join("\n\n"), calls);
+      await print(callLines(calls), calls);
       return 0;
     }
     using shown = progress();
@@ -133,34 +124,6 @@ async function hostFrom(input: Input, subscription: string, { host, signal }: Co
 
 function sourceFrom({ source, sourceSha256 }: Input): Source | undefined {
   return source === undefined || sourceSha256 === undefined ? undefined : { url: source, sha256: sourceSha256 };
-}
-
-async function readPublicKey(file: string | undefined, env: Context["host"]["env"]): Promise<string> {
-  const directory = join(env["HOME"] || homedir(), ".ssh");
-  const candidates =
-    file === undefined ? ["id_ed25519.pub", "id_rsa.pub"].map((name) => join(directory, name)) : [file];
-  for (const candidate of candidates) {
-    const key = await readFile(candidate, "utf8").catch(() => undefined);
-    if (key === undefined) continue;
-    if (/^(ssh-ed25519|ssh-rsa) \S+/.test(key)) return key.trim();
-    throw new SandboxError("invalid_argument", `${candidate} is not a public key of ssh; Azure takes ed25519 and rsa`);
-  }
-  const message = `there is no public key ${candidates.join(" or ")}: make one with 'ssh-keygen -t ed25519', or pass --ssh-key`;
-  throw new SandboxError("invalid_argument", message);
-}
-
-/** The address by which Azure sees this host. */
-async function ownAddress(signal: AbortSignal): Promise<string> {
-  const service = "https://api.ipify.org";
-  try {
-    const response = await fetch(service, { signal: AbortSignal.any([signal, AbortSignal.timeout(10_000)]) });
-    const address = (await response.text()).trim();
-    if (isIP(address) !== 0) return address;
-    throw new Error(`it answered with status ${response.status}`);
-  } catch (cause) {
-    const message = `cannot find the public address of this host at ${service}: ${(cause as Error).message}. Pass --ssh-from`;
-    throw new SandboxError("unavailable", message, { cause });
-  }
 }
 
 interface Installing {

@@ -3,6 +3,7 @@ import type { Context } from "../../context.ts";
 import { ArmClient } from "./resource-manager/arm-client.ts";
 import { defaultName } from "./azure-options.ts";
 import { findCredentials } from "./resource-manager/credentials.ts";
+import { roleTag } from "./fleet/fleet-plan.ts";
 import type { Remote } from "./install/remote.ts";
 import { getOf, publicAddress, type SingleHost, tagName, virtualMachine } from "./resource-manager/single-host.ts";
 
@@ -38,6 +39,8 @@ export interface FoundHost extends Target {
   readonly size: string;
   readonly location: string;
   readonly provisioningState: string;
+  /** The name of its service. */
+  readonly unit: string;
 }
 
 /** The host as Azure knows it. @throws `unavailable` when no host has that name */
@@ -77,6 +80,7 @@ export async function findHost(input: TargetInput, context: Pick<Context, "host"
     arm,
     host,
     location,
+    unit: tags[roleTag] === "server" ? "opensandbox-server" : "opensandbox",
     size: properties.hardwareProfile.vmSize,
     provisioningState: properties.provisioningState,
     hostname: of.dnsSettings?.fqdn ?? of.ipAddress,

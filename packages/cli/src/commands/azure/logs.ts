@@ -14,8 +14,8 @@ export const logs = defineCommand({
   check: ({ name }) => checkName(name),
   async run({ lines = 100, follow, ...input }, context) {
     const { findHost } = await import("./find-host.ts");
-    const { remote } = await findHost(input, context);
-    const journal = `sudo journalctl --unit opensandbox --no-pager --lines ${lines}${follow ? " --follow" : ""}`;
+    const { remote, unit } = await findHost(input, context);
+    const journal = `sudo journalctl --unit ${unit} --no-pager --lines ${lines}${follow ? " --follow" : ""}`;
     return await openSsh(remote, [], [journal], context);
   },
 });

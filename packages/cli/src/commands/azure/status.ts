@@ -14,7 +14,7 @@ export const status = defineCommand({
     const { findHost } = await import("./find-host.ts");
     const { instanceView } = await import("./resource-manager/single-host.ts");
     const { runRemote } = await import("./install/remote.ts");
-    const { arm, host, remote, hostname, size, location, provisioningState } = await findHost(input, context);
+    const { arm, host, remote, hostname, size, location, provisioningState, unit } = await findHost(input, context);
     const view = (await arm.require(instanceView(host), signal)) as {
       statuses?: readonly { readonly code: string }[];
     };
@@ -22,7 +22,7 @@ export const status = defineCommand({
     const running = power === "running";
     // A stopped machine does not answer.
     const service = running
-      ? await runRemote(remote, "systemctl is-active opensandbox || true", {}, signal).then(
+      ? await runRemote(remote, `systemctl is-active ${unit} || true`, {}, signal).then(
           (text) => text.trim(),
           () => "unreachable by ssh",
         )

@@ -51,6 +51,18 @@ test("a set-up brings every step to the wanted state, and a second one changes n
   assert.deepEqual(host.units.get("opensandbox.service"), { enabled: true, active: true });
 });
 
+test("a prepared host has no service, and a set-up adds what is missing", async () => {
+  await using host = await FakeHost.make({ disks: [systemDisk, emptyDisk] });
+  const common = { system: host.system, launcher, options: {}, onStep: () => undefined };
+  const prepared = await setUpHost({ ...common, onlyPrepare: true }, never);
+  assert.deepEqual(
+    prepared.map(({ step }) => step),
+    everyStep.slice(0, 6),
+  );
+  assert.equal(host.units.get("opensandbox.service"), undefined);
+  assert.deepEqual(await setUp(host), ["settings", "service"]);
+});
+
 test("a check changes nothing and names the remedy of each difference", async () => {
   await using host = await FakeHost.make({ disks: [emptyDisk] });
   const tree = await host.tree();

@@ -27,6 +27,8 @@ export interface SetUp {
   readonly launcher: string;
   /** The choices of this set-up. Absent ones are those of the last set-up. */
   readonly options: Partial<HostOptions>;
+  /** Leaves out the steps of the service, for an image of hosts. */
+  readonly onlyPrepare?: boolean;
   readonly onStep: (step: StepDone) => void;
 }
 
@@ -36,7 +38,7 @@ export interface SetUp {
  * error of the step that fails
  */
 export async function setUpHost(
-  { system, launcher, options, onStep }: SetUp,
+  { system, launcher, options, onlyPrepare = false, onStep }: SetUp,
   signal: AbortSignal,
 ): Promise<StepDone[]> {
   await requireSupported(system);
@@ -45,7 +47,7 @@ export async function setUpHost(
   let record: SetupRecord = { options: merged, steps: earlier?.steps ?? {} };
   await writeRecord(system, record);
   const all: StepDone[] = [];
-  for (const step of hostSteps(merged, launcher)) {
+  for (const step of stepsFor(merged, launcher, onlyPrepare)) {
     signal.throwIfAborted();
     const difference = await step.check(system, record.steps[step.name]);
     let done: StepDone = { step: step.name };
@@ -67,15 +69,23 @@ export async function checkHost({
   system,
   launcher,
   options,
+  onlyPrepare = false,
   program,
 }: Omit<SetUp, "onStep"> & { readonly program: string }): Promise<HostFinding[]> {
   await requireSupported(system);
   const record = await readRecord(system);
   const findings: HostFinding[] = [];
-  for (const step of hostSteps(mergeOptions(record?.options, options), launcher)) {
+  for (const step of stepsFor(mergeOptions(record?.options, options), launcher, onlyPrepare)) {
     findings.push(findingOf(step, await step.check(system, record?.steps[step.name]), program));
   }
   return findings;
+}
+
+/** The parts of a host that do not depend on its service. */
+const preparations = new Set(["packages", "kernel modules", "devices", "kernel settings", "data disk", "command"]);
+
+function stepsFor(options: HostOptions, launcher: string, onlyPrepare: boolean): readonly Step[] {
+  return hostSteps(options, launcher).filter(({ name }) => !onlyPrepare || preparations.has(name));
 }
 
 function findingOf({ name }: Step, difference: Difference | undefined, program: string): HostFinding {

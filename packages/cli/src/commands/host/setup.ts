@@ -22,7 +22,11 @@ runs no machines and needs no KVM.
 
 A disk is formatted only if it has no partition table, no file system and no other signature. The data directory is
 /var/lib/opensandbox, on that disk.`,
-  options: { ...setupOptions, dryRun: flag("say what differs and change nothing") },
+  options: {
+    ...setupOptions,
+    prepare: flag("prepare packages, kernel and disk alone, as in an image of hosts"),
+    dryRun: flag("say what differs and change nothing"),
+  },
   examples: [
     { line: "host setup", shows: "set this host up and start the server on 127.0.0.1:8080" },
     { line: "host setup --dry-run", shows: "show what a set-up would change" },
@@ -34,13 +38,13 @@ A disk is formatted only if it has no partition table, no file system and no oth
     { line: "host setup --role worker --join https://10.0.0.1:8443", shows: "make this host a worker of that server" },
   ],
   check: checkSetupInput,
-  async run({ dryRun, ...input }, context) {
+  async run({ prepare, dryRun, ...input }, context) {
     const { checkHost, setUpHost } = await import("./set-up-host.ts");
     const { System } = await import("./system.ts");
     const { readRecord } = await import("./record.ts");
     const { dataDirectoryOf } = await import("./steps/settings.ts");
     const { host, print, note, progress, signal } = context;
-    const common = { system: new System(), launcher: launcherPath, options: optionsFrom(input) };
+    const common = { system: new System(), launcher: launcherPath, options: optionsFrom(input), onlyPrepare: prepare };
     if (dryRun) {
       const findings = await checkHost({ ...common, program: host.program });
       await print({ styled: findingLines(findings, host.stdout) }, findings);
@@ -58,6 +62,11 @@ A disk is formatted only if it has no partition table, no file system and no oth
     const steps = await setUpHost({ ...common, onStep }, signal);
     const changed = steps.filter(({ done }) => done !== undefined);
     const rows = columns(steps.map(({ step, done }) => [step, done === undefined ? "unchanged" : "changed"]));
+    if (prepare) {
+      shown.pause();
+      await print(`${rows}\n\nThis host is prepared: '${host.program} host setup' adds the service`, { changed });
+      return 0;
+    }
     if ((await readRecord(common.system))?.options.role === "worker") {
       shown.pause();
       await print(`${rows}\n\nThe worker starts at boot; 'osb admin workers' on its server lists it`, { changed });

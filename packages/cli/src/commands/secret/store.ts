@@ -36,7 +36,10 @@ const ls = defineCommand({
 const update = defineCommand({
   summary: "Change a secret store's name or hosts",
   arguments: { store: one("STORE") },
-  options: { name: text("NAME", "a new name"), hosts: commaList(`${hostsHelp}; empty: each secret names its own`) },
+  options: {
+    name: text("NAME", "a new name"),
+    hosts: commaList("hosts that its secrets may be sent to; empty: each secret names its own"),
+  },
   examples: [{ line: "secret store update ci --hosts api.github.com,uploads.github.com", shows: "replace the hosts" }],
   check({ name, hosts }) {
     return name === undefined && hosts === undefined ? "nothing to change: give --name or --hosts" : undefined;

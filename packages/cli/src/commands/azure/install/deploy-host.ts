@@ -1,5 +1,6 @@
 import { spawn } from "node:child_process";
 import { basename, dirname } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { isCheckout } from "../../../installation.ts";
 import { type Remote, runRemote } from "./remote.ts";
@@ -57,6 +58,22 @@ export async function deployTo(
     );
   });
   await Promise.all([packed, runRemote(remote, installCommand(setupOptions), { input: tar.stdout, onLine }, signal)]);
+}
+
+const workerTimeoutMs = 20 * 60_000;
+const workerPollMs = 10_000;
+
+/** Waits until a worker of the fleet whose server this is has joined. @throws `timed_out` */
+export async function waitForWorker(remote: Remote, signal: AbortSignal): Promise<void> {
+  for (const deadline = performance.now() + workerTimeoutMs; ;) {
+    const listed = await runRemote(remote, "sudo osb admin workers --json || true", {}, signal);
+    if (/"state": ?"up"/.test(listed)) return;
+    if (performance.now() > deadline) {
+      const message = `no worker has joined within ${workerTimeoutMs / 60_000} minutes: 'journalctl --unit opensandbox-server' on ${remote.address} says more`;
+      throw new SandboxError("timed_out", message);
+    }
+    await sleep(workerPollMs, undefined, { signal });
+  }
 }
 
 /** The first start of a sandbox builds the image, which takes some minutes. */

@@ -3,7 +3,7 @@ import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 
 /** A call of Azure Resource Manager, as data: a dry run prints it instead of sending it. */
 export interface ArmCall {
-  readonly method: "GET" | "PUT" | "DELETE";
+  readonly method: "GET" | "PUT" | "PATCH" | "POST" | "DELETE";
   /** Begins with /subscriptions/ and has no query of the API version. */
   readonly path: string;
   readonly apiVersion: string;
@@ -21,6 +21,9 @@ export interface ArmClientOptions {
   /** A valid access token. Called before each request, as an operation can outlive one token. */
   readonly token: (signal: AbortSignal) => Promise<string>;
 }
+
+/** What the steps of a creation need of the client. A dry run records the calls instead. */
+export type Arm = Pick<ArmClient, "send" | "require" | "list">;
 
 /** Bounds one call with all its polls. Creating a machine takes some minutes. */
 const callTimeoutMs = 30 * 60_000;
@@ -82,11 +85,11 @@ export class ArmClient {
     if (operation !== null) {
       const failure = await this.#pollOperation(operation, first, signal);
       if (failure !== undefined) return failure;
-      return method === "PUT" ? resultOf(await this.#request("GET", url, undefined, signal)) : done;
+      return isWrite(method) ? resultOf(await this.#request("GET", url, undefined, signal)) : done;
     }
     const location = first.headers.get("location");
     if (first.status === 202 && location !== null) return await this.#pollLocation(location, first, signal);
-    return method === "PUT" ? await this.#pollResource(url, first, signal) : done;
+    return isWrite(method) ? await this.#pollResource(url, first, signal) : done;
   }
 
   /** Returns undefined when the operation has succeeded. */
@@ -150,6 +153,11 @@ export class ArmClient {
   #urlOf({ path, apiVersion }: ArmCall): string {
     return `${this.#options.endpoint}${path}${path.includes("?") ? "&" : "?"}api-version=${apiVersion}`;
   }
+}
+
+/** Calls whose result is the resource of their path. */
+function isWrite(method: ArmCall["method"]): boolean {
+  return method === "PUT" || method === "PATCH";
 }
 
 const done: ArmResult = { ok: true, value: undefined };

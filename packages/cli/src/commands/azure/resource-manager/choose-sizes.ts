@@ -1,4 +1,4 @@
-import type { ArmClient } from "./arm-client.ts";
+import type { Arm } from "./arm-client.ts";
 import { type SingleHost, sizesOf, usagesOf } from "./single-host.ts";
 
 export interface ChosenSizes {
@@ -23,7 +23,7 @@ interface Usage {
 
 /** Sizes that the location has and whose quota is free, in the wanted order. */
 export async function chooseSizes(
-  arm: ArmClient,
+  arm: Arm,
   host: Pick<SingleHost, "subscription" | "location">,
   wanted: readonly string[],
   signal: AbortSignal,

@@ -55,6 +55,25 @@ export async function findCredentials(
   };
 }
 
+/** Signs in as the managed identity of this host. */
+export function identityCredentials(
+  metadata: { token(resource: string, signal: AbortSignal): Promise<Token> },
+  env: Environment,
+  subscription: string,
+): Credentials {
+  const endpoint = endpointOf(env);
+  let token: Token | undefined;
+  return {
+    endpoint,
+    subscription,
+    async token(signal) {
+      if (token === undefined || token.expiresAt - marginMs < Date.now())
+        token = await metadata.token(endpoint, signal);
+      return token.value;
+    },
+  };
+}
+
 function isPrincipal(env: Environment): boolean {
   return Boolean(env["AZURE_TENANT_ID"] && env["AZURE_CLIENT_ID"] && env["AZURE_CLIENT_SECRET"]);
 }

@@ -22,3 +22,14 @@ export function plannedCalls(host: SingleHost, sizes: readonly string[]): readon
     getOf(publicAddress(host)),
   ];
 }
+
+/** Each call with its body, for people. */
+export function callLines(calls: readonly ArmCall[]): string {
+  const lines = calls.map(({ method, path, apiVersion, body }) =>
+    [
+      `${method} ${path} (api-version ${apiVersion})`,
+      ...(body === undefined ? [] : [JSON.stringify(body, undefined, 2)]),
+    ].join("\n"),
+  );
+  return lines.join("\n\n");
+}

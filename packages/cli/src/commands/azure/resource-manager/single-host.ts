@@ -24,17 +24,27 @@ export interface ArmResource<Body extends object = object> {
   readonly path: string;
   readonly apiVersion: string;
   readonly body: Body;
+  /** A part of another resource: it has no tags, and exists as a whole or not at all. */
+  readonly isPart?: true;
 }
 
 /** The tag of this program's resources. Its value is the host's name; only resources with the tag are deleted. */
 export const tagName = "opensandbox";
 
-const versions = {
+export const versions = {
   resources: "2021-04-01",
+  subscriptions: "2022-12-01",
   network: "2024-05-01",
   compute: "2024-07-01",
   disks: "2024-03-02",
   skus: "2021-07-01",
+  identity: "2023-01-31",
+  authorization: "2022-04-01",
+  storage: "2023-05-01",
+  vault: "2023-07-01",
+  postgres: "2024-08-01",
+  dns: "2018-05-01",
+  privateDns: "2020-06-01",
 } as const;
 
 /**
@@ -103,7 +113,7 @@ export function network(host: SingleHost) {
   });
 }
 
-export function publicAddress(host: SingleHost) {
+export function publicAddress(host: Pick<SingleHost, "subscription" | "name" | "location">) {
   return inGroup(host, "public address", "Microsoft.Network/publicIPAddresses", "ip", versions.network, {
     sku: { name: "Standard" },
     properties: {
@@ -210,24 +220,34 @@ export function putOf({ path, apiVersion, body }: ArmResource): ArmCall {
 /** Types of resources in the order of their deletion: a resource goes before those that it uses. */
 export const deletionOrder: readonly (readonly [type: string, apiVersion: string])[] = [
   ["Microsoft.Compute/virtualMachines", versions.compute],
+  ["Microsoft.Compute/virtualMachineScaleSets", versions.compute],
+  ["Microsoft.Compute/images", versions.compute],
   ["Microsoft.Network/networkInterfaces", versions.network],
-  ["Microsoft.Network/publicIPAddresses", versions.network],
+  ["Microsoft.DBforPostgreSQL/flexibleServers", versions.postgres],
+  ["Microsoft.Network/privateDnsZones/virtualNetworkLinks", versions.privateDns],
+  ["Microsoft.Network/privateDnsZones", versions.privateDns],
+  ["Microsoft.Network/dnsZones", versions.dns],
+  ["Microsoft.KeyVault/vaults", versions.vault],
+  ["Microsoft.Storage/storageAccounts", versions.storage],
   ["Microsoft.Network/virtualNetworks", versions.network],
+  ["Microsoft.Network/natGateways", versions.network],
+  ["Microsoft.Network/publicIPAddresses", versions.network],
   ["Microsoft.Network/networkSecurityGroups", versions.network],
+  ["Microsoft.ManagedIdentity/userAssignedIdentities", versions.identity],
   ["Microsoft.Compute/disks", versions.disks],
 ];
 
-function groupPath({ subscription, name }: Pick<SingleHost, "subscription" | "name">): string {
+export function groupPath({ subscription, name }: Pick<SingleHost, "subscription" | "name">): string {
   return `/subscriptions/${subscription}/resourceGroups/${name}`;
 }
 
 /** Unique in the location, and the same for every run. */
-function dnsLabel({ name, subscription }: SingleHost): string {
+export function dnsLabel({ name, subscription }: Pick<SingleHost, "name" | "subscription">): string {
   return `${name}-${subscription.replaceAll("-", "").slice(0, 8)}`.toLowerCase();
 }
 
-function inGroup<Body extends object>(
-  host: SingleHost,
+export function inGroup<Body extends object>(
+  host: Pick<SingleHost, "subscription" | "name" | "location">,
   label: string,
   type: string,
   suffix: string,

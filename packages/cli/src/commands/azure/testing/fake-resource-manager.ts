@@ -2,9 +2,11 @@ import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { json } from "node:stream/consumers";
+import { z } from "zod";
 import { deletionOrder } from "../resource-manager/single-host.ts";
-import { schemas } from "./schemas.ts";
+import { names, scaleSetSku, schemas } from "./schemas.ts";
 
+export const tenant = "99999999-8888-7777-6666-555555555555";
 export const subscription = "11111111-2222-3333-4444-555555555555";
 
 interface Stored {
@@ -12,6 +14,10 @@ interface Stored {
   readonly type: string;
   body: Record<string, unknown> & { properties?: Record<string, unknown>; tags?: Record<string, string> };
   state: "Creating" | "Deleting" | "Succeeded" | "Failed";
+  /** Ends the creation of a resource whose service works on without its client. */
+  finish?: () => void;
+  /** States of a machine in its instance view. */
+  power?: string[];
 }
 
 interface FakeError {
@@ -31,6 +37,8 @@ export interface FakeOptions {
 }
 
 interface Operation {
+  /** The call that began it. */
+  readonly of: string;
   pollsLeft: number;
   readonly finish: () => FakeError | undefined;
   error?: FakeError | undefined;
@@ -48,9 +56,15 @@ export class FakeResourceManager implements AsyncDisposable {
   readonly requests: string[] = [];
   /** The number of the request whose connection is cut before its reply, counted over all requests. */
   cutAt: number | undefined;
+  /** Cuts the connection of every request, and of the first poll of its operation, once each. */
+  cutsEach = false;
+  /** Requests that {@link cutsEach} has cut. */
+  readonly cut = new Set<string>();
   /** Replies that replace the server's own, each used once. */
   readonly faults: FakeError[] = [];
   received = 0;
+  /** Machines of scale sets by their instance id, which is never used again. */
+  readonly #machines = new Map<string, (string | undefined)[]>();
   readonly #operations = new Map<string, Operation>();
   readonly #server: Server;
   readonly #options: FakeOptions;
@@ -84,6 +98,19 @@ export class FakeResourceManager implements AsyncDisposable {
     this.resources.set(id.toLowerCase(), { id, type, body: { location: "eastus", tags }, state: "Succeeded" });
   }
 
+  /** Adds a scale set with a machine for each of these host names. */
+  addScaleSet(id: string, hosts: readonly string[]): void {
+    const sku = { name: "Standard_D48as_v6", tier: "Standard", capacity: hosts.length };
+    const type = "microsoft.compute/virtualmachinescalesets";
+    this.resources.set(id.toLowerCase(), { id, type, body: { location: "eastus", sku }, state: "Succeeded" });
+    this.#machines.set(id.toLowerCase(), [...hosts]);
+  }
+
+  /** The host names of the machines of a scale set. */
+  machinesOf(id: string): readonly string[] {
+    return (this.#machines.get(id.toLowerCase()) ?? []).filter((host) => host !== undefined);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#server.closeAllConnections();
     this.#server.close();
@@ -92,10 +119,13 @@ export class FakeResourceManager implements AsyncDisposable {
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const url = new URL(request.url ?? "/", this.endpoint);
-    const body = request.method === "PUT" ? ((await json(request)) as Stored["body"]) : undefined;
+    const hasBody = Number(request.headers["content-length"] ?? 0) > 0;
+    const body = hasBody ? ((await json(request)) as Stored["body"]) : undefined;
     this.received += 1;
     // Cut after the work: the client cannot tell whether it was done.
-    const cut = this.received === this.cutAt;
+    const name = `${request.method} ${this.#operations.get(url.pathname)?.of ?? url.pathname}`;
+    const cut = this.received === this.cutAt || (this.cutsEach && !this.cut.has(name));
+    if (cut) this.cut.add(name);
     const reply = this.#answer(request, url, body);
     if (cut) return void response.destroy();
     // Clients wait as briefly as they can.
@@ -112,27 +142,91 @@ export class FakeResourceManager implements AsyncDisposable {
     const fault = this.faults.shift();
     if (fault !== undefined) return errorReply(fault);
     if (!url.searchParams.has("api-version")) return errorReply({ status: 400, code: "MissingApiVersionParameter" });
-    if (!url.pathname.startsWith(`/subscriptions/${subscription}/`))
+    if (!`${url.pathname}/`.startsWith(`/subscriptions/${subscription}/`))
       return errorReply({ status: 404, code: "SubscriptionNotFound" });
     if (url.pathname.endsWith("/skus")) return { status: 200, body: { value: this.#skus() } };
     if (url.pathname.endsWith("/usages")) return { status: 200, body: { value: this.#usages() } };
     if (url.pathname.endsWith("/resources")) return this.#list(url);
-    if (url.pathname.endsWith("/instanceView"))
-      return { status: 200, body: { statuses: [{ code: "PowerState/running" }] } };
+    if (request.method === "GET" && url.pathname === `/subscriptions/${subscription}`)
+      return { status: 200, body: { subscriptionId: subscription, tenantId: tenant } };
+    if (url.pathname.endsWith("/instanceView")) return this.#instanceView(url.pathname);
+    if (url.pathname.endsWith("/virtualMachines")) return this.#listMachines(url.pathname);
+    if (request.method === "POST") return this.#act(url.pathname, body ?? {});
+    if (request.method === "PATCH") return this.#patch(url.pathname, body ?? {});
     if (request.method === "PUT") return this.#put(url.pathname, body ?? {});
     return request.method === "DELETE" ? this.#delete(url.pathname) : this.#get(url.pathname);
   }
 
   #get(path: string): Reply {
     const found = this.resources.get(path.toLowerCase());
-    return found === undefined ? notFound : { status: 200, body: shown(found) };
+    if (found === undefined) return notFound;
+    const reply = { status: 200, body: shown(found) };
+    found.finish?.();
+    return reply;
+  }
+
+  #instanceView(path: string): Reply {
+    const machine = this.resources.get(path.replace(/\/instanceView$/, "").toLowerCase());
+    if (machine === undefined) return notFound;
+    return { status: 200, body: { statuses: (machine.power ?? ["PowerState/running"]).map((code) => ({ code })) } };
+  }
+
+  #listMachines(path: string): Reply {
+    const machines = this.#machines.get(path.replace(/\/virtualMachines$/, "").toLowerCase()) ?? [];
+    const value = machines.flatMap((computerName, index) =>
+      computerName === undefined ? [] : [{ instanceId: `${index}`, properties: { osProfile: { computerName } } }],
+    );
+    return { status: 200, body: { value } };
+  }
+
+  /** The operations of a machine that prepare its image, and the deletion of machines of a scale set. */
+  #act(path: string, body: Stored["body"]): Reply {
+    const [, owner = "", action = ""] = /^(.*)\/([^/]+)$/.exec(path) ?? [];
+    const machine = this.resources.get(owner.toLowerCase());
+    if (machine === undefined) return notFound;
+    switch (action) {
+      case "deallocate": {
+        const finish = (): undefined => {
+          machine.power = ["PowerState/deallocated"];
+        };
+        return { status: 202, headers: { "azure-asyncoperation": this.#begin(`POLL ${path}`, finish) } };
+      }
+      case "generalize":
+        if (!machine.power?.includes("PowerState/deallocated"))
+          return errorReply({ status: 409, code: "OperationNotAllowed", message: "the machine runs" });
+        machine.power = ["PowerState/deallocated", "OSState/generalized"];
+        return { status: 200 };
+      case "delete": {
+        const { instanceIds } = z.strictObject({ instanceIds: z.array(z.string()).min(1) }).parse(body);
+        const finish = (): undefined => {
+          const machines = this.#machines.get(owner.toLowerCase()) ?? [];
+          for (const instanceId of instanceIds) machines[Number(instanceId)] = undefined;
+        };
+        return { status: 202, headers: { location: this.#begin(`POLL ${path}`, finish) } };
+      }
+      default:
+        return errorReply({ status: 404, code: "InvalidResourceType", message: action });
+    }
+  }
+
+  #patch(path: string, body: Stored["body"]): Reply {
+    const found = this.resources.get(path.toLowerCase());
+    if (found === undefined) return notFound;
+    const sku = { ...(found.body["sku"] as object | undefined), ...(body["sku"] as object | undefined) };
+    const checked = z.strictObject({ sku: scaleSetSku }).safeParse(body);
+    if (!checked.success)
+      return errorReply({ status: 400, code: "InvalidRequestContent", message: checked.error.message });
+    found.body = { ...found.body, sku };
+    return { status: 200, body: shown(found) };
   }
 
   /** Two pages, so that a client that reads one loses resources. */
   #list(url: URL): Reply {
     const group = url.pathname.slice(0, -"/resources".length).toLowerCase();
     if (!this.resources.has(group)) return notFound;
-    const inside = [...this.resources.values()].filter(({ id }) => id.toLowerCase().startsWith(`${group}/`)).map(shown);
+    const inside = [...this.resources.values()]
+      .filter(({ id, type }) => id.toLowerCase().startsWith(`${group}/`) && !isPart(type))
+      .map(shown);
     if (url.searchParams.has("page")) return { status: 200, body: { value: inside.slice(2) } };
     const next = new URL(url);
     next.searchParams.set("page", "2");
@@ -149,11 +243,21 @@ export class FakeResourceManager implements AsyncDisposable {
         message: `${type}: ${checked?.error.message ?? "unknown type"}`,
       });
     }
+    const name = path.split("/").at(-1) ?? "";
+    if (names[type]?.test(name) === false) {
+      return errorReply({ status: 400, code: "InvalidResourceName", message: `${type}: ${name}` });
+    }
+    const owner = ownerOf(path);
+    if (owner !== undefined && this.resources.get(owner.toLowerCase())?.state !== "Succeeded") {
+      return errorReply({ status: 404, code: "ParentResourceNotFound", message: `${owner} is not there` });
+    }
     const parent = /^\/subscriptions\/[^/]+\/resourceGroups\/[^/]+/i.exec(path)?.[0] ?? "";
     const isGroup = parent === path;
     if (!isGroup && !this.resources.has(parent.toLowerCase()))
       return errorReply({ status: 404, code: "ResourceGroupNotFound" });
     for (const used of referencesIn(body)) {
+      // Azure has roles in every subscription.
+      if (used.includes("/roleDefinitions/")) continue;
       // A subnet lives in its network.
       const owner = used.replace(/\/subnets\/[^/]+$/, "");
       if (this.resources.get(owner.toLowerCase())?.state !== "Succeeded") {
@@ -162,10 +266,14 @@ export class FakeResourceManager implements AsyncDisposable {
     }
     const before = this.resources.get(path.toLowerCase());
     if (before?.state === "Deleting") return errorReply({ status: 409, code: "Conflict" });
-    const stored: Stored = { id: path, type, body, state: isGroup ? "Succeeded" : "Creating" };
+    // Azure answers so while a database server is being made.
+    if (before?.state === "Creating" && type === "microsoft.dbforpostgresql/flexibleservers")
+      return errorReply({ status: 409, code: "ServerIsBusy" });
+    const isAtOnce = isGroup || isPart(type) || type === "microsoft.managedidentity/userassignedidentities";
+    const stored: Stored = { id: path, type, body: withFacts(type, body), state: isAtOnce ? "Succeeded" : "Creating" };
     this.resources.set(path.toLowerCase(), stored);
     const status = before === undefined ? 201 : 200;
-    if (isGroup) return { status, body: shown(stored) };
+    if (isAtOnce) return { status, body: shown(stored) };
     const finish = (): FakeError | undefined => {
       const size = sizeIn(body);
       if (size !== undefined && this.#options.unplaceable?.includes(size)) {
@@ -176,20 +284,26 @@ export class FakeResourceManager implements AsyncDisposable {
       if (type.endsWith("publicipaddresses")) stored.body = withAddress(body);
       return undefined;
     };
+    if (type === "microsoft.dbforpostgresql/flexibleservers") stored.finish = finish;
     // Some services name an operation, and some let clients poll the resource.
     if (type.endsWith("networkinterfaces")) {
       finish();
       return { status, body: shown(stored) };
     }
-    return { status, body: shown(stored), headers: { "azure-asyncoperation": this.#begin(finish) } };
+    return { status, body: shown(stored), headers: { "azure-asyncoperation": this.#begin(`POLL ${path}`, finish) } };
   }
 
   #delete(path: string): Reply {
     const found = this.resources.get(path.toLowerCase());
     if (found === undefined) return { status: 204 };
-    const users = [...this.resources.values()].filter((other) =>
-      referencesIn(other.body).some((used) => used.toLowerCase().startsWith(path.toLowerCase())),
-    );
+    // An image outlives the machine that it was captured from.
+    const users = [...this.resources.values()]
+      .filter(({ type }) => type !== "microsoft.compute/images")
+      .filter(
+        (other) =>
+          !isWithin(other.id, path) &&
+          referencesIn(other.body).some((used) => used.toLowerCase().startsWith(path.toLowerCase())),
+      );
     if (users.length > 0) return errorReply({ status: 409, code: "InUse", message: `${users[0]?.id} uses it` });
     found.state = "Deleting";
     const finish = (): undefined => {
@@ -197,12 +311,12 @@ export class FakeResourceManager implements AsyncDisposable {
         if (key === path.toLowerCase() || key.startsWith(`${path.toLowerCase()}/`)) this.resources.delete(key);
       }
     };
-    return { status: 202, headers: { location: this.#begin(finish) } };
+    return { status: 202, headers: { location: this.#begin(`POLL ${path}`, finish) } };
   }
 
-  #begin(finish: Operation["finish"]): string {
+  #begin(of: string, finish: Operation["finish"]): string {
     const path = `/operations/${this.#operations.size + 1}`;
-    this.#operations.set(path, { pollsLeft: 2, finish });
+    this.#operations.set(path, { of, pollsLeft: 2, finish });
     return `${this.endpoint}${path}?api-version=1`;
   }
 
@@ -210,7 +324,7 @@ export class FakeResourceManager implements AsyncDisposable {
     operation.pollsLeft -= 1;
     if (operation.pollsLeft > 0) return { status: 202, body: { status: "InProgress" } };
     operation.error = operation.finish();
-    this.#operations.set(url.pathname, { pollsLeft: 0, finish: () => operation.error });
+    this.#operations.set(url.pathname, { of: operation.of, pollsLeft: 0, finish: () => operation.error });
     const { error } = operation;
     return { status: 200, body: error === undefined ? { status: "Succeeded" } : { status: "Failed", error } };
   }
@@ -235,6 +349,33 @@ export class FakeResourceManager implements AsyncDisposable {
   }
 }
 
+function isWithin(id: string, path: string): boolean {
+  return `${id.toLowerCase()}/`.startsWith(`${path.toLowerCase()}/`);
+}
+
+/** Parts that Azure does not list beside the resources of a group. */
+function isPart(type: string): boolean {
+  return (type.split("/").length > 2 && !type.endsWith("/virtualnetworklinks")) || type.endsWith("/roleassignments");
+}
+
+/** The resource of which the path names a part. */
+function ownerOf(path: string): string | undefined {
+  const [, scope] =
+    /^(.*\/providers\/.*)\/providers\/Microsoft\.Authorization\/roleAssignments\/[^/]+$/.exec(path) ?? [];
+  if (scope !== undefined) return scope;
+  const [, owner] = /^(.*\/providers\/[^/]+\/[^/]+\/[^/]+)\/.+$/.exec(path) ?? [];
+  return owner;
+}
+
+/** What Azure adds to a new resource. */
+function withFacts(type: string, body: Stored["body"]): Stored["body"] {
+  const added: Readonly<Record<string, Record<string, unknown>>> = {
+    "microsoft.managedidentity/userassignedidentities": { principalId: "12345678-1234-1234-1234-123456789012" },
+    "microsoft.network/dnszones": { nameServers: ["ns1.azure-dns.example.", "ns2.azure-dns.example."] },
+  };
+  return added[type] === undefined ? body : { ...body, properties: { ...body.properties, ...added[type] } };
+}
+
 interface Reply {
   readonly status: number;
   readonly body?: object;
@@ -248,12 +389,20 @@ function errorReply({ status, code, message = code, headers }: FakeError): Reply
 const notFound = errorReply({ status: 404, code: "ResourceNotFound" });
 
 function shown({ id, type, body, state }: Stored): object {
-  return { ...body, id, type, properties: { ...body.properties, provisioningState: state } };
+  // A database server has a state of its own, and no service shows a password or the value of a secret.
+  const isDatabase = type === "microsoft.dbforpostgresql/flexibleservers";
+  const progress = isDatabase
+    ? { state: state === "Succeeded" ? "Ready" : "Provisioning" }
+    : { provisioningState: state };
+  const { administratorLoginPassword: _, value: __, ...properties } = body.properties ?? {};
+  return { ...body, id, type, properties: { ...properties, ...(isPart(type) ? {} : progress) } };
 }
 
 function typeOf(path: string): string {
-  const [, provider, type] = /\/providers\/([^/]+)\/([^/]+)\/[^/]+$/.exec(path) ?? [];
-  return provider === undefined ? "microsoft.resources/resourcegroups" : `${provider}/${type}`.toLowerCase();
+  const [, provider, rest = ""] = /^.*\/providers\/([^/]+)\/(.+)$/.exec(path) ?? [];
+  if (provider === undefined) return "microsoft.resources/resourcegroups";
+  const types = rest.split("/").filter((_, index) => index % 2 === 0);
+  return [provider, ...types].join("/").toLowerCase();
 }
 
 /** The ids of other resources in a body. */
@@ -263,11 +412,13 @@ function referencesIn(value: unknown): string[] {
 }
 
 function sizeIn(body: Stored["body"]): string | undefined {
-  return (body.properties as { hardwareProfile?: { vmSize?: string } } | undefined)?.hardwareProfile?.vmSize;
+  const ofMachine = (body.properties as { hardwareProfile?: { vmSize?: string } } | undefined)?.hardwareProfile?.vmSize;
+  return ofMachine ?? (body["sku"] as { name?: string } | undefined)?.name;
 }
 
 function withAddress(body: Stored["body"]): Stored["body"] {
-  const label = (body.properties as { dnsSettings: { domainNameLabel: string } }).dnsSettings.domainNameLabel;
+  const label = (body.properties as { dnsSettings?: { domainNameLabel: string } }).dnsSettings?.domainNameLabel;
+  if (label === undefined) return { ...body, properties: { ...body.properties, ipAddress: "203.0.113.8" } };
   const fqdn = `${label}.eastus.cloudapp.azure.com`;
   return {
     ...body,
@@ -279,8 +430,10 @@ function vcpusOf(size: string): number {
   return Number(/^Standard_D(\d+)/.exec(size)?.[1] ?? 0);
 }
 
-/** Types that the server knows and that no deletion would find. */
+/** Types that the server knows and that no deletion would find. A part goes with its owner. */
 export const undeletable = Object.keys(schemas).filter(
   (type) =>
-    type !== "microsoft.resources/resourcegroups" && !deletionOrder.some(([known]) => known.toLowerCase() === type),
+    type !== "microsoft.resources/resourcegroups" &&
+    !isPart(type) &&
+    !deletionOrder.some(([known]) => known.toLowerCase() === type),
 );

@@ -1,0 +1,1 @@
+export { type IdentityToken, InstanceMetadata, metadataEndpoint } from "@opensandbox/worker/instance-metadata.ts";
