@@ -16,10 +16,9 @@ const packages = [
   ...["debian-archive-keyring", "ca-certificates", "adduser", "openssl"],
 ];
 
-/** A host as an installer leaves it, with what the package of Debian depends on. */
+/** A host as an installer leaves it. */
 export const cleanPackages = [
-  ...["systemd-sysv", "dbus", "udev", "libpam-systemd", "kmod", "procps", "iproute2"],
-  ...["ca-certificates", "adduser", "openssl", "libatomic1"],
+  ...["systemd-sysv", "dbus", "udev", "libpam-systemd", "kmod", "procps", "iproute2", "ca-certificates"],
 ];
 
 /** Ubuntu's archive, and the keys that verify it, which a Debian host lacks. */

@@ -1,5 +1,6 @@
 import type { HostOptions } from "./options.ts";
 import type { Step } from "./step.ts";
+import { certificate } from "./steps/certificate.ts";
 import { command } from "./steps/command.ts";
 import { dataDisk } from "./steps/data-disk.ts";
 import { devices } from "./steps/devices.ts";
@@ -17,9 +18,10 @@ import { user } from "./steps/user.ts";
  * @param launcher the absolute path of the program `opensandbox`
  */
 export function hostSteps(options: HostOptions, launcher: string): readonly Step[] {
-  const { role } = options;
+  const { role, acme } = options;
   return everyStep(options, launcher).filter(({ name }) => {
     if (name === "firewall") return options.firewall;
+    if (name === "certificate") return acme !== undefined;
     // A server of a fleet runs no machines.
     if (name === "packages" || name === "kernel modules" || name === "devices") return role !== "server";
     if (name === "user") return role === "server";
@@ -29,7 +31,7 @@ export function hostSteps(options: HostOptions, launcher: string): readonly Step
 
 /** The steps of every role and choice, in the order of a set-up. A removal works backwards. */
 export function everyStep(
-  { dataDisk: disk, settings: wanted, role, join }: HostOptions,
+  { dataDisk: disk, settings: wanted, role, join, acme }: HostOptions,
   launcher: string,
 ): readonly Step[] {
   return [
@@ -41,6 +43,7 @@ export function everyStep(
     command(launcher),
     user,
     settings(wanted),
+    certificate({ launcher, role, domain: wanted["OPENSANDBOX_SANDBOX_DOMAIN"], acme }),
     fleet({ launcher, role, join }),
     firewall(wanted, role),
     service(launcher, role),

@@ -1,3 +1,5 @@
+import type { AcmeChoice } from "./acme/acme-options.ts";
+
 /** `combined`: control plane and worker. `server`: a control plane for the workers of a fleet. `worker`: one of these. */
 export const roles = ["combined", "server", "worker"] as const;
 export type Role = (typeof roles)[number];
@@ -10,6 +12,8 @@ export interface HostOptions {
   readonly role: Role;
   /** The server whose fleet a worker joins. */
   readonly join?: string | undefined;
+  /** How the server's certificate is got. Absent: by the operator. */
+  readonly acme?: AcmeChoice | undefined;
   /** Settings of the server, by the name of their environment variable. */
   readonly settings: Readonly<Record<string, string>>;
 }

@@ -9,6 +9,7 @@ const hostOptions = z.object({
   // Records of releases without roles lack it.
   role: z.enum(roles).default("combined"),
   join: z.string().optional(),
+  acme: z.object({ email: z.string(), hook: z.string(), directory: z.string().optional() }).optional(),
   settings: z.record(z.string(), z.string()),
 });
 

@@ -39,6 +39,8 @@ export class FakeHost implements AsyncDisposable {
   readonly users = new Set<string>(["root"]);
   /** State of each systemd unit. */
   readonly units = new Map<string, { enabled: boolean; active: boolean }>();
+  /** The certificate chain that the next 'osb host certificate' gets. */
+  certificate: string | undefined;
   /** Every command that changed something. */
   readonly changes: string[] = [];
   /** The number of the command that fails, counted over all commands; undefined: none. */
@@ -116,6 +118,10 @@ export class FakeHost implements AsyncDisposable {
     switch (program) {
       case "/opt/opensandbox/opensandbox":
         if (args[1] === "--missing") return { stdout: this.packages.has("qemu-system-x86") ? "" : "qemu-system-x86\n" };
+        if (args[1] === "certificate") {
+          await this.system.write("/var/lib/opensandbox/tls/chain.pem", this.certificate ?? "");
+          return { changes: true };
+        }
         this.packages.add("qemu-system-x86").add("qemu-system-common");
         return { changes: true };
       case "dpkg-query":
@@ -192,7 +198,7 @@ export class FakeHost implements AsyncDisposable {
       case "daemon-reload":
         return { changes: true };
       case "enable":
-        return set({ enabled: true });
+        return set({ enabled: true, ...(args.includes("--now") ? { active: true } : {}) });
       case "start":
       case "restart":
         return set({ active: true });
