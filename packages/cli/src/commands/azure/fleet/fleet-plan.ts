@@ -224,10 +224,8 @@ export function secret(fleet: Named, name: SecretName, value: string): ArmResour
 export function privateZone(fleet: Named) {
   const name = `${fleet.name}.private.postgres.database.azure.com`;
   return {
-    ...global(fleet, "private zone", "Microsoft.Network/privateDnsZones", name, versions.privateDns, {
-      properties: {},
-    }),
-    body: { location: "global", tags: tagsOf(fleet), properties: {} },
+    ...global(fleet, "private zone", "Microsoft.Network/privateDnsZones", name, versions.privateDns, {}),
+    body: { location: "global", tags: tagsOf(fleet) },
   };
 }
 
@@ -288,7 +286,7 @@ export function scalingRight(fleet: AzureFleet, facts: FleetFacts): ArmResource 
 export function zone(fleet: Named, domain: string) {
   return {
     ...global(fleet, "zone", "Microsoft.Network/dnsZones", domain, versions.dns, {}),
-    body: { location: "global", tags: tagsOf(fleet), properties: {} },
+    body: { location: "global", tags: tagsOf(fleet) },
   };
 }
 

@@ -2,9 +2,9 @@ import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { json } from "node:stream/consumers";
-import { z } from "zod";
 import { deletionOrder } from "../resource-manager/single-host.ts";
-import { names, scaleSetSku, schemas } from "./schemas.ts";
+import { publishedProblem } from "./published-schemas.ts";
+import { names, schemas } from "./schemas.ts";
 
 export const tenant = "99999999-8888-7777-6666-555555555555";
 export const subscription = "11111111-2222-3333-4444-555555555555";
@@ -46,7 +46,7 @@ interface Operation {
 
 /**
  * A server that speaks Resource Manager's REST: long-running operations by Azure-AsyncOperation and by Location,
- * throttling, errors, and the checks of request bodies in schemas.ts. State is kept between connections, so that a client
+ * throttling, errors, and the checks of request bodies in published-schemas.ts and schemas.ts. State is kept between connections, so that a client
  * that was interrupted finds what it had begun.
  */
 export class FakeResourceManager implements AsyncDisposable {
@@ -197,7 +197,9 @@ export class FakeResourceManager implements AsyncDisposable {
         machine.power = ["PowerState/deallocated", "OSState/generalized"];
         return { status: 200 };
       case "delete": {
-        const { instanceIds } = z.strictObject({ instanceIds: z.array(z.string()).min(1) }).parse(body);
+        const problem = publishedProblem(`POST ${machine.type}/delete`, body);
+        if (problem !== undefined) return errorReply({ status: 400, code: "InvalidRequestContent", message: problem });
+        const { instanceIds } = body as unknown as { instanceIds: string[] };
         const finish = (): undefined => {
           const machines = this.#machines.get(owner.toLowerCase()) ?? [];
           for (const instanceId of instanceIds) machines[Number(instanceId)] = undefined;
@@ -213,9 +215,8 @@ export class FakeResourceManager implements AsyncDisposable {
     const found = this.resources.get(path.toLowerCase());
     if (found === undefined) return notFound;
     const sku = { ...(found.body["sku"] as object | undefined), ...(body["sku"] as object | undefined) };
-    const checked = z.strictObject({ sku: scaleSetSku }).safeParse(body);
-    if (!checked.success)
-      return errorReply({ status: 400, code: "InvalidRequestContent", message: checked.error.message });
+    const problem = publishedProblem(`PATCH ${found.type}`, body);
+    if (problem !== undefined) return errorReply({ status: 400, code: "InvalidRequestContent", message: problem });
     found.body = { ...found.body, sku };
     return { status: 200, body: shown(found) };
   }
@@ -235,14 +236,8 @@ export class FakeResourceManager implements AsyncDisposable {
 
   #put(path: string, body: Stored["body"]): Reply {
     const type = typeOf(path);
-    const checked = schemas[type]?.safeParse(body);
-    if (checked?.success !== true) {
-      return errorReply({
-        status: 400,
-        code: "InvalidRequestContent",
-        message: `${type}: ${checked?.error.message ?? "unknown type"}`,
-      });
-    }
+    const problem = publishedProblem(type, body) ?? problemOfValues(type, body);
+    if (problem !== undefined) return errorReply({ status: 400, code: "InvalidRequestContent", message: problem });
     const name = path.split("/").at(-1) ?? "";
     if (names[type]?.test(name) === false) {
       return errorReply({ status: 400, code: "InvalidResourceName", message: `${type}: ${name}` });
@@ -384,6 +379,12 @@ interface Reply {
 
 function errorReply({ status, code, message = code, headers }: FakeError): Reply {
   return { status, body: { error: { code, message } }, ...(headers === undefined ? {} : { headers }) };
+}
+
+/** What the reference says beyond the names and types of properties. */
+function problemOfValues(type: string, body: unknown): string | undefined {
+  const checked = schemas[type]?.safeParse(body);
+  return checked?.success === true ? undefined : `${type}: ${checked?.error.message ?? "unknown type"}`;
 }
 
 const notFound = errorReply({ status: 404, code: "ResourceNotFound" });

@@ -1,8 +1,7 @@
 import { z } from "zod";
 
-// The request bodies that the fake Resource Manager accepts: required properties and value sets as the reference of
-// Azure's REST interface states them (https://learn.microsoft.com/rest/api/azure). An unknown property is refused, as
-// Azure does with most of them.
+// Values of request bodies that the fake Resource Manager accepts, as the reference of Azure's REST interface states them
+// (https://learn.microsoft.com/rest/api/azure). The published models, which it also checks, leave most of them open.
 
 const id = z.strictObject({ id: z.string().startsWith("/subscriptions/") });
 const common = { location: z.string().min(1), tags: z.record(z.string(), z.string()) };
@@ -31,7 +30,7 @@ const osDisk = {
 };
 
 const adminUsername = z.string().refine((name) => !["root", "admin", "administrator", "user", "test"].includes(name));
-export const scaleSetSku = z.strictObject({
+const scaleSetSku = z.strictObject({
   name: z.string().startsWith("Standard_"),
   tier: z.enum(["Standard", "Basic"]),
   capacity: z.int().min(0).max(1000),
@@ -269,12 +268,12 @@ export const schemas: Readonly<Record<string, z.ZodType>> = {
   "microsoft.keyvault/vaults/secrets": z.strictObject({
     properties: z.strictObject({ value: z.string().min(1).max(25_000) }),
   }),
-  "microsoft.network/privatednszones": z.strictObject({ ...everywhere, properties: z.strictObject({}) }),
+  "microsoft.network/privatednszones": z.strictObject(everywhere),
   "microsoft.network/privatednszones/virtualnetworklinks": z.strictObject({
     ...everywhere,
     properties: z.strictObject({ virtualNetwork: id, registrationEnabled: z.boolean() }),
   }),
-  "microsoft.network/dnszones": z.strictObject({ ...everywhere, properties: z.strictObject({}) }),
+  "microsoft.network/dnszones": z.strictObject(everywhere),
   "microsoft.network/dnszones/a": z.strictObject({
     properties: z.strictObject({ TTL: z.int().min(1), targetResource: id }),
   }),
