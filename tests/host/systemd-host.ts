@@ -18,7 +18,7 @@ const packages = [
 
 /** A host as an installer leaves it. */
 export const cleanPackages = [
-  ...["systemd-sysv", "dbus", "udev", "libpam-systemd", "kmod", "procps", "iproute2", "ca-certificates"],
+  ...["systemd-sysv", "dbus", "udev", "libpam-systemd", "kmod", "procps", "iproute2", "apt", "ca-certificates"],
 ];
 
 /** Ubuntu's archive, and the keys that verify it, which a Debian host lacks. */
