@@ -196,6 +196,15 @@ suite("the dashboard in a browser", { skip }, () => {
         const beyond = await own.evaluate("document.documentElement.scrollWidth - innerWidth");
         assert.equal(beyond, 0, `${place} scrolls sideways`);
       }
+      await own.goto(`${dashboard.url}/dashboard`);
+      await own.getByRole("link", { name: "my first sandbox" }).waitFor();
+      for (const each of [360, 759, 1000, 1061, 1100, 1280, 3840]) {
+        await own.setViewportSize({ width: each, height });
+        const cut = await own.evaluate<readonly string[]>(`[...document.querySelectorAll("[role=row] > *")]
+          .filter((cell) => cell.getBoundingClientRect().right > cell.closest("[role=table]").getBoundingClientRect().right)
+          .map((cell) => cell.textContent)`);
+        assert.deepEqual(cut, [], `the list is cut at ${each} pixels`);
+      }
       await own.context().close();
     });
   }

@@ -91,11 +91,9 @@ function PolicyForm({ id, policy }: { readonly id: string; readonly policy: Poli
         void save();
       }}
     >
-      {policy.notEnforced.map((sentence) => (
-        <Note key={sentence} isWarning>
-          This host does not enforce: {sentence}
-        </Note>
-      ))}
+      {policy.notEnforced.length === 0 ? null : (
+        <Note isWarning>This host cannot enforce the whole policy: {policy.notEnforced.join("; ")}.</Note>
+      )}
       <CheckField label="Network" hint="Off: the sandbox reaches nothing" checked={isEnabled} onChange={setEnabled} />
       <CheckField
         label="Only what is allowed"
