@@ -57,3 +57,11 @@ test("a start that KVM refuses is distinguished from other failures, and is not 
   assert.equal(acceleratorFailure("qemu: could not load kernel", { accelerator: "kvm" }), undefined);
   assert.equal(acceleratorFailure(said, { accelerator: "tcg" }), undefined);
 });
+
+test("a warning of QEMU about KVM does not explain the failure of a start", () => {
+  const warning =
+    "qemu: -accel kvm,device=/dev/fdset/1: warning: Number of SMP cpus requested (8) exceeds the recommended cpus supported by KVM (2)";
+  assert.equal(acceleratorFailure(`${warning}; ${warning}`, { accelerator: "kvm" }), undefined);
+  const refusal = "qemu: -accel kvm,device=/dev/fdset/1: failed to initialize kvm: Invalid argument";
+  assert.equal(acceleratorFailure(`${warning}; ${refusal}`, { accelerator: "kvm" })?.code, "not_supported");
+});

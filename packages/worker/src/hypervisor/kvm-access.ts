@@ -42,7 +42,9 @@ export function acceleratorFailure(
   said: string,
   { accelerator }: { readonly accelerator: "kvm" | "tcg" },
 ): SandboxError | undefined {
-  if (accelerator !== "kvm" || !kvmMessages.test(said)) return undefined;
+  // QEMU warns about KVM in every start of a machine that may have more vCPUs than the host has processors.
+  const messages = said.split(/; |\n/).filter((message) => !message.includes(": warning: "));
+  if (accelerator !== "kvm" || !messages.some((message) => kvmMessages.test(message))) return undefined;
   return new SandboxError("not_supported", `KVM starts no machine on this host: ${said}. ${seeDoctor}`);
 }
 
