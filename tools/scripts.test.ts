@@ -14,6 +14,7 @@ for (const script of [
   "images/initramfs/init",
   "images/agent/init",
   "images/agent/claude-agent-wrapper",
+  "images/agent/sftp-server",
   "tools/kvm-host/initramfs-init",
   "tools/kvm-host/start",
   "tests/host/boot",

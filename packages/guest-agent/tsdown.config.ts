@@ -1,7 +1,7 @@
 import { defineConfig } from "tsdown";
 
 export default defineConfig({
-  entry: { agent: "src/main.ts" },
+  entry: { agent: "src/main.ts", "sftp-server": "src/sftp/main.ts" },
   format: "esm",
   platform: "node",
   target: "node26",
@@ -10,7 +10,7 @@ export default defineConfig({
   clean: false,
   // The guest has no node_modules.
   deps: { alwaysBundle: [/./] },
-  outputOptions: { entryFileNames: "agent.mjs" },
+  outputOptions: { entryFileNames: "[name].mjs" },
   report: false,
   logLevel: "warn",
 });

@@ -62,6 +62,8 @@ import { openSandboxes } from "./service/open-sandboxes.ts";
 import type { OpenWorkers } from "./service/open-workers.ts";
 import { IdleSweep } from "./service/sweep-sandboxes.ts";
 import { heartbeatMs } from "#events/heartbeats.ts";
+import type { ConnectionLimits, SshGateway } from "#ssh/ssh-gateway.ts";
+import { SshKeyStore } from "#ssh/ssh-key-store.ts";
 import { openWebhooks } from "#webhooks/open-webhooks.ts";
 
 export { backUpDatabase, type DatabaseContents, tryDatabase } from "#database/contents.ts";
@@ -86,6 +88,8 @@ export interface ControlPlaneOptions {
   readonly membership?: Pick<ServerMembership, "id" | "database"> | undefined;
   /** Port 0: any free port. */
   readonly listen: { readonly host: string; readonly port: number };
+  /** Where SSH connections to sandboxes are accepted. Port 0: any free port. Absent: nowhere. */
+  readonly ssh?: { readonly host: string; readonly port: number } | undefined;
   /** The only key that is accepted. Absent: those in the database, which gets a first key when it has none. */
   readonly apiKey?: string;
   /** Calls that an organization may make in a second, on average over some seconds; 0: any number. Default: 0. */
@@ -137,6 +141,7 @@ export interface ControlPlaneOptions {
     readonly diskSweepMs?: number;
     readonly revokedMs?: number;
     readonly farewellMs?: number;
+    readonly ssh?: Partial<ConnectionLimits>;
   };
 }
 
@@ -380,6 +385,8 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   });
   const organizations = new OrganizationStore(database);
   const isKey = apiKeyRecognizer(options.apiKey);
+  const callRates = new CallRates(options.callsPerSecond ?? 0, clock);
+  const ssh: { readonly keys: SshKeyStore; gateway?: SshGateway } = { keys: new SshKeyStore(database) };
   const api: E2bContext = {
     lifetimes,
     prepared: new Map(),
@@ -390,7 +397,8 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     audit,
     openCalls,
     tokens,
-    callRates: new CallRates(options.callsPerSecond ?? 0, clock),
+    callRates,
+    ssh,
     authenticate: authenticator({ database, staticKey: options.apiKey, clock, log, tokens }),
     isApiKey: (text) => isKey(text) || tokens.isToken(text.trim()),
     apiHostnames,
@@ -435,6 +443,18 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     await closed;
   });
   const url = await listen(app, options.listen);
+  if (options.ssh !== undefined) {
+    const { startSshGateway } = await import("#ssh/ssh-gateway.ts");
+    ssh.gateway = undo.use(
+      await startSshGateway({
+        ...{ sandboxes, keys: ssh.keys, audit, listen: options.ssh },
+        takeCall: (organizationId) => callRates.take(organizationId),
+        hostKeySeed: await serverKey(database, "SSH host key"),
+        revokedMs: tuning.revokedMs ?? closeRevokedMs,
+        limits: tuning.ssh ?? {},
+      }),
+    );
+  }
   signal?.throwIfAborted();
 
   const owned = undo.move();

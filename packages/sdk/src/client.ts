@@ -1,7 +1,7 @@
 import { agentsClient } from "./clients/agents.ts";
 import type { AgentsClient } from "./clients/agents.ts";
-import { auditClient } from "./clients/audit.ts";
-import type { AuditClient } from "./clients/audit.ts";
+import { auditClient } from "./clients/organization/audit.ts";
+import type { AuditClient } from "./clients/organization/audit.ts";
 import { checkpointsClient } from "./clients/checkpoints.ts";
 import type { CheckpointsClient } from "./clients/checkpoints.ts";
 import { eventsClient } from "./clients/events.ts";
@@ -28,6 +28,8 @@ import { secretsClient } from "./clients/secrets.ts";
 import type { SecretsClient } from "./clients/secrets.ts";
 import { sessionsClient } from "./clients/sessions.ts";
 import type { SessionsClient } from "./clients/sessions.ts";
+import { sshClient } from "./clients/organization/ssh.ts";
+import type { SshClient } from "./clients/organization/ssh.ts";
 import { usageClient } from "./clients/usage.ts";
 import type { UsageClient } from "./clients/usage.ts";
 import { webhooksClient } from "./clients/webhooks.ts";
@@ -68,6 +70,7 @@ export interface Client {
   readonly secrets: SecretsClient;
   readonly usage: UsageClient;
   readonly audit: AuditClient;
+  readonly ssh: SshClient;
 }
 
 /**
@@ -97,5 +100,6 @@ export function connect({ url, apiKey, openSocket = openGlobalSocket }: ConnectO
     secrets: secretsClient(http),
     usage: usageClient(http),
     audit: auditClient(http),
+    ssh: sshClient(http),
   };
 }

@@ -25,7 +25,7 @@ export type {
   McpServer,
   StartAgent,
 } from "./clients/agents.ts";
-export type { AuditClient, AuditEntry, AuditPage } from "./clients/audit.ts";
+export type { AuditClient, AuditEntry, AuditPage } from "./clients/organization/audit.ts";
 export { connect } from "./client.ts";
 export type { Client, ConnectOptions } from "./client.ts";
 export type { ExecClient, ExecOutput, ExecRequest, ExecResult, ExecStream } from "./clients/exec.ts";
@@ -60,6 +60,7 @@ export type { EventPage, EventsClient, EventSelection, FollowEvents, SandboxEven
 export type { CreateWebhook, UpdateWebhook, Webhook, WebhookDelivery, WebhooksClient } from "./clients/webhooks.ts";
 export type { LogLine, LogsClient, LogSelection, LogSource } from "./clients/logs.ts";
 export type { PortConnection, PortsClient } from "./clients/ports.ts";
+export type { SshClient, SshGateway, SshKey } from "./clients/organization/ssh.ts";
 export type { Secret, SecretsClient, SecretSet, SecretStore } from "./clients/secrets.ts";
 export type {
   SandboxUsage,

@@ -44,6 +44,9 @@ export interface ServerConfig {
   /** Where metrics are served, by plain HTTP without a key. No port: nowhere. */
   readonly metricsHost: string;
   readonly metricsPort?: number;
+  /** Where SSH connections to sandboxes are accepted. No port: nowhere. */
+  readonly sshHost: string;
+  readonly sshPort?: number;
   readonly region: string;
   /** Ports of sandboxes are served under host names in this domain. */
   readonly sandboxDomain: string;
@@ -121,6 +124,8 @@ export const variables = {
   port: "OPENSANDBOX_PORT",
   metricsHost: "OPENSANDBOX_METRICS_HOST",
   metricsPort: "OPENSANDBOX_METRICS_PORT",
+  sshHost: "OPENSANDBOX_SSH_HOST",
+  sshPort: "OPENSANDBOX_SSH_PORT",
   region: "OPENSANDBOX_REGION",
   sandboxDomain: "OPENSANDBOX_SANDBOX_DOMAIN",
   apiHostnames: "OPENSANDBOX_API_HOSTNAMES",
@@ -194,6 +199,8 @@ export function readConfig(env: Environment): ServerConfig {
     ...tlsFrom(env),
     metricsHost: env[variables.metricsHost] || "127.0.0.1",
     ...(env[variables.metricsPort] ? { metricsPort: whole(env, variables.metricsPort, 0, 0, 65_535) } : {}),
+    sshHost: env[variables.sshHost] || env[variables.host] || "127.0.0.1",
+    ...(env[variables.sshPort] ? { sshPort: whole(env, variables.sshPort, 0, 0, 65_535) } : {}),
     region: env[variables.region] || "local",
     sandboxDomain: env[variables.sandboxDomain] || "localhost",
     apiHostnames: (env[variables.apiHostnames] ?? "")

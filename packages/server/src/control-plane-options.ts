@@ -19,6 +19,7 @@ export async function controlPlaneOptions(config: ServerConfig): Promise<FromCon
     ...(config.tls === undefined ? {} : { tls: await readTls(config.tls) }),
     callsPerSecond: config.maxOrganizationCalls,
     templateFilesDirectory: join(config.dataDirectory, "template-files"),
+    ...(config.sshPort === undefined ? {} : { ssh: { host: config.sshHost, port: config.sshPort } }),
     region: config.region,
     sandboxDomain: config.sandboxDomain,
     apiHostnames: config.apiHostnames,

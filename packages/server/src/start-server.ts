@@ -75,7 +75,7 @@ export async function startServer(
         ...options,
         worker: opened.worker,
         database: database.location,
-        ...(embedded ? { listen: { host: "127.0.0.1", port: 0 } } : {}),
+        ...(embedded ? { listen: { host: "127.0.0.1", port: 0 }, ssh: undefined } : {}),
         ...(apiKey === undefined ? {} : { apiKey }),
         isWorkerAlive: (id) => opened.isWorkerAlive(id),
         ephemeral: embedded,

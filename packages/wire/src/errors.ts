@@ -41,6 +41,7 @@ export type Resource =
   | "worker"
   | "organization"
   | "api key"
+  | "SSH key"
   | "webhook"
   | "delivery"
   | "secret store"

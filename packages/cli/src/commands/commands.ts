@@ -36,6 +36,8 @@ import { secret } from "./secret/secret.ts";
 import { session } from "./session/session.ts";
 import { shell } from "./exec/shell.ts";
 import { snapshot } from "./snapshot/snapshot.ts";
+import { ssh } from "./ssh/ssh.ts";
+import { sshKey } from "./ssh/ssh-key.ts";
 import { timeout } from "./sandbox/timeout.ts";
 import { up } from "./server/up.ts";
 import { upgrade } from "./upgrade/upgrade.ts";
@@ -61,6 +63,8 @@ export const commands: Commands = {
   cp,
   preview,
   forward,
+  ssh,
+  "ssh-key": sshKey,
   network,
   events,
   webhook,

@@ -20,6 +20,7 @@ import * as webhooks from "./migrations/0031-webhooks.ts";
 import * as lifetimes from "./migrations/0032-lifetimes.ts";
 import * as sandboxLimits from "./migrations/0050-sandbox-limits.ts";
 import * as uploads from "./migrations/0060-uploads.ts";
+import * as sshKeys from "./migrations/ssh/0061-ssh-keys.ts";
 import * as servers from "./migrations/servers/0070-servers.ts";
 import * as secrets from "./migrations/secrets/0080-secrets.ts";
 import * as sandboxSecrets from "./migrations/secrets/0081-sandbox-secrets.ts";
@@ -45,6 +46,7 @@ export const ourMigrations: Migrations = {
   "0032-lifetimes": lifetimes,
   "0050-sandbox-limits": sandboxLimits,
   "0060-uploads": uploads,
+  "0061-ssh-keys": sshKeys,
   "0070-servers": servers,
   "0080-secrets": secrets,
   "0081-sandbox-secrets": sandboxSecrets,

@@ -41,6 +41,7 @@ export interface Tables {
   secret_stores: SecretStoreRow;
   secrets: SecretRow;
   guest_authorities: GuestAuthorityRow;
+  ssh_keys: SshKeyRow;
   audit_entries: AuditEntryRow;
   leases: LeaseRow;
   servers: ServerRow;
@@ -51,6 +52,19 @@ export interface Tables {
   /** Which workers of a fleet have, or may have, the files of a snapshot. */
   snapshot_copies: { snapshot_id: string; worker_id: string };
   snapshot_uploads: SnapshotUploadRow;
+}
+
+/** A public key that may connect to the sandboxes of an organization. */
+interface SshKeyRow {
+  id: string;
+  organization_id: string;
+  name: string;
+  type: string;
+  /** The key as it is sent over SSH, in base64. */
+  blob: string;
+  fingerprint: string;
+  created_at: number;
+  last_used_at: number | null;
 }
 
 /** The upload of a snapshot of a fleet to the object store. */

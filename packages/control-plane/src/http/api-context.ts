@@ -14,6 +14,8 @@ import type { PreviewTargets } from "#previews/preview-target.ts";
 import type { SecretRows } from "#secrets/secret-rows.ts";
 import type { TemplateContext } from "#templates/template-context.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
+import type { HostKey } from "#ssh/host-key.ts";
+import type { SshKeyStore } from "#ssh/ssh-key-store.ts";
 import type { Webhooks } from "#webhooks/webhooks.ts";
 
 /** A certificate chain and its key, as PEM. */
@@ -53,6 +55,11 @@ export interface ApiContext {
   readonly webhooks: Webhooks;
   readonly secretRows: SecretRows;
   readonly dashboard: Dashboard;
+  /** The keys of the SSH gateway, and the gateway while it accepts connections. */
+  readonly ssh: {
+    readonly keys: SshKeyStore;
+    readonly gateway?: { readonly port: number; readonly hostKey: HostKey } | undefined;
+  };
   /** Absent: plain HTTP. */
   readonly tls?: Tls | undefined;
   readonly place: SandboxPlace;

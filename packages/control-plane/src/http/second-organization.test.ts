@@ -5,6 +5,7 @@ import { after, before, suite, test } from "node:test";
 import { newSandboxId } from "@opensandbox/wire/ids.ts";
 import { openDatabase } from "#database/database.ts";
 import { eventually } from "@opensandbox/wire/testing/eventually.ts";
+import { newSshKey } from "#testing/new-ssh-key.ts";
 import { startForTest, type Json, type TestControlPlane } from "#testing/start-for-test.ts";
 
 // Calls every route of the OpenAPI document with the key of an organization that owns none of the named resources. A new
@@ -92,7 +93,9 @@ suite("another organization", () => {
     const { messageId: deliveryId } = await asOwner("POST", `/api/webhooks/${webhookId}/test`);
     const { id: storeId } = await asOwner("POST", "/api/secret-stores", { name: `store-${marker}` });
     await asOwner("PUT", `/api/secret-stores/${storeId}/secrets/SECRET`, { value: marker });
+    const { id: sshKeyId } = await asOwner("POST", "/api/ssh-keys", { publicKey: newSshKey(), name: marker });
     owned = {
+      sshKeyId,
       storeId,
       secretName: "SECRET",
       webhookId,
@@ -106,6 +109,7 @@ suite("another organization", () => {
       port: "8080",
     };
     nothing = {
+      sshKeyId: "00000000-0000-4000-8000-000000000000",
       storeId: "00000000-0000-4000-8000-000000000000",
       secretName: "NOTHING",
       webhookId: "wh_0000000000000000",
@@ -199,6 +203,7 @@ suite("another organization", () => {
     assert.equal((await asOwner("GET", `/api/sandboxes/checkpoints/${checkpointId}/patches`)).length, 1);
     assert.equal((await asOwner("GET", `/api/snapshots/image-${marker}`)).status, "ready");
     assert.equal((await asOwner("GET", `/api/webhooks/${owned["webhookId"]}`)).name, marker);
+    assert.equal((await asOwner("GET", "/api/ssh-keys"))[0].name, marker);
     const { data } = await asOwner("GET", `/api/webhooks/${owned["webhookId"]}/deliveries`);
     assert.ok(data.some((delivery: { id: string }) => delivery.id === owned["deliveryId"]));
   });

@@ -45,6 +45,7 @@ import type { RequestMetrics } from "./requests/request-metrics.ts";
 import { closeAfterUnreadBody } from "./requests/unread-body.ts";
 import { routeUpgrades } from "./sockets/web-socket.ts";
 import { serveSecretStores } from "./secrets/secret-stores.ts";
+import { serveSshKeys } from "./ssh/ssh-keys.ts";
 import { serveUsage } from "./usage/usage.ts";
 import { serveWebhooks } from "./webhooks/webhooks.ts";
 
@@ -110,6 +111,7 @@ export async function buildServer(api: E2bContext, requests: RequestMetrics): Pr
     serveUsage(withKey, api);
     serveAudit(withKey, api);
     serveTokens(withKey, api);
+    serveSshKeys(withKey, api);
     serveNotYet(withKey);
     done();
   });

@@ -1,7 +1,7 @@
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { Clock } from "../clock.ts";
 
-/** A call in progress: its sandbox is not idle until the call is disposed. */
+/** A call in progress: its sandbox is not idle until the call is disposed, which may happen more than once. */
 export interface Use extends Disposable {
   /** Restarts the idle timeout, because the call has made progress. */
   touch(): void;
@@ -78,9 +78,12 @@ export class Activity {
       if (this.#entries.get(id) === entry) this.#touch(id);
     };
     touch();
+    let hasEnded = false;
     return {
       touch,
       [Symbol.dispose]: () => {
+        if (hasEnded) return;
+        hasEnded = true;
         touch();
         entry.uses--;
         const isKept = entry.watched || this.#renew !== undefined;

@@ -77,7 +77,14 @@ function commandOf(
   terminal: TerminalSize | undefined,
   { system, variablesOf }: { system: System; variablesOf: VariablesOf },
 ): Omit<SpawnRequest, "cgroup"> {
-  const argv = asked.length === 0 && terminal !== undefined ? [defaultShell()] : asked;
+  const [first = "", ...others] = asked;
+  const program = system.programOf?.(first);
+  const argv =
+    asked.length === 0 && terminal !== undefined
+      ? [defaultShell()]
+      : program === undefined
+        ? asked
+        : [...program, ...others];
   if ((argv[0] ?? "") === "") throw new SandboxError("invalid_argument", "the command is empty: name a program");
   if ([...argv, cwd].some((text) => text.includes("\0"))) {
     throw new SandboxError("invalid_argument", "a command and its working directory cannot contain a zero byte");

@@ -29,6 +29,7 @@ export function fakeSystem(home: string): System {
       const inside = below("/home/sandbox", path) ?? below("/workspace", path);
       return inside === undefined ? path : join(home, inside);
     },
+    programOf: (path) => (path === sftpServer.path ? sftpServer.command : undefined),
     owner: undefined,
     mountPoints: () => ["/", home],
     addEntropy: () => undefined,
@@ -42,6 +43,12 @@ export function fakeSystem(home: string): System {
     fileSystems: { sync: async () => undefined, freeze: async () => [], thaw: () => undefined },
   };
 }
+
+/** A fake machine has no agent disk: the host's Node runs the source. */
+const sftpServer = {
+  path: "/run/opensandbox/bin/sftp-server",
+  command: [process.execPath, "--disable-warning=ExperimentalWarning", join(import.meta.dirname, "../sftp/main.ts")],
+};
 
 function memory(): Memory {
   return { total: totalmem(), available: freemem(), needed: 0 };

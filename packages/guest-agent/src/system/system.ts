@@ -39,6 +39,8 @@ export interface System {
   starting<Result>(start: () => Result): Result;
   /** The real path of an absolute path in the sandbox. */
   locate(path: string): string;
+  /** The command that runs a program of the agent disk. Absent: the program itself. */
+  programOf?(path: string): readonly string[] | undefined;
   /** Owner of new files. Undefined: the user of the agent. */
   readonly owner: { readonly uid: number; readonly gid: number } | undefined;
   /** Paths, as {@link locate} returns them, that must not be removed. */

@@ -85,6 +85,7 @@ import {
   setSecret,
   updateSecretStore,
 } from "./secret-stores.ts";
+import { addSshKey, getSshGateway, listSshKeys, removeSshKey } from "./ssh.ts";
 import { getSandboxUsage, getUsage } from "./usage.ts";
 import {
   createWebhook,
@@ -212,6 +213,10 @@ export const publicRoutes = [
   getReadyMachines,
   listAuditEntries,
   createToken,
+  getSshGateway,
+  addSshKey,
+  listSshKeys,
+  removeSshKey,
   health,
   alive,
   ready,

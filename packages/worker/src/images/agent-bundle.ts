@@ -27,6 +27,8 @@ export interface AgentBundles {
   readonly guestAgent: string;
   /** The program of agent sessions. */
   readonly agentWrapper: string;
+  /** The program that serves SFTP to clients of the SSH gateway. */
+  readonly sftpServer: string;
 }
 
 export interface BundleOptions extends Pick<ArtifactRequest, "log" | "checks"> {
@@ -50,10 +52,14 @@ export async function provideAgentBundles(
       return {};
     },
   });
-  return { guestAgent: join(directory, "agent.mjs"), agentWrapper: join(directory, "claude-agent-wrapper.mjs") };
+  return {
+    guestAgent: join(directory, "agent.mjs"),
+    agentWrapper: join(directory, "claude-agent-wrapper.mjs"),
+    sftpServer: join(directory, "sftp-server.mjs"),
+  };
 }
 
-/** Builds both bundles from the sources of this checkout into a directory. */
+/** Builds all bundles from the sources of this checkout into a directory. */
 export async function buildAgentBundles(target: string, signal?: AbortSignal): Promise<void> {
   await bundle("packages/guest-agent", target, signal);
   await bundle("packages/agent-wrapper", target, signal);

@@ -17,8 +17,8 @@ export interface AgentDiskRequest {
 
 /**
  * Builds the agent disk when it is missing, which takes a few seconds, and returns the path of its image. Every guest
- * mounts it read-only at /run/opensandbox. It holds init, the guest agent, the agent wrapper and everything that they
- * need, so images contain nothing of ours.
+ * mounts it read-only at /run/opensandbox. It holds init, the guest agent, the agent wrapper, the SFTP server and
+ * everything that they need, so images contain nothing of ours.
  */
 export async function provideAgentDisk(
   source: ImageSource,
@@ -27,12 +27,14 @@ export async function provideAgentDisk(
 ): Promise<string> {
   const init = join(source.recipesDirectory, "agent", "init");
   const script = join(source.recipesDirectory, "agent", "claude-agent-wrapper");
+  const sftpScript = join(source.recipesDirectory, "agent", "sftp-server");
   const ingredients = [nodeBinary, bundles.guestAgent, init, bundles.agentWrapper, script];
   const [node, agent, initHash, wrapper, scriptHash] = await Promise.all(ingredients.map(hashOfFile));
+  const sftp = (await Promise.all([bundles.sftpServer, sftpScript].map(hashOfFile))).join(" ");
   const { directory } = await provideArtifact({
     kind: "agent",
     ...artifactPlace(source),
-    inputs: { kit: kit.id, node, agent, init: initHash, wrapper, script: scriptHash },
+    inputs: { kit: kit.id, node, agent, init: initHash, wrapper, script: scriptHash, sftp },
     needMib: 500,
     signal,
     build: async (target) => {
@@ -44,8 +46,10 @@ export async function provideAgentDisk(
         [kit.busybox, "bin/busybox"],
         [nodeBinary, "bin/node"],
         [script, "bin/claude-agent-wrapper"],
+        [sftpScript, "bin/sftp-server"],
         [bundles.guestAgent, "agent.mjs"],
         [bundles.agentWrapper, "claude-agent-wrapper.mjs"],
+        [bundles.sftpServer, "sftp-server.mjs"],
       ] as const;
       for (const [from, to] of files) await copyFile(from, join(content, to));
       const sizeMib = await makeUniform(content);

@@ -1,11 +1,9 @@
-import { spawn } from "node:child_process";
-import { once } from "node:events";
-import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Argument } from "#arguments/option.ts";
 import { flag } from "#arguments/inputs.ts";
 import { defineCommand } from "../../command.ts";
 import type { Context } from "../../context.ts";
 import { checkName, targetOptions } from "./azure-options.ts";
+import { runSsh } from "#commands/ssh/run-ssh.ts";
 import type { Remote } from "./install/remote.ts";
 
 /** The command on the host; none for a shell. */
@@ -42,18 +40,5 @@ export async function openSsh(
   { host }: Pick<Context, "host">,
 ): Promise<number> {
   const { sshArguments } = await import("./install/remote.ts");
-  // The terminal also sends Ctrl-C to ssh, which decides what to do.
-  using _ = host.interrupts.take(() => undefined);
-  const child = spawn("ssh", [...sshArguments(remote, further), ...command], {
-    env: { ...env },
-    stdio: ["inherit", "pipe", "inherit"],
-  });
-  child.stdout.on("data", (chunk: Buffer) => host.stdout.write(chunk));
-  const failed = new Promise<never>((_resolve, reject) => {
-    child.once("error", (cause) =>
-      reject(new SandboxError("unavailable", `cannot run ssh: ${cause.message}`, { cause })),
-    );
-  });
-  const [code] = (await Promise.race([once(child, "close"), failed])) as [number | null];
-  return code ?? 1;
+  return await runSsh([...sshArguments(remote, further), ...command], env, host);
 }

@@ -6,7 +6,6 @@ import { connectFailureOf, connectStatus, e2bErrorOf } from "@opensandbox/wire/e
 import { randomHex } from "@opensandbox/wire/ids.ts";
 import { parse, type Route } from "@opensandbox/wire/route.ts";
 import { failureOf } from "#http/reply-error.ts";
-import { disposedOnce } from "#http/requests/disposed-once.ts";
 import { closeAfterUnread } from "#http/requests/unread-body.ts";
 import { useSandbox } from "#lifecycle/use-sandbox.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
@@ -127,7 +126,7 @@ async function serveAdmitted(
   const { sandboxes } = context;
   const { id, organizationId } = sandbox;
   const { pathname } = url;
-  using use = disposedOnce(await useSandbox(sandboxes, organizationId, id, signal));
+  using use = await useSandbox(sandboxes, organizationId, id, signal);
   // A wake may have changed its generation.
   const running = await sandboxes.stores.sandboxes.get(organizationId, id);
   await prepareGuest(context, running, signal);

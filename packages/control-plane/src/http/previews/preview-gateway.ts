@@ -15,7 +15,6 @@ import { forwardUpgrade } from "./forward-upgrade.ts";
 import { answerOnSocket, failureAnswer, sendAnswer, wakingAnswer, type Answer } from "./preview-answers.ts";
 import { UnknownNames } from "./unknown-names.ts";
 import { credentialsOf, previewHeaders, withoutKeyParameters } from "./preview-headers.ts";
-import { disposedOnce } from "#http/requests/disposed-once.ts";
 import { closeAfterUnread } from "#http/requests/unread-body.ts";
 
 /** Serves requests to the ports of sandboxes, in front of the API. */
@@ -205,7 +204,7 @@ async function useOrWait(
   waitMs: number | undefined,
   signal: AbortSignal,
 ): Promise<Use | undefined> {
-  const using = useSandbox(sandboxes, organizationId, id, signal).then(disposedOnce);
+  const using = useSandbox(sandboxes, organizationId, id, signal);
   if (waitMs === undefined || state === "running") return using;
   const late = Promise.withResolvers<undefined>();
   const timer = setTimeout(() => late.resolve(undefined), waitMs);
