@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { chmod, mkdtemp, open, readdir, rm } from "node:fs/promises";
+import { randomBytes } from "node:crypto";
+import { chmod, mkdtemp, open, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, suite, test } from "node:test";
@@ -9,6 +10,7 @@ import { type Server, type ServerConfig, startServer } from "@opensandbox/server
 import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { hostState } from "./host-state.ts";
 import { machineProcesses } from "./machine-processes.ts";
+import { SshClient, withoutSsh } from "./ssh-client.ts";
 import { worldConfig } from "./world.ts";
 
 /** Machines boot in seconds, or in minutes on a crowded host without KVM. */
@@ -67,6 +69,7 @@ suite("the life of a sandbox", () => {
     config = worldConfig(directory, {
       OPENSANDBOX_API_KEY: apiKey,
       OPENSANDBOX_READY_MACHINES: "0",
+      OPENSANDBOX_SSH_PORT: "0",
       OPENSANDBOX_DEFAULT_SANDBOX_MEMORY_MB: "512",
     });
     await start();
@@ -104,6 +107,24 @@ suite("the life of a sandbox", () => {
     ]);
     assert.deepEqual(replies, ["first\n", pid, false, "create"]);
     assert.equal((await get())["timeout"], 600);
+  });
+
+  test("SSH reaches the machine, copies files, and wakes it", { skip: withoutSsh }, async () => {
+    const files = await mkdtemp(join(directory, "ssh-"));
+    const ssh = await SshClient.create(files, { url: server.url, apiKey });
+    const remote = `${sandbox.sandboxId}@gateway`;
+    const said = await ssh.run([remote, "id -un; cat /workspace/note; exit 3"], "");
+    assert.deepEqual(said, { code: 3, stdout: "sandbox\nfirst\n", stderr: "" });
+    assert.match((await ssh.run(["-tt", remote, "tty"], "")).stdout, /^\/dev\/pts\/\d+\r\n$/);
+    const content = randomBytes(1_000_000);
+    await writeFile(join(files, "up"), content);
+    await ssh.ok("scp", [join(files, "up"), `${remote}:copied`]);
+    await ssh.ok("scp", [`${remote}:copied`, join(files, "down")]);
+    assert.deepEqual(await readFile(join(files, "down")), content);
+    assert.equal(await run("stat -c %U copied; rm copied"), "sandbox");
+    const pid = await run("pgrep -x sleep");
+    await sandbox.hibernate();
+    assert.equal((await ssh.run([remote, "pgrep -x sleep"], "")).stdout, `${pid}\n`);
   });
 
   test("an idle sandbox is hibernated by itself", async () => {

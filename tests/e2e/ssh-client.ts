@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
+import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from "node:child_process";
 import { readFile, writeFile } from "node:fs/promises";
 import { text } from "node:stream/consumers";
 import { join } from "node:path";
@@ -16,6 +16,9 @@ interface Api {
   readonly url: string;
   readonly apiKey: string;
 }
+
+/** Why tests of OpenSSH are skipped. False: its programs are here. */
+export const withoutSsh = spawnSync("ssh", ["-V"]).error === undefined ? false : "openssh-client is not installed";
 
 /** How long a program of OpenSSH may take on a crowded host. */
 const finishWithinMs = 120_000;

@@ -10,7 +10,7 @@ import { after, before, suite, test } from "node:test";
 import { eventually, within } from "@opensandbox/wire/testing/eventually.ts";
 import ssh2 from "ssh2";
 import { forgetPeak, memoryBytes, spawnServer, type SpawnedServer } from "./spawn-server.ts";
-import { type Finished, SshClient } from "./ssh-client.ts";
+import { type Finished, SshClient, withoutSsh } from "./ssh-client.ts";
 
 // OpenSSH's own clients against a whole server, whose machines are processes of this host.
 
@@ -25,7 +25,7 @@ interface ClientInternals {
   readonly _sock: Socket;
 }
 
-suite("the SSH gateway", () => {
+suite("the SSH gateway", { skip: withoutSsh }, () => {
   const stack = new AsyncDisposableStack();
   let server: SpawnedServer;
   let ssh: SshClient;
