@@ -53,7 +53,7 @@ suite("a custom domain", () => {
   }
 
   async function visit(host = "app.example.com"): Promise<string> {
-    const visiting = request(world.url, { headers: { host, connection: "close" }, agent: false }).end();
+    const visiting = request(`${world.url}/page`, { headers: { host, connection: "close" }, agent: false }).end();
     const [response] = (await eventOf(visiting, "response")) as [IncomingMessage];
     return `${response.statusCode} ${await text(response)}`;
   }

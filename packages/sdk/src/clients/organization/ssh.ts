@@ -40,7 +40,7 @@ export function sshClient(http: HttpClient): SshClient {
     async gateway(signal) {
       const { enabled, port, hostKey, fingerprint } = await http.call(getSshGateway, {}, signal);
       if (!enabled || port === undefined || hostKey === undefined || fingerprint === undefined) return undefined;
-      const { hostname } = new URL(http.socketUrl(getSshGateway, {}));
+      const { hostname } = new URL(await http.socketUrl(getSshGateway, {}));
       return { host: hostname.replaceAll(/[[\]]/g, ""), port, hostKey, fingerprint };
     },
     addKey: async (key, signal) => keyFrom(await http.call(addSshKey, { body: key }, signal)),
