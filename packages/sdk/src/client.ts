@@ -30,6 +30,8 @@ import { sessionsClient } from "./clients/sessions.ts";
 import type { SessionsClient } from "./clients/sessions.ts";
 import { sshClient } from "./clients/organization/ssh.ts";
 import type { SshClient } from "./clients/organization/ssh.ts";
+import { templatesClient } from "./clients/templates/templates.ts";
+import type { TemplatesClient } from "./clients/templates/templates.ts";
 import { usageClient } from "./clients/usage.ts";
 import type { UsageClient } from "./clients/usage.ts";
 import { webhooksClient } from "./clients/webhooks.ts";
@@ -57,6 +59,7 @@ export interface Client {
   readonly sandboxes: SandboxesClient;
   readonly checkpoints: CheckpointsClient;
   readonly images: ImagesClient;
+  readonly templates: TemplatesClient;
   readonly files: FilesClient;
   readonly exec: ExecClient;
   readonly sessions: SessionsClient;
@@ -87,6 +90,7 @@ export function connect({ url, apiKey, openSocket = openGlobalSocket }: ConnectO
     sandboxes: sandboxesClient(http),
     checkpoints: checkpointsClient(http),
     images: imagesClient(http),
+    templates: templatesClient(http),
     files: filesClient(http),
     exec: execClient(http, openSocket),
     sessions: sessionsClient(http, openSocket),

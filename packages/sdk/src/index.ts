@@ -41,6 +41,7 @@ export type {
   WriteOptions,
 } from "./clients/files.ts";
 export type { BuiltImage, ImageRecipe, ImagesClient, ImageStep } from "./clients/images.ts";
+export type { SandboxTemplate, TemplateBuild, TemplateRecipe, TemplatesClient } from "./clients/templates/templates.ts";
 export type {
   CreateSandbox,
   ListOptions,

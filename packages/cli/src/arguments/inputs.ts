@@ -12,6 +12,11 @@ export function text(placeholder: string, help: string, short?: string): Option<
   return { help, placeholder, ...shortOf(short), read: (values) => values.at(-1) };
 }
 
+/** An input that may be repeated, in order. */
+export function texts(placeholder: string, help: string): Option<readonly string[]> {
+  return { help: `${help}; may be repeated`, placeholder, read: (values) => values };
+}
+
 export function whole(placeholder: string, help: string): Option<number | undefined> {
   return {
     help,

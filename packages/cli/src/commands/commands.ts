@@ -38,6 +38,7 @@ import { shell } from "./exec/shell.ts";
 import { snapshot } from "./snapshot/snapshot.ts";
 import { ssh } from "./ssh/ssh.ts";
 import { sshKey } from "./ssh/ssh-key.ts";
+import { template } from "./template/template.ts";
 import { timeout } from "./sandbox/timeout.ts";
 import { up } from "./server/up.ts";
 import { upgrade } from "./upgrade/upgrade.ts";
@@ -80,6 +81,7 @@ export const commands: Commands = {
   reboot,
   scale,
   snapshot,
+  template,
   image,
   pool,
   gc,

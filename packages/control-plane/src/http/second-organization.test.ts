@@ -88,6 +88,7 @@ suite("another organization", () => {
     });
     const { patch } = await asOwner("POST", `/api/sandboxes/checkpoints/${checkpointId}/patches`, { script: "true" });
     await asOwner("POST", "/api/snapshots", { name: `image-${marker}`, image: { base: "base", steps: [] } });
+    const template = await asOwner("POST", "/api/templates", { name: `image-${marker}` });
     const webhook = { url: "https://receiver.example/", name: marker, sandboxId: id };
     const { id: webhookId } = await asOwner("POST", "/api/webhooks", webhook);
     const { messageId: deliveryId } = await asOwner("POST", `/api/webhooks/${webhookId}/test`);
@@ -106,6 +107,7 @@ suite("another organization", () => {
       checkpointId,
       patchId: patch.id,
       name: `image-${marker}`,
+      buildId: template.builds[0].id,
       port: "8080",
     };
     nothing = {
@@ -120,6 +122,7 @@ suite("another organization", () => {
       checkpointId: "00000000-0000-4000-8000-000000000000",
       patchId: "00000000-0000-4000-8000-000000000000",
       name: "nothing",
+      buildId: "00000000-0000-4000-8000-000000000000",
       port: "8081",
     };
   });

@@ -27,6 +27,7 @@ import { serveFiles } from "./files/files.ts";
 import { serveHealth } from "./health.ts";
 import { serveHost } from "./host.ts";
 import { serveImages } from "./images/images.ts";
+import { serveTemplates } from "./images/templates.ts";
 import { serveLogs } from "./logs/logs.ts";
 import { serveLifecycle } from "./sandboxes/lifecycle.ts";
 import { serveNotYet } from "./not-yet.ts";
@@ -92,6 +93,7 @@ export async function buildServer(api: E2bContext, requests: RequestMetrics): Pr
     serveLifecycle(withKey, api);
     serveCheckpoints(withKey, api);
     serveImages(withKey, api);
+    serveTemplates(withKey, api);
     serveTags(withKey, api);
     serveSettings(withKey, api);
     serveNetwork(withKey, api);

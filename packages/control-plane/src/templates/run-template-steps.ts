@@ -54,6 +54,8 @@ export async function runTemplateStep(
       return { ...surroundings, workdir };
     }
     case "run":
+      for (const command of step.args.commands) await run(commandIn(surroundings, command));
+      return surroundings;
     case "env":
     case "apt_install":
     case "pip_install":

@@ -12,7 +12,7 @@ const nameRule = "env: a name must have only letters, digits and _ and not begin
 const valueRule = "env: a value must be one line, and not have both \" and '";
 
 /** Properties have the order of the published client, since the content hash is computed over this JSON. */
-const ImageStep = z
+export const ImageStep = z
   .discriminatedUnion("type", [
     z.object({ type: z.literal("apt_install"), args: packages }),
     z.object({ type: z.literal("pip_install"), args: packages }),

@@ -6,11 +6,6 @@ export const notYet: readonly (readonly [method: string, path: string, what: str
   ["GET", "/api/sandboxes/:id/mounts", "mounting remote storage"],
   ["DELETE", "/api/sandboxes/:id/mounts", "mounting remote storage"],
 
-  ["POST", "/api/templates", "building a template"],
-  ["GET", "/api/templates", "the list of templates"],
-  ["GET", "/api/templates/:name", "a template"],
-  ["DELETE", "/api/templates/:name", "deleting a template"],
-
   ["GET", "/api/workers", "the list of workers"],
   ["GET", "/api/sessions", "the list of past sandboxes"],
   ["GET", "/api/capacity/*", "reserving capacity"],

@@ -86,6 +86,14 @@ import {
   updateSecretStore,
 } from "./secret-stores.ts";
 import { addSshKey, getSshGateway, listSshKeys, removeSshKey } from "./ssh.ts";
+import {
+  createTemplate,
+  deleteTemplate,
+  getTemplate,
+  getTemplateBuild,
+  listTemplates,
+  templatePublications,
+} from "./templates.ts";
 import { getSandboxUsage, getUsage } from "./usage.ts";
 import {
   createWebhook,
@@ -154,6 +162,12 @@ export const publicRoutes = [
   imagePatches.list,
   imagePatches.remove,
   ...publications.map(({ route }) => route),
+  createTemplate,
+  listTemplates,
+  getTemplate,
+  deleteTemplate,
+  getTemplateBuild,
+  ...templatePublications.map(({ route }) => route),
   run,
   runAsync,
   getExecResult,

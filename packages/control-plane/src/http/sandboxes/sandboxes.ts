@@ -2,12 +2,14 @@ import { parseSandboxId } from "@opensandbox/wire/ids.ts";
 import * as wire from "@opensandbox/wire/public/sandboxes/sandboxes.ts";
 import type { Progress } from "@opensandbox/wire/worker/worker.ts";
 import type { FastifyInstance } from "fastify";
+import { forkOf } from "#checkpoints/fork-checkpoint.ts";
 import { createFromImage } from "#images/create-from-image.ts";
 import type { BuildLog } from "#images/image.ts";
 import { createSandbox, type CreatedSandbox } from "#sandboxes/create-sandbox.ts";
 import { deleteSandbox } from "#sandboxes/delete-sandbox.ts";
 import { getSandbox, listSandboxes } from "#sandboxes/get-sandbox.ts";
 import { setIdleTimeout } from "#sandboxes/set-idle-timeout.ts";
+import { findReadyTemplate } from "#templates/find-template.ts";
 import type { ApiContext } from "../api-context.ts";
 import { answerWithEvents, wantsEvents } from "#http/images/build-events.ts";
 import { deleteStoreOf, secretStoresOf } from "#http/secrets/stores-of-sandboxes.ts";
@@ -87,6 +89,17 @@ async function createAs(
     const percent = progress.percent === undefined ? "" : ` (${Math.round(progress.percent)} %)`;
     onLog({ step: step++, type: "progress", message: `${progress.step}${percent}` });
   };
+  // A template of the organization takes precedence over an image of a registry with the same name.
+  const { image, networkEnabled: _, ...wished } = asked.sandbox;
+  const template = api.sandboxes.worker.description.images.includes(image)
+    ? undefined
+    : await findReadyTemplate(api.templates, organizationId, image);
+  if (template !== undefined) {
+    const network = body.networkEnabled === undefined ? {} : { networkEnabled: body.networkEnabled };
+    const fork = { ...wished, ...network, ...own, secretStores };
+    const fromTemplate = forkOf(template.checkpoint, { organizationId, fork, idempotencyKey });
+    return await createSandbox(api.sandboxes, fromTemplate, onProgress, signal);
+  }
   const sandbox = { ...asked.sandbox, ...own, secretStores };
   return await createSandbox(api.sandboxes, { organizationId, sandbox, idempotencyKey }, onProgress, signal);
 }
