@@ -14,6 +14,7 @@ import {
   TimeoutError,
   waitForPort,
 } from "e2b";
+import { Sandbox as CodeInterpreter } from "@e2b/code-interpreter";
 import { eventually, within } from "@opensandbox/wire/testing/eventually.ts";
 
 /** The first start of a machine makes its template, which takes minutes on a busy emulated host. */
@@ -245,6 +246,39 @@ export function e2bClientTests(name: string, start: () => Promise<E2bWorld>, { h
       const answer = await fetch(`${world.url}/`, { headers });
       assert.deepEqual([answer.status, await answer.text()], [200, "<p>from the template</p>"]);
       await started.kill();
+    });
+
+    test("the code interpreter runs code in contexts, with results, errors and an interrupt", async () => {
+      const interpreter = await CodeInterpreter.create(options);
+      try {
+        const lines: string[] = [];
+        const first = await interpreter.runCode("import os\nx = 41\nprint('é', os.getcwd())\nx + 1", {
+          onStdout: ({ line }) => void lines.push(line),
+          timeoutMs: 0,
+        });
+        assert.deepEqual([first.text, first.logs.stdout.join("")], ["42", `é ${home}\n`]);
+        assert.equal(lines.join(""), `é ${home}\n`);
+        const { error } = await interpreter.runCode("x / 0");
+        assert.deepEqual([error?.name, error?.value], ["ZeroDivisionError", "division by zero"]);
+        const rich = "class Rich:\n  def _repr_html_(self): return '<b>rich</b>'\nRich()";
+        assert.equal((await interpreter.runCode(rich)).results[0]?.html, "<b>rich</b>");
+        const context = await interpreter.createCodeContext({ cwd: "/tmp" });
+        assert.equal((await interpreter.runCode("import os; os.getcwd()", { context })).text, "/tmp");
+        assert.equal((await interpreter.runCode("x", { context })).error?.name, "NameError");
+        const script = "const a = [1, 2]; console.log(a.length); a.map((n) => n * 2)";
+        const inNode = await interpreter.runCode(script, { language: "javascript", timeoutMs: 0 });
+        assert.deepEqual([inNode.logs.stdout, inNode.text], [["2\n"], "[ 2, 4 ]"]);
+        const bash = await interpreter.runCode("echo $((6 * 7)) $KEY", { language: "bash", envs: { KEY: "value" } });
+        assert.equal(bash.logs.stdout.join(""), "42 value\n");
+        await assert.rejects(interpreter.runCode("import time\nwhile True: time.sleep(0.1)", { timeoutMs: 3000 }));
+        assert.equal((await interpreter.runCode("x")).text, "41");
+        const copy = await CodeInterpreter.create((await interpreter.createSnapshot()).snapshotId, options);
+        assert.equal((await copy.runCode("x += 1; x")).text, "42");
+        assert.equal((await interpreter.runCode("x")).text, "41");
+        await copy.kill();
+      } finally {
+        await interpreter.kill();
+      }
     });
 
     test("the default user is `user`, owns its files and may become root", async () => {

@@ -11,6 +11,7 @@ const examples = resolve(import.meta.dirname, "../../packages/sdk/examples");
 
 const expected: Readonly<Record<string, readonly string[]>> = {
   "agent.ts": ["ANTHROPIC_API_KEY is not set in the environment of the sandbox"],
+  "code.ts": ["42 adding undefined"],
   "errors.ts": ["not_found", "canceled"],
   "files.ts": ["bread, milk", "today.txt 12", "false true"],
   "first-command.ts": ["42 0"],

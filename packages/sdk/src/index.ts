@@ -26,6 +26,15 @@ export type {
   StartAgent,
 } from "./clients/agents.ts";
 export type { AuditClient, AuditEntry, AuditPage } from "./clients/organization/audit.ts";
+export type {
+  CodeContext,
+  CodeError,
+  CodeExecution,
+  CodeLanguage,
+  CodeOptions,
+  CodeResult,
+  SandboxCode,
+} from "./code.ts";
 export { connect } from "./client.ts";
 export type { Client, ConnectOptions } from "./client.ts";
 export type { ExecClient, ExecOutput, ExecRequest, ExecResult, ExecStream } from "./clients/exec.ts";

@@ -1,3 +1,4 @@
+import { codeOf, type SandboxCode } from "./code.ts";
 import type { Agent, AttachedAgent, StartAgent } from "./clients/agents.ts";
 import type { Checkpoint, CreateCheckpoint, Fork } from "./clients/checkpoints.ts";
 import { connect } from "./client.ts";
@@ -91,6 +92,7 @@ export class Sandbox implements AsyncDisposable {
   readonly pty: SandboxPty;
   readonly agents: SandboxAgents;
   readonly files: SandboxFiles;
+  readonly code: SandboxCode;
   readonly checkpoints: SandboxCheckpoints;
   readonly previews: SandboxPreviews;
   readonly network: SandboxNetwork;
@@ -104,6 +106,7 @@ export class Sandbox implements AsyncDisposable {
     this.pty = ptyOf(client, id);
     this.agents = agentsOf(client, id);
     this.files = filesOf(client, id);
+    this.code = codeOf(client, id);
     this.checkpoints = checkpointsOf(client, id);
     this.previews = {
       create: async (request, { signal } = {}) => await client.previews.create(id, request, signal),

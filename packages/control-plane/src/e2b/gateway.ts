@@ -13,6 +13,7 @@ import { isPreviewToken } from "#previews/preview-token.ts";
 import { type E2bContext, endPause, findReachable, withoutSuffix } from "./e2b-context.ts";
 import type { EnvdContext } from "./envd/envd-call.ts";
 import { isSigned, signedRequestOf } from "./envd/file-transfer.ts";
+import { interpreterPort, startInterpreter } from "./code-interpreter.ts";
 import { LiveProcesses } from "./envd/live-processes.ts";
 import { notFoundBody, serveEnvd } from "./envd/serve-envd.ts";
 import { Watchers } from "./envd/watchers.ts";
@@ -104,6 +105,9 @@ function portManner(context: E2bContext): PortManner {
       }
       if (hash !== undefined) requireTrafficToken(hash, request);
       await endPause(context, found);
+    },
+    async prepare(sandbox, port, signal) {
+      if (port === interpreterPort) await startInterpreter(context, sandbox, signal);
     },
     failure: (_request, target, error) => failureAnswer(context, target, error),
   };

@@ -13,7 +13,7 @@ export const imageEnvironment = cachedFile("/etc/environment", parseEnvironment)
 /** The environment of a command: variables of image, user, machine and command, the last one wins. */
 export function commandEnvironment(user: User, machine: Environment, command: Environment): Environment {
   return {
-    PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    PATH: `${userPath(user)}/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`,
     LANG: "C.UTF-8",
     ...imageDefaults().environment,
     ...imageEnvironment(),
@@ -24,6 +24,11 @@ export function commandEnvironment(user: User, machine: Environment, command: En
     ...machine,
     ...command,
   };
+}
+
+/** Where pip, npm, cargo and go put the programs that a user installs. */
+function userPath({ home }: Pick<User, "home">): string {
+  return ["/.local/bin", "/.cargo/bin", "/go/bin"].map((directory) => `${home}${directory}:`).join("");
 }
 
 /** @throws invalid_argument for names and values that the kernel cannot pass to a process */

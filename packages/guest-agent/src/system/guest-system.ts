@@ -6,7 +6,7 @@ import { setHostname } from "./kernel/hostname.ts";
 import { growWorkspace } from "./kernel/grow-workspace.ts";
 import { trustAuthority } from "#system/authority.ts";
 import { setMachineId, renewSecrets } from "#system/identity.ts";
-import { limitOpenFiles, writeClock } from "./kernel/libc.ts";
+import { liftProcessLimit, limitOpenFiles, writeClock } from "./kernel/libc.ts";
 import { setMacAddress } from "./kernel/mac-address.ts";
 import { setProcessors } from "./kernel/processors.ts";
 import { spareAgent } from "./kernel/oom-score.ts";
@@ -18,6 +18,8 @@ export function guestSystem(): System {
   // Commands inherit the limits. The kernel gives process 1 a limit of 4096, which package managers and servers exceed.
   // Node raises its own soft limit to the hard one, and some programs loop over every descriptor up to their limit.
   limitOpenFiles(65_536, 1_048_576);
+  // The kernel allows a user half of the threads that fit into memory.
+  liftProcessLimit();
   return {
     findUser,
     findOwner,

@@ -28,13 +28,20 @@ export async function provideAgentDisk(
   const init = join(source.recipesDirectory, "agent", "init");
   const script = join(source.recipesDirectory, "agent", "claude-agent-wrapper");
   const sftpScript = join(source.recipesDirectory, "agent", "sftp-server");
-  const ingredients = [nodeBinary, bundles.guestAgent, init, bundles.agentWrapper, script];
-  const [node, agent, initHash, wrapper, scriptHash] = await Promise.all(ingredients.map(hashOfFile));
+  const systemctl = join(source.recipesDirectory, "agent", "systemctl");
+  const interpreter = join(source.recipesDirectory, "agent", "code-interpreter");
+  const ingredients = [nodeBinary, bundles.guestAgent, init, bundles.agentWrapper, script, systemctl, interpreter];
+  const [node, agent, initHash, wrapper, scriptHash, systemctlHash, interpreterHash] = await Promise.all(
+    ingredients.map(hashOfFile),
+  );
   const sftp = (await Promise.all([bundles.sftpServer, sftpScript].map(hashOfFile))).join(" ");
   const { directory } = await provideArtifact({
     kind: "agent",
     ...artifactPlace(source),
-    inputs: { kit: kit.id, node, agent, init: initHash, wrapper, script: scriptHash, sftp },
+    inputs: {
+      ...{ kit: kit.id, node, agent, init: initHash, wrapper, script: scriptHash, sftp },
+      ...{ systemctl: systemctlHash, interpreter: interpreterHash },
+    },
     needMib: 500,
     signal,
     build: async (target) => {
@@ -47,6 +54,8 @@ export async function provideAgentDisk(
         [nodeBinary, "bin/node"],
         [script, "bin/claude-agent-wrapper"],
         [sftpScript, "bin/sftp-server"],
+        [systemctl, "bin/systemctl"],
+        [interpreter, "bin/code-interpreter"],
         [bundles.guestAgent, "agent.mjs"],
         [bundles.agentWrapper, "claude-agent-wrapper.mjs"],
         [bundles.sftpServer, "sftp-server.mjs"],

@@ -11,6 +11,12 @@ import { type E2bContext, orMissing } from "../e2b-context.ts";
 /** Names by which clients ask for this server's default image. */
 const defaultNames: ReadonlySet<string> = new Set(["", "base", "default"]);
 
+/**
+ * Names by which clients of the code interpreter ask for its template. Every image with Python can run it, so they mean
+ * the default image unless the organization has a template of that name.
+ */
+export const defaultInterpreters: ReadonlySet<string> = new Set(["code-interpreter-v1", "code-interpreter"]);
+
 // Only the newest snapshots are found by name. Older ones are found by id.
 const maxNamed = 1000;
 
@@ -40,6 +46,10 @@ export async function startFromTemplate(
   if (ready !== undefined) {
     const create = forkOf(ready.checkpoint, { organizationId, fork });
     return (await createSandbox(sandboxes, create, () => {}, signal)).sandbox;
+  }
+  if (defaultInterpreters.has(name)) {
+    const sandbox = { networkEnabled: true, ...fork, image: "default" };
+    return (await createSandbox(sandboxes, { organizationId, sandbox }, () => {}, signal)).sandbox;
   }
   const snapshot = await findSnapshot(context, organizationId, name);
   if (snapshot !== undefined) {

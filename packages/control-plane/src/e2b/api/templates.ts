@@ -7,7 +7,7 @@ import { findReadyBuild, findReadyTemplate } from "#templates/find-template.ts";
 import { publishTemplate, tagBuild, untagBuilds } from "#templates/manage-templates.ts";
 import { splitTag, type Template } from "#templates/template.ts";
 import { type E2bContext, orMissing } from "../e2b-context.ts";
-import { findSnapshot } from "./start-from-template.ts";
+import { defaultInterpreters, findSnapshot } from "./start-from-template.ts";
 
 /** Serves the look-ups of templates, their tags, and the organization as a team. */
 export function serveTemplates(app: FastifyInstance, context: E2bContext): void {
@@ -24,6 +24,7 @@ export function serveTemplates(app: FastifyInstance, context: E2bContext): void 
     if (namesOfServer().includes(name) || name === "default") return { templateID: name, public: true };
     const template = await templates.find(organizationId, splitTag(name).name);
     if (template !== undefined) return { templateID: template.id, public: template.isPublic };
+    if (defaultInterpreters.has(name)) return { templateID: name, public: true };
     const snapshot = await findSnapshot(context, organizationId, name);
     if (snapshot !== undefined) return { templateID: snapshot.id, public: snapshot.isPublic };
     if ((await orMissing(images.images.get(organizationId, name))) !== undefined) {

@@ -38,6 +38,8 @@ export interface Addressed {
 export interface PortManner {
   /** @throws when the request must not reach the sandbox */
   admit(sandbox: Sandbox, request: IncomingMessage): void | Promise<void>;
+  /** Runs before each connection to a port of a sandbox that runs. */
+  prepare?(sandbox: Sandbox, port: number, signal: AbortSignal): Promise<void>;
   failure(request: IncomingMessage, target: PreviewTarget, error: unknown): Answer;
   /** Headers of requests that are for this server, in lower case. */
   readonly ownHeaders: ReadonlySet<string>;
@@ -173,6 +175,7 @@ async function connect(
   const use = await useOrWait(api, sandbox, waits ? timing.previewWaitMs : undefined, signal);
   if (use === undefined) return { answer: wakingAnswer };
   try {
+    await manner.prepare?.(sandbox, port, signal);
     const connection = await openGuestPort(sandboxes.worker, sandboxId, port, signal);
     const stream = portStream(connection, () => gone.abort());
     signal.addEventListener("abort", () => stream.destroy(), { once: true });

@@ -6,8 +6,13 @@ import type { CommandLimits, Memory } from "#system/system.ts";
 const root = "/sys/fs/cgroup";
 const sandbox = join(root, "sandbox");
 
-/** Suffices for language servers and package managers, and stops a fork bomb. */
-const maxPids = 4096;
+/**
+ * Processes and threads for each MiB of memory, as the kernel's own default (threads-max) has them. At least as many as
+ * language servers and package managers need; at most what one user of a common distribution has.
+ */
+const pidsPerMib = 8;
+const minPids = 4096;
+const maxPids = 32_768;
 
 /**
  * Share of the machine's memory for commands. The rest keeps the agent and the kernel alive when commands use all of
@@ -91,7 +96,12 @@ export function limitCommands(limits: CommandLimits): void {
   limitMemory(limits.memoryBytes);
   const quota = limits.cpuPercent === 0 ? "max" : String((limits.cpuPercent / 100) * periodMicroseconds);
   writeFileSync(join(sandbox, "cpu.max"), `${quota} ${periodMicroseconds}`);
-  writeFileSync(join(sandbox, "pids.max"), String(limits.maxPids === 0 ? maxPids : limits.maxPids));
+  writeFileSync(join(sandbox, "pids.max"), String(limits.maxPids === 0 ? defaultPids() : limits.maxPids));
+}
+
+function defaultPids(): number {
+  const mib = Math.floor(readMemory().total / 2 ** 20);
+  return Math.min(maxPids, Math.max(minPids, mib * pidsPerMib));
 }
 
 /** @param bytes a further limit; 0 for none */

@@ -70,10 +70,21 @@ function checked(call: string, result: number): number {
 /** Sets how many files this process, and what it starts, may have open (getrlimit(2)). Raising `hard` takes root. */
 export function limitOpenFiles(soft: number, hard: number): void {
   const RLIMIT_NOFILE = 7;
+  setLimits(RLIMIT_NOFILE, BigInt(soft), BigInt(hard));
+}
+
+/** Lifts the limit of processes for each user (getrlimit(2)): cgroups bound the processes of commands. Takes root. */
+export function liftProcessLimit(): void {
+  const RLIMIT_NPROC = 6;
+  const RLIM_INFINITY = 2n ** 64n - 1n;
+  setLimits(RLIMIT_NPROC, RLIM_INFINITY, RLIM_INFINITY);
+}
+
+function setLimits(resource: number, soft: bigint, hard: bigint): void {
   const limits = Buffer.alloc(16);
-  limits.writeBigUInt64LE(BigInt(soft), 0);
-  limits.writeBigUInt64LE(BigInt(hard), 8);
-  checked("setrlimit", libc.setrlimit(RLIMIT_NOFILE, limits));
+  limits.writeBigUInt64LE(soft, 0);
+  limits.writeBigUInt64LE(hard, 8);
+  checked("setrlimit", libc.setrlimit(resource, limits));
 }
 
 /** Opens a pipe and returns both ends. No child inherits them unless they are passed to it. */
