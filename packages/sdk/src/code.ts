@@ -1,6 +1,5 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Client } from "./client.ts";
-import type { Abortable } from "./sandbox.ts";
 
 /** A place where code runs. Its variables last as long as the sandbox, through hibernation, and in every fork. */
 export interface CodeContext {
@@ -41,6 +40,11 @@ export interface CodeExecution {
   readonly error?: CodeError;
   /** The text of the main result. */
   readonly text?: string;
+}
+
+/** An operation that a signal can abort. */
+interface Abortable {
+  readonly signal?: AbortSignal;
 }
 
 export interface CodeOptions extends Abortable {
