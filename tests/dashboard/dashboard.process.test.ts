@@ -97,7 +97,7 @@ suite("the dashboard in a browser", { skip }, () => {
     assert.equal(await page.evaluate("window.isScripted"), undefined);
   });
 
-  test("what a sandbox writes is a text too", async () => {
+  test("what a sandbox writes is shown as text", async () => {
     const [first] = await dashboard.client.sandboxes.list();
     const id = first?.id ?? "";
     await dashboard.client.exec.run(id, { cmd: "printf", args: ["%s\\n", hostile] });

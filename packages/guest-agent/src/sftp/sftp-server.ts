@@ -34,6 +34,30 @@ const maxHandles = 1000;
 /** Entries of a directory in one reply. */
 const entriesAtOnce = 100;
 
+/** The types of requests, with their names in the draft. */
+const request = {
+  init: 1,
+  open: 3,
+  close: 4,
+  read: 5,
+  write: 6,
+  lstat: 7,
+  fstat: 8,
+  setstat: 9,
+  fsetstat: 10,
+  opendir: 11,
+  readdir: 12,
+  remove: 13,
+  mkdir: 14,
+  rmdir: 15,
+  realpath: 16,
+  stat: 17,
+  rename: 18,
+  readlink: 19,
+  symlink: 20,
+  extended: 200,
+} as const;
+
 const reply = { version: 2, status: 101, handle: 102, data: 103, name: 104, attributes: 105, extended: 201 } as const;
 
 const status = { ok: 0, endOfFile: 1, noSuchFile: 2, denied: 3, failure: 4, badMessage: 5, unsupported: 8 } as const;
@@ -98,7 +122,7 @@ export class SftpServer {
 
   #answer(packet: PacketReader): Buffer {
     const type = packet.byte();
-    if (type === 1) {
+    if (type === request.init) {
       packet.uint32();
       const offered = Object.entries(extensions).flatMap(([name, version]) => [sized(name), sized(version)]);
       return Buffer.concat([Buffer.from([reply.version]), uint32(3), ...offered]);
@@ -125,56 +149,56 @@ export class SftpServer {
     answer: (kind: number, ...parts: Buffer[]) => Buffer,
   ): Buffer | undefined {
     switch (type) {
-      case 3:
+      case request.open:
         return answer(reply.handle, this.#open(packet));
-      case 4:
+      case request.close:
         return this.#close(packet);
-      case 5:
+      case request.read:
         return answer(reply.data, sized(this.#read(packet)));
-      case 6:
+      case request.write:
         return this.#write(packet);
-      case 7:
+      case request.lstat:
         return answer(reply.attributes, attributesOf(lstatSync(packet.path())));
-      case 8:
+      case request.fstat:
         return answer(reply.attributes, attributesOf(fstatSync(this.#file(packet).file)));
-      case 9:
+      case request.setstat:
         setAttributes(packet.path(), readAttributes(packet));
         return undefined;
-      case 10:
+      case request.fsetstat:
         setAttributes(this.#file(packet).file, readAttributes(packet));
         return undefined;
-      case 11: {
+      case request.opendir: {
         const path = packet.path();
-        // The path is bytes, and so are the names.
+        // Names that are not UTF-8 need a path of bytes.
         return answer(reply.handle, this.#add({ directory: openDirectory(path), path }));
       }
-      case 12:
+      case request.readdir:
         return answer(reply.name, ...this.#entries(packet));
-      case 13:
+      case request.remove:
         unlinkSync(packet.path());
         return undefined;
-      case 14: {
+      case request.mkdir: {
         const path = packet.path();
         const { mode } = readAttributes(packet);
         mkdirSync(path, mode === undefined ? {} : { mode: mode & 0o7777 });
         return undefined;
       }
-      case 15:
+      case request.rmdir:
         rmdirSync(packet.path());
         return undefined;
-      case 16:
+      case request.realpath:
         return answer(reply.name, ...oneName(resolved(packet.path())));
-      case 17:
+      case request.stat:
         return answer(reply.attributes, attributesOf(statSync(packet.path())));
-      case 18:
+      case request.rename:
         return renameUnlessThere(packet.path(), packet.path());
-      case 19:
+      case request.readlink:
         return answer(reply.name, ...oneName(readlinkSync(packet.path(), "buffer")));
-      case 20:
+      case request.symlink:
         // OpenSSH's clients send the target first, against the draft.
         symlinkSync(packet.path(), packet.path());
         return undefined;
-      case 200:
+      case request.extended:
         return this.#extended(packet, answer);
       default:
         throw new Refusal(status.unsupported, `the request ${type} is not supported`);

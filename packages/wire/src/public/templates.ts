@@ -45,7 +45,7 @@ const CreateTemplateBody = z
     memoryMB: memoryField("memoryMB").optional(),
     public: z.boolean().optional().meta({
       description:
-        "Whether every organization may create sandboxes from it by its id. Default: as it was, at first false.",
+        "Whether every organization may create sandboxes from it by its id. Default: unchanged; false for a new template.",
     }),
   })
   .meta({ id: "CreateTemplate" });

@@ -88,7 +88,7 @@ suite("the dashboard", () => {
     assert.match(secure.headers.get("set-cookie") ?? "", /; Secure$/);
   });
 
-  test("a session is exchanged for a token of the API, and is none itself", async () => {
+  test("a session yields a token of the API, and the API takes neither its cookie nor its CSRF token", async () => {
     const session = await signIn({ apiKey: testKey });
     const reply = (await (await token(session)).json()) as Json;
     assert.deepEqual([reply.organization.name, reply.scopes.includes("admin:write")], ["default", true]);

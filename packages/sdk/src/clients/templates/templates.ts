@@ -28,7 +28,7 @@ export interface TemplateRecipe {
   readonly tags?: readonly string[];
   readonly vcpus?: number;
   readonly memoryMib?: number;
-  /** Whether every organization may use the template by its id. Default: as it was, at first false. */
+  /** Whether every organization may use the template by its id. Default: unchanged; false for a new template. */
   readonly public?: boolean;
 }
 

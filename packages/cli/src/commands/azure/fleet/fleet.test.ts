@@ -223,7 +223,7 @@ suite("the image", () => {
     assert.equal(installed.length, 1);
   });
 
-  test("of a build that is cut at each call is captured at last, and nothing else is left", async (t) => {
+  test("a build that is cut off at each call in turn ends with a captured image and nothing else", async (t) => {
     await using azure = await FakeResourceManager.start({ sizes });
     azure.cutsEach = true;
     const runs = await runUntilWhole(azure, () => buildImage(imageOn(azure), t.signal));
