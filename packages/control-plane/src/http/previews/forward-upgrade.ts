@@ -71,6 +71,8 @@ function headOf({ statusCode, statusMessage }: IncomingMessage, headers: readonl
 async function joined(socket: Duplex, stream: Duplex, use: Use): Promise<void> {
   socket.on("data", () => use.touch());
   stream.on("data", () => use.touch());
+  // Two pipelines and a TLS server together add more listeners than Node expects of a socket.
+  socket.setMaxListeners(20);
   // Both peers see the close; there is nothing to report.
   await Promise.all([pipeline(socket, stream), pipeline(stream, socket)]).catch(() => undefined);
   socket.destroy();
