@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 import { eventually } from "@opensandbox/wire/testing/eventually.ts";
+import { Held } from "../../packages/control-plane/src/testing/held.ts";
 import { type Node, type RowsWorld, settled, startRowsWorld } from "./rows-world.ts";
 
 /** A busy host answers late, and these tests cut connections instead of stalling them. */
@@ -214,6 +215,34 @@ suite("sandboxes of a fleet that move", () => {
       assert.ok(node!.worker.live.includes(id));
     }
     assert.equal((await world.ask("GET", `/sandboxes/${unused.id}`)).reply.recoveredFrom, undefined);
+  });
+
+  test("a wake whose answer is lost starts no second machine elsewhere", async () => {
+    await using world = await startRowsWorld(2, options);
+    const { id } = await world.create();
+    await write(world, id, "kept");
+    await world.ask("POST", `/sandboxes/${id}/hibernate`);
+    await eventually("the snapshot is stored", () => world.stored.size === 1);
+    using held = new Held();
+    for (const { worker } of world.nodes) worker.onDone = async (step) => (step === "start" ? held.here() : undefined);
+    const waking = world.ask("POST", `/sandboxes/${id}/wake`, {});
+    await held.reached;
+    const node = world.nodes.find(({ worker }) => worker.live.includes(id))!;
+    const other = world.nodes.find((each) => each !== node)!;
+    node.cable.cut();
+    assert.equal((await waking).status, 503);
+    held.release();
+    for (const { worker } of world.nodes) worker.onDone = () => undefined;
+    await world.untilUp(1);
+    const again = await world.ask("POST", `/sandboxes/${id}/wake`, {});
+    assert.notEqual(again.status, 200, "its machine may run on the worker that does not answer");
+    assert.deepEqual(other.worker.live, []);
+    node.cable.mend();
+    await world.untilUp(2);
+    await eventually("it runs", async () => (await world.status(id)) === "running");
+    assert.equal(await readNote(world, id), "kept");
+    const live = world.nodes.flatMap(({ worker }) => worker.live);
+    assert.deepEqual(live, [id]);
   });
 
   test("a lost worker that comes back keeps no machine of a sandbox that continues elsewhere", async () => {

@@ -7,6 +7,7 @@ import { limitsOf } from "#lifecycle/limits-of.ts";
 import type { Start } from "#lifecycle/placement.ts";
 import { markRunning, startOnWorker, type Started } from "#lifecycle/start-on-worker.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
+import { isOutcomeUnknown } from "#lifecycle/unknown-outcome.ts";
 import { wrongState, type SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
 import { requireDisk } from "./disk-limits.ts";
 import type { Sandbox } from "./sandbox.ts";
@@ -57,6 +58,7 @@ export async function wakeSandbox(
 
 /**
  * Wakes a hibernated sandbox whose gate is held. When the wake fails, the sandbox stays hibernated and its row says why.
+ * When it is unknown whether the wake has failed, the sandbox stays waking.
  * The snapshot is removed only after the row says that the sandbox runs.
  */
 export async function wake(
@@ -89,6 +91,9 @@ async function startFromHibernation(context: SandboxContext, waking: Sandbox): P
     const from = { kind: "snapshot", snapshotId, identity: "same" } as const;
     return await startOnWorker(context, waking, from, context.shutdown.ending);
   } catch (error) {
+    // Its machine may run there. The row stays unchanged, so that no other worker starts one, until the worker answers
+    // again or is lost.
+    if (isOutcomeUnknown(error)) throw error;
     const failure = isSandboxError(error, "not_found") ? noHibernation(error.message, error) : error;
     const why = failure instanceof Error ? failure.message : String(failure);
     const workerId = waking.ephemeral ? waking.workerId : "";

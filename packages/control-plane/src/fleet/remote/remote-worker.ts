@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import type { CallOptions } from "@connectrpc/connect";
+import { type CallOptions, Code, ConnectError } from "@connectrpc/connect";
 import { describeError, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
 import { minProtocolVersion, protocolVersion } from "@opensandbox/wire/worker/rpc/fleet-node.ts";
@@ -102,12 +102,13 @@ export class RemoteWorker implements Worker, Disposable {
     onProgress: (progress: Progress) => void,
     signal: AbortSignal,
   ): Promise<StartedSandbox> {
-    return await this.#link.until(signal, async (client, options) => {
+    await this.#link.connect();
+    return await this.#changing(signal, async (client, options) => {
       for await (const { event } of client.startSandbox(wire.startToWire(request), options)) {
         if (event.case === "progress") onProgress(wire.progressFromWire(event.value));
         else if (event.case === "started") return wire.startedFromWire(event.value);
       }
-      throw new SandboxError("unavailable", `${this.#link.name} did not say how sandbox ${request.id} started`);
+      throw new ConnectError(`it did not say how sandbox ${request.id} started`, Code.Unavailable);
     });
   }
 
@@ -183,13 +184,8 @@ export class RemoteWorker implements Worker, Disposable {
 
   async hibernateSandbox(id: SandboxId, snapshotId: SnapshotId, signal: AbortSignal): Promise<CapturedSnapshot> {
     const request = { sandboxId: id, snapshotId };
-    try {
-      const captured = await this.#link.until(signal, (client, options) => client.hibernateSandbox(request, options));
-      return { sizeBytes: captured.sizeBytes, pausedMs: captured.pausedMs };
-    } catch (error) {
-      if (isSandboxError(error) && WorkerLink.isFromConnection(error)) throw markOutcomeUnknown(error);
-      throw error;
-    }
+    const captured = await this.#changing(signal, (client, options) => client.hibernateSandbox(request, options));
+    return { sizeBytes: captured.sizeBytes, pausedMs: captured.pausedMs };
   }
 
   async findSnapshot(snapshotId: SnapshotId): Promise<StoredSnapshot | undefined> {
@@ -256,6 +252,19 @@ export class RemoteWorker implements Worker, Disposable {
   }
 
   /** Repeats a call as long as only its connection fails. */
+  /** Makes a call that changes a machine. Its error says when the worker may have finished it. */
+  async #changing<T>(
+    signal: AbortSignal,
+    call: (client: WorkerClient, options: CallOptions) => Promise<T>,
+  ): Promise<T> {
+    try {
+      return await this.#link.until(signal, call);
+    } catch (error) {
+      if (isSandboxError(error) && WorkerLink.isFromConnection(error)) throw markOutcomeUnknown(error);
+      throw error;
+    }
+  }
+
   async #lasting<T>(signal: AbortSignal, call: (client: WorkerClient, options: CallOptions) => Promise<T>): Promise<T> {
     for (;;) {
       try {

@@ -1,5 +1,5 @@
 import { type ConnectionOptions, connect as connectTls, type TLSSocket } from "node:tls";
-import { type Client, type CallOptions, ConnectError, createClient, type Interceptor } from "@connectrpc/connect";
+import { type Client, type CallOptions, Code, ConnectError, createClient, type Interceptor } from "@connectrpc/connect";
 import { createConnectTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { maxMessageBytes, nodeName, streamWindowBytes } from "@opensandbox/wire/worker/rpc/fleet-node.ts";
@@ -91,9 +91,19 @@ export class WorkerLink implements Disposable {
     }
   }
 
+  /**
+   * Connects, unless there is a connection. Without one a call has not reached the worker.
+   * @throws `unavailable` when it cannot
+   */
+  async connect(): Promise<void> {
+    if ((await this.#sessions.connect()) !== "error") return;
+    throw new SandboxError("unavailable", `${this.name} cannot be reached`, { cause: this.#sessions.error() });
+  }
+
   /** Whether the error comes from the connection and not from the worker, which may have finished the call. */
   static isFromConnection(error: unknown): boolean {
-    return isSandboxError(error, "unavailable") && error.cause instanceof ConnectError;
+    if (!isSandboxError(error, "unavailable") || !(error.cause instanceof ConnectError)) return false;
+    return error.cause.code !== Code.Unauthenticated;
   }
 
   /** What a caller throws for a failed call: the reason of its own signal, or the worker's error. */
