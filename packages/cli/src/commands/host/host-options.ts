@@ -1,6 +1,6 @@
 import { flag, text, whole } from "#arguments/inputs.ts";
 import { acmeFrom, type AcmeInput, acmeOptions, checkAcmeInput } from "./acme/acme-options.ts";
-import { certificateSettings } from "./steps/certificate.ts";
+import { certificateSettings } from "./acme/certificate-files.ts";
 import { type HostOptions, type Role, roles } from "./options.ts";
 
 /** Options of `host setup`; `host check` compares the host with the same ones. */

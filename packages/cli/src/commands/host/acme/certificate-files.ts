@@ -4,6 +4,10 @@ import { dataDirectory } from "../options.ts";
 /** In the data directory, whose files the unit of a server gives to the server's user. */
 export const chainFile = `${dataDirectory}/tls/chain.pem`;
 export const keyFile = `${dataDirectory}/tls/key.pem`;
+
+/** Settings of a server that uses them. */
+export const certificateSettings = { OPENSANDBOX_TLS_CERT: chainFile, OPENSANDBOX_TLS_KEY: keyFile } as const;
+
 /** The key of the account with the authority. */
 export const accountFile = "/etc/opensandbox/acme-account.pem";
 

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { AcmeChoice } from "../acme/acme-options.ts";
-import { chainFile, isDue, keyFile } from "../acme/certificate-files.ts";
+import { chainFile, isDue } from "../acme/certificate-files.ts";
 import type { Role } from "../options.ts";
 import { claim, ownedFile, release } from "../owned-file.ts";
 import { defineStep, type Step } from "../step.ts";
@@ -12,9 +12,6 @@ const serviceFile = `/etc/systemd/system/${name}.service`;
 const timerFile = `/etc/systemd/system/${name}.timer`;
 
 const schema = z.object({ service: ownedFile, timer: ownedFile });
-
-/** Settings of a server whose certificate this step gets. */
-export const certificateSettings = { OPENSANDBOX_TLS_CERT: chainFile, OPENSANDBOX_TLS_KEY: keyFile } as const;
 
 interface Wanted {
   readonly launcher: string;
