@@ -5,6 +5,7 @@ import { isSandboxError } from "@opensandbox/wire/errors.ts";
 import { randomHex } from "@opensandbox/wire/ids.ts";
 import { eventually, within } from "@opensandbox/wire/testing/eventually.ts";
 import { RemoteWorker } from "../../packages/control-plane/src/fleet/remote/remote-worker.ts";
+import { isOutcomeUnknown } from "../../packages/control-plane/src/lifecycle/unknown-outcome.ts";
 import { type FleetCredentials, makeCredentials } from "../../packages/server/src/fleet/fleet-token.ts";
 import { serveWorker, type WorkerEndpoint } from "../../packages/worker/src/serve/serve-worker.ts";
 import { makeDataDirectory, openTestWorker, startRequest } from "../../packages/worker/src/testing/test-host.ts";
@@ -81,6 +82,22 @@ test("a worker notices a server that has vanished", async () => {
   assert.equal(await attachedOf(), 1);
   cable.stall();
   await eventually("the listener is detached", async () => (await attachedOf()) === 0);
+});
+
+test("whether a start that is aborted has failed is unknown, and its worker ends it", async () => {
+  await using cable = await startOnCable();
+  const { worker } = cable;
+  const ending = new AbortController();
+  const starting = worker.startSandbox(startRequest(), () => ending.abort(), ending.signal);
+  setTimeout(() => ending.abort(), 5).unref();
+  await assert.rejects(within("the start fails", starting), (error) => isOutcomeUnknown(error));
+  assert.ok(!isOutcomeUnknown(ending.signal.reason), "other operations share the reason");
+  const isGone = async (): Promise<boolean> => (await worker.listSandboxes()).length === 0;
+  await eventually("the worker has ended it", isGone);
+  await assert.rejects(
+    worker.startSandbox(startRequest(), () => {}, ending.signal),
+    (error) => !isOutcomeUnknown(error),
+  );
 });
 
 test("a server with another token is refused with a reason", async () => {

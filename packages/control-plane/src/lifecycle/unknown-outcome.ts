@@ -1,6 +1,6 @@
 const unknown = new WeakSet<object>();
 
-/** Marks the error of an operation that the worker may have finished: its connection broke before the answer. */
+/** Marks the error of an operation that the worker may have finished: no answer came. */
 export function markOutcomeUnknown<E extends object>(error: E): E {
   unknown.add(error);
   return error;

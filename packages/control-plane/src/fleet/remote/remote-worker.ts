@@ -1,6 +1,13 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { type CallOptions, Code, ConnectError } from "@connectrpc/connect";
-import { describeError, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
+import {
+  asSandboxError,
+  describeError,
+  errorFromWire,
+  errorToWire,
+  isSandboxError,
+  SandboxError,
+} from "@opensandbox/wire/errors.ts";
 import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
 import { minProtocolVersion, protocolVersion } from "@opensandbox/wire/worker/rpc/fleet-node.ts";
 import * as wire from "@opensandbox/wire/worker/rpc/sandbox-messages.ts";
@@ -102,6 +109,7 @@ export class RemoteWorker implements Worker, Disposable {
     onProgress: (progress: Progress) => void,
     signal: AbortSignal,
   ): Promise<StartedSandbox> {
+    signal.throwIfAborted();
     await this.#link.connect();
     return await this.#changing(signal, async (client, options) => {
       for await (const { event } of client.startSandbox(wire.startToWire(request), options)) {
@@ -252,7 +260,10 @@ export class RemoteWorker implements Worker, Disposable {
   }
 
   /** Repeats a call as long as only its connection fails. */
-  /** Makes a call that changes a machine. Its error says when the worker may have finished it. */
+  /**
+   * Makes a call that changes a machine. Its error says when the worker may have finished it: the connection broke, or
+   * the signal aborted, before the answer.
+   */
   async #changing<T>(
     signal: AbortSignal,
     call: (client: WorkerClient, options: CallOptions) => Promise<T>,
@@ -260,6 +271,8 @@ export class RemoteWorker implements Worker, Disposable {
     try {
       return await this.#link.until(signal, call);
     } catch (error) {
+      // Other operations share the signal's reason, and theirs may be known to have failed.
+      if (signal.aborted) throw markOutcomeUnknown(errorFromWire(errorToWire(asSandboxError(error))));
       if (isSandboxError(error) && WorkerLink.isFromConnection(error)) throw markOutcomeUnknown(error);
       throw error;
     }
