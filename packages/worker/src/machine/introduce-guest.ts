@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { asSandboxError, isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { ReshapeRequestSchema } from "@opensandbox/wire/guest/messages_pb.js";
@@ -30,6 +31,8 @@ const shapingVersion = 4;
 const bootTimeoutMs = 180_000;
 /** A restored guest answers within a second, unless its memory comes from a slow disk. */
 const restoreTimeoutMs = 60_000;
+/** How long the end of a process may follow that of its sockets. */
+const endMs = 1000;
 
 /**
  * Waits for the guest's agent and gives the guest its identity, and its shape where the agent takes both at once. A
@@ -54,7 +57,9 @@ export async function introduceGuest(
   } catch (error) {
     ended.abort();
     if (signal.aborted) throw error;
-    throw await withConsole(live, error);
+    // The agent channel closes before the process is gone, whose end says why.
+    const end = exit.catch((reason: unknown) => reason);
+    throw await withConsole(live, (await Promise.race([end, sleep(endMs)])) ?? error);
   }
 }
 

@@ -1,9 +1,11 @@
+import { setImmediate } from "node:timers/promises";
 import { methods } from "@opensandbox/wire/guest/methods.ts";
 import { alignClock } from "#guest/align-clock.ts";
 import { describeError } from "@opensandbox/wire/errors.ts";
 import type { Host } from "#machine/host.ts";
 import { introduceGuest } from "#machine/introduce-guest.ts";
 import { offerShape, reshapeGuest, reshapeMachine } from "#machine/shape/reshape-machine.ts";
+import type { LiveMachine } from "#machine/live-machine.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
 import { applyNetworkPolicy } from "./network-policy.ts";
 import { bootAgain } from "#machine/start-machine.ts";
@@ -27,8 +29,28 @@ export async function rebootSandbox(sandbox: LiveSandbox, host: Host, signal: Ab
   await powerCycleSandbox(sandbox, host, signal);
 }
 
-/** Ends the machine's process, if it still runs, and boots a new one on its disks. */
+/**
+ * Ends the machine's process, if it still runs, and boots a new one on its disks. A machine that ends while it boots is
+ * booted once more: the disks are whole, and the caller has no other way to the sandbox.
+ */
 export async function powerCycleSandbox(sandbox: LiveSandbox, host: Host, signal: AbortSignal): Promise<void> {
+  try {
+    await bootOnce(sandbox, host, signal);
+  } catch (error) {
+    if (signal.aborted || !(await hasEnded(sandbox.live))) throw error;
+    const machine = { sandbox: sandbox.request.id, machine: sandbox.live.id };
+    host.log("warn", "a machine ended while it booted: it boots once more", { ...machine, ...describeError(error) });
+    await bootOnce(sandbox, host, signal);
+  }
+}
+
+/** Whether the machine's process has ended by itself. */
+async function hasEnded(live: LiveMachine): Promise<boolean> {
+  if (!live.hasProcess) return false;
+  return await Promise.race([live.vm.exited.then(({ reason }) => reason !== "killed"), setImmediate(false)]);
+}
+
+async function bootOnce(sandbox: LiveSandbox, host: Host, signal: AbortSignal): Promise<void> {
   const { live, request } = sandbox;
   await bootAgain(live, request.memoryMib, host, signal);
   await applyNetworkPolicy(live, request, host);
