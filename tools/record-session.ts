@@ -61,7 +61,9 @@ A server keeps sandboxes. It runs in a terminal of its own until Ctrl-C.`);
   });
   // The last line that it prints.
   await terminal.shows(/export E2B_API_KEY=\S+\s/, AbortSignal.timeout(patienceMs));
-  session.show("osb up", aboutHost(terminal.text));
+  // The server's log may come before and after it.
+  const [greeting = ""] = /^OpenSandbox is ready[^]*export E2B_API_KEY=\S+$/m.exec(terminal.text) ?? [];
+  session.show("osb up", aboutHost(greeting));
   return undo.move();
 }
 

@@ -324,9 +324,9 @@ function chooseAgentTransport({ agentTransport: wanted, log }: WorkerOptions): A
       `vsock does not work here: ${found.reason}.${remedy} Or use OPENSANDBOX_AGENT_TRANSPORT=virtio-serial`,
     );
   }
-  const transport = found.usable ? "vsock" : "virtio-serial";
-  log("info", "agent channels of new machines", { transport, reason: found.reason });
-  return transport;
+  if (!found.usable) return "virtio-serial";
+  log("info", "agent channels of new machines use vsock", { reason: found.reason });
+  return "vsock";
 }
 
 type ChosenNetwork = Host["network"] & { readonly reason: string };
