@@ -4,7 +4,7 @@ import type { AgentTransport } from "#host/agent-transport.ts";
 import { failpoint } from "#host/failpoints.ts";
 import { killMachineProcesses } from "#host/kill-by-path.ts";
 import { GuestClient } from "#guest/guest-client.ts";
-import { type Restoring, type VmSpec, socketFiles } from "#hypervisor/hypervisor.ts";
+import { type Hypervisor, type Restoring, type VmSpec, socketFiles } from "#hypervisor/hypervisor.ts";
 import {
   allFiles,
   type GuestShape,
@@ -20,6 +20,7 @@ import { bootArguments } from "./boot-arguments.ts";
 import { readChains } from "./capture-machine.ts";
 import type { BootFiles, Host } from "./host.ts";
 import { maxHotplugMib, memoryBaseMib, memoryMibOf as currentMemoryMib } from "./shape/hotplug.ts";
+import { bootsOnOneProcessor } from "./shape/template-shape.ts";
 import { limitMemoryOf, machineLimits, memoryLimitBytes } from "./limits/machine-limits.ts";
 import { type JournaledMachine, machineDirectory, removeEntry, startMark } from "./journal.ts";
 import { LayerStack, withDiskBytes } from "./layer-stack.ts";
@@ -68,20 +69,21 @@ export async function bootMachine(
   const { workspaceMib } = request.shape;
   const layers = await fillDirectory(directory.path, { ...request, workspaceMib, user: resources.user }, source, zero);
   spans.end("disks");
-  const spec = { ...specOf(request.shape, directory.path, layers, resources), ...newVsock(resources, host) };
+  const spec = { ...specOf(request.shape, directory.path, layers, resources, host), ...newVsock(resources, host) };
   await failpoint("start process");
   const vm = undo.use(await host.hypervisor.boot(spec, signal));
   const guest = undo.use(await connectGuest(vm.agentTransport, request.id, host));
   spans.end("machine");
   undo.move();
   const { shape } = request;
-  const parts = { shape, layers, resources, spec, vm, guest, guestShape: bootedGuestShape(shape) };
+  const parts = { shape, layers, resources, spec, vm, guest, guestShape: bootedGuestShape(shape, host) };
   return new LiveMachine({ ...request, directory }, parts);
 }
 
-/** What a guest has that has just booted: all vCPUs are online, and its commands have no limits but the agent's own. */
-function bootedGuestShape({ vcpus }: Shape): GuestShape {
-  return { processors: vcpus, memoryMib: 0, cpuPercent: 0, maxPids: 0 };
+/** The shape of a guest that has just booted. Its commands have no limits but the agent's own. */
+function bootedGuestShape({ vcpus }: Shape, { hypervisor }: Host): GuestShape {
+  const processors = bootsOnOneProcessor(vcpus, hypervisor.restoring) ? 1 : vcpus;
+  return { processors, memoryMib: 0, cpuPercent: 0, maxPids: 0 };
 }
 
 /**
@@ -123,7 +125,7 @@ export async function restoreMachine(
   const reader = { ...request, workspaceMib, user: resources.user };
   const layers = await fillDirectory(directory.path, reader, snapshot, undefined);
   spans.end("disks");
-  const plainSpec = specOf(request.shape, directory.path, layers, resources);
+  const plainSpec = specOf(request.shape, directory.path, layers, resources, host);
   const hadVsock = requireCompatible(plainSpec, memory, restoring) === "with vsock";
   // The device of the snapshot, with this machine's address. A host without such devices leaves it out.
   const vsock = hadVsock ? newVsock(resources, host) : {};
@@ -200,7 +202,7 @@ export async function adoptMachine(
   const resources = undo.use(await adoptHostResources(directory.path, slot, network, request.tenantGroup, host));
   const layers = new LayerStack(files, nextLayer, resources.user);
   const spec = {
-    ...specOf(request.shape, directory.path, layers, resources),
+    ...specOf(request.shape, directory.path, layers, resources, host),
     ...{ memoryBase, hotplugMib },
     ...(vsock === undefined ? {} : { vsock }),
   };
@@ -246,11 +248,11 @@ export async function bootAgain(live: LiveMachine, memoryMib: number, host: Host
   // The tops, and layers that an interrupted capture left unsealed, still belong to the user of the earlier process.
   const owned = [...layers.unhashed, ...layers.tops];
   await give([path, ...owned.map((file) => join(path, file))], resources.user);
-  const spec = { ...specOf(shape, path, layers, resources), ...newVsock(resources, host) };
+  const spec = { ...specOf(shape, path, layers, resources, host), ...newVsock(resources, host) };
   const vm = undo.use(await host.hypervisor.boot(spec, signal));
   const guest = await connectGuest(vm.agentTransport, id, host);
   undo.move();
-  live.start({ shape, layers, resources, spec, vm, guest, guestShape: bootedGuestShape(shape) });
+  live.start({ shape, layers, resources, spec, vm, guest, guestShape: bootedGuestShape(shape, host) });
   host.log("info", "machine booted again on its disks", { machine: id });
 }
 
@@ -350,6 +352,7 @@ export function specOf(
   directory: string,
   layers: Pick<LayerStack, "files" | "attachments">,
   resources: Pick<HostResources, "user" | "network" | "cgroup">,
+  host: { readonly hypervisor: Pick<Hypervisor, "restoring"> },
 ): VmSpec {
   const { user, network, cgroup } = resources;
   const { kernel, initramfs, memoryBase } = layers.files;
@@ -363,7 +366,7 @@ export function specOf(
     memoryBase: join(directory, memoryBase),
     kernel: join(directory, kernel),
     initramfs: join(directory, initramfs),
-    bootArguments,
+    bootArguments: bootArguments(shape.vcpus, host.hypervisor.restoring),
     disks: layers.attachments(directory),
     network,
   };

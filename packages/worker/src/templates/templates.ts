@@ -25,7 +25,7 @@ import { storeSnapshot } from "#machine/store-snapshot.ts";
 import { Spans } from "#machine/spans.ts";
 import { bootMachine, newMachineId } from "#machine/start-machine.ts";
 import { limitGuest } from "#machine/shape/reshape-machine.ts";
-import { templateProcessors, templateShapeOf } from "#machine/shape/template-shape.ts";
+import { bootsOnOneProcessor, templateProcessors, templateShapeOf } from "#machine/shape/template-shape.ts";
 import { templateWarmUps, warmUpTemplate, warmUpVersion } from "./warm-up.ts";
 
 /** What distinguishes one template from another. */
@@ -66,9 +66,9 @@ export class Templates implements AsyncDisposable {
 
   /** Names the template of a request; equal keys name the same template. */
   keyOf(request: TemplateRequest, files: BootFiles): string {
-    const { hypervisor, network, agentTransport } = this.#host;
+    const { hypervisor, network } = this.#host;
     const kind = request.networkEnabled ? network.mode : "none";
-    const spec = placeholderSpec(request.shape, kind, agentTransport);
+    const spec = placeholderSpec(request.shape, kind, this.#host);
     const compatibility = hypervisor.restoring?.compatibilityOf(spec);
     const { workspaceMib } = request.shape;
     const baseMib = memoryBaseMib(spec.memoryMib, hypervisor);
@@ -141,8 +141,10 @@ export class Templates implements AsyncDisposable {
     await using live = await bootMachine(machine, boot.files, host, spans, signal);
     // Runs the clone-only steps now, to warm them.
     await introduceGuest(live, { id: "template", hostname: imageHostname, envs: {}, copied: true }, "boot", signal);
-    // The template's own processors; a sandbox's are brought online when it starts.
-    if (shape.vcpus > 1 && host.hypervisor.restoring?.sparesProcessors === true) {
+    if (bootsOnOneProcessor(shape.vcpus, host.hypervisor.restoring)) {
+      // A processor that comes online for the first time takes five times as long as later.
+      await limitGuest(live, shape.vcpus, signal);
+      // The template's own processors; a sandbox's are brought online when it starts.
       await limitGuest(live, templateProcessors, signal);
     }
     spans.end("guest");
@@ -215,11 +217,7 @@ async function materialize(directory: string, delta: StoredFile, shape: Shape, h
 }
 
 /** A VM of the shape with placeholder files: compatibility does not depend on them. */
-function placeholderSpec(
-  shape: Shape,
-  network: "none" | "user" | "tap",
-  agentTransport: Host["agentTransport"],
-): VmSpec {
+function placeholderSpec(shape: Shape, network: "none" | "user" | "tap", { agentTransport, hypervisor }: Host): VmSpec {
   const noTap = (): number => {
     throw new Error("a placeholder has no TAP device");
   };
@@ -231,7 +229,7 @@ function placeholderSpec(
     memoryBase: "/memory",
     kernel: "/kernel",
     initramfs: "/initramfs",
-    bootArguments,
+    bootArguments: bootArguments(shape.vcpus, hypervisor.restoring),
     disks: imageFiles.disks.map(({ name, base, writable }) => ({
       name,
       base,

@@ -38,6 +38,14 @@ const spareVcpus = 8;
 /** Processors that are online in the guest of a template whose machine has spare vCPUs. */
 export const templateProcessors = 1;
 
+/** Whether the guest of a machine boots on its first processor and its agent brings others online. Pure. */
+export function bootsOnOneProcessor(
+  vcpus: number,
+  reshaping: Pick<Reshaping, "sparesProcessors"> | undefined,
+): boolean {
+  return reshaping?.sparesProcessors === true && vcpus >= spareVcpus;
+}
+
 /** vCPUs of the machine for a sandbox of `vcpus`. Pure. */
 export function machineVcpus(vcpus: number, { sparesProcessors }: Pick<Reshaping, "sparesProcessors">): number {
   return sparesProcessors ? Math.max(vcpus, spareVcpus) : vcpus;
