@@ -11,14 +11,13 @@ import {
   Mono,
   RowActions,
   SelectField,
-  Spinner,
   State,
   Table,
   TextArea,
   TextField,
 } from "../ui/controls.tsx";
-import { Confirm, Dialog } from "../ui/dialog.tsx";
-import { time } from "../ui/format.ts";
+import { Confirm, FormDialog } from "../ui/dialog.tsx";
+import { linesOf, time, words } from "../ui/format.ts";
 import { Icon } from "../ui/icons.tsx";
 import { useNotify } from "../ui/toasts.tsx";
 import styles from "./pages.module.css";
@@ -118,14 +117,10 @@ function Build({ isOpen, onClose }: { readonly isOpen: boolean; readonly onClose
   const [pip, setPip] = useState("");
   const [commands, setCommands] = useState("");
   const [lines, setLines] = useState<readonly string[]>();
-  const [error, setError] = useState<unknown>();
 
   async function build(): Promise<void> {
-    setError(undefined);
     setLines([]);
-    const list = (text: string, separator: RegExp): string[] =>
-      text.split(separator).filter((each) => each.trim() !== "");
-    const [debian, python, run] = [list(apt, /[\s,]+/), list(pip, /[\s,]+/), list(commands, /\n/)];
+    const [debian, python, run] = [words(apt), words(pip), linesOf(commands)];
     const steps = [
       ...(debian.length === 0 ? [] : [{ type: "apt_install", args: { packages: debian } } as const]),
       ...(python.length === 0 ? [] : [{ type: "pip_install", args: { packages: python } } as const]),
@@ -136,30 +131,21 @@ function Build({ isOpen, onClose }: { readonly isOpen: boolean; readonly onClose
       await client.images.build(name.trim(), { base, steps }, { onLog });
       notify.done(`image ${name.trim()} is ready`);
       onClose();
-    } catch (failure) {
-      setError(failure);
     } finally {
       setLines(undefined);
       await queries.invalidateQueries({ queryKey: ["images"] });
     }
   }
 
-  const isBusy = lines !== undefined;
   return (
-    <Dialog
+    <FormDialog
       title="Build an image"
-      isOpen={isOpen}
-      onClose={onClose}
-      onSubmit={() => void build()}
-      foot={
-        <>
-          <Button onClick={onClose}>{isBusy ? "Build in the background" : "Cancel"}</Button>
-          <Button look="primary" type="submit" disabled={isBusy || name.trim() === ""}>
-            {isBusy ? <Spinner /> : null}
-            {isBusy ? "Building…" : "Build"}
-          </Button>
-        </>
-      }
+      action="Build"
+      busyAction="Building…"
+      isReady={name.trim() !== ""}
+      cancel={lines === undefined ? "Cancel" : "Build in the background"}
+      {...{ isOpen, onClose }}
+      onSubmit={build}
     >
       <TextField label="Name" required value={name} onChange={(event) => setName(event.target.value)} />
       <SelectField
@@ -190,8 +176,7 @@ function Build({ isOpen, onClose }: { readonly isOpen: boolean; readonly onClose
         onChange={(event) => setCommands(event.target.value)}
       />
       {lines === undefined || lines.length === 0 ? null : <Log lines={lines} />}
-      {error === undefined ? null : <Failure error={error} />}
-    </Dialog>
+    </FormDialog>
   );
 }
 

@@ -4,7 +4,7 @@ import { type ReactNode, useState } from "react";
 import { useClient, useMay } from "../session/signed-in.tsx";
 import { Page } from "../shell/page.tsx";
 import { Button, Empty, Failure, Loading, Mono, RowActions, Table, Tag, TextArea, TextField } from "../ui/controls.tsx";
-import { Confirm, Dialog } from "../ui/dialog.tsx";
+import { Confirm, FormDialog } from "../ui/dialog.tsx";
 import { time, words } from "../ui/format.ts";
 import { Icon } from "../ui/icons.tsx";
 import { useNotify } from "../ui/toasts.tsx";
@@ -122,33 +122,14 @@ function AddStore({ isOpen, onClose }: { readonly isOpen: boolean; readonly onCl
   const client = useClient();
   const queries = useQueryClient();
   const [name, setName] = useState("");
-  const [error, setError] = useState<unknown>();
   async function add(): Promise<void> {
-    setError(undefined);
-    try {
-      await client.secrets.createStore({ name: name.trim() });
-      setName("");
-      onClose();
-    } catch (failure) {
-      setError(failure);
-    }
+    await client.secrets.createStore({ name: name.trim() });
+    setName("");
+    onClose();
     await queries.invalidateQueries({ queryKey: ["secret-stores"] });
   }
   return (
-    <Dialog
-      title="New secret store"
-      isOpen={isOpen}
-      onClose={onClose}
-      onSubmit={() => void add()}
-      foot={
-        <>
-          <Button onClick={onClose}>Cancel</Button>
-          <Button look="primary" type="submit">
-            Create
-          </Button>
-        </>
-      }
-    >
+    <FormDialog title="New secret store" action="Create" {...{ isOpen, onClose }} onSubmit={add}>
       <TextField
         label="Name"
         hint="Sandboxes are created with the name of their store"
@@ -156,8 +137,7 @@ function AddStore({ isOpen, onClose }: { readonly isOpen: boolean; readonly onCl
         value={name}
         onChange={(event) => setName(event.target.value)}
       />
-      {error === undefined ? null : <Failure error={error} />}
-    </Dialog>
+    </FormDialog>
   );
 }
 
@@ -173,38 +153,19 @@ function SetSecret({ storeId, isOpen, onClose }: SetSecretProps): ReactNode {
   const [name, setName] = useState("");
   const [value, setValue] = useState("");
   const [hosts, setHosts] = useState("");
-  const [error, setError] = useState<unknown>();
   async function set(): Promise<void> {
-    setError(undefined);
-    try {
-      await client.secrets.set(storeId, {
-        ...{ name: name.trim(), value },
-        ...(hosts.trim() === "" ? {} : { hosts: words(hosts) }),
-      });
-      setName("");
-      setValue("");
-      setHosts("");
-      onClose();
-    } catch (failure) {
-      setError(failure);
-    }
+    await client.secrets.set(storeId, {
+      ...{ name: name.trim(), value },
+      ...(hosts.trim() === "" ? {} : { hosts: words(hosts) }),
+    });
+    setName("");
+    setValue("");
+    setHosts("");
+    onClose();
     await queries.invalidateQueries({ queryKey: ["secrets", storeId] });
   }
   return (
-    <Dialog
-      title="Set a secret"
-      isOpen={isOpen}
-      onClose={onClose}
-      onSubmit={() => void set()}
-      foot={
-        <>
-          <Button onClick={onClose}>Cancel</Button>
-          <Button look="primary" type="submit">
-            Set
-          </Button>
-        </>
-      }
-    >
+    <FormDialog title="Set a secret" action="Set" {...{ isOpen, onClose }} onSubmit={set}>
       <TextField
         label="Name"
         placeholder="API_KEY"
@@ -228,7 +189,6 @@ function SetSecret({ storeId, isOpen, onClose }: SetSecretProps): ReactNode {
         value={hosts}
         onChange={(event) => setHosts(event.target.value)}
       />
-      {error === undefined ? null : <Failure error={error} />}
-    </Dialog>
+    </FormDialog>
   );
 }

@@ -4,7 +4,7 @@ import { type ReactNode, useState } from "react";
 import { useClient, useMay } from "../session/signed-in.tsx";
 import { Page } from "../shell/page.tsx";
 import { Button, Empty, Failure, Loading, Mono, RowActions, State, Table, Tag, TextField } from "../ui/controls.tsx";
-import { Confirm, Dialog } from "../ui/dialog.tsx";
+import { Confirm, Dialog, FormDialog } from "../ui/dialog.tsx";
 import { time, words } from "../ui/format.ts";
 import { Icon } from "../ui/icons.tsx";
 import { Menu } from "../ui/menu.tsx";
@@ -148,39 +148,23 @@ function AddWebhook({ isOpen, onClose, onSecret }: AddWebhookProps): ReactNode {
   const [url, setUrl] = useState("");
   const [name, setName] = useState("");
   const [types, setTypes] = useState("");
-  const [error, setError] = useState<unknown>();
 
   async function add(): Promise<void> {
-    setError(undefined);
-    try {
-      const { secret } = await client.webhooks.create({
-        url: url.trim(),
-        ...(name.trim() === "" ? {} : { name: name.trim() }),
-        ...(types.trim() === "" ? {} : { eventTypes: words(types) }),
-      });
-      onClose();
-      onSecret(secret);
-    } catch (failure) {
-      setError(failure);
-    }
+    const { secret } = await client.webhooks.create({
+      url: url.trim(),
+      ...(name.trim() === "" ? {} : { name: name.trim() }),
+      ...(types.trim() === "" ? {} : { eventTypes: words(types) }),
+    });
+    setUrl("");
+    setName("");
+    setTypes("");
+    onClose();
+    onSecret(secret);
     await queries.invalidateQueries({ queryKey: ["webhooks"] });
   }
 
   return (
-    <Dialog
-      title="Add a webhook"
-      isOpen={isOpen}
-      onClose={onClose}
-      onSubmit={() => void add()}
-      foot={
-        <>
-          <Button onClick={onClose}>Cancel</Button>
-          <Button look="primary" type="submit">
-            Add
-          </Button>
-        </>
-      }
-    >
+    <FormDialog title="Add a webhook" action="Add" {...{ isOpen, onClose }} onSubmit={add}>
       <TextField label="URL" type="url" required value={url} onChange={(event) => setUrl(event.target.value)} />
       <TextField label="Name" placeholder="optional" value={name} onChange={(event) => setName(event.target.value)} />
       <TextField
@@ -189,8 +173,7 @@ function AddWebhook({ isOpen, onClose, onSecret }: AddWebhookProps): ReactNode {
         value={types}
         onChange={(event) => setTypes(event.target.value)}
       />
-      {error === undefined ? null : <Failure error={error} />}
-    </Dialog>
+    </FormDialog>
   );
 }
 

@@ -17,7 +17,7 @@ import {
   Tag,
   TextField,
 } from "../ui/controls.tsx";
-import { Confirm, Dialog } from "../ui/dialog.tsx";
+import { Confirm, FormDialog } from "../ui/dialog.tsx";
 import { bytes, time } from "../ui/format.ts";
 import { Icon } from "../ui/icons.tsx";
 import { Menu } from "../ui/menu.tsx";
@@ -177,23 +177,16 @@ function NewCheckpoint({ isOpen, onClose, onCreate }: NewCheckpointProps): React
   const [name, setName] = useState(checkpointName);
   const [kind, setKind] = useState<Checkpoint["kind"]>("full");
   return (
-    <Dialog
+    <FormDialog
       title="New checkpoint"
-      isOpen={isOpen}
-      onClose={onClose}
+      action="Create"
+      isReady={name.trim() !== ""}
+      {...{ isOpen, onClose }}
       onSubmit={() => {
         onClose();
         onCreate(name.trim(), kind);
         setName(checkpointName());
       }}
-      foot={
-        <>
-          <Button onClick={onClose}>Cancel</Button>
-          <Button look="primary" type="submit" disabled={name.trim() === ""}>
-            Create
-          </Button>
-        </>
-      }
     >
       <TextField label="Name" required value={name} onChange={(event) => setName(event.target.value)} />
       <SelectField
@@ -205,6 +198,6 @@ function NewCheckpoint({ isOpen, onClose, onCreate }: NewCheckpointProps): React
           { value: "disk_only", label: "disks: forks boot" },
         ]}
       />
-    </Dialog>
+    </FormDialog>
   );
 }

@@ -3,8 +3,8 @@ import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useNavigate } from "@tanstack/react-router";
 import { type ReactNode, useState } from "react";
 import { useClient, useMay } from "../session/signed-in.tsx";
-import { Button, CheckField, Failure, SelectField, Spinner, TextArea, TextField } from "../ui/controls.tsx";
-import { Dialog } from "../ui/dialog.tsx";
+import { CheckField, SelectField, TextArea, TextField } from "../ui/controls.tsx";
+import { FormDialog } from "../ui/dialog.tsx";
 import { pairs, words } from "../ui/format.ts";
 import { showSandbox } from "./queries.ts";
 import styles from "./sandboxes.module.css";
@@ -56,8 +56,7 @@ export function CreateSandbox({
   const queries = useQueryClient();
   const navigate = useNavigate();
   const [choices, setChoices] = useState(nothing);
-  const [steps, setSteps] = useState<readonly string[]>();
-  const [error, setError] = useState<unknown>();
+  const [steps, setSteps] = useState<readonly string[]>([]);
   const images = useQuery({
     queryKey: ["images"],
     queryFn: ({ signal }) => client.images.list(signal),
@@ -77,40 +76,22 @@ export function CreateSandbox({
   });
 
   async function create(): Promise<void> {
-    setError(undefined);
     setSteps([]);
     try {
-      const onProgress = (step: string): void => setSteps((before = []) => [...before, step]);
+      const onProgress = (step: string): void => setSteps((before) => [...before, step]);
       const sandbox = await client.sandboxes.create(requestOf(choices), { onProgress });
       showSandbox(queries, sandbox);
       onClose();
       setChoices(nothing);
       await navigate({ to: "/sandboxes/$id/$view", params: { id: sandbox.id, view: "terminal" } });
-    } catch (failure) {
-      setError(failure);
     } finally {
-      setSteps(undefined);
+      setSteps([]);
     }
   }
 
-  const isBusy = steps !== undefined;
   const own = (images.data ?? []).filter(({ name, status }) => name !== "" && status === "ready");
   return (
-    <Dialog
-      title="New sandbox"
-      isOpen={isOpen}
-      onClose={onClose}
-      onSubmit={() => void create()}
-      foot={
-        <>
-          <Button onClick={onClose}>Cancel</Button>
-          <Button look="primary" type="submit" disabled={isBusy}>
-            {isBusy ? <Spinner /> : null}
-            {isBusy ? "Creating…" : "Create"}
-          </Button>
-        </>
-      }
-    >
+    <FormDialog title="New sandbox" action="Create" busyAction="Creating…" {...{ isOpen, onClose }} onSubmit={create}>
       <TextField label="Name" placeholder="optional" maxLength={255} {...text("alias")} />
       <SelectField
         label="Image"
@@ -204,15 +185,14 @@ export function CreateSandbox({
           )}
         </div>
       </details>
-      {steps === undefined || steps.length === 0 ? null : (
+      {steps.length === 0 ? null : (
         <div className={styles["progress"]} role="status">
           {steps.slice(-6).map((step) => (
             <span key={step}>{step}</span>
           ))}
         </div>
       )}
-      {error === undefined ? null : <Failure error={error} />}
-    </Dialog>
+    </FormDialog>
   );
 }
 

@@ -43,43 +43,49 @@ export function Hidden({ children }: { readonly children: ReactNode }): ReactNod
 
 interface Labelled {
   readonly label: string;
-  readonly hint?: string;
+  readonly hint?: string | undefined;
 }
 
-export function TextField({ label, hint, ...rest }: Labelled & InputHTMLAttributes<HTMLInputElement>): ReactNode {
+/** The attributes that tie a control to its label and its hint. */
+interface Ties {
+  readonly id: string;
+  readonly "aria-describedby": string | undefined;
+}
+
+interface FieldProps extends Labelled {
+  /** The class that arranges label, control and hint. */
+  readonly frame?: "field" | "check";
+  readonly children: (ties: Ties) => ReactNode;
+}
+
+/** Frames a control with its label and its hint. */
+function Field({ label, hint, frame = "field", children }: FieldProps): ReactNode {
   const id = useId();
+  const hintId = hint === undefined ? undefined : `${id}-hint`;
   return (
-    <div className={styles["field"]}>
+    <div className={styles[frame]}>
       <label className={styles["label"]} htmlFor={id}>
         {label}
       </label>
-      <input
-        {...rest}
-        id={id}
-        className={styles["input"]}
-        aria-describedby={hint === undefined ? undefined : `${id}-hint`}
-      />
-      <Hint id={`${id}-hint`} text={hint} />
+      {children({ id, "aria-describedby": hintId })}
+      {hint === undefined ? null : (
+        <p id={hintId} className={styles["hint"]}>
+          {hint}
+        </p>
+      )}
     </div>
   );
 }
 
+export function TextField({ label, hint, ...rest }: Labelled & InputHTMLAttributes<HTMLInputElement>): ReactNode {
+  return <Field {...{ label, hint }}>{(ties) => <input {...rest} {...ties} className={styles["input"]} />}</Field>;
+}
+
 export function TextArea({ label, hint, ...rest }: Labelled & TextareaHTMLAttributes<HTMLTextAreaElement>): ReactNode {
-  const id = useId();
   return (
-    <div className={styles["field"]}>
-      <label className={styles["label"]} htmlFor={id}>
-        {label}
-      </label>
-      <textarea
-        spellCheck={false}
-        {...rest}
-        id={id}
-        className={styles["input"]}
-        aria-describedby={hint === undefined ? undefined : `${id}-hint`}
-      />
-      <Hint id={`${id}-hint`} text={hint} />
-    </div>
+    <Field {...{ label, hint }}>
+      {(ties) => <textarea spellCheck={false} {...rest} {...ties} className={styles["input"]} />}
+    </Field>
   );
 }
 
@@ -95,21 +101,18 @@ interface SelectProps extends Labelled {
 }
 
 export function SelectField({ label, hint, value, choices, onChange }: SelectProps): ReactNode {
-  const id = useId();
   return (
-    <div className={styles["field"]}>
-      <label className={styles["label"]} htmlFor={id}>
-        {label}
-      </label>
-      <select id={id} className={styles["input"]} value={value} onChange={(event) => onChange(event.target.value)}>
-        {choices.map((choice) => (
-          <option key={choice.value} value={choice.value}>
-            {choice.label}
-          </option>
-        ))}
-      </select>
-      <Hint id={`${id}-hint`} text={hint} />
-    </div>
+    <Field {...{ label, hint }}>
+      {(ties) => (
+        <select {...ties} className={styles["input"]} value={value} onChange={(event) => onChange(event.target.value)}>
+          {choices.map((choice) => (
+            <option key={choice.value} value={choice.value}>
+              {choice.label}
+            </option>
+          ))}
+        </select>
+      )}
+    </Field>
   );
 }
 
@@ -119,25 +122,12 @@ interface CheckProps extends Labelled {
 }
 
 export function CheckField({ label, hint, checked, onChange }: CheckProps): ReactNode {
-  const id = useId();
   return (
-    <div className={styles["check"]}>
-      <input id={id} type="checkbox" checked={checked} onChange={(event) => onChange(event.target.checked)} />
-      <div>
-        <label className={styles["label"]} htmlFor={id}>
-          {label}
-        </label>
-        <Hint id={`${id}-hint`} text={hint} />
-      </div>
-    </div>
-  );
-}
-
-function Hint({ id, text }: { readonly id: string; readonly text: string | undefined }): ReactNode {
-  return text === undefined ? null : (
-    <p id={id} className={styles["hint"]}>
-      {text}
-    </p>
+    <Field {...{ label, hint }} frame="check">
+      {(ties) => (
+        <input {...ties} type="checkbox" checked={checked} onChange={(event) => onChange(event.target.checked)} />
+      )}
+    </Field>
   );
 }
 

@@ -1,6 +1,6 @@
 import { Dialog as Base } from "@base-ui/react/dialog";
-import type { FormEvent, ReactNode } from "react";
-import { buttonClass, Button } from "./controls.tsx";
+import { type FormEvent, type ReactNode, useState } from "react";
+import { buttonClass, Button, Failure, Spinner } from "./controls.tsx";
 import { Icon } from "./icons.tsx";
 import styles from "./layers.module.css";
 
@@ -51,6 +51,74 @@ export function Dialog({ title, isOpen, isWide = false, onClose, children, foot,
   );
 }
 
+interface FormDialogProps {
+  readonly title: string;
+  readonly isOpen: boolean;
+  readonly onClose: () => void;
+  /** The button that submits, and its text while `onSubmit` runs. */
+  readonly action: string;
+  readonly busyAction?: string;
+  readonly isDangerous?: boolean;
+  /** Whether the form can be submitted. */
+  readonly isReady?: boolean;
+  /** The button that closes without a submit. */
+  readonly cancel?: string;
+  /** Closes the dialog when its work is done. The dialog shows an error that it throws. */
+  readonly onSubmit: () => Promise<void> | void;
+  readonly children: ReactNode;
+}
+
+/** A form with a button that submits, one that does not, and the error of the last submit. */
+export function FormDialog({
+  title,
+  isOpen,
+  onClose,
+  action,
+  busyAction = action,
+  isDangerous = false,
+  isReady = true,
+  cancel = "Cancel",
+  onSubmit,
+  children,
+}: FormDialogProps): ReactNode {
+  const [isBusy, setBusy] = useState(false);
+  const [error, setError] = useState<unknown>();
+  const submit = async (): Promise<void> => {
+    setError(undefined);
+    setBusy(true);
+    try {
+      await onSubmit();
+    } catch (failure) {
+      setError(failure);
+    } finally {
+      setBusy(false);
+    }
+  };
+  const close = (): void => {
+    setError(undefined);
+    onClose();
+  };
+  return (
+    <Dialog
+      {...{ title, isOpen }}
+      onClose={close}
+      onSubmit={() => void submit()}
+      foot={
+        <>
+          <Button onClick={close}>{cancel}</Button>
+          <Button look={isDangerous ? "danger" : "primary"} type="submit" disabled={isBusy || !isReady}>
+            {isBusy ? <Spinner /> : null}
+            {isBusy ? busyAction : action}
+          </Button>
+        </>
+      }
+    >
+      {children}
+      {error === undefined ? null : <Failure error={error} />}
+    </Dialog>
+  );
+}
+
 interface ConfirmProps {
   readonly title: string;
   readonly isOpen: boolean;
@@ -62,25 +130,10 @@ interface ConfirmProps {
 }
 
 /** Asks before something that cannot be undone. */
-export function Confirm({ title, isOpen, onClose, children, action, onConfirm }: ConfirmProps): ReactNode {
+export function Confirm({ onConfirm, ...rest }: ConfirmProps): ReactNode {
   const confirm = (): void => {
-    onClose();
+    rest.onClose();
     onConfirm();
   };
-  return (
-    <Dialog
-      {...{ title, isOpen, onClose }}
-      onSubmit={confirm}
-      foot={
-        <>
-          <Button onClick={onClose}>Cancel</Button>
-          <Button look="danger" type="submit">
-            {action}
-          </Button>
-        </>
-      }
-    >
-      {children}
-    </Dialog>
-  );
+  return <FormDialog {...rest} isDangerous onSubmit={confirm} />;
 }

@@ -44,9 +44,8 @@ export function time(at: string): string {
 
 /** `KEY=VALUE` lines as a record. @throws for a line without `=` */
 export function pairs(lines: string): Record<string, string> {
-  const filled = lines.split("\n").filter((line) => line.trim() !== "");
   return Object.fromEntries(
-    filled.map((line) => {
+    linesOf(lines).map((line) => {
       const at = line.indexOf("=");
       if (at < 1) throw new Error(`"${line.trim()}" is not KEY=VALUE`);
       return [line.slice(0, at).trim(), line.slice(at + 1)];
@@ -57,4 +56,9 @@ export function pairs(lines: string): Record<string, string> {
 /** The words of a list that are separated by commas, blanks or lines. */
 export function words(text: string): string[] {
   return text.split(/[\s,]+/).filter((word) => word !== "");
+}
+
+/** The lines of a text that are not blank. */
+export function linesOf(text: string): string[] {
+  return text.split("\n").filter((line) => line.trim() !== "");
 }
