@@ -20,11 +20,15 @@ import { readConfig } from "../../packages/server/src/config.ts";
 import type { TestResult } from "../test-results.ts";
 import { type KvmHostImage, provideKvmHost } from "./build-kvm-host.ts";
 import { type HostEnd, endOfHost } from "./end-of-host.ts";
+import { finishedFiles } from "./finished-files.ts";
 
 const repository = resolve(import.meta.dirname, "../..");
 
 /** An emulated host boots in 30 s, and more slowly beside other work. */
 const bootTimeoutMs = 10 * 60_000;
+
+/** Hosts that are started at most. An emulated host fails about once in an hour of tests. */
+const maxAttempts = 3;
 
 /** The first line of `start`, once the kernel and udev are up. */
 const bootedLine = "kvm-host: booted";
@@ -97,7 +101,6 @@ async function makeWorkDisk(scratch: string, imagesDirectory: string): Promise<s
   await compile(work);
   await copyFirecracker(join(work, "bin"));
   await cp(join(import.meta.dirname, "start"), join(work, "start"));
-  await writeFile(join(work, "files"), `${files.join("\n")}\n`);
   await writeFile(join(work, "environment"), testVariables());
   const disk = join(scratch, "work.ext4");
   await makeExt4({
@@ -175,23 +178,32 @@ async function neededArtifacts(imagesDirectory: string): Promise<readonly string
   return [rootfs, kernel, initramfs, bundles.guestAgent, agentDisk, workspace].map(dirname);
 }
 
-/** A second host repeats the tests when the kernel of the first one fails. Both end within the same time. */
+/** Another host repeats the files that a failed host left unfinished. All hosts end within the same time. */
 async function runThere(host: KvmHostImage, workDisk: string, scratch: string): Promise<number> {
   say(`starting the KVM host: it boots within ${bootTimeoutMs / 60_000} min and ends within ${minutes} min`);
-  const maxAttempts = 2;
   const running = AbortSignal.timeout(timeoutMs);
+  const kept: string[] = [];
+  let remaining: readonly string[] = files;
   for (let attempt = 1; ; attempt += 1) {
-    const { results, code, end } = await runOnce(host, workDisk, scratch, running);
+    const { results, code, end } = await runOnce(host, workDisk, remaining, scratch, running);
     if (end === undefined) {
-      await writeFile(resultsFile, results.map((line) => `${line}\n`).join(""));
+      await writeResults([...kept, ...results]);
       return code;
     }
     say(`${end.message}; its console:\n${end.excerpt}`);
-    if (end.isKernelFailure && attempt < maxAttempts && !running.aborted && !interrupted.signal.aborted) {
-      say(
-        `this is a failure of the emulated host, not of a test: ${results.length} lines of results are dropped, all tests run again`,
-      );
-      continue;
+    const finished = finishedFiles(results, remaining);
+    if (end.cause !== "stopped" && attempt < maxAttempts && !running.aborted && !interrupted.signal.aborted) {
+      kept.push(...finished.results);
+      // Every file may have ended before its host failed.
+      remaining = finished.unfinished;
+      if (remaining.length > 0) {
+        say(
+          `this is a failure of the emulated host, not of a test: attempt ${attempt + 1} of ${maxAttempts} runs ${remaining.join(", ")}`,
+        );
+        continue;
+      }
+      await writeResults(kept);
+      return 0;
     }
     // Tests that ended before the host keep their results, and the end of the host is one more failure.
     const failure: TestResult = {
@@ -199,11 +211,15 @@ async function runThere(host: KvmHostImage, workDisk: string, scratch: string): 
       file: relative(repository, import.meta.filename),
       suites: [],
       outcome: "failed",
-      error: [`${results.length} lines of results came before, of ${files.join(", ")}`],
+      error: [`attempt ${attempt} of ${maxAttempts}; these files were not finished: ${finished.unfinished.join(", ")}`],
     };
-    await writeFile(resultsFile, [...results, JSON.stringify(failure)].map((line) => `${line}\n`).join(""));
+    await writeResults([...kept, ...results, JSON.stringify(failure)]);
     return 1;
   }
+}
+
+async function writeResults(lines: readonly string[]): Promise<void> {
+  await writeFile(resultsFile, lines.map((line) => `${line}\n`).join(""));
 }
 
 /** What a KVM host sent until it ended. `end` says why no `code` of the test runner came. */
@@ -213,9 +229,16 @@ interface HostRun {
   readonly end?: HostEnd;
 }
 
-async function runOnce(host: KvmHostImage, workDisk: string, scratch: string, running: AbortSignal): Promise<HostRun> {
+async function runOnce(
+  host: KvmHostImage,
+  workDisk: string,
+  remaining: readonly string[],
+  scratch: string,
+  running: AbortSignal,
+): Promise<HostRun> {
   const serialResults = join(scratch, "results");
   const console = join(scratch, "console");
+  const log = join(scratch, "log");
   const qemu = spawn(
     "setpriv",
     [
@@ -223,16 +246,23 @@ async function runOnce(host: KvmHostImage, workDisk: string, scratch: string, ru
       ...["-machine", "q35,usb=off,vmport=off,graphics=off", "-no-reboot"],
       ...["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,+svm", "-smp", "2", "-m", "5G"],
       ...["-kernel", host.kernel, "-initrd", host.initramfs],
-      // A kernel that goes on after an oops holds its locks, and the tests wait for a host that has ended.
-      ...["-append", "console=ttyS0 oops=panic panic=-1 mitigations=off"],
+      // A kernel that goes on after an oops holds its locks, and the tests wait for a host that has ended. Linux hands
+      // parameters that it does not know to its first process as environment variables.
+      ...["-append", `console=ttyS0 oops=panic panic=-1 mitigations=off test_files=${remaining.join(",")}`],
       ...["-drive", `file=${host.rootfs},format=raw,if=virtio,snapshot=on`],
       ...["-drive", `file=${workDisk},format=raw,if=virtio,snapshot=on,discard=unmap`],
       ...["-serial", `file:${console}`, "-chardev", "stdio,id=output,signal=off", "-serial", "chardev:output"],
       ...["-serial", `file:${serialResults}`],
       ...["-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng0"],
+      ...["-d", "cpu_reset", "-D", log],
     ],
-    { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, TMPDIR: scratch } },
+    { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, TMPDIR: scratch } },
   );
+  let stderr = "";
+  qemu.stderr.setEncoding("utf8").on("data", (text: string) => {
+    stderr += text;
+    process.stderr.write(text);
+  });
   let why: string | undefined;
   const stop = (reason?: string): void => {
     why ??= reason;
@@ -244,27 +274,34 @@ async function runOnce(host: KvmHostImage, workDisk: string, scratch: string, ru
   running.addEventListener("abort", onTimeout, { once: true });
   interrupted.signal.addEventListener("abort", onInterrupt, { once: true });
   if (interrupted.signal.aborted) stop();
-  const exit = once(qemu, "exit");
+  const closed = once(qemu, "close") as Promise<[number | null, NodeJS.Signals | null]>;
   for await (const line of createInterface({ input: qemu.stdout })) {
     if (line !== bootedLine) {
       process.stdout.write(`${line}\n`);
       continue;
     }
     clearTimeout(booting);
-    say(`the KVM host has booted and runs ${files.join(", ")}`);
+    say(`the KVM host has booted and runs ${remaining.join(", ")}`);
   }
-  await exit;
+  const [code, signal] = await closed;
   clearTimeout(booting);
   running.removeEventListener("abort", onTimeout);
   interrupted.signal.removeEventListener("abort", onInterrupt);
   // The last line may be incomplete.
-  const lines = (await readFile(serialResults, "utf8").catch(() => "")).split("\n").slice(0, -1);
+  const lines = (await readLeftBehind(serialResults)).split("\n").slice(0, -1);
   const ended = /^\{"ended":(\d+)\}$/.exec(lines.at(-1) ?? "")?.[1];
   const results = lines.filter((line) => !line.startsWith('{"ended":'));
-  const end = endOfHost(await readFile(console, "utf8").catch(() => ""), why);
+  const end = endOfHost(await readLeftBehind(console), {
+    ...{ code, signal, stderr, log: await readLeftBehind(log), stopped: why },
+  });
   // A kernel may go on for a while after a failure, and tests fail by it.
-  if (ended !== undefined && (ended === "0" || !end.isKernelFailure)) return { results, code: Number(ended) };
+  if (ended !== undefined && (ended === "0" || end.cause !== "kernel")) return { results, code: Number(ended) };
   return { results, code: 1, end };
+}
+
+/** A QEMU that did not start leaves no files. */
+async function readLeftBehind(file: string): Promise<string> {
+  return await readFile(file, "utf8").catch(() => "");
 }
 
 function say(text: string): void {
