@@ -54,6 +54,7 @@ export type { SandboxTemplate, TemplateBuild, TemplateRecipe, TemplatesClient } 
 export type {
   CreateSandbox,
   ListOptions,
+  PastOptions,
   ReadyMachines,
   ReadyTemplate,
   SandboxesClient,

@@ -21,6 +21,8 @@ export interface Fork {
   readonly metadata: Readonly<Record<string, string>>;
   readonly alias: string;
   readonly ephemeral?: boolean;
+  readonly onTimeout?: "hibernate" | "kill" | undefined;
+  readonly maxLifetimeSeconds?: number | undefined;
   /** The ids of stores whose secrets take precedence over those of the checkpoint's stores. */
   readonly secretStores?: readonly string[] | undefined;
 }

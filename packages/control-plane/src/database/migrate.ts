@@ -21,6 +21,7 @@ import * as lifetimes from "./migrations/0032-lifetimes.ts";
 import * as sandboxLimits from "./migrations/0050-sandbox-limits.ts";
 import * as uploads from "./migrations/0060-uploads.ts";
 import * as sshKeys from "./migrations/ssh/0061-ssh-keys.ts";
+import * as sandboxEnds from "./migrations/sandboxes/0062-sandbox-ends.ts";
 import * as servers from "./migrations/servers/0070-servers.ts";
 import * as secrets from "./migrations/secrets/0080-secrets.ts";
 import * as sandboxSecrets from "./migrations/secrets/0081-sandbox-secrets.ts";
@@ -47,6 +48,7 @@ export const ourMigrations: Migrations = {
   "0050-sandbox-limits": sandboxLimits,
   "0060-uploads": uploads,
   "0061-ssh-keys": sshKeys,
+  "0062-sandbox-ends": sandboxEnds,
   "0070-servers": servers,
   "0080-secrets": secrets,
   "0081-sandbox-secrets": sandboxSecrets,

@@ -230,6 +230,10 @@ export interface SandboxRow {
   hidden: number;
   /** Deleted when others are hibernated: at the idle timeout and at the end of the server. */
   ephemeral: number;
+  /** What its idle timeout does. Null: it hibernates it. */
+  on_timeout: "hibernate" | "kill" | null;
+  /** When it is deleted, whatever it does. */
+  delete_at: number | null;
   from_checkpoint_id: string | null;
   /** The sequence of the last patch of that checkpoint that was applied. */
   last_patch_sequence: number;

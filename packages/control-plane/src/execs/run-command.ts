@@ -43,9 +43,17 @@ export async function startCommand(
   return { startedMs: attached.startedMs, quickResult: heldResult(attached).catch(() => undefined) };
 }
 
+/** The beginning of the ids of sessions that keep their sandbox awake. The guest stores it over a restart and a wake. */
+const awakePrefix = "awake-";
+
 /** A random id of 32 bits, the format that the published clients know. */
-export function newSessionId(): string {
-  return randomHex(4);
+export function newSessionId({ keepAwake = false }: { readonly keepAwake?: boolean | undefined } = {}): string {
+  return `${keepAwake ? awakePrefix : ""}${randomHex(4)}`;
+}
+
+/** Whether a sandbox is not idle while the session with this id runs. */
+export function keepsAwake(sessionId: string): boolean {
+  return sessionId.startsWith(awakePrefix);
 }
 
 /** The result of a session that has ended. */

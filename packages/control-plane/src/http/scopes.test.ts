@@ -66,7 +66,7 @@ suite("scopes", () => {
       ["streamExec", "attachSession", "attachTerminal", "openPort", "getWebhookSecret"],
     );
     const reading = writes.filter(({ name }) => routeScopes[name]?.endsWith(":read")).map(({ name }) => name);
-    assert.deepEqual(reading, ["signDownload", "createToken"]);
+    assert.deepEqual(reading, ["refreshSandboxToken", "signDownload", "createToken"]);
   });
 
   for (const { path, method, operation } of operations) {

@@ -28,29 +28,48 @@ export class LifetimeSweep {
    * sandbox.
    */
   async run(): Promise<void> {
+    const { clock, stores } = this.#context;
+    for (const id of await stores.sandboxes.listPastDeletion(clock.now())) {
+      this.#begin(id, () => endForGood(this.#context, id));
+    }
+    for (const { sandboxId: id } of await this.#lifetimes.listEnded(clock.now())) {
+      this.#begin(id, () => endLifetime(this.#context, this.#lifetimes, id));
+    }
+  }
+
+  #begin(id: SandboxId, end: () => Promise<void>): void {
     const {
       clock,
       operations: { background },
     } = this.#context;
-    for (const { sandboxId } of await this.#lifetimes.listEnded(clock.now())) {
-      if (this.#ending.has(sandboxId) || clock.elapsed() < (this.#failed.get(sandboxId) ?? 0)) continue;
-      this.#ending.add(sandboxId);
-      background.run("ending a sandbox at its set time", { sandbox: sandboxId }, () =>
-        this.#end(sandboxId).finally(() => this.#ending.delete(sandboxId)),
-      );
-    }
+    if (this.#ending.has(id) || clock.elapsed() < (this.#failed.get(id) ?? 0)) return;
+    this.#ending.add(id);
+    background.run("ending a sandbox at its set time", { sandbox: id }, () =>
+      this.#end(id, end).finally(() => this.#ending.delete(id)),
+    );
   }
 
-  async #end(id: SandboxId): Promise<void> {
+  async #end(id: SandboxId, end: () => Promise<void>): Promise<void> {
     const { clock, log } = this.#context;
     try {
-      await endLifetime(this.#context, this.#lifetimes, id);
+      await end();
       this.#failed.delete(id);
     } catch (error) {
       this.#failed.set(id, clock.elapsed() + retryMs);
       log("error", "cannot end a sandbox at its set time: trying again", { sandbox: id, ...describeError(error) });
     }
   }
+}
+
+/** Deletes a sandbox whose time of deletion has passed. */
+async function endForGood(context: SandboxContext, id: SandboxId): Promise<void> {
+  await context.operations.gates.run(id, async () => {
+    const sandbox = await context.stores.sandboxes.find(id);
+    if (sandbox === undefined || sandbox.state === "stopped" || passingStates.includes(sandbox.state)) return;
+    // Another server ends its own sandboxes.
+    if (sandbox.workerId !== "" && !context.placement.includes(sandbox.workerId)) return;
+    await endSandbox(context, sandbox, { reason: "expired", endReason: "its maximum lifetime has passed" });
+  });
 }
 
 async function endLifetime(context: SandboxContext, lifetimes: LifetimeStore, id: SandboxId): Promise<void> {

@@ -21,6 +21,8 @@ interface Claims {
   readonly actor: string;
   /** Separated by spaces. */
   readonly scope: string;
+  /** The only sandbox whose routes it may call. Absent: any of the organization. */
+  readonly sandbox?: string | undefined;
   /** Seconds since 1970. */
   readonly iat: number;
   readonly exp: number;
@@ -49,6 +51,19 @@ export class AccessTokens {
     }
     const missing = scopes.find((scope) => !grants(caller.scopes, scope));
     if (missing !== undefined) throw new SandboxError("permission_denied", `the API key lacks the scope ${missing}`);
+    return this.#sign(caller, scopes, seconds);
+  }
+
+  /** A token for one sandbox, with the caller's scopes for sandboxes. @throws `permission_denied` for a token's token */
+  createForSandbox(caller: Caller, sandboxId: string, seconds: number): string {
+    if (caller.isToken === true) {
+      throw new SandboxError("permission_denied", "a token cannot make tokens: use an API key");
+    }
+    const scopes = caller.scopes.filter((scope) => scope.startsWith("sandboxes:"));
+    return this.#sign(caller, scopes, seconds, sandboxId);
+  }
+
+  #sign(caller: Caller, scopes: readonly Scope[], seconds: number, sandbox?: string): string {
     const now = Math.floor(this.#clock.now() / 1000);
     const { organizationId: sub, keyId: key, actor } = caller;
     const claims: Claims = {
@@ -58,6 +73,7 @@ export class AccessTokens {
       key,
       actor,
       scope: scopes.join(" "),
+      sandbox,
       iat: now,
       exp: now + seconds,
     };
@@ -79,7 +95,7 @@ export class AccessTokens {
     if (claims === undefined) return undefined;
     const now = this.#clock.now();
     if (claims.exp * 1000 <= now) throw new SandboxError("permission_denied", "the token has expired: get a new one");
-    const { sub: organizationId, key: keyId, actor, scope } = claims;
+    const { sub: organizationId, key: keyId, actor, scope, sandbox } = claims;
     if (keyId !== undefined && !(await this.#keys.accepted([keyId], now)).has(keyId)) {
       throw new SandboxError("permission_denied", "the API key of the token was revoked or has expired");
     }
@@ -90,6 +106,7 @@ export class AccessTokens {
       actor: `${actor}, by a token`,
       scopes,
       isToken: true,
+      ...(sandbox === undefined ? {} : { sandboxId: sandbox }),
     };
   }
 

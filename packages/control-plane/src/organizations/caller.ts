@@ -10,4 +10,6 @@ export interface Caller {
   readonly scopes: readonly Scope[];
   /** It is a token that the key has made. */
   readonly isToken?: true;
+  /** The only sandbox whose routes it may call. Absent: any of the organization. */
+  readonly sandboxId?: string;
 }

@@ -99,9 +99,11 @@ function sandboxOf(
   { clock, settings: { defaults, ephemeral } }: SandboxContext,
   request: CreateSandbox,
 ): Omit<Sandbox, "workerId"> {
+  const { maxLifetimeSeconds, ...sandbox } = request.sandbox;
+  const now = clock.now();
   return {
     ...defaults,
-    ...request.sandbox,
+    ...sandbox,
     ephemeral: ephemeral || (request.sandbox.ephemeral ?? false),
     id: newSandboxId(),
     organizationId: request.organizationId,
@@ -109,7 +111,8 @@ function sandboxOf(
     state: "creating",
     generation: 1,
     hidden: request.hidden ?? false,
-    createdAt: new Date(clock.now()),
+    createdAt: new Date(now),
+    ...(maxLifetimeSeconds === undefined ? {} : { deleteAt: new Date(now + maxLifetimeSeconds * 1000) }),
     fromCheckpointId: request.checkpoint?.id,
     lastPatchSequence: 0,
     bootsOnUse: false,

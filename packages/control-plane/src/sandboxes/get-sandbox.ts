@@ -1,6 +1,7 @@
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { SandboxState } from "#lifecycle/sandbox-lifecycle.ts";
+import type { SandboxSelection } from "./sandbox-store.ts";
 import type { Sandbox } from "./sandbox.ts";
 
 /** The sandbox, in any state. */
@@ -8,7 +9,7 @@ export async function getSandbox(context: SandboxContext, organizationId: string
   return withDeadline(context, await context.stores.sandboxes.get(organizationId, id));
 }
 
-export interface ListSandboxes {
+export interface ListSandboxes extends Omit<SandboxSelection, "after"> {
   readonly organizationId: string;
   readonly states: readonly SandboxState[];
   readonly limit: number;
@@ -19,11 +20,11 @@ export interface ListSandboxes {
 /** The newest sandboxes in one of the states. @throws `not_found` when `after` names no sandbox */
 export async function listSandboxes(
   context: SandboxContext,
-  { organizationId, states, limit, after }: ListSandboxes,
+  { organizationId, states, limit, after, ...selection }: ListSandboxes,
 ): Promise<Sandbox[]> {
   const store = context.stores.sandboxes;
   const last = after === undefined ? undefined : await store.get(organizationId, after);
-  const sandboxes = await store.list(organizationId, states, limit, last);
+  const sandboxes = await store.list(organizationId, states, limit, { ...selection, after: last });
   return sandboxes.map((sandbox) => withDeadline(context, sandbox));
 }
 

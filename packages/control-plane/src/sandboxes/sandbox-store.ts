@@ -25,6 +25,7 @@ const fromRow = rowReader<Sandbox>({
   createdAt: "date",
   startedAt: "date",
   expiresAt: "date",
+  deleteAt: "date",
   endedAt: "date",
   bootsOnUse: "boolean",
   tags: "json",
@@ -33,6 +34,25 @@ const fromRow = rowReader<Sandbox>({
   autoscale: "json",
   secretStores: "json",
 });
+
+/** Which sandboxes a list has, besides their states. Absent: all of them. */
+export interface SandboxSelection {
+  /** The last sandbox of the previous page. */
+  readonly after?: Pick<Sandbox, "id" | "createdAt"> | undefined;
+  readonly alias?: string | undefined;
+  /** Without a value: sandboxes that have the key. */
+  readonly tag?: { readonly key: string; readonly value?: string | undefined } | undefined;
+}
+
+/**
+ * Whether the JSON of a sandbox's tags has this one. An entry begins after a brace or a comma, and quotes within texts are
+ * escaped, so only an entry of this key can match.
+ */
+function hasTag({ key, value }: NonNullable<SandboxSelection["tag"]>): RawBuilder<boolean> {
+  const entry = `${JSON.stringify(key)}:${value === undefined ? "" : JSON.stringify(value)}`;
+  // `replace` compares bytes in both databases, unlike `like`.
+  return sql<boolean>`(replace(tags, ${`{${entry}`}, '') <> tags OR replace(tags, ${`,${entry}`}, '') <> tags)`;
+}
 
 /** Further facts about a move. */
 export interface MoveOptions extends ChangeFacts {
@@ -114,7 +134,7 @@ export class SandboxStore {
     organizationId: string,
     states: readonly SandboxState[],
     limit: number,
-    after?: Pick<Sandbox, "id" | "createdAt">,
+    { after, alias, tag }: SandboxSelection = {},
   ): Promise<Sandbox[]> {
     const time = after?.createdAt.getTime() ?? 0;
     // The index by age holds each state in order, but not several states together: sorting them would read every row.
@@ -132,6 +152,8 @@ export class SandboxStore {
                 .where("created_at", "<=", time)
                 .where((row) => row.or([row("created_at", "<", time), row("id", ">", after!.id)])),
             )
+            .$if(alias !== undefined, (query) => query.where("alias", "=", alias!))
+            .$if(tag !== undefined, (query) => query.where(hasTag(tag!)))
             .orderBy("created_at", "desc")
             .orderBy("id")
             .limit(limit)
@@ -162,6 +184,17 @@ export class SandboxStore {
     const hibernations = sandboxes.flatMap(({ hibernation_snapshot_id }) => hibernation_snapshot_id ?? []);
     const snapshots = new Set([...hibernations, ...checkpoints.map(({ snapshot_id }) => snapshot_id)]);
     return { sandboxes: sandboxes.map(({ id }) => id as SandboxId), snapshots: [...snapshots] as SnapshotId[] };
+  }
+
+  /** The ids of sandboxes of all organizations whose time of deletion has passed. */
+  async listPastDeletion(now: number): Promise<SandboxId[]> {
+    const rows = await this.#database
+      .selectFrom("sandboxes")
+      .select("id")
+      .where("delete_at", "<=", now)
+      .where("state", "<>", "stopped")
+      .execute();
+    return rows.map(({ id }) => id as SandboxId);
   }
 
   /** The sandboxes of all organizations whose machines run. */

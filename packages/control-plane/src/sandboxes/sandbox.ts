@@ -21,16 +21,21 @@ export interface NewSandbox {
   readonly forwardedPort?: number | undefined;
   /** Deleted when others are hibernated: at the idle timeout and at the end of the server. */
   readonly ephemeral?: boolean;
+  /** What its idle timeout does. Absent: it hibernates the sandbox. */
+  readonly onTimeout?: "hibernate" | "kill" | undefined;
+  /** Seconds after the create at which the sandbox is deleted, whatever it does. */
+  readonly maxLifetimeSeconds?: number | undefined;
   /** Ids of secret stores; secrets of later ones take precedence. Absent: it uses no secrets. */
   readonly secretStores?: readonly string[] | undefined;
   /** The certificate authority that its guest trusts already, as a fork of a sandbox with secrets. */
   readonly authorityId?: string | undefined;
 }
 
-type OptionalOfNew = "egress" | "previewTokenHash" | "forwardedPort" | "secretStores" | "authorityId";
+type OptionalOfNew = "egress" | "previewTokenHash" | "forwardedPort" | "secretStores" | "authorityId" | "onTimeout";
 
 /** A sandbox as the control plane knows it. */
-export interface Sandbox extends Required<Omit<NewSandbox, OptionalOfNew>>, Pick<NewSandbox, OptionalOfNew> {
+export interface Sandbox
+  extends Required<Omit<NewSandbox, OptionalOfNew | "maxLifetimeSeconds">>, Pick<NewSandbox, OptionalOfNew> {
   readonly id: SandboxId;
   readonly organizationId: string;
   readonly state: SandboxState;
@@ -43,6 +48,8 @@ export interface Sandbox extends Required<Omit<NewSandbox, OptionalOfNew>>, Pick
   readonly createdAt: Date;
   readonly startedAt?: Date | undefined;
   readonly expiresAt?: Date | undefined;
+  /** When it is deleted, whatever it does. */
+  readonly deleteAt?: Date | undefined;
   readonly endedAt?: Date | undefined;
   /** Why it does not run, or why its last wake failed. */
   readonly endReason?: string | undefined;

@@ -3,6 +3,7 @@ import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import { endSandbox } from "#sandboxes/delete-sandbox.ts";
 import { putToSleep } from "#sandboxes/hibernate-sandbox.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
+import { keepsAwake } from "#execs/run-command.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 import type { MoveOptions } from "#sandboxes/sandbox-store.ts";
 
@@ -46,7 +47,10 @@ async function expire(context: SandboxContext, id: SandboxId): Promise<void> {
       if (sandbox?.state !== "running") return context.activity.forget(id);
       const idleAt = isShared ? new Date(context.clock.now()) : undefined;
       if (idleAt !== undefined && (sandbox.expiresAt === undefined || sandbox.expiresAt > idleAt)) return;
-      await putAway(context, sandbox, { reason: `it was idle for ${sandbox.idleTimeoutSeconds} seconds`, idleAt });
+      if (await isKeptAwake(context, id)) return context.activity.begin(id)[Symbol.dispose]();
+      const reason = `it was idle for ${sandbox.idleTimeoutSeconds} seconds`;
+      if (sandbox.onTimeout === "kill") await endSandbox(context, sandbox, { reason: "expired", endReason: reason });
+      else await putAway(context, sandbox, { reason, idleAt });
     });
   } catch (error) {
     // A call through another server used it in the last moment.
@@ -54,6 +58,23 @@ async function expire(context: SandboxContext, id: SandboxId): Promise<void> {
     // The idle timeout begins anew, so the next attempt comes when it has passed once more.
     context.activity.begin(id)[Symbol.dispose]();
     context.log("error", "cannot hibernate or stop an idle sandbox", { sandbox: id, ...describeError(error) });
+  }
+}
+
+/** Deadline for asking the guest for its commands. A guest that does not answer is put away. */
+const askMs = 10_000;
+
+/** Whether a command runs that was started to keep its sandbox awake. */
+async function isKeptAwake({ worker, log }: SandboxContext, id: SandboxId): Promise<boolean> {
+  try {
+    const sessions = await worker.guest(id).sessions.list(AbortSignal.timeout(askMs));
+    return sessions.some((session) => session.end === undefined && keepsAwake(session.id));
+  } catch (error) {
+    log("warn", "cannot ask an idle sandbox for its commands: putting it away", {
+      sandbox: id,
+      ...describeError(error),
+    });
+    return false;
   }
 }
 

@@ -24,7 +24,7 @@ import { OrganizationStore } from "#organizations/organization-store.ts";
 import { OrganizationNumbers } from "#organizations/organization-numbers.ts";
 import type { Preview } from "#previews/preview.ts";
 import { PreviewStore } from "#previews/preview-store.ts";
-import { SandboxStore } from "#sandboxes/sandbox-store.ts";
+import { type SandboxSelection, SandboxStore } from "#sandboxes/sandbox-store.ts";
 import { RowRetention } from "../retention/row-retention.ts";
 import { ManualClock } from "./manual-clock.ts";
 import { checkpointForTest, imageForTest, sandboxForTest } from "./rows-for-test.ts";
@@ -138,6 +138,15 @@ export function storeContract(engine: string, makeDatabase: () => Promise<Databa
         const ids = (sandboxes: readonly { readonly id: SandboxId }[]) => sandboxes.map(({ id }) => id);
         assert.deepEqual(ids(await store.list(organizationId, ["running", "hibernated"], 10)), [newer.id, older.id]);
         assert.deepEqual(ids(await store.list(organizationId, ["running", "hibernated"], 1)), [newer.id]);
+        const selected = async (selection: SandboxSelection) =>
+          ids(await store.list(organizationId, ["running", "hibernated"], 10, selection));
+        assert.deepEqual(await selected({ after: newer }), [older.id]);
+        assert.deepEqual(await selected({ after: older }), []);
+        await store.update(older.id, { tags: { team: "web", 'a"team': "api" }, deleteAt: new Date(5) });
+        assert.deepEqual(await selected({ tag: { key: "team" } }), [older.id]);
+        assert.deepEqual(await selected({ tag: { key: "team", value: "web" } }), [older.id]);
+        for (const value of ["Web", "we", "api"]) assert.deepEqual(await selected({ tag: { key: "team", value } }), []);
+        assert.deepEqual([await store.listPastDeletion(4), await store.listPastDeletion(5)], [[], [older.id]]);
         assert.deepEqual(ids(await store.listRunning()).toSorted(), [newer.id, foreign.id].toSorted());
         assert.deepEqual(ids(await store.listForwarded()).toSorted(), [newer.id, foreign.id].toSorted());
         assert.deepEqual(ids(await store.listHeld()).toSorted(), [newer.id, foreign.id].toSorted());

@@ -12,7 +12,9 @@ import {
   createSandbox,
   deleteSandbox,
   getSandbox,
+  listPastSandboxes,
   listSandboxes,
+  refreshSandboxToken,
   setIdleTimeout,
 } from "@opensandbox/wire/public/sandboxes/sandboxes.ts";
 import type { CreateSandboxBody, SandboxReply } from "@opensandbox/wire/public/sandboxes/sandboxes.ts";
@@ -46,6 +48,10 @@ export interface CreateSandbox {
   readonly secretStore?: string;
   /** A name of your choice. */
   readonly alias?: string;
+  /** What the idle timeout does. `kill` deletes the sandbox. Default: `hibernate`. */
+  readonly onTimeout?: "hibernate" | "kill";
+  /** Seconds after the create at which the sandbox is deleted, whatever it does. */
+  readonly maxLifetimeSeconds?: number;
 }
 
 export interface SandboxInfo {
@@ -65,6 +71,10 @@ export interface SandboxInfo {
   /** When the idle timeout ends without further activity. */
   readonly expiresAt?: string;
   readonly stoppedAt?: string;
+  /** What the idle timeout does. Absent: it hibernates the sandbox. */
+  readonly onTimeout?: "hibernate" | "kill";
+  /** When the sandbox is deleted, whatever it does. */
+  readonly deleteAt?: string;
   /** Why the sandbox does not run. */
   readonly reason?: string;
   /** The source of the last start. `disk`: the memory could not be restored, for the reason in `restoredBecause`. */
@@ -77,12 +87,21 @@ export interface SandboxInfo {
 }
 
 export interface ListOptions {
+  readonly alias?: string;
+  /** `KEY=VALUE`, or `KEY` for any value of it. */
+  readonly tag?: string;
   /** Default: `running`. `all`: every status except `stopped`. */
   readonly status?: "running" | "hibernated" | "error" | "stopped" | "all";
   /** Default: 100. At most 1000. */
   readonly limit?: number;
   /** The id of the last sandbox of the previous page, which may have stopped since. */
   readonly after?: string;
+}
+
+/** The selection of a list of past sandboxes. */
+export interface PastOptions extends Omit<ListOptions, "status"> {
+  /** Default: every status. */
+  readonly status?: "running" | "hibernated" | "error" | "stopped";
 }
 
 export interface CreateOptions {
@@ -116,6 +135,10 @@ export interface SandboxesClient {
   get(id: string, signal?: AbortSignal): Promise<SandboxInfo>;
   /** The newest sandboxes. */
   list(options?: ListOptions, signal?: AbortSignal): Promise<readonly SandboxInfo[]>;
+  /** Like `list`, by default with sandboxes of every status, also of those that have ended. */
+  listPast(options?: PastOptions, signal?: AbortSignal): Promise<readonly SandboxInfo[]>;
+  /** A token that is accepted in place of a key by the routes of this sandbox alone. Default: for an hour. */
+  createToken(id: string, options?: { readonly expiresInSeconds?: number }, signal?: AbortSignal): Promise<string>;
   /** Saves a sandbox to disk with its memory and processes, and frees the host's memory. Any use wakes it. */
   hibernate(id: string, signal?: AbortSignal): Promise<{ readonly sizeBytes: number }>;
   /** Wakes a hibernated sandbox. Its idle timeout stays unless one is given. */
@@ -147,13 +170,17 @@ export function sandboxesClient(http: HttpClient): SandboxesClient {
     async get(id, signal) {
       return sandboxOf(await http.call(getSandbox, { parameters: { id } }, signal));
     },
-    async list({ status, limit, after } = {}, signal) {
-      const query = {
-        ...(status === undefined ? {} : { status }),
-        ...(limit === undefined ? {} : { limit: String(limit) }),
-        ...(after === undefined ? {} : { after }),
-      };
+    async list({ limit, ...selection } = {}, signal) {
+      const query = { ...selection, ...(limit === undefined ? {} : { limit: String(limit) }) };
       return (await http.call(listSandboxes, { query }, signal)).map(sandboxOf);
+    },
+    async listPast({ limit, ...selection } = {}, signal) {
+      const query = { ...selection, ...(limit === undefined ? {} : { limit: String(limit) }) };
+      return (await http.call(listPastSandboxes, { query }, signal)).map(sandboxOf);
+    },
+    async createToken(id, { expiresInSeconds } = {}, signal) {
+      const body = expiresInSeconds === undefined ? {} : { expires_in: expiresInSeconds };
+      return (await http.call(refreshSandboxToken, { parameters: { id }, body }, signal)).token;
     },
     async hibernate(id, signal) {
       const { sizeBytes } = await http.call(hibernateSandbox, { parameters: { id } }, signal);
@@ -231,6 +258,8 @@ function createBody(request: CreateSandbox): CreateSandboxBody {
     ...(request.ephemeral === undefined ? {} : { ephemeral: request.ephemeral }),
     ...networkBody(request),
     ...(request.alias === undefined ? {} : { alias: request.alias }),
+    ...(request.onTimeout === undefined ? {} : { onTimeout: request.onTimeout }),
+    ...(request.maxLifetimeSeconds === undefined ? {} : { maxLifetime: request.maxLifetimeSeconds }),
   };
 }
 
@@ -266,6 +295,8 @@ export function sandboxOf(reply: SandboxReply): SandboxInfo {
     ...(reply.startedAt === undefined ? {} : { startedAt: reply.startedAt }),
     ...(reply.endAt === undefined ? {} : { expiresAt: reply.endAt }),
     ...(reply.stoppedAt === undefined ? {} : { stoppedAt: reply.stoppedAt }),
+    ...(reply.onTimeout === undefined ? {} : { onTimeout: reply.onTimeout }),
+    ...(reply.deleteAt === undefined ? {} : { deleteAt: reply.deleteAt }),
     ...(reply.reason === undefined ? {} : { reason: reply.reason }),
     ...(reply.restoredFrom === undefined ? {} : { restoredFrom: reply.restoredFrom }),
     ...(reply.restoredBecause === undefined ? {} : { restoredBecause: reply.restoredBecause }),

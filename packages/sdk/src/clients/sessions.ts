@@ -19,6 +19,8 @@ export interface StartSession extends ExecRequest {
   readonly terminal?: TerminalSize;
   /** Seconds until a session without clients is killed; 0: never. Default: 0. */
   readonly maxRunAfterDisconnect?: number;
+  /** The sandbox is not idle while the command runs. Default: false. */
+  readonly keepAwake?: boolean;
 }
 
 export interface TerminalSize {

@@ -1,13 +1,10 @@
 /** Routes that published clients may call and this server does not implement, with their names in the refusal. */
 export const notYet: readonly (readonly [method: string, path: string, what: string])[] = [
-  ["POST", "/api/sandboxes/:id/token/refresh", "a token of a sandbox"],
-
   ["POST", "/api/sandboxes/:id/mounts", "mounting remote storage"],
   ["GET", "/api/sandboxes/:id/mounts", "mounting remote storage"],
   ["DELETE", "/api/sandboxes/:id/mounts", "mounting remote storage"],
 
   ["GET", "/api/workers", "the list of workers"],
-  ["GET", "/api/sessions", "the list of past sandboxes"],
   ["GET", "/api/capacity/*", "reserving capacity"],
   ["POST", "/api/capacity/*", "reserving capacity"],
   ["DELETE", "/api/capacity/*", "reserving capacity"],

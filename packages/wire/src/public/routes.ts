@@ -64,7 +64,15 @@ import { createPreview, deletePreview, listPreviews, rotatePreviewToken } from "
 import { getLogs } from "./sandboxes/logs.ts";
 import { getConsole, getReadyMachines } from "./sandboxes/host.ts";
 import { checkpointPatches, imagePatches, snapshotPatches } from "./sandboxes/patches.ts";
-import { createSandbox, deleteSandbox, getSandbox, listSandboxes, setIdleTimeout } from "./sandboxes/sandboxes.ts";
+import {
+  createSandbox,
+  deleteSandbox,
+  getSandbox,
+  listPastSandboxes,
+  listSandboxes,
+  refreshSandboxToken,
+  setIdleTimeout,
+} from "./sandboxes/sandboxes.ts";
 import {
   getAutoscale,
   getScalingLock,
@@ -112,7 +120,9 @@ import {
 export const publicRoutes = [
   createSandbox,
   listSandboxes,
+  listPastSandboxes,
   getSandbox,
+  refreshSandboxToken,
   deleteSandbox,
   setIdleTimeout,
   hibernateSandbox,

@@ -38,7 +38,9 @@ export function parseScopes(words: readonly string[]): readonly Scope[] {
 export const routeScopes: Readonly<Record<string, Scope>> = {
   createSandbox: "sandboxes:write",
   listSandboxes: "sandboxes:read",
+  listPastSandboxes: "sandboxes:read",
   getSandbox: "sandboxes:read",
+  refreshSandboxToken: "sandboxes:read",
   deleteSandbox: "sandboxes:write",
   setIdleTimeout: "sandboxes:write",
   hibernateSandbox: "sandboxes:write",

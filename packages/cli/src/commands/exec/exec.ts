@@ -13,6 +13,7 @@ goes to the command; a second Ctrl-C kills it.`,
     env: pairs("set an environment variable for the command", "e"),
     ...execOptions,
     detach: flag("do not wait: print the id of an exec session, for 'session'", "d"),
+    keepAwake: flag("with --detach: the sandbox is not idle while the command runs"),
   },
   examples: [
     { line: "exec sb-1a2b3c4d -- python3 -c 'print(6 * 7)'", shows: "run a program with arguments" },
@@ -24,11 +25,12 @@ goes to the command; a second Ctrl-C kills it.`,
       shows: "run as root, in another directory, for at most a minute",
     },
   ],
-  async run({ id, env, noStdin, detach, ...asked }, context) {
+  check: ({ detach, keepAwake }) => (keepAwake && !detach ? "--keep-awake needs --detach" : undefined),
+  async run({ id, env, noStdin, detach, keepAwake, ...asked }, context) {
     const client = await context.client();
     const request = { ...execRequestOf(asked), envs: env };
     if (detach) {
-      const session = await client.sessions.start(id, request, context.signal);
+      const session = await client.sessions.start(id, { ...request, keepAwake }, context.signal);
       await context.print(session.id, session);
       return 0;
     }

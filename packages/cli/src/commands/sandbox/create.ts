@@ -1,5 +1,5 @@
 import { defineCommand } from "../../command.ts";
-import { flag, pairs, text, whole } from "#arguments/inputs.ts";
+import { choice, flag, pairs, text, whole } from "#arguments/inputs.ts";
 import { newSandboxOf, printNew, networkOf, networkOptions, sandboxOptions } from "./sandbox-options.ts";
 
 export const create = defineCommand({
@@ -9,8 +9,10 @@ export const create = defineCommand({
     ...sandboxOptions,
     snapshot: text("NAME", "an image of your own, built by 'snapshot create', instead of --image"),
     metadata: pairs("a label of your choice"),
-    timeout: whole("SECONDS", "hibernate the sandbox when idle this long; 0: never (default: the server's)"),
+    timeout: whole("SECONDS", "hibernate when idle this long; 0: never (default: the server's)"),
     ephemeral: flag("delete the sandbox instead of hibernating it"),
+    onTimeout: choice("what the idle timeout does (default: hibernate)", ["hibernate", "kill"]),
+    maxLifetime: whole("SECONDS", "delete the sandbox this long after its creation, whatever it does"),
     alias: text("NAME", "a name of your choice"),
     ...networkOptions,
   },
@@ -35,7 +37,7 @@ export const create = defineCommand({
   ],
   check: ({ image, snapshot }) =>
     image === undefined || snapshot === undefined ? undefined : "--image and --snapshot exclude each other",
-  async run({ snapshot, metadata, timeout, ephemeral, alias, ...asked }, context) {
+  async run({ snapshot, metadata, timeout, ephemeral, onTimeout, maxLifetime, alias, ...asked }, context) {
     const { sandboxes } = await context.client();
     const request = {
       ...newSandboxOf(asked),
@@ -44,6 +46,8 @@ export const create = defineCommand({
       ...(snapshot === undefined ? {} : { snapshot }),
       ...(timeout === undefined ? {} : { idleTimeoutSeconds: timeout }),
       ...(ephemeral ? { ephemeral } : {}),
+      ...(onTimeout === undefined ? {} : { onTimeout }),
+      ...(maxLifetime === undefined ? {} : { maxLifetimeSeconds: maxLifetime }),
       ...(alias === undefined ? {} : { alias }),
     };
     using shown = context.progress();

@@ -46,6 +46,39 @@ suite("short-lived tokens", () => {
     assert.deepEqual([expired, error], [403, "the token has expired: get a new one"]);
   });
 
+  test("a token of a sandbox is accepted by the routes of this sandbox alone", async () => {
+    const key = await keyWith("sandboxes:write", "admin:write", "images:write");
+    const [[, { sandboxID: id }], [, { sandboxID: other }]] = [
+      await ask(key, "POST", "/api/sandboxes", {}),
+      await ask(key, "POST", "/api/sandboxes", {}),
+    ];
+    const [status, { token, expires_in: seconds }] = await ask(key, "POST", `/api/sandboxes/${id}/token/refresh`, {});
+    assert.deepEqual([status, seconds], [200, 3600]);
+    assert.equal((await ask(token, "GET", `/api/sandboxes/${id}`))[0], 200);
+    assert.equal((await ask(token, "POST", `/api/sandboxes/${id}/exec/run`, { cmd: "true" }))[0], 200);
+    const [refused, { error }] = await ask(token, "GET", `/api/sandboxes/${other}`);
+    assert.deepEqual([refused, error], [403, `the token is for the sandbox ${id} alone`]);
+    for (const [method, path] of [
+      ["GET", "/api/sandboxes"],
+      ["POST", "/api/sandboxes"],
+      ["GET", "/api/sessions"],
+      ["GET", "/api/images"],
+      ["GET", "/api/audit"],
+      ["POST", "/api/auth/token"],
+      ["POST", `/api/sandboxes/${id}/token/refresh`],
+      ["GET", "/v2/sandboxes"],
+      ["GET", `/sandboxes/${id}`],
+    ] as const) {
+      assert.equal((await ask(token, method, path, method === "POST" ? {} : undefined))[0], 403, `${method} ${path}`);
+    }
+    assert.equal((await ask(key, "POST", `/api/sandboxes/${id}/token/refresh`, { expires_in: 100_000 }))[0], 400);
+    const reader = await keyWith("sandboxes:read");
+    const [, { token: reading }] = await ask(reader, "POST", `/api/sandboxes/${id}/token/refresh`, {});
+    assert.equal((await ask(reading, "POST", `/api/sandboxes/${id}/exec/run`, { cmd: "true" }))[0], 403);
+    clock.advance(3601);
+    assert.equal((await ask(token, "GET", `/api/sandboxes/${id}`))[0], 403);
+  });
+
   test("a token has no more scopes than its key, and makes no tokens", async () => {
     const key = await keyWith("sandboxes:write", "images:write");
     const [, { token }] = await ask(key, "POST", "/api/auth/token", { scopes: ["sandboxes:read"], expires_in: 60 });

@@ -26,7 +26,9 @@ export function serveExecSessions(app: FastifyInstance, api: ApiContext): void {
   serve(app, ending, wire.startSession, async (call) => {
     const { id, use } = await useCalledSandbox(api, call);
     using _ = use;
-    const session = await worker.guest(id).sessions.create(wire.sessionFrom(newSessionId(), call.body), call.signal);
+    const session = await worker
+      .guest(id)
+      .sessions.create(wire.sessionFrom(newSessionId(call.body), call.body), call.signal);
     return wire.sessionReplyOf(id, session);
   });
 

@@ -48,7 +48,7 @@ export function serveExec(app: FastifyInstance, api: ApiContext): void {
   serve(app, ending, wire.runAsync, async ({ body, organizationId, parameter, signal, reply }) => {
     const id = parseSandboxId(parameter("id"));
     using _ = await useSandbox(sandboxes, organizationId, id, signal);
-    const execId = newSessionId();
+    const execId = newSessionId(body);
     const enough = new AbortController();
     const until = AbortSignal.any([signal, enough.signal]);
     const started = await startCommand(worker.guest(id).sessions, { id: execId, command: wire.execFrom(body) }, until);

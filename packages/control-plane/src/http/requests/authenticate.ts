@@ -52,8 +52,17 @@ export function requireKey(app: FastifyInstance, needs: RequireKey): void {
     if (route === undefined || (route.scope !== undefined && !grants(caller.scopes, route.scope))) {
       throw new SandboxError("permission_denied", `the API key lacks the scope ${route?.scope ?? "of this route"}`);
     }
+    requireSandbox(caller, request);
     openCalls.add(caller.keyId, request.raw, reply.raw);
   });
+}
+
+/** A token for one sandbox is accepted where the path names that sandbox. @throws `permission_denied` */
+function requireSandbox({ sandboxId }: Caller, { routeOptions, params }: FastifyRequest): void {
+  if (sandboxId === undefined) return;
+  const { id } = params as { readonly id?: string };
+  if (routeOptions.url?.startsWith("/api/sandboxes/:id") === true && id === sandboxId) return;
+  throw new SandboxError("permission_denied", `the token is for the sandbox ${sandboxId} alone`);
 }
 
 /** The organization of the request's key; empty on routes without one. */

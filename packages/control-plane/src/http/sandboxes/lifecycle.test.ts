@@ -229,6 +229,51 @@ test("an idle sandbox is hibernated; one in use, one without a timeout and an ep
   assert.equal((await world.get(ephemeral)).reason, "it was idle for 60 seconds");
 });
 
+test("a sandbox is deleted by its idle timeout where it asks for that, and after its maximum lifetime", async () => {
+  const clock = new ManualClock();
+  await using world = await startForTest({ tuning: { clock, sweepMs: 5 } });
+  const killed = await world.create({ timeout: 60, onTimeout: "kill" });
+  const mortal = await world.create({ timeout: 0, maxLifetime: 100 });
+  const asleep = await world.create({ timeout: 0, maxLifetime: 100 });
+  await post(world, asleep, "hibernate");
+  const { deleteAt, createdAt } = await world.get(mortal);
+  assert.equal(Date.parse(deleteAt ?? "") - Date.parse(createdAt), 100_000);
+  clock.advance(60);
+  await eventually("the idle one is deleted", async () => (await world.get(killed)).status === "stopped");
+  assert.equal((await world.get(killed)).reason, "it was idle for 60 seconds");
+  clock.advance(39);
+  await write(world, mortal, "/a", "x");
+  assert.equal((await world.get(mortal)).status, "running");
+  clock.advance(1);
+  for (const id of [mortal, asleep]) {
+    await eventually("it is deleted although it is used", async () => (await world.get(id)).status === "stopped");
+    assert.equal((await world.get(id)).reason, "its maximum lifetime has passed");
+  }
+});
+
+test("a command that keeps its sandbox awake does so until it ends, and others do not", async () => {
+  const clock = new ManualClock();
+  await using world = await startForTest({ tuning: { clock, sweepMs: 5 } });
+  const [awake, asleep] = [await world.create({ timeout: 60 }), await world.create({ timeout: 60 })];
+  const start = async (id: string, keepAwake: boolean): Promise<string> =>
+    (await post(world, id, "exec", { cmd: "sleep", args: ["1000"], keepAwake }))[1].sessionID;
+  const session = await start(awake, true);
+  await start(asleep, false);
+  clock.advance(60);
+  await eventually("the other is hibernated", async () => (await world.get(asleep)).status === "hibernated");
+  await eventually("its timeout begins anew", async () => {
+    return Date.parse((await world.get(awake)).endAt ?? "") > clock.now();
+  });
+  assert.equal((await world.get(awake)).status, "running");
+  await post(world, awake, `exec/${session}/kill`);
+  await eventually("the command has ended", async () => {
+    const [, sessions] = await world.ask("GET", `/api/sandboxes/${awake}/exec`);
+    return sessions.every(({ running }: { running: boolean }) => !running);
+  });
+  clock.advance(60);
+  await eventually("it is hibernated", async () => (await world.get(awake)).status === "hibernated");
+});
+
 test("a sandbox that hangs while it is hibernated keeps no other idle sandbox running", async () => {
   const clock = new ManualClock();
   await using world = await startForTest({ tuning: { clock, sweepMs: 5 } });

@@ -331,3 +331,41 @@ test("a sandbox that cannot be stopped says so, and can be deleted again", async
   assert.equal((await world.call("DELETE", `/api/sandboxes/${id}`)).status, 204);
   assert.deepEqual(world.worker.live, []);
 });
+
+test("lists select by alias and tag, and past sandboxes are listed in pages", async () => {
+  await using world = await startForTest();
+  const ids: string[] = [];
+  for (const alias of ["a", "b", "a", "a", "b"]) ids.push(await world.create({ alias }));
+  const [first = "", second = "", , , last = ""] = ids;
+  await world.ask("PUT", `/api/sandboxes/${first}/tags`, { team: "web", other: '"team":"api"' });
+  await world.ask("PUT", `/api/sandboxes/${second}/tags`, { team: "API" });
+  await world.call("DELETE", `/api/sandboxes/${last}`);
+  const list = async (path: string): Promise<string[]> => {
+    const [status, found] = await world.ask("GET", path);
+    assert.equal(status, 200, path);
+    return found.map(({ sandboxID }: { sandboxID: string }) => sandboxID);
+  };
+  const seen: string[] = [];
+  for (let page = await list("/api/sessions?limit=2"); page.length > 0;) {
+    seen.push(...page);
+    page = await list(`/api/sessions?limit=2&after=${page.at(-1)}`);
+  }
+  assert.deepEqual([seen.length, new Set(seen)], [5, new Set(ids)]);
+  assert.deepEqual(await list("/api/sandboxes?alias=b"), [second]);
+  assert.deepEqual(await list("/api/sessions?alias=b&status=stopped"), [last]);
+  assert.deepEqual((await list("/api/sandboxes?tag=team")).toSorted(), [first, second].toSorted());
+  assert.deepEqual(await list("/api/sandboxes?tag=team%3Dweb"), [first]);
+  // Neither another case nor the text of another tag matches.
+  assert.deepEqual(await list("/api/sandboxes?tag=team%3Dapi"), []);
+  for (const query of ["limit=0", "limit=1001", "limit=x", "tag=", "status=asleep"]) {
+    assert.equal((await world.ask("GET", `/api/sandboxes?${query}`))[0], 400, query);
+  }
+});
+
+test("older clients ask for the default image by other names", async () => {
+  await using world = await startForTest();
+  const before = await world.get(await world.create());
+  for (const templateID of ["", "base", "python", "node"]) {
+    assert.equal((await world.get(await world.create({ templateID }))).template, before.template);
+  }
+});

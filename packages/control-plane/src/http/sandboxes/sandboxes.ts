@@ -1,3 +1,4 @@
+import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { parseSandboxId } from "@opensandbox/wire/ids.ts";
 import * as wire from "@opensandbox/wire/public/sandboxes/sandboxes.ts";
 import type { Progress } from "@opensandbox/wire/worker/worker.ts";
@@ -13,7 +14,7 @@ import { findReadyTemplate } from "#templates/find-template.ts";
 import type { ApiContext } from "../api-context.ts";
 import { answerWithEvents, wantsEvents } from "#http/images/build-events.ts";
 import { deleteStoreOf, secretStoresOf } from "#http/secrets/stores-of-sandboxes.ts";
-import { requireScope } from "#http/requests/authenticate.ts";
+import { callerOf, requireScope } from "#http/requests/authenticate.ts";
 import { createGuarded, type GuardedSandbox } from "./create-guarded.ts";
 import { idempotencyKeyOf } from "#http/requests/idempotency-key.ts";
 import { serve, type Call } from "../serve.ts";
@@ -38,11 +39,33 @@ export function serveSandboxes(app: FastifyInstance, api: ApiContext): void {
     return { ...wire.sandboxReplyOf(created.sandbox, place), ...created.previewAuthToken };
   });
 
+  const listed = async (
+    organizationId: string,
+    states: ReturnType<typeof wire.statesFrom>,
+    { after, limit = "100", ...query }: wire.PageQuery,
+  ): Promise<wire.SandboxReply[]> => {
+    const last = after === undefined ? undefined : parseSandboxId(after);
+    const selection = wire.selectionFrom(query);
+    const asked = { organizationId, states, limit: Number(limit), after: last, ...selection };
+    return (await listSandboxes(sandboxes, asked)).map((sandbox) => wire.sandboxReplyOf(sandbox, place));
+  };
+
   serve(app, ending, wire.listSandboxes, async ({ organizationId, query }) => {
-    const after = query.after === undefined ? undefined : parseSandboxId(query.after);
-    const asked = { organizationId, states: wire.statesFrom(query), limit: Number(query.limit ?? 100), after };
-    const found = await listSandboxes(sandboxes, asked);
-    return found.map((sandbox) => wire.sandboxReplyOf(sandbox, place));
+    return await listed(organizationId, wire.statesFrom(query), query);
+  });
+
+  serve(app, ending, wire.listPastSandboxes, async ({ organizationId, query }) => {
+    return await listed(organizationId, wire.pastStatesFrom(query), query);
+  });
+
+  serve(app, ending, wire.refreshSandboxToken, async ({ organizationId, parameter, request, body }) => {
+    const id = parseSandboxId(parameter("id"));
+    await sandboxes.stores.sandboxes.get(organizationId, id);
+    const caller = callerOf(request);
+    if (caller === undefined) throw new SandboxError("unauthenticated", "missing API key");
+    const { expires_in: seconds = wire.defaultSandboxTokenSeconds } = body;
+    const token = api.tokens.createForSandbox(caller, id, seconds);
+    return { token, expires_in: seconds, sandboxID: id };
   });
 
   serve(app, ending, wire.getSandbox, async ({ organizationId, parameter }) => {

@@ -2,7 +2,7 @@ import { z } from "zod";
 import { SandboxError } from "../../errors.ts";
 import type { Route } from "../../route.ts";
 import type { ExecEnd, ExecOutput, ExecSession, NewExecSession, TerminalSize, WhenDetached } from "#worker/sessions.ts";
-import { Command, execOf, exitCodeOf, timeout } from "./execs.ts";
+import { Command, execOf, exitCodeOf, keepAwake, timeout } from "./execs.ts";
 
 const sizeRule = "cols and rows must be whole numbers from 1 to 65535";
 const Cells = z.int(sizeRule).min(1, sizeRule).max(65_535, sizeRule);
@@ -23,6 +23,7 @@ export const StartSessionBody = Command.extend({
     .meta({
       description: "Seconds after the last client has disconnected until the command is killed. Default: 0, no limit.",
     }),
+  keepAwake,
   pty: z.boolean().optional().meta({ description: "Connect the command to a terminal. Default: false." }),
   cols: Cells.optional().meta({ description: `Columns of the terminal. Default: ${defaultSize.columns}.` }),
   rows: Cells.optional().meta({ description: `Rows of the terminal. Default: ${defaultSize.rows}.` }),

@@ -31,6 +31,11 @@ export function timeout(fallback: string): z.ZodType<number | undefined> {
     .meta({ description: `Seconds until the whole process group is killed; 0: never. Default: ${fallback}.` });
 }
 
+/** For commands that run on without a client. */
+export const keepAwake = z.boolean().optional().meta({
+  description: "The sandbox is not idle while the command runs. Default: false.",
+});
+
 export const RunBody = Command.extend({ timeout: timeout(`${defaultTimeoutSeconds}`) }).meta({ id: "Run" });
 export type RunBody = z.infer<typeof RunBody>;
 
@@ -66,7 +71,10 @@ export const RunHandle = z
   .object({ execId: z.string(), running: z.literal(true), startedAt: z.iso.datetime() })
   .meta({ id: "RunHandle" });
 
-export const runAsync: Route<RunBody, unknown, RunReply | z.infer<typeof RunHandle>> = {
+const RunAsyncBody = RunBody.extend({ keepAwake }).meta({ id: "RunAsync" });
+type RunAsyncBody = z.infer<typeof RunAsyncBody>;
+
+export const runAsync: Route<RunAsyncBody, unknown, RunReply | z.infer<typeof RunHandle>> = {
   method: "POST",
   path: "/api/sandboxes/:id/exec/run-async",
   name: "runAsync",
@@ -75,7 +83,7 @@ export const runAsync: Route<RunBody, unknown, RunReply | z.infer<typeof RunHand
     "The command outlives the request, and survives hibernation and a restart of the server. It is also an exec session " +
     "with the same id, which clients can attach to.",
   access: "key",
-  body: RunBody,
+  body: RunAsyncBody,
   status: 200,
   reply: RunReply,
   otherReplies: { 202: { description: "The command still runs: poll for its result.", reply: RunHandle } },

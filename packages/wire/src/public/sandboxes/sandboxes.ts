@@ -22,6 +22,7 @@ export function timeoutSeconds(absent: string): z.ZodType<number> {
     .meta({ description: "Idle seconds until the sandbox is hibernated; every call restarts them. 0: never." });
 }
 
+const lifetimeRule = `maxLifetime must be a whole number of seconds from 1 to ${maxTimeoutSeconds}`;
 const cpuRule = "cpuCount must be a whole number from 1 to 16";
 const diskRule = "diskMB must be a whole number";
 
@@ -30,7 +31,7 @@ export const CreateSandboxBody = z
     templateID: z
       .string()
       .optional()
-      .meta({ description: 'The image to start from. Absent, "", "base": the default image.' }),
+      .meta({ description: 'The image to start from. Absent, "", "base", "python", "node": the default image.' }),
     timeout: timeoutSeconds("timeout must be a whole number of seconds").optional(),
     envs: envs.optional(),
     metadata: z
@@ -52,6 +53,13 @@ export const CreateSandboxBody = z
     port: port.optional().meta({ description: "A port of the guest, which `hostPort` of the server forwards to." }),
     ephemeral: z.boolean().optional().meta({
       description: "Delete the sandbox instead of hibernating it: when it is idle, and when the server shuts down.",
+    }),
+    onTimeout: z
+      .enum(["hibernate", "kill"], "onTimeout must be hibernate or kill")
+      .optional()
+      .meta({ description: "What the idle timeout does. `kill` deletes the sandbox. Default: hibernate." }),
+    maxLifetime: z.int(lifetimeRule).min(1, lifetimeRule).max(maxTimeoutSeconds, lifetimeRule).optional().meta({
+      description: "Seconds after the create at which the sandbox is deleted, whatever it does. Default: none.",
     }),
     image: ImageManifest.optional().meta({ description: "An image to build and start from, instead of templateID." }),
     snapshot: z.string().optional().meta({ description: "The name of an image to start from, instead of templateID." }),
@@ -101,6 +109,8 @@ export const SandboxReply = z
     createdAt: z.iso.datetime(),
     startedAt: z.iso.datetime().optional(),
     endAt: z.iso.datetime().optional().meta({ description: "When the idle timeout ends if no further call comes." }),
+    onTimeout: z.enum(["hibernate", "kill"]).optional().meta({ description: "Absent: hibernate." }),
+    deleteAt: z.iso.datetime().optional().meta({ description: "When it is deleted, whatever it does." }),
     stoppedAt: z.iso.datetime().optional(),
     reason: z.string().optional().meta({ description: "Why it does not run, or why its last wake failed." }),
     restoredFrom: z
@@ -140,14 +150,14 @@ export const createSandbox: Route<CreateSandboxBody, unknown, SandboxReply> = {
   },
 };
 
-const ListQuery = z.object({
-  status: z
-    .enum(
-      ["running", "hibernated", "error", "stopped", "all"],
-      "status must be running, hibernated, error, stopped or all",
-    )
-    .optional()
-    .meta({ description: "Default: running. `all`: every sandbox that is not stopped." }),
+const tagRule = "tag must be KEY or KEY=VALUE";
+
+/** The part of a list that a call asks for. */
+const PageQuery = z.object({
+  alias: z.string().optional().meta({ description: "Only sandboxes with this alias." }),
+  tag: z.string().min(1, tagRule).max(600, tagRule).optional().meta({
+    description: "`KEY=VALUE`: only sandboxes with this tag. `KEY`: those with any value of it.",
+  }),
   limit: z
     .string()
     .regex(/^([1-9]\d{0,2}|1000)$/, "limit must be a number from 1 to 1000")
@@ -158,6 +168,17 @@ const ListQuery = z.object({
     .optional()
     .meta({ description: "The id of the last sandbox of the previous page, which may have stopped since." }),
 });
+export type PageQuery = z.infer<typeof PageQuery>;
+
+const ListQuery = PageQuery.extend({
+  status: z
+    .enum(
+      ["running", "hibernated", "error", "stopped", "all"],
+      "status must be running, hibernated, error, stopped or all",
+    )
+    .optional()
+    .meta({ description: "Default: running. `all`: every sandbox that is not stopped." }),
+});
 type ListQuery = z.infer<typeof ListQuery>;
 
 export const listSandboxes: Route<unknown, ListQuery, SandboxReply[]> = {
@@ -167,6 +188,26 @@ export const listSandboxes: Route<unknown, ListQuery, SandboxReply[]> = {
   summary: "List the newest sandboxes, by default 100 of those that run",
   access: "key",
   query: ListQuery,
+  status: 200,
+  reply: z.array(SandboxReply),
+};
+
+const SessionsQuery = PageQuery.extend({
+  status: z
+    .enum(["running", "hibernated", "error", "stopped"], "status must be running, hibernated, error or stopped")
+    .optional()
+    .meta({ description: "Default: every status." }),
+});
+type SessionsQuery = z.infer<typeof SessionsQuery>;
+
+export const listPastSandboxes: Route<unknown, SessionsQuery, SandboxReply[]> = {
+  method: "GET",
+  path: "/api/sessions",
+  name: "listPastSandboxes",
+  summary: "List sandboxes of every status, newest first, also those that have ended",
+  description: "Sandboxes that ended more than OPENSANDBOX_RETENTION_DAYS ago are gone.",
+  access: "key",
+  query: SessionsQuery,
   status: 200,
   reply: z.array(SandboxReply),
 };
@@ -213,6 +254,44 @@ export const setIdleTimeout: Route<{ timeout: number }> = {
   status: 204,
 };
 
+/** The life of a sandbox's token in seconds, unless the call names another. */
+export const defaultSandboxTokenSeconds = 3600;
+
+const tokenRule = "expires_in must be a whole number of seconds from 1 to 86400";
+
+const RefreshTokenBody = z
+  .object({
+    expires_in: z
+      .int(tokenRule)
+      .min(1, tokenRule)
+      .max(86_400, tokenRule)
+      .optional()
+      .meta({
+        description: `Seconds. Default: ${defaultSandboxTokenSeconds}.`,
+      }),
+  })
+  .meta({ id: "RefreshSandboxToken" });
+type RefreshTokenBody = z.infer<typeof RefreshTokenBody>;
+
+const SandboxTokenReply = z
+  .object({ token: z.string(), expires_in: z.int(), sandboxID: z.string() })
+  .meta({ id: "SandboxToken" });
+type SandboxTokenReply = z.infer<typeof SandboxTokenReply>;
+
+export const refreshSandboxToken: Route<RefreshTokenBody, unknown, SandboxTokenReply> = {
+  method: "POST",
+  path: "/api/sandboxes/:id/token/refresh",
+  name: "refreshSandboxToken",
+  summary: "Get a token for one sandbox",
+  description:
+    "The token is sent in place of a key, has the key's scope for sandboxes, and is refused by every route that is not one " +
+    "of this sandbox. It ends with the key's revocation. An earlier token stays valid until its end.",
+  access: "key",
+  body: RefreshTokenBody,
+  status: 200,
+  reply: SandboxTokenReply,
+};
+
 /** Translates a request into the project's own terms. Absent properties: the server's or the image's defaults. */
 export function newSandboxFrom(body: CreateSandboxBody) {
   refuseUnimplemented(body);
@@ -221,6 +300,8 @@ export function newSandboxFrom(body: CreateSandboxBody) {
     ...(body.memoryMB === undefined ? {} : { memoryMib: body.memoryMB }),
     ...(body.diskMB === undefined ? {} : { workspaceMib: body.diskMB }),
     ...(body.timeout === undefined ? {} : { idleTimeoutSeconds: body.timeout }),
+    ...(body.onTimeout === undefined ? {} : { onTimeout: body.onTimeout }),
+    ...(body.maxLifetime === undefined ? {} : { maxLifetimeSeconds: body.maxLifetime }),
     ...(body.networkEnabled === undefined ? {} : { networkEnabled: body.networkEnabled }),
     ...(body.egress === undefined ? {} : { egress: egressFrom(body.egress) }),
     ...(body.port === undefined ? {} : { forwardedPort: body.port }),
@@ -236,9 +317,12 @@ export function newSandboxFrom(body: CreateSandboxBody) {
   return { kind: "new", sandbox: { networkEnabled: true, ...asked, image: imageOf(body.templateID ?? "") } } as const;
 }
 
-/** `""`, `base` and `default` all name the default image; any other template is an image of the same name. */
+/** The names under which older clients ask for the default image, which has Python and Node.js. */
+const otherNamesOfDefault: readonly string[] = ["", "base", "python", "node"];
+
+/** The name of a template is that of an image, except for other names of the default one. */
 function imageOf(templateID: string): string {
-  return templateID === "" || templateID === "base" ? "default" : templateID;
+  return otherNamesOfDefault.includes(templateID) ? "default" : templateID;
 }
 
 function refuseUnimplemented(body: CreateSandboxBody): void {
@@ -266,6 +350,8 @@ interface SandboxToShow {
   readonly createdAt: Date;
   readonly startedAt?: Date | undefined;
   readonly expiresAt?: Date | undefined;
+  readonly deleteAt?: Date | undefined;
+  readonly onTimeout?: "hibernate" | "kill" | undefined;
   readonly endedAt?: Date | undefined;
   readonly endReason?: string | undefined;
   readonly restoredFrom?: "memory" | "disk" | undefined;
@@ -325,6 +411,8 @@ export function sandboxReplyOf(sandbox: SandboxToShow, place: SandboxPlace): San
     ...present({
       startedAt: sandbox.startedAt?.toISOString(),
       endAt: sandbox.expiresAt?.toISOString(),
+      onTimeout: sandbox.onTimeout,
+      deleteAt: sandbox.deleteAt?.toISOString(),
       stoppedAt: sandbox.endedAt?.toISOString(),
       reason: sandbox.endReason,
       restoredFrom: sandbox.restoredFrom,
@@ -343,10 +431,28 @@ export function sandboxReplyOf(sandbox: SandboxToShow, place: SandboxPlace): San
 }
 
 /** The states that a list request selects. */
-export function statesFrom({ status = "running" }: ListQuery): readonly (keyof typeof statusOfState)[] {
+export function statesFrom({ status = "running" }: Pick<ListQuery, "status">): readonly (keyof typeof statusOfState)[] {
   const states = Object.keys(statusOfState) as (keyof typeof statusOfState)[];
   if (status === "running") return ["running"];
   return states.filter((state) => (status === "all" ? state !== "stopped" : statusOfState[state] === status));
+}
+
+/** The states that a list of past sandboxes selects. */
+export function pastStatesFrom({ status }: Pick<SessionsQuery, "status">): readonly (keyof typeof statusOfState)[] {
+  if (status !== undefined) return statesFrom({ status });
+  return Object.keys(statusOfState) as (keyof typeof statusOfState)[];
+}
+
+/** Translates what a list selects besides states. */
+export function selectionFrom({ alias, tag }: Pick<PageQuery, "alias" | "tag">): {
+  readonly alias?: string;
+  readonly tag?: { readonly key: string; readonly value?: string };
+} {
+  const [key = "", ...value] = (tag ?? "").split("=");
+  return {
+    ...(alias === undefined ? {} : { alias }),
+    ...(tag === undefined ? {} : { tag: value.length === 0 ? { key } : { key, value: value.join("=") } }),
+  };
 }
 
 /** The object without its undefined properties. */
