@@ -19,6 +19,13 @@ const patience = "[Manager]\nDefaultTimeoutStartSec=900\nDefaultTimeoutStopSec=9
 /** The addresses of QEMU's network for one machine. */
 const network = "[Match]\nType=ether\n[Network]\nAddress=10.0.2.15/24\nGateway=10.0.2.2\n";
 
+/** The script begins when the network is up. */
+const afterNetwork = "[Unit]\nAfter=network-online.target\nWants=network-online.target\n";
+
+/** The archive as an installer names it: the image was made with keys of this host. */
+const ubuntuSource =
+  "deb [signed-by=/usr/share/keyrings/ubuntu-archive-keyring.gpg] http://archive.ubuntu.com/ubuntu noble main universe\n";
+
 export interface MachineOptions extends PhasesOptions {
   /** Sandboxes are those of the fake hypervisor, and the programs of a real one are replaced. */
   readonly fake: boolean;
@@ -79,11 +86,15 @@ async function makeRootDisk(
   signal: AbortSignal,
 ): Promise<string> {
   const root = join(scratch, "root");
-  await unpackHost({ suite, packages: cleanPackages, root }, signal);
+  const packages = suite === "noble" ? [...cleanPackages, "ubuntu-keyring"] : cleanPackages;
+  await unpackHost({ suite, packages, root }, signal);
+  if (suite === "noble") await writeFile(join(root, "etc/apt/sources.list"), ubuntuSource);
   if (fake) await addPrograms(root, unused);
   await mkdir(join(root, "etc/systemd/system.conf.d"), { recursive: true });
   await writeFile(join(root, "etc/systemd/system.conf.d/patience.conf"), patience);
   await writeFile(join(root, "etc/systemd/network/machine.network"), network);
+  await mkdir(join(root, "etc/systemd/system/phases.service.d"));
+  await writeFile(join(root, "etc/systemd/system/phases.service.d/network.conf"), afterNetwork);
   await rm(join(root, "etc/resolv.conf"), { force: true });
   await writeFile(join(root, "etc/resolv.conf"), "nameserver 10.0.2.3\n");
   const wants = join(root, "etc/systemd/system/multi-user.target.wants");

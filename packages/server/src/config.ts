@@ -94,6 +94,8 @@ export interface ServerConfig {
   readonly maxDiskMib: number;
   /** Interval at which guests write buffered data to their disks, in seconds; 0: never. */
   readonly autosaveSeconds: number;
+  /** How long a guest may take to boot, in seconds. */
+  readonly bootSeconds: number;
   /** Restored machines to keep ready for new sandboxes. */
   readonly readyMachines: number;
   /** Templates, from which sandboxes are restored. Several data directories may share it. */
@@ -151,6 +153,7 @@ export const variables = {
   maxOrganizationDiskMib: "OPENSANDBOX_MAX_ORGANIZATION_DISK_MB",
   maxDiskMib: "OPENSANDBOX_MAX_DISK_MB",
   autosaveSeconds: "OPENSANDBOX_AUTOSAVE_INTERVAL",
+  bootSeconds: "OPENSANDBOX_BOOT_SECONDS",
   readyMachines: "OPENSANDBOX_READY_MACHINES",
   templatesDirectory: "OPENSANDBOX_TEMPLATES_DIR",
   cacheMaxBytes: "OPENSANDBOX_CACHE_MAX_BYTES",
@@ -230,6 +233,7 @@ export function readConfig(env: Environment): ServerConfig {
     maxOrganizationDiskMib: whole(env, variables.maxOrganizationDiskMib, 0, 0, maxMib),
     maxDiskMib: whole(env, variables.maxDiskMib, 0, 0, maxMib),
     autosaveSeconds: whole(env, variables.autosaveSeconds, 300, 0, 86_400),
+    bootSeconds: whole(env, variables.bootSeconds, 180, 30, 3600),
     readyMachines: whole(env, variables.readyMachines, 2, 0, 1000),
     templatesDirectory: resolve(env[variables.templatesDirectory] || join(dataDirectory, "templates")),
     ...(env[variables.cacheMaxBytes]

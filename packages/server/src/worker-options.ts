@@ -19,6 +19,7 @@ export function workerOptions(config: ServerConfig): Omit<WorkerOptions, "epheme
     qemuProgram,
     firecrackerProgram,
     readyMachines,
+    bootTimeoutMs: config.bootSeconds * 1000,
     registries: {
       ...parseRegistries(config.registries),
       ...(config.registryCredentials === undefined ? {} : { credentialsFile: config.registryCredentials }),

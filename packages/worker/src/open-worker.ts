@@ -80,6 +80,8 @@ export interface WorkerOptions {
   readonly ephemeral: boolean;
   /** Machines that are kept restored for later sandboxes, for each template in demand. */
   readonly readyMachines: number;
+  /** Deadline of a guest that boots. A host that is itself emulated needs a longer one. */
+  readonly bootTimeoutMs: number;
   /** Memory of the template that machines of all sizes start from, in MiB: the size that most sandboxes have. */
   readonly templateMemoryMib: number;
   /** Where snapshots are stored besides this host. Absent: nowhere. */
@@ -167,6 +169,7 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
     admission: new Admission(() => hostRoom(dataDirectory)),
     region: options.region,
     templateMemoryMib: options.templateMemoryMib,
+    bootTimeoutMs: options.bootTimeoutMs,
     agentTransport,
     snapshots: new SnapshotStore(join(dataDirectory, "snapshots")),
     templates: new SnapshotStore(options.templatesDirectory, { passable: true }),

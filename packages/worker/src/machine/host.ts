@@ -17,6 +17,8 @@ export interface Host {
   readonly hypervisor: Hypervisor;
   /** Memory of the template that machines of all sizes start from, in MiB. */
   readonly templateMemoryMib: number;
+  /** Deadline of a guest that boots. */
+  readonly bootTimeoutMs: number;
   /** What new machines have for their agent channel. */
   readonly agentTransport: AgentTransportName;
   readonly network: { readonly mode: "tap"; readonly pool: NetworkPool } | { readonly mode: "user" | "none" };

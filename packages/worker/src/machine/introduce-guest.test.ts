@@ -27,11 +27,12 @@ function machineWith(protocolVersion: number) {
 suite("the introduction of a guest", () => {
   const id = "sb-1a2b3c4d";
   const signal = new AbortController().signal;
+  const host = { bootTimeoutMs: 180_000 };
 
   test("sends addresses derived from the id, and a host name only where there is one", async () => {
     const { live, admitted, requests } = machineWith(2);
-    await introduceGuest(live, { id, hostname: "a", envs: {}, copied: true }, "restore", signal);
-    await introduceGuest(live, { id, envs: {}, copied: false }, "restore", signal);
+    await introduceGuest(live, { id, hostname: "a", envs: {}, copied: true }, "restore", host, signal);
+    await introduceGuest(live, { id, envs: {}, copied: false }, "restore", host, signal);
     const own = { machineId: machineIdOf(id), macAddress: macBytes(macAddressOf(id)) };
     const identities = requests.map((request) => {
       const { machineId, macAddress, hostname } = request as Record<string, unknown>;
@@ -51,16 +52,30 @@ suite("the introduction of a guest", () => {
       [4, true],
     ] as const) {
       const { live, requests } = machineWith(protocolVersion);
-      assert.equal(await introduceGuest(live, { id, envs: {}, copied: true, shape }, "restore", signal), taken);
-      assert.equal(await introduceGuest(live, { id, envs: {}, copied: true }, "restore", signal), false);
+      assert.equal(await introduceGuest(live, { id, envs: {}, copied: true, shape }, "restore", host, signal), taken);
+      assert.equal(await introduceGuest(live, { id, envs: {}, copied: true }, "restore", host, signal), false);
       const shapes = requests.map((request) => ("shape" in request ? request.shape : undefined));
       assert.deepEqual(shapes, [taken ? shape : undefined, undefined]);
     }
   });
 
+  test("names the setting of the deadline when a guest does not boot in time", async () => {
+    const ready = async (until: AbortSignal) =>
+      await new Promise<never>((_resolve, reject) => {
+        until.addEventListener("abort", () => reject(until.reason as Error));
+      });
+    const live = { vm: { exited: new Promise(() => undefined), console: async () => "" }, guest: { ready } };
+    const identity = { id, envs: {}, copied: false };
+    const late = introduceGuest(live as unknown as LiveMachine, identity, "boot", { bootTimeoutMs: 10 }, signal);
+    await assert.rejects(
+      late,
+      /did not answer within 0\.01 s of the boot; on a slow host, raise OPENSANDBOX_BOOT_SECONDS; the console is empty/,
+    );
+  });
+
   test("admits an agent of an older snapshot, which takes no MAC address, under that of its device", async () => {
     const { live, admitted } = machineWith(1);
-    await introduceGuest(live, { id, envs: {}, copied: false }, "restore", signal);
+    await introduceGuest(live, { id, envs: {}, copied: false }, "restore", host, signal);
     assert.deepEqual(admitted, [inner.deviceMac]);
   });
 });

@@ -7,6 +7,7 @@ import { methods } from "@opensandbox/wire/guest/methods.ts";
 import { inner, macBytes } from "#network/address-plan.ts";
 import type { SandboxSecrets } from "@opensandbox/wire/worker/worker.ts";
 import { machineIdOf, macAddressOf } from "#guest/guest-identity.ts";
+import type { Host } from "#machine/host.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
 
 /** The identity that a guest takes on. */
@@ -27,8 +28,6 @@ export interface GuestIdentity {
 /** From this protocol version on an agent takes its identity and a shape by one call. */
 const shapingVersion = 4;
 
-/** Emulation boots in 5 to 10 s on a core of its own, and shares cores in a burst. */
-const bootTimeoutMs = 180_000;
 /** A restored guest answers within a second, unless its memory comes from a slow disk. */
 const restoreTimeoutMs = 60_000;
 /** How long the end of a process may follow that of its sockets. */
@@ -43,10 +42,12 @@ export async function introduceGuest(
   live: LiveMachine,
   identity: GuestIdentity,
   from: "boot" | "restore",
+  { bootTimeoutMs }: Pick<Host, "bootTimeoutMs">,
   signal: AbortSignal,
 ): Promise<boolean> {
   const ended = new AbortController();
-  const timeout = AbortSignal.timeout(from === "boot" ? bootTimeoutMs : restoreTimeoutMs);
+  const timeoutMs = from === "boot" ? bootTimeoutMs : restoreTimeoutMs;
+  const timeout = AbortSignal.timeout(timeoutMs);
   const until = AbortSignal.any([signal, ended.signal, timeout]);
   const exit = live.vm.exited.then((end) => {
     const when = from === "boot" ? "while booting" : "after its restore";
@@ -59,7 +60,8 @@ export async function introduceGuest(
     if (signal.aborted) throw error;
     // The agent channel closes before the process is gone, whose end says why.
     const end = exit.catch((reason: unknown) => reason);
-    throw await withConsole(live, (await Promise.race([end, sleep(endMs)])) ?? error);
+    const reason = timeout.aborted ? tooSlow(from, timeoutMs, error) : error;
+    throw await withConsole(live, (await Promise.race([end, sleep(endMs)])) ?? reason);
   }
 }
 
@@ -127,6 +129,12 @@ async function configure(
     signal,
   );
   return takesShape;
+}
+
+function tooSlow(from: "boot" | "restore", timeoutMs: number, cause: unknown): SandboxError {
+  const late = `the guest agent did not answer within ${timeoutMs / 1000} s of the ${from}`;
+  const hint = from === "boot" ? "; on a slow host, raise OPENSANDBOX_BOOT_SECONDS" : "";
+  return new SandboxError("timed_out", `${late}${hint}`, { cause });
 }
 
 async function withConsole({ vm }: LiveMachine, error: unknown): Promise<SandboxError> {

@@ -59,7 +59,7 @@ async function bootOnce(sandbox: LiveSandbox, host: Host, signal: AbortSignal): 
   const offered = await reshapeMachine(live, request, host);
   const shape = await offerShape(live, request, offered);
   const { id, envs, secrets } = request;
-  const isTaken = await introduceGuest(live, { id, envs, copied: false, shape, secrets }, "boot", signal);
+  const isTaken = await introduceGuest(live, { id, envs, copied: false, shape, secrets }, "boot", host, signal);
   await reshapeGuest(live, shape, offered, isTaken, signal);
   void alignClock(live, host);
 }

@@ -109,7 +109,7 @@ async function becomeSandbox(
   const { id, envs, secrets } = request;
   const shape = await offerShape(live, request, offered);
   const identity = { id, hostname: hostnameOf(request), envs, copied, shape, secrets };
-  const isTaken = await introduceGuest(live, identity, started.from, signal);
+  const isTaken = await introduceGuest(live, identity, started.from, host, signal);
   await reshapeGuest(live, shape, offered, isTaken, signal);
   spans.end("guest");
   await failpoint("journal sandbox");

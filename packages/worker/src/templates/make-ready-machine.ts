@@ -27,7 +27,7 @@ export async function makeReadyMachine(
   const machine = undo.use(
     await restoreMachine({ id, ...request, tenantGroup: undefined }, template, host, new Spans(), signal),
   );
-  await warm(machine, signal);
+  await warm(machine, host, signal);
   undo.move();
   return machine;
 }
@@ -46,9 +46,9 @@ const warmUps: readonly (readonly [string, ...string[]])[] = [
  * Lets a restored machine answer and run a few commands before it waits, so that page faults and the emulator's
  * translation of code happen now. The machine gets its identity and entropy again when it is claimed.
  */
-async function warm(live: LiveMachine, signal: AbortSignal): Promise<void> {
+async function warm(live: LiveMachine, host: Host, signal: AbortSignal): Promise<void> {
   await live.vm.resume();
-  await introduceGuest(live, { id: live.id, hostname: imageHostname, envs: {}, copied: true }, "restore", signal);
+  await introduceGuest(live, { id: live.id, hostname: imageHostname, envs: {}, copied: true }, "restore", host, signal);
   for (const argv of warmUps) await runOnce(live.guest, argv, signal);
   await live.vm.pause();
 }

@@ -140,7 +140,8 @@ export class Templates implements AsyncDisposable {
     const machine = { id, ...request, tenantGroup: undefined };
     await using live = await bootMachine(machine, boot.files, host, spans, signal);
     // Runs the clone-only steps now, to warm them.
-    await introduceGuest(live, { id: "template", hostname: imageHostname, envs: {}, copied: true }, "boot", signal);
+    const identity = { id: "template", hostname: imageHostname, envs: {}, copied: true };
+    await introduceGuest(live, identity, "boot", host, signal);
     if (bootsOnOneProcessor(shape.vcpus, host.hypervisor.restoring)) {
       // A processor that comes online for the first time takes five times as long as later.
       await limitGuest(live, shape.vcpus, signal);

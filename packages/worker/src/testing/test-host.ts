@@ -86,6 +86,7 @@ export async function openTestWorker(
       ephemeral: false,
       readyMachines: 0,
       templateMemoryMib: 1024,
+      bootTimeoutMs: 180_000,
       region: "local",
     } as const),
     ...options,
