@@ -24,6 +24,7 @@ fi
 "$target/opensandbox" host setup "$@"
 
 # The version before this one stays, to return to: run this script with its archive.
-touch "$target"
-find "$releases" -mindepth 1 -maxdepth 1 -type d -printf '%T@ %p\n' | sort -rn | tail -n +3 | cut -d' ' -f2- |
+# Other directories there are no releases, such as the images of a fleet's host.
+touch "$target/.complete"
+find "$releases" -mindepth 2 -maxdepth 2 -name .complete -printf '%T@ %h\n' | sort -rn | tail -n +3 | cut -d' ' -f2- |
   while IFS= read -r old; do rm -rf "$old"; done

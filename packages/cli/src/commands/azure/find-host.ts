@@ -39,6 +39,8 @@ export interface FoundHost extends Target {
   readonly size: string;
   readonly location: string;
   readonly provisioningState: string;
+  /** The host is the server of a fleet. */
+  readonly isFleet: boolean;
   /** The name of its service. */
   readonly unit: string;
 }
@@ -80,6 +82,7 @@ export async function findHost(input: TargetInput, context: Pick<Context, "host"
     arm,
     host,
     location,
+    isFleet: tags[roleTag] === "server",
     unit: tags[roleTag] === "server" ? "opensandbox-server" : "opensandbox",
     size: properties.hardwareProfile.vmSize,
     provisioningState: properties.provisioningState,

@@ -390,7 +390,8 @@ export function scaleSet(fleet: AzureFleet, size: string, boot: string) {
   });
 }
 
-function userDataOf(boot: string): string {
+/** cloud-init's user data of a host whose first boot runs that command line. */
+export function userDataOf(boot: string): string {
   return `#cloud-config\nruncmd:\n  - ${JSON.stringify(["sh", "-c", boot])}\n`;
 }
 

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { suite, test } from "node:test";
 import { version } from "@opensandbox/wire/version.ts";
@@ -262,6 +262,75 @@ suite("the commands", () => {
     assert.match(await log(), /systemctl is-active opensandbox-server/);
     const destroyed = await world.osb(["destroy", "--yes"]);
     assert.deepEqual([destroyed.code, world.azure.names()], [0, []], destroyed.stderr);
+  });
+
+  suite("of a fleet that was made from the image of an earlier version", () => {
+    const compute = `/subscriptions/${subscription}/resourceGroups/opensandbox/providers/Microsoft.Compute`;
+    const set = `${compute}/virtualMachineScaleSets/opensandbox-workers`;
+    const earlier = `${compute}/images/opensandbox-image-0-0-1`;
+
+    async function makeEarlier(): Promise<World> {
+      const world = await World.make({ sizes });
+      await buildImage(imageOn(world.azure), AbortSignal.timeout(30_000));
+      await createFleet(creationOn(world.azure), AbortSignal.timeout(30_000));
+      world.azure.add(earlier, "microsoft.compute/images", { opensandbox: "opensandbox" });
+      world.azure.makeFrom(set, earlier);
+      const server = JSON.stringify(world.azure.bodyOf("opensandbox-vm"));
+      const [, customData = ""] = /"customData":"([^"]+)"/.exec(server) ?? [];
+      await writeFile(join(world.directory, "user-data"), Buffer.from(customData, "base64"));
+      await world.joinMachines(set);
+      return world;
+    }
+
+    const log = async ({ directory }: World): Promise<string> => await readFile(join(directory, "ssh.log"), "utf8");
+
+    test("upgrade: the server gets the new version, and each worker is replaced after it was drained", async () => {
+      await using world = await makeEarlier();
+      const { code, stdout, stderr } = await world.osb(["upgrade"]);
+      assert.equal(code, 0, stderr);
+      assert.match(stdout, /^upgraded opensandbox: 2 workers were replaced; the server is opensandbox-1/);
+      const image = `${compute}/images/${imageName}`;
+      assert.deepEqual(world.azure.imagesOf(set), [image, image]);
+      const boot = "sudo osb azure fleet boot --role server --vault \\w+ .*--domain sandboxes.example.com --tls";
+      const drains = "admin drain wk-opensandbox-000000 --no-wait[^]*admin drain wk-opensandbox-000001 --no-wait";
+      assert.match(await log(world), new RegExp(`setup-azure-host[^]*--prepare[^]*${boot}[^]*${drains}`));
+      const again = await world.osb(["upgrade", "--json"]);
+      assert.equal((JSON.parse(again.stdout) as { workers: number }).workers, 0, again.stderr);
+    });
+
+    test("upgrade: without the image of this version, nothing is changed", async () => {
+      await using world = await makeEarlier();
+      world.azure.resources.delete(`${compute}/images/${imageName}`.toLowerCase());
+      const { code, stderr } = await world.osb(["upgrade"]);
+      assert.equal(code, 1);
+      assert.match(
+        stderr,
+        /there is no image of version [\d.]+: 'osb azure image --name opensandbox --location eastus'/,
+      );
+      assert.doesNotMatch(await log(world), /setup-azure-host|fleet boot/);
+    });
+
+    test("deploy: the server gets this checkout, and each worker through the server", async () => {
+      await using world = await makeEarlier();
+      const { code, stdout, stderr } = await world.osb(["deploy"]);
+      assert.equal(code, 0, stderr);
+      assert.match(stdout, /^installed this checkout on the server and 2 workers of opensandbox;/);
+      const through = "-J osb@203\\.0\\.113\\.7 -o HostKeyAlias=vm-id";
+      const worker = (index: number): string =>
+        `${through}-${index} [^\n]*osb@opensandbox-00000${index} [^\n]*setup-azure-host`;
+      assert.match(await log(world), new RegExp(`fleet boot --role server[^]*${worker(0)}[^]*${worker(1)}`));
+      assert.deepEqual(world.azure.imagesOf(set), [earlier, earlier]);
+    });
+
+    test("upgrade and deploy of a server that no fleet creation made are refused", async () => {
+      await using world = await makeEarlier();
+      await writeFile(join(world.directory, "user-data"), "#cloud-config\n");
+      for (const command of ["upgrade", "deploy"]) {
+        const { code, stderr } = await world.osb([command]);
+        assert.equal(code, 1);
+        assert.match(stderr, /the user data of 203\.0\.113\.7 has no 'osb azure fleet boot --role server'/);
+      }
+    });
   });
 
   test("a dry run prints the calls that a creation then sends, without secrets, and sends none", async () => {

@@ -1,8 +1,15 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { MemberReport } from "@opensandbox/server/fleet.ts";
-import type { Arm } from "../resource-manager/arm-client.ts";
-import { getOf, groupPath, versions } from "../resource-manager/single-host.ts";
 import { decideScale, type ScaleStep } from "./decide-scale.ts";
+import {
+  changeScaleSet,
+  deleteMachine,
+  listMachines,
+  readScaleSet,
+  runsOn,
+  type ScaleSetTarget,
+  upgradeTag,
+} from "./workers/scale-set.ts";
 
 /** The server of the fleet, as an operator uses it. */
 export interface FleetOperator {
@@ -12,29 +19,30 @@ export interface FleetOperator {
   removeWorker(id: string): Promise<void>;
 }
 
-export interface Scaling {
-  readonly arm: Arm;
+export interface Scaling extends ScaleSetTarget {
   readonly operator: FleetOperator;
-  readonly subscription: string;
-  readonly name: string;
   readonly min: number;
   readonly max: number;
 }
 
 /** Makes one step towards a number of workers that fits their load, and returns it. A timer repeats it. */
 export async function scaleWorkers(scaling: Scaling, signal: AbortSignal): Promise<ScaleStep> {
-  const { arm, operator, min, max } = scaling;
-  const path = `${groupPath(scaling)}/providers/Microsoft.Compute/virtualMachineScaleSets/${scaling.name}-workers`;
-  const set = { path, apiVersion: versions.compute };
-  const { sku } = (await arm.require(getOf(set), signal)) as { readonly sku?: { readonly capacity?: number } };
-  if (sku?.capacity === undefined) throw new SandboxError("unavailable", `${path} has no capacity`);
-  const step = decideScale({ workers: await operator.listWorkers(), capacity: sku.capacity, min, max });
+  const { operator, min, max } = scaling;
+  const { sku, capacity, tags } = await readScaleSet(scaling, signal);
+  if (tags[upgradeTag] !== undefined) return { kind: "none", why: "an upgrade replaces the workers" };
+  const step = decideScale({ workers: await operator.listWorkers(), capacity, min, max });
   switch (step.kind) {
     case "none":
       break;
-    case "grow":
-      await arm.require({ ...set, method: "PATCH", body: { sku: { ...sku, capacity: step.to } } }, signal);
+    case "grow": {
+      const result = await changeScaleSet(scaling, { sku: { ...sku, capacity: step.to } }, signal);
+      if (!result.ok)
+        throw new SandboxError(
+          "unavailable",
+          `cannot add machines to ${scaling.name}-workers: ${result.code}: ${result.message}`,
+        );
       break;
+    }
     case "drain":
       await operator.drainWorker(step.worker.id);
       break;
@@ -42,34 +50,19 @@ export async function scaleWorkers(scaling: Scaling, signal: AbortSignal): Promi
       await operator.admitWorker(step.worker.id);
       break;
     case "remove":
-      await removeMachine(scaling, set, step.worker, signal);
+      await removeMachine(scaling, step.worker, signal);
   }
   return step;
 }
 
 /** The machine first: a worker that still answers would join again. */
-async function removeMachine(
-  { arm, operator }: Scaling,
-  set: { readonly path: string; readonly apiVersion: string },
-  { id, url }: MemberReport,
-  signal: AbortSignal,
-): Promise<void> {
-  const machines = (await arm.list(getOf({ ...set, path: `${set.path}/virtualMachines` }), signal)) as Machine[];
-  const host = new URL(url).hostname.toLowerCase();
-  const machine = machines.find(({ properties }) => properties?.osProfile?.computerName?.toLowerCase() === host);
-  if (machine !== undefined) {
-    const body = { instanceIds: [machine.instanceId] };
-    await arm.require({ ...set, method: "POST", path: `${set.path}/delete`, body }, signal);
-  }
+async function removeMachine(scaling: Scaling, worker: MemberReport, signal: AbortSignal): Promise<void> {
+  const machine = (await listMachines(scaling, signal)).find((each) => runsOn(worker, each));
+  if (machine !== undefined) await deleteMachine(scaling, machine.instanceId, signal);
   try {
-    await operator.removeWorker(id);
+    await scaling.operator.removeWorker(worker.id);
   } catch (error) {
     // The server notices within seconds that the machine is gone, and the next step removes the row.
     if (!(error instanceof SandboxError) || error.code !== "wrong_state") throw error;
   }
-}
-
-interface Machine {
-  readonly instanceId: string;
-  readonly properties?: { readonly osProfile?: { readonly computerName?: string } };
 }

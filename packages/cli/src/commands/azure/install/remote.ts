@@ -10,6 +10,10 @@ export interface Remote {
   readonly user: string;
   readonly address: string;
   readonly env: Environment;
+  /** The machine through which ssh reaches this one, which has no public address. */
+  readonly through?: { readonly user: string; readonly address: string };
+  /** The name under which ssh records the key of the machine. Absent: its address. */
+  readonly keyAlias?: string;
 }
 
 /** Options of every connection. The first one records the key of the machine, which Azure has just made. */
@@ -17,10 +21,13 @@ const sshOptions = ["-o", "StrictHostKeyChecking=accept-new", "-o", "ServerAlive
 
 /** The arguments of ssh; `further` stand before the machine. */
 export function sshArguments(
-  { user, address }: Pick<Remote, "user" | "address">,
+  { user, address, through, keyAlias }: Omit<Remote, "env">,
   further: readonly string[] = [],
 ): string[] {
-  return [...sshOptions, ...further, `${user}@${address}`];
+  const jump = through === undefined ? [] : ["-J", `${through.user}@${through.address}`];
+  // Hosts of a private network use the names of deleted ones again.
+  const alias = keyAlias === undefined ? [] : ["-o", `HostKeyAlias=${keyAlias}`];
+  return [...sshOptions, ...jump, ...alias, ...further, `${user}@${address}`];
 }
 
 /**

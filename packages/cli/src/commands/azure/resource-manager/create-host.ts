@@ -102,7 +102,7 @@ export async function find(
 }
 
 /** Errors that another size may avoid. https://learn.microsoft.com/azure/virtual-machines/error-codes */
-const sizeProblems = new Set([
+export const sizeProblems: ReadonlySet<string> = new Set([
   "SkuNotAvailable",
   "AllocationFailed",
   "OverconstrainedAllocationRequest",

@@ -32,10 +32,29 @@ case $last in
   *'run -- uname'*) echo Linux sandbox ;;
   *api-key*) echo osb_key ;;
   *is-active*) echo active ;;
-  *'admin workers'*) echo '[{"id": "wk-1", "state": "up"}]' ;;
+  *user-data.txt*) cat "${directory}/user-data" ;;
+  *'admin workers'*) [ -e "${directory}/workers.mjs" ] && exec ${process.execPath} "${directory}/workers.mjs"; echo '[{"id": "wk-1", "state": "up"}]' ;;
 esac`,
     );
     return world;
+  }
+
+  /** Makes the machines of a scale set the workers of the fleet. A drained worker has nothing left. */
+  async joinMachines(set: string): Promise<void> {
+    const machines = `${this.azure.endpoint}${set}/virtualMachines?api-version=1`;
+    const script = `
+import { readFile } from "node:fs/promises";
+const log = await readFile(${JSON.stringify(join(this.directory, "ssh.log"))}, "utf8");
+const response = await fetch(${JSON.stringify(machines)}, { headers: { authorization: "Bearer token-of-the-test" } });
+const workers = (await response.json()).value.map(({ properties }) => {
+  const host = properties.osProfile.computerName;
+  const draining = log.includes(\`admin drain wk-\${host} \`);
+  const left = draining ? { left: { sandboxes: 0, snapshots: 0 } } : {};
+  return { id: \`wk-\${host}\`, url: \`https://\${host}:8443\`, state: "up", draining, ...left };
+});
+console.log(JSON.stringify(workers));
+`;
+    await writeFile(join(this.directory, "workers.mjs"), script);
   }
 
   async program(name: string, text: string): Promise<void> {

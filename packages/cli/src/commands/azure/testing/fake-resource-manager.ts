@@ -34,6 +34,21 @@ export interface FakeOptions {
   readonly free?: (size: string) => number;
   /** Sizes whose machine cannot be placed; its operation fails after it has begun, and leaves a failed machine. */
   readonly unplaceable?: readonly string[];
+  /** Machines that the quota of a scale set allows. */
+  readonly maxMachines?: number;
+  /** Whether the machine of a scale set with that host name cannot be placed. */
+  readonly failing?: (host: string) => boolean;
+}
+
+interface SetMachine {
+  readonly host: string;
+  readonly image: string;
+  readonly state: "Succeeded" | "Failed";
+}
+
+interface MachineProfile {
+  readonly osProfile: { readonly computerNamePrefix: string };
+  readonly storageProfile: { readonly imageReference: { readonly id: string } };
 }
 
 interface Operation {
@@ -64,7 +79,7 @@ export class FakeResourceManager implements AsyncDisposable {
   readonly faults: FakeError[] = [];
   received = 0;
   /** Machines of scale sets by their instance id, which is never used again. */
-  readonly #machines = new Map<string, (string | undefined)[]>();
+  readonly #machines = new Map<string, (SetMachine | undefined)[]>();
   readonly #operations = new Map<string, Operation>();
   readonly #server: Server;
   readonly #options: FakeOptions;
@@ -98,17 +113,49 @@ export class FakeResourceManager implements AsyncDisposable {
     this.resources.set(id.toLowerCase(), { id, type, body: { location: "eastus", tags }, state: "Succeeded" });
   }
 
-  /** Adds a scale set with a machine for each of these host names. */
-  addScaleSet(id: string, hosts: readonly string[]): void {
+  /** Adds a scale set with a machine for each of these host names, which were started from that image. */
+  addScaleSet(id: string, hosts: readonly string[], image = ""): void {
     const sku = { name: "Standard_D48as_v6", tier: "Standard", capacity: hosts.length };
     const type = "microsoft.compute/virtualmachinescalesets";
-    this.resources.set(id.toLowerCase(), { id, type, body: { location: "eastus", sku }, state: "Succeeded" });
-    this.#machines.set(id.toLowerCase(), [...hosts]);
+    const storageProfile = { imageReference: { id: image } };
+    const osProfile = { computerNamePrefix: hosts[0]?.replace(/\w+$/, "") ?? "" };
+    const properties = { virtualMachineProfile: { osProfile, storageProfile } };
+    const tags = { opensandbox: "lab" };
+    this.resources.set(id.toLowerCase(), {
+      ...{ id, type, state: "Succeeded" },
+      body: { location: "eastus", sku, tags, properties },
+    });
+    this.#machines.set(
+      id.toLowerCase(),
+      hosts.map((host) => ({ host, image, state: "Succeeded" })),
+    );
   }
 
   /** The host names of the machines of a scale set. */
   machinesOf(id: string): readonly string[] {
-    return (this.#machines.get(id.toLowerCase()) ?? []).filter((host) => host !== undefined);
+    return this.#present(id).map(({ host }) => host);
+  }
+
+  /** Makes a scale set and its machines look as if they were made from that image. */
+  makeFrom(id: string, image: string): void {
+    const set = this.resources.get(id.toLowerCase());
+    const profile = (set?.body.properties as { virtualMachineProfile?: { storageProfile?: object } } | undefined)
+      ?.virtualMachineProfile;
+    Object.assign(profile?.storageProfile ?? {}, { imageReference: { id: image } });
+    const machines = this.#machines.get(id.toLowerCase()) ?? [];
+    this.#machines.set(
+      id.toLowerCase(),
+      machines.map((machine) => (machine === undefined ? undefined : { ...machine, image })),
+    );
+  }
+
+  /** The images of the machines of a scale set. */
+  imagesOf(id: string): readonly string[] {
+    return this.#present(id).map(({ image }) => image);
+  }
+
+  #present(id: string): readonly SetMachine[] {
+    return (this.#machines.get(id.toLowerCase()) ?? []).filter((machine) => machine !== undefined);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -173,9 +220,18 @@ export class FakeResourceManager implements AsyncDisposable {
 
   #listMachines(path: string): Reply {
     const machines = this.#machines.get(path.replace(/\/virtualMachines$/, "").toLowerCase()) ?? [];
-    const value = machines.flatMap((computerName, index) =>
-      computerName === undefined ? [] : [{ instanceId: `${index}`, properties: { osProfile: { computerName } } }],
-    );
+    const value = machines.flatMap((machine, index) => {
+      if (machine === undefined) return [];
+      const { host: computerName, image: id, state: provisioningState } = machine;
+      const storageProfile = { imageReference: { id } };
+      const vmId = `vm-id-${index}`;
+      return [
+        {
+          instanceId: `${index}`,
+          properties: { vmId, provisioningState, osProfile: { computerName }, storageProfile },
+        },
+      ];
+    });
     return { status: 200, body: { value } };
   }
 
@@ -203,6 +259,7 @@ export class FakeResourceManager implements AsyncDisposable {
         const finish = (): undefined => {
           const machines = this.#machines.get(owner.toLowerCase()) ?? [];
           for (const instanceId of instanceIds) machines[Number(instanceId)] = undefined;
+          machine.body["sku"] = { ...(machine.body["sku"] as object), capacity: this.#present(owner).length };
         };
         return { status: 202, headers: { location: this.#begin(`POLL ${path}`, finish) } };
       }
@@ -214,11 +271,39 @@ export class FakeResourceManager implements AsyncDisposable {
   #patch(path: string, body: Stored["body"]): Reply {
     const found = this.resources.get(path.toLowerCase());
     if (found === undefined) return notFound;
-    const sku = { ...(found.body["sku"] as object | undefined), ...(body["sku"] as object | undefined) };
+    const sku = { ...(found.body["sku"] as object | undefined), ...(body["sku"] as { capacity?: number } | undefined) };
     const problem = publishedProblem(`PATCH ${found.type}`, body);
     if (problem !== undefined) return errorReply({ status: 400, code: "InvalidRequestContent", message: problem });
-    found.body = { ...found.body, sku };
-    return { status: 200, body: shown(found) };
+    const { maxMachines = Infinity } = this.#options;
+    if ((sku.capacity ?? 0) > maxMachines)
+      return errorReply({ status: 409, code: "OperationNotAllowed", message: `a quota of ${maxMachines} machines` });
+    // Tags are replaced as a whole.
+    found.body = {
+      ...found.body,
+      sku,
+      ...(body.tags === undefined ? {} : { tags: body.tags }),
+      properties: merged(found.body.properties ?? {}, body.properties ?? {}),
+    };
+    const finish = (): undefined => this.#fill(found);
+    return {
+      status: 200,
+      body: shown(found),
+      headers: { "azure-asyncoperation": this.#begin(`POLL ${path}`, finish) },
+    };
+  }
+
+  /** Makes the machines that a scale set lacks, from its image of now. */
+  #fill({ id, body }: Stored): undefined {
+    const machines = this.#machines.get(id.toLowerCase()) ?? [];
+    this.#machines.set(id.toLowerCase(), machines);
+    const { capacity = 0 } = body["sku"] as { capacity?: number };
+    const { osProfile, storageProfile } = (body.properties as { virtualMachineProfile: MachineProfile })
+      .virtualMachineProfile;
+    const image = storageProfile.imageReference.id;
+    while (this.#present(id).length < capacity) {
+      const host = `${osProfile.computerNamePrefix}${machines.length.toString(36).padStart(6, "0")}`;
+      machines.push({ host, image, state: this.#options.failing?.(host) === true ? "Failed" : "Succeeded" });
+    }
   }
 
   /** Two pages, so that a client that reads one loses resources. */
@@ -277,6 +362,7 @@ export class FakeResourceManager implements AsyncDisposable {
       }
       stored.state = "Succeeded";
       if (type.endsWith("publicipaddresses")) stored.body = withAddress(body);
+      if (type.endsWith("virtualmachinescalesets")) this.#fill(stored);
       return undefined;
     };
     if (type === "microsoft.dbforpostgresql/flexibleservers") stored.finish = finish;
@@ -342,6 +428,21 @@ export class FakeResourceManager implements AsyncDisposable {
       ...sizes.map((name) => ({ name: { value: `family of ${name}` }, currentValue: 10, limit: 10 + free(name) })),
     ];
   }
+}
+
+/** The objects of a change replace nothing but what they name. */
+function merged(before: Record<string, unknown>, change: Record<string, unknown>): Record<string, unknown> {
+  const result = { ...before };
+  for (const [name, value] of Object.entries(change)) {
+    const old = before[name];
+    const isBoth = isObject(old) && isObject(value);
+    result[name] = isBoth ? merged(old, value) : value;
+  }
+  return result;
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function isWithin(id: string, path: string): boolean {
