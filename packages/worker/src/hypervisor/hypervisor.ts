@@ -10,6 +10,11 @@ export interface Hypervisor {
   readonly name: HypervisorName;
   readonly version: string;
   /**
+   * Whether a VM's process makes files in the VM's directory. Where it does not, the directory is root's: a process that
+   * its guest has taken over can put no link there, which root would follow.
+   */
+  readonly writesDirectory: boolean;
+  /**
    * Starts a VM from the kernel. Resolves when its vCPUs run; the guest may still be booting. After a failure or an
    * abort no process is left.
    */
@@ -133,7 +138,7 @@ export interface Capturing {
   merge(merge: LayerMerge, signal: AbortSignal): Promise<void>;
   /** The layer that a merge copies into: the one that takes writes, or the one below it. */
   readonly mergesInto: "top" | "below top";
-  /** Writes the state of the devices, without memory and disks, to a new file in the VM's directory. The VM must be paused. */
+  /** Writes the state of the devices, without memory and disks, to `file` in the VM's directory. The VM must be paused. */
   saveDevices(file: string): Promise<void>;
   /** Whether {@link saveDevices} changes the guest's memory, which is then copied afterwards. */
   readonly savingChangesMemory: boolean;

@@ -29,7 +29,7 @@ export function openKvm(): number {
 }
 
 export function withKvmGroup(user: ProcessUser, access: KvmAccess | undefined): ProcessUser {
-  return access?.by === "group" ? { ...user, groups: [access.gid] } : user;
+  return access?.by === "group" ? { ...user, groups: [...(user.groups ?? []), access.gid] } : user;
 }
 
 const seeDoctor = "./opensandbox doctor tries the accelerator and names the remedy";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
-import { chmod, mkdtemp, readFile, rm } from "node:fs/promises";
+import { chmod, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -22,13 +22,28 @@ async function outputOf(script: string, options: Partial<VmProcessOptions> = {})
       ...options,
     });
     const { code } = await started.exited;
-    const output = await readFile(logFile, "utf8");
+    const output = await readFile(options.logFile ?? logFile, "utf8");
     assert.equal(code, 0, output);
     return output.trim();
   } finally {
     await rm(directory, { recursive: true });
   }
 }
+
+test("a process's log begins with its own words, and is not written through a link", async () => {
+  const directory = await mkdtemp(join(tmpdir(), "osb-vm-process-"));
+  try {
+    const logFile = join(directory, "log");
+    await writeFile(logFile, "the words of an earlier process");
+    assert.equal(await outputOf("echo mine", { logFile }), "mine");
+    const elsewhere = join(directory, "elsewhere");
+    await symlink(elsewhere, join(directory, "link"));
+    await assert.rejects(outputOf("echo mine", { logFile: join(directory, "link") }), { code: "ELOOP" });
+    await assert.rejects(readFile(elsewhere), { code: "ENOENT" });
+  } finally {
+    await rm(directory, { recursive: true });
+  }
+});
 
 test("a machine's process has its user's group and no other", { skip: needsRoot }, async () => {
   const user = { uid: 1_900_000_007, gid: 2_000_000_009 };

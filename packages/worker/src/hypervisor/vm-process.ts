@@ -1,10 +1,12 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, openSync } from "node:fs";
+import { closeSync, constants, openSync } from "node:fs";
 import { inCgroups } from "#host/cgroups/in-cgroups.ts";
 import { killMachineProcesses } from "#host/kill-by-path.ts";
 import { closeInheritedOnExec, forbidCoreDumps, inNetworkNamespace, inNewNetworkNamespace } from "#host/kernel/libc.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { orAborted } from "@opensandbox/wire/or-aborted.ts";
+
+const { O_APPEND, O_CREAT, O_NOFOLLOW, O_TRUNC, O_WRONLY } = constants;
 
 export interface ProcessUser {
   readonly uid: number;
@@ -114,7 +116,8 @@ function start(options: VmProcessOptions): ChildProcess {
   const [program, ...args] = inCgroups(cgroupEntrances, oomScore, [...becoming(user), ...options.argv]);
   const opened: number[] = [];
   try {
-    const log = openSync(options.logFile, "a", 0o600);
+    // The log of an earlier process would be taken for the words of this one.
+    const log = openSync(options.logFile, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_NOFOLLOW, 0o600);
     opened.push(log);
     const inherited = options.openInherited();
     opened.push(...inherited);

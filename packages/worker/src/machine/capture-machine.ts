@@ -8,7 +8,7 @@ import type { CaptureTurn } from "#snapshots/memory-threads.ts";
 import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Host } from "./host.ts";
 import type { LiveMachine } from "./live-machine.ts";
-import { linkFiles, type Owner, seal } from "./machine-files.ts";
+import { linkFiles, makeOwned, type Owner, seal } from "./machine-files.ts";
 
 /** Deadline of a freeze. Writing back a gigabyte of dirty pages takes seconds. */
 const freezeTimeoutMs = 60_000;
@@ -220,10 +220,11 @@ async function takeMemory(
   host: Host,
 ) {
   const deltaFile = "memory.delta";
-  // The machine's process writes it, so it starts in the machine's directory.
+  // The machine's process writes it, so it starts in the machine's directory, where that process may make no file.
   const devicesFile = `devices-${live.layers.next}`;
   const written = join(live.directory.path, devicesFile);
   await rm(written, { force: true });
+  if (!host.hypervisor.writesDirectory) await makeOwned(written, live.spec.user);
   const capturing = capturingOf(live.vm, host);
   const saveDevices = async (): Promise<void> => {
     await failpoint("save devices");

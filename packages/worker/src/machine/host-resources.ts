@@ -4,6 +4,7 @@ import type { Cgroup, CgroupLimits } from "#host/cgroups/cgroups.ts";
 import type { StartSandbox } from "@opensandbox/wire/worker/worker.ts";
 import { adoptSlot, claimSlot, type Slot } from "#host/slots.ts";
 import type { NetworkAttachment } from "#hypervisor/hypervisor.ts";
+import type { ProcessUser } from "#hypervisor/vm-process.ts";
 import type { SandboxNetwork } from "#network/sandbox-network.ts";
 import type { Host } from "./host.ts";
 import type { Owner } from "./machine-files.ts";
@@ -26,7 +27,7 @@ const firstTenantGroup = 2_000_000_000;
 export interface HostResources extends AsyncDisposable {
   readonly slot: number | undefined;
   /** The user that the process runs as; undefined where this process is not root and cannot choose. */
-  readonly user: Owner | undefined;
+  readonly user: ProcessUser | undefined;
   readonly network: NetworkAttachment;
   /** The network that enforces the sandbox's policy; undefined where policies are not enforced. */
   readonly sandboxNetwork: SandboxNetwork | undefined;
@@ -146,9 +147,10 @@ export async function takeFromUser(directory: string): Promise<void> {
   }
 }
 
-function userOf(slot: number, tenantGroup: number | undefined): Owner {
+/** The group with the user's own number has no other member: see `giveDirectory`. */
+function userOf(slot: number, tenantGroup: number | undefined): ProcessUser {
   const uid = firstMachineUser + slot;
-  return { uid, gid: tenantGroup ?? uid };
+  return { uid, gid: tenantGroup ?? uid, groups: [uid] };
 }
 
 /** The owner of an organization's private files: root, with a group that the processes of its machines are in. */

@@ -79,3 +79,21 @@ for (const [part, from] of [
     assert.ok(await isOverlay(join(directory, "rootfs-1.qcow2"), diskBytes));
   });
 }
+
+test("files that are no layers of the disk are not taken from the machine's process", () => {
+  const stack = new LayerStack(files, 2, undefined);
+  const refused = [
+    "agent.base",
+    "workspace-1.qcow2",
+    "rootfs-1e99.qcow2",
+    "rootfs-99999999999.qcow2",
+    "rootfs-01.qcow2",
+    "",
+  ];
+  for (const file of refused) {
+    assert.throws(() => stack.follow(new Map([["rootfs", [`/machine/${file}`, "/machine/rootfs-1.qcow2"]]])), {
+      code: "unavailable",
+    });
+  }
+  assert.deepEqual(stack.tops, ["rootfs-1.qcow2", "workspace-1.qcow2"]);
+});

@@ -1,6 +1,7 @@
 import { rm, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { isOverlay } from "#disks/qcow2.ts";
+import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { together } from "#host/together.ts";
 import type { DiskAttachment, LayerSwitch } from "#hypervisor/hypervisor.ts";
 import type { DiskFiles, MachineFiles, StoredFile } from "#snapshots/manifest.ts";
@@ -85,8 +86,12 @@ export class LayerStack {
     this.#next += 1;
   }
 
-  /** Records the chains that the hypervisor reports. */
+  /**
+   * Records the chains that the hypervisor reports.
+   * @throws `unavailable` for files that are no layers of the disk: a hypervisor that a guest has taken over may name any
+   */
   follow(chains: ReadonlyMap<string, readonly string[]>): void {
+    for (const [disk, files] of chains) for (const file of files) requireLayer(disk, basename(file));
     const tops = [...chains.values()].map((files) => layerNumber(files.at(-1) ?? ""));
     this.#update((disk) => {
       const complete = chains
@@ -167,6 +172,13 @@ export async function withDiskBytes(
     }),
   );
   return { ...files, disks };
+}
+
+/** A layer's number has few digits: a capture a second for a century has ten. */
+function requireLayer(disk: string, file: string): void {
+  const number = layerNumber(file);
+  if (number < 1e10 && file === layerName(disk, number)) return;
+  throw new SandboxError("unavailable", `the machine's process reports ${JSON.stringify(file)} as a layer of ${disk}`);
 }
 
 /** A complete layer whose content has not been hashed yet. */

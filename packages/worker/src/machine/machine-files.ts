@@ -6,6 +6,7 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { createOverlay } from "#disks/qcow2.ts";
 import { together } from "#host/together.ts";
 import { contentRecordOf } from "#images/artifact.ts";
+import type { Hypervisor } from "#hypervisor/hypervisor.ts";
 import type { MachineFiles } from "#snapshots/manifest.ts";
 import type { BootFiles } from "./host.ts";
 
@@ -121,10 +122,35 @@ export function layerNumber(file: string): number {
   return Number(/-(\d+)\.qcow2$/.exec(file)?.[1]);
 }
 
+/** Makes an empty file that `owner` writes to. */
+export async function makeOwned(file: string, owner: Owner | undefined): Promise<void> {
+  await using handle = await open(file, "wx", 0o600);
+  if (owner !== undefined) await handle.chown(owner.uid, owner.gid);
+}
+
 /** Makes an empty layer that `owner` writes to. `bytes`: the virtual size of the disk. */
 export async function makeLayer(file: string, bytes: number, owner: Owner | undefined): Promise<void> {
   await createOverlay(file, bytes);
   if (owner !== undefined) await chown(file, owner.uid, owner.gid);
+}
+
+/**
+ * Lets the process of a machine enter the machine's directory, which no other machine's process can. It may make files
+ * there only where its hypervisor does.
+ */
+export async function giveDirectory(
+  directory: string,
+  user: Pick<Owner, "uid"> | undefined,
+  { writesDirectory }: Pick<Hypervisor, "writesDirectory">,
+): Promise<void> {
+  if (user === undefined) return;
+  if (writesDirectory) {
+    await chmod(directory, 0o700);
+    await chown(directory, user.uid, user.uid);
+  } else {
+    await chown(directory, 0, user.uid);
+    await chmod(directory, 0o710);
+  }
 }
 
 /**

@@ -26,6 +26,7 @@ import { type JournaledMachine, machineDirectory, removeEntry, startMark } from 
 import { LayerStack, withDiskBytes } from "./layer-stack.ts";
 import { LiveMachine } from "./live-machine.ts";
 import {
+  giveDirectory,
   imageFiles,
   linkFiles,
   linkImage,
@@ -67,7 +68,13 @@ export async function bootMachine(
   await failpoint("fill directory");
   const zero = await provideZeroMemory(host.dataDirectory, memoryBaseMib(request.shape.memoryMib, host.hypervisor));
   const { workspaceMib } = request.shape;
-  const layers = await fillDirectory(directory.path, { ...request, workspaceMib, user: resources.user }, source, zero);
+  const layers = await fillDirectory(
+    directory.path,
+    { ...request, workspaceMib, user: resources.user },
+    source,
+    zero,
+    host.hypervisor,
+  );
   spans.end("disks");
   const spec = { ...specOf(request.shape, directory.path, layers, resources, host), ...newVsock(resources, host) };
   await failpoint("start process");
@@ -123,7 +130,7 @@ export async function restoreMachine(
   await failpoint("fill directory");
   const { workspaceMib } = request.shape;
   const reader = { ...request, workspaceMib, user: resources.user };
-  const layers = await fillDirectory(directory.path, reader, snapshot, undefined);
+  const layers = await fillDirectory(directory.path, reader, snapshot, undefined, host.hypervisor);
   spans.end("disks");
   const plainSpec = specOf(request.shape, directory.path, layers, resources, host);
   const hadVsock = requireCompatible(plainSpec, memory, restoring) === "with vsock";
@@ -247,7 +254,11 @@ export async function bootAgain(live: LiveMachine, memoryMib: number, host: Host
   const layers = new LayerStack(await withZeroMemory(live.layers.files, zero, path), live.layers.next, resources.user);
   // The tops, and layers that an interrupted capture left unsealed, still belong to the user of the earlier process.
   const owned = [...layers.unhashed, ...layers.tops];
-  await give([path, ...owned.map((file) => join(path, file))], resources.user);
+  await giveDirectory(path, resources.user, host.hypervisor);
+  await give(
+    owned.map((file) => join(path, file)),
+    resources.user,
+  );
   const spec = { ...specOf(shape, path, layers, resources, host), ...newVsock(resources, host) };
   const vm = undo.use(await host.hypervisor.boot(spec, signal));
   const guest = await connectGuest(vm.agentTransport, id, host);
@@ -312,9 +323,10 @@ async function fillDirectory(
   reader: Reader & Pick<Shape, "workspaceMib">,
   source: BootFiles | StoredSnapshot | undefined,
   zeroMemory: string | undefined,
+  hypervisor: Hypervisor,
 ): Promise<LayerStack> {
   const { user } = reader;
-  await give([directory], user);
+  await giveDirectory(directory, user, hypervisor);
   if (source === undefined) return new LayerStack({ ...imageFiles, disks: [] }, 1, user);
   const linked = await linkSource(directory, source, reader);
   const bytes = reader.workspaceMib * 2 ** 20;

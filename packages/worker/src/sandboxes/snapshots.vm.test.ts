@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import { open, readdir, readFile, writeFile } from "node:fs/promises";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { promisify } from "node:util";
 import { processesOf } from "#host/kill-by-path.ts";
 import { isSandboxError } from "@opensandbox/wire/errors.ts";
 import { newSnapshotId, type SandboxId, type SnapshotId } from "@opensandbox/wire/ids.ts";
@@ -86,6 +88,38 @@ test("a sandbox lives through checkpoint, fork, hibernation and wake", async (t)
     assert.equal(await sleepAndWake(fork.id), "memory");
     await host.shell(fork.id, "sha256sum -c sum");
   });
+
+  const skip = process.getuid?.() === 0 ? false : "a worker that is not root gives its machines no users";
+  await t.test(
+    "a machine's process makes no file in its directory, and enters no other machine's",
+    { skip },
+    async () => {
+      // Another organization, a fork and the original: each with a process of its own.
+      const other = await host.start(undefined, { organizationId: "org-other" });
+      const root = join(host.dataDirectory, "machines");
+      const machines = (await readdir(root)).map((name) => join(root, name));
+      assert.equal(machines.length, 3);
+      for (const machine of machines) {
+        const [pid = 0] = await processesOf(machine);
+        const status = await readFile(`/proc/${pid}/status`, "utf8");
+        const [, uid = "", gid = ""] = /^Uid:\s+(\d+).*\nGid:\s+(\d+)/m.exec(status) ?? [];
+        const groups = /^Groups:\s*(.*?)\s*$/m.exec(status)?.[1]?.split(" ") ?? [];
+        assert.ok(Number(uid) >= 1_900_000_000, status);
+        const as = [`--reuid=${uid}`, `--regid=${gid}`, `--groups=${groups.join()}`, "--", "sh", "-c"];
+        const others = machines.filter((one) => one !== machine);
+        const script = [
+          `test -r '${machine}/kernel' || exit 10`,
+          `ln -s /etc/shadow '${machine}/new' && exit 11`,
+          `mv '${machine}/qmp.sock' '${machine}/moved' && exit 12`,
+          `ls '${machine}' && exit 13`,
+          ...others.map((one) => `test -e '${one}/kernel' && exit 14`),
+          "exit 0",
+        ];
+        await promisify(execFile)("setpriv", [...as, script.join("\n")]);
+      }
+      await host.worker.stopSandbox(other.id);
+    },
+  );
 
   await t.test("the file systems are clean", async () => {
     const complaints = "sudo dmesg | grep -iE 'ext4.*(error|warning|corrupt)|I/O error|hung task' || true";

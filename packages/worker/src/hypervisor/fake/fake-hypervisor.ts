@@ -15,6 +15,7 @@ export function fakeHypervisor(agent: readonly [string, ...string[]]): Hyperviso
   return {
     name: "fake",
     version: process.versions.node,
+    writesDirectory: true,
     async boot(spec, signal) {
       signal.throwIfAborted();
       const home = join(spec.directory, "home");

@@ -26,6 +26,8 @@ export function firecrackerHypervisor(host: FirecrackerHost): Hypervisor {
   return {
     name: "firecracker",
     version: host.version,
+    // Its sockets, and the images that the storage daemon shows.
+    writesDirectory: true,
     boot: (spec, signal) => boot(spec, host, signal),
     restoring: {
       baseMib: ({ memoryMib, hotplugMib }) => memoryMib + hotplugSizeMib(hotplugMib),

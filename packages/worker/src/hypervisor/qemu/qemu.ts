@@ -24,6 +24,7 @@ export function qemuHypervisor(host: QemuHost & { readonly version: string }): H
   return {
     name: "qemu",
     version: host.version,
+    writesDirectory: false,
     boot: (spec, signal) => boot(spec, host, signal),
     restoring: {
       compatibilityOf: (spec) => compatibilityOf(spec, host),
