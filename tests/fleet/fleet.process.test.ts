@@ -82,6 +82,13 @@ suite("a server and two workers", () => {
     await world.cordon(first!.id, true);
     const { reply } = await world.call("POST", "/sandboxes", { templateID: "minimal" });
     assert.equal(reply.workerID, second!.id);
+    const listed = await world.call("GET", "/workers");
+    assert.equal(listed.status, 200, JSON.stringify(listed.reply));
+    const listedWorkers = listed.reply as { id: string; state: string; cordoned: boolean }[];
+    assert.deepEqual(
+      new Map(listedWorkers.map(({ id, state, cordoned }) => [id, `${state} ${cordoned}`])),
+      new Map([first!, second!].map(({ id }) => [id, `up ${id === first!.id}`])),
+    );
     const { verdicts } = await world.explain(reply.sandboxID);
     assert.deepEqual(
       verdicts.filter(({ score }) => score === undefined),

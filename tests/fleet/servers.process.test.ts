@@ -223,6 +223,20 @@ suite("several servers on one database", { skip: withoutPostgres }, () => {
     );
     const { reply } = await ask(one, "POST", "", { templateID: "minimal" });
     assert.notEqual(reply.workerID, first!.id);
+    const explain = async (server: Server): Promise<Json> =>
+      await callFleet(
+        { url: server.fleetUrl, credentials, method: "GET", path: `/placements/${reply.sandboxID}` },
+        never,
+      );
+    const [chosen, present] = [await explain(one), await explain(two)];
+    assert.deepEqual([chosen.workerId, chosen.isPresent], [reply.workerID, undefined]);
+    assert.equal(present.isPresent, true, "the other server says what it would choose now");
+    for (const { verdicts } of [chosen, present]) {
+      const refused = (verdicts as { workerId: string; reason: string }[]).find(
+        ({ workerId }) => workerId === first!.id,
+      );
+      assert.equal(refused?.reason, "it is cordoned");
+    }
     await cordon(one, false);
     await ask(one, "DELETE", `/${reply.sandboxID}`);
   });

@@ -23,6 +23,7 @@ import * as uploads from "./migrations/0060-uploads.ts";
 import * as sshKeys from "./migrations/ssh/0061-ssh-keys.ts";
 import * as sandboxEnds from "./migrations/sandboxes/0062-sandbox-ends.ts";
 import * as servers from "./migrations/servers/0070-servers.ts";
+import * as sandboxesByWorker from "./migrations/servers/0071-sandboxes-by-worker.ts";
 import * as secrets from "./migrations/secrets/0080-secrets.ts";
 import * as sandboxSecrets from "./migrations/secrets/0081-sandbox-secrets.ts";
 import * as templates from "./migrations/templates/0090-templates.ts";
@@ -50,6 +51,7 @@ export const ourMigrations: Migrations = {
   "0061-ssh-keys": sshKeys,
   "0062-sandbox-ends": sandboxEnds,
   "0070-servers": servers,
+  "0071-sandboxes-by-worker": sandboxesByWorker,
   "0080-secrets": secrets,
   "0081-sandbox-secrets": sandboxSecrets,
   "0090-templates": templates,

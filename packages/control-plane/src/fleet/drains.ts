@@ -51,9 +51,8 @@ export class Drains implements AsyncDisposable {
 
   async #round(): Promise<void> {
     const members = this.#options.draining();
-    if (members.length > 0) {
-      const held = Map.groupBy(await this.#options.context.stores.sandboxes.listHeld(), ({ workerId }) => workerId);
-      for (const member of members) for (const sandbox of held.get(member.id) ?? []) this.#beginMove(sandbox);
+    for (const { id } of members) {
+      for (const sandbox of await this.#options.context.stores.sandboxes.listHeldBy(id)) this.#beginMove(sandbox);
     }
     for (const member of new Set([...members, ...this.#options.crowded()])) await this.#removeCopies(member);
   }

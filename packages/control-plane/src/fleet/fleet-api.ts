@@ -105,12 +105,8 @@ async function route(fleet: Fleet, request: Request): Promise<unknown> {
       const { lost } = await bodyOf(request);
       return await fleet.remove(name, { isLost: lost === true });
     }
-    case "GET placements": {
-      const choice = fleet.explain(parseSandboxId(name));
-      if (choice !== undefined) return choice;
-      const message = `sandbox ${name} was not placed since this server started`;
-      throw new SandboxError("not_found", message, { resource: "sandbox", id: name });
-    }
+    case "GET placements":
+      return await fleet.explain(parseSandboxId(name));
     default:
       throw new SandboxError("not_found", `no route ${method} ${url}`, { resource: "route", id: url });
   }

@@ -25,7 +25,7 @@ import type {
   WorkerDescription,
 } from "@opensandbox/wire/worker/worker.ts";
 import type { Database } from "#database/database.ts";
-import type { Placement, Start } from "#lifecycle/placement.ts";
+import type { Placement, Start, WorkerReport } from "#lifecycle/placement.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 import type { Clock } from "../clock.ts";
@@ -35,11 +35,10 @@ import { describeFleet } from "./describe-fleet.ts";
 import { regularly } from "../service/regularly.ts";
 import { Drains } from "./drains.ts";
 import { Evacuations } from "./evacuations.ts";
-import { Member } from "./member.ts";
+import { Member, type MemberWorker } from "./member.ts";
 import { type Candidate, type Choice, neededMib, place } from "./place.ts";
 import { type Recovered, recoverLost, recoverStored } from "./recover-lost.ts";
 import { reconcileMember, reconcileOn } from "./reconcile-member.ts";
-import { RemoteWorker, type RemoteWorkerOptions } from "./remote/remote-worker.ts";
 import { routedGuest } from "./routed-guest.ts";
 import { type Uploader, Uploads } from "./uploads.ts";
 import { UploadStore } from "./upload-store.ts";
@@ -50,8 +49,10 @@ export interface FleetOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly servers: Servers;
-  /** How this server reaches any worker. */
-  readonly link: Omit<RemoteWorkerOptions, "url" | "log">;
+  /** How this server finds out who is at an address. Absent: no worker can join. */
+  readonly greet?: ((url: string) => Promise<Greeting>) | undefined;
+  /** A worker that has been greeted before. It need not answer now. */
+  readonly workerAt: (url: string, greeting: Greeting) => MemberWorker;
   readonly heartbeatMs?: number | undefined;
   /** How often due uploads are read, in milliseconds. */
   readonly uploadsMs?: number | undefined;
@@ -65,6 +66,8 @@ export interface FleetOptions {
   /** For tests. Default: 15 s. */
   readonly fenceMs?: number | undefined;
 }
+
+export type Greeting = Pick<MemberWorker, "id" | "description">;
 
 /** Placements that are kept for {@link Fleet.explain}. */
 const maxExplained = 10_000;
@@ -108,22 +111,17 @@ export interface Evacuated {
   readonly wasCordoned: boolean;
 }
 
+/** The choice of a worker, and the reasons. */
+export interface Explanation extends Choice {
+  /** What would be chosen now: this server did not place the sandbox. */
+  readonly isPresent?: true;
+}
+
 /** A worker, for an operator. */
-export interface MemberReport {
-  readonly id: string;
+export interface MemberReport extends WorkerReport {
   readonly url: string;
-  readonly state: "up" | "silent";
-  readonly cordoned: boolean;
-  readonly draining: boolean;
   /** Of a worker that is being drained: sandboxes, and snapshots that only it has. */
   readonly left?: { readonly sandboxes: number; readonly snapshots: number };
-  readonly seenAt?: string;
-  readonly hypervisor: string;
-  readonly cpuModel?: string;
-  readonly freeMemoryMib?: number;
-  readonly totalMemoryMib?: number;
-  readonly freeDiskPercent?: number;
-  readonly sandboxes: number;
 }
 
 /**
@@ -187,15 +185,16 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
 
   /** Adds a worker, or stores its new address. @throws `unavailable` when this server does not reach it there */
   async join(url: string): Promise<string> {
-    using greeted = await RemoteWorker.connect(this.#linkTo(url));
-    const { id, description } = greeted;
+    const { greet } = this.#options;
+    if (greet === undefined) throw new SandboxError("not_supported", "no worker can join this fleet");
+    const { id, description } = await greet(url);
     const known = this.#members.get(id);
     this.#changes += 1;
     await this.#store.put({ id, url, description }, new Date(this.#options.clock.now()));
     if (known?.url === url) return id;
     await known?.[Symbol.asyncDispose]();
     const { isCordoned = false, isDraining = false } = known ?? {};
-    this.#add(new RemoteWorker(this.#linkTo(url), { id, description }), { url, isCordoned, isDraining });
+    this.#add(this.#options.workerAt(url, { id, description }), { url, isCordoned, isDraining });
     this.#options.log("info", known === undefined ? "a worker has joined" : "a worker has a new address", {
       worker: id,
       url,
@@ -252,7 +251,7 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
       throw new SandboxError("unavailable", message);
     }
     if (member.isUp) refuse("up", `worker ${workerId} answers: drain it and stop its process first`);
-    const held = (await context.stores.sandboxes.listHeld()).filter((sandbox) => sandbox.workerId === workerId);
+    const held = await context.stores.sandboxes.listHeldBy(workerId);
     const snapshots = await this.#uploadRows.notStoredOn(workerId);
     if (!isLost && held.length + snapshots > 0) {
       const what = `${held.length} sandboxes are on worker ${workerId}, and ${snapshots} snapshots are stored nowhere else`;
@@ -307,19 +306,28 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
   }
 
   /**
-   * Why a sandbox was placed where it is, or why it was refused. Undefined when it was not placed since this server
-   * started.
+   * Why this server placed a sandbox where it is, or refused it. Of a sandbox that another server placed, or an earlier
+   * one: what would be chosen for it now.
+   * @throws `not_found`
    */
-  explain(id: SandboxId): Choice | undefined {
-    return this.#choices.get(id);
+  async explain(id: SandboxId): Promise<Explanation> {
+    const choice = this.#choices.get(id);
+    if (choice !== undefined) return choice;
+    const sandbox = await this.#context?.stores.sandboxes.find(id);
+    if (sandbox === undefined) {
+      throw new SandboxError("not_found", `there is no sandbox ${id}`, { resource: "sandbox", id });
+    }
+    const { image, memoryMib, hibernationSnapshotId: snapshotId } = sandbox;
+    const { choice: present } = await this.#choose({ id, image, memoryMib, snapshotId });
+    return { ...present, isPresent: true };
   }
 
   async report(): Promise<MemberReport[]> {
-    const held = Map.groupBy((await this.#context?.stores.sandboxes.listHeld()) ?? [], ({ workerId }) => workerId);
+    const counts = await this.#context?.stores.sandboxes.countHeld();
     const reportOf = async (member: Member): Promise<MemberReport> => {
       const { id, url, isUp, isCordoned, isDraining, seenAt, status, worker } = member;
-      const sandboxes = held.get(id) ?? [];
-      const left = { sandboxes: sandboxes.length, snapshots: await this.#uploadRows.notStoredOn(id) };
+      const { held = 0, running = 0 } = counts?.get(id) ?? {};
+      const left = { sandboxes: held, snapshots: await this.#uploadRows.notStoredOn(id) };
       return {
         ...{ id, url, state: isUp ? "up" : "silent", cordoned: isCordoned, draining: isDraining },
         ...(isDraining ? { left } : {}),
@@ -333,7 +341,7 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
               totalMemoryMib: status.totalMemoryMib,
               freeDiskPercent: Math.round(status.freeDiskShare * 100),
             }),
-        sandboxes: sandboxes.filter(({ state }) => state === "running").length,
+        sandboxes: running,
       };
     };
     return await Promise.all([...this.#members.values()].map(reportOf));
@@ -353,7 +361,20 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     return this.includes(workerId) ? workerId : undefined;
   }
 
-  async choose({ id, image, memoryMib, snapshotId, move }: Start): Promise<string> {
+  async choose(start: Start): Promise<string> {
+    const { choice, snapshotOn } = await this.#choose(start);
+    this.#remember(start.id, choice);
+    if (choice.workerId !== undefined) return choice.workerId;
+    throw this.#refusal(choice, { memoryMib: start.memoryMib, snapshotOn });
+  }
+
+  /** The choice, and the workers with the snapshot if only they can start the sandbox. */
+  async #choose({
+    image,
+    memoryMib,
+    snapshotId,
+    move,
+  }: Omit<Start, "vcpus">): Promise<{ readonly choice: Choice; readonly snapshotOn: readonly string[] | undefined }> {
     if (move?.to !== undefined) this.#joinedMember(move.to);
     // A sandbox that is to move has no snapshot yet.
     const copies = move === undefined ? undefined : [];
@@ -369,9 +390,7 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     const free = chooseFrom(() => false);
     const choice =
       free.workerId === undefined ? chooseFrom((member) => snapshotOn?.includes(member.id) === true) : free;
-    this.#remember(id, choice);
-    if (choice.workerId !== undefined) return choice.workerId;
-    throw this.#refusal(choice, { memoryMib, snapshotOn: storedIn === undefined ? snapshotOn : undefined });
+    return { choice, snapshotOn: storedIn === undefined ? snapshotOn : undefined };
   }
 
   // Worker: calls for one sandbox
@@ -523,8 +542,8 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
   async *guestRequests(signal: AbortSignal): AsyncGenerator<GuestRequest> {
     const queue: GuestRequest[] = [];
     let changed = Promise.withResolvers<void>();
-    const listened = new Set<RemoteWorker>();
-    const listen = async (worker: RemoteWorker): Promise<void> => {
+    const listened = new Set<MemberWorker>();
+    const listen = async (worker: MemberWorker): Promise<void> => {
       for await (const request of worker.guestRequests(signal)) {
         queue.push({ ...request, requestId: `${worker.id}/${request.requestId}` });
         changed.resolve();
@@ -567,12 +586,7 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     await Promise.all([...this.#members.values()].map((member) => member[Symbol.asyncDispose]()));
   }
 
-  #linkTo(url: string): RemoteWorkerOptions {
-    const { link, log } = this.#options;
-    return { ...link, url, log };
-  }
-
-  #add(worker: RemoteWorker, { url, isCordoned, isDraining }: MemberUse & { readonly url: string }): void {
+  #add(worker: MemberWorker, { url, isCordoned, isDraining }: MemberUse & { readonly url: string }): void {
     const { clock, log, servers, heartbeatMs } = this.#options;
     this.#unwatched.add(worker.id);
     const reconcileNow = async (): Promise<void> => {
@@ -597,7 +611,7 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
   }
 
   #addListed({ id, url, description, isCordoned, isDraining, ...heard }: ListedWorker): void {
-    this.#add(new RemoteWorker(this.#linkTo(url), { id, description }), { url, isCordoned, isDraining });
+    this.#add(this.#options.workerAt(url, { id, description }), { url, isCordoned, isDraining });
     this.#members.get(id)?.observe(heard);
   }
 

@@ -1,9 +1,9 @@
 import { describeError } from "@opensandbox/wire/errors.ts";
 import type { WorkerStatus } from "@opensandbox/wire/worker/status.ts";
+import type { Worker, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import type { Servers } from "../servers/servers.ts";
-import type { RemoteWorker } from "./remote/remote-worker.ts";
 import type { Heard } from "./worker-store.ts";
 
 /** The interval between heartbeats, in milliseconds. */
@@ -11,10 +11,20 @@ const defaultHeartbeatMs = 2000;
 /** Heartbeats between two checks. A call whose connection broke may have left a wrong row. */
 const heartbeatsPerCheck = 15;
 
+/** A worker as a fleet reaches it. */
+export interface MemberWorker extends Worker, Disposable {
+  /** Its process and what its host has free. */
+  status(): Promise<WorkerStatus>;
+  /** Greets the worker again, which may run a newer version by now. */
+  greet(): Promise<void>;
+  /** Takes over the description that another server was given. */
+  describe(description: WorkerDescription): void;
+}
+
 export interface MemberOptions {
   readonly id: string;
   readonly url: string;
-  readonly worker: RemoteWorker;
+  readonly worker: MemberWorker;
   readonly isCordoned: boolean;
   readonly isDraining: boolean;
   readonly clock: Clock;
@@ -40,7 +50,7 @@ export interface MemberOptions {
 export class Member implements AsyncDisposable {
   readonly id: string;
   readonly url: string;
-  readonly worker: RemoteWorker;
+  readonly worker: MemberWorker;
   isCordoned: boolean;
   /** Its sandboxes leave it. */
   isDraining: boolean;

@@ -1,11 +1,12 @@
 import type { OpenWorkers } from "../service/open-workers.ts";
 import { Fleet } from "./fleet.ts";
 import { memberMetrics } from "./member-metrics.ts";
+import { RemoteWorker, type RemoteWorkerOptions } from "./remote/remote-worker.ts";
 import type { LinkTuning } from "./remote/worker-link.ts";
 import { type FleetApiOptions, serveFleetApi } from "./fleet-api.ts";
 
 export type { Choice } from "./place.ts";
-export type { Evacuated, MemberReport } from "./fleet.ts";
+export type { Evacuated, Explanation, MemberReport } from "./fleet.ts";
 
 export interface OpenFleetOptions extends Omit<FleetApiOptions, "log"> {
   /** The version of this software, for the logs of workers. */
@@ -33,9 +34,19 @@ export function openFleet({
   return async ({ database, clock, log, servers }) => {
     await using undo = new AsyncDisposableStack();
     const { tls, token } = api;
-    const link = { tls, token, version, ...(tuning === undefined ? {} : { tuning }) };
+    const linkTo = (url: string): RemoteWorkerOptions => ({
+      ...{ url, log, tls, token, version },
+      ...(tuning === undefined ? {} : { tuning }),
+    });
     const fleet = undo.use(
-      new Fleet({ database, clock, log, servers, link, heartbeatMs, uploadsMs, sweepsMs, lostAfterMs, fenceMs }),
+      new Fleet({
+        ...{ database, clock, log, servers, heartbeatMs, uploadsMs, sweepsMs, lostAfterMs, fenceMs },
+        async greet(url) {
+          using worker = await RemoteWorker.connect(linkTo(url));
+          return { id: worker.id, description: worker.description };
+        },
+        workerAt: (url, greeting) => new RemoteWorker(linkTo(url), greeting),
+      }),
     );
     const owned = undo.move();
     return {

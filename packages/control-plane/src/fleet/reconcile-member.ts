@@ -18,7 +18,7 @@ export interface ReconcileMember {
 export async function reconcileMember(context: SandboxContext, { worker, isFirst }: ReconcileMember): Promise<void> {
   const scoped = scopeOf(context, worker);
   const found = await adoptedBy(worker);
-  const rows = (await context.stores.sandboxes.listHeld()).filter(({ workerId }) => workerId === worker.id);
+  const rows = await context.stores.sandboxes.listHeldBy(worker.id);
   const inRows = new Map(rows.map((row) => [row.id, row]));
   const ids = [...new Set([...found.keys(), ...inRows.keys()])];
   await Promise.all(

@@ -46,7 +46,7 @@ interface Loss {
 async function recoverEach(context: SandboxContext, loss: Loss): Promise<Recovered> {
   const { workerId, asleep } = loss;
   const { sandboxes } = context.stores;
-  const held = (await sandboxes.listHeld()).filter((sandbox) => sandbox.workerId === workerId).map(({ id }) => id);
+  const held = (await sandboxes.listHeldBy(workerId)).map(({ id }) => id);
   let [recovered, lost] = [0, 0];
   for (const id of new Set([...held, ...asleep])) {
     await context.operations.gates.run(id, async () => {

@@ -26,6 +26,7 @@ import { serveExec } from "./exec/exec.ts";
 import { serveFiles } from "./files/files.ts";
 import { serveHealth } from "./health.ts";
 import { serveHost } from "./host.ts";
+import { serveWorkers } from "./workers.ts";
 import { serveImages } from "./images/images.ts";
 import { serveTemplates } from "./images/templates.ts";
 import { serveLogs } from "./logs/logs.ts";
@@ -112,6 +113,7 @@ export async function buildServer(api: E2bContext, requests: RequestMetrics): Pr
     serveSecretStores(withKey, api);
     serveUsage(withKey, api);
     serveAudit(withKey, api);
+    serveWorkers(withKey, api);
     serveTokens(withKey, api);
     serveSshKeys(withKey, api);
     serveNotYet(withKey);

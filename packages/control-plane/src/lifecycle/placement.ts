@@ -11,6 +11,22 @@ export interface Start extends Pick<Sandbox, "id" | "image" | "vcpus" | "memoryM
   readonly move?: { readonly from: string; readonly to?: string | undefined } | undefined;
 }
 
+/** A worker, for an operator. */
+export interface WorkerReport {
+  readonly id: string;
+  readonly state: "up" | "silent";
+  readonly cordoned: boolean;
+  readonly draining: boolean;
+  readonly seenAt?: string;
+  readonly hypervisor: string;
+  readonly cpuModel?: string;
+  readonly freeMemoryMib?: number;
+  readonly totalMemoryMib?: number;
+  readonly freeDiskPercent?: number;
+  /** Sandboxes that run on it. */
+  readonly sandboxes: number;
+}
+
 /** The workers that this control plane uses, and the choice among them. */
 export interface Placement {
   /** Whether the sandboxes of the worker are used through this control plane. */
@@ -22,6 +38,8 @@ export interface Placement {
    * @throws `no_capacity` when no worker has room, `unavailable` when the one with the snapshot does not answer
    */
   choose(start: Start): Promise<string>;
+  /** The workers of a fleet, for an operator. */
+  report?(): Promise<readonly WorkerReport[]>;
 }
 
 /**

@@ -227,6 +227,39 @@ export class SandboxStore {
     return rows.map(fromRow);
   }
 
+  /** Those of {@link listHeld} on one worker. */
+  async listHeldBy(workerId: string): Promise<Sandbox[]> {
+    const rows = await this.#database
+      .selectFrom("sandboxes")
+      .selectAll()
+      .where("worker_id", "=", workerId)
+      .where("state", "<>", "stopped")
+      .where((row) =>
+        row.or([row("state", "in", [...activeStates, "error"]), row("hidden", "=", 1), row("ephemeral", "=", 1)]),
+      )
+      .execute();
+    return rows.map(fromRow);
+  }
+
+  /** How many sandboxes each worker holds, and how many of them run. */
+  async countHeld(): Promise<Map<string, { readonly held: number; readonly running: number }>> {
+    const rows = await this.#database
+      .selectFrom("sandboxes")
+      .select(["worker_id", "state", ({ fn }) => fn.countAll<number>().as("count")])
+      .where("state", "<>", "stopped")
+      .where("worker_id", "<>", "")
+      .groupBy(["worker_id", "state"])
+      .execute();
+    const byWorker = Map.groupBy(rows, ({ worker_id }) => worker_id);
+    const sum = (counts: typeof rows): number => counts.reduce((total, { count }) => total + count, 0);
+    return new Map(
+      [...byWorker].map(([id, counts]) => [
+        id,
+        { held: sum(counts), running: sum(counts.filter(({ state }) => state === "running")) },
+      ]),
+    );
+  }
+
   /**
    * Makes one move of the lifecycle and changes further columns with it. A hibernation snapshot that the sandbox stops
    * referring to becomes unwanted in the same transaction.

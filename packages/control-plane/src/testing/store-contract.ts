@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { after, before, beforeEach, suite, test } from "node:test";
 import { eventually } from "@opensandbox/wire/testing/eventually.ts";
-import { type CompiledQuery, sql } from "kysely";
+import { type CompiledQuery, type RawBuilder, sql } from "kysely";
 import { AuditLog } from "../audit/audit-log.ts";
 import { newSandboxId, newSnapshotId, type SandboxId, type SnapshotId } from "@opensandbox/wire/ids.ts";
 import { CheckpointStore } from "#checkpoints/checkpoint-store.ts";
@@ -229,6 +229,48 @@ export function storeContract(engine: string, makeDatabase: () => Promise<Databa
         );
         assert.equal(outcomes.filter((outcome) => outcome === "added").length, 1);
         assert.equal(outcomes.filter((outcome) => outcome === "key used").length, outcomes.length - 1);
+      });
+
+      test("of ten thousand sandboxes, a page, those of a worker, idle ones and a single one are read by an index", async () => {
+        const statements: CompiledQuery[] = [];
+        const recording = database.withPlugin({
+          transformQuery({ node, queryId }) {
+            statements.push(database.getExecutor().compileQuery(node, queryId));
+            return node;
+          },
+          transformResult: async ({ result }) => await Promise.resolve(result),
+        });
+        const first = sandboxForTest({ idempotencyKey: "a key" });
+        const store = new SandboxStore(recording, eventsOf(database));
+        await new SandboxStore(database, eventsOf(database)).add(first, unlimited);
+        const row = await database.selectFrom("sandboxes").selectAll().where("id", "=", first.id).executeTakeFirst();
+        const changed: Record<string, RawBuilder<unknown>> = {
+          id: typeof location === "string" ? sql`printf('sb-%016x', n)` : sql`'sb-' || lpad(to_hex(n), 16, '0')`,
+          state: sql`CASE WHEN n % 50 = 0 THEN 'running' ELSE 'hibernated' END`,
+          worker_id: sql`CASE WHEN n % 50 = 0 THEN 'wk-' || (n % 1000) ELSE '' END`,
+          expires_at: sql`CASE WHEN n % 50 = 0 THEN n END`,
+          created_at: sql`n`,
+          idempotency_key: sql`NULL`,
+        };
+        const columns = Object.keys(row!);
+        await sql`
+          INSERT INTO sandboxes (${sql.join(columns.map((column) => sql.ref(column)))})
+          SELECT ${sql.join(columns.map((column) => changed[column] ?? sql`s.${sql.ref(column)}`))}
+          FROM sandboxes s, (WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 10000)
+            SELECT n FROM numbers) AS numbers WHERE s.id = ${first.id}`.execute(database);
+        await sql`ANALYZE sandboxes`.execute(database);
+        assert.equal((await store.list(organizationId, ["running", "hibernated"], 100)).length, 100);
+        assert.equal((await store.listHeldBy("wk-50")).length, 10);
+        assert.equal((await store.listIdle(new Date(100))).length, 2);
+        assert.equal((await store.find(first.id))?.id, first.id);
+        assert.equal((await store.findByKey(organizationId, "a key"))?.id, first.id);
+        assert.ok(statements.length >= 5, `${statements.length}`);
+        for (const statement of statements) {
+          const explain = typeof location === "string" ? sql`EXPLAIN QUERY PLAN ` : sql`EXPLAIN `;
+          const plan = JSON.stringify((await sql`${explain}${sql.raw(inlined(statement))}`.execute(database)).rows);
+          assert.match(plan, /USING (COVERING )?INDEX|Index Scan|Bitmap Index/, plan);
+          assert.doesNotMatch(plan, /Seq Scan on sandboxes|SCAN sandboxes"/, plan);
+        }
       });
 
       test("an update changes only the given columns, and undefined clears one", async () => {

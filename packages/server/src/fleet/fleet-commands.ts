@@ -1,10 +1,10 @@
-import type { Choice, MemberReport } from "@opensandbox/control-plane/fleet.ts";
+import type { Explanation, MemberReport } from "@opensandbox/control-plane/fleet.ts";
 import type { ServerConfig } from "../config.ts";
 import { callFleet, type FleetCall } from "./fleet-client.ts";
 import { makeCredentials, parseToken, readCredentials, storeToken, tokenOf } from "./fleet-token.ts";
 import { serverUrlOf, storeServerUrl } from "./server-url.ts";
 
-export type { Choice, MemberReport };
+export type { Explanation, MemberReport };
 
 export interface FleetInit {
   readonly token: string;
@@ -61,9 +61,9 @@ export async function removeWorker(
   return removed as { readonly recovered: number; readonly lost: number };
 }
 
-/** Why a sandbox was placed where it is. */
-export async function explainPlacement(config: ServerConfig, id: string, signal: AbortSignal): Promise<Choice> {
-  return (await ask(config, { method: "GET", path: `/placements/${encodeURIComponent(id)}` }, signal)) as Choice;
+/** Why a sandbox was placed where it is, or where it would be placed now. */
+export async function explainPlacement(config: ServerConfig, id: string, signal: AbortSignal): Promise<Explanation> {
+  return (await ask(config, { method: "GET", path: `/placements/${encodeURIComponent(id)}` }, signal)) as Explanation;
 }
 
 async function ask(

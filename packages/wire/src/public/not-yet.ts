@@ -4,7 +4,6 @@ export const notYet: readonly (readonly [method: string, path: string, what: str
   ["GET", "/api/sandboxes/:id/mounts", "mounting remote storage"],
   ["DELETE", "/api/sandboxes/:id/mounts", "mounting remote storage"],
 
-  ["GET", "/api/workers", "the list of workers"],
   ["GET", "/api/capacity/*", "reserving capacity"],
   ["POST", "/api/capacity/*", "reserving capacity"],
   ["DELETE", "/api/capacity/*", "reserving capacity"],

@@ -62,6 +62,7 @@ import { getNetwork, getNetworkLog, setNetwork } from "./sandboxes/network.ts";
 import { openPort } from "./guests/ports.ts";
 import { createPreview, deletePreview, listPreviews, rotatePreviewToken } from "./guests/previews.ts";
 import { getLogs } from "./sandboxes/logs.ts";
+import { listWorkers } from "./sandboxes/workers.ts";
 import { getConsole, getReadyMachines } from "./sandboxes/host.ts";
 import { checkpointPatches, imagePatches, snapshotPatches } from "./sandboxes/patches.ts";
 import {
@@ -236,6 +237,7 @@ export const publicRoutes = [
   getConsole,
   getReadyMachines,
   listAuditEntries,
+  listWorkers,
   createToken,
   getSshGateway,
   addSshKey,

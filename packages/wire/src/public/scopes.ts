@@ -135,6 +135,7 @@ export const routeScopes: Readonly<Record<string, Scope>> = {
   getLogs: "sandboxes:read",
   getReadyMachines: "sandboxes:read",
   listAuditEntries: "admin:read",
+  listWorkers: "admin:read",
   createToken: "sandboxes:read",
   getSshGateway: "sandboxes:read",
   addSshKey: "admin:write",

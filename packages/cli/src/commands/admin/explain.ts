@@ -4,7 +4,8 @@ import { table } from "#output/table.ts";
 
 export const explain = defineCommand({
   summary: "Show why a sandbox was placed on its worker",
-  description: "The fleet's server keeps the reasons of its last 10,000 placements until it ends.",
+  description: `The fleet's server keeps the reasons of its last 10,000 placements until it ends. Of a sandbox that another server placed, or
+an earlier one, it shows what would be chosen now.`,
   arguments: { id: one("SANDBOX") },
   examples: [{ line: "admin explain sb-1a2b3c4d5e6f7081", shows: "show the reason for each worker" }],
   async run({ id }, { host, print, signal }) {
@@ -15,7 +16,13 @@ export const explain = defineCommand({
       .toSorted((a, b) => (b.score ?? -Infinity) - (a.score ?? -Infinity))
       .map(({ workerId, score, reason }) => [
         workerId,
-        workerId === choice.workerId ? "chosen" : score === undefined ? "refused" : "possible",
+        workerId === choice.workerId
+          ? choice.isPresent
+            ? "would be chosen"
+            : "chosen"
+          : score === undefined
+            ? "refused"
+            : "possible",
         score === undefined ? "-" : score.toFixed(1),
         reason,
       ]);
