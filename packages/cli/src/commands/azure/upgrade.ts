@@ -1,7 +1,10 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { flag } from "#arguments/inputs.ts";
 import { defineCommand } from "../../command.ts";
+import type { Context } from "../../context.ts";
 import { checkName, targetOptions } from "./azure-options.ts";
 import { deployCheckout } from "./deploy-checkout.ts";
+import type { TargetInput } from "./find-host.ts";
 
 export const upgrade = defineCommand({
   summary: "Replace the version on a host or a fleet on Azure with this checkout",
@@ -12,13 +15,14 @@ In a fleet, this needs the image of the new version, which 'azure image' builds.
 are replaced one after another: a machine of the new image joins, the sandboxes of an old worker move to the others with
 their memory, and its machine is deleted. Without quota for one more machine, the old worker goes first. The autoscaling
 waits meanwhile. After Ctrl-C or an error, the same command continues. Azure keeps backups of the database for two weeks.`,
-  options: targetOptions,
+  options: { ...targetOptions, dryRun: flag("print what a fleet's upgrade would change on Azure, with each body") },
   examples: [
     { line: "azure upgrade", shows: "upgrade the host to this checkout" },
     { line: "osb azure image && osb azure upgrade", shows: "upgrade a fleet" },
   ],
   check: ({ name }) => checkName(name),
-  async run(input, context) {
+  async run({ dryRun, ...input }, context) {
+    if (dryRun) return await printPlan(input, context);
     return await deployCheckout(input, context, {
       prepare: async (remote, { signal }) => {
         const { runRemote } = await import("./install/remote.ts");
@@ -38,3 +42,16 @@ waits meanwhile. After Ctrl-C or an error, the same command continues. Azure kee
     });
   },
 });
+
+/** A single host is upgraded over ssh alone. */
+async function printPlan(input: TargetInput, context: Context): Promise<number> {
+  const { note, print, signal } = context;
+  const { findHost } = await import("./find-host.ts");
+  const { plannedUpgrade } = await import("./fleet/upgrade-fleet.ts");
+  const { callLines } = await import("./resource-manager/planned-calls.ts");
+  const found = await findHost(input, context);
+  const calls = found.isFleet ? await plannedUpgrade(found, signal) : [];
+  note(`would copy this checkout to ${found.hostname} over ssh and set it up`);
+  await print(calls.length === 0 ? "nothing would change on Azure" : callLines(calls), calls);
+  return 0;
+}

@@ -298,6 +298,35 @@ suite("the commands", () => {
       assert.equal((JSON.parse(again.stdout) as { workers: number }).workers, 0, again.stderr);
     });
 
+    test("upgrade --dry-run: prints the calls that an upgrade then sends, and sends none of them", async () => {
+      await using world = await makeEarlier();
+      const changes = (from: number): string[] =>
+        world.azure.requests.slice(from).filter((request) => !request.startsWith("GET "));
+      const before = world.azure.requests.length;
+      const planned = await world.osb(["upgrade", "--dry-run", "--json"]);
+      assert.deepEqual([planned.code, changes(before)], [0, []], planned.stderr);
+      const calls = JSON.parse(planned.stdout) as { method: string; path: string }[];
+      await world.osb(["upgrade"]);
+      assert.deepEqual(
+        changes(before),
+        calls.map(({ method, path }) => `${method} ${path}`),
+      );
+    });
+
+    test("status: names the image of each worker's machine, and an upgrade that has not ended", async () => {
+      await using world = await makeEarlier();
+      const before = await world.osb(["status"]);
+      assert.match(before.stdout, /^workers +2 from opensandbox-image-0-0-1$/m);
+      world.azure.add(`${compute}/images/${imageName}`, "microsoft.compute/images", { opensandbox: "opensandbox" });
+      await writeFile(join(world.directory, "workers.mjs"), "process.exit(1);\n");
+      assert.equal((await world.osb(["upgrade"])).code, 1);
+      const after = await world.osb(["status", "--json"]);
+      assert.deepEqual((JSON.parse(after.stdout) as { workers: object }).workers, {
+        images: { "opensandbox-image-0-0-1": 2, [imageName]: 1 },
+        isUpgrading: true,
+      });
+    });
+
     test("upgrade: without the image of this version, nothing is changed", async () => {
       await using world = await makeEarlier();
       world.azure.resources.delete(`${compute}/images/${imageName}`.toLowerCase());

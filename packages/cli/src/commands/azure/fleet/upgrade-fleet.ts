@@ -4,11 +4,12 @@ import { installationRoot } from "../../../installation.ts";
 import type { FoundHost } from "../find-host.ts";
 import { deployTo } from "../install/deploy-host.ts";
 import { type Remote, runRemote } from "../install/remote.ts";
+import type { ArmCall } from "../resource-manager/arm-client.ts";
 import { find } from "../resource-manager/create-host.ts";
 import { bootLine } from "./boot-line.ts";
 import { type AzureFleet, image, userDataOf } from "./fleet-plan.ts";
 import { listRemoteWorkers, remoteOperator } from "./workers/remote-operator.ts";
-import { rollWorkers } from "./workers/roll-workers.ts";
+import { plannedRoll, type RollTarget, rollWorkers } from "./workers/roll-workers.ts";
 import { listMachines, runsOn } from "./workers/scale-set.ts";
 
 /**
@@ -22,18 +23,31 @@ export async function upgradeFleet(
   { note, pollMs }: { readonly note: (text: string) => void; readonly pollMs?: number },
   signal: AbortSignal,
 ): Promise<number> {
+  const target = await rollTarget({ arm, host, location }, signal);
+  await installOnServer(remote, note, signal);
+  const operator = remoteOperator(remote, signal);
+  return await rollWorkers({ ...target, operator, note, ...(pollMs === undefined ? {} : { pollMs }) }, signal);
+}
+
+/** The calls with which an upgrade would replace the workers. @throws as {@link upgradeFleet} */
+export async function plannedUpgrade(found: FoundHost, signal: AbortSignal): Promise<readonly ArmCall[]> {
+  return await plannedRoll(await rollTarget(found, signal), signal);
+}
+
+async function rollTarget(
+  { arm, host, location }: Pick<FoundHost, "arm" | "host" | "location">,
+  signal: AbortSignal,
+): Promise<RollTarget> {
   const fleet = namedFleet({ ...host, location });
+  const { subscription, name } = fleet;
   const wanted = image(fleet, "");
   const found = await find(arm, fleet, wanted, signal);
   if (found?.properties?.provisioningState !== "Succeeded") {
-    const message = `there is no image of version ${version}: 'osb azure image --name ${fleet.name} --location ${location}' builds it, from which the new workers start`;
+    const message = `there is no image of version ${version}: 'osb azure image --name ${name} --location ${location}' builds it, from which the new workers start`;
     throw new SandboxError("unavailable", message);
   }
-  await installOnServer(remote, note, signal);
   const customData = Buffer.from(userDataOf(bootLine(fleet, { role: "worker" }))).toString("base64");
-  const { subscription, name } = fleet;
-  const rolling = { arm, subscription, name, operator: remoteOperator(remote, signal), image: wanted.path, customData };
-  return await rollWorkers({ ...rolling, note, ...(pollMs === undefined ? {} : { pollMs }) }, signal);
+  return { arm, subscription, name, image: wanted.path, customData };
 }
 
 /**

@@ -45,10 +45,13 @@ export function service(launcher: string, role: Role): Step {
   });
 }
 
-/** Stops a unit, which hibernates the sandboxes of its server, and removes its file. */
+/** Stops a unit, which hibernates the sandboxes of its server, and removes its cache and its file. */
 async function retire(system: System, file: OwnedFile): Promise<string> {
   const unitName = basename(file.path);
-  if ((await system.read(file.path)) !== undefined) await system.change("systemctl", "disable", "--now", unitName);
+  if ((await system.read(file.path)) !== undefined) {
+    await system.change("systemctl", "disable", "--now", unitName);
+    await system.change("systemctl", "clean", "--what=cache", unitName);
+  }
   const done = await release(system, file);
   await system.change("systemctl", "daemon-reload");
   return `stopped and disabled ${unitName}; ${done}`;

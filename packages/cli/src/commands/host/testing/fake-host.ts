@@ -196,6 +196,7 @@ export class FakeHost implements AsyncDisposable {
       case "is-active":
         return unit.active ? { stdout: "active\n" } : { code: 3, stdout: "inactive\n" };
       case "daemon-reload":
+      case "clean":
         return { changes: true };
       case "enable":
         return set({ enabled: true, ...(args.includes("--now") ? { active: true } : {}) });

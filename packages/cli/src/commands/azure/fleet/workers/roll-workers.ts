@@ -1,9 +1,12 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { MemberReport } from "@opensandbox/server/fleet.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { ArmCall } from "../../resource-manager/arm-client.ts";
 import { sizeProblems } from "../../resource-manager/create-host.ts";
 import {
+  changeCall,
   changeScaleSet,
+  deleteCall,
   deleteMachine,
   listMachines,
   type Machine,
@@ -22,12 +25,15 @@ export interface RollOperator {
   removeWorker(id: string): Promise<void>;
 }
 
-export interface Rolling extends ScaleSetTarget {
-  readonly operator: RollOperator;
+export interface RollTarget extends ScaleSetTarget {
   /** The id of the image from which every worker is to start. */
   readonly image: string;
   /** Base64 of the user data of new workers. */
   readonly customData: string;
+}
+
+export interface Rolling extends RollTarget {
+  readonly operator: RollOperator;
   readonly note: (text: string) => void;
   /** The wait between two looks at the workers. Absent: 5 s. */
   readonly pollMs?: number;
@@ -48,9 +54,9 @@ const silenceTimeoutMs = 3 * 60_000;
  * @throws `unavailable` when a worker cannot be drained, `timed_out` when a machine does not join or a drain stalls
  */
 export async function rollWorkers(rolling: Rolling, signal: AbortSignal): Promise<number> {
-  const { image, note } = rolling;
-  const isOld = (machine: Machine): boolean => machine.image.toLowerCase() !== image.toLowerCase();
-  const wanted = await begin(rolling, isOld, signal);
+  const { note } = rolling;
+  const isOld = isOldFor(rolling);
+  const wanted = await begin(rolling, signal);
   if (wanted === undefined) return 0;
   let replaced = 0;
   for (let hasRoom = true; ;) {
@@ -81,28 +87,58 @@ export async function rollWorkers(rolling: Rolling, signal: AbortSignal): Promis
     replaced += 1;
   }
   const { tags } = await readScaleSet(rolling, signal);
-  const { [upgradeTag]: _, ...others } = tags;
-  await require(changeScaleSet(rolling, { tags: others }, signal), "end the upgrade");
+  await require(changeScaleSet(rolling, endBody(tags), signal), "end the upgrade");
   return replaced;
 }
 
-/** Makes new machines start from the image, and returns the number of workers. Undefined: all of them do already. */
-async function begin(
-  rolling: Rolling,
-  isOld: (machine: Machine) => boolean,
-  signal: AbortSignal,
-): Promise<number | undefined> {
-  const { image, customData, note } = rolling;
-  const { capacity, tags } = await readScaleSet(rolling, signal);
+/** The calls of {@link rollWorkers} that change something, where Azure has room for one more machine. Sends none of them. */
+export async function plannedRoll(rolling: RollTarget, signal: AbortSignal): Promise<readonly ArmCall[]> {
+  const { capacity, sku, tags } = await readScaleSet(rolling, signal);
+  const old = (await listMachines(rolling, signal)).filter(isOldFor(rolling));
+  const wanted = wantedOf(tags, capacity);
+  if (old.length === 0 && tags[upgradeTag] === undefined) return [];
+  return [
+    changeCall(rolling, beginBody(rolling, tags, wanted)),
+    ...old.flatMap(({ instanceId }) => [
+      changeCall(rolling, { sku: { ...sku, capacity: wanted + 1 } }),
+      deleteCall(rolling, instanceId),
+    ]),
+    changeCall(rolling, endBody(tags)),
+  ];
+}
+
+type Tags = Readonly<Record<string, string>>;
+
+function isOldFor({ image }: RollTarget): (machine: Machine) => boolean {
+  return (machine) => machine.image.toLowerCase() !== image.toLowerCase();
+}
+
+/** The number of workers before and after the upgrade. */
+function wantedOf(tags: Tags, capacity: number): number {
   const begun = Number(tags[upgradeTag]);
-  if (begun >= 1) note("workers: continuing an upgrade");
-  else if (!(await listMachines(rolling, signal)).some(isOld)) return undefined;
-  const wanted = begun >= 1 ? begun : Math.max(1, capacity);
+  return begun >= 1 ? begun : Math.max(1, capacity);
+}
+
+function beginBody({ image, customData }: RollTarget, tags: Tags, wanted: number): object {
   const virtualMachineProfile = {
     osProfile: { customData },
     storageProfile: { imageReference: { id: image } },
   };
-  const body = { tags: { ...tags, [upgradeTag]: `${wanted}` }, properties: { virtualMachineProfile } };
+  return { tags: { ...tags, [upgradeTag]: `${wanted}` }, properties: { virtualMachineProfile } };
+}
+
+function endBody(tags: Tags): object {
+  const { [upgradeTag]: _, ...others } = tags;
+  return { tags: others };
+}
+
+/** Makes new machines start from the image, and returns the number of workers. Undefined: all of them do already. */
+async function begin(rolling: Rolling, signal: AbortSignal): Promise<number | undefined> {
+  const { capacity, tags } = await readScaleSet(rolling, signal);
+  if (tags[upgradeTag] !== undefined) rolling.note("workers: continuing an upgrade");
+  else if (!(await listMachines(rolling, signal)).some(isOldFor(rolling))) return undefined;
+  const wanted = wantedOf(tags, capacity);
+  const body = beginBody(rolling, tags, wanted);
   await require(changeScaleSet(rolling, body, signal), "change the image of the workers");
   return wanted;
 }

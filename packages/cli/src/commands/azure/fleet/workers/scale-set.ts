@@ -1,5 +1,5 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import type { Arm, ArmResult } from "../../resource-manager/arm-client.ts";
+import type { Arm, ArmCall, ArmResult } from "../../resource-manager/arm-client.ts";
 import { getOf, groupPath, versions } from "../../resource-manager/single-host.ts";
 
 /** The scale set whose machines are the workers of a fleet. */
@@ -41,9 +41,13 @@ export async function readScaleSet(target: ScaleSetTarget, signal: AbortSignal):
   return { capacity: sku.capacity, sku, tags: tags ?? {} };
 }
 
-/** Changes a part of a scale set; machines that exist stay as they are. */
+/** The call that changes a part of a scale set; machines that exist stay as they are. */
+export function changeCall(target: ScaleSetTarget, body: object): ArmCall {
+  return { ...pathOf(target), method: "PATCH", body };
+}
+
 export async function changeScaleSet(target: ScaleSetTarget, body: object, signal: AbortSignal): Promise<ArmResult> {
-  return await target.arm.send({ ...pathOf(target), method: "PATCH", body }, signal);
+  return await target.arm.send(changeCall(target, body), signal);
 }
 
 export async function listMachines(target: ScaleSetTarget, signal: AbortSignal): Promise<readonly Machine[]> {
@@ -58,11 +62,14 @@ export async function listMachines(target: ScaleSetTarget, signal: AbortSignal):
   }));
 }
 
-/** Deletes one machine with its disks, which makes the scale set smaller by one. */
-export async function deleteMachine(target: ScaleSetTarget, instanceId: string, signal: AbortSignal): Promise<void> {
+/** The call that deletes one machine with its disks, which makes the scale set smaller by one. */
+export function deleteCall(target: ScaleSetTarget, instanceId: string): ArmCall {
   const set = pathOf(target);
-  const body = { instanceIds: [instanceId] };
-  await target.arm.require({ ...set, method: "POST", path: `${set.path}/delete`, body }, signal);
+  return { ...set, method: "POST", path: `${set.path}/delete`, body: { instanceIds: [instanceId] } };
+}
+
+export async function deleteMachine(target: ScaleSetTarget, instanceId: string, signal: AbortSignal): Promise<void> {
+  await target.arm.require(deleteCall(target, instanceId), signal);
 }
 
 /** Whether the worker with that address runs on the machine. */
