@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
-import { chmod, copyFile, mkdir, mkdtemp, rm, symlink } from "node:fs/promises";
+import { chmod, copyFile, mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { delimiter, join, resolve } from "node:path";
 import { suite, test, type TestContext } from "node:test";
@@ -92,6 +92,46 @@ suite(
         /^opensandbox: cannot run machines on this host: missing qemu-system-x86 \(9\.0 or newer\), /,
       );
       assert.ok(first.endsWith(`Install with: sudo ${launcher} setup`), first);
+    });
+  },
+);
+
+suite(
+  "the launcher on Ubuntu 24.04",
+  { skip: process.getuid?.() === 0 ? false : "only root can install packages" },
+  () => {
+    /** Ubuntu's own QEMU; the cloud archive does not answer, which apt-get reports as a warning. */
+    const aptGet = `#!/bin/sh
+case "$*" in
+  *--simulate*) echo "Inst qemu-system-x86 (1:8.2.2+ds-0ubuntu1 Ubuntu:24.04/noble [amd64])" ;;
+  *update*) echo "W: Failed to fetch http://ubuntu-cloud.archive.canonical.com/ubuntu" ;;
+esac
+`;
+
+    test("when the cloud archive does not answer, the message names it, and no package source is left", async (t) => {
+      const directory = await mkdtemp(join(tmpdir(), "osb-noble-"));
+      t.after(() => rm(directory, { recursive: true }));
+      await mkdir(join(directory, "bin"));
+      for (const program of [...basics, "tee", "ls", "mount", "rmdir"])
+        await symlink(pathOf(program), join(directory, "bin", program));
+      await writeFile(join(directory, "bin/apt-get"), aptGet, { mode: 0o755 });
+      await writeFile(join(directory, "os-release"), "ID=ubuntu\nVERSION_CODENAME=noble\nUBUNTU_CODENAME=noble\n");
+      await copyFile(join(root, "opensandbox"), join(directory, "opensandbox"));
+      for (const name of ["package.json", "package-lock.json", "node_modules", "packages"])
+        await symlink(join(root, name), join(directory, name));
+      const steps = [
+        `mount --bind ${directory}/os-release "$(readlink -f /etc/os-release)"`,
+        "mount -t tmpfs tmpfs /etc/apt/sources.list.d",
+        `PATH=${directory}/bin ${directory}/opensandbox setup && exit 1`,
+        "ls /etc/apt/sources.list.d",
+      ].join("\n");
+      const unshare = ["--mount", "--propagation", "private", "bash", "-uc", steps];
+      const { stdout, stderr } = await promisify(execFile)("unshare", unshare);
+      assert.match(
+        stderr,
+        /opensandbox: the package sources of this host have QEMU 8\.2, but 9\.0 or newer is needed: make the Ubuntu cloud archive \(http:\S+ noble\S+\), which did not answer, reachable from this host and repeat the command, or install a newer QEMU by hand\n$/,
+      );
+      assert.equal(stdout, "");
     });
   },
 );
