@@ -14,7 +14,7 @@ export const remove = defineCommand({
     { line: "host remove", shows: "undo the set-up and keep the data" },
   ],
   async run({ dryRun }, { host, print, note, signal }) {
-    const { plannedRemoval, removeFromHost } = await import("./set-up-host.ts");
+    const { keptData, plannedRemoval, removeFromHost } = await import("./set-up-host.ts");
     const { System } = await import("./system.ts");
     const common = { system: new System(), launcher: launcherPath };
     if (!dryRun) requireRoot(host.program, "host remove");
@@ -25,13 +25,15 @@ export const remove = defineCommand({
     }
     const onStep = ({ step, done }: { readonly step: string; readonly done?: string }): void =>
       note(`${step}: ${done ?? "nothing to do"}`);
+    const kept = await keptData(common.system);
     const steps = await removeFromHost({ ...common, onStep }, signal);
     if (steps === undefined) {
       await print(nothing, { steps: [] });
       return 0;
     }
     const rows = steps.map(({ step, done }) => [step, done ?? ""]);
-    await print(`${columns(rows)}\n\nThe data in /var/lib/opensandbox was kept`, { steps });
+    const fate = kept.map(({ place, deletion }) => `The data on ${place} was kept. To delete it: ${deletion}`);
+    await print([columns(rows), "", ...fate].join("\n").trimEnd(), { steps, kept });
     return 0;
   },
 });

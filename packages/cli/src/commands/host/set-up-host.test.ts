@@ -4,7 +4,7 @@ import { mkdir, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { suite, test } from "node:test";
 import type { HostOptions } from "./options.ts";
-import { checkHost, plannedRemoval, removeFromHost, setUpHost } from "./set-up-host.ts";
+import { checkHost, keptData, plannedRemoval, removeFromHost, setUpHost } from "./set-up-host.ts";
 import { type FakeDisk, FakeHost, type FakeHostOptions } from "./testing/fake-host.ts";
 
 const launcher = "/opt/opensandbox/opensandbox";
@@ -49,6 +49,25 @@ test("a set-up brings every step to the wanted state, and a second one changes n
   assert.deepEqual(await host.tree(), tree);
   assert.deepEqual(host.changes.slice(changes), []);
   assert.deepEqual(host.units.get("opensandbox.service"), { enabled: true, active: true });
+});
+
+test("a removal says where data is left and how to delete it, and leaves no empty directory", async () => {
+  await using host = await FakeHost.make({ disks: [systemDisk, emptyDisk] });
+  await setUp(host);
+  assert.deepEqual(await keptData(host.system), [{ place: "/dev/sdc", deletion: "wipefs --all /dev/sdc" }]);
+  await removeAll(host);
+  assert.equal(await host.system.exists("/var/lib/opensandbox"), false);
+  assert.deepEqual(await keptData(host.system), []);
+
+  await using plain = await FakeHost.make({ disks: [systemDisk] });
+  await setUp(plain);
+  assert.deepEqual(await keptData(plain.system), []);
+  await plain.system.write("/var/lib/opensandbox/opensandbox.sqlite", "rows");
+  assert.deepEqual(await keptData(plain.system), [
+    { place: "/var/lib/opensandbox", deletion: "rm -r /var/lib/opensandbox" },
+  ]);
+  await removeAll(plain);
+  assert.equal(await plain.system.read("/var/lib/opensandbox/opensandbox.sqlite"), "rows");
 });
 
 test("a prepared host has no service, and a set-up adds what is missing", async () => {

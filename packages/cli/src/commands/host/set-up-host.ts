@@ -1,8 +1,9 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { everyStep, hostSteps } from "./host-steps.ts";
-import { defaultOptions, type HostOptions } from "./options.ts";
+import { dataDirectory, defaultOptions, type HostOptions } from "./options.ts";
 import { readRecord, recordFile, type SetupRecord, writeRecord } from "./record.ts";
 import type { Difference, Step } from "./step.ts";
+import { dataDeviceOf, dataDiskStep } from "./steps/data-disk.ts";
 import { requireSupported } from "./supported-host.ts";
 import type { System } from "./system.ts";
 
@@ -128,6 +129,16 @@ export async function removeFromHost(
   await system.remove(recordFile);
   await system.removeEmpty("/etc/opensandbox");
   return all;
+}
+
+/** The data that a removal keeps, and the command that deletes it afterwards. */
+export async function keptData(
+  system: System,
+): Promise<readonly { readonly place: string; readonly deletion: string }[]> {
+  const device = dataDeviceOf((await readRecord(system))?.steps[dataDiskStep]);
+  if (device !== undefined) return [{ place: device, deletion: `wipefs --all ${device}` }];
+  if ((await system.entries(dataDirectory)).length === 0) return [];
+  return [{ place: dataDirectory, deletion: `rm -r ${dataDirectory}` }];
 }
 
 /** The names of the steps that a removal would undo, in its order. Undefined on a host that was not set up. */

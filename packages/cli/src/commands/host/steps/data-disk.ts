@@ -10,11 +10,19 @@ const label = "opensandbox";
 /** `auto` takes no smaller disk: built images alone need some gigabytes. */
 const minBytes = 8 * 2 ** 30;
 
+export const dataDiskStep = "data disk";
+
 const schema = z.object({
   device: z.string(),
   /** The lines that were added to /etc/fstab. */
   fstab: z.string().optional(),
 });
+
+/** The disk that a set-up mounted at the data directory, by what it recorded. */
+export function dataDeviceOf(recorded: unknown): string | undefined {
+  const { data } = schema.safeParse(recorded);
+  return data?.fstab === undefined ? undefined : data.device;
+}
 
 /**
  * A disk for the data directory, with a file system that shares blocks between copies. Nothing formats a disk that has
@@ -23,7 +31,7 @@ const schema = z.object({
  */
 export function dataDisk(wanted: string): Step {
   return defineStep({
-    name: "data disk",
+    name: dataDiskStep,
     schema,
     check: (system, before) => differenceOf(system, wanted, before?.device),
     async apply(system, { before, remember }) {
@@ -51,6 +59,7 @@ export function dataDisk(wanted: string): Step {
       const mounts = (await system.read("/etc/fstab")) ?? "";
       await system.write("/etc/fstab", mounts.replace(fstab, ""));
       await system.change("systemctl", "daemon-reload");
+      await system.removeEmpty(dataDirectory);
       return `unmounted ${device}, which keeps its data`;
     },
   });
