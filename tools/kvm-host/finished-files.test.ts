@@ -15,6 +15,12 @@ test("a file that ended without a failure keeps its results, and all others run 
   assert.deepEqual(finishedFiles(lines, files), { results: [passed(a), ended(a)], unfinished: files.slice(1) });
 });
 
+test("a file whose failed test stands in another file runs again", () => {
+  const file = "a.vm.test.ts";
+  const lines = [passed("contract.ts"), failed("contract.ts"), ended(file)];
+  assert.deepEqual(finishedFiles(lines, [file]), { results: [], unfinished: [file] });
+});
+
 test("without results every file runs again, and with all of them none does", () => {
   const file = "a.vm.test.ts";
   assert.deepEqual(finishedFiles([], [file]), { results: [], unfinished: [file] });

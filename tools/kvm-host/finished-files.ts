@@ -9,18 +9,28 @@ export interface FinishedFiles {
 }
 
 /**
- * Divides the lines of tools/test-results.ts about `files`. A host that fails may let tests fail before it ends, so a
- * file with a failed test counts as unfinished. Pure.
+ * Divides the lines of tools/test-results.ts about `files`, which run one after another: the duration of a file follows
+ * its tests, some of which name another file as theirs. A host that fails may let tests fail before it ends, so a file
+ * with a failed test counts as unfinished. Pure.
  */
 export function finishedFiles(lines: readonly string[], files: readonly string[]): FinishedFiles {
-  const read = lines.map((line) => ({ line, result: JSON.parse(line) as TestResult | FileDuration }));
-  const failed = new Set(
-    read.flatMap(({ result }) => ("outcome" in result && result.outcome === "failed" ? [result.file] : [])),
-  );
-  const ended = read.flatMap(({ result }) => ("durationMs" in result ? [result.file] : []));
-  const finished = new Set(ended.filter((file) => !failed.has(file)));
-  return {
-    results: read.filter(({ result }) => finished.has(result.file)).map(({ line }) => line),
-    unfinished: files.filter((file) => !finished.has(file)),
-  };
+  const results: string[] = [];
+  const finished = new Set<string>();
+  let ofFile: string[] = [];
+  let failed = false;
+  for (const line of lines) {
+    const result = JSON.parse(line) as TestResult | FileDuration;
+    ofFile.push(line);
+    if ("outcome" in result) {
+      failed ||= result.outcome === "failed";
+      continue;
+    }
+    if (!failed) {
+      results.push(...ofFile);
+      finished.add(result.file);
+    }
+    ofFile = [];
+    failed = false;
+  }
+  return { results, unfinished: files.filter((file) => !finished.has(file)) };
 }

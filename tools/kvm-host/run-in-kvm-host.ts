@@ -24,11 +24,18 @@ import { finishedFiles } from "./finished-files.ts";
 
 const repository = resolve(import.meta.dirname, "../..");
 
-/** An emulated host boots in 30 s, and more slowly beside other work. */
-const bootTimeoutMs = 10 * 60_000;
+/** An emulated host boots in 10 s, and in 50 s on a host with six times as much work as processors. */
+const bootTimeoutMs = 5 * 60_000;
 
 /** Hosts that are started at most. An emulated host fails about once in an hour of tests. */
 const maxAttempts = 3;
+
+/** Memory of an emulated host in GiB, and of one for these files. */
+const memoryGib = 5;
+const memoryGibOf: Readonly<Record<string, number>> = {
+  // Sixteen forks at once need 768 MiB of free memory each.
+  "tests/torture/kvm.vm.test.ts": 16,
+};
 
 /** The first line of `start`, once the kernel and udev are up. */
 const bootedLine = "kvm-host: booted";
@@ -185,14 +192,15 @@ async function runThere(host: KvmHostImage, workDisk: string, scratch: string): 
   const kept: string[] = [];
   let remaining: readonly string[] = files;
   for (let attempt = 1; ; attempt += 1) {
-    const { results, code, end } = await runOnce(host, workDisk, remaining, scratch, running);
+    const { booted, results, code, end } = await runOnce(host, workDisk, remaining, scratch, running);
     if (end === undefined) {
       await writeResults([...kept, ...results]);
       return code;
     }
     say(`${end.message}; its console:\n${end.excerpt}`);
     const finished = finishedFiles(results, remaining);
-    if (end.cause !== "stopped" && attempt < maxAttempts && !running.aborted && !interrupted.signal.aborted) {
+    const isHostFailure = end.cause !== "stopped" || !booted;
+    if (isHostFailure && attempt < maxAttempts && !running.aborted && !interrupted.signal.aborted) {
       kept.push(...finished.results);
       // Every file may have ended before its host failed.
       remaining = finished.unfinished;
@@ -224,6 +232,7 @@ async function writeResults(lines: readonly string[]): Promise<void> {
 
 /** What a KVM host sent until it ended. `end` says why no `code` of the test runner came. */
 interface HostRun {
+  readonly booted: boolean;
   readonly results: readonly string[];
   readonly code: number;
   readonly end?: HostEnd;
@@ -239,12 +248,13 @@ async function runOnce(
   const serialResults = join(scratch, "results");
   const console = join(scratch, "console");
   const log = join(scratch, "log");
+  const memory = Math.max(memoryGib, ...remaining.map((file) => memoryGibOf[file] ?? 0));
   const qemu = spawn(
     "setpriv",
     [
       ...["--pdeathsig", "KILL", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"],
       ...["-machine", "q35,usb=off,vmport=off,graphics=off", "-no-reboot"],
-      ...["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,+svm", "-smp", "2", "-m", "5G"],
+      ...["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,+svm", "-smp", "2", "-m", `${memory}G`],
       ...["-kernel", host.kernel, "-initrd", host.initramfs],
       // A kernel that goes on after an oops holds its locks, and the tests wait for a host that has ended. Linux hands
       // parameters that it does not know to its first process as environment variables.
@@ -274,6 +284,7 @@ async function runOnce(
   running.addEventListener("abort", onTimeout, { once: true });
   interrupted.signal.addEventListener("abort", onInterrupt, { once: true });
   if (interrupted.signal.aborted) stop();
+  let booted = false;
   const closed = once(qemu, "close") as Promise<[number | null, NodeJS.Signals | null]>;
   for await (const line of createInterface({ input: qemu.stdout })) {
     if (line !== bootedLine) {
@@ -281,6 +292,7 @@ async function runOnce(
       continue;
     }
     clearTimeout(booting);
+    booted = true;
     say(`the KVM host has booted and runs ${remaining.join(", ")}`);
   }
   const [code, signal] = await closed;
@@ -295,8 +307,10 @@ async function runOnce(
     ...{ code, signal, stderr, log: await readLeftBehind(log), stopped: why },
   });
   // A kernel may go on for a while after a failure, and tests fail by it.
-  if (ended !== undefined && (ended === "0" || end.cause !== "kernel")) return { results, code: Number(ended) };
-  return { results, code: 1, end };
+  if (ended !== undefined && (ended === "0" || end.cause !== "kernel")) {
+    return { booted, results, code: Number(ended) };
+  }
+  return { booted, results, code: 1, end };
 }
 
 /** A QEMU that did not start leaves no files. */

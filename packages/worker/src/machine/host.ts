@@ -17,7 +17,7 @@ export interface Host {
   readonly hypervisor: Hypervisor;
   /** Memory of the template that machines of all sizes start from, in MiB. */
   readonly templateMemoryMib: number;
-  /** Deadline of a guest that boots. */
+  /** Deadline of a guest that boots; a restore has a third of it, and at least a minute. */
   readonly bootTimeoutMs: number;
   /** What new machines have for their agent channel. */
   readonly agentTransport: AgentTransportName;

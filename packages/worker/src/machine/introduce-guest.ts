@@ -29,7 +29,9 @@ export interface GuestIdentity {
 const shapingVersion = 4;
 
 /** A restored guest answers within a second, unless its memory comes from a slow disk. */
-const restoreTimeoutMs = 60_000;
+const minRestoreTimeoutMs = 60_000;
+/** How much longer than a restore a boot may take. A host whose boots need more time needs more for restores too. */
+const bootsPerRestore = 3;
 /** How long the end of a process may follow that of its sockets. */
 const endMs = 1000;
 
@@ -46,7 +48,7 @@ export async function introduceGuest(
   signal: AbortSignal,
 ): Promise<boolean> {
   const ended = new AbortController();
-  const timeoutMs = from === "boot" ? bootTimeoutMs : restoreTimeoutMs;
+  const timeoutMs = from === "boot" ? bootTimeoutMs : Math.max(minRestoreTimeoutMs, bootTimeoutMs / bootsPerRestore);
   const timeout = AbortSignal.timeout(timeoutMs);
   const until = AbortSignal.any([signal, ended.signal, timeout]);
   const exit = live.vm.exited.then((end) => {
@@ -133,8 +135,7 @@ async function configure(
 
 function tooSlow(from: "boot" | "restore", timeoutMs: number, cause: unknown): SandboxError {
   const late = `the guest agent did not answer within ${timeoutMs / 1000} s of the ${from}`;
-  const hint = from === "boot" ? "; on a slow host, raise OPENSANDBOX_BOOT_SECONDS" : "";
-  return new SandboxError("timed_out", `${late}${hint}`, { cause });
+  return new SandboxError("timed_out", `${late}; on a slow host, raise OPENSANDBOX_BOOT_SECONDS`, { cause });
 }
 
 async function withConsole({ vm }: LiveMachine, error: unknown): Promise<SandboxError> {

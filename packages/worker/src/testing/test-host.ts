@@ -86,7 +86,7 @@ export async function openTestWorker(
       ephemeral: false,
       readyMachines: 0,
       templateMemoryMib: 1024,
-      bootTimeoutMs: 180_000,
+      bootTimeoutMs: Number(process.env["OPENSANDBOX_BOOT_SECONDS"] ?? 180) * 1000,
       region: "local",
     } as const),
     ...options,
