@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { tmpdir } from "node:os";
 import { suite, test } from "node:test";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
-import { ConfigureRequestSchema } from "@opensandbox/wire/guest/messages_pb.js";
+import { ConfigureRequestSchema, type Hooks } from "@opensandbox/wire/guest/messages_pb.js";
 import { MachineEnvironment } from "#exec/environment.ts";
 import { fakeSystem } from "#system/fake-system.ts";
 import { configure } from "./configure.ts";
@@ -28,7 +28,8 @@ async function doneFor(request: MessageInitShape<typeof ConfigureRequestSchema>)
     setProcessors: () => note("processors")(),
     limitCommands: () => note("limits")(),
   };
-  await configure(create(ConfigureRequestSchema, request), system, new MachineEnvironment(undefined));
+  const hooks = async ({ event }: Hooks): Promise<void> => note(`hooks ${event}`)();
+  await configure(create(ConfigureRequestSchema, request), system, new MachineEnvironment(undefined), hooks);
   return done;
 }
 
@@ -45,6 +46,7 @@ suite("configuring a machine", () => {
       macAddress: new Uint8Array(6),
       authority: "A",
       shape: { workspaceBytes: 1n, processors: 1, limits: {} },
+      hooks: { event: "after-wake" },
     };
     const done = [
       "entropy",
@@ -55,6 +57,7 @@ suite("configuring a machine", () => {
       "hostname a",
       "authority A",
       ...["workspace", "processors", "limits"],
+      "hooks after-wake",
     ];
     assert.deepEqual(await doneFor(request), done);
   });

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import type { ConfigureRequest } from "@opensandbox/wire/guest/messages_pb.js";
 import type { MachineEnvironment } from "#exec/environment.ts";
+import type { RunHooks } from "#hooks/run-hooks.ts";
 import type { System } from "#system/system.ts";
 import { reshape } from "./reshape.ts";
 
@@ -9,6 +10,7 @@ export async function configure(
   request: ConfigureRequest,
   system: System,
   environment: MachineEnvironment,
+  runHooks: RunHooks,
 ): Promise<void> {
   // Entropy comes first: every random number drawn after this differs from those of other machines with the same
   // memory.
@@ -25,6 +27,7 @@ export async function configure(
   if (request.authority !== undefined) system.trustAuthority(request.authority);
   if (request.replaceEnvs) environment.replace(request.envs);
   if (request.shape !== undefined) await reshape(request.shape, system);
+  if (request.hooks !== undefined) await runHooks(request.hooks);
 }
 
 export function bootId(): string {

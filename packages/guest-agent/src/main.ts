@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { dirname } from "node:path";
+import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
 import type { Transport } from "@opensandbox/wire/guest/channel.ts";
 import { version } from "@opensandbox/wire/version.ts";
@@ -20,6 +20,7 @@ import { setAttributes } from "#files/set-attributes.ts";
 import { stat } from "#files/stat.ts";
 import { watch } from "#files/watch.ts";
 import { writeFile } from "#files/write-file.ts";
+import { type HookOptions, hookRunner } from "#hooks/run-hooks.ts";
 import { connect } from "#ports/connect.ts";
 import { type Agent, startSession } from "./server.ts";
 import { fakeSystem } from "#system/fake-system.ts";
@@ -32,16 +33,24 @@ const environmentFile = "/run/sandbox-agent/environment.json";
 /** Holds output that exceeds what the agent keeps in memory. */
 const spillDirectory = "/var/lib/opensandbox";
 
+const guestHooks = { directory: "/etc/opensandbox/hooks", logs: "/var/log/opensandbox/hooks" };
+
 // In a guest the agent takes no arguments. `--fake --home DIR --socket PATH` makes this process a whole fake machine.
 const { values } = parseArgs({
   options: { fake: { type: "boolean" }, home: { type: "string" }, socket: { type: "string" } },
 });
 if (values.fake) {
   const { home = process.cwd() } = values;
-  const agent = agentOf(fakeSystem(home), new MachineEnvironment(undefined), dirname(home));
+  const agent = agentOf(fakeSystem(home), new MachineEnvironment(undefined), {
+    ...{ spill: dirname(home), hooks: { directory: join(home, "hooks"), logs: join(home, "hook-logs") } },
+  });
   await listenOnUnixSocket(values.socket ?? "agent.sock", serve(agent));
 } else {
-  const start = serve(agentOf(guestSystem(), new MachineEnvironment(environmentFile), spillDirectory));
+  const start = serve(
+    agentOf(guestSystem(), new MachineEnvironment(environmentFile), {
+      ...{ spill: spillDirectory, hooks: guestHooks },
+    }),
+  );
   const port = findSerialPort();
   // Over the port a worker asks for connections by vsock. Any process of its host could connect to a listener.
   if (port !== undefined) await serveVirtioSerial(port, start);
@@ -53,8 +62,16 @@ function serve(agent: Agent) {
   return (transport: Transport) => startSession(transport, agent);
 }
 
-function agentOf(system: System, environment: MachineEnvironment, spillDirectory: string): Agent {
+/** Where the agent reads and writes files of its own. */
+interface Places {
+  readonly spill: string;
+  readonly hooks: Pick<HookOptions, "directory" | "logs">;
+}
+
+function agentOf(system: System, environment: MachineEnvironment, { spill, hooks }: Places): Agent {
   const start = commandStarter(system, environment);
+  // The console has what the agent writes to standard error.
+  const runHooks = hookRunner({ ...hooks, start, report: (message) => console.error(message) });
   const agent: Agent = {
     version,
     instance: randomBytes(8).readBigUInt64LE(),
@@ -66,10 +83,10 @@ function agentOf(system: System, environment: MachineEnvironment, spillDirectory
         clockUnixNanos: BigInt(Date.now()) * 1_000_000n,
       }),
       configure: async (request) => {
-        await configure(request, system, environment);
+        await configure(request, system, environment, runHooks);
         return {};
       },
-      ...execSessions(start, { directory: spillDirectory }),
+      ...execSessions(start, { directory: spill }),
       readFile: (request, stream) => readFile(request, stream, system),
       writeFile: (request, stream) => writeFile(request, stream, system),
       stat: (request, stream) => stat(request, stream, system),

@@ -200,6 +200,13 @@ export declare type ConfigureRequest = Message<"opensandbox.guest.v1.ConfigureRe
    * @generated from field: optional string authority = 12;
    */
   authority?: string | undefined;
+
+  /**
+   * Programs of the guest that run before the answer, after everything else. Agents that do not know it run none.
+   *
+   * @generated from field: optional opensandbox.guest.v1.Hooks hooks = 13;
+   */
+  hooks?: Hooks | undefined;
 };
 
 /**
@@ -207,6 +214,41 @@ export declare type ConfigureRequest = Message<"opensandbox.guest.v1.ConfigureRe
  * Use `create(ConfigureRequestSchema)` to create a new message.
  */
 export declare const ConfigureRequestSchema: GenMessage<ConfigureRequest>;
+
+/**
+ * The executable files of /etc/opensandbox/hooks/EVENT.d run as root, one after the other, by name. A hook that fails is
+ * reported on the console, and the others run.
+ *
+ * @generated from message opensandbox.guest.v1.Hooks
+ */
+export declare type Hooks = Message<"opensandbox.guest.v1.Hooks"> & {
+  /**
+   * before-hibernate, after-wake or after-fork.
+   *
+   * @generated from field: string event = 1;
+   */
+  event: string;
+
+  /**
+   * Time for all of them together. The one that runs then is killed, and the others are left out.
+   *
+   * @generated from field: uint32 timeout_ms = 2;
+   */
+  timeoutMs: number;
+
+  /**
+   * Random. An agent that is asked twice with the same id runs them once.
+   *
+   * @generated from field: string run_id = 3;
+   */
+  runId: string;
+};
+
+/**
+ * Describes the message opensandbox.guest.v1.Hooks.
+ * Use `create(HooksSchema)` to create a new message.
+ */
+export declare const HooksSchema: GenMessage<Hooks>;
 
 /**
  * @generated from message opensandbox.guest.v1.FreezeReply

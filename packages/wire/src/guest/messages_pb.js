@@ -13,7 +13,7 @@ import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
  * Describes the file messages.proto.
  */
 export const file_messages = /*@__PURE__*/
-  fileDesc("Cg5tZXNzYWdlcy5wcm90bxIUb3BlbnNhbmRib3guZ3Vlc3QudjEiRAoFSGVsbG8SGAoQcHJvdG9jb2xfdmVyc2lvbhgBIAEoDRIPCgd2ZXJzaW9uGAIgASgJEhAKCGluc3RhbmNlGAMgASgGIj4KB0ZhaWx1cmUSDAoEY29kZRgBIAEoCRIPCgdtZXNzYWdlGAIgASgJEhQKDGRldGFpbHNfanNvbhgDIAEoCSIHCgVFbXB0eSJaCglQaW5nUmVwbHkSDwoHdmVyc2lvbhgBIAEoCRIRCgl1cHRpbWVfbXMYAiABKAQSDwoHYm9vdF9pZBgDIAEoCRIYChBjbG9ja191bml4X25hbm9zGAQgASgDIsADChBDb25maWd1cmVSZXF1ZXN0EhUKCGhvc3RuYW1lGAEgASgJSACIAQESHQoQY2xvY2tfdW5peF9uYW5vcxgCIAEoA0gBiAEBEg8KB2VudHJvcHkYAyABKAwSPgoEZW52cxgEIAMoCzIwLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLkNvbmZpZ3VyZVJlcXVlc3QuRW52c0VudHJ5EhQKDHJlcGxhY2VfZW52cxgFIAEoCBIMCgR0aGF3GAYgASgIEhIKCm1hY2hpbmVfaWQYByABKAkSFAoMbmV3X2lkZW50aXR5GAggASgIEhgKEGNsb2NrX3N0ZXBfbmFub3MYCSABKAMSEwoLbWFjX2FkZHJlc3MYCiABKAwSMwoFc2hhcGUYCyABKAsyJC5vcGVuc2FuZGJveC5ndWVzdC52MS5SZXNoYXBlUmVxdWVzdBIWCglhdXRob3JpdHkYDCABKAlIAogBARorCglFbnZzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUILCglfaG9zdG5hbWVCEwoRX2Nsb2NrX3VuaXhfbmFub3NCDAoKX2F1dGhvcml0eSIiCgtGcmVlemVSZXBseRITCgttb3VudHBvaW50cxgBIAMoCSI7CgtNZW1vcnlSZXBseRITCgt0b3RhbF9ieXRlcxgBIAEoBBIXCg9hdmFpbGFibGVfYnl0ZXMYAiABKAQiggEKDlJlc2hhcGVSZXF1ZXN0EhcKD3dvcmtzcGFjZV9ieXRlcxgBIAEoBBI4CgZsaW1pdHMYAiABKAsyIy5vcGVuc2FuZGJveC5ndWVzdC52MS5Db21tYW5kTGltaXRzSACIAQESEgoKcHJvY2Vzc29ycxgDIAEoDUIJCgdfbGltaXRzIkwKDUNvbW1hbmRMaW1pdHMSFAoMbWVtb3J5X2J5dGVzGAEgASgEEhMKC2NwdV9wZXJjZW50GAIgASgNEhAKCG1heF9waWRzGAMgASgNIlcKDFJlc2hhcGVSZXBseRIxCgZtZW1vcnkYASABKAsyIS5vcGVuc2FuZGJveC5ndWVzdC52MS5NZW1vcnlSZXBseRIUCgxuZWVkZWRfYnl0ZXMYAiABKAQiwQEKC0V4ZWNSZXF1ZXN0EgwKBGFyZ3YYASADKAkSOQoEZW52cxgCIAMoCzIrLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLkV4ZWNSZXF1ZXN0LkVudnNFbnRyeRILCgNjd2QYAyABKAkSDAoEdXNlchgEIAEoCRISCgp0aW1lb3V0X21zGAUgASgNEg0KBXN0ZGluGAYgASgIGisKCUVudnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkIKCkV4ZWNSZXN1bHQSEQoJZXhpdF9jb2RlGAEgASgFEg4KBnNpZ25hbBgCIAEoBRIRCgl0aW1lZF9vdXQYAyABKAgiLgoLUGF0aFJlcXVlc3QSDAoEcGF0aBgBIAEoCRIRCglub19mb2xsb3cYAiABKAgiPwoPUmVhZEZpbGVSZXF1ZXN0EgwKBHBhdGgYASABKAkSDgoGb2Zmc2V0GAIgASgEEg4KBmxlbmd0aBgDIAEoBCIuChBXcml0ZUZpbGVSZXF1ZXN0EgwKBHBhdGgYASABKAkSDAoEbW9kZRgCIAEoDSIfCg5Xcml0ZUZpbGVSZXBseRINCgVieXRlcxgBIAEoBCIyChRNYWtlRGlyZWN0b3J5UmVxdWVzdBIMCgRwYXRoGAEgASgJEgwKBG1vZGUYAiABKA0isgEKCEZpbGVTdGF0EgwKBG5hbWUYASABKAkSDAoEcGF0aBgCIAEoCRIMCgRraW5kGAMgASgJEgwKBHNpemUYBCABKAQSDAoEbW9kZRgFIAEoDRILCgN1aWQYBiABKA0SCwoDZ2lkGAcgASgNEhMKC21vZGlmaWVkX21zGAggASgDEhMKC2xpbmtfdGFyZ2V0GAkgASgJEg0KBW93bmVyGAogASgJEg0KBWdyb3VwGAsgASgJIjwKCUZpbGVTdGF0cxIvCgdlbnRyaWVzGAEgAygLMh4ub3BlbnNhbmRib3guZ3Vlc3QudjEuRmlsZVN0YXQiKQoNUmVuYW1lUmVxdWVzdBIMCgRmcm9tGAEgASgJEgoKAnRvGAIgASgJIl4KFFNldEF0dHJpYnV0ZXNSZXF1ZXN0EgwKBHBhdGgYASABKAkSEQoEbW9kZRgCIAEoDUgAiAEBEg0KBW93bmVyGAMgASgJEg0KBWdyb3VwGAQgASgJQgcKBV9tb2RlIi8KDFdhdGNoUmVxdWVzdBIMCgRwYXRoGAEgASgJEhEKCXJlY3Vyc2l2ZRgCIAEoCCI/CgtXYXRjaEV2ZW50cxIwCgZldmVudHMYASADKAsyIC5vcGVuc2FuZGJveC5ndWVzdC52MS5XYXRjaEV2ZW50IigKCldhdGNoRXZlbnQSDAoEa2luZBgBIAEoCRIMCgRwYXRoGAIgASgJIvwBChRTZXNzaW9uQ3JlYXRlUmVxdWVzdBIKCgJpZBgBIAEoCRIyCgdjb21tYW5kGAIgASgLMiEub3BlbnNhbmRib3guZ3Vlc3QudjEuRXhlY1JlcXVlc3QSDwoHcHVycG9zZRgDIAEoCRITCgtrZWVwX291dHB1dBgEIAEoCBITCgtkZXRhY2hlZF9tcxgFIAEoDRI0Cgh0ZXJtaW5hbBgGIAEoCzIiLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLlRlcm1pbmFsU2l6ZRIOCgZhdHRhY2gYByABKAgSEQoJdHJhbnNpZW50GAggASgIEhAKCGFubm91bmNlGAkgASgIIi0KDFRlcm1pbmFsU2l6ZRIPCgdjb2x1bW5zGAEgASgNEgwKBHJvd3MYAiABKA0ikAIKC1Nlc3Npb25JbmZvEgoKAmlkGAEgASgJEgwKBGFyZ3YYAiADKAkSDwoHcHVycG9zZRgDIAEoCRIQCgh0ZXJtaW5hbBgEIAEoCBISCgpzdGFydGVkX21zGAUgASgDEhAKCGF0dGFjaGVkGAYgASgNEjUKBnJlc3VsdBgHIAEoCzIgLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLkV4ZWNSZXN1bHRIAIgBARIQCghlbmRlZF9tcxgIIAEoAxIUCgxzdGRvdXRfYnl0ZXMYCSABKAQSFAoMc3RkZXJyX2J5dGVzGAogASgEEhEKCXRydW5jYXRlZBgLIAEoCBILCgNwaWQYDCABKA1CCQoHX3Jlc3VsdCJDCgxTZXNzaW9uSW5mb3MSMwoIc2Vzc2lvbnMYASADKAsyIS5vcGVuc2FuZGJveC5ndWVzdC52MS5TZXNzaW9uSW5mbyJFChRTZXNzaW9uQXR0YWNoUmVxdWVzdBIKCgJpZBgBIAEoCRISCgpmcm9tX3N0YXJ0GAIgASgIEg0KBXBpcGVzGAMgAygNIoUBCgxTZXNzaW9uRXZlbnQSNQoIYXR0YWNoZWQYASABKAsyIS5vcGVuc2FuZGJveC5ndWVzdC52MS5TZXNzaW9uSW5mb0gAEjUKDnNjcm9sbGJhY2tfZW5kGAIgASgLMhsub3BlbnNhbmRib3guZ3Vlc3QudjEuRW1wdHlIAEIHCgVldmVudCIxChJTZXNzaW9uV2FpdFJlcXVlc3QSCgoCaWQYASABKAkSDwoHd2FpdF9tcxgCIAEoDSIyChRTZXNzaW9uU2lnbmFsUmVxdWVzdBIKCgJpZBgBIAEoCRIOCgZzaWduYWwYAiABKAUiVAoUU2Vzc2lvblJlc2l6ZVJlcXVlc3QSCgoCaWQYASABKAkSMAoEc2l6ZRgCIAEoCzIiLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLlRlcm1pbmFsU2l6ZSIcCg5TZXNzaW9uUmVxdWVzdBIKCgJpZBgBIAEoCSIeCg5Db25uZWN0UmVxdWVzdBIMCgRwb3J0GAEgASgNIkYKE0Nvbm5lY3RWc29ja1JlcXVlc3QSDAoEcG9ydBgBIAEoDRINCgVwcm9vZhgCIAEoDBISCgp0aW1lb3V0X21zGAMgASgNYgZwcm90bzM");
+  fileDesc("Cg5tZXNzYWdlcy5wcm90bxIUb3BlbnNhbmRib3guZ3Vlc3QudjEiRAoFSGVsbG8SGAoQcHJvdG9jb2xfdmVyc2lvbhgBIAEoDRIPCgd2ZXJzaW9uGAIgASgJEhAKCGluc3RhbmNlGAMgASgGIj4KB0ZhaWx1cmUSDAoEY29kZRgBIAEoCRIPCgdtZXNzYWdlGAIgASgJEhQKDGRldGFpbHNfanNvbhgDIAEoCSIHCgVFbXB0eSJaCglQaW5nUmVwbHkSDwoHdmVyc2lvbhgBIAEoCRIRCgl1cHRpbWVfbXMYAiABKAQSDwoHYm9vdF9pZBgDIAEoCRIYChBjbG9ja191bml4X25hbm9zGAQgASgDIvsDChBDb25maWd1cmVSZXF1ZXN0EhUKCGhvc3RuYW1lGAEgASgJSACIAQESHQoQY2xvY2tfdW5peF9uYW5vcxgCIAEoA0gBiAEBEg8KB2VudHJvcHkYAyABKAwSPgoEZW52cxgEIAMoCzIwLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLkNvbmZpZ3VyZVJlcXVlc3QuRW52c0VudHJ5EhQKDHJlcGxhY2VfZW52cxgFIAEoCBIMCgR0aGF3GAYgASgIEhIKCm1hY2hpbmVfaWQYByABKAkSFAoMbmV3X2lkZW50aXR5GAggASgIEhgKEGNsb2NrX3N0ZXBfbmFub3MYCSABKAMSEwoLbWFjX2FkZHJlc3MYCiABKAwSMwoFc2hhcGUYCyABKAsyJC5vcGVuc2FuZGJveC5ndWVzdC52MS5SZXNoYXBlUmVxdWVzdBIWCglhdXRob3JpdHkYDCABKAlIAogBARIvCgVob29rcxgNIAEoCzIbLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLkhvb2tzSAOIAQEaKwoJRW52c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCwoJX2hvc3RuYW1lQhMKEV9jbG9ja191bml4X25hbm9zQgwKCl9hdXRob3JpdHlCCAoGX2hvb2tzIjoKBUhvb2tzEg0KBWV2ZW50GAEgASgJEhIKCnRpbWVvdXRfbXMYAiABKA0SDgoGcnVuX2lkGAMgASgJIiIKC0ZyZWV6ZVJlcGx5EhMKC21vdW50cG9pbnRzGAEgAygJIjsKC01lbW9yeVJlcGx5EhMKC3RvdGFsX2J5dGVzGAEgASgEEhcKD2F2YWlsYWJsZV9ieXRlcxgCIAEoBCKCAQoOUmVzaGFwZVJlcXVlc3QSFwoPd29ya3NwYWNlX2J5dGVzGAEgASgEEjgKBmxpbWl0cxgCIAEoCzIjLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLkNvbW1hbmRMaW1pdHNIAIgBARISCgpwcm9jZXNzb3JzGAMgASgNQgkKB19saW1pdHMiTAoNQ29tbWFuZExpbWl0cxIUCgxtZW1vcnlfYnl0ZXMYASABKAQSEwoLY3B1X3BlcmNlbnQYAiABKA0SEAoIbWF4X3BpZHMYAyABKA0iVwoMUmVzaGFwZVJlcGx5EjEKBm1lbW9yeRgBIAEoCzIhLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLk1lbW9yeVJlcGx5EhQKDG5lZWRlZF9ieXRlcxgCIAEoBCLBAQoLRXhlY1JlcXVlc3QSDAoEYXJndhgBIAMoCRI5CgRlbnZzGAIgAygLMisub3BlbnNhbmRib3guZ3Vlc3QudjEuRXhlY1JlcXVlc3QuRW52c0VudHJ5EgsKA2N3ZBgDIAEoCRIMCgR1c2VyGAQgASgJEhIKCnRpbWVvdXRfbXMYBSABKA0SDQoFc3RkaW4YBiABKAgaKwoJRW52c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiQgoKRXhlY1Jlc3VsdBIRCglleGl0X2NvZGUYASABKAUSDgoGc2lnbmFsGAIgASgFEhEKCXRpbWVkX291dBgDIAEoCCIuCgtQYXRoUmVxdWVzdBIMCgRwYXRoGAEgASgJEhEKCW5vX2ZvbGxvdxgCIAEoCCI/Cg9SZWFkRmlsZVJlcXVlc3QSDAoEcGF0aBgBIAEoCRIOCgZvZmZzZXQYAiABKAQSDgoGbGVuZ3RoGAMgASgEIi4KEFdyaXRlRmlsZVJlcXVlc3QSDAoEcGF0aBgBIAEoCRIMCgRtb2RlGAIgASgNIh8KDldyaXRlRmlsZVJlcGx5Eg0KBWJ5dGVzGAEgASgEIjIKFE1ha2VEaXJlY3RvcnlSZXF1ZXN0EgwKBHBhdGgYASABKAkSDAoEbW9kZRgCIAEoDSKyAQoIRmlsZVN0YXQSDAoEbmFtZRgBIAEoCRIMCgRwYXRoGAIgASgJEgwKBGtpbmQYAyABKAkSDAoEc2l6ZRgEIAEoBBIMCgRtb2RlGAUgASgNEgsKA3VpZBgGIAEoDRILCgNnaWQYByABKA0SEwoLbW9kaWZpZWRfbXMYCCABKAMSEwoLbGlua190YXJnZXQYCSABKAkSDQoFb3duZXIYCiABKAkSDQoFZ3JvdXAYCyABKAkiPAoJRmlsZVN0YXRzEi8KB2VudHJpZXMYASADKAsyHi5vcGVuc2FuZGJveC5ndWVzdC52MS5GaWxlU3RhdCIpCg1SZW5hbWVSZXF1ZXN0EgwKBGZyb20YASABKAkSCgoCdG8YAiABKAkiXgoUU2V0QXR0cmlidXRlc1JlcXVlc3QSDAoEcGF0aBgBIAEoCRIRCgRtb2RlGAIgASgNSACIAQESDQoFb3duZXIYAyABKAkSDQoFZ3JvdXAYBCABKAlCBwoFX21vZGUiLwoMV2F0Y2hSZXF1ZXN0EgwKBHBhdGgYASABKAkSEQoJcmVjdXJzaXZlGAIgASgIIj8KC1dhdGNoRXZlbnRzEjAKBmV2ZW50cxgBIAMoCzIgLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLldhdGNoRXZlbnQiKAoKV2F0Y2hFdmVudBIMCgRraW5kGAEgASgJEgwKBHBhdGgYAiABKAki/AEKFFNlc3Npb25DcmVhdGVSZXF1ZXN0EgoKAmlkGAEgASgJEjIKB2NvbW1hbmQYAiABKAsyIS5vcGVuc2FuZGJveC5ndWVzdC52MS5FeGVjUmVxdWVzdBIPCgdwdXJwb3NlGAMgASgJEhMKC2tlZXBfb3V0cHV0GAQgASgIEhMKC2RldGFjaGVkX21zGAUgASgNEjQKCHRlcm1pbmFsGAYgASgLMiIub3BlbnNhbmRib3guZ3Vlc3QudjEuVGVybWluYWxTaXplEg4KBmF0dGFjaBgHIAEoCBIRCgl0cmFuc2llbnQYCCABKAgSEAoIYW5ub3VuY2UYCSABKAgiLQoMVGVybWluYWxTaXplEg8KB2NvbHVtbnMYASABKA0SDAoEcm93cxgCIAEoDSKQAgoLU2Vzc2lvbkluZm8SCgoCaWQYASABKAkSDAoEYXJndhgCIAMoCRIPCgdwdXJwb3NlGAMgASgJEhAKCHRlcm1pbmFsGAQgASgIEhIKCnN0YXJ0ZWRfbXMYBSABKAMSEAoIYXR0YWNoZWQYBiABKA0SNQoGcmVzdWx0GAcgASgLMiAub3BlbnNhbmRib3guZ3Vlc3QudjEuRXhlY1Jlc3VsdEgAiAEBEhAKCGVuZGVkX21zGAggASgDEhQKDHN0ZG91dF9ieXRlcxgJIAEoBBIUCgxzdGRlcnJfYnl0ZXMYCiABKAQSEQoJdHJ1bmNhdGVkGAsgASgIEgsKA3BpZBgMIAEoDUIJCgdfcmVzdWx0IkMKDFNlc3Npb25JbmZvcxIzCghzZXNzaW9ucxgBIAMoCzIhLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLlNlc3Npb25JbmZvIkUKFFNlc3Npb25BdHRhY2hSZXF1ZXN0EgoKAmlkGAEgASgJEhIKCmZyb21fc3RhcnQYAiABKAgSDQoFcGlwZXMYAyADKA0ihQEKDFNlc3Npb25FdmVudBI1CghhdHRhY2hlZBgBIAEoCzIhLm9wZW5zYW5kYm94Lmd1ZXN0LnYxLlNlc3Npb25JbmZvSAASNQoOc2Nyb2xsYmFja19lbmQYAiABKAsyGy5vcGVuc2FuZGJveC5ndWVzdC52MS5FbXB0eUgAQgcKBWV2ZW50IjEKElNlc3Npb25XYWl0UmVxdWVzdBIKCgJpZBgBIAEoCRIPCgd3YWl0X21zGAIgASgNIjIKFFNlc3Npb25TaWduYWxSZXF1ZXN0EgoKAmlkGAEgASgJEg4KBnNpZ25hbBgCIAEoBSJUChRTZXNzaW9uUmVzaXplUmVxdWVzdBIKCgJpZBgBIAEoCRIwCgRzaXplGAIgASgLMiIub3BlbnNhbmRib3guZ3Vlc3QudjEuVGVybWluYWxTaXplIhwKDlNlc3Npb25SZXF1ZXN0EgoKAmlkGAEgASgJIh4KDkNvbm5lY3RSZXF1ZXN0EgwKBHBvcnQYASABKA0iRgoTQ29ubmVjdFZzb2NrUmVxdWVzdBIMCgRwb3J0GAEgASgNEg0KBXByb29mGAIgASgMEhIKCnRpbWVvdXRfbXMYAyABKA1iBnByb3RvMw");
 
 /**
  * Describes the message opensandbox.guest.v1.Hello.
@@ -51,219 +51,226 @@ export const ConfigureRequestSchema = /*@__PURE__*/
   messageDesc(file_messages, 4);
 
 /**
+ * Describes the message opensandbox.guest.v1.Hooks.
+ * Use `create(HooksSchema)` to create a new message.
+ */
+export const HooksSchema = /*@__PURE__*/
+  messageDesc(file_messages, 5);
+
+/**
  * Describes the message opensandbox.guest.v1.FreezeReply.
  * Use `create(FreezeReplySchema)` to create a new message.
  */
 export const FreezeReplySchema = /*@__PURE__*/
-  messageDesc(file_messages, 5);
+  messageDesc(file_messages, 6);
 
 /**
  * Describes the message opensandbox.guest.v1.MemoryReply.
  * Use `create(MemoryReplySchema)` to create a new message.
  */
 export const MemoryReplySchema = /*@__PURE__*/
-  messageDesc(file_messages, 6);
+  messageDesc(file_messages, 7);
 
 /**
  * Describes the message opensandbox.guest.v1.ReshapeRequest.
  * Use `create(ReshapeRequestSchema)` to create a new message.
  */
 export const ReshapeRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 7);
+  messageDesc(file_messages, 8);
 
 /**
  * Describes the message opensandbox.guest.v1.CommandLimits.
  * Use `create(CommandLimitsSchema)` to create a new message.
  */
 export const CommandLimitsSchema = /*@__PURE__*/
-  messageDesc(file_messages, 8);
+  messageDesc(file_messages, 9);
 
 /**
  * Describes the message opensandbox.guest.v1.ReshapeReply.
  * Use `create(ReshapeReplySchema)` to create a new message.
  */
 export const ReshapeReplySchema = /*@__PURE__*/
-  messageDesc(file_messages, 9);
+  messageDesc(file_messages, 10);
 
 /**
  * Describes the message opensandbox.guest.v1.ExecRequest.
  * Use `create(ExecRequestSchema)` to create a new message.
  */
 export const ExecRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 10);
+  messageDesc(file_messages, 11);
 
 /**
  * Describes the message opensandbox.guest.v1.ExecResult.
  * Use `create(ExecResultSchema)` to create a new message.
  */
 export const ExecResultSchema = /*@__PURE__*/
-  messageDesc(file_messages, 11);
+  messageDesc(file_messages, 12);
 
 /**
  * Describes the message opensandbox.guest.v1.PathRequest.
  * Use `create(PathRequestSchema)` to create a new message.
  */
 export const PathRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 12);
+  messageDesc(file_messages, 13);
 
 /**
  * Describes the message opensandbox.guest.v1.ReadFileRequest.
  * Use `create(ReadFileRequestSchema)` to create a new message.
  */
 export const ReadFileRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 13);
+  messageDesc(file_messages, 14);
 
 /**
  * Describes the message opensandbox.guest.v1.WriteFileRequest.
  * Use `create(WriteFileRequestSchema)` to create a new message.
  */
 export const WriteFileRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 14);
+  messageDesc(file_messages, 15);
 
 /**
  * Describes the message opensandbox.guest.v1.WriteFileReply.
  * Use `create(WriteFileReplySchema)` to create a new message.
  */
 export const WriteFileReplySchema = /*@__PURE__*/
-  messageDesc(file_messages, 15);
+  messageDesc(file_messages, 16);
 
 /**
  * Describes the message opensandbox.guest.v1.MakeDirectoryRequest.
  * Use `create(MakeDirectoryRequestSchema)` to create a new message.
  */
 export const MakeDirectoryRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 16);
+  messageDesc(file_messages, 17);
 
 /**
  * Describes the message opensandbox.guest.v1.FileStat.
  * Use `create(FileStatSchema)` to create a new message.
  */
 export const FileStatSchema = /*@__PURE__*/
-  messageDesc(file_messages, 17);
+  messageDesc(file_messages, 18);
 
 /**
  * Describes the message opensandbox.guest.v1.FileStats.
  * Use `create(FileStatsSchema)` to create a new message.
  */
 export const FileStatsSchema = /*@__PURE__*/
-  messageDesc(file_messages, 18);
+  messageDesc(file_messages, 19);
 
 /**
  * Describes the message opensandbox.guest.v1.RenameRequest.
  * Use `create(RenameRequestSchema)` to create a new message.
  */
 export const RenameRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 19);
+  messageDesc(file_messages, 20);
 
 /**
  * Describes the message opensandbox.guest.v1.SetAttributesRequest.
  * Use `create(SetAttributesRequestSchema)` to create a new message.
  */
 export const SetAttributesRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 20);
+  messageDesc(file_messages, 21);
 
 /**
  * Describes the message opensandbox.guest.v1.WatchRequest.
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 21);
+  messageDesc(file_messages, 22);
 
 /**
  * Describes the message opensandbox.guest.v1.WatchEvents.
  * Use `create(WatchEventsSchema)` to create a new message.
  */
 export const WatchEventsSchema = /*@__PURE__*/
-  messageDesc(file_messages, 22);
+  messageDesc(file_messages, 23);
 
 /**
  * Describes the message opensandbox.guest.v1.WatchEvent.
  * Use `create(WatchEventSchema)` to create a new message.
  */
 export const WatchEventSchema = /*@__PURE__*/
-  messageDesc(file_messages, 23);
+  messageDesc(file_messages, 24);
 
 /**
  * Describes the message opensandbox.guest.v1.SessionCreateRequest.
  * Use `create(SessionCreateRequestSchema)` to create a new message.
  */
 export const SessionCreateRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 24);
+  messageDesc(file_messages, 25);
 
 /**
  * Describes the message opensandbox.guest.v1.TerminalSize.
  * Use `create(TerminalSizeSchema)` to create a new message.
  */
 export const TerminalSizeSchema = /*@__PURE__*/
-  messageDesc(file_messages, 25);
+  messageDesc(file_messages, 26);
 
 /**
  * Describes the message opensandbox.guest.v1.SessionInfo.
  * Use `create(SessionInfoSchema)` to create a new message.
  */
 export const SessionInfoSchema = /*@__PURE__*/
-  messageDesc(file_messages, 26);
+  messageDesc(file_messages, 27);
 
 /**
  * Describes the message opensandbox.guest.v1.SessionInfos.
  * Use `create(SessionInfosSchema)` to create a new message.
  */
 export const SessionInfosSchema = /*@__PURE__*/
-  messageDesc(file_messages, 27);
+  messageDesc(file_messages, 28);
 
 /**
  * Describes the message opensandbox.guest.v1.SessionAttachRequest.
  * Use `create(SessionAttachRequestSchema)` to create a new message.
  */
 export const SessionAttachRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 28);
+  messageDesc(file_messages, 29);
 
 /**
  * Describes the message opensandbox.guest.v1.SessionEvent.
  * Use `create(SessionEventSchema)` to create a new message.
  */
 export const SessionEventSchema = /*@__PURE__*/
-  messageDesc(file_messages, 29);
+  messageDesc(file_messages, 30);
 
 /**
  * Describes the message opensandbox.guest.v1.SessionWaitRequest.
  * Use `create(SessionWaitRequestSchema)` to create a new message.
  */
 export const SessionWaitRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 30);
+  messageDesc(file_messages, 31);
 
 /**
  * Describes the message opensandbox.guest.v1.SessionSignalRequest.
  * Use `create(SessionSignalRequestSchema)` to create a new message.
  */
 export const SessionSignalRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 31);
+  messageDesc(file_messages, 32);
 
 /**
  * Describes the message opensandbox.guest.v1.SessionResizeRequest.
  * Use `create(SessionResizeRequestSchema)` to create a new message.
  */
 export const SessionResizeRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 32);
+  messageDesc(file_messages, 33);
 
 /**
  * Describes the message opensandbox.guest.v1.SessionRequest.
  * Use `create(SessionRequestSchema)` to create a new message.
  */
 export const SessionRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 33);
+  messageDesc(file_messages, 34);
 
 /**
  * Describes the message opensandbox.guest.v1.ConnectRequest.
  * Use `create(ConnectRequestSchema)` to create a new message.
  */
 export const ConnectRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 34);
+  messageDesc(file_messages, 35);
 
 /**
  * Describes the message opensandbox.guest.v1.ConnectVsockRequest.
  * Use `create(ConnectVsockRequestSchema)` to create a new message.
  */
 export const ConnectVsockRequestSchema = /*@__PURE__*/
-  messageDesc(file_messages, 35);
+  messageDesc(file_messages, 36);
 

@@ -9,6 +9,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { type ErrorCode, isSandboxError } from "@opensandbox/wire/errors.ts";
 import { eventually, within } from "@opensandbox/wire/testing/eventually.ts";
 import type { AttachedSession, ExecSession, NewExecSession, RunRequest } from "@opensandbox/wire/worker/sessions.ts";
+import { methods } from "@opensandbox/wire/guest/methods.ts";
 import { fakeHypervisor } from "#hypervisor/fake/fake-hypervisor.ts";
 import type { Vm } from "#hypervisor/hypervisor.ts";
 import { GuestClient } from "./guest-client.ts";
@@ -79,6 +80,35 @@ suite("exec sessions of a guest agent", () => {
     assert.ok(ends === 1 || (isNew && ends === 0), "the scrollback's end is reported once");
     return { ...texts, end: (await result).end };
   }
+
+  test("hooks run by name and once for each run; one that fails or hangs is reported, and the others run", async () => {
+    const home = (await readAll(await attach((await create("pwd")).id, never, true))).stdout.trim();
+    const place = async (name: string, script: string, mode = 0o755): Promise<void> => {
+      const path = join(home, "hooks", name);
+      await mkdir(dirname(path), { recursive: true });
+      await writeFile(path, `#!/bin/sh\n${script}\n`, { mode });
+    };
+    const run = async (event: string, timeoutMs: number): Promise<void> => {
+      const hooks = { event, timeoutMs, runId: event };
+      // As after a connection that broke before the answer.
+      const asked = [1, 2].map(() => guest.call(methods.configure, { hooks }, AbortSignal.timeout(60_000)));
+      await Promise.all(asked);
+    };
+    await place("after-wake.d/20-second", `echo "second $OPENSANDBOX_EVENT" >>${home}/hooked; echo output`);
+    await place("after-wake.d/10-first", `echo first >>${home}/hooked; exit 3`);
+    await place("after-wake.d/notes.txt", `echo notes >>${home}/hooked`, 0o644);
+    await run("after-wake", 60_000);
+    assert.equal(await readFile(join(home, "hook-logs/after-wake/20-second.log"), "latin1"), "output\n");
+    await place("before-hibernate.d/30-hangs", "exec sleep 1000");
+    await place("before-hibernate.d/40-late", `echo late >>${home}/hooked`);
+    await run("before-hibernate", 500);
+    await run("after-fork", 500);
+    assert.equal(await readFile(join(home, "hooked"), "latin1"), "first\nsecond after-wake\n");
+    const reports = await readFile(join(directory, "console.log"), "latin1");
+    assert.match(reports, /10-first failed: it exited with 3; its output is in/);
+    assert.match(reports, /30-hangs failed: it was killed because it did not end in time/);
+    assert.match(reports, /40-late failed: left out: the hooks before it took the 500 ms of all hooks/);
+  });
 
   test("a session runs without listeners, is listed, and can be read after its end", async () => {
     const { id, end } = await create("echo out; echo err >&2; exit 3");

@@ -6,6 +6,7 @@ import type { ReshapeRequestSchema } from "@opensandbox/wire/guest/messages_pb.j
 import { methods } from "@opensandbox/wire/guest/methods.ts";
 import { inner, macBytes } from "#network/address-plan.ts";
 import type { SandboxSecrets } from "@opensandbox/wire/worker/worker.ts";
+import type { hooksOf } from "#guest/guest-hooks.ts";
 import { machineIdOf, macAddressOf } from "#guest/guest-identity.ts";
 import type { Host } from "#machine/host.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
@@ -23,6 +24,8 @@ export interface GuestIdentity {
   readonly shape?: MessageInitShape<typeof ReshapeRequestSchema> | undefined;
   /** Secrets that the guest uses: it has to trust their authority. */
   readonly secrets?: SandboxSecrets | undefined;
+  /** Hooks that the guest runs before it is usable. */
+  readonly hooks?: ReturnType<typeof hooksOf> | undefined;
 }
 
 /** From this protocol version on an agent takes its identity and a shape by one call. */
@@ -99,7 +102,7 @@ const trustingEnvironment = {
 /** A single call: the agent takes the entropy first, and thaws the disks before it writes to them. */
 async function configure(
   { guest, sandboxNetwork }: LiveMachine,
-  { id, hostname, envs, copied, shape, secrets }: GuestIdentity,
+  { id, hostname, envs, copied, shape, secrets, hooks }: GuestIdentity,
   signal: AbortSignal,
 ): Promise<boolean> {
   const { protocolVersion } = await guest.ready(signal);
@@ -127,6 +130,7 @@ async function configure(
       ...(takesShape ? { shape } : {}),
       // A copy may have the authority of the sandbox that it was copied from.
       ...(certificate !== undefined ? { authority: certificate } : copied ? { authority: "" } : {}),
+      ...(hooks === undefined ? {} : { hooks }),
     },
     signal,
   );

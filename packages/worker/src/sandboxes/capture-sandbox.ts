@@ -2,6 +2,7 @@ import type { SnapshotId } from "@opensandbox/wire/ids.ts";
 import type { Capture, CapturedSnapshot } from "@opensandbox/wire/worker/worker.ts";
 import { failpoint } from "#host/failpoints.ts";
 import { describeError } from "@opensandbox/wire/errors.ts";
+import { runHooks } from "#guest/guest-hooks.ts";
 import type { Host } from "#machine/host.ts";
 import { tenantGroupOf, tenantOf } from "#machine/host-resources.ts";
 import { journalMachine } from "#machine/journal.ts";
@@ -34,6 +35,11 @@ export async function hibernateSandbox(
   signal: AbortSignal,
 ): Promise<CapturedSnapshot> {
   const { live } = sandbox;
+  await runHooks(live.guest, "before-hibernate", signal).catch((error: unknown) => {
+    signal.throwIfAborted();
+    const message = "the guest did not confirm its hooks before a hibernation, which goes on";
+    host.log("warn", message, { sandbox: sandbox.request.id, ...describeError(error) });
+  });
   // The end of a merge writes the journal entry too, and its entry does not name the snapshot.
   await live.merging.stop();
   await journalMachine(live, sandbox.request, host, snapshotId);

@@ -42,10 +42,16 @@ const startCounting =
   "until [ -e count ]; do sleep 0.1; done; cd;";
 const counted = "cat /dev/shm/count";
 
+const installHooks =
+  "for event in before-hibernate after-wake after-fork; do d=/etc/opensandbox/hooks/$event.d; sudo mkdir -p $d; " +
+  "printf '#!/bin/sh\\necho $OPENSANDBOX_EVENT $(id -un) >>/workspace/hooks\\n' | sudo tee $d/note >/dev/null; " +
+  "sudo chmod +x $d/note; done";
+
 test("a sandbox lives through checkpoint, fork, hibernation and wake", async (t) => {
   const { id, restoredFrom } = await host.start(undefined, { envs: { NAME: "kept" } });
   assert.equal(restoredFrom, "memory");
   await host.shell(id, `${startCounting} head -c 20000000 /dev/urandom >/workspace/big; sha256sum /workspace/big >sum`);
+  await host.shell(id, installHooks);
   const before = Number(await host.shell(id, counted));
 
   const snapshotId = await checkpoint(id);
@@ -62,6 +68,13 @@ test("a sandbox lives through checkpoint, fork, hibernation and wake", async (t)
   });
 
   const fork = await host.start({ kind: "snapshot", snapshotId, identity: "new" }, { envs: { NAME: "fork" } });
+  await t.test("the guest's hooks have run, as root", async () => {
+    assert.equal(await host.shell(id, "cat /workspace/hooks"), "before-hibernate root\nafter-wake root");
+    const fork = await host.start({ kind: "snapshot", snapshotId, identity: "new" });
+    assert.equal(await host.shell(fork.id, "cat /workspace/hooks"), "after-fork root");
+    await host.worker.stopSandbox(fork.id);
+  });
+
   await t.test("a fork continues from the instant of the checkpoint, with an environment of its own", async () => {
     assert.equal(fork.restoredFrom, "memory");
     assert.ok(Number(await host.shell(fork.id, counted)) > before);

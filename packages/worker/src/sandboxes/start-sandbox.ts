@@ -6,6 +6,7 @@ import { memoryMibOf } from "#snapshots/manifest.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { Verifier } from "#snapshots/verify.ts";
 import { alignClock } from "#guest/align-clock.ts";
+import { hooksOf } from "#guest/guest-hooks.ts";
 import { hostnameOf } from "#guest/guest-identity.ts";
 import { holdBootFiles } from "#machine/boot-files.ts";
 import type { BootFiles, Host } from "#machine/host.ts";
@@ -108,7 +109,8 @@ async function becomeSandbox(
   await failpoint("introduce guest");
   const { id, envs, secrets } = request;
   const shape = await offerShape(live, request, offered);
-  const identity = { id, hostname: hostnameOf(request), envs, copied, shape, secrets };
+  const hooks = hooksAfter(request);
+  const identity = { id, hostname: hostnameOf(request), envs, copied, shape, secrets, hooks };
   const isTaken = await introduceGuest(live, identity, started.from, host, signal);
   await reshapeGuest(live, shape, offered, isTaken, signal);
   spans.end("guest");
@@ -124,6 +126,12 @@ async function becomeSandbox(
     ...(started.because === undefined ? {} : { restoredBecause: started.because }),
     spans: spans.list,
   };
+}
+
+/** The hooks of a start, unless it makes a new sandbox from an image. */
+function hooksAfter({ from }: StartSandbox): ReturnType<typeof hooksOf> | undefined {
+  if (from.kind === "image") return undefined;
+  return hooksOf(from.identity === "new" ? "after-fork" : "after-wake");
 }
 
 interface StartedMachine {
