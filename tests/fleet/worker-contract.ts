@@ -51,6 +51,14 @@ export function workerContract(name: string, open: () => Promise<WorkerStand>): 
       });
     });
 
+    test("another environment replaces the present one, for commands that start afterwards", async () => {
+      await worker.setEnvironment(id, { ONE: "1", TWO: "2" });
+      assert.equal((await runShell("echo $ONE $TWO")).stdout, "1 2\n");
+      await worker.setEnvironment(id, { TWO: "3" });
+      assert.equal((await runShell("echo ${ONE-none} $TWO")).stdout, "none 3\n");
+      await assertRejects(worker.setEnvironment(newSandboxId(), {}), "not_found", { resource: "sandbox" });
+    });
+
     test("standard input reaches the command, and its end ends the command", async () => {
       const attached = await run({ line: "cat", stdin: true });
       assert.ok((attached.pid ?? 0) > 0, "the process id is known");

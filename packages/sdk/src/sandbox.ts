@@ -208,6 +208,17 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /**
+   * Changes environment variables: for commands that start from now on when the sandbox runs, otherwise from its next wake.
+   * null removes a variable, and those that are not named stay. Returns the names of all variables.
+   */
+  async changeEnvironment(
+    changes: Readonly<Record<string, string | null>>,
+    { signal }: Abortable = {},
+  ): Promise<readonly string[]> {
+    return await this.#client.sandboxes.changeEnvironment(this.id, changes, signal);
+  }
+
+  /**
    * Changes the memory of the running sandbox, up to eight times what its machine booted with. Rejects with `wrong_state` when the
    * sandbox uses memory that it would have to give back.
    */

@@ -31,6 +31,7 @@ import { preview } from "./preview/preview.ts";
 import { reboot } from "./sandbox/reboot.ts";
 import { restore } from "./sandbox/restore.ts";
 import { run } from "./exec/run.ts";
+import { env } from "./sandbox/env.ts";
 import { scale } from "./sandbox/scale.ts";
 import { secret } from "./secret/secret.ts";
 import { session } from "./session/session.ts";
@@ -80,6 +81,7 @@ export const commands: Commands = {
   fork,
   reboot,
   scale,
+  env,
   snapshot,
   template,
   image,

@@ -443,6 +443,10 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
     await (await this.#memberOf(id)).worker.setSecrets(id, secrets);
   }
 
+  async setEnvironment(id: SandboxId, envs: Readonly<Record<string, string>>): Promise<void> {
+    await (await this.#memberOf(id)).worker.setEnvironment(id, envs);
+  }
+
   async networkRefusals(id: SandboxId): Promise<readonly NetworkRefusal[]> {
     return await (await this.#memberOf(id)).worker.networkRefusals(id);
   }

@@ -34,6 +34,7 @@ import { serveLifecycle } from "./sandboxes/lifecycle.ts";
 import { serveNotYet } from "./not-yet.ts";
 import { isTooLarge } from "./requests/read-json.ts";
 import { makeServer } from "./make-server.ts";
+import { serveEnvironment } from "./sandboxes/environment.ts";
 import { serveNetwork } from "./sandboxes/network.ts";
 import { previewGateway, type PreviewGateway } from "./previews/preview-gateway.ts";
 import { servePorts } from "./ports/ports.ts";
@@ -98,6 +99,7 @@ export async function buildServer(api: E2bContext, requests: RequestMetrics): Pr
     serveTags(withKey, api);
     serveSettings(withKey, api);
     serveNetwork(withKey, api);
+    serveEnvironment(withKey, api);
     serveHost(withKey, api);
     serveLogs(withKey, api);
     servePreviews(withKey, api);

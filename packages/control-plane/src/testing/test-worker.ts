@@ -271,6 +271,12 @@ export class TestWorker implements Worker {
     machine.request = { ...machine.request, secrets };
   };
 
+  setEnvironment: Worker["setEnvironment"] = async (id, envs) => {
+    await Promise.resolve();
+    const machine = this.#machine(id);
+    machine.request = { ...machine.request, envs };
+  };
+
   networkRefusals: Worker["networkRefusals"] = async (id) => {
     await Promise.resolve();
     this.#machine(id);

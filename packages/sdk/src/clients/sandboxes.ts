@@ -7,6 +7,7 @@ import {
   rebootSandbox,
   wakeSandbox,
 } from "@opensandbox/wire/public/sandboxes/lifecycle.ts";
+import { changeEnvironment } from "@opensandbox/wire/public/sandboxes/environment.ts";
 import { scaleSandbox } from "@opensandbox/wire/public/sandboxes/scaling.ts";
 import {
   createSandbox,
@@ -143,6 +144,15 @@ export interface SandboxesClient {
   hibernate(id: string, signal?: AbortSignal): Promise<{ readonly sizeBytes: number }>;
   /** Wakes a hibernated sandbox. Its idle timeout stays unless one is given. */
   wake(id: string, options?: { readonly idleTimeoutSeconds?: number }, signal?: AbortSignal): Promise<SandboxInfo>;
+  /**
+   * Changes environment variables: for commands that start from now on when the sandbox runs, otherwise from its next wake.
+   * null removes a variable, and those that are not named stay. Returns the names of all variables.
+   */
+  changeEnvironment(
+    id: string,
+    changes: Readonly<Record<string, string | null>>,
+    signal?: AbortSignal,
+  ): Promise<readonly string[]>;
   /** Changes the memory of a running sandbox. `wrong_state` when the sandbox uses memory that it would give back. */
   scale(id: string, memoryMib: number, signal?: AbortSignal): Promise<void>;
   /** Reboots the guest: processes end, files stay. */
@@ -192,6 +202,10 @@ export function sandboxesClient(http: HttpClient): SandboxesClient {
     },
     async scale(id, memoryMib, signal) {
       await http.call(scaleSandbox, { parameters: { id }, body: { memoryMB: memoryMib } }, signal);
+    },
+    async changeEnvironment(id, changes, signal) {
+      const body = { envs: { ...changes } };
+      return (await http.call(changeEnvironment, { parameters: { id }, body }, signal)).names;
     },
     async reboot(id, signal) {
       await http.call(rebootSandbox, { parameters: { id } }, signal);

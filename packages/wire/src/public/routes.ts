@@ -58,6 +58,7 @@ import {
   rebootSandbox,
   wakeSandbox,
 } from "./sandboxes/lifecycle.ts";
+import { changeEnvironment } from "./sandboxes/environment.ts";
 import { getNetwork, getNetworkLog, setNetwork } from "./sandboxes/network.ts";
 import { openPort } from "./guests/ports.ts";
 import { createPreview, deletePreview, listPreviews, rotatePreviewToken } from "./guests/previews.ts";
@@ -126,6 +127,7 @@ export const publicRoutes = [
   refreshSandboxToken,
   deleteSandbox,
   setIdleTimeout,
+  changeEnvironment,
   hibernateSandbox,
   wakeSandbox,
   migrateSandbox,

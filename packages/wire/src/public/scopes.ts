@@ -43,6 +43,7 @@ export const routeScopes: Readonly<Record<string, Scope>> = {
   refreshSandboxToken: "sandboxes:read",
   deleteSandbox: "sandboxes:write",
   setIdleTimeout: "sandboxes:write",
+  changeEnvironment: "sandboxes:write",
   hibernateSandbox: "sandboxes:write",
   wakeSandbox: "sandboxes:write",
   migrateSandbox: "admin:write",

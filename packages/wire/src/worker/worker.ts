@@ -54,6 +54,8 @@ export interface Worker {
    * used on are cut.
    */
   setSecrets(id: SandboxId, secrets: SandboxSecrets): Promise<void>;
+  /** Replaces the environment of a sandbox, for commands that start from now on and for later starts of its machine. */
+  setEnvironment(id: SandboxId, envs: Readonly<Record<string, string>>): Promise<void>;
   /** The network policy's refusals of the last hour, newest first. */
   networkRefusals(id: SandboxId): Promise<readonly NetworkRefusal[]>;
   /** The end of what the machine has written to its console. */

@@ -99,6 +99,14 @@ const trustingEnvironment = {
   CURL_CA_BUNDLE: "/etc/ssl/certs/ca-certificates.crt",
 };
 
+/** The environment that commands of a guest start with. Variables of the sandbox take precedence. */
+export function commandEnvironmentOf({
+  envs,
+  secrets,
+}: Pick<GuestIdentity, "envs" | "secrets">): Record<string, string> {
+  return { ...(secrets?.authority?.certificate === undefined ? {} : trustingEnvironment), ...envs };
+}
+
 /** A single call: the agent takes the entropy first, and thaws the disks before it writes to them. */
 async function configure(
   { guest, sandboxNetwork }: LiveMachine,
@@ -121,7 +129,7 @@ async function configure(
       ...(hostname === undefined ? {} : { hostname }),
       clockUnixNanos: BigInt(Date.now()) * 1_000_000n,
       entropy: randomBytes(64),
-      envs: { ...(certificate === undefined ? {} : trustingEnvironment), ...envs },
+      envs: commandEnvironmentOf({ envs, secrets }),
       replaceEnvs: true,
       thaw: true,
       machineId: machineIdOf(id),

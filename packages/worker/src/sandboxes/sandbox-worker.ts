@@ -19,6 +19,7 @@ import { allocatedBytes } from "#machine/limits/allocated-bytes.ts";
 import { orNoRoom } from "./no-room.ts";
 import { powerCycleSandbox, rebootSandbox } from "./reboot-sandbox.ts";
 import { scaleSandbox } from "./scale-sandbox.ts";
+import { setEnvironment } from "./set-environment.ts";
 import { setSecrets } from "./set-secrets.ts";
 import { setNetworkPolicy } from "./set-network-policy.ts";
 import { type Sources, startSandbox } from "./start-sandbox.ts";
@@ -189,6 +190,10 @@ export class SandboxWorker implements Worker, AsyncDisposable {
 
   // oxlint-disable-next-line typescript/require-await -- the interface is that of a worker on another host, too
   setSecrets: Worker["setSecrets"] = async (id, secrets) => setSecrets(this.#sandbox(id), secrets);
+
+  setEnvironment: Worker["setEnvironment"] = async (id, envs) => {
+    await setEnvironment(this.#sandbox(id), envs, this.#host);
+  };
 
   networkRefusals: Worker["networkRefusals"] = async (id) =>
     await Promise.resolve(this.#sandbox(id).live.sandboxNetwork?.refusals() ?? []);

@@ -86,6 +86,10 @@ export function workerService(served: ServedWorker): ServiceImpl<typeof pb.Worke
       await worker.setSecrets(sandboxId as SandboxId, wire.secretsFromWire(secrets));
       return {};
     },
+    async setEnvironment({ sandboxId, envs }) {
+      await worker.setEnvironment(sandboxId as SandboxId, envs);
+      return {};
+    },
     async networkRefusals({ sandboxId }) {
       const refusals = await worker.networkRefusals(sandboxId as SandboxId);
       return { refusals: refusals.map((refusal) => ({ ...refusal })) };

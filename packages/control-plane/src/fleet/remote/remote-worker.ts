@@ -163,6 +163,10 @@ export class RemoteWorker implements Worker, Disposable {
     await this.#link.ask((client, options) => client.setSecrets(request, options));
   }
 
+  async setEnvironment(id: SandboxId, envs: Readonly<Record<string, string>>): Promise<void> {
+    await this.#link.ask((client, options) => client.setEnvironment({ sandboxId: id, envs: { ...envs } }, options));
+  }
+
   async networkRefusals(id: SandboxId): Promise<readonly NetworkRefusal[]> {
     const reply = await this.#link.ask((client, options) => client.networkRefusals({ sandboxId: id }, options));
     return reply.refusals.map(wire.refusalFromWire);

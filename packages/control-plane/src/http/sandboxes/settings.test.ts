@@ -53,6 +53,25 @@ for (const [body, message] of [
   });
 }
 
+test("environment variables are set and removed while a sandbox runs, and while it is hibernated", async () => {
+  await using world = await startForTest();
+  const id = await world.create({ envs: { KEPT: "1", OLD: "2" } });
+  const change = async (envs: unknown) => await world.ask("PATCH", `/api/sandboxes/${id}/envs`, { envs });
+  const environment = () => world.worker.host.machine(parseSandboxId(id)).request.envs;
+  assert.deepEqual(await change({ OLD: null, NEW: "3", NEVER_SET: null }), [200, { names: ["KEPT", "NEW"] }]);
+  assert.deepEqual(environment(), { KEPT: "1", NEW: "3" });
+  await world.ask("POST", `/api/sandboxes/${id}/hibernate`);
+  assert.deepEqual(await change({ NEW: "4" }), [200, { names: ["KEPT", "NEW"] }]);
+  await world.ask("POST", `/api/sandboxes/${id}/wake`);
+  assert.deepEqual(environment(), { KEPT: "1", NEW: "4" });
+  for (const envs of [{ "": "x" }, { "A=B": "x" }, { A: "\0" }, { A: 1 }, undefined]) {
+    assert.equal((await change(envs))[0], 400, JSON.stringify(envs));
+  }
+  assert.deepEqual(environment(), { KEPT: "1", NEW: "4" });
+  await world.call("DELETE", `/api/sandboxes/${id}`);
+  assert.equal((await change({}))[0], 410);
+});
+
 test("a running sandbox is resized, which disables autoscale", async () => {
   await using world = await startForTest();
   const id = await world.create({ memoryMB: 512 });

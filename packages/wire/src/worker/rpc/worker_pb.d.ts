@@ -487,6 +487,27 @@ export declare type SetSecretsRequest = Message<"opensandbox.worker.v1.SetSecret
 export declare const SetSecretsRequestSchema: GenMessage<SetSecretsRequest>;
 
 /**
+ * @generated from message opensandbox.worker.v1.SetEnvironmentRequest
+ */
+export declare type SetEnvironmentRequest = Message<"opensandbox.worker.v1.SetEnvironmentRequest"> & {
+  /**
+   * @generated from field: string sandbox_id = 1;
+   */
+  sandboxId: string;
+
+  /**
+   * @generated from field: map<string, string> envs = 2;
+   */
+  envs: { [key: string]: string };
+};
+
+/**
+ * Describes the message opensandbox.worker.v1.SetEnvironmentRequest.
+ * Use `create(SetEnvironmentRequestSchema)` to create a new message.
+ */
+export declare const SetEnvironmentRequestSchema: GenMessage<SetEnvironmentRequest>;
+
+/**
  * @generated from message opensandbox.worker.v1.StartFromImage
  */
 export declare type StartFromImage = Message<"opensandbox.worker.v1.StartFromImage"> & {
@@ -2212,6 +2233,14 @@ export declare const WorkerService: GenService<{
   setSecrets: {
     methodKind: "unary";
     input: typeof SetSecretsRequestSchema;
+    output: typeof EmptySchema;
+  },
+  /**
+   * @generated from rpc opensandbox.worker.v1.WorkerService.SetEnvironment
+   */
+  setEnvironment: {
+    methodKind: "unary";
+    input: typeof SetEnvironmentRequestSchema;
     output: typeof EmptySchema;
   },
   /**
