@@ -87,6 +87,11 @@ class MachineCgroup {
   }
 }
 
+/** A command that writes to each page of `bytes` of its memory. */
+function useMemory(bytes: number): string {
+  return `python3 -c 'b = bytearray(${bytes}); b[::4096] = b"x" * len(b[::4096])'`;
+}
+
 async function only(id: SandboxId): Promise<MachineCgroup> {
   const [cgroup, ...others] = await MachineCgroup.all();
   assert.ok(cgroup !== undefined && others.length === 0, `${id} is not the only machine`);
@@ -103,7 +108,7 @@ test("a machine that uses all its memory and writes large files is not killed", 
   await t.test("files fill the guest's page cache, its commands fill the rest", async () => {
     await host.shell(id, "head -c 1100000000 /dev/zero >/workspace/big; sync; cat /workspace/big >/dev/null");
     // The guest's own limit ends the command.
-    await host.shell(id, "head -c 1100000000 /dev/zero | tail -c 1100000000 >/dev/null || true");
+    await host.shell(id, `${useMemory(1_100_000_000)} || true`);
     const usage = await cgroup.usage();
     t.diagnostic(`limit ${await cgroup.limitMib()} MiB, ${JSON.stringify(usage)}`);
     assert.ok(usage.anonymousMib > 900, "the guest has used its memory");
@@ -117,7 +122,7 @@ test("a machine that uses all its memory and writes large files is not killed", 
     const before = await cgroup.limitMib();
     assert.deepEqual(await host.worker.scaleSandbox(id, { memoryMib: 2048 }, never), { done: true });
     assert.equal(await cgroup.limitMib(), before + 1024 + 16);
-    await host.shell(id, "head -c 1500000000 /dev/zero | tail -c 1500000000 >/dev/null");
+    await host.shell(id, useMemory(1_500_000_000));
     assert.equal((await cgroup.usage()).oomKills, 0);
     t.diagnostic(`with 2048 MiB: limit ${await cgroup.limitMib()} MiB, ${JSON.stringify(await cgroup.usage())}`);
     assert.deepEqual(await host.worker.scaleSandbox(id, { memoryMib: 1024 }, never), { done: true });
@@ -142,7 +147,7 @@ test("a machine beyond its memory limit is killed alone, and its end says why", 
   const { anonymousMib } = await cgroup.usage();
   await cgroup.write(String((anonymousMib + 64) * 2 ** 20), "memory.max", "memory.limit_in_bytes");
   const ended = host.worker.waitForEnd(id, AbortSignal.timeout(120_000));
-  const allocate = host.shell(id, "head -c 500000000 /dev/zero | tail -c 500000000 >/dev/null");
+  const allocate = host.shell(id, useMemory(500_000_000));
   await assert.rejects(allocate);
   const { reason, detail } = await ended;
   assert.equal(reason, "exited");
