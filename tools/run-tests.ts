@@ -30,7 +30,8 @@ Tests with random input print their seed. These variables change them:
                                    60 and 40 without it; from 300 on the latter has 200 sandboxes at a time
   OPENSANDBOX_TEST_WAKES=N         wakes in a row over vsock; 5 without it
   OPENSANDBOX_TEST_VSOCK_MB=N      size of the file that goes over vsock; 8 without it
-  OPENSANDBOX_TEST_MACHINE=SUITE   the one distribution of ./test machines: trixie, bookworm or noble
+  OPENSANDBOX_TEST_MACHINE=SUITE   the one distribution of ./test machines and of the set-ups in tests/host/: trixie,
+                                   bookworm or noble, which is left out of the latter otherwise
   OPENSANDBOX_TEST_POWER_CUTS=N    power cuts that each test in tests/power-cut/ tries; all: every possible one
 
 Tests of Firecracker run where a program firecracker is in the PATH, or OPENSANDBOX_FIRECRACKER_BIN names one.

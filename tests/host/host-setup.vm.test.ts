@@ -4,7 +4,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { runPhases } from "./systemd-host.ts";
+import { runPhases, suites } from "./systemd-host.ts";
 
 /** Building Debian takes some minutes, and the phases one or two. */
 const timeout = 20 * 60_000;
@@ -12,8 +12,8 @@ const timeout = 20 * 60_000;
 const hasCgroups = spawnSync("findmnt", ["--types", "cgroup2"]).status === 0;
 const skip = process.getuid?.() !== 0 ? "only root can make namespaces" : !hasCgroups && "cgroup2 is not mounted";
 
-for (const suite of ["trixie", "bookworm"]) {
-  test(`Debian ${suite} under systemd: set up, restarted, rebooted and removed`, { skip, timeout }, async (t) => {
+for (const { suite, name } of suites) {
+  test(`${name} under systemd: set up, restarted, rebooted and removed`, { skip, timeout }, async (t) => {
     const scratch = await mkdtemp(join(tmpdir(), "osb-systemd-"));
     t.after(() => rm(scratch, { recursive: true }));
     const output = await runPhases({ suite, script: "phases", scratch }, t.signal);

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { buildPackages } from "./debian-packages.ts";
 import { assertKept } from "./promises.ts";
-import { runPhases } from "./systemd-host.ts";
+import { runPhases, suites } from "./systemd-host.ts";
 
 /** Building Debian takes some minutes, and the phases two. */
 const timeout = 20 * 60_000;
@@ -13,9 +13,9 @@ const timeout = 20 * 60_000;
 const hasCgroups = spawnSync("findmnt", ["--types", "cgroup2"]).status === 0;
 const skip = process.getuid?.() !== 0 ? "only root can make namespaces" : !hasCgroups && "cgroup2 is not mounted";
 
-for (const suite of ["trixie", "bookworm"]) {
+for (const { suite, name } of suites) {
   test(
-    `Debian ${suite} under systemd: the package is installed, upgraded with a running sandbox, and purged`,
+    `${name} under systemd: the package is installed, upgraded with a running sandbox, and purged`,
     {
       skip,
       timeout,

@@ -16,6 +16,15 @@ const packages = [
   ...["debian-archive-keyring", "ca-certificates", "adduser", "openssl"],
 ];
 
+const only = process.env["OPENSANDBOX_TEST_MACHINE"];
+
+/** Distributions on which a set-up is tested in every run. Ubuntu's archive is not reached from everywhere. */
+export const suites = [
+  { suite: "trixie", name: "Debian trixie" },
+  { suite: "bookworm", name: "Debian bookworm" },
+  { suite: "noble", name: "Ubuntu noble" },
+].filter(({ suite }) => (only === undefined ? suite !== "noble" : suite === only));
+
 /** A host as an installer leaves it. */
 export const cleanPackages = [
   ...["systemd-sysv", "dbus", "udev", "libpam-systemd", "kmod", "procps", "iproute2", "apt", "ca-certificates"],

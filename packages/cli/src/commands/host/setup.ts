@@ -1,5 +1,3 @@
-import { setTimeout as sleep } from "node:timers/promises";
-import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { flag } from "#arguments/inputs.ts";
 import { columns } from "#output/table.ts";
 import { defineCommand } from "../../command.ts";
@@ -43,6 +41,9 @@ A disk is formatted only if it has no partition table, no file system and no oth
     const { System } = await import("./system.ts");
     const { readRecord } = await import("./record.ts");
     const { dataDirectoryOf } = await import("./steps/settings.ts");
+    const { findServer } = await import("@opensandbox/server/server-file.ts");
+    const { waitForServer } = await import("./service/wait-for-server.ts");
+    const { unitNames } = await import("./units.ts");
     const { host, print, note, progress, signal } = context;
     const common = { system: new System(), launcher: launcherPath, options: optionsFrom(input), onlyPrepare: prepare };
     if (dryRun) {
@@ -67,13 +68,16 @@ A disk is formatted only if it has no partition table, no file system and no oth
       await print(`${rows}\n\nThis host is prepared: '${host.program} host setup' adds the service`, { changed });
       return 0;
     }
-    if ((await readRecord(common.system))?.options.role === "worker") {
+    const { role = "combined" } = (await readRecord(common.system))?.options ?? {};
+    if (role === "worker") {
       shown.pause();
       await print(`${rows}\n\nThe worker starts at boot; 'osb admin workers' on its server lists it`, { changed });
       return 0;
     }
     shown.report("waiting for the server");
-    const url = await waitForServer(await dataDirectoryOf(common.system), signal);
+    const directory = await dataDirectoryOf(common.system);
+    const find = async () => await findServer(directory);
+    const { url } = await waitForServer({ system: common.system, unitName: unitNames[role], find }, signal);
     shown.pause();
     await print(`${rows}\n\nOpenSandbox runs at ${url} and starts at boot\nTry: ${host.program} run -- uname -a`, {
       url,
@@ -82,19 +86,3 @@ A disk is formatted only if it has no partition table, no file system and no oth
     return 0;
   },
 });
-
-const serverTimeoutMs = 300_000;
-
-/** The server publishes its address in the data directory when it listens. */
-async function waitForServer(directory: string, signal: AbortSignal): Promise<string> {
-  const { findServer } = await import("@opensandbox/server/server-file.ts");
-  for (const deadline = performance.now() + serverTimeoutMs; ;) {
-    const server = await findServer(directory);
-    if (server !== undefined) return server.url;
-    if (performance.now() > deadline) {
-      const message = `the server did not answer within ${serverTimeoutMs / 1000} s; 'journalctl --unit opensandbox' says why`;
-      throw new SandboxError("timed_out", message);
-    }
-    await sleep(500, undefined, { signal });
-  }
-}

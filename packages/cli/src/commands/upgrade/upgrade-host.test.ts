@@ -24,6 +24,8 @@ interface Facts {
   /** What the next version says against the database. */
   readonly databaseProblem?: string;
   readonly service?: string;
+  /** The server of the next version ends at each start. */
+  readonly crashes?: boolean;
 }
 
 /** A host whose programs only answer. `ran` has the lines of those that change something. */
@@ -34,6 +36,7 @@ class FakeInstallation implements AsyncDisposable {
   readonly system: System;
   readonly #facts: Facts;
   #pid = 100;
+  #restarts = 0;
 
   private constructor(directory: string, facts: Facts) {
     this.directory = directory;
@@ -54,7 +57,9 @@ class FakeInstallation implements AsyncDisposable {
   }
 
   async upgrade(from = this.file, sha256?: string, root = debianRoot) {
-    return await upgradeHost({ system: this.system, root, from, sha256, onStep: () => undefined }, never);
+    const findServer = async () => await Promise.resolve(this.#facts.crashes === true ? undefined : { pid: this.#pid });
+    const request = { system: this.system, root, from, sha256, onStep: () => undefined, findServer, pollMs: 1 };
+    return await upgradeHost(request, never);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -77,6 +82,11 @@ class FakeInstallation implements AsyncDisposable {
       return { code: found.length === 0 ? 0 : 1, stdout: list, stderr: "" };
     }
     if (line.startsWith("systemctl is-active")) return argv.at(-1) === service ? ok("active\n") : no();
+    if (line.startsWith("systemctl show --property=NRestarts")) {
+      if (this.#facts.crashes === true) this.#restarts += 1;
+      return ok(`${this.#restarts}\n`);
+    }
+    if (line.startsWith("journalctl")) return ok("the disk is full\n");
     if (line.startsWith("systemctl show")) return ok(`${this.#pid}\n`);
     this.ran.push(
       line.replaceAll(/\/var\/tmp\/\.opensandbox-upgrade-\w+/g, "WORK").replaceAll(/\d{4}-\d\d-\d\dT[\d-]+Z/g, "NOW"),
@@ -98,6 +108,21 @@ test("an upgrade copies the database before it installs, and waits for the new s
     `env OPENSANDBOX_DATA_DIR=/var/lib/opensandbox ${debianRoot}/opensandbox admin backup --database-only /var/lib/opensandbox/upgrades/from-1.0.0-NOW.sqlite`,
     `dpkg --install ${host.file}`,
   ]);
+});
+
+test("when the new version does not serve, the error has the end of its log and the way back", async () => {
+  await using host = await FakeInstallation.make({ service: "opensandbox.service", crashes: true });
+  await assert.rejects(host.upgrade(), (error: Error) => {
+    const [first, ...further] = error.message.split("\n");
+    assert.match(first ?? "", /^version 2\.0\.0 does not serve: the server ended 3 times in a row/);
+    assert.equal(further[0], "the disk is full");
+    const data = "/var/lib/opensandbox";
+    assert.equal(
+      further[1]?.replace(/\d{4}-\d\d-\d\dT[\d-]+Z/, "NOW"),
+      `To return to version 1.0.0: 'systemctl stop opensandbox.service', install its package, 'rm -f ${data}/opensandbox.sqlite-wal ${data}/opensandbox.sqlite-shm && cp ${data}/upgrades/from-1.0.0-NOW.sqlite ${data}/opensandbox.sqlite', 'systemctl start opensandbox.service'`,
+    );
+    return true;
+  });
 });
 
 test("on a host that was set up, the new version runs its set-up", async () => {

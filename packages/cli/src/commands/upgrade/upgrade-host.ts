@@ -1,9 +1,10 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
-import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { findServer as findPublished } from "@opensandbox/server/server-file.ts";
+import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { dataDirectory as defaultDataDirectory, roles } from "../host/options.ts";
 import { readRecord } from "../host/record.ts";
+import { waitForServer } from "../host/service/wait-for-server.ts";
 import { settingsFile } from "../host/steps/settings.ts";
 import type { System } from "../host/system.ts";
 import { unitNames } from "../host/units.ts";
@@ -17,6 +18,10 @@ export interface Upgrade {
   readonly from: string;
   readonly sha256: string | undefined;
   readonly onStep: (step: string) => void;
+  /** The server that runs on a data directory. Absent: the one that has published its address there. */
+  readonly findServer?: (directory: string) => Promise<{ readonly pid: number } | undefined>;
+  /** The wait between two looks at the new server. Absent: 500 ms. */
+  readonly pollMs?: number;
 }
 
 export interface Upgraded {
@@ -59,10 +64,16 @@ export async function upgradeHost(upgrade: Upgrade, signal: AbortSignal): Promis
     signal.throwIfAborted();
     const service = await activeService(system);
     onStep(`installing version ${after}`);
-    await install(system, { installation, root, next, file, name: `${after}-${sha256.slice(0, 12)}` });
-    if (service !== undefined) {
-      onStep("waiting for the new server");
-      await waitForRestart(system, service, signal);
+    const directory = valueOf(settings, "OPENSANDBOX_DATA_DIR") ?? defaultDataDirectory;
+    try {
+      await install(system, { installation, root, next, file, name: `${after}-${sha256.slice(0, 12)}` });
+      if (service !== undefined) {
+        onStep("waiting for the new server");
+        await waitForRestart(upgrade, service, directory, signal);
+      }
+    } catch (error) {
+      if (signal.aborted || service === undefined) throw error;
+      throw unserved(error, { before, after, copy, directory, unit: service.unit });
     }
     return { before, after, copy, isServing: service !== undefined };
   } finally {
@@ -234,20 +245,46 @@ async function relink(system: System, from: string, to: string): Promise<void> {
   await system.link(command, to);
 }
 
-const restartTimeoutMs = 300_000;
-
-/** @throws `timed_out` when no new process of the service answers */
-async function waitForRestart(system: System, { unit, pid }: Service, signal: AbortSignal): Promise<void> {
-  for (const deadline = performance.now() + restartTimeoutMs; ;) {
+/** @throws as {@link waitForServer} */
+async function waitForRestart(
+  { system, findServer = findPublished, pollMs }: Pick<Upgrade, "system" | "findServer" | "pollMs">,
+  { unit, pid }: Service,
+  directory: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const find = async (): Promise<true | undefined> => {
     const { code } = await system.ask("systemctl", "is-active", unit);
     const now = await pidOf(system, unit);
-    if (code === 0 && now !== pid && now !== "0") return;
-    if (performance.now() > deadline) {
-      const message = `${unit} did not restart within ${restartTimeoutMs / 1000} s; 'journalctl --unit ${unit}' says why`;
-      throw new SandboxError("timed_out", message);
-    }
-    await sleep(500, undefined, { signal });
-  }
+    if (code !== 0 || now === pid || now === "0") return undefined;
+    // A worker publishes no address.
+    return unit === unitNames.worker || `${(await findServer(directory))?.pid ?? pid}` !== pid ? true : undefined;
+  };
+  const wait = { system, unitName: unit, find, ...(pollMs === undefined ? {} : { pollMs }) };
+  await waitForServer(wait, signal);
+}
+
+/** The error of an upgrade whose new version does not serve, with the way back. */
+function unserved(
+  error: unknown,
+  {
+    before,
+    after,
+    copy,
+    directory,
+    unit,
+  }: Pick<Upgraded, "before" | "after" | "copy"> & {
+    readonly directory: string;
+    readonly unit: string;
+  },
+): SandboxError {
+  const { code, message } = asSandboxError(error);
+  const database = join(directory, "opensandbox.sqlite");
+  const restored =
+    copy === undefined
+      ? "restore your copy of the database"
+      : `'rm -f ${database}-wal ${database}-shm && cp ${copy} ${database}'`;
+  const wayBack = `To return to version ${before}: 'systemctl stop ${unit}', install its package, ${restored}, 'systemctl start ${unit}'`;
+  return new SandboxError(code, `version ${after} does not serve: ${message}\n${wayBack}`, { cause: error });
 }
 
 function lastLine(text: string): string {
