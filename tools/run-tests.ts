@@ -83,7 +83,7 @@ const allUnderKvm = [
 
 /** Tests that emulate a whole host for half an hour each: `./test machines`. */
 const inMachinesOfTheirOwn = ["tests/host/clean-machine.vm.test.ts"];
-const machinesTimeoutMs = 4 * 60 * 60_000;
+const machinesTimeoutMs = 8 * 60 * 60_000;
 
 /** After this long an emulated KVM host is stopped, and the run fails. {@link underKvm} takes 12 min on a quiet host. */
 const kvmMinutes = { part: 40, all: 180 } as const;

@@ -37,7 +37,7 @@ export interface MachineOptions extends PhasesOptions {
  * kernel is that of sandboxes.
  */
 export async function runPhasesInMachine(options: MachineOptions, signal: AbortSignal): Promise<string> {
-  const { scratch } = options;
+  const { scratch, suite } = options;
   const { imagesDirectory } = readConfig(process.env);
   const kit = await provideKit(imageSource({ imagesDirectory }), { signal });
   const initramfs = await provideHostInitramfs(imagesDirectory, kit, signal);
@@ -65,9 +65,15 @@ export async function runPhasesInMachine(options: MachineOptions, signal: AbortS
     { stdio: ["ignore", "ignore", "inherit"], signal, killSignal: "SIGKILL" },
   );
   const contentOf = async (file: string): Promise<string> => await readFile(file, "utf8").catch(() => "");
-  // A kernel that panics reports it on the console and stays.
+  let shown = 0;
   const watch = setInterval(() => {
+    // A kernel that panics reports it on the console and stays.
     void contentOf(console).then((text) => text.includes("Kernel panic") && qemu.kill("SIGKILL"));
+    void contentOf(printed).then((text) => {
+      const lines = text.split("\n").filter((line) => /^(==|ok|not ok) /.test(line));
+      for (const line of lines.slice(shown)) process.stderr.write(`${suite}: ${line}\n`);
+      shown = lines.length;
+    });
   }, 5000);
   try {
     await once(qemu, "close");
@@ -95,6 +101,8 @@ async function makeRootDisk(
   await writeFile(join(root, "etc/systemd/network/machine.network"), network);
   await mkdir(join(root, "etc/systemd/system/phases.service.d"));
   await writeFile(join(root, "etc/systemd/system/phases.service.d/network.conf"), afterNetwork);
+  // Translated descriptions are as large as everything else of an archive's lists.
+  await writeFile(join(root, "etc/apt/apt.conf.d/languages"), 'Acquire::Languages "none";\n');
   await rm(join(root, "etc/resolv.conf"), { force: true });
   await writeFile(join(root, "etc/resolv.conf"), "nameserver 10.0.2.3\n");
   const wants = join(root, "etc/systemd/system/multi-user.target.wants");
