@@ -2,6 +2,7 @@
 // machines, and calls of the metadata service inside.
 import assert from "node:assert/strict";
 import { after, before, suite, test } from "node:test";
+import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { startWorld, type World } from "./world.ts";
 
 const cgroup = "/sys/fs/cgroup/sandbox";
@@ -94,6 +95,19 @@ suite("scaling by HTTP calls", () => {
       const limits = JSON.parse(await run(id, "curl -sS http://169.254.169.254/v1/limits")) as Record<string, number>;
       assert.deepEqual([limits["memLimit"], limits["cpuPercent"]], [memoryMB * 2 ** 20, cpuPercent]);
     }
+  });
+
+  test("a sandbox with autoscale grows by what its commands use, within its range", async () => {
+    await using sandbox = await created();
+    const { id } = sandbox;
+    await call("PUT", `/${id}/autoscale`, { enabled: true, minMemoryMB: 1024, maxMemoryMB: 1536 });
+    // tail holds its input, because nothing reads its output.
+    await run(id, "(head -c 800M /dev/zero | tail -c 800M | sleep 100000) >/dev/null 2>&1 &");
+    await eventually("the sandbox grows", async () => (await call("GET", `/${id}`))["memoryMB"] === 1536, {
+      ...{ withinMs: 300_000, everyMs: 500 },
+    });
+    assert.ok(Number(await run(id, `cat ${cgroup}/memory.max`)) > 1200 * 2 ** 20);
+    assert.equal((await call("GET", `/${id}/autoscale`))["enabled"], true);
   });
 
   test("sandboxes that scale at the same time get their own sizes, while their commands run", async () => {

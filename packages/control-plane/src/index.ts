@@ -33,6 +33,7 @@ import { reconcileTemplates } from "./templates/manage-templates.ts";
 import type { TemplateContext } from "./templates/template-context.ts";
 import { TemplateFiles } from "./templates/template-files.ts";
 import { TemplateStore } from "./templates/template-store.ts";
+import { AutoscaleSweep } from "./autoscale/autoscale-sweep.ts";
 import { LifetimeSweep } from "#lifetimes/end-lifetimes.ts";
 import { LifetimeStore } from "#lifetimes/lifetime-store.ts";
 import { AccessTokens } from "#organizations/access-tokens.ts";
@@ -168,6 +169,8 @@ const copyMs = 3_600_000;
 const defaultSweepMs = 1000;
 // The interval of the sweep of set ends, which clients expect to the second.
 const lifetimeSweepMs = 500;
+/** PSI averages over ten seconds. */
+const autoscaleMs = 10_000;
 // The interval between removals of the set ends of ended sandboxes, which are harmless.
 const forgetLifetimesMs = 3_600_000;
 // The interval between removals of unused certificate authorities, and the age before which none is removed.
@@ -287,6 +290,18 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     regularly(
       diskLimits,
       onDuty(() => diskSweep.run()),
+    ),
+  );
+  const autoscale = new AutoscaleSweep(sandboxes);
+  const scaling = {
+    what: "setting the memory of sandboxes by their load",
+    everyMs: tuning.sweepMs ?? autoscaleMs,
+    log,
+  };
+  undo.use(
+    regularly(
+      scaling,
+      onDuty(() => autoscale.run()),
     ),
   );
   const autosaveMs = options.autosaveMs ?? defaultAutosaveMs;

@@ -52,6 +52,7 @@ export type {
 export type { BuiltImage, ImageRecipe, ImagesClient, ImageStep } from "./clients/images.ts";
 export type { SandboxTemplate, TemplateBuild, TemplateRecipe, TemplatesClient } from "./clients/templates/templates.ts";
 export type {
+  AutoscaleRange,
   CreateSandbox,
   ListOptions,
   PastOptions,

@@ -17,7 +17,7 @@ import type { ImagesClient } from "./clients/images.ts";
 import type { Network, NetworkRefusal, SetNetwork } from "./clients/network.ts";
 import { openPausingSocket } from "./transport/node-socket.ts";
 import type { CreatePreview, Preview } from "./clients/previews.ts";
-import type { CreateSandbox, ListOptions, SandboxInfo } from "./clients/sandboxes.ts";
+import type { AutoscaleRange, CreateSandbox, ListOptions, SandboxInfo } from "./clients/sandboxes.ts";
 import type { ExecOutput } from "./clients/exec.ts";
 import type { AttachedSession, ExecSession, StartSession, TerminalSize } from "./clients/sessions.ts";
 import { openGlobalSocket } from "./transport/socket.ts";
@@ -205,6 +205,14 @@ export class Sandbox implements AsyncDisposable {
    */
   async wake({ signal }: Abortable = {}): Promise<SandboxInfo> {
     return await this.#client.sandboxes.wake(this.id, {}, signal);
+  }
+
+  /**
+   * Lets the load of the sandbox set its memory within a range. A bound that is absent is the present size. A later `scale`
+   * ends it.
+   */
+  async setAutoscale(range: AutoscaleRange | "off", { signal }: Abortable = {}): Promise<void> {
+    await this.#client.sandboxes.setAutoscale(this.id, range, signal);
   }
 
   /**

@@ -32,6 +32,7 @@ import { reboot } from "./sandbox/reboot.ts";
 import { restore } from "./sandbox/restore.ts";
 import { run } from "./exec/run.ts";
 import { env } from "./sandbox/env.ts";
+import { autoscale } from "./sandbox/autoscale.ts";
 import { scale } from "./sandbox/scale.ts";
 import { secret } from "./secret/secret.ts";
 import { session } from "./session/session.ts";
@@ -81,6 +82,7 @@ export const commands: Commands = {
   fork,
   reboot,
   scale,
+  autoscale,
   env,
   snapshot,
   template,

@@ -197,6 +197,17 @@ export class SandboxStore {
     return rows.map(({ id }) => id as SandboxId);
   }
 
+  /** The running sandboxes of all organizations whose memory follows their load. */
+  async listAutoscaled(): Promise<Sandbox[]> {
+    const rows = await this.#database
+      .selectFrom("sandboxes")
+      .selectAll()
+      .where("state", "=", "running")
+      .where("autoscale", "is not", null)
+      .execute();
+    return rows.map(fromRow).filter(({ autoscale }) => autoscale?.enabled);
+  }
+
   /** The sandboxes of all organizations whose machines run. */
   async listRunning(): Promise<Sandbox[]> {
     const rows = await this.#database.selectFrom("sandboxes").selectAll().where("state", "=", "running").execute();

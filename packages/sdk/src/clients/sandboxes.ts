@@ -8,7 +8,7 @@ import {
   wakeSandbox,
 } from "@opensandbox/wire/public/sandboxes/lifecycle.ts";
 import { changeEnvironment } from "@opensandbox/wire/public/sandboxes/environment.ts";
-import { scaleSandbox } from "@opensandbox/wire/public/sandboxes/scaling.ts";
+import { scaleSandbox, setAutoscale } from "@opensandbox/wire/public/sandboxes/scaling.ts";
 import {
   createSandbox,
   deleteSandbox,
@@ -53,6 +53,12 @@ export interface CreateSandbox {
   readonly onTimeout?: "hibernate" | "kill";
   /** Seconds after the create at which the sandbox is deleted, whatever it does. */
   readonly maxLifetimeSeconds?: number;
+}
+
+/** The memory that a sandbox may have, in MiB. A bound that is absent is the present size. */
+export interface AutoscaleRange {
+  readonly minMemoryMib?: number;
+  readonly maxMemoryMib?: number;
 }
 
 export interface SandboxInfo {
@@ -155,6 +161,11 @@ export interface SandboxesClient {
   ): Promise<readonly string[]>;
   /** Changes the memory of a running sandbox. `wrong_state` when the sandbox uses memory that it would give back. */
   scale(id: string, memoryMib: number, signal?: AbortSignal): Promise<void>;
+  /**
+   * Lets the load of the sandbox set its memory within a range. A bound that is absent is the present size. A later `scale`
+   * ends it.
+   */
+  setAutoscale(id: string, range: AutoscaleRange | "off", signal?: AbortSignal): Promise<void>;
   /** Reboots the guest: processes end, files stay. */
   reboot(id: string, signal?: AbortSignal): Promise<void>;
   /** Boots the disks in a new machine, even when the old one has ended or does not respond. */
@@ -206,6 +217,15 @@ export function sandboxesClient(http: HttpClient): SandboxesClient {
     async changeEnvironment(id, changes, signal) {
       const body = { envs: { ...changes } };
       return (await http.call(changeEnvironment, { parameters: { id }, body }, signal)).names;
+    },
+    async setAutoscale(id, range, signal) {
+      const { minMemoryMib, maxMemoryMib } = range === "off" ? {} : range;
+      const body = {
+        enabled: range !== "off",
+        ...(minMemoryMib === undefined ? {} : { minMemoryMB: minMemoryMib }),
+        ...(maxMemoryMib === undefined ? {} : { maxMemoryMB: maxMemoryMib }),
+      };
+      await http.call(setAutoscale, { parameters: { id }, body }, signal);
     },
     async reboot(id, signal) {
       await http.call(rebootSandbox, { parameters: { id } }, signal);

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { parseSandboxId } from "@opensandbox/wire/ids.ts";
+import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { ManualClock } from "#testing/manual-clock.ts";
 import { startForTest } from "#testing/start-for-test.ts";
 
@@ -166,13 +167,13 @@ test("a refused size says why, and the lock is checked first", async () => {
   }
 });
 
-test("autoscale is stored, reports that it has no effect, and is disabled by the lock", async () => {
+test("autoscale is stored, and is disabled by the lock", async () => {
   await using world = await startForTest();
   const id = await world.create({ memoryMB: 512 });
   const ask = (method: string, path: string, body?: object) => world.ask(method, `/api/sandboxes/${id}/${path}`, body);
-  const off = { sandboxID: id, enabled: false, minMemoryMB: 512, maxMemoryMB: 512, effective: false };
+  const off = { sandboxID: id, enabled: false, minMemoryMB: 512, maxMemoryMB: 512, effective: true };
   assert.deepEqual(await ask("GET", "autoscale"), [200, off]);
-  const on = { sandboxID: id, enabled: true, minMemoryMB: 512, maxMemoryMB: 4096, effective: false };
+  const on = { sandboxID: id, enabled: true, minMemoryMB: 512, maxMemoryMB: 4096, effective: true };
   assert.deepEqual(await ask("PUT", "autoscale", { enabled: true, minMemoryMB: 512, maxMemoryMB: 4096 }), [200, on]);
   assert.deepEqual(await ask("GET", "autoscale"), [200, on]);
   const [status, { error }] = await ask("PUT", "autoscale", { enabled: true, minMemoryMB: 1024, maxMemoryMB: 512 });
@@ -181,4 +182,46 @@ test("autoscale is stored, reports that it has no effect, and is disabled by the
   assert.deepEqual(await ask("GET", "autoscale"), [200, { ...on, enabled: false }]);
   await ask("PUT", "scaling-lock", { locked: false });
   assert.equal((await ask("GET", "autoscale"))[1].enabled, false);
+});
+
+test("the load of a sandbox sets its memory within its range, and neither counts as use nor ends autoscale", async () => {
+  const clock = new ManualClock();
+  await using world = await startForTest({ tuning: { clock, sweepMs: 5 } });
+  const id = parseSandboxId(await world.create({ memoryMB: 1024, timeout: 100_000 }));
+  const { files } = world.worker.host.machine(id);
+  const load = (usedMib: number, pressure: number): void => {
+    for (const [name, text] of [
+      ["memory.current", `${(usedMib + 200) * 2 ** 20}\n`],
+      ["memory.max", `${world.worker.host.machine(id).request.memoryMib * 2 ** 20}\n`],
+      ["memory.stat", `anon 1\ninactive_file ${200 * 2 ** 20}\nactive_file 0\n`],
+      ["memory.pressure", `some avg10=${pressure} avg60=0.00 avg300=0.00 total=0\n`],
+    ] as const) {
+      const chunks = [Buffer.from(text)];
+      files.set(`/sys/fs/cgroup/sandbox/${name}`, { chunks, size: text.length, mode: 0o444 });
+    }
+  };
+  const has = async (memoryMB: number): Promise<boolean> =>
+    await eventually(`it has ${memoryMB} MiB`, async () => (await world.get(id)).memoryMB === memoryMB);
+  load(100, 0);
+  const range = { enabled: true, minMemoryMB: 512, maxMemoryMB: 1536 };
+  await world.ask("PUT", `/api/sandboxes/${id}/autoscale`, range);
+  const { endAt } = await world.get(id);
+  load(900, 0);
+  await has(1536);
+  load(900, 50);
+  await world.ask("PUT", `/api/sandboxes/${id}/autoscale`, { ...range, maxMemoryMB: 2048 });
+  await has(2048);
+  assert.equal(world.worker.host.machine(id).request.memoryMib, 2048);
+  load(100, 0);
+  await eventually("a low load for five minutes makes it shrink", async () => {
+    clock.advance(30);
+    return (await world.get(id)).memoryMB === 1024;
+  });
+  const [, { enabled }] = await world.ask("GET", `/api/sandboxes/${id}/autoscale`);
+  assert.deepEqual([enabled, (await world.get(id)).endAt], [true, endAt]);
+  await world.ask("POST", `/api/sandboxes/${id}/scale`, { memoryMB: 1536 });
+  load(1500, 90);
+  clock.advance(1000);
+  await world.ask("PUT", `/api/sandboxes/${id}/autoscale`, { ...range, minMemoryMB: 1792, maxMemoryMB: 1792 });
+  await has(1792);
 });

@@ -157,7 +157,7 @@ const AutoscaleReply = z
     maxMemoryMB: z.int(),
     effective: z
       .boolean()
-      .meta({ description: "False: the range is stored, and resizing by load is not implemented." }),
+      .meta({ description: "Whether this server acts on it. Earlier servers store the range alone." }),
   })
   .meta({ id: "Autoscale" });
 type AutoscaleReply = z.infer<typeof AutoscaleReply>;
@@ -166,7 +166,11 @@ export const setAutoscale: Route<AutoscaleBody, unknown, AutoscaleReply> = {
   method: "PUT",
   path: "/api/sandboxes/:id/autoscale",
   name: "setAutoscale",
-  summary: "Set the range of memory for autoscale; stored, not used yet",
+  summary: "Let the load of a sandbox set its memory, within a range",
+  description:
+    "A running sandbox gets half as much memory again when its commands use 85 % of it, or wait for memory in 10 % of the " +
+    "time. It gives memory back when they have used less than 40 % for five minutes. A bound that is absent is the present " +
+    "size; a size that was set by a call, and a lock, end it. Every change is an event, sandbox.scaled.",
   access: "key",
   body: AutoscaleBody,
   status: 200,
@@ -231,6 +235,6 @@ export function autoscaleReplyOf(sandbox: {
     enabled: autoscale?.enabled ?? false,
     minMemoryMB: autoscale?.minMemoryMib ?? memoryMib,
     maxMemoryMB: autoscale?.maxMemoryMib ?? memoryMib,
-    effective: false,
+    effective: true,
   };
 }
