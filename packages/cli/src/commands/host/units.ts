@@ -19,7 +19,7 @@ export interface ServiceUnit {
   readonly launcher: string;
   /** Undefined: the unit must do for every supported version. */
   readonly systemdVersion?: number;
-  /** Who wrote the file, for its first line. */
+  /** The author of the file, for its first line. */
   readonly author: string;
 }
 

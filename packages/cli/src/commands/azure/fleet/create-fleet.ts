@@ -67,7 +67,7 @@ export interface CreatedFleet {
 }
 
 /**
- * Creates what is missing of a fleet and leaves the rest, so that a second run continues after an interruption at any
+ * Creates the missing resources of a fleet and leaves existing ones, so that a second run continues after an interruption at any
  * call. @throws `unavailable` without an image of this version, and as {@link ensure} and {@link ensureSized}
  */
 export async function createFleet(creation: FleetCreation, signal: AbortSignal): Promise<CreatedFleet> {
@@ -138,7 +138,7 @@ async function makeVault({ arm, fleet, note }: FleetCreation, facts: FleetFacts,
   await ensure({ arm, host: fleet, resource, note }, signal);
 }
 
-/** An existing secret stays: hosts and data depend on it. A certificate is replaced by the one that is given. */
+/** An existing secret stays: hosts and data depend on it. A new certificate replaces the stored one. */
 async function makeSecrets(
   { arm, fleet, tls, makeFleetToken, note }: FleetCreation,
   signal: AbortSignal,

@@ -16,8 +16,8 @@ container of Azure Blob for snapshots, and a key vault with the secrets of the f
 identity. Everything carries the tag opensandbox=NAME. Existing resources stay, so the same command continues after an
 interruption.
 
-Every host starts from the image that 'azure image' builds. The one who runs this command needs the role Owner, or
-Contributor with User Access Administrator, for the rights of the identity.
+Every host starts from the image that 'azure image' builds. This command needs the role Owner, or Contributor with User
+Access Administrator, since it gives the identity its rights.
 
 With --domain, Azure serves a zone with the domain and a wildcard, whose name servers the result lists. With a certificate,
 the server serves HTTPS on port 443; without one, it is reached by a tunnel through ssh.`,

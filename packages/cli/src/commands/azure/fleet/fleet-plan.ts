@@ -24,7 +24,7 @@ export interface AzureFleet extends Omit<SingleHost, "userData" | "dataDiskGib">
   readonly domain: string | undefined;
 }
 
-/** What only Azure knows. */
+/** Facts that Azure alone knows. */
 export interface FleetFacts {
   readonly tenantId: string;
   /** The object id of the fleet's managed identity. */
@@ -270,7 +270,7 @@ export function database(fleet: Named): ArmResource {
   });
 }
 
-/** What the identity may do: read secrets, and read and write snapshots. */
+/** The rights of the identity: it reads secrets, and reads and writes snapshots. */
 export function assignments(fleet: Named, facts: FleetFacts): readonly ArmResource[] {
   return [
     assignment("right to read secrets", vault(fleet, facts, false), roles.vaultReader, fleet, facts),
@@ -383,7 +383,7 @@ export function scaleSet(fleet: AzureFleet, size: string, boot: string) {
             },
           ],
         },
-        // Azure announces a removal so long before, which hibernating and storing a full host takes at most.
+        // The time between a removal's announcement and the removal: hibernating and storing a full host takes no longer.
         scheduledEventsProfile: { terminateNotificationProfile: { enable: true, notBeforeTimeout: "PT15M" } },
       },
     },

@@ -154,7 +154,7 @@ export async function ensureSized(sizing: Sizing, signal: AbortSignal): Promise<
 }
 
 async function remove({ arm, note, machine }: Sizing, signal: AbortSignal): Promise<void> {
-  note(`${machine.label}: removing the one that could not be placed`);
+  note(`${machine.label}: removing the machine that could not be placed`);
   const { path, apiVersion } = machine.of("");
   await arm.require({ method: "DELETE", path, apiVersion }, signal);
 }

@@ -61,8 +61,8 @@ interface Operation {
 
 /**
  * A server that speaks Resource Manager's REST: long-running operations by Azure-AsyncOperation and by Location,
- * throttling, errors, and the checks of request bodies in published-schemas.ts and schemas.ts. State is kept between connections, so that a client
- * that was interrupted finds what it had begun.
+ * throttling, errors, and the checks of request bodies in published-schemas.ts and schemas.ts. It keeps its state between
+ * connections, so that an interrupted client finds the operations that it had begun.
  */
 export class FakeResourceManager implements AsyncDisposable {
   readonly endpoint: string;
@@ -454,7 +454,7 @@ function isPart(type: string): boolean {
   return (type.split("/").length > 2 && !type.endsWith("/virtualnetworklinks")) || type.endsWith("/roleassignments");
 }
 
-/** The resource of which the path names a part. */
+/** The resource that has the part with this path. */
 function ownerOf(path: string): string | undefined {
   const [, scope] =
     /^(.*\/providers\/.*)\/providers\/Microsoft\.Authorization\/roleAssignments\/[^/]+$/.exec(path) ?? [];

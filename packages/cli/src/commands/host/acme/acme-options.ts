@@ -10,7 +10,7 @@ export interface AcmeChoice {
 }
 
 export const acmeOptions = {
-  acmeEmail: text("ADDRESS", "get a certificate for DOMAIN and *.DOMAIN by ACME, in this person's name"),
+  acmeEmail: text("ADDRESS", "get a certificate for DOMAIN and *.DOMAIN by ACME, with this contact"),
   acmeHook: text("FILE", "the program that sets and clears DNS records for ACME"),
   acmeDirectory: text("URL", "the directory of the authority (default: Let's Encrypt)"),
 };

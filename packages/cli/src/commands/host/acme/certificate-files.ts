@@ -11,7 +11,7 @@ export const certificateSettings = { OPENSANDBOX_TLS_CERT: chainFile, OPENSANDBO
 /** The key of the account with the authority. */
 export const accountFile = "/etc/opensandbox/acme-account.pem";
 
-/** A certificate is replaced so long before its end, which leaves weeks to mend a hook that fails. */
+/** The time before its end at which a certificate is replaced: weeks are left to mend a hook that fails. */
 const marginMs = 30 * 86_400_000;
 
 /** Whether a certificate does not cover the domain and its names, or ends within a month. */
