@@ -99,8 +99,11 @@ END
       cat /tmp/greeting
       stat -c %U /tmp/greeting
       systemctl is-active echo
+      systemctl is-enabled echo
       systemctl stop echo
       systemctl is-active echo || echo "code $?"
+      systemctl disable echo
+      systemctl is-enabled echo || ls /etc/opensandbox/services
       systemctl start no-such-service || echo "code $?"
       sudo tee /etc/init.d/scripted >/dev/null <<'END'
 #!/bin/sh
@@ -110,9 +113,26 @@ END
       systemctl restart scripted.service
       sudo service scripted status`);
     assert.deepEqual(text.split("\n"), [
-      ...["hello there it's", "sandbox", "active", "inactive", "code 3", "code 4"],
+      ...["hello there it's", "sandbox", "active", "enabled", "inactive", "code 3", "disabled", "code 4"],
       ...["/etc/init.d/scripted restart", "/etc/init.d/scripted status"],
     ]);
+  });
+
+  test("an enabled service starts at a boot of the machine", async () => {
+    await shell(`
+      sudo tee /etc/systemd/system/booted.service >/dev/null <<'END'
+[Service]
+ExecStart=/bin/sh -c 'cat /proc/self/oom_score_adj >/tmp/booted; exec sleep 1000'
+END
+      systemctl enable booted`);
+    await sandbox.reboot();
+    const text = await shell(`
+      for i in $(seq 100); do [ -s /tmp/booted ] && break; sleep 0.1; done
+      cat /tmp/booted
+      systemctl is-active booted
+      sudo systemctl disable --now booted
+      ls /etc/opensandbox/services`);
+    assert.deepEqual(text.split("\n"), ["0", "active"]);
   });
 
   test("swap, user namespaces, core dumps, locales, time zones, names and low ports work", async () => {

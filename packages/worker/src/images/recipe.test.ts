@@ -10,7 +10,7 @@ import { readRecipe, recipeNames } from "./recipe.ts";
 test("every shipped image has a usable recipe", async () => {
   const source = imageSource({ imagesDirectory: "/unused" });
   const names = await recipeNames(source);
-  assert.deepEqual(names, ["builder", "default", "minimal"]);
+  assert.deepEqual(names, ["builder", "default", "docker", "minimal"]);
   for (const name of names) assert.equal((await readRecipe(source, name)).name, name);
 });
 
@@ -18,7 +18,7 @@ test("an unknown image is refused with the names of all images", async () => {
   await assert.rejects(readRecipe(imageSource({ imagesDirectory: "/unused" }), "../minimal"), (error) => {
     assert.ok(isSandboxError(error, "not_found"));
     assert.deepEqual(error.details, { resource: "image", id: "../minimal" });
-    assert.match(error.message, /there are: builder, default, minimal$/);
+    assert.match(error.message, /there are: builder, default, docker, minimal$/);
     return true;
   });
 });
@@ -27,6 +27,8 @@ for (const [what, recipe, words] of [
   ["invalid JSON", "{", /not valid JSON/],
   ["a suite that is not a word", { suite: "trixie; rm" }, /suite/],
   ["packages that are options", { packages: ["--allow-unauthenticated"] }, /packages/],
+  ["services that are paths", { services: ["../passwd"] }, /services/],
+  ["groups that are options", { groups: ["--root=/"] }, /groups/],
   ["a size that is too small for Debian", { rootfsMib: 10 }, /rootfsMib/],
 ] as const) {
   test(`a recipe with ${what} is refused with its file and the reason`, async (t) => {

@@ -11,6 +11,10 @@ export interface Recipe {
   readonly suite: string;
   /** Installed in addition to Debian's required packages, without the packages that they recommend. */
   readonly packages: readonly string[];
+  /** Services that every machine of the image starts at its boot. */
+  readonly services: readonly string[];
+  /** Groups of its packages that the user `sandbox` belongs to. */
+  readonly groups: readonly string[];
   /** Size of the root file system in the guest. */
   readonly rootfsMib: number;
   /** Free disk space that a build needs, measured and rounded up. */
@@ -50,15 +54,19 @@ function parseRecipe(name: string, file: string, text: string): Recipe {
   } catch (cause) {
     throw wrong(`not valid JSON: ${(cause as Error).message}`, cause);
   }
-  const { description, suite, packages, rootfsMib, buildMib } = value;
+  const { description, suite, packages, services = [], groups = [], rootfsMib, buildMib } = value;
   if (typeof description !== "string") throw wrong("description must be a string");
   if (typeof suite !== "string" || !/^[a-z]+$/.test(suite)) throw wrong("suite must be the name of a Debian release");
-  if (!Array.isArray(packages) || !packages.every((entry) => /^[a-z0-9][a-z0-9.+-]*$/.test(String(entry)))) {
-    throw wrong("packages must be a list of Debian package names");
-  }
+  if (!areWords(packages)) throw wrong("packages must be a list of Debian package names");
+  if (!areWords(services)) throw wrong("services must be a list of names of services");
+  if (!areWords(groups)) throw wrong("groups must be a list of names of groups");
   if (!isSize(rootfsMib) || rootfsMib < 1024) throw wrong("rootfsMib must be a whole number from 1024");
   if (!isSize(buildMib)) throw wrong("buildMib must be a whole number");
-  return { name, description, suite, packages: packages.map(String), rootfsMib, buildMib };
+  return { name, description, suite, packages, services, groups, rootfsMib, buildMib };
+}
+
+function areWords(value: unknown): value is readonly string[] {
+  return Array.isArray(value) && value.every((entry) => /^[a-z0-9][a-z0-9.+-]*$/.test(String(entry)));
 }
 
 function isSize(value: unknown): value is number {

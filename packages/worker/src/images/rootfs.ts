@@ -27,12 +27,17 @@ export async function provideRootfs(
   kit: Kit,
   { onProgress, signal }: BuildOptions,
 ): Promise<Rootfs> {
-  const { name, suite, packages, rootfsMib } = recipe;
+  const { name, suite, packages, services, groups, rootfsMib } = recipe;
   const setup = join(source.recipesDirectory, "setup.sh");
   const artifact = await provideArtifact({
     kind: "image",
     ...artifactPlace(source),
-    inputs: { name, suite, packages, rootfsMib, leftOut, kit: kit.id, setup: await hashOfFile(setup) },
+    inputs: {
+      ...{ name, suite, packages, rootfsMib, leftOut, kit: kit.id, setup: await hashOfFile(setup) },
+      // The hash of a recipe without these stays the same.
+      ...(services.length === 0 ? {} : { services }),
+      ...(groups.length === 0 ? {} : { groups }),
+    },
     needMib: recipe.buildMib,
     signal,
     build: async (target) => {
@@ -45,6 +50,7 @@ export async function provideRootfs(
           ...(["mmdebstrap", "--verbose", "--mode=root", "--format=directory", "--variant=minbase"] as const),
           ...["--skip=cleanup/apt/lists", ...leftOut.map((option) => `--dpkgopt=${option}`)],
           ...[`--include=${packages.join(",")}`, `--customize-hook=${await readFile(setup, "utf8")}`],
+          ...hooksOf(recipe),
           ...[suite, root, ...packageSources(source, suite)],
         ],
         {
@@ -70,6 +76,17 @@ export async function provideRootfs(
     },
   });
   return { path: join(artifact.directory, "rootfs.ext4"), hash: artifact.hash };
+}
+
+/** Enables the services of a recipe, as `systemctl enable` does, and adds the user to its groups. */
+function hooksOf({ services, groups }: Recipe): readonly string[] {
+  const directory = "etc/opensandbox/services";
+  const commands = [
+    ...(services.length === 0 ? [] : [`mkdir -p "$1/${directory}"`]),
+    ...services.map((service) => `: >"$1/${directory}/${service}"`),
+    ...groups.map((group) => `chroot "$1" usermod --append --groups ${group} sandbox`),
+  ];
+  return commands.length === 0 ? [] : [`--customize-hook=set -eu; ${commands.join("; ")}`];
 }
 
 function packageSources({ debianMirror, debianSecurityMirror }: ImageSource, suite: string): readonly string[] {

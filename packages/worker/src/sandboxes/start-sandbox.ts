@@ -85,7 +85,25 @@ export async function startSandbox(
   };
   const start = { request, host, spans, enter, onProgress, signal };
   if (request.from.kind === "image") return await fromImage(start, request.from.image, sources);
-  return await becomeSandbox(start, await fromSnapshot(start, request.from, sources), signal);
+  const { from } = request;
+  return await becomeOrRepeat(start, () => fromSnapshot(start, from, sources));
+}
+
+/**
+ * Turns the machine that `provide` starts into the sandbox. When the guest of a restored machine stays silent, a second
+ * machine is restored: nothing of the sandbox has run yet, and an emulator can lose an interrupt.
+ */
+async function becomeOrRepeat(start: Start, provide: () => Promise<StartedMachine>): Promise<Started> {
+  const { host, signal } = start;
+  const started = await provide();
+  try {
+    return await becomeSandbox(start, started, signal);
+  } catch (error) {
+    if (signal.aborted || started.from !== "restore" || !isSandboxError(error, "timed_out")) throw error;
+    const fields = { machine: started.live.id, ...describeError(error) };
+    host.log("warn", "the guest stays silent after its restore; the sandbox is restored once more", fields);
+  }
+  return await becomeSandbox(start, await provide(), signal);
 }
 
 /** Turns a machine into the sandbox. After a failure nothing of the machine is left. */
@@ -172,7 +190,7 @@ async function fromImage(start: Start, image: string, { templates, ready }: Sour
     ready.want(key, { image, ...wanted.shape, make });
     return template;
   };
-  return await becomeSandbox(start, await fromTemplate(start, { wanted, key, provide }), signal);
+  return await becomeOrRepeat(start, () => fromTemplate(start, { wanted, key, provide }));
 }
 
 async function fromTemplate(
