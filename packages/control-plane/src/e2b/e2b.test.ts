@@ -242,6 +242,40 @@ suite("the REST interface of E2B", () => {
     assert.equal((await world.ask("POST", `/sandboxes/${id}/resume`, {}))[0], 201);
   });
 
+  test("the log of a sandbox is read in both versions, by time, level, text and direction, also while it is paused", async () => {
+    const { sandboxID: id } = await create();
+    const command = { cmd: "sh", args: ["-c", "echo printed; echo failed >&2"] };
+    assert.equal((await world.ask("POST", `/api/sandboxes/${id}/exec`, command))[0], 201);
+    const lines = async (query: string): Promise<Json[]> =>
+      (await world.ask("GET", `/v2/sandboxes/${id}/logs?${query}`))[1].logs;
+    const [failed] = await eventually("the line is in the log", async () => {
+      const found = await lines("level=error");
+      return found.length > 0 && found;
+    });
+    assert.deepEqual([failed.message, failed.level, failed.fields.logger], ["failed", "error", "exec_stderr"]);
+    assert.equal(failed.fields.command, "sh -c echo printed; echo failed >&2");
+    assert.deepEqual(
+      (await lines("search=printed")).map(({ message }) => message),
+      ["printed"],
+    );
+    const all = await lines("");
+    assert.deepEqual(await lines("direction=backward"), all.toReversed());
+    assert.equal((await lines("limit=1")).length, 1);
+    assert.deepEqual(await lines(`cursor=${Date.now() + 3_600_000}`), []);
+    const [, first] = await world.ask("GET", `/sandboxes/${id}/logs?start=0`);
+    assert.deepEqual(first.logEntries, all);
+    const [line] = first.logs
+      .map((log: Json) => JSON.parse(log.line))
+      .filter(({ message }: Json) => message === "failed");
+    assert.deepEqual([line.level, line.logger], ["error", "exec_stderr"]);
+
+    await world.ask("POST", `/sandboxes/${id}/pause`, {});
+    const asleep = await lines("");
+    assert.ok(asleep.length > 0 && asleep.every(({ fields }) => fields.logger === "lifecycle"), JSON.stringify(asleep));
+    assert.equal((await world.ask("GET", "/v2/sandboxes/sb-0000000000000000/logs"))[1].code, 404);
+    assert.equal((await world.ask("GET", `/v2/sandboxes/${id}/logs?limit=1001`))[1].code, 400);
+  });
+
   test("images of the server are templates, and the organization of the key is a team", async () => {
     assert.deepEqual(await world.ask("GET", "/templates/aliases/base"), [200, { templateID: "base", public: true }]);
     const [, templates] = await world.ask("GET", "/v2/templates");

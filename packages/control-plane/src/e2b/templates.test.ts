@@ -58,6 +58,13 @@ suite("templates by the interface of E2B", () => {
     const messages = ready.logEntries.map(({ message }: Json) => message);
     assert.ok(messages.includes("printed"), messages.join("\n"));
     assert.deepEqual((await statusOf(requested, messages.length))[1].logEntries, []);
+    const log = `/templates/${requested.templateID}/builds/${requested.buildID}/logs`;
+    assert.deepEqual((await world.ask("GET", log))[1].logs, ready.logEntries);
+    const [, found] = await world.ask("GET", `${log}?search=printed&direction=backward&limit=1`);
+    assert.deepEqual(
+      found.logs.map(({ message }: Json) => message),
+      ["printed"],
+    );
     for (const templateID of ["first:v1", `team/first:v1`, `${requested.templateID}:v1`]) {
       const [status, sandbox] = await world.ask("POST", "/v2/sandboxes", { templateID });
       assert.deepEqual([status, sandbox.templateID], [201, templateID]);

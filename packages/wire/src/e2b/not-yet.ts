@@ -2,9 +2,6 @@
 export const notYet: readonly (readonly [method: string, path: string, what: string])[] = [
   ["POST", "/v2/templates", "the first versions of building a template (use POST /v3/templates)"],
   ["POST", "/templates", "the first versions of building a template (use POST /v3/templates)"],
-  ["GET", "/templates/:id/builds/:build/logs", "the log of a build as one page (use .../status)"],
-  ["GET", "/sandboxes/:id/logs", "the log of a sandbox (use osb exec)"],
-  ["GET", "/v2/sandboxes/:id/logs", "the log of a sandbox (use osb exec)"],
   ["GET", "/volumes", "volumes"],
   ["POST", "/volumes", "volumes"],
   ["GET", "/volumes/:id", "volumes"],

@@ -27,7 +27,8 @@ for (const [what, recipe, words] of [
   ["invalid JSON", "{", /not valid JSON/],
   ["a suite that is not a word", { suite: "trixie; rm" }, /suite/],
   ["packages that are options", { packages: ["--allow-unauthenticated"] }, /packages/],
-  ["services that are paths", { services: ["../passwd"] }, /services/],
+  ["services that are paths", { services: { "../passwd": "true" } }, /services/],
+  ["a service that is a script", { services: { a: "true; reboot" } }, /services/],
   ["groups that are options", { groups: ["--root=/"] }, /groups/],
   ["a size that is too small for Debian", { rootfsMib: 10 }, /rootfsMib/],
 ] as const) {

@@ -11,8 +11,8 @@ export interface Recipe {
   readonly suite: string;
   /** Installed in addition to Debian's required packages, without the packages that they recommend. */
   readonly packages: readonly string[];
-  /** Services that every machine of the image starts at its boot. */
-  readonly services: readonly string[];
+  /** Services that every machine of the image starts at its boot, with their commands. */
+  readonly services: Readonly<Record<string, string>>;
   /** Groups of its packages that the user `sandbox` belongs to. */
   readonly groups: readonly string[];
   /** Size of the root file system in the guest. */
@@ -54,15 +54,20 @@ function parseRecipe(name: string, file: string, text: string): Recipe {
   } catch (cause) {
     throw wrong(`not valid JSON: ${(cause as Error).message}`, cause);
   }
-  const { description, suite, packages, services = [], groups = [], rootfsMib, buildMib } = value;
+  const { description, suite, packages, services = {}, groups = [], rootfsMib, buildMib } = value;
   if (typeof description !== "string") throw wrong("description must be a string");
   if (typeof suite !== "string" || !/^[a-z]+$/.test(suite)) throw wrong("suite must be the name of a Debian release");
   if (!areWords(packages)) throw wrong("packages must be a list of Debian package names");
-  if (!areWords(services)) throw wrong("services must be a list of names of services");
+  if (!areServices(services)) throw wrong("services must be an object of names and commands of one line");
   if (!areWords(groups)) throw wrong("groups must be a list of names of groups");
   if (!isSize(rootfsMib) || rootfsMib < 1024) throw wrong("rootfsMib must be a whole number from 1024");
   if (!isSize(buildMib)) throw wrong("buildMib must be a whole number");
   return { name, description, suite, packages, services, groups, rootfsMib, buildMib };
+}
+
+function areServices(value: unknown): value is Readonly<Record<string, string>> {
+  if (typeof value !== "object" || value === null || !areWords(Object.keys(value))) return false;
+  return Object.values(value).every((command) => typeof command === "string" && /^[\w/][\w/:=., -]*$/.test(command));
 }
 
 function areWords(value: unknown): value is readonly string[] {

@@ -35,7 +35,7 @@ export async function provideRootfs(
     inputs: {
       ...{ name, suite, packages, rootfsMib, leftOut, kit: kit.id, setup: await hashOfFile(setup) },
       // The hash of a recipe without these stays the same.
-      ...(services.length === 0 ? {} : { services }),
+      ...(Object.keys(services).length === 0 ? {} : { services }),
       ...(groups.length === 0 ? {} : { groups }),
     },
     needMib: recipe.buildMib,
@@ -78,12 +78,20 @@ export async function provideRootfs(
   return { path: join(artifact.directory, "rootfs.ext4"), hash: artifact.hash };
 }
 
-/** Enables the services of a recipe, as `systemctl enable` does, and adds the user to its groups. */
+/**
+ * Writes and enables a unit for each service, and adds the user to the groups. The init script of a service goes: scripts
+ * of packages expect a boot that has mounted the hierarchies of cgroups.
+ */
 function hooksOf({ services, groups }: Recipe): readonly string[] {
-  const directory = "etc/opensandbox/services";
+  const units = '"$1/etc/systemd/system"';
+  const enabled = '"$1/etc/opensandbox/services"';
   const commands = [
-    ...(services.length === 0 ? [] : [`mkdir -p "$1/${directory}"`]),
-    ...services.map((service) => `: >"$1/${directory}/${service}"`),
+    ...Object.entries(services).flatMap(([name, command]) => [
+      `mkdir -p ${units} ${enabled}`,
+      `printf '[Service]\\nExecStart=%s\\n' '${command}' >${units}/${name}.service`,
+      `: >${enabled}/${name}`,
+      `rm -f "$1/etc/init.d/${name}"`,
+    ]),
     ...groups.map((group) => `chroot "$1" usermod --append --groups ${group} sandbox`),
   ];
   return commands.length === 0 ? [] : [`--customize-hook=set -eu; ${commands.join("; ")}`];

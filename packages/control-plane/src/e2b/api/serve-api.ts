@@ -7,6 +7,7 @@ import { requireKey, type RouteOf } from "#http/requests/authenticate.ts";
 import { failureOf } from "#http/reply-error.ts";
 import type { E2bContext } from "../e2b-context.ts";
 import { authenticatorOf } from "./keys.ts";
+import { serveLogs } from "./logs.ts";
 import { serveMetrics } from "./metrics.ts";
 import { serveSandboxes } from "./sandboxes.ts";
 import { serveSnapshots } from "./snapshots.ts";
@@ -28,6 +29,7 @@ export async function serveE2bApi(app: FastifyInstance, context: E2bContext): Pr
     const { openCalls, callRates } = context;
     requireKey(withKey, { authenticate: authenticatorOf(context.authenticate), openCalls, callRates, routeOf });
     serveSandboxes(withKey, context);
+    serveLogs(withKey, context);
     serveMetrics(withKey, context);
     serveSnapshots(withKey, context);
     serveTemplates(withKey, context);
