@@ -102,3 +102,8 @@ export async function launchBrowser(): Promise<Browser & AsyncDisposable> {
 
 /** The script of axe, which finds what keeps people from using a page. */
 export const axeScript = join(modules, "axe-core/axe.min.js");
+
+/** Why the documentation site cannot be built here; false where it can. */
+export const lacksGenerator = existsSync(join(modules, "../../documentation/node_modules/vitepress"))
+  ? false
+  : "the packages of tools/documentation are not installed: ./test installs them";

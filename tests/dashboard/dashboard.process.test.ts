@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { after, before, suite, test } from "node:test";
 import { gzipSync } from "node:zlib";
 import { eventually } from "@opensandbox/wire/testing/eventually.ts";
-import { skip, type Page } from "./browser.ts";
+import { lacksGenerator, skip, type Page } from "./browser.ts";
 import { type DashboardWorld, startDashboardWorld, violationsOf } from "./dashboard-world.ts";
 
 // The dashboard in a real browser, on a server with the fake hypervisor.
@@ -208,6 +208,28 @@ suite("the dashboard in a browser", { skip }, () => {
       await own.context().close();
     });
   }
+
+  test("the documentation is built, read and searched", { skip: lacksGenerator }, async () => {
+    const own = await dashboard.open({ colorScheme: "dark" });
+    // A checkout builds it now; the page loads itself again meanwhile.
+    await own.goto(`${dashboard.url}/docs`);
+    await own.getByRole("heading", { name: /^OpenSandbox/ }).waitFor();
+    for (const path of ["", "/guides/concepts", "/guides/agents-typescript", "/ssh"]) {
+      await own.goto(`${dashboard.url}/docs${path}`);
+      assert.deepEqual(await violationsOf(own), [], path);
+    }
+    await own.getByRole("button", { name: "Search" }).first().click();
+    await own.getByRole("searchbox").fill("hibernated sandbox has no process");
+    await own.getByRole("option", { name: /Concepts.*Hibernation/ }).click();
+    await own.getByRole("heading", { name: /^Hibernation/ }).waitFor();
+    await own.setViewportSize({ width: 360, height: 740 });
+    assert.equal(await own.evaluate("document.documentElement.scrollWidth - innerWidth"), 0, "it scrolls sideways");
+    await own.goto(`${dashboard.url}/docs/guides/none`);
+    await shown(own, "404");
+    await own.goto(`${dashboard.url}/docs/api`);
+    await shown(own, "/api/sandboxes");
+    await own.context().close();
+  });
 
   test("no page asked another host, broke its policy or failed", () => dashboard.assertNoOffence());
 });

@@ -1,10 +1,11 @@
-// The examples of the SDK's README, against real machines.
+// The examples of the SDK's README and of the guides, against real machines.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { readdirSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { after, before, suite, test } from "node:test";
 import { promisify } from "node:util";
+import { programsOfGuides, Reader } from "../documentation/guides.ts";
 import { startWorld, type World } from "./world.ts";
 
 const examples = resolve(import.meta.dirname, "../../packages/sdk/examples");
@@ -42,4 +43,17 @@ suite("examples of the SDK", () => {
       assert.deepEqual(stdout.trim().split("\n"), lines);
     });
   }
+
+  test("the programs of the guides that capture a machine's memory", async () => {
+    await using reader = await Reader.of(world);
+    const programs = programsOfGuides().filter(({ captures }) => captures);
+    assert.deepEqual(new Set(programs.map(({ language }) => language)), new Set(["ts"]));
+    const output = await reader.run(
+      "ts",
+      programs.map(({ code }) => code),
+    );
+    for (const text of ["remembered", "'prepared', 'first'", "'prepared', 'second'", "good"]) {
+      assert.ok(output.includes(text), `${text} is not in ${output}`);
+    }
+  });
 });

@@ -1,6 +1,6 @@
 import { cp, mkdir, readFile, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { buildDashboard } from "../../packages/server/src/dashboard/provide-dashboard.ts";
+import { dashboardPages, documentationPages } from "../../packages/server/src/pages/build-pages.ts";
 import { buildAgentBundles } from "../../packages/worker/src/images/agent-bundle.ts";
 import { version } from "../../packages/wire/src/version.ts";
 import { emitModules } from "./emit-modules.ts";
@@ -22,14 +22,14 @@ const needless = [
 
 /**
  * Fills a directory with the published package: launcher, command line, server and worker as JavaScript, bundles of the
- * guest agent, the built dashboard, image recipes, and the packages that these import.
+ * guest agent, the built dashboard and documentation, image recipes, and the packages that these import.
  */
 export async function stagePackage(target: string): Promise<void> {
   await mkdir(target, { recursive: true });
   // `osb bench` compares checkouts.
   const imported = await emitModules({ root, entry: "packages/cli/src/main.ts", leftOut: /^bench\//, target });
   await buildAgentBundles(join(target, "agent-bundles"));
-  await buildDashboard(join(target, "dashboard"));
+  for (const pages of [dashboardPages, documentationPages]) await pages.build(join(target, pages.packagedAs));
   for (const path of ["opensandbox", "images", "deploy", "LICENSE", "README.md"]) {
     await cp(join(root, path), join(target, path), { recursive: true });
   }

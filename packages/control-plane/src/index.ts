@@ -113,6 +113,8 @@ export interface ControlPlaneOptions {
   };
   /** Provides the directory of the built dashboard when it is first opened. Absent: this server has no dashboard. */
   readonly dashboardFiles?: () => Promise<string>;
+  /** Provides the directory of the built documentation when it is first opened. Absent: the API's page alone. */
+  readonly documentationFiles?: () => Promise<string>;
   /** Serves HTTPS instead of HTTP. */
   readonly tls?: Tls | undefined;
   /** Whether a worker is alive in any process of this host. */
@@ -432,6 +434,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
         return { id, name };
       },
     },
+    documentationFiles: options.documentationFiles,
     tls: options.tls,
     place: {
       region: options.region,

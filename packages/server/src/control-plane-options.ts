@@ -3,9 +3,10 @@ import { join } from "node:path";
 import type { ControlPlaneOptions } from "@opensandbox/control-plane";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { ServerConfig } from "./config.ts";
-import { provideDashboard } from "./dashboard/provide-dashboard.ts";
 import { databaseLocation } from "./database-location.ts";
 import { storedMasterKeys } from "./keys/master-keys.ts";
+import { dashboardPages, documentationPages } from "./pages/build-pages.ts";
+import { providePages } from "./pages/provide-pages.ts";
 
 type FromConfig = Omit<ControlPlaneOptions, "worker" | "isWorkerAlive" | "log">;
 
@@ -23,7 +24,8 @@ export async function controlPlaneOptions(config: ServerConfig): Promise<FromCon
     region: config.region,
     sandboxDomain: config.sandboxDomain,
     apiHostnames: config.apiHostnames,
-    dashboardFiles: () => provideDashboard(config.dataDirectory),
+    dashboardFiles: () => providePages(dashboardPages, config.dataDirectory),
+    documentationFiles: () => providePages(documentationPages, config.dataDirectory),
     customDomains: { proof: config.domainProof },
     webhooks: { destinations: config.webhookDestinations },
     defaults: {

@@ -55,6 +55,8 @@ export interface ApiContext {
   readonly webhooks: Webhooks;
   readonly secretRows: SecretRows;
   readonly dashboard: Dashboard;
+  /** The directory of the built documentation. Absent: this server has none. */
+  readonly documentationFiles: (() => Promise<string>) | undefined;
   /** The keys of the SSH gateway, and the gateway while it accepts connections. */
   readonly ssh: {
     readonly keys: SshKeyStore;

@@ -2,7 +2,7 @@ import { alive, health, openApi, ready } from "@opensandbox/wire/public/health.t
 import { openApiDocument } from "@opensandbox/wire/public/openapi.ts";
 import type { FastifyInstance } from "fastify";
 import type { ApiContext } from "./api-context.ts";
-import { serveDocumentation } from "./documentation.ts";
+import { serveDocumentation } from "./documentation/serve-documentation.ts";
 import { serve } from "./serve.ts";
 
 export function serveHealth(app: FastifyInstance, api: ApiContext): void {
@@ -18,5 +18,5 @@ export function serveHealth(app: FastifyInstance, api: ApiContext): void {
     return Promise.resolve({ status: "not ready", ...(state.reason === undefined ? {} : { reason: state.reason }) });
   });
   serve(app, ending, openApi, () => Promise.resolve(document));
-  serveDocumentation(app, ending);
+  serveDocumentation(app, api);
 }

@@ -49,7 +49,7 @@ export const openApi: Route = {
 
 export const documentation: Route = {
   method: "GET",
-  path: "/docs",
+  path: "/docs/api",
   name: "documentation",
   summary: "The API as an interactive page",
   access: "open",

@@ -3,20 +3,8 @@ import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import { documentation, openApi } from "@opensandbox/wire/public/health.ts";
 import type { FastifyInstance, FastifyReply } from "fastify";
-import { answered, serve } from "./serve.ts";
-
-/** The page loads from this origin only, and no script or style of its own stands in it. */
-const contentSecurityPolicy = [
-  "default-src 'none'",
-  "script-src 'self'",
-  "style-src 'self'",
-  // Icons in the style sheet are data.
-  "img-src 'self' data:",
-  "connect-src 'self'",
-  "base-uri 'none'",
-  "form-action 'none'",
-  "frame-ancestors 'none'",
-].join("; ");
+import { pagePolicy } from "../pages/send-page.ts";
+import { answered, serve } from "../serve.ts";
 
 const page = `<!doctype html>
 <html lang="en">
@@ -47,7 +35,7 @@ const start = `SwaggerUIBundle({
 `;
 
 /** The API as a page: Swagger UI over the OpenAPI document. Its files are read when the page is first asked for. */
-export function serveDocumentation(app: FastifyInstance, ending: AbortSignal): void {
+export function serveApiReference(app: FastifyInstance, ending: AbortSignal): void {
   serve(app, ending, documentation, async ({ reply }) => {
     await send(reply, "text/html; charset=utf-8", page);
     return answered;
@@ -67,11 +55,5 @@ export function serveDocumentation(app: FastifyInstance, ending: AbortSignal): v
 }
 
 async function send(reply: FastifyReply, type: string, content: string | Buffer): Promise<FastifyReply> {
-  return await reply
-    .type(type)
-    .header("content-security-policy", contentSecurityPolicy)
-    .header("x-content-type-options", "nosniff")
-    .header("referrer-policy", "no-referrer")
-    .header("cache-control", "max-age=3600")
-    .send(content);
+  return await reply.type(type).headers(pagePolicy).header("cache-control", "max-age=3600").send(content);
 }
