@@ -166,7 +166,7 @@ suite("the dashboard in a browser", { skip }, () => {
   });
 
   const places = [
-    ...["", "/images", "/ready-machines", "/secrets", "/webhooks", "/usage", "/audit"],
+    ...["", "/images", "/ready-machines", "/workers", "/secrets", "/webhooks", "/usage", "/audit"],
     ...["files", "log", "checkpoints", "network", "sessions", "timeline", "settings", "terminal"].map(
       (view) => `/sandboxes/ID/${view}`,
     ),
@@ -227,7 +227,7 @@ suite("the dashboard in a browser", { skip }, () => {
     await own.goto(`${dashboard.url}/docs/guides/none`);
     await shown(own, "404");
     await own.goto(`${dashboard.url}/docs/api`);
-    await shown(own, "/api/sandboxes");
+    await own.locator(".swagger-ui .info").waitFor();
     await own.context().close();
   });
 

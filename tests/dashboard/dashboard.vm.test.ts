@@ -81,10 +81,7 @@ suite("the dashboard with a real machine", { skip }, () => {
     await page.getByRole("button", { name: "New checkpoint" }).click();
     await page.getByLabel("Name").fill("prepared");
     await page.getByRole("dialog").getByRole("button", { name: "Create" }).click();
-    await page
-      .getByRole("row", { name: /prepared/ })
-      .getByRole("button", { name: "Fork" })
-      .click();
+    await page.getByRole("group", { name: "prepared" }).getByRole("button", { name: "Fork" }).click();
     await page.getByRole("heading", { name: /^sb-/ }).waitFor();
     const [, fork = ""] = /sandboxes\/([^/]+)/.exec(page.url()) ?? [];
     assert.notEqual(fork, id);

@@ -58,9 +58,10 @@ suite("the published package", () => {
     const id = (await osb(["create"])).stdout.toString().trim();
     const { code, stdout, stderr } = await osb(["exec", id, "--", "sh", "-c", "echo from a sandbox"]);
     assert.deepEqual([code, stdout.toString()], [0, "from a sandbox\n"], stderr);
-    const page = await fetch(new URL("/docs/swagger-ui.css", url));
+    const page = await fetch(new URL("/docs/api/swagger-ui.css", url));
     assert.equal(page.status, 200);
     assert.ok((await page.text()).length > 10_000);
+    assert.match(await (await fetch(new URL("/docs/guides/quick-start", url))).text(), /<h1[^>]*>Quick start/);
     const dashboard = await (await fetch(new URL("/dashboard", url))).text();
     const scripts = [...dashboard.matchAll(/(?:src|href)="(\/dashboard\/assets\/[^"]+\.js)"/g)];
     assert.ok(scripts.length > 0, dashboard);

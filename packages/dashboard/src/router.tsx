@@ -65,6 +65,12 @@ const readyMachines = createRoute({
   component: lazyRouteComponent(() => import("./pages/ready-machines-page.tsx"), "ReadyMachinesPage"),
 });
 
+const workers = createRoute({
+  getParentRoute: () => root,
+  path: "/workers",
+  component: lazyRouteComponent(() => import("./pages/workers-page.tsx"), "WorkersPage"),
+});
+
 export function makeRouter() {
   return createRouter({
     routeTree: root.addChildren([
@@ -78,6 +84,7 @@ export function makeRouter() {
       webhooks,
       secrets,
       readyMachines,
+      workers,
     ]),
     basepath: "/dashboard",
     defaultPreload: "intent",

@@ -30,6 +30,8 @@ import { sessionsClient } from "./clients/sessions.ts";
 import type { SessionsClient } from "./clients/sessions.ts";
 import { sshClient } from "./clients/organization/ssh.ts";
 import type { SshClient } from "./clients/organization/ssh.ts";
+import { workersClient } from "./clients/organization/workers.ts";
+import type { WorkersClient } from "./clients/organization/workers.ts";
 import { templatesClient } from "./clients/templates/templates.ts";
 import type { TemplatesClient } from "./clients/templates/templates.ts";
 import { usageClient } from "./clients/usage.ts";
@@ -74,6 +76,7 @@ export interface Client {
   readonly usage: UsageClient;
   readonly audit: AuditClient;
   readonly ssh: SshClient;
+  readonly workers: WorkersClient;
 }
 
 /**
@@ -105,5 +108,6 @@ export function connect({ url, apiKey, openSocket = openGlobalSocket }: ConnectO
     usage: usageClient(http),
     audit: auditClient(http),
     ssh: sshClient(http),
+    workers: workersClient(http),
   };
 }

@@ -25,6 +25,7 @@ export type {
   McpServer,
   StartAgent,
 } from "./clients/agents.ts";
+export type { WorkerInfo, WorkersClient } from "./clients/organization/workers.ts";
 export type { AuditClient, AuditEntry, AuditPage } from "./clients/organization/audit.ts";
 export type {
   CodeContext,

@@ -1,7 +1,15 @@
 import type { IconName } from "../ui/icons.tsx";
 
 interface PageEntry {
-  readonly to: "/sandboxes" | "/images" | "/ready-machines" | "/secrets" | "/webhooks" | "/usage" | "/audit";
+  readonly to:
+    | "/sandboxes"
+    | "/images"
+    | "/ready-machines"
+    | "/workers"
+    | "/secrets"
+    | "/webhooks"
+    | "/usage"
+    | "/audit";
   readonly label: string;
   readonly icon: IconName;
   /** The scope that the page needs. A session without it does not see the page. */
@@ -14,6 +22,7 @@ export const pages: readonly PageEntry[] = [
   { to: "/sandboxes", label: "Sandboxes", icon: "sandboxes", scope: "sandboxes:read", key: "s" },
   { to: "/images", label: "Images", icon: "images", scope: "images:read", key: "i" },
   { to: "/ready-machines", label: "Ready machines", icon: "host", scope: "sandboxes:read", key: "r" },
+  { to: "/workers", label: "Workers", icon: "workers", scope: "admin:read", key: "o" },
   { to: "/secrets", label: "Secrets", icon: "secrets", scope: "secrets:read", key: "e" },
   { to: "/webhooks", label: "Webhooks", icon: "webhooks", scope: "admin:read", key: "w" },
   { to: "/usage", label: "Usage", icon: "usage", scope: "admin:read", key: "u" },

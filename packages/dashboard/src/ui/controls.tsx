@@ -131,8 +131,14 @@ export function CheckField({ label, hint, checked, onChange }: CheckProps): Reac
   );
 }
 
-/** The state of a sandbox, of an image or of a checkpoint. */
-export function State({ of: state }: { readonly of: string }): ReactNode {
+interface StateProps {
+  /** A state of a sandbox, of an image or of a checkpoint. */
+  readonly of: string;
+  /** Its text, for a state of anything else. */
+  readonly label?: string;
+}
+
+export function State({ of: state, label = state }: StateProps): ReactNode {
   const looks: Readonly<Record<string, string>> = {
     ready: "running",
     success: "running",
@@ -141,7 +147,7 @@ export function State({ of: state }: { readonly of: string }): ReactNode {
     pending: "creating",
     failed: "error",
   };
-  return <span className={`${styles["state"]} ${styles[looks[state] ?? state] ?? styles["stopped"]}`}>{state}</span>;
+  return <span className={`${styles["state"]} ${styles[looks[state] ?? state] ?? styles["stopped"]}`}>{label}</span>;
 }
 
 export function Tag({ children }: { readonly children: ReactNode }): ReactNode {

@@ -4,6 +4,7 @@ const paths = {
   sandboxes: "M4 7.5 12 3l8 4.500v9L12 21l-8-4.500zM4 7.500l8 4.500m0 0 8-4.500M12 12v9",
   images: "M4 5h16v14H4zM4 15l5-5 4 4 3-3 4 4",
   host: "M4 5h16v6H4zM4 13h16v6H4zM7.5 8h.01M7.5 16h.01",
+  workers: "M5 5h6v6H5zM13 13h6v6h-6zM13 5h6v6h-6zM5 13h6v6H5z",
   usage: "M4 20V10m5.3 10V4m5.4 16v-7M20 20V7",
   audit: "M6 3h12v18H6zM9 8h6M9 12h6M9 16h3",
   webhooks: "M7 17a4 4 0 1 1 3.5-6M17 17a4 4 0 1 0-3.5-6M9 17h6M12 9V4",

@@ -87,6 +87,8 @@ export interface SandboxInfo {
   /** The source of the last start. `disk`: the memory could not be restored, for the reason in `restoredBecause`. */
   readonly restoredFrom?: "memory" | "disk";
   readonly restoredBecause?: string;
+  /** The checkpoint that the sandbox was forked from. */
+  readonly fromCheckpointId?: string;
   /** The port of the server that forwards to `port` of the sandbox. */
   readonly hostPort?: number;
   /** The token that previews require. Only the call that set it returns it. */
@@ -334,6 +336,7 @@ export function sandboxOf(reply: SandboxReply): SandboxInfo {
     ...(reply.reason === undefined ? {} : { reason: reply.reason }),
     ...(reply.restoredFrom === undefined ? {} : { restoredFrom: reply.restoredFrom }),
     ...(reply.restoredBecause === undefined ? {} : { restoredBecause: reply.restoredBecause }),
+    ...(reply.fromCheckpointId === undefined ? {} : { fromCheckpointId: reply.fromCheckpointId }),
     ...(reply.hostPort === undefined ? {} : { hostPort: reply.hostPort }),
     ...(reply.previewAuthToken === undefined ? {} : { previewToken: reply.previewAuthToken }),
   };
