@@ -77,7 +77,9 @@ suite("the dashboard in a browser", { skip }, () => {
 
   test("a name is a text, and what is typed reaches the terminal", async () => {
     await page.getByRole("link", { name: "Sandboxes" }).first().click();
+    await page.getByRole("heading", { name: "Sandboxes", exact: true }).waitFor();
     await page.keyboard.press("n");
+    await page.getByRole("dialog", { name: "New sandbox" }).waitFor();
     await page.getByLabel("Name").fill(hostile);
     await page.getByRole("button", { name: "Create" }).click();
     await page.getByRole("heading", { name: hostile }).waitFor();
@@ -107,6 +109,28 @@ suite("the dashboard in a browser", { skip }, () => {
       if (view === "log") await shown(page, hostile);
     }
     assert.equal(await page.evaluate("window.isScripted"), undefined);
+  });
+
+  test("a text is edited in the page, and saved as it was typed", async () => {
+    const [first] = await dashboard.client.sandboxes.list();
+    const id = first?.id ?? "";
+    const { stdout } = await dashboard.client.exec.run(id, { cmd: "pwd" });
+    const directory = stdout.trim();
+    await dashboard.client.files.write(id, `${directory}/edited.py`, "print(1)\n");
+    await page.goto(`${dashboard.url}/dashboard/sandboxes/${id}/files`);
+    await page.getByRole("navigation", { name: "Directory" }).getByRole("button", { name: "/", exact: true }).click();
+    for (const part of directory.split("/").slice(1)) {
+      await page.getByRole("button", { name: part, exact: true }).last().click();
+    }
+    await page.getByRole("button", { name: "edited.py", exact: true }).click();
+    await page.getByLabel("Content of edited.py").click();
+    assert.deepEqual(await violationsOf(page), []);
+    await page.keyboard.press("Control+End");
+    await page.keyboard.type("print(2) # more");
+    await page.getByRole("button", { name: "Save" }).click();
+    await shown(page, "edited.py is saved");
+    const saved = await dashboard.client.exec.run(id, { cmd: "cat", args: ["edited.py"] });
+    assert.equal(saved.stdout, "print(1)\nprint(2) # more");
   });
 
   test("a lost connection is shown, and the page goes on when it is back", async () => {
@@ -167,7 +191,7 @@ suite("the dashboard in a browser", { skip }, () => {
 
   const places = [
     ...["", "/images", "/ready-machines", "/workers", "/secrets", "/webhooks", "/usage", "/audit"],
-    ...["files", "log", "checkpoints", "network", "sessions", "timeline", "settings", "terminal"].map(
+    ...["files", "log", "checkpoints", "network", "sessions", "metrics", "timeline", "settings", "terminal"].map(
       (view) => `/sandboxes/ID/${view}`,
     ),
   ];

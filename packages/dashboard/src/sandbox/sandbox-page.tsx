@@ -20,6 +20,7 @@ const views = {
   checkpoints: { title: "Checkpoints", content: lazy(() => import("./checkpoints/checkpoints.tsx")) },
   network: { title: "Network", content: lazy(() => import("./network.tsx")) },
   sessions: { title: "Sessions", content: lazy(() => import("./sessions.tsx")) },
+  metrics: { title: "Metrics", content: lazy(() => import("./metrics/metrics.tsx")) },
   timeline: { title: "Timeline", content: lazy(() => import("./timeline.tsx")) },
   settings: { title: "Settings", content: lazy(() => import("./settings.tsx")) },
 } as const;

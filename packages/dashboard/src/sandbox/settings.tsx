@@ -1,6 +1,6 @@
 import type { SandboxInfo } from "@opensandbox/sdk";
-import { useQuery, useQueryClient } from "@tanstack/react-query";
-import { type FormEvent, type ReactNode, useMemo, useState } from "react";
+import { useQueryClient } from "@tanstack/react-query";
+import { type FormEvent, type ReactNode, useState } from "react";
 import { useClient, useMay } from "../session/signed-in.tsx";
 import { showSandbox } from "../sandboxes/queries.ts";
 import { Button, TextField } from "../ui/controls.tsx";
@@ -32,7 +32,6 @@ export default function Settings({ sandbox }: { readonly sandbox: SandboxInfo })
         save={(value) => client.sandboxes.scale(id, value)}
       />
       <Labels metadata={sandbox.metadata} />
-      <Use sandboxId={id} />
     </div>
   );
 }
@@ -94,43 +93,6 @@ function Labels({ metadata }: { readonly metadata: SandboxInfo["metadata"] }): R
           </div>
         ))}
       </dl>
-    </section>
-  );
-}
-
-const chart = { width: 600, height: 120 } as const;
-
-/** The memory that the sandbox had over the last day, as a drawing. */
-function Use({ sandboxId }: { readonly sandboxId: string }): ReactNode {
-  const client = useClient();
-  const from = useMemo(() => new Date(Date.now() - 86_400_000).toISOString(), []);
-  const { data } = useQuery({
-    queryKey: ["sandbox", sandboxId, "use", from],
-    queryFn: ({ signal }) => client.usage.ofSandbox(sandboxId, { from }, signal),
-  });
-  if (data === undefined || data.points.length < 2) return null;
-  const max = Math.max(1, ...data.points.map(({ peakMemoryMib }) => peakMemoryMib));
-  const step = chart.width / (data.points.length - 1);
-  const points = data.points.map(
-    ({ peakMemoryMib }, index) => `${index * step},${chart.height - (peakMemoryMib / max) * (chart.height - 8)}`,
-  );
-  const hours = Math.round((data.uptimeSeconds / 3600) * 10) / 10;
-  return (
-    <section className={styles["setting"]} aria-label="Memory over the last day">
-      <h2>Memory over the last day</h2>
-      <svg
-        className={styles["chart"]}
-        viewBox={`0 0 ${chart.width} ${chart.height}`}
-        preserveAspectRatio="none"
-        role="img"
-        aria-label={`At most ${max} MiB; it ran for ${hours} hours`}
-      >
-        <polygon points={`0,${chart.height} ${points.join(" ")} ${chart.width},${chart.height}`} />
-        <polyline points={points.join(" ")} />
-      </svg>
-      <p className={styles["legend"]}>
-        At most {max.toLocaleString()} MiB. It ran for {hours} hours.
-      </p>
     </section>
   );
 }

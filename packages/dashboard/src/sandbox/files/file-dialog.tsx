@@ -1,6 +1,6 @@
 import type { FileEntry } from "@opensandbox/sdk";
 import { useQuery, useQueryClient } from "@tanstack/react-query";
-import { type ReactNode, useEffect, useMemo, useState } from "react";
+import { lazy, type ReactNode, Suspense, useEffect, useMemo, useState } from "react";
 import { useClient, useMay } from "../../session/signed-in.tsx";
 import { Button, Failure, Loading, Note } from "../../ui/controls.tsx";
 import { Dialog } from "../../ui/dialog.tsx";
@@ -8,6 +8,9 @@ import { bytes } from "../../ui/format.ts";
 import { useNotify } from "../../ui/toasts.tsx";
 import { saveFile } from "./save-file.ts";
 import styles from "./files.module.css";
+
+/** Loaded when a text is first shown. */
+const Editor = lazy(() => import("./editor.tsx"));
 
 /** Bytes of a file that are shown. A larger one can be downloaded. */
 const maxShown = 2 ** 20;
@@ -89,14 +92,15 @@ export function FileDialog({ sandboxId, entry, onClose }: FileDialogProps): Reac
           {isWhole ? `This is not a text: ${bytes(entry.size)}.` : `It is too large to show: ${bytes(entry.size)}.`}
         </Note>
       ) : (
-        <textarea
-          className={styles["editor"]}
-          aria-label={`Content of ${entry.name}`}
-          spellCheck={false}
-          readOnly={!mayWrite}
-          value={edited ?? text}
-          onChange={(event) => setEdited(event.target.value)}
-        />
+        <Suspense fallback={<Loading what="Loading the editor" />}>
+          <Editor
+            label={`Content of ${entry.name}`}
+            fileName={entry.name}
+            isReadOnly={!mayWrite}
+            initialText={text}
+            onChange={setEdited}
+          />
+        </Suspense>
       )}
     </Dialog>
   );

@@ -3,7 +3,7 @@ import { FitAddon } from "@xterm/addon-fit";
 import { Terminal as Screen } from "@xterm/xterm";
 import { type ReactNode, useEffect, useRef, useState } from "react";
 import { useClient } from "../../session/signed-in.tsx";
-import { withAdoptedStyles } from "./style-elements.ts";
+import { withAdoptedStyles } from "../../ui/style-elements.ts";
 import styles from "../sandbox.module.css";
 import "@xterm/xterm/css/xterm.css";
 

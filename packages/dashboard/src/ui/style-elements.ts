@@ -3,12 +3,12 @@
  * becomes one that shows nothing, and its text a style sheet of the document. The policy allows that: no markup can make
  * one.
  */
-export function withAdoptedStyles(run: () => void): void {
+export function withAdoptedStyles<T>(run: () => T): T {
   const create = document.createElement.bind(document);
   document.createElement = ((tag: string, options?: ElementCreationOptions) =>
     tag === "style" ? adoptedStyle(create("template")) : create(tag, options)) as typeof document.createElement;
   try {
-    run();
+    return run();
   } finally {
     // The document's prototype has the original.
     Reflect.deleteProperty(document, "createElement");
