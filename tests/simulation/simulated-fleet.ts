@@ -159,10 +159,10 @@ export class SimulatedFleet implements AsyncDisposable {
     await this.#until("the server ends", ended);
   }
 
-  /** A process that ends is started again within its lease, as systemd does: nobody else could pause its machines. */
+  /** A process that ends is started again soon, as systemd does: nobody else could pause its machines. */
   async restartWorker(index: number): Promise<void> {
     const worker = this.workers[index];
-    if (worker?.isReachable !== true) return;
+    if (worker === undefined || worker.isDown) return;
     await worker.kill();
     await this.pass(3000);
     worker.start();

@@ -42,6 +42,8 @@ export class SimulatedWorker extends TestWorker implements Disposable {
   /** Rises when the process or its host ends: steps under way then have no effect. */
   #life = 0;
   #isFenced = false;
+  /** Of the lease, by a server; none since its host booted. */
+  #renewedMs: number | undefined;
   #lease: Lease | undefined;
   /** Rejects when the connection breaks. */
   #broken = Promise.withResolvers<never>();
@@ -57,6 +59,10 @@ export class SimulatedWorker extends TestWorker implements Disposable {
   /** Machines that may change something now. */
   get acting(): SandboxId[] {
     return this.#isFenced ? [] : this.live;
+  }
+
+  get isDown(): boolean {
+    return this.#isDown;
   }
 
   get isReachable(): boolean {
@@ -94,15 +100,19 @@ export class SimulatedWorker extends TestWorker implements Disposable {
   /** Ends the host: no machine is left, and disks stay. */
   async loseHost(): Promise<void> {
     await this.kill();
+    this.#isFenced = false;
+    this.#renewedMs = undefined;
     for (const [id, { running }] of this.host.machines) if (running) this.host.crash(id, "the host ended");
   }
 
   start(): void {
     if (!this.#isDown) return;
     this.#isDown = false;
-    // A new process has the whole of its lease before it pauses anything.
-    this.#isFenced = false;
-    this.#startLease();
+    const leftMs =
+      this.#renewedMs === undefined ? undefined : leaseSeconds * 1000 - (performance.now() - this.#renewedMs);
+    // It adopts its machines paused.
+    if (leftMs !== undefined && leftMs <= 0) this.#isFenced = true;
+    this.#startLease(leftMs);
   }
 
   async end(): Promise<void> {
@@ -220,9 +230,11 @@ export class SimulatedWorker extends TestWorker implements Disposable {
     throw new SandboxError("no_capacity", "the host has no memory left", { resource: "memory", needMib, freeMib });
   }
 
-  #startLease(): void {
+  #startLease(leftMs = leaseSeconds * 1000): void {
     this.#lease = new Lease({
       leaseMs: leaseSeconds * 1000,
+      leftMs,
+      onRenewed: () => (this.#renewedMs = performance.now()),
       fence: async () => {
         this.#isFenced = true;
         await Promise.resolve();

@@ -78,6 +78,8 @@ export interface WorkerOptions {
   readonly maxImageBytes?: number;
   /** The worker lives for one command: its sandboxes end with it, and it takes over none of other workers. */
   readonly ephemeral: boolean;
+  /** Whether adopted machines run. Paused ones run again by {@link OpenedWorker.resumeAll}. Absent: they run. */
+  readonly adopting?: "running" | "paused";
   /** Machines that are kept restored for later sandboxes, for each template in demand. */
   readonly readyMachines: number;
   /** Deadline of a guest that boots. A host that is itself emulated needs a longer one. */
@@ -178,7 +180,7 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
     guestRequests: new GuestRequests(),
   };
   undo.use(await registerSymbolicUser(options, log));
-  const adopted = await adoptMachines(host);
+  const adopted = await adoptMachines(host, options.adopting);
   const verifier = new Verifier(memory, checks);
   const templates = undo.use(new Templates(host, verifier, options.onTemplateMade));
   const ownMemory = undo.use(new OwnMemory(host));

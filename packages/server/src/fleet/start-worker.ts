@@ -8,6 +8,7 @@ import type { Evacuated } from "@opensandbox/control-plane/fleet.ts";
 import { InstanceMetadata } from "@opensandbox/worker/instance-metadata.ts";
 import { type OpenedWorker, openWorker, protectFromOutOfMemory } from "@opensandbox/worker";
 import { Lease } from "@opensandbox/worker/lease.ts";
+import { LeaseFile } from "@opensandbox/worker/lease-file.ts";
 import { serveWorker } from "@opensandbox/worker/serve.ts";
 import { version } from "@opensandbox/wire/version.ts";
 import type { ServerConfig } from "../config.ts";
@@ -40,12 +41,16 @@ export async function startWorker(config: ServerConfig, signal: AbortSignal): Pr
   await using undo = new AsyncDisposableStack();
   undo.use(surviveRejections());
   protectFromOutOfMemory();
-  const opened = undo.use(await openWorker({ ...workerOptions(config), ephemeral: false }));
+  const { fleetLeaseSeconds: seconds } = config;
+  const renewals = new LeaseFile(dataDirectory);
+  // The lease may have expired, before the last process ended or since. A server may have started sandboxes elsewhere.
+  const startsFenced = seconds > 0 && renewals.leftOf(seconds * 1000) <= 0;
+  const adopting = startsFenced ? "paused" : "running";
+  const opened = undo.use(await openWorker({ ...workerOptions(config), ephemeral: false, adopting }));
   undo.defer(() => opened.release());
   const id = await workerName(dataDirectory);
   const { secret, ...tls } = credentials;
-  const { fleetLeaseSeconds: seconds } = config;
-  const lease = seconds === 0 ? undefined : undo.use(leaseOf(seconds, opened));
+  const lease = seconds === 0 ? undefined : undo.use(leaseOf(seconds, opened, renewals));
   const endpoint = undo.use(
     await serveWorker({
       ...{ worker: opened.worker, id, instance: randomHex(8), version, tls, token: secret, log },
@@ -93,9 +98,11 @@ export async function startWorker(config: ServerConfig, signal: AbortSignal): Pr
   };
 }
 
-function leaseOf(seconds: number, opened: OpenedWorker): Lease {
+function leaseOf(seconds: number, opened: OpenedWorker, renewals: LeaseFile): Lease {
   const [fence, release] = [() => opened.pauseAll(), () => opened.resumeAll()];
-  return new Lease({ leaseMs: seconds * 1000, fence, release, log });
+  const leaseMs = seconds * 1000;
+  const leftMs = renewals.leftOf(leaseMs);
+  return new Lease({ leaseMs, leftMs, onRenewed: () => renewals.renew(), fence, release, log });
 }
 
 /** Joins again and again until the signal aborts. Never rejects. */

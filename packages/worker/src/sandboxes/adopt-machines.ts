@@ -47,11 +47,14 @@ type SandboxEntry = JournalEntry & Required<Pick<JournalEntry, "sandbox" | "mach
 /** Another worker that starts at the same time may adopt the machines first, which takes at most seconds for each. */
 const lockTimeoutMs = 600_000;
 
+/** Whether machines run after their adoption. */
+type Adopting = "running" | "paused";
+
 /**
  * Adopts the machines of dead workers and removes everything else that those workers left: processes, directories,
  * namespaces, slots. Machines of live workers are not touched. Every step can be repeated.
  */
-export async function adoptMachines(host: Host): Promise<readonly Adopted[]> {
+export async function adoptMachines(host: Host, adopting: Adopting = "running"): Promise<readonly Adopted[]> {
   const { dataDirectory } = host;
   await makeDurableDirectory(dirname(journalLock(dataDirectory)), 0o700, hostFiles);
   using _lock = await lockFile(journalLock(dataDirectory), { wait: true }, AbortSignal.timeout(lockTimeoutMs));
@@ -68,7 +71,7 @@ export async function adoptMachines(host: Host): Promise<readonly Adopted[]> {
       await protectDisks(entry, host);
       continue;
     }
-    const sandbox = wanted ? await adopt(entry, host) : undefined;
+    const sandbox = wanted ? await adopt(entry, host, adopting) : undefined;
     if (sandbox === undefined) await remove(entry, dataDirectory);
     else adopted.push(sandbox);
   }
@@ -126,7 +129,7 @@ function isSuperseded({ sandbox }: SandboxEntry, newest: ReadonlyMap<SandboxId, 
 }
 
 /** Undefined: a snapshot has taken the machine's place, and nothing of the machine is to be kept. */
-async function adopt(entry: SandboxEntry, host: Host): Promise<Adopted | undefined> {
+async function adopt(entry: SandboxEntry, host: Host, adopting: Adopting): Promise<Adopted | undefined> {
   const { machineId: id, sandbox: request, machine, hibernating, ...rest } = entry;
   // The snapshot was complete before the machine was to end.
   if (hibernating !== undefined && (await isWhole(hibernating, host))) return undefined;
@@ -139,7 +142,7 @@ async function adopt(entry: SandboxEntry, host: Host): Promise<Adopted | undefin
     networkEnabled,
     tenantGroup: tenantGroupOf(request),
   };
-  const taken = await takeOver(wanted, machine, request, host);
+  const taken = await takeOver(wanted, machine, { request, adopting }, host);
   const live = taken ?? (await keepDisks(wanted, machine, host));
   // A worker that died while it changed the size may not have journaled the new one.
   const sandbox = taken === undefined ? request : { ...request, memoryMib: await sandboxMemoryMib(taken, request) };
@@ -172,7 +175,7 @@ async function isWhole(snapshotId: SnapshotId, host: Host): Promise<boolean> {
 async function takeOver(
   wanted: MachineRequest,
   machine: JournaledMachine,
-  request: StartSandbox,
+  { request, adopting }: { readonly request: StartSandbox; readonly adopting: Adopting },
   host: Host,
 ): Promise<LiveMachine | undefined> {
   const pids = await machineProcessesOf(machineDirectory(host.dataDirectory, wanted.id));
@@ -186,13 +189,15 @@ async function takeOver(
     await applyNetworkPolicy(live, request, host);
     await failpoint("resume after adoption");
     // A worker that died during a capture left the machine paused and its disks frozen. Other machines do not notice.
-    await resumeAfterCapture(live).catch((error: unknown) => {
-      host.log(
-        "warn",
-        "an adopted machine may still be paused or frozen; power-cycle its sandbox if it does not answer",
-        { ...fields, ...describeError(error) },
-      );
-    });
+    if (adopting === "paused") await live.vm.pause();
+    else
+      await resumeAfterCapture(live).catch((error: unknown) => {
+        host.log(
+          "warn",
+          "an adopted machine may still be paused or frozen; power-cycle its sandbox if it does not answer",
+          { ...fields, ...describeError(error) },
+        );
+      });
     undo.move();
     return live;
   } catch (error) {

@@ -14,6 +14,7 @@ import type { RemoteSnapshots } from "#remote-snapshots/remote-snapshots.ts";
 import { Generations } from "./generations.ts";
 import type { LiveSandbox } from "./live-sandbox.ts";
 import { journalMachine } from "#machine/journal.ts";
+import { resumeAfterCapture } from "#machine/capture-machine.ts";
 import { mergeLayers } from "#machine/merge-layers.ts";
 import { allocatedBytes } from "#machine/limits/allocated-bytes.ts";
 import { orNoRoom } from "./no-room.ts";
@@ -105,7 +106,8 @@ export class SandboxWorker implements Worker, AsyncDisposable {
   async resumeAll(): Promise<void> {
     await this.#forAll("cannot resume a machine", async ({ live, busy }) => {
       if (busy) return;
-      await live.vm.resume();
+      // One that was adopted paused may be frozen by a capture of the earlier worker.
+      await resumeAfterCapture(live);
       void alignClock(live, this.#host);
     });
   }

@@ -360,7 +360,7 @@ test("memory of another QEMU, or another shape, is not restored: the disks boot,
   await host.worker.stopSandbox(id);
 });
 
-test("a machine outlives its worker and is adopted with everything in it", async () => {
+test("a machine outlives its worker and is adopted with everything in it", async (t) => {
   const { id } = await host.start(undefined, { envs: { NAME: "kept" } });
   await host.shell(id, startCounting);
   const before = Number(await host.shell(id, counted));
@@ -369,7 +369,18 @@ test("a machine outlives its worker and is adopted with everything in it", async
   assert.ok(Number(await host.shell(id, counted)) > before);
   assert.equal(await host.shell(id, "echo $NAME"), "kept");
   assert.equal(await sleepAndWake(id), "memory");
-  await worker.stopSandbox(id);
+
+  await t.test("a worker without a lease adopts it paused, and it continues when the worker resumes it", async () => {
+    const { worker } = host;
+    const last = Number(await host.shell(id, counted));
+    const fenced = await host.reopen({ adopting: "paused" });
+    assert.notEqual(fenced, worker);
+    const { files } = fenced.guest(id);
+    await assert.rejects(files.stat("/", {}, AbortSignal.timeout(3000)), "a paused guest answers nothing");
+    await host.resumeAll();
+    assert.ok(Number(await host.shell(id, counted)) > last);
+  });
+  await host.worker.stopSandbox(id);
 });
 
 test("a killed machine boots again on its disks", async () => {

@@ -4,6 +4,10 @@ import type { Log } from "#host/log.ts";
 export interface LeaseOptions {
   /** How long machines may run without a word from the server, in milliseconds. */
   readonly leaseMs: number;
+  /** What is left of the lease that an earlier process had, in milliseconds. Default: all of it. Nothing: it starts fenced. */
+  readonly leftMs?: number;
+  /** Notes each renewal by a server, for the next process. */
+  readonly onRenewed?: () => void;
   /** Pauses every machine, also those that have been paused before. */
   readonly fence: () => Promise<void>;
   /** Resumes them. */
@@ -22,7 +26,7 @@ const refenceMs = 1000;
  */
 export class Lease implements AsyncDisposable {
   readonly #options: LeaseOptions;
-  #timer: NodeJS.Timeout;
+  #timer: NodeJS.Timeout | undefined;
   #isFenced = false;
   #isDisposed = false;
   /** Since the last greeting, or since the fence. */
@@ -32,7 +36,9 @@ export class Lease implements AsyncDisposable {
 
   constructor(options: LeaseOptions) {
     this.#options = options;
-    this.#timer = this.#expireLater(options.leaseMs);
+    const { leaseMs, leftMs = leaseMs } = options;
+    if (leftMs > 0) this.#timer = this.#expireLater(leftMs);
+    else this.#fence();
   }
 
   /** The server asks for the status. */
@@ -57,6 +63,7 @@ export class Lease implements AsyncDisposable {
   #renew(): void {
     clearTimeout(this.#timer);
     this.#timer = this.#expireLater(this.#options.leaseMs);
+    this.#options.onRenewed?.();
   }
 
   #expireLater(milliseconds: number): NodeJS.Timeout {

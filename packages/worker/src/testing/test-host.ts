@@ -18,7 +18,9 @@ export interface TestHost extends AsyncDisposable {
   readonly worker: Worker;
   readonly logged: { readonly level: string; readonly message: string; readonly fields?: object | undefined }[];
   /** Releases the worker and opens another one on the same directory, which adopts its machines. */
-  reopen(): Promise<Worker>;
+  reopen(wishes?: Pick<WorkerOptions, "adopting">): Promise<Worker>;
+  /** Resumes every machine. */
+  resumeAll(): Promise<void>;
   /** Starts a sandbox from the image `minimal` or from `from`. */
   start(from?: StartFrom, wishes?: Partial<StartSandbox>): Promise<StartedSandbox & { readonly id: SandboxId }>;
   /** Runs a shell command that must succeed, and returns its standard output. */
@@ -32,11 +34,12 @@ export async function startTestHost(
   const { directory, ...options } = wishes;
   const dataDirectory = directory ?? (await makeDataDirectory());
   const logged: TestHost["logged"] = [];
-  const open = (): Promise<OpenedWorker> =>
+  const open = (more: Pick<WorkerOptions, "adopting"> = {}): Promise<OpenedWorker> =>
     openTestWorker({
       dataDirectory,
       log: (level, message, fields) => logged.push({ level, message, fields }),
       ...options,
+      ...more,
     });
   let opened = await open();
   return {
@@ -45,12 +48,13 @@ export async function startTestHost(
     get worker() {
       return opened.worker;
     },
-    async reopen() {
+    async reopen(more) {
       await opened.release();
       await opened[Symbol.asyncDispose]();
-      opened = await open();
+      opened = await open(more);
       return opened.worker;
     },
+    resumeAll: () => opened.resumeAll(),
     async start(from, wishes) {
       const request = startRequest(from, wishes);
       return { ...(await opened.worker.startSandbox(request, () => undefined, never)), id: request.id };
