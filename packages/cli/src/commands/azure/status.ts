@@ -60,8 +60,10 @@ interface Workers {
 }
 
 async function workersOf(target: ScaleSetTarget, signal: AbortSignal): Promise<Workers> {
-  const { listMachines, readScaleSet, upgradeTag } = await import("./fleet/workers/scale-set.ts");
-  const { tags } = await readScaleSet(target, signal);
+  const { findScaleSet, listMachines, upgradeTag } = await import("./fleet/workers/scale-set.ts");
+  const set = await findScaleSet(target, signal);
+  if (set === undefined) return { images: {}, isUpgrading: false };
+  const { tags } = set;
   const images: Record<string, number> = {};
   for (const { image } of await listMachines(target, signal)) {
     const name = image.split("/").at(-1) ?? image;

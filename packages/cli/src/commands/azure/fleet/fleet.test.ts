@@ -327,6 +327,18 @@ suite("the commands", () => {
       });
     });
 
+    test("status: of a fleet whose creation was interrupted, names no workers", async () => {
+      await using world = await makeEarlier();
+      world.azure.resources.delete(set.toLowerCase());
+      assert.match((await world.osb(["status"])).stdout, /^workers +none$/m);
+      const { code, stderr } = await world.osb(["upgrade"]);
+      assert.equal(code, 1);
+      assert.match(
+        stderr,
+        /there is no scale set opensandbox-workers yet: 'osb azure fleet create --name opensandbox'/,
+      );
+    });
+
     test("upgrade: without the image of this version, nothing is changed", async () => {
       await using world = await makeEarlier();
       world.azure.resources.delete(`${compute}/images/${imageName}`.toLowerCase());

@@ -10,7 +10,7 @@ import { bootLine } from "./boot-line.ts";
 import { type AzureFleet, image, userDataOf } from "./fleet-plan.ts";
 import { listRemoteWorkers, remoteOperator } from "./workers/remote-operator.ts";
 import { plannedRoll, type RollTarget, rollWorkers } from "./workers/roll-workers.ts";
-import { listMachines, runsOn } from "./workers/scale-set.ts";
+import { listMachines, readScaleSet, runsOn } from "./workers/scale-set.ts";
 
 /**
  * Upgrades the server of a fleet in place, and replaces its workers one after another by machines of this version's
@@ -24,6 +24,8 @@ export async function upgradeFleet(
   signal: AbortSignal,
 ): Promise<number> {
   const target = await rollTarget({ arm, host, location }, signal);
+  // A fleet without workers is refused before its server changes.
+  await readScaleSet(target, signal);
   await installOnServer(remote, note, signal);
   const operator = remoteOperator(remote, signal);
   return await rollWorkers({ ...target, operator, note, ...(pollMs === undefined ? {} : { pollMs }) }, signal);

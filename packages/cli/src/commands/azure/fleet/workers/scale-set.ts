@@ -32,8 +32,21 @@ export const upgradeTag = "opensandbox-upgrade";
 
 /** @throws `unavailable` when the scale set is missing */
 export async function readScaleSet(target: ScaleSetTarget, signal: AbortSignal): Promise<ScaleSet> {
+  const found = await findScaleSet(target, signal);
+  if (found !== undefined) return found;
+  const message = `there is no scale set ${target.name}-workers yet: 'osb azure fleet create --name ${target.name}' continues the creation of the fleet`;
+  throw new SandboxError("unavailable", message);
+}
+
+/** Undefined when the scale set is missing. @throws `unavailable` */
+export async function findScaleSet(target: ScaleSetTarget, signal: AbortSignal): Promise<ScaleSet | undefined> {
   const set = pathOf(target);
-  const { sku, tags } = (await target.arm.require(getOf(set), signal)) as {
+  const result = await target.arm.send(getOf(set), signal);
+  if (!result.ok) {
+    if (result.status === 404) return undefined;
+    throw new SandboxError("unavailable", `cannot look up ${set.path}: ${result.code}: ${result.message}`);
+  }
+  const { sku, tags } = result.value as {
     readonly sku?: { readonly capacity?: number };
     readonly tags?: Readonly<Record<string, string>>;
   };
