@@ -337,6 +337,7 @@ suite("the commands", () => {
         stderr,
         /there is no scale set opensandbox-workers yet: 'osb azure fleet create --name opensandbox'/,
       );
+      assert.doesNotMatch(await log(world), /setup-azure-host|fleet boot/);
     });
 
     test("upgrade: without the image of this version, nothing is changed", async () => {
