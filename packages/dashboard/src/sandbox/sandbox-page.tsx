@@ -10,6 +10,7 @@ import { Page } from "../shell/page.tsx";
 import { Button, buttonClass, Empty, Failure, Loading, Mono, Note, State } from "../ui/controls.tsx";
 import { mebibytes, time } from "../ui/format.ts";
 import { Menu } from "../ui/menu.tsx";
+import { useCurrentInView } from "../ui/use-current-in-view.ts";
 import styles from "./sandbox.module.css";
 
 /** A part of the page that is loaded when it is first shown. */
@@ -51,6 +52,7 @@ function Known({ sandbox, view }: { readonly sandbox: SandboxInfo; readonly view
   const actions = useActions();
   const mayWrite = useMay()("sandboxes:write");
   const isBusy = actions.busy.has(id);
+  const tabs = useCurrentInView(view);
   const { content: Content } = views[view];
   const main = (["hibernate", "wake", "checkpoint", "fork"] as const).filter((name) => actions.may(name, sandbox));
   return (
@@ -80,7 +82,7 @@ function Known({ sandbox, view }: { readonly sandbox: SandboxInfo; readonly view
         ) : undefined
       }
     >
-      <nav className={styles["tabs"]} aria-label="Parts of the sandbox">
+      <nav ref={tabs} className={styles["tabs"]} aria-label="Parts of the sandbox">
         {Object.entries(views).map(([name, { title }]) => (
           <Link
             key={name}

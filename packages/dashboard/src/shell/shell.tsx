@@ -1,9 +1,10 @@
-import { Link, Outlet } from "@tanstack/react-router";
+import { Link, Outlet, useLocation } from "@tanstack/react-router";
 import { type ReactNode, useState } from "react";
 import { useMay, useSession } from "../session/signed-in.tsx";
 import { IconButton } from "../ui/controls.tsx";
 import { Icon } from "../ui/icons.tsx";
 import { useNotify } from "../ui/toasts.tsx";
+import { useCurrentInView } from "../ui/use-current-in-view.ts";
 import { useLive } from "./live.ts";
 import { pages } from "./pages.ts";
 import { Shortcuts } from "./shortcuts.tsx";
@@ -16,6 +17,7 @@ export function Shell(): ReactNode {
   const may = useMay();
   const notify = useNotify();
   const isConnected = useLive();
+  const links = useCurrentInView(useLocation().pathname);
   return (
     <div className={styles["shell"]}>
       <a className={styles["skip"]} href="#content">
@@ -26,7 +28,7 @@ export function Shell(): ReactNode {
           <span className={styles["mark"]} aria-hidden />
           OpenSandbox
         </Link>
-        <nav className={styles["nav"]} aria-label="Main">
+        <nav ref={links} className={styles["nav"]} aria-label="Main">
           {pages
             .filter(({ scope }) => may(scope))
             .map(({ to, label, icon }) => (

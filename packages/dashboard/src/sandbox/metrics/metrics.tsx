@@ -9,6 +9,8 @@ import styles from "./metrics.module.css";
 
 const windows = { "3600": "the last hour", "86400": "the last day", "604800": "the last 7 days" } as const;
 
+const memorySteps = Array.from({ length: 16 }, (_, power) => 32 * 2 ** power);
+
 /** The server adds a point a minute. */
 const refreshMs = 60_000;
 
@@ -47,7 +49,13 @@ export default function Metrics({ sandbox: { id } }: { readonly sandbox: Sandbox
             <figcaption>
               Memory: at most {mebibytes(data.peakMemoryMib)}. It ran for {duration(data.uptimeSeconds)}.
             </figcaption>
-            <Plot label="Memory" times={times} values={points.map((point) => point.peakMemoryMib)} format={mebibytes} />
+            <Plot
+              label="Memory"
+              times={times}
+              values={points.map((point) => point.peakMemoryMib)}
+              steps={memorySteps}
+              format={mebibytes}
+            />
           </figure>
           <figure>
             <figcaption>Running time of each interval</figcaption>

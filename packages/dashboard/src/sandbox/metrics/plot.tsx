@@ -8,12 +8,14 @@ interface PlotProps {
   /** Seconds since 1970, rising. */
   readonly times: readonly number[];
   readonly values: readonly number[];
+  /** Distances between marks of the axis that read well. Default: decimal ones. */
+  readonly steps?: readonly number[];
   /** A value as text, with its unit. */
   readonly format: (value: number) => string;
 }
 
 /** One line over time. The legend has the value below the pointer. */
-export default function Plot({ label, times, values, format }: PlotProps): ReactNode {
+export default function Plot({ label, times, values, steps, format }: PlotProps): ReactNode {
   const place = useRef<HTMLDivElement>(null);
   useEffect(() => {
     const parent = place.current;
@@ -26,7 +28,13 @@ export default function Plot({ label, times, values, format }: PlotProps): React
       {
         ...size(),
         scales: { y: { range: (_plot, _min, max) => [0, Math.max(1, max * 1.1)] } },
-        axes: [axis, { ...axis, size: 80, values: (_plot, ticks) => ticks.map(format) }],
+        axes: [
+          axis,
+          {
+            ...{ ...axis, size: 80, values: (_plot, ticks) => ticks.map(format) },
+            ...(steps === undefined ? {} : { incrs: [...steps] }),
+          },
+        ],
         series: [
           {},
           {
@@ -34,6 +42,7 @@ export default function Plot({ label, times, values, format }: PlotProps): React
             stroke: colour("--accent"),
             fill: colour("--accent-soft"),
             width: 2,
+            points: { show: false },
             value: (_plot, value: number | null) => (value === null ? "" : format(value)),
           },
         ],
@@ -47,6 +56,6 @@ export default function Plot({ label, times, values, format }: PlotProps): React
       observer.disconnect();
       plot.destroy();
     };
-  }, [label, times, values, format]);
+  }, [label, times, values, steps, format]);
   return <div ref={place} className={styles["plot"]} />;
 }
