@@ -48,7 +48,14 @@ suite("requests that a server must refuse", () => {
   }
 
   const cases: readonly [what: string, method: string, path: string, body: unknown, status: number, words: RegExp][] = [
-    ["an unknown template", "POST", "", { templateID: "debain" }, 404, /debain.*builder, base, default, minimal/],
+    [
+      "an unknown template",
+      "POST",
+      "",
+      { templateID: "debain" },
+      404,
+      /debain.*builder, base, default, docker, minimal/,
+    ],
     ["memory that is not a multiple of 128", "POST", "", { memoryMB: 1000 }, 400, /memoryMB.*multiple of 128/],
     ["too little memory", "POST", "", { memoryMB: 128 }, 400, /memoryMB.*256/],
     ["too much memory", "POST", "", { memoryMB: 65_664 }, 400, /memoryMB.*65536/],

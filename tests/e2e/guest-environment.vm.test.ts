@@ -118,21 +118,22 @@ END
     ]);
   });
 
-  test("an enabled service starts at a boot of the machine", async () => {
+  test("an enabled service starts at a boot of the machine, and again when it fails", async () => {
     await shell(`
       sudo tee /etc/systemd/system/booted.service >/dev/null <<'END'
 [Service]
-ExecStart=/bin/sh -c 'cat /proc/self/oom_score_adj >/tmp/booted; exec sleep 1000'
+Restart=on-failure
+ExecStart=/bin/sh -c 'cat /proc/self/oom_score_adj >>/tmp/booted; [ "$(wc -l </tmp/booted)" -gt 1 ] || exit 1; exec sleep 1000'
 END
       systemctl enable booted`);
     await sandbox.reboot();
     const text = await shell(`
-      for i in $(seq 100); do [ -s /tmp/booted ] && break; sleep 0.1; done
+      for i in $(seq 300); do [ "$(cat /tmp/booted 2>/dev/null | wc -l)" = 2 ] && break; sleep 0.1; done
       cat /tmp/booted
       systemctl is-active booted
       sudo systemctl disable --now booted
       ls /etc/opensandbox/services`);
-    assert.deepEqual(text.split("\n"), ["0", "active"]);
+    assert.deepEqual(text.split("\n"), ["0", "0", "active"]);
   });
 
   test("swap, user namespaces, core dumps, locales, time zones, names and low ports work", async () => {

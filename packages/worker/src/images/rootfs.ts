@@ -88,7 +88,7 @@ function hooksOf({ services, groups }: Recipe): readonly string[] {
   const commands = [
     ...Object.entries(services).flatMap(([name, command]) => [
       `mkdir -p ${units} ${enabled}`,
-      `printf '[Service]\\nExecStart=%s\\n' '${command}' >${units}/${name}.service`,
+      `printf '[Service]\\nExecStart=%s\\nRestart=on-failure\\n' '${command}' >${units}/${name}.service`,
       `: >${enabled}/${name}`,
       `rm -f "$1/etc/init.d/${name}"`,
     ]),
