@@ -51,7 +51,8 @@ export async function introduceGuest(
   signal: AbortSignal,
 ): Promise<boolean> {
   const ended = new AbortController();
-  const timeoutMs = from === "boot" ? bootTimeoutMs : Math.max(minRestoreTimeoutMs, bootTimeoutMs / bootsPerRestore);
+  const timeoutMs =
+    from === "boot" ? bootTimeoutMs : Math.max(minRestoreTimeoutMs, Math.ceil(bootTimeoutMs / bootsPerRestore));
   const timeout = AbortSignal.timeout(timeoutMs);
   const until = AbortSignal.any([signal, ended.signal, timeout]);
   const exit = live.vm.exited.then((end) => {
