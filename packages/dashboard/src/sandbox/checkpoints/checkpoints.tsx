@@ -28,8 +28,14 @@ export default function Checkpoints({ sandbox }: { readonly sandbox: SandboxInfo
   const [asked, setAsked] = useState<Asked>();
   const { data, error, refetch } = useQuery({
     queryKey: ["sandbox", id, "checkpoints"],
-    // Those of its ancestors and forks too.
-    queryFn: ({ signal }) => client.checkpoints.list(undefined, signal),
+    async queryFn({ signal }) {
+      // Its ancestors and forks are among all checkpoints, of which the server lists the newest.
+      const lists = await Promise.all([
+        client.checkpoints.list(undefined, signal),
+        client.checkpoints.list(id, signal),
+      ]);
+      return [...new Map(lists.flat().map((checkpoint) => [checkpoint.id, checkpoint])).values()];
+    },
   });
   const { data: listed } = useQuery(allSandboxes(client));
   const family = useMemo(
