@@ -1,5 +1,6 @@
 import { existsSync, readFileSync } from "node:fs";
 import { runCommand } from "#host/run-command.ts";
+import { nftFromInput } from "./nft.ts";
 import { cablePrefix } from "./address-plan.ts";
 import { table } from "./namespace-rules.ts";
 
@@ -22,7 +23,7 @@ interface Chain {
 export async function admitForwarding(): Promise<void> {
   for (const chain of await droppingChains()) {
     if ((await ourRules(chain)).length > 0) continue;
-    await runCommand("admit forwarding", ["nft", "-f", "-"], {
+    await runCommand("admit forwarding", nftFromInput, {
       input: directions.map((device) => `add rule ${ruleOf(chain, device)}`).join("\n"),
     });
   }
@@ -41,7 +42,7 @@ export async function withdrawForwarding(): Promise<void> {
     const handles = await ourRules(chain);
     if (handles.length === 0) continue;
     const { family, table, name } = chain;
-    await runCommand("withdraw forwarding", ["nft", "-f", "-"], {
+    await runCommand("withdraw forwarding", nftFromInput, {
       input: handles.map((handle) => `delete rule ${family} ${table} ${name} handle ${handle}`).join("\n"),
     });
   }

@@ -5,6 +5,7 @@ import type { Log } from "#host/log.ts";
 import { lockFile } from "#host/file-lock.ts";
 import { hasTable, watchRules } from "#host/kernel/netfilter.ts";
 import { runCommand } from "#host/run-command.ts";
+import { nftFromInput } from "./nft.ts";
 import { anySlotTaken, leftOverSlots, removeGoneOwners, slotsDirectory } from "#host/slots.ts";
 import { asSandboxError } from "@opensandbox/wire/errors.ts";
 import { admitForwarding, withdrawForwarding } from "./foreign-firewalls.ts";
@@ -48,7 +49,7 @@ export async function closeHostNetwork(): Promise<void> {
   using _lock = await lockHost();
   if (await anySlotTaken()) return;
   await withdrawForwarding();
-  await runCommand("remove the host's rules", ["nft", "-f", "-"], { input: noHostRules });
+  await runCommand("remove the host's rules", nftFromInput, { input: noHostRules });
 }
 
 /** Removes the networks of slots whose owner is gone, and the host's rules when no slot is left. */
@@ -65,14 +66,14 @@ async function openHostNetwork(): Promise<void> {
   // Forwarding stays on after the worker's end: other programs may rely on it by then.
   const forwarding = "/proc/sys/net/ipv4/ip_forward";
   if (readFileSync(forwarding, "utf8").trim() !== "1") writeFileSync(forwarding, "1");
-  await runCommand("set the host's rules", ["nft", "-f", "-"], { input: hostRules() });
+  await runCommand("set the host's rules", nftFromInput, { input: hostRules() });
   await admitForwarding();
 }
 
 async function putBack(): Promise<void> {
   using _lock = await lockHost();
   if (!hasTable({ table })) {
-    await runCommand("set the host's rules", ["nft", "-f", "-"], { input: hostRules() });
+    await runCommand("set the host's rules", nftFromInput, { input: hostRules() });
   }
   await admitForwarding();
 }

@@ -1,6 +1,7 @@
 import { existsSync, writeFileSync } from "node:fs";
 import { inNetworkNamespace } from "#host/kernel/libc.ts";
 import { runCommand } from "#host/run-command.ts";
+import { nftFromInput } from "./nft.ts";
 import { type SlotNames, slotNames } from "./address-plan.ts";
 import { hostCommands, namespaceCommands, namespaceSettings, queueCommands, removalCommands } from "./link-commands.ts";
 import { namespaceRules, type NetworkLimits } from "./namespace-rules.ts";
@@ -25,7 +26,7 @@ export async function makeSlotNetwork(slot: number, limits: NetworkLimits): Prom
   inNetworkNamespace(namespaceFile, () => {
     for (const [file, value] of namespaceSettings) writeSetting(`/proc/sys/net/${file}`, value);
   });
-  await runCommand("set the rules of a namespace", ["nft", "-f", "-"], {
+  await runCommand("set the rules of a namespace", nftFromInput, {
     input: namespaceRules(limits),
     namespace: namespaceFile,
   });
