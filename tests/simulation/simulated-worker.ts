@@ -42,6 +42,8 @@ export class SimulatedWorker extends TestWorker implements Disposable {
   /** Rises when the process or its host ends: steps under way then have no effect. */
   #life = 0;
   #isFenced = false;
+  /** Of starts that are under way, in MiB. */
+  #promisedMib = 0;
   /** Of the lease, by a server; none since its host booted. */
   #renewedMs: number | undefined;
   #lease: Lease | undefined;
@@ -153,7 +155,7 @@ export class SimulatedWorker extends TestWorker implements Disposable {
     signal: AbortSignal,
   ): Promise<StartedSandbox> {
     return await this.#call(async () => {
-      this.#admit(request.memoryMib);
+      using _ = this.#admit(request.memoryMib);
       return await super.startSandbox(request, onProgress, signal);
     });
   }
@@ -186,7 +188,7 @@ export class SimulatedWorker extends TestWorker implements Disposable {
   override async powerCycleSandbox(id: SandboxId): Promise<void> {
     await this.#call(async () => {
       const { running, request } = this.host.machine(id);
-      if (!running) this.#admit(request.memoryMib);
+      using _ = running ? undefined : this.#admit(request.memoryMib);
       await super.powerCycleSandbox(id);
     });
   }
@@ -223,10 +225,17 @@ export class SimulatedWorker extends TestWorker implements Disposable {
   }
 
   /** As the admission of a real worker does. */
-  #admit(memoryMib: number): void {
+  #admit(memoryMib: number): Disposable {
     const needMib = neededMib(memoryMib);
-    const freeMib = this.memoryMib - this.usedMib;
-    if (needMib <= freeMib) return;
+    const freeMib = this.memoryMib - this.usedMib - this.#promisedMib;
+    if (needMib <= freeMib) {
+      this.#promisedMib += needMib;
+      return {
+        [Symbol.dispose]: () => {
+          this.#promisedMib -= needMib;
+        },
+      };
+    }
     throw new SandboxError("no_capacity", "the host has no memory left", { resource: "memory", needMib, freeMib });
   }
 
