@@ -9,7 +9,7 @@ import type { ExecEnd } from "@opensandbox/wire/worker/sessions.ts";
 const timeoutMs = 60_000;
 
 /** Raise it when the warm-up changes: templates of the earlier version are made again. */
-export const warmUpVersion = 3;
+export const warmUpVersion = 4;
 
 interface WarmUp {
   readonly argv: readonly [string, ...string[]];
