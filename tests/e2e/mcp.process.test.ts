@@ -9,6 +9,14 @@ import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/
 import { eventually, eventOf, within } from "@opensandbox/wire/testing/eventually.ts";
 import { spawnServer } from "./spawn-server.ts";
 
+/** Calls a tool, and returns the text of its result. */
+function callerOf(client: Client): (name: string, input: Record<string, unknown>) => Promise<string> {
+  return async (name, input) => {
+    const { content } = await client.callTool({ name, arguments: input });
+    return (content as { text: string }[])[0]?.text ?? "";
+  };
+}
+
 // The protocol's own client, the command line as its server, a real server, and a machine that is a process of this host.
 test("an agent creates a sandbox, works in it and leaves nothing behind", async () => {
   await using server = await spawnServer({ env: { OPENSANDBOX_VM_BACKEND: "fake", OPENSANDBOX_ALLOW_FAKE: "1" } });
@@ -24,10 +32,7 @@ test("an agent creates a sandbox, works in it and leaves nothing behind", async 
     stderr: "ignore",
   });
   await within("the connection", client.connect(transport), 60_000);
-  const call = async (name: string, input: Record<string, unknown>): Promise<string> => {
-    const { content } = await client.callTool({ name, arguments: input });
-    return (content as { text: string }[])[0]?.text ?? "";
-  };
+  const call = callerOf(client);
   const sandbox = await call("create_sandbox", {});
   assert.match(sandbox, /^sb-[0-9a-f]{16}$/);
   await call("write_file", { sandbox, path: "note", content: "kept" });
@@ -82,10 +87,7 @@ test("agents with the token use the tools over HTTP, and nothing is left when th
     const requestInit = { headers: { authorization: `Bearer ${token}` } };
     const transport = new StreamableHTTPClientTransport(new URL(url), { requestInit });
     await within("the connection", client.connect(transport), 60_000);
-    const call = async (name: string, input: Record<string, unknown>): Promise<string> => {
-      const { content } = await client.callTool({ name, arguments: input });
-      return (content as { text: string }[])[0]?.text ?? "";
-    };
+    const call = callerOf(client);
     const sandbox = await call("create_sandbox", {});
     assert.match(sandbox, /^sb-[0-9a-f]{16}$/);
     assert.match(await call("run_command", { sandbox, command: "echo out" }), /"stdout": ?"out\\n"/);

@@ -44,11 +44,7 @@ function requireRestorable(manifest: SnapshotManifest, restoring: Restoring | un
   const attachments = () =>
     files.disks.map(({ name, writable }) => ({ name, base: "base", layers: writable ? ["top"] : [] }));
   const resources = { user: undefined, cgroup: undefined, network: attachmentOf(network) };
-  requireCompatible(
-    specOf(shape, directory, { files, attachments }, resources, { hypervisor: { restoring } }),
-    memory,
-    restoring,
-  );
+  requireCompatible(specOf(shape, directory, { files, attachments }, resources, restoring), memory, restoring);
 }
 
 function attachmentOf(kind: SnapshotManifest["network"]): NetworkAttachment {

@@ -13,6 +13,7 @@ import { methods } from "@opensandbox/wire/guest/methods.ts";
 import { fakeHypervisor } from "#hypervisor/fake/fake-hypervisor.ts";
 import type { Vm } from "#hypervisor/hypervisor.ts";
 import { GuestClient } from "./guest-client.ts";
+import { noHooks } from "./guest-hooks.ts";
 import { guestSessions } from "./guest-sessions.ts";
 
 const never = new AbortController().signal;
@@ -104,6 +105,10 @@ suite("exec sessions of a guest agent", () => {
     await run("before-hibernate", 500);
     await run("after-fork", 500);
     assert.equal(await readFile(join(home, "hooked"), "latin1"), "first\nsecond after-wake\n");
+    for (const event of ["after-fork", noHooks.event])
+      await place(`${event}.d/10-any`, `echo template >>${home}/hooked`);
+    await guest.call(methods.configure, { hooks: noHooks }, AbortSignal.timeout(60_000));
+    assert.equal(await readFile(join(home, "hooked"), "latin1"), "first\nsecond after-wake\n", "none in a template");
     const reports = await readFile(join(directory, "console.log"), "latin1");
     assert.match(reports, /10-first failed: it exited with 3; its output is in/);
     assert.match(reports, /30-hangs failed: it was killed because it did not end in time/);

@@ -6,7 +6,7 @@ import type { ReshapeRequestSchema } from "@opensandbox/wire/guest/messages_pb.j
 import { methods } from "@opensandbox/wire/guest/methods.ts";
 import { inner, macBytes } from "#network/address-plan.ts";
 import type { SandboxSecrets } from "@opensandbox/wire/worker/worker.ts";
-import type { hooksOf } from "#guest/guest-hooks.ts";
+import type { GuestHooks } from "#guest/guest-hooks.ts";
 import { machineIdOf, macAddressOf } from "#guest/guest-identity.ts";
 import type { Host } from "#machine/host.ts";
 import type { LiveMachine } from "#machine/live-machine.ts";
@@ -25,7 +25,7 @@ export interface GuestIdentity {
   /** Secrets that the guest uses: it has to trust their authority. */
   readonly secrets?: SandboxSecrets | undefined;
   /** Hooks that the guest runs before it is usable. */
-  readonly hooks?: ReturnType<typeof hooksOf> | undefined;
+  readonly hooks?: GuestHooks | undefined;
 }
 
 /** From this protocol version on an agent takes its identity and a shape by one call. */

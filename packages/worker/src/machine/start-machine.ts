@@ -76,7 +76,10 @@ export async function bootMachine(
     host.hypervisor,
   );
   spans.end("disks");
-  const spec = { ...specOf(request.shape, directory.path, layers, resources, host), ...newVsock(resources, host) };
+  const spec = {
+    ...specOf(request.shape, directory.path, layers, resources, host.hypervisor.restoring),
+    ...newVsock(resources, host),
+  };
   await failpoint("start process");
   const vm = undo.use(await host.hypervisor.boot(spec, signal));
   const guest = undo.use(await connectGuest(vm.agentTransport, request.id, host));
@@ -132,7 +135,7 @@ export async function restoreMachine(
   const reader = { ...request, workspaceMib, user: resources.user };
   const layers = await fillDirectory(directory.path, reader, snapshot, undefined, host.hypervisor);
   spans.end("disks");
-  const plainSpec = specOf(request.shape, directory.path, layers, resources, host);
+  const plainSpec = specOf(request.shape, directory.path, layers, resources, host.hypervisor.restoring);
   const hadVsock = requireCompatible(plainSpec, memory, restoring) === "with vsock";
   // The device of the snapshot, with this machine's address. A host without such devices leaves it out.
   const vsock = hadVsock ? newVsock(resources, host) : {};
@@ -209,7 +212,7 @@ export async function adoptMachine(
   const resources = undo.use(await adoptHostResources(directory.path, slot, network, request.tenantGroup, host));
   const layers = new LayerStack(files, nextLayer, resources.user);
   const spec = {
-    ...specOf(request.shape, directory.path, layers, resources, host),
+    ...specOf(request.shape, directory.path, layers, resources, host.hypervisor.restoring),
     ...{ memoryBase, hotplugMib },
     ...(vsock === undefined ? {} : { vsock }),
   };
@@ -259,7 +262,7 @@ export async function bootAgain(live: LiveMachine, memoryMib: number, host: Host
     owned.map((file) => join(path, file)),
     resources.user,
   );
-  const spec = { ...specOf(shape, path, layers, resources, host), ...newVsock(resources, host) };
+  const spec = { ...specOf(shape, path, layers, resources, host.hypervisor.restoring), ...newVsock(resources, host) };
   const vm = undo.use(await host.hypervisor.boot(spec, signal));
   const guest = await connectGuest(vm.agentTransport, id, host);
   undo.move();
@@ -364,7 +367,7 @@ export function specOf(
   directory: string,
   layers: Pick<LayerStack, "files" | "attachments">,
   resources: Pick<HostResources, "user" | "network" | "cgroup">,
-  host: { readonly hypervisor: Pick<Hypervisor, "restoring"> },
+  restoring: Restoring | undefined,
 ): VmSpec {
   const { user, network, cgroup } = resources;
   const { kernel, initramfs, memoryBase } = layers.files;
@@ -378,7 +381,7 @@ export function specOf(
     memoryBase: join(directory, memoryBase),
     kernel: join(directory, kernel),
     initramfs: join(directory, initramfs),
-    bootArguments: bootArguments(shape.vcpus, host.hypervisor.restoring),
+    bootArguments: bootArguments(shape.vcpus, restoring),
     disks: layers.attachments(directory),
     network,
   };

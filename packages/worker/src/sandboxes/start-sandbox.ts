@@ -6,7 +6,7 @@ import { memoryMibOf } from "#snapshots/manifest.ts";
 import type { StoredSnapshot } from "#snapshots/snapshot-store.ts";
 import { Verifier } from "#snapshots/verify.ts";
 import { alignClock } from "#guest/align-clock.ts";
-import { hooksOf } from "#guest/guest-hooks.ts";
+import { type GuestHooks, hooksOf } from "#guest/guest-hooks.ts";
 import { hostnameOf } from "#guest/guest-identity.ts";
 import { holdBootFiles } from "#machine/boot-files.ts";
 import type { BootFiles, Host } from "#machine/host.ts";
@@ -91,7 +91,7 @@ export async function startSandbox(
 
 /**
  * Turns the machine that `provide` starts into the sandbox. When the guest of a restored machine stays silent, a second
- * machine is restored: nothing of the sandbox has run yet, and an emulator can lose an interrupt.
+ * machine is restored: an emulator can lose an interrupt. The first machine's disks go with it.
  */
 async function becomeOrRepeat(start: Start, provide: () => Promise<StartedMachine>): Promise<Started> {
   const { host, signal } = start;
@@ -147,7 +147,7 @@ async function becomeSandbox(
 }
 
 /** The hooks of a start, unless it makes a new sandbox from an image. */
-function hooksAfter({ from }: StartSandbox): ReturnType<typeof hooksOf> | undefined {
+function hooksAfter({ from }: StartSandbox): GuestHooks | undefined {
   if (from.kind === "image") return undefined;
   return hooksOf(from.identity === "new" ? "after-fork" : "after-wake");
 }

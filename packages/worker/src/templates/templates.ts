@@ -18,7 +18,7 @@ import type { MachineCapture } from "#machine/capture-machine.ts";
 import type { BootFiles, Host } from "#machine/host.ts";
 import { maxHotplugMib, memoryBaseMib } from "#machine/shape/hotplug.ts";
 import { imageHostname } from "#guest/guest-identity.ts";
-import { hooksOf } from "#guest/guest-hooks.ts";
+import { noHooks } from "#guest/guest-hooks.ts";
 import { introduceGuest } from "#machine/introduce-guest.ts";
 import { writeEntry } from "#machine/journal.ts";
 import { imageFiles, seal } from "#machine/machine-files.ts";
@@ -141,7 +141,7 @@ export class Templates implements AsyncDisposable {
     const machine = { id, ...request, tenantGroup: undefined };
     await using live = await bootMachine(machine, boot.files, host, spans, signal);
     // Runs the clone-only steps now, to warm them.
-    const identity = { id: "template", hostname: imageHostname, envs: {}, copied: true, hooks: hooksOf("after-fork") };
+    const identity = { id: "template", hostname: imageHostname, envs: {}, copied: true, hooks: noHooks };
     await introduceGuest(live, identity, "boot", host, signal);
     if (bootsOnOneProcessor(shape.vcpus, host.hypervisor.restoring)) {
       // A processor that comes online for the first time takes five times as long as later.
