@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { merge, spreadsOf } from "./compare-checkouts.ts";
-import { compareRuns } from "./compare-runs.ts";
+import { compareRuns, comparisonTable } from "./compare-runs.ts";
 import { figureOf, type FigureName } from "./figures.ts";
 import type { BenchResult, Measured } from "./report/result.ts";
 
@@ -46,6 +46,17 @@ test("a slower host does not count as a change, because values are divided by th
   const [comparison] = compareRuns(before, after);
   assert.equal(comparison?.verdict, "cannot tell");
   assert.equal(comparison?.in, "floor");
+});
+
+test("a checkout whose floor differs is compared without the floor, if both were measured in turns", () => {
+  const before = run({ wake: [around100, around100.toReversed()] });
+  const after = run({ wake: [around100.toReversed(), times(0.5)] });
+  assert.deepEqual(verdicts(before, after), { wake: "worse" });
+  const [inTurns] = compareRuns(before, after, true);
+  assert.deepEqual([inTurns?.verdict, inTurns?.in], ["cannot tell", "ms"]);
+  assert.match(comparisonTable([inTurns!]), /cannot tell \(the floor itself changed by -50(\.0)? %\)/);
+  const slower = run({ wake: [times(2), times(0.5)] });
+  assert.deepEqual(compareRuns(before, slower, true)[0]?.verdict, "worse");
 });
 
 test("neither noise nor a repeated run counts as a change", () => {

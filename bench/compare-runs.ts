@@ -11,6 +11,8 @@ export interface Comparison {
   readonly name: FigureName;
   /** `floor`: each value is divided by the floor of its round, so that a slower host does not count as a change. */
   readonly in: "floor" | FigureResult["unit"];
+  /** Change of the floor, where it differs between two checkouts: 0.1 is 10 % more. Then `in` is the figure's unit. */
+  readonly floorChange?: number;
   readonly before: number;
   readonly after: number;
   /** The p-value: the probability of such a difference when nothing has changed. */
@@ -21,14 +23,20 @@ export interface Comparison {
 /** Probability of a false change, over all figures of a comparison together. */
 const mistakes = 0.05;
 
+/** Below this p-value, the floors of two checkouts differ. */
+const floorsDiffer = 0.01;
+
 /**
  * Finds the figures that changed between two runs, by the Mann-Whitney U test. Holm's method corrects for the number of
  * figures.
+ *
+ * The floor runs the guest of its own checkout, so a change of the guest changes the floor too. Of runs that were
+ * measured `inTurns`, a floor that differs is such a change and not the host's: the figure is then compared in its unit.
  */
-export function compareRuns(before: BenchResult, after: BenchResult): readonly Comparison[] {
+export function compareRuns(before: BenchResult, after: BenchResult, inTurns = false): readonly Comparison[] {
   const pairs = before.figures.flatMap((a) => {
     const b = after.figures.find(({ name }) => name === a.name);
-    return b === undefined || a.ours.length === 0 || b.ours.length === 0 ? [] : [compare(a, b)];
+    return b === undefined || a.ours.length === 0 || b.ours.length === 0 ? [] : [compare(a, b, inTurns)];
   });
   const ranked = pairs.toSorted((a, b) => a.p - b.p);
   let believed = true;
@@ -40,8 +48,9 @@ export function compareRuns(before: BenchResult, after: BenchResult): readonly C
   return pairs.map((pair) => (certain.has(pair.name) ? pair : { ...pair, verdict: "cannot tell" }));
 }
 
-function compare(a: FigureResult, b: FigureResult): Comparison {
-  const inFloor = a.raw.length > 0 && b.raw.length > 0;
+function compare(a: FigureResult, b: FigureResult, inTurns: boolean): Comparison {
+  const floorChange = inTurns ? floorChangeOf(a, b) : undefined;
+  const inFloor = a.raw.length > 0 && b.raw.length > 0 && floorChange === undefined;
   const [x, y] = [a, b].map((figure) => [...roundsOf(figure, inFloor)]) as [number[], number[]];
   const before = median(x);
   const after = median(y);
@@ -49,15 +58,21 @@ function compare(a: FigureResult, b: FigureResult): Comparison {
   return {
     ...{ name: a.name, in: inFloor ? "floor" : a.unit, before, after, p: mannWhitney(x, y).p },
     verdict: improved ? "better" : "worse",
+    ...(floorChange !== undefined && { floorChange }),
   };
+}
+
+function floorChangeOf(a: FigureResult, b: FigureResult): number | undefined {
+  const [x, y] = [a, b].map(({ raw }) => [...roundsOf({ ours: raw, raw: [] }, false)]) as [number[], number[]];
+  return mannWhitney(x, y).p < floorsDiffer ? median(y) / median(x) - 1 : undefined;
 }
 
 /**
  * Reduces each round to one value: the values of a round share the host's noise, so more of them add no evidence. Each
  * is divided by the floor of its round, or by the floor of the whole run where the round has none.
  */
-function* roundsOf({ ours, raw }: FigureResult, inFloor: boolean): Generator<number> {
-  const whole = median(values(raw));
+function* roundsOf({ ours, raw }: Pick<FigureResult, "ours" | "raw">, inFloor: boolean): Generator<number> {
+  const whole = raw.length > 0 ? median(values(raw)) : 1;
   for (const round of new Set(ours.map((sample) => sample.round))) {
     const [own, floor] = [ours, raw].map((side) => values(side.filter((sample) => sample.round === round)));
     const unit = floor!.length > 0 ? median(floor!) : whole;
@@ -71,16 +86,20 @@ export function comparisonTable(comparisons: readonly Comparison[], spreads?: Sp
     if (spreads === undefined) return [];
     return [spreads[name] === undefined ? "" : `${digits(spreads[name] * 100)} %`];
   };
-  const rows = comparisons.map(({ name, in: unit, before, after, p, verdict }) => [
+  const rows = comparisons.map(({ name, in: unit, before, after, p, verdict, floorChange }) => [
     name,
     unit === "floor" ? "x floor" : unit,
     digits(before),
     digits(after),
-    `${after >= before ? "+" : ""}${digits((after / before - 1) * 100)} %`,
+    percent(after / before - 1),
     p < 0.001 ? "<0.001" : p.toFixed(3),
     ...spread(name),
-    verdict,
+    floorChange === undefined ? verdict : `${verdict} (the floor itself changed by ${percent(floorChange)})`,
   ]);
   const head = ["figure", "", "before", "after", "change", "p", ...(spreads === undefined ? [] : ["spread"]), ""];
   return table(head, rows);
+}
+
+function percent(change: number): string {
+  return `${change >= 0 ? "+" : ""}${digits(change * 100)} %`;
 }

@@ -104,7 +104,7 @@ variation of one checkout's ratios between turns. Compare a checkout with itself
         signal,
       );
       shown.pause();
-      const comparisons = compareRuns(measured.before, measured.after);
+      const comparisons = compareRuns(measured.before, measured.after, true);
       await print(comparisonTable(comparisons, measured.spreads), { comparisons, spreads: measured.spreads });
       return comparisons.some(({ verdict }) => verdict === "worse") ? 1 : 0;
     }
