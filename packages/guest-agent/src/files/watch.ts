@@ -1,7 +1,8 @@
 import { create } from "@bufbuild/protobuf";
-import { watch as watchFile, type FSWatcher } from "node:fs";
-import { lstat, readdir } from "node:fs/promises";
+import { type Dirent, readdirSync, watch as watchFile, type FSWatcher } from "node:fs";
+import { lstat, readdir, realpath } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Stream } from "@opensandbox/wire/guest/channel.ts";
 import {
@@ -19,6 +20,8 @@ import { bytesOfPath, textOfPath } from "./path-bytes.ts";
 const maxWaiting = 4096;
 /** Limit of changes in one message. */
 const batchEvents = 64;
+/** Other calls wait at most about this long for a directory tree that is read, in milliseconds. */
+const sliceMs = 10;
 
 /** Reports changes of a file, or in a directory, until the host gives the stream up. */
 export async function watch(request: WatchRequest, stream: Stream, system: System): Promise<object> {
@@ -27,8 +30,11 @@ export async function watch(request: WatchRequest, stream: Stream, system: Syste
   using tree = new WatchedTree(changes, (located) => pathOf(located, { path, located: system.locate(path) }));
   await aboutFile(path, async () => {
     const located = system.locate(path);
-    if ((await lstat(bytesOfPath(located))).isDirectory()) await tree.add(located, { recursive: request.recursive });
-    else tree.addFile(located);
+    if (!(await lstat(bytesOfPath(located))).isDirectory()) tree.addFile(located);
+    else if (request.recursive) {
+      const real = textOfPath(await realpath(bytesOfPath(located), { encoding: "buffer" }));
+      await tree.addTree(located, { quickly: !system.mayStall(real), signal: stream.signal });
+    } else tree.addDirectory(located);
   });
   stream.signal.addEventListener("abort", () => changes.end(stream.signal.reason), { once: true });
   if (stream.signal.aborted) changes.end(stream.signal.reason);
@@ -55,18 +61,47 @@ class WatchedTree implements Disposable {
     this.#pathOf = pathOf;
   }
 
-  /** @throws for the directory itself; directories below it that vanish meanwhile are skipped */
-  async add(directory: string, { recursive }: { recursive: boolean }): Promise<void> {
-    if (this.#watchers.has(directory)) return;
+  addDirectory(directory: string): void {
+    this.#addDirectory(directory, { recursive: false });
+  }
+
+  /**
+   * Watches a directory and all directories below it. `quickly` reads them without the thread pool, in a third of the
+   * time: only for file systems that always answer, because a call that waits stops the whole agent.
+   *
+   * @throws for the directory itself; directories below it that vanish meanwhile are skipped
+   */
+  async addTree(root: string, { quickly, signal }: { quickly: boolean; signal?: AbortSignal }): Promise<void> {
+    const pending = [root];
+    let sliceEnd = performance.now() + sliceMs;
+    for (let directory = pending.pop(); directory !== undefined; directory = pending.pop()) {
+      if (performance.now() > sliceEnd) {
+        await nextTurn();
+        sliceEnd = performance.now() + sliceMs;
+      }
+      signal?.throwIfAborted();
+      try {
+        // Watched first and read then: a directory made in between is seen at least once.
+        if (!this.#addDirectory(directory, { recursive: true })) continue;
+        const entries: readonly Dirent<Buffer>[] = quickly
+          ? readdirSync(bytesOfPath(directory), { withFileTypes: true, encoding: "buffer" })
+          : await readdir(bytesOfPath(directory), { withFileTypes: true, encoding: "buffer" });
+        for (const entry of entries) if (entry.isDirectory()) pending.push(join(directory, textOfPath(entry.name)));
+      } catch (error) {
+        if (directory === root || !isGone(error)) throw error;
+      }
+    }
+  }
+
+  /** Returns false for a directory that is watched already. */
+  #addDirectory(directory: string, { recursive }: { recursive: boolean }): boolean {
+    if (this.#watchers.has(directory)) return false;
     this.#watch(directory, (kind, name) => {
       if (name === undefined) this.#changes.add("lost", this.#pathOf(directory));
       else
         this.#look(kind, join(directory, name), { directory, recursive }).catch((error: unknown) => this.#fail(error));
     });
-    if (!recursive) return;
-    for (const entry of await readdir(bytesOfPath(directory), { withFileTypes: true, encoding: "buffer" })) {
-      if (entry.isDirectory()) await this.#addBelow(join(directory, textOfPath(entry.name)));
-    }
+    return true;
   }
 
   /** Watches the directory of the file, so that a replacement is seen too. */
@@ -104,16 +139,16 @@ class WatchedTree implements Disposable {
     }
     this.#changes.add("created", this.#pathOf(file));
     if (!recursive || !stats.isDirectory()) return;
-    await this.#addBelow(file);
+    await this.#addAppeared(file);
     // Entries that appeared before the directory was watched.
     for (const name of (await orUndefined(readdir(bytesOfPath(file), { encoding: "buffer" }))) ?? []) {
       await this.#look("rename", join(file, textOfPath(name)), { directory: file, recursive });
     }
   }
 
-  async #addBelow(directory: string): Promise<void> {
+  async #addAppeared(directory: string): Promise<void> {
     try {
-      await this.add(directory, { recursive: true });
+      await this.addTree(directory, { quickly: false });
     } catch (error) {
       if (!isGone(error)) throw error;
     }

@@ -32,6 +32,7 @@ export function fakeSystem(home: string): System {
     programOf: (path) => (path === sftpServer.path ? sftpServer.command : undefined),
     owner: undefined,
     mountPoints: () => ["/", home],
+    mayStall: () => false,
     addEntropy: () => undefined,
     setClock: () => undefined,
     stepClock: () => undefined,

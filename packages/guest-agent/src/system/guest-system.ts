@@ -1,7 +1,7 @@
 import { commandCgroups, fitMemory, limitCommands, readMemory } from "./kernel/cgroup.ts";
 import { stepClock } from "./kernel/clock.ts";
 import { addEntropy } from "./kernel/entropy.ts";
-import { fileSystems, mounts } from "./kernel/file-systems.ts";
+import { fileSystems, mayStall, mounts } from "./kernel/file-systems.ts";
 import { setHostname } from "./kernel/hostname.ts";
 import { growWorkspace } from "./kernel/grow-workspace.ts";
 import { trustAuthority } from "#system/authority.ts";
@@ -33,6 +33,7 @@ export function guestSystem(): System {
     locate: (path) => path,
     // The user `sandbox` of the images; an image of a user may lack the entry.
     owner: { uid: 1000, gid: 1000 },
+    mayStall: (path) => mayStall(path),
     mountPoints: () => mounts().map(({ mountpoint }) => mountpoint),
     addEntropy,
     setClock: writeClock,

@@ -45,6 +45,8 @@ export interface System {
   readonly owner: { readonly uid: number; readonly gid: number } | undefined;
   /** Paths, as {@link locate} returns them, that must not be removed. */
   mountPoints(): readonly string[];
+  /** Whether a call on a real path, or below it, may wait for a process or for another host. */
+  mayStall(path: string): boolean;
 
   addEntropy(bytes: Uint8Array): void;
   setClock(unixNanos: bigint): void;

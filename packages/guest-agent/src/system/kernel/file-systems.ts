@@ -124,8 +124,27 @@ async function sync(reaper: Reaper): Promise<void> {
 interface Mount {
   readonly mountpoint: string;
   readonly device: string;
+  readonly type: string;
   readonly source: string;
   readonly writable: boolean;
+}
+
+/** File systems whose answers come from a process or another host, and may not come at all. */
+const answeredElsewhere = /^(fuse|nfs|cifs|smb|9p|ceph|afs|autofs|virtiofs)/;
+
+/** Whether a call on this real path, or on one below it, may wait for a process or for another host. */
+export function mayStall(path: string, all: readonly Pick<Mount, "mountpoint" | "type">[] = mounts()): boolean {
+  const isInside = (inner: string, outer: string): boolean =>
+    inner === outer || inner.startsWith(outer.endsWith("/") ? outer : `${outer}/`);
+  const holder = all
+    .filter(({ mountpoint }) => isInside(path, mountpoint))
+    // Of two mounts at one place, the later one is visible.
+    .reduce<(typeof all)[number] | undefined>((best, mount) => {
+      return best !== undefined && best.mountpoint.length > mount.mountpoint.length ? best : mount;
+    }, undefined);
+  return all.some(
+    (mount) => (mount === holder || isInside(mount.mountpoint, path)) && answeredElsewhere.test(mount.type),
+  );
 }
 
 /** The mounts of the guest, in the order in which they were mounted. */
@@ -137,12 +156,13 @@ export function mounts(): readonly Mount[] {
     .map((line) => {
       const [before = "", after = ""] = line.split(" - ");
       const [, , device = "", , mountpoint = "", options = ""] = before.split(" ");
-      const [, source = ""] = after.split(" ");
+      const [type = "", source = ""] = after.split(" ");
       return {
         device,
         mountpoint: mountpoint.replaceAll(/\\([0-7]{3})/g, (_, octal: string) =>
           String.fromCharCode(Number.parseInt(octal, 8)),
         ),
+        type,
         source,
         writable: options.split(",").includes("rw"),
       };
