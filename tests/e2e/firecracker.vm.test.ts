@@ -1,13 +1,16 @@
 import assert from "node:assert/strict";
-import { chmod, mkdtemp, readdir, readlink, rm } from "node:fs/promises";
+import { execFile } from "node:child_process";
+import { chmod, mkdtemp, readdir, readlink, rename, rm } from "node:fs/promises";
 import { request as startRequest } from "node:http";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { text as textOf } from "node:stream/consumers";
 import { after, afterEach, before, suite, test } from "node:test";
+import { promisify } from "node:util";
 import { Sandbox } from "@opencomputer/sdk";
 import { examineHost, readConfig } from "@opensandbox/server";
 import { killProcessesOf, processesOf } from "../../packages/worker/src/host/kill-by-path.ts";
+import { firecrackerTransport } from "../../packages/worker/src/hypervisor/firecracker/agent-transport.ts";
 import { greet } from "../../packages/worker/src/network/testing/internet.ts";
 import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import { answerOf } from "./answer-of.ts";
@@ -146,12 +149,12 @@ suite("under Firecracker", { skip }, () => {
     const kvm = /^(\/dev\/(kvm|net\/tun)|anon_inode:kvm-(vm|vcpu:\d+|vcpu-stats:\d+|vm-stats|device.*))$/;
     const fuse = /^\/dev\/fuse$/;
     const { imagesDirectory, templatesDirectory } = readConfig(process.env);
-    // A machine's files are links into the caches. Firecracker binds a socket in its working directory.
+    // A machine's files are links into the caches. Firecracker binds its sockets in its working directory.
     const isOwn = (file: string): boolean =>
-      file === "agent.sock" ||
+      ["agent.sock", "api.sock"].includes(file) ||
       [machines, imagesDirectory, templatesDirectory].some((folder) => file.startsWith(`${folder}/`));
     for (const [process, devices, sockets] of [
-      [pid, kvm, ["agent.sock", "firecracker.sock"]],
+      [pid, kvm, ["agent.sock", "api.sock"]],
       [daemon, fuse, ["storage.sock"]],
     ] as const) {
       const opened = await openFiles(process);
@@ -171,6 +174,29 @@ suite("under Firecracker", { skip }, () => {
       const listeners = new Set(opened.filter((file) => file.endsWith(".sock")).map((file) => basename(file)));
       assert.deepEqual([...listeners].toSorted(), sockets);
     }
+  });
+
+  test("a machine's user makes no file in its machine's directory, and no link there is followed", async () => {
+    const field = await statusOf(await machine());
+    const [uid = "", gid = ""] = ["Uid", "Gid"].map((name) => field(name).split(/\s/)[0]);
+    const [name = ""] = await readdir(join(directory, "machines"));
+    const path = join(directory, "machines", name);
+    const script = [
+      `ln -s /etc/shadow '${path}/new' && exit 11`,
+      `mv '${path}/own' '${path}/moved' && exit 12`,
+      `ls '${path}' && exit 13`,
+      // What a Firecracker that its guest has taken over can do.
+      `mv '${path}/own/agent.sock' '${path}/own/kept.sock' || exit 14`,
+      `ln -s kept.sock '${path}/own/agent.sock' || exit 15`,
+    ];
+    const as = [`--reuid=${uid}`, `--regid=${gid}`, `--groups=${uid}`, "--", "sh", "-c"];
+    await promisify(execFile)("setpriv", [...as, script.join("\n")]);
+    const transport = firecrackerTransport(join(path, "own", "agent.sock"));
+    await assert.rejects(transport.open(AbortSignal.timeout(60_000)), {
+      code: "unavailable",
+      message: /is not a socket/,
+    });
+    await rename(join(path, "own", "kept.sock"), join(path, "own", "agent.sock"));
   });
 
   test("a command runs, with the host's clock", async () => {

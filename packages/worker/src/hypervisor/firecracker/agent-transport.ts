@@ -1,5 +1,6 @@
-import { connect, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import { type AgentTransport, type Attempt, untilGreeted } from "#host/agent-transport.ts";
+import { connectForeignSocket } from "#host/kernel/foreign-files.ts";
 import { agentVsockPort } from "@opensandbox/wire/guest/vsock.ts";
 
 /**
@@ -17,7 +18,8 @@ const acceptTimeoutMs = 3_000;
 const maxAnswerBytes = 32;
 
 async function connectOnce(path: string): Promise<Attempt | undefined> {
-  const socket = connect(path);
+  const socket = connectForeignSocket(path);
+  if (socket === undefined) return undefined;
   socket.write(`CONNECT ${agentVsockPort}\n`);
   const { promise, resolve } = Promise.withResolvers<boolean>();
   let received = Buffer.alloc(0);

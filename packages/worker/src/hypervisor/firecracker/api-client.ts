@@ -1,5 +1,6 @@
-import { connect, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
+import { connectForeignSocket } from "#host/kernel/foreign-files.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 
 export interface ApiRequest {
@@ -127,7 +128,8 @@ export class ApiClient implements Disposable {
 /** Undefined where nothing listens. */
 async function tryConnect(path: string): Promise<Socket | undefined> {
   const { promise, resolve } = Promise.withResolvers<Socket | undefined>();
-  const socket = connect(path);
+  const socket = connectForeignSocket(path);
+  if (socket === undefined) return undefined;
   socket.once("connect", () => resolve(socket)).once("error", () => resolve(undefined));
   return await promise;
 }

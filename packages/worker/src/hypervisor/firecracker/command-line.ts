@@ -1,7 +1,7 @@
 import type { VmSpec } from "../hypervisor.ts";
 import type { KvmAccess } from "../kvm-access.ts";
 import { diskNodes } from "../qmp/disk-nodes.ts";
-import { diskImage, names, pathOf } from "./paths.ts";
+import { diskImage, ownDirectory, ownNames, pathOf } from "./paths.ts";
 
 /** Facts of the host that decide the command line. */
 export interface FirecrackerHost {
@@ -23,27 +23,31 @@ const storageListener = 3;
  * The argument list of a machine's processes, program first. A shell in name spaces of its own starts the storage daemon,
  * which shows each writable disk as a raw image there, takes the rest of the host's files away, and becomes Firecracker.
  * No process outside sees the images, and they end with the name space. Pure.
+ *
+ * @param linked files elsewhere, which links in the machine's directory lead to
  */
-export function firecrackerCommandLine(spec: VmSpec, host: FirecrackerHost): [string, ...string[]] {
+export function firecrackerCommandLine(
+  spec: VmSpec,
+  host: FirecrackerHost,
+  linked: readonly string[],
+): [string, ...string[]] {
   // The user is mapped to itself and may mount in its own name space; outside it has no more rights than before.
   const namespaces = ["unshare", "--user", "--map-current-user", "--keep-caps", "--mount"] as const;
-  return [...namespaces, "sh", "-c", script(spec, host)];
+  return [...namespaces, "sh", "-c", script(spec, host, linked)];
 }
 
-function script(spec: VmSpec, { program, filtersCalls }: FirecrackerHost): string {
+function script(spec: VmSpec, { program, filtersCalls }: FirecrackerHost, linked: readonly string[]): string {
   const writable = spec.disks.filter(({ layers }) => layers.length > 0);
   const images = writable.map(({ name }) => quoted(diskImage(name)));
-  const filter = filtersCalls ? ["--seccomp-filter", names.filter] : [];
+  const filter = filtersCalls ? ["--seccomp-filter", pathOf(spec.directory, "filter")] : [];
   const line = [
     "set -e",
-    // A machine that boots again finds the files of its earlier process, which ran as another user.
-    `rm -f ${[names.console, ...images].join(" ")}`,
-    `mkfifo -m 600 ${names.console}`,
+    `mkfifo -m 600 ${ownNames.console}`,
     ...images.map((image) => `: >${image}`),
     ...(images.length === 0 ? [] : [command(confined(["sys_admin"], [], storageDaemon(spec)))]),
     // The kernel takes an image's rights from its first stat(2); until then nobody may open it for writing.
     ...images.map((image) => `[ -s ${image} ]`),
-    ...ownRoot(spec, program),
+    ...ownRoot(spec, [program, ...linked]),
     `exec ${command(confined([], filter, firecracker(spec, program)))} ${storageListener}>&-`,
   ];
   return line.join("\n");
@@ -54,7 +58,7 @@ function script(spec: VmSpec, { program, filtersCalls }: FirecrackerHost): strin
  * else of the host, as under Firecracker's jailer. The file system of their root is in memory; it is mounted on /sys,
  * which every host has and no machine needs. Paths stay the same.
  */
-function ownRoot({ directory }: VmSpec, program: string): readonly string[] {
+function ownRoot({ directory }: VmSpec, files: readonly string[]): readonly string[] {
   const machine = quoted(directory);
   return [
     "mount -n -t tmpfs -o mode=755,size=1m root /sys",
@@ -65,8 +69,7 @@ function ownRoot({ directory }: VmSpec, program: string): readonly string[] {
     "elif [ -d /$folder ]; then mkdir $folder; mount -n --rbind /$folder $folder; fi",
     "done",
     `for folder in /usr /proc ${machine}; do mount -n --rbind "$folder" ".$folder"; done`,
-    // A cache on another file system has the files that the machine's links lead to.
-    `for file in /dev/null /dev/urandom /dev/kvm /dev/net/tun ${quoted(program)} ${machine}/*; do`,
+    `for file in /dev/null /dev/urandom /dev/kvm /dev/net/tun ${command(files)}; do`,
     `if [ -L "$file" ]; then file=$(readlink -f "$file"); fi`,
     `if [ -e ".$file" ]; then continue; fi`,
     `mkdir -p ".\${file%/*}"; : >".$file"; mount -n --bind "$file" ".$file"`,
@@ -74,7 +77,7 @@ function ownRoot({ directory }: VmSpec, program: string): readonly string[] {
     "/usr/sbin/pivot_root . old",
     // umount(8) reads /proc to find a mount.
     "cd /; umount -n -l /old; rmdir /old; umount -n -l /proc; rmdir /proc",
-    `cd ${machine}`,
+    `cd ${quoted(ownDirectory(directory))}`,
   ];
 }
 
@@ -82,7 +85,7 @@ function firecracker({ directory }: VmSpec, program: string): readonly string[] 
   return [
     program,
     ...["--id", directory.split("/").at(-1) ?? ""],
-    ...["--api-sock", pathOf(directory, "api")],
+    ...["--api-sock", ownNames.api],
     // A guest can make Firecracker log warnings without end.
     ...["--level", "Error"],
     // The guest's drivers for PCI are part of its kernel.
@@ -99,7 +102,7 @@ function storageDaemon({ directory, disks }: VmSpec): readonly string[] {
     ...["--monitor", "chardev=qmp"],
     ...writable.flatMap((disk) => {
       const nodes = diskNodes(disk);
-      const mountpoint = `${directory}/${diskImage(disk.name)}`.replaceAll(",", ",,");
+      const mountpoint = `${ownDirectory(directory)}/${diskImage(disk.name)}`.replaceAll(",", ",,");
       const options = `id=${disk.name},node-name=${nodes.at(-1)?.["node-name"]},mountpoint=${mountpoint}`;
       return [
         ...nodes.flatMap((node) => ["--blockdev", JSON.stringify(node)]),

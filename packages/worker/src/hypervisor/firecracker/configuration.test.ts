@@ -34,23 +34,23 @@ test("the whole configuration of a machine", (t) => {
 });
 
 test("the whole command line of a machine", (t) => {
-  t.assert.snapshot(firecrackerCommandLine(spec, host));
+  t.assert.snapshot(firecrackerCommandLine(spec, host, ["/cache/rootfs"]));
 });
 
 test("a host whose setpriv loads no filter starts Firecracker without one", () => {
-  const script = firecrackerCommandLine(spec, { ...host, filtersCalls: false }).at(-1) ?? "";
+  const script = firecrackerCommandLine(spec, { ...host, filtersCalls: false }, []).at(-1) ?? "";
   assert.doesNotMatch(script, /seccomp/);
 });
 
 test("a machine without writable disks has no storage daemon", () => {
-  const script = firecrackerCommandLine({ ...spec, disks: spec.disks.slice(1) }, host).at(-1) ?? "";
+  const script = firecrackerCommandLine({ ...spec, disks: spec.disks.slice(1) }, host, []).at(-1) ?? "";
   assert.doesNotMatch(script, /qemu-storage-daemon/);
 });
 
 test("a directory's name is one word of the shell, whatever is in it", () => {
-  const script = firecrackerCommandLine({ ...spec, directory: "/data/it's, $(here)/m-1" }, host).at(-1) ?? "";
-  assert.ok(script.includes(`'/data/it'\\''s, $(here)/m-1/firecracker.sock'`), script);
-  assert.ok(script.includes(`mountpoint=/data/it'\\''s,, $(here)/m-1/rootfs.disk,`), script);
+  const script = firecrackerCommandLine({ ...spec, directory: "/data/it's, $(here)/m-1" }, host, []).at(-1) ?? "";
+  assert.ok(script.includes(`'/data/it'\\''s, $(here)/m-1/system-calls.bpf'`), script);
+  assert.ok(script.includes(`mountpoint=/data/it'\\''s,, $(here)/m-1/own/rootfs.disk,`), script);
 });
 
 test("the text of a machine is the one that earlier snapshots hold, in any directory", (t) => {

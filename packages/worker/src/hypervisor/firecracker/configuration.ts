@@ -1,7 +1,7 @@
 import { relative } from "node:path";
 import type { VmSpec } from "../hypervisor.ts";
 import type { ApiRequest } from "./api-client.ts";
-import { diskImage, names } from "./paths.ts";
+import { diskImage, ownNames } from "./paths.ts";
 
 /** The requests that describe a VM before it boots, in their order. Pure. */
 export function bootConfiguration(spec: VmSpec): readonly ApiRequest[] {
@@ -18,9 +18,12 @@ export function bootConfiguration(spec: VmSpec): readonly ApiRequest[] {
 }
 
 /** The only configuration that a snapshot does not have. */
-export const consoleConfiguration = put("/serial", { serial_out_path: names.console });
+export const consoleConfiguration = put("/serial", { serial_out_path: ownNames.console });
 
-/** The machine and its devices. Paths are relative to the machine's directory, so that a snapshot loads in another one. */
+/**
+ * The machine and its devices. Paths are relative, so that a snapshot loads in another machine's directory: Firecracker's
+ * own directory has links to the disks that never change.
+ */
 export function deviceConfiguration(spec: VmSpec): readonly ApiRequest[] {
   return [
     put("/machine-config", { vcpu_count: spec.vcpus, mem_size_mib: spec.memoryMib, smt: false }),
@@ -46,7 +49,7 @@ export function deviceConfiguration(spec: VmSpec): readonly ApiRequest[] {
         ]
       : []),
     // Firecracker carries vsock over a unix socket, so the address has no meaning outside the guest.
-    put("/vsock", { guest_cid: 3, uds_path: names.agent }),
+    put("/vsock", { guest_cid: 3, uds_path: ownNames.agent }),
     put("/entropy", {}),
   ];
 }

@@ -1,5 +1,5 @@
-import { constants, openSync } from "node:fs";
 import { Socket } from "node:net";
+import { openForeignPipe } from "#host/kernel/foreign-files.ts";
 
 /** How much of the console's end is kept. */
 const keptBytes = 64 * 1024;
@@ -17,7 +17,7 @@ export class Console implements Disposable {
   constructor(path: string) {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.halted = promise;
-    this.#pipe = new Socket({ fd: openSync(path, constants.O_RDONLY | constants.O_NONBLOCK), writable: false });
+    this.#pipe = new Socket({ fd: openForeignPipe(path), writable: false });
     this.#pipe.unref();
     this.#pipe.on("error", () => this.#pipe.destroy());
     this.#pipe.on("data", (chunk: Buffer) => {

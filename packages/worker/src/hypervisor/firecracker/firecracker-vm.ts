@@ -9,7 +9,7 @@ import type { ApiClient } from "./api-client.ts";
 import * as requests from "./api-requests.ts";
 import type { Console } from "./console.ts";
 import { FirecrackerCapturing } from "./firecracker-capturing.ts";
-import { pathOf } from "./paths.ts";
+import { ownPathOf, pathOf } from "./paths.ts";
 
 interface FirecrackerVmParts {
   readonly spec: VmSpec;
@@ -37,7 +37,7 @@ export class FirecrackerVm implements Vm {
     const { spec, process, api, storage, console, memory, hotplug } = parts;
     this.#parts = parts;
     this.pid = process.pid;
-    this.agentTransport = firecrackerTransport(pathOf(spec.directory, "agent"));
+    this.agentTransport = firecrackerTransport(ownPathOf(spec.directory, "agent"));
     this.capturing = new FirecrackerCapturing(spec, api, storage, memory);
     if (hotplug !== undefined) this.hotplug = hotplug;
     const halted = console.halted.then((): VmExit => ({ reason: "shutdown", detail: "the guest has halted" }));

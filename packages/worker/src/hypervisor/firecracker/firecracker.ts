@@ -1,5 +1,6 @@
 import { closeSync } from "node:fs";
-import { readFile, rm, writeFile } from "node:fs/promises";
+import { chown, mkdir, readdir, readFile, realpath, rm, symlink, writeFile } from "node:fs/promises";
+import { join, relative } from "node:path";
 import { killMachineProcesses, machineEnvironment } from "#host/kill-by-path.ts";
 import { listenUnix, setTapOwner } from "#host/kernel/libc.ts";
 import { asSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
@@ -17,7 +18,7 @@ import { bootConfiguration, consoleConfiguration, hotplugSizeMib } from "./confi
 import { Console } from "./console.ts";
 import { findBootedMemory, findRestoredMemory, memoryFinder, memoryHotplug } from "./firecracker-memory.ts";
 import { FirecrackerVm } from "./firecracker-vm.ts";
-import { pathOf } from "./paths.ts";
+import { ownDirectory, ownPathOf, pathOf } from "./paths.ts";
 import { withoutReadAhead } from "./read-ahead.ts";
 import { systemCallFilter } from "./system-call-filter.ts";
 
@@ -26,8 +27,7 @@ export function firecrackerHypervisor(host: FirecrackerHost): Hypervisor {
   return {
     name: "firecracker",
     version: host.version,
-    // Its sockets, and the images that the storage daemon shows.
-    writesDirectory: true,
+    writesDirectory: false,
     boot: (spec, signal) => boot(spec, host, signal),
     restoring: {
       baseMib: ({ memoryMib, hotplugMib }) => memoryMib + hotplugSizeMib(hotplugMib),
@@ -106,10 +106,10 @@ class PreparedFirecrackerVm implements PreparedVm {
 
 async function adopt(spec: VmSpec, pids: readonly number[], signal: AbortSignal): Promise<Vm> {
   await using undo = new AsyncDisposableStack();
-  const api = undo.use(await ApiClient.connect(pathOf(spec.directory, "api"), signal));
+  const api = undo.use(await ApiClient.connect(ownPathOf(spec.directory, "api"), signal));
   const pid = await processOf(pids);
   const storage = hasStorage(spec) ? undo.use(await connectStorage(spec, signal)) : undefined;
-  const console = undo.use(new Console(pathOf(spec.directory, "console")));
+  const console = undo.use(new Console(ownPathOf(spec.directory, "console")));
   const process = adoptVmProcess(pid, spec.directory, api.closed);
   const boot = await findRestoredMemory(pid, spec).catch(() => findBootedMemory(pid, spec));
   const vm = await vmOf(spec, { process, api, storage, console }, boot);
@@ -143,10 +143,10 @@ async function start(spec: VmSpec, host: FirecrackerHost, signal: AbortSignal): 
     await killMachineProcesses(directory);
   });
   return await explained(pathOf(spec.directory, "log"), async () => {
-    const api = undo.use(await ApiClient.connect(pathOf(directory, "api"), signal, process.exited));
+    const api = undo.use(await ApiClient.connect(ownPathOf(directory, "api"), signal, process.exited));
     const storage = hasStorage(spec) ? undo.use(await connectStorage(spec, signal)) : undefined;
     if (storage !== undefined) await withoutReadAhead(process.pid);
-    const console = undo.use(new Console(pathOf(directory, "console")));
+    const console = undo.use(new Console(ownPathOf(directory, "console")));
     const owned = undo.move();
     return { process, api, storage, console, [Symbol.asyncDispose]: () => owned.disposeAsync() };
   });
@@ -154,13 +154,14 @@ async function start(spec: VmSpec, host: FirecrackerHost, signal: AbortSignal): 
 
 async function startProcess(spec: VmSpec, host: FirecrackerHost): Promise<VmProcess> {
   const { directory, network } = spec;
+  await makeOwnDirectory(spec);
   // A machine that boots again has the file of its earlier process.
   await rm(pathOf(directory, "filter"), { force: true });
   if (host.filtersCalls) await writeFile(pathOf(directory, "filter"), systemCallFilter(), { mode: 0o444 });
   return await startVmProcess({
-    argv: firecrackerCommandLine(spec, host),
+    argv: firecrackerCommandLine(spec, host, await linkedFiles(directory)),
     logFile: pathOf(directory, "log"),
-    cwd: directory,
+    cwd: ownDirectory(directory),
     env: { PATH: "/usr/bin:/bin", ...machineEnvironment(directory) },
     ...(spec.user === undefined ? {} : { user: withKvmGroup(spec.user, host.kvmAccess) }),
     ...(spec.cgroupEntrances === undefined ? {} : { cgroupEntrances: spec.cgroupEntrances }),
@@ -170,6 +171,25 @@ async function startProcess(spec: VmSpec, host: FirecrackerHost): Promise<VmProc
       return hasStorage(spec) ? [listenUnix(pathOf(directory, "storage"))] : [];
     },
   });
+}
+
+/** A machine that boots again gets an empty one: its earlier process ran as another user. */
+async function makeOwnDirectory({ directory, disks, user }: VmSpec): Promise<void> {
+  const own = ownDirectory(directory);
+  await rm(own, { recursive: true, force: true });
+  await mkdir(own, { mode: 0o700 });
+  for (const { base, layers } of disks) {
+    if (layers.length === 0) await symlink(relative(own, base), join(own, relative(directory, base)));
+  }
+  if (user !== undefined) await chown(own, user.uid, user.uid);
+}
+
+/** The files that links in a machine's directory lead to: those of a cache on another file system. */
+async function linkedFiles(directory: string): Promise<readonly string[]> {
+  const entries = await readdir(directory, { withFileTypes: true });
+  return await Promise.all(
+    entries.filter((entry) => entry.isSymbolicLink()).map(({ name }) => realpath(join(directory, name))),
+  );
 }
 
 /** Firecracker opens its TAP by name. */
