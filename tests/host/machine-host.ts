@@ -19,6 +19,13 @@ const patience = "[Manager]\nDefaultTimeoutStartSec=900\nDefaultTimeoutStopSec=9
 /** The addresses of QEMU's network for one machine. */
 const network = "[Match]\nType=ether\n[Network]\nAddress=10.0.2.15/24\nGateway=10.0.2.2\n";
 
+/** An emulated machine installs packages for half an hour: without flushes, and without files that nothing reads. */
+const quickInstallation = [
+  "force-unsafe-io",
+  ...["doc", "man", "info", "locale"].map((folder) => `path-exclude=/usr/share/${folder}/*`),
+  "",
+].join("\n");
+
 /** The script begins when the network is up. */
 const afterNetwork = "[Unit]\nAfter=network-online.target\nWants=network-online.target\n";
 
@@ -103,6 +110,7 @@ async function makeRootDisk(
   await writeFile(join(root, "etc/systemd/system/phases.service.d/network.conf"), afterNetwork);
   // Translated descriptions are as large as everything else of an archive's lists.
   await writeFile(join(root, "etc/apt/apt.conf.d/languages"), 'Acquire::Languages "none";\n');
+  await writeFile(join(root, "etc/dpkg/dpkg.cfg.d/emulated"), quickInstallation);
   await rm(join(root, "etc/resolv.conf"), { force: true });
   await writeFile(join(root, "etc/resolv.conf"), "nameserver 10.0.2.3\n");
   const wants = join(root, "etc/systemd/system/multi-user.target.wants");
