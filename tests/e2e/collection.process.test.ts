@@ -8,6 +8,7 @@ import { type CollectionReport, readConfig } from "@opensandbox/server";
 import { eventually } from "@opensandbox/wire/testing/eventually.ts";
 import {
   makeCacheDirectories,
+  provideTestImage,
   provideTestTemplate,
   provideTestWorkspace,
   templateKeyOf,
@@ -183,4 +184,30 @@ test("the settings of retention are checked", () => {
   assert.deepEqual([config.cacheMaxBytes, config.retentionDays], [1_000_000, 7]);
   assert.deepEqual([readConfig({}).cacheMaxBytes, readConfig({}).retentionDays], [undefined, 30]);
   assert.throws(() => readConfig({ OPENSANDBOX_CACHE_MAX_BYTES: "10G" }), /OPENSANDBOX_CACHE_MAX_BYTES=10G: must be/);
+});
+
+test("osb image ls says what images take, and osb image prune removes what nothing used for a time", async (t) => {
+  const world = await makeWorld(t);
+  const file = await provideTestImage(world.directories, "example.org/app:1");
+  await provideTestTemplate(world.directories, 1, file);
+  const { stdout } = await world.osb(["image", "ls"]);
+  const [row, total] = [
+    /\nexample\.org\/app:1 +\d+[sm] ago +0\.[12] MB +0\.[34] MB +\d+[sm] ago /,
+    /\ntotal 0\.[45] MB, .*\n$/,
+  ];
+  for (const line of [row, total]) assert.match(stdout.toString(), line);
+  const time = new Date(Date.now() - 40 * dayMs);
+  const template = join(world.directories.templatesDirectory, templateKeyOf(1));
+  for (const directory of [join(file, ".."), template]) await utimes(join(directory, "manifest.json"), time, time);
+  const planned = await world.osb(["image", "prune", "--dry-run"]);
+  assert.match(
+    planned.stdout.toString(),
+    /\ntemplate +\w+ of example\.org\/app:1 .*\nimage +example\.org\/app:1 +40d .*\nwould free 0\.[34] MB\n$/,
+  );
+  const { removed } = reportOf(await world.osb(["image", "prune", "--unused-for", "39", "--json"]));
+  assert.deepEqual(
+    removed.map(({ kind, image }) => `${kind} of ${image}`),
+    ["template of example.org/app:1", "image of example.org/app:1"],
+  );
+  assert.deepEqual([await world.templates(), existsSync(file)], [[], false]);
 });

@@ -332,10 +332,12 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   const unused = (): Promise<void> => secretRows.removeUnusedAuthorities(new Date(clock.now() - forgetAuthoritiesMs));
   undo.use(regularly(authorities, onDuty(unused)));
 
+  const retention = new RowRetention(database);
   const images: ImageContext = {
     sandboxes,
     images: new ImageStore(database),
     builds: new Builds(),
+    retention,
     onBuilt: () => options.onImageBuilt?.(),
   };
   if (shared === undefined) await reconcileImages(images);
@@ -483,7 +485,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     },
     ...(firstApiKey === undefined ? {} : { firstApiKey }),
     createSignInLink: () => `${url}${dashboardPath}#sign-in=${sessions.createLink()}`,
-    rows: new RowRetention(database),
+    rows: retention,
     metrics: async () => [
       ...requests.metrics,
       ...(await rowMetrics(database, clock)),

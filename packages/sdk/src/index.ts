@@ -50,7 +50,7 @@ export type {
   StatOptions,
   WriteOptions,
 } from "./clients/files.ts";
-export type { BuiltImage, ImageRecipe, ImagesClient, ImageStep } from "./clients/images.ts";
+export type { BuiltImage, ImageRecipe, ImagesClient, ImageStep, PrunedImages } from "./clients/images.ts";
 export type { SandboxTemplate, TemplateBuild, TemplateRecipe, TemplatesClient } from "./clients/templates/templates.ts";
 export type {
   AutoscaleRange,

@@ -10,13 +10,13 @@ export { administer } from "./administration.ts";
 export { type BackedUp, backUp } from "./backup/back-up.ts";
 export { restoreBackup, type Restored } from "./backup/restore-backup.ts";
 export { type Collected, type CollectionReport } from "./collection/collect.ts";
-export { collectGarbage } from "./collection/collect-garbage.ts";
+export { collectGarbage, pruneImages } from "./collection/collect-garbage.ts";
 export { readConfig, type ServerConfig } from "./config.ts";
 export { rotateMasterKey } from "./keys/master-keys.ts";
 export type { Server } from "./server.ts";
 export { startServer } from "./start-server.ts";
 export type { ApiKey, Organization } from "@opensandbox/control-plane";
-export type { Finding, ImageSummary, SnapshotProblem } from "@opensandbox/worker";
+export type { Finding, ImageSummary, ListedImage, SnapshotProblem } from "@opensandbox/worker";
 
 /** Checks what this host supports and what it lacks. */
 export async function examineHost(config: ServerConfig): Promise<readonly worker.Finding[]> {
@@ -59,7 +59,7 @@ export async function loadImage(
   return await worker.loadImage(workerOptions(config), archive, onProgress, signal);
 }
 
-export async function listImages(config: ServerConfig): Promise<readonly worker.ImageSummary[]> {
+export async function listImages(config: ServerConfig): Promise<readonly worker.ListedImage[]> {
   return await worker.listImages(workerOptions(config));
 }
 

@@ -2,6 +2,8 @@ import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { ImageArchive } from "#images/oci/image-archive.ts";
 import { formatImageReference, parseImageReference } from "@opensandbox/wire/worker/image-reference.ts";
 import type { Progress } from "@opensandbox/wire/worker/worker.ts";
+import type { CacheDirectories } from "./cache/cache-directories.ts";
+import { usesOfImages } from "./cache/image-use.ts";
 import { type ImageOptions, imageStore } from "./open-worker.ts";
 
 /** One line of a list of images. */
@@ -10,9 +12,21 @@ export interface ImageSummary {
   /** Empty until the image has been built. */
   readonly hash: string;
   readonly built: boolean;
-  /** Disk space of all its builds. */
+  /** Allocated bytes on the disk, of all its builds. */
   readonly bytes: number;
   readonly createdAt?: string;
+}
+
+/** The place of one image on the disk. */
+export interface ListedImage extends ImageSummary {
+  /** Allocated bytes of its warm machines, without the files of the image. */
+  readonly templateBytes: number;
+  /** Allocated bytes of what all images share, such as the kernel; part of no other number here. */
+  readonly sharedBytes: number;
+  /** When a sandbox last started from it. Absent: it has no build. */
+  readonly lastUsedAt?: string;
+  /** Whether a sandbox, a snapshot or a checkpoint has a link to its files. */
+  readonly inUse: boolean;
 }
 
 /** Builds the image when it is missing. */
@@ -61,12 +75,24 @@ export async function loadImage(
 }
 
 async function summaryOf(options: ImageOptions, name: string): Promise<ImageSummary> {
-  const summary = (await listImages(options)).find((image) => image.name === name);
+  const summary = (await summaries(options)).find((image) => image.name === name);
   if (summary === undefined) throw new Error(`the image ${name} was built but is not listed`);
   return summary;
 }
 
-export async function listImages(options: ImageOptions): Promise<readonly ImageSummary[]> {
+/** Every image that has a recipe or a build, with its place on the disk. */
+export async function listImages(options: ImageOptions & CacheDirectories): Promise<readonly ListedImage[]> {
+  const { images, sharedBytes } = await usesOfImages(options);
+  return (await summaries(options)).map((summary) => {
+    const use = summary.built ? images.get(summary.name) : undefined;
+    // Between the two readings of the directory, a build may have come or gone.
+    if (use === undefined) return { ...summary, templateBytes: 0, sharedBytes, inUse: false };
+    const { bytes, templateBytes, lastUsed, isInUse } = use;
+    return { ...summary, bytes, templateBytes, sharedBytes, lastUsedAt: lastUsed.toISOString(), inUse: isInUse };
+  });
+}
+
+async function summaries(options: ImageOptions): Promise<readonly ImageSummary[]> {
   const entries = await imageStore(options).list();
   return entries.map(({ name, build }) =>
     build === undefined

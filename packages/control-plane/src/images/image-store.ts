@@ -97,6 +97,17 @@ export class ImageStore {
     return rows.map(fromRow);
   }
 
+  /** Disk space of each ready image of an organization that no other snapshot shares, by the image's id. */
+  async sizesOf(organizationId: string): Promise<ReadonlyMap<string, number>> {
+    const rows = await this.#database
+      .selectFrom("images")
+      .innerJoin("checkpoints", "checkpoints.id", "images.checkpoint_id")
+      .select(["images.id", "checkpoints.size_bytes"])
+      .where("images.organization_id", "=", organizationId)
+      .execute();
+    return new Map(rows.map(({ id, size_bytes: bytes }) => [id, bytes]));
+  }
+
   async listBuilding(): Promise<Image[]> {
     const rows = await this.#database.selectFrom("images").selectAll().where("status", "=", "building").execute();
     return rows.map(fromRow);

@@ -83,6 +83,23 @@ export class RowRetention {
     };
   }
 
+  /**
+   * The images of an organization that have no name, are not public and were not used since `before`, and from which
+   * neither a sandbox nor another checkpoint exists.
+   */
+  async unusedImages(organizationId: string, before: Date): Promise<readonly UnnamedImage[]> {
+    const { rows } = await sql<{ id: string }>`
+      SELECT images.id FROM images JOIN checkpoints ON checkpoints.id = images.checkpoint_id
+      WHERE images.organization_id = ${organizationId} AND images.last_used_at < ${before.getTime()}
+        AND checkpoints.is_public = 0
+        AND NOT EXISTS (SELECT 1 FROM sandboxes
+          WHERE sandboxes.from_checkpoint_id = checkpoints.id AND sandboxes.state <> 'stopped')`.execute(
+      this.#database,
+    );
+    const unused = new Set(rows.map(({ id }) => id));
+    return (await this.unnamedImages()).filter(({ id }) => unused.has(id));
+  }
+
   /** The unnamed images whose snapshot no other row refers to. */
   async unnamedImages(): Promise<readonly UnnamedImage[]> {
     const rows = await this.#database

@@ -17,7 +17,7 @@ import {
   TextField,
 } from "../ui/controls.tsx";
 import { Confirm, FormDialog } from "../ui/dialog.tsx";
-import { linesOf, time, words } from "../ui/format.ts";
+import { bytes, linesOf, time, words } from "../ui/format.ts";
 import { Icon } from "../ui/icons.tsx";
 import { useNotify } from "../ui/toasts.tsx";
 import styles from "./pages.module.css";
@@ -75,6 +75,7 @@ export function ImagesPage(): ReactNode {
           columns={[
             { title: "Name", cell: ({ name, id }) => (name === "" ? <Mono>{id}</Mono> : <strong>{name}</strong>) },
             { title: "State", cell: ({ status }) => <State of={status} /> },
+            { title: "On disk", isNumber: true, cell: ({ sizeBytes }) => bytes(sizeBytes) },
             { title: "Built", isNumber: true, cell: ({ createdAt }) => time(createdAt) },
             { title: "Checkpoint", cell: ({ checkpointId, error: why }) => <Mono>{why ?? checkpointId}</Mono> },
             {

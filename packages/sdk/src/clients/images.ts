@@ -1,5 +1,5 @@
 import { SandboxError } from "@opensandbox/wire/errors.ts";
-import { createSnapshot, deleteImage, getSnapshot, listImages } from "@opensandbox/wire/public/images.ts";
+import { createSnapshot, deleteImage, getSnapshot, listImages, pruneImages } from "@opensandbox/wire/public/images.ts";
 import type { ImageManifest } from "@opensandbox/wire/public/images.ts";
 import { readEvents } from "#transport/events.ts";
 import { errorFromReply, replyOf } from "#transport/http.ts";
@@ -35,7 +35,10 @@ export interface BuiltImage {
   readonly checkpointId: string;
   /** Why the build failed. */
   readonly error?: string;
+  /** Disk space in bytes that no other snapshot shares. 0 until the image is ready. */
+  readonly sizeBytes: number;
   readonly createdAt: string;
+  readonly lastUsedAt: string;
 }
 
 export interface ImagesClient {
@@ -50,6 +53,24 @@ export interface ImagesClient {
   list(signal?: AbortSignal): Promise<readonly BuiltImage[]>;
   /** Deletes an image, by name or id. Sandboxes created from it are unaffected. */
   delete(name: string, signal?: AbortSignal): Promise<void>;
+  /**
+   * Removes images without a name that nothing used for a time, and that no sandbox or checkpoint needs. The same steps
+   * build them again.
+   */
+  prune(
+    options: {
+      readonly unusedForSeconds: number;
+      /** Removes nothing, and returns what would be removed. */
+      readonly dryRun?: boolean;
+    },
+    signal?: AbortSignal,
+  ): Promise<PrunedImages>;
+}
+
+export interface PrunedImages {
+  readonly removed: readonly BuiltImage[];
+  /** Disk space in bytes of the removed images that no other snapshot shares. */
+  readonly sizeBytes: number;
 }
 
 export function imagesClient(http: HttpClient): ImagesClient {
@@ -81,6 +102,10 @@ export function imagesClient(http: HttpClient): ImagesClient {
     async delete(name, signal) {
       await http.call(deleteImage, { parameters: { name } }, signal);
     },
+    async prune({ unusedForSeconds, dryRun = false }, signal) {
+      const { removed, sizeBytes } = await http.call(pruneImages, { body: { unusedForSeconds, dryRun } }, signal);
+      return { removed: removed.map(imageOf), sizeBytes };
+    },
   };
 }
 
@@ -90,9 +115,11 @@ function imageOf(reply: {
   readonly status: BuiltImage["status"];
   readonly checkpointId: string;
   readonly error?: string | undefined;
+  readonly sizeBytes: number;
   readonly createdAt: string;
+  readonly lastUsedAt: string;
 }): BuiltImage {
-  const { id, name, status, checkpointId, error, createdAt } = reply;
-  const known = { id, name, status, checkpointId, createdAt };
+  const { id, name, status, checkpointId, error, sizeBytes, createdAt, lastUsedAt } = reply;
+  const known = { id, name, status, checkpointId, sizeBytes, createdAt, lastUsedAt };
   return error === undefined ? known : { ...known, error };
 }

@@ -6,25 +6,50 @@ import { hasLiveWorker, refuseDuringRestore, removeSnapshotOf } from "@opensandb
 import type { ServerConfig } from "../config.ts";
 import { databaseLocation } from "../database-location.ts";
 import { log } from "../log.ts";
-import { collect, type CollectionOptions, type CollectionReport } from "./collect.ts";
+import {
+  collect,
+  type CollectionOptions,
+  type CollectionReport,
+  type CollectionSources,
+  prune,
+  type PruneOptions,
+  type PruneReport,
+} from "./collect.ts";
 import { retentionOf } from "./retention.ts";
+
+type Asked = Pick<CollectionOptions, "dryRun" | "onProgress" | "signal">;
 
 /**
  * Collects in the data directory, whether a server runs on it or not: locks on disk keep both from removing what the
  * other uses.
  * @throws `permission_denied` for a directory of another user; `unavailable` while a backup is being restored to it
  */
-export async function collectGarbage(
+export async function collectGarbage(config: ServerConfig, options: Asked): Promise<CollectionReport> {
+  if (!existsSync(config.dataDirectory)) return { removed: [], failed: [], bytes: 0, unusedBytes: 0, maxBytes: 0 };
+  await using opened = await openSources(config);
+  return await collect(opened.sources, { ...(await retentionOf(config)), ...options, now: new Date() });
+}
+
+/**
+ * Removes images of the host that nothing uses and nothing used for a time, whether a server runs or not.
+ * @throws as {@link collectGarbage} does
+ */
+export async function pruneImages(
   config: ServerConfig,
-  options: Pick<CollectionOptions, "dryRun" | "onProgress" | "signal">,
-): Promise<CollectionReport> {
+  options: Asked & Pick<PruneOptions, "unusedForMs">,
+): Promise<PruneReport> {
+  if (!existsSync(config.dataDirectory)) return { removed: [], failed: [], bytes: 0 };
+  await using opened = await openSources(config);
+  return await prune(opened.sources, { ...options, now: new Date() });
+}
+
+async function openSources(config: ServerConfig): Promise<{ readonly sources: CollectionSources } & AsyncDisposable> {
   const { dataDirectory } = config;
-  if (!existsSync(dataDirectory)) return { removed: [], failed: [], bytes: 0, unusedBytes: 0, maxBytes: 0 };
   await requireAccess(dataDirectory);
   refuseDuringRestore(dataDirectory);
   const database = databaseLocation(config);
   const isThere = typeof database !== "string" || existsSync(database);
-  await using opened = isThere ? await openRowRetention(database) : undefined;
+  const opened = isThere ? await openRowRetention(database) : undefined;
   const sources = {
     directories: config,
     rows: opened?.rows,
@@ -34,7 +59,7 @@ export async function collectGarbage(
       await opened?.rows.removeUnwantedSnapshots((id) => removeSnapshotOf(dataDirectory, id), log);
     },
   };
-  return await collect(sources, { ...(await retentionOf(config)), ...options, now: new Date() });
+  return { sources, [Symbol.asyncDispose]: async () => await opened?.[Symbol.asyncDispose]() };
 }
 
 async function requireAccess(dataDirectory: string): Promise<void> {

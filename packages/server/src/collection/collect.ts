@@ -5,11 +5,13 @@ import {
   type CacheItem,
   cacheItems,
   filesOfSnapshot,
+  type Keeping,
   lostMachines,
   type Removal,
   removeItem,
   removeLeftovers,
   removeLostMachine,
+  type Retention,
   selectRemovals,
   setUnclaimedAside,
   unclaimedMachines,
@@ -24,13 +26,8 @@ export interface CollectionSources {
   removeUnwantedSnapshots(): Promise<void>;
 }
 
-export interface CollectionOptions {
-  /** The most bytes that the cache keeps of what nothing uses. */
-  readonly maxBytes: number;
-  /** Bytes that are missing on the disk: the cache shrinks by them. */
-  readonly shortBytes: number;
-  /** Days after which unused things, and rows of what has ended, go; 0: never. */
-  readonly retentionDays: number;
+/** What every removal is told. */
+interface RunOptions {
   /** Only reports what would be removed. */
   readonly dryRun: boolean;
   readonly now: Date;
@@ -39,20 +36,34 @@ export interface CollectionOptions {
   readonly signal: AbortSignal;
 }
 
+export interface CollectionOptions extends RunOptions {
+  /** The most bytes that the cache keeps of what nothing uses. */
+  readonly maxBytes: number;
+  /** Bytes that are missing on the disk: the cache shrinks by them. */
+  readonly shortBytes: number;
+  /** Days after which unused things, and rows of what has ended, go; 0: never. */
+  readonly retentionDays: number;
+}
+
 /** One thing that was removed, or would be. */
 export interface Collected {
   readonly kind: string;
   readonly name: string;
+  /** The name of an image, and that of a template's image. */
+  readonly image?: string;
   readonly lastUsed?: string;
   readonly bytes: number;
   readonly reason: string;
 }
 
-export interface CollectionReport {
+export interface PruneReport {
   readonly removed: readonly Collected[];
   readonly failed: readonly { readonly kind: string; readonly name: string; readonly error: string }[];
   /** Bytes that became free. */
   readonly bytes: number;
+}
+
+export interface CollectionReport extends PruneReport {
   /** Bytes of what nothing uses, before the removals. */
   readonly unusedBytes: number;
   readonly maxBytes: number;
@@ -67,15 +78,52 @@ const dayMs = 24 * 3_600_000;
  */
 export async function collect(sources: CollectionSources, options: CollectionOptions): Promise<CollectionReport> {
   const { directories, rows } = sources;
-  const { now, maxBytes, shortBytes, retentionDays, dryRun } = options;
+  const { now, maxBytes, shortBytes, retentionDays } = options;
   const run = new Run(options);
+  const maxAgeMs = retentionDays === 0 ? undefined : retentionDays * dayMs;
+  const unusedBytes = await removeUnused(sources, "current builds", { maxBytes, maxAgeMs, shortBytes }, run);
+  if (retentionDays > 0) {
+    const before = new Date(now.getTime() - retentionDays * dayMs);
+    if (rows !== undefined) await collectRows(rows, before, run, retentionDays);
+    await collectLostMachines(directories.dataDirectory, before, run, retentionDays);
+  }
+  return { ...run.result(), unusedBytes, maxBytes };
+}
+
+export interface PruneOptions extends RunOptions {
+  /** An image goes when it was not used for this long. */
+  readonly unusedForMs: number;
+}
+
+/**
+ * Removes images that no machine, snapshot or checkpoint has a link to and that were not used for a time, with their
+ * templates: current builds, pulled and loaded images too, and images without a name.
+ */
+export async function prune(
+  sources: CollectionSources,
+  { unusedForMs, ...options }: PruneOptions,
+): Promise<PruneReport> {
+  const run = new Run(options);
+  const retention = { maxBytes: Number.POSITIVE_INFINITY, maxAgeMs: unusedForMs };
+  await removeUnused(sources, "everything but images", retention, run);
+  return run.result();
+}
+
+/** @returns the bytes of what nothing used before */
+async function removeUnused(
+  sources: CollectionSources,
+  keeping: Keeping,
+  retention: Retention,
+  run: Run,
+): Promise<number> {
+  const { directories, rows } = sources;
+  const { now, dryRun } = run.options;
   run.report("looking for what nothing uses");
   if (!dryRun) await run.attempt("leftovers", "of interrupted removals", () => removeLeftovers(directories));
 
   const images = new Map<CacheItem, UnnamedImage>();
-  const items = [...(await cacheItems(directories, log)), ...(await imageItems(sources, images))];
-  const maxAgeMs = retentionDays === 0 ? undefined : retentionDays * dayMs;
-  const { removals, unusedBytes } = selectRemovals(items, { maxBytes, maxAgeMs, shortBytes }, now);
+  const items = [...(await cacheItems(directories, log, keeping)), ...(await imageItems(sources, images))];
+  const { removals, unusedBytes } = selectRemovals(items, retention, now);
   for (const removal of removals) {
     const image = images.get(removal.item);
     await run.remove(collectedOf(removal, now), () =>
@@ -85,12 +133,7 @@ export async function collect(sources: CollectionSources, options: CollectionOpt
   if (!dryRun && removals.some(({ item }) => images.has(item))) {
     await run.attempt("files", "of unnamed images", () => sources.removeUnwantedSnapshots());
   }
-  if (retentionDays > 0) {
-    const before = new Date(now.getTime() - retentionDays * dayMs);
-    if (rows !== undefined) await collectRows(rows, before, run);
-    await collectLostMachines(directories.dataDirectory, before, run);
-  }
-  return { ...run.result(), unusedBytes, maxBytes };
+  return unusedBytes;
 }
 
 async function removeImage(rows: RowRetention | undefined, image: UnnamedImage): Promise<boolean> {
@@ -109,7 +152,7 @@ async function imageItems(
   return [...images.keys()];
 }
 
-async function collectRows(rows: RowRetention, before: Date, run: Run): Promise<void> {
+async function collectRows(rows: RowRetention, before: Date, run: Run, retentionDays: number): Promise<void> {
   const found = await rows.countOld(before);
   const kinds = [
     ["stopped sandboxes", found.stoppedSandboxes],
@@ -123,13 +166,18 @@ async function collectRows(rows: RowRetention, before: Date, run: Run): Promise<
     kind: `rows of ${kind}`,
     name: `${count} ${count === 1 ? "row" : "rows"}`,
     bytes: 0,
-    reason: `ended more than ${run.options.retentionDays} days ago`,
+    reason: `ended more than ${retentionDays} days ago`,
   }));
   if (collected.length === 0) return;
   await run.removeAll(collected, () => rows.removeOld(before, run.options.signal));
 }
 
-async function collectLostMachines(dataDirectory: string, before: Date, run: Run): Promise<void> {
+async function collectLostMachines(
+  dataDirectory: string,
+  before: Date,
+  run: Run,
+  retentionDays: number,
+): Promise<void> {
   const { now, dryRun } = run.options;
   if (dryRun) {
     for (const id of await unclaimedMachines(dataDirectory, now)) run.add(unclaimed(id));
@@ -141,7 +189,7 @@ async function collectLostMachines(dataDirectory: string, before: Date, run: Run
   for (const machine of await lostMachines(dataDirectory)) {
     const { name, movedAt, bytes } = machine;
     if (movedAt >= before) continue;
-    const reason = `moved aside more than ${run.options.retentionDays} days ago`;
+    const reason = `moved aside more than ${retentionDays} days ago`;
     await run.remove({ kind: "lost machine", name, lastUsed: movedAt.toISOString(), bytes, reason }, async () => {
       await removeLostMachine(dataDirectory, machine);
       return true;
@@ -153,23 +201,24 @@ function unclaimed(id: string): Collected {
   return { kind: "machine", name: id, bytes: 0, reason: "no journal entry names it: its disks are moved aside" };
 }
 
-function collectedOf({ item: { kind, name, lastUsed }, reason, bytes }: Removal, now: Date): Collected {
+function collectedOf({ item: { kind, name, image, lastUsed }, reason, bytes }: Removal, now: Date): Collected {
   const days = Math.floor((now.getTime() - lastUsed.getTime()) / dayMs);
   const why = {
     unused: `unused for ${days} days`,
     "over the size": "the cache exceeds its limit",
     "disk full": "the disk is nearly full",
   }[reason];
-  return { kind, name, lastUsed: lastUsed.toISOString(), bytes, reason: why };
+  const known = { kind, name, lastUsed: lastUsed.toISOString(), bytes, reason: why };
+  return image === undefined ? known : { ...known, image };
 }
 
 /** Removes one thing after the other and keeps account. */
 class Run {
-  readonly options: CollectionOptions;
+  readonly options: RunOptions;
   readonly #removed: Collected[] = [];
   readonly #failed: { kind: string; name: string; error: string }[] = [];
 
-  constructor(options: CollectionOptions) {
+  constructor(options: RunOptions) {
     this.options = options;
   }
 
@@ -213,7 +262,7 @@ class Run {
     }
   }
 
-  result(): Pick<CollectionReport, "removed" | "failed" | "bytes"> {
+  result(): PruneReport {
     const bytes = this.#removed.reduce((sum, collected) => sum + collected.bytes, 0);
     return { removed: this.#removed, failed: this.#failed, bytes };
   }

@@ -73,6 +73,7 @@ const SnapshotReply = z
     manifest: ImageManifest,
     status: z.enum(["building", "ready", "failed"]),
     error: z.string().optional(),
+    sizeBytes: z.int().meta({ description: "Disk space that no other snapshot shares. 0 until the image is ready." }),
     createdAt: z.iso.datetime(),
     lastUsedAt: z.iso.datetime(),
   })
@@ -163,6 +164,41 @@ export const deleteImage: Route = {
   status: 204,
 };
 
+const PruneImagesBody = z
+  .object({
+    unusedForSeconds: z
+      .int()
+      .min(0)
+      .max(10 * 365 * 86_400)
+      .meta({ description: "Only images that nothing used for this long are removed." }),
+    dryRun: z.boolean().optional().meta({ description: "Reports what would be removed, and removes nothing." }),
+  })
+  .meta({ id: "PruneImages" });
+type PruneImagesBody = z.infer<typeof PruneImagesBody>;
+
+const PrunedImages = z
+  .object({
+    removed: z.array(SnapshotReply),
+    sizeBytes: z.int().meta({ description: "Disk space of the removed images that no other snapshot shares." }),
+    dryRun: z.boolean(),
+  })
+  .meta({ id: "PrunedImages" });
+type PrunedImages = z.infer<typeof PrunedImages>;
+
+export const pruneImages: Route<PruneImagesBody, unknown, PrunedImages> = {
+  method: "POST",
+  path: "/api/images/prune",
+  name: "pruneImages",
+  summary: "Remove images without a name that nothing uses",
+  description:
+    "An image stays while it has a name, while it is public, and while a sandbox that was created from it, or another " +
+    "checkpoint of its snapshot, exists. The same steps build a removed image again.",
+  access: "key",
+  body: PruneImagesBody,
+  status: 200,
+  reply: PrunedImages,
+};
+
 /** The routes that publish and unpublish the checkpoint of an image. */
 export const publications = (["snapshot", "image"] as const).flatMap((kind) =>
   (["publish", "unpublish"] as const).map((verb) => ({
@@ -192,6 +228,7 @@ interface ImageToShow {
   readonly manifest: ImageManifest;
   readonly status: "building" | "ready" | "failed";
   readonly error?: string | undefined;
+  readonly sizeBytes?: number | undefined;
   readonly createdAt: Date;
   readonly lastUsedAt: Date;
 }
@@ -206,6 +243,7 @@ export function snapshotReplyOf(image: ImageToShow): SnapshotReply {
     manifest: image.manifest,
     status: image.status,
     ...(image.error === undefined ? {} : { error: image.error }),
+    sizeBytes: image.sizeBytes ?? 0,
     createdAt: image.createdAt.toISOString(),
     lastUsedAt: image.lastUsedAt.toISOString(),
   };

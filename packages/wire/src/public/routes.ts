@@ -45,6 +45,7 @@ import { alive, documentation, health, openApi, ready } from "./health.ts";
 import {
   createSnapshot,
   deleteImage,
+  pruneImages,
   deleteSnapshot,
   getSnapshot,
   listImages,
@@ -171,6 +172,7 @@ export const publicRoutes = [
   snapshotPatches.remove,
   listImages,
   deleteImage,
+  pruneImages,
   imagePatches.create,
   imagePatches.list,
   imagePatches.remove,

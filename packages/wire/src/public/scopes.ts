@@ -87,6 +87,7 @@ export const routeScopes: Readonly<Record<string, Scope>> = {
   deleteSnapshotPatch: "images:write",
   listImages: "images:read",
   deleteImage: "images:write",
+  pruneImages: "images:write",
   createImagePatch: "images:write",
   listImagePatches: "images:read",
   deleteImagePatch: "images:write",

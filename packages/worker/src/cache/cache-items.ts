@@ -1,4 +1,4 @@
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { describeError } from "@opensandbox/wire/errors.ts";
 import type { Log } from "#host/log.ts";
 import { filesBelow, type FileUse } from "#host/storage/disk-use.ts";
@@ -21,13 +21,24 @@ const artifactKinds = {
 } as const satisfies Record<string, CacheKind>;
 
 /**
+ * Which artifacts count as needed although nothing has a link to them: the last used build of each image and of each
+ * other kind, or everything except images.
+ */
+export type Keeping = "current builds" | "everything but images";
+
+/**
  * Everything in the directories of images and templates. Where a data directory that uses one of them by symbolic links
  * cannot be read, each item there counts as needed, and `log` gets a warning.
  */
-export async function cacheItems(directories: CacheDirectories, log: Log): Promise<readonly CacheItem[]> {
+export async function cacheItems(
+  directories: CacheDirectories,
+  log: Log,
+  keeping: Keeping = "current builds",
+): Promise<readonly CacheItem[]> {
   const { imagesDirectory, templatesDirectory } = directories;
-  const templates = await templatesIn(templatesDirectory);
-  const artifacts = withCurrent(await artifactsIn(imagesDirectory));
+  const found = await artifactsIn(imagesDirectory);
+  const artifacts = keeping === "current builds" ? withCurrent(found) : withAllButImages(found);
+  const templates = withImages(await templatesIn(templatesDirectory), artifacts);
   const ofTemplates = templates.flatMap(({ files }) => files.flatMap(({ target }) => target ?? []));
   const [ofImages, ofTheTemplates] = [await usersOf(imagesDirectory, log), await usersOf(templatesDirectory, log)];
   return [...artifacts, ...templates].map((item) => {
@@ -35,8 +46,22 @@ export async function cacheItems(directories: CacheDirectories, log: Log): Promi
     const users = item.kind === "template" ? ofTheTemplates : ofImages;
     const isLinkedTo =
       users.unreadable.length > 0 || [...ofTemplates, ...users.targets].some((target) => target.startsWith(directory));
-    const { kind, name, lastUsed, files, isNeeded } = item;
-    return { kind, name, lastUsed, files, isNeeded: isNeeded || isLinkedTo };
+    const { kind, name, lastUsed, files, isNeeded, image } = item;
+    const known = { kind, name, lastUsed, files, isNeeded: isNeeded || isLinkedTo };
+    return image === undefined ? known : { ...known, image };
+  });
+}
+
+/** Names the image of each template: the one whose file the template has a link to. */
+function withImages(templates: readonly CacheItem[], artifacts: readonly CacheItem[]): readonly CacheItem[] {
+  const named = artifacts.flatMap(({ image, name, files }) => (image === undefined ? [] : [{ image, name, files }]));
+  const byInode = new Map(named.flatMap(({ image, files }) => files.map(({ inode }) => [inode, image] as const)));
+  const byName = new Map(named.map(({ image, name }) => [name, image]));
+  const imageOf = ({ inode, target }: FileUse): string | undefined =>
+    byInode.get(inode) ?? (target === undefined ? undefined : byName.get(basename(dirname(target))));
+  return templates.map((template) => {
+    const image = template.files.map(imageOf).find((name) => name !== undefined);
+    return image === undefined ? template : { ...template, image };
   });
 }
 
@@ -90,7 +115,7 @@ async function artifactsIn(directory: string): Promise<readonly ArtifactItem[]> 
     const item = await itemOf(kind, directory, name);
     if (item === undefined) return undefined;
     const image = kind === "image" ? await imageNameOf(join(directory, name)) : undefined;
-    return { ...item, series: image === undefined ? kind : `${kind} ${image}` };
+    return image === undefined ? { ...item, series: kind } : { ...item, image, series: `${kind} ${image}` };
   });
   return found.filter((item) => item !== undefined);
 }
@@ -114,6 +139,10 @@ function withCurrent(artifacts: readonly ArtifactItem[]): readonly ArtifactItem[
     ...artifact,
     isNeeded: artifact.kind !== "workspace" && current.get(artifact.series) === artifact,
   }));
+}
+
+function withAllButImages(artifacts: readonly ArtifactItem[]): readonly ArtifactItem[] {
+  return artifacts.map((artifact) => ({ ...artifact, isNeeded: artifact.kind !== "image" }));
 }
 
 async function inTurn<Value, Result>(

@@ -1,6 +1,6 @@
 // The part of collection that knows a worker's files.
 export type { CacheDirectories } from "./cache-directories.ts";
-export { cacheItems, filesOfSnapshot } from "./cache-items.ts";
+export { cacheItems, filesOfSnapshot, type Keeping } from "./cache-items.ts";
 export {
   type LostMachine,
   lostMachines,

@@ -12,12 +12,14 @@ import { manifestFile } from "#host/storage/immutable-directories.ts";
 import type { CacheDirectories } from "./cache-directories.ts";
 import { cacheItems, pathOf } from "./cache-items.ts";
 import { examineDiskUse } from "./examine-disk-use.ts";
+import { usesOfImages } from "./image-use.ts";
 import { removeItem, removeLeftovers } from "./remove-item.ts";
 import { recentMs, type Retention, selectRemovals } from "./select-removals.ts";
 import { registerSymbolicUser } from "./symbolic-users.ts";
 import {
   makeCacheDirectories,
   memoryDirectory,
+  provideTestImage,
   provideTestTemplate,
   provideTestWorkspace,
   templateKeyOf,
@@ -245,4 +247,65 @@ test("a data directory on the file system of its caches needs no registration", 
   assert.equal(await readFile(join(directories.imagesDirectory, ".users", name), "utf8"), `${memoryDirectory}\n`);
   await registered[Symbol.asyncDispose]();
   assert.deepEqual(await readdir(join(directories.imagesDirectory, ".users")), [], "it has no machine and no snapshot");
+});
+
+test("a prune of images takes current builds that nothing needs, with their templates, and nothing that is needed", async (t) => {
+  const directories = await cacheFor(t);
+  const { dataDirectory, imagesDirectory } = directories;
+  const pruned = async (maxAgeMs: number) => {
+    const later = new Date(Date.now() + 2 * recentMs);
+    const items = await cacheItems(directories, failOnWarning, "everything but images");
+    const retention = { maxBytes: Number.POSITIVE_INFINITY, maxAgeMs };
+    const removed: string[] = [];
+    for (const { item } of selectRemovals(items, retention, later).removals) {
+      if (await removeItem(item, directories)) removed.push(`${item.kind} of ${item.image}`);
+    }
+    return removed;
+  };
+  await provideTestWorkspace(directories, 1);
+  await provideTestTemplate(directories, 2, await provideTestImage(directories, "unused"));
+  const used = await provideTestImage(directories, "used");
+  await provideTestTemplate(directories, 3, used);
+  await mkdir(join(dataDirectory, "snapshots/cp-1"), { recursive: true });
+  await link(used, join(dataDirectory, "snapshots/cp-1/root.base"));
+
+  assert.deepEqual(await pruned(3 * recentMs), [], "everything was used in that time");
+  const collected = await collectAll(directories);
+  assert.equal(collected.length, 3, "the collector keeps current builds, and takes two templates and a workspace");
+  await provideTestTemplate(directories, 2, await provideTestImage(directories, "unused"));
+  assert.deepEqual(await pruned(recentMs), ["template of unused", "image of unused"]);
+  await rm(join(dataDirectory, "snapshots/cp-1"), { recursive: true });
+  assert.deepEqual(await pruned(recentMs), ["image of used"]);
+  assert.deepEqual(
+    (await readdir(imagesDirectory)).filter((name) => name.startsWith("image-")),
+    [],
+  );
+});
+
+test("the list of images counts the bytes on the disk, once for images, templates and what all share", async (t) => {
+  const directories = await cacheFor(t);
+  await provideTestWorkspace(directories, 1, 64 * 1024);
+  const file = await provideTestImage(directories, "one", 128 * 1024);
+  await provideTestImage(directories, "one", 192 * 1024);
+  await provideTestTemplate(directories, 2, file, 256 * 1024);
+  await provideTestImage(directories, "two", 512 * 1024);
+  const { images, sharedBytes } = await usesOfImages(directories);
+  // Directories, manifests and the file system's own blocks come on top.
+  const isAbout = (bytes: number | undefined, kib: number) =>
+    assert.ok(bytes !== undefined && bytes >= kib * 1024 && bytes < (kib + 48) * 1024, `${bytes} for ${kib} KiB`);
+  isAbout(images.get("one")?.bytes, 128 + 192);
+  isAbout(images.get("one")?.templateBytes, 256);
+  isAbout(images.get("two")?.bytes, 512);
+  assert.equal(images.get("two")?.templateBytes, 0);
+  isAbout(sharedBytes, 64);
+  assert.deepEqual(
+    [...images.values()].map(({ isInUse }) => isInUse),
+    [false, false],
+  );
+  await link(file, join(directories.dataDirectory, "root.base"));
+  const after = (await usesOfImages(directories)).images;
+  assert.deepEqual(
+    [...after].map(([name, { isInUse }]) => `${name} ${isInUse}`),
+    ["one true", "two false"],
+  );
 });

@@ -21,6 +21,8 @@ export interface CacheItem {
   readonly files: readonly FileUse[];
   /** It stays whatever its age and size: a current build, or something that symbolic links lead to. */
   readonly isNeeded: boolean;
+  /** The name of an image; for a template, the name of its image, unless that was removed. */
+  readonly image?: string;
 }
 
 export interface Retention {
@@ -83,7 +85,7 @@ export function selectRemovals(items: readonly CacheItem[], retention: Retention
 }
 
 /** The last use of each item in milliseconds. Images and workspaces are used by the templates that share their files. */
-function lastUsesOf(items: readonly CacheItem[]): ReadonlyMap<CacheItem, number> {
+export function lastUsesOf(items: readonly CacheItem[]): ReadonlyMap<CacheItem, number> {
   const ofFiles = new Map<string, number>();
   for (const item of items) {
     if (isShared(item)) continue;
@@ -111,13 +113,19 @@ function isShared({ kind }: CacheItem): boolean {
 
 /** The items that may go: not needed, and without a link from outside the cache to one of their own files. */
 function unusedOf(items: readonly CacheItem[]): readonly CacheItem[] {
+  const linked = linkedFromOutside(items);
+  return items.filter((item) => !item.isNeeded && !linked.has(item));
+}
+
+/** The items of which a file of their own has a link outside the cache, such as in the directory of a machine. */
+export function linkedFromOutside(items: readonly CacheItem[]): ReadonlySet<CacheItem> {
   const names = countNames(items);
   const shared = new Set(items.filter(isShared).flatMap(({ files }) => files.map(({ inode }) => inode)));
-  return items.filter((item) => {
-    if (item.isNeeded) return false;
+  const linked = items.filter((item) => {
     const own = isShared(item) ? item.files : item.files.filter(({ inode }) => !shared.has(inode));
-    return own.every(({ inode, links }) => links <= (names.get(inode) ?? 0));
+    return own.some(({ inode, links }) => links > (names.get(inode) ?? 0));
   });
+  return new Set(linked);
 }
 
 function countNames(items: readonly CacheItem[]): Map<string, number> {

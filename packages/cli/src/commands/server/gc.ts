@@ -1,10 +1,7 @@
-import type { Collected, CollectionReport } from "@opensandbox/server";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { defineCommand } from "../../command.ts";
 import { flag } from "#arguments/inputs.ts";
-import { age } from "#output/age.ts";
-import { megabytes } from "#output/megabytes.ts";
-import { table } from "#output/table.ts";
+import { removedText } from "#output/removed-text.ts";
 
 export const gc = defineCommand({
   summary: "Remove what nothing on this host uses any more",
@@ -28,19 +25,9 @@ it between two removals.`,
     const onProgress = (step: string): void => shown.report(step);
     const report = await collectGarbage(readConfig(host.env), { dryRun, onProgress, signal });
     shown.pause();
-    await print(textOf(report, dryRun), { dryRun, ...report });
+    await print(removedText(report, { dryRun }), { dryRun, ...report });
     if (signal.aborted) throw new SandboxError("canceled", "interrupted: the rest is left for the next time");
     for (const { kind, name, error } of report.failed) note(`cannot remove ${kind} ${name}: ${error}`);
     return report.failed.length === 0 ? 0 : 1;
   },
 });
-
-function textOf({ removed, bytes }: CollectionReport, dryRun: boolean): string {
-  if (removed.length === 0) return "nothing to remove";
-  const total = `${dryRun ? "would free" : "freed"} ${megabytes(bytes)}`;
-  return `${table(["KIND", "NAME", "UNUSED", "SIZE", "WHY"], removed.map(rowOf))}\n${total}`;
-}
-
-function rowOf({ kind, name, lastUsed, bytes, reason }: Collected): string[] {
-  return [kind, name, lastUsed === undefined ? "-" : age(lastUsed), megabytes(bytes), reason];
-}

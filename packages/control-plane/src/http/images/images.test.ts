@@ -276,6 +276,41 @@ test("a published image can be forked by every organization", async () => {
   assert.equal((await world.ask("POST", "/api/images/a/unpublish"))[0], 200);
 });
 
+test("a prune removes unnamed images that nothing uses, and a dry run only names them", async () => {
+  await using world = await startForTest();
+  await world.ask("POST", "/api/snapshots", { name: "named", image: noteImage });
+  const [, { sandboxID }] = await world.ask("POST", "/api/sandboxes", { image: imageOf(run("echo used")) });
+  const [, other] = await world.ask("POST", "/api/sandboxes", { image: imageOf(run("echo unused")) });
+  await world.call("DELETE", `/api/sandboxes/${other.sandboxID}`);
+  const commandsOf = ({ manifest }: Json): string => manifest.steps[0].args.commands[0];
+  const prune = async (body: object) => {
+    const [status, { removed, sizeBytes, dryRun, error }] = await world.ask("POST", "/api/images/prune", body);
+    return status === 200 ? { images: removed.map(commandsOf), sizeBytes, dryRun } : error;
+  };
+  const [, images] = await world.ask("GET", "/api/images");
+  const bytes = new Map<string, number>(images.map((image: Json) => [image.id, image.sizeBytes]));
+  // The named image shares the snapshot of an unnamed one, which therefore stays.
+  assert.ok(bytes.size === 4 && [...bytes.values()].every((size) => size > 0), JSON.stringify([...bytes]));
+
+  assert.deepEqual(await prune({ unusedForSeconds: 3600 }), { images: [], sizeBytes: 0, dryRun: false });
+  await eventually(
+    "a millisecond has passed",
+    async () => (await prune({ unusedForSeconds: 0, dryRun: true })).images.length === 1,
+  );
+  const planned = await prune({ unusedForSeconds: 0, dryRun: true });
+  assert.deepEqual(planned.images, ["echo unused"]);
+  assert.ok(planned.sizeBytes > 0);
+  assert.equal((await world.ask("GET", "/api/images"))[1].length, 4);
+  assert.deepEqual(await prune({ unusedForSeconds: 0 }), { ...planned, dryRun: false });
+  assert.equal((await world.ask("GET", "/api/images"))[1].length, 3);
+  assert.equal(world.worker.host.snapshots.size, 2);
+
+  assert.equal((await world.ask("GET", `/api/sandboxes/${sandboxID}`))[1].status, "running");
+  await world.call("DELETE", `/api/sandboxes/${sandboxID}`);
+  assert.deepEqual((await prune({ unusedForSeconds: 0 })).images, ["echo used"]);
+  assert.match(await prune({}), /^unusedForSeconds: /);
+});
+
 test("a server killed during a build leaves neither machine nor image", async () => {
   await using first = await startForTest();
   using held = new Held();

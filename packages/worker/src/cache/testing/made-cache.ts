@@ -43,6 +43,22 @@ export async function provideTestWorkspace(
   return join(directory, "workspace.ext4");
 }
 
+/** Provides a build of an image, with a file of `bytes` in it. Returns the file. */
+export async function provideTestImage(
+  { imagesDirectory }: CacheDirectories,
+  name: string,
+  bytes = 128 * 1024,
+): Promise<string> {
+  const { directory } = await provideArtifact({
+    ...{ kind: "image", imagesDirectory, inputs: { name, bytes }, needMib: 1, signal: undefined },
+    async build(target) {
+      await writeFile(join(target, "rootfs.ext4"), Buffer.alloc(bytes, 3));
+      return { name };
+    },
+  });
+  return join(directory, "rootfs.ext4");
+}
+
 /** Makes a template unless it is there, as a worker does: alone, with links to the workspace's files. */
 export async function provideTestTemplate(
   { templatesDirectory }: CacheDirectories,
