@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { expressions, metricsIn, readRunbook } from "../deploy/monitoring.ts";
 import { startFleetWorld } from "./fleet-world.ts";
 
-test("a server and a worker serve their metrics in Prometheus's format", async () => {
+test("a server and a worker serve their metrics in Prometheus's format, and alerts and dashboard use no others", async () => {
   const log: string[] = [];
   await using world = await startFleetWorld({
     workers: 1,
@@ -35,4 +36,46 @@ test("a server and a worker serve their metrics in Prometheus's format", async (
   const worker = await scrape("worker-0");
   assert.match(worker, /^opensandbox_machines 1$/m);
   assert.match(worker, /^opensandbox_host_disk_free_ratio 0\.\d+$/m);
+
+  assertDocumented({ server, worker });
+  for (const { place, text } of expressions()) {
+    const used = metricsIn(text);
+    assert.ok(used.length > 0, place);
+    for (const { name, selector } of used) assertExported(place, { name, selector }, `${server}${worker}`);
+  }
 });
+
+/** Fails unless a role exports the metric, with the labels that are selected. */
+function assertExported(place: string, used: { readonly name: string; readonly selector: string }, text: string): void {
+  // Prometheus makes this metric of each scrape.
+  if (used.name === "up") return;
+  const types = typesOf(text);
+  const histogram = used.name.replace(/_(?:bucket|sum|count)$/, "");
+  const isExported = types.get(histogram) === "histogram" ? histogram !== used.name : types.has(used.name);
+  assert.ok(isExported, `${place}: no role exports ${used.name}`);
+  const [sample] = new RegExp(`^${used.name}[{ ].*$`, "m").exec(text) ?? [];
+  for (const [, label = "", operator, value = ""] of used.selector.matchAll(/(\w+)\s*(=~|!=|!~|=)\s*"([^"]*)"/g)) {
+    // Prometheus adds the labels of the target.
+    if (label === "job" || label === "instance" || sample === undefined) continue;
+    assert.ok(sample.includes(`${label}="`), `${place}: ${used.name} has no label ${label}`);
+    if (operator === "=" && (label === "method" || label === "route")) {
+      assert.match(text, new RegExp(`^${used.name}\\{.*\\b${label}="${value}"`, "m"), `${place}: ${label}="${value}"`);
+    }
+  }
+}
+
+/** Fails unless the table of metrics in the runbook is that of what the roles export. */
+function assertDocumented(exported: { readonly server: string; readonly worker: string }): void {
+  const [, table = ""] = /^## Metrics$(.*?)^## /ms.exec(readRunbook()) ?? [];
+  const rows = [...table.matchAll(/^\| (`.*?) \| (server|worker|both)\b/gm)].flatMap(([, names = "", role = ""]) =>
+    [...names.matchAll(/`(\w+)`/g)].map(([, name = ""]) => ({ name, role })),
+  );
+  for (const role of ["server", "worker"] as const) {
+    const documented = rows.filter((row) => row.role === role || row.role === "both").map(({ name }) => name);
+    assert.deepEqual([...typesOf(exported[role]).keys()].toSorted(), documented.toSorted(), role);
+  }
+}
+
+function typesOf(text: string): ReadonlyMap<string, string> {
+  return new Map([...text.matchAll(/^# TYPE (\w+) (\w+)$/gm)].map(([, name = "", type = ""]) => [name, type]));
+}
