@@ -58,8 +58,10 @@ inOwnHost(import.meta.filename, () => {
     before(async () => {
       const internet = stack.use(await startInternet([22]));
       const names = { "api.example.com": [worldAddresses.site], "evil.example.org": [worldAddresses.otherSite] };
-      stack.use(startFakeResolver(names));
+      const internal = { "internal.example.net": [worldAddresses.otherSite] };
+      stack.use(startFakeResolver({ ...names, ...internal }));
       const authority = await makeTestAuthority("a well-known one");
+      const company = await makeTestAuthority("a company's own");
       const leaves = new LeafCertificates(authority);
       for (const [name, [address = ""]] of Object.entries(names)) {
         const { certificate, privateKey } = await leaves.of(name);
@@ -80,11 +82,28 @@ inOwnHost(import.meta.filename, () => {
           }
         });
       }
+      const { certificate, privateKey } = await new LeafCertificates(company).of("internal.example.net");
+      const site = createHttpsServer({ cert: certificate, key: privateKey }, (_request, response) => {
+        response.end("from the company\n");
+      });
+      site.listen({ fd: openTcpListener(internet.namespace, { address: worldAddresses.otherSite, port: 8443 }) });
+      stack.defer(() => {
+        site.closeAllConnections();
+        site.close();
+      });
       const directory = await mkdtemp(join(tmpdir(), "osb-authorities-"));
       stack.defer(() => rm(directory, { recursive: true }));
       const authorities = join(directory, "authorities.pem");
       await writeFile(authorities, authority.certificate);
-      world = stack.use(await startWorld({ OPENSANDBOX_SECRETS_CA_FILE: authorities, OPENSANDBOX_NETWORK: "tap" }));
+      const extra = join(directory, "extra.pem");
+      await writeFile(extra, company.certificate);
+      world = stack.use(
+        await startWorld({
+          OPENSANDBOX_SECRETS_CA_FILE: authorities,
+          OPENSANDBOX_EXTRA_CA: extra,
+          OPENSANDBOX_NETWORK: "tap",
+        }),
+      );
       client = { apiUrl: world.url, apiKey: world.apiKey };
       const { id } = await SecretStore.create({ ...client, name: "test" });
       await SecretStore.setSecret(id, "TOKEN", value, { ...client, allowedHosts: ["api.example.com"] });
@@ -104,6 +123,19 @@ inOwnHost(import.meta.filename, () => {
       await work();
       return arrived.slice(before).map(({ server, key }) => [server, key] as const);
     }
+
+    test("every guest trusts the extra CA of the host: with secrets and without", async () => {
+      const fetch = `curl -sS https://internal.example.net:8443/; python3 -c "import urllib.request as u; print(u.urlopen('https://internal.example.net:8443/').read())"`;
+      const answer = "from the company\nb'from the company\\n'";
+      const plain = await Sandbox.create({ ...client, template: "minimal", timeout: 0 });
+      for (const where of [sandbox, plain]) assert.equal(await run(fetch, where), answer);
+      assert.match(
+        await run("curl -sS https://api.example.com/", plain),
+        /certificate/,
+        "no other authority is trusted",
+      );
+      await plain.kill();
+    });
 
     test("the guest sees a sealed text, and the allowed host gets the value, by curl and by Python", async () => {
       assert.match(sealed, /^osb_sealed_[0-9a-f]{32}$/);

@@ -60,6 +60,8 @@ export interface ServerConfig {
   readonly tls?: { readonly certFile: string; readonly keyFile: string };
   /** A PEM file of authorities that hosts of secrets may have, besides the well-known ones. */
   readonly secretsCaFile?: string;
+  /** A PEM file of certificates that every guest trusts besides those of its image. */
+  readonly extraCa?: string;
   readonly hypervisor: "qemu" | "firecracker" | "fake";
   /** Program and arguments of the agents of fake machines, for tests. No variable sets it. */
   readonly fakeAgent?: readonly [string, ...string[]];
@@ -134,6 +136,7 @@ export const variables = {
   domainProof: "OPENSANDBOX_DOMAIN_PROOF",
   webhookDestinations: "OPENSANDBOX_WEBHOOK_DESTINATIONS",
   secretsCaFile: "OPENSANDBOX_SECRETS_CA_FILE",
+  extraCa: "OPENSANDBOX_EXTRA_CA",
   hypervisor: "OPENSANDBOX_VM_BACKEND",
   accelerator: "OPENSANDBOX_ACCEL",
   cpuModel: "OPENSANDBOX_CPU_MODEL",
@@ -180,6 +183,7 @@ export function readConfig(env: Environment): ServerConfig {
   const fleetToken = env["OPENSANDBOX_FLEET_TOKEN"];
   const debianMirror = env[variables.debianMirror];
   const secretsCaFile = env[variables.secretsCaFile];
+  const extraCa = env[variables.extraCa];
   return {
     mode: oneOf(env, variables.mode, ["combined", "server", "worker"]),
     ...(fleetToken ? { fleetToken } : {}),
@@ -213,6 +217,7 @@ export function readConfig(env: Environment): ServerConfig {
     domainProof: oneOf(env, variables.domainProof, ["dns", "none"]),
     webhookDestinations: oneOf(env, variables.webhookDestinations, ["public", "any"]),
     ...(secretsCaFile ? { secretsCaFile: resolve(secretsCaFile) } : {}),
+    ...(extraCa ? { extraCa: resolve(extraCa) } : {}),
     hypervisor,
     accelerator: oneOf(env, variables.accelerator, ["auto", "kvm", "tcg"]),
     cpuModel: cpuModelFrom(env),

@@ -31,6 +31,7 @@ export function workerOptions(config: ServerConfig): Omit<WorkerOptions, "epheme
     log,
     ...objectStoreOptions(config),
     ...(config.secretsCaFile === undefined ? {} : { secretAuthoritiesFile: config.secretsCaFile }),
+    ...(config.extraCa === undefined ? {} : { extraAuthoritiesFile: config.extraCa }),
     ...(debianMirror === undefined ? {} : { debianMirror }),
     ...(fakeAgent === undefined ? {} : { fakeAgent }),
     ...(guestKernel === undefined ? {} : { guestKernel }),

@@ -9,13 +9,14 @@ import { probeAccelerator } from "./hypervisor/qemu/probe-accelerator.ts";
 import { type CgroupsOfProcess, findCgroups } from "./host/cgroups/find-cgroups.ts";
 import { ioWeightsAct } from "./host/cgroups/io-schedulers.ts";
 import { readServers } from "#network/names/host-resolvers.ts";
+import { readExtraAuthorities } from "#guest/extra-authorities.ts";
 import { lostAndFoundDirectory } from "./machine/journal.ts";
 import { notEnforced } from "./not-enforced.ts";
 import { type QemuOptions, qemuOptions, type WorkerOptions } from "./open-worker.ts";
 
 type HostOptions = QemuOptions &
   Pick<WorkerOptions, "dataDirectory" | "agentTransport"> &
-  Partial<Pick<WorkerOptions, "hypervisor" | "firecrackerProgram">>;
+  Partial<Pick<WorkerOptions, "hypervisor" | "firecrackerProgram" | "extraAuthoritiesFile">>;
 
 /** One fact about a host, as `doctor` prints it. */
 export interface Finding {
@@ -46,9 +47,27 @@ export async function examineHost(options: HostOptions): Promise<readonly Findin
     ...(options.hypervisor === "firecracker" ? [] : [examineAgentTransport(options.agentTransport)]),
     await examineNetwork(root, options.hypervisor),
     await examineCgroups(),
+    ...(await examineExtraAuthorities(options.extraAuthoritiesFile)),
     ...(await examineDirectory(options.dataDirectory)),
     ...(await examineLostMachines(options.dataDirectory)),
   ];
+}
+
+async function examineExtraAuthorities(file: string | undefined): Promise<Finding[]> {
+  if (file === undefined) return [];
+  const name = "extra CA";
+  try {
+    const { count } = await readExtraAuthorities(file);
+    return [
+      {
+        name,
+        level: "ok",
+        detail: `guests trust ${count === 1 ? "a certificate" : `${count} certificates`} of ${file}`,
+      },
+    ];
+  } catch (error) {
+    return [{ name, level: "fail", detail: asSandboxError(error).message }];
+  }
 }
 
 async function examineHypervisor(options: HostOptions): Promise<Finding[]> {

@@ -1,3 +1,4 @@
+import { readExtraAuthorities } from "#guest/extra-authorities.ts";
 import { GuestRequests } from "#guest/guest-requests.ts";
 import { chmod, readFile } from "node:fs/promises";
 import { availableParallelism, cpus, totalmem } from "node:os";
@@ -90,6 +91,8 @@ export interface WorkerOptions {
   readonly objectStore?: ObjectStoreSettings | undefined;
   /** A PEM file of authorities that hosts of secrets may have, besides the well-known ones. */
   readonly secretAuthoritiesFile?: string;
+  /** A PEM file of certificates that every guest trusts besides those of its image. */
+  readonly extraAuthoritiesFile?: string;
   readonly log: Log;
   /** Runs after a template was made: the cache has grown. */
   readonly onTemplateMade?: () => void;
@@ -123,6 +126,8 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
   const root = process.getuid?.() === 0;
   await openDataDirectory(dataDirectory);
   await using undo = new AsyncDisposableStack();
+  const { extraAuthoritiesFile } = options;
+  const extra = extraAuthoritiesFile === undefined ? undefined : await readExtraAuthorities(extraAuthoritiesFile);
   const { hypervisor, accelerator } = await chooseHypervisor(options);
   const workerId = `w-${randomHex(4)}`;
   undo.use(await claimWorker(workersDirectory(dataDirectory), workerId));
@@ -172,6 +177,8 @@ export async function openWorker(options: WorkerOptions): Promise<OpenedWorker> 
     region: options.region,
     templateMemoryMib: options.templateMemoryMib,
     bootTimeoutMs: options.bootTimeoutMs,
+    // Fake machines have the files of the host.
+    extraAuthorities: hypervisor.name === "fake" ? undefined : extra?.certificates,
     agentTransport,
     snapshots: new SnapshotStore(join(dataDirectory, "snapshots")),
     templates: new SnapshotStore(options.templatesDirectory, { passable: true }),

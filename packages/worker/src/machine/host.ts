@@ -19,6 +19,8 @@ export interface Host {
   readonly templateMemoryMib: number;
   /** Deadline of a guest that boots; a restore has a third of it, and at least a minute. */
   readonly bootTimeoutMs: number;
+  /** Certificates (PEM) that every guest trusts besides those of its image. */
+  readonly extraAuthorities?: string | undefined;
   /** What new machines have for their agent channel. */
   readonly agentTransport: AgentTransportName;
   readonly network: { readonly mode: "tap"; readonly pool: NetworkPool } | { readonly mode: "user" | "none" };

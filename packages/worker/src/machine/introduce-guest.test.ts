@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 import type { Method } from "@opensandbox/wire/guest/methods.ts";
+import type { SandboxSecrets } from "@opensandbox/wire/worker/worker.ts";
 import { inner, macBytes } from "#network/address-plan.ts";
 import { macAddressOf, machineIdOf } from "#guest/guest-identity.ts";
 import { introduceGuest } from "./introduce-guest.ts";
@@ -70,6 +71,45 @@ suite("the introduction of a guest", () => {
     await assert.rejects(
       late,
       /did not answer within 0\.01 s of the boot; on a slow host, raise OPENSANDBOX_BOOT_SECONDS; the console is empty/,
+    );
+  });
+
+  test("gives a guest the host's extra authorities before that of its secrets, and takes back what is no longer set", async () => {
+    const secrets = { authority: { certificate: "OWN", privateKey: "" } } as unknown as SandboxSecrets;
+    const waiting = { authority: undefined } as unknown as SandboxSecrets;
+    const { live, requests } = machineWith(6);
+    const extra = { ...host, extraAuthorities: "EXTRA" };
+    for (const [from, more] of [
+      [extra, { secrets }],
+      [extra, {}],
+      [host, {}],
+      [host, { secrets }],
+      [extra, { secrets: waiting }],
+    ] as const) {
+      await introduceGuest(live, { id, envs: { A: "1" }, copied: false, ...more }, "restore", from, signal);
+    }
+    const given = requests.map((request) => {
+      const { authority, envs } = request as { authority?: string; envs: Record<string, string> };
+      return [authority, Object.keys(envs).length];
+    });
+    assert.deepEqual(given, [
+      ["EXTRAOWN", 5],
+      ["EXTRA", 5],
+      ["", 1],
+      ["OWN", 5],
+      [undefined, 5],
+    ]);
+  });
+
+  test("an agent of an older snapshot starts without the extra authorities, and the log says so", async () => {
+    const { live, requests } = machineWith(5);
+    const logged: string[] = [];
+    const from = { ...host, extraAuthorities: "EXTRA", log: (_level: string, message: string) => logged.push(message) };
+    await introduceGuest(live, { id, envs: {}, copied: false }, "restore", from, signal);
+    assert.deepEqual((requests[0] as { envs: object }).envs, {});
+    assert.match(
+      logged.join(),
+      /^a guest agent of an earlier version does not take the certificates of OPENSANDBOX_EXTRA_CA$/,
     );
   });
 

@@ -35,6 +35,9 @@ const shapingVersion = 4;
 const minRestoreTimeoutMs = 60_000;
 /** How much longer than a restore a boot may take. A host whose boots need more time needs more for restores too. */
 const bootsPerRestore = 3;
+type IntroducingHost = Pick<Host, "bootTimeoutMs"> & Trusting;
+type Trusting = Partial<Pick<Host, "extraAuthorities" | "log">>;
+
 /** How long the end of a process may follow that of its sockets. */
 const endMs = 1000;
 
@@ -47,7 +50,7 @@ export async function introduceGuest(
   live: LiveMachine,
   identity: GuestIdentity,
   from: "boot" | "restore",
-  { bootTimeoutMs }: Pick<Host, "bootTimeoutMs">,
+  { bootTimeoutMs, ...host }: IntroducingHost,
   signal: AbortSignal,
 ): Promise<boolean> {
   const ended = new AbortController();
@@ -60,7 +63,7 @@ export async function introduceGuest(
     throw new SandboxError("unavailable", `the machine ${end.reason} ${when}: ${end.detail}`);
   });
   try {
-    return await Promise.race([exit, configureOnceConnected(live, identity, until)]);
+    return await Promise.race([exit, configureOnceConnected(live, identity, host, until)]);
   } catch (error) {
     ended.abort();
     if (signal.aborted) throw error;
@@ -78,14 +81,15 @@ export async function introduceGuest(
 async function configureOnceConnected(
   live: LiveMachine,
   identity: GuestIdentity,
+  host: Trusting,
   signal: AbortSignal,
 ): Promise<boolean> {
   try {
-    return await configure(live, identity, signal);
+    return await configure(live, identity, host, signal);
   } catch (error) {
     if (live.vm.agentTransport.endsAt !== "agent" || !isSandboxError(error, "unavailable") || signal.aborted)
       throw error;
-    return await configure(live, identity, signal);
+    return await configure(live, identity, host, signal);
   }
 }
 
@@ -101,26 +105,43 @@ const trustingEnvironment = {
 };
 
 /** The environment that commands of a guest start with. Variables of the sandbox take precedence. */
-export function commandEnvironmentOf({
-  envs,
-  secrets,
-}: Pick<GuestIdentity, "envs" | "secrets">): Record<string, string> {
-  return { ...(secrets?.authority?.certificate === undefined ? {} : trustingEnvironment), ...envs };
+export function commandEnvironmentOf(
+  { envs, secrets }: Pick<GuestIdentity, "envs" | "secrets">,
+  { extraAuthorities }: Pick<Trusting, "extraAuthorities">,
+): Record<string, string> {
+  const trusts = extraAuthorities !== undefined || secrets?.authority?.certificate !== undefined;
+  return { ...(trusts ? trustingEnvironment : {}), ...envs };
+}
+
+/**
+ * The certificates that a guest trusts besides those of its image; empty: none. Undefined: the guest keeps those it has,
+ * since the worker does not know the authority of its secrets.
+ */
+function authoritiesOf(secrets: SandboxSecrets | undefined, extraAuthorities: string | undefined): string | undefined {
+  if (secrets !== undefined && secrets.authority === undefined) return undefined;
+  return (extraAuthorities ?? "") + (secrets?.authority?.certificate ?? "");
 }
 
 /** A single call: the agent takes the entropy first, and thaws the disks before it writes to them. */
 async function configure(
   { guest, sandboxNetwork }: LiveMachine,
   { id, hostname, envs, copied, shape, secrets, hooks }: GuestIdentity,
+  { extraAuthorities, log }: Trusting,
   signal: AbortSignal,
 ): Promise<boolean> {
   const { protocolVersion } = await guest.ready(signal);
-  const certificate = secrets?.authority?.certificate;
-  if (certificate !== undefined && protocolVersion < trustingVersion) {
+  const trusts = protocolVersion >= trustingVersion;
+  if (secrets?.authority !== undefined && !trusts) {
     const message =
       "the snapshot has a guest agent of an earlier version, which cannot use secrets: start from an image";
     throw new SandboxError("not_supported", message);
   }
+  if (extraAuthorities !== undefined && !trusts) {
+    const message = "a guest agent of an earlier version does not take the certificates of OPENSANDBOX_EXTRA_CA";
+    log?.("warn", message, { sandbox: id });
+  }
+  // A copy may have the authority of the sandbox that it was copied from.
+  const authority = authoritiesOf(secrets, extraAuthorities) ?? (copied ? "" : undefined);
   // An agent of an older snapshot keeps the address of its device.
   if (protocolVersion < 2) sandboxNetwork?.admit(inner.deviceMac);
   const takesShape = shape !== undefined && protocolVersion >= shapingVersion;
@@ -130,15 +151,14 @@ async function configure(
       ...(hostname === undefined ? {} : { hostname }),
       clockUnixNanos: BigInt(Date.now()) * 1_000_000n,
       entropy: randomBytes(64),
-      envs: commandEnvironmentOf({ envs, secrets }),
+      envs: commandEnvironmentOf({ envs, secrets }, trusts ? { extraAuthorities } : {}),
       replaceEnvs: true,
       thaw: true,
       machineId: machineIdOf(id),
       macAddress: macBytes(macAddressOf(id)),
       newIdentity: copied,
       ...(takesShape ? { shape } : {}),
-      // A copy may have the authority of the sandbox that it was copied from.
-      ...(certificate !== undefined ? { authority: certificate } : copied ? { authority: "" } : {}),
+      ...(authority === undefined ? {} : { authority }),
       ...(hooks === undefined ? {} : { hooks }),
     },
     signal,

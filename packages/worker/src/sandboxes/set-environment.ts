@@ -18,7 +18,7 @@ export async function setEnvironment(
 ): Promise<void> {
   const { live } = sandbox;
   if (live.hasProcess) {
-    const environment = commandEnvironmentOf({ envs, secrets: sandbox.request.secrets });
+    const environment = commandEnvironmentOf({ envs, secrets: sandbox.request.secrets }, host);
     await live.guest.call(methods.configure, { envs: environment, replaceEnvs: true }, AbortSignal.timeout(takeMs));
   }
   sandbox.request = { ...sandbox.request, envs };

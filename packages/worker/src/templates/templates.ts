@@ -142,7 +142,8 @@ export class Templates implements AsyncDisposable {
     await using live = await bootMachine(machine, boot.files, host, spans, signal);
     // Runs the clone-only steps now, to warm them.
     const identity = { id: "template", hostname: imageHostname, envs: {}, copied: true, hooks: noHooks };
-    await introduceGuest(live, identity, "boot", host, signal);
+    // Without the host's extra authorities: sandboxes take them when they start, so a template outlives their change.
+    await introduceGuest(live, identity, "boot", { bootTimeoutMs: host.bootTimeoutMs }, signal);
     if (bootsOnOneProcessor(shape.vcpus, host.hypervisor.restoring)) {
       // A processor that comes online for the first time takes five times as long as later.
       await limitGuest(live, shape.vcpus, signal);
