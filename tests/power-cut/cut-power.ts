@@ -58,26 +58,10 @@ export async function cutPower<Fact>(t: TestContext, trial: Trial<Fact>): Promis
   undo.defer(() => rm(directory, { recursive: true, force: true }));
   await run("chmod", "711", directory);
   const at = (name: string): string => join(directory, name);
-  const [image, log, replayed] = [at("disk.raw"), at("log"), at("replayed.raw")];
+  const [log, replayed] = [at("log"), at("replayed.raw")];
   const mount = { mountpoint: at("mounted"), scratch: at("scratch") };
   await mkdir(mount.scratch);
-  await writeFile(image, "");
-  await truncate(image, trial.diskMib * 2 ** 20);
-  await run(trial.fileSystem.make, ...trial.fileSystem.options, image);
-  await run("cp", "--sparse=always", image, replayed);
-
-  const promised: Promised<Fact>[] = [];
-  {
-    await using _disk = await mountDisk({ ...mount, image, log });
-    await using server = await openServer(at("mounted"), trial.env);
-    await trial.work(server.api, async (ask) => {
-      const askedAt = (await stat(log)).size;
-      const fact = await ask();
-      promised.push({ fact, askedAt, answeredAt: (await stat(log)).size });
-    });
-  }
-  const entries = await readLog(log);
-  await requireWhole(log, entries, { image, replayed, copy: at("copy.raw") });
+  const { entries, promised } = await record(t, trial, { ...mount, image: at("disk.raw"), log, replayed });
 
   const random = new Random(seed);
   const possible = cutsOf(entries, random);
@@ -110,16 +94,76 @@ export async function cutPower<Fact>(t: TestContext, trial: Trial<Fact>): Promis
   }
 }
 
-/** Requires that the log has every byte that has reached the disk. */
-async function requireWhole(
-  log: string,
-  entries: readonly LogEntry[],
-  files: { readonly image: string; readonly replayed: string; readonly copy: string },
-): Promise<void> {
-  await run("cp", "--sparse=always", files.replayed, files.copy);
-  await replay(log, entries, files.copy);
-  await run("cmp", files.image, files.copy);
-  await rm(files.copy);
+/** Recordings that may fail before the trial does. */
+const maxRecordings = 3;
+
+interface RecordingFiles {
+  readonly image: string;
+  readonly log: string;
+  /** Becomes a copy of the disk before the work. */
+  readonly replayed: string;
+  readonly mountpoint: string;
+  readonly scratch: string;
+}
+
+interface Recording<Fact> {
+  readonly entries: readonly LogEntry[];
+  readonly promised: readonly Promised<Fact>[];
+}
+
+/**
+ * Does the work of a trial and records it. The loop device serves each cgroup of the host by a worker of its own, so a
+ * machine and the server may meet in the daemon, which then mixes up their bytes (see {@link mountDisk}): the log differs
+ * from the disk, and the recording is made again.
+ */
+async function record<Fact>(t: TestContext, trial: Trial<Fact>, files: RecordingFiles): Promise<Recording<Fact>> {
+  for (let attempt = 1; ; attempt += 1) {
+    await writeFile(files.image, "");
+    await truncate(files.image, 0);
+    await truncate(files.image, trial.diskMib * 2 ** 20);
+    await run(trial.fileSystem.make, ...trial.fileSystem.options, files.image);
+    await run("cp", "--sparse=always", files.image, files.replayed);
+    const promised: Promised<Fact>[] = [];
+    const failure = await workOn(trial, files, promised).then(
+      () => undefined,
+      (error: unknown) => ({ error }),
+    );
+    const entries = await readLog(files.log);
+    const isWhole = await hasEveryByte(entries, files);
+    if (isWhole && failure === undefined) return { entries, promised };
+    if (isWhole) throw failure?.error;
+    if (attempt === maxRecordings) {
+      throw new Error(`${attempt} recordings in a row differ from their disks`, { cause: failure?.error });
+    }
+    t.diagnostic("the recording differs from the disk, and is made again");
+  }
+}
+
+async function workOn<Fact>(trial: Trial<Fact>, files: RecordingFiles, promised: Promised<Fact>[]): Promise<void> {
+  await using _disk = await mountDisk(files);
+  await using server = await openServer(files.mountpoint, trial.env);
+  await trial.work(server.api, async (ask) => {
+    const askedAt = (await stat(files.log)).size;
+    const fact = await ask();
+    promised.push({ fact, askedAt, answeredAt: (await stat(files.log)).size });
+  });
+}
+
+/** Whether the log has every byte that has reached the disk. */
+async function hasEveryByte(entries: readonly LogEntry[], { image, log, replayed }: RecordingFiles): Promise<boolean> {
+  const copy = `${image}.copy`;
+  await run("cp", "--sparse=always", replayed, copy);
+  await replay(log, entries, copy);
+  try {
+    await run("cmp", image, copy);
+    return true;
+  } catch (error) {
+    // cmp(1): 1 is a difference, everything else a failure.
+    if ((error as { readonly code?: unknown }).code === 1) return false;
+    throw error;
+  } finally {
+    await rm(copy);
+  }
 }
 
 /** A server, which is killed when it is disposed, together with everything that it has started. */
