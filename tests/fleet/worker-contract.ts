@@ -9,7 +9,7 @@ import { newSandboxId, newSnapshotId, randomHex, type SandboxId } from "@opensan
 import { eventually, within } from "@opensandbox/wire/testing/eventually.ts";
 import type { AttachedSession, NewExecSession } from "@opensandbox/wire/worker/sessions.ts";
 import type { HostStatus } from "@opensandbox/wire/worker/status.ts";
-import type { Worker } from "@opensandbox/wire/worker/worker.ts";
+import type { MachineUse, Worker } from "@opensandbox/wire/worker/worker.ts";
 import { startRequest } from "../../packages/worker/src/testing/test-host.ts";
 
 /** A worker with the fake hypervisor to test. */
@@ -309,10 +309,21 @@ export function workerContract(name: string, open: () => Promise<WorkerStand>): 
 
     test("a machine that ends is reported, and a stopped sandbox is gone", async () => {
       const ended = worker.waitForEnd(id, never);
+      const used = async (counted: readonly string[] = []): Promise<readonly MachineUse[]> =>
+        (await worker.measureUse(counted)).filter(({ sandboxId }) => sandboxId === id);
+      const running = (await used()).find((use) => !use.ended);
+      assert.ok(running !== undefined && running.cpuMs >= 0 && running.egressBytes >= 0);
       await worker.stopSandbox(id);
       assert.equal((await within("the end of the machine", ended)).reason, "stopped");
       assert.deepEqual(await worker.listSandboxes(), []);
       await worker.stopSandbox(id);
+      // What it has used is kept until it is stored.
+      const last = await used();
+      assert.deepEqual(
+        last.filter(({ process }) => process === running.process).map((use) => [use.ended, use.cpuMs >= running.cpuMs]),
+        [[true, true]],
+      );
+      assert.deepEqual(await used(last.map(({ process }) => process)), []);
     });
 
     test("the worker is closed", async () => {

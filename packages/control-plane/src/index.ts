@@ -65,6 +65,7 @@ import { IdleSweep } from "./service/sweep-sandboxes.ts";
 import { heartbeatMs } from "#events/heartbeats.ts";
 import type { ConnectionLimits, SshGateway } from "#ssh/ssh-gateway.ts";
 import { SshKeyStore } from "#ssh/ssh-key-store.ts";
+import { UseSweep } from "./usage/use-sweep.ts";
 import { openWebhooks } from "#webhooks/open-webhooks.ts";
 
 export { backUpDatabase, type DatabaseContents, tryDatabase } from "#database/contents.ts";
@@ -165,6 +166,8 @@ export interface ControlPlane extends AsyncDisposable {
   removeUnwantedSnapshots(): Promise<void>;
 }
 
+// How often what machines have used is stored, which a crash of the host loses.
+const measureUseMs = 60_000;
 // How often the age of the database's daily copy is checked.
 const copyMs = 3_600_000;
 // The interval of the idle sweep: a hibernation comes at most this late.
@@ -268,6 +271,14 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   const beat = (): Promise<void> => sandboxes.stores.heartbeats.beat(worker.id, clock.now());
   await beat();
   undo.use(regularly({ what: "noting that this server is alive", everyMs: heartbeatMs, log }, onDuty(beat)));
+  const use = new UseSweep(sandboxes, measureUseMs);
+  const counting = { what: "counting what machines have used", everyMs: measureUseMs, log };
+  // Disposed after the sandboxes: their machines have then used what they use.
+  undo.defer(async () => {
+    await onDuty(() => use.run())().catch((error: unknown) =>
+      log("warn", "cannot count what the ended machines have used", describeError(error)),
+    );
+  });
   undo.defer(async () => {
     const atEnd = options.atEnd?.() ?? (sandboxes.settings.ephemeral ? "stop" : "hibernate");
     const withinMs = atEnd === "stop" ? 0 : (options.endWithinMs ?? defaultEndWithinMs);
@@ -276,6 +287,12 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
   });
   if ("start" in workers) await workers.start(sandboxes);
 
+  undo.use(
+    regularly(
+      counting,
+      onDuty(() => use.run()),
+    ),
+  );
   const idle = new IdleSweep(sandboxes);
   const sweeping = { what: "hibernating idle sandboxes", everyMs: tuning.sweepMs ?? defaultSweepMs, log };
   undo.use(regularly(sweeping, () => idle.run()));

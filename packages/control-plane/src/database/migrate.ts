@@ -26,6 +26,7 @@ import * as servers from "./migrations/servers/0070-servers.ts";
 import * as sandboxesByWorker from "./migrations/servers/0071-sandboxes-by-worker.ts";
 import * as secrets from "./migrations/secrets/0080-secrets.ts";
 import * as sandboxSecrets from "./migrations/secrets/0081-sandbox-secrets.ts";
+import * as measuredUse from "./migrations/usage/0082-measured-use.ts";
 import * as templates from "./migrations/templates/0090-templates.ts";
 import type { Tables } from "./tables.ts";
 
@@ -54,6 +55,7 @@ export const ourMigrations: Migrations = {
   "0071-sandboxes-by-worker": sandboxesByWorker,
   "0080-secrets": secrets,
   "0081-sandbox-secrets": sandboxSecrets,
+  "0082-measured-use": measuredUse,
   "0090-templates": templates,
 };
 

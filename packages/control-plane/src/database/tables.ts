@@ -52,6 +52,22 @@ export interface Tables {
   /** Which workers of a fleet have, or may have, the files of a snapshot. */
   snapshot_copies: { snapshot_id: string; worker_id: string };
   snapshot_uploads: SnapshotUploadRow;
+  /** The last numbers of each process of a machine, which only grow. */
+  measured_processes: { process: string; cpu_ms: number; egress_bytes: number; measured_at: number };
+  measured_hours: MeasuredHourRow;
+}
+
+/** What a sandbox has used within an hour. */
+export interface MeasuredHourRow {
+  sandbox_id: string;
+  /** The beginning of the hour. */
+  hour: number;
+  organization_id: string;
+  /** The first and the last time of the numbers, within the hour. */
+  from_at: number;
+  until_at: number;
+  cpu_ms: number;
+  egress_bytes: number;
 }
 
 /** A public key that may connect to the sandboxes of an organization. */

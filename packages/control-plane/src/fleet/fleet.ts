@@ -8,6 +8,7 @@ import type {
   GuestAnswer,
   GuestRequest,
   HeldSandbox,
+  MachineUse,
   NetworkRefusal,
   OwnedFiles,
   Progress,
@@ -534,6 +535,20 @@ export class Fleet implements Worker, Placement, AsyncDisposable {
   async measureDisk(owned: OwnedFiles): Promise<number> {
     const measured = await Promise.all(this.#allUp().map(({ worker }) => worker.measureDisk(owned)));
     return measured.reduce((sum, bytes) => sum + bytes, 0);
+  }
+
+  /** Asks the workers that answer. One that fails repeats its numbers in the next round. */
+  async measureUse(counted: readonly string[]): Promise<readonly MachineUse[]> {
+    const { log } = this.#options;
+    const measured = this.#allUp().map(async ({ id, worker }) => {
+      try {
+        return await worker.measureUse(counted);
+      } catch (error) {
+        log("warn", "a worker does not say what its machines have used", { worker: id, ...describeError(error) });
+        return [];
+      }
+    });
+    return (await Promise.all(measured)).flat();
   }
 
   async readyMachines(): Promise<ReadyMachinesState> {

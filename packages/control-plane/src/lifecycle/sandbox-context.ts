@@ -18,6 +18,7 @@ import type { Placement } from "./placement.ts";
 import type { SecretsOfSandboxes } from "#secrets/sandbox-secrets.ts";
 import type { Servers } from "../servers/servers.ts";
 import type { SandboxStore } from "#sandboxes/sandbox-store.ts";
+import type { MeasuredUse } from "#usage/measured-use.ts";
 import type { UsageStore } from "#usage/usage-store.ts";
 
 /** The dependencies of the use cases. */
@@ -49,6 +50,7 @@ export interface Stores {
   readonly events: EventStore;
   readonly heartbeats: Heartbeats;
   readonly usage: UsageStore;
+  readonly measuredUse: MeasuredUse;
 }
 
 /** The two stages of the control plane's end. */

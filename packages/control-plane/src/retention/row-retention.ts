@@ -70,6 +70,10 @@ export class RowRetention {
       .deleteFrom("worker_heartbeats")
       .where("alive_at", "<", before.getTime() - usageMs)
       .execute();
+    // Likewise the use of machines. No process that still runs has numbers this old.
+    const end = before.getTime() - usageMs;
+    await this.#inBatches(signal, () => this.#removeBatch("measured_processes", "process", sql`measured_at < ${end}`));
+    await this.#inBatches(signal, () => this.#removeBatch("measured_hours", "hour", sql`hour < ${end}`));
     return {
       stoppedSandboxes: await this.#inBatches(signal, () => this.#removeSandboxes(before)),
       failedCheckpoints: await this.#inBatches(signal, () => this.#removeCheckpoints(before)),

@@ -22,6 +22,7 @@ import type { SandboxContext, SandboxSettings, Shutdown } from "#lifecycle/sandb
 import { onlyServer, type Servers } from "../servers/servers.ts";
 import type { SecretsOfSandboxes } from "#secrets/sandbox-secrets.ts";
 import { SandboxStore } from "#sandboxes/sandbox-store.ts";
+import { MeasuredUse } from "#usage/measured-use.ts";
 import { UsageStore } from "#usage/usage-store.ts";
 import { reconcileSandboxes } from "./reconcile-sandboxes.ts";
 
@@ -66,6 +67,7 @@ export async function openSandboxes(options: OpenSandboxes): Promise<SandboxCont
       events,
       heartbeats: new Heartbeats(database),
       usage: new UsageStore(database),
+      measuredUse: new MeasuredUse(database),
     },
     snapshots: new Snapshots(database, worker, log, servers.id),
     operations: {

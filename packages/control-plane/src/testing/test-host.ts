@@ -3,6 +3,7 @@ import type { SandboxId, SnapshotId } from "@opensandbox/wire/ids.ts";
 import type {
   HeldSandbox,
   Capture,
+  MachineUse,
   SandboxEnd,
   StartedSandbox,
   StartFrom,
@@ -23,6 +24,8 @@ export interface TestMachine {
   /** Bytes of the host's disk that its layers take. */
   diskBytes: number;
   end: PromiseWithResolvers<SandboxEnd>;
+  /** What its present process has used. */
+  use: MachineUse;
 }
 
 export interface TestSnapshot {
@@ -36,12 +39,18 @@ export interface TestSnapshot {
   corrupt?: boolean;
 }
 
+let hosts = 0;
+
 /** The machines, disks and snapshots of a host, which outlive its workers. */
 export class TestHost {
   readonly machines = new Map<SandboxId, TestMachine>();
   readonly snapshots: Map<SnapshotId, TestSnapshot>;
   /** The object store. */
   readonly stored: Map<SnapshotId, TestSnapshot>;
+  /** What ended processes have used, by process. */
+  readonly endedUse = new Map<string, MachineUse>();
+  readonly #id = (hosts += 1);
+  #processes = 0;
 
   /** The snapshots may be shared with another host, and the object store too. */
   constructor(snapshots = new Map<SnapshotId, TestSnapshot>(), stored = new Map<SnapshotId, TestSnapshot>()) {
@@ -69,12 +78,15 @@ export class TestHost {
     const { id, from } = request;
     if (this.machines.has(id)) throw new SandboxError("already_exists", `${id} runs`, { resource: "sandbox", id });
     const files = new Map(from.kind === "snapshot" ? this.#usable(from.snapshotId).files : []);
-    this.machines.set(id, { request, files, running: true, diskBytes: 0, end: Promise.withResolvers() });
+    const end = Promise.withResolvers<SandboxEnd>();
+    this.machines.set(id, { request, files, running: true, diskBytes: 0, end, use: this.#unused(id) });
     return this.#restoredFrom(request, from);
   }
 
   stop(id: SandboxId): void {
-    this.machines.get(id)?.end.resolve({ reason: "stopped", detail: "asked for" });
+    const machine = this.machines.get(id);
+    machine?.end.resolve({ reason: "stopped", detail: "asked for" });
+    if (machine !== undefined) this.#endUse(machine);
     this.machines.delete(id);
   }
 
@@ -88,7 +100,24 @@ export class TestHost {
     const machine = this.machine(id);
     machine.end.resolve({ reason: "stopped", detail: "power-cycled" });
     machine.end = Promise.withResolvers();
+    this.#endUse(machine);
+    machine.use = this.#unused(id);
     machine.running = true;
+  }
+
+  /** The counters of the host, which go on after a worker has ended. */
+  measureUse(counted: readonly string[]): MachineUse[] {
+    for (const process of counted) this.endedUse.delete(process);
+    return [...this.endedUse.values(), ...[...this.machines.values()].map(({ use }) => ({ ...use }))];
+  }
+
+  #unused(sandboxId: SandboxId): MachineUse {
+    const process = `${this.#id}.${(this.#processes += 1)}`;
+    return { sandboxId, process, cpuMs: 0, egressBytes: 0, ended: false };
+  }
+
+  #endUse({ use }: TestMachine): void {
+    this.endedUse.set(use.process, { ...use, ended: true });
   }
 
   capture(id: SandboxId, { snapshotId, contents }: Capture): TestSnapshot {

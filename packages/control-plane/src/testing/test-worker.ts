@@ -11,6 +11,7 @@ import type {
   GuestAnswer,
   GuestRequest,
   HeldSandbox,
+  MachineUse,
   NetworkRefusal,
   OwnedFiles,
   SandboxSize,
@@ -183,6 +184,11 @@ export class TestWorker implements Worker {
     const ofSnapshots = snapshots.map((id) => this.host.snapshots.get(id)?.sizeBytes ?? 0);
     const ofMachines = sandboxes.map((id) => this.host.machines.get(id)?.diskBytes ?? 0);
     return [...ofSnapshots, ...ofMachines].reduce((sum, bytes) => sum + bytes, 0);
+  }
+
+  async measureUse(counted: readonly string[]): Promise<readonly MachineUse[]> {
+    await Promise.resolve();
+    return this.host.measureUse(counted);
   }
 
   async rebootSandbox(id: SandboxId): Promise<void> {

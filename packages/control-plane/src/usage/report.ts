@@ -1,29 +1,49 @@
 import type { TagFilter, Window } from "@opensandbox/wire/public/usage.ts";
+import type { Measured } from "./measured-use.ts";
 import type { MemorySpan, SandboxFacts, SandboxUse, Use } from "./usage-store.ts";
 
 const dayMs = 24 * 3_600_000;
 const minuteMs = 60_000;
 const hourMs = 3_600_000;
 
-/** A sandbox's use, and the present facts of its row. */
-export type DescribedUse = SandboxUse & SandboxFacts;
+/** What was allocated, and what was measured. */
+export type TotalUse = Use & Measured;
+export type SandboxTotal = SandboxUse & Measured;
 
-export function describedUse(use: SandboxUse, facts: ReadonlyMap<string, SandboxFacts>): DescribedUse {
+/** Joins what sandboxes had with what they used. A sandbox may have used something shortly before the window. Pure. */
+export function withMeasured(
+  uses: readonly SandboxUse[],
+  measured: ReadonlyMap<string, Measured>,
+): readonly SandboxTotal[] {
+  const rest = new Map(measured);
+  const joined = uses.map((use) => {
+    rest.delete(use.sandboxId);
+    return { ...use, ...(measured.get(use.sandboxId) ?? { cpu: 0, egress: 0 }) };
+  });
+  return [...joined, ...[...rest].map(([sandboxId, use]) => ({ sandboxId, memory: 0, disk: 0, vcpus: 0, ...use }))];
+}
+
+/** A sandbox's use, and the present facts of its row. */
+export type DescribedUse = SandboxTotal & SandboxFacts;
+
+export function describedUse(use: SandboxTotal, facts: ReadonlyMap<string, SandboxFacts>): DescribedUse {
   return { ...use, ...(facts.get(use.sandboxId) ?? { alias: "", tags: {} }) };
 }
 
 /** The use of the sandboxes whose tags have one value. */
-export interface TagUse extends Use {
+export interface TagUse extends TotalUse {
   readonly value: string;
   readonly sandboxCount: number;
 }
 
-export function sumOf(uses: readonly Use[]): Use {
-  const sum = { memory: 0, disk: 0, vcpus: 0 };
-  for (const { memory, disk, vcpus } of uses) {
+export function sumOf(uses: readonly TotalUse[]): TotalUse {
+  const sum = { memory: 0, disk: 0, vcpus: 0, cpu: 0, egress: 0 };
+  for (const { memory, disk, vcpus, cpu, egress } of uses) {
     sum.memory += memory;
     sum.disk += disk;
     sum.vcpus += vcpus;
+    sum.cpu += cpu;
+    sum.egress += egress;
   }
   return sum;
 }
@@ -42,7 +62,7 @@ export function filtered(uses: readonly DescribedUse[], filters: readonly TagFil
 export function byTag(
   uses: readonly DescribedUse[],
   key: string,
-): { readonly values: readonly TagUse[]; readonly untagged: readonly Use[] } {
+): { readonly values: readonly TagUse[]; readonly untagged: readonly TotalUse[] } {
   const groups = Map.groupBy(uses, ({ tags }) => (Object.hasOwn(tags, key) ? tags[key] : undefined));
   const untagged = groups.get(undefined) ?? [];
   groups.delete(undefined);
@@ -76,9 +96,7 @@ export interface MemoryPoint {
  * be shorter. Pure.
  */
 export function pointsOf(spans: readonly MemorySpan[], { from, to }: Window): readonly MemoryPoint[] {
-  const step = to - from > dayMs ? hourMs : minuteMs;
-  const first = Math.floor(from / step);
-  const count = Math.ceil(to / step) - first;
+  const { step, first, count } = divisionOf({ from, to });
   const points = Array.from({ length: count }, (_, index) => ({
     from: Math.max(from, (first + index) * step),
     ...{ memory: 0, uptimeMs: 0, peakMib: 0 },
@@ -95,4 +113,29 @@ export function pointsOf(spans: readonly MemorySpan[], { from, to }: Window): re
     }
   }
   return points;
+}
+
+/** An amount that is spread evenly over a span. */
+export interface Spread extends Window {
+  readonly amount: number;
+}
+
+/** The amounts within each of the points of {@link pointsOf}. Pure. */
+export function amountsOf(spans: readonly Spread[], window: Window): readonly number[] {
+  const { step, first, count } = divisionOf(window);
+  const amounts = Array.from({ length: count }, () => 0);
+  for (const { from, to, amount } of spans) {
+    for (let index = Math.max(0, Math.floor(from / step) - first); index < count; index += 1) {
+      const [begin, end] = [Math.max(from, (first + index) * step), Math.min(to, (first + index + 1) * step)];
+      if (end <= begin) break;
+      amounts[index] = (amounts[index] ?? 0) + (amount * (end - begin)) / (to - from);
+    }
+  }
+  return amounts;
+}
+
+function divisionOf({ from, to }: Window): { readonly step: number; readonly first: number; readonly count: number } {
+  const step = to - from > dayMs ? hourMs : minuteMs;
+  const first = Math.floor(from / step);
+  return { step, first, count: Math.ceil(to / step) - first };
 }

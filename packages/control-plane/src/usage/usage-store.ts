@@ -30,6 +30,12 @@ export interface MemorySpan extends Window {
   readonly memoryMib: number;
 }
 
+/** A span of time with one size of the disk. */
+export interface DiskSpan extends Window {
+  /** Beyond the included size. */
+  readonly diskMib: number;
+}
+
 /** Rows in one read. Requests are served between two reads. */
 const rowsAtOnce = 2000;
 /** Rows in one read that names each of them. */
@@ -123,19 +129,27 @@ export class UsageStore {
 
   /** The memory of a sandbox within the window, oldest first; nothing while it had no machine. */
   async memoryOf(sandboxId: SandboxId, window: Window): Promise<readonly MemorySpan[]> {
-    const rows = await this.#database
+    const rows = await this.#eventsOf(sandboxId, window).where("memory_mib", ">", 0).execute();
+    return rows.map((row) => ({ memoryMib: row.memory_mib, ...lengthOf(row, window) }));
+  }
+
+  /** The disk beyond the included size of a sandbox within the window, oldest first. */
+  async diskOf(sandboxId: SandboxId, window: Window): Promise<readonly DiskSpan[]> {
+    const rows = await this.#eventsOf(sandboxId, window).where("disk_mib", ">", includedDiskMib).execute();
+    return rows.map((row) => ({ diskMib: row.disk_mib - includedDiskMib, ...lengthOf(row, window) }));
+  }
+
+  #eventsOf(sandboxId: SandboxId, window: Window) {
+    return this.#database
       .selectFrom("events")
-      .select(["memory_mib", "created_at", "until_at"])
+      .select(["memory_mib", "disk_mib", "created_at", "until_at"])
       .where("sandbox_id", "=", sandboxId)
-      .where("memory_mib", ">", 0)
       .where("created_at", "<", window.to)
       .where((row) => row.or([row("until_at", "is", null), row("until_at", ">", window.from)]))
-      .orderBy("sequence")
-      .execute();
-    return rows.map(({ memory_mib: memoryMib, created_at: begin, until_at: end }) => ({
-      memoryMib,
-      from: Math.max(begin, window.from),
-      to: Math.min(end ?? window.to, window.to),
-    }));
+      .orderBy("sequence");
   }
+}
+
+function lengthOf(row: { readonly created_at: number; readonly until_at: number | null }, window: Window): Window {
+  return { from: Math.max(row.created_at, window.from), to: Math.min(row.until_at ?? window.to, window.to) };
 }

@@ -6,6 +6,7 @@ import { test } from "node:test";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import { includedDiskMib, type Window } from "@opensandbox/wire/public/usage.ts";
 import { eventually } from "@opensandbox/wire/testing/eventually.ts";
+import type { MachineUse } from "@opensandbox/wire/worker/worker.ts";
 import * as fc from "fast-check";
 import { openDatabase } from "#database/database.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
@@ -26,6 +27,7 @@ import { ManualClock } from "#testing/manual-clock.ts";
 import { TestHost } from "#testing/test-host.ts";
 import { TestWorker } from "#testing/test-worker.ts";
 import { pointsOf } from "./report.ts";
+import { UseSweep } from "./use-sweep.ts";
 
 const operations = ["create", "hibernate", "wake", "scale", "crash", "power-cycle", "delete", "kill server"] as const;
 
@@ -90,6 +92,15 @@ async function checkUsage(steps: readonly Step[], part: number): Promise<void> {
   /** MiB times milliseconds, by sandbox. */
   const expected = new Map<SandboxId, { memory: number; disk: number }>();
   const memoryOf = new Map<SandboxId, number>();
+  /** What each sandbox has used. */
+  const used = new Map<SandboxId, { cpu: number; egress: number }>();
+  /** The numbers of machines that were last stored, by process. */
+  const stored = new Map<string, MachineUse>();
+  let sweep = new UseSweep(context, 60_000);
+  const measure = async (): Promise<void> => {
+    await sweep.run();
+    for (const { use } of host.machines.values()) stored.set(use.process, use);
+  };
   const pass = async (seconds: number): Promise<void> => {
     for (const id of ids) {
       const sandbox = await context.stores.sandboxes.find(id);
@@ -99,8 +110,17 @@ async function checkUsage(steps: readonly Step[], part: number): Promise<void> {
       if (sandbox !== undefined && sandbox.state !== "stopped") sum.disk += 1024 * seconds * 1000;
       expected.set(id, sum);
       memoryOf.set(id, memoryMib);
+      const machine = host.machines.get(id);
+      if (machine?.running !== true) continue;
+      const [cpu, egress] = [seconds * 37, seconds * 1001];
+      const { cpuMs, egressBytes } = machine.use;
+      machine.use = { ...machine.use, cpuMs: cpuMs + cpu, egressBytes: egressBytes + egress };
+      const before = used.get(id) ?? { cpu: 0, egress: 0 };
+      used.set(id, { cpu: before.cpu + cpu, egress: before.egress + egress });
     }
     clock.advance(seconds);
+    // Several operations happen between two measurements.
+    if (seconds % 3 > 0) await measure();
     await context.stores.heartbeats.beat(worker.id, clock.now());
   };
   for (const { operation, which, seconds } of steps) {
@@ -131,7 +151,14 @@ async function checkUsage(steps: readonly Step[], part: number): Promise<void> {
       ended.abort(new Error("killed"));
       if (own.id !== undefined && state === "running") {
         // Its machine is gone too: it counts until the server was last known to be alive. Its disk is still allocated.
+        const lost = host.machine(own.id).use;
         host.machines.delete(own.id);
+        // Its numbers since the last measurement went with it.
+        const [known, sum] = [stored.get(lost.process), used.get(own.id) ?? { cpu: 0, egress: 0 }];
+        used.set(own.id, {
+          cpu: sum.cpu - lost.cpuMs + (known?.cpuMs ?? 0),
+          egress: sum.egress - lost.egressBytes + (known?.egressBytes ?? 0),
+        });
         clock.advance(seconds);
         for (const other of ids) {
           const sandbox = await context.stores.sandboxes.find(other);
@@ -142,6 +169,7 @@ async function checkUsage(steps: readonly Step[], part: number): Promise<void> {
         }
       }
       ({ worker, context } = await open());
+      sweep = new UseSweep(context, 60_000);
     }
     await pass(seconds);
   }
@@ -163,6 +191,18 @@ async function checkUsage(steps: readonly Step[], part: number): Promise<void> {
     { from: middle, to: end },
   ];
   assert.equal(await sumOf(halves), await sumOf([{ from: begin, to: end }]));
+
+  await measure();
+  const { measuredUse } = context.stores;
+  const measured = await measuredUse.ofOrganization(organizationId, { from: begin, to: end });
+  const positive = [...used].filter(([, { cpu }]) => cpu > 0);
+  assert.deepEqual(Object.fromEntries(measured), Object.fromEntries(positive));
+  const parts = await Promise.all(halves.map((half) => measuredUse.ofOrganization(organizationId, half)));
+  for (const [id, { cpu, egress }] of positive) {
+    const sumIn = (what: "cpu" | "egress"): number => parts.reduce((sum, part) => sum + (part.get(id)?.[what] ?? 0), 0);
+    // Each half is a whole number.
+    assert.ok(Math.abs(sumIn("cpu") - cpu) <= 1 && Math.abs(sumIn("egress") - egress) <= 1, `the halves of ${id}`);
+  }
 
   for (const id of ids) {
     const window = { from: begin, to: end };

@@ -1,13 +1,17 @@
 import { getSandboxUsage, getUsage, type UsageReply } from "@opensandbox/wire/public/usage.ts";
 import type { HttpClient } from "#transport/http.ts";
 
-/** What sandboxes had over a window of time, by allocated sizes. */
+/** What sandboxes had over a window of time by allocated sizes, and what their machines used. */
 export interface UsageTotals {
   /** 1 GB is 1024 MiB. */
   readonly memoryGbSeconds: number;
   /** Disk beyond the included 20 GB of each sandbox. */
   readonly diskOverageGbSeconds: number;
   readonly vcpuSeconds: number;
+  /** Processor time of the machines, measured on their hosts. */
+  readonly cpuSeconds: number;
+  /** Bytes that have left the sandboxes' networks. 0 where a host does not count them. */
+  readonly egressBytes: number;
 }
 
 export interface SandboxUsage extends UsageTotals {
@@ -60,12 +64,20 @@ export interface UsageOverTime {
   readonly memoryGbSeconds: number;
   readonly uptimeSeconds: number;
   readonly peakMemoryMib: number;
+  readonly diskOverageGbSeconds: number;
+  readonly cpuSeconds: number;
+  readonly egressBytes: number;
   /** One point a minute, or an hour when the window is longer than a day. */
   readonly points: readonly {
     readonly from: string;
     readonly memoryGbSeconds: number;
     readonly uptimeSeconds: number;
     readonly peakMemoryMib: number;
+    readonly diskOverageGbSeconds: number;
+    /** Stored by the hour: a minute has its share of it. */
+    readonly cpuSeconds: number;
+    /** Like `cpuSeconds`. */
+    readonly egressBytes: number;
   }[];
 }
 
@@ -113,8 +125,8 @@ export function usageClient(http: HttpClient): UsageClient {
         if (!("tagValue" in item)) return [];
         return [{ value: item.tagValue, sandboxCount: item.sandboxCount, ...totalsOf(item) }];
       });
-      const { untagged = { ...noUse, sandboxCount: 0 } } = reply;
-      return { ...pageOf(reply), items, untagged };
+      const { sandboxCount, ...rest } = reply.untagged ?? { ...noUse, sandboxCount: 0 };
+      return { ...pageOf(reply), items, untagged: { ...totalsOf(rest), sandboxCount } };
     },
     async ofSandbox(id, { from, to } = {}, signal) {
       const reply = await http.call(getSandboxUsage, { parameters: { id }, query: { from, to } }, signal);
@@ -124,23 +136,40 @@ export function usageClient(http: HttpClient): UsageClient {
         memoryGbSeconds: totals.memoryAllocatedGbSeconds,
         uptimeSeconds: totals.uptimeSeconds,
         peakMemoryMib: totals.memoryAllocatedPeakMb,
+        ...measuredOf(totals),
         points: points.map((point) => ({
           from: point.ts,
           memoryGbSeconds: point.memoryAllocatedGbSeconds,
           uptimeSeconds: point.uptimeSeconds,
           peakMemoryMib: point.allocatedMemoryMb,
+          ...measuredOf(point),
         })),
       };
     },
   };
 }
 
-const noUse: UsageTotals = { memoryGbSeconds: 0, diskOverageGbSeconds: 0, vcpuSeconds: 0 };
+const noUse: UsageTotals = {
+  ...{ memoryGbSeconds: 0, diskOverageGbSeconds: 0, vcpuSeconds: 0 },
+  ...{ cpuSeconds: 0, egressBytes: 0 },
+};
 
-function totalsOf({ memoryGbSeconds, diskOverageGbSeconds, vcpuSeconds }: UsageTotals): UsageTotals {
-  return { memoryGbSeconds, diskOverageGbSeconds, vcpuSeconds };
+function totalsOf(total: UsageReply["total"]): UsageTotals {
+  const { memoryGbSeconds, vcpuSeconds } = total;
+  return { memoryGbSeconds, vcpuSeconds, ...measuredOf(total) };
+}
+
+interface Measured {
+  readonly diskOverageGbSeconds?: number | undefined;
+  readonly cpuSeconds?: number | undefined;
+  readonly egressBytes?: number | undefined;
+}
+
+/** The numbers that earlier servers do not report. */
+function measuredOf({ diskOverageGbSeconds = 0, cpuSeconds = 0, egressBytes = 0 }: Measured) {
+  return { diskOverageGbSeconds, cpuSeconds, egressBytes };
 }
 
 function pageOf({ from, to, total, nextCursor }: UsageReply) {
-  return { from, to, total, ...(nextCursor === null ? {} : { next: nextCursor }) };
+  return { from, to, total: totalsOf(total), ...(nextCursor === null ? {} : { next: nextCursor }) };
 }

@@ -66,7 +66,15 @@ const totals = {
   }),
 };
 
-const Totals = z.object({ ...totals, vcpuSeconds: z.number() }).meta({ id: "UsageTotals" });
+/** Optional: earlier servers do not measure it. */
+const measured = {
+  cpuSeconds: z.number().optional().meta({ description: "Processor time of the machines, measured on their hosts." }),
+  egressBytes: z.number().optional().meta({
+    description: "Bytes that have left the sandboxes' networks. 0 where a host does not count them.",
+  }),
+};
+
+const Totals = z.object({ ...totals, vcpuSeconds: z.number(), ...measured }).meta({ id: "UsageTotals" });
 
 const SandboxItem = z
   .object({
@@ -80,6 +88,7 @@ const SandboxItem = z
     tagsLastUpdatedAt: z.iso.datetime().nullable(),
     ...totals,
     vcpuSeconds: z.number(),
+    ...measured,
   })
   .meta({ id: "UsageOfSandbox" });
 
@@ -89,6 +98,7 @@ const TagItem = z
     tagValue: z.string(),
     ...totals,
     vcpuSeconds: z.number(),
+    ...measured,
     sandboxCount: z.int(),
   })
   .meta({ id: "UsageOfTag" });
@@ -100,7 +110,7 @@ const UsageReply = z
     groupBy: z.string(),
     total: Totals.meta({ description: "The total of all items that the filter selects, the same on every page." }),
     untagged: z
-      .object({ ...totals, vcpuSeconds: z.number(), sandboxCount: z.int() })
+      .object({ ...totals, vcpuSeconds: z.number(), ...measured, sandboxCount: z.int() })
       .optional()
       .meta({ description: "Sandboxes without the tag, when the items are values of a tag." }),
     items: z.array(z.union([SandboxItem, TagItem])),
@@ -113,9 +123,11 @@ export const getUsage: Route<unknown, UsageQuery, UsageReply> = {
   method: "GET",
   path: "/api/usage",
   name: "getUsage",
-  summary: "Report the memory and disk of sandboxes over time, by sandbox or by tag",
+  summary: "Report the memory, disk, processor time and egress of sandboxes over time, by sandbox or by tag",
   description:
-    `Allocated sizes, counted from the events of sandboxes. A window of at most ${maxDays.organization} days. ` +
+    "Allocated sizes are counted from the events of sandboxes. Processor time and egress are measured every minute and " +
+    "stored by the hour; a part of an hour has its share of it. " +
+    `A window of at most ${maxDays.organization} days. ` +
     "`filter[tag:KEY]=A,B` selects sandboxes whose tag has one of the values; an empty value selects those without the " +
     "tag; several filters all apply. Tags are those that the sandboxes have now.",
   access: "key",
@@ -136,6 +148,8 @@ const Point = z
     allocatedMemoryMb: z.number().meta({ description: "The largest size within the point." }),
     usedMemoryMbAvg: z.number(),
     usedMemoryMbPeak: z.number(),
+    ...measured,
+    diskOverageGbSeconds: z.number().optional(),
   })
   .meta({ id: "UsagePoint" });
 
@@ -151,6 +165,8 @@ const SandboxUsageReply = z
       uptimeSeconds: z.number(),
       memoryAllocatedPeakMb: z.number(),
       memoryUsedPeakMb: z.number(),
+      ...measured,
+      diskOverageGbSeconds: z.number().optional(),
     }),
     points: z.array(Point),
   })
@@ -161,10 +177,10 @@ export const getSandboxUsage: Route<unknown, WindowQuery, SandboxUsageReply> = {
   method: "GET",
   path: "/api/sandboxes/:id/usage",
   name: "getSandboxUsage",
-  summary: "Report the memory that a sandbox had over time",
+  summary: "Report the memory, disk, processor time and egress of a sandbox over time",
   description:
     `A window of at most ${maxDays.sandbox} days. Points are minutes in a window of up to a day, and hours in a longer ` +
-    "one. Their sums are the totals.",
+    "one. Their sums are the totals. Processor time and egress are stored by the hour; a minute has its share of it.",
   access: "key",
   query: WindowQuery,
   status: 200,

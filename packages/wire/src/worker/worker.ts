@@ -93,6 +93,11 @@ export interface Worker {
    * counts once; files of images and templates, which all organizations share, do not count. Unknown ids take nothing.
    */
   measureDisk(owned: OwnedFiles): Promise<number>;
+  /**
+   * What the machines of sandboxes have used, those that have ended included. `counted` names machines that have ended and
+   * whose use is stored: the worker forgets it.
+   */
+  measureUse(counted: readonly string[]): Promise<readonly MachineUse[]>;
 
   /** Requests that guests make for themselves, for one listener at a time. Each is answered with `answerGuest`. */
   guestRequests(signal: AbortSignal): AsyncIterable<GuestRequest>;
@@ -106,6 +111,19 @@ export interface Worker {
 export interface OwnedFiles {
   readonly sandboxes: readonly SandboxId[];
   readonly snapshots: readonly SnapshotId[];
+}
+
+/** What a process of a sandbox's machine has used since it started, as its host counts. The numbers only grow. */
+export interface MachineUse {
+  readonly sandboxId: SandboxId;
+  /** Names the process. It stays the same when another worker adopts the machine, and no other process has it. */
+  readonly process: string;
+  /** Processor time of the process, its devices included. */
+  readonly cpuMs: number;
+  /** Bytes that have left the machine's network. 0 where the host does not count them: without network namespaces. */
+  readonly egressBytes: number;
+  /** The process has ended: these numbers are its last. */
+  readonly ended: boolean;
 }
 
 /** The ready machines of all templates. */

@@ -5,6 +5,8 @@ export interface ProcessState {
   readonly isStopped: boolean;
   /** Processor time of all its threads, in milliseconds. */
   readonly busyMs: number;
+  /** When it started, in clock ticks since the boot of the host: tells it from a later process with the same number. */
+  readonly startedAt: number;
 }
 
 /** The kernel's clock ticks in a second, sysconf(_SC_CLK_TCK), which is 100 on x86-64. */
@@ -18,7 +20,9 @@ export function processState(pid: number): ProcessState | undefined {
   } catch {
     return undefined;
   }
-  // proc_pid_stat(5): from the state, which is field 3, after the name in parentheses. Fields 14 and 15 count ticks.
+  // proc_pid_stat(5): from the state, which is field 3, after the name in parentheses. Fields 14 and 15 count ticks,
+  // and field 22 is the start.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  return { isStopped: fields[0] === "T", busyMs: (Number(fields[14 - 3]) + Number(fields[15 - 3])) * tickMs };
+  const busyTicks = Number(fields[14 - 3]) + Number(fields[15 - 3]);
+  return { isStopped: fields[0] === "T", busyMs: busyTicks * tickMs, startedAt: Number(fields[22 - 3]) };
 }

@@ -8,6 +8,7 @@ import { BackgroundTask } from "./background-task.ts";
 import type { HostResources } from "./host-resources.ts";
 import type { JournaledMachine } from "./journal.ts";
 import type { LayerStack } from "./layer-stack.ts";
+import { UseMeter } from "./limits/use-meter.ts";
 import type { MachineDirectory, MachineRequest } from "./machine-request.ts";
 
 /** The parts of a machine that has a process. They change when it boots again on its disks. */
@@ -46,6 +47,8 @@ export class LiveMachine implements AsyncDisposable {
   layers: LayerStack;
   /** The merge of its disk layers, in the background. */
   readonly merging = new BackgroundTask();
+  /** What its processes have used. */
+  readonly use = new UseMeter();
   #running: RunningParts | undefined;
   #disposing: Promise<void> | undefined;
 
@@ -111,6 +114,8 @@ export class LiveMachine implements AsyncDisposable {
     this.layers = parts.layers;
     this.guestShape = parts.guestShape;
     this.#running = parts;
+    const { cgroup, sandboxNetwork: network } = parts.resources;
+    this.use.start({ machineId: this.id, pid: parts.vm.pid, cgroup, network });
     // An ended guest answers no call, although its process may stay so that its console can be read.
     void parts.vm.exited.then(() => parts.guest[Symbol.dispose]());
   }
@@ -121,7 +126,9 @@ export class LiveMachine implements AsyncDisposable {
     const running = this.#running;
     this.#running = undefined;
     running?.guest[Symbol.dispose]();
+    await this.use.beforeEnd();
     await running?.vm[Symbol.asyncDispose]();
+    await this.use.end();
     await running?.resources[Symbol.asyncDispose]();
   }
 

@@ -47,7 +47,8 @@ inOwnHost(import.meta.filename, () => {
       // The burst is a quarter of a megabyte.
       const least = ((megabytes - 0.5) * 2 ** 20 * 8) / (limits.bandwidthMbit * 1e6);
       assert.ok(seconds >= least, `${seconds} s, and ${least} s are the least that the limit allows`);
-      const { sentBytes, receivedBytes } = network.traffic();
+      const { sentBytes, receivedBytes, leavingBytes } = network.traffic();
+      assert.ok(leavingBytes - before.leavingBytes >= megabytes * 2 ** 20);
       assert.ok(sentBytes - before.sentBytes >= megabytes * 2 ** 20);
       assert.ok(receivedBytes - before.receivedBytes >= megabytes * 2 ** 20);
     });

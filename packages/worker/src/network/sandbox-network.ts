@@ -162,16 +162,18 @@ export class SandboxNetwork implements AsyncDisposable {
     this.#metadata = source;
   }
 
-  /** Bytes that the guest has sent and received. */
-  traffic(): { readonly sentBytes: number; readonly receivedBytes: number } {
-    return inNetworkNamespace(this.#where.namespace, () => {
-      const line = readFileSync("/proc/thread-self/net/dev", "utf8")
-        .split("\n")
-        .find((text) => text.trim().startsWith(`${devices.tap}:`));
-      // The device counts from the host's side: it receives what the guest sends.
-      const numbers = (line ?? "").split(":").at(-1)?.trim().split(/\s+/).map(Number) ?? [];
-      return { sentBytes: numbers[0] ?? 0, receivedBytes: numbers[8] ?? 0 };
-    });
+  /** Bytes that the guest has sent and received, and bytes that have left the namespace: refused packets have not. */
+  traffic(): { readonly sentBytes: number; readonly receivedBytes: number; readonly leavingBytes: number } {
+    const text = inNetworkNamespace(this.#where.namespace, () => readFileSync("/proc/thread-self/net/dev", "utf8"));
+    const countersOf = (device: string): { readonly receivedBytes: number; readonly sentBytes: number } => {
+      const line = text.split("\n").find((each) => each.trim().startsWith(`${device}:`)) ?? "";
+      const numbers = line.split(":").at(-1)?.trim().split(/\s+/).map(Number) ?? [];
+      return { receivedBytes: numbers[0] ?? 0, sentBytes: numbers[8] ?? 0 };
+    };
+    // The device counts from the host's side: it receives what the guest sends.
+    const tap = countersOf(devices.tap);
+    const { sentBytes: leavingBytes } = countersOf(devices.uplink);
+    return { sentBytes: tap.receivedBytes, receivedBytes: tap.sentBytes, leavingBytes };
   }
 
   /** The refusals of the last hour, the newest first. */

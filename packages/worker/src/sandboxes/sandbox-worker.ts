@@ -6,7 +6,7 @@ import { alignClock } from "#guest/align-clock.ts";
 import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
 import { orAborted } from "@opensandbox/wire/or-aborted.ts";
-import type { CapturedSnapshot, Worker, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
+import type { CapturedSnapshot, MachineUse, Worker, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
 import type { Adopted } from "./adopt-machines.ts";
 import { captureSandbox, hibernateSandbox } from "./capture-sandbox.ts";
 import type { Host } from "#machine/host.ts";
@@ -17,6 +17,7 @@ import { journalMachine } from "#machine/journal.ts";
 import { resumeAfterCapture } from "#machine/capture-machine.ts";
 import { mergeLayers } from "#machine/merge-layers.ts";
 import { allocatedBytes } from "#machine/limits/allocated-bytes.ts";
+import { EndedUse } from "#machine/limits/ended-use.ts";
 import { orNoRoom } from "./no-room.ts";
 import { powerCycleSandbox, rebootSandbox } from "./reboot-sandbox.ts";
 import { scaleSandbox } from "./scale-sandbox.ts";
@@ -37,6 +38,7 @@ export class SandboxWorker implements Worker, AsyncDisposable {
   readonly #here = new Map<SandboxId, LiveSandbox>();
   readonly #starting = new Map<SandboxId, Promise<LiveSandbox>>();
   readonly #generations = new Generations();
+  readonly #endedUse = new EndedUse();
   #released = false;
 
   constructor(host: Host, sources: Sources, adopted: readonly Adopted[]) {
@@ -77,7 +79,7 @@ export class SandboxWorker implements Worker, AsyncDisposable {
     const sandbox = (await this.#starting.get(id)?.catch(() => undefined)) ?? this.#here.get(id);
     if (sandbox === undefined) return;
     await sandbox[Symbol.asyncDispose]();
-    this.#here.delete(id);
+    await this.#remove(sandbox);
   };
 
   // oxlint-disable-next-line typescript/require-await -- the interface is that of a worker on another host, too
@@ -123,7 +125,7 @@ export class SandboxWorker implements Worker, AsyncDisposable {
     const sandbox = this.#sandbox(id);
     const hibernate = async (): Promise<CapturedSnapshot> => {
       const captured = await hibernateSandbox(sandbox, snapshotId, this.#host, signal);
-      this.#here.delete(id);
+      await this.#remove(sandbox);
       return captured;
     };
     return await orNoRoom(this.#host.dataDirectory, () => sandbox.exclusively("hibernating", hibernate));
@@ -157,6 +159,24 @@ export class SandboxWorker implements Worker, AsyncDisposable {
     const machines = sandboxes.flatMap((id) => this.#here.get(id)?.live.directory.path ?? []);
     const stored = snapshots.map((id) => this.#host.snapshots.pathOf(id));
     return await allocatedBytes([...machines, ...stored], { except: this.#host.templatesDirectory });
+  };
+
+  measureUse: Worker["measureUse"] = async (counted) => {
+    const processes = new Set(counted);
+    this.#endedUse.forget(processes);
+    const measure = async ({ request, live }: LiveSandbox): Promise<readonly MachineUse[]> => {
+      live.use.forget(processes);
+      try {
+        return (await live.use.read()).map((use) => ({ sandboxId: request.id, ...use }));
+      } catch (error) {
+        // Its cgroup or its network has just gone, and the end of the machine counts it.
+        const fields = { sandbox: request.id, ...describeError(error) };
+        this.#host.log("warn", "cannot measure what a machine has used; the next round tries again", fields);
+        return [];
+      }
+    };
+    const live = await Promise.all([...this.#here.values()].map(measure));
+    return [...this.#endedUse.list, ...live.flat()];
   };
 
   rebootSandbox: Worker["rebootSandbox"] = async (id, signal) => {
@@ -222,6 +242,12 @@ export class SandboxWorker implements Worker, AsyncDisposable {
         ),
       ),
     );
+  }
+
+  /** The machine of the sandbox has ended. */
+  async #remove({ request: { id }, live }: LiveSandbox): Promise<void> {
+    this.#here.delete(id);
+    this.#endedUse.add(id, await live.use.close());
   }
 
   #remote(): RemoteSnapshots {

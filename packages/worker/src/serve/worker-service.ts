@@ -131,6 +131,9 @@ export function workerService(served: ServedWorker): ServiceImpl<typeof pb.Worke
       const owned = { sandboxes: sandboxIds as SandboxId[], snapshots: snapshotIds as SnapshotId[] };
       return { bytes: await worker.measureDisk(owned) };
     },
+    async measureUse({ counted }) {
+      return { machines: (await worker.measureUse(counted)).map((use) => ({ ...use })) };
+    },
 
     async *guestRequests(_request, { signal }) {
       for await (const request of worker.guestRequests(signal)) yield wire.guestRequestToWire(request);

@@ -3,7 +3,13 @@ import { test } from "node:test";
 import { type PartialClient, runForTest } from "../../testing/test-host.ts";
 
 const window = { from: "2030-01-01T00:00:00.000Z", to: "2030-01-31T00:00:00.000Z" };
-const used = { memoryGbSeconds: 3600, diskOverageGbSeconds: 0, vcpuSeconds: 7200.25 };
+const used = {
+  memoryGbSeconds: 3600,
+  diskOverageGbSeconds: 0,
+  vcpuSeconds: 7200.25,
+  cpuSeconds: 61.5,
+  egressBytes: 2 ** 20,
+};
 
 test("usage shows sandboxes or the values of a tag, with a total", async () => {
   const asked: unknown[] = [];
@@ -22,7 +28,7 @@ test("usage shows sandboxes or the values of a tag, with a total", async () => {
     },
   };
   const bySandbox = await runForTest(["usage", "--from", window.from, "--limit", "5"], { client });
-  assert.match(bySandbox.stdout, /sb-1a2b3c4d +running +3600\.0 +0\.0 +7200\.3\ntotal +3600\.0/);
+  assert.match(bySandbox.stdout, /sb-1a2b3c4d +running +3600\.0 +0\.0 +7200\.3 +61\.5 +1\.0\ntotal +3600\.0/);
   const byTag = await runForTest(["usage", "--tag", "team"], { client });
   assert.match(byTag.stdout, /^TEAM +SANDBOXES .*\na +2 +3600\.0.*\n\(without\) +1 +3600\.0/);
   assert.deepEqual(asked, [{ from: window.from, limit: 5 }, ["team", {}]]);
@@ -31,8 +37,10 @@ test("usage shows sandboxes or the values of a tag, with a total", async () => {
 });
 
 test("usage of one sandbox shows its totals", async () => {
-  const sums = { memoryGbSeconds: 150, uptimeSeconds: 120, peakMemoryMib: 2048 };
+  const measured = { diskOverageGbSeconds: 20, cpuSeconds: 61.5, egressBytes: 3 * 2 ** 20 };
+  const sums = { memoryGbSeconds: 150, uptimeSeconds: 120, peakMemoryMib: 2048, ...measured };
   const client: PartialClient = { usage: { ofSandbox: async () => ({ ...window, ...sums, points: [] }) } };
   const { stdout } = await runForTest(["usage", "sb-1a2b3c4d"], { client });
-  assert.match(stdout, /uptime: 120 s\nmemory: 150\.0 GB-seconds\npeak memory: 2048 MiB\n$/);
+  assert.match(stdout, /uptime: 120 s\nmemory: 150\.0 GB-seconds\npeak memory: 2048 MiB\n/);
+  assert.match(stdout, /disk beyond 20 GB: 20\.0 GB-seconds\nprocessor time: 61\.5 s\negress: 3\.0 MiB\n$/);
 });

@@ -4,10 +4,11 @@ import { table } from "#output/table.ts";
 import { defineCommand } from "../../command.ts";
 
 export const usage = defineCommand({
-  summary: "Report the memory and disk of sandboxes over time",
+  summary: "Report the memory, disk, processor time and egress of sandboxes over time",
   description:
-    "Counts allocated sizes: memory while a sandbox runs, and disk beyond 20 GB until it is deleted. Without times it " +
-    "reports the last 30 days, or the last hour of one sandbox.",
+    "Counts allocated sizes: memory and vCPUs while a sandbox runs, and disk beyond 20 GB until it is deleted. Processor " +
+    "time and egress are measured on the host and stored by the hour. Without times it reports the last 30 days, or the " +
+    "last hour of one sandbox.",
   arguments: { id: optional("SANDBOX") },
   options: {
     from: text("TIME", "the beginning, such as 2030-01-31T00:00:00Z"),
@@ -36,6 +37,9 @@ export const usage = defineCommand({
         `uptime: ${uptimeSeconds.toFixed(0)} s`,
         `memory: ${memoryGbSeconds.toFixed(1)} GB-seconds`,
         `peak memory: ${peakMemoryMib} MiB`,
+        `disk beyond 20 GB: ${found.diskOverageGbSeconds.toFixed(1)} GB-seconds`,
+        `processor time: ${found.cpuSeconds.toFixed(1)} s`,
+        `egress: ${mib(found.egressBytes)} MiB`,
       ];
       return await print(lines.join("\n"), found);
     }
@@ -56,8 +60,14 @@ export const usage = defineCommand({
   },
 });
 
-const amounts = ["MEMORY GB-S", "DISK GB-S", "VCPU-S"];
+const amounts = ["MEMORY GB-S", "DISK GB-S", "VCPU-S", "CPU-S", "EGRESS MIB"];
 
-function amountsOf({ memoryGbSeconds, diskOverageGbSeconds, vcpuSeconds }: UsageTotals): readonly string[] {
-  return [memoryGbSeconds, diskOverageGbSeconds, vcpuSeconds].map((amount) => amount.toFixed(1));
+function amountsOf(totals: UsageTotals): readonly string[] {
+  const { memoryGbSeconds, diskOverageGbSeconds, vcpuSeconds, cpuSeconds, egressBytes } = totals;
+  const seconds = [memoryGbSeconds, diskOverageGbSeconds, vcpuSeconds, cpuSeconds].map((amount) => amount.toFixed(1));
+  return [...seconds, mib(egressBytes)];
+}
+
+function mib(bytes: number): string {
+  return (bytes / 2 ** 20).toFixed(1);
 }

@@ -18,6 +18,7 @@ import type {
   GuestAnswer,
   GuestRequest,
   HeldSandbox,
+  MachineUse,
   NetworkRefusal,
   OwnedFiles,
   Progress,
@@ -225,6 +226,14 @@ export class RemoteWorker implements Worker, Disposable {
   async measureDisk({ sandboxes, snapshots }: OwnedFiles): Promise<number> {
     const request = { sandboxIds: [...sandboxes], snapshotIds: [...snapshots] };
     return (await this.#link.ask((client, options) => client.measureDisk(request, options))).bytes;
+  }
+
+  async measureUse(counted: readonly string[]): Promise<readonly MachineUse[]> {
+    const request = { counted: [...counted] };
+    const { machines } = await this.#link.ask((client, options) => client.measureUse(request, options));
+    return machines.map(({ sandboxId, process, cpuMs, egressBytes, ended }) => ({
+      ...{ sandboxId: sandboxId as SandboxId, process, cpuMs, egressBytes, ended },
+    }));
   }
 
   /** Listens across broken connections. */

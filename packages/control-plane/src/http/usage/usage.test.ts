@@ -1,8 +1,12 @@
 import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import { Usage } from "@opencomputer/sdk";
 import { ManualClock } from "#testing/manual-clock.ts";
 import { startForTest, testKey } from "#testing/start-for-test.ts";
+import { TestWorker } from "#testing/test-worker.ts";
 
 test("the published client reads usage by sandbox and by tag, page by page, with filters", async () => {
   const clock = new ManualClock();
@@ -65,11 +69,42 @@ test("the published client reads the memory of one sandbox in points that add up
     uptimeSeconds: 120,
     memoryAllocatedPeakMb: 2048,
     memoryUsedPeakMb: 0,
+    diskOverageGbSeconds: 0,
+    cpuSeconds: 0,
+    egressBytes: 0,
   });
   assert.equal(points.length, 60);
   assert.equal(
     points.reduce((sum, { memoryAllocatedGbSeconds }) => sum + memoryAllocatedGbSeconds, 0),
     150,
+  );
+});
+
+test("processor time, egress and disk are reported beside the memory, by sandbox and in points that add up", async () => {
+  const clock = new ManualClock();
+  const directory = await mkdtemp(join(tmpdir(), "usage-test-"));
+  await using undo = new AsyncDisposableStack();
+  undo.defer(() => rm(directory, { recursive: true }));
+  const options = { database: join(directory, "control-plane.db"), tuning: { clock } };
+  const worker = new TestWorker();
+  const first = await startForTest({ ...options, worker, atEnd: () => "leave" });
+  const id = await first.create({ diskMB: 21_504 });
+  await first.ask("PUT", `/api/sandboxes/${id}/tags`, { team: "a" });
+  const machine = worker.host.machine(id);
+  machine.use = { ...machine.use, cpuMs: 90_500, egressBytes: 123_457 };
+  clock.advance(120);
+  // The shutdown of a server counts its machines, and the next server begins where it ended.
+  await first[Symbol.asyncDispose]();
+  const world = undo.use(await startForTest({ ...options, worker: new TestWorker("worker-2", worker.host) }));
+  const [, { total, items }] = await world.ask("GET", "/api/usage?groupBy=tag:team");
+  for (const sum of [total, items[0]]) {
+    assert.deepEqual([sum.cpuSeconds, sum.egressBytes, sum.diskOverageGbSeconds], [90.5, 123_457, 120]);
+  }
+  const [, { totals, points }] = await world.ask("GET", `/api/sandboxes/${id}/usage`);
+  assert.deepEqual([totals.cpuSeconds, totals.egressBytes, totals.diskOverageGbSeconds], [90.5, 123_457, 120]);
+  assert.equal(
+    points.reduce((sum: number, { egressBytes }: { egressBytes: number }) => sum + egressBytes, 0),
+    123_457,
   );
 });
 

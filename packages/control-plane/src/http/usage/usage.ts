@@ -2,8 +2,19 @@ import { parseSandboxId } from "@opensandbox/wire/ids.ts";
 import { publicStatus } from "@opensandbox/wire/public/sandboxes/sandboxes.ts";
 import * as wire from "@opensandbox/wire/public/usage.ts";
 import type { FastifyInstance } from "fastify";
-import { byTag, type DescribedUse, describedUse, filtered, pageOf, pointsOf, sumOf } from "#usage/report.ts";
-import type { SandboxUse, Use } from "#usage/usage-store.ts";
+import {
+  amountsOf,
+  byTag,
+  type DescribedUse,
+  describedUse,
+  filtered,
+  pageOf,
+  pointsOf,
+  type SandboxTotal,
+  sumOf,
+  type TotalUse,
+  withMeasured,
+} from "#usage/report.ts";
 import type { ApiContext } from "../api-context.ts";
 import { serve } from "../serve.ts";
 
@@ -16,8 +27,9 @@ export function serveUsage(app: FastifyInstance, { sandboxes }: ApiContext): voi
     const { tagKey, filters, sort, limit, offset } = wire.usageSelectionFrom(query);
     // The reply's window may reach into the future, where nothing was used yet.
     const past = { from: window.from, to: Math.min(window.to, now) };
-    const all = await stores.usage.ofOrganization(organizationId, past);
-    const described = async (uses: readonly SandboxUse[]): Promise<readonly DescribedUse[]> => {
+    const measured = await stores.measuredUse.ofOrganization(organizationId, past);
+    const all = withMeasured(await stores.usage.ofOrganization(organizationId, past), measured);
+    const described = async (uses: readonly SandboxTotal[]): Promise<readonly DescribedUse[]> => {
       const facts = await stores.usage.factsOf(uses.map(({ sandboxId }) => sandboxId));
       return uses.map((use) => describedUse(use, facts));
     };
@@ -48,8 +60,27 @@ export function serveUsage(app: FastifyInstance, { sandboxes }: ApiContext): voi
     const now = clock.now();
     const window = wire.windowFrom(query, "sandbox", now);
     const past = { from: window.from, to: Math.min(window.to, now) };
-    const spans = past.to <= past.from ? [] : await stores.usage.memoryOf(sandbox.id, past);
-    const points = pointsOf(spans, window);
+    const isPast = past.to > past.from;
+    const points = pointsOf(isPast ? await stores.usage.memoryOf(sandbox.id, past) : [], window);
+    const disks = isPast ? await stores.usage.diskOf(sandbox.id, past) : [];
+    const spans = isPast ? await stores.measuredUse.ofSandbox(sandbox.id, past) : [];
+    // Whole numbers, whose sum is the total.
+    const spread = (amountIn: (span: (typeof spans)[number]) => number): readonly number[] =>
+      amountsOf(
+        spans.map((span) => ({ ...span, amount: amountIn(span) })),
+        window,
+      ).map(Math.round);
+    const [cpu, egress] = [spread((span) => span.cpu), spread((span) => span.egress)];
+    const disk = amountsOf(
+      disks.map((span) => ({ ...span, amount: span.diskMib * (span.to - span.from) })),
+      window,
+    );
+    const measuredIn = (amounts: { readonly cpu: number; readonly egress: number; readonly disk: number }) => ({
+      cpuSeconds: amounts.cpu / 1000,
+      egressBytes: amounts.egress,
+      diskOverageGbSeconds: gbSeconds(amounts.disk),
+    });
+    const total = (amounts: readonly number[]): number => amounts.reduce((sum, amount) => sum + amount, 0);
     const memory = points.reduce((sum, point) => sum + point.memory, 0);
     const uptimeMs = points.reduce((sum, point) => sum + point.uptimeMs, 0);
     return {
@@ -62,8 +93,9 @@ export function serveUsage(app: FastifyInstance, { sandboxes }: ApiContext): voi
         uptimeSeconds: uptimeMs / 1000,
         memoryAllocatedPeakMb: Math.max(0, ...points.map(({ peakMib }) => peakMib)),
         memoryUsedPeakMb: 0,
+        ...measuredIn({ cpu: total(cpu), egress: total(egress), disk: total(disk) }),
       },
-      points: points.map((point) => ({
+      points: points.map((point, index) => ({
         ts: new Date(point.from).toISOString(),
         memoryAllocatedGbSeconds: gbSeconds(point.memory),
         memoryUsedGbSeconds: 0,
@@ -71,6 +103,7 @@ export function serveUsage(app: FastifyInstance, { sandboxes }: ApiContext): voi
         allocatedMemoryMb: point.peakMib,
         usedMemoryMbAvg: 0,
         usedMemoryMbPeak: 0,
+        ...measuredIn({ cpu: cpu[index] ?? 0, egress: egress[index] ?? 0, disk: disk[index] ?? 0 }),
       })),
     };
   });
@@ -88,11 +121,13 @@ function sandboxItemOf(use: DescribedUse) {
   };
 }
 
-function totalsOf({ memory, disk, vcpus }: Use) {
+function totalsOf({ memory, disk, vcpus, cpu, egress }: TotalUse) {
   return {
     memoryGbSeconds: gbSeconds(memory),
     diskOverageGbSeconds: gbSeconds(disk),
     vcpuSeconds: vcpus / 1000,
+    cpuSeconds: cpu / 1000,
+    egressBytes: Math.round(egress),
   };
 }
 

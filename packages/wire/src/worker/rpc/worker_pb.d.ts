@@ -1045,6 +1045,76 @@ export declare type MeasureDiskReply = Message<"opensandbox.worker.v1.MeasureDis
 export declare const MeasureDiskReplySchema: GenMessage<MeasureDiskReply>;
 
 /**
+ * @generated from message opensandbox.worker.v1.MeasureUseRequest
+ */
+export declare type MeasureUseRequest = Message<"opensandbox.worker.v1.MeasureUseRequest"> & {
+  /**
+   * Ended processes whose use is stored.
+   *
+   * @generated from field: repeated string counted = 1;
+   */
+  counted: string[];
+};
+
+/**
+ * Describes the message opensandbox.worker.v1.MeasureUseRequest.
+ * Use `create(MeasureUseRequestSchema)` to create a new message.
+ */
+export declare const MeasureUseRequestSchema: GenMessage<MeasureUseRequest>;
+
+/**
+ * @generated from message opensandbox.worker.v1.MeasureUseReply
+ */
+export declare type MeasureUseReply = Message<"opensandbox.worker.v1.MeasureUseReply"> & {
+  /**
+   * @generated from field: repeated opensandbox.worker.v1.MachineUse machines = 1;
+   */
+  machines: MachineUse[];
+};
+
+/**
+ * Describes the message opensandbox.worker.v1.MeasureUseReply.
+ * Use `create(MeasureUseReplySchema)` to create a new message.
+ */
+export declare const MeasureUseReplySchema: GenMessage<MeasureUseReply>;
+
+/**
+ * @generated from message opensandbox.worker.v1.MachineUse
+ */
+export declare type MachineUse = Message<"opensandbox.worker.v1.MachineUse"> & {
+  /**
+   * @generated from field: string sandbox_id = 1;
+   */
+  sandboxId: string;
+
+  /**
+   * @generated from field: string process = 2;
+   */
+  process: string;
+
+  /**
+   * @generated from field: double cpu_ms = 3;
+   */
+  cpuMs: number;
+
+  /**
+   * @generated from field: double egress_bytes = 4;
+   */
+  egressBytes: number;
+
+  /**
+   * @generated from field: bool ended = 5;
+   */
+  ended: boolean;
+};
+
+/**
+ * Describes the message opensandbox.worker.v1.MachineUse.
+ * Use `create(MachineUseSchema)` to create a new message.
+ */
+export declare const MachineUseSchema: GenMessage<MachineUse>;
+
+/**
  * @generated from message opensandbox.worker.v1.GuestRequest
  */
 export declare type GuestRequest = Message<"opensandbox.worker.v1.GuestRequest"> & {
@@ -2322,6 +2392,14 @@ export declare const WorkerService: GenService<{
     methodKind: "unary";
     input: typeof MeasureDiskRequestSchema;
     output: typeof MeasureDiskReplySchema;
+  },
+  /**
+   * @generated from rpc opensandbox.worker.v1.WorkerService.MeasureUse
+   */
+  measureUse: {
+    methodKind: "unary";
+    input: typeof MeasureUseRequestSchema;
+    output: typeof MeasureUseReplySchema;
   },
   /**
    * @generated from rpc opensandbox.worker.v1.WorkerService.GuestRequests
