@@ -85,10 +85,17 @@ export function merge(runs: readonly BenchResult[]): BenchResult {
   return { ...first, figures, failed: runs.flatMap(({ failed }) => failed) };
 }
 
+const roundsPerTurn = 1_000_000;
+
+/** The turn of a round of merged results. Pure. */
+export function turnOf(round: number): number {
+  return Math.floor(round / roundsPerTurn);
+}
+
 /** Rounds of different turns are unrelated, so each gets a number of its own. */
 function ofTurn({ ours, raw }: FigureResult, turn: number): Pick<FigureResult, "ours" | "raw"> {
   const renumbered = (samples: readonly Measured[]): Measured[] =>
-    samples.map((sample) => ({ ...sample, round: turn * 1_000_000 + sample.round }));
+    samples.map((sample) => ({ ...sample, round: turn * roundsPerTurn + sample.round }));
   return { ours: renumbered(ours), raw: renumbered(raw) };
 }
 

@@ -1,5 +1,5 @@
 import { table } from "../packages/cli/src/output/table.ts";
-import type { Spreads } from "./compare-checkouts.ts";
+import { type Spreads, turnOf } from "./compare-checkouts.ts";
 import type { FigureName } from "./figures.ts";
 import { digits } from "./report/numbers.ts";
 import type { BenchResult, FigureResult } from "./report/result.ts";
@@ -23,8 +23,12 @@ export interface Comparison {
 /** Probability of a false change, over all figures of a comparison together. */
 const mistakes = 0.05;
 
-/** Below this p-value, the floors of two checkouts differ. */
+/**
+ * Below this p-value, and with every turn's floor of one checkout above every one of the other in at least so many turns,
+ * the floors differ. Fewer turns cannot tell a change of the guest from a host whose load changed between them.
+ */
 const floorsDiffer = 0.01;
+const minTurns = 3;
 
 /**
  * Finds the figures that changed between two runs, by the Mann-Whitney U test. Holm's method corrects for the number of
@@ -64,7 +68,15 @@ function compare(a: FigureResult, b: FigureResult, inTurns: boolean): Comparison
 
 function floorChangeOf(a: FigureResult, b: FigureResult): number | undefined {
   const [x, y] = [a, b].map(({ raw }) => [...roundsOf({ ours: raw, raw: [] }, false)]) as [number[], number[]];
+  const [before, after] = [a, b].map(floorsOfTurns) as [number[], number[]];
+  const isApart = Math.max(...before) < Math.min(...after) || Math.max(...after) < Math.min(...before);
+  if (Math.min(before.length, after.length) < minTurns || !isApart) return undefined;
   return mannWhitney(x, y).p < floorsDiffer ? median(y) / median(x) - 1 : undefined;
+}
+
+function floorsOfTurns({ raw }: FigureResult): number[] {
+  const turns = Map.groupBy(raw, ({ round }) => turnOf(round));
+  return [...turns.values()].map((samples) => median(values(samples)));
 }
 
 /**
