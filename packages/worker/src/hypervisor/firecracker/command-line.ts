@@ -1,7 +1,7 @@
 import type { VmSpec } from "../hypervisor.ts";
 import type { KvmAccess } from "../kvm-access.ts";
 import { diskNodes } from "../qmp/disk-nodes.ts";
-import { diskImage, ownDirectory, ownNames, pathOf } from "./paths.ts";
+import { diskImage, ownDirectory, ownNames, ownPathOf, pathOf } from "./paths.ts";
 
 /** Facts of the host that decide the command line. */
 export interface FirecrackerHost {
@@ -85,7 +85,8 @@ function firecracker({ directory }: VmSpec, program: string): readonly string[] 
   return [
     program,
     ...["--id", directory.split("/").at(-1) ?? ""],
-    ...["--api-sock", ownNames.api],
+    // The name of the directory: the worker finds a machine's processes by it.
+    ...["--api-sock", ownPathOf(directory, "api")],
     // A guest can make Firecracker log warnings without end.
     ...["--level", "Error"],
     // The guest's drivers for PCI are part of its kernel.
