@@ -105,6 +105,21 @@ if (process.env["OPENSANDBOX_TEST_RECORD"] === "worker-wire") {
 }
 const recorded = JSON.parse(readFileSync(file, "utf8")) as Record<string, string>;
 
+test("header rules pass from a server to a worker, with a start and with a change of the policy", () => {
+  const egress = { deny: ["a.example"], headers: { "*.example.com": { "X-Team": "a" }, "b.example.com": {} } };
+  const { sent, read } = {
+    sent: toBinary(
+      pb.StartSandboxRequestSchema,
+      create(pb.StartSandboxRequestSchema, wire.startToWire({ ...start, egress })),
+    ),
+    read: (bytes: Uint8Array) => wire.startFromWire(fromBinary(pb.StartSandboxRequestSchema, bytes)),
+  };
+  assert.deepEqual(read(sent), { ...start, egress });
+  const policy = { enabled: true, egress };
+  const change = create(pb.SetNetworkPolicyRequestSchema, { sandboxId: start.id, ...wire.policyToWire(policy) });
+  assert.deepEqual(wire.policyFromWire(change), policy);
+});
+
 for (const [name, { sent, read, means }] of Object.entries(messages)) {
   test(`the message ${name} of release 0.1.0 means the same today`, () => {
     assert.deepEqual(read(Buffer.from(recorded[name] ?? "", "hex")), means);

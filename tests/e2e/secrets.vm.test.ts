@@ -178,6 +178,25 @@ inOwnHost(import.meta.filename, () => {
       assert.match(reasons, /the secret TOKEN is not for the Host evil\.example\.org/);
     });
 
+    test("a rule sets a header in HTTPS requests to its host, also to a sealed text's value, until it is removed", async () => {
+      const set = async (egress: object): Promise<void> => {
+        const url = `${world.url}/api/sandboxes/${sandbox.sandboxId}/network`;
+        const asked = { "X-API-Key": world.apiKey, "content-type": "application/json" };
+        const reply = await fetch(url, { method: "PUT", headers: asked, body: JSON.stringify({ egress }) });
+        assert.equal(reply.status, 200, await reply.text());
+      };
+      const ask = () => run("curl -sS -H 'X-Key: mine' https://api.example.com/");
+      await set({ headers: { "api.example.com": { "X-Key": "of-the-rule" } } });
+      assert.deepEqual(await during(ask), [["api.example.com", "of-the-rule"]]);
+      assert.deepEqual(await during(() => run("curl -sS -H 'X-Key: mine' http://api.example.com/")), [
+        ["api.example.com", "mine"],
+      ]);
+      await set({ headers: { "api.example.com": { "X-Key": sealed } } });
+      assert.deepEqual(await during(ask), [["api.example.com", value]]);
+      await set({ headers: {} });
+      assert.deepEqual(await during(ask), [["api.example.com", "mine"]]);
+    });
+
     test("root in the guest finds the value nowhere: not in environments, memory, or on disks", async () => {
       await sandbox.files.write("/tmp/search.py", searchMemory);
       await run("sleep 1000 >/dev/null 2>&1 &");

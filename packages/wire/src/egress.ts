@@ -9,7 +9,14 @@ export interface EgressRules {
   /** Absent: the whole internet. Empty: nothing. */
   readonly allow?: readonly string[] | undefined;
   readonly deny?: readonly string[] | undefined;
+  readonly headers?: HeaderRules | undefined;
 }
+
+/**
+ * Headers that HTTPS requests of a sandbox get outside it, by host: a name (`api.example.com`), or the names below one
+ * (`*.example.com`). They replace headers of the same names.
+ */
+export type HeaderRules = Readonly<Record<string, Readonly<Record<string, string>>>>;
 
 /** The network policy of a sandbox. */
 export interface NetworkPolicy {

@@ -1,4 +1,5 @@
 import type { EgressRules } from "@opensandbox/wire/egress.ts";
+import { egressFrom } from "@opensandbox/wire/public/sandboxes/network.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import { createSandbox, type CreatedSandbox, type CreateSandbox } from "#sandboxes/create-sandbox.ts";
 import type { SandboxContext } from "#lifecycle/sandbox-context.ts";
@@ -56,11 +57,12 @@ export function forkOf(
 ): CreateSandbox {
   const { image, vcpus, memoryMib, workspaceMib, networkEnabled, egress, envs, metadata } = checkpoint;
   const { secretStores = [], authorityId } = checkpoint;
-  // A publication shares the machine, not the environment variables, which may be the owner's secrets, and not its stores.
+  // A publication shares the machine, not the environment variables and headers, which may be the owner's secrets, and not
+  // its stores.
   const inherited =
     checkpoint.organizationId === organizationId
-      ? { envs, metadata, secretStores, authorityId }
-      : { envs: {}, metadata: {}, secretStores: [], authorityId: undefined };
+      ? { envs, metadata, secretStores, authorityId, egress }
+      : { envs: {}, metadata: {}, secretStores: [], authorityId: undefined, egress: withoutHeaders(egress) };
   const stores = [...inherited.secretStores, ...(fork.secretStores ?? [])];
   return {
     organizationId,
@@ -72,7 +74,7 @@ export function forkOf(
       memoryMib,
       workspaceMib,
       networkEnabled,
-      egress,
+      egress: inherited.egress,
       ...fork,
       envs: { ...inherited.envs, ...fork.envs },
       metadata: { ...inherited.metadata, ...fork.metadata },
@@ -81,6 +83,10 @@ export function forkOf(
       authorityId: inherited.authorityId,
     },
   };
+}
+
+function withoutHeaders(egress: EgressRules | undefined): EgressRules | undefined {
+  return egress && egressFrom({ ...egress, headers: undefined });
 }
 
 async function readyCheckpoint(

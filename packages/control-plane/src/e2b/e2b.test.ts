@@ -65,7 +65,7 @@ suite("the REST interface of E2B", () => {
   const stack = new AsyncDisposableStack();
   let world: TestControlPlane;
   before(async () => {
-    world = stack.use(await startForTest());
+    world = stack.use(await startForTest({ masterKeys: ["a1".repeat(32)] }));
   });
   after(() => stack.disposeAsync());
 
@@ -332,6 +332,27 @@ suite("the REST interface of E2B", () => {
     assert.deepEqual((await world.ask("GET", `/sandboxes/${some}`))[1].network, network);
     assert.equal((await world.ask("PUT", `/sandboxes/${some}/network`, { denyOut: ["198.51.100.0/24"] }))[0], 204);
     assert.deepEqual((await world.get(some)).egress, { deny: ["198.51.100.0/24"] });
+    const headed = {
+      allowOut: ["api.example.com"],
+      denyOut: ["0.0.0.0/0"],
+      rules: { "api.example.com": [{ transform: { headers: { "x-a": "1", "x-b": "2" } } }, { transform: {} }] },
+    };
+    const { sandboxID: own } = await create({ network: headed });
+    const headers = { "api.example.com": { "x-a": "1", "x-b": "2" } };
+    assert.deepEqual((await world.get(own)).egress, { allow: ["api.example.com"], headers });
+    assert.deepEqual((await world.ask("GET", `/sandboxes/${own}`))[1].network.rules, {
+      "api.example.com": [{ transform: { headers: headers["api.example.com"] } }],
+    });
+    const changed = [{ transform: { headers: { "x-a": "1" } } }, { transform: { headers: { "x-a": "3" } } }];
+    const rules = { "*.example.com": changed };
+    assert.equal((await world.ask("PUT", `/sandboxes/${own}/network`, { rules }))[0], 204);
+    assert.deepEqual((await world.get(own)).egress, { headers: { "*.example.com": { "x-a": "3" } } });
+    for (const wrong of [{ headers: { host: "evil.example" } }, { headers: { "x-a": "1\r\nx-b: 2" } }, { body: "x" }]) {
+      const asked = { rules: { "api.example.com": [{ transform: wrong }] } };
+      assert.equal((await world.ask("PUT", `/sandboxes/${own}/network`, asked))[0], 400, JSON.stringify(wrong));
+    }
+    assert.equal((await world.ask("PUT", `/sandboxes/${own}/network`, {}))[0], 204);
+    assert.equal((await world.get(own)).egress, undefined);
     const both = { network: { allowOut: ["203.0.113.7"], denyOut: ["203.0.113.0/24"] } };
     assert.equal((await world.ask("POST", "/v2/sandboxes", both))[0], 501);
   });

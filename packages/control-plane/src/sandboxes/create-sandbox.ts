@@ -121,12 +121,12 @@ function sandboxOf(
   };
 }
 
-/** The authority that the guest of a fork trusts already, or a new one for a sandbox with secrets. */
+/** The authority that the guest of a fork trusts already, or a new one for a sandbox with secrets or header rules. */
 async function authorityOf(
   { secrets, clock, worker }: SandboxContext,
-  { sandbox: { secretStores, authorityId } }: CreateSandbox,
+  { sandbox: { secretStores, egress, authorityId } }: CreateSandbox,
 ): Promise<string | undefined> {
-  if (secretStores === undefined) return undefined;
+  if (secretStores === undefined && egress?.headers === undefined) return undefined;
   requireSecretsSupport(worker);
   return authorityId ?? (await secrets.makeAuthority(new Date(clock.now())));
 }

@@ -15,7 +15,8 @@ export interface SetNetworkPolicy {
 
 /**
  * Changes the network policy of a sandbox: at once when it runs, otherwise from its next wake.
- * @throws `not_supported` when this host cannot enforce the policy
+ * @throws `not_supported` when this host cannot enforce the policy, `wrong_state` for headers when the guest of the
+ * sandbox trusts no proxy
  */
 export async function setNetworkPolicy(
   context: SandboxContext,
@@ -33,6 +34,13 @@ export async function setNetworkPolicy(
       throw new SandboxError("gone", `sandbox ${id} is stopped`, { resource: "sandbox", state: "stopped" });
     }
     const policy = change({ enabled: sandbox.networkEnabled, egress: sandbox.egress });
+    if (policy.egress?.headers !== undefined && sandbox.authorityId === undefined) {
+      const message =
+        `sandbox ${id} was created without header rules and without a secret store, so its guest does not trust the ` +
+        "proxy that sets headers: create another one with header rules";
+      const allowed: string[] = [];
+      throw new SandboxError("wrong_state", message, { resource: "sandbox", state: "without an authority", allowed });
+    }
     if (sandbox.state === "running") {
       if (!placement.includes(sandbox.workerId)) throw elsewhere(context, sandbox);
       await worker.setNetworkPolicy(id, policy);

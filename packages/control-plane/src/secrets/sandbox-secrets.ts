@@ -26,14 +26,14 @@ export class SecretsOfSandboxes {
     this.#sealingKey = sealingKey;
   }
 
-  /** A new authority for a sandbox that uses secrets. */
+  /** A new authority for a sandbox whose requests the proxy changes. */
   async makeAuthority(now: Date): Promise<string> {
     return await this.#rows.addAuthority(await makeGuestAuthority(now.getTime()), now);
   }
 
-  /** Undefined for a sandbox that was created without a store. Stores that were deleted since are left out. */
+  /** Undefined for a sandbox whose guest trusts no authority. Stores that were deleted since are left out. */
   async of({ organizationId, secretStores, authorityId }: UsesSecrets): Promise<SandboxSecrets | undefined> {
-    if (secretStores === undefined || authorityId === undefined) return undefined;
+    if (authorityId === undefined) return undefined;
     const stores = await this.stores({ organizationId, secretStores });
     // A later store takes precedence.
     const byName = new Map(stores.flatMap(({ secrets }) => secrets.map((secret) => [secret.name, secret] as const)));

@@ -13,6 +13,11 @@ export interface Egress {
   readonly allow?: readonly string[];
   /** Forbidden destinations; takes precedence over `allow`. */
   readonly deny?: readonly string[];
+  /**
+   * Headers that HTTPS requests get outside the sandbox, by host: a name, or `*.name` for the names below it. They replace
+   * headers of the same names. The server stores and shows them: for a secret, use a secret store.
+   */
+  readonly headers?: Readonly<Record<string, Readonly<Record<string, string>>>>;
 }
 
 /** A sandbox's network policy. */
@@ -26,7 +31,10 @@ export interface Network {
 export interface SetNetwork {
   /** Absent: unchanged. */
   readonly enabled?: boolean;
-  /** Absent: unchanged. An object without lists: no rules. */
+  /**
+   * Absent: unchanged. Lists without `headers` leave the headers, and `headers` alone leave the lists. An empty object: no
+   * rules.
+   */
   readonly egress?: Egress;
 }
 

@@ -1,7 +1,9 @@
 import { z } from "zod";
-import type { EgressRules, NetworkPolicy } from "../egress.ts";
+import type { EgressRules, HeaderRules, NetworkPolicy } from "../egress.ts";
 import { SandboxError } from "../errors.ts";
+import { parseHeaderRules } from "../header-rules.ts";
 import { envs } from "../public/fields.ts";
+import { egressFrom } from "../public/sandboxes/network.ts";
 import type { Route } from "../route.ts";
 
 /** The version of the guest's interface that this server speaks: the clients choose their requests by it. */
@@ -24,10 +26,13 @@ const timeout = z
 
 const strings = z.record(z.string(), z.string());
 
+/** Strict: what else a rule may contain is not implemented. */
+const Rule = z.strictObject({ transform: z.strictObject({ headers: strings.optional() }).optional() });
+
 const NetworkUpdate = z.object({
   allowOut: z.array(z.string()).optional(),
   denyOut: z.array(z.string()).optional(),
-  rules: z.record(z.string(), z.unknown()).optional(),
+  rules: z.record(z.string(), z.array(Rule)).optional(),
   egressProxy: z.unknown().optional(),
   allow_internet_access: z.boolean().optional(),
 });
@@ -89,7 +94,11 @@ export interface DetailReply extends ListedReply {
   readonly envdAccessToken: string;
   readonly allowInternetAccess: boolean;
   readonly lifecycle: { readonly autoResume: boolean; readonly onTimeout: "kill" | "pause" };
-  readonly network: { readonly allowOut?: readonly string[]; readonly denyOut?: readonly string[] };
+  readonly network: {
+    readonly allowOut?: readonly string[];
+    readonly denyOut?: readonly string[];
+    readonly rules?: NonNullable<NetworkUpdate["rules"]>;
+  };
 }
 
 export interface MetricReply {
@@ -221,9 +230,8 @@ export function refuseUnimplemented({ mcp, iam, volumeMounts = [], network = {} 
   refuseNetwork(network);
 }
 
-function refuseNetwork({ rules = {}, egressProxy, maskRequestHost, httpsPorts = [] }: Network): void {
+function refuseNetwork({ egressProxy, maskRequestHost, httpsPorts = [] }: Network): void {
   refuse({
-    "headers for outgoing requests (network.rules)": Object.keys(rules)[0],
     "an egress proxy (network.egressProxy)": egressProxy,
     "network.maskRequestHost": maskRequestHost,
     "network.httpsPorts": httpsPorts[0],
@@ -247,20 +255,42 @@ export function networkPolicyOf(network: NetworkUpdate, internetAccess: boolean 
   const allowed = (network.allowOut ?? []).filter((target) => !everything.has(target));
   const denied = (network.denyOut ?? []).filter((target) => !everything.has(target));
   const deniesAll = internetAccess === false || denied.length < (network.denyOut ?? []).length;
-  if (deniesAll) return allowed.length === 0 ? { enabled: false } : { enabled: true, egress: { allow: allowed } };
-  if (denied.length === 0) return { enabled: true };
-  if (allowed.length === 0) return { enabled: true, egress: { deny: denied } };
+  const headers = headerRulesOf(network.rules);
+  const enabled = (lists: EgressRules): NetworkPolicy => {
+    const egress = egressFrom({ ...lists, headers });
+    return { enabled: true, ...(egress === undefined ? {} : { egress }) };
+  };
+  if (deniesAll) return allowed.length === 0 ? { enabled: false } : enabled({ allow: allowed });
+  if (denied.length === 0) return enabled({});
+  if (allowed.length === 0) return enabled({ deny: denied });
   const message =
     "network: allowOut beside a denyOut other than 0.0.0.0/0 is not implemented: an allowed destination cannot take " +
     "precedence over a denied range";
   throw new SandboxError("not_supported", message);
 }
 
+/** The headers of all rules of a host; a later rule takes precedence. @throws `invalid_argument` for a wrong header */
+function headerRulesOf(rules: NonNullable<NetworkUpdate["rules"]> = {}): HeaderRules {
+  const headers = Object.fromEntries(
+    Object.entries(rules).map(([host, list]) => [
+      host,
+      Object.assign({}, ...list.map(({ transform }) => transform?.headers ?? {})) as Record<string, string>,
+    ]),
+  );
+  parseHeaderRules(headers);
+  return headers;
+}
+
 /** The outgoing rules of a sandbox as clients read them. */
 export function networkReplyOf({ networkEnabled, egress }: SandboxFacts): DetailReply["network"] {
   if (!networkEnabled) return { denyOut: ["0.0.0.0/0"] };
-  if (egress?.allow !== undefined) return { allowOut: egress.allow, denyOut: ["0.0.0.0/0", ...(egress.deny ?? [])] };
-  return egress?.deny === undefined ? {} : { denyOut: egress.deny };
+  const { allow, deny = [], headers } = egress ?? {};
+  const rules = headers && Object.entries(headers).map(([host, own]) => [host, [{ transform: { headers: own } }]]);
+  return {
+    ...(allow === undefined ? {} : { allowOut: allow, denyOut: ["0.0.0.0/0", ...deny] }),
+    ...(allow === undefined && deny.length > 0 ? { denyOut: deny } : {}),
+    ...(rules === undefined ? {} : { rules: Object.fromEntries(rules) as NonNullable<NetworkUpdate["rules"]> }),
+  };
 }
 
 /** What the replies say about a sandbox, in our own terms. */

@@ -1,4 +1,5 @@
 import { type EgressTarget, forbidden, type NetworkPolicy, parseEgress } from "@opensandbox/wire/egress.ts";
+import { type HeaderRule, parseHeaderRules } from "@opensandbox/wire/header-rules.ts";
 import { isInRanges, mergeRanges, parseIpv4, type Range } from "@opensandbox/wire/ipv4.ts";
 
 /** A policy in the form in which packets, names and web requests are judged. Pure. */
@@ -10,6 +11,8 @@ export interface CompiledPolicy {
   readonly namesDecide: boolean;
   readonly allowedRanges: readonly Range[];
   readonly deniedRanges: readonly Range[];
+  /** Headers of requests, by host. */
+  readonly headers: readonly HeaderRule[];
   /** Whether a name may be resolved and connected to. The name is in lower case, without the last dot. */
   allowsName(name: string): boolean;
 }
@@ -29,6 +32,7 @@ export function compilePolicy(policy: NetworkPolicy): CompiledPolicy {
     namesDecide: policy.enabled && (!open || deny.some(({ kind }) => kind === "name")),
     allowedRanges: policy.enabled ? rangesOf(allow ?? []) : [],
     deniedRanges: policy.enabled ? rangesOf(deny) : [],
+    headers: parseHeaderRules(policy.egress?.headers ?? {}),
     allowsName: (name) => policy.enabled && allowed(name) && !denied(name),
   };
 }

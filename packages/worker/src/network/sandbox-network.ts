@@ -127,6 +127,9 @@ export class SandboxNetwork implements AsyncDisposable {
       for (const descriptor of Object.values(sockets ?? {})) closeSync(descriptor);
       throw error;
     }
+    const hasOtherHeaders = JSON.stringify(this.#applied.policy.headers) !== JSON.stringify(applied.policy.headers);
+    // Connections with the earlier headers are cut.
+    if (hasOtherHeaders) this.#secretsVersion += 1;
     this.#applied = applied;
     if (this.#since === 0) this.#since = Date.now();
     const kept: KeptState = { policy, epoch: applied.epoch, since: this.#since, usesSecrets };
@@ -212,7 +215,7 @@ export class SandboxNetwork implements AsyncDisposable {
   #serve(sockets: NetworkSockets): void {
     this.#webIsOpen = sockets.web !== undefined;
     this.#served = this.#services.serve(sockets, this.#state, {
-      intercept: (name) => this.#secrets.intercept(name),
+      intercept: (name) => this.#secrets.intercept(name, this.#applied.policy.headers),
       connect: (target) => this.#connect(target),
       pin: (name, addresses, ttlSeconds) => this.#pin(name, addresses, ttlSeconds),
       metadata: (endpoint, body) => answerMetadata(this.#metadata, endpoint, body),
@@ -222,7 +225,15 @@ export class SandboxNetwork implements AsyncDisposable {
   }
 
   get #state(): ServedState {
-    return { policy: this.policy, secretHosts: this.#secrets.hosts, secretsVersion: this.#secretsVersion };
+    const { enabled, egress } = this.policy;
+    const { headers, ...lists } = egress ?? {};
+    const hosts = this.#applied.policy.headers.map(({ host }) => host);
+    return {
+      // The services ask for the headers of one host at a time.
+      policy: headers === undefined ? this.policy : { enabled, egress: lists },
+      secretHosts: [...new Set([...this.#secrets.hosts, ...hosts])],
+      secretsVersion: this.#secretsVersion,
+    };
   }
 
   #addWeb(): void {

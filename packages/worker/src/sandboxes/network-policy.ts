@@ -1,5 +1,6 @@
 import { type NetworkPolicy, parseEgress } from "@opensandbox/wire/egress.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
+import { parseHeaderRules } from "@opensandbox/wire/header-rules.ts";
 import type { StartSandbox } from "@opensandbox/wire/worker/worker.ts";
 import { macAddressOf } from "#guest/guest-identity.ts";
 import type { Host } from "#machine/host.ts";
@@ -11,9 +12,20 @@ export function policyOf({ networkEnabled, egress }: StartSandbox): NetworkPolic
 }
 
 /** @throws `invalid_argument` for malformed rules, `not_supported` for rules that this host cannot enforce */
-export function requirePolicy({ egress }: NetworkPolicy, { network, description }: Host): void {
+export function requirePolicy(
+  { egress }: NetworkPolicy,
+  { secrets }: Pick<StartSandbox, "secrets">,
+  { network, description }: Host,
+): void {
   if (egress === undefined) return;
   parseEgress(egress);
+  parseHeaderRules(egress.headers ?? {});
+  if (egress.headers !== undefined && secrets === undefined) {
+    throw new SandboxError(
+      "invalid_argument",
+      "headers: the guest of the sandbox does not trust the proxy's authority",
+    );
+  }
   if (network.mode === "tap") return;
   const message = `this host cannot enforce egress rules: ${description.network.reason}`;
   throw new SandboxError("not_supported", message);

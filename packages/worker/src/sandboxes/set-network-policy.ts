@@ -7,8 +7,8 @@ import { journalMachine } from "#machine/journal.ts";
 
 /** Changes a sandbox's network policy, now and for later starts of its machine. */
 export async function setNetworkPolicy(sandbox: LiveSandbox, policy: NetworkPolicy, host: Host): Promise<void> {
-  requirePolicy(policy, host);
   const { live, request } = sandbox;
+  requirePolicy(policy, request, host);
   if (live.sandboxNetwork === undefined) {
     if (JSON.stringify(policy) === JSON.stringify(policyOf(request))) return;
     const message = `this host cannot change a network policy: ${host.description.network.reason}`;

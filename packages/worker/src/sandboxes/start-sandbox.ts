@@ -70,7 +70,7 @@ export async function startSandbox(
   onProgress: (progress: Progress) => void,
   signal: AbortSignal,
 ): Promise<Started> {
-  requirePolicy(policyOf(request), host);
+  requirePolicy(policyOf(request), request, host);
   requireSecrets(request, host);
   const spans = new Spans();
   await host.admission.requirePossible(request.memoryMib);

@@ -25,6 +25,16 @@ test("network set sends only the changes and shows the new policy", async () => 
   assert.deepEqual((await setNetwork("--on", "--open")).asked, { enabled: true, egress: {} });
 });
 
+test("network show lists the headers that requests get", async () => {
+  const headers = { "api.example.com": { "X-Team": "a", "x-b": "" }, "*.example.org": { "X-Team": "b" } };
+  const get = async (): Promise<Network> => ({ enabled: true, egress: { headers }, notEnforced: [] });
+  const { stdout } = await runForTest(["network", "show", id], { client: { network: { get } } });
+  assert.equal(
+    stdout,
+    "on\nheader for api.example.com: X-Team: a\nheader for api.example.com: x-b: \nheader for *.example.org: X-Team: b\n",
+  );
+});
+
 for (const [options, says] of [
   [["--on", "--off"], "--on and --off exclude each other"],
   [["--open", "--deny", "a.example"], "--open excludes --allow and --deny"],

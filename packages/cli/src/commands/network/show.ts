@@ -21,6 +21,9 @@ export function networkText({ enabled, egress, notEnforced }: Network): string {
     enabled ? "on" : "off",
     ...listed("allow", egress?.allow),
     ...listed("deny", egress?.deny),
+    ...Object.entries(egress?.headers ?? {}).flatMap(([host, headers]) =>
+      Object.entries(headers).map(([name, value]) => `header for ${host}: ${name}: ${value}`),
+    ),
     ...notEnforced.map((what) => `on this host: ${what}`),
   ].join("\n");
 }

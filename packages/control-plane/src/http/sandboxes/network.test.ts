@@ -9,7 +9,7 @@ suite("the network policy of a sandbox", () => {
   let world: TestControlPlane;
 
   before(async () => {
-    world = stack.use(await startForTest());
+    world = stack.use(await startForTest({ masterKeys: ["a1".repeat(32)] }));
   });
   after(() => stack.disposeAsync());
 
@@ -47,6 +47,61 @@ suite("the network policy of a sandbox", () => {
     await put(id, { networkEnabled: true, egress: {} });
     assert.deepEqual(world.worker.policies.get(id), { enabled: true });
     assert.deepEqual(await get(id), { sandboxID: id, networkEnabled: true });
+  });
+
+  const headers = { "api.example.com": { "X-Team": "a" } };
+
+  test("sets headers of requests, whose proxy the guest trusts since its start", async () => {
+    const id = await world.create({ egress: { ...rules, headers } });
+    const started = world.worker.started.at(-1);
+    assert.deepEqual(started?.egress, { ...rules, headers });
+    assert.match(started?.secrets?.authority?.certificate ?? "", /BEGIN CERTIFICATE/);
+    assert.deepEqual(started?.secrets?.secrets, []);
+    assert.deepEqual(await get(id), { sandboxID: id, networkEnabled: true, egress: { ...rules, headers } });
+    // A fork trusts the same authority.
+    const created = await world.call("POST", `/api/sandboxes/${id}/checkpoints`, { name: "headers" });
+    const { id: checkpoint } = (await created.json()) as { id: string };
+    assert.equal((await world.call("POST", `/api/sandboxes/from-checkpoint/${checkpoint}`, {})).status, 201);
+    const fork = world.worker.started.at(-1);
+    assert.deepEqual(
+      [fork?.egress, fork?.secrets?.authority?.certificate],
+      [{ ...rules, headers }, started?.secrets?.authority?.certificate],
+    );
+  });
+
+  test("headers and lists change apart from each other, and an empty object removes both", async () => {
+    const id = await world.create({ egress: { ...rules, headers } });
+    const after = async (egress: object): Promise<unknown> => {
+      const changed = await put(id, { egress });
+      assert.equal(changed.status, 200, await changed.clone().text());
+      return world.worker.policies.get(id)?.egress;
+    };
+    const others = { "*.example.org": { "x-other": "b" } };
+    assert.deepEqual(await after({ headers: others }), { ...rules, headers: others });
+    assert.deepEqual(await after({ deny: ["a.example"] }), { deny: ["a.example"], headers: others });
+    assert.deepEqual(await after({ headers: {} }), { deny: ["a.example"] });
+    assert.deepEqual(await after({ allow: [], headers }), { allow: [], headers });
+    assert.deepEqual(await after({}), undefined);
+    assert.deepEqual(await after({ headers }), { headers });
+  });
+
+  test("headers for a guest that trusts no proxy, and hostile ones, are refused and change nothing", async () => {
+    const plain = await world.create({ egress: rules });
+    const refused = await put(plain, { egress: { headers } });
+    assert.equal(refused.status, 409);
+    assert.match(await refused.text(), /created without header rules and without a secret store/);
+    const id = await world.create({ egress: { headers } });
+    for (const own of [{ "x-a": "1\r\nHost: evil.example" }, { Host: "evil.example" }, { "Content-Length": "0" }]) {
+      for (const reply of [
+        await put(id, { egress: { headers: { "api.example.com": own } } }),
+        await world.call("POST", "/api/sandboxes", { egress: { headers: { "api.example.com": own } } }),
+      ]) {
+        assert.equal(reply.status, 400, JSON.stringify(own));
+        assert.match(await reply.text(), /headers: api\.example\.com/);
+      }
+    }
+    assert.deepEqual(await get(id), { sandboxID: id, networkEnabled: true, egress: { headers } });
+    assert.deepEqual(await get(plain), { sandboxID: plain, networkEnabled: true, egress: rules });
   });
 
   test("survives hibernation, and can change during it without a wake", async () => {

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { type EgressRules, type NetworkPolicy, parseEgress } from "../../egress.ts";
+import { parseHeaderRules } from "../../header-rules.ts";
 import type { Route } from "../../route.ts";
 
 const maxTargets = 256;
@@ -15,10 +16,21 @@ export const Egress = z
         "203.0.113.0/24. Absent: the whole internet. Empty: nothing.",
     }),
     deny: targets.optional().meta({ description: "Destinations to deny, in precedence over `allow`." }),
+    headers: z
+      .record(z.string(), z.record(z.string(), z.string()))
+      .optional()
+      .meta({
+        description:
+          "Headers that HTTPS requests get outside the sandbox, by host: a name, or *.name for the names below it. They " +
+          "replace headers of the same names. They are stored and shown as written: a secret belongs into a secret " +
+          "store, whose sealed texts a value may contain. The sandbox must have been created with headers or with a " +
+          "secret store.",
+      }),
   })
   .superRefine((rules, context) => {
     try {
       parseEgress(rules);
+      parseHeaderRules(rules.headers ?? {});
     } catch (error) {
       context.addIssue({ code: "custom", message: error instanceof Error ? error.message : String(error) });
     }
@@ -33,7 +45,11 @@ export const Egress = z
 export const NetworkBody = z
   .object({
     networkEnabled: z.boolean().optional().meta({ description: "Absent: unchanged." }),
-    egress: Egress.optional().meta({ description: "Absent: unchanged. Without lists: no rules." }),
+    egress: Egress.optional().meta({
+      description:
+        "Absent: unchanged. Lists without `headers` leave the headers, and `headers` alone leave the lists. An empty " +
+        "object: no rules.",
+    }),
   })
   .refine(
     ({ networkEnabled, egress }) => networkEnabled !== undefined || egress !== undefined,
@@ -103,13 +119,26 @@ export const getNetworkLog: Route<unknown, unknown, NetworkLogReply> = {
 
 /** The policy after a change of the `present` one. */
 export function networkPolicyFrom({ networkEnabled, egress }: NetworkBody, present: NetworkPolicy): NetworkPolicy {
-  const rules = egress === undefined ? present.egress : egressFrom(egress);
+  const rules = egress === undefined ? present.egress : egressAfter(egress, present.egress);
   return { enabled: networkEnabled ?? present.enabled, ...(rules === undefined ? {} : { egress: rules }) };
 }
 
-/** The rules, or undefined when both lists are absent. */
-export function egressFrom(egress: EgressRules): EgressRules | undefined {
-  return egress.allow === undefined && egress.deny === undefined ? undefined : egress;
+/** A change names lists, headers, or both; the other part stays. */
+function egressAfter(change: EgressRules, present: EgressRules = {}): EgressRules | undefined {
+  const hasLists = change.allow !== undefined || change.deny !== undefined;
+  if (hasLists === (change.headers !== undefined)) return egressFrom(change);
+  return egressFrom(hasLists ? { ...change, headers: present.headers } : { ...present, headers: change.headers });
+}
+
+/** The rules, or undefined when there are none. */
+export function egressFrom({ allow, deny, headers = {} }: EgressRules): EgressRules | undefined {
+  const hasHeaders = Object.keys(headers).length > 0;
+  if (allow === undefined && deny === undefined && !hasHeaders) return undefined;
+  return {
+    ...(allow === undefined ? {} : { allow }),
+    ...(deny === undefined ? {} : { deny }),
+    ...(hasHeaders ? { headers } : {}),
+  };
 }
 
 export function networkReplyOf(
@@ -124,16 +153,17 @@ export function networkReplyOf(
   };
 }
 
-/** A mutable copy without absent lists, for JSON. */
-export function writableEgress({
-  allow,
-  deny,
-}: {
-  readonly allow?: readonly string[] | undefined;
-  readonly deny?: readonly string[] | undefined;
-}): { allow?: string[]; deny?: string[] } {
+/** A mutable copy without absent parts, for JSON. */
+export function writableEgress({ allow, deny, headers }: EgressRules): {
+  allow?: string[];
+  deny?: string[];
+  headers?: Record<string, Record<string, string>>;
+} {
   return {
     ...(allow === undefined ? {} : { allow: [...allow] }),
     ...(deny === undefined ? {} : { deny: [...deny] }),
+    ...(headers === undefined
+      ? {}
+      : { headers: Object.fromEntries(Object.entries(headers).map(([host, own]) => [host, { ...own }])) }),
   };
 }

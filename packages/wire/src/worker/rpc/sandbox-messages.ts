@@ -159,22 +159,25 @@ export function policyFromWire({ enabled, egress }: pb.SetNetworkPolicyRequest):
 
 function egressToWire(egress: EgressRules | undefined): { egress?: MessageInitShape<typeof pb.EgressRulesSchema> } {
   if (egress === undefined) return {};
-  const { allow, deny } = egress;
+  const { allow, deny, headers = {} } = egress;
   return {
     egress: {
       ...(allow === undefined ? {} : { allow: { targets: [...allow] } }),
       ...(deny === undefined ? {} : { deny: { targets: [...deny] } }),
+      headers: Object.fromEntries(Object.entries(headers).map(([host, own]) => [host, { headers: { ...own } }])),
     },
   };
 }
 
 function egressFromWire(egress: pb.EgressRules | undefined): { egress?: EgressRules } {
   if (egress === undefined) return {};
-  const { allow, deny } = egress;
+  const { allow, deny, headers } = egress;
+  const byHost = Object.entries(headers).map(([host, own]) => [host, { ...own.headers }] as const);
   return {
     egress: {
       ...(allow === undefined ? {} : { allow: allow.targets }),
       ...(deny === undefined ? {} : { deny: deny.targets }),
+      ...(byHost.length === 0 ? {} : { headers: Object.fromEntries(byHost) }),
     },
   };
 }

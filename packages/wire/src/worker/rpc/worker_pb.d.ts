@@ -564,6 +564,13 @@ export declare type EgressRules = Message<"opensandbox.worker.v1.EgressRules"> &
    * @generated from field: optional opensandbox.worker.v1.Targets deny = 2;
    */
   deny?: Targets | undefined;
+
+  /**
+   * By host. Workers of earlier versions set none.
+   *
+   * @generated from field: map<string, opensandbox.worker.v1.Headers> headers = 3;
+   */
+  headers: { [key: string]: Headers };
 };
 
 /**
@@ -571,6 +578,22 @@ export declare type EgressRules = Message<"opensandbox.worker.v1.EgressRules"> &
  * Use `create(EgressRulesSchema)` to create a new message.
  */
 export declare const EgressRulesSchema: GenMessage<EgressRules>;
+
+/**
+ * @generated from message opensandbox.worker.v1.Headers
+ */
+export declare type Headers = Message<"opensandbox.worker.v1.Headers"> & {
+  /**
+   * @generated from field: map<string, string> headers = 1;
+   */
+  headers: { [key: string]: string };
+};
+
+/**
+ * Describes the message opensandbox.worker.v1.Headers.
+ * Use `create(HeadersSchema)` to create a new message.
+ */
+export declare const HeadersSchema: GenMessage<Headers>;
 
 /**
  * @generated from message opensandbox.worker.v1.Targets

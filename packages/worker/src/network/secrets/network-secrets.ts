@@ -1,3 +1,4 @@
+import { type HeaderRule, headersFor } from "@opensandbox/wire/header-rules.ts";
 import { matchesHost } from "@opensandbox/wire/secret-hosts.ts";
 import type { SandboxSecrets, SealedSecret } from "@opensandbox/wire/worker/worker.ts";
 import type { Interception } from "../web/secret-proxy.ts";
@@ -22,15 +23,23 @@ export class NetworkSecrets {
     this.hosts = [...new Set(this.#secrets.flatMap(({ hosts }) => hosts))];
   }
 
-  /** The services ask for a host of the guest's choice: they get the values that it may have, and no other. */
-  async intercept(name: string): Promise<Interception | { readonly refusal: string }> {
-    if (this.#certificates === undefined || !matchesHost(this.hosts, name)) {
-      return { refusal: "no secret is for this host" };
+  /**
+   * The services ask for a host of the guest's choice: they get the values and headers that it may have, and no other.
+   * @param rules the headers of requests
+   */
+  async intercept(
+    name: string,
+    rules: readonly HeaderRule[] = [],
+  ): Promise<Interception | { readonly refusal: string }> {
+    const hosts = [...this.hosts, ...rules.map(({ host }) => host)];
+    if (this.#certificates === undefined || !matchesHost(hosts, name)) {
+      return { refusal: "no secret and no header is for this host" };
     }
     const leaf = await this.#certificates.of(name);
     return {
       ...leaf,
       authorities: this.#authorities,
+      headers: headersFor(rules, name),
       secrets: this.#secrets.map(({ name: title, sealed, value, hosts }) => ({
         ...{ name: title, sealed },
         ...(matchesHost(hosts, name) ? { value } : {}),

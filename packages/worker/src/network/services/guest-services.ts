@@ -42,9 +42,9 @@ export interface NetworkAuthority {
 /** What the services hold a network to. */
 export interface ServedState {
   readonly policy: NetworkPolicy;
-  /** Hosts of the sandbox's secrets. */
+  /** Hosts of the sandbox's secrets and of its header rules. */
   readonly secretHosts: readonly string[];
-  /** Rises when the secrets change. */
+  /** Rises when the secrets or the header rules change. */
   readonly secretsVersion: number;
 }
 

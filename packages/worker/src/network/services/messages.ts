@@ -22,9 +22,9 @@ export type ToServices =
       readonly network: number;
       readonly change: number;
       readonly policy: NetworkPolicy;
-      /** Hosts of the sandbox's secrets, which the process asks for by `intercept`. */
+      /** Hosts of the sandbox's secrets and of its header rules, which the process asks for by `intercept`. */
       readonly secretHosts: readonly string[];
-      /** Rises when the secrets change. */
+      /** Rises when the secrets or the header rules change. */
       readonly secretsVersion: number;
       readonly sockets: readonly SocketKind[];
     }

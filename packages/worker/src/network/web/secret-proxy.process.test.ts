@@ -5,6 +5,7 @@ import { connect, type Socket } from "node:net";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import { afterEach, before, beforeEach, suite, test } from "node:test";
 import type { GuestAuthority, SealedSecret } from "@opensandbox/wire/worker/worker.ts";
+import { parseHeaderRules } from "@opensandbox/wire/header-rules.ts";
 import { matchesHost } from "@opensandbox/wire/secret-hosts.ts";
 import { eventOf, eventually, within } from "@opensandbox/wire/testing/eventually.ts";
 import { openTcpListener } from "#host/kernel/sockets.ts";
@@ -32,6 +33,11 @@ const other: SealedSecret = {
   hosts: ["other.example.com"],
 };
 
+const rules = parseHeaderRules({
+  "*.example.com": { "X-Team": "all", "X-Key": token.sealed, "X-Other": other.sealed },
+  "rules.example.com": { "x-team": "own", Authorization: "Bearer of-the-rule" },
+});
+
 interface Seen {
   readonly method: string;
   readonly url: string;
@@ -39,7 +45,7 @@ interface Seen {
   readonly body: string;
 }
 
-interface GuestRequest extends Pick<RequestOptions, "method" | "path" | "ca"> {
+interface GuestRequest extends Pick<RequestOptions, "method" | "path" | "ca" | "servername"> {
   readonly headers?: Readonly<Record<string, string>>;
   readonly parts?: readonly (string | Buffer)[];
 }
@@ -58,6 +64,7 @@ inOwnHost(import.meta.filename, () => {
     let stack: AsyncDisposableStack;
     let proxy: WebProxy;
     let version: number;
+    let hasRules: boolean;
     let server: Server;
     const defects: unknown[] = [];
     const refusals: Refusal[] = [];
@@ -74,8 +81,9 @@ inOwnHost(import.meta.filename, () => {
       stack = new AsyncDisposableStack();
       for (const list of [defects, refusals, seen]) list.length = 0;
       version = 1;
+      hasRules = false;
       handle = (_request, response) => response.end("ok");
-      await startServer("api.example.com", "other.example.com");
+      await startServer("api.example.com", "other.example.com", "rules.example.com");
     });
     afterEach(async () => {
       await stack.disposeAsync();
@@ -116,11 +124,11 @@ inOwnHost(import.meta.filename, () => {
           connect: () => Promise.resolve({ socket: connect(port, address) }),
           refuse: (refusal) => void refusals.push(refusal),
           secrets: {
-            areFor: (name) => matchesHost(secrets.hosts, name),
+            areFor: (name) => matchesHost([...secrets.hosts, ...(hasRules ? rules.map(({ host }) => host) : [])], name),
             get version() {
               return version;
             },
-            intercept: (name) => secrets.intercept(name),
+            intercept: (name) => secrets.intercept(name, hasRules ? rules : []),
           },
           defect: (error) => void defects.push(error),
         }),
@@ -329,6 +337,71 @@ inOwnHost(import.meta.filename, () => {
     test("HTTP/1.1 is what the guest gets; a client that speaks only HTTP/2 is refused", async () => {
       assert.equal((await guestSocket("api.example.com", ["h2", "http/1.1"])).alpnProtocol, "http/1.1");
       await assert.rejects(guestSocket("api.example.com", ["h2"]));
+    });
+
+    test("requests get the headers of the host's rules in place of their own, however the guest writes them", async () => {
+      hasRules = true;
+      const json = { "content-type": "application/json", "x-team": "mine", authorization: "Bearer mine" };
+      const to = { servername: "rules.example.com", method: "POST", parts: ['{"a":', "1}"] };
+      assert.equal((await ask({ ...to, headers: { ...json, host: "rules.example.com" } })).status, 200);
+      const socket = await guestSocket("rules.example.com");
+      socket.write(
+        "GET / HTTP/1.1\r\nHost: rules.example.com\r\nX-TEAM: 1\r\nX-Team: 2\r\nAUTHORIZATION: Bearer mine\r\n" +
+          "X-Mine: kept\r\nConnection: close, X-Team, Authorization\r\n\r\n",
+      );
+      await within("the end", eventOf(socket, "close"));
+      assert.equal(seen.length, 2);
+      for (const { headers } of seen) {
+        assert.deepEqual([headers["x-team"], headers.authorization], ["own", "Bearer of-the-rule"]);
+      }
+      assert.deepEqual([seen[0]?.body, seen[0]?.headers["content-length"]], ['{"a":1}', "7"]);
+      assert.equal(seen[1]?.headers["x-mine"], "kept");
+    });
+
+    test("a sealed text in a rule becomes the value for the secret's hosts alone", async () => {
+      hasRules = true;
+      await ask({});
+      await ask({ servername: "rules.example.com", headers: { host: "rules.example.com" } });
+      assert.deepEqual(
+        seen.map(({ headers }) => [headers["x-key"], headers["x-other"]]),
+        [
+          [token.value, other.sealed],
+          [token.sealed, other.sealed],
+        ],
+      );
+    });
+
+    test("a request for another host within the connection gets no header of a rule", async () => {
+      hasRules = true;
+      for (const request of [
+        "GET / HTTP/1.1\r\nHost: evil.example\r\n",
+        "GET / HTTP/1.1\r\nHost: other.example.com\r\n",
+        "GET / HTTP/1.1\r\nHost: rules.example.com\r\nHost: evil.example\r\n",
+        "GET https://evil.example/ HTTP/1.1\r\nHost: rules.example.com\r\n",
+      ]) {
+        const socket = await guestSocket("rules.example.com");
+        socket.write(`${request}Connection: close\r\n\r\n`);
+        await within("the end", eventOf(socket, "close"));
+      }
+      for (const { headers } of seen) {
+        assert.deepEqual(
+          [headers["x-team"], headers.authorization, headers["x-key"]],
+          [undefined, undefined, undefined],
+        );
+      }
+    });
+
+    test("an upgrade carries the headers of rules", async () => {
+      hasRules = true;
+      server.on("upgrade", (request: IncomingMessage, socket: Socket) => {
+        seen.push({ method: "upgrade", url: request.url ?? "", headers: request.headers, body: "" });
+        socket.end("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+      });
+      const socket = await guestSocket("rules.example.com");
+      const head = "GET / HTTP/1.1\r\nHost: rules.example.com\r\nConnection: Upgrade, X-Team\r\nUpgrade: websocket\r\n";
+      socket.write(`${head}X-Team: mine\r\n\r\n`);
+      await within("the end", eventOf(socket, "close"));
+      assert.deepEqual([seen[0]?.headers["x-team"], seen[0]?.headers.upgrade], ["own", "websocket"]);
     });
 
     test("oversized headers, tunnels and other protocols end the connection, and nothing else", async () => {

@@ -11,6 +11,7 @@ import type { Duplex } from "node:stream";
 import { connect as connectTls, createSecureContext, rootCertificates, type SecureContext, TLSSocket } from "node:tls";
 import { forwardedHeaders, forwardedRequestHeaders } from "@opensandbox/wire/forwarded-headers.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
+import type { Header } from "@opensandbox/wire/header-rules.ts";
 import { HttpConnections } from "../http-connections.ts";
 import type { Refusal } from "../network-record.ts";
 import { type Injected, sealHeaders, Unsealing } from "../secrets/sealed-text.ts";
@@ -24,6 +25,8 @@ export interface Interception {
   readonly privateKey: string;
   /** Every secret of the sandbox; those that this host may get have a value. */
   readonly secrets: readonly Injected[];
+  /** Headers that every request to this host gets, instead of its own ones of the same names. */
+  readonly headers: readonly Header[];
   /** Authorities that the host's own certificate may have, besides the well-known ones. PEM; empty: none. */
   readonly authorities: string;
 }
@@ -47,6 +50,7 @@ export interface SecretProxyOptions {
 interface Taken {
   readonly target: Target;
   readonly secrets: readonly Injected[];
+  readonly headers: readonly Header[];
   readonly agent: Agent;
   open(): Promise<Duplex>;
 }
@@ -64,7 +68,7 @@ const bodyTimeoutMs = 60_000;
 const handshakeTimeoutMs = 30_000;
 
 /**
- * The proxy for TLS connections to the hosts of a sandbox's secrets. It ends the guest's TLS, puts values in place of
+ * The proxy for TLS connections to the hosts of a sandbox's secrets and header rules. It ends the guest's TLS, puts values in place of
  * sealed texts, and sends the requests over TLS of its own to the server, whose certificate must be valid for the name.
  * Protocol: HTTP/1.1, with upgrades. A secret is put into headers, the request's target, and JSON and form bodies of at
  * most {@link maxBodyBytes}.
@@ -100,7 +104,7 @@ export class SecretProxy implements Disposable {
 
   /** Takes a connection whose first bytes have been read. False when the guest has too many; the caller still owns it. */
   take(socket: Socket, target: Target, interception: Interception, beginning: Buffer): boolean {
-    const { certificate, privateKey, secrets, authorities } = interception;
+    const { certificate, privateKey, secrets, headers, authorities } = interception;
     socket.unshift(beginning);
     const guest = new TLSSocket(socket, {
       isServer: true,
@@ -111,7 +115,7 @@ export class SecretProxy implements Disposable {
     guest.on("error", () => guest.destroy());
     const open = (): Promise<Duplex> => this.#open(target, contextOf(authorities));
     const agent = new HostAgent(open);
-    this.#taken.set(guest, { target, secrets, agent, open });
+    this.#taken.set(guest, { target, secrets, headers, agent, open });
     guest.once("close", () => {
       agent.destroy();
       socket.destroy();
@@ -169,7 +173,7 @@ export class SecretProxy implements Disposable {
       if (content === "broken off" || response.destroyed) return void response.destroy();
       body = content === "too long" ? undefined : unsealing[kind](content);
     }
-    const raw = forwardedRequestHeaders(request.method ?? "", request.rawHeaders);
+    const raw = headersOf(request, taken);
     const headers = unsealing.headers(body === undefined ? raw : withLength(raw, body.length));
     this.#report(taken, request, unsealing);
     try {
@@ -222,7 +226,7 @@ export class SecretProxy implements Disposable {
     const taken = this.#takenOf(request);
     const unsealing = new Unsealing(secretsFor(request, taken));
     const target = unsealing.target(request.url ?? "/");
-    const headers = unsealing.headers(forwardedRequestHeaders(request.method ?? "", request.rawHeaders));
+    const headers = unsealing.headers(headersOf(request, taken));
     this.#report(taken, request, unsealing);
     let stream: Duplex;
     try {
@@ -316,6 +320,13 @@ function secretsFor(request: IncomingMessage, { target, secrets }: Taken): reado
   return secrets.map(({ name, sealed }) => ({ name, sealed }));
 }
 
+/** The headers of a request as it is sent: those of the rules after the guest's own, also for a name in `Connection`. */
+function headersOf(request: IncomingMessage, { target, headers }: Taken): string[] {
+  const raw = forwardedRequestHeaders(request.method ?? "", request.rawHeaders);
+  if (headers.length === 0 || hostOf(request).name !== target.name) return raw;
+  return [...without(raw, new Set(headers.map(([name]) => name.toLowerCase()))), ...headers.flat()];
+}
+
 /** The kind of a body in which sealed texts are replaced. */
 function kindOfBody({ headers }: IncomingMessage): "json" | "form" | undefined {
   const { "content-type": type = "", "content-encoding": encoding = "identity", "content-length": length } = headers;
@@ -361,9 +372,13 @@ async function bodyOf(
 }
 
 function withLength(raw: readonly string[], length: number): string[] {
-  const framing = new Set(["content-length", "transfer-encoding"]);
+  return [...without(raw, new Set(["content-length", "transfer-encoding"])), "Content-Length", String(length)];
+}
+
+/** @param names in lower case */
+function without(raw: readonly string[], names: ReadonlySet<string>): string[] {
   const pairs = Array.from({ length: raw.length / 2 }, (_, at) => [raw[2 * at]!, raw[2 * at + 1]!] as const);
-  return [...pairs.filter(([name]) => !framing.has(name.toLowerCase())).flat(), "Content-Length", String(length)];
+  return pairs.filter(([name]) => !names.has(name.toLowerCase())).flat();
 }
 
 function headOf({ statusCode, statusMessage }: IncomingMessage, headers: readonly string[]): string {
