@@ -20,6 +20,8 @@ export interface FleetWorld extends AsyncDisposable {
   readonly server: SpawnedServer;
   /** By index, from 0. */
   readonly workers: readonly SpawnedServer[];
+  /** The environment of commands on the host of a worker. */
+  workerEnvironment(index: number): Readonly<Record<string, string>>;
   report(): Promise<MemberReport[]>;
   cordon(workerId: string, cordoned: boolean): Promise<void>;
   explain(sandboxId: string): Promise<Choice>;
@@ -119,6 +121,11 @@ export async function startFleetWorld({
       return server;
     },
     workers,
+    workerEnvironment: (index) => ({
+      OPENSANDBOX_DATA_DIR: join(directory, `worker-${index}`),
+      OPENSANDBOX_FLEET_URL: fleetUrl,
+      OPENSANDBOX_FLEET_TOKEN: tokenOf(credentials),
+    }),
     report,
     async cordon(workerId, cordoned) {
       const path = `/workers/${workerId}/cordon`;
