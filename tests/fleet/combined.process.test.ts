@@ -27,7 +27,9 @@ test("a combined server loads nothing of fleets", async () => {
     "the preload lists modules",
   );
   assert.deepEqual(
-    loaded.filter((line) => /connectrpc|\/src\/fleet\/|\/worker\/src\/serve\/|\/worker\/rpc\//.test(line)),
+    loaded.filter((line) =>
+      /connectrpc|opentelemetry|open-tracer|\/src\/fleet\/|\/worker\/src\/serve\/|\/worker\/rpc\//.test(line),
+    ),
     [],
   );
 });

@@ -5,6 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { dashboardPath } from "@opensandbox/wire/dashboard.ts";
 import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
 import type { SandboxId } from "@opensandbox/wire/ids.ts";
+import type { Tracer } from "@opensandbox/wire/tracing.ts";
 import type { Worker, WorkerDescription } from "@opensandbox/wire/worker/worker.ts";
 import { systemClock, type Clock } from "./clock.ts";
 import { AuditLog } from "./audit/audit-log.ts";
@@ -135,6 +136,8 @@ export interface ControlPlaneOptions {
   /** Days after which entries of the audit log are removed; 0: never. Default: never. */
   readonly auditDays?: number;
   readonly log: Log;
+  /** Absent: requests are not traced. */
+  readonly tracer?: Tracer | undefined;
   /** Runs after an image without a name was built: the cache has grown. */
   onImageBuilt?(): void;
   /** Values that tests override. */
@@ -469,7 +472,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     timing: { ...defaultTiming, ...tuning.timing },
   };
   const requests = new RequestMetrics();
-  const app = await buildServer(api, requests);
+  const app = await buildServer(api, requests, options.tracer);
   const connections = openConnections(app.server);
   undo.defer(async () => {
     ending.abort(new SandboxError("unavailable", "the server is shutting down"));

@@ -44,6 +44,8 @@ export interface ServerConfig {
   /** Where metrics are served, by plain HTTP without a key. No port: nowhere. */
   readonly metricsHost: string;
   readonly metricsPort?: number;
+  /** The OpenTelemetry collector that gets traces: the base address of OTLP over HTTP. Absent: nothing is traced. */
+  readonly tracesEndpoint?: string;
   /** Where SSH connections to sandboxes are accepted. No port: nowhere. */
   readonly sshHost: string;
   readonly sshPort?: number;
@@ -128,6 +130,7 @@ export const variables = {
   port: "OPENSANDBOX_PORT",
   metricsHost: "OPENSANDBOX_METRICS_HOST",
   metricsPort: "OPENSANDBOX_METRICS_PORT",
+  tracesEndpoint: "OPENSANDBOX_TRACES_ENDPOINT",
   sshHost: "OPENSANDBOX_SSH_HOST",
   sshPort: "OPENSANDBOX_SSH_PORT",
   region: "OPENSANDBOX_REGION",
@@ -206,6 +209,7 @@ export function readConfig(env: Environment): ServerConfig {
     ...tlsFrom(env),
     metricsHost: env[variables.metricsHost] || "127.0.0.1",
     ...(env[variables.metricsPort] ? { metricsPort: whole(env, variables.metricsPort, 0, 0, 65_535) } : {}),
+    ...tracesEndpointFrom(env),
     sshHost: env[variables.sshHost] || env[variables.host] || "127.0.0.1",
     ...(env[variables.sshPort] ? { sshPort: whole(env, variables.sshPort, 0, 0, 65_535) } : {}),
     region: env[variables.region] || "local",
@@ -258,6 +262,18 @@ function scheduledEventsFrom(env: Environment): Pick<ServerConfig, "scheduledEve
   throw new SandboxError(
     "invalid_argument",
     `${variables.scheduledEvents}=${value}: must be an address such as http://169.254.169.254`,
+  );
+}
+
+function tracesEndpointFrom(env: Environment): Pick<ServerConfig, "tracesEndpoint"> {
+  const value = env[variables.tracesEndpoint];
+  if (!value) return {};
+  const url = URL.parse(value);
+  if (url !== null && /^https?:$/.test(url.protocol) && url.search === "" && url.hash === "" && url.username === "")
+    return { tracesEndpoint: value.replace(/\/+$/, "") };
+  throw new SandboxError(
+    "invalid_argument",
+    `${variables.tracesEndpoint}=${value}: must be the address of a collector, such as http://10.0.0.9:4318`,
   );
 }
 

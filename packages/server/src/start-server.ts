@@ -12,6 +12,7 @@ import { holdDatabase } from "./hold-database.ts";
 import { storeFirstApiKey, storedApiKey } from "./keys/first-api-key.ts";
 import { log } from "./log.ts";
 import { serveConfiguredMetrics } from "./metrics/serve-configured.ts";
+import { configuredTracer } from "./tracing/configured-tracer.ts";
 import { workerMetrics } from "./metrics/worker-metrics.ts";
 import type { Server } from "./server.ts";
 import { publishServer } from "./server-file.ts";
@@ -52,6 +53,7 @@ export async function startServer(
   const database = embedded
     ? { location: databaseLocation({ ...config, databaseUrl: undefined }) }
     : undo.use(await holdDatabase(config, () => process.kill(process.pid, "SIGUSR2"), signal));
+  const tracer = embedded ? undefined : undo.use(await configuredTracer(config));
   let collector: Collector | undefined;
   const opened = undo.use(
     await openWorker({
@@ -82,6 +84,7 @@ export async function startServer(
         ...(end === undefined ? {} : { atEnd: () => end.atEnd }),
         onImageBuilt: () => collector?.request(),
         log: logTo,
+        tracer,
       },
       signal,
     ),

@@ -1,3 +1,4 @@
+import type { Tracer } from "@opensandbox/wire/tracing.ts";
 import type { OpenWorkers } from "../service/open-workers.ts";
 import { Fleet } from "./fleet.ts";
 import { memberMetrics } from "./member-metrics.ts";
@@ -17,6 +18,8 @@ export interface OpenFleetOptions extends Omit<FleetApiOptions, "log"> {
   /** How long a worker with a lease may be silent before its sandboxes continue elsewhere; 0: any time. Default: 0. */
   readonly lostAfterMs?: number;
   readonly fenceMs?: number;
+  /** Absent: calls of workers are not traced. */
+  readonly tracer?: Tracer | undefined;
   readonly tuning?: LinkTuning;
 }
 
@@ -28,6 +31,7 @@ export function openFleet({
   sweepsMs,
   lostAfterMs,
   fenceMs,
+  tracer,
   tuning,
   ...api
 }: OpenFleetOptions): OpenWorkers {
@@ -35,7 +39,7 @@ export function openFleet({
     await using undo = new AsyncDisposableStack();
     const { tls, token } = api;
     const linkTo = (url: string): RemoteWorkerOptions => ({
-      ...{ url, log, tls, token, version },
+      ...{ url, log, tls, token, tracer, version },
       ...(tuning === undefined ? {} : { tuning }),
     });
     const fleet = undo.use(

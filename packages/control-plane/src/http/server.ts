@@ -32,6 +32,7 @@ import { serveTemplates } from "./images/templates.ts";
 import { serveLogs } from "./logs/logs.ts";
 import { serveLifecycle } from "./sandboxes/lifecycle.ts";
 import { serveNotYet } from "./not-yet.ts";
+import { traceRequests } from "./requests/trace-requests.ts";
 import { isTooLarge } from "./requests/read-json.ts";
 import { makeServer } from "./make-server.ts";
 import { serveEnvironment } from "./sandboxes/environment.ts";
@@ -44,6 +45,7 @@ import { serveSandboxes } from "./sandboxes/sandboxes.ts";
 import { serveSigned, serveSigning } from "./files/signed-files.ts";
 import { serveSettings } from "./sandboxes/settings.ts";
 import { serveTags } from "./sandboxes/tags.ts";
+import type { Tracer } from "@opensandbox/wire/tracing.ts";
 import type { RequestMetrics } from "./requests/request-metrics.ts";
 import { closeAfterUnreadBody } from "./requests/unread-body.ts";
 import { routeUpgrades } from "./sockets/web-socket.ts";
@@ -53,7 +55,11 @@ import { serveUsage } from "./usage/usage.ts";
 import { serveWebhooks } from "./webhooks/webhooks.ts";
 
 /** The HTTP server with all routes, before it listens. */
-export async function buildServer(api: E2bContext, requests: RequestMetrics): Promise<FastifyInstance> {
+export async function buildServer(
+  api: E2bContext,
+  requests: RequestMetrics,
+  tracer?: Tracer,
+): Promise<FastifyInstance> {
   const { log } = api.sandboxes;
   const previews = e2bGateway(api, previewGateway({ ...api, isApiKey: (text) => api.isApiKey(ownKeyOf(text)) }));
   const app = fastify({
@@ -77,6 +83,7 @@ export async function buildServer(api: E2bContext, requests: RequestMetrics): Pr
     done();
   });
 
+  if (tracer !== undefined) traceRequests(app, tracer);
   requests.watch(app);
   allowAllOrigins(app);
   replyErrors(app, api.sandboxes);

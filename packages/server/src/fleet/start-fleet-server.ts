@@ -7,6 +7,7 @@ import { storedApiKey, storeFirstApiKey } from "../keys/first-api-key.ts";
 import { shareDatabase } from "../hold-database.ts";
 import { log } from "../log.ts";
 import { serveConfiguredMetrics } from "../metrics/serve-configured.ts";
+import { configuredTracer } from "../tracing/configured-tracer.ts";
 import type { Server } from "../server.ts";
 import { publishServer } from "../server-file.ts";
 import { surviveRejections } from "../survive-rejections.ts";
@@ -20,17 +21,19 @@ export async function startFleetServer(config: ServerConfig, signal: AbortSignal
   undo.use(surviveRejections());
   const database = undo.use(await shareDatabase(config, () => process.kill(process.pid, "SIGTERM"), signal));
   const listen = { host: fleetHost, port: fleetPort };
+  const tracer = undo.use(await configuredTracer(config));
   const controlPlane = undo.use(
     await startControlPlane(
       {
         ...(await controlPlaneOptions(config)),
         database: database.location,
         membership: database.membership,
-        worker: openFleet({ listen, tls, token: secret, version, lostAfterMs: fleetLostSeconds * 1000 }),
+        worker: openFleet({ listen, tls, token: secret, version, tracer, lostAfterMs: fleetLostSeconds * 1000 }),
         // Every worker counts as alive: no other server may change the rows of a worker that has left the fleet.
         isWorkerAlive: () => true,
         atEnd: () => "leave",
         log,
+        tracer,
       },
       signal,
     ),

@@ -16,6 +16,7 @@ import { log } from "../log.ts";
 import { writePrivateFile } from "../private-file.ts";
 import { serveConfiguredMetrics } from "../metrics/serve-configured.ts";
 import { workerMetrics } from "../metrics/worker-metrics.ts";
+import { configuredTracer } from "../tracing/configured-tracer.ts";
 import type { Server } from "../server.ts";
 import { surviveRejections } from "../survive-rejections.ts";
 import { workerOptions } from "../worker-options.ts";
@@ -50,10 +51,11 @@ export async function startWorker(config: ServerConfig, signal: AbortSignal): Pr
   undo.defer(() => opened.release());
   const id = await workerName(dataDirectory);
   const { secret, ...tls } = credentials;
+  const tracer = undo.use(await configuredTracer(config));
   const lease = seconds === 0 ? undefined : undo.use(leaseOf(seconds, opened, renewals));
   const endpoint = undo.use(
     await serveWorker({
-      ...{ worker: opened.worker, id, instance: randomHex(8), version, tls, token: secret, log },
+      ...{ worker: opened.worker, id, instance: randomHex(8), version, tls, token: secret, log, tracer },
       status: () => opened.status(),
       lease: lease && { seconds, asked: () => lease.asked(), greeted: () => lease.greeted() },
       listen: { host: fleetHost, port: fleetPort },

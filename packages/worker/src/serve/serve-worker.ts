@@ -6,6 +6,8 @@ import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { describeError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { maxMessageBytes, streamWindowBytes } from "@opensandbox/wire/worker/rpc/fleet-node.ts";
+import { traceAnswers } from "@opensandbox/wire/worker/rpc/trace-calls.ts";
+import type { Tracer } from "@opensandbox/wire/tracing.ts";
 import { toConnectError } from "@opensandbox/wire/worker/rpc/rpc-errors.ts";
 import { WorkerService } from "@opensandbox/wire/worker/rpc/worker_pb.js";
 import type { Log } from "#host/log.ts";
@@ -19,6 +21,8 @@ export interface ServeWorkerOptions extends ServedWorker {
   /** The secret that every call carries. */
   readonly token: string;
   readonly log: Log;
+  /** Absent: calls are not traced. */
+  readonly tracer?: Tracer | undefined;
   /** Intervals that tests shorten. */
   readonly tuning?: { readonly pingMs?: number };
 }
@@ -35,11 +39,11 @@ const defaultPingMs = 5000;
  * @throws `unavailable` when it cannot listen
  */
 export async function serveWorker(options: ServeWorkerOptions): Promise<WorkerEndpoint> {
-  const { listen, tls, token, log, tuning } = options;
+  const { listen, tls, token, log, tracer, tuning } = options;
   const ending = new AbortController();
   const handle = connectNodeAdapter({
     routes: (router) => router.service(WorkerService, workerService(options)),
-    interceptors: [translateErrors(log), requireToken(token)],
+    interceptors: [...(tracer === undefined ? [] : [traceAnswers(tracer)]), translateErrors(log), requireToken(token)],
     connect: true,
     grpc: false,
     grpcWeb: false,

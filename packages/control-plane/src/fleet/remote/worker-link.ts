@@ -4,6 +4,8 @@ import { createConnectTransport, Http2SessionManager } from "@connectrpc/connect
 import { isSandboxError, SandboxError } from "@opensandbox/wire/errors.ts";
 import { maxMessageBytes, nodeName, streamWindowBytes } from "@opensandbox/wire/worker/rpc/fleet-node.ts";
 import { fromConnectError } from "@opensandbox/wire/worker/rpc/rpc-errors.ts";
+import { traceCalls } from "@opensandbox/wire/worker/rpc/trace-calls.ts";
+import type { Tracer } from "@opensandbox/wire/tracing.ts";
 import { WorkerService } from "@opensandbox/wire/worker/rpc/worker_pb.js";
 import { CallScope } from "./call-scope.ts";
 
@@ -13,6 +15,8 @@ export interface WorkerLinkOptions {
   /** PEM: this node's certificate and key, and the authority that signed the worker's. */
   readonly tls: { readonly cert: string; readonly key: string; readonly ca: string };
   readonly token: string;
+  /** Absent: calls are not traced. */
+  readonly tracer?: Tracer | undefined;
   /** Durations that tests shorten. */
   readonly tuning?: LinkTuning;
 }
@@ -40,7 +44,7 @@ export class WorkerLink implements Disposable {
   name: string;
   readonly #sessions: Http2SessionManager;
 
-  constructor({ url, tls, token, tuning = {} }: WorkerLinkOptions) {
+  constructor({ url, tls, token, tracer, tuning = {} }: WorkerLinkOptions) {
     this.tuning = { ...defaults, ...tuning };
     this.name = `the worker at ${new URL(url).host}`;
     const { pingMs, connectMs } = this.tuning;
@@ -62,7 +66,7 @@ export class WorkerLink implements Disposable {
       baseUrl: url,
       httpVersion: "2",
       sessionManager: this.#sessions,
-      interceptors: [withToken(token)],
+      interceptors: [...(tracer === undefined ? [] : [traceCalls(tracer, () => this.name)]), withToken(token)],
       acceptCompression: [],
       readMaxBytes: maxMessageBytes,
     });
