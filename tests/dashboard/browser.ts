@@ -23,6 +23,8 @@ export interface Locator {
 
 interface Request {
   url(): string;
+  method(): string;
+  postDataJSON(): unknown;
 }
 
 interface Route {
@@ -55,6 +57,7 @@ export interface Page {
   waitForURL(url: RegExp): Promise<void>;
   setViewportSize(size: { readonly width: number; readonly height: number }): Promise<void>;
   screenshot(options: { readonly path: string; readonly fullPage?: boolean }): Promise<unknown>;
+  unroute(url: RegExp): Promise<void>;
   route(url: RegExp, handle: (route: Route) => Promise<void>): Promise<void>;
   on(event: "request", listener: (request: Request) => void): void;
   on(event: "console", listener: (message: Message) => void): void;

@@ -133,6 +133,47 @@ suite("the dashboard in a browser", { skip }, () => {
     assert.equal(saved.stdout, "print(1)\nprint(2) # more");
   });
 
+  test("a new key is shown once, and a revoked one stays in the list", async () => {
+    // This server has a key of its own alone, so the page talks to these answers in place of it.
+    const key = `osb_${"0a".repeat(32)}`;
+    const dated = { prefix: "osb_0a0a0a0a", createdAt: new Date().toISOString(), lastUsedAt: new Date().toISOString() };
+    const first = { ...dated, id: "first", name: "first", scopes: ["admin:write"], current: true };
+    let all: object[] = [first];
+    const asked: unknown[] = [];
+    const path = /\/api\/keys/;
+    await page.route(path, async (route) => {
+      const request = route.request();
+      const made = { ...dated, id: "made", name: hostile, scopes: ["images:read"], current: false };
+      if (request.method() === "GET") return await route.fulfill({ json: all });
+      if (request.method() === "POST") asked.push(request.postDataJSON());
+      const changed = request.method() === "POST" ? made : { ...made, revokedAt: new Date().toISOString() };
+      all = [first, changed];
+      return await route.fulfill({ json: { ...changed, key } });
+    });
+    await page.goto(`${dashboard.url}/dashboard/keys`);
+    await page.getByRole("button", { name: "New key" }).click();
+    await page.getByLabel("Name").fill(hostile);
+    await page.getByLabel("images:read").click();
+    await page.getByLabel("sandboxes:write").click();
+    await page.getByRole("button", { name: "Create" }).click();
+    const dialog = page.getByRole("dialog", { name: "The new key" });
+    assert.equal(await dialog.locator("code").textContent(), key);
+    assert.deepEqual(asked, [{ name: hostile, scopes: ["images:read"], expiresInDays: 90 }]);
+    assert.deepEqual(await violationsOf(page), []);
+    await dialog.getByRole("button", { name: "Close" }).click();
+    await page.getByRole("button", { name: `Revoke ${hostile}` }).waitFor();
+    const shownThen = await page.evaluate<string>("document.documentElement.outerHTML");
+    assert.ok(!shownThen.includes(key), "the page does not keep the key");
+    assert.deepEqual(await violationsOf(page), []);
+
+    await page.getByRole("button", { name: `Revoke ${hostile}` }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Revoke" }).click();
+    await page.getByRole("cell", { name: "revoked" }).waitFor();
+    assert.equal(await page.getByRole("button", { name: `Revoke ${hostile}` }).count(), 0);
+    assert.equal(await page.evaluate("window.isScripted"), undefined);
+    await page.unroute(path);
+  });
+
   test("a lost connection is shown, and the page goes on when it is back", async () => {
     await page.goto(`${dashboard.url}/dashboard/sandboxes`);
     await page.getByRole("link", { name: "my first sandbox" }).click();
@@ -190,7 +231,7 @@ suite("the dashboard in a browser", { skip }, () => {
   });
 
   const places = [
-    ...["", "/images", "/ready-machines", "/workers", "/secrets", "/webhooks", "/usage", "/audit"],
+    ...["", "/images", "/ready-machines", "/workers", "/secrets", "/webhooks", "/keys", "/usage", "/audit"],
     ...["files", "log", "checkpoints", "network", "sessions", "metrics", "timeline", "settings", "terminal"].map(
       (view) => `/sandboxes/ID/${view}`,
     ),

@@ -437,6 +437,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal?: A
     openCalls,
     tokens,
     callRates,
+    keys: { store: keys, areStatic: options.apiKey !== undefined },
     ssh,
     authenticate: authenticator({ database, staticKey: options.apiKey, clock, log, tokens }),
     isApiKey: (text) => isKey(text) || tokens.isToken(text.trim()),

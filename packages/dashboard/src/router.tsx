@@ -59,6 +59,12 @@ const secrets = createRoute({
   component: lazyRouteComponent(() => import("./pages/secrets-page.tsx"), "SecretsPage"),
 });
 
+const keys = createRoute({
+  getParentRoute: () => root,
+  path: "/keys",
+  component: lazyRouteComponent(() => import("./pages/keys-page.tsx"), "KeysPage"),
+});
+
 const readyMachines = createRoute({
   getParentRoute: () => root,
   path: "/ready-machines",
@@ -83,6 +89,7 @@ export function makeRouter() {
       audit,
       webhooks,
       secrets,
+      keys,
       readyMachines,
       workers,
     ]),

@@ -28,6 +28,8 @@ import { secretsClient } from "./clients/secrets.ts";
 import type { SecretsClient } from "./clients/secrets.ts";
 import { sessionsClient } from "./clients/sessions.ts";
 import type { SessionsClient } from "./clients/sessions.ts";
+import { apiKeysClient } from "./clients/organization/api-keys.ts";
+import type { ApiKeysClient } from "./clients/organization/api-keys.ts";
 import { sshClient } from "./clients/organization/ssh.ts";
 import type { SshClient } from "./clients/organization/ssh.ts";
 import { workersClient } from "./clients/organization/workers.ts";
@@ -75,6 +77,7 @@ export interface Client {
   readonly secrets: SecretsClient;
   readonly usage: UsageClient;
   readonly audit: AuditClient;
+  readonly apiKeys: ApiKeysClient;
   readonly ssh: SshClient;
   readonly workers: WorkersClient;
 }
@@ -107,6 +110,7 @@ export function connect({ url, apiKey, openSocket = openGlobalSocket }: ConnectO
     secrets: secretsClient(http),
     usage: usageClient(http),
     audit: auditClient(http),
+    apiKeys: apiKeysClient(http),
     ssh: sshClient(http),
     workers: workersClient(http),
   };

@@ -73,6 +73,7 @@ export type { EventPage, EventsClient, EventSelection, FollowEvents, SandboxEven
 export type { CreateWebhook, UpdateWebhook, Webhook, WebhookDelivery, WebhooksClient } from "./clients/webhooks.ts";
 export type { LogLine, LogsClient, LogSelection, LogSource } from "./clients/logs.ts";
 export type { PortConnection, PortsClient } from "./clients/ports.ts";
+export type { ApiKeysClient, NewApiKey, StoredApiKey } from "./clients/organization/api-keys.ts";
 export type { SshClient, SshGateway, SshKey } from "./clients/organization/ssh.ts";
 export type { Secret, SecretsClient, SecretSet, SecretStore } from "./clients/secrets.ts";
 export type {

@@ -3,6 +3,7 @@ import type { AuditLog } from "../audit/audit-log.ts";
 import type { CallRates } from "./requests/call-rates.ts";
 import type { OpenCalls } from "./requests/open-calls.ts";
 import type { AccessTokens } from "#organizations/access-tokens.ts";
+import type { ApiKeyStore } from "#organizations/api-key-store.ts";
 import type { Authenticate } from "#organizations/api-keys.ts";
 import type { Caller } from "#organizations/caller.ts";
 import type { DashboardSessions } from "#organizations/dashboard-sessions.ts";
@@ -40,6 +41,11 @@ export interface ApiContext {
   readonly authenticate: Authenticate;
   readonly tokens: AccessTokens;
   readonly callRates: CallRates;
+  readonly keys: {
+    readonly store: ApiKeyStore;
+    /** The server accepts the one key of its configuration, and none of the store. */
+    readonly areStatic: boolean;
+  };
   readonly audit: AuditLog;
   readonly openCalls: OpenCalls;
   /** Whether a text is a key of this server's API. */

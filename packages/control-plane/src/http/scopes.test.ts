@@ -109,6 +109,54 @@ suite("scopes", () => {
     assert.deepEqual([status, reply.error], [403, "the API key was revoked"]);
   });
 
+  test("a key makes and revokes keys of its organization, with no scope that it lacks, and shows each once", async () => {
+    const { id: organizationId } = await organizations.create("keys", {}, new Date());
+    const admin = (
+      await keys.create(
+        { organizationId, name: "admin", scopes: ["admin:write", "images:read", "sandboxes:read"] },
+        new Date(),
+      )
+    ).key;
+    const wanted = { name: "ci", scopes: ["images:read"], expiresInDays: 30 };
+    const [status, made] = await call(admin, "POST", "/api/keys", wanted);
+    assert.equal(status, 201);
+    const { key, ...rest } = made;
+    assert.match(key, /^osb_[0-9a-f]{64}$/);
+    assert.deepEqual([rest.name, rest.scopes, rest.current], ["ci", ["images:read"], false]);
+    assert.equal(Math.round((Date.parse(rest.expiresAt) - Date.parse(rest.createdAt)) / 86_400_000), 30);
+    assert.equal((await call(key, "GET", "/api/images"))[0], 200);
+
+    const response = await world.call("GET", "/api/keys", undefined, { headers: { "x-api-key": admin } });
+    const text = await response.text();
+    assert.ok(!text.includes(key));
+    const listed = (JSON.parse(text) as Json[]).map(({ name, current }) => [name, current]);
+    assert.deepEqual(listed, [
+      ["admin", true],
+      ["ci", false],
+    ]);
+
+    const [refused, { error }] = await call(admin, "POST", "/api/keys", { name: "more", scopes: ["sandboxes"] });
+    assert.deepEqual([refused, error], [403, "the API key lacks the scope sandboxes:write, so it cannot give it"]);
+    for (const [body, message] of [
+      [{}, "name must have 1 to 255 characters"],
+      [
+        { name: "a", scopes: ["all"] },
+        '"all" is not a scope: write one of sandboxes, images, secrets, admin, followed by :read or :write',
+      ],
+      [{ name: "a", expiresInDays: 0 }, "expiresInDays must be a whole number from 1 to 3650"],
+    ] as const) {
+      assert.deepEqual((await call(admin, "POST", "/api/keys", body))[1].error, message);
+    }
+    const [, { token }] = await call(admin, "POST", "/api/auth/token", {});
+    const [byToken, { error: why }] = await call(token, "POST", "/api/keys", { name: "outlives" });
+    assert.deepEqual([byToken, why], [403, "a token cannot create keys: use an API key"]);
+
+    const [revoked, { revokedAt }] = await call(admin, "DELETE", `/api/keys/${rest.id}`);
+    assert.equal(revoked, 200);
+    assert.equal((await call(admin, "DELETE", `/api/keys/${rest.id}`))[1].revokedAt, revokedAt, "it keeps its time");
+    assert.equal((await call(key, "GET", "/api/images"))[1].error, "the API key was revoked");
+  });
+
   test("an organization has limits of its own", async () => {
     const { id } = await organizations.create("small", { maxSandboxes: 1, maxMemoryMib: 2048 }, new Date());
     const { key } = await keys.create({ organizationId: id, name: "", scopes: allScopes }, new Date());

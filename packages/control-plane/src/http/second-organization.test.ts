@@ -95,7 +95,9 @@ suite("another organization", () => {
     const { id: storeId } = await asOwner("POST", "/api/secret-stores", { name: `store-${marker}` });
     await asOwner("PUT", `/api/secret-stores/${storeId}/secrets/SECRET`, { value: marker });
     const { id: sshKeyId } = await asOwner("POST", "/api/ssh-keys", { publicKey: newSshKey(), name: marker });
+    const { id: keyId } = await asOwner("POST", "/api/keys", { name: `key-${marker}` });
     owned = {
+      keyId,
       sshKeyId,
       storeId,
       secretName: "SECRET",
@@ -111,6 +113,7 @@ suite("another organization", () => {
       port: "8080",
     };
     nothing = {
+      keyId: "00000000-0000-4000-8000-000000000000",
       sshKeyId: "00000000-0000-4000-8000-000000000000",
       storeId: "00000000-0000-4000-8000-000000000000",
       secretName: "NOTHING",

@@ -50,6 +50,7 @@ import type { RequestMetrics } from "./requests/request-metrics.ts";
 import { closeAfterUnreadBody } from "./requests/unread-body.ts";
 import { routeUpgrades } from "./sockets/web-socket.ts";
 import { serveSecretStores } from "./secrets/secret-stores.ts";
+import { serveApiKeys } from "./keys/api-keys.ts";
 import { serveSshKeys } from "./ssh/ssh-keys.ts";
 import { serveUsage } from "./usage/usage.ts";
 import { serveWebhooks } from "./webhooks/webhooks.ts";
@@ -125,6 +126,7 @@ export async function buildServer(
     serveWorkers(withKey, api);
     serveTokens(withKey, api);
     serveSshKeys(withKey, api);
+    serveApiKeys(withKey, api);
     serveNotYet(withKey);
     done();
   });

@@ -23,6 +23,8 @@ interface Claims {
   readonly scope: string;
   /** The only sandbox whose routes it may call. Absent: any of the organization. */
   readonly sandbox?: string | undefined;
+  /** A session of the dashboard has made it. */
+  readonly session?: true | undefined;
   /** Seconds since 1970. */
   readonly iat: number;
   readonly exp: number;
@@ -74,6 +76,7 @@ export class AccessTokens {
       actor,
       scope: scopes.join(" "),
       sandbox,
+      session: caller.isSession,
       iat: now,
       exp: now + seconds,
     };
@@ -95,7 +98,7 @@ export class AccessTokens {
     if (claims === undefined) return undefined;
     const now = this.#clock.now();
     if (claims.exp * 1000 <= now) throw new SandboxError("permission_denied", "the token has expired: get a new one");
-    const { sub: organizationId, key: keyId, actor, scope, sandbox } = claims;
+    const { sub: organizationId, key: keyId, actor, scope, sandbox, session } = claims;
     if (keyId !== undefined && !(await this.#keys.accepted([keyId], now)).has(keyId)) {
       throw new SandboxError("permission_denied", "the API key of the token was revoked or has expired");
     }
@@ -106,6 +109,7 @@ export class AccessTokens {
       actor: `${actor}, by a token`,
       scopes,
       isToken: true,
+      ...(session === undefined ? {} : { isSession: session }),
       ...(sandbox === undefined ? {} : { sandboxId: sandbox }),
     };
   }

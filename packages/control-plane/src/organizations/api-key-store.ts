@@ -144,6 +144,19 @@ export class ApiKeyStore {
     return fromRow(revoked);
   }
 
+  /** Revokes a key of an organization by its id, as {@link revoke} does. @throws `not_found` */
+  async revokeOf(organizationId: string, id: string, now: Date): Promise<ApiKey> {
+    const row = await this.#database
+      .updateTable("api_keys")
+      .set((row) => ({ revoked_at: row.fn.coalesce("revoked_at", row.val(now.getTime())) }))
+      .where("organization_id", "=", organizationId)
+      .where("id", "=", id)
+      .returningAll()
+      .executeTakeFirst();
+    if (row !== undefined) return fromRow(row);
+    throw new SandboxError("not_found", `API key ${id} does not exist`, { resource: "api key", id });
+  }
+
   async setUsed(id: string, at: Date): Promise<void> {
     await this.#database.updateTable("api_keys").set({ last_used_at: at.getTime() }).where("id", "=", id).execute();
   }

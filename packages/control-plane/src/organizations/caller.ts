@@ -10,6 +10,8 @@ export interface Caller {
   readonly scopes: readonly Scope[];
   /** It is a token that the key has made. */
   readonly isToken?: true;
+  /** It is a session of the dashboard, or a token of one. */
+  readonly isSession?: true;
   /** The only sandbox whose routes it may call. Absent: any of the organization. */
   readonly sandboxId?: string;
 }

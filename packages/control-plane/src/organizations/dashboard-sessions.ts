@@ -91,7 +91,10 @@ export class DashboardSessions {
     if (claims === undefined) throw new SandboxError("unauthenticated", "no session of the dashboard: sign in");
     const { organizationId, keyId, actor, scopes } = claims;
     const own = keyId === undefined ? {} : { keyId };
-    return { organizationId, ...own, actor: `${actor}, in the dashboard`, scopes: parseScopes(scopes.split(" ")) };
+    return {
+      ...{ organizationId, ...own, actor: `${actor}, in the dashboard`, scopes: parseScopes(scopes.split(" ")) },
+      isSession: true,
+    };
   }
 
   /** Closes a session. Closing one that has ended changes nothing. */

@@ -8,6 +8,7 @@ interface PageEntry {
     | "/workers"
     | "/secrets"
     | "/webhooks"
+    | "/keys"
     | "/usage"
     | "/audit";
   readonly label: string;
@@ -25,6 +26,7 @@ export const pages: readonly PageEntry[] = [
   { to: "/workers", label: "Workers", icon: "workers", scope: "admin:read", key: "o" },
   { to: "/secrets", label: "Secrets", icon: "secrets", scope: "secrets:read", key: "e" },
   { to: "/webhooks", label: "Webhooks", icon: "webhooks", scope: "admin:read", key: "w" },
+  { to: "/keys", label: "API keys", icon: "keys", scope: "admin:read", key: "k" },
   { to: "/usage", label: "Usage", icon: "usage", scope: "admin:read", key: "u" },
   { to: "/audit", label: "Audit log", icon: "audit", scope: "admin:read", key: "a" },
 ];

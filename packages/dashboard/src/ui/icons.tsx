@@ -9,6 +9,7 @@ const paths = {
   audit: "M6 3h12v18H6zM9 8h6M9 12h6M9 16h3",
   webhooks: "M7 17a4 4 0 1 1 3.5-6M17 17a4 4 0 1 0-3.5-6M9 17h6M12 9V4",
   secrets: "M6 11h12v9H6zM9 11V8a3 3 0 0 1 6 0v3",
+  keys: "M8 9.500a4 4 0 1 1 0 5 4 4 0 0 1 0-5zM14.500 12H21v3M18 12v2.500",
   plus: "M12 5v14M5 12h14",
   more: "M6 12h.01M12 12h.01M18 12h.01",
   close: "M6 6l12 12M18 6 6 18",

@@ -96,6 +96,7 @@ import {
   setSecret,
   updateSecretStore,
 } from "./secret-stores.ts";
+import { createApiKey, listApiKeys, revokeApiKey } from "./organizations/api-keys.ts";
 import { addSshKey, getSshGateway, listSshKeys, removeSshKey } from "./ssh.ts";
 import {
   createTemplate,
@@ -244,6 +245,9 @@ export const publicRoutes = [
   listWorkers,
   createToken,
   getSshGateway,
+  listApiKeys,
+  createApiKey,
+  revokeApiKey,
   addSshKey,
   listSshKeys,
   removeSshKey,

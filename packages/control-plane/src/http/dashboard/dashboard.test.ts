@@ -60,6 +60,21 @@ suite("the dashboard", () => {
     }
   });
 
+  test("a session may create keys, where a token may not: this server has a key of its configuration alone", async () => {
+    const session = await signIn({ apiKey: testKey });
+    const { token: ofSession } = (await (await token(session)).json()) as Json;
+    const [, { token: ofKey }] = await world.ask("POST", "/api/auth/token", {});
+    const create = async (by: string) =>
+      (await world.ask("POST", "/api/keys", { name: "a" }, { headers: { "x-api-key": by } }))[1].error;
+    assert.deepEqual(
+      [await create(ofSession), await create(ofKey)],
+      [
+        "this server accepts the key of OPENSANDBOX_API_KEY alone: without that variable it has others",
+        "a token cannot create keys: use an API key",
+      ],
+    );
+  });
+
   test("the page may load from this origin only, and no script or style of its own stands in it", async () => {
     const { headers } = await send("GET", "");
     const policy = headers.get("content-security-policy") ?? "";
