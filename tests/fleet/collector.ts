@@ -34,8 +34,8 @@ interface Export {
   }[];
 }
 
-/** An OpenTelemetry collector that keeps the spans that it receives. */
-export async function startCollector(): Promise<Collector> {
+/** An OpenTelemetry collector that keeps the spans that it receives, and answers every export with the status. */
+export async function startCollector({ status = 200 } = {}): Promise<Collector> {
   const spans: ReceivedSpan[] = [];
   const server = createServer((request, response) => {
     if (request.method !== "POST" || request.url !== "/v1/traces") {
@@ -45,7 +45,7 @@ export async function startCollector(): Promise<Collector> {
     json(request).then(
       (body) => {
         spans.push(...spansOf(body as Export));
-        response.writeHead(200, { "content-type": "application/json" }).end("{}");
+        response.writeHead(status, { "content-type": "application/json" }).end("{}");
       },
       () => response.writeHead(400).end(),
     );

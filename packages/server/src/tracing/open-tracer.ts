@@ -20,7 +20,7 @@ export interface TracerOptions {
   readonly service: string;
 }
 
-/** A tracer that sends its spans to a collector by OTLP over HTTP. Disposing it sends those that are left. */
+/** A tracer that sends its spans to a collector by OTLP over HTTP. Disposing it sends the spans that are left. */
 export function openTracer({ endpoint, service }: TracerOptions): Tracer & AsyncDisposable {
   const exporter = reporting(
     new OTLPTraceExporter({ url: `${endpoint}/v1/traces`, timeoutMillis: exportTimeoutMs }),
@@ -59,7 +59,11 @@ export function openTracer({ endpoint, service }: TracerOptions): Tracer & Async
       };
     },
     async [Symbol.asyncDispose]() {
-      await provider.shutdown();
+      try {
+        await provider.shutdown();
+      } catch (error) {
+        log("warn", "the last traces are lost: the collector did not take them", describeError(error));
+      }
     },
   };
 }
