@@ -1,11 +1,13 @@
 import assert from "node:assert/strict";
 import { after, before, suite, test } from "node:test";
 import { newSandboxId, type SandboxId } from "@opensandbox/wire/ids.ts";
+import type { MachineUse } from "@opensandbox/wire/worker/worker.ts";
 import type { Database } from "#database/database.ts";
 import { EventStore } from "#events/event-store.ts";
 import type { SandboxEvent } from "#events/event.ts";
 import type { Sandbox } from "#sandboxes/sandbox.ts";
 import { SandboxStore } from "#sandboxes/sandbox-store.ts";
+import { MeasuredUse } from "#usage/measured-use.ts";
 import { UsageStore } from "#usage/usage-store.ts";
 import { DeliveryStore } from "#webhooks/delivery-store.ts";
 import { WebhookStore } from "#webhooks/webhook-store.ts";
@@ -124,6 +126,26 @@ export function eventContract(engine: string, open: () => Promise<readonly Datab
       assert.equal((await deliveries.get("wh_1", failed?.id ?? "")).error, "the receiver answered with status 500");
       await webhooks.remove(organizationId, "wh_1");
       assert.deepEqual(await deliveries.list("wh_1", 100), []);
+    });
+
+    test("what a machine has used counts once, when several servers store it at the same time", async () => {
+      const sandbox = await live(database);
+      const from = clock.now();
+      clock.advance(60);
+      const use = {
+        sandboxId: sandbox.id,
+        process: `${sandbox.id}.1`,
+        cpuMs: 1000,
+        egressBytes: 2 ** 40,
+        ended: false,
+      };
+      const count = (uses: readonly MachineUse[]): Promise<unknown> =>
+        Promise.all(databases.map((each) => new MeasuredUse(each).count(uses, clock.now(), 60_000)));
+      await count([use]);
+      clock.advance(60);
+      await count([{ ...use, cpuMs: 1500 }]);
+      const sums = await new MeasuredUse(database).ofOrganization(organizationId, { from, to: clock.now() });
+      assert.deepEqual(sums.get(sandbox.id), { cpu: 1500, egress: 2 ** 40 });
     });
 
     test("usage counts the time between events", async () => {
