@@ -218,7 +218,7 @@ suite("under Firecracker", { skip }, () => {
     await sandbox.hibernate();
     assert.deepEqual(await machineProcesses(directory), []);
     await sandbox.wake({ timeout: 3600 });
-    assert.equal(await run("pgrep -x sleep; cat /workspace/note"), `${pid}\nfirst`);
+    assert.equal(await run("pgrep -nx sleep; cat /workspace/note"), `${pid}\nfirst`);
     await assertClock();
   });
 
@@ -232,7 +232,7 @@ suite("under Firecracker", { skip }, () => {
     await Promise.all(forks.map((fork) => fork.kill()));
     assert.equal(await run("cat /workspace/note"), "second");
     await sandbox.restoreCheckpoint(id);
-    assert.equal(await run("pgrep -x sleep; cat /workspace/note"), `${pid}\nfirst`);
+    assert.equal(await run("pgrep -nx sleep; cat /workspace/note"), `${pid}\nfirst`);
   });
 
   test("a sandbox is given more memory while it runs, is hibernated with its content, and gives it back", async () => {
@@ -310,21 +310,21 @@ suite("under Firecracker", { skip }, () => {
 
   test("a sandbox is power-cycled on its disks", async () => {
     await run("sync");
-    assert.equal((await replyOf("/power-cycle", "POST")).status, 200);
+    assert.equal((await replyOf("/power-cycle", "POST")).status, 204);
     assert.equal(await run("cat /workspace/note"), "first");
-    await run("(setsid sleep 100000 >/dev/null 2>&1 &)");
   });
 
   test("the next server takes over the machine of a server that was killed", async () => {
-    const pid = await run("pgrep -x sleep");
+    await run("(setsid sleep 100000 >/dev/null 2>&1 &)");
+    const pid = await run("pgrep -nx sleep");
     const machines = await machineProcesses(directory);
     await endServer(server.process, "SIGKILL");
     await start();
     sandbox = await Sandbox.connect(sandbox.sandboxId, options());
-    assert.equal(await run("pgrep -x sleep; cat /workspace/note"), `${pid}\nfirst`);
+    assert.equal(await run("pgrep -nx sleep; cat /workspace/note"), `${pid}\nfirst`);
     assert.deepEqual(await machineProcesses(directory), machines);
     await sandbox.hibernate();
     await sandbox.wake({ timeout: 3600 });
-    assert.equal(await run("pgrep -x sleep; cat /workspace/note"), `${pid}\nfirst`);
+    assert.equal(await run("pgrep -nx sleep; cat /workspace/note"), `${pid}\nfirst`);
   });
 });
