@@ -9,9 +9,8 @@ import { readConfig } from "./config.ts";
 import { startServer } from "./start-server.ts";
 import { workerOptions } from "./worker-options.ts";
 
-const deadline = AbortSignal.timeout(60_000);
-
 test("a server that fails to start leaves the sandboxes that it has adopted to the next one", async (t) => {
+  const deadline = AbortSignal.timeout(240_000);
   const directory = await mkdtemp(join(tmpdir(), "osb-start-server-"));
   await chmod(directory, 0o711);
   t.after(() => rm(directory, { recursive: true, force: true }));
