@@ -44,7 +44,7 @@ const nothing: Choices = {
   ephemeral: false,
 };
 
-export function CreateSandbox({
+export default function CreateSandbox({
   isOpen,
   onClose,
 }: {

@@ -1,6 +1,6 @@
 import type { SandboxInfo } from "@opensandbox/sdk";
 import { useQuery } from "@tanstack/react-query";
-import { type ReactNode, useCallback, useDeferredValue, useMemo, useRef, useState } from "react";
+import { lazy, type ReactNode, Suspense, useCallback, useDeferredValue, useMemo, useRef, useState } from "react";
 import { useClient, useMay } from "../session/signed-in.tsx";
 import { Page } from "../shell/page.tsx";
 import { useShortcut } from "../shell/shortcuts.tsx";
@@ -8,11 +8,13 @@ import { Button, Empty, Failure, Loading } from "../ui/controls.tsx";
 import { Confirm } from "../ui/dialog.tsx";
 import { Icon } from "../ui/icons.tsx";
 import { useActions } from "./actions.tsx";
-import { CreateSandbox } from "./create-sandbox.tsx";
 import { FirstRun } from "./first-run.tsx";
 import { allSandboxes } from "./queries.ts";
 import { SandboxList } from "./sandbox-list.tsx";
 import styles from "./sandboxes.module.css";
+
+/** The form is loaded when it is first asked for. */
+const CreateSandbox = lazy(() => import("./create-sandbox.tsx"));
 
 const statuses = ["all", "running", "hibernated", "error"] as const;
 type Status = (typeof statuses)[number];
@@ -22,7 +24,8 @@ export function SandboxesPage(): ReactNode {
   const may = useMay();
   const { data: listed, error, refetch } = useQuery(allSandboxes(client));
   const data = listed?.sandboxes;
-  const [isCreating, setCreating] = useState(false);
+  /** Undefined until a sandbox is first asked for. */
+  const [isCreating, setCreating] = useState<boolean>();
   const create = useCallback((event: KeyboardEvent) => {
     event.preventDefault();
     setCreating(true);
@@ -44,7 +47,11 @@ export function SandboxesPage(): ReactNode {
       {data === undefined && error === null ? <Loading what="Reading the list" /> : null}
       {data?.length === 0 ? <FirstRun /> : null}
       {data === undefined || data.length === 0 ? null : <Filtered sandboxes={data} />}
-      <CreateSandbox isOpen={isCreating} onClose={() => setCreating(false)} />
+      {isCreating === undefined ? null : (
+        <Suspense fallback={null}>
+          <CreateSandbox isOpen={isCreating} onClose={() => setCreating(false)} />
+        </Suspense>
+      )}
     </Page>
   );
 }
