@@ -1,11 +1,15 @@
 import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
 import { spawnServer } from "../../tests/e2e/spawn-server.ts";
 
 /** The calls that are traced, in the order in which they are made. */
 export const requestNames = ["create", "exec", "hibernate", "wake"] as const;
+
+/** A request writes its record for the audit after its reply. */
+const afterReplyMs = 500;
 
 export type RequestName = (typeof requestNames)[number];
 
@@ -43,6 +47,7 @@ export async function traceRequests(
       };
       // The first sandbox makes the template, which is not a step of a create.
       await call("first", "/api/sandboxes", { templateID: "minimal" });
+      await sleep(afterReplyMs);
       for (const name of names) {
         const from = process.hrtime.bigint();
         if (name === "create") {
@@ -53,6 +58,7 @@ export async function traceRequests(
           const [path, body] = name === "exec" ? ["exec/run", { cmd: "true" }] : [name, {}];
           await call(name, `/api/sandboxes/${id}/${path}`, body);
         }
+        await sleep(afterReplyMs);
         spans.set(name, { from, to: process.hrtime.bigint() });
       }
     }
