@@ -119,7 +119,6 @@ interface Recording<Fact> {
 async function record<Fact>(t: TestContext, trial: Trial<Fact>, files: RecordingFiles): Promise<Recording<Fact>> {
   for (let attempt = 1; ; attempt += 1) {
     await writeFile(files.image, "");
-    await truncate(files.image, 0);
     await truncate(files.image, trial.diskMib * 2 ** 20);
     await run(trial.fileSystem.make, ...trial.fileSystem.options, files.image);
     await run("cp", "--sparse=always", files.image, files.replayed);

@@ -1,5 +1,5 @@
 /** Headers of a connection, which a proxy must not forward (RFC 9110 section 7.6.1). */
-const hopByHop = new Set([
+export const hopByHopHeaders: ReadonlySet<string> = new Set([
   "connection",
   "keep-alive",
   "proxy-authenticate",
@@ -16,10 +16,16 @@ const hopByHop = new Set([
  * alternating names and values, in order and as written. Pure.
  */
 export function forwardedHeaders(raw: readonly string[]): string[] {
-  const pairs = pairsOf(raw);
-  const named = pairs.filter(([name]) => name.toLowerCase() === "connection").flatMap(([, value]) => optionsOf(value));
-  const left = new Set([...hopByHop, ...named]);
-  return pairs.filter(([name]) => !left.has(name.toLowerCase())).flat();
+  const connection = pairsOf(raw).filter(([name]) => name.toLowerCase() === "connection");
+  const named = connection.flatMap(([, value]) => optionsOf(value));
+  return withoutHeaders(raw, new Set([...hopByHopHeaders, ...named]));
+}
+
+/** Raw headers without those of some names, which are in lower case. Pure. */
+export function withoutHeaders(raw: readonly string[], names: ReadonlySet<string>): string[] {
+  return pairsOf(raw)
+    .filter(([name]) => !names.has(name.toLowerCase()))
+    .flat();
 }
 
 /**

@@ -1,5 +1,6 @@
 import type { HeaderRules } from "./egress.ts";
 import { SandboxError } from "./errors.ts";
+import { hopByHopHeaders } from "./forwarded-headers.ts";
 import { matchesHost, parseSecretHosts } from "./secret-hosts.ts";
 
 /** A name and a value. */
@@ -23,20 +24,7 @@ const maxLength = 32 * 1024;
  * Headers that only a proxy may set: those of a connection (RFC 9110 section 7.6.1), those that say where the body ends,
  * and the one that names the server, which the proxy compares with the certificate.
  */
-const reserved = new Set([
-  "connection",
-  "content-length",
-  "expect",
-  "host",
-  "keep-alive",
-  "proxy-authenticate",
-  "proxy-authorization",
-  "proxy-connection",
-  "te",
-  "trailer",
-  "transfer-encoding",
-  "upgrade",
-]);
+const reserved = new Set([...hopByHopHeaders, "content-length", "expect", "host"]);
 
 /** A token of RFC 9110 section 5.6.2. */
 const namePattern = /^[\w!#$%&'*+.^`|~-]+$/;

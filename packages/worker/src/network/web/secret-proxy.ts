@@ -9,7 +9,7 @@ import {
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { connect as connectTls, createSecureContext, rootCertificates, type SecureContext, TLSSocket } from "node:tls";
-import { forwardedHeaders, forwardedRequestHeaders } from "@opensandbox/wire/forwarded-headers.ts";
+import { forwardedHeaders, forwardedRequestHeaders, withoutHeaders } from "@opensandbox/wire/forwarded-headers.ts";
 import { SandboxError } from "@opensandbox/wire/errors.ts";
 import type { Header } from "@opensandbox/wire/header-rules.ts";
 import { HttpConnections } from "../http-connections.ts";
@@ -68,10 +68,10 @@ const bodyTimeoutMs = 60_000;
 const handshakeTimeoutMs = 30_000;
 
 /**
- * The proxy for TLS connections to the hosts of a sandbox's secrets and header rules. It ends the guest's TLS, puts values in place of
- * sealed texts, and sends the requests over TLS of its own to the server, whose certificate must be valid for the name.
- * Protocol: HTTP/1.1, with upgrades. A secret is put into headers, the request's target, and JSON and form bodies of at
- * most {@link maxBodyBytes}.
+ * The proxy for TLS connections to the hosts of a sandbox's secrets and header rules. It ends the guest's TLS, puts values
+ * in place of sealed texts, and sends the requests over TLS of its own to the server, whose certificate must be valid for
+ * the name. Protocol: HTTP/1.1, with upgrades. A secret is put into headers, the request's target, and JSON and form
+ * bodies of at most {@link maxBodyBytes}.
  */
 export class SecretProxy implements Disposable {
   readonly #options: SecretProxyOptions;
@@ -324,7 +324,7 @@ function secretsFor(request: IncomingMessage, { target, secrets }: Taken): reado
 function headersOf(request: IncomingMessage, { target, headers }: Taken): string[] {
   const raw = forwardedRequestHeaders(request.method ?? "", request.rawHeaders);
   if (headers.length === 0 || hostOf(request).name !== target.name) return raw;
-  return [...without(raw, new Set(headers.map(([name]) => name.toLowerCase()))), ...headers.flat()];
+  return [...withoutHeaders(raw, new Set(headers.map(([name]) => name.toLowerCase()))), ...headers.flat()];
 }
 
 /** The kind of a body in which sealed texts are replaced. */
@@ -372,13 +372,7 @@ async function bodyOf(
 }
 
 function withLength(raw: readonly string[], length: number): string[] {
-  return [...without(raw, new Set(["content-length", "transfer-encoding"])), "Content-Length", String(length)];
-}
-
-/** @param names in lower case */
-function without(raw: readonly string[], names: ReadonlySet<string>): string[] {
-  const pairs = Array.from({ length: raw.length / 2 }, (_, at) => [raw[2 * at]!, raw[2 * at + 1]!] as const);
-  return pairs.filter(([name]) => !names.has(name.toLowerCase())).flat();
+  return [...withoutHeaders(raw, new Set(["content-length", "transfer-encoding"])), "Content-Length", String(length)];
 }
 
 function headOf({ statusCode, statusMessage }: IncomingMessage, headers: readonly string[]): string {
