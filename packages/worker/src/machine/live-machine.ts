@@ -126,7 +126,7 @@ export class LiveMachine implements AsyncDisposable {
     const running = this.#running;
     this.#running = undefined;
     running?.guest[Symbol.dispose]();
-    await this.use.beforeEnd();
+    this.use.beforeEnd();
     await running?.vm[Symbol.asyncDispose]();
     await this.use.end();
     await running?.resources[Symbol.asyncDispose]();

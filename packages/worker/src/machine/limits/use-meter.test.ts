@@ -49,7 +49,7 @@ test("a process that has ended keeps its last numbers until they are stored, eve
   const meter = new UseMeter();
   counters.start(meter);
   counters.cpuMs = large;
-  await meter.beforeEnd();
+  meter.beforeEnd();
   counters.cpuMs = large + 5;
   await meter.end();
   const [ended] = await meter.read();

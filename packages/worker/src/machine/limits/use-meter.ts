@@ -27,9 +27,9 @@ export class UseMeter {
     this.#present = new ProcessMeter(metered);
   }
 
-  /** Reads the present process while it still exists: without a cgroup, its numbers go with it. */
-  async beforeEnd(): Promise<void> {
-    await this.#present?.lastRead();
+  /** Reads the present process itself while it still exists. Its cgroup and its network are read at the end. */
+  beforeEnd(): void {
+    this.#present?.readProcess();
   }
 
   /** Reads the present process a last time: it has ended, and its cgroup and its network still exist. */
@@ -60,12 +60,14 @@ class ProcessMeter {
   readonly #metered: Metered;
   /** Undefined: the process had ended before it was first read. */
   readonly #name: string | undefined;
+  readonly #startedAt: number | undefined;
   #cpuMs = 0;
   #egressBytes = 0;
 
   constructor(metered: Metered) {
     this.#metered = metered;
     const state = processState(metered.pid);
+    this.#startedAt = state?.startedAt;
     this.#name = state && `${metered.machineId}.${metered.pid}.${state.startedAt}`;
   }
 
@@ -74,12 +76,19 @@ class ProcessMeter {
     return await this.read().catch(() => this.#use);
   }
 
+  readProcess(): void {
+    const state = processState(this.#metered.pid);
+    // The number of an ended process may be that of another one.
+    if (state !== undefined && state.startedAt === this.#startedAt) this.#cpuMs = Math.max(this.#cpuMs, state.busyMs);
+  }
+
   async read(): Promise<ProcessUse | undefined> {
     if (this.#name === undefined) return undefined;
-    const { pid, cgroup, network } = this.#metered;
+    const { cgroup, network } = this.#metered;
     // The cgroup outlives the process and counts its helpers. One that was lost and made again has counted less.
     const { cpuMicroseconds = 0 } = (await cgroup?.usage()) ?? {};
-    this.#cpuMs = Math.max(this.#cpuMs, cpuMicroseconds / 1000, processState(pid)?.busyMs ?? 0);
+    this.readProcess();
+    this.#cpuMs = Math.max(this.#cpuMs, cpuMicroseconds / 1000);
     this.#egressBytes = Math.max(this.#egressBytes, network?.traffic().leavingBytes ?? 0);
     return this.#use;
   }
